@@ -7,6 +7,7 @@ sequence, by index or in order, for training with a ``DataLoader``, whose batche
 """
 
 try:
+    from sqs_codec.distill._base_file import BaseFile
     from sqs_codec.distill._batch import collate
     from sqs_codec.distill._dataset import Dataset, Sequence, Sizes, open
     from sqs_codec.distill._header import NUMBERS, Header, NumberName
@@ -22,6 +23,7 @@ except ModuleNotFoundError as error:
 __all__ = [
     "KLD",
     "NUMBERS",
+    "BaseFile",
     "Comparing",
     "Counting",
     "Dataset",

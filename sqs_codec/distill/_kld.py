@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from sqs_codec._base.files import read_file, write_file
+from sqs_codec._base.files import require_file, write_file
 from sqs_codec.distill._dataset import Dataset, Sequence
 from sqs_codec.distill._header import NUMBERS, step_of
 from sqs_codec.distill._make import windows
@@ -355,8 +355,7 @@ def _mean(
     n, mean = len(values), float(values.mean())
     reference = 0.0 if variance is None else math.sqrt(variance.sum()) / n
     sizes = np.bincount(context)
-    with np.errstate(invalid="ignore"):  # where the model gives 0 to the text's own
-        off = np.bincount(context, values) - mean * sizes
+    off = np.bincount(context, values) - mean * sizes
     k = int((sizes > 0).sum())
     if k < 2:
         return Estimate(mean, math.nan, reference)
@@ -395,12 +394,12 @@ def _save(path: str | os.PathLike[str], found: list[NDArray[Any]]) -> None:
 
 
 def _load(path: str | os.PathLike[str]) -> list[NDArray[Any]]:
+    require_file(path)
     try:
-        data = read_file(path, os.path.getsize(path))
-        kept = np.load(io.BytesIO(data), allow_pickle=False)
+        kept = np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False)
         rows, sizes = kept["rows"], kept["sizes"]
         if rows.dtype != ROW or sizes.sum() != len(rows):
             raise ValueError("other columns")
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} isn't what was measured: remove it") from error
     return np.split(rows, np.cumsum(sizes)[:-1])

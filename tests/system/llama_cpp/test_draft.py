@@ -14,11 +14,10 @@ import sqs_codec as sqs
 from benchmarks.pair import Pair
 from sqs_codec import vocabulary_fingerprint
 from sqs_codec.cli.options import SMOLLM2_FINGERPRINT as SMOLLM2
-from sqs_codec.system import llama_cpp
 from sqs_codec.system.hf import CachedModel, encode_prompt, tokenizer_fingerprint
 from sqs_codec.system.hf._models import _smollm2_gguf
 from sqs_codec.system.hf._text import encode_chat
-from sqs_codec.system.llama_cpp import Draft, TextStream
+from sqs_codec.system.llama_cpp import Draft, TextStream, _model
 from tests.kit import branching
 from tests.system.llama_cpp.files import WORDS, write_model
 
@@ -101,13 +100,13 @@ def test_branches_are_read_side_by_side(
     path = write_model(tmp_path / "model.gguf", architecture)
     draft, alone = Draft(path), Draft(path)
     fed: list[int] = []
-    decode = llama_cpp.llama.llama_decode
+    decode = _model.llama.llama_decode
 
     def note(context: object, batch: Any) -> Any:
         fed.append(batch.n_tokens)
         return decode(context, batch)
 
-    monkeypatch.setattr(llama_cpp.llama, "llama_decode", note)
+    monkeypatch.setattr(_model.llama, "llama_decode", note)
     for step, texts in branching(6, 80):
         fed.clear()
         rows = draft.logits(texts[0]) if step == "alone" else draft.branches(texts)
@@ -141,7 +140,7 @@ def test_branches_are_read_one_by_one_if_a_part_cant_be_forgotten(
     shared = [1, 3, 4, 5] * 10
     draft.logits(shared)
     with monkeypatch.context() as patch:
-        patch.setattr(llama_cpp.llama, "llama_memory_seq_rm", lambda *_: False)
+        patch.setattr(_model.llama, "llama_memory_seq_rm", lambda *_: False)
         rows = draft.branches([[*shared, 3], [*shared, 4]])
     for row, token in zip(rows, (3, 4), strict=True):
         expected = draft.logits([*shared, token])[0]
@@ -152,7 +151,7 @@ def test_long_texts_are_read_in_parts(
     text: list[int], draft: Draft, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = draft.logits(text).copy()
-    monkeypatch.setattr(llama_cpp, "BATCH", 7)
+    monkeypatch.setattr(_model, "BATCH", 7)
     for length in (len(text), 63, 64, 7, 8):
         parts = Draft(_smollm2_gguf()).logits(text[:length])
         assert distance(parts, draft.logits(text[:length])) < 0.05

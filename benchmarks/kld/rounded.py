@@ -1,0 +1,328 @@
+"""Estimate the divergence of models whose weights are rounded, beside dense sums.
+
+    python -m benchmarks.kld.rounded                         # twenty minutes
+    python -m benchmarks.kld.rounded --model gemma3 --contexts 2 --seeds 500
+    python -m benchmarks.kld.rounded --text FILE             # for the documentation's
+
+The matrices of SmolLM2, or of Gemma 3 270M, are rounded to so many bits, in groups of
+32; in ``noise`` one layer is noise. The divergence of each from the original, row by
+row in float64, is what estimates from counts are compared with: a reference for each
+seed, of the same rows. Errors are in per cent of the divergence. The texts are this
+project's documentation, or, for Gemma 3, sentences of ten languages.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+import sqs_codec as sqs
+from benchmarks.data.make_corpus import read_texts
+from benchmarks.experiments.models import GEMMA3, SMOLLM2, TEXTS, gemma3_pair
+from benchmarks.tables import about, about_line, command, dim, table
+from sqs_codec import distill
+from sqs_codec.distill import _header, _kld
+from sqs_codec.system.hf import LanguageModel, ModelReader, load_model
+
+Floats = NDArray[np.float64]
+Logs = NDArray[np.float32]
+
+BITS = 8, 6, 5, 4, 3
+GROUP = 32
+NOISE = "noise"
+LAYER, LOUD = 10, 30.0
+"""Which layer is noise, and how many times its weights that has."""
+
+RESOLUTIONS = 16, 32, 50, 128
+LONG = 144_000
+"""Rows of WikiText-2's test set for 512 tokens a context."""
+
+WAYS = "told", "less", "dense"
+"""A percentile of the estimates, the same less its widening, and what is true."""
+
+PAGES = Path(__file__).parents[2] / "docs"
+
+
+class Case(NamedTuple):
+    """A model, by the logarithms of its probabilities, and its dense divergence."""
+
+    name: str
+    logs: Logs
+    rows: Floats
+
+
+def models(model: LanguageModel) -> Iterator[tuple[str, Any]]:
+    """Yield a model and its roundings, one at a time."""
+    yield "", model.model
+    for bits in BITS:
+        yield f"int{bits}", changed(model.model, lambda w, _, b=bits: rounded(w, b))
+    yield NOISE, changed(model.model, noisy)
+
+
+def changed(model: Any, change: Any) -> Any:
+    """Return a copy of a model with other matrices, but for the embeddings."""
+    made = copy.deepcopy(model)
+    with torch.no_grad():
+        for name, w in made.named_parameters():
+            if w.ndim == 2 and "embed" not in name:
+                w.copy_(change(w, name))
+    return made
+
+
+def rounded(w: torch.Tensor, bits: int) -> torch.Tensor:
+    """Return a matrix whose groups of weights are whole multiples of their largest."""
+    groups = w.view(-1, GROUP)
+    step = groups.abs().amax(1, keepdim=True) / (2 ** (bits - 1) - 1)
+    return ((groups / step.clamp(min=1e-12)).round() * step).view_as(w)
+
+
+def noisy(w: torch.Tensor, name: str) -> torch.Tensor:
+    """Return a matrix as it is, or, in a layer, under noise."""
+    if f"layers.{LAYER}.mlp.down" not in name:
+        return w
+    noise = torch.randn(w.shape, generator=torch.Generator().manual_seed(0))
+    return w + noise * w.std() * LOUD
+
+
+def logs_of(model: Any, pieces: Sequence[distill.Piece], size: int) -> Any:
+    """Return the logarithms of probabilities at the pieces' places [n, V]."""
+    found = []
+    for piece in pieces:
+        first, last = piece.places[0], piece.places[-1] + 1
+        with torch.inference_mode():
+            logits = model(input_ids=torch.tensor([[*piece.tokens]])).logits
+            own = logits[0, first:last, :size].double()
+            found.append(torch.log_softmax(own, -1).float().numpy())
+    return np.concatenate(found)
+
+
+def divergences(p: Logs, q: Logs) -> Floats:
+    """Return KL(p || q) of each row, in float64."""
+    pairs = (
+        (x.astype(np.float64), y.astype(np.float64)) for x, y in zip(p, q, strict=True)
+    )
+    return np.array([np.exp(x) @ (x - y) for x, y in pairs])
+
+
+def truncated(p: Logs, q: Logs, k: int, tail: bool) -> float:
+    """Return what the likeliest k tell: with all others as one, or scaled to 1."""
+    found = []
+    for x, y in zip(p, q, strict=True):
+        top = np.argpartition(x, -k)[-k:]
+        a, b = (np.exp(z[top].astype(np.float64)) for z in (x, y))
+        if tail:
+            a, b = (np.append(z, max(1 - z.sum(), 1e-12)) for z in (a, b))
+        else:
+            a, b = a / a.sum(), b / b.sum()
+        found.append(a @ np.log(a / b))
+    return float(np.mean(found))
+
+
+def counts_of(codec: sqs.Codec, logs: Logs, seed: int) -> distill.Sequence:
+    """Return a reference of rows, as a file would have it."""
+    rows = codec.quantize_unbiased_rows(logs, rng=np.random.default_rng(seed))
+    n = len(rows)
+    own = logs[np.repeat(np.arange(n), np.diff(rows.offsets)), rows.token_ids]
+    kept = _header.of_steps(rows, _header.in_steps(rows, np.minimum(own, 0)))
+    blank = np.zeros(n)
+    numbers: Any = {"logprobs": kept, "token_logprobs": blank, "likeliest": blank}
+    text = np.zeros(n + 1, np.uint32)
+    return distill.Sequence(text, np.arange(n), rows, 1.0, False, numbers)
+
+
+def estimates(case: Case, reference: distill.Sequence) -> NDArray[Any]:
+    """Return the estimates of all rows."""
+    rows = reference.rows
+    at = np.repeat(np.arange(len(rows)), np.diff(rows.offsets))
+    blank = np.zeros(len(rows))
+    told = {"logprobs": case.logs[at, rows.token_ids], "token_logprobs": blank}
+    return _kld._rows(reference, told | {"likeliest": blank})
+
+
+def biases(cases: Sequence[Case], p: Logs, sizes: Sequence[int]) -> Table:
+    """Show dense divergences, the text's error, and what truncation makes of them."""
+    title = "dense, with the error of the text over contexts and over rows; top K, in %"
+    names = "KLD", "contexts", "rows", "20+tail", "64+tail", "64"
+    made = table(title, "weights", *names)
+    at = np.repeat(np.arange(len(sizes)), sizes)
+    for case in cases:
+        mean = _kld._mean(case.rows, at)
+        errors = mean.text, case.rows.std() / len(case.rows) ** 0.5
+        shares = (100 * x / mean.value for x in errors)
+        cut = (
+            100 * (truncated(p, case.logs, k, tail) / mean.value - 1)
+            for k, tail in ((20, True), (64, True), (64, False))
+        )
+        made.add_row(
+            case.name,
+            f"{mean.value:.5f}",
+            *(f"{x:.1f}" for x in shares),
+            *(f"{x:+.1f}" for x in cut),
+        )
+    return made
+
+
+def sizes_table(
+    path: Path, pieces: Sequence[distill.Piece], p: Logs, vocab: int
+) -> Table:
+    """Show what a row takes in a file."""
+    made = table("bytes a row", "resolution", "counts", "log p", "other", "all")
+    prior = sqs.Prior.builtin("smollm2" if vocab == 49_152 else "gemma3")
+    for resolution in RESOLUTIONS:
+        codec = sqs.Codec(vocab, resolution, prior=prior)
+        header = distill.Header(codec, numbers=(*distill.NUMBERS,))
+        file, start = path / f"{resolution}.parquet", 0
+        with distill.Writer(file, header) as writer:
+            for i, piece in enumerate(pieces):
+                rng = np.random.default_rng(i)
+                task = distill.Counting(i, *piece, header, rng)
+                task.tell(p[start : start + len(piece.places)])
+                start += len(piece.places)
+                rows, told = task.rows()
+                writer.write(task.tokens, rows, task.places, numbers=told)
+        found = distill.open(file).sizes()
+        each = {k: v / found.distributions for k, v in found.column_bytes.items()}
+        counts, logs = each.pop("packet"), each.pop("logprobs")
+        other = sum(each.values())
+        shown = counts, logs, other, counts + logs + other
+        made.add_row(str(resolution), *(f"{x:.1f}" for x in shown))
+    return made
+
+
+def spread(cases: Sequence[Case], p: Logs, seeds: int) -> Table:
+    """Show errors of one roundings' mean at the length of WikiText-2's test set."""
+    title = f"standard deviation over {seeds} seeds, at {LONG} rows, in %: plain, both"
+    made = table(title, "weights", *map(str, RESOLUTIONS))
+    cells: dict[str, list[str]] = {case.name: [] for case in cases}
+    for resolution in RESOLUTIONS:
+        codec = sqs.Codec(p.shape[1], resolution)
+        found: dict[str, list[Any]] = {case.name: [] for case in cases}
+        for seed in range(seeds):
+            reference = counts_of(codec, p, seed)
+            for case in cases:
+                own = estimates(case, reference)
+                plain, control = own["plain"].mean(), own["control"].mean()
+                found[case.name].append((plain, plain + control))
+        for case in cases:
+            scale = 100 / case.rows.mean() * (len(p) / LONG) ** 0.5
+            both = np.std(found[case.name], 0) * scale
+            cells[case.name].append(", ".join(f"{x:.2f}" for x in both))
+    for name, row in cells.items():
+        made.add_row(name, *row)
+    return made
+
+
+def coverage(cases: Sequence[Case], p: Logs, seeds: int, resolution: int) -> Table:
+    """Show how often dense means are within the reference's stated error."""
+    title = f"{seeds} references of resolution {resolution}: error of the mean"
+    names = "bias %", "± %", "true %", "stated", "covered", "flagged"
+    made = table(title, "weights", *names)
+    codec, n = sqs.Codec(p.shape[1], resolution), len(p)
+    found: dict[str, list[Any]] = {case.name: [] for case in cases}
+    for seed in range(seeds):
+        reference = counts_of(codec, p, seed)
+        for case in cases:
+            own = estimates(case, reference)
+            plain, both = own["plain"], own["plain"] + own["control"]
+            errors = (own[f"{x}_variance"].sum() ** 0.5 / n for x in ("plain", "both"))
+            trusted = _kld.summarize([own]).is_trusted
+            found[case.name].append((plain.mean(), both.mean(), *errors, not trusted))
+    for case in cases:
+        every, dense = np.array(found[case.name]), case.rows.mean()
+        for i, kind in enumerate(("plain", "both")):
+            off, stated = every[:, i] - dense, every[:, 2 + i]
+            covered = (abs(off) <= 1.96 * stated).mean()
+            true = off.std()
+            told = off.mean() / dense, true / len(every) ** 0.5 / dense, true / dense
+            made.add_row(
+                f"{case.name} {kind}",
+                *(f"{100 * x:.3f}" for x in told),
+                f"x {stated.mean() / true:.2f}",
+                f"{100 * covered:.1f} %",
+                f"{100 * every[:, 4].mean():.1f} %",
+            )
+    return made
+
+
+def percentiles(cases: Sequence[Case], p: Logs) -> Table:
+    """Show percentiles of rows, less what their widening is said to be, and dense."""
+    wanted = 50, 90, 99
+    made = table("percentiles of rows", "weights", "resolution", *WAYS * len(wanted))
+    for case in cases:
+        dense = np.percentile(case.rows, wanted)
+        for resolution in 32, 128:
+            reference = counts_of(sqs.Codec(p.shape[1], resolution), p, 0)
+            told = _kld.summarize([estimates(case, reference)]).percentiles
+            pairs = [told[x] for x in wanted]
+            ways = zip(pairs, dense, strict=True)
+            cells = (x for (own, wider), true in ways for x in (own, own - wider, true))
+            made.add_row(case.name, str(resolution), *(f"{x:.4f}" for x in cells))
+    return made
+
+
+def read_text(args: Any) -> str:
+    """Return the text that was asked for."""
+    if args.text is not None:
+        return str(args.text.read_text("utf-8"))
+    if args.model == SMOLLM2:
+        return "".join(page.read_text("utf-8") for page in sorted(PAGES.glob("*.md")))
+    kinds = [read_texts(held_out=held_out) for held_out in (True, False)]
+    lines = [kind[name] for name in kinds[0] if name != "chat" for kind in kinds]
+    more = TEXTS.read_text("utf-8").splitlines()
+    return "\n".join([*chain(*lines), *(line.partition("\t")[2] for line in more)])
+
+
+def load(name: str) -> LanguageModel:
+    """Return a model by its name here."""
+    if name == SMOLLM2:
+        return load_model(None, device="cpu")
+    pair = gemma3_pair()
+    shared = {"summary": pair.summary, "vocab_size": pair.vocab_size}
+    return LanguageModel(pair.model, pair.tokenizer, **shared)
+
+
+def main() -> None:
+    """Compare, and print."""
+    parser = command("kld.rounded", __doc__, contexts=2, seeds=3, size=64)
+    add = parser.add_argument
+    add("--model", choices=(SMOLLM2, GEMMA3), default=SMOLLM2)
+    add("--text", type=Path)
+    add("--contexts", type=int, default=6)
+    add("--size", type=int, default=512, help="tokens of a context")
+    add("--seeds", type=int, default=2000, help="references whose errors are counted")
+    add("--resolution", type=int, default=32)
+    args = parser.parse_args()
+    begin, console = time.perf_counter(), Console()
+    model = load(args.model)
+    pieces = distill.contexts(ModelReader(model), read_text(args), args.size)
+    pieces = pieces[: args.contexts]
+    every = models(model)
+    p = logs_of(next(every)[1], pieces, model.vocab_size)
+    cases = []
+    for name, other in every:
+        q = logs_of(other, pieces, model.vocab_size)
+        cases.append(Case(name, q, divergences(p, q)))
+    sizes = [len(piece.places) for piece in pieces]
+    console.print(biases(cases, p, sizes))
+    with TemporaryDirectory() as folder:
+        console.print(sizes_table(Path(folder), pieces, p, model.vocab_size))
+    console.print(percentiles(cases, p))
+    console.print(spread(cases, p, max(2, args.seeds // 20)))
+    console.print(coverage(cases, p, args.seeds, args.resolution))
+    measured = about("torch") | {"seconds": time.perf_counter() - begin}
+    console.print(dim(about_line(measured)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""What llama-perplexity keeps of a model, as what a reference is made from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sqs_codec._base.files import require_file
+from sqs_codec._base.format import MAX_SEQUENCE, MAX_VOCAB
+from sqs_codec.distill._header import damage
+from sqs_codec.distill._make import Piece
+from sqs_codec.distill._tasks import AT_ONCE, Answer, Counting, Reader, Task
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["BaseFile"]
+
+MAGIC = b"_logits_"
+
+STEPS = 65535
+"""Of logarithms of probabilities, from a row's least to its largest."""
+
+CLIPPED = 16 - 1 / 256
+"""Nats below the largest, rounded down: what is less likely was raised to 16."""
+
+SLACK = 1 / 64
+"""Nats by which rounding moves the logarithm of a probability."""
+
+
+class BaseFile:
+    """A base file of llama-perplexity (``--kl-divergence-base``), as a `Reader`.
+
+    `make` makes a reference of it. What llama.cpp clipped, more than 16 nats below a
+    row's likeliest token, has the probability 0, and for the others ``logprobs`` are as
+    the file has them.
+
+    Parameters
+    ----------
+    path : path-like
+    reader : Reader, optional
+        Of a model with the file's tokenizer. It says what the file doesn't: the
+        model's name, its tokenizer, how many tokens aren't just padding, and what the
+        model wants at a text's beginning.
+
+    Attributes
+    ----------
+    name : str
+        Of the reader, or of the file.
+    vocab_size : int
+    tokenizer_fingerprint : bytes
+        None without a reader.
+    max_tokens : int
+        Of a context.
+    bos : int or None
+        What stood in place of each context's first token.
+
+    Raises
+    ------
+    ValueError
+        It is no base file, or is cut or damaged, or of another vocabulary.
+    OSError
+        It can't be read.
+
+    Examples
+    --------
+    Of a context of 4 tokens there is one row, of what follows the third. Where the
+    model is at hand, ``BaseFile(path, ModelReader("model.gguf"))`` knows more.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import sqs_codec as sqs
+    >>> from sqs_codec import distill
+    >>> folder = tempfile.mkdtemp()
+    >>> with open(folder + "/base.kld", "wb") as file:
+    ...     _ = file.write(b"_logits_" + np.int32([4, 4, 1, 0, 1, 2, 3]).tobytes())
+    ...     _ = file.write(np.float32([1 / 65535, -2]).tobytes())
+    ...     _ = file.write(np.uint16([65535, 32767, 32767, 0]).tobytes())
+    >>> base = distill.BaseFile(folder + "/base.kld")
+    >>> path, codec = folder + "/ref.parquet", sqs.Codec(4, 50)
+    >>> distill.make(path, codec, base, base.contexts(), numbers=(*distill.NUMBERS,))
+    >>> distill.open(path)[0].numbers["token_logprobs"]
+    array([-2.], dtype=float32)
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], reader: Reader | None = None
+    ) -> None:
+        self._path = path
+        require_file(path)
+        with damage(path), open(path, "rb") as file:
+            self._read_header(file.read(20), Path(path).stat().st_size, reader)
+
+    def _read_header(self, head: bytes, size: int, reader: Reader | None) -> None:
+        if head[: len(MAGIC)] != MAGIC:
+            raise ValueError("it doesn't begin as a base file of llama-perplexity")
+        if len(head) < 20:
+            raise ValueError("it is cut in its header")
+        n, vocab_size, chunks = np.frombuffer(head, "<i4", offset=8).tolist()
+        for name, value, least, most in (
+            ("n_ctx", n, 3, MAX_SEQUENCE),
+            ("n_vocab", vocab_size, 2, MAX_VOCAB),
+            ("n_chunk", chunks, 1, size),
+        ):
+            if not least <= value <= most:
+                raise ValueError(f"its {name} is {value}, not in [{least}, {most}]")
+        padded = vocab_size + vocab_size % 2
+        row = np.dtype([("scale", "<f4"), ("least", "<f4"), ("steps", "<u2", padded)])
+        shape, start = (chunks, n - 1 - n // 2), 20 + 4 * n * chunks
+        expected = start + shape[0] * shape[1] * row.itemsize
+        if size != expected:
+            raise ValueError(
+                f"it has {size} bytes, and {chunks} contexts of {n} tokens of "
+                f"{vocab_size} take {expected}"
+            )
+        self._rows = np.memmap(self._path, row, "r", start, shape)
+        tokens = np.fromfile(self._path, "<i4", n * chunks, offset=20)
+        self.max_tokens, self.vocab_size = n, vocab_size
+        self.name, self.tokenizer_fingerprint = Path(self._path).name, b""
+        self.bos: int | None = None
+        if reader is not None:
+            if reader.vocab_size > vocab_size:
+                raise ValueError(
+                    f"it is of {vocab_size} tokens, and {reader.name} has "
+                    f"{reader.vocab_size}"
+                )
+            self.name, self.vocab_size = reader.name, reader.vocab_size
+            self.tokenizer_fingerprint = reader.tokenizer_fingerprint
+            self.bos = reader.bos
+        outside = (tokens < 0) | (tokens >= self.vocab_size)
+        if outside.any():
+            raise ValueError(
+                f"its text has the token {tokens[outside][0]}, and there are "
+                f"{self.vocab_size}"
+            )
+        self._tokens = tokens.reshape(chunks, n)
+        if self.bos is not None:
+            self._tokens[:, 0] = self.bos
+
+    def __repr__(self) -> str:
+        contexts, rows = self._rows.shape
+        return f"<BaseFile of {self.name}, {contexts} contexts of {rows} rows>"
+
+    def contexts(self) -> list[Piece]:
+        """Return what `make` takes: each context, and where it has rows."""
+        n = self.max_tokens
+        return [Piece(row, range(n // 2, n - 1)) for row in self._tokens.tolist()]
+
+    def tokenize(self, text: str) -> Sequence[int]:
+        """Refuse a text: there are rows of the file's own alone."""
+        raise ValueError(f"{self._path} has its own text: give make its contexts()")
+
+    def read(self, tasks: Sequence[Task]) -> None:
+        """Tell tasks of the file's contexts.
+
+        Raises
+        ------
+        ValueError
+            They are others, or of a temperature that isn't 1, or don't ask for counts,
+            or a row of the file is damaged.
+        """
+        for task in tasks:
+            if not isinstance(task, Counting) or task.header.temperature != 1:
+                raise ValueError(
+                    f"{self._path} is for a reference of temperature 1, nothing else"
+                )
+            own = self._tokens[task.index : task.index + 1]
+            n = self.max_tokens
+            is_own = np.array_equal(own, [task.tokens])
+            if not is_own or [*task.places] != [*range(n // 2, n - 1)]:
+                raise ValueError(f"{self._path} has another text {task.index}")
+            step = max(1, AT_ONCE // self.vocab_size)
+            with damage(f"{self._path}, context {task.index}"):
+                parts = [
+                    self._count(task, slice(start, start + step))
+                    for start in range(0, len(task.places), step)
+                ]
+            task.take(
+                {x: np.concatenate([part[x] for part in parts]) for x in parts[0]}
+            )
+
+    def _count(self, task: Counting, rows: slice) -> Answer:
+        found: NDArray[np.void] = self._rows[task.index, rows]
+        scale, least = (found[name][:, None] for name in ("scale", "least"))
+        steps = found["steps"][:, : self.vocab_size]
+        likeliest, each = steps.argmax(1), np.arange(len(steps))
+        with np.errstate(invalid="ignore", over="ignore"):
+            largest = scale[:, 0] * steps[each, likeliest] + least[:, 0]
+        # One of V tokens has a probability of 1 / V at least, and none one above 1.
+        bound = -np.log(self._rows["steps"].shape[-1]) - SLACK
+        is_sound = (scale[:, 0] >= 0) & (bound <= largest) & (largest <= SLACK)
+        if not is_sound.all():
+            row = int(is_sound.argmin())
+            raise ValueError(
+                f"row {rows.start + row} has the scale {scale[row, 0]} and the largest "
+                f"log p {largest[row]}"
+            )
+        logs = scale * steps + least
+        masked = np.where((steps == 0) & (scale * STEPS >= CLIPPED), -np.inf, logs)
+        counts = task.quantize(masked)
+        sizes = np.diff(counts.offsets)
+        told = {
+            "logprobs": logs[np.repeat(each, sizes), counts.token_ids],
+            "token_logprobs": logs[each, task.following[rows]],
+            "likeliest": likeliest.astype(np.uint32),
+        }
+        return {
+            "token_ids": counts.token_ids,
+            "counts": counts.counts,
+            "sizes": sizes,
+            **{name: told[name] for name in task.header.numbers},
+        }

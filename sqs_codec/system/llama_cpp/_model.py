@@ -1,0 +1,278 @@
+"""GGUF files as llama.cpp loads them, and what passes texts through them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import weakref
+from collections import deque
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import llama_cpp as llama
+import numpy as np
+from numpy.typing import NDArray
+
+from sqs_codec import vocabulary_fingerprint
+from sqs_codec._base import checks
+
+__all__ = ["BATCH", "USER_DEFINED", "Context", "Model", "Part"]
+
+if not hasattr(llama, "llama_memory_seq_rm"):
+    raise ImportError(
+        f"sqs_codec.system.llama_cpp needs llama-cpp-python 0.3.16 or newer, "
+        f"not {llama.__version__}"
+    )
+
+BATCH = 512
+"""Tokens that are read at once."""
+
+USER_DEFINED = llama.LLAMA_TOKEN_ATTR_USER_DEFINED
+"""Tokens that the tokenizer was given beside its own."""
+
+LOG_ERROR = 4
+"""``GGML_LOG_LEVEL_ERROR``, which the package doesn't name."""
+
+SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+"""What stands for a space in many vocabularies."""
+
+PADDING = re.compile(r"\[PAD\d+\]")
+"""What a converter adds where a model has more logits than its tokenizer tokens."""
+
+_errors: deque[str] = deque(maxlen=8)
+
+
+@llama.llama_log_callback  # type: ignore[untyped-decorator]  # theirs
+def _log(level: int, text: bytes, _: object) -> None:
+    """Keep llama.cpp's errors for our own, and the rest of its log from the screen."""
+    if level == LOG_ERROR:
+        _errors.append(text.decode(errors="replace").strip())
+
+
+class Model:
+    """A GGUF file: its weights, and what its tokens are.
+
+    Parameters
+    ----------
+    path : str or path
+    threads : int, optional
+        If None, half of the machine's cores.
+
+    Attributes
+    ----------
+    pointer, vocab : pointer
+        What llama.cpp calls them.
+    name : str
+        Of the file, without its folder, and what kind of model it is.
+    max_tokens : int
+        Of the texts that it was trained on.
+    vocabulary : dict of str to int
+        Without what only pads it.
+    vocab_size : int
+        V, likewise.
+    logits_size : int
+        V with the padding.
+    fingerprint : bytes
+        That of the Hugging Face tokenizer from which the file was made.
+    can_branch : bool
+        Whether it keeps no recurrent state, which texts can't share in part. An older
+        llama-cpp-python can't say it of all models.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        llama.cpp can't load it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], threads: int | None) -> None:
+        if threads is None:
+            threads = max(1, (os.cpu_count() or 1) // 2)
+        self.path, self.threads = path, checks.in_range("threads", threads, 1)
+        llama.llama_log_set(_log, ctypes.c_void_p(0))
+        llama.llama_backend_init()
+        self.pointer = _load(path)
+        weakref.finalize(self, llama.llama_model_free, self.pointer)
+        kind = ctypes.create_string_buffer(128)
+        llama.llama_model_desc(self.pointer, kind, 128)
+        self.name = f"{Path(path).name} ({kind.value.decode(errors='replace')})"
+        self.max_tokens: int = llama.llama_model_n_ctx_train(self.pointer)
+        self.vocab = llama.llama_model_get_vocab(self.pointer)
+        self.logits_size: int = llama.llama_vocab_n_tokens(self.vocab)
+        self.vocabulary = self._read_vocabulary()
+        self.vocab_size = max(self.vocabulary.values()) + 1
+        self.fingerprint = vocabulary_fingerprint(self.vocabulary)
+        self.can_branch = hasattr(llama, "llama_model_is_hybrid") and not (
+            llama.llama_model_is_recurrent(self.pointer)
+            or llama.llama_model_is_hybrid(self.pointer)
+        )
+
+    def _read_vocabulary(self) -> dict[str, int]:
+        """Return the ids of tokens, spelled as they were before the conversion.
+
+        The converter fills the vocabulary up, and in tokens that the tokenizer was
+        given beside its own it writes spaces for the marks that stand for them.
+        """
+        words = [self.word(i) for i in range(self.logits_size)]
+        if any(SPACE in word for word in words):
+            for i, word in enumerate(words):
+                if " " in word and self.attributes(i) & USER_DEFINED:
+                    words[i] = word.replace(" ", SPACE)
+        return {word: i for i, word in enumerate(words) if not PADDING.fullmatch(word)}
+
+    def word(self, token: int) -> str:
+        """How the vocabulary spells a token, which may not be there."""
+        if token < 0:
+            return ""
+        word: bytes = llama.llama_vocab_get_text(self.vocab, token)
+        return word.decode(errors="replace")
+
+    def attributes(self, token: int) -> int:
+        """Return the bits of what a token is."""
+        return int(llama.llama_vocab_get_attr(self.vocab, token))
+
+    def tokenize(self, text: str, *, ends: bool, spells: bool) -> list[int]:
+        """Cut a text.
+
+        Say whether it gets the beginning and end of its own that a model may want, and
+        whether it can spell special tokens.
+        """
+        data = text.encode()
+        given = self.vocab, data, len(data)
+        # Without room it says how many there are, negated: a space alone may be three.
+        size = -llama.llama_tokenize(*given, None, 0, ends, spells)
+        tokens = (llama.llama_token * size)()
+        llama.llama_tokenize(*given, tokens, size, ends, spells)
+        return list(tokens)
+
+
+class Part(NamedTuple):
+    """Tokens of a text, and where logits are wanted.
+
+    Attributes
+    ----------
+    place : int
+        Which of the context's texts it is.
+    start : int
+        How many tokens of this text are before it.
+    tokens : sequence of int
+    wanted : sequence of int
+        Places in `tokens`, ascending.
+    """
+
+    place: int
+    start: int
+    tokens: Sequence[int]
+    wanted: Sequence[int]
+
+
+class Context:
+    """Memory for texts, and what passes them through a model.
+
+    Parameters
+    ----------
+    model : Model
+    n_ctx : int
+        The most tokens of all texts. Memory for them is taken at once.
+    places : int
+        The most texts; one if the model can't branch.
+    goes_back : bool
+        Whether a text may be cut.
+
+    Attributes
+    ----------
+    batch_size : int
+        The most tokens that are read at once.
+    memory : pointer
+        What llama.cpp calls it.
+
+    Raises
+    ------
+    ValueError
+        It isn't a model that writes texts, or there isn't as much memory.
+    """
+
+    def __init__(
+        self, model: Model, n_ctx: int, places: int, *, goes_back: bool = False
+    ) -> None:
+        self.model, self.n_ctx = model, n_ctx  # freed after what is finalized here
+        self.batch_size = min(BATCH, n_ctx)
+        # More texts than tokens make llama.cpp abort.
+        self.places = min(places if model.can_branch else 1, self.batch_size)
+        params = llama.llama_context_default_params()
+        params.n_ctx, params.n_seq_max = n_ctx, self.places
+        params.n_batch = params.n_ubatch = self.batch_size
+        params.n_threads = params.n_threads_batch = model.threads
+        params.kv_unified = True  # so that what texts share is there once
+        # After a rollback a window reaches back to what had already left it.
+        params.swa_full = goes_back
+        self._pointer = llama.llama_init_from_model(model.pointer, params)
+        if self._pointer is None:
+            raise ValueError(f"cannot use {model.path}: {_reason()}")
+        weakref.finalize(self, llama.llama_free, self._pointer)
+        self.memory = llama.llama_get_memory(self._pointer)
+        if self.memory is None or llama.llama_model_has_encoder(model.pointer):
+            raise ValueError(f"{model.path} is no model that continues a text")
+        self._batch = llama.llama_batch_init(self.batch_size, 0, 1)
+        weakref.finalize(self, llama.llama_batch_free, self._batch)
+        for i in range(self.batch_size):
+            self._batch.n_seq_id[i] = 1
+
+    def clear(self) -> None:
+        """Forget all texts."""
+        llama.llama_memory_clear(self.memory, True)
+
+    def decode(self, parts: Iterable[Part]) -> NDArray[np.float32]:
+        """Read `batch_size` tokens or fewer; return the logits that are wanted.
+
+        They are llama.cpp's own memory, [n, V], of one part after the other. The next
+        call overwrites it, or moves it if more are wanted than ever before, and than
+        the context has texts.
+
+        Raises
+        ------
+        RuntimeError
+            llama.cpp failed. What it has in memory is then to be cleared.
+        """
+        batch, i, rows = self._batch, 0, 0
+        for place, start, tokens, wanted in parts:
+            first = i
+            for position, token in enumerate(tokens, start):
+                batch.token[i], batch.pos[i] = token, position
+                batch.seq_id[i][0], batch.logits[i] = place, 0
+                i += 1
+            for offset in wanted:
+                batch.logits[first + offset] = 1
+            rows += len(wanted)
+        batch.n_tokens = i
+        _errors.clear()
+        if code := llama.llama_decode(self._pointer, batch):
+            raise RuntimeError(f"llama.cpp can't decode ({code}): {_reason()}")
+        size = self.model.logits_size
+        if not rows:
+            return np.empty((0, self.model.vocab_size), np.float32)
+        address = ctypes.addressof(llama.llama_get_logits(self._pointer).contents)
+        buffer: Any = (ctypes.c_float * (rows * size)).from_address(address)
+        buffer.owner = self  # which then lives as long as the rows
+        logits: NDArray[np.float32] = np.frombuffer(buffer, np.float32)
+        return logits.reshape(rows, size)[:, : self.model.vocab_size]
+
+
+def _load(path: str | os.PathLike[str]) -> llama.llama_model_p:
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"there is no file {path}")
+    _errors.clear()
+    model = llama.llama_model_load_from_file(
+        os.fsencode(path), llama.llama_model_default_params()
+    )
+    if model is None:
+        raise ValueError(f"cannot load {path}: {_reason()}")
+    return model
+
+
+def _reason() -> str:
+    """Return llama.cpp's first error without the function's name."""
+    return _errors[0].partition(": ")[2] if _errors else "it doesn't say why"

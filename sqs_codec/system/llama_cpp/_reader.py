@@ -1,0 +1,121 @@
+"""GGUF files that tell of the texts that they read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import llama_cpp as llama
+
+from sqs_codec.system.llama_cpp._model import BATCH, Context, Model, Part
+
+if TYPE_CHECKING:
+    from sqs_codec.distill import Task
+
+__all__ = ["ModelReader"]
+
+TEXTS = 64
+"""Short texts that are read at once, which all of llama.cpp's versions can."""
+
+
+class ModelReader:
+    """A `sqs_codec.distill.Reader` of a GGUF file: logits as ``llama-perplexity`` has.
+
+    A text is read 512 tokens at a time, and short ones side by side, up to 512 tokens
+    of all. llama.cpp's log is silenced for the whole process.
+
+    Parameters
+    ----------
+    path : str or path
+        The file; of a model in several files, the first one.
+    threads : int, optional
+        If None, half of the machine's cores.
+
+    Attributes
+    ----------
+    name : str
+        Of the file, without its folder, and what kind of model it is.
+    vocab_size : int
+        V, without what only pads the vocabulary.
+    tokenizer_fingerprint : bytes
+        That of the Hugging Face tokenizer from which the file was made.
+    max_tokens : int
+        Of the texts that it was trained on.
+    bos : int or None
+        The token that it wants at a text's beginning, if it does.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        llama.cpp can't load it, or it isn't a model that writes texts.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, threads: int | None = None
+    ) -> None:
+        model = Model(path, threads)
+        self.name, self.vocab_size = model.name, model.vocab_size
+        self.tokenizer_fingerprint = model.fingerprint
+        self.max_tokens = model.max_tokens
+        wants_bos = llama.llama_vocab_get_add_bos(model.vocab)
+        self.bos: int | None = llama.llama_vocab_bos(model.vocab) if wants_bos else None
+        self._model, self._context = model, Context(model, BATCH, TEXTS)
+
+    def __repr__(self) -> str:
+        return f"<ModelReader of {self.name}>"
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return the tokens of a text, in which special ones are words as others."""
+        return self._model.tokenize(text, ends=True, spells=False)
+
+    def read(self, tasks: Sequence[Task]) -> None:
+        """Tell tasks of their texts, of a long one by parts.
+
+        Raises
+        ------
+        ValueError
+            A text is longer than `max_tokens`.
+        RuntimeError
+            llama.cpp failed.
+        """
+        for batch in self._batches(tasks):
+            self._context.clear()
+            end = int(max(task.places[-1] for task in batch)) + 1
+            for start in range(0, end, BATCH):
+                parts = []
+                for i, task in enumerate(batch):
+                    at = task.places - start
+                    wanted = at[(at >= 0) & (at < BATCH)].tolist()
+                    tokens = task.tokens[start : start + BATCH]
+                    parts.append(Part(i, start, tokens, wanted))
+                rows = self._context.decode(parts)
+                for task, part in zip(batch, parts, strict=True):
+                    task.tell(rows[: len(part.wanted)])
+                    rows = rows[len(part.wanted) :]
+
+    def _batches(self, tasks: Sequence[Task]) -> Iterator[list[Task]]:
+        """Yield texts to read side by side, with memory for them."""
+        batch: list[Task] = []
+        room = 0
+        for task in tasks:
+            size = len(task.tokens)
+            if size > self.max_tokens:
+                raise ValueError(
+                    f"text {task.index} has {size} tokens, and {self.name} reads "
+                    f"{self.max_tokens} at most"
+                )
+            if size > room or len(batch) == self._context.places:
+                if batch:
+                    yield batch
+                batch, room = [], max(BATCH, size)
+                if room > self._context.n_ctx:
+                    # Of a power of two, as texts of many lengths may come.
+                    most = 1 << (room - 1).bit_length()
+                    self._context = Context(self._model, most, TEXTS)
+            batch.append(task)
+            room -= size
+        if batch:
+            yield batch

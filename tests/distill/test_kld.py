@@ -1,0 +1,243 @@
+"""Estimates of a divergence, beside exact sums."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import sqs_codec as sqs
+from sqs_codec import distill
+from sqs_codec.distill import _kld, _make, _tasks
+from tests.kit import Words
+
+V, N, L = 300, 40, 32
+NAMES = (*distill.NUMBERS,)
+
+
+def logits_of(tokens: Sequence[int], *, noise: float = 0.0) -> Any:
+    """Return rows of logits that hang on the text, peaked and flat ones."""
+    rng = np.random.default_rng([*tokens])
+    rows = rng.normal(0, 1, (len(tokens), V)) * rng.uniform(1, 5, (len(tokens), 1))
+    return rows + np.random.default_rng(len(tokens)).normal(0, noise, rows.shape)
+
+
+class Toy:
+    """A reader whose logits come in parts, of an array or a tensor."""
+
+    name, vocab_size, max_tokens, tokenizer_fingerprint = "toy", V, N, b"12345678"
+
+    def __init__(self, noise: float = 0.0, bos: int | None = None) -> None:
+        self.noise, self.bos = noise, bos
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return a token for each byte."""
+        return [*text.encode()]
+
+    def read(self, tasks: Any) -> None:
+        """Tell tasks by threes."""
+        for task in tasks:
+            rows = logits_of(task.tokens, noise=self.noise)[task.places]
+            for i in range(0, len(rows), 3):
+                part = rows[i : i + 3]
+                task.tell(torch.tensor(part) if i % 2 else part)
+
+
+TEXTS = [
+    bytes(np.random.default_rng(i).integers(1, 128, N).tolist()).decode()
+    for i in range(40)
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> distill.Dataset:
+    path = tmp_path_factory.mktemp("kld") / "ref.parquet"
+    distill.make(path, sqs.Codec(V, L), Toy(), TEXTS, numbers=NAMES)
+    return distill.open(path)
+
+
+def dense(data: distill.Dataset, noise: float) -> float:
+    """Return the mean divergence of all rows."""
+    found = []
+    for one in data:
+        x, y = (logits_of(one.tokens.tolist(), noise=n) for n in (0.0, noise))
+        p, q = (z - np.logaddexp.reduce(z, 1, keepdims=True) for z in (x, y))
+        found.append((np.exp(p) * (p - q)).sum(1))
+    return float(np.mean(found))
+
+
+@pytest.mark.parametrize("noise", [0.05, 0.3, 1.0])
+def test_the_estimate_is_within_its_errors(data: distill.Dataset, noise: float) -> None:
+    found, true = distill.measure(data, Toy(noise)), dense(data, noise)
+    assert abs(found.mean.value - true) < 3.5 * found.mean.reference
+    assert found.mean.reference < 0.05 * true
+    assert found.is_trusted
+    assert (found.rows, found.contexts, found.infinite_rows) == (40 * N, 40, 0)
+    again = distill.kld(data, (logits_of(s.tokens.tolist(), noise=noise) for s in data))
+    assert again.mean == pytest.approx(found.mean, rel=1e-4)
+
+
+def test_both_estimators_are_exact_on_average(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probabilities of whole 64ths: the counts are the same within each 64th."""
+    monkeypatch.setattr(_kld, "step_of", lambda rows: np.full(rows.counts.size, 1e-9))
+    p, q = np.array([40, 13, 6, 3, 1, 1]) / 64, np.array([20, 20, 8, 12, 3, 1]) / 64
+    codec, found = sqs.Codec(6, 5), []
+    for i in range(64 * 5):
+        rng = Words([(2 * i + 1) * 2**64 // (2 * 64 * 5)])
+        rows = codec.quantize_unbiased_rows(np.log(p)[None], rng=rng)
+        blank = np.zeros(1)
+        numbers: Any = {"token_logprobs": blank, "likeliest": blank}
+        own = numbers | {"logprobs": np.log(p)[rows.token_ids]}
+        told = numbers | {"logprobs": np.log(q)[rows.token_ids]}
+        ones = np.ones(1, np.uint32), np.zeros(1, np.int64), rows, 1.0, False, own
+        found.append(_kld._rows(distill.Sequence(*ones), told))
+    every = np.concatenate(found)
+    assert every["plain"].mean() == pytest.approx(float(p @ np.log(p / q)), abs=1e-6)
+    assert every["control"].mean() == pytest.approx(0, abs=1e-6)
+
+
+def test_what_the_table_says_of_the_text_is_exact(data: distill.Dataset) -> None:
+    found = distill.measure(data, Toy(0.5))
+    own, other, differ, same = [], [], [], []
+    for one in data:
+        text = one.tokens.tolist()
+        x, y = (logits_of(text, noise=n) for n in (0.0, 0.5))
+        p, q = (z - np.logaddexp.reduce(z, 1, keepdims=True) for z in (x, y))
+        at = np.arange(N - 1), text[1:]
+        own.append(p[at])
+        other.append(q[at])
+        differ.append(np.exp(q[at]) - np.exp(p[at]))
+        same.append(p.argmax(1) == q.argmax(1))
+    ratios = np.mean(own, 1) - np.mean(other, 1)
+    ppl, reference_ppl = np.exp(-np.mean(other)), np.exp(-np.mean(own))
+    assert found.log_ratio.value == pytest.approx(ratios.mean(), rel=1e-3)
+    assert found.log_ratio.text == pytest.approx(ratios.std(ddof=1) / 40**0.5, rel=1e-3)
+    assert found.perplexity.value == pytest.approx(ppl, rel=1e-3)
+    assert found.reference_perplexity.value == pytest.approx(reference_ppl, rel=1e-3)
+    assert found.mean_difference.value == pytest.approx(np.mean(differ), abs=1e-5)
+    rms = np.sqrt(np.mean(np.square(differ)))
+    assert found.rms_difference.value == pytest.approx(rms, rel=1e-3)
+    assert found.same_likeliest.value == np.mean(same)
+
+
+def test_a_model_that_is_far_off_is_said_to_be(data: distill.Dataset) -> None:
+    found = distill.kld(data, (logits_of([*s.tokens, 1])[:-1] for s in data))
+    assert not found.is_trusted
+    assert not found.is_controlled
+
+
+def test_infinite_rows_are_counted(data: distill.Dataset) -> None:
+    def broken(i: int, one: distill.Sequence) -> Any:
+        rows = logits_of(one.tokens.tolist(), noise=0.1)
+        if i == 3:
+            rows[5, one.rows[5].token_ids[0]] = -np.inf
+            rows[6, one.rows[6].token_ids[0]] -= 200  # which is less than 1e-80
+            rows[7, 0] = np.nan
+        return rows
+
+    found = distill.kld(data, (broken(i, one) for i, one in enumerate(data)))
+    assert (found.infinite_rows, found.nan_rows) == (2, 1)
+    assert found.mean.value == math.inf
+    assert 0 < found.finite_mean.value < 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_tensors_are_looked_up_as_arrays_are(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_tasks, "AT_ONCE", 2 * V)
+    rows = torch.tensor(logits_of(range(9))).to(dtype)
+    rows[4, 7] = -torch.inf
+    ids, sizes = np.arange(27) * 11 % V, np.array([3, 0, 5, 4, 3, 3, 3, 3, 3])
+    following = np.array([5, 6, -1, 7, 7, 9, 9, 9, -1])
+    for temperature in 1.0, 0.5:
+        a, b = (
+            _tasks.look_up(x, ids, sizes, following, temperature=temperature)
+            for x in (rows, rows.double().numpy())
+        )
+        for name in NAMES:
+            assert a[name].dtype == b[name].dtype
+            np.testing.assert_allclose(a[name], b[name], rtol=1e-5, atol=1e-5)
+    assert a["token_logprobs"][[2, 4, 8]].tolist() == [0, -np.inf, 0]
+    with pytest.raises(ValueError, match="temperature above 0"):
+        _tasks.look_up(rows, ids, sizes, following, temperature=0)
+
+
+class Interrupted(Toy):
+    """A reader that ends at some window of texts."""
+
+    def __init__(self, noise: float, windows: int) -> None:
+        super().__init__(noise)
+        self.left = windows
+
+    def read(self, tasks: Any) -> None:
+        """Read, or not."""
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        super().read(tasks)
+
+
+def test_measuring_goes_on(
+    data: distill.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_make, "WINDOW", 3 * N)
+    monkeypatch.setattr(_kld, "MINUTE", -1.0)
+    kept = tmp_path / "kept"
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            distill.measure(data, Interrupted(0.1, 5), kept)
+    last = Interrupted(0.1, 4)  # windows of three of forty texts: 14
+    with pytest.raises(KeyboardInterrupt):
+        distill.measure(data, Interrupted(0.1, 0), tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    assert distill.measure(data, last, kept) == distill.measure(data, Toy(0.1))
+    kept.write_bytes(kept.read_bytes()[:-30])
+    with pytest.raises(ValueError, match="kept isn't what was measured: remove it"):
+        distill.measure(data, Toy(0.1), kept)
+
+
+def test_what_cannot_be_compared_is_refused(
+    data: distill.Dataset, tmp_path: Path
+) -> None:
+    toy = Toy()
+    toy.tokenizer_fingerprint = b"87654321"
+    with pytest.raises(ValueError, match="toy has another tokenizer than"):
+        distill.measure(data, toy)
+    toy.tokenizer_fingerprint, toy.vocab_size = b"", V + 1
+    with pytest.raises(ValueError, match="toy has 301 tokens, and the reference 300"):
+        distill.measure(data, toy)
+    path = tmp_path / "plain.parquet"
+    distill.make(path, sqs.Codec(V, L), Toy(), TEXTS[:1])
+    with pytest.raises(ValueError, match="it is no reference, which is of temp"):
+        distill.measure(distill.open(path), Toy())
+    with pytest.raises(ValueError, match=r"shape \[n, 300\] .*got \[41, 300\]"):
+        distill.kld(data, [np.zeros((N + 1, V))])
+    with pytest.raises(ValueError, match="text 0: 39 rows of 40 were told"):
+        distill.kld(data, [np.zeros((N - 1, V))])
+
+
+def test_contexts_are_those_of_llama_perplexity() -> None:
+    pieces = distill.contexts(Toy(), "abcdefghijk", 4)
+    assert [bytes(piece.tokens) for piece in pieces] == [b"abcd", b"efgh"]
+    assert [*pieces[0].places] == [2]
+    pieces = distill.contexts(Toy(bos=1), "abcdefghijk", 5)
+    assert [bytes(piece.tokens) for piece in pieces] == [b"\1bcde", b"\1ghij"]
+    assert [*pieces[0].places] == [2, 3]
+    with pytest.raises(ValueError, match="it has 3 tokens, and a context has 4"):
+        distill.contexts(Toy(), "abc", 4)
+
+
+def test_a_logarithm_must_be_of_its_count(tmp_path: Path) -> None:
+    header = distill.Header(sqs.Codec(V, L), numbers=("logprobs",))
+    rows = sqs.SparseRows([2, 7], [L, L], [0, 1, 2], V, L)
+    with distill.Writer(tmp_path / "a", header) as writer:
+        writer.write([1, 2], rows, numbers={"logprobs": [0, -60]})
+        with pytest.raises(ValueError, match=r"logprobs\[1\] is -70.0, too far from"):
+            writer.write([1, 2], rows, numbers={"logprobs": [0, -70]})
+    assert distill.open(tmp_path / "a")[0].numbers["logprobs"].tolist() == [0, -60]
