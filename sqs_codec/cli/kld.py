@@ -40,6 +40,8 @@ from sqs_codec.cli.reading import (
 if TYPE_CHECKING:
     from sqs_codec.distill import KLD, Dataset, Estimate, Piece, Reader
 
+CTX = 512
+
 TOO_FAR = (
     "the model is too far off for this reference: don't trust its KLD, but try a "
     "reference of a higher --resolution"
@@ -54,12 +56,14 @@ kept of it, the reference. Then anybody measures other models against that file.
 EXAMPLES = """\
 examples:
   sqs kld make --model F16.gguf --texts wiki.test.raw -o ref.parquet
+  sqs kld make --from base.kld --model F16.gguf -o ref.parquet
   sqs kld measure ref.parquet --model Q8_0.gguf Q4_K_M.gguf
 """
 
 MAKE = """\
-Makes a reference of texts that a model reads, in contexts as llama-perplexity has them.
-What was interrupted goes on where it was if the same command is given again.
+Makes a reference of texts that a model reads, in contexts as llama-perplexity has them,
+or of the file that its --kl-divergence-base wrote. What was interrupted goes on where
+it was if the same command is given again.
 """
 
 MEASURE = """\
@@ -85,12 +89,20 @@ def fill(parser: argparse.ArgumentParser) -> None:
 def fill_make(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``sqs kld make``."""
     add = parser.add_argument
-    said = "files, each of which is a text"
-    add("--texts", **FILE, nargs="+", required=True, help=said)
+    source = parser.add_mutually_exclusive_group(required=True).add_argument
+    source("--texts", **FILE, nargs="+", help="files, each of which is a text")
+    said = "what llama-perplexity --kl-divergence-base wrote, in place of texts"
+    source("--from", **FILE, dest="base", help=said)
     add("-o", "--output", **FILE, required=True, help="the reference")
-    add("--model", metavar="MODEL", help=f"the original: {READ} (default: SmolLM2)")
+    add(
+        "--model",
+        metavar="MODEL",
+        help=f"the original: {READ} (default: SmolLM2; with --from none); with --from "
+        "it gives its name and tokenizer alone",
+    )
     add_reading(add)
-    add("--ctx", **number(int, 4), default=512, help="tokens of a context")
+    said = f"tokens of a context (default: {CTX}; with --from what the file has)"
+    add("--ctx", **number(int, 4), help=said)
     add_resolution(add, default=32)
     add_prior(add)
     said = "of the rounding to counts"
@@ -98,23 +110,31 @@ def fill_make(parser: argparse.ArgumentParser) -> None:
 
 
 def make(args: argparse.Namespace) -> int:
-    """Let a model read texts, and write the reference."""
-    if not can_read(args, [args.model]):
+    """Let a model read texts, or take what it told of them; write the reference."""
+    if args.base and args.ctx:
+        args.usage_error("--ctx is for --texts: a base file has its own contexts")
+    models = [args.model] if args.model or args.texts else []
+    if not can_read(args, models):
         return 1
     check_folder(args.output)
     find_prior(args.prior)
-    source = digest(args.texts)
+    source = digest(args.texts or [args.base])
     from sqs_codec import distill
 
-    with open_reader(args, args.model) as reader, interrupts_raise():
-        pieces = contexts(args, reader)
+    own: Any = open_reader(args, args.model) if models else contextlib.nullcontext()
+    with own as reader, interrupts_raise():
+        if args.base:
+            reader = distill.BaseFile(args.base, reader)
+            pieces = reader.contexts()
+        else:
+            pieces = contexts(args, reader)
         prior = find_prior(args.prior, reader.tokenizer_fingerprint)
         distill.make(
             args.output,
             sqs.Codec(reader.vocab_size, args.resolution, prior=prior),
             reader,
             progress(iterable=pieces, unit=" contexts"),
-            max_length=args.ctx,
+            max_length=len(pieces[0].tokens),
             seed=args.seed,
             source=source,
             numbers=(*distill.NUMBERS,),
@@ -127,15 +147,16 @@ def contexts(args: argparse.Namespace, reader: Reader) -> list[Piece]:
     """Return the contexts of all texts."""
     from sqs_codec import distill
 
-    if args.ctx > reader.max_tokens:
+    size = args.ctx or CTX
+    if size > reader.max_tokens:
         most = f"{reader.name} can read {reader.max_tokens} tokens"
-        raise ValueError(f"{most}, and a context has {args.ctx}: give a lower --ctx")
+        raise ValueError(f"{most}, and a context has {size}: give a lower --ctx")
     pieces: list[Piece] = []
     for path in args.texts:
         try:
             # llama-perplexity, too, leaves out the newline at the end.
             text = path.read_bytes().decode().removesuffix("\n")
-            pieces += distill.contexts(reader, text, args.ctx)
+            pieces += distill.contexts(reader, text, size)
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not UTF-8: {error}") from error
         except ValueError as error:

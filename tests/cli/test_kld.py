@@ -23,6 +23,7 @@ from sqs_codec.cli import reading
 from sqs_codec.distill import _make
 from sqs_codec.system.hf import ModelReader, load_model
 from tests.cli.test_demo import WORDS, save_model
+from tests.distill.test_base_file import draw, write_base
 
 TEXT = " ".join(WORDS[3 + (i * i + i // 7) % 10] for i in range(200))
 CTX = 32
@@ -141,6 +142,23 @@ def test_make_goes_on(folder: Path, reads: list[str]) -> None:
     assert (folder / "parted").read_bytes() == (folder / "ref").read_bytes()
 
 
+def test_a_base_file_is_a_reference(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens, _ = write_base(folder / "base.kld", draw(len(WORDS), 2))
+    made, model = ("make", "--from", folder / "base.kld", "-o"), folder / "original"
+    assert sqs_kld(*made, folder / "base", "--model", model) == 0
+    assert sqs_kld(*made, folder / "alone") == 0
+    one, alone = (distill.open(folder / name) for name in ("base", "alone"))
+    assert (one.header.model, alone.header.model) == (str(model), "base.kld")
+    assert one.header.tokenizer_fingerprint > alone.header.tokenizer_fingerprint
+    for own, other, text in zip(one, alone, tokens, strict=True):
+        assert own.tokens.tolist() == other.tokens.tolist() == text.tolist()
+    capsys.readouterr()
+    assert sqs_kld("measure", folder / "alone", "--model", model) == 0
+    assert "6 rows of 3 contexts" in capsys.readouterr().out
+
+
 def test_what_is_not_known_is_said(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +217,8 @@ def test_what_reads_is_what_was_asked_for(
         ("make --texts F/latin -o F/no --ctx 8", "latin is not UTF-8: "),
         ("make --texts F/none -o F/no", "none: No such file"),
         ("make --texts F/text -o F/no/no", "no folder .*no to write to"),
+        ("make --from F/text -o F/no", "it doesn't begin as a base file"),
+        ("make --from a -o b --ctx 8", "--ctx is for --texts"),
         ("measure F/none", "none: No such file"),
         ("measure F/text", "text: cut, damaged or no Parquet"),
         ("measure F/teacher", "teacher: it is no reference, .* sqs kld make makes"),
@@ -224,7 +244,8 @@ def test_bad_input_is_explained(
     for name in "llama_cpp", "vllm":
         monkeypatch.setitem(sys.modules, name, None)
     asked = arguments.replace("F/", f"{folder}/").split()
-    own = [] if "--model" in asked else ["--model", folder / "other"]
+    is_own = "--model" in asked or "--from" in asked
+    own = [] if is_own else ["--model", folder / "other"]
     with contextlib.suppress(SystemExit):
         assert sqs_kld(*asked, *own) == 1
     err = capsys.readouterr().err.replace(f"{folder}/", "F/")
