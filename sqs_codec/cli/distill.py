@@ -6,20 +6,15 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqs_codec as sqs
-from sqs_codec._base.files import require_file
 from sqs_codec._base.format import MAX_VOCAB, MIN_VOCAB
-from sqs_codec._base.words import shown
 from sqs_codec.cli.files import load_tokenizer
 from sqs_codec.cli.options import (
     FILE,
-    MODEL,
     add_command,
-    add_loading,
     add_prior,
     add_resolution,
     add_temperature,
@@ -29,9 +24,16 @@ from sqs_codec.cli.options import (
     given,
     has_packages,
     interrupts_raise,
-    loading,
-    model_modules,
     number,
+)
+from sqs_codec.cli.reading import (
+    READ,
+    add_reading,
+    can_read,
+    digest,
+    open_reader,
+    progress,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ examples:
 """
 
 MAKE = """\
-Lets a model of Hugging Face read texts, and keeps its distribution of each token,
+Lets a model read texts, and keeps its distribution of each token,
 given those before it in the text, and of the one after the last. What was
 interrupted goes on where it was if the same command is given again.
 """
@@ -97,9 +99,8 @@ def fill_make(parser: argparse.ArgumentParser) -> None:
         help='a text a line, or, if it ends in .jsonl, an object with a "text" a line',
     )
     add("-o", "--output", **FILE, required=True, help="the file")
-    teacher = f"the teacher: {MODEL} (default: SmolLM2)"
-    add("--model", metavar="MODEL", help=teacher)
-    add_loading(add)
+    add("--model", metavar="MODEL", help=f"the teacher: {READ} (default: SmolLM2)")
+    add_reading(add)
     add_temperature(add, "of the distributions", default=1.0)
     add_resolution(add, default=50)
     add_prior(add)
@@ -119,18 +120,15 @@ def fill_make(parser: argparse.ArgumentParser) -> None:
 
 def make(args: argparse.Namespace) -> int:
     """Let a teacher read texts, and write the file."""
-    needed = ["pyarrow", *model_modules(args.model)]
-    if not has_packages("distill make", needed, extra="distill,hf"):
+    if not can_read(args, [args.model]):
         return 1
     check_folder(args.output)
     find_prior(args.prior)
     source = digest(args.texts)
     from sqs_codec import distill
-    from sqs_codec.system.hf import ModelReader, load_model
 
-    reader = ModelReader(load_model(args.model, **loading(args)))
-    prior = find_prior(args.prior, reader.tokenizer_fingerprint)
-    with interrupts_raise():
+    with open_reader(args, args.model) as reader, interrupts_raise():
+        prior = find_prior(args.prior, reader.tokenizer_fingerprint)
         distill.make(
             args.output,
             sqs.Codec(reader.vocab_size, args.resolution, prior=prior),
@@ -142,17 +140,6 @@ def make(args: argparse.Namespace) -> int:
     return info(args)
 
 
-def digest(texts: Sequence[Path]) -> str:
-    """Return the names of files and what tells their contents apart."""
-    state = blake2b(digest_size=8)
-    for path in texts:
-        require_file(path)  # a pipe could be read but once
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                state.update(block)
-    return f"{' '.join(path.name for path in texts)} ({state.hexdigest()})"
-
-
 def lines(paths: Sequence[Path]) -> Iterator[str]:
     """Yield the texts of files; show how far it is."""
     size = sum(path.stat().st_size for path in paths)
@@ -162,17 +149,6 @@ def lines(paths: Sequence[Path]) -> Iterator[str]:
                 for i, line in enumerate(file, 1):
                     yield text_of(line, path, i)
                     bar.update(len(line))
-
-
-def progress(**options: Any) -> Any:
-    """Return a bar of tqdm: for a terminal, or for a log, as a line a minute."""
-    from tqdm import tqdm
-
-    if sys.stderr.isatty():
-        return tqdm(**options)
-    bar = tqdm(**options, delay=60, mininterval=60, maxinterval=60, leave=False)
-    bar.display = lambda *_, **__: print(bar, file=sys.stderr, flush=True)
-    return bar
 
 
 NO_TEXT = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -282,19 +258,7 @@ def info(args: argparse.Namespace) -> int:
     dataset = open_file(args)
     if dataset is None:
         return 1
-    said = dataset.header.to_json()
-    del said["check"]
-    for name, value in said.items():
-        print(f"{name}: {shown(str(value))}")
-    n = dataset.sizes()
-    print(
-        f"{n.sequences} sequences of {n.tokens} tokens, {n.distributions} distributions"
-    )
-    for name, size in n.column_bytes.items():
-        each = size / max(n.distributions, 1)
-        print(f"{name} {size} bytes, {each:.2f} a distribution")
-    each = n.file_bytes / max(n.tokens, 1)
-    print(f"file {n.file_bytes} bytes, {each:.2f} a token")
+    say(dataset)
     return 0
 
 

@@ -22,6 +22,7 @@ COMMANDS = (
     ("bits", "bits", "measure what your own logits cost"),
     ("prior", "prior", "make a prior for your tokenizer"),
     ("distill", "distill", "keep a teacher's distributions in a file"),
+    ("kld", "kld", "measure how far a quantised model is from the original"),
 )
 """Name, module and a word of help. The module is imported when it is asked for, and has
 a `DESCRIPTION`, `EXAMPLES` if it has some, `fill`, which adds its options, and `run`,

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import importlib.util
 import inspect
+import json
 import logging
 import math
 import signal
@@ -137,6 +138,30 @@ def add_loading(add: Add) -> None:
         "the CPU)",
     )
     add("--revision", help="a branch, tag or commit of a model on the hub")
+
+
+def add_engine_option(add: Add) -> None:
+    """Add the option that gives vLLM arguments of its own."""
+    add(
+        "--engine-option",
+        type=_option,
+        action="append",
+        metavar="NAME=VALUE",
+        help="an argument of vLLM, such as tensor_parallel_size=2; the value is JSON "
+        "or a word; may be given several times",
+    )
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """Read NAME=VALUE, as vLLM's own command line takes names and values."""
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"must be NAME=VALUE, not {text}")
+    name = name.replace("-", "_")
+    try:
+        return name, json.loads({"True": "true", "False": "false"}.get(value, value))
+    except ValueError:
+        return name, value
 
 
 def given(args: argparse.Namespace, *names: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import contextlib
 import datetime
-import json
 import os
 import signal
 import socket
@@ -24,6 +23,7 @@ from sqs_codec.cli.options import (
     MODEL,
     SERVER,
     Add,
+    add_engine_option,
     add_loading,
     default_of,
     given,
@@ -145,14 +145,7 @@ def _fill_model(add: Add) -> None:
         help="have a pass of the model take so long at least, to try out how a larger "
         "one would behave (default: as long as it takes)",
     )
-    add(
-        "--engine-option",
-        type=_option,
-        action="append",
-        metavar="NAME=VALUE",
-        help="an argument of vllm.AsyncEngineArgs, such as tensor_parallel_size=2; the "
-        "value is JSON or a word; may be given several times",
-    )
+    add_engine_option(add)
     add(
         "--prior",
         **FILE,
@@ -201,18 +194,6 @@ def _fill_address(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="no certificate, and no token unless one is given; this machine only",
     )
-
-
-def _option(text: str) -> tuple[str, Any]:
-    """Read NAME=VALUE, as vLLM's own command line takes names and values."""
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise argparse.ArgumentTypeError(f"must be NAME=VALUE, not {text}")
-    name = name.replace("-", "_")
-    try:
-        return name, json.loads({"True": "true", "False": "false"}.get(value, value))
-    except ValueError:
-        return name, value
 
 
 @contextlib.contextmanager

@@ -355,7 +355,8 @@ def _mean(
     n, mean = len(values), float(values.mean())
     reference = 0.0 if variance is None else math.sqrt(variance.sum()) / n
     sizes = np.bincount(context)
-    off = np.bincount(context, values) - mean * sizes
+    with np.errstate(invalid="ignore"):  # where the model gives 0 to the text's own
+        off = np.bincount(context, values) - mean * sizes
     k = int((sizes > 0).sum())
     if k < 2:
         return Estimate(mean, math.nan, reference)

@@ -1,0 +1,344 @@
+"""The command ``sqs kld``: how far quantised models are from the original."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import sys
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqs_codec as sqs
+from sqs_codec._base.files import lock_file, own_folder
+from sqs_codec._base.words import shown
+from sqs_codec.cli.options import (
+    FILE,
+    add_command,
+    add_prior,
+    add_resolution,
+    check_folder,
+    find_prior,
+    given,
+    interrupts_raise,
+    number,
+)
+from sqs_codec.cli.reading import (
+    OPTIONS,
+    READ,
+    add_reading,
+    can_read,
+    digest,
+    open_reader,
+    progress,
+    say,
+)
+
+if TYPE_CHECKING:
+    from sqs_codec.distill import KLD, Dataset, Estimate, Piece, Reader
+
+CTX = 512
+
+TOO_FAR = (
+    "the model is too far off for this reference: don't trust its KLD, but try a "
+    "reference of a higher --resolution"
+)
+
+DESCRIPTION = """\
+Measures the Kullback-Leibler divergence (KLD) of quantised models from the original,
+and the perplexity of both. The original reads a text once; some 40 bytes a token are
+kept of it, the reference. Then anybody measures other models against that file.
+"""
+
+EXAMPLES = """\
+examples:
+  sqs kld make --model F16.gguf --texts wiki.test.raw -o ref.parquet
+  sqs kld make --from base.kld --model F16.gguf -o ref.parquet
+  sqs kld measure ref.parquet --model Q8_0.gguf Q4_K_M.gguf
+"""
+
+MAKE = """\
+Makes a reference of texts that a model reads, in contexts as llama-perplexity has them,
+or of the file that its --kl-divergence-base wrote. What was interrupted goes on where
+it was if the same command is given again.
+"""
+
+MEASURE = """\
+Lets models read the texts of a reference, and prints for each the table of
+llama-perplexity, with two errors apart: "text" is that of another text of this kind and
+length, "reference" that of the few bytes which are kept of the original. What was
+interrupted goes on where it was if the same command is given again.
+"""
+
+PERCENTILES = (99.9, 99, 95, 90, 75, 50, 25, 10, 5, 1, 0.1)
+
+
+def fill(parser: argparse.ArgumentParser) -> None:
+    """Add the commands."""
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, help_, fill_, run, description in (
+        ("make", "make a reference of the original", fill_make, make, MAKE),
+        ("measure", "compare models with it", fill_measure, measure, MEASURE),
+    ):
+        add_command(commands, name, fill_, run, help=help_, description=description)
+
+
+def fill_make(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``sqs kld make``."""
+    add = parser.add_argument
+    source = parser.add_mutually_exclusive_group(required=True).add_argument
+    source("--texts", **FILE, nargs="+", help="files, each of which is a text")
+    said = "what llama-perplexity --kl-divergence-base wrote, in place of texts"
+    source("--from", **FILE, dest="base", help=said)
+    add("-o", "--output", **FILE, required=True, help="the reference")
+    add(
+        "--model",
+        metavar="MODEL",
+        help=f"the original: {READ} (default: SmolLM2; with --from none); with --from "
+        "it gives its name and tokenizer alone",
+    )
+    add_reading(add)
+    said = f"tokens of a context (default: {CTX}; with --from what the file has)"
+    add("--ctx", **number(int, 4), help=said)
+    add_resolution(add, default=32)
+    add_prior(add)
+    said = "of the rounding to counts"
+    add("--seed", **number(int, 0, 2**64 - 1), default=0, help=said)
+
+
+def make(args: argparse.Namespace) -> int:
+    """Let a model read texts, or take what it told of them; write the reference."""
+    if args.base and args.ctx:
+        args.usage_error("--ctx is for --texts: a base file has its own contexts")
+    models = [args.model] if args.model or args.texts else []
+    if not can_read(args, models):
+        return 1
+    check_folder(args.output)
+    find_prior(args.prior)
+    source = digest(args.texts or [args.base])
+    from sqs_codec import distill
+
+    own: Any = open_reader(args, args.model) if models else contextlib.nullcontext()
+    with own as reader, interrupts_raise():
+        if args.base:
+            reader = distill.BaseFile(args.base, reader)
+            pieces = reader.contexts()
+        else:
+            pieces = contexts(args, reader)
+        prior = find_prior(args.prior, reader.tokenizer_fingerprint)
+        distill.make(
+            args.output,
+            sqs.Codec(reader.vocab_size, args.resolution, prior=prior),
+            reader,
+            progress(iterable=pieces, unit=" contexts"),
+            max_length=len(pieces[0].tokens),
+            seed=args.seed,
+            source=source,
+            numbers=(*distill.NUMBERS,),
+        )
+    say(distill.open(args.output, prior=prior))
+    return 0
+
+
+def contexts(args: argparse.Namespace, reader: Reader) -> list[Piece]:
+    """Return the contexts of all texts."""
+    from sqs_codec import distill
+
+    size = args.ctx or CTX
+    if size > reader.max_tokens:
+        most = f"{reader.name} can read {reader.max_tokens} tokens"
+        raise ValueError(f"{most}, and a context has {size}: give a lower --ctx")
+    pieces: list[Piece] = []
+    for path in args.texts:
+        try:
+            # llama-perplexity, too, leaves out the newline at the end.
+            text = path.read_bytes().decode().removesuffix("\n")
+            pieces += distill.contexts(reader, text, size)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not UTF-8: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+    return pieces
+
+
+def fill_measure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``sqs kld measure``."""
+    add = parser.add_argument
+    add("reference", metavar="REF", type=Path, help="a file of sqs kld make")
+    said = f"one or several, one after the other: {READ}"
+    add("--model", metavar="MODEL", nargs="+", required=True, help=said)
+    add_reading(add)
+    add("--json", action="store_true", help="print an object a model, a line each")
+    add("--prior", metavar="FILE", help="that of its codec, if it isn't a built-in one")
+    said = "where what is measured waits until all is (default: REF.measured)"
+    add("--state", type=Path, metavar="FOLDER", help=said)
+
+
+def measure(args: argparse.Namespace) -> int:
+    """Compare models with the reference; print a table for each."""
+    if not can_read(args, args.model):
+        return 1
+    from sqs_codec import distill
+    from sqs_codec.distill._header import damage
+    from sqs_codec.distill._kld import _require_reference
+
+    data = distill.open(args.reference, prior=find_prior(args.prior))
+    with damage(args.reference):
+        _require_reference(data)
+    folder = args.state or Path(f"{args.reference}.measured")
+    paths = {model: folder / key(args, data, model) for model in args.model}
+    with keeping(folder):
+        for model, path in paths.items():
+            found = measured(args, data, model, path)
+            if args.json:
+                names = {"model": model, "reference": str(args.reference)}
+                print(json.dumps(names | plain(vars(found)), allow_nan=False))
+            else:
+                name = f"{model} beside {data.header.model}, by {args.reference}"
+                print(f"{shown(name)}\n{table(found)}")
+            sys.stdout.flush()
+            if not found.is_trusted:
+                said = f"{args.called}: {model}: {TOO_FAR}"
+                print(shown(said, None), file=sys.stderr)
+        for path in paths.values():
+            path.unlink()
+    return 0
+
+
+def measured(args: argparse.Namespace, data: Dataset, model: str, path: Path) -> KLD:
+    """Compare a model, unless it is done, and keep its rows."""
+    from sqs_codec import distill
+    from sqs_codec.distill._kld import _load, summarize
+
+    found = _load(path) if path.exists() else []
+    if len(found) == len(data):
+        return summarize(found)
+    with open_reader(args, model) as reader, interrupts_raise():
+        return distill.measure(
+            data, reader, path, lambda own: progress(iterable=own, unit=" contexts")
+        )
+
+
+def key(args: argparse.Namespace, data: Dataset, model: str) -> str:
+    """Return the name of a file of rows, of all that decides them."""
+    path = Path(model)
+    files = [args.reference, *(sorted(path.rglob("*")) if path.is_dir() else [path])]
+    known = [(f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
+    said = [data.header.to_json(), model, known, given(args, *OPTIONS)]
+    text = json.dumps(said, sort_keys=True).encode()
+    return f"{blake2b(text, digest_size=8).hexdigest()}.npz"
+
+
+@contextlib.contextmanager
+def keeping(folder: Path) -> Iterator[None]:
+    """Have a folder for rows to oneself; remove it if none are left in it."""
+    try:
+        own_folder(folder)
+        lock = lock_file(folder / "lock")
+    except BlockingIOError:
+        raise
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise ValueError(f"{folder}: {why}: --state names another folder") from error
+    try:
+        yield
+    finally:
+        lock.close()
+        if not any(folder.glob("*.npz")):
+            with contextlib.suppress(OSError):  # the next one may be there already
+                for name in ("lock", ".*.npz.*"):
+                    for rest in folder.glob(name):
+                        rest.unlink()
+                folder.rmdir()
+
+
+def plain(value: Any) -> Any:
+    """Return what JSON has: null for what isn't known, "inf" for infinite numbers."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, dict):
+        return {str(name): plain(own) for name, own in value.items()}
+    return [*map(plain, value)] if isinstance(value, tuple) else value
+
+
+def table(k: KLD) -> str:
+    """Return what is known of a model, in the order and words of llama-perplexity."""
+    q, p = k.perplexity, k.reference_perplexity
+    # Of the errors of two means over the same contexts, and that of their difference.
+    own, other, ratio = q.text / q.value, p.text / p.value, k.log_ratio.text
+    both = (own * own + other * other - ratio * ratio) / 2
+    apart = q.text * q.text + p.text * p.text - 2 * q.value * p.value * both
+    together = both / (own * other) if own * other else math.nan
+    ratio, apart = q.value / p.value, max(apart, 0) ** 0.5
+    lines = [
+        f"{k.rows} rows of {k.contexts} contexts",
+        "",
+        "====== Perplexity statistics ======",
+        f"Mean PPL(Q)                   : {pair(*q[:2])}",
+        f"Mean PPL(base)                : {pair(*p[:2])}",
+        f"Cor(ln(PPL(Q)), ln(PPL(base))): {known(100 * together, '6.2f')}%",
+        f"Mean ln(PPL(Q)/PPL(base))     : {pair(*k.log_ratio[:2])}",
+        f"Mean PPL(Q)/PPL(base)         : {pair(ratio, ratio * k.log_ratio.text)}",
+        f"Mean PPL(Q)-PPL(base)         : {pair(q.value - p.value, apart)}",
+        "",
+        "====== KL divergence statistics ======",
+        f"Mean    KLD: {errors(k.mean)}",
+    ]
+    if k.infinite_rows:
+        lines[-1] = f"Mean    KLD:        inf, as it is in {infinite(k)}"
+        lines += [f"  of others: {errors(k.finite_mean)}"]
+    trust = "0 within four of these" if k.is_trusted else TOO_FAR
+    control = f"{pair(k.control.value, k.control.reference)} reference"
+    lines += [
+        f"Control    : {control}: {trust}",
+        "In brackets: how much of it is noise; rows are estimates, and a maximum and a "
+        "minimum would be nothing else.",
+    ]
+    for at in PERCENTILES:
+        value, noise = k.percentiles[at]
+        if at not in (75, 25):
+            lines.append(f"{percent(at)}KLD: {known(value)} ({known(noise, '+.6f')})")
+    lines += ["", "====== Token probability statistics ======"]
+    lines.append(f"Mean    Δp: {share(k.mean_difference)}")
+    for at in PERCENTILES:
+        value = 100 * k.difference_percentiles[at]
+        lines.append(f"{percent(at)}Δp: {known(value, '6.3f')}%")
+    lines.append(f"RMS Δp    : {share(k.rms_difference)}")
+    lines.append(f"Same top p: {share(k.same_likeliest)}")
+    return "\n".join([*lines, ""])
+
+
+def known(value: float, form: str = "10.6f") -> str:
+    """Return a number, or that it isn't known."""
+    return "unknown" if math.isnan(value) else format(value, form)
+
+
+def pair(value: float, error: float, form: str = "10.6f") -> str:
+    """Return a number and its error."""
+    return f"{known(value, form)} ± {known(error, form)}"
+
+
+def errors(of: Estimate) -> str:
+    """Return a number and both of its errors."""
+    return f"{pair(*of[:2])} text ± {known(of.reference)} reference"
+
+
+def share(of: Estimate) -> str:
+    """Return a share in per cent and its error."""
+    return f"{pair(100 * of.value, 100 * of.text, '6.3f')} %"
+
+
+def percent(at: float) -> str:
+    """Return the name of a percentile."""
+    return "Median  " if at == 50 else f"{at:4.1f}%   "
+
+
+def infinite(k: KLD) -> str:
+    """Say in how many rows the divergence is infinite."""
+    nan = f", {k.nan_rows} of them of NaN" if k.nan_rows else ""
+    return f"{k.infinite_rows} rows{nan}: tokens of the original have probability 0"

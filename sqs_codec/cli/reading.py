@@ -1,0 +1,137 @@
+"""What has a model read texts, and says what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+
+from sqs_codec._base.files import require_file
+from sqs_codec._base.words import shown
+from sqs_codec.cli.options import (
+    LOADING,
+    MODEL,
+    Add,
+    add_engine_option,
+    add_loading,
+    given,
+    has_packages,
+    loading,
+    model_modules,
+    number,
+)
+from sqs_codec.system.engine import EngineName
+
+if TYPE_CHECKING:
+    from sqs_codec.distill import Dataset, Reader
+
+READ = f"{MODEL}, or a GGUF file"
+"""What a model is, that reads texts."""
+
+OPTIONS = ("engine", "engine_option", "threads", *LOADING)
+"""The options of `add_reading`."""
+
+
+class _Kind(NamedTuple):
+    name: str
+    room: str  # of the system: it has a `ModelReader`, and an extra of this name
+    options: tuple[str, ...]  # of `OPTIONS`
+
+
+HUGGING_FACE = _Kind("transformers", "hf", ("engine", *LOADING))
+VLLM = _Kind("vLLM", "vllm", ("engine", "engine_option", "dtype"))
+LLAMA_CPP = _Kind("llama.cpp", "llama_cpp", ("threads",))
+
+
+def add_reading(add: Add) -> None:
+    """Add the options that say how models are run, without defaults."""
+    said = "what runs a model that is no GGUF file (default: transformers)"
+    add("--engine", choices=get_args(EngineName), help=said)
+    add_engine_option(add)
+    said = "what llama.cpp runs a GGUF file on (default: half of the machine's cores)"
+    add("--threads", **number(int, 1), help=said)
+    add_loading(add)
+
+
+def _kind(args: argparse.Namespace, model: str | None) -> _Kind:
+    if model and model.lower().endswith(".gguf"):
+        return LLAMA_CPP
+    return VLLM if args.engine == "vllm" else HUGGING_FACE
+
+
+def can_read(args: argparse.Namespace, models: Sequence[str | None]) -> bool:
+    """Say whether what reads these is installed; refuse options that it hasn't."""
+    needed, extras = ["pyarrow"], ["distill"]
+    for model in models:
+        kind = _kind(args, model)
+        for name in given(args, *OPTIONS):
+            if name not in kind.options:
+                what = f"{model or 'SmolLM2'}, which {kind.name} reads"
+                args.usage_error(f"--{name.replace('_', '-')} isn't for {what}")
+        needed += [] if kind is LLAMA_CPP else model_modules(model)
+        needed += [] if kind is HUGGING_FACE else [kind.room]
+        extras.append(kind.room.replace("_", "-"))
+    command = args.called.removeprefix("sqs ")
+    needed, extras = [*dict.fromkeys(needed)], [*dict.fromkeys(extras)]
+    return has_packages(command, needed, extra=",".join(extras))
+
+
+@contextlib.contextmanager
+def open_reader(args: argparse.Namespace, model: str | None) -> Iterator[Reader]:
+    """Have a model read texts, by what `add_reading` says."""
+    kind = _kind(args, model)
+    make = import_module(f"sqs_codec.system.{kind.room}").ModelReader
+    if kind is LLAMA_CPP:
+        yield make(model, **given(args, "threads"))
+    elif kind is VLLM:
+        options = dict(args.engine_option or ())
+        with make(model, options=options, **given(args, "dtype")) as reader:
+            yield reader
+    else:
+        from sqs_codec.system.hf import load_model
+
+        yield make(load_model(model, **loading(args)))
+
+
+def digest(paths: Sequence[Path]) -> str:
+    """Return the names of files and what tells their contents apart."""
+    state = blake2b(digest_size=8)
+    for path in paths:
+        require_file(path)  # a pipe could be read but once
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                state.update(block)
+    return f"{' '.join(path.name for path in paths)} ({state.hexdigest()})"
+
+
+def progress(**options: Any) -> Any:
+    """Return a bar of tqdm: for a terminal, or for a log, as a line a minute."""
+    from tqdm import tqdm
+
+    if sys.stderr.isatty():
+        return tqdm(**options)
+    bar = tqdm(**options, delay=60, mininterval=60, maxinterval=60, leave=False)
+    bar.display = lambda *_, **__: print(bar, file=sys.stderr, flush=True)
+    return bar
+
+
+def say(dataset: Dataset) -> None:
+    """Say what a file is, and how much it has."""
+    said = dataset.header.to_json()
+    del said["check"]
+    for name, value in said.items():
+        print(f"{name}: {shown(str(value))}")
+    n = dataset.sizes()
+    print(
+        f"{n.sequences} sequences of {n.tokens} tokens, {n.distributions} distributions"
+    )
+    for name, size in n.column_bytes.items():
+        each = size / max(n.distributions, 1)
+        print(f"{name} {size} bytes, {each:.2f} a distribution")
+    each = n.file_bytes / max(n.tokens, 1)
+    print(f"file {n.file_bytes} bytes, {each:.2f} a token")

@@ -1,0 +1,253 @@
+"""``sqs kld``: a reference made, models measured, interrupted, and what is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import math
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import numpy as np
+import pytest
+
+import sqs_codec as sqs
+from sqs_codec import distill
+from sqs_codec.cli import kld as command
+from sqs_codec.cli import main as cli
+from sqs_codec.cli import reading
+from sqs_codec.distill import _make
+from sqs_codec.system.hf import ModelReader, load_model
+from tests.cli.test_demo import WORDS, save_model
+from tests.distill.test_base_file import draw, write_base
+
+TEXT = " ".join(WORDS[3 + (i * i + i // 7) % 10] for i in range(200))
+CTX = 32
+TABLE = """
+rows of|====== Perplexity|Mean PPL(Q)  |Mean PPL(base)|Cor(ln|Mean ln(PPL(Q)/PPL(base))
+Mean PPL(Q)/PPL(base)|Mean PPL(Q)-|====== KL div|Mean    KLD|Control|a maximum and a
+99.9%   KLD|99.0%   KLD|95.0%   KLD|90.0%   KLD|Median  KLD|10.0%   KLD| 5.0%   KLD
+ 1.0%   KLD| 0.1%   KLD|====== Token|Mean    Δp|99.9%   Δp|99.0%   Δp|95.0%   Δp
+90.0%   Δp|75.0%   Δp|Median  Δp|25.0%   Δp|10.0%   Δp| 5.0%   Δp| 1.0%   Δp| 0.1%   Δp
+RMS Δp|Same top p"""
+
+
+def sqs_kld(*arguments: object) -> int:
+    return cli.main(["kld", *map(str, arguments)])
+
+
+def make(folder: Path, to: str) -> int:
+    made = "--texts", folder / "text", "--ctx", CTX, "--model", folder / "original"
+    return sqs_kld("make", *made, "--resolution", 64, "-o", folder / to)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models, a text of six contexts, the first one's reference, and other files."""
+    folder = tmp_path_factory.mktemp("kld")
+    for seed, name in enumerate(("original", "other", "words")):
+        save_model(folder / name, len(WORDS), WORDS[:: -1 if seed == 2 else 1], seed)
+    (folder / "text").write_text(TEXT + "\n")
+    (folder / "latin").write_bytes(b"caf\xe9")
+    assert make(folder, "ref") == 0
+    teacher = "--texts", folder / "text", "--model", folder / "other"
+    made = map(str, (*teacher, "-o", folder / "teacher"))
+    assert cli.main(["distill", "make", *made]) == 0
+    for name, size in ("one", len(WORDS)), ("larger", len(WORDS) + 1):
+        header = distill.Header(sqs.Codec(size), numbers=(*distill.NUMBERS,))
+        with distill.Writer(folder / name, header) as writer:
+            rng = np.random.default_rng(0)
+            task = distill.Counting(0, range(3, 12), range(8), header, rng)
+            task.tell(rng.normal(0, 2, (8, size)))
+            rows, numbers = task.rows()
+            writer.write(task.tokens, rows, task.places, numbers=numbers)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_make, "WINDOW", CTX)
+
+
+def test_a_model_is_itself_and_no_other(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = distill.open(folder / "ref")
+    assert [s.places.tolist() for s in data] == 6 * [[*range(CTX // 2, CTX - 1)]]
+    assert data.header.source.endswith("; up to 32 tokens")
+    models = [folder / "original", folder / "other"]
+    assert sqs_kld("measure", folder / "ref", "--model", *models) == 0
+    tables = capsys.readouterr().out.split(f"{models[1]} beside ")
+    for said in tables:
+        found = [said.find(name) for name in re.split(r"[|\n]", TABLE.strip("\n"))]
+        assert found[0] > -1
+        assert found == sorted(found)
+    assert sqs_kld("measure", folder / "ref", "--json", "--model", *models) == 0
+    same, other = map(json.loads, capsys.readouterr().out.splitlines())
+    assert same["model"] == str(models[0])
+    assert abs(same["mean"]["value"]) < 1e-3 < 0.1 < other["mean"]["value"]
+    assert same["same_likeliest"]["value"] == 1 > other["same_likeliest"]["value"]
+    ppl = [same[n]["value"] for n in ("perplexity", "reference_perplexity")]
+    assert ppl[0] == pytest.approx(ppl[1], rel=1e-3)
+    found = distill.measure(data, ModelReader(load_model(str(models[1]))))
+    assert other | command.plain(vars(found)) == other
+    assert f"Mean    KLD: {command.errors(found.mean)}\n" in tables[1]
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return who reads; the third and the tenth time end in an interrupt."""
+    reads: list[str] = []
+    read = ModelReader.read
+
+    def counted(self: ModelReader, tasks: Any) -> None:
+        reads.append(Path(self.name).name)
+        if len(reads) in (3, 10):
+            raise KeyboardInterrupt
+        read(self, tasks)
+
+    monkeypatch.setattr(ModelReader, "read", counted)
+    return reads
+
+
+def test_it_goes_on_where_it_was_interrupted(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], reads: list[str]
+) -> None:
+    state, models = tmp_path / "state", [folder / "original", folder / "other"]
+    measure = ["measure", folder / "ref", "--model", *models]
+    assert sqs_kld(*measure, "--state", state) == 130
+    assert capsys.readouterr().out == ""
+    assert sqs_kld(*measure, "--state", state) == 130
+    first = capsys.readouterr().out
+    assert first
+    assert len([*state.glob("*.npz")]) == 2
+    assert sqs_kld(*measure, "--state", state) == 0
+    whole = capsys.readouterr().out
+    assert whole.startswith(first)
+    assert not state.exists()
+    assert reads == 7 * ["original"] + 7 * ["other"]
+    assert sqs_kld(*measure) == 0
+    assert capsys.readouterr().out == whole
+    assert not (folder / "ref.measured").exists()
+
+
+def test_make_goes_on(folder: Path, reads: list[str]) -> None:
+    assert make(folder, "parted") == 130
+    assert make(folder, "parted") == 0
+    assert len(reads) == 7
+    assert (folder / "parted").read_bytes() == (folder / "ref").read_bytes()
+
+
+def test_a_base_file_is_a_reference(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens, _ = write_base(folder / "base.kld", draw(len(WORDS), 2))
+    made, model = ("make", "--from", folder / "base.kld", "-o"), folder / "original"
+    assert sqs_kld(*made, folder / "base", "--model", model) == 0
+    assert sqs_kld(*made, folder / "alone") == 0
+    one, alone = (distill.open(folder / name) for name in ("base", "alone"))
+    assert (one.header.model, alone.header.model) == (str(model), "base.kld")
+    assert one.header.tokenizer_fingerprint > alone.header.tokenizer_fingerprint
+    for own, other, text in zip(one, alone, tokens, strict=True):
+        assert own.tokens.tolist() == other.tokens.tolist() == text.tolist()
+    capsys.readouterr()
+    assert sqs_kld("measure", folder / "alone", "--model", model) == 0
+    assert "6 rows of 3 contexts" in capsys.readouterr().out
+
+
+def test_what_is_not_known_is_said(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure, model = ["measure", folder / "one"], folder / "other"
+    assert sqs_kld(*measure, "--model", model) == 0
+    assert re.search(r"KLD: +\S+ ± unknown text ± +\d", capsys.readouterr().out)
+    assert sqs_kld(*measure, "--json", "--model", model) == 0
+    assert json.loads(capsys.readouterr().out)["mean"]["text"] is None
+    low = itertools.chain([-math.inf, math.nan], itertools.repeat(-50.0))
+
+    def read(_: object, tasks: Any) -> None:
+        for task in tasks:
+            logits = np.zeros((len(task.places), task.vocab_size))
+            rows = np.repeat(np.arange(len(logits)), task.sizes)
+            for i in range(len(logits)):
+                logits[i, task.ids[rows == i]] = next(low)
+            task.tell(logits)
+
+    monkeypatch.setattr(ModelReader, "read", read)
+    assert sqs_kld("measure", folder / "ref", "--model", model) == 0
+    out, err = capsys.readouterr()
+    assert "inf, as it is in 2 rows, 1 of them of NaN: " in out
+    assert "\n  of others: " in out
+    assert command.TOO_FAR in out
+    assert err == f"sqs kld measure: {model}: {command.TOO_FAR}\n"
+
+
+def test_what_reads_is_what_was_asked_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def reader(*arguments: Any, **options: Any) -> NoReturn:
+        asked.append((arguments, options))
+        raise ValueError("that will do")
+
+    for name in "llama_cpp", "vllm":
+        module = SimpleNamespace(ModelReader=reader)
+        monkeypatch.setitem(sys.modules, f"sqs_codec.system.{name}", module)
+    monkeypatch.setattr(reading, "has_packages", lambda *_, **__: True)
+    vllm = "--engine vllm --engine-option tensor-parallel-size=2 --dtype float16"
+    made = f"make --texts {folder}/text -o {folder}/no"
+    for begin in f"kld {made}", f"distill {made}", f"kld measure {folder}/ref":
+        for more in "a.GGUF --threads 3", f"a {vllm}":
+            assert cli.main(f"{begin} --model {more}".split()) == 1
+    options = {"options": {"tensor_parallel_size": 2}, "dtype": "float16"}
+    assert asked == 3 * [(("a.GGUF",), {"threads": 3}), (("a",), options)]
+    assert [*folder.glob("*.measured")] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("make --texts F/text -o F/no --ctx 201", "text: it has 200 tokens, and a"),
+        ("make --texts F/text -o F/no", "can read 256 tokens, .* give a lower --ctx"),
+        ("make --texts F/latin -o F/no --ctx 8", "latin is not UTF-8: "),
+        ("make --texts F/none -o F/no", "none: No such file"),
+        ("make --texts F/text -o F/no/no", "no folder .*no to write to"),
+        ("make --from F/text -o F/no", "it doesn't begin as a base file"),
+        ("make --from a -o b --ctx 8", "--ctx is for --texts"),
+        ("measure F/none", "none: No such file"),
+        ("measure F/text", "text: cut, damaged or no Parquet"),
+        ("measure F/teacher", "teacher: it is no reference, .* sqs kld make makes"),
+        ("measure F/ref --model F/words", "words has another tokenizer than"),
+        ("measure F/larger", "other has 13 tokens, and the reference 14"),
+        ("measure F/ref --state F/text", "F/text must be .*: --state names another"),
+        ("measure F/ref --state F/a/b", "F/a/b: No such file.*: --state names"),
+        ("measure F/ref --model a.gguf", "needs llama-cpp-python.*'..distill,llama"),
+        ("measure F/ref --engine vllm", r"needs vllm\. .*'.\[distill,vllm\]'"),
+        ("measure F/ref --model a.gguf --device cpu", "--device isn't for a.gguf, wh"),
+        ("make --texts a -o b --model a.gguf --engine vllm", "--engine isn't for a.g"),
+        ("make --texts a -o b --threads 2", "--threads isn't .*, which transformers"),
+        ("measure a --engine vllm --device cpu", "--device isn't for .*, which vLLM"),
+    ],
+)
+def test_bad_input_is_explained(
+    arguments: str,
+    words: str,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in "llama_cpp", "vllm":
+        monkeypatch.setitem(sys.modules, name, None)
+    asked = arguments.replace("F/", f"{folder}/").split()
+    is_own = "--model" in asked or "--from" in asked
+    own = [] if is_own else ["--model", folder / "other"]
+    with contextlib.suppress(SystemExit):
+        assert sqs_kld(*asked, *own) == 1
+    err = capsys.readouterr().err.replace(f"{folder}/", "F/")
+    assert re.search(words, err, re.DOTALL), err
+    assert [*folder.glob("*.measured")] == []
