@@ -50,32 +50,23 @@ BUFFER = 1 << 20
 
 @dataclass(frozen=True)
 class Link:
-    """What a link is like.
-
-    Attributes
-    ----------
-    rate : float
-        Bits per second to the server.
-    trip : float
-        Seconds of a round trip, of which each way takes half.
-    down : float
-        Bits per second from the server.
-    jitter : float
-        Deviation of the log of what a datagram takes one way. It is drawn anew once in
-        a round trip, and no datagram overtakes another for it.
-    loss, duplicate, reorder, truncate : float
-        Probability that a datagram is lost, once it has left, comes twice, is overtaken
-        by those of the next 20 ms, or loses its end.
-    """
+    """What a link is like."""
 
     rate: float = math.inf
+    """Bits per second to the server."""
     trip: float = 0.0
+    """Seconds of a round trip, of which each way takes half."""
     down: float = math.inf
+    """Bits per second from the server."""
     jitter: float = 0.0
+    """Deviation of the log of what a datagram takes one way. It is drawn anew once in a
+    round trip, and no datagram overtakes another for it."""
     loss: float = 0.0
     duplicate: float = 0.0
     reorder: float = 0.0
     truncate: float = 0.0
+    """Probabilities that a datagram is lost, once it has left, comes twice, is
+    overtaken by those of the next 20 ms, or loses its end."""
 
 
 GOOD = Link()
