@@ -46,7 +46,7 @@ def logits() -> list[np.ndarray]:
     return [session.draft[i] for i in range(ROWS)]
 
 
-def test_paper_bits_are_the_formula(results: Results) -> None:
+def test_paper_bits_are_the_formula(results):
     support = math.log2(math.comb(VOCAB_SIZE, 64))
     counts = math.log2(math.comb(100 + 63, 63))
     for measured in results.temperatures:
@@ -68,9 +68,7 @@ def test_paper_bits_are_the_formula(results: Results) -> None:
     "keep", [sqs.TopK(1), sqs.TopK(64), sqs.Threshold(0.01), sqs.Threshold(1e-6)]
 )
 @pytest.mark.parametrize("resolution", [1, 100, 5000])
-def test_lattice_is_what_the_codec_quantizes(
-    keep: sqs.TopK | sqs.Threshold, resolution: int
-) -> None:
+def test_lattice_is_what_the_codec_quantizes(keep, resolution):
     codec = sqs.Codec(VOCAB_SIZE, resolution, "bitpack")
     for index in (3, 700):
         row = load_drafts().row(index)
@@ -82,7 +80,7 @@ def test_lattice_is_what_the_codec_quantizes(
         assert dropped == pytest.approx(q.dropped_mass, abs=1e-7)
 
 
-def test_losses_are_those_of_the_dense_distributions() -> None:
+def test_losses_are_those_of_the_dense_distributions():
     row = Row(load_drafts().row(40), target := load_targets().row(40), 1.0)
     assert row.p == pytest.approx(schemes.softmax(target, 1.0))
     for keep, resolution in list(schemes.our_settings())[::37]:
@@ -94,7 +92,7 @@ def test_losses_are_those_of_the_dense_distributions() -> None:
     assert row.send_raw(384).tv < row.send_raw(8).tv < row.send_raw(1).tv
 
 
-def test_entropy_points_are_the_codec_s_bits(results: Results) -> None:
+def test_entropy_points_are_the_codec_s_bits(results):
     codec = sqs.Codec(VOCAB_SIZE, 100)
     plain = sqs.Codec(VOCAB_SIZE, 100, "enumerative")
     for measured in results.temperatures:
@@ -107,7 +105,7 @@ def test_entropy_points_are_the_codec_s_bits(results: Results) -> None:
         assert 0.8 < ratio < 1.1
 
 
-def test_where_bits_go_adds_up(capsys: pytest.CaptureFixture[str]) -> None:
+def test_where_bits_go_adds_up(capsys):
     where_bits_go.main(["--rows", "10"])
     head, *lines = capsys.readouterr().out.splitlines()
     assert head.split() == ["T", *where_bits_go.SYMBOLS, "sum", "sent"]

@@ -59,9 +59,7 @@ def saved(out: str) -> float:
     return ratio
 
 
-def test_text_makes_a_prior(
-    tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_text_makes_a_prior(tokenizer, tmp_path, capsys):
     output = tmp_path / "my.sqsprior"
     assert prior("--tokenizer", tokenizer, README, "-o", output) == 0
     out, err = capsys.readouterr()
@@ -78,9 +76,7 @@ def test_text_makes_a_prior(
     assert np.median(abs(made._tables.kinds.astype(int) - likely._tables.kinds)) <= 1
 
 
-def test_drafts_make_a_prior(
-    logits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_drafts_make_a_prior(logits, tmp_path, capsys):
     output = tmp_path / "my.sqsprior"
     arguments = "--drafts", logits, "-o", output, "--top-k", 12, "--resolution", 50
     assert prior(*arguments, "--classes", 3) == 0
@@ -91,8 +87,8 @@ def test_drafts_make_a_prior(
 
 
 def test_a_folder_is_a_tokenizer_and_text_goes_with_drafts(
-    tokenizer: Path, logits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    tokenizer, logits, tmp_path, capsys
+):
     output = tmp_path / "my.sqsprior"
     text = tmp_path / "text.txt"
     text.write_text("to be or not to be " * 40, "utf-8")
@@ -131,14 +127,8 @@ def test_a_folder_is_a_tokenizer_and_text_goes_with_drafts(
     ],
 )
 def test_what_is_wrong_is_said(
-    arguments: list[str],
-    message: str,
-    tokenizer: Path,
-    logits: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    arguments, message, tokenizer, logits, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(README.parent)
     (tmp_path / "binary").write_bytes(bytes(range(128, 256)))
     (tmp_path / "empty").write_bytes(b"")
@@ -162,9 +152,7 @@ def test_what_is_wrong_is_said(
     assert not output.exists()
 
 
-def test_a_hub_that_cannot_be_reached_is_told_at_once(
-    unreachable_hub: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_hub_that_cannot_be_reached_is_told_at_once(unreachable_hub, capsys):
     arguments = "--tokenizer", "no-such-name", README, "-o", "x"
     assert prior(*arguments) == 1
     out, err = capsys.readouterr()
@@ -174,9 +162,7 @@ def test_a_hub_that_cannot_be_reached_is_told_at_once(
     assert err.count("\n") == 1
 
 
-def test_inspect_reads_with_a_prior(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_inspect_reads_with_a_prior(tmp_path, capsys):
     codec = sqs.Codec(49_152, prior=sqs.Prior.builtin("smollm2"))
     packet = tmp_path / "packet.bin"
     q = sqs.SparseDistribution([3, 40, 40_000], [70, 20, 10], 49_152)
@@ -196,25 +182,21 @@ def test_inspect_reads_with_a_prior(
     assert "262144" in capsys.readouterr().err
 
 
-def test_a_folder_is_no_prior(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_is_no_prior(tmp_path, monkeypatch):
     """As of a model that was downloaded; its name means the built-in prior."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "smollm2").mkdir()
     assert find_prior("smollm2") == sqs.Prior.builtin("smollm2")
 
 
-def test_a_text_is_tokenized_in_parts(
-    tokenizer: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_text_is_tokenized_in_parts(tokenizer, monkeypatch):
     loaded = load_tokenizer(str(tokenizer))
     tokens = read_tokens(loaded, README, V)
     monkeypatch.setattr(command, "LINES", 7)
     assert read_tokens(loaded, README, V).tolist() == tokens.tolist()
 
 
-def test_bits_takes_a_prior(
-    logits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bits_takes_a_prior(logits, tmp_path, capsys):
     made = tmp_path / "my.sqsprior"
     assert prior("--drafts", logits, "-o", made) == 0
     capsys.readouterr()

@@ -116,7 +116,7 @@ def cluster() -> Iterator[Cluster]:
         started.stop()
 
 
-def test_cluster(cluster: Cluster, tmp_path: Path) -> None:
+def test_cluster(cluster, tmp_path):
     missing = cluster.gateway()
     assert missing.returncode == 1
     assert "no application named sqs" in missing.stderr

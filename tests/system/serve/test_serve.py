@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
@@ -33,7 +33,6 @@ from sqs_codec.system.serve import (
     connect,
     start_grpc,
 )
-from sqs_codec.system.serve._connect import Transport
 from sqs_codec.system.serve._connection import Connection, Owner
 from sqs_codec.system.serve._datagram import server as datagram_server
 from sqs_codec.system.serve._datagram.dtls import TOKEN, client_context
@@ -44,7 +43,6 @@ from sqs_codec.system.serve._threshold import HintThreshold
 from sqs_codec.system.session import (
     HINT_THRESHOLD,
     EdgeSession,
-    Job,
     Limits,
     Link,
     LinkError,
@@ -111,7 +109,7 @@ def send_round(edge: EdgeSession, link: Link) -> None:
 
 
 @pytest.mark.parametrize("mode", get_args(Mode))
-def test_text_is_the_targets(server: Server, mode: Mode) -> None:
+def test_text_is_the_targets(server, mode):
     link = server.link(token=TOKENS[0])
     edge = edge_session(PROMPT)
     assert converse(edge, link, 60, mode) == greedy(PROMPT, 57)
@@ -119,17 +117,17 @@ def test_text_is_the_targets(server: Server, mode: Mode) -> None:
     link.close()
 
 
-def test_sessions_at_once_share_the_model() -> None:
+def test_sessions_at_once_share_the_model():
     sizes = []
 
-    def count(jobs: Sequence[Job]) -> None:
+    def count(jobs):
         sizes.append(len(jobs))
         time.sleep(0.003)
 
     toy = Toy()
     toy.on_call = count
 
-    def write(prompt: int) -> list[int]:
+    def write(prompt):
         link = server.link()
         try:
             return converse(edge_session([prompt, 9]), link, 40)
@@ -146,14 +144,14 @@ def test_sessions_at_once_share_the_model() -> None:
 @pytest.mark.parametrize(
     ("token", "words"), [("wrong", "refused the token"), (None, "wants a token")]
 )
-def test_tokens(server: Server, token: str | None, words: str) -> None:
+def test_tokens(server, token, words):
     before = server.metric("sqs_refusals_total", reason="token")
     with pytest.raises(LinkError, match=words):
         server.link(token=token)
     assert server.metric("sqs_refusals_total", reason="token") == before + 1
 
 
-def test_random_bytes_harm_nobody(server: Server) -> None:
+def test_random_bytes_harm_nobody(server):
     rng = np.random.default_rng(1)
     victim, good = edge_session(PROMPT), server.link(token=TOKENS[0])
     for trial in range(30):
@@ -174,7 +172,7 @@ def test_random_bytes_harm_nobody(server: Server) -> None:
     good.close()
 
 
-def test_garbage_on_the_socket_harms_nobody(server: Server) -> None:
+def test_garbage_on_the_socket_harms_nobody(server):
     rng = np.random.default_rng(2)
     edge, link = edge_session(PROMPT), server.link(token=TOKENS[0])
     preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -187,7 +185,7 @@ def test_garbage_on_the_socket_harms_nobody(server: Server) -> None:
 
 
 @pytest.mark.parametrize("size", [65537, 200_000])
-def test_oversize_message(server: Server, size: int) -> None:
+def test_oversize_message(server, size):
     link = server.link(token=TOKENS[0])
     with pytest.raises(ValueError, match="at most 65536 bytes, not"):
         link.send(bytes(size))
@@ -199,7 +197,7 @@ def test_oversize_message(server: Server, size: int) -> None:
     link.close()
 
 
-def test_wrong_vocabulary_is_refused_by_name(server: Server) -> None:
+def test_wrong_vocabulary_is_refused_by_name(server):
     link = server.link(token=TOKENS[0])
     edge = edge_session(PROMPT, codec=sqs.Codec(4096))
     exchange(edge, link)
@@ -210,7 +208,7 @@ def test_wrong_vocabulary_is_refused_by_name(server: Server) -> None:
     link.close()
 
 
-def test_stolen_session(server: Server) -> None:
+def test_stolen_session(server):
     edge = edge_session(PROMPT, session_id=bytes(range(16)))
     owner = server.link(token=TOKENS[0])
     converse(edge, owner, 10)
@@ -223,7 +221,7 @@ def test_stolen_session(server: Server) -> None:
         link.close()
 
 
-def test_second_hello_on_a_connection(server: Server) -> None:
+def test_second_hello_on_a_connection(server):
     link = server.link(token=TOKENS[0])
     converse(edge_session(PROMPT), link, 10)
     link.send(edge_session(PROMPT).data_to_send()[0])
@@ -231,16 +229,16 @@ def test_second_hello_on_a_connection(server: Server) -> None:
     link.close()
 
 
-def test_slow_reader_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_reader_is_closed(monkeypatch):
     for name in ("SHARE", "OWNER_SHARE"):
         monkeypatch.setattr(_connection, name, 100.0)
     begun = threading.Event()
     with serving(steps=dict.fromkeys(range(1, 1000), 0.1)) as server:
 
-        def is_closed() -> bool:
+        def is_closed():
             return server.metric("sqs_refusals_total", reason="slow") > 0
 
-        def questions() -> Iterator[bytes]:
+        def questions():
             """Say hello again and again, and read none of the long welcomes."""
             hello = edge_session(PROMPT).data_to_send()[0]
             yield hello
@@ -256,9 +254,7 @@ def test_slow_reader_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
                 list(opened)
 
 
-def test_messages_of_one_datagram_are_a_flood_as_well(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_messages_of_one_datagram_are_a_flood_as_well(monkeypatch):
     monkeypatch.setattr(_connection, "MESSAGE_SECONDS", 0.01)
     with serving() as server, both_transports(server) as ports:
         address = f"127.0.0.1:{ports['datagram']}"
@@ -273,7 +269,7 @@ def test_messages_of_one_datagram_are_a_flood_as_well(
         link.close()
 
 
-def test_flood_is_slowed_down(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flood_is_slowed_down(monkeypatch):
     """Of messages that take 10 ms each, 5 are taken in a second, and 5 in advance."""
     monkeypatch.setattr(_connection, "MESSAGE_SECONDS", 0.01)
     with serving() as server, both_transports(server) as ports:
@@ -289,16 +285,16 @@ def test_flood_is_slowed_down(monkeypatch: pytest.MonkeyPatch) -> None:
             link.close()
 
 
-def test_what_a_message_takes_delays_the_next() -> None:
+def test_what_a_message_takes_delays_the_next():
     """Of this connection or one that comes after it; more if all take too much."""
 
-    def work(connection: Any, *_: object) -> None:
+    def work(connection, *_):
         end = time.thread_time() + 0.06
         while time.thread_time() < end:
             pass
         connection.leave()
 
-    def nothing(*_: object) -> None: ...
+    def nothing(*_): ...
 
     for crowded, waits in (False, (0.2, 1.4, 2.0)), (True, (1.3, 2.0)):
         owner = Owner("")
@@ -313,7 +309,7 @@ def test_what_a_message_takes_delays_the_next() -> None:
             assert wait - 0.5 <= connection.wait_seconds <= wait + 0.2
 
 
-def test_connection_dropped_mid_round(server: Server) -> None:
+def test_connection_dropped_mid_round(server):
     edge = edge_session(PROMPT)
     for length in range(6, 40, 6):
         link = server.link(token=TOKENS[0])
@@ -327,7 +323,7 @@ def test_connection_dropped_mid_round(server: Server) -> None:
     link.close()
 
 
-def test_new_connection_takes_the_session_over(server: Server) -> None:
+def test_new_connection_takes_the_session_over(server):
     edge = edge_session(PROMPT)
     old = server.link(token=TOKENS[0])
     converse(edge, old, 10)
@@ -339,7 +335,7 @@ def test_new_connection_takes_the_session_over(server: Server) -> None:
         link.close()
 
 
-def test_server_restarted_mid_text() -> None:
+def test_server_restarted_mid_text():
     first = Server(Toy())
     edge, link = edge_session(PROMPT), first.link()
     converse(edge, link, 20)
@@ -356,7 +352,7 @@ def test_server_restarted_mid_text() -> None:
         link.close()
 
 
-def test_server_killed_mid_text() -> None:
+def test_server_killed_mid_text():
     script = (
         "import sys; from tests.system.serve.kit import Server, Toy\n"
         "print(Server(Toy()).grpc.port, flush=True); sys.stdin.read()"
@@ -382,11 +378,11 @@ def test_server_killed_mid_text() -> None:
         link.close()
 
 
-def test_model_that_fails_once_costs_nothing_but_time() -> None:
+def test_model_that_fails_once_costs_nothing_but_time():
     toy = Toy()
     calls = iter(range(1000))
 
-    def fail(jobs: Sequence[Job]) -> None:
+    def fail(jobs):
         if next(calls) % 4 == 3:
             raise RuntimeError("out of memory")
 
@@ -398,10 +394,10 @@ def test_model_that_fails_once_costs_nothing_but_time() -> None:
         link.close()
 
 
-def test_model_that_fails_on_one_text_serves_the_others() -> None:
+def test_model_that_fails_on_one_text_serves_the_others():
     toy = Toy()
 
-    def fail(jobs: Sequence[Job]) -> None:
+    def fail(jobs):
         time.sleep(0.002)  # so that others wait, and then go together
         if any(job.text[0] == 1 for job in jobs):
             raise RuntimeError("a text that kills")
@@ -425,12 +421,12 @@ def test_model_that_fails_on_one_text_serves_the_others() -> None:
             link.close()
 
 
-def test_long_texts_are_read_in_parts_between_rounds() -> None:
+def test_long_texts_are_read_in_parts_between_rounds():
     toy = Toy()
     calls: list[list[int]] = []
     go_on = threading.Semaphore(0)
 
-    def note(jobs: Sequence[Job]) -> None:
+    def note(jobs):
         calls.append([len(job.text) for job in jobs])
         go_on.acquire(timeout=PATIENCE)
 
@@ -454,7 +450,7 @@ def test_long_texts_are_read_in_parts_between_rounds() -> None:
             open_link.close()
 
 
-def test_too_many_sessions() -> None:
+def test_too_many_sessions():
     with serving(max_sessions=2) as server:
         links = [server.link() for _ in range(3)]
         edges = [edge_session([i, 1]) for i in range(3)]
@@ -476,11 +472,11 @@ def test_too_many_sessions() -> None:
             link.close()
 
 
-def test_who_vanished_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_vanished_makes_room(monkeypatch):
     """Without a word, as phones do. Who waits for an answer isn't silent."""
     monkeypatch.setattr(_service, "SILENT_SECONDS", 2.0)
 
-    def is_refused(server: Server) -> bool:
+    def is_refused(server):
         edge, link = edge_session([3, 1]), server.link()
         exchange(edge, link)
         link.close()
@@ -496,7 +492,7 @@ def test_who_vanished_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
         address = f"127.0.0.1:{ports['datagram']}"
         phone = connect(address, transport="datagram", insecure=True)
         exchange(edge_session([1, 1]), phone)
-        phone._socket.close()  # type: ignore[attr-defined]  # no farewell
+        phone._socket.close()  # no farewell
         phone.close()
         assert is_refused(server)
         time.sleep(2.1)
@@ -510,7 +506,7 @@ def test_who_vanished_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
             on.close()
 
 
-def test_nothing_is_computed_for_who_has_left() -> None:
+def test_nothing_is_computed_for_who_has_left():
     toy = Toy()
     calls: list[int] = []
     toy.on_call = lambda jobs: calls.append(time.sleep(0.01) or len(jobs))
@@ -532,7 +528,7 @@ def test_nothing_is_computed_for_who_has_left() -> None:
         link.close()
 
 
-def test_idle_sessions_are_forgotten() -> None:
+def test_idle_sessions_are_forgotten():
     toy = Toy()
     with serving(toy, idle_seconds=0.2) as server:
         edge, link = edge_session(PROMPT), server.link()
@@ -547,7 +543,7 @@ def test_idle_sessions_are_forgotten() -> None:
         link.close()
 
 
-def test_silent_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_connection(monkeypatch):
     monkeypatch.setattr(_service, "HANDSHAKE_SECONDS", 0.1)
     with serving() as server:
         link = server.link()
@@ -555,7 +551,7 @@ def test_silent_connection(monkeypatch: pytest.MonkeyPatch) -> None:
         link.close()
 
 
-def test_shutdown_finishes_what_is_verified() -> None:
+def test_shutdown_finishes_what_is_verified():
     toy = Toy()
     begun, go_on = threading.Event(), threading.Event()
     server = Server(toy)
@@ -563,7 +559,7 @@ def test_shutdown_finishes_what_is_verified() -> None:
     converse(edge, link, 10)
     length = len(edge.text)
 
-    def wait(jobs: Sequence[Job]) -> None:
+    def wait(jobs):
         begun.set()
         go_on.wait(PATIENCE)
 
@@ -581,7 +577,7 @@ def test_shutdown_finishes_what_is_verified() -> None:
     link.close()
 
 
-def test_shutdown_doesn_t_wait_for_ever() -> None:
+def test_shutdown_doesn_t_wait_for_ever():
     toy = Toy()
     begun, go_on = threading.Event(), threading.Event()
     server = Server(toy)
@@ -598,7 +594,7 @@ def test_shutdown_doesn_t_wait_for_ever() -> None:
     link.close()
 
 
-def test_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics(monkeypatch):
     with serving() as server:
         edge, link = edge_session(PROMPT), server.link()
         converse(edge, link, 60)
@@ -657,7 +653,7 @@ with both_transports(Server(Toy())) as ports:
 """
 
 
-def test_strangers_that_take_all_connections() -> None:
+def test_strangers_that_take_all_connections():
     """Another is refused in words; theirs have no stream and don't last."""
     with (
         subprocess.Popen(
@@ -696,7 +692,7 @@ def test_strangers_that_take_all_connections() -> None:
             link.close()
 
 
-def test_health(server: Server) -> None:
+def test_health(server):
     with grpc.insecure_channel(server.address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         for name in ("", "sqs.Sessions"):
@@ -704,7 +700,7 @@ def test_health(server: Server) -> None:
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
-def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tls(tmp_path, monkeypatch):
     monkeypatch.setattr(grpc_server, "IDLE_SECONDS", 1.0)
     cert, key = certificate(tmp_path)
     with serving(cert=cert, key=key, tokens=TOKENS) as server:
@@ -721,7 +717,7 @@ def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             connect(f"localhost:{port}", token=TOKENS[0], insecure=True)
 
 
-def test_tls_certificate_of_another_name(tmp_path: Path) -> None:
+def test_tls_certificate_of_another_name(tmp_path):
     cert, key = certificate(tmp_path, "example.org")
     with (
         serving(cert=cert, key=key) as server,
@@ -730,7 +726,7 @@ def test_tls_certificate_of_another_name(tmp_path: Path) -> None:
         connect(f"localhost:{server.grpc.port}", cert=cert)
 
 
-def test_tls_certificate_out_of_date(tmp_path: Path) -> None:
+def test_tls_certificate_out_of_date(tmp_path):
     cert, key = certificate(tmp_path, minutes=-30)
     with (
         serving(cert=cert, key=key) as server,
@@ -739,13 +735,13 @@ def test_tls_certificate_out_of_date(tmp_path: Path) -> None:
         connect(f"localhost:{server.grpc.port}", cert=cert)
 
 
-def test_tls_to_a_plain_server(server: Server, tmp_path: Path) -> None:
+def test_tls_to_a_plain_server(server, tmp_path):
     cert, _ = certificate(tmp_path)
     with pytest.raises(LinkError, match="plain text"):
         connect(server.address, cert=cert)
 
 
-def test_no_server() -> None:
+def test_no_server():
     with pytest.raises(LinkError, match="nothing listens there"):
         connect("127.0.0.1:1", insecure=True)
     with pytest.raises(LinkError, match="no host of this name"):
@@ -764,8 +760,8 @@ def test_no_server() -> None:
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\n\u009b31m \u202e"
 
 
-def test_a_terminal_obeys_no_server() -> None:
-    def refuse(messages: Iterator[bytes], context: Any) -> Iterator[bytes]:
+def test_a_terminal_obeys_no_server():
+    def refuse(messages, context):
         context.send_initial_metadata((grpc_link.READY,))
         next(messages)
         context.abort(grpc.StatusCode.ABORTED, HOSTILE)
@@ -794,14 +790,14 @@ def test_a_terminal_obeys_no_server() -> None:
         assert str(error.value).isprintable()
 
 
-def test_silent_server() -> None:
+def test_silent_server():
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         address = f"127.0.0.1:{deaf.getsockname()[1]}"
         with pytest.raises(LinkError, match=r"didn't answer within 0\.3 seconds"):
             connect(address, insecure=True, timeout=0.3)
 
 
-def test_closed_link(server: Server) -> None:
+def test_closed_link(server):
     link = server.link(token=TOKENS[0])
     assert link.receive(0) is None
     link.close()
@@ -812,7 +808,7 @@ def test_closed_link(server: Server) -> None:
 
 
 @pytest.mark.parametrize("transport", ["grpc", "datagram"])
-def test_a_link_that_waits_is_woken(server: Server, transport: Transport) -> None:
+def test_a_link_that_waits_is_woken(server, transport):
     with both_transports(server) as ports, ThreadPoolExecutor(1) as other:
         address, token = f"127.0.0.1:{ports[transport]}", TOKENS[0]
         link = connect(address, transport=transport, token=token, insecure=True)
@@ -828,7 +824,7 @@ def test_a_link_that_waits_is_woken(server: Server, transport: Transport) -> Non
         link.wake()
 
 
-def test_port_in_use(server: Server) -> None:
+def test_port_in_use(server):
     with pytest.raises(OSError, match="in use"):
         Server(Toy(), port=server.grpc.port)
 
@@ -844,12 +840,12 @@ def test_port_in_use(server: Server) -> None:
         ({"idle_seconds": float("nan")}, "idle_seconds must be finite"),
     ],
 )
-def test_bad_options(options: dict[str, object], words: str) -> None:
+def test_bad_options(options, words):
     with pytest.raises(ValueError, match=words):
         Service(batch(Toy()), INFO, **({"tokens": None} | options))
 
 
-def test_bad_certificates(tmp_path: Path) -> None:
+def test_bad_certificates(tmp_path):
     service = Service(batch(Toy()), INFO, tokens=None, limits=Limits())
     cert, key = certificate(tmp_path)
     _, other = certificate(tmp_path, "example.org")
@@ -866,7 +862,7 @@ def test_bad_certificates(tmp_path: Path) -> None:
         asyncio.run(start_grpc(service, "0.0.0.0", 0, insecure=True))
 
 
-def test_hints_are_read_as_far_as_the_load_allows() -> None:
+def test_hints_are_read_as_far_as_the_load_allows():
     toy, hinted = Toy(), []
     toy.on_call = lambda jobs: time.sleep(0.02) or hinted.append(len(jobs[0].hints))
     guess = greedy(PROMPT, 6)[len(PROMPT) :]
@@ -887,11 +883,11 @@ def test_hints_are_read_as_far_as_the_load_allows() -> None:
 
 
 @pytest.mark.parametrize("steps", [None, {}, {1: 0.1}])
-def test_the_threshold_without_measurements(steps: dict[int, float] | None) -> None:
+def test_the_threshold_without_measurements(steps):
     assert HintThreshold(steps).at(0.0) == HINT_THRESHOLD
 
 
-def test_the_threshold_is_bounded_and_forgets() -> None:
+def test_the_threshold_is_bounded_and_forgets():
     noisy = HintThreshold({1: 0.1, 6: 0.09})
     noisy.count(100, 0.0)
     assert noisy.at(0.0) == 0.02
@@ -901,8 +897,8 @@ def test_the_threshold_is_bounded_and_forgets() -> None:
     assert busy.at(60.0) == pytest.approx(0.1)  # one token a pass, whoever is served
 
 
-def test_a_seed_gives_the_same_text_on_every_server() -> None:
-    def write(seed: bytes | None) -> list[int]:
+def test_a_seed_gives_the_same_text_on_every_server():
+    def write(seed):
         with serving() as server:
             link = server.link()
             edge = edge_session(PROMPT, sampling=Sampling(), seed=seed)
@@ -914,7 +910,7 @@ def test_a_seed_gives_the_same_text_on_every_server() -> None:
     assert write(None) != write(None)
 
 
-def test_what_is_no_text_frees_its_place(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_no_text_frees_its_place(caplog):
     """A lone surrogate, which a refusal would repeat, can't be encoded."""
     edge = edge_session(PROMPT)
     hello = json.loads(edge.data_to_send()[0][1:])
@@ -929,9 +925,7 @@ def test_what_is_no_text_frees_its_place(caplog: pytest.LogCaptureFixture) -> No
     assert not [r for r in caplog.records if r.exc_info]
 
 
-def test_who_says_nothing_leaves_room_for_others(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_who_says_nothing_leaves_room_for_others(monkeypatch):
     """One who has a token may not shut out another by connections without sessions."""
     monkeypatch.setattr(datagram_server, "_MAX_CLIENTS", 24)
     options: dict[str, Any] = {"insecure": True, "timeout": 5.0}
@@ -980,9 +974,7 @@ def call_of(stream: int, path: str, token: str, message: bytes) -> bytes:
         ("/sqs.Sessions/Open", TOKENS[0]),
     ],
 )
-def test_who_reads_no_answer_holds_no_place(
-    monkeypatch: pytest.MonkeyPatch, path: str, token: str
-) -> None:
+def test_who_reads_no_answer_holds_no_place(monkeypatch, path, token):
     """By itself gRPC keeps a call as long as its peer's window is shut."""
     for name in ("STRANGER_SECONDS", "CLOSING_SECONDS"):
         monkeypatch.setattr(grpc_server, name, 0.2)
@@ -990,7 +982,7 @@ def test_who_reads_no_answer_holds_no_place(
     window = frame(4, 0, 0, b"\0\4\0\0\0\0")  # of no bytes
     with serving(tokens=TOKENS, max_sessions=2) as server, ExitStack() as stack:
 
-        async def calls() -> int:
+        async def calls():
             names = [task.get_coro().__qualname__ for task in asyncio.all_tasks()]
             return names.count("_handle_exceptions")
 
@@ -1006,7 +998,7 @@ def test_who_reads_no_answer_holds_no_place(
         link.close()
 
 
-def test_health_checks_hold_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_health_checks_hold_no_place(monkeypatch):
     """They need no token, so whoever watched could shut all edges out."""
     monkeypatch.setattr(grpc_server, "STRANGER_SECONDS", 1.0)
     with (
