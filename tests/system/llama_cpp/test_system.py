@@ -51,9 +51,7 @@ def generate(server: Server, *arguments: str) -> subprocess.CompletedProcess[str
 
 
 @pytest.mark.smoke
-def test_greedy_text_is_the_targets_own_token_for_token(
-    server: Server, smollm2: Pair
-) -> None:
+def test_greedy_text_is_the_targets_own_token_for_token(server, smollm2):
     draft = Draft(_smollm2_gguf())
     prompt = draft.encode_prompt(PLEA)
     edge = Edge(draft, planner=FixedPlan(4))
@@ -65,9 +63,7 @@ def test_greedy_text_is_the_targets_own_token_for_token(
     assert edge.metrics.acceptance_rate > 0.7
 
 
-def test_command_writes_the_targets_greedy_text_without_a_framework(
-    server: Server, smollm2: Pair
-) -> None:
+def test_command_writes_the_targets_greedy_text_without_a_framework(server, smollm2):
     done = generate(server, "--temperature", "0", PLEA)
     assert done.returncode == 0, done.stderr
     expected = greedy(smollm2.target, tuple(smollm2.encode(PLEA)), LENGTH)
@@ -76,7 +72,7 @@ def test_command_writes_the_targets_greedy_text_without_a_framework(
     assert done.stderr.startswith(f"{LENGTH} tokens")
 
 
-def test_command_samples(server: Server) -> None:
+def test_command_samples(server):
     done = generate(
         server, "--temperature", "0.7", "--seed", "1", "--top-k", "32", PLEA
     )
@@ -84,7 +80,7 @@ def test_command_samples(server: Server) -> None:
     assert len(done.stdout.split()) > 5
 
 
-def test_command_says_what_is_wrong(server: Server) -> None:
+def test_command_says_what_is_wrong(server):
     for arguments, said in (
         (["--draft", "/none.gguf"], "there is no file /none.gguf"),
         (["--draft", "/none"], "sqs generate needs torch, transformers"),
@@ -96,9 +92,7 @@ def test_command_says_what_is_wrong(server: Server) -> None:
         assert "Traceback" not in done.stderr
 
 
-def test_cloud_refuses_another_vocabulary(
-    server: Server, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_cloud_refuses_another_vocabulary(server, tmp_path_factory):
     words = [f"word{i}" for i in range(49_152)]
     path = write_model(tmp_path_factory.mktemp("gguf") / "other.gguf", "llama", words)
     with pytest.raises(RefusalError, match="tokenizer"):
