@@ -206,8 +206,7 @@ class Draft(ToyDraft):
 
 def serve_proxy(ports: Any) -> None:
     """Write for clients, and say where."""
-    model = Toy()
-    model.on_call = lambda jobs: time.sleep(0.01)
+    model = Toy(lambda jobs: time.sleep(0.01))
     cloud, draft = Server(model).address, cast(Any, Draft())
     completer = Completer(draft, lambda: connect(cloud, insecure=True), server=cloud)
     files = certificate(Path(tempfile.mkdtemp()))

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -51,29 +52,18 @@ def with_engine(
 
 def test_sessions_that_decode_without_a_pause_go_together():
     """Though the second comes while the first one's job is under way."""
-    toy = Toy()
     sizes: list[int] = []
 
     def work(jobs):
         sizes.append(len(jobs))
         time.sleep(0.02)
 
-    toy.on_call = work
-    with serving(toy) as server:
-        links = [server.link() for _ in range(2)]
-        threads = [
-            threading.Thread(
-                target=converse, args=(edge_session(PROMPT), link, 33, "generate")
-            )
-            for link in links
-        ]
-        for thread in threads:
-            thread.start()
-            time.sleep(0.05)
-        for thread in threads:
-            thread.join()
-        for link in links:
-            link.close()
+    def write(start):
+        time.sleep(start)
+        converse(edge_session(PROMPT), server.link(), 33, "generate")
+
+    with serving(Toy(work)) as server, ThreadPoolExecutor() as pool:
+        [*pool.map(write, (0.0, 0.05))]
     assert sum(sizes) / len(sizes) > 1.5
 
 
@@ -94,9 +84,7 @@ class Moody(BatchEngine):
 
 
 def test_jobs_of_one_turn_go_together():
-    toy = Toy()
     sizes: list[int] = []
-    toy.on_call = lambda jobs: sizes.append(len(jobs))
 
     async def run(engine):
         jobs = [job(b"%d" % i, [i, 1]) for i in range(5)]
@@ -106,7 +94,7 @@ def test_jobs_of_one_turn_go_together():
         ]
         assert sizes == [5]
 
-    with_engine(toy, run)
+    with_engine(Toy(lambda jobs: sizes.append(len(jobs))), run)
 
 
 @pytest.mark.parametrize(
@@ -114,13 +102,10 @@ def test_jobs_of_one_turn_go_together():
 )
 def test_a_job_that_fails_takes_no_other_with_it(kind):
     """A future takes no StopIteration, and Rust's panics are no exceptions of ours."""
-    toy = Toy()
 
     def fail(jobs):
         if any(job.session == b"bad" for job in jobs):
             raise kind("too much")
-
-    toy.on_call = fail
 
     async def run(engine):
         jobs = [job(b"good"), job(b"bad"), job(b"fine")]
@@ -132,11 +117,10 @@ def test_a_job_that_fails_takes_no_other_with_it(kind):
         assert isinstance(fine, Verdict)
         assert engine.health() is None
 
-    with_engine(toy, run)
+    with_engine(Toy(fail), run)
 
 
 def test_what_is_cancelled_is_not_verified():
-    toy = Toy()
     begun, go_on = threading.Event(), threading.Event()
     sessions: list[bytes] = []
 
@@ -144,8 +128,6 @@ def test_what_is_cancelled_is_not_verified():
         sessions.extend(job.session for job in jobs)
         begun.set()
         assert go_on.wait(PATIENCE)
-
-    toy.on_call = hold
 
     async def run(engine):
         first = asyncio.create_task(engine.verify(job(b"first")))
@@ -161,17 +143,15 @@ def test_what_is_cancelled_is_not_verified():
         go_on.set()
         assert await third is not None
 
-    with_engine(toy, run)
+    with_engine(Toy(hold), run)
     assert sessions == [b"first", b"third"]
 
 
 def test_an_engine_that_closes_fails_what_is_under_way():
-    toy = Toy()
     go_on = threading.Event()
-    toy.on_call = lambda jobs: go_on.wait(PATIENCE)
 
     async def run():
-        engine = batch(toy)
+        engine = batch(Toy(lambda jobs: go_on.wait(PATIENCE)))
         with pytest.raises(RuntimeError, match="isn't open"):
             await engine.verify(job(b"early"))
         assert engine.health() is not None
@@ -190,8 +170,7 @@ def test_an_engine_that_closes_fails_what_is_under_way():
 
 
 def test_steps():
-    toy = Toy()
-    toy.on_call = lambda jobs: time.sleep(0.01)
+    toy = Toy(lambda jobs: time.sleep(0.01))
 
     async def run():
         engine = batch(toy)
@@ -233,14 +212,11 @@ def test_sessions_outlive_an_engine_that_is_unwell():
         engine.reason = "the model has a cold"
         with pytest.raises(LinkError, match="nothing can be verified now: the model"):
             converse(edge, link, 40)
-        link.close()
         assert edge.refused is None
         assert server.metric("sqs_refusals_total", reason="engine") == 1
         engine.reason = None
         edge.reconnect()
-        link = server.link()
-        assert converse(edge, link, 40) == greedy(PROMPT, 37)
-        link.close()
+        assert converse(edge, server.link(), 40) == greedy(PROMPT, 37)
 
 
 class Cancelling(Moody):
@@ -269,9 +245,8 @@ class Wrong(Cancelling):
 def test_no_session_waits_for_a_verdict_that_never_comes(kind, caplog):
     """The job is done again; the log says so, without the text."""
     with serving(kind(Toy(), tokenizer=b"tokenize")) as server:
-        link = server.link()
-        assert converse(edge_session(PROMPT), link, 20) == greedy(PROMPT, 17)
-        link.close()
+        text = converse(edge_session(PROMPT), server.link(), 20)
+        assert text == greedy(PROMPT, 17)
         assert server.metric("sqs_failed_jobs_total") == 1
     [record] = caplog.records
     assert "the engine failed on a job" in record.getMessage()
@@ -314,9 +289,7 @@ def test_an_engine_that_nobody_knows():
 
 
 def test_a_call_reads_one_part_however_many_texts_wait():
-    toy = Toy()
     calls: list[Sequence[Job]] = []
-    toy.on_call = calls.append
     read: dict[bytes, int] = {}
     most = 0
 
@@ -336,7 +309,7 @@ def test_a_call_reads_one_part_however_many_texts_wait():
         assert waited <= 1
         assert await asyncio.gather(*reading) == [None] * 20
 
-    with_engine(toy, run)
+    with_engine(Toy(calls.append), run)
     for jobs in calls:
         fresh = 0
         for each in jobs:
@@ -349,7 +322,6 @@ def test_a_call_reads_one_part_however_many_texts_wait():
 
 
 def test_texts_take_half_of_the_time_where_there_are_rounds(monkeypatch):
-    toy = Toy()
     times: list[float] = []  # when calls that read began and ended
     now = 0.0
     monkeypatch.setattr(_batch, "time", SimpleNamespace(monotonic=lambda: now))
@@ -360,25 +332,29 @@ def test_texts_take_half_of_the_time_where_there_are_rounds(monkeypatch):
         times.extend([now, now + 0.02] if reads else [])
         now += 0.02 if reads else 0.002
 
-    toy.on_call = work
-
     async def run(engine):
         text = Job(b"text", [1] * 8000, None, np.empty(0), Sampling())
         reading = asyncio.ensure_future(engine.verify(text))
         while not reading.done():
             await engine.verify(job(b"a round"))
 
-    with_engine(toy, run)
+    with_engine(Toy(work), run)
     read = sum(end - began for began, end in zip(times[::2], times[1::2], strict=True))
     assert len(times) == 2 * 16
     assert read <= 0.6 * (times[-1] - times[0])
 
 
-def test_a_model_that_hangs_is_noticed(monkeypatch):
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> tuple[Toy, threading.Event]:
+    """A model that hangs, which is soon noticed, and what lets it go on."""
     monkeypatch.setattr(_batch, "STUCK_SECONDS", 0.2)
     monkeypatch.setattr(_batch, "WATCH_SECONDS", 0.05)
-    toy, goes_on = Toy(), threading.Event()
-    toy.on_call = lambda _: goes_on.wait(PATIENCE)
+    goes_on = threading.Event()
+    return Toy(lambda _: goes_on.wait(PATIENCE)), goes_on
+
+
+def test_a_model_that_hangs_is_noticed(hanging):
+    toy, goes_on = hanging
 
     async def run(engine):
         first = asyncio.ensure_future(engine.verify(job(b"1")))
@@ -396,15 +372,10 @@ def test_a_model_that_hangs_is_noticed(monkeypatch):
     with_engine(toy, run)
 
 
-def test_sessions_behind_a_model_that_hangs_are_told(monkeypatch):
-    monkeypatch.setattr(_batch, "STUCK_SECONDS", 0.2)
-    monkeypatch.setattr(_batch, "WATCH_SECONDS", 0.05)
-    toy, goes_on = Toy(), threading.Event()
-    toy.on_call = lambda _: goes_on.wait(PATIENCE)
+def test_sessions_behind_a_model_that_hangs_are_told(hanging):
+    toy, goes_on = hanging
     with serving(toy) as server:
-        link = server.link()
         with pytest.raises(LinkError, match="nothing can be verified now: the target"):
-            converse(edge_session(PROMPT), link, 10)
-        link.close()
+            converse(edge_session(PROMPT), server.link(), 10)
         assert not server.service._sessions
         goes_on.set()

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import grpc
 import numpy as np
@@ -63,6 +63,7 @@ from tests.system.serve.kit import (
     edge_session,
     exchange,
     greedy,
+    send,
     serving,
     wait_until,
 )
@@ -70,6 +71,7 @@ from tests.system.serve.kit import (
 TOKENS = ["a-token-of-one-user", "a-token-of-another"]
 PROMPT = [5, 6, 7]
 REFUSED = 5
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 INFO = EngineInfo("a toy", VOCAB, 4096)
 ROOT = Path(__file__).parents[3]
 
@@ -104,8 +106,7 @@ def last_words(link: Link) -> str:
 
 def send_round(edge: EdgeSession, link: Link) -> None:
     draft_round(edge)
-    for message in edge.data_to_send():
-        link.send(message)
+    send(edge, link)
 
 
 @pytest.mark.parametrize("mode", get_args(Mode))
@@ -114,7 +115,6 @@ def test_text_is_the_targets(server, mode):
     edge = edge_session(PROMPT)
     assert converse(edge, link, 60, mode) == greedy(PROMPT, 57)
     assert link.sent > 0 < link.received
-    link.close()
 
 
 def test_sessions_at_once_share_the_model():
@@ -124,17 +124,10 @@ def test_sessions_at_once_share_the_model():
         sizes.append(len(jobs))
         time.sleep(0.003)
 
-    toy = Toy()
-    toy.on_call = count
-
     def write(prompt):
-        link = server.link()
-        try:
-            return converse(edge_session([prompt, 9]), link, 40)
-        finally:
-            link.close()
+        return converse(edge_session([prompt, 9]), server.link(), 40)
 
-    with serving(toy) as server, ThreadPoolExecutor(8) as pool:
+    with serving(Toy(count)) as server, ThreadPoolExecutor(8) as pool:
         for prompt, text in enumerate(pool.map(write, range(8))):
             assert text == greedy([prompt, 9], 38)
         assert sum(sizes) > 2 * len(sizes)
@@ -169,19 +162,16 @@ def test_random_bytes_harm_nobody(server):
         bad.close()
         converse(victim, good, len(victim.text) + 1)
     assert victim.text == greedy(PROMPT, len(victim.text) - 3)
-    good.close()
 
 
 def test_garbage_on_the_socket_harms_nobody(server):
     rng = np.random.default_rng(2)
     edge, link = edge_session(PROMPT), server.link(token=TOKENS[0])
-    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
     for trial in range(20):
         with socket.create_connection(("127.0.0.1", server.grpc.port)) as bad:
-            bad.sendall(preface * (trial % 2) + rng.bytes(1000))
+            bad.sendall(PREFACE * (trial % 2) + rng.bytes(1000))
         converse(edge, link, len(edge.text) + 1)
     assert edge.text == greedy(PROMPT, len(edge.text) - 3)
-    link.close()
 
 
 @pytest.mark.parametrize("size", [65537, 200_000])
@@ -194,7 +184,6 @@ def test_oversize_message(server, size):
     words = last_words(link)
     assert str(size) in words
     assert "65536" in words or "131072" in words
-    link.close()
 
 
 def test_wrong_vocabulary_is_refused_by_name(server):
@@ -205,7 +194,6 @@ def test_wrong_vocabulary_is_refused_by_name(server):
     assert "4096" in edge.refused
     assert "64" in edge.refused
     assert edge.refused in last_words(link)
-    link.close()
 
 
 def test_stolen_session(server):
@@ -213,12 +201,9 @@ def test_stolen_session(server):
     owner = server.link(token=TOKENS[0])
     converse(edge, owner, 10)
     thief = server.link(token=TOKENS[1])
-    for message in edge_session(PROMPT, session_id=bytes(range(16))).data_to_send():
-        thief.send(message)
+    send(edge_session(PROMPT, session_id=bytes(range(16))), thief)
     assert refusal(thief) == "the session belongs to another token"
     assert converse(edge, owner, 30) == greedy(PROMPT, 27)
-    for link in (owner, thief):
-        link.close()
 
 
 def test_second_hello_on_a_connection(server):
@@ -226,7 +211,6 @@ def test_second_hello_on_a_connection(server):
     converse(edge_session(PROMPT), link, 10)
     link.send(edge_session(PROMPT).data_to_send()[0])
     assert refusal(link) == "a connection has one session at a time"
-    link.close()
 
 
 def test_slow_reader_is_closed(monkeypatch):
@@ -257,8 +241,7 @@ def test_slow_reader_is_closed(monkeypatch):
 def test_messages_of_one_datagram_are_a_flood_as_well(monkeypatch):
     monkeypatch.setattr(_connection, "MESSAGE_SECONDS", 0.01)
     with serving() as server, both_transports(server) as ports:
-        address = f"127.0.0.1:{ports['datagram']}"
-        link: Any = connect(address, transport="datagram", insecure=True)
+        link = server.link(port=ports["datagram"], transport="datagram")
         for _ in range(30):
             link._endpoint.send(b"\x03")
         [datagram] = link._endpoint.datagrams()
@@ -266,7 +249,6 @@ def test_messages_of_one_datagram_are_a_flood_as_well(monkeypatch):
         assert link.receive(PATIENCE) is not None  # the answer to the first
         time.sleep(0.1)
         assert server.metric("sqs_received_bytes_total") <= 6
-        link.close()
 
 
 def test_flood_is_slowed_down(monkeypatch):
@@ -275,7 +257,7 @@ def test_flood_is_slowed_down(monkeypatch):
     with serving() as server, both_transports(server) as ports:
         for transport, port in ports.items():
             before, began = server.metric("sqs_received_bytes_total"), time.monotonic()
-            link = connect(f"127.0.0.1:{port}", transport=transport, insecure=True)
+            link = server.link(port=port, transport=transport)
             for _ in range(200):
                 with suppress(LinkError):  # gRPC's says that they wait
                     link.send(b"\x03")
@@ -320,7 +302,6 @@ def test_connection_dropped_mid_round(server):
     link = server.link(token=TOKENS[0])
     edge.reconnect()
     assert converse(edge, link, 60) == greedy(PROMPT, 57)
-    link.close()
 
 
 def test_new_connection_takes_the_session_over(server):
@@ -331,8 +312,6 @@ def test_new_connection_takes_the_session_over(server):
     edge.reconnect()
     assert converse(edge, new, 30) == greedy(PROMPT, 27)
     assert "another connection" in last_words(old)
-    for link in (old, new):
-        link.close()
 
 
 def test_server_restarted_mid_text():
@@ -344,12 +323,10 @@ def test_server_restarted_mid_text():
     assert "the server is shutting down" in last_words(link)
     with pytest.raises(LinkError, match="nothing listens there"):
         first.link()
+    link.close()
     with serving(port=first.grpc.port) as second:
-        link.close()
-        link = second.link()
         edge.reconnect()
-        assert converse(edge, link, 60) == greedy(PROMPT, 57)
-        link.close()
+        assert converse(edge, second.link(), 60) == greedy(PROMPT, 57)
 
 
 def test_server_killed_mid_text():
@@ -372,38 +349,30 @@ def test_server_killed_mid_text():
     assert f"the server at localhost:{port} is gone" in last_words(link)
     link.close()
     with serving(port=port) as second:
-        link = second.link()
         edge.reconnect()
-        assert converse(edge, link, 60) == greedy(PROMPT, 57)
-        link.close()
+        assert converse(edge, second.link(), 60) == greedy(PROMPT, 57)
 
 
 def test_model_that_fails_once_costs_nothing_but_time():
-    toy = Toy()
     calls = iter(range(1000))
 
     def fail(jobs):
         if next(calls) % 4 == 3:
             raise RuntimeError("out of memory")
 
-    toy.on_call = fail
-    with serving(toy) as server:
-        link = server.link()
-        assert converse(edge_session(PROMPT), link, 40) == greedy(PROMPT, 37)
+    with serving(Toy(fail)) as server:
+        text = converse(edge_session(PROMPT), server.link(), 40)
+        assert text == greedy(PROMPT, 37)
         assert server.metric("sqs_failed_jobs_total") > 0
-        link.close()
 
 
 def test_model_that_fails_on_one_text_serves_the_others():
-    toy = Toy()
-
     def fail(jobs):
         time.sleep(0.002)  # so that others wait, and then go together
         if any(job.text[0] == 1 for job in jobs):
             raise RuntimeError("a text that kills")
 
-    toy.on_call = fail
-    with serving(toy) as server, ThreadPoolExecutor() as pool:
+    with serving(Toy(fail)) as server, ThreadPoolExecutor() as pool:
         links = [server.link() for _ in range(3)]
         texts = [
             pool.submit(converse, edge_session([i, 2]), link, 40)
@@ -417,12 +386,9 @@ def test_model_that_fails_on_one_text_serves_the_others():
             greedy([0, 2], 38),
             greedy([2, 2], 38),
         ]
-        for link in links:
-            link.close()
 
 
 def test_long_texts_are_read_in_parts_between_rounds():
-    toy = Toy()
     calls: list[list[int]] = []
     go_on = threading.Semaphore(0)
 
@@ -430,8 +396,7 @@ def test_long_texts_are_read_in_parts_between_rounds():
         calls.append([len(job.text) for job in jobs])
         go_on.acquire(timeout=PATIENCE)
 
-    toy.on_call = note
-    with serving(toy) as server, ThreadPoolExecutor() as pool:
+    with serving(Toy(note)) as server, ThreadPoolExecutor() as pool:
         text = [token % 50 for token in range(2000)]
         link, short = server.link(), server.link()
         reading = pool.submit(converse, edge_session(text), link, 2010)
@@ -446,8 +411,6 @@ def test_long_texts_are_read_in_parts_between_rounds():
         read = [length for call in calls for length in call if length > 100]
         assert read[:4] == [512, 1024, 1536, 2000]
         assert min(calls[1]) < 10  # the round didn't wait for all of the text
-        for open_link in (link, short):
-            open_link.close()
 
 
 def test_too_many_sessions():
@@ -465,11 +428,8 @@ def test_too_many_sessions():
         late, link = edge_session([3, 1]), server.link()
         assert converse(late, link, 20) == greedy([3, 1], 18)
         link.close()
-        back = server.link()
         edges[0].reconnect()
-        assert converse(edges[0], back, 30) == greedy([0, 1], 28)
-        for link in (*links, back):
-            link.close()
+        assert converse(edges[0], server.link(), 30) == greedy([0, 1], 28)
 
 
 def test_who_vanished_makes_room(monkeypatch):
@@ -482,18 +442,15 @@ def test_who_vanished_makes_room(monkeypatch):
         link.close()
         return "as many as it takes" in (edge.refused or "")
 
-    toy = Toy()
     go_on = threading.Event()
-    toy.on_call = lambda jobs: go_on.wait(PATIENCE)
+    toy = Toy(lambda jobs: go_on.wait(PATIENCE))
     with serving(toy, max_sessions=2) as server, both_transports(server) as ports:
         waiting, link = edge_session([0, 1]), server.link()
         exchange(waiting, link)
         send_round(waiting, link)
-        address = f"127.0.0.1:{ports['datagram']}"
-        phone = connect(address, transport="datagram", insecure=True)
+        phone = server.link(port=ports["datagram"], transport="datagram")
         exchange(edge_session([1, 1]), phone)
         phone._socket.close()  # no farewell
-        phone.close()
         assert is_refused(server)
         time.sleep(2.1)
         late, another = edge_session([2, 1]), server.link()
@@ -503,19 +460,16 @@ def test_who_vanished_makes_room(monkeypatch):
         assert is_refused(server)
         for edge, on in ((waiting, link), (late, another)):
             assert converse(edge, on, 20) == greedy(edge.text[:2], 18)
-            on.close()
 
 
 def test_nothing_is_computed_for_who_has_left():
-    toy = Toy()
     calls: list[int] = []
-    toy.on_call = lambda jobs: calls.append(time.sleep(0.01) or len(jobs))
+    toy = Toy(lambda jobs: calls.append(time.sleep(0.01) or len(jobs)))
     with serving(toy) as server:
         edge, link = edge_session(PROMPT), server.link()
         exchange(edge, link)
         edge.generate(50)
-        for message in edge.data_to_send():
-            link.send(message)
+        send(edge, link)
         wait_until(lambda: len(calls) > 5)
         link.close()
         wait_until(lambda: not server.service._connections)
@@ -523,9 +477,7 @@ def test_nothing_is_computed_for_who_has_left():
         time.sleep(0.2)
         assert len(calls) <= before + 1
         edge.reconnect()
-        link = server.link()
-        assert converse(edge, link, 53) == greedy(PROMPT, 50)
-        link.close()
+        assert converse(edge, server.link(), 53) == greedy(PROMPT, 50)
 
 
 def test_idle_sessions_are_forgotten():
@@ -536,11 +488,8 @@ def test_idle_sessions_are_forgotten():
         assert "nothing came for 0.2 seconds" in last_words(link)
         assert server.metric("sqs_sessions") == 0
         assert toy.forgotten
-        link.close()
-        link = server.link()
         edge.reconnect()
-        assert converse(edge, link, 30) == greedy(PROMPT, 27)
-        link.close()
+        assert converse(edge, server.link(), 30) == greedy(PROMPT, 27)
 
 
 def test_silent_connection(monkeypatch):
@@ -548,24 +497,23 @@ def test_silent_connection(monkeypatch):
     with serving() as server:
         link = server.link()
         assert "no session was opened in 0.1 seconds" in last_words(link)
-        link.close()
 
 
-def test_shutdown_finishes_what_is_verified():
-    toy = Toy()
-    begun, go_on = threading.Event(), threading.Event()
+def verifying() -> tuple[Server, EdgeSession, Link, threading.Event]:
+    """A server, an edge and its link, and what ends the verifying of its round."""
+    toy, begun, go_on = Toy(), threading.Event(), threading.Event()
     server = Server(toy)
     edge, link = edge_session(PROMPT), server.link()
     converse(edge, link, 10)
-    length = len(edge.text)
-
-    def wait(jobs):
-        begun.set()
-        go_on.wait(PATIENCE)
-
-    toy.on_call = wait
+    toy.on_call = lambda jobs: begun.set() or go_on.wait(PATIENCE)
     send_round(edge, link)
     assert begun.wait(PATIENCE)
+    return server, edge, link, go_on
+
+
+def test_shutdown_finishes_what_is_verified():
+    server, edge, link, go_on = verifying()
+    length = len(edge.text)
     stopping = threading.Thread(target=server.stop, args=(5.0,))
     stopping.start()
     time.sleep(0.05)
@@ -578,14 +526,7 @@ def test_shutdown_finishes_what_is_verified():
 
 
 def test_shutdown_doesn_t_wait_for_ever():
-    toy = Toy()
-    begun, go_on = threading.Event(), threading.Event()
-    server = Server(toy)
-    edge, link = edge_session(PROMPT), server.link()
-    converse(edge, link, 10)
-    toy.on_call = lambda jobs: begun.set() or go_on.wait(PATIENCE)
-    send_round(edge, link)
-    assert begun.wait(PATIENCE)
+    server, _, link, go_on = verifying()
     began = time.monotonic()
     server.stop(0.1)
     assert time.monotonic() - began < PATIENCE / 2
@@ -669,12 +610,11 @@ def test_strangers_that_take_all_connections():
         port, udp = map(int, process.stdout.readline().split())
         edge, early = edge_session(PROMPT), connect(f"127.0.0.1:{port}", insecure=True)
         converse(edge, early, 10)
-        hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
         place = ("127.0.0.1", port)
         strangers = [
             stack.enter_context(socket.create_connection(place)) for _ in range(80)
         ]
-        strangers[0].sendall(hello)
+        strangers[0].sendall(PREFACE + b"\0\0\0\4\0\0\0\0\0")
         with pytest.raises(LinkError, match="room for one connection more"):
             # Of another timeout, or gRPC would share the connection of `early`.
             connect(f"127.0.0.1:{port}", insecure=True, timeout=9.0)
@@ -708,29 +648,26 @@ def test_tls(tmp_path, monkeypatch):
         with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as silent:
             assert not silent.recv(1)
         for host in ("localhost", "127.0.0.1"):
-            link = connect(f"{host}:{port}", cert=cert, token=TOKENS[0])
-            assert converse(edge_session(PROMPT), link, 30) == greedy(PROMPT, 27)
-            link.close()
+            with closing(connect(f"{host}:{port}", cert=cert, token=TOKENS[0])) as link:
+                assert converse(edge_session(PROMPT), link, 30) == greedy(PROMPT, 27)
         with pytest.raises(LinkError, match=r"trusted \(self signed certificate\)"):
             connect(f"localhost:{port}", token=TOKENS[0])
         with pytest.raises(LinkError, match="started with --insecure, too"):
             connect(f"localhost:{port}", token=TOKENS[0], insecure=True)
 
 
-def test_tls_certificate_of_another_name(tmp_path):
-    cert, key = certificate(tmp_path, "example.org")
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"name": "example.org"}, "for another name"),
+        ({"minutes": -30}, "certificate has expired"),
+    ],
+)
+def test_tls_certificates_that_do_not_fit(tmp_path, options, words):
+    cert, key = certificate(tmp_path, **options)
     with (
         serving(cert=cert, key=key) as server,
-        pytest.raises(LinkError, match="for another name"),
-    ):
-        connect(f"localhost:{server.grpc.port}", cert=cert)
-
-
-def test_tls_certificate_out_of_date(tmp_path):
-    cert, key = certificate(tmp_path, minutes=-30)
-    with (
-        serving(cert=cert, key=key) as server,
-        pytest.raises(LinkError, match="certificate has expired"),
+        pytest.raises(LinkError, match=words),
     ):
         connect(f"localhost:{server.grpc.port}", cert=cert)
 
@@ -810,8 +747,7 @@ def test_closed_link(server):
 @pytest.mark.parametrize("transport", ["grpc", "datagram"])
 def test_a_link_that_waits_is_woken(server, transport):
     with both_transports(server) as ports, ThreadPoolExecutor(1) as other:
-        address, token = f"127.0.0.1:{ports[transport]}", TOKENS[0]
-        link = connect(address, transport=transport, token=token, insecure=True)
+        link = server.link(port=ports[transport], transport=transport, token=TOKENS[0])
         with closing(link):
             for timeout in (2 * PATIENCE, None):
                 waiting = other.submit(link.receive, timeout)
@@ -863,8 +799,8 @@ def test_bad_certificates(tmp_path):
 
 
 def test_hints_are_read_as_far_as_the_load_allows():
-    toy, hinted = Toy(), []
-    toy.on_call = lambda jobs: time.sleep(0.02) or hinted.append(len(jobs[0].hints))
+    hinted = []
+    toy = Toy(lambda jobs: time.sleep(0.02) or hinted.append(len(jobs[0].hints)))
     guess = greedy(PROMPT, 6)[len(PROMPT) :]
     with serving(toy, steps={1: 0.1, 6: 0.11}) as server:
         for given, read in (0, True), (10**6, False):  # tokens, to others just now
@@ -873,8 +809,7 @@ def test_hints_are_read_as_far_as_the_load_allows():
             while edge.limits is None:
                 exchange(edge, link)
             edge.generate(6)
-            for message in edge.data_to_send():
-                link.send(message)
+            send(edge, link)
             edge.hint(len(PROMPT), [((), guess, [0.7] * 6)])
             assert converse(edge, link, 9) == greedy(PROMPT, 6)
             link.close()
@@ -900,11 +835,8 @@ def test_the_threshold_is_bounded_and_forgets():
 def test_a_seed_gives_the_same_text_on_every_server():
     def write(seed):
         with serving() as server:
-            link = server.link()
             edge = edge_session(PROMPT, sampling=Sampling(), seed=seed)
-            text = converse(edge, link, 60)
-            link.close()
-            return text
+            return converse(edge, server.link(), 60)
 
     assert write(bytes(16)) == write(bytes(16))
     assert write(None) != write(None)
@@ -918,33 +850,26 @@ def test_what_is_no_text_frees_its_place(caplog):
     message = b"\x01" + json.dumps(hello).encode()
     with serving() as server, both_transports(server) as ports:
         for transport, port in ports.items():
-            link = connect(f"127.0.0.1:{port}", transport=transport, insecure=True)
+            link = server.link(port=port, transport=transport)
             link.send(message)
             assert "needs the prior" in refusal(link)
-            link.close()
     assert not [r for r in caplog.records if r.exc_info]
 
 
 def test_who_says_nothing_leaves_room_for_others(monkeypatch):
     """One who has a token may not shut out another by connections without sessions."""
     monkeypatch.setattr(datagram_server, "_MAX_CLIENTS", 24)
-    options: dict[str, Any] = {"insecure": True, "timeout": 5.0}
     with (
         serving(tokens=TOKENS, max_sessions=2) as server,
         both_transports(server) as ports,
     ):
         for transport, port in ports.items():
-            options |= {"address": f"127.0.0.1:{port}", "transport": transport}
-            silent = [connect(token=TOKENS[0], **options) for _ in range(40)]
-            link = connect(token=TOKENS[1], **options)
+            place = {"port": port, "transport": transport, "timeout": 5.0}
+            silent = [server.link(token=TOKENS[0], **place) for _ in range(40)]
+            link = server.link(token=TOKENS[1], **place)
             edge = edge_session(PROMPT, max_message=link.max_message)
             assert converse(edge, link, 10) == greedy(PROMPT, 7)
             assert "more than 18 connections have no session" in last_words(silent[0])
-            for each in (link, *silent):
-                each.close()
-
-
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 def frame(kind: int, flags: int, stream: int, data: bytes) -> bytes:
@@ -995,7 +920,6 @@ def test_who_reads_no_answer_holds_no_place(monkeypatch, path, token):
         link = server.link(token=TOKENS[1])
         assert converse(edge_session(PROMPT), link, 10) == greedy(PROMPT, 7)
         wait_until(lambda: server.run(calls()) == 1)
-        link.close()
 
 
 def test_health_checks_hold_no_place(monkeypatch):
@@ -1017,6 +941,5 @@ def test_health_checks_hold_no_place(monkeypatch):
             stub.Check(health_pb2.HealthCheckRequest(service="another"))
         link = server.link(token=TOKENS[0])
         assert converse(edge_session(PROMPT), link, 10) == greedy(PROMPT, 7)
-        link.close()
         wait_until(lambda: all(call.done() for call in unasked))
         never.set()
