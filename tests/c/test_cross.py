@@ -59,11 +59,7 @@ MACHINES = [
         {"scalar", "neon"},
         "gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user",
     ),
-    Machine(
-        "s390x",
-        {"scalar"},
-        "gcc-s390x-linux-gnu libc6-dev-s390x-cross qemu-user",
-    ),
+    Machine("s390x", {"scalar"}, "gcc-s390x-linux-gnu libc6-dev-s390x-cross qemu-user"),
     Machine(
         "arm",
         {"scalar"},

@@ -178,10 +178,7 @@ def bad_row(value: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("array", "said"),
     [
-        (
-            np.zeros(30, np.float32),
-            "V of 2 to 1048576, got float32 of shape [30]",
-        ),
+        (np.zeros(30, np.float32), "V of 2 to 1048576, got float32 of shape [30]"),
         (np.zeros((2, 3, 4)), "got float64 of shape [2, 3, 4]"),
         (np.zeros((2, 30), np.int32), "got int32 of shape [2, 30]"),
         (np.zeros((2, 30), np.longdouble), "must hold float16, float32, float64"),
@@ -256,11 +253,7 @@ def test_what_does_not_fit_the_file_is_explained(tmp_path, capsys):
     file = save(tmp_path / "a.npy", np.zeros((2, 30), np.float32))
     nowhere = str(tmp_path / "no" / "b.json")
     for option, value, said in [
-        (
-            "--prior",
-            "gpt2",
-            "a.npy: the prior is made for a vocabulary of 50257",
-        ),
+        ("--prior", "gpt2", "a.npy: the prior is made for a vocabulary of 50257"),
         ("--json", nowhere, f"no folder {tmp_path / 'no'} to write to"),
     ]:
         assert cli.main(["bits", file, option, value]) == 1

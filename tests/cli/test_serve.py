@@ -151,10 +151,7 @@ def test_port_in_use_by_the_other_transport(capsys, monkeypatch):
         raise ValueError("loads a model")
 
     monkeypatch.setattr(module, "_load", load)
-    for kind, taken in (
-        (socket.SOCK_STREAM, "grpc"),
-        (socket.SOCK_DGRAM, "datagram"),
-    ):
+    for kind, taken in ((socket.SOCK_STREAM, "grpc"), (socket.SOCK_DGRAM, "datagram")):
         with socket.socket(socket.AF_INET, kind) as other:
             other.bind(("127.0.0.1", 0))
             if kind == socket.SOCK_STREAM:

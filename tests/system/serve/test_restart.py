@@ -13,13 +13,7 @@ from sqs_codec.system.engine import BatchEngine
 from sqs_codec.system.serve import connect
 from sqs_codec.system.serve._connect import Transport
 from tests.system.edge.test_edge import TOKENIZER, ToyDraft
-from tests.system.serve.kit import (
-    PATIENCE,
-    Toy,
-    both_transports,
-    serving,
-    wait_until,
-)
+from tests.system.serve.kit import PATIENCE, Toy, both_transports, serving, wait_until
 
 
 def test_a_rolling_restart_changes_no_seeded_text():

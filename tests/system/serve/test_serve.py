@@ -665,10 +665,7 @@ def test_tls(tmp_path, monkeypatch):
 )
 def test_tls_certificates_that_do_not_fit(tmp_path, options, words):
     cert, key = certificate(tmp_path, **options)
-    with (
-        serving(cert=cert, key=key) as server,
-        pytest.raises(LinkError, match=words),
-    ):
+    with serving(cert=cert, key=key) as server, pytest.raises(LinkError, match=words):
         connect(f"localhost:{server.grpc.port}", cert=cert)
 
 
@@ -894,10 +891,7 @@ def call_of(stream: int, path: str, token: str, message: bytes) -> bytes:
 
 @pytest.mark.parametrize(
     ("path", "token"),
-    [
-        ("/grpc.health.v1.Health/Check", "none"),
-        ("/sqs.Sessions/Open", TOKENS[0]),
-    ],
+    [("/grpc.health.v1.Health/Check", "none"), ("/sqs.Sessions/Open", TOKENS[0])],
 )
 def test_who_reads_no_answer_holds_no_place(monkeypatch, path, token):
     """By itself gRPC keeps a call as long as its peer's window is shut."""

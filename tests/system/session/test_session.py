@@ -1422,10 +1422,7 @@ def test_bad_clouds(options, error, message):
 
 
 def test_bad_limits_and_settings():
-    for name, wrong in [
-        ("max_text", 1),
-        ("max_message", 4095),
-    ]:
+    for name, wrong in [("max_text", 1), ("max_message", 4095)]:
         with pytest.raises(ValueError, match=f"{name} must be "):
             Limits(**{name: wrong})
     with pytest.raises(TypeError, match="codec must be a Codec, got int"):
