@@ -116,7 +116,7 @@ for call in calls:
 
 
 @pytest.fixture
-def copy(tmp_path: Path) -> Path:
+def copy(tmp_path):
     """A copy of the package, which no other process uses, and without a cache."""
     source = Path(sqs_codec.__file__).parent
     ignored = shutil.ignore_patterns("__pycache__", "*.so", "*.pyd")

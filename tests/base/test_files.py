@@ -7,7 +7,7 @@ import resource
 import signal
 import socket
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ KINDS: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.fixture(params=KINDS)
-def no_file(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str]:
+def no_file(request, tmp_path):
     """Return what is no file, and what it is called."""
     path = tmp_path / "it"
     KINDS[request.param](path)
@@ -70,7 +70,7 @@ def test_a_file_is_read_up_to_a_limit(tmp_path):
 
 
 @pytest.fixture
-def full_disk() -> Iterator[None]:
+def full_disk():
     """Let no file grow beyond 1000 bytes, as on a full disk."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

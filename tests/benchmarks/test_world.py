@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +22,7 @@ STEPS = Steps(0.01, 0.1, 0.02)
 
 
 @pytest.fixture
-def text(tmp_path: Path) -> Text:
+def text(tmp_path):
     """Models that agree somewhat."""
     target = 3 * np.random.default_rng(0).standard_normal((TOKENS, V), "f4")
     draft = target + np.random.default_rng(1).standard_normal((TOKENS, V), "f4")

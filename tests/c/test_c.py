@@ -60,7 +60,7 @@ SUM = "d71de1dd4328a75a"
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def programs(tmp_path_factory):
     """Give the folder of the programs built with the sanitizers."""
     build = tmp_path_factory.mktemp("c")
     names = ["example", "hostile", "hostile-limb32", "identity", "vectors", "changing"]
@@ -69,9 +69,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=C_COMPILERS)
-def objects(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> list[Path]:
+def objects(request, tmp_path_factory):
     """Give the core's object files, each by every compiler, without a warning."""
     build = tmp_path_factory.mktemp(request.param)
     make(build, "strict", compiler=request.param)
@@ -166,7 +164,6 @@ def test_hostile_packets_on_both_limb_sizes(programs, arsenal):
     arguments = arsenal, str(PACKETS), str(SEED)
     said = run(programs / "hostile", *arguments)
     found = re.search(rf"{PACKETS} packets, (\d+) of them valid, .* findings 0", said)
-    assert found
     assert int(found[1]) > PACKETS // 10
     assert checksum(said) == checksum(run(programs / "hostile-limb32", *arguments))
 

@@ -11,7 +11,6 @@ import re
 import subprocess
 from collections.abc import Sequence
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import cffi
@@ -46,7 +45,7 @@ def declarations() -> str:
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def library(tmp_path_factory):
     """Give the core as a shared library, as sqs.h says how to make one."""
     path = tmp_path_factory.mktemp("shared") / "libsqs.so"
     flags = "-std=c11", "-O0", "-shared", "-fPIC", "-fvisibility=hidden"
@@ -64,7 +63,7 @@ class Core(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def core(library: Path) -> Core:
+def core(library):
     """Give the library as a program without a compiler has it."""
     ffi = cffi.FFI()
     ffi.cdef(declarations())

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -79,14 +78,14 @@ def require(packages: str, *commands: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def here(tmp_path_factory):
     build = tmp_path_factory.mktemp("here")
     make(build, *(build / name for name in PROGRAMS))
     return build
 
 
 @pytest.fixture(scope="module", params=MACHINES, ids=lambda machine: machine.name)
-def machine(request: pytest.FixtureRequest) -> Machine:
+def machine(request):
     """Give a machine whose programs can be built and run."""
     machine: Machine = request.param
     require(machine.packages, machine.compiler, machine.emulator)
@@ -94,7 +93,7 @@ def machine(request: pytest.FixtureRequest) -> Machine:
 
 
 @pytest.fixture(scope="module")
-def there(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def there(machine, tmp_path_factory):
     build = tmp_path_factory.mktemp(machine.name)
     programs = [build / name for name in PROGRAMS]
     make(build, *programs, compiler=machine.compiler)
@@ -102,7 +101,7 @@ def there(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def sum_of_cases(here: Path) -> str:
+def sum_of_cases(here):
     """What this machine comes to."""
     return checksum(run(here / "identity-static", "best", str(CASES), str(SEED)))
 

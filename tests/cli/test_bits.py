@@ -27,16 +27,14 @@ ROWS = 6
 
 
 @pytest.fixture(scope="module")
-def logits() -> np.ndarray:
+def logits():
     rows = np.random.default_rng(7).normal(0, 3, (ROWS, VOCAB_SIZE))
     rows[1, ::3] = -np.inf
     return rows.astype(np.float32)
 
 
 @pytest.fixture(scope="module")
-def costs(
-    logits: np.ndarray, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Any]:
+def costs(logits, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bits")
     np.save(folder / "logits.npy", logits)
     command = ["bits", str(folder / "logits.npy"), "--temperature", str(TEMPERATURE)]

@@ -143,7 +143,6 @@ def test_a_server_that_ends_is_told(monkeypatch):
             running.wait()
             assert (running.summary, running.address) == ("a toy", "127.0.0.1:9")
             stdin = running._process.stdin
-            assert stdin is not None
             stdin.write("\n")
             stdin.flush()
             raise LinkError("no answer")
@@ -168,7 +167,6 @@ def test_no_server_is_left_behind():
     """It ends with the pipe that it reads, and so with whoever started it."""
     command = [sys.executable, "-c", WAITS]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
-        assert process.stdin is not None
         process.stdin.close()
         assert process.wait(60) == 0
 

@@ -21,7 +21,7 @@ V = 400
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tokenizer(tmp_path_factory):
     """A byte-pair tokenizer of the README."""
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel()
@@ -37,7 +37,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def logits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def logits(tmp_path_factory):
     rows = np.random.default_rng(0).normal(0, 2, (300, V)).astype(np.float32)
     rows[:, ::2] += 8 * (np.arange(300) // 3 % 2)[:, None]
     path = tmp_path_factory.mktemp("drafts") / "logits.npy"
@@ -53,7 +53,6 @@ def saved(out: str) -> float:
     found = re.search(
         r"without a prior (\d+\.\d), with it (\d+\.\d): (\d\.\d+)$", out, re.MULTILINE
     )
-    assert found is not None
     without, with_it, ratio = map(float, found.groups())
     assert ratio == pytest.approx(with_it / without, abs=0.02)
     return ratio

@@ -22,7 +22,7 @@ from benchmarks.wire.certificates import issue
 from sqs_codec.cli import options
 from sqs_codec.cli import serve as module
 from sqs_codec.cli.main import main
-from sqs_codec.system.engine import BatchEngine, Engine, EngineConfig, EngineInfo
+from sqs_codec.system.engine import BatchEngine, EngineConfig, EngineInfo
 from sqs_codec.system.hf import _models
 from sqs_codec.system.serve import connect
 from sqs_codec.system.serve._connect import Transport
@@ -44,11 +44,11 @@ LOAD = module._load
 
 
 @pytest.fixture(autouse=True)
-def no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_token(monkeypatch):
     """Tests say themselves which token there is, and serve a toy model."""
     monkeypatch.delenv("SQS_TOKEN", raising=False)
 
-    def load(args: object) -> Engine:
+    def load(args):
         return batch(Toy())
 
     monkeypatch.setattr(module, "_load", load)
@@ -214,8 +214,6 @@ def test_a_second_signal_waits_for_nothing():
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as server:
-        assert server.stdout is not None
-        assert server.stderr is not None
         assert server.stdout.readline() == "opening\n"
         server.send_signal(signal.SIGINT)
         assert server.stderr.readline().startswith("Stopping")

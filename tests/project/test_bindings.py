@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +14,7 @@ HEADER = (ROOT / "csrc" / "sqs.h").read_text()
 
 
 @pytest.fixture(scope="module")
-def amalgamation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def amalgamation(tmp_path_factory):
     folder = tmp_path_factory.mktemp("amalgamation")
     run(sys.executable, BINDINGS / "amalgamate.py", folder)
     warnings = "-Wall", "-Wextra", "-Wconversion", "-Wpedantic", "-Werror"

@@ -62,7 +62,7 @@ def install(wheel: Path, to: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sdist(tmp_path_factory):
     """Build from a copy, so that nothing built here earlier gets in."""
     copy = tmp_path_factory.mktemp("copy") / "sqs-codec"
     built = ("build", "dist", "*.egg-info", "*.so", "_sqs.c", "__pycache__")
@@ -71,7 +71,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def source(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def source(sdist, tmp_path_factory):
     to = tmp_path_factory.mktemp("source")
     run("tar", "-xzf", sdist, "-C", to)
     (root,) = to.iterdir()
@@ -79,13 +79,13 @@ def source(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pure_wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pure_wheel(source, tmp_path_factory):
     """Build as `SQS_NO_NATIVE=1 pip install` does."""
     return build("wheel", source, tmp_path_factory.mktemp("pure"), SQS_NO_NATIVE="1")
 
 
 @pytest.fixture
-def pure(pure_wheel: Path, tmp_path: Path) -> Path:
+def pure(pure_wheel, tmp_path):
     """Install the pure wheel in a folder of its own."""
     return install(pure_wheel, tmp_path / "pure")
 
@@ -133,9 +133,7 @@ def test_readme_on_pypi_has_no_link_to_a_file(sdist):
             for m in archive.getmembers()
             if m.name.count("/") == 1 and m.name.endswith("/PKG-INFO")
         ]
-        file = archive.extractfile(info)
-        assert file is not None
-        text = file.read().decode()
+        text = archive.extractfile(info).read().decode()
     links = re.findall(r"\]\((.+?)\)", (ROOT / "README.md").read_text("utf-8"))
     kept = [link for link in links if link.startswith(("https:", "#"))]
     assert kept

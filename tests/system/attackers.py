@@ -153,7 +153,6 @@ def attack(link: Link, kind: str) -> None:
     ).to_bytes()
     link.send(hello)
     welcome = link.receive(20)
-    assert welcome is not None
     instance = bytes.fromhex(json.loads(welcome[1:])["instance"])
     for message in messages(kind, instance, hello):
         send(link, message)

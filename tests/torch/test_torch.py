@@ -53,7 +53,7 @@ CODEC = sqs.Codec(VOCAB, resolution=150)
 
 
 @pytest.fixture(params=["host", "device"])
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def path(request, monkeypatch):
     """Send CPU tensors down either path."""
     if request.param == "device":
         for module in (quantizing, racing, rounding, verifying):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import expect
 
 import sqs_codec as sqs
 from benchmarks.data.drafts import LOGIT_UNIT, load_drafts, load_languages
@@ -43,7 +42,7 @@ MEASURE = """async (given) => {
 
 
 @pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
+def page(browser, address):
     """Open the playground; nothing may come from elsewhere, or complain."""
     with browser.new_context() as context:
         page = context.new_page()

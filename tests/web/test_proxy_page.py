@@ -6,7 +6,6 @@ import asyncio
 import os
 import socket
 import threading
-from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -80,7 +79,7 @@ class Played:
 
 
 @pytest.fixture(params=[None, "a-key-of-the-tests"], ids=["open", "keyed"])
-def played(request: pytest.FixtureRequest) -> Iterator[tuple[Played, str]]:
+def played(request):
     """What is played, and where the page is."""
     completer: Any = Played()
     server = make_server(

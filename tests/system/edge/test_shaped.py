@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
 
 import pytest
 
@@ -62,12 +61,12 @@ class Wire:
 
 
 @pytest.fixture
-def wire() -> Wire:
+def wire():
     return Wire()
 
 
 @pytest.fixture
-def link(wire: Wire) -> Iterator[ShapedLink]:
+def link(wire):
     """A link of 1000 bits a second, on which a trip takes 4 seconds."""
     shaped = ShapedLink(wire, 1000.0, 4.0, clock=lambda: wire.now)
     wire.settle()

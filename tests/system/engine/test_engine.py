@@ -345,7 +345,7 @@ def test_texts_take_half_of_the_time_where_there_are_rounds(monkeypatch):
 
 
 @pytest.fixture
-def hanging(monkeypatch: pytest.MonkeyPatch) -> tuple[Toy, threading.Event]:
+def hanging(monkeypatch):
     """A model that hangs, which is soon noticed, and what lets it go on."""
     monkeypatch.setattr(_batch, "STUCK_SECONDS", 0.2)
     monkeypatch.setattr(_batch, "WATCH_SECONDS", 0.05)

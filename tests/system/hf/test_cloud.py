@@ -68,7 +68,7 @@ def tiny(kind: str = "Llama", seed: int = SEED, **options: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def model() -> Any:
+def model():
     return tiny()
 
 
@@ -211,8 +211,6 @@ def write(
         for text, job, verdict in zip(texts, jobs, cloud.verify(jobs), strict=True):
             if sampling == ALL:
                 assert verdict == expected(model, job)
-            assert isinstance(verdict, Verdict)
-            assert job.round_
             text += [*job.round_.tokens[: verdict.accepted], verdict.token]
     return texts
 
@@ -260,7 +258,6 @@ def test_greedy_text_of_smollm2(smollm2):
         ]
         round_ = sqs.Round(qs, guess)
         [verdict] = cloud.verify([Job(b"s", text, round_, np.full(4, 0.5), GREEDY)])
-        assert isinstance(verdict, Verdict)
         text += [*guess[: verdict.accepted], verdict.token]
     assert text[: len(own)] == own
 
@@ -502,7 +499,6 @@ def test_jobs_with_keys_beside_jobs_with_draws(model):
     for i, job in enumerate(keyed):  # whose first hint is right
         if len(job.hints):
             [verdict] = Cloud(model).verify([replace(job, hints=())])
-            assert verdict is not None
             keyed[i] = replace(job, hints=[verdict.token, *job.hints[1:]])
     jobs = [keyed[0], rounds[0], keyed[1], rounds[1], keyed[2]]
     found = Cloud(model).verify(jobs)

@@ -28,12 +28,12 @@ PROMPTS = [
 
 
 @pytest.fixture(scope="module")
-def draft() -> Draft:
+def draft():
     return Draft(_smollm2_gguf())
 
 
 @pytest.fixture(scope="module")
-def text(draft: Draft) -> list[int]:
+def text(draft):
     text = draft.encode_prompt(PROMPTS[0])
     for _ in range(30):
         text.append(int(draft.logits(text)[0].argmax()))

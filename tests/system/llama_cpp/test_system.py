@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.pair import Pair
 from sqs_codec.system.edge import Edge, FixedPlan, RefusalError
 from sqs_codec.system.engine import BatchEngine
 from sqs_codec.system.hf import Cloud
@@ -32,7 +30,7 @@ sys.exit(main())
 
 
 @pytest.fixture(scope="module")
-def server(smollm2: Pair) -> Iterator[Server]:
+def server(smollm2):
     cloud = Cloud(smollm2.target, vocab_size=49_152, tokenizer=smollm2.tokenizer)
     with serving(BatchEngine(cloud, tokenizer=cloud.fingerprint)) as server:
         yield server

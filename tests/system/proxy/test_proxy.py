@@ -12,7 +12,6 @@ import socket
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
@@ -44,7 +43,7 @@ TEMPLATE = (
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     save_model(folder / "draft", 16, WORDS)
     save_model(folder / "target", 24, WORDS, seed=25)
@@ -52,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[Server]:
+def server(folder):
     with serving(make_engine(EngineConfig(target=str(folder / "target")))) as server:
         yield server
 
@@ -93,7 +92,7 @@ class Proxy(Endpoint):
 
 
 @pytest.fixture(scope="module")
-def proxy(folder: Path, server: Server) -> Iterator[Proxy]:
+def proxy(folder, server):
     with closing(Proxy(folder, server.address)) as proxy:
         yield proxy
 
@@ -278,7 +277,6 @@ def test_templates(proxy, monkeypatch):
 def test_refusals_are_the_clients_own_errors(proxy, options, kind, said):
     with pytest.raises(kind, match=said) as caught:
         ask(proxy.client(), **options)
-    assert isinstance(caught.value.body, dict)
     assert {"message", "type", "param", "code"} == set(caught.value.body)
 
 

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
@@ -98,7 +97,7 @@ def playing(completer: Any = None, **options: Any) -> closing[Endpoint]:
 
 
 @pytest.fixture(scope="module")
-def endpoint() -> Iterator[Endpoint]:
+def endpoint():
     with playing(hosts=["edge.example.org"]) as endpoint:
         yield endpoint
 

@@ -48,7 +48,6 @@ def gateway(*options: str) -> Iterator[subprocess.Popen[str]]:
 
 def line(server: subprocess.Popen[str], pattern: str) -> str:
     """Wait for a line of its standard error, and return what the pattern finds."""
-    assert server.stderr is not None
     for words in server.stderr:
         if match := re.search(pattern, words):
             return match[1]

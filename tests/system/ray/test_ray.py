@@ -10,7 +10,6 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -40,7 +39,7 @@ SESSIONS = 16
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
+def server():
     """A gateway on gRPC sockets over two replicas of a toy."""
     before = {*descendants(os.getpid())}
     with pytest.MonkeyPatch.context() as patch:
@@ -52,7 +51,7 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def two(server: Server) -> Server:
+def two(server):
     """The gateway, with two replicas."""
     wait_until(lambda: len(replicas()) == 2 and server.engine._count == 2)
     return server

@@ -5,9 +5,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import (
@@ -19,7 +18,7 @@ from OpenSSL import _util
 
 from benchmarks import relay as relays
 from benchmarks.relay import Relay
-from benchmarks.wire.certificates import Issued, issue
+from benchmarks.wire.certificates import issue
 from benchmarks.wire.echo import TOKEN, EchoService, running
 from sqs_codec.system import serve as serving
 from sqs_codec.system._base.address import join_address
@@ -38,21 +37,21 @@ HOST = "127.0.0.1"
 
 
 @pytest.fixture(scope="module")
-def issued(tmp_path_factory: pytest.TempPathFactory) -> Issued:
+def issued(tmp_path_factory):
     return issue(tmp_path_factory.mktemp("certificate"), HOST, "::1", "localhost")
 
 
 @pytest.fixture
-def service() -> EchoService:
+def service():
     return EchoService()
 
 
 @pytest.fixture
-def serve(issued: Issued, service: EchoService) -> Iterator[Callable[..., Any]]:
+def serve(issued, service):
     """Start a server, with other settings than the usual ones if they are given."""
 
     @contextmanager
-    def start(**settings: Any) -> Iterator[DatagramServer]:
+    def start(**settings):
         settings = {"cert": issued.cert, "key": issued.key, **settings}
         host = settings.pop("host", HOST)
         with running(lambda: start_datagrams(service, host, 0, **settings)) as server:
@@ -62,17 +61,17 @@ def serve(issued: Issued, service: EchoService) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
-def server(serve: Callable[..., Any]) -> Iterator[DatagramServer]:
+def server(serve):
     with serve() as server:
         yield server
 
 
 @pytest.fixture
-def connect(issued: Issued) -> Iterator[Callable[..., Link]]:
+def connect(issued):
     """Connect to a port, and close what is connected at the end."""
     links = []
 
-    def open_link(port: int, host: str = HOST, **settings: Any) -> Link:
+    def open_link(port, host=HOST, **settings):
         settings = {"cert": issued.cert, "token": TOKEN, **settings}
         address = join_address(host, port)
         links.append(serving.connect(address, transport="datagram", **settings))
@@ -224,22 +223,13 @@ def test_nobody_there(connect):
 
 
 def test_any_datagram_of_a_handshake_may_be_lost(server, connect):
-    links = [Relay(server.port) for _ in range(8)]
-    lost = []
+    def run(index):
+        with Relay(server.port) as relay:
+            relay.doomed = [index]
+            return echoes(connect(relay.port), b"hi") and len(relay.seen) > 8
 
-    def run(index, relay):
-        relay.doomed = [index]
-        with relay:
-            if not echoes(connect(relay.port), b"hi"):
-                lost.append(index)
-
-    threads = [threading.Thread(target=run, args=pair) for pair in enumerate(links)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not lost
-    assert all(len(relay.seen) > 8 for relay in links)
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(run, range(8)))
 
 
 def test_replayed_messages_are_dropped(service, server, connect):

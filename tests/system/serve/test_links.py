@@ -54,7 +54,7 @@ class Cloud:
 
 
 @pytest.fixture(autouse=True)
-def _short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_timeouts(monkeypatch):
     """Here a round trip takes 10 ms whatever crosses, so nobody need wait for more."""
     for name, value in {
         "FIRST": 0.1,
@@ -66,7 +66,7 @@ def _short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def cert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cert(tmp_path_factory):
     return issue(tmp_path_factory.mktemp("certificate"), HOST).cert
 
 
@@ -78,10 +78,10 @@ async def start_service(engine: Engine, **options: Any) -> Service:
 
 
 @pytest.fixture
-def serve(cert: Path) -> Callable[..., Any]:
+def serve(cert):
     @contextmanager
-    def serving(start: Callable[..., Any] = start_datagrams) -> Iterator[Server]:
-        async def begin() -> Server:
+    def serving(start=start_datagrams):
+        async def begin():
             engine = BatchEngine(Toy())
             service = await start_service(engine, max_sessions=16)
             security = {"cert": cert, "key": cert.with_suffix(".key")}

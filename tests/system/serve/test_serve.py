@@ -11,7 +11,6 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
@@ -77,7 +76,7 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
+def server():
     """A server that two tokens open, for tests that leave it as it is."""
     with serving(tokens=TOKENS) as started:
         yield started
@@ -87,7 +86,6 @@ def refusal(link: Link) -> str:
     """The words of the refusal that comes next, after which the link is over."""
     while (message := link.receive(PATIENCE)) is not None and message[0] != REFUSED:
         pass
-    assert message is not None
     reason = message[1:].decode()
     with pytest.raises(LinkError) as error:
         link.receive(PATIENCE)
@@ -190,7 +188,6 @@ def test_wrong_vocabulary_is_refused_by_name(server):
     link = server.link(token=TOKENS[0])
     edge = edge_session(PROMPT, codec=sqs.Codec(4096))
     exchange(edge, link)
-    assert edge.refused is not None
     assert "4096" in edge.refused
     assert "64" in edge.refused
     assert edge.refused in last_words(link)
@@ -338,7 +335,6 @@ def test_server_killed_mid_text():
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
     ) as first:
-        assert first.stdout is not None
         port = int(first.stdout.readline())
         edge = edge_session(PROMPT)
         link = connect(f"localhost:{port}", insecure=True)
@@ -606,7 +602,6 @@ def test_strangers_that_take_all_connections():
         ExitStack() as stack,
     ):
         stack.callback(process.kill)
-        assert process.stdout is not None
         port, udp = map(int, process.stdout.readline().split())
         edge, early = edge_session(PROMPT), connect(f"127.0.0.1:{port}", insecure=True)
         converse(edge, early, 10)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -19,7 +18,7 @@ MESSAGE = bytes(1000)
 
 
 @pytest.fixture
-def address() -> Iterator[str]:
+def address():
     """Where every message comes back."""
     service = EchoService(tokens=None)
     with running(partial(start_grpc, service, "127.0.0.1", 0, insecure=True)) as server:

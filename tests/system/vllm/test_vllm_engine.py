@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +20,7 @@ import pytest
 import vllm
 
 from sqs_codec.system.engine import EngineConfig
-from sqs_codec.system.hf import Cloud, LanguageModel, ModelError, load_model
+from sqs_codec.system.hf import Cloud, ModelError, load_model
 from sqs_codec.system.session import Job, Sampling
 from sqs_codec.system.vllm import VllmEngine
 from sqs_codec.system.vllm._engine import make_engine
@@ -44,24 +43,24 @@ NOTHING = np.zeros(0)
 
 
 @pytest.fixture(scope="module")
-def smollm2() -> LanguageModel:
+def smollm2():
     return load_model(None)
 
 
 @pytest.fixture(scope="module")
-def cloud(smollm2: LanguageModel) -> Cloud:
+def cloud(smollm2):
     return Cloud(smollm2.model, tokenizer=smollm2.tokenizer)
 
 
 @pytest.fixture
-def writer(smollm2: LanguageModel) -> Writer:
+def writer(smollm2):
     prose = (ROOT / "docs/theory.md").read_text()[:3000]
     tokens = smollm2.tokenizer(prose)["input_ids"]
     return Writer(smollm2.model, smollm2.vocab_size, tokens)
 
 
 @pytest.fixture(scope="module")
-def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def wide(tmp_path_factory):
     """SmolLM2 with all the memory it needs."""
     folder = tmp_path_factory.mktemp("temporary")
     with pytest.MonkeyPatch.context() as patch:
@@ -73,7 +72,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @pytest.fixture(scope="module")
-def narrow() -> Iterator[Served]:
+def narrow():
     """SmolLM2 with half the memory that the sessions need, which reads in chunks.
 
     A block of 32 tokens takes 1.4 MiB.
@@ -254,7 +253,6 @@ def check_death(it: Served) -> None:
     results = it.run(killed())
     assert all(isinstance(result, Exception) for result in results)
     trouble = it.engine.health()
-    assert trouble is not None
     assert "has died" in trouble
     with pytest.raises(RuntimeError, match="has died"):
         it.one(job)
@@ -276,7 +274,6 @@ def test_vllm_ends_with_the_process_that_serves():
     server = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", program], stdout=subprocess.PIPE
     )
-    assert server.stdout is not None
     with server:
         assert server.stdout.readline() == b"49152\n"
         processes = psutil.Process(server.pid).children(recursive=True)
