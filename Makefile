@@ -46,7 +46,7 @@ test-disguised: $(VENV)/core ## run all tests as if elsewhere, on busy cores; QU
 # With SMOKE=1 those that show that an engine can be used at all.
 ENGINE_TESTS := -rs $(if $(SMOKE),-m smoke)
 
-test-llama: $(VENV)/llama ## compile llama.cpp into .venv, then test drafts by it
+test-llama: $(VENV)/llama ## compile llama.cpp into .venv, then test what runs by it
 	$(BIN)/python -m pytest $(ENGINE_TESTS) tests/system/llama_cpp
 
 test-ray: .venv-ray/packages ## test replicas on Ray, in an environment of their own

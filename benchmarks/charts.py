@@ -57,30 +57,20 @@ Point = Sequence[float | str]
 
 @dataclass(frozen=True)
 class Panel:
-    """Values of series at places.
-
-    Attributes
-    ----------
-    title : str
-        What the values are.
-    series : mapping of str to sequence of Point
-        Places with names are rows, from above; those that are numbers lie on a line.
-    places : str
-        What the numbers of places are.
-    beside : float or None
-        What values are compared with.
-    log : str
-        The axes on which equal ratios are equally long: "x", "y" or "xy".
-    bars : bool
-        Whether rows have bars from 0, with values and names, in place of marks.
-    """
+    """Values of series at places."""
 
     title: str
+    """What the values are."""
     series: Mapping[str, Sequence[Point]]
+    """Places with names are rows, from above; those that are numbers lie on a line."""
     places: str = ""
+    """What the numbers of places are."""
     beside: float | None = None
+    """What values are compared with."""
     log: str = ""
+    """The axes on which equal ratios are equally long: "x", "y" or "xy"."""
     bars: bool = False
+    """Whether rows have bars from 0, with values and names, in place of marks."""
 
     @property
     def rows(self) -> list[str]:

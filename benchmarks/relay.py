@@ -50,32 +50,23 @@ BUFFER = 1 << 20
 
 @dataclass(frozen=True)
 class Link:
-    """What a link is like.
-
-    Attributes
-    ----------
-    rate : float
-        Bits per second to the server.
-    trip : float
-        Seconds of a round trip, of which each way takes half.
-    down : float
-        Bits per second from the server.
-    jitter : float
-        Deviation of the log of what a datagram takes one way. It is drawn anew once in
-        a round trip, and no datagram overtakes another for it.
-    loss, duplicate, reorder, truncate : float
-        Probability that a datagram is lost, once it has left, comes twice, is overtaken
-        by those of the next 20 ms, or loses its end.
-    """
+    """What a link is like."""
 
     rate: float = math.inf
+    """Bits per second to the server."""
     trip: float = 0.0
+    """Seconds of a round trip, of which each way takes half."""
     down: float = math.inf
+    """Bits per second from the server."""
     jitter: float = 0.0
+    """Deviation of the log of what a datagram takes one way. It is drawn anew once in a
+    round trip, and no datagram overtakes another for it."""
     loss: float = 0.0
     duplicate: float = 0.0
     reorder: float = 0.0
     truncate: float = 0.0
+    """Probabilities that a datagram is lost, once it has left, comes twice, is
+    overtaken by those of the next 20 ms, or loses its end."""
 
 
 GOOD = Link()
@@ -83,29 +74,15 @@ GOOD = Link()
 
 
 class Way:
-    """One direction of a link; it has no clock.
-
-    Parameters
-    ----------
-    link : Link
-    up : bool
-        Whether it is the one to the server.
-    rng : numpy.random.Generator
-
-    Attributes
-    ----------
-    link : Link
-        May be changed at any time.
-    free : float
-        When all that came so far has left.
-    bytes : int
-        Bytes of IP so far, lost ones and headers included.
-    """
+    """One direction of a link, to the server if it is `up`; it has no clock."""
 
     def __init__(self, link: Link, up: bool, rng: np.random.Generator) -> None:
         self.link = link
+        """May be changed at any time."""
         self.free = 0.0
+        """When all that came so far has left."""
         self.bytes = 0
+        """Bytes of IP so far, lost ones and headers included."""
         self._up, self._rng = up, rng
         self._last = 0.0
         self._drawn = -math.inf
@@ -150,15 +127,27 @@ class Way:
 
 
 class _Thread:
-    """What waits for sockets, and for the time to pass things on."""
+    """What waits for sockets, and for the time to pass things on.
+
+    Parameters
+    ----------
+    server_port : int
+        Where the server is, on this machine.
+    link : Link, optional
+    seed : int, optional
+        Of all that happens by chance.
+    """
 
     port: int
 
-    def __init__(self, server_port: int, link: Link, seed: int) -> None:
+    def __init__(self, server_port: int, link: Link = GOOD, seed: int = 0) -> None:
         seeds = np.random.SeedSequence(seed).spawn(2)
         ups, downs = map(np.random.default_rng, seeds)
         self.server_port = server_port
+        """May be changed at any time."""
         self.late = 0.0
+        """Seconds by which datagrams so far were handed on later than the link says,
+        because this machine had no time; their sum."""
         self._up, self._down = Way(link, True, ups), Way(link, False, downs)
         self._sources: dict[socket.socket, Callable[[], None]] = {}
         self._due: list[tuple[float, int, Callable[[], Any]]] = []
@@ -223,36 +212,16 @@ class Relay(_Thread):
     """A link for datagrams: ``with Relay(server_port, Link(1e5, 0.05)) as relay:``.
 
     Clients connect to `port`. A thread passes on what they and the server send.
-
-    Parameters
-    ----------
-    server_port : int
-        Where the server is, on this machine.
-    link : Link, optional
-    seed : int, optional
-        Of all that happens by chance.
-
-    Attributes
-    ----------
-    port : int
-    server_port : int
-        May be changed at any time.
-    late : float
-        Seconds by which datagrams so far were handed on later than the link says,
-        because this machine had no time; their sum.
-    broken : bool
-        While it is true nothing passes.
-    seen : list of (bool, bytes)
-        All that came: whether it was for the server, and the datagram.
-    doomed : collection of int
-        What is lost: indices in `seen`.
     """
 
     def __init__(self, server_port: int, link: Link = GOOD, seed: int = 0) -> None:
         super().__init__(server_port, link, seed)
         self.broken = False
+        """While it is true nothing passes."""
         self.seen: list[tuple[bool, bytes]] = []
+        """All that came: whether it was for the server, and the datagram."""
         self.doomed: Collection[int] = ()
+        """What is lost: indices in `seen`."""
         self._front = udp()
         self.port = self._front.getsockname()[1]
         self._sources[self._front] = self._take_from_client
@@ -309,18 +278,6 @@ class StreamRelay(_Thread):
     """A link for TCP: ``with StreamRelay(server_port, Link(1e6, 0.01)) as relay:``.
 
     Where the link would lose a datagram, its direction stands still for 200 ms.
-
-    Parameters
-    ----------
-    server_port : int
-        Where the server is, on this machine.
-    link : Link, optional
-    seed : int, optional
-        Of all that happens by chance.
-
-    Attributes
-    ----------
-    port : int
     """
 
     def __init__(self, server_port: int, link: Link = GOOD, seed: int = 0) -> None:

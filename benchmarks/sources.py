@@ -45,19 +45,13 @@ class Logits(Protocol):
 
 @dataclass(frozen=True)
 class Session:
-    """Consecutive positions of one text.
-
-    Attributes
-    ----------
-    draft, target : Logits
-        The two models' at the same positions.
-    length : int
-        How many of the positions count.
-    """
+    """Consecutive positions of one text."""
 
     draft: Logits
     target: Logits
+    """The two models' at the same positions."""
     length: int
+    """How many of the positions count."""
 
     def __len__(self) -> int:
         return self.length
@@ -65,23 +59,15 @@ class Session:
 
 @dataclass(frozen=True)
 class Source:
-    """What is measured on.
-
-    Attributes
-    ----------
-    summary : str
-        What the rows are, for people.
-    vocab_size : int
-        V.
-    sessions : tuple of Session
-    prior : Prior or None
-        Of the entropy coding.
-    """
+    """What is measured on."""
 
     summary: str
+    """What the rows are, for people."""
     vocab_size: int
+    """V."""
     sessions: tuple[Session, ...]
     prior: sqs.Prior | None = None
+    """Of the entropy coding."""
 
     @property
     def rows(self) -> int:

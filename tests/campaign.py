@@ -64,10 +64,7 @@ def cores(codec: sqs.Codec) -> list[Core]:
     prior = None if codec.prior is None else codec.prior.to_bytes()
     coding = Coding[codec.coding.upper()]
     arguments = codec.vocab_size, codec.resolution, coding, prior
-    return [
-        numba.Core(*arguments),
-        *(native.Core(*arguments, isa=isa) for isa in ISAS),
-    ]
+    return [numba.Core(*arguments), *(native.Core(*arguments, isa=isa) for isa in ISAS)]
 
 
 def differs(

@@ -257,7 +257,7 @@ class Draws(np.random.Generator):
         super().__init__(np.random.PCG64(0))
         self.numbers = list(numbers)
 
-    def integers(self, high: int) -> int:  # type: ignore[override]  # all we need
+    def integers(self, high: int) -> int:
         """Return the next one."""
         assert self.numbers[0] < high
         return self.numbers.pop(0)
@@ -270,7 +270,7 @@ class Words(np.random.Generator):
         super().__init__(np.random.PCG64(0))
         self.numbers = list(numbers)
 
-    def integers(self, *limits: int, size: int, dtype: Any) -> Any:  # type: ignore[override]  # all we need
+    def integers(self, *limits: int, size: int, dtype: Any) -> Any:
         """Return the next ones."""
         assert (limits, dtype) == ((0, 2**64), np.uint64)
         given, self.numbers = self.numbers[:size], self.numbers[size:]
@@ -284,7 +284,7 @@ class Script(np.random.Generator):
         super().__init__(np.random.PCG64(0))
         self.numbers = list(numbers)
 
-    def random(self, size: int) -> np.ndarray:  # type: ignore[override]  # as above
+    def random(self, size: int) -> np.ndarray:
         """Return the next ones."""
         taken = self.numbers[:size]
         del self.numbers[:size]

@@ -1,7 +1,5 @@
 """`sqs_codec.bits` from Python; tests/cli/test_bits.py computes its figures anew."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re
@@ -13,7 +11,7 @@ import sqs_codec as sqs
 from sqs_codec import bits
 
 
-def test_pareto_front_is_what_nothing_beats() -> None:
+def test_pareto_front_is_what_nothing_beats():
     rng = np.random.default_rng(2)
     spent, loss = rng.integers(1, 20, 60).astype(float), rng.integers(0, 20, 60) / 20
     spent[7] = math.inf
@@ -28,7 +26,7 @@ def test_pareto_front_is_what_nothing_beats() -> None:
         assert on_front == (not beaten and math.isfinite(spent[i]))
 
 
-def test_settings_and_rows_are_those_asked_for() -> None:
+def test_settings_and_rows_are_those_asked_for():
     logits = np.random.default_rng(3).normal(0, 3, (9, 60))
     steered = sqs.Conformal(alpha=0.2, eta=0.5, beta=0.01)
     rules = (rule for rule in (steered, sqs.MinP(0.1)))
@@ -44,7 +42,7 @@ def test_settings_and_rows_are_those_asked_for() -> None:
     assert same == dataclasses.replace(high, keep=same.keep)
 
 
-def test_what_cannot_be_measured_is_said() -> None:
+def test_what_cannot_be_measured_is_said():
     for logits, options, said in (
         (np.zeros(9), {}, "logits must have shape [N, V], got [9]"),
         (np.zeros((0, 9)), {}, "logits must have shape [N, V], got [0, 9]"),
@@ -52,17 +50,16 @@ def test_what_cannot_be_measured_is_said() -> None:
         (np.zeros((2, 9)), {"most_rows": 0}, "most_rows must be"),
     ):
         with pytest.raises(ValueError, match=re.escape(said)):
-            bits.measure(logits, **options)  # type: ignore[arg-type]  # of several types
+            bits.measure(logits, **options)
 
 
-def test_a_prior_is_measured_on_what_it_was_not_fitted_to() -> None:
+def test_a_prior_is_measured_on_what_it_was_not_fitted_to():
     rng, codec = np.random.default_rng(4), sqs.Codec(400, 50)
     logits = rng.normal(np.arange(400) % 9, 2, (43, 400))
     rows = [codec.quantize(row, sqs.TopK(9)) for row in logits]
     drafts = rows[:40], rows[40:]
     text = rng.integers(300, 400, 500)
     saving = bits.prior_saving(400, drafts, [text], classes=2)
-    assert saving is not None
     fitted, held = rows[:32] + rows[40:], rows[32:40]
     counts = np.bincount(text[:400], minlength=400)
     prior = sqs.Prior.fit(fitted, counts, classes=2)

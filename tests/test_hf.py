@@ -27,15 +27,13 @@ def assisted(target: Any, assistant: Any, **options: Any) -> list[int]:
 
 
 @pytest.mark.parametrize("keep", [sqs.TopK(3), sqs.Conformal(alpha=0.1, eta=0.1)])
-def test_transformers_draws_from_and_verifies_what_was_sent(
-    keep: sqs.Keep, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_transformers_draws_from_and_verifies_what_was_sent(keep, monkeypatch):
     codec = sqs.Codec(VOCAB_SIZE, resolution=20)
     processor = SparseLogitsProcessor(codec, keep, temperature=0.7)
     rows = []
     inner = generation._speculative_sampling
 
-    def spy(ids: Any, logits: torch.Tensor, length: int, *rest: Any) -> Any:
+    def spy(ids, logits, length, *rest):
         for token, row in zip(ids[0, -length:], logits[0], strict=True):
             rows.append((int(token), row.softmax(-1).numpy()))
         return inner(ids, logits, length, *rest)
@@ -56,7 +54,7 @@ def test_transformers_draws_from_and_verifies_what_was_sent(
     assert "_get_logits_processor" not in vars(assistant)
 
 
-def test_greedy_text_is_the_targets_own_and_costs_few_bits() -> None:
+def test_greedy_text_is_the_targets_own_and_costs_few_bits():
     target, assistant = tiny(0), tiny(1)
     processor = SparseLogitsProcessor(sqs.Codec(VOCAB_SIZE), sqs.TopK(8), temperature=0)
     with processor.on(assistant):
@@ -65,14 +63,14 @@ def test_greedy_text_is_the_targets_own_and_costs_few_bits() -> None:
     assert processor.bits <= 8 * processor.drafted
 
 
-def test_a_rule_that_learns_forgets_what_was_void() -> None:
+def test_a_rule_that_learns_forgets_what_was_void():
     codec = sqs.Codec(VOCAB_SIZE, resolution=20)
     keep = sqs.Conformal(alpha=0.3, eta=0.1)
     processor = SparseLogitsProcessor(codec, keep)
     states = {}
     row = torch.linspace(-1, 1, VOCAB_SIZE)[None]
 
-    def draft(length: int) -> None:
+    def draft(length):
         processor(torch.zeros(1, length, dtype=torch.long), row)
         states[length] = keep.checkpoint()
 

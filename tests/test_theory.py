@@ -64,7 +64,7 @@ def smallest_power(count: int) -> int:
     return bits
 
 
-def test_the_papers_figure_is_the_one_of_k_sqs() -> None:
+def test_the_papers_figure_is_the_one_of_k_sqs():
     assert theory.paper_support_bits(49152, 64) == 702
     assert theory.paper_count_bits(64, 100) == 153
     assert theory.paper_bits(49152, 64, 100) == 855
@@ -82,8 +82,8 @@ def test_the_papers_figure_is_the_one_of_k_sqs() -> None:
     ],
 )
 def test_the_papers_formulas_by_hand(
-    vocab_size: int, support: int, resolution: int, support_bits: int, count_bits: int
-) -> None:
+    vocab_size, support, resolution, support_bits, count_bits
+):
     assert theory.paper_support_bits(vocab_size, support) == support_bits
     assert theory.paper_count_bits(support, resolution) == count_bits
     bits = theory.paper_bits(vocab_size, support, resolution)
@@ -93,7 +93,7 @@ def test_the_papers_formulas_by_hand(
 
 
 @pytest.mark.parametrize("exponent", [1, 16, 52, 53, 54, 64, 200])
-def test_ceilings_are_exact_next_to_powers_of_two(exponent: int) -> None:
+def test_ceilings_are_exact_next_to_powers_of_two(exponent):
     # C(n, 1) = n puts the argument where floats can't tell it from a power of two.
     power = 2**exponent
     assert theory.paper_support_bits(power, 1) == exponent
@@ -105,9 +105,7 @@ def test_ceilings_are_exact_next_to_powers_of_two(exponent: int) -> None:
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 300))
-def test_formulas_meet_their_definitions(
-    vocab: int, size: int, resolution: int
-) -> None:
+def test_formulas_meet_their_definitions(vocab, size, resolution):
     assume(size <= vocab)
     supports = math.comb(vocab, size)
     assert theory.paper_support_bits(vocab, size) == smallest_power(supports)
@@ -122,8 +120,8 @@ def test_formulas_meet_their_definitions(
     ("vocab", "support", "resolution"), [(5, 3, 4), (6, 4, 3), (4, 4, 5), (6, 2, 6)]
 )
 def test_the_paper_names_each_distribution_once_for_each_set_of_zeros(
-    vocab: int, support: int, resolution: int
-) -> None:
+    vocab, support, resolution
+):
     names: Counter[frozenset[tuple[int, int]]] = Counter()
     for ids in combinations(range(vocab), support):
         for counts in compositions(resolution, support):
@@ -141,8 +139,8 @@ def test_the_paper_names_each_distribution_once_for_each_set_of_zeros(
 
 @given(st.integers(2, 2**20), st.integers(1, 128), st.integers(1, 2**16), st.data())
 def test_survivors_only_is_never_longer_than_the_paper(
-    vocab: int, support: int, resolution: int, data: st.DataObject
-) -> None:
+    vocab, support, resolution, data
+):
     support = min(support, vocab)
     survivors = data.draw(st.integers(1, min(support, resolution)))
     ours = theory.enumerative_bits(vocab, survivors, resolution)
@@ -150,16 +148,14 @@ def test_survivors_only_is_never_longer_than_the_paper(
     assert ours + saved <= theory.paper_bits(vocab, support, resolution)
 
 
-def test_numpy_integers_do_not_wrap() -> None:
+def test_numpy_integers_do_not_wrap():
     resolution, support = np.uint16(65535), np.uint8(255)
-    bits = theory.paper_count_bits(support, resolution)  # type: ignore[arg-type]
+    bits = theory.paper_count_bits(support, resolution)
     assert bits == theory.paper_count_bits(255, 65535)
 
 
 @given(st.integers(2, 1 << 20), st.integers(1, 1 << 16), st.integers(1, 500))
-def test_bound_of_the_entropy_code_is_the_theorems(
-    vocab: int, resolution: int, survivors: int
-) -> None:
+def test_bound_of_the_entropy_code_is_the_theorems(vocab, resolution, survivors):
     most = min(vocab, resolution)
     k = min(survivors, most)
     number = math.comb(vocab, k) * math.comb(resolution - 1, k - 1)
@@ -170,8 +166,8 @@ def test_bound_of_the_entropy_code_is_the_theorems(
 
 @given(distributions(), st.integers(1, 12))
 def test_the_lattice_point_touches_each_index_once_and_stays_within_the_bound(
-    probs: list[Fraction], resolution: int
-) -> None:
+    probs, resolution
+):
     counts, touched = reznik(probs, resolution)
     assert sum(counts) == resolution
     assert min(counts) >= 0
@@ -182,10 +178,8 @@ def test_the_lattice_point_touches_each_index_once_and_stays_within_the_bound(
 
 
 @given(distributions(max_size=4), st.integers(1, 7))
-def test_the_lattice_point_is_nearest_and_first_among_equals(
-    probs: list[Fraction], resolution: int
-) -> None:
-    def distance(point: tuple[int, ...]) -> Fraction:
+def test_the_lattice_point_is_nearest_and_first_among_equals(probs, resolution):
+    def distance(point):
         pairs = zip(point, probs, strict=True)
         return sum(((b - resolution * p) ** 2 for b, p in pairs), Fraction(0))
 
@@ -196,7 +190,7 @@ def test_the_lattice_point_is_nearest_and_first_among_equals(
 
 
 @pytest.mark.parametrize("support", [2, 4, 10])
-def test_the_quantizer_bound_is_attained(support: int) -> None:
+def test_the_quantizer_bound_is_attained(support):
     resolution = 4 * support
     # Half integers after scaling, with one token taking up the rest.
     exact = [Fraction(1, 2)] * (support - 1)
@@ -209,8 +203,8 @@ def test_the_quantizer_bound_is_attained(support: int) -> None:
 
 @given(st.integers(2, 8), st.integers(1, 20), st.integers(0, 2**32 - 1))
 def test_the_rejection_bound_holds_and_acceptance_is_its_complement(
-    vocab: int, resolution: int, seed: int
-) -> None:
+    vocab, resolution, seed
+):
     rng = np.random.default_rng(seed)
     q, p = rng.dirichlet(np.full(vocab, 0.5), size=2)
     support = int(rng.integers(1, vocab + 1))
@@ -236,7 +230,7 @@ def test_the_rejection_bound_holds_and_acceptance_is_its_complement(
     assert rejected <= bound + 1e-12
 
 
-def test_acceptance_rate_divides_by_the_sum_as_verify_does() -> None:
+def test_acceptance_rate_divides_by_the_sum_as_verify_does():
     q = sqs.SparseDistribution(
         np.array([0, 2], np.uint32), np.array([1, 1], np.uint32), 3
     )
@@ -245,12 +239,12 @@ def test_acceptance_rate_divides_by_the_sum_as_verify_does() -> None:
     assert theory.acceptance_rate(p * (1 + 2**-11), q) == pytest.approx(0.75, abs=1e-15)
 
 
-def test_total_variation_at_its_ends() -> None:
+def test_total_variation_at_its_ends():
     assert theory.total_variation([0.3, 0.7], [0.3, 0.7]) == 0.0
     assert theory.total_variation([1.0, 0.0, 0.0], [0.0, 0.1, 0.9]) == 1.0
 
 
-def test_rejection_bound_sums_and_broadcasts_the_resolution() -> None:
+def test_rejection_bound_sums_and_broadcasts_the_resolution():
     mismatch, dropped, support = [0.5, 0.25], [0.0, 0.125], [4, 8]
     assert theory.rejection_bound(mismatch, dropped, support, 8) == 1.25
     assert theory.rejection_bound(mismatch, dropped, support, [8, 16]) == 1.125
@@ -272,9 +266,7 @@ def update(
     beta=st.fractions(-3, 3, max_denominator=1000),
     losses=st.lists(st.one_of(st.sampled_from([Fraction(0), Fraction(1)]), unit)),
 )
-def test_the_conformal_bound_holds_on_every_path(
-    alpha: Fraction, eta: Fraction, beta: Fraction, losses: list[Fraction]
-) -> None:
+def test_the_conformal_bound_holds_on_every_path(alpha, eta, beta, losses):
     first, total, clipped = beta, Fraction(0), Fraction(0)
     for steps, loss in enumerate(losses, start=1):
         dropped = loss if beta > 0 else Fraction(0)
@@ -298,8 +290,8 @@ def test_the_conformal_bound_holds_on_every_path(
     losses=st.lists(unit, min_size=1),
 )
 def test_the_mean_is_low_only_by_the_steps_in_which_the_cap_acts(
-    alpha: Fraction, eta: Fraction, beta: Fraction, losses: list[Fraction]
-) -> None:
+    alpha, eta, beta, losses
+):
     first, total, capped = beta, Fraction(0), 0
     for loss in losses:
         dropped = loss if beta > 0 else Fraction(0)
@@ -311,7 +303,7 @@ def test_the_mean_is_low_only_by_the_steps_in_which_the_cap_acts(
     assert total / steps >= floor
 
 
-def test_the_greediest_adversary_nearly_meets_the_bound() -> None:
+def test_the_greediest_adversary_nearly_meets_the_bound():
     alpha, eta, first, steps = Fraction(1, 100), Fraction(1, 2), Fraction(1), 1000
     beta, total = first, Fraction(0)
     for _ in range(steps):
@@ -323,7 +315,7 @@ def test_the_greediest_adversary_nearly_meets_the_bound() -> None:
     assert 0.01 < float(total / steps) <= bound < float(total / steps) + 4 / steps
 
 
-def test_judged_positions_obey_the_bound_under_rollback() -> None:
+def test_judged_positions_obey_the_bound_under_rollback():
     seed = 20
     print(f"seed {seed}")
     rng = np.random.default_rng(seed)
@@ -347,7 +339,7 @@ def test_judged_positions_obey_the_bound_under_rollback() -> None:
         assert np.mean(judged) <= bound + 1e-12
 
 
-def test_steps_above_one_are_refused_because_the_bound_fails() -> None:
+def test_steps_above_one_are_refused_because_the_bound_fails():
     with pytest.raises(ValueError, match="larger steps"):
         theory.conformal_bound(0.01, 10.0, 0.5, 1)
     # What it would promise, and what one uniform distribution over 1000 tokens drops.
@@ -389,19 +381,17 @@ def test_steps_above_one_are_refused_because_the_bound_fails() -> None:
         ("total_variation", ([], []), "p must sum to 1"),
     ],
 )
-def test_arguments_out_of_range_are_named(
-    name: str, arguments: tuple[object, ...], message: str
-) -> None:
+def test_arguments_out_of_range_are_named(name, arguments, message):
     with pytest.raises(ValueError, match=message):
         getattr(theory, name)(*arguments)
 
 
-def test_numbers_of_things_are_integers() -> None:
+def test_numbers_of_things_are_integers():
     with pytest.raises(TypeError, match=r"must be an integer, got 2\.5$"):
-        theory.paper_support_bits(8, 2.5)  # type: ignore[arg-type]
+        theory.paper_support_bits(8, 2.5)
 
 
-def test_acceptance_rate_refuses_another_vocabulary() -> None:
+def test_acceptance_rate_refuses_another_vocabulary():
     q = sqs.SparseDistribution(np.array([1], np.uint32), np.array([4], np.uint32), 3)
     with pytest.raises(ValueError, match="vocabulary of 3 tokens, got 2"):
         theory.acceptance_rate([0.5, 0.5], q)

@@ -37,23 +37,15 @@ Floats = NDArray[np.float64]
 
 
 class Setting(NamedTuple):
-    """A way to send distributions.
-
-    Attributes
-    ----------
-    rule : str
-        `K_SQS` or `C_SQS`.
-    value : float
-        K or alpha.
-    resolution : int
-    prior : bool
-        Whether the codec has that of the source.
-    """
+    """A way to send distributions."""
 
     rule: str
+    """`K_SQS` or `C_SQS`."""
     value: float
+    """K or alpha."""
     resolution: int
     prior: bool = True
+    """Whether the codec has that of the source."""
 
     @classmethod
     def of(cls, preset: sqs.Preset) -> Setting:
@@ -81,19 +73,13 @@ SETTINGS = (*OURS, *PLAIN)
 
 @dataclass(frozen=True)
 class Rounds:
-    """What the rounds of a text come to, a token; [S, LENGTHS].
-
-    Attributes
-    ----------
-    acceptance : ndarray of float64 [S]
-        How probable it is that a token is accepted.
-    per_token, bits : ndarray of float64
-        Rounds, and the bits of their positions.
-    """
+    """What the rounds of a text come to, a token; [S, LENGTHS]."""
 
     acceptance: Floats
+    """[S]: how probable it is that a token is accepted."""
     per_token: Floats
     bits: Floats
+    """Rounds, and the bits of their positions."""
 
     @classmethod
     def of(cls, accepted: Floats, bits: Floats) -> Rounds:

@@ -30,33 +30,23 @@ LOGIT_UNIT = 2.0**-10
 
 @dataclass(frozen=True)
 class Rows:
-    """Real logits of a model, one row for every position of some answers.
-
-    Attributes
-    ----------
-    prompt : ndarray of unsigned int, shape [N]
-        Number of the prompt; the rows of a prompt are consecutive positions.
-    position : ndarray of uint16, shape [N]
-        Place in the answer, from 0.
-    token : ndarray of unsigned int, shape [N]
-        What the target model wrote at that place.
-    ids : ndarray of unsigned int, shape [N, 384]
-        The model's most probable tokens in descending order.
-    logits : ndarray of float32, shape [N, 384]
-        Their logits at temperature 1, relative to the row's largest, which is 0.
-    tail : ndarray of float32, shape [N]
-        Log of the sum of exp(logit) over all other tokens, on the same scale.
-    vocab_size : int
-        V.
-    """
+    """Real logits of a model, one row for every position of some answers."""
 
     prompt: NDArray[np.unsignedinteger]
+    """[N]: number of the prompt; the rows of a prompt are consecutive positions."""
     position: NDArray[np.uint16]
+    """[N]: place in the answer, from 0."""
     token: NDArray[np.unsignedinteger]
+    """[N]: what the target model wrote at that place."""
     ids: NDArray[np.unsignedinteger]
+    """[N, 384]: the model's most probable tokens in descending order."""
     logits: NDArray[np.float32]
+    """[N, 384]: their logits at temperature 1, relative to the row's largest, which is
+    0."""
     tail: NDArray[np.float32]
+    """[N]: log of the sum of exp(logit) over all other tokens, on the same scale."""
     vocab_size: int = field(default=VOCAB_SIZE, kw_only=True)
+    """V."""
 
     def __len__(self) -> int:
         """N, the number of rows."""
@@ -81,21 +71,14 @@ class Rows:
 
 @dataclass(frozen=True)
 class Drafts(Rows):
-    """The draft model's rows.
-
-    Attributes
-    ----------
-    category : ndarray of str, shape [N]
-        Kind of prompt.
-    dense : ndarray of float16, shape [6, V]
-        Whole rows as the model gave them.
-    dense_row : ndarray of uint16, shape [6]
-        Which of the N rows these are.
-    """
+    """The draft model's rows."""
 
     category: NDArray[np.str_]
+    """[N]: kind of prompt."""
     dense: NDArray[np.float16]
+    """[6, V]: whole rows as the model gave them."""
     dense_row: NDArray[np.uint16]
+    """[6]: which of the N rows these are."""
 
 
 @dataclass(frozen=True)
@@ -103,14 +86,10 @@ class Languages(Rows):
     """Gemma's rows, of texts in ten languages to which nothing was fitted.
 
     Of each row there are 256 tokens and the tail.
-
-    Attributes
-    ----------
-    language : ndarray of str, shape [N]
-        An ISO 639 code, or "code".
     """
 
     language: NDArray[np.str_]
+    """[N]: an ISO 639 code, or "code"."""
 
 
 def load_drafts(path: Path = DRAFTS) -> Drafts:

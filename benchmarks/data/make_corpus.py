@@ -70,22 +70,15 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Writer:
-    """Models that write, and what they begin with.
-
-    Attributes
-    ----------
-    target, draft : transformers.PreTrainedModel
-        The first chooses tokens, the second gives the drafts. They may be one.
-    prompts : list of (str, list of int)
-        Language and tokens.
-    stop : frozenset of int
-        Tokens that end a text.
-    """
+    """Models that write, and what they begin with."""
 
     target: Any
     draft: Any
+    """The target chooses tokens, the draft gives the drafts. They may be one."""
     prompts: list[tuple[str, list[int]]]
+    """Language and tokens."""
     stop: frozenset[int]
+    """Tokens that end a text."""
 
 
 def read_texts(*, held_out: bool) -> dict[str, list[str]]:

@@ -67,26 +67,17 @@ MARGIN = 128
 
 @dataclass(frozen=True)
 class Mode:
-    """A way to do the jobs.
-
-    Attributes
-    ----------
-    name : str
-    at_once : int
-        How many sessions.
-    times : int
-        How often each job is done.
-    batch_tokens : int or None
-        What the engine may read at once.
-    halved : bool
-        Whether keys and values have room for half of the texts of so many sessions.
-    """
+    """A way to do the jobs."""
 
     name: str
     at_once: int
+    """How many sessions."""
     times: int = 1
+    """How often each job is done."""
     batch_tokens: int | None = None
+    """What the engine may read at once."""
     halved: bool = False
+    """Whether keys and values have room for half of the texts of so many sessions."""
 
 
 def modes(at_once: int) -> list[Mode]:

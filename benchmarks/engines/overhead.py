@@ -162,21 +162,13 @@ def write_over(transport: str, port: int, seed: int) -> list[float]:
 
 @dataclass
 class Way:
-    """A way to a verdict.
-
-    Attributes
-    ----------
-    name : str
-    than : str or None
-        The way that it is compared with.
-    turn : callable
-        Takes a seed and returns the seconds of some rounds.
-    times : list of float
-    """
+    """A way to a verdict."""
 
     name: str
     than: str | None
+    """The way that it is compared with."""
     turn: Callable[[int], Awaitable[list[float]]]
+    """Takes a seed and returns the seconds of some rounds."""
     times: list[float] = field(default_factory=list)
 
     def milliseconds(self, percent: float) -> float:

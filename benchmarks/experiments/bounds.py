@@ -139,23 +139,17 @@ def _runs() -> Iterator[_Run]:
 
 @dataclass
 class _Run:
-    """What a conformal rule dropped, from its first update on.
-
-    Attributes
-    ----------
-    dropped : list of float
-        At the positions that it learned from: the judged ones with rollback, all
-        that were drafted without.
-    judged : list of float
-        At those that were judged.
-    """
+    """What a conformal rule dropped, from its first update on."""
 
     alpha: float
     eta: float
     beta: float
     rollback: bool
     dropped: list[float] = field(default_factory=list)
+    """At the positions that it learned from: the judged ones with rollback, all that
+    were drafted without."""
     judged: list[float] = field(default_factory=list)
+    """At those that were judged."""
 
     def __post_init__(self) -> None:
         keep = sqs.Conformal(self.alpha, self.eta, self.beta)

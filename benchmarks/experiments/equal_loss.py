@@ -24,20 +24,14 @@ Records = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Cell:
-    """All prompts of one vocabulary at one temperature.
-
-    Attributes
-    ----------
-    records : list of dict
-        Of a prompt each: ``rows``, how many; ``half``, 0 or 1; ``draft_acceptance``;
-        and ``sums``, by scheme, of each setting TV, acceptance, and bits without a
-        prior and with it. All are sums over rows.
-    prior : bool
-        Whether bits are those with the prior.
-    """
+    """All prompts of one vocabulary at one temperature."""
 
     records: Records
+    """Of a prompt each: ``rows``, how many; ``half``, 0 or 1; ``draft_acceptance``; and
+    ``sums``, by scheme, of each setting TV, acceptance, and bits without a prior and
+    with it. All are sums over rows."""
     prior: bool
+    """Whether bits are those with the prior."""
 
     def points(self, scheme: str, against: str) -> Floats:
         """Return bits and loss, sums over the rows of a prompt, [prompts, settings, 2].

@@ -14,12 +14,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its interval of 95 % confidence.
-
-    Attributes
-    ----------
-    value, low, high : float
-    """
+    """A figure and its interval of 95 % confidence."""
 
     value: float
     low: float

@@ -21,28 +21,19 @@ Records = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Options:
-    """What a run depends on.
-
-    Attributes
-    ----------
-    folder : Path
-        Of its results.
-    quick : bool
-        In miniature.
-    seed : int
-        Of everything that is drawn.
-    prompts : Path or None
-        Instead of our own.
-    draft, target : str or None
-        Hugging Face models instead of SmolLM2 and Gemma 3.
-    """
+    """What a run depends on."""
 
     folder: Path
+    """Of its results."""
     quick: bool = False
+    """In miniature."""
     seed: int = 0
+    """Of everything that is drawn."""
     prompts: Path | None = None
+    """Instead of our own."""
     draft: str | None = None
     target: str | None = None
+    """Hugging Face models instead of SmolLM2 and Gemma 3."""
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -65,19 +56,12 @@ class Options:
 
 @dataclass(frozen=True)
 class Task:
-    """A part of an experiment.
-
-    Attributes
-    ----------
-    key : str
-        Its name, unlike that of any other part.
-    function : callable
-        Of a module; called with the options and `arguments`, it returns records.
-    arguments : tuple
-    """
+    """A part of an experiment."""
 
     key: str
+    """Its name, unlike that of any other part."""
     function: Callable[..., Records]
+    """Of a module; called with the options and `arguments`, it returns records."""
     arguments: tuple[Any, ...] = ()
 
 

@@ -205,23 +205,16 @@ def _settled(counts: Integers, scaled: Floats, resolution: int) -> Integers:
 
 @dataclass
 class Prompt:
-    """Sums over the rows of a prompt.
-
-    Attributes
-    ----------
-    sums : dict of str to ndarray of float64 [settings, 4]
-        By way: TV, acceptance, and bits without a prior and with it.
-    bound : float
-        The largest `bound_share`.
-    excess : float
-        How far the TV of `VARIATION` was above Reznik's at most.
-    """
+    """Sums over the rows of a prompt."""
 
     sums: dict[str, Floats]
+    """By way, [settings, 4]: TV, acceptance, and bits without a prior and with it."""
     rows: int = 0
     draft_acceptance: float = 0.0
     bound: float = 0.0
+    """The largest `bound_share`."""
     excess: float = -1.0
+    """How far the TV of `VARIATION` was above Reznik's at most."""
 
 
 def measure_prompt(

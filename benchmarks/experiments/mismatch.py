@@ -94,13 +94,6 @@ class Bigram:
     there are different ones among the known, by the frequency of each; and so is the
     frequency, with all tokens alike.
 
-    Attributes
-    ----------
-    follows : dict from int to Counter
-        How often tokens followed a token.
-    singles : ndarray of float64, [V]
-        Probabilities of tokens.
-
     Examples
     --------
     >>> bigram = Bigram.of([[0, 1, 0, 1, 0, 2]], 4)
@@ -109,7 +102,9 @@ class Bigram:
     """
 
     follows: dict[int, Counter[int]]
+    """How often tokens followed a token."""
     singles: Floats
+    """[V]: probabilities of tokens."""
 
     @classmethod
     def of(cls, texts: Iterable[Sequence[int]], vocab_size: int) -> Bigram:
@@ -152,17 +147,12 @@ def rounded(model: HFModel, bits: int) -> HFModel:
 
 
 class Count(NamedTuple):
-    """What a text takes by rounds of one length, on average.
-
-    Attributes
-    ----------
-    rounds, drafted, bytes : float
-        The bytes are those of messages, without what is around them.
-    """
+    """What a text takes by rounds of one length, on average."""
 
     rounds: float
     drafted: float
     bytes: float
+    """Of messages, without what is around them."""
 
     def seconds(self, uplink: Uplink, steps: Steps) -> float:
         """Return what the text takes over a link."""

@@ -53,37 +53,23 @@ CONTINUE = "Continue this text: {}"
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a text begins with.
-
-    Attributes
-    ----------
-    kind : str
-        Its category, or its language.
-    tokens : tuple of int
-    """
+    """What a text begins with."""
 
     kind: str
+    """Its category, or its language."""
     tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Models:
-    """A pair of models and what is measured on it.
-
-    Attributes
-    ----------
-    name : str
-    pair : Pair
-    prior : Prior or None
-        For the entropy coding; nothing was fitted to `prompts`.
-    prompts : tuple of Prompt
-        Balanced: any number of the first ones has each kind about as often.
-    """
+    """A pair of models and what is measured on it."""
 
     name: str
     pair: Pair
     prior: sqs.Prior | None
+    """For the entropy coding; nothing was fitted to `prompts`."""
     prompts: tuple[Prompt, ...]
+    """Balanced: any number of the first ones has each kind about as often."""
 
     @property
     def vocab_size(self) -> int:

@@ -169,20 +169,13 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Point:
-    """A rule where it takes the bits of a target.
-
-    Attributes
-    ----------
-    parameter : float
-        The one that most positions have.
-    resolution : int
-    means : ndarray of float64, [draws, SUMS]
-        Of a position, for each draw of prompts.
-    """
+    """A rule where it takes the bits of a target."""
 
     parameter: float
+    """The one that most positions have."""
     resolution: int
     means: Floats
+    """[draws, SUMS]: of a position, for each draw of prompts."""
 
 
 def at_bits(

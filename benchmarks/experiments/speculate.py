@@ -61,28 +61,18 @@ def judge(
 
 
 class Draft(NamedTuple):
-    """A position that was drafted.
-
-    Attributes
-    ----------
-    row : Row
-    sent : Sent
-    dropped : float
-        The mass of the tokens that weren't kept.
-    state : float
-        Of the keep rule before: the threshold, if it is `Conformal`.
-    accepted : bool
-        Whether the cloud accepts it, if it comes to judge it.
-    token : int
-        What was drafted.
-    """
+    """A position that was drafted."""
 
     row: Row
     sent: Sent
     dropped: float
+    """The mass of the tokens that weren't kept."""
     state: float
+    """Of the keep rule before: the threshold, if it is `Conformal`."""
     accepted: bool
+    """Whether the cloud accepts it, if it comes to judge it."""
     token: int
+    """What was drafted."""
 
     @property
     def rejection(self) -> float:
@@ -92,22 +82,15 @@ class Draft(NamedTuple):
 
 @dataclass(frozen=True)
 class Round:
-    """What was drafted at once.
-
-    Attributes
-    ----------
-    drafts : tuple of Draft
-        L of them.
-    accepted : int
-        n, how many the cloud accepted before it rejected one.
-    tokens : int
-        How many of the text's came of it: those accepted and the one after them, if
-        the text has it.
-    """
+    """What was drafted at once."""
 
     drafts: tuple[Draft, ...]
+    """L of them."""
     accepted: int
+    """n, how many the cloud accepted before it rejected one."""
     tokens: int
+    """How many of the text's came of it: those accepted and the one after them, if the
+    text has it."""
 
     @property
     def judged(self) -> tuple[Draft, ...]:
@@ -169,26 +152,17 @@ class PacketBudget:
 
 @dataclass(frozen=True)
 class Edge:
-    """How an edge drafts.
-
-    Attributes
-    ----------
-    keep : TopK, Threshold or Conformal
-        What it learns stays with it from text to text.
-    resolution : int
-    length : int
-        Drafted tokens of a round at most.
-    budget : Budget or None
-        The first token of a round is drafted whatever it takes, as by `Drafter`.
-    rollback : bool
-        Whether `keep` forgets what it learned from positions that weren't judged.
-    """
+    """How an edge drafts."""
 
     keep: Rule
+    """What it learns stays with it from text to text."""
     resolution: int
     length: int
+    """Drafted tokens of a round at most."""
     budget: Budget | None = None
+    """The first token of a round is drafted whatever it takes, as by `Drafter`."""
     rollback: bool = True
+    """Whether `keep` forgets what it learned from positions that weren't judged."""
 
     def draft(
         self,

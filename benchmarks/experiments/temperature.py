@@ -70,17 +70,11 @@ K_SQS, C_SQS = "K-SQS", "C-SQS"
 
 @dataclass(frozen=True)
 class Setting:
-    """Parameters of K-SQS or C-SQS.
-
-    Attributes
-    ----------
-    resolution : int
-    k : int or None
-        None: C-SQS, of `alpha` and `eta`.
-    """
+    """Parameters of K-SQS or C-SQS."""
 
     resolution: int = 100
     k: int | None = None
+    """None: C-SQS, of `alpha` and `eta`."""
     alpha: float = 0.05
     eta: float = 1e-3
 
@@ -189,21 +183,13 @@ Sums = dict[str, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Place:
-    """All settings on one model at one temperature with one kind of budget.
-
-    Attributes
-    ----------
-    model : str
-    temperature : float
-    coding : str
-    sums : dict from str to dict from str to Sums
-        By rule and setting.
-    """
+    """All settings on one model at one temperature with one kind of budget."""
 
     model: str
     temperature: float
     coding: str
     sums: dict[str, dict[str, Sums]]
+    """By rule and setting."""
 
     @property
     def names(self) -> dict[str, Any]:

@@ -30,27 +30,18 @@ QUICK_PROMPTS = 3
 
 @dataclass(frozen=True)
 class Trace:
-    """A text and its rows.
-
-    Attributes
-    ----------
-    prompt : int
-        The prompt's number.
-    kind : str
-        The prompt's.
-    tokens : list of int
-        What the target wrote after the prompt, n of them.
-    target : ndarray of float32, [n, V]
-        The target's logits before each token.
-    drafts : dict from int to ndarray of float32, [n, V]
-        Those of the drafts without so many layers.
-    """
+    """A text and its rows."""
 
     prompt: int
+    """The prompt's number."""
     kind: str
+    """The prompt's."""
     tokens: list[int]
+    """What the target wrote after the prompt, n of them."""
     target: NDArray[np.float32]
+    """[n, V]: the target's logits before each token."""
     drafts: dict[int, NDArray[np.float32]]
+    """Those of the drafts without so many layers."""
 
     def __len__(self) -> int:
         return len(self.tokens)

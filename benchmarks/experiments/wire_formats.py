@@ -35,17 +35,11 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Held:
-    """A distribution that both ends hold.
-
-    Attributes
-    ----------
-    token_ids : ndarray of uint32, [K]
-    probs : ndarray of float64, [K]
-        They sum to 1.
-    """
+    """A distribution that both ends hold."""
 
     token_ids: NDArray[np.uint32]
     probs: Floats
+    """[K] as the ids; they sum to 1."""
 
     def prob(self, token: int) -> float:
         """Return the probability of a token, 0 if it isn't among those held."""
@@ -53,19 +47,12 @@ class Held:
 
 
 class Wire(NamedTuple):
-    """A position as it is sent.
-
-    Attributes
-    ----------
-    bits : float
-        Of the distribution.
-    token_bits : float
-        Of the token that was drawn from it, as expected.
-    q : Held or SparseDistribution
-    """
+    """A position as it is sent."""
 
     bits: float
+    """Of the distribution."""
     token_bits: float
+    """Of the token that was drawn from it, as expected."""
     q: Held | sqs.SparseDistribution
 
 
@@ -85,21 +72,14 @@ class Format(NamedTuple):
 
 @dataclass(frozen=True)
 class Compressor:
-    """Parameters of DistillKit's compressed logits.
-
-    Attributes
-    ----------
-    k : int
-        Tokens kept.
-    exact : int
-        How many of them have their log-probability in bfloat16.
-    powers : tuple of float
-        Terms of the curve through the others, with coefficients in float32.
-    """
+    """Parameters of DistillKit's compressed logits."""
 
     k: int
+    """Tokens kept."""
     exact: int
+    """How many of them have their log-probability in bfloat16."""
     powers: tuple[float, ...]
+    """Terms of the curve through the others, with coefficients in float32."""
 
     def bits(self, vocab_size: int) -> int:
         """Return the bits of a position, each of its two parts in whole bytes."""

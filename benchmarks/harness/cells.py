@@ -38,57 +38,37 @@ JITTER = 0.1
 
 @dataclass(frozen=True)
 class Text:
-    """A text that was recorded.
-
-    Attributes
-    ----------
-    prompt : tuple of int
-    draft, target : Path
-        Files of arrays [n, V], float32 or float16: the logits of both models, row i
-        those for the token number i after the prompt.
-    """
+    """A text that was recorded."""
 
     prompt: tuple[int, ...]
     draft: Path
     target: Path
+    """Files of arrays [n, V], float32 or float16: the logits of both models, row i
+    those for the token number i after the prompt."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Texts to write over one link by one plan, one after the other.
-
-    Attributes
-    ----------
-    key : str
-        Names it in what comes of it.
-    link : Link
-    texts : tuple of Text
-    tokens : int
-        Of each text, no more than its rows.
-    settings : tuple of Setting
-    plan : FixedPlan or None
-        With None a `Planner` chooses, which learns from text to text.
-    steps : Steps
-        Seconds of both models.
-    temperature : float
-    seed : int
-    modes : sequence of str
-        Which the planner chooses from. Texts with rounds depend on more than the seed.
-    prefer : str
-        As the planner takes it.
-    """
+    """Texts to write over one link by one plan, one after the other."""
 
     key: str
+    """Names it in what comes of it."""
     link: Link
     texts: tuple[Text, ...]
     tokens: int
+    """Of each text, no more than its rows."""
     settings: tuple[Setting, ...]
     plan: FixedPlan | None
+    """With None a `Planner` chooses, which learns from text to text."""
     steps: Steps
+    """Seconds of both models."""
     temperature: float = 0.7
     seed: int = 0
     modes: tuple[str, ...] = ("alone", "hints")
+    """Which the planner chooses from. Texts with rounds depend on more than the
+    seed."""
     prefer: Literal["speed", "bytes"] = "speed"
+    """As the planner takes it."""
 
     @property
     def vocab_size(self) -> int:
@@ -143,36 +123,26 @@ class Played:
     The clock starts when the edge makes its first plan, as the link is there and the
     session open by then, and nothing is left on the uplink. The prompt goes up while
     the clock runs. All bytes are those of IP.
-
-    Attributes
-    ----------
-    tokens : int
-    seconds, first : float
-        To the last token and to the first.
-    passes, rows, drafted, accepted : int
-        Passes of the target, rows of the draft, tokens that were drafted or guessed,
-        and how many of them were accepted or right.
-    bytes_up, bytes_down : int
-        While the clock ran.
-    late : float
-        Seconds by which the link's datagrams and the models' steps came later than
-        stated, because this machine had no time; their sum.
-    reason : str
-        The planner's last one.
-    text : list of int
     """
 
     tokens: int
     seconds: float
     first: float
+    """To the last token and to the first."""
     passes: int
     rows: int
     drafted: int
     accepted: int
+    """Passes of the target, rows of the draft, tokens that were drafted or guessed, and
+    how many of them were accepted or right."""
     bytes_up: int
     bytes_down: int
+    """Both ways, while the clock ran."""
     late: float
+    """Seconds by which the link's datagrams and the models' steps came later than
+    stated, because this machine had no time; their sum."""
     reason: str
+    """The planner's last one."""
     text: list[int]
 
 

@@ -35,53 +35,33 @@ PATIENCE = 300.0
 
 @dataclass(frozen=True)
 class Crowd:
-    """Edges of one process, a thread each.
-
-    Attributes
-    ----------
-    port : int
-        Of the server, on this machine.
-    transport : str
-        As `connect` takes it.
-    tokenizer : bytes
-        The server's.
-    codec : Codec
-    prompts : list of list of int
-        Edge i writes texts after prompt i; they begin anew at the last one's end.
-    edges : int
-    draft : callable, optional
-        Makes an edge's draft model; a `Lookup`, which is free, unless given.
-    plan : FixedPlan
-    tokens : int
-        Of a text.
-    """
+    """Edges of one process, a thread each."""
 
     port: int
+    """Of the server, on this machine."""
     transport: str
+    """As `connect` takes it."""
     tokenizer: bytes
+    """The server's."""
     codec: sqs.Codec
     prompts: list[list[int]]
+    """Edge i writes texts after prompt i; they begin anew at the last one's end."""
     edges: int
     draft: Callable[[], DraftModel] | None = None
+    """Makes an edge's draft model; a `Lookup`, which is free, unless given."""
     plan: FixedPlan = field(default_factory=lambda: FixedPlan(ROUND))
     tokens: int = MAX_TOKENS
+    """Of a text."""
 
 
 @dataclass
 class Seen:
-    """What edges saw.
-
-    Attributes
-    ----------
-    tokens : list of (float, int)
-        When some came, in seconds since the edges were warm, and how many.
-    texts : list of float
-        When a text was done.
-    errors : list of str
-    """
+    """What edges saw."""
 
     tokens: list[tuple[float, int]] = field(default_factory=list)
+    """When some came, in seconds since the edges were warm, and how many."""
     texts: list[float] = field(default_factory=list)
+    """When a text was done."""
     errors: list[str] = field(default_factory=list)
 
     def between(self, start: float, end: float) -> tuple[int, int]:

@@ -111,8 +111,8 @@ def vllm_engine(
 @lru_cache(maxsize=1)
 def _smollm2_files() -> tempfile.TemporaryDirectory[str]:
     """Save SmolLM2 for all engines of this process, as reading it takes long."""
-    from sqs_codec.system.vllm._engine import _save_smollm2
+    from sqs_codec.system.vllm._start import save_smollm2
 
     directory = tempfile.TemporaryDirectory(prefix="sqs-")
-    _save_smollm2(directory.name)
+    save_smollm2(directory.name)
     return directory

@@ -65,32 +65,20 @@ class OneByOne:
 
 @dataclass
 class Case:
-    """An engine and its sessions.
-
-    Attributes
-    ----------
-    name : str
-    engine : Engine
-    played : sequence of Session
-    sessions : int
-    turns : list of (int, int, float)
-        Of each turn the rounds, the tokens that were written, and the seconds.
-    waits : list of float
-        Seconds of each round.
-    resident : list of int
-        Bytes of the process after each turn.
-    wrong : int
-        Verdicts other than those that were played.
-    """
+    """An engine and its sessions."""
 
     name: str
     engine: Engine
     played: Sequence[Session]
     sessions: int
     turns: list[tuple[int, int, float]] = field(default_factory=list)
+    """Of each turn the rounds, the tokens that were written, and the seconds."""
     waits: list[float] = field(default_factory=list)
+    """Seconds of each round."""
     resident: list[int] = field(default_factory=list)
+    """Bytes of the process after each turn."""
     wrong: int = 0
+    """Verdicts other than those that were played."""
 
     def __post_init__(self) -> None:
         self._places = [7 * i for i in range(self.sessions)]

@@ -52,17 +52,11 @@ class Played(NamedTuple):
 
 @dataclass(frozen=True)
 class Session:
-    """A session that was played.
-
-    Attributes
-    ----------
-    temperature : float
-    played : list of Played
-        Its jobs in order.
-    """
+    """A session that was played."""
 
     temperature: float = TEMPERATURE
     played: list[Played] = field(default_factory=list)
+    """Its jobs in order."""
 
     @property
     def rounds(self) -> list[Played]:

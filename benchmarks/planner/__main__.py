@@ -147,25 +147,17 @@ QUICK = Grid([replace(CASES[0], texts=1)], LINKS[1:3], 24, (2,), 12)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What each way gives and takes, [links].
-
-    Attributes
-    ----------
-    name : str
-        Of models, temperature, cloud and loss.
-    acceptance : float
-        Of the best setting.
-    speed : dict from str to ndarray
-        Tokens a second. What others send only where each link is shown.
-    size : dict from str to ndarray
-        Bytes of IP for a token, up and down.
-    """
+    """What each way gives and takes, [links]."""
 
     name: str
+    """Of models, temperature, cloud and loss."""
     acceptance: float
+    """Of the best setting."""
     links: Sequence[tuple[float, float]]
     speed: dict[str, Floats]
+    """Tokens a second. What others send only where each link is shown."""
     size: dict[str, Floats]
+    """Bytes of IP for a token, up and down."""
 
     @property
     def without(self) -> Floats:

@@ -81,25 +81,17 @@ def bits_at(
 
 @dataclass
 class Temperature:
-    """All that is measured at one temperature, as sums over positions.
-
-    Attributes
-    ----------
-    temperature : float
-    rows : int
-        Positions.
-    sums : dict of str to dict of Setting to ndarray [3]
-        By scheme: bits, TV and acceptance rate.
-    draft_acceptance : float
-        1 - TV(p, q): the acceptance rate if nothing were dropped or rounded.
-    """
+    """All that is measured at one temperature, as sums over positions."""
 
     temperature: float
     rows: int = 0
+    """Positions."""
     sums: dict[str, dict[Setting, NDArray[np.float64]]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(lambda: np.zeros(3)))
     )
+    """By scheme and setting, [3]: bits, TV and acceptance rate."""
     draft_acceptance: float = 0.0
+    """1 - TV(p, q): the acceptance rate if nothing were dropped or rounded."""
 
     def add(self, scheme: str, setting: Setting, loss: Loss, bits: float) -> None:
         """Count one position."""
@@ -137,16 +129,10 @@ class Temperature:
 
 @dataclass(frozen=True)
 class Results:
-    """A whole run.
-
-    Attributes
-    ----------
-    measured : dict
-        What it was measured on and with.
-    temperatures : list of Temperature
-    """
+    """A whole run."""
 
     measured: dict[str, Any]
+    """What it was measured on and with."""
     temperatures: list[Temperature]
 
     def at(

@@ -55,18 +55,12 @@ Rule = sqs.TopK | sqs.Threshold | sqs.Conformal
 
 @dataclass(frozen=True)
 class Setting:
-    """Parameters of a scheme.
-
-    Attributes
-    ----------
-    keep : TopK, Threshold or None
-        None keeps the whole vocabulary.
-    resolution : int or None
-        None where probabilities are sent as they are.
-    """
+    """Parameters of a scheme."""
 
     keep: sqs.TopK | sqs.Threshold | None
+    """None keeps the whole vocabulary."""
     resolution: int | None = None
+    """None where probabilities are sent as they are."""
 
 
 SAME = Setting(sqs.TopK(64), 100)
@@ -96,34 +90,21 @@ def our_settings() -> Iterator[tuple[sqs.TopK | sqs.Threshold, int]]:
 
 @dataclass(frozen=True)
 class Loss:
-    """What sending less than the whole distribution costs the speculation.
-
-    Attributes
-    ----------
-    tv : float
-        TV(q, q^) over the whole vocabulary, of the draft's distribution and the sent.
-    acceptance : float
-        sum_x min(p(x), q^(x)), p being the target's.
-    """
+    """What sending less than the whole distribution costs the speculation."""
 
     tv: float
+    """TV(q, q^) over the whole vocabulary, of the draft's distribution and the sent."""
     acceptance: float
+    """sum_x min(p(x), q^(x)), p being the target's."""
 
 
 @dataclass(frozen=True)
 class Sent:
-    """What one position would send.
-
-    Attributes
-    ----------
-    q : SparseDistribution
-    kept : int
-        K, of which `q` holds those that have a count.
-    loss : Loss
-    """
+    """What one position would send."""
 
     q: sqs.SparseDistribution
     kept: int
+    """K, of which `q` holds those that have a count."""
     loss: Loss
 
 

@@ -6,5 +6,6 @@
 * `~benchmarks.speed.rivals`: other ways to do it
 * `~benchmarks.speed.measure`: one run
 * `~benchmarks.speed.report`: its tables, and what it is held to
+* `~benchmarks.speed.session`: the calls of a session's steps, which a test bounds
 * `~benchmarks.speed.instructions`: instructions of the hot paths in C, by callgrind
 """

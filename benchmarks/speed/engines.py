@@ -17,18 +17,12 @@ NUMBA = "Numba"
 
 @dataclass(frozen=True)
 class Engine:
-    """A backend, or one instruction set of it.
-
-    Attributes
-    ----------
-    name : str
-        For people.
-    core : callable
-        Makes a `sqs_codec._backend.core.Core`.
-    """
+    """A backend, or one instruction set of it."""
 
     name: str
+    """For people."""
     core: Callable[..., Any]
+    """Makes a `sqs_codec._backend.core.Core`."""
 
     def codec(
         self, vocab_size: int, resolution: int = 100, coding: str = "entropy"

@@ -64,26 +64,18 @@ RULES: dict[str, sqs.Keep] = {"TopK": sqs.TopK(K), "Threshold": sqs.Threshold(BE
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured.
-
-    Attributes
-    ----------
-    rounds : int
-    footprint : int
-        Bytes that the rows of a case take together, whatever the vocabulary and type.
-    vocabularies, ks, supports, batches : tuple
-        What is varied, one at a time.
-    priced : int
-        About how many shipped rows are coded without a prior and with it.
-    """
+    """How much is measured."""
 
     rounds: int = 100
     footprint: int = 4 << 20
+    """Bytes that the rows of a case take together, whatever the vocabulary and type."""
     vocabularies: tuple[int, ...] = (32_000, 49_152, 65_536, 128_256, 151_936, 262_144)
     ks: tuple[int, ...] = (1, 4, 16, 64, 256, 1024)
     supports: tuple[int, ...] = (1, 4, 10, 16, 64, 256, 1024)
     batches: tuple[int, ...] = (4, 16, 64, 256, 1024)
+    """These four are varied, one at a time."""
     priced: int = 300
+    """About how many shipped rows are coded without a prior and with it."""
 
     def rows(self, vocab_size: int) -> int:
         """Return how many rows of float32 fill the footprint; enough for a round."""
@@ -104,55 +96,35 @@ QUICK = Plan(
 
 @dataclass(frozen=True)
 class Case:
-    """Contestants on the same inputs.
-
-    Attributes
-    ----------
-    value : object
-        What is varied, if anything is.
-    times : dict of str to Timing
-        By contestant.
-    notes : dict of str to float
-        What else is worth a column, such as the tokens k that are left.
-    """
+    """Contestants on the same inputs."""
 
     value: Any
+    """What is varied, if anything is."""
     times: dict[str, Timing]
+    """By contestant."""
     notes: dict[str, float] = field(default_factory=dict)
+    """What else is worth a column, such as the tokens k that are left."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Cases that differ in one thing, or one case.
-
-    Attributes
-    ----------
-    name, title, by : str
-        For machines, for people, and what varies.
-    cases : list of Case
-    base : dict of str to str
-        Of one case: which contestant another one's time is a multiple of.
-    """
+    """Cases that differ in one thing, or one case."""
 
     name: str
     title: str
     by: str
+    """For machines, for people, and what varies."""
     cases: list[Case]
     base: dict[str, str] = field(default_factory=dict)
+    """Of one case: which contestant another one's time is a multiple of."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """A whole run.
-
-    Attributes
-    ----------
-    measured : dict
-        What it was measured on and with.
-    groups : dict of str to Group
-    """
+    """A whole run."""
 
     measured: dict[str, Any]
+    """What it was measured on and with."""
     groups: dict[str, Group]
 
 

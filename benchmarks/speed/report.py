@@ -40,21 +40,13 @@ HEADS = {TORCH: "softmax\n+ topk", NUMPY: "arg-\npart.", READ: "one\nread"}
 
 @dataclass(frozen=True)
 class Bar:
-    """What a run is held to.
-
-    Attributes
-    ----------
-    name : str
-    value, limit : float
-    at_least : bool
-        Whether `value` must reach the limit; otherwise it must not exceed it.
-    unit : str
-    """
+    """What a run is held to."""
 
     name: str
     value: float
     limit: float
     at_least: bool = False
+    """Whether `value` must reach the limit; otherwise it must not exceed it."""
     unit: str = "x"
 
     @property

@@ -1,31 +1,25 @@
-"""Measure what a session's Python costs: calls and microseconds of its steps.
-
-    python -m benchmarks.speed.session     # 20 seconds, one core
+"""What a session's Python costs: the calls of its steps.
 
 Rounds of five shipped rows (V = 49 152, K = 64, l = 100, T = 0.7) go from an edge to a
 cloud in the same process: `EdgeSession.push` of a row, `flush`, the cloud's way from
 the message to its job, and `verify_rounds` with six rows of float32. Then the cloud
 decodes, and the edge guesses three tokens and hints three branches of three. Calls are
-those that Python's profiler sees, of Python functions and of C functions apart; times
-are medians.
+those that Python's profiler sees, of Python functions and of C functions apart.
 """
 
 from __future__ import annotations
 
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 import sqs_codec as sqs
 from benchmarks.rate.schemes import softmax
 from benchmarks.sources import shipped
 from benchmarks.speed.rows import take
-from benchmarks.tables import about, about_line, command, table
 from sqs_codec.system.session import (
     CloudSession,
     EdgeSession,
@@ -34,7 +28,7 @@ from sqs_codec.system.session import (
     Setting,
 )
 
-LENGTH, ROUNDS, TEMPERATURE = 5, 400, 0.7
+LENGTH, TEMPERATURE = 5, 0.7
 
 Step = Callable[[str, Callable[[], Any]], Any]
 
@@ -94,7 +88,7 @@ def _job_of(cloud: CloudSession, message: bytes) -> Any:
     return cloud.next_job()
 
 
-def calls(rounds: int = 20) -> dict[str, list[tuple[int, int]]]:
+def calls(rounds: int) -> dict[str, list[tuple[int, int]]]:
     """Return the calls of Python and of C functions of each step, each time."""
     found = defaultdict(list)
 
@@ -115,36 +109,3 @@ def calls(rounds: int = 20) -> dict[str, list[tuple[int, int]]]:
 
     play(count, rounds)
     return found
-
-
-def times(rounds: int) -> dict[str, list[float]]:
-    """Return the microseconds of each step, each time."""
-    found = defaultdict(list)
-
-    def clock(name: str, step: Callable[[], Any]) -> Any:
-        began = time.perf_counter()
-        done = step()
-        found[name].append(1e6 * (time.perf_counter() - began))
-        return done
-
-    play(clock, rounds)
-    return found
-
-
-def main() -> None:
-    """Print a line for each step."""
-    parser = command("speed.session", __doc__, rounds=5)
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    rounds = parser.parse_args().rounds
-    began = time.monotonic()
-    made = table("Steps of a round of five", "", "Python calls", "C calls", "µs")
-    counted, timed = calls(), times(rounds)
-    for name, seen in counted.items():
-        python, c = np.median(seen, axis=0)
-        made.add_row(name, f"{python:.0f}", f"{c:.0f}", f"{np.median(timed[name]):.1f}")
-    Console().print(made)
-    print(about_line(about() | {"seconds": time.monotonic() - began}))
-
-
-if __name__ == "__main__":
-    main()

@@ -18,23 +18,15 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Contestant:
-    """Something to time.
-
-    Attributes
-    ----------
-    name : str
-    run : callable
-        Makes all calls of a block, one for each of the same inputs.
-    calls : int
-        How many these are.
-    reset : callable, optional
-        What has to happen before a block and isn't timed.
-    """
+    """Something to time."""
 
     name: str
     run: Callable[[], object]
+    """Makes all calls of a block, one for each of the same inputs."""
     calls: int
+    """How many these are."""
     reset: Callable[[], object] = lambda: None
+    """What has to happen before a block and isn't timed."""
 
 
 def each(name: str, call: Callable[[Any], object], inputs: Sequence[Any]) -> Contestant:
@@ -49,15 +41,10 @@ def each(name: str, call: Callable[[Any], object], inputs: Sequence[Any]) -> Con
 
 @dataclass(frozen=True)
 class Timing:
-    """Times of one contestant.
-
-    Attributes
-    ----------
-    micros : ndarray of float64 [rounds]
-        Microseconds of a call, the mean over a block, for each round.
-    """
+    """Times of one contestant."""
 
     micros: NDArray[np.float64]
+    """[rounds]: microseconds of a call, the mean over a block."""
 
     @property
     def median(self) -> float:

@@ -72,53 +72,53 @@ def import_error(code: str, installed: Path | None = None, **env: str) -> str:
     return message
 
 
-def test_native_is_the_first_choice() -> None:
+def test_native_is_the_first_choice():
     assert output(ROUND_TRIP) == "native"
     assert output(ROUND_TRIP, SQS_BACKEND="") == "native"
 
 
 @pytest.mark.parametrize("name", ["native", "numba"])
-def test_environment_decides(name: str) -> None:
+def test_environment_decides(name):
     assert output(ROUND_TRIP, SQS_BACKEND=name) == name
 
 
-def test_environment_chooses_before_the_first_import_only() -> None:
+def test_environment_chooses_before_the_first_import_only():
     change = "import os; os.environ['SQS_BACKEND'] = 'numba'\n"
     assert output(IMPORT + "\n" + change + ROUND_TRIP) == "native\nnative"
 
 
-def test_environment_names_no_backend() -> None:
+def test_environment_names_no_backend():
     message = import_error(IMPORT, SQS_BACKEND="cuda")
     assert "'native' or 'numba', not 'cuda'" in message
 
 
-def test_numba_takes_over_where_nothing_was_built() -> None:
+def test_numba_takes_over_where_nothing_was_built():
     assert output(NO_NATIVE + ROUND_TRIP) == "numba"
 
 
-def test_native_needs_no_numba() -> None:
+def test_native_needs_no_numba():
     assert output(NO_NUMBA + ROUND_TRIP) == "native"
 
 
-def test_asked_for_native_that_was_not_built() -> None:
+def test_asked_for_native_that_was_not_built():
     message = import_error(NO_NATIVE + IMPORT, SQS_BACKEND="native")
     assert f"the C core of the source tree in {ROOT} isn't built" in message
     assert BUILD in message
 
 
-def test_asked_for_numba_that_is_not_installed() -> None:
+def test_asked_for_numba_that_is_not_installed():
     message = import_error(NO_NUMBA + IMPORT, SQS_BACKEND="numba")
     assert ADD_NUMBA in message
 
 
-def test_nothing_to_run_on() -> None:
+def test_nothing_to_run_on():
     message = import_error(NO_NATIVE + NO_NUMBA + IMPORT)
     assert "has nothing to run on" in message
     assert BUILD in message
     assert ADD_NUMBA in message
 
 
-def test_source_tree_that_hides_the_installed_package(tmp_path: Path) -> None:
+def test_source_tree_that_hides_the_installed_package(tmp_path):
     """As after `pip install .` in a clone, where Python looks into the clone first."""
     clone, installed = tmp_path / "a clone", tmp_path / "site-packages"
     ignored = shutil.ignore_patterns("__pycache__", "_sqs.*")
@@ -139,7 +139,7 @@ def test_source_tree_that_hides_the_installed_package(tmp_path: Path) -> None:
     assert f"the C core of the source tree in {clone} isn't built" in message
 
 
-def test_version_is_looked_up_only_when_asked_for() -> None:
+def test_version_is_looked_up_only_when_asked_for():
     code = "import sys, sqs_codec as sqs; print('importlib.metadata' in sys.modules)"
     assert output(code).split() == ["False"]
     assert output("import sqs_codec; print(sqs_codec.__version__)").strip() == version(
@@ -149,7 +149,7 @@ def test_version_is_looked_up_only_when_asked_for() -> None:
         _ = sqs_codec.codec
 
 
-def test_import_pulls_in_numpy_and_cffi_only() -> None:
+def test_import_pulls_in_numpy_and_cffi_only():
     before = "import sys; before = set(sys.modules)\n"
     after = "print(*{name.split('.')[0] for name in set(sys.modules) - before})"
     found = set(output(before + ROUND_TRIP + after).split())

@@ -116,7 +116,7 @@ for call in calls:
 
 
 @pytest.fixture
-def copy(tmp_path: Path) -> Path:
+def copy(tmp_path):
     """A copy of the package, which no other process uses, and without a cache."""
     source = Path(sqs_codec.__file__).parent
     ignored = shutil.ignore_patterns("__pycache__", "*.so", "*.pyd")
@@ -160,7 +160,7 @@ def cached(where: Path) -> dict[Path, int]:
     return {file: file.stat().st_mtime_ns for file in where.rglob("*.nbi")}
 
 
-def test_cache_outlives_the_process(copy: Path) -> None:
+def test_cache_outlives_the_process(copy):
     # Neither the package's nor any module's.
     own = "import numba; exec('f = lambda x: x', d := {}); numba.njit(d['f'])(1)"
     first = run(LOG2_OF_3 + own, copy)
@@ -184,9 +184,7 @@ def test_cache_outlives_the_process(copy: Path) -> None:
     ],
     ids=["table", "function", "limit", "layout"],
 )
-def test_cache_does_not_outlive_what_is_compiled_in(
-    copy: Path, code: str, module: str, old: str, new: str
-) -> None:
+def test_cache_does_not_outlive_what_is_compiled_in(copy, code, module, old, new):
     before = output(code, copy)
     change(copy, module, old, new)
     after = output(code, copy)
@@ -194,7 +192,7 @@ def test_cache_does_not_outlive_what_is_compiled_in(
     assert after == output(code, copy, NUMBA_DISABLE_JIT="1")
 
 
-def test_cache_outlives_a_change_of_what_is_not_compiled(copy: Path) -> None:
+def test_cache_outlives_a_change_of_what_is_not_compiled(copy):
     run(LOG2_OF_3, copy)
     files = cached(copy)
     (copy / "sqs_codec" / "cli" / "main.py").write_text("")
@@ -202,7 +200,7 @@ def test_cache_outlives_a_change_of_what_is_not_compiled(copy: Path) -> None:
     assert cached(copy) == files
 
 
-def test_installation_that_cannot_be_written(copy: Path) -> None:
+def test_installation_that_cannot_be_written(copy):
     file = copy / "sqs_codec" / "_backend" / "numba" / "__pycache__"
     file.touch()  # where Numba would make a folder
     home = copy / "home"
@@ -213,9 +211,9 @@ def test_installation_that_cannot_be_written(copy: Path) -> None:
         run(LOG2_OF_3, copy, HOME=str(file), XDG_CACHE_HOME=str(file))
 
 
-def test_without_compiling() -> None:
+def test_without_compiling():
     output(EXAMPLE, NUMBA_DISABLE_JIT="1")
 
 
-def test_unknown_kind_of_rule() -> None:
+def test_unknown_kind_of_rule():
     output(UNKNOWN_KIND, NUMBA_DISABLE_JIT="1")

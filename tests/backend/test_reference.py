@@ -139,10 +139,7 @@ def test_vectors_meet_all_ways_of_the_entropy_coding(monkeypatch):
         "code_uniform_set",
         lambda _, label, k, size, ids: ("complement", 2 * k > size > k),
     )
-    spy(
-        "code_uniform_set",
-        lambda _, label, k, size, ids: ("half", 2 * k == size > 0),
-    )
+    spy("code_uniform_set", lambda _, label, k, size, ids: ("half", 2 * k == size > 0))
     learn = entropy.Memory.learn
 
     def forget(memory, ids):

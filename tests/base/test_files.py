@@ -7,7 +7,7 @@ import resource
 import signal
 import socket
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,14 +31,14 @@ KINDS: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.fixture(params=KINDS)
-def no_file(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str]:
+def no_file(request, tmp_path):
     """Return what is no file, and what it is called."""
     path = tmp_path / "it"
     KINDS[request.param](path)
     return path, f"{path} is a {request.param}, and must be a file"
 
 
-def test_what_is_no_file_is_refused(no_file: tuple[Path, str]) -> None:
+def test_what_is_no_file_is_refused(no_file):
     path, words = no_file
     with pytest.raises(ValueError, match=words):
         require_file(path)
@@ -51,7 +51,7 @@ def test_what_is_no_file_is_refused(no_file: tuple[Path, str]) -> None:
         sqs.Prior.load(path)
 
 
-def test_a_lock_is_no_link_and_waits_for_nobody(tmp_path: Path) -> None:
+def test_a_lock_is_no_link_and_waits_for_nobody(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "link").symlink_to("file")
     for name in ("fifo", "link"):
@@ -60,7 +60,7 @@ def test_a_lock_is_no_link_and_waits_for_nobody(tmp_path: Path) -> None:
     assert not (tmp_path / "file").exists()
 
 
-def test_a_file_is_read_up_to_a_limit(tmp_path: Path) -> None:
+def test_a_file_is_read_up_to_a_limit(tmp_path):
     path = tmp_path / "file"
     with pytest.raises(FileNotFoundError):
         read_file(path, 5)
@@ -70,7 +70,7 @@ def test_a_file_is_read_up_to_a_limit(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def full_disk() -> Iterator[None]:
+def full_disk():
     """Let no file grow beyond 1000 bytes, as on a full disk."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -80,9 +80,7 @@ def full_disk() -> Iterator[None]:
     signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_full_disk_leaves_the_prior_that_is_there(
-    tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_a_full_disk_leaves_the_prior_that_is_there(tmp_path, request):
     path = tmp_path / "my.sqsprior"
     prior = sqs.Prior.from_counts(np.arange(50_000))
     prior.save(path)
@@ -93,7 +91,7 @@ def test_a_full_disk_leaves_the_prior_that_is_there(
     assert os.listdir(tmp_path) == [path.name]
 
 
-def test_a_file_written_over_keeps_its_mode_and_its_link(tmp_path: Path) -> None:
+def test_a_file_written_over_keeps_its_mode_and_its_link(tmp_path):
     path, link = tmp_path / "file", tmp_path / "link"
     write_file(path, b"1")
     assert not stat.S_IMODE(path.stat().st_mode) & 0o111

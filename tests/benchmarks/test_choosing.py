@@ -1,9 +1,6 @@
 """What ``benchmarks.choosing`` and ``benchmarks.rate.general`` measure, on few rows."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,7 +28,7 @@ from sqs_codec.system.edge import FixedPlan
 
 
 @pytest.mark.parametrize("length", [1, 4])
-def test_equal_positions_give_the_geometric_law(length: int) -> None:
+def test_equal_positions_give_the_geometric_law(length):
     rate = 0.7
     accepted, bits = np.full((1, 30), rate), np.full((1, 30), 100.0)
     per_token, sums = _rounds(accepted, bits, length)
@@ -40,7 +37,7 @@ def test_equal_positions_give_the_geometric_law(length: int) -> None:
     assert sums[0] == pytest.approx(100 * length / tokens, rel=1e-6)
 
 
-def test_seconds_are_those_of_the_real_loop(tmp_path: Path) -> None:
+def test_seconds_are_those_of_the_real_loop(tmp_path):
     preset, t, link = sqs.preset("balanced"), 0.7, Link(1e5, 0.05)
     prior = sqs.Prior.builtin("smollm2")
     (text,) = Case("SmolLM2", "far", t, 1).record(tmp_path, 96)
@@ -57,7 +54,7 @@ def test_seconds_are_those_of_the_real_loop(tmp_path: Path) -> None:
     assert found == pytest.approx(expected, rel=0.05)
 
 
-def test_the_fastest_rounds_are_those_whose_drafts_are_accepted() -> None:
+def test_the_fastest_rounds_are_those_whose_drafts_are_accepted():
     """All that is drafted by the second and third setting is right."""
     accepted = np.repeat([[0.0], [1.0], [1.0]], 40, axis=1)
     plan = Rounds.of(accepted, np.full((3, 40), 50.0)).fastest(
@@ -66,12 +63,12 @@ def test_the_fastest_rounds_are_those_whose_drafts_are_accepted() -> None:
     assert (plan.plan().length, plan.plan().setting) == (16, 1)
 
 
-def test_each_uplink_has_one_preset() -> None:
+def test_each_uplink_has_one_preset():
     bands = np.array([benchmark.band(preset.name) for preset in PRESETS])
     assert (bands.sum(0) == 1).all()
 
 
-def test_a_general_compressor_takes_more_than_the_codec() -> None:
+def test_a_general_compressor_takes_more_than_the_codec():
     found = general.measure(rows=10, temperature=0.7)
     ours = found.pop("sqs-codec, prior smollm2")
     assert ours < found.pop("sqs-codec, prior none")

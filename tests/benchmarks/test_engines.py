@@ -54,15 +54,13 @@ def job_of(draws: Sequence[float], temperature: float = 1.0, drafted: int = 0) -
         (job_of([0.9, 0.9]), Verdict(0, 1), Verdict(0, 2), 0.1),
     ],
 )
-def test_margin_is_the_distance_to_the_other_verdict(
-    job: Job, one: Verdict, other: Verdict, expected: float
-) -> None:
+def test_margin_is_the_distance_to_the_other_verdict(job, one, other, expected):
     model: Any = Fixed()
     assert margin(model, job, one, other) == pytest.approx(expected, abs=1e-6)
     assert margin(model, job, other, one) == pytest.approx(expected, abs=1e-6)
 
 
-def test_margin_of_a_race_is_what_the_winner_could_lose() -> None:
+def test_margin_of_a_race_is_what_the_winner_could_lose():
     model: Any = Fixed()
     key, text = bytes(range(16)), [1, 2]
     first, second = sqs.gumbel_guess(np.log(P), key, 3, 2).tokens
@@ -114,7 +112,7 @@ def sessions_of(n: int) -> list[Session]:
     return made
 
 
-def test_other_verdicts_are_found() -> None:
+def test_other_verdicts_are_found():
     found = asyncio.run(do(Watched(wrong=True), sessions_of(20), modes(2)[0]))
     assert found.share == 0.75
     assert {other.got for other in found.others} == {Verdict(0, 1)}

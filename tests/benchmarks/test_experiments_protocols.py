@@ -35,7 +35,7 @@ def a_row(seed: int = 0, vocab_size: int = V, spread: float = 3.0) -> Row:
 # Formats
 
 
-def test_formats_cost_what_they_say() -> None:
+def test_formats_cost_what_they_say():
     row = a_row(vocab_size=49_152)
     found = {f"{f.name} {f.variant}": f.send(row).bits for f in formats(49_152)}
     expected = {
@@ -51,7 +51,7 @@ def test_formats_cost_what_they_say() -> None:
     assert COMPRESSORS["budget"].bits(262_144) == 8 * (14 + -(-50 * 18 // 8))
 
 
-def test_both_ends_hold_a_distribution() -> None:
+def test_both_ends_hold_a_distribution():
     row = a_row()
     for one in formats(V):
         q = one.send(row).q
@@ -64,7 +64,7 @@ def test_both_ends_hold_a_distribution() -> None:
         assert all(q.prob(int(token)) == 0 for token in others)
 
 
-def test_a_curve_brings_back_what_lies_on_it() -> None:
+def test_a_curve_brings_back_what_lies_on_it():
     places = np.linspace(0, 1, 40)
     logits = 5 - 3 * np.sqrt(places) - 2 * places
     row = Row(logits, logits, 1.0)
@@ -74,7 +74,7 @@ def test_a_curve_brings_back_what_lies_on_it() -> None:
     assert np.abs(straight.q.probs - row.q).max() > 1e-3
 
 
-def test_bfloat16_keeps_eight_bits_and_ties_go_to_even() -> None:
+def test_bfloat16_keeps_eight_bits_and_ties_go_to_even():
     values = [1.0, 1.0 + 2**-8, 1.0 + 3 * 2**-8, 1.0 + 2**-8 + 2**-20, -0.1]
     rounded = [1.0, 1.0, 1.0 + 2**-6, 1.0 + 2**-7, -0.10009765625]
     assert bfloat16(np.array(values)).tolist() == rounded
@@ -83,7 +83,7 @@ def test_bfloat16_keeps_eight_bits_and_ties_go_to_even() -> None:
 # Shared numbers
 
 
-def test_shared_numbers_are_right_as_often_as_clocks_say() -> None:
+def test_shared_numbers_are_right_as_often_as_clocks_say():
     rng = np.random.default_rng(0)
     p, q = rng.dirichlet([0.5] * 6, size=2)
     clocks = rng.exponential(size=(200_000, 6))
@@ -96,7 +96,7 @@ def test_shared_numbers_are_right_as_often_as_clocks_say() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_shared_numbers_keep_their_bound(seed: int) -> None:
+def test_shared_numbers_keep_their_bound(seed):
     row = a_row(seed)
     tv = 0.5 * np.abs(row.p - row.q).sum()
     rate = sum(row.p[y] * coupled(row.p, row.q, y) for y in range(V))
@@ -105,7 +105,7 @@ def test_shared_numbers_keep_their_bound(seed: int) -> None:
     assert same == pytest.approx([1.0] * V)
 
 
-def test_shared_numbers_never_draw_what_the_draft_excludes() -> None:
+def test_shared_numbers_never_draw_what_the_draft_excludes():
     p, q = np.array([0.5, 0.5]), np.array([1.0, 0.0])
     assert coupled(p, q, 1) == 0
     assert coupled(p, q, 0) == pytest.approx(1.0)
@@ -132,7 +132,7 @@ def summed(*groups: list[dict[str, Any]]) -> dict[str, Any]:
     return protocols.summary([sent, *itertools.chain(*groups)], Options(Path()))
 
 
-def test_hints_are_held_against_the_better_of_rounds_and_the_cloud_alone() -> None:
+def test_hints_are_held_against_the_better_of_rounds_and_the_cloud_alone():
     place = measured.Place(1e5, 0.1)
     found = summed(real_records(place, alone=3.0, rounds=1.5, planner=1.25))
     (link,) = found["links"]
@@ -147,7 +147,7 @@ def test_hints_are_held_against_the_better_of_rounds_and_the_cloud_alone() -> No
     assert alike.holds
 
 
-def test_the_bar_is_of_links_that_do_not_lose() -> None:
+def test_the_bar_is_of_links_that_do_not_lose():
     slow = dict.fromkeys(("alone", "rounds"), 1.5)
     good = real_records(measured.Place(1e5, 0.1), **slow)
     others = [

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -83,9 +82,7 @@ def written(
         yield traces.Trace(i, "", tokens, *rows), [row] * n
 
 
-def test_drafts_are_not_judged_by_what_drew_their_text(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_drafts_are_not_judged_by_what_drew_their_text(monkeypatch, tmp_path):
     # By the number that drew the token, none of the first would be rejected.
     q, stop = sqs.SparseDistribution([0, 1], [1, 3], vocab_size=2), {0, 1}
     probs = [0.25, 0.75], [0.5, 0.5]
@@ -97,9 +94,7 @@ def test_drafts_are_not_judged_by_what_drew_their_text(
     assert rejected == pytest.approx(0.25, abs=0.1)
 
 
-def test_the_token_that_ends_a_text_is_judged_too(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_token_that_ends_a_text_is_judged_too(monkeypatch, tmp_path):
     # Only that token is ever accepted: without it, all judged drafts would be rejected.
     probs = [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]
     edge = Edge(sqs.TopK(2), 2, LENGTH)
@@ -116,7 +111,7 @@ def test_the_token_that_ends_a_text_is_judged_too(
 
 @pytest.mark.parametrize("keep", [sqs.TopK(3), sqs.Threshold(0.1), sqs.TopK(5)])
 @pytest.mark.parametrize("seed", range(5))
-def test_judge_has_the_law_of_speculative_decoding(keep: sqs.TopK, seed: int) -> None:
+def test_judge_has_the_law_of_speculative_decoding(keep, seed):
     # Summed over the token that the text has, and over the cells into which its numbers
     # in [0, 1) fall: the middle of each small cell stands for all of it.
     row, steps = rows(1, 5, seed)[0], 400
@@ -136,7 +131,7 @@ def test_judge_has_the_law_of_speculative_decoding(keep: sqs.TopK, seed: int) ->
     assert drafted == pytest.approx(q.to_dense(np.float64), abs=5 / steps)
 
 
-def test_packets_are_a_drafter_s() -> None:
+def test_packets_are_a_drafter_s():
     positions = rows(TEXT)
     ours = codec(VOCAB, 60, "entropy")
     budget = PacketBudget(300, ours)
@@ -167,7 +162,7 @@ def test_packets_are_a_drafter_s() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_rollback_is_a_drafter_s(seed: int) -> None:
+def test_rollback_is_a_drafter_s(seed):
     start = {"alpha": 0.05, "eta": 0.02, "beta": 0.01}
     made, _ = play(Edge(sqs.Conformal(**start), 100, LENGTH), seed)
     keep = sqs.Conformal(**start)
@@ -186,7 +181,7 @@ def test_rollback_is_a_drafter_s(seed: int) -> None:
     assert any(len(each.judged) < len(each.drafts) for each in made)
 
 
-def test_positions_obey_the_bound_and_are_drawn_by_it() -> None:
+def test_positions_obey_the_bound_and_are_drawn_by_it():
     edge = Edge(sqs.TopK(20), 50, LENGTH)
     made = [each for seed in range(6) for each in play(edge, seed)[0]]
     sums = bounds._sums([draft for each in made for draft in each.judged])
@@ -232,9 +227,7 @@ def run(**changed: Any) -> dict[str, Any]:
         ({}, {"slack": -1e-6, "rollback": False}, [4]),
     ],
 )
-def test_a_doctored_record_fails_its_check(
-    cell: dict[str, Any], of_run: dict[str, Any], failing: list[int], tmp_path: Any
-) -> None:
+def test_a_doctored_record_fails_its_check(cell, of_run, failing, tmp_path):
     records = [
         record(prompt=prompt, draw=draw, **cell)
         for prompt, draw in itertools.product(range(1), range(bounds.DRAWS))
@@ -246,7 +239,7 @@ def test_a_doctored_record_fails_its_check(
 
 
 @pytest.mark.parametrize("scale", [1, 300])
-def test_thresholds_keep_what_the_codec_keeps(scale: float) -> None:
+def test_thresholds_keep_what_the_codec_keeps(scale):
     logits = np.random.default_rng(0).standard_normal(VOCAB).round(1)
     logits = (scale * logits).astype(np.float32)
     row = Row(logits, logits, 1.0)

@@ -33,7 +33,7 @@ STEPS = Steps(0.001, 0.002, 0.0)
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Text:
+def text(tmp_path_factory):
     """A draft and a target that agree somewhat."""
     rng = np.random.default_rng(0)
     target = 3 * rng.standard_normal((TOKENS, V))
@@ -53,7 +53,7 @@ def cell(text: Text, plan: FixedPlan | None, temperature: float = 0.0) -> Cell:
 @pytest.mark.parametrize(
     "plan", [FixedPlan(4), FixedPlan(0), None], ids=["rounds", "alone", "planner"]
 )
-def test_the_greedy_text_is_the_targets(text: Text, plan: FixedPlan | None) -> None:
+def test_the_greedy_text_is_the_targets(text, plan):
     """Whatever the plan; the virtual clock shows what the real one does, but late."""
     given = cell(text, plan)
     greedy = np.load(text.target).argmax(axis=1).tolist()
@@ -80,7 +80,7 @@ class Counted(FixedPlan):
         return super().plan()
 
 
-def test_the_bytes_are_those_of_the_packets(text: Text) -> None:
+def test_the_bytes_are_those_of_the_packets(text):
     """The prompt and each round are a datagram up and an answer; all are known."""
     given = cell(text, FixedPlan(4), 0.7)
     draft, verifier = RecordedDraft(V, 0), RecordedVerifier(V)
@@ -91,7 +91,6 @@ def test_the_bytes_are_those_of_the_packets(text: Text) -> None:
     edge = Edge(draft, settings=SETTINGS, planner=plan, rng=draft.rng)
     sampling = Sampling(0.7)
     steps = [*edge.generate(PROMPT, link, max_tokens=TOKENS, sampling=sampling)]
-    assert plan.carried is not None
     up, down = (
         sum(getattr(step, name) for step in steps) - before + 57 * (len(steps) + 1)
         for name, before in zip(("bytes_up", "bytes_down"), plan.carried, strict=True)
@@ -107,7 +106,7 @@ def test_the_bytes_are_those_of_the_packets(text: Text) -> None:
     pytest.fail(f"{played} isn't {up} and {down} bytes")
 
 
-def test_the_clock_shows_what_is_stated(text: Text) -> None:
+def test_the_clock_shows_what_is_stated(text):
     """A round takes its drafts, the target, the trip and the bits; no more than so."""
     slow = Cell(
         "slow",
@@ -132,7 +131,7 @@ def test_the_clock_shows_what_is_stated(text: Text) -> None:
     assert 0 < played.first < played.seconds
 
 
-def test_all_plans_have_the_same_luck(text: Text) -> None:
+def test_all_plans_have_the_same_luck(text):
     """What is drawn and judged at a position doesn't depend on the round it is in."""
     texts = [
         simulate(cell(text, FixedPlan(length), 0.7))[0].text for length in (3, 3, 5)
@@ -142,7 +141,7 @@ def test_all_plans_have_the_same_luck(text: Text) -> None:
     assert same.mean() > 0.5  # but for tokens that end a round of one of them
 
 
-def test_hints_write_the_text_of_the_cloud_alone(text: Text) -> None:
+def test_hints_write_the_text_of_the_cloud_alone(text):
     alone, hints = (
         simulate(replace(cell(text, plan, 0.7), modes=("hints",)))[0]
         for plan in (FixedPlan(0), None)
@@ -166,7 +165,7 @@ def laws(length: int, texts: int) -> Iterator[list[int]]:
         yield [token for step in steps for token in step.tokens]
 
 
-def test_numbers_by_position_keep_the_law() -> None:
+def test_numbers_by_position_keep_the_law():
     """Each token is distributed as the target says, by 500 texts."""
     n = 500
     rng = np.random.default_rng(1)

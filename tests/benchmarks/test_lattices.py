@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +32,7 @@ def compositions(total: int, parts: int, least: int) -> Iterator[tuple[int, ...]
             yield (*head, last)
 
 
-def test_least_variation_is_least_of_all_points() -> None:
+def test_least_variation_is_least_of_all_points():
     rng = np.random.default_rng(1)
     for _ in range(150):
         probs, resolution = some_probs(rng), int(rng.integers(1, 9))
@@ -41,7 +40,7 @@ def test_least_variation_is_least_of_all_points() -> None:
         assert counts.sum() == resolution
         assert counts.min() >= 0
 
-        def tv(counts: Any, probs: Any = probs, resolution: int = resolution) -> float:
+        def tv(counts, probs=probs, resolution=resolution):
             excess = np.array(counts) / resolution - probs
             return float(np.maximum(0, excess).sum())
 
@@ -49,7 +48,7 @@ def test_least_variation_is_least_of_all_points() -> None:
         assert tv(counts) == pytest.approx(least, abs=1e-12)
 
 
-def test_largest_remainder_is_nearest_of_all_points_without_a_zero() -> None:
+def test_largest_remainder_is_nearest_of_all_points_without_a_zero():
     rng = np.random.default_rng(2)
     for _ in range(150):
         probs = some_probs(rng)
@@ -65,7 +64,7 @@ def test_largest_remainder_is_nearest_of_all_points_without_a_zero() -> None:
         assert ((counts - scaled) ** 2).sum() == pytest.approx(least, abs=1e-9)
 
 
-def test_settings_are_chosen_on_other_prompts() -> None:
+def test_settings_are_chosen_on_other_prompts():
     # Each half has a setting that costs nothing there, and much in the other one.
     sums = [[[0.1, 0, 1, 1], [0.1, 0, 50, 50]], [[0.1, 0, 50, 50], [0.1, 0, 1, 1]]]
     records = [

@@ -1,9 +1,5 @@
 """Pairs of models that programs of benchmarks/ run on."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 
 from benchmarks.pair import load_pair
@@ -11,7 +7,7 @@ from sqs_codec.system.hf import ModelError
 from tests.cli.test_demo import WORDS, save_model
 
 
-def test_pairs_that_cannot_work_are_refused(tmp_path: Path) -> None:
+def test_pairs_that_cannot_work_are_refused(tmp_path):
     one = save_model(tmp_path / "one", 16, WORDS)
     other = save_model(tmp_path / "other", 16, [*WORDS[:-2], WORDS[-1], WORDS[-2]])
     small = save_model(tmp_path / "small", 8, WORDS)

@@ -22,7 +22,7 @@ def passed(way: Way, times: Any, size: int = 100) -> list[tuple[float, bytes]]:
     return [each for now in times for each in way.pass_on(bytes(size), now)]
 
 
-def test_datagrams_queue_for_a_thin_link() -> None:
+def test_datagrams_queue_for_a_thin_link():
     """100 bytes take 0.1 s at 8 kbit/s; a later one finds the link free again."""
     thin = way(rate=8000, trip=0.04)
     arrivals = [due for due, _ in passed(thin, (10, 10, 10.05, 20), 72)]
@@ -30,7 +30,7 @@ def test_datagrams_queue_for_a_thin_link() -> None:
     assert thin.bytes == 400
 
 
-def test_no_datagram_overtakes_another_for_jitter() -> None:
+def test_no_datagram_overtakes_another_for_jitter():
     """Trips vary by as much as is said, about what they are."""
     sent = np.arange(1000) * 0.2
     arrivals = np.array(passed(way(trip=0.1, jitter=0.3), sent), object)
@@ -41,7 +41,7 @@ def test_no_datagram_overtakes_another_for_jitter() -> None:
     assert crowded == sorted(crowded)
 
 
-def test_datagrams_are_lost_doubled_and_cut_as_often_as_is_said() -> None:
+def test_datagrams_are_lost_doubled_and_cut_as_often_as_is_said():
     assert len(passed(way(loss=0.2), CROWD)) == pytest.approx(1600, rel=0.05)
     assert len(passed(way(duplicate=0.2), CROWD)) == pytest.approx(2400, rel=0.05)
     sizes = np.array([len(data) for _, data in passed(way(truncate=0.2), CROWD)])
@@ -50,13 +50,13 @@ def test_datagrams_are_lost_doubled_and_cut_as_often_as_is_said() -> None:
     assert passed(way(truncate=1), [0], 0) == [(0, b"")]
 
 
-def test_some_datagrams_are_overtaken() -> None:
+def test_some_datagrams_are_overtaken():
     late = [due for due, _ in passed(way(reorder=0.2), CROWD)] - CROWD
     assert np.mean(late > 0) == pytest.approx(0.2, abs=0.03)
     assert 0.015 < late.max() < 0.02
 
 
-def test_a_stream_waits_where_a_datagram_is_lost() -> None:
+def test_a_stream_waits_where_a_datagram_is_lost():
     stalled = way(loss=0.02)
     arrivals = [stalled.hold(b"piece", now) for now in CROWD]
     assert arrivals == sorted(arrivals)
@@ -65,7 +65,7 @@ def test_a_stream_waits_where_a_datagram_is_lost() -> None:
     assert waits.min() == 0
 
 
-def test_the_relay_counts_what_it_carries() -> None:
+def test_the_relay_counts_what_it_carries():
     """Both ways, each datagram with its headers; and two clients don't mix."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind((HOST, 0))
@@ -82,7 +82,7 @@ def test_the_relay_counts_what_it_carries() -> None:
             assert relay.bytes == (3 + 2 * HEADERS, 6 + 2 * HEADERS)
 
 
-def test_a_stream_is_whole_until_it_is_broken() -> None:
+def test_a_stream_is_whole_until_it_is_broken():
     data = np.random.default_rng(0).bytes(20_000)
     with socket.create_server((HOST, 0)) as server:
         port = server.getsockname()[1]

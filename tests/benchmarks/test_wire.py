@@ -9,7 +9,7 @@ from sqs_codec.system.serve._grpc.wire import ACK, MESSAGE, SETUP
 
 
 @pytest.mark.parametrize("name", BARS)
-def test_a_round_keeps_to_its_bars(name: str) -> None:
+def test_a_round_keeps_to_its_bars(name):
     try:
         wire = measure(name, rounds=3)
     except PermissionError as error:

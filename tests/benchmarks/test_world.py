@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +13,8 @@ from benchmarks.harness.cells import Cell, Text, share, simulate
 from benchmarks.harness.recorded import RecordedVerifier, Steps
 from benchmarks.relay import Link
 from benchmarks.world import World
-from sqs_codec import Verdict
 from sqs_codec.system.edge import FixedPlan, Hints
-from sqs_codec.system.session import Job, Setting
+from sqs_codec.system.session import Setting
 
 V, TOKENS = 40, 30
 SETTINGS = (Setting(sqs.Codec(V), sqs.TopK(8)),)
@@ -25,7 +22,7 @@ STEPS = Steps(0.01, 0.1, 0.02)
 
 
 @pytest.fixture
-def text(tmp_path: Path) -> Text:
+def text(tmp_path):
     """Models that agree somewhat."""
     target = 3 * np.random.default_rng(0).standard_normal((TOKENS, V), "f4")
     draft = target + np.random.default_rng(1).standard_normal((TOKENS, V), "f4")
@@ -40,10 +37,10 @@ def cell(text: Text, plan: FixedPlan) -> Cell:
     return Cell("", link, (text,), TOKENS, SETTINGS, plan, STEPS)
 
 
-def test_those_who_wait_go_on_in_the_order_of_their_times() -> None:
+def test_those_who_wait_go_on_in_the_order_of_their_times():
     world, seen = World(), []
 
-    def one(pause: float) -> float:
+    def one(pause):
         for _ in range(3):
             world.sleep(pause)
             seen.append(pause)
@@ -53,14 +50,14 @@ def test_those_who_wait_go_on_in_the_order_of_their_times() -> None:
     assert seen == [2.0, 3.5, 2.0, 2.0, 3.5, 3.5]
 
 
-def test_one_that_fails_leaves_the_others_their_turns() -> None:
+def test_one_that_fails_leaves_the_others_their_turns():
     world, done = World(), []
 
-    def fail() -> None:
+    def fail():
         world.sleep(1)
         raise ZeroDivisionError
 
-    def go_on() -> None:
+    def go_on():
         world.sleep(2)
         done.append(world.now)
 
@@ -70,10 +67,10 @@ def test_one_that_fails_leaves_the_others_their_turns() -> None:
 
 
 @pytest.mark.parametrize("due", [-1, 1.5])
-def test_an_event_that_fails_is_told_once_all_have_ended(due: float) -> None:
+def test_an_event_that_fails_is_told_once_all_have_ended(due):
     world, done = World(), []
 
-    def go_on(seconds: float) -> None:
+    def go_on(seconds):
         world.wait(seconds)
         done.append(world.now)
         raise ValueError  # less than what came before
@@ -85,7 +82,7 @@ def test_an_event_that_fails_is_told_once_all_have_ended(due: float) -> None:
     assert world.together([lambda: 5]) == [5]
 
 
-def test_an_event_that_fails_is_told_who_waits_alone() -> None:
+def test_an_event_that_fails_is_told_who_waits_alone():
     world = World()
     world.at(1, lambda: 1 // 0)
     with pytest.raises(ZeroDivisionError):
@@ -93,7 +90,7 @@ def test_an_event_that_fails_is_told_who_waits_alone() -> None:
     assert world.now == 1
 
 
-def test_a_token_takes_what_is_stated(text: Text) -> None:
+def test_a_token_takes_what_is_stated(text):
     """The cloud decodes one after the other, and the first has a trip and a message."""
     (alone,) = simulate(cell(text, FixedPlan(0)))
     least = TOKENS * STEPS.target
@@ -102,13 +99,11 @@ def test_a_token_takes_what_is_stated(text: Text) -> None:
 
 
 @pytest.mark.parametrize("plan", [FixedPlan(0), FixedPlan(2), FixedPlan(hints=Hints())])
-def test_sessions_share_calls_and_come_out_the_same_each_time(
-    text: Text, plan: FixedPlan, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sessions_share_calls_and_come_out_the_same_each_time(text, plan, monkeypatch):
     sizes: list[int] = []
 
     class Counting(RecordedVerifier):
-        def verify(self, jobs: Sequence[Job]) -> list[Verdict | None]:
+        def verify(self, jobs):
             sizes.append(len(jobs))
             return super().verify(jobs)
 

@@ -60,7 +60,7 @@ SUM = "d71de1dd4328a75a"
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def programs(tmp_path_factory):
     """Give the folder of the programs built with the sanitizers."""
     build = tmp_path_factory.mktemp("c")
     names = ["example", "hostile", "hostile-limb32", "identity", "vectors", "changing"]
@@ -69,9 +69,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=C_COMPILERS)
-def objects(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> list[Path]:
+def objects(request, tmp_path_factory):
     """Give the core's object files, each by every compiler, without a warning."""
     build = tmp_path_factory.mktemp(request.param)
     make(build, "strict", compiler=request.param)
@@ -86,11 +84,11 @@ def symbols(options: str, objects: list[Path]) -> set[str]:
     return set(done.stdout.split()) - {f"{path}:" for path in objects}
 
 
-def test_a_c_compiler_is_found() -> None:
+def test_a_c_compiler_is_found():
     assert C_COMPILERS
 
 
-def test_exports_only_its_prefix_and_needs_nothing(objects: list[Path]) -> None:
+def test_exports_only_its_prefix_and_needs_nothing(objects):
     exported = symbols("-jg --defined-only", objects)
     needed = symbols("-ju", objects)
     assert "sqs_decode" in exported
@@ -99,7 +97,7 @@ def test_exports_only_its_prefix_and_needs_nothing(objects: list[Path]) -> None:
 
 
 @pytest.mark.skipif(not IS_X86, reason="needs x86-64")
-def test_runs_on_every_x86_64(objects: list[Path]) -> None:
+def test_runs_on_every_x86_64(objects):
     """Instructions that some lack are in files which only those reach that don't."""
     for path in objects:
         listing = run("objdump", "-d", "--no-show-raw-insn", path, quiet=True)
@@ -108,13 +106,13 @@ def test_runs_on_every_x86_64(objects: list[Path]) -> None:
 
 
 @pytest.mark.parametrize("compiler", C_COMPILERS)
-def test_header_stands_alone(compiler: str) -> None:
+def test_header_stands_alone(compiler):
     flags = ("-x", "c", "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror")
     run(compiler, *flags, "-fsyntax-only", CSRC / "sqs.h")
 
 
 @pytest.mark.parametrize("compiler", C_COMPILERS)
-def test_arithmetic_that_is_not_ieee_is_refused(compiler: str) -> None:
+def test_arithmetic_that_is_not_ieee_is_refused(compiler):
     done = subprocess.run(
         [compiler, *FAST_MATH, "-I", CSRC, CSRC / "quantize" / "quantize.c"],
         capture_output=True,
@@ -138,7 +136,7 @@ int main() {
 """
 
 
-def test_header_is_cxx_too(tmp_path: Path) -> None:
+def test_header_is_cxx_too(tmp_path):
     """Without a warning, however many a caller asks for."""
     flags = ("-std=c++11", "-Wall", "-Wextra", "-Wpedantic", "-Werror")
     more = ("-Wconversion", "-Wsign-conversion", "-Wold-style-cast", "-Wshadow")
@@ -148,11 +146,11 @@ def test_header_is_cxx_too(tmp_path: Path) -> None:
         run(compiler, *flags, *more, "-I", CSRC, "-fsyntax-only", path)
 
 
-def test_example_meets_every_status(programs: Path) -> None:
+def test_example_meets_every_status(programs):
     assert "every status met" in run(programs / "example")
 
 
-def test_enums_may_be_short(tmp_path: Path) -> None:
+def test_enums_may_be_short(tmp_path):
     """As on some small machines: no number is cut to one that has a meaning."""
     program = tmp_path / "example"
     own = (ROOT / "tests" / "c" / f"{part}.c" for part in ("example", *PARTS))
@@ -162,26 +160,25 @@ def test_enums_may_be_short(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arsenal", ARSENALS)
-def test_hostile_packets_on_both_limb_sizes(programs: Path, arsenal: str) -> None:
+def test_hostile_packets_on_both_limb_sizes(programs, arsenal):
     arguments = arsenal, str(PACKETS), str(SEED)
     said = run(programs / "hostile", *arguments)
     found = re.search(rf"{PACKETS} packets, (\d+) of them valid, .* findings 0", said)
-    assert found
     assert int(found[1]) > PACKETS // 10
     assert checksum(said) == checksum(run(programs / "hostile-limb32", *arguments))
 
 
-def test_golden_vectors(programs: Path, tmp_path: Path) -> None:
+def test_golden_vectors(programs, tmp_path):
     count = write_vectors(tmp_path / "vectors")
     assert f"{count} cases right" in run(programs / "vectors", tmp_path / "vectors")
 
 
-def test_a_row_that_changes_meanwhile_overruns_nothing(programs: Path) -> None:
+def test_a_row_that_changes_meanwhile_overruns_nothing(programs):
     run(programs / "changing")
 
 
 @pytest.mark.parametrize("isa", [*ISAS, "best"])
-def test_instruction_sets_agree(programs: Path, isa: str) -> None:
+def test_instruction_sets_agree(programs, isa):
     command = programs / "identity", isa
     if subprocess.run([*command, "0", "0"], check=False).returncode == LACKING:
         pytest.skip(f"needs a processor with {isa}")
@@ -190,7 +187,7 @@ def test_instruction_sets_agree(programs: Path, isa: str) -> None:
 
 @pytest.mark.skipif(not IS_X86, reason="needs x86-64 and its MXCSR")
 @pytest.mark.parametrize("control", CONTROLS.values(), ids=CONTROLS)
-def test_safe_in_every_floating_point_environment(programs: Path, control: str) -> None:
+def test_safe_in_every_floating_point_environment(programs, control):
     """Nothing is overrun, and instruction sets agree, even if on other bytes."""
     sums = set()
     for isa in ("scalar", "best"):
@@ -200,7 +197,7 @@ def test_safe_in_every_floating_point_environment(programs: Path, control: str) 
 
 
 @pytest.mark.parametrize("compiler", C_COMPILERS)
-def test_needs_no_flags(compiler: str, tmp_path: Path) -> None:
+def test_needs_no_flags(compiler, tmp_path):
     """Nothing is contracted even where the machine could and nobody forbids it."""
     core, program = tmp_path / "core.so", tmp_path / "identity"
     flags = "-O2", "-march=native", "-I", CSRC

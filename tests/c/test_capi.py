@@ -11,7 +11,6 @@ import re
 import subprocess
 from collections.abc import Sequence
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import cffi
@@ -46,7 +45,7 @@ def declarations() -> str:
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def library(tmp_path_factory):
     """Give the core as a shared library, as sqs.h says how to make one."""
     path = tmp_path_factory.mktemp("shared") / "libsqs.so"
     flags = "-std=c11", "-O0", "-shared", "-fPIC", "-fvisibility=hidden"
@@ -64,14 +63,14 @@ class Core(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def core(library: Path) -> Core:
+def core(library):
     """Give the library as a program without a compiler has it."""
     ffi = cffi.FFI()
     ffi.cdef(declarations())
     return Core(ffi, ffi.dlopen(str(library)))
 
 
-def test_exports_what_the_header_declares_and_nothing_else(library: Path) -> None:
+def test_exports_what_the_header_declares_and_nothing_else(library):
     said = run("nm", "-D", "--defined-only", library)
     text = (CSRC / "sqs.h").read_text()
     public = re.findall(r"^SQS_API\n(?:[^;(]|\n)*?(sqs_\w+)\(", text, re.M)
@@ -80,7 +79,7 @@ def test_exports_what_the_header_declares_and_nothing_else(library: Path) -> Non
     assert {line.split()[-1] for line in said.splitlines()} == set(public)
 
 
-def test_version_is_the_packages(core: Core) -> None:
+def test_version_is_the_packages(core):
     number = core.lib.sqs_version_number()
     parts = number // 10000, number // 100 % 100, number % 100
     assert ".".join(map(str, parts)) == sqs.__version__
@@ -93,9 +92,7 @@ def pointer(core: Core, kind: str, array: NDArray[Any]) -> Any:
 
 
 @given(SEEDS, st.integers(1, 300), st.data())
-def test_draws_the_token_that_python_draws(
-    core: Core, seed: int, resolution: int, data: st.DataObject
-) -> None:
+def test_draws_the_token_that_python_draws(core, seed, resolution, data):
     rng = np.random.default_rng(seed)
     k = int(rng.integers(1, min(resolution, 40) + 1))
     q = random_distribution(rng, 50, resolution, k)
@@ -109,9 +106,7 @@ SHARES = st.floats(0, 1)
 
 
 @given(SHARES, st.floats(0, 1, exclude_min=True), st.floats(-9, 1), st.lists(SHARES))
-def test_learns_what_python_learns(
-    core: Core, alpha: float, eta: float, beta: float, masses: list[float]
-) -> None:
+def test_learns_what_python_learns(core, alpha, eta, beta, masses):
     """To the bit; and it returns to where it was."""
     theirs = sqs.Conformal(alpha, eta, beta)
     keep = core.ffi.new("sqs_keep *", (core.lib.SQS_THRESHOLD, beta))
@@ -197,8 +192,8 @@ def isas(core: Core) -> list[int]:
     st.sampled_from([0, 1e-300, 0.3, 0.7, 1.0, 2.0, 1e40]),
 )
 def test_verdicts_on_logits_are_those_on_their_probabilities(
-    core: Core, seed: int, vocab_size: int, length: int, dtype: str, temperature: float
-) -> None:
+    core, seed, vocab_size, length, dtype, temperature
+):
     """By every instruction set: what `verify_rounds` makes of the same softmax."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, rng.choice([0.5, 3, 30]), (length + 1, vocab_size))
@@ -224,7 +219,7 @@ def test_verdicts_on_logits_are_those_on_their_probabilities(
         assert found == (0, length + 1, expected)
 
 
-def test_probabilities_are_those_of_torch(core: Core) -> None:
+def test_probabilities_are_those_of_torch(core):
     """The definition in sqs.h is a softmax: 100 verdicts of another one's."""
     torch = pytest.importorskip("torch")
     from sqs_codec.torch import verify_rounds
@@ -257,13 +252,7 @@ LOSSLESS = [
 
 
 @pytest.mark.parametrize(("ids", "counts", "first", "second"), LOSSLESS)
-def test_verifying_by_logits_is_lossless(
-    core: Core,
-    ids: list[int],
-    counts: list[int],
-    first: list[float],
-    second: list[float],
-) -> None:
+def test_verifying_by_logits_is_lossless(core, ids, counts, first, second):
     """All tokens drafted, all draws of a grid on which each decision is exact."""
     rows = np.array([first, second], np.float64)
     # Not np.exp2, whose powers need not be exact.
@@ -290,9 +279,7 @@ def test_verifying_by_logits_is_lossless(
 
 @pytest.mark.parametrize("vocab_size", [3, 300, 1000])
 @pytest.mark.parametrize("dtype", [*DTYPES])
-def test_a_bad_value_is_noticed_anywhere(
-    core: Core, dtype: str, vocab_size: int
-) -> None:
+def test_a_bad_value_is_noticed_anywhere(core, dtype, vocab_size):
     nothing = as_c(core, None)
     for isa, temperature in itertools.product(isas(core), (0, 0.7)):
         for at in {0, 1, vocab_size - 2, vocab_size - 1}:

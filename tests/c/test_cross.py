@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -59,11 +58,7 @@ MACHINES = [
         {"scalar", "neon"},
         "gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user",
     ),
-    Machine(
-        "s390x",
-        {"scalar"},
-        "gcc-s390x-linux-gnu libc6-dev-s390x-cross qemu-user",
-    ),
+    Machine("s390x", {"scalar"}, "gcc-s390x-linux-gnu libc6-dev-s390x-cross qemu-user"),
     Machine(
         "arm",
         {"scalar"},
@@ -83,14 +78,14 @@ def require(packages: str, *commands: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def here(tmp_path_factory):
     build = tmp_path_factory.mktemp("here")
     make(build, *(build / name for name in PROGRAMS))
     return build
 
 
 @pytest.fixture(scope="module", params=MACHINES, ids=lambda machine: machine.name)
-def machine(request: pytest.FixtureRequest) -> Machine:
+def machine(request):
     """Give a machine whose programs can be built and run."""
     machine: Machine = request.param
     require(machine.packages, machine.compiler, machine.emulator)
@@ -98,7 +93,7 @@ def machine(request: pytest.FixtureRequest) -> Machine:
 
 
 @pytest.fixture(scope="module")
-def there(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def there(machine, tmp_path_factory):
     build = tmp_path_factory.mktemp(machine.name)
     programs = [build / name for name in PROGRAMS]
     make(build, *programs, compiler=machine.compiler)
@@ -106,20 +101,20 @@ def there(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def sum_of_cases(here: Path) -> str:
+def sum_of_cases(here):
     """What this machine comes to."""
     return checksum(run(here / "identity-static", "best", str(CASES), str(SEED)))
 
 
 @pytest.mark.skipif(shutil.which("clang") is None, reason="needs clang")
-def test_compilers_agree(sum_of_cases: str, tmp_path: Path) -> None:
+def test_compilers_agree(sum_of_cases, tmp_path):
     program = tmp_path / "identity-static"
     make(tmp_path, program, compiler="clang")
     assert checksum(run(program, "best", str(CASES), str(SEED))) == sum_of_cases
 
 
 @pytest.mark.skipif(shutil.which("clang") is None, reason="needs clang")
-def test_clang_keeps_subnormals_on_arm(sum_of_cases: str, tmp_path: Path) -> None:
+def test_clang_keeps_subnormals_on_arm(sum_of_cases, tmp_path):
     [arm] = [machine for machine in MACHINES if machine.name == "arm"]
     require(arm.packages, arm.compiler, arm.emulator)
     system = f"arm-{arm.system}"
@@ -133,26 +128,24 @@ def test_clang_keeps_subnormals_on_arm(sum_of_cases: str, tmp_path: Path) -> Non
     assert checksum(said) == sum_of_cases
 
 
-def test_golden_vectors(machine: Machine, there: Path, tmp_path: Path) -> None:
+def test_golden_vectors(machine, there, tmp_path):
     count = write_vectors(tmp_path / "vectors")
     said = run(machine.emulator, there / "vectors-static", tmp_path / "vectors")
     assert f"{count} cases right" in said
 
 
 @pytest.mark.parametrize("arsenal", ARSENALS)
-def test_hostile_packets(
-    machine: Machine, here: Path, there: Path, arsenal: str
-) -> None:
+def test_hostile_packets(machine, here, there, arsenal):
     arguments = "hostile-static", arsenal, str(PACKETS), str(SEED)
 
-    def come_to(where: Path, *emulator: str) -> str:
+    def come_to(where, *emulator):
         return checksum(run(*emulator, where / arguments[0], *arguments[1:]))
 
     assert come_to(there, machine.emulator) == come_to(here)
 
 
 @pytest.mark.parametrize("isa", ISAS)
-def test_rows(machine: Machine, there: Path, sum_of_cases: str, isa: str) -> None:
+def test_rows(machine, there, sum_of_cases, isa):
     command = machine.emulator, there / "identity-static", isa
     if isa in machine.isas:
         assert checksum(run(*command, str(CASES), str(SEED))) == sum_of_cases
@@ -160,7 +153,7 @@ def test_rows(machine: Machine, there: Path, sum_of_cases: str, isa: str) -> Non
         run(*command, "0", "0", status=LACKING)
 
 
-def test_best_is_not_scalar_on_aarch64(machine: Machine, there: Path) -> None:
+def test_best_is_not_scalar_on_aarch64(machine, there):
     said = run(machine.emulator, there / "identity-static", "best", "0", "0")
     assert said.startswith("neon:" if machine.name == "aarch64" else "scalar:")
 
@@ -180,9 +173,7 @@ def test_best_is_not_scalar_on_aarch64(machine: Machine, there: Path) -> None:
         ("Nehalem", "scalar"),
     ],
 )
-def test_what_a_processor_lacks_is_not_used(
-    here: Path, processor: str, best: str
-) -> None:
+def test_what_a_processor_lacks_is_not_used(here, processor, best):
     require("qemu-user", "qemu-x86_64")
     arguments = here / "identity-static", "best", "20", str(SEED)
     said = run("qemu-x86_64", "-cpu", processor, *arguments)

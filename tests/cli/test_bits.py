@@ -27,16 +27,14 @@ ROWS = 6
 
 
 @pytest.fixture(scope="module")
-def logits() -> np.ndarray:
+def logits():
     rows = np.random.default_rng(7).normal(0, 3, (ROWS, VOCAB_SIZE))
     rows[1, ::3] = -np.inf
     return rows.astype(np.float32)
 
 
 @pytest.fixture(scope="module")
-def costs(
-    logits: np.ndarray, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Any]:
+def costs(logits, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bits")
     np.save(folder / "logits.npy", logits)
     command = ["bits", str(folder / "logits.npy"), "--temperature", str(TEMPERATURE)]
@@ -53,7 +51,7 @@ def save(path: Path, array: np.ndarray) -> str:
     return str(path)
 
 
-def test_json_has_every_setting(costs: dict[str, Any]) -> None:
+def test_json_has_every_setting(costs):
     assert costs["measured"] | {"file": ""} == {
         "file": "",
         "model": None,
@@ -78,9 +76,7 @@ def test_json_has_every_setting(costs: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("k", [1, 8, 64])
 @pytest.mark.parametrize("resolution", [10, 100, 1000])
-def test_points_are_means_of_what_numpy_computes(
-    costs: dict[str, Any], logits: np.ndarray, k: int, resolution: int
-) -> None:
+def test_points_are_means_of_what_numpy_computes(costs, logits, k, resolution):
     (point,) = (
         p for p in costs["points"] if p.get("k") == k and p["resolution"] == resolution
     )
@@ -108,9 +104,7 @@ def test_points_are_means_of_what_numpy_computes(
     assert point["bits"]["bitpack"] == pytest.approx(np.mean(packed))
 
 
-def test_recommendation_is_the_cheapest_that_is_close_enough(
-    costs: dict[str, Any],
-) -> None:
+def test_recommendation_is_the_cheapest_that_is_close_enough(costs):
     top_k, threshold, conformal = costs["best"]
     for best in (top_k, threshold):
         allowed = [
@@ -128,9 +122,7 @@ def test_recommendation_is_the_cheapest_that_is_close_enough(
     assert conformal["tv"] == pytest.approx(threshold["tv"], abs=0.01)
 
 
-def test_report_names_the_best_settings(
-    logits: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_report_names_the_best_settings(logits, tmp_path, capsys):
     file = save(tmp_path / "logits.npy", logits)
     assert cli.main(["bits", file, "--tv", "0.2", "--rows", "4"]) == 0
     out = capsys.readouterr().out
@@ -152,9 +144,7 @@ def test_report_names_the_best_settings(
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4"])
-def test_types_and_layouts(
-    logits: np.ndarray, dtype: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_types_and_layouts(logits, dtype, tmp_path, capsys):
     array = np.asfortranarray(logits.astype(np.float16)).astype(dtype)
     file, json_file = save(tmp_path / "a.npy", array), tmp_path / "a.json"
     assert cli.main(["bits", file, "--json", str(json_file)]) == 0
@@ -164,9 +154,7 @@ def test_types_and_layouts(
         assert (point.tv, dict(point.bits)) == (written["tv"], written["bits"])
 
 
-def test_supports_beyond_the_limit_of_ranks(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_supports_beyond_the_limit_of_ranks(tmp_path, capsys):
     file, json_file = tmp_path / "flat.npy", tmp_path / "flat.json"
     np.save(file, np.zeros((1, 4000), np.float32))
     assert cli.main(["bits", str(file), "--json", str(json_file)]) == 0
@@ -188,10 +176,7 @@ def bad_row(value: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("array", "said"),
     [
-        (
-            np.zeros(30, np.float32),
-            "V of 2 to 1048576, got float32 of shape [30]",
-        ),
+        (np.zeros(30, np.float32), "V of 2 to 1048576, got float32 of shape [30]"),
         (np.zeros((2, 3, 4)), "got float64 of shape [2, 3, 4]"),
         (np.zeros((2, 30), np.int32), "got int32 of shape [2, 30]"),
         (np.zeros((2, 30), np.longdouble), "must hold float16, float32, float64"),
@@ -210,9 +195,7 @@ def bad_row(value: float) -> np.ndarray:
         ),
     ],
 )
-def test_arrays_that_do_not_do_are_explained(
-    array: np.ndarray, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_arrays_that_do_not_do_are_explained(array, said, tmp_path, capsys):
     assert cli.main(["bits", save(tmp_path / "a.npy", array)]) == 1
     out, err = capsys.readouterr()
     assert out == ""
@@ -220,9 +203,7 @@ def test_arrays_that_do_not_do_are_explained(
     assert said in err
 
 
-def test_files_that_are_none_are_explained(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_files_that_are_none_are_explained(tmp_path, capsys):
     (tmp_path / "text.npy").write_text("no logits")
     (tmp_path / "empty.npy").write_bytes(b"")
     np.savez(tmp_path / "two.npz", a=np.zeros((2, 9)))
@@ -259,26 +240,18 @@ def test_files_that_are_none_are_explained(
         (["a.npy", "--rows", "0"], "must be at least 1, not 0"),
     ],
 )
-def test_bad_usage_is_explained(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_usage_is_explained(arguments, said, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main(["bits", *arguments])
     assert end.value.code == 2
     assert said in capsys.readouterr().err
 
 
-def test_what_does_not_fit_the_file_is_explained(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_does_not_fit_the_file_is_explained(tmp_path, capsys):
     file = save(tmp_path / "a.npy", np.zeros((2, 30), np.float32))
     nowhere = str(tmp_path / "no" / "b.json")
     for option, value, said in [
-        (
-            "--prior",
-            "gpt2",
-            "a.npy: the prior is made for a vocabulary of 50257",
-        ),
+        ("--prior", "gpt2", "a.npy: the prior is made for a vocabulary of 50257"),
         ("--json", nowhere, f"no folder {tmp_path / 'no'} to write to"),
     ]:
         assert cli.main(["bits", file, option, value]) == 1
@@ -287,9 +260,7 @@ def test_what_does_not_fit_the_file_is_explained(
         assert said in err
 
 
-def test_plot_names_what_it_lacks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_plot_names_what_it_lacks(tmp_path, monkeypatch, capsys):
     file = save(tmp_path / "a.npy", np.zeros((2, 30), np.float32))
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert cli.main(["bits", file]) == 0
@@ -300,12 +271,7 @@ def test_plot_names_what_it_lacks(
     assert "needs matplotlib" in err
 
 
-def test_logits_come_from_standard_input(
-    logits: np.ndarray,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_logits_come_from_standard_input(logits, tmp_path, monkeypatch, capsys):
     file = save(tmp_path / "a.npy", logits)
     assert cli.main(["bits", file]) == 0
     out = capsys.readouterr().out
@@ -319,9 +285,7 @@ def test_logits_come_from_standard_input(
 
 
 @pytest.mark.parametrize("spread", [(1.2, 4.0), (1.0, 30.0)])
-def test_labels_of_a_plot_keep_apart(
-    spread: tuple[float, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_labels_of_a_plot_keep_apart(spread, tmp_path, monkeypatch):
     figures: list[Any] = []
     monkeypatch.setattr(
         figure.Figure, "savefig", lambda self, *_, **__: figures.append(self)

@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -43,9 +42,7 @@ def costs(table: str) -> list[tuple[int | None, int]]:
 
 @pytest.mark.parametrize("coding", ["bitpack", "enumerative"])
 @pytest.mark.parametrize("kind", ["distribution", "round"])
-def test_inspect_accounts_for_every_bit(
-    coding: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_inspect_accounts_for_every_bit(coding, kind, tmp_path, capsys):
     codec = sqs.Codec(VOCAB_SIZE, coding=coding)
     if kind == "round":
         data = codec.encode_round([Q, ONE_HOT, Q], [40, 7, 999])
@@ -74,9 +71,7 @@ def test_inspect_accounts_for_every_bit(
 
 
 @pytest.mark.parametrize("resolution", [100, 5000])
-def test_inspect_shows_what_an_entropy_packet_holds(
-    resolution: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_inspect_shows_what_an_entropy_packet_holds(resolution, tmp_path, capsys):
     codec = sqs.Codec(VOCAB_SIZE, resolution)
     q = sqs.SparseDistribution([3, 40, 999], [resolution - 30, 20, 10], VOCAB_SIZE)
     held = f"tokens 3 token:count 3:{resolution - 30}, 40:20, 999:10"
@@ -102,9 +97,7 @@ def test_inspect_shows_what_an_entropy_packet_holds(
         assert "padding" not in words
 
 
-def test_inspect_tries_all_kinds(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_inspect_tries_all_kinds(tmp_path, capsys):
     file = tmp_path / "packet.bin"
     file.write_bytes(sqs.Codec(VOCAB_SIZE, coding="enumerative").encode(Q))
     assert inspect(str(file), "--coding", "enumerative") == 0
@@ -113,9 +106,7 @@ def test_inspect_tries_all_kinds(
     assert "Not a round: packet of" in out
 
 
-def test_inspect_says_when_a_packet_can_be_either(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_inspect_says_when_a_packet_can_be_either(tmp_path, capsys):
     file = tmp_path / "packet.bin"
     q = sqs.SparseDistribution([0, 999], [60, 40], VOCAB_SIZE)
     file.write_bytes(sqs.Codec(VOCAB_SIZE).encode_round([q], [0]))
@@ -128,9 +119,7 @@ def test_inspect_says_when_a_packet_can_be_either(
     assert "either" not in capsys.readouterr().out
 
 
-def test_inspect_says_what_is_wrong_with_a_packet(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_inspect_says_what_is_wrong_with_a_packet(tmp_path, capsys):
     file = tmp_path / "packet.bin"
     file.write_bytes(sqs.Codec(VOCAB_SIZE).encode(Q)[:-1])
     assert inspect(str(file), "--kind", "distribution") == 1
@@ -143,18 +132,14 @@ def test_inspect_says_what_is_wrong_with_a_packet(
     assert "Not a round" in capsys.readouterr().err
 
 
-def test_inspect_reads_standard_input(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_inspect_reads_standard_input(monkeypatch, capsys):
     data = sqs.Codec(VOCAB_SIZE).encode(Q)
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(data)))
     assert inspect("-") == 0
     assert "3:70" in capsys.readouterr().out
 
 
-def test_inspect_reads_no_more_than_a_packet_can_hold(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_inspect_reads_no_more_than_a_packet_can_hold(monkeypatch, capsys):
     assert inspect("/dev/zero") == 1
     assert "/dev/zero is longer than any packet" in capsys.readouterr().err
     monkeypatch.setattr(inspect_module, "MOST_BYTES", 1 << 60)
@@ -162,9 +147,7 @@ def test_inspect_reads_no_more_than_a_packet_can_hold(
     assert capsys.readouterr().err == "sqs inspect: not enough memory\n"
 
 
-def test_inspect_names_a_file_that_is_not_there(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_inspect_names_a_file_that_is_not_there(tmp_path, capsys):
     assert inspect(str(tmp_path / "nothing.bin")) == 1
     assert "nothing.bin" in capsys.readouterr().err
 
@@ -190,7 +173,7 @@ def test_inspect_names_a_file_that_is_not_there(
         ),
     ],
 )
-def test_help(command: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help(command, said, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main([*command.split(), "--help"])
     assert end.value.code == 0
@@ -225,9 +208,7 @@ def test_help(command: str, said: str, capsys: pytest.CaptureFixture[str]) -> No
         ("demo --draft a --target b --drop-layers 2", "--drop-layers is for SmolLM2"),
     ],
 )
-def test_bad_usage_is_explained(
-    arguments: str, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_usage_is_explained(arguments, said, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main(arguments.split())
     assert end.value.code == 2
@@ -238,9 +219,7 @@ def test_bad_usage_is_explained(
     ("command", "lacks"),
     [([], "COMMAND"), (["distill"], "COMMAND"), (["prior"], "-o/--output")],
 )
-def test_what_needs_something_and_got_nothing_shows_its_help(
-    command: list[str], lacks: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_needs_something_and_got_nothing_shows_its_help(command, lacks, capsys):
     with pytest.raises(SystemExit):
         cli.main([*command, "--help"])
     said = capsys.readouterr().out
@@ -265,12 +244,8 @@ def test_what_needs_something_and_got_nothing_shows_its_help(
     ],
 )
 def test_a_command_names_those_that_install_what_it_lacks(
-    module: str,
-    package: str,
-    command: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    module, package, command, monkeypatch, capsys
+):
     monkeypatch.setitem(sys.modules, module, None)
     assert cli.main(command.split()) == 1
     err = capsys.readouterr().err
@@ -282,7 +257,7 @@ def test_a_command_names_those_that_install_what_it_lacks(
         assert "pip install '.[serve,demo]'" in err
 
 
-def test_version_says_what_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_says_what_runs(capsys):
     begin = f"sqs-codec {sqs.__version__}, format version {sqs.__format_version__}, "
     for name, isa in ("native", sqs.isa()), ("numba", None):
         with using(name), pytest.raises(SystemExit) as end:
@@ -301,8 +276,8 @@ if "MOMENTS" in os.environ:  # for a longer campaign: these import torch
 
 @pytest.mark.parametrize(("most_imports", "arguments"), COMMANDS)
 def test_an_interrupt_at_any_moment_ends_it_without_a_word(
-    most_imports: int, arguments: list[str], tmp_path: Path
-) -> None:
+    most_imports, arguments, tmp_path
+):
     """From the script's first line on, while modules are imported, and after that."""
     logits = tmp_path / "logits.npy"
     np.save(logits, np.zeros((400, 40_000), np.float16))
@@ -311,7 +286,6 @@ def test_an_interrupt_at_any_moment_ends_it_without_a_word(
     moments = int(os.environ.get("MOMENTS", 10))
     for imports in np.linspace(0, most_imports, moments).astype(int):
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-            assert process.stderr
             while "_sqs_command" not in process.stderr.readline():
                 pass
             for _ in range(imports):
@@ -322,7 +296,7 @@ def test_an_interrupt_at_any_moment_ends_it_without_a_word(
         assert all(line.startswith("import time:") for line in said), (imports, said)
 
 
-def test_a_command_imports_what_it_needs(tmp_path: Path) -> None:
+def test_a_command_imports_what_it_needs(tmp_path):
     packet, logits = tmp_path / "packet.bin", tmp_path / "logits.npy"
     packet.write_bytes(sqs.Codec(VOCAB_SIZE).encode(Q))
     np.save(logits, np.zeros((2, 9), np.float32))
@@ -346,7 +320,7 @@ print({{*sys.modules}} - before)
     assert done.stdout.endswith("\n[]\n{'sqs_codec.system'}\n")
 
 
-def test_reader_that_leaves_is_no_crash(tmp_path: Path) -> None:
+def test_reader_that_leaves_is_no_crash(tmp_path):
     file = tmp_path / "packet.bin"
     codec = sqs.Codec(VOCAB_SIZE)
     file.write_bytes(codec.encode_round([Q] * 256, [3] * 256))
@@ -357,8 +331,6 @@ def test_reader_that_leaves_is_no_crash(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:
-        assert process.stdout
-        assert process.stderr
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait() == 1
@@ -380,7 +352,7 @@ def test_a_full_disk_is_told():
     assert done.stderr == "sqs: [Errno 28] No space left on device\n"
 
 
-def test_streams_that_are_closed_are_empty(tmp_path: Path) -> None:
+def test_streams_that_are_closed_are_empty(tmp_path):
     closed = ["sh", "-c", 'exec "$@" <&- >&-', "sh", sys.executable, "-m", "sqs_codec"]
     for arguments, said in (
         (["--version"], ""),
@@ -462,7 +434,7 @@ print(os.environ.get("OMP_WAIT_POLICY"))
 """
 
 
-def test_torch_is_told_that_its_threads_are_to_sleep(tmp_path: Path) -> None:
+def test_torch_is_told_that_its_threads_are_to_sleep(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(LOADS_TORCH)
     (tmp_path / "torch.py").write_text(IN_PLACE_OF_TORCH)

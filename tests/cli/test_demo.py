@@ -17,7 +17,6 @@ import transformers
 from rich.console import Console
 
 import sqs_codec as sqs
-from benchmarks.pair import Pair
 from sqs_codec.cli import main as cli
 from sqs_codec.cli.bits import WINDOW, read
 from sqs_codec.cli.demo import report, server
@@ -56,18 +55,13 @@ def save_model(
         tokenizers.models.WordLevel(vocabulary, unk_token="<unk>")
     )
     backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    transformers.PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # theirs
-        tokenizer_object=backend,
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
     ).save_pretrained(folder)
     return str(folder)
 
 
-def test_bits_reads_texts_with_a_model(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bits_reads_texts_with_a_model(tmp_path, capsys):
     model = save_model(tmp_path / "model", 24, WORDS)
     texts = [tmp_path / "one.txt", tmp_path / "other.txt", tmp_path / "empty.txt"]
     for text, words in zip(texts, (700, 100, 0), strict=True):
@@ -88,16 +82,12 @@ def test_bits_reads_texts_with_a_model(
     assert capsys.readouterr().err == f"sqs bits: {texts[2]} has no tokens\n"
 
 
-def test_a_hub_that_cannot_be_reached_is_told_at_once(unreachable_hub: str) -> None:
+def test_a_hub_that_cannot_be_reached_is_told_at_once(unreachable_hub):
     with pytest.raises(ModelError, match=f"no-such-name: {unreachable_hub}"):
         load_model("no-such-name")
 
 
-def test_a_race_of_any_pair_with_one_tokenizer(
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_race_of_any_pair_with_one_tokenizer(tmp_path, capsys, monkeypatch):
     draft = save_model(tmp_path / "draft", 16, WORDS)
     target = save_model(tmp_path / "target", 24, WORDS, seed=1)
     other = save_model(tmp_path / "other", 16, [*WORDS[:-2], WORDS[-1], WORDS[-2]])
@@ -145,15 +135,14 @@ sys.exit("it broke")
 """
 
 
-def test_a_server_that_ends_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_ends_is_told(monkeypatch):
     monkeypatch.setattr(server, "CHILD", DIES)
 
-    def use() -> None:
+    def use():
         with server.Server([]) as running:
             running.wait()
             assert (running.summary, running.address) == ("a toy", "127.0.0.1:9")
             stdin = running._process.stdin
-            assert stdin is not None
             stdin.write("\n")
             stdin.flush()
             raise LinkError("no answer")
@@ -174,11 +163,10 @@ child()
 """
 
 
-def test_no_server_is_left_behind() -> None:
+def test_no_server_is_left_behind():
     """It ends with the pipe that it reads, and so with whoever started it."""
     command = [sys.executable, "-c", WAITS]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
-        assert process.stdin is not None
         process.stdin.close()
         assert process.wait(60) == 0
 
@@ -193,7 +181,7 @@ def race(seconds: Mapping[str, float], hints: Sequence[int] = (5,)) -> Race:
     return toy
 
 
-def test_what_a_person_is_told() -> None:
+def test_what_a_person_is_told():
     fast = report.conclusion(race({"alone": 10.0, "rounds": 12.5, "hints": 8.0}))
     assert "came 1.25 times as fast as from the cloud alone, by rounds 0.80" in fast
     assert "it is the same text as alone" in fast
@@ -204,7 +192,7 @@ def test_what_a_person_is_told() -> None:
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])
-def test_the_bars_fit(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bars_fit(width, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     ran = race({"alone": 10.0, "rounds": 12.5, "hints": 5.0})
     console = Console(file=io.StringIO(), width=width)
@@ -222,7 +210,7 @@ def test_the_bars_fit(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert lengths[0] == round(lengths[2] / 2)
 
 
-def test_stream_redraws_in_a_terminal_and_leaves_the_text(smollm2: Pair) -> None:
+def test_stream_redraws_in_a_terminal_and_leaves_the_text(smollm2):
     text = "A caf\u00e9 by the sea, where \u65e5\u672c\u8a9e is spoken.\n\nThe end."
     ids = smollm2.tokenizer(text)["input_ids"]
     for terminal in (False, True):
@@ -239,12 +227,12 @@ def test_stream_redraws_in_a_terminal_and_leaves_the_text(smollm2: Pair) -> None
             assert "bytes up" not in out
 
 
-def test_a_hub_that_refuses_has_the_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_refuses_has_the_last_word(monkeypatch):
     class Refused(huggingface_hub.errors.HfHubHTTPError):
-        def __init__(self) -> None:
+        def __init__(self):
             Exception.__init__(self, "403")
 
-    def refuse(*_: object, **__: object) -> bool:
+    def refuse(*_, **__):
         raise Refused
 
     monkeypatch.setattr(huggingface_hub, "file_exists", refuse)

@@ -7,8 +7,6 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +24,7 @@ from tests.system.serve.kit import Server, both_transports, serving, wait_until
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def models(tmp_path_factory):
     """Folders of a draft, a target of the same words, and one of other words."""
     folder = tmp_path_factory.mktemp("models")
     return {
@@ -38,7 +36,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module", params=["float32"])
-def server(models: dict[str, str], request: pytest.FixtureRequest) -> Iterator[Server]:
+def server(models, request):
     """A server of the target, for one token."""
     engine = make_engine(EngineConfig(target=models["target"], dtype=request.param))
     with serving(engine, tokens=["a-token-of-the-tests"]) as server:
@@ -57,12 +55,8 @@ def generate(server: Server, *arguments: str) -> int:
     indirect=["server"],
 )
 def test_text_goes_out_and_the_rest_to_standard_error(
-    server: Server,
-    dtype: str,
-    models: dict[str, str],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    server, dtype, models, monkeypatch, capsys
+):
     monkeypatch.setenv("SQS_TOKEN", "a-token-of-the-tests")
     capsys.readouterr()
     arguments = ["--temperature", "0", "--max-tokens", "12", "--dtype", dtype]
@@ -87,11 +81,7 @@ def test_text_goes_out_and_the_rest_to_standard_error(
     assert capsys.readouterr().out == out
 
 
-def test_what_goes_wrong_is_said_in_a_line(
-    server: Server,
-    models: dict[str, str],
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_what_goes_wrong_is_said_in_a_line(server, models, capsys):
     draft = ["--draft", models["draft"]]
     token = ["--token", "a-token-of-the-tests"]
     for arguments, said in (
@@ -123,11 +113,8 @@ def test_what_goes_wrong_is_said_in_a_line(
     ],
 )
 def test_what_can_be_known_is_said_before_a_model_is_loaded(
-    arguments: str,
-    said: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    arguments, said, monkeypatch, capsys
+):
     monkeypatch.setattr(_models, "_load_model", None)
     assert cli.main(["generate", *arguments.split(), "a prompt"]) == 1
     out, err = capsys.readouterr()
@@ -137,20 +124,14 @@ def test_what_can_be_known_is_said_before_a_model_is_loaded(
     assert len(err.splitlines()) == 1
 
 
-def test_a_dead_port_is_told_before_a_model_is_loaded(
-    models: dict[str, str],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_dead_port_is_told_before_a_model_is_loaded(models, monkeypatch, capsys):
     monkeypatch.setattr(_models, "_load_model", None)
     options = ["--server", "localhost:1", "--insecure", "--draft", models["draft"]]
     assert cli.main(["generate", *options, "a prompt"]) == 1
     assert "nothing listens there" in capsys.readouterr().err
 
 
-def test_modes_are_kept_to_and_a_seed_gives_one_text(
-    server: Server, models: dict[str, str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_modes_are_kept_to_and_a_seed_gives_one_text(server, models, capsys):
     token = ["--token", "a-token-of-the-tests", "--max-tokens", "30"]
     texts = {}
     for way, drafts in (
@@ -172,9 +153,7 @@ def test_modes_are_kept_to_and_a_seed_gives_one_text(
 @pytest.mark.parametrize(
     "way", ["--mode alone", "--draft-length 3", "--mode hints", "--prefer bytes"]
 )
-def test_the_bytes_are_those_that_cross(
-    way: str, server: Server, models: dict[str, str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_bytes_are_those_that_cross(way, server, models, capsys):
     """All of IP, from connecting to the end of the session."""
     with both_transports(server) as ports, Relay(ports["datagram"]) as relay:
         given = ["--server", f"127.0.0.1:{relay.port}", "--transport", "datagram"]
@@ -185,7 +164,6 @@ def test_the_bytes_are_those_that_cross(
         wait_until(lambda: not server.service._connections)
         crossed = relay.bytes
     found = re.search(r"(\d+) bytes up and (\d+) down", capsys.readouterr().err)
-    assert found
     assert tuple(map(int, found.groups())) == pytest.approx(crossed, rel=0.03)
 
 
@@ -197,17 +175,13 @@ def test_the_bytes_are_those_that_cross(
         ("--seed 7 --draft-length 3", "--seed rules rounds out"),
     ],
 )
-def test_modes_that_make_no_sense(
-    options: str, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_modes_that_make_no_sense(options, said, capsys):
     with pytest.raises(SystemExit):
         cli.main(["generate", "--server", "a:1", *options.split(), "a prompt"])
     assert said in capsys.readouterr().err
 
 
-def test_a_prompt_of_another_encoding(
-    server: Server, models: dict[str, str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_prompt_of_another_encoding(server, models, capsys):
     capsys.readouterr()
     prompt = os.fsdecode(b"the caf\xe9")
     options = ["--server", server.address, "--insecure", "--draft", models["draft"]]
@@ -224,9 +198,7 @@ def test_a_prompt_of_another_encoding(
         ("gpt2", SMOLLM2, "gpt2"),
     ],
 )
-def test_prior_is_the_vocabularys(
-    asked: str | None, fingerprint: bytes, prior: str | None
-) -> None:
+def test_prior_is_the_vocabularys(asked, fingerprint, prior):
     args = argparse.Namespace(prior=asked, kept=None, alpha=None)
     size = 50_257 if asked == "gpt2" else 49_152
     draft: Any = argparse.Namespace(vocab_size=size, fingerprint=fingerprint)
@@ -235,9 +207,7 @@ def test_prior_is_the_vocabularys(
         assert setting.codec.prior == expected
 
 
-def test_gguf_files_need_llama_cpp_alone(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_gguf_files_need_llama_cpp_alone(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "llama_cpp", None)
     monkeypatch.setitem(sys.modules, "torch", None)
     options = ["generate", "--server", "a:1", "a prompt", "--draft"]
@@ -252,9 +222,7 @@ def test_gguf_files_need_llama_cpp_alone(
         )
 
 
-def test_a_llama_cpp_that_lacks_a_library(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_llama_cpp_that_lacks_a_library(tmp_path, monkeypatch, capsys):
     """As where it was built for a GPU that isn't there."""
     (tmp_path / "llama_cpp.py").write_text("raise RuntimeError('no libcudart.so')")
     monkeypatch.syspath_prepend(tmp_path)
@@ -265,13 +233,8 @@ def test_a_llama_cpp_that_lacks_a_library(
     assert capsys.readouterr().err == "sqs generate: no libcudart.so\n"
 
 
-def test_an_interrupt_ends_the_session(
-    server: Server,
-    models: dict[str, str],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def interrupt(*_: object, **__: object) -> str:
+def test_an_interrupt_ends_the_session(server, models, monkeypatch, capsys):
+    def interrupt(*_, **__):
         signal.raise_signal(signal.SIGINT)
         raise AssertionError
 

@@ -21,7 +21,7 @@ V = 400
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tokenizer(tmp_path_factory):
     """A byte-pair tokenizer of the README."""
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel()
@@ -37,7 +37,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def logits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def logits(tmp_path_factory):
     rows = np.random.default_rng(0).normal(0, 2, (300, V)).astype(np.float32)
     rows[:, ::2] += 8 * (np.arange(300) // 3 % 2)[:, None]
     path = tmp_path_factory.mktemp("drafts") / "logits.npy"
@@ -53,15 +53,12 @@ def saved(out: str) -> float:
     found = re.search(
         r"without a prior (\d+\.\d), with it (\d+\.\d): (\d\.\d+)$", out, re.MULTILINE
     )
-    assert found is not None
     without, with_it, ratio = map(float, found.groups())
     assert ratio == pytest.approx(with_it / without, abs=0.02)
     return ratio
 
 
-def test_text_makes_a_prior(
-    tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_text_makes_a_prior(tokenizer, tmp_path, capsys):
     output = tmp_path / "my.sqsprior"
     assert prior("--tokenizer", tokenizer, README, "-o", output) == 0
     out, err = capsys.readouterr()
@@ -78,9 +75,7 @@ def test_text_makes_a_prior(
     assert np.median(abs(made._tables.kinds.astype(int) - likely._tables.kinds)) <= 1
 
 
-def test_drafts_make_a_prior(
-    logits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_drafts_make_a_prior(logits, tmp_path, capsys):
     output = tmp_path / "my.sqsprior"
     arguments = "--drafts", logits, "-o", output, "--top-k", 12, "--resolution", 50
     assert prior(*arguments, "--classes", 3) == 0
@@ -91,8 +86,8 @@ def test_drafts_make_a_prior(
 
 
 def test_a_folder_is_a_tokenizer_and_text_goes_with_drafts(
-    tokenizer: Path, logits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    tokenizer, logits, tmp_path, capsys
+):
     output = tmp_path / "my.sqsprior"
     text = tmp_path / "text.txt"
     text.write_text("to be or not to be " * 40, "utf-8")
@@ -131,14 +126,8 @@ def test_a_folder_is_a_tokenizer_and_text_goes_with_drafts(
     ],
 )
 def test_what_is_wrong_is_said(
-    arguments: list[str],
-    message: str,
-    tokenizer: Path,
-    logits: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    arguments, message, tokenizer, logits, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(README.parent)
     (tmp_path / "binary").write_bytes(bytes(range(128, 256)))
     (tmp_path / "empty").write_bytes(b"")
@@ -162,9 +151,7 @@ def test_what_is_wrong_is_said(
     assert not output.exists()
 
 
-def test_a_hub_that_cannot_be_reached_is_told_at_once(
-    unreachable_hub: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_hub_that_cannot_be_reached_is_told_at_once(unreachable_hub, capsys):
     arguments = "--tokenizer", "no-such-name", README, "-o", "x"
     assert prior(*arguments) == 1
     out, err = capsys.readouterr()
@@ -174,9 +161,7 @@ def test_a_hub_that_cannot_be_reached_is_told_at_once(
     assert err.count("\n") == 1
 
 
-def test_inspect_reads_with_a_prior(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_inspect_reads_with_a_prior(tmp_path, capsys):
     codec = sqs.Codec(49_152, prior=sqs.Prior.builtin("smollm2"))
     packet = tmp_path / "packet.bin"
     q = sqs.SparseDistribution([3, 40, 40_000], [70, 20, 10], 49_152)
@@ -196,25 +181,21 @@ def test_inspect_reads_with_a_prior(
     assert "262144" in capsys.readouterr().err
 
 
-def test_a_folder_is_no_prior(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_is_no_prior(tmp_path, monkeypatch):
     """As of a model that was downloaded; its name means the built-in prior."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "smollm2").mkdir()
     assert find_prior("smollm2") == sqs.Prior.builtin("smollm2")
 
 
-def test_a_text_is_tokenized_in_parts(
-    tokenizer: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_text_is_tokenized_in_parts(tokenizer, monkeypatch):
     loaded = load_tokenizer(str(tokenizer))
     tokens = read_tokens(loaded, README, V)
     monkeypatch.setattr(command, "LINES", 7)
     assert read_tokens(loaded, README, V).tolist() == tokens.tolist()
 
 
-def test_bits_takes_a_prior(
-    logits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bits_takes_a_prior(logits, tmp_path, capsys):
     made = tmp_path / "my.sqsprior"
     assert prior("--drafts", logits, "-o", made) == 0
     capsys.readouterr()

@@ -13,21 +13,20 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
 
-from benchmarks.wire.certificates import Issued, issue
+from benchmarks.wire.certificates import issue
 from sqs_codec.cli import options
 from sqs_codec.cli import serve as module
 from sqs_codec.cli.main import main
-from sqs_codec.system.engine import BatchEngine, Engine, EngineConfig, EngineInfo
+from sqs_codec.system.engine import BatchEngine, EngineConfig, EngineInfo
 from sqs_codec.system.hf import _models
 from sqs_codec.system.serve import connect
 from sqs_codec.system.serve._connect import Transport
-from sqs_codec.system.session import Link, LinkError
+from sqs_codec.system.session import LinkError
 from tests.system.serve.kit import (
     PATIENCE,
     Toy,
@@ -45,11 +44,11 @@ LOAD = module._load
 
 
 @pytest.fixture(autouse=True)
-def no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_token(monkeypatch):
     """Tests say themselves which token there is, and serve a toy model."""
     monkeypatch.delenv("SQS_TOKEN", raising=False)
 
-    def load(args: object) -> Engine:
+    def load(args):
         return batch(Toy())
 
     monkeypatch.setattr(module, "_load", load)
@@ -89,9 +88,7 @@ def free_port() -> int:
         ("--ray a:1 --engine-option a=1", "--engine-option goes without --ray"),
     ],
 )
-def test_wrong_usage(
-    options: str, words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_usage(options, words, capsys):
     with pytest.raises(SystemExit) as error:
         main(["serve", *options.split()])
     assert error.value.code == 2
@@ -111,11 +108,8 @@ def test_wrong_usage(
     ],
 )
 def test_what_no_engine_can_do_is_said_before_a_model_is_loaded(
-    options: str,
-    words: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    options, words, monkeypatch, capsys
+):
     monkeypatch.setattr(module, "_load", LOAD)
     monkeypatch.setattr(_models, "devices", lambda: {"cpu"})
     monkeypatch.setattr(_models, "_load_model", None)
@@ -125,8 +119,8 @@ def test_what_no_engine_can_do_is_said_before_a_model_is_loaded(
     assert words in last
 
 
-def test_options_of_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    def make(config: EngineConfig) -> NoReturn:
+def test_options_of_an_engine(monkeypatch):
+    def make(config):
         found.append(config)
         raise ValueError("that will do")
 
@@ -150,19 +144,14 @@ def test_options_of_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found == [config]
 
 
-def test_port_in_use_by_the_other_transport(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_port_in_use_by_the_other_transport(capsys, monkeypatch):
     """Only what is to be listened on has to be free; a model isn't loaded before."""
 
-    def load(*_: object) -> NoReturn:
+    def load(*_):
         raise ValueError("loads a model")
 
     monkeypatch.setattr(module, "_load", load)
-    for kind, taken in (
-        (socket.SOCK_STREAM, "grpc"),
-        (socket.SOCK_DGRAM, "datagram"),
-    ):
+    for kind, taken in ((socket.SOCK_STREAM, "grpc"), (socket.SOCK_DGRAM, "datagram")):
         with socket.socket(socket.AF_INET, kind) as other:
             other.bind(("127.0.0.1", 0))
             if kind == socket.SOCK_STREAM:
@@ -175,7 +164,7 @@ def test_port_in_use_by_the_other_transport(
                 assert in_use == (transport in (taken, "both"))
 
 
-def test_metrics_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
+def test_metrics_port_in_use(capsys):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
         arguments = ["--port", str(free_port()), "--metrics-port", port]
@@ -208,9 +197,7 @@ class Slow(BatchEngine):
         await super().close()
 
 
-def test_stop_while_the_engine_opens(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_stop_while_the_engine_opens(monkeypatch, capsys):
     engine = Slow()
     monkeypatch.setattr(module, "_load", lambda _: engine)
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
@@ -222,13 +209,11 @@ def test_stop_while_the_engine_opens(
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
-def test_a_second_signal_waits_for_nothing() -> None:
+def test_a_second_signal_waits_for_nothing():
     command = [sys.executable, "-m", "tests.cli.test_serve"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as server:
-        assert server.stdout is not None
-        assert server.stderr is not None
         assert server.stdout.readline() == "opening\n"
         server.send_signal(signal.SIGINT)
         assert server.stderr.readline().startswith("Stopping")
@@ -264,10 +249,10 @@ def _answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_insecure(capsys: pytest.CaptureFixture[str]) -> None:
+def test_insecure(capsys):
     port, metrics = free_port(), free_port()
 
-    def use() -> None:
+    def use():
         link = connect(f"localhost:{port}", insecure=True)
         assert converse(edge_session([1, 2]), link, 20) == greedy([1, 2], 18)
         link.close()
@@ -287,14 +272,12 @@ def test_insecure(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Stopping" in err
 
 
-def test_certificate_and_token(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_certificate_and_token(tmp_path, monkeypatch, capsys):
     cert, key = certificate(tmp_path)
     port = free_port()
     monkeypatch.setenv("SQS_TOKEN", f"{TOKEN} {TOKEN}-of-another")
 
-    def use() -> None:
+    def use():
         for token in (TOKEN, f"{TOKEN}-of-another"):
             link = connect(f"localhost:{port}", cert=cert, token=token)
             assert converse(edge_session([1, 2]), link, 20) == greedy([1, 2], 18)
@@ -307,19 +290,17 @@ def test_certificate_and_token(
     assert TOKEN not in err
 
 
-def test_a_closed_terminal_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_terminal_ends_nothing(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Mock(write=Mock(side_effect=BrokenPipeError)))
     module._say("it is renewed")
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
-def test_sighup_renews_all_or_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sighup_renews_all_or_nothing(tmp_path, monkeypatch):
     said: list[str] = []
     monkeypatch.setattr(module, "_say", said.append)
 
-    def load(_: object) -> Engine:
+    def load(_):
         os.kill(os.getpid(), signal.SIGHUP)  # it doesn't end what isn't there yet
         return batch(Toy())
 
@@ -333,23 +314,23 @@ def test_sighup_renews_all_or_nothing(
     cert, key, tokens = (tmp_path / "now" / name for name in ("cert", "key", "tokens"))
     port, seconds = free_port(), itertools.count(10)
 
-    def put(of: Issued, key_of: Issued, *lines: str) -> None:
+    def put(of, key_of, *lines):
         cert.write_bytes(of.cert.read_bytes())
         key.write_bytes(key_of.key.read_bytes())
         tokens.write_text("\n".join(["# of these", *lines]))
 
-    def renew() -> str:
+    def renew():
         before = len(said)
         os.kill(os.getpid(), signal.SIGHUP)
         wait_until(lambda: len(said) > before)
         return said[-1]
 
-    def link(transport: Transport, token: str, of: Issued) -> Link:
+    def link(transport, token, of):
         timeout = next(seconds)  # of another timeout, or gRPC would share connections
         options: dict[str, Any] = {"transport": transport, "timeout": timeout}
         return connect(f"localhost:{port}", cert=of.cert, token=token, **options)
 
-    def use() -> None:
+    def use():
         wait_until(lambda: bool(said))
         assert "others on this machine may read the tokens" in said[0]
         tokens.chmod(0o600)
@@ -402,9 +383,7 @@ def test_sighup_renews_all_or_nothing(
     assert "not ignored" not in said
 
 
-def test_command_names_the_certificates_host(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_command_names_the_certificates_host(tmp_path, monkeypatch, capsys):
     cert, key = certificate(tmp_path, "cloud.example.org")
     port = free_port()
     monkeypatch.setenv("SQS_TOKEN", TOKEN)
@@ -412,9 +391,7 @@ def test_command_names_the_certificates_host(
     assert f"--server cloud.example.org:{port} " in capsys.readouterr().err
 
 
-def test_missing_packages(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_packages(monkeypatch, capsys):
     monkeypatch.setattr(module, "has_packages", options.has_packages)
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     assert main(["serve", "--insecure"]) == 1

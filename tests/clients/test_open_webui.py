@@ -1,7 +1,5 @@
 """Open WebUI, in Chromium."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path
@@ -24,7 +22,7 @@ SETTINGS = {
 }
 
 
-def test_a_chat(proxy: str, tmp_path: Path) -> None:
+def test_a_chat(proxy, tmp_path):
     """With all the tools that it offers by default."""
     serve = ROOT / ".venv-webui" / "bin" / "open-webui", "serve", "--host", "127.0.0.1"
     environ = {"OPENAI_API_BASE_URL": proxy, "DATA_DIR": str(tmp_path), **SETTINGS}

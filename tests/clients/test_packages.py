@@ -35,7 +35,7 @@ metric_list: [{{metric: {metric}}}]
 """
 
 
-def test_openai(proxy: str) -> None:
+def test_openai(proxy):
     client = openai.OpenAI(base_url=proxy, api_key=KEY, max_retries=0)
     assert [model.id for model in client.models.list()] == ["sqs"]
     ask = client.chat.completions.create
@@ -60,7 +60,7 @@ def test_openai(proxy: str) -> None:
         client.with_options(api_key="another").models.list()
 
 
-def test_litellm(proxy: str) -> None:
+def test_litellm(proxy):
     given: Any = {"api_base": proxy, "api_key": KEY, "messages": MESSAGES, **SHORT}
     whole = litellm.completion("openai/sqs", **given, tools=[CLOCK])
     chunks = litellm.completion("openai/sqs", **given, stream=True)
@@ -73,7 +73,7 @@ def test_litellm(proxy: str) -> None:
         litellm.completion("openai/sqs", **given, presence_penalty=1)
 
 
-def test_langchain(proxy: str) -> None:
+def test_langchain(proxy):
     model = ChatOpenAI(model="sqs", base_url=proxy, api_key=KEY, **SHORT)
     said = model.bind_tools([CLOCK]).invoke(MESSAGES)
     assert said.text == "".join(piece.text for piece in model.stream(MESSAGES)) != ""
@@ -106,7 +106,7 @@ def evaluate(folder: Path, kind: str, model: str, url: str, *more: str) -> str:
     return done.stdout
 
 
-def test_lm_eval(proxy: str, tmp_path: Path) -> None:
+def test_lm_eval(proxy, tmp_path):
     chat, texts = f"{proxy}/chat/completions", f"{proxy}/completions"
     for asked in (
         ("local-chat-completions", chat, "--apply_chat_template"),
@@ -127,7 +127,7 @@ def test_lm_eval(proxy: str, tmp_path: Path) -> None:
     assert "logprobs can't be used here" in said, said
 
 
-def test_javascript(proxy: str) -> None:
+def test_javascript(proxy):
     program = Path(__file__).with_name("clients.mjs").read_text("utf-8")
     packages = ROOT / "build" / "clients"
     node = str(packages / "node_modules" / ".bin" / "node")

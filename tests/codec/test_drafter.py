@@ -129,10 +129,7 @@ def test_whether_to_draft_never_depends_on_the_token(name, budget):
         drawn = []
         for number in one_of_each:
             edge = sqs.Drafter(
-                codec,
-                sqs.TopK(16),
-                rng=Draws([*prefix, number]),
-                budget_bits=budget,
+                codec, sqs.TopK(16), rng=Draws([*prefix, number]), budget_bits=budget
             )
             *_, token = [edge.push(earlier) for earlier in rows(3, n)]
             drawn.append(token)

@@ -66,7 +66,7 @@ def test_frequent_ids_weigh_as_often_as_they_come():
 
 
 @pytest.mark.parametrize("tokens", [30, 1000, 30_000])
-def test_the_tokens_choose_how_much_is_smoothed(tokens: int):
+def test_the_tokens_choose_how_much_is_smoothed(tokens):
     """No amount of smoothing does much better on other text of the same kind."""
     rng = np.random.default_rng(tokens)
     text = zipf_text(rng, 500, 2 * tokens + 20_000)
@@ -181,7 +181,7 @@ def test_text_helps_where_there_are_few_drafts():
 
 
 @pytest.mark.parametrize("n", [1, 2, 7])
-def test_a_few_drafts_make_a_prior(n: int):
+def test_a_few_drafts_make_a_prior(n):
     qs = [sqs.SparseDistribution([0, 2], [1, 3], 3)] * n
     for classes in (None, 1, 3):
         prior = sqs.Prior.fit(qs, classes=classes)
@@ -216,7 +216,7 @@ def test_bad_drafts_are_named(given, error, message):
 
 
 @pytest.mark.parametrize("classes", [0, 33])
-def test_a_number_of_classes_is_checked(classes: int):
+def test_a_number_of_classes_is_checked(classes):
     q = sqs.SparseDistribution([0, 2], [1, 3], 3)
     with pytest.raises(ValueError, match="classes must be"):
         sqs.Prior.fit([q], classes=classes)
@@ -243,7 +243,7 @@ def test_real_drafts_save_on_other_prompts():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_built_in_prior_is_small_and_weighs_all_ids(name: str):
+def test_a_built_in_prior_is_small_and_weighs_all_ids(name):
     prior = sqs.Prior.builtin(name)
     assert prior.vocab_size == NAMES[name]
     assert len(prior.to_bytes()) < 300_000

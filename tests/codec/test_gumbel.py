@@ -49,7 +49,7 @@ def random_row(rng: np.random.Generator, vocab_size: int) -> np.ndarray:
 
 @pytest.mark.parametrize("vocab_size", SIZES)
 @pytest.mark.parametrize("name", [*CORES, "numba"])
-def test_every_core_finds_what_the_reference_finds(name: str, vocab_size: int) -> None:
+def test_every_core_finds_what_the_reference_finds(name, vocab_size):
     rng = np.random.default_rng(vocab_size)
     ours = race(name)
     for _ in range(40 if vocab_size < 10_000 else 6):
@@ -65,7 +65,7 @@ def test_every_core_finds_what_the_reference_finds(name: str, vocab_size: int) -
 
 
 @pytest.mark.parametrize("name", [*CORES, "numba"])
-def test_every_core_takes_the_same_rows(name: str) -> None:
+def test_every_core_takes_the_same_rows(name):
     """Of any type, with anything between them, that nobody may write."""
     words = np.arange(4, dtype=np.uint32)
     rows = np.random.default_rng(3).normal(0, 4, (3, 1000)).astype(np.float16)
@@ -87,7 +87,7 @@ def test_every_core_takes_the_same_rows(name: str) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("name", [*CORES, "numba"])
-def test_a_bad_value_is_found_wherever_it_is(name: str, dtype: Any) -> None:
+def test_a_bad_value_is_found_wherever_it_is(name, dtype):
     ours, words = race(name), np.zeros(4, np.uint32)
     rows = np.full((2, 300), -np.inf, dtype)
     rows[0, 7] = 0
@@ -101,7 +101,7 @@ def test_a_bad_value_is_found_wherever_it_is(name: str, dtype: Any) -> None:
 
 
 @pytest.mark.parametrize("temperature", [0, 1e-40, 0.7, 5])
-def test_the_first_guess_is_the_draw(backend: str, temperature: float) -> None:
+def test_the_first_guess_is_the_draw(backend, temperature):
     rng = np.random.default_rng(1)
     for position in range(200):
         row = random_row(rng, 100)
@@ -118,7 +118,7 @@ def test_the_first_guess_is_the_draw(backend: str, temperature: float) -> None:
 
 
 @pytest.mark.parametrize("temperature", [0, 0.7])
-def test_verifies_what_it_draws(backend: str, temperature: float) -> None:
+def test_verifies_what_it_draws(backend, temperature):
     rows = np.random.default_rng(2).normal(0, 2, (6, 50))
     options: Any = {"temperature": temperature, "top_k": 20}
     own = [sqs.gumbel_draw(row, KEY, 9 + i, **options) for i, row in enumerate(rows)]
@@ -131,7 +131,7 @@ def test_verifies_what_it_draws(backend: str, temperature: float) -> None:
     assert sqs.gumbel_verify([], rows[:1], KEY, 9, **options).token == own[0]
 
 
-def test_greedy_ties_go_to_the_lower_id(backend: str) -> None:
+def test_greedy_ties_go_to_the_lower_id(backend):
     row = np.float32([1, 3, -np.inf, 3, 2, 2, 1])
     guesses = sqs.gumbel_guess(row, KEY, 0, 8, temperature=0)
     assert guesses.tokens == (1, 3, 4, 5, 0, 6)
@@ -159,7 +159,7 @@ CUTS = [
 
 
 @pytest.mark.parametrize(("sampling", "tokens"), CUTS)
-def test_of_ties_at_a_cut_the_lower_ids_stay(sampling: Any, tokens: set[int]) -> None:
+def test_of_ties_at_a_cut_the_lower_ids_stay(sampling, tokens):
     """With p of 1/8, 1/4, 1/8, 1/4, 1/8, 0, 1/8."""
     row = np.log(np.array([1, 2, 1, 2, 1, 0.5, 1]) / 8)
     row[5] = -np.inf
@@ -168,7 +168,7 @@ def test_of_ties_at_a_cut_the_lower_ids_stay(sampling: Any, tokens: set[int]) ->
     assert drawn == tokens
 
 
-def test_a_wide_nucleus_is_found(backend: str) -> None:
+def test_a_wide_nucleus_is_found(backend):
     """Of many tokens that are about as likely."""
     row = np.random.default_rng(4).normal(0, 0.1, 3000).astype(np.float32)
     p = np.exp(row.astype(float))
@@ -198,14 +198,14 @@ def test_a_wide_nucleus_is_found(backend: str) -> None:
         ({"logits": [[1.0, 2.0]]}, r"logits must have shape \(vocabulary,\)"),
     ],
 )
-def test_bad_input(backend: str, change: Any, said: str) -> None:
+def test_bad_input(backend, change, said):
     options = {"logits": [0.0, 1.0], "key": KEY, "position": 0, "count": 1} | change
     with pytest.raises(ValueError, match=said):
         sqs.gumbel_guess(**options)
 
 
 @pytest.mark.parametrize("kind", [np.float16, Decimal])
-def test_a_temperature_may_be_any_number(kind: Any, backend: str) -> None:
+def test_a_temperature_may_be_any_number(kind, backend):
     rows = random_row(np.random.default_rng(3), 80)[None]
     for call, given in (
         (sqs.gumbel_draw, (rows[0], KEY, 0)),
@@ -216,7 +216,7 @@ def test_a_temperature_may_be_any_number(kind: Any, backend: str) -> None:
         assert found[0] == found[1]
 
 
-def test_bad_rows_and_drafts(backend: str) -> None:
+def test_bad_rows_and_drafts(backend):
     rows = np.zeros((3, 10))
     for drafted, said in (
         ([1], r"logits must have shape \(2, vocabulary\).* got \(3, 10\)"),
@@ -236,7 +236,7 @@ def test_bad_rows_and_drafts(backend: str) -> None:
 
 
 @pytest.mark.parametrize("law", ["odd sizes", "skewed", "steep", "rare"])
-def test_the_law_is_the_softmax(law: str) -> None:
+def test_the_law_is_the_softmax(law):
     """Few draws: ``python -m benchmarks.gumbel`` makes 10^7 from each."""
     with using("native"):
         assert chi_squared(law, 30_000, seed=1) > 1e-5

@@ -18,10 +18,7 @@ def test_a_preset_goes_from_drafter_to_verdict(name, prior):
     preset = sqs.preset(name)
     codec = preset.codec(V, prior and sqs.Prior.builtin(prior))
     edge = sqs.Drafter(
-        codec,
-        preset.keep(),
-        rng=np.random.default_rng(0),
-        max_tokens=preset.max_tokens,
+        codec, preset.keep(), rng=np.random.default_rng(0), max_tokens=preset.max_tokens
     )
     for row in normal_rows(1, preset.max_tokens, V):
         assert edge.push(row, temperature=0.7) is not None

@@ -4,7 +4,7 @@ import contextlib
 import copy
 import json
 import pickle
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -369,23 +369,18 @@ def rounds(codec, seed, n):
 
 def test_threads_share_a_prior(prior):
     """And each has a codec of its own."""
-    results = {}
 
-    def talk(name, seed):
+    def talk(seed):
         codec = sqs.Codec(1000, 50, prior=prior)
         packets = []
         for round_ in rounds(codec, seed, 40):
             packets.append(codec.encode_round(round_))
             assert codec.decode_round(packets[-1]) == round_
-        results[name] = packets
+        return packets
 
-    talk("alone", 7)
-    threads = [threading.Thread(target=talk, args=(i, 7)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert all(results[i] == results["alone"] for i in range(4))
+    alone = talk(7)
+    with ThreadPoolExecutor(4) as pool:
+        assert [*pool.map(talk, [7] * 4)] == [alone] * 4
 
 
 @pytest.mark.parametrize("other", [None, (5, 1), (1, 0), (32, 0)])

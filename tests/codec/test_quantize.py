@@ -235,11 +235,7 @@ def test_bad_arguments():
 def test_what_follows_the_rule_is_given_by_name():
     """A number after the rule could be meant for anything."""
     codec = sqs.Codec(3)
-    for call in (
-        codec.quantize,
-        codec.encode_logits,
-        codec.quantize_probs,
-    ):
+    for call in (codec.quantize, codec.encode_logits, codec.quantize_probs):
         with pytest.raises(TypeError, match="positional argument"):
             call([0.5, 0.25, 0.25], sqs.TopK(2), 0.7)
     for call in (codec.quantize_rows, codec.encode_logits_rows):

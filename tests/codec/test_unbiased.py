@@ -70,9 +70,7 @@ def random_row(rng: np.random.Generator, vocab_size: int) -> NDArray[Any]:
 
 @pytest.mark.parametrize("resolution", [1, 3, 50, 65536])
 @pytest.mark.parametrize("name", ALL)
-def test_the_mean_over_all_numbers_is_the_distribution(
-    name: str, resolution: int
-) -> None:
+def test_the_mean_over_all_numbers_is_the_distribution(name, resolution):
     """Up to any token: exactly, but that it is rounded down to a multiple of 2^-64.
 
     What tokens up to one count together grows with the number. So where it is the
@@ -101,9 +99,7 @@ def test_the_mean_over_all_numbers_is_the_distribution(
 
 @pytest.mark.parametrize("vocab_size", [2, 3, 16, 17, 255, 256, 257, 1000, 5000])
 @pytest.mark.parametrize("name", ALL)
-def test_every_core_counts_what_the_reference_counts(
-    name: str, vocab_size: int
-) -> None:
+def test_every_core_counts_what_the_reference_counts(name, vocab_size):
     """And each count is its share of the resolution, rounded down or up."""
     rng = np.random.default_rng(vocab_size)
     for i in range(30):
@@ -123,7 +119,7 @@ def test_every_core_counts_what_the_reference_counts(
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_the_largest_rows(name: str) -> None:
+def test_the_largest_rows(name):
     """Weights that sum to as much as they can, and one token alone."""
     size = 1 << 20
     rows = np.zeros((2, size), np.float16)
@@ -135,7 +131,7 @@ def test_the_largest_rows(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*CORES, "numba"])
-def test_every_core_takes_the_same_rows(name: str) -> None:
+def test_every_core_takes_the_same_rows(name):
     """Of any type, with anything between them, that nobody may write."""
     rows = np.random.default_rng(3).normal(0, 4, (3, 1000)).astype(np.float16)
     numbers = [5, FULL // 3, FULL - 7]
@@ -152,7 +148,7 @@ def test_every_core_takes_the_same_rows(name: str) -> None:
     assert count(name, brain, numbers, 100, 0.7) == expected
 
 
-def test_a_batch_is_its_rows(backend: str) -> None:
+def test_a_batch_is_its_rows(backend):
     """Whatever the threads: one number is drawn for each row, all at once."""
     codec = sqs.Codec(300, 40)
     rows = np.random.default_rng(4).normal(0, 2, (600, 300))[:, ::-1]
@@ -173,7 +169,7 @@ def test_a_batch_is_its_rows(backend: str) -> None:
         assert codec.decode(codec.encode(q)) == q
 
 
-def test_greedy_ties_go_to_the_lower_id(backend: str) -> None:
+def test_greedy_ties_go_to_the_lower_id(backend):
     row = np.zeros(200, np.float32)
     row[[75, 70, 199]] = 2
     rng = np.random.default_rng(0)
@@ -182,7 +178,7 @@ def test_greedy_ties_go_to_the_lower_id(backend: str) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_names_the_row(backend: str, value: float) -> None:
+def test_names_the_row(backend, value):
     codec, rng = sqs.Codec(300, 9), np.random.default_rng(0)
     for place in 0, 255, 299:
         rows = np.zeros((6, 300))
@@ -197,11 +193,11 @@ def test_names_the_row(backend: str, value: float) -> None:
 
 
 @pytest.mark.parametrize("given", [[], [1], [[1, 2]], [1] * 3])
-def test_a_generator_must_give_what_it_is_asked_for(given: Any, backend: str) -> None:
+def test_a_generator_must_give_what_it_is_asked_for(given, backend):
     codec, rows = sqs.Codec(30, 9), np.zeros((2, 30), np.float32)
 
     class Other(np.random.Generator):
-        def integers(self, *_: Any, **options: Any) -> Any:
+        def integers(self, *_, **options):
             return np.array(given, options.get("dtype"))
 
     rng = Other(np.random.PCG64(1))
@@ -212,7 +208,7 @@ def test_a_generator_must_give_what_it_is_asked_for(given: Any, backend: str) ->
             codec.quantize_unbiased(rows[0], rng=rng)
 
 
-def test_takes_few_bytes_and_errs_little(backend: str) -> None:
+def test_takes_few_bytes_and_errs_little(backend):
     """On real rows that nothing was fitted to; 50 draws err by 0.11."""
     drafts, rng = load_drafts(), np.random.default_rng(1)
     codec = sqs.Codec(VOCAB_SIZE, 50, prior=sqs.Prior.builtin("smollm2"))

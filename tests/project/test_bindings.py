@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +14,7 @@ HEADER = (ROOT / "csrc" / "sqs.h").read_text()
 
 
 @pytest.fixture(scope="module")
-def amalgamation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def amalgamation(tmp_path_factory):
     folder = tmp_path_factory.mktemp("amalgamation")
     run(sys.executable, BINDINGS / "amalgamate.py", folder)
     warnings = "-Wall", "-Wextra", "-Wconversion", "-Wpedantic", "-Werror"
@@ -24,13 +23,13 @@ def amalgamation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_one_file_exports_what_the_header_declares(amalgamation: Path) -> None:
+def test_one_file_exports_what_the_header_declares(amalgamation):
     listed = run("nm", "-g", "--defined-only", amalgamation / "sqs.o").splitlines()
     declared = re.findall(r"^[\w *]*\b(sqs_\w+)\(", HEADER, re.MULTILINE)
     assert {line.split()[-1] for line in listed} == set(declared)
 
 
-def test_one_file_is_all_that_the_example_needs(amalgamation: Path) -> None:
+def test_one_file_is_all_that_the_example_needs(amalgamation):
     files = BINDINGS / "c" / "example.c", amalgamation / "sqs.o"
     where = "-I", amalgamation, "-o", amalgamation / "example"
     run("cc", "-std=c11", *files, *where)
@@ -40,11 +39,11 @@ def test_one_file_is_all_that_the_example_needs(amalgamation: Path) -> None:
 @pytest.mark.skipif(
     not (shutil.which("cmake") and shutil.which("c++")), reason="needs CMake and C++"
 )
-def test_cmake_package(tmp_path: Path) -> None:
+def test_cmake_package(tmp_path):
     cmake(tmp_path, "-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_INSTALL_LIBDIR=lib")
 
 
-def test_the_crate_has_the_header_s_version() -> None:
+def test_the_crate_has_the_header_s_version():
     version = re.findall(r"^#define SQS_VERSION_[A-Z]+ (\d+)$", HEADER, re.MULTILINE)
     manifest = (BINDINGS / "rust" / "Cargo.toml").read_text()
     assert f'\nversion = "{".".join(version)}"\n' in manifest

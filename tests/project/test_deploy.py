@@ -25,7 +25,7 @@ UNIT = shlex.split(after("sqs-serve.service", "ExecStart="))
 
 
 @pytest.mark.parametrize("words", [IMAGE, POD, UNIT])
-def test_what_is_started(words: list[str]) -> None:
+def test_what_is_started(words):
     parser = argparse.ArgumentParser()
     serve.fill(parser)
     args = parser.parse_args(words[2:])

@@ -30,7 +30,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_links_lead_to_files_and_headings(name: str) -> None:
+def test_links_lead_to_files_and_headings(name):
     page = ROOT / name
     for target, anchor in LINK.findall(FENCED.sub("", page.read_text("utf-8"))):
         place = page.parent / target if target else page
@@ -40,6 +40,6 @@ def test_links_lead_to_files_and_headings(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PAGES + METADATA.split())
-def test_addresses_are_those_of_others(name: str) -> None:
+def test_addresses_are_those_of_others(name):
     found = {a or b for a, b in HOST.findall((ROOT / name).read_text("utf-8"))}
     assert found <= OTHERS, found - OTHERS

@@ -46,7 +46,7 @@ def digest(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", [FORMAT, PRIORS], ids=lambda path: path.stem)
-def test_what_is_frozen_stays(path: Path) -> None:
+def test_what_is_frozen_stays(path):
     assert (ROOT / path).exists(), f"{path} is missing: {ADVICE[path]}"
     frozen = read(path)
     changed = " ".join(n for n, d in frozen.items() if digest(ROOT / n) != d)
@@ -61,7 +61,7 @@ def test_what_is_frozen_stays(path: Path) -> None:
     [(FORMAT, "tests/vectors/*.json"), (PRIORS, "sqs_codec/priors/*.sqsprior")],
     ids=["vectors", "priors"],
 )
-def test_nothing_is_left_out(path: Path, pattern: str) -> None:
+def test_nothing_is_left_out(path, pattern):
     found = {file.relative_to(ROOT).as_posix() for file in ROOT.glob(pattern)}
     assert found
     assert found <= read(path).keys()

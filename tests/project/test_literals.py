@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from importlib.resources import files
 from typing import Any, get_args
 
@@ -37,9 +37,7 @@ def planner(**given: Any) -> Planner:
         (EngineConfig, "dtype", Dtype, lambda w: EngineConfig(dtype=w)),
     ],
 )
-def test_a_parameter_takes_its_words_alone(
-    of: Any, name: str, literal: Any, call: Callable[[str], Any]
-) -> None:
+def test_a_parameter_takes_its_words_alone(of, name, literal, call):
     annotation = inspect.signature(of, eval_str=True).parameters[name].annotation
     assert annotation in (literal, Collection[literal])
     for word in get_args(literal):
@@ -48,12 +46,12 @@ def test_a_parameter_takes_its_words_alone(
         call("typo")
 
 
-def test_a_link_takes_a_transport() -> None:
+def test_a_link_takes_a_transport():
     with pytest.raises(ValueError, match="transport must be one of"):
         connect("localhost:1", transport="typo", insecure=True)
 
 
-def test_tables_have_all_words() -> None:
+def test_tables_have_all_words():
     priors = {one.stem for one in files("sqs_codec").joinpath("priors").iterdir()}
     assert {one.name.lower() for one in Coding} == {*get_args(sqs.CodingName)}
     assert priors == {*get_args(sqs.PriorName)}

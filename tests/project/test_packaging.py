@@ -62,7 +62,7 @@ def install(wheel: Path, to: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sdist(tmp_path_factory):
     """Build from a copy, so that nothing built here earlier gets in."""
     copy = tmp_path_factory.mktemp("copy") / "sqs-codec"
     built = ("build", "dist", "*.egg-info", "*.so", "_sqs.c", "__pycache__")
@@ -71,7 +71,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def source(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def source(sdist, tmp_path_factory):
     to = tmp_path_factory.mktemp("source")
     run("tar", "-xzf", sdist, "-C", to)
     (root,) = to.iterdir()
@@ -79,18 +79,18 @@ def source(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pure_wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pure_wheel(source, tmp_path_factory):
     """Build as `SQS_NO_NATIVE=1 pip install` does."""
     return build("wheel", source, tmp_path_factory.mktemp("pure"), SQS_NO_NATIVE="1")
 
 
 @pytest.fixture
-def pure(pure_wheel: Path, tmp_path: Path) -> Path:
+def pure(pure_wheel, tmp_path):
     """Install the pure wheel in a folder of its own."""
     return install(pure_wheel, tmp_path / "pure")
 
 
-def test_sdist_has_what_a_build_needs_and_nothing_built(sdist: Path) -> None:
+def test_sdist_has_what_a_build_needs_and_nothing_built(sdist):
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     for folder in ("csrc", "bindings", "sqs_codec"):
@@ -114,7 +114,7 @@ CODE = (
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="git says what is shipped")
-def test_each_data_file_says_where_it_came_from() -> None:
+def test_each_data_file_says_where_it_came_from():
     files = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).split()
     code = {"", *CODE.split()}
     data = [f for f in files if not {Path(f).suffix, Path(f).name} & code]
@@ -126,16 +126,14 @@ def test_each_data_file_says_where_it_came_from() -> None:
     assert [f for f in data if f.startswith("sqs_codec/") and f not in notice] == []
 
 
-def test_readme_on_pypi_has_no_link_to_a_file(sdist: Path) -> None:
+def test_readme_on_pypi_has_no_link_to_a_file(sdist):
     with tarfile.open(sdist) as archive:
         (info,) = [
             m
             for m in archive.getmembers()
             if m.name.count("/") == 1 and m.name.endswith("/PKG-INFO")
         ]
-        file = archive.extractfile(info)
-        assert file is not None
-        text = file.read().decode()
+        text = archive.extractfile(info).read().decode()
     links = re.findall(r"\]\((.+?)\)", (ROOT / "README.md").read_text("utf-8"))
     kept = [link for link in links if link.startswith(("https:", "#"))]
     assert kept
@@ -163,8 +161,8 @@ runpy.run_path("setup.py")
     ids=["no compiler", "no success", "no headers"],
 )
 def test_build_that_fails_ends_with_what_to_do(
-    code: str, compiler: str, reason: str, source: Path, tmp_path: Path
-) -> None:
+    code, compiler, reason, source, tmp_path
+):
     options = [code] if code == "setup.py" else ["-c", code]
     places = ["--build-temp", tmp_path / "temp", "--build-lib", tmp_path / "lib"]
     done = subprocess.run(
@@ -181,9 +179,7 @@ def test_build_that_fails_ends_with_what_to_do(
     assert done.stderr.endswith("SQS_NO_NATIVE=1 pip install '.[numba]'\n")
 
 
-def test_native_wheel_serves_every_python_from_3_10(
-    source: Path, tmp_path: Path
-) -> None:
+def test_native_wheel_serves_every_python_from_3_10(source, tmp_path):
     wheel = build("wheel", source, tmp_path / "wheel")
     assert re.fullmatch(r"sqs_codec-.*-cp310-abi3-\w+\.whl", wheel.name)
     with zipfile.ZipFile(wheel) as archive:
@@ -202,12 +198,12 @@ def test_native_wheel_serves_every_python_from_3_10(
     run(installed / "bin" / "sqs", "--version", PYTHONPATH=str(installed))
 
 
-def test_pure_wheel_runs_on_numba(pure_wheel: Path, pure: Path) -> None:
+def test_pure_wheel_runs_on_numba(pure_wheel, pure):
     assert re.fullmatch(r"sqs_codec-.*-py3-none-any\.whl", pure_wheel.name)
     assert output(ROUND_TRIP, pure) == "numba"
 
 
-def test_pure_wheel_without_numba_names_both_ways_out(pure: Path) -> None:
+def test_pure_wheel_without_numba_names_both_ways_out(pure):
     message = import_error(NO_NUMBA + IMPORT, pure)
     assert REBUILD in message
     assert ADD_NUMBA in message
@@ -234,9 +230,7 @@ def test_pure_wheel_without_numba_names_both_ways_out(pure: Path) -> None:
         ("import sqs_codec.distill", "distill", "pyarrow", "distill"),
     ],
 )
-def test_what_an_extra_would_install_is_said(
-    code: str, module: str, lacks: str, extra: str
-) -> None:
+def test_what_an_extra_would_install_is_said(code, module, lacks, extra):
     message = import_error(f"import sys; sys.modules[{lacks!r}] = None\n{code}")
     assert message.startswith(
         f"sqs_codec.{module} needs {lacks}: pip install '.[{extra}]'"
@@ -260,7 +254,7 @@ make_engine(EngineConfig())
 """
 
 
-def test_only_a_model_of_transformers_needs_torch() -> None:
+def test_only_a_model_of_transformers_needs_torch():
     message = import_error(NO_TORCH)
     assert message.startswith("sqs_codec.system.hf needs torch: pip install '.[hf]'")
     extras = project()["optional-dependencies"]
@@ -282,9 +276,7 @@ def test_only_a_model_of_transformers_needs_torch() -> None:
         ("demo", "cli/demo", {"gguf"}),
     ],
 )
-def test_an_extra_holds_what_is_imported(
-    extra: str, folder: str, others: set[str]
-) -> None:
+def test_an_extra_holds_what_is_imported(extra, folder, others):
     lines = project()["optional-dependencies"][extra]
     needed = {re.split(r"[\[<>=]", line)[0].lower() for line in lines} - {"sqs-codec"}
     package = ROOT / "sqs_codec" / folder
@@ -295,9 +287,7 @@ def test_an_extra_holds_what_is_imported(
 
 
 @pytest.mark.parametrize("version", [None, "", "__version__ = 'dev'"])
-def test_the_entry_point_of_vllm_does_no_harm(
-    version: str | None, tmp_path: Path
-) -> None:
+def test_the_entry_point_of_vllm_does_no_harm(version, tmp_path):
     """Where there is no vLLM, or one that is nothing like those that are supported."""
     if version is not None:
         (tmp_path / "vllm.py").write_text(version)
@@ -310,7 +300,7 @@ def test_the_entry_point_of_vllm_does_no_harm(
     assert output(code, PYTHONPATH=path) == loaded
 
 
-def test_broken_native_build_is_an_error(pure: Path) -> None:
+def test_broken_native_build_is_an_error(pure):
     (pure / "sqs_codec" / "_backend" / "_sqs.abi3.so").write_bytes(
         b"not a shared object"
     )

@@ -27,7 +27,7 @@ def sdist(folder: Path, umask: int, **env: str) -> Path:
     return Path(done.stdout.strip())
 
 
-def test_two_builds_of_a_commit_are_the_same(tmp_path: Path) -> None:
+def test_two_builds_of_a_commit_are_the_same(tmp_path):
     here = sdist(tmp_path / "here", 0o022)
     there = sdist(tmp_path / "there", 0o077, TZ="Asia/Tokyo", LC_ALL="C")
     assert here.name == there.name

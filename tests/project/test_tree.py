@@ -38,7 +38,6 @@ def imported_names(path: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
-            assert node.module is not None
             # What is imported may be a module or something in it.
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 

@@ -1,7 +1,5 @@
 """What an extension module shows to others; `make wheels` builds and audits wheels."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys
@@ -14,7 +12,7 @@ from sqs_codec._backend import _sqs
 @pytest.mark.skipif(
     sys.platform != "linux" or not shutil.which("nm"), reason="needs Linux and nm"
 )
-def test_the_module_exports_nothing_but_its_init() -> None:
+def test_the_module_exports_nothing_but_its_init():
     nm = "nm", "-D", "--defined-only", _sqs.__file__
     exported = subprocess.run(nm, capture_output=True, text=True, check=True)
     assert [line.split()[-1] for line in exported.stdout.splitlines()] == [

@@ -311,7 +311,6 @@ def check(proof: Proof, changes: tuple[Change, ...], limit: float) -> Outcome:
         run = subprocess.Popen(command, cwd=tests, stdout=subprocess.PIPE, text=True)
         kill = Timer(limit, run.kill)
         kill.start()
-        assert run.stdout is not None
         output = run.stdout.read()
         _, status, used = os.wait4(run.pid, 0)
         kill.cancel()

@@ -153,7 +153,6 @@ def attack(link: Link, kind: str) -> None:
     ).to_bytes()
     link.send(hello)
     welcome = link.receive(20)
-    assert welcome is not None
     instance = bytes.fromhex(json.loads(welcome[1:])["instance"])
     for message in messages(kind, instance, hello):
         send(link, message)
@@ -206,8 +205,7 @@ class Draft(ToyDraft):
 
 def serve_proxy(ports: Any) -> None:
     """Write for clients, and say where."""
-    model = Toy()
-    model.on_call = lambda jobs: time.sleep(0.01)
+    model = Toy(lambda jobs: time.sleep(0.01))
     cloud, draft = Server(model).address, cast(Any, Draft())
     completer = Completer(draft, lambda: connect(cloud, insecure=True), server=cloud)
     files = certificate(Path(tempfile.mkdtemp()))

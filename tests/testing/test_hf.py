@@ -43,8 +43,7 @@ def assisted(prompt, draft, target, rng, model=as_model, assistant=as_model, **o
 
 
 @pytest.mark.parametrize(
-    "cut",
-    ["top-p 0.9", "top-p 0.95", "top-k 2", "top-k 50", "min-p 0.05", "min-p 0.1"],
+    "cut", ["top-p 0.9", "top-p 0.95", "top-k 2", "top-k 50", "min-p 0.05", "min-p 0.1"]
 )
 @pytest.mark.parametrize("exact", [True, False])
 def test_a_draft_that_is_warped_and_accepted_by_all_of_q(cut, exact):

@@ -67,7 +67,7 @@ def dense_loss(logits: Any, batch: Any, temperature: float = 1.0) -> Any:
 
 
 @pytest.fixture(params=[True, False], ids=["row by row", "at once"])
-def chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def chunks(request, monkeypatch):
     if request.param:
         monkeypatch.setattr(_distill, "CHUNK", 1)
 
@@ -77,9 +77,7 @@ def chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("columns", "tail"), [(V, False), (V + 3, False), (V - 1, True), (V + 3, True)]
 )
-def test_loss_and_gradient_are_the_dense_ones(
-    columns: int, tail: bool, temperature: float
-) -> None:
+def test_loss_and_gradient_are_the_dense_ones(columns, tail, temperature):
     batch = teacher(tail=tail)
     for scale in (2, 400):  # at the latter what isn't listed may have e^-400 of all
         logits = student(2, 3, columns, scale=scale)
@@ -98,7 +96,7 @@ def test_loss_and_gradient_are_the_dense_ones(
     )
 
 
-def test_roundings_average_to_the_whole_softmax() -> None:
+def test_roundings_average_to_the_whole_softmax():
     q = torch.tensor([13, 1, 0, 20, 27, 3], dtype=torch.float64) / 64
     ends = np.concatenate([[0], np.cumsum(q.numpy() * L)])
     logits = student(1, 1, V)
@@ -134,9 +132,7 @@ class Allocations(TorchDispatchMode):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("tail", [False, True])
-def test_no_copy_of_all_logits_is_made(
-    dtype: Any, tail: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_copy_of_all_logits_is_made(dtype, tail, monkeypatch):
     monkeypatch.setattr(_distill, "CHUNK", 3 * 50)
     states = student(2, 40, 50, dtype=dtype)
     rows = sqs.SparseRows.stack([*ROWS] * 18)
@@ -157,7 +153,7 @@ def test_no_copy_of_all_logits_is_made(
 
 
 @pytest.mark.parametrize("tail", [False, True])
-def test_masked_students_and_nan(tail: bool) -> None:
+def test_masked_students_and_nan(tail):
     batch = teacher(tail=tail)
     logits = student(2, 3, V + 2, dtype=torch.float32)
     with torch.no_grad():
@@ -179,7 +175,7 @@ def test_masked_students_and_nan(tail: bool) -> None:
     assert grad[0, 0].isnan().all()
 
 
-def test_a_batch_without_distributions_teaches_nothing() -> None:
+def test_a_batch_without_distributions_teaches_nothing():
     logits = student(2, 3, V, dtype=torch.bfloat16)
     loss = adapter.distillation_loss(logits, teacher(ROWS[:0], []))
     (grad,) = torch.autograd.grad(loss, logits)
@@ -187,14 +183,14 @@ def test_a_batch_without_distributions_teaches_nothing() -> None:
     assert not grad.any()
 
 
-def test_a_gradient_of_the_gradient_is_refused() -> None:
+def test_a_gradient_of_the_gradient_is_refused():
     logits = student(2, 3, V)
     loss = adapter.distillation_loss(logits, teacher())
     with pytest.raises(RuntimeError, match="a first derivative only"):
         torch.autograd.grad(loss, logits, create_graph=True)
 
 
-def test_batches_move_and_load() -> None:
+def test_batches_move_and_load():
     batch = teacher(tail=True)
     moved = batch.to("meta", non_blocking=True)
     assert moved.offsets.is_meta
@@ -226,12 +222,12 @@ def test_batches_move_and_load() -> None:
         ({"temperature": np.nan}, "temperature must be finite"),
     ],
 )
-def test_bad_batches_are_refused(change: Any, words: str) -> None:
+def test_bad_batches_are_refused(change, words):
     with pytest.raises(ValueError, match=words):
         teacher(**change)
 
 
-def test_the_loss_says_what_it_expected() -> None:
+def test_the_loss_says_what_it_expected():
     batch = teacher()
     for shape in [(2, 3, V - 1), (3, 2, V), (6, V), ()]:
         with pytest.raises(

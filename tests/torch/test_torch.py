@@ -53,7 +53,7 @@ CODEC = sqs.Codec(VOCAB, resolution=150)
 
 
 @pytest.fixture(params=["host", "device"])
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def path(request, monkeypatch):
     """Send CPU tensors down either path."""
     if request.param == "device":
         for module in (quantizing, racing, rounding, verifying):
@@ -84,7 +84,7 @@ def assert_same(ours: Any, core: sqs.SparseDistribution) -> None:
 
 @pytest.mark.parametrize("keep", RULES, ids=repr)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_quantizes_as_the_core(dtype: Any, keep: sqs.Keep, path: str) -> None:
+def test_quantizes_as_the_core(dtype, keep, path):
     logits = tensor_with_ties(2, 3, VOCAB, dtype=dtype)
     for temperature in (0, 0.3, 1.0, 2.5):
         found = adapter.quantize_rows(CODEC, logits, keep, temperature=temperature)
@@ -98,9 +98,7 @@ def test_quantizes_as_the_core(dtype: Any, keep: sqs.Keep, path: str) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 1, 2)])
-def test_packets_are_those_of_the_distributions(
-    shape: tuple[int, ...], dtype: Any, path: str
-) -> None:
+def test_packets_are_those_of_the_distributions(shape, dtype, path):
     logits = tensor_with_ties(*shape, VOCAB, dtype=dtype)
     keep = sqs.TopK(9)
     found = adapter.encode_logits_rows(CODEC, logits, keep, temperature=0.7)
@@ -112,12 +110,10 @@ def test_packets_are_those_of_the_distributions(
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_the_core_reads_tensors_where_they_are(
-    dtype: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_core_reads_tensors_where_they_are(dtype, monkeypatch):
     seen = []
 
-    def look(core: Any, rows: Any, *_: Any) -> Any:
+    def look(core, rows, *_):
         seen.append((rows.ctypes.data, rows.strides[0]))
         return 0, len(rows), [b"packet"] * len(rows)
 
@@ -128,7 +124,7 @@ def test_the_core_reads_tensors_where_they_are(
     assert seen == [(last.data_ptr(), 5 * VOCAB * dtype.itemsize)]
     quantize = type(CODEC._core).quantize_logits
 
-    def look_at_one(core: Any, row: Any, *given: Any) -> Any:
+    def look_at_one(core, row, *given):
         seen.append((row.ctypes.data, row.shape))
         return quantize(core, row, *given)
 
@@ -141,20 +137,20 @@ def test_the_core_reads_tensors_where_they_are(
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_probabilities_in_place_of_logits_are_noticed(dtype: Any, path: str) -> None:
-    def draft(codec: sqs.Codec, logits: Any, keep: sqs.Keep) -> None:
+def test_probabilities_in_place_of_logits_are_noticed(dtype, path):
+    def draft(codec, logits, keep):
         sqs.Drafter(codec, keep, rng=np.random.default_rng(0)).push(logits)
 
-    def unbiased(codec: sqs.Codec, logits: Any, _: sqs.Keep) -> None:
+    def unbiased(codec, logits, _):
         adapter.quantize_unbiased(codec, logits, rng=np.random.default_rng(0))
 
-    def race(_: sqs.Codec, logits: Any, __: sqs.Keep) -> None:
+    def race(_, logits, __):
         adapter.gumbel_verify([], logits, bytes(16), 0, top_k=3 * (path == "host"))
 
-    def races(_: sqs.Codec, logits: Any, __: sqs.Keep) -> None:
+    def races(_, logits, __):
         adapter.gumbel_verify_rounds([[]], logits, [bytes(16)], [0])
 
-    def verify(_: sqs.Codec, logits: Any, __: sqs.Keep) -> None:
+    def verify(_, logits, __):
         adapter.verify(sqs.Round([sqs.SparseDistribution([0], [1], 7)], [0]), logits)
 
     probs, codec = torch.tensor([0.25, *[0.125] * 6], dtype=dtype), sqs.Codec(7)
@@ -175,9 +171,7 @@ def test_probabilities_in_place_of_logits_are_noticed(dtype: Any, path: str) -> 
 
 @pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-3, 1e3, 1e300])
 @pytest.mark.parametrize("k", [1, 2, 3, 16, 17, 100])
-def test_top_k_is_exact_at_every_temperature(
-    k: int, temperature: float, path: str
-) -> None:
+def test_top_k_is_exact_at_every_temperature(k, temperature, path):
     logits = tensor_with_ties(VOCAB)
     keep = sqs.TopK(k)
     found = adapter.quantize(CODEC, logits, keep, temperature=temperature)
@@ -186,7 +180,7 @@ def test_top_k_is_exact_at_every_temperature(
 
 
 @pytest.mark.parametrize("keep", [sqs.TopK(3), sqs.TopP(0.3)], ids=repr)
-def test_ties_go_to_the_lower_id(keep: sqs.Keep, path: str) -> None:
+def test_ties_go_to_the_lower_id(keep, path):
     codec = sqs.Codec(10, resolution=9)
     flat = adapter.quantize(codec, torch.zeros(10), keep)
     assert flat.token_ids.tolist() == [0, 1, 2]
@@ -200,7 +194,7 @@ def test_ties_go_to_the_lower_id(keep: sqs.Keep, path: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_signed_zeros_are_equal(dtype: Any, path: str) -> None:
+def test_signed_zeros_are_equal(dtype, path):
     logits = torch.zeros(10, dtype=dtype)
     logits[[0, 1, 4, 7]] = -0.0
     logits[3] = -1
@@ -208,7 +202,7 @@ def test_signed_zeros_are_equal(dtype: Any, path: str) -> None:
     assert q.token_ids.tolist() == [0, 1, 2, 4]
 
 
-def test_one_token_may_be_all_there_is(path: str) -> None:
+def test_one_token_may_be_all_there_is(path):
     logits = torch.full((4,), -torch.inf)
     logits[2] = -1e30
     for keep in RULES:
@@ -217,7 +211,7 @@ def test_one_token_may_be_all_there_is(path: str) -> None:
         assert q.dropped_mass == 0
 
 
-def test_rows_may_keep_different_numbers_of_tokens(path: str) -> None:
+def test_rows_may_keep_different_numbers_of_tokens(path):
     logits = torch.full((3, 8), -torch.inf)
     logits[0, 5] = 0
     logits[1] = 0
@@ -226,7 +220,7 @@ def test_rows_may_keep_different_numbers_of_tokens(path: str) -> None:
     assert [q.token_ids.tolist() for q in found] == [[5], [*range(8)], [3, 6]]
 
 
-def test_strides_and_gradients_do_not_matter(path: str) -> None:
+def test_strides_and_gradients_do_not_matter(path):
     logits = tensor_with_ties(4, VOCAB)
     strided = logits.T.contiguous().T.requires_grad_()
     assert not strided.is_contiguous()
@@ -236,7 +230,7 @@ def test_strides_and_gradients_do_not_matter(path: str) -> None:
     assert adapter.quantize(CODEC, every_other, sqs.TopK(8)) == expected[0]
 
 
-def test_nothing_of_the_callers_changes(path: str) -> None:
+def test_nothing_of_the_callers_changes(path):
     logits = tensor_with_ties(2, VOCAB)
     before = logits.clone()
     keep = sqs.Conformal()
@@ -256,9 +250,7 @@ def test_nothing_of_the_callers_changes(path: str) -> None:
     ],
 )
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_bad_rows_are_named(
-    dtype: Any, value: float, message: str, keep: sqs.Keep, path: str
-) -> None:
+def test_bad_rows_are_named(dtype, value, message, keep, path):
     logits = tensor_with_ties(2, 4, VOCAB, dtype=dtype)
     logits[1, 3] = value
     for temperature in (0, 1):
@@ -268,14 +260,14 @@ def test_bad_rows_are_named(
             adapter.quantize(CODEC, logits[1, 3], keep, temperature=temperature)
 
 
-def test_one_bad_value_is_enough(path: str) -> None:
+def test_one_bad_value_is_enough(path):
     logits = tensor_with_ties(3, VOCAB)
     logits[2, 7] = torch.nan
     with pytest.raises(ValueError, match=r"^logits\[2\](\[7\] is|: holds) nan"):
         adapter.quantize_rows(CODEC, logits, sqs.TopK(4))
 
 
-def test_quantize_says_what_it_expected(path: str) -> None:
+def test_quantize_says_what_it_expected(path):
     keep = sqs.TopK(4)
     with pytest.raises(TypeError, match=r"must be a torch.Tensor, got ndarray"):
         adapter.quantize(CODEC, np.zeros(VOCAB), keep)
@@ -309,7 +301,7 @@ class Operations(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("keep", RULES, ids=repr)
-def test_the_device_path_waits_no_more_for_more_rows(keep: sqs.Keep) -> None:
+def test_the_device_path_waits_no_more_for_more_rows(keep):
     counts = []
     for rows in (1, 30):
         logits = tensor_with_ties(rows, VOCAB)
@@ -322,7 +314,7 @@ def test_the_device_path_waits_no_more_for_more_rows(keep: sqs.Keep) -> None:
 
 
 @pytest.mark.parametrize("keep", RULES, ids=repr)
-def test_selection_stays_on_its_device(keep: sqs.Keep) -> None:
+def test_selection_stays_on_its_device(keep):
     """The meta device computes nothing, but refuses tensors of another."""
     rows = torch.empty(3, VOCAB, device="meta", dtype=torch.bfloat16)
     for temperature in (0, 0.7):
@@ -332,7 +324,7 @@ def test_selection_stays_on_its_device(keep: sqs.Keep) -> None:
 
 
 @pytest.mark.parametrize("keep", RULES, ids=repr)
-def test_numpy_and_torch_count_alike(keep: sqs.Keep) -> None:
+def test_numpy_and_torch_count_alike(keep):
     logits = tensor_with_ties(20, VOCAB, dtype=torch.float64)
     logits[0] = -torch.inf
     logits[0, 5] = 0
@@ -351,7 +343,7 @@ def test_numpy_and_torch_count_alike(keep: sqs.Keep) -> None:
         assert 1 <= k <= n
 
 
-def test_a_sum_that_rounds_keeps_no_masked_token() -> None:
+def test_a_sum_that_rounds_keeps_no_masked_token():
     """Of which there are some where a running sum never reaches the whole one."""
     p = 1 - 2.0**-53
     short = 0
@@ -365,7 +357,7 @@ def test_a_sum_that_rounds_keeps_no_masked_token() -> None:
 
 @pytest.mark.parametrize("keep", [sqs.TopK(9), sqs.Conformal(beta=0.02)], ids=repr)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_drafter_takes_tensors(dtype: Any, keep: sqs.Keep, path: str) -> None:
+def test_a_drafter_takes_tensors(dtype, keep, path):
     """The same round as of the same values in NumPy; gradients don't matter."""
     logits = tensor_with_ties(4, VOCAB, dtype=dtype)
     edges = [
@@ -381,7 +373,7 @@ def test_a_drafter_takes_tensors(dtype: Any, keep: sqs.Keep, path: str) -> None:
     assert states[0] == pytest.approx(states[1], abs=1e-8)
 
 
-def test_a_drafter_says_what_tensors_it_expected(path: str) -> None:
+def test_a_drafter_says_what_tensors_it_expected(path):
     edge = sqs.Drafter(CODEC, sqs.TopK(9), rng=np.random.default_rng(SEED))
     with pytest.raises(ValueError, match=r"shape \[203\], got \[9\]"):
         edge.push(torch.zeros(9))
@@ -394,7 +386,7 @@ def test_a_drafter_says_what_tensors_it_expected(path: str) -> None:
     assert edge.tokens == ()
 
 
-def test_what_rules_keep_by_hand() -> None:
+def test_what_rules_keep_by_hand():
     unnormalised = np.array([4.0, 2.0, 1.0, 1.0, 0.0, 0.0])
     for kind, value, kept in [
         (KeepKind.TOP_K, 1, 1),
@@ -421,9 +413,7 @@ def test_what_rules_keep_by_hand() -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(), (0,), (7,), (2, 1, 2)])
-def test_rounds_without_bias_as_the_core(
-    shape: tuple[int, ...], dtype: Any, path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rounds_without_bias_as_the_core(shape, dtype, path, monkeypatch):
     monkeypatch.setattr(rounding, "AT_ONCE", 3 * VOCAB)
     logits = tensor_with_ties(*shape, VOCAB, dtype=dtype).requires_grad_()
     rows = core_row(logits.detach()).reshape(-1, VOCAB)
@@ -445,7 +435,7 @@ def test_rounds_without_bias_as_the_core(
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_bad_rows_are_named_whatever_the_rounding(value: float, path: str) -> None:
+def test_bad_rows_are_named_whatever_the_rounding(value, path):
     logits, rng = tensor_with_ties(2, 4, VOCAB), np.random.default_rng(1)
     logits[1, 3] = value
     for temperature in (0, 1):
@@ -456,15 +446,15 @@ def test_bad_rows_are_named_whatever_the_rounding(value: float, path: str) -> No
 
 
 @pytest.mark.parametrize("n", [0, 2])
-def test_rounding_says_what_generator_it_expected(n: int, path: str) -> None:
+def test_rounding_says_what_generator_it_expected(n, path):
     rows, said = torch.zeros(n, VOCAB), "rng must be a numpy.* got NoneType"
     with pytest.raises(TypeError, match=said):
-        CODEC.quantize_unbiased_rows(rows.numpy(), rng=None)  # type: ignore[arg-type]
+        CODEC.quantize_unbiased_rows(rows.numpy(), rng=None)
     with pytest.raises(TypeError, match=said):
         adapter.quantize_unbiased_rows(CODEC, rows, rng=None)
 
 
-def test_rounding_waits_no_more_for_more_rows() -> None:
+def test_rounding_waits_no_more_for_more_rows():
     counts = []
     for rows in (1, 30):
         with Operations() as operations:
@@ -474,7 +464,7 @@ def test_rounding_waits_no_more_for_more_rows() -> None:
     assert counts[0]["_local_scalar_dense"] == 0
 
 
-def test_to_dense_undoes_quantize() -> None:
+def test_to_dense_undoes_quantize():
     rows = adapter.quantize_rows(CODEC, tensor_with_ties(3, VOCAB), sqs.TopK(9))
     for dtype in DTYPES:
         dense = adapter.to_dense(rows, dtype=dtype)
@@ -485,20 +475,20 @@ def test_to_dense_undoes_quantize() -> None:
     assert CODEC.quantize_probs(dense[2].numpy(), sqs.Threshold(0.0)) == rows[2]
 
 
-def test_to_dense_takes_one_and_a_round() -> None:
+def test_to_dense_takes_one_and_a_round():
     q = sqs.SparseDistribution([1, 4], [1, 3], vocab_size=5)
     assert adapter.to_dense(q).tolist() == [0, 0.25, 0, 0, 0.75]
     assert adapter.to_dense(sqs.Round([q, q], [1, 4]).distributions).shape == (2, 5)
     assert adapter.to_dense([q], device="meta").device.type == "meta"
 
 
-def test_to_dense_takes_rows() -> None:
+def test_to_dense_takes_rows():
     rows = sqs.SparseRows([1, 4, 2], [1, 3, 4], [0, 2, 3], vocab_size=5, resolution=4)
     assert adapter.to_dense(rows).tolist() == rows.to_dense().tolist()
     assert adapter.to_dense(rows[:0]).shape == (0, 5)
 
 
-def test_to_dense_says_what_it_expected() -> None:
+def test_to_dense_says_what_it_expected():
     q = sqs.SparseDistribution([1, 4], [1, 3], vocab_size=5)
     other = sqs.SparseDistribution([1, 4], [1, 3], vocab_size=6)
     with pytest.raises(ValueError, match="one at least"):
@@ -528,7 +518,7 @@ def likely_target(round_: sqs.Round, rng: np.random.Generator) -> Any:
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])
-def test_verify_agrees_with_the_core(temperature: float, path: str) -> None:
+def test_verify_agrees_with_the_core(temperature, path):
     rng = np.random.default_rng(SEED)
     outcomes = Counter()
     for seed in range(200):
@@ -549,7 +539,7 @@ def test_verify_agrees_with_the_core(temperature: float, path: str) -> None:
     assert set(outcomes) == set(range(5))
 
 
-def test_verify_takes_the_same_from_the_generator_whatever_comes() -> None:
+def test_verify_takes_the_same_from_the_generator_whatever_comes():
     rng = np.random.default_rng(SEED)
     generator = torch.Generator()
     for seed in range(20):
@@ -565,7 +555,7 @@ def test_verify_takes_the_same_from_the_generator_whatever_comes() -> None:
         assert torch.equal(after, generator.get_state())
 
 
-def test_verify_uses_the_default_generator_otherwise() -> None:
+def test_verify_uses_the_default_generator_otherwise():
     rng = np.random.default_rng(SEED)
     round_ = random_round(rng, 4)
     logits = likely_target(round_, rng)
@@ -583,9 +573,7 @@ def eighths(*counts: int) -> sqs.SparseDistribution:
     )
 
 
-def test_every_outcome_sums_to_the_target(
-    monkeypatch: pytest.MonkeyPatch, path: str
-) -> None:
+def test_every_outcome_sums_to_the_target(monkeypatch, path):
     """Two drafted positions, all draws enumerated: the text has the target's law.
 
     The second position's draft and target depend on the first token. All
@@ -629,7 +617,7 @@ def test_every_outcome_sums_to_the_target(
                 assert law[a, b, c] == accepted * bonus[c]
 
 
-def test_the_text_is_distributed_as_the_targets() -> None:
+def test_the_text_is_distributed_as_the_targets():
     codec = sqs.Codec(5, resolution=7)
     draft = torch.tensor([2.0, 1.0, 0.0, 0.0, -3.0])
     target = torch.tensor([[0.0, 1.0, 2.0, -1.0, 0.5], [0.0] * 5])
@@ -647,7 +635,7 @@ def test_the_text_is_distributed_as_the_targets() -> None:
     assert ((seen - expected) ** 2 / expected).sum() < 18.5, f"seed {SEED}"
 
 
-def test_a_greedy_target_takes_its_argmax(path: str) -> None:
+def test_a_greedy_target_takes_its_argmax(path):
     q = sqs.SparseDistribution([1, 2, 3], [1, 1, 2], vocab_size=4)
     logits = torch.tensor([[0, 5, 5, 1], [0, 0, 2, 1], [3, 0, 0, 3.0]])
     for tokens, verdict in {
@@ -660,7 +648,7 @@ def test_a_greedy_target_takes_its_argmax(path: str) -> None:
             assert adapter.verify(round_, logits, temperature=0) == verdict
 
 
-def test_equal_distributions_are_never_rejected(path: str) -> None:
+def test_equal_distributions_are_never_rejected(path):
     q = CODEC.quantize(np.linspace(0, 3, VOCAB), sqs.TopK(30))
     logits = adapter.to_dense([q, q], dtype=torch.float64).log()
     generator = torch.Generator().manual_seed(SEED)
@@ -672,18 +660,14 @@ def test_equal_distributions_are_never_rejected(path: str) -> None:
         assert verdict.token in q.token_ids
 
 
-def test_a_residual_that_rounds_to_zero_falls_back_to_the_target(
-    monkeypatch: pytest.MonkeyPatch, path: str
-) -> None:
+def test_a_residual_that_rounds_to_zero_falls_back_to_the_target(monkeypatch, path):
     monkeypatch.setattr(verifying, "_uniforms", lambda n, _: [1.0, 0.99])
     q = eighths(4, 4)
     verdict = adapter.verify(sqs.Round([q], [0]), torch.zeros(2, 2), temperature=1.0)
     assert verdict == sqs.Verdict(0, 1)
 
 
-def test_impossible_tokens_are_never_taken(
-    monkeypatch: pytest.MonkeyPatch, path: str
-) -> None:
+def test_impossible_tokens_are_never_taken(monkeypatch, path):
     for u in (0.0, 1 - 2**-53):
         monkeypatch.setattr(verifying, "_uniforms", lambda n, _, u=u: [u] * n)
         logits = torch.tensor([[-torch.inf, 0.0, -torch.inf]] * 2)
@@ -701,9 +685,7 @@ def test_impossible_tokens_are_never_taken(
         (-torch.inf, "every token is masked (-inf)"),
     ],
 )
-def test_verify_names_bad_rows(
-    value: float, message: str, temperature: float, path: str
-) -> None:
+def test_verify_names_bad_rows(value, message, temperature, path):
     round_ = sqs.Round([eighths(4, 4)], [0])
     logits = torch.zeros(2, 2)
     logits[1] = value
@@ -720,7 +702,7 @@ def test_verify_names_bad_rows(
     assert str(caught.value) == f"rounds[1]: target_logits[2]: {message}"
 
 
-def test_verify_says_what_it_expected() -> None:
+def test_verify_says_what_it_expected():
     round_ = sqs.Round([eighths(4, 4)], [0])
     with pytest.raises(TypeError, match=r"must be a torch.Tensor, got list"):
         adapter.verify(round_, [[0.0, 0.0]] * 2, temperature=1.0)
@@ -767,7 +749,7 @@ def target_probs(rows: Any, batch: Any, temperatures: Any) -> Any:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_batch_is_verified_as_by_the_core(dtype: Any, path: str) -> None:
+def test_a_batch_is_verified_as_by_the_core(dtype, path):
     for seed in range(40):
         batch, rows, draws, temperatures = random_batch(seed, 1 + seed % 7)
         rows = rows.to(dtype).masked_fill(torch.rand(rows.shape) < 0.05, -torch.inf)
@@ -781,15 +763,13 @@ def test_a_batch_is_verified_as_by_the_core(dtype: Any, path: str) -> None:
         assert found == sqs.verify_rounds(batch, probs, draws)
 
 
-def test_a_batch_of_no_rounds(path: str) -> None:
+def test_a_batch_of_no_rounds(path):
     rows = torch.empty(0, VOCAB)
     assert adapter.verify_rounds([], rows, [], temperature=1.0) == []
     assert adapter.verify_rounds([], rows, [], temperature=[]) == []
 
 
-def test_the_device_is_waited_for_twice_however_many_rounds(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_device_is_waited_for_twice_however_many_rounds(monkeypatch):
     for module in (quantizing, verifying):
         monkeypatch.setattr(module, "is_on_host", lambda rows: False)
     waits = []
@@ -812,13 +792,11 @@ def test_the_device_is_waited_for_twice_however_many_rounds(
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
-def test_the_core_gets_the_softmax_of_torch(
-    dtype: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_core_gets_the_softmax_of_torch(dtype, monkeypatch):
     """Which is computed in place, and in no less than float32."""
     seen = []
 
-    def look(rounds: Any, rows: Any, *_: Any) -> Any:
+    def look(rounds, rows, *_):
         seen.append(rows)
         return [None] * len(rounds)
 
@@ -832,9 +810,7 @@ def test_the_core_gets_the_softmax_of_torch(
 
 @pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-30, 1e-3])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_verify_at_the_lowest_temperatures(
-    dtype: Any, temperature: float, path: str
-) -> None:
+def test_verify_at_the_lowest_temperatures(dtype, temperature, path):
     """The largest logits have it all, and equal ones share it."""
     largest = torch.finfo(dtype).max
     for high, low in [(largest, 0.0), (0.0, -largest), (-largest / 2, -largest)]:
@@ -848,9 +824,7 @@ def test_verify_at_the_lowest_temperatures(
 
 @pytest.mark.parametrize("temperature", [1e30, 1e300])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_verify_at_the_highest_temperatures(
-    dtype: Any, temperature: float, path: str
-) -> None:
+def test_verify_at_the_highest_temperatures(dtype, temperature, path):
     """All tokens that aren't masked are as likely as each other."""
     row = torch.tensor([1.0, 9.0, -torch.inf, 5.0, -100.0], dtype=dtype)
     draws = [0.24, 0.26, 0.49, 0.51, 0.74, 0.76]
@@ -860,7 +834,7 @@ def test_verify_at_the_highest_temperatures(
     assert [verdict.token for verdict in found] == [0, 1, 1, 3, 3, 4]
 
 
-def test_a_device_draws_from_minute_residuals() -> None:
+def test_a_device_draws_from_minute_residuals():
     """And from the row itself where nothing but a rounding error is left."""
     half = np.array([1.0, 1.0])
     for tail, tokens in [(1e-22, [3, 3]), (1e-260, [3, 3]), (1e-300, [0, 1])]:
@@ -872,7 +846,7 @@ def test_a_device_draws_from_minute_residuals() -> None:
         assert verifying._draw(weights, from_it) == tokens
 
 
-def test_verify_rounds_says_what_it_expected() -> None:
+def test_verify_rounds_says_what_it_expected():
     round_ = sqs.Round([eighths(4, 4)], [0])
     rows, draws = torch.zeros(3, 2), [0.5] * 3
     good: dict[str, Any] = {"rounds": [round_, None], "target_logits": rows}
@@ -896,7 +870,7 @@ def test_verify_rounds_says_what_it_expected() -> None:
     assert len(adapter.verify_rounds(**good)) == 2
 
 
-def test_probabilities_are_not_taken_for_logits() -> None:
+def test_probabilities_are_not_taken_for_logits():
     """Nor the other way round: each kind of call takes arrays of its own."""
     round_ = sqs.Round([eighths(4, 4)], [0])
     probs = torch.full((2, 2), 0.5)
@@ -908,7 +882,7 @@ def test_probabilities_are_not_taken_for_logits() -> None:
         sqs.verify(round_, probs, np.random.default_rng(0))
 
 
-def test_what_follows_the_rule_is_given_by_name() -> None:
+def test_what_follows_the_rule_is_given_by_name():
     for call in (adapter.quantize, adapter.quantize_rows, adapter.encode_logits_rows):
         with pytest.raises(TypeError, match="positional argument"):
             call(CODEC, torch.zeros(VOCAB), sqs.TopK(3), 0.7)
@@ -940,7 +914,7 @@ def random_drafts(
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("size", [2, 64, 203, 64 * 70 + 1])
-def test_races_as_the_core(size: int, dtype: Any, path: str) -> None:
+def test_races_as_the_core(size, dtype, path):
     rng = np.random.default_rng(SEED)
     rows = tensor_with_ties(40, size, dtype=dtype)
     rows[:, 1] = 0.0
@@ -958,7 +932,7 @@ def test_races_as_the_core(size: int, dtype: Any, path: str) -> None:
 
 
 @pytest.mark.parametrize("cuts", [{}, {"top_k": 5}, {"top_p": 0.7, "min_p": 0.05}])
-def test_one_draft_is_verified_as_by_the_core(cuts: Any, path: str) -> None:
+def test_one_draft_is_verified_as_by_the_core(cuts, path):
     rows = tensor_with_ties(4, VOCAB)
     given = [3, 1, 4], bytes(16), 7
     for temperature in (0, 0.7, Decimal("0.5")):
@@ -984,7 +958,7 @@ def test_one_draft_is_verified_as_by_the_core(cuts: Any, path: str) -> None:
         adapter.gumbel_verify(given[0], rows, *given[1:], top_k=-1)
 
 
-def test_a_row_of_which_all_blocks_are_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_of_which_all_blocks_are_opened(monkeypatch):
     """Where few are looked at first, and the winner may be in another."""
     monkeypatch.setattr(racing, "OPENED", 1)
     monkeypatch.setattr(racing, "is_on_host", lambda rows: False)
@@ -992,7 +966,7 @@ def test_a_row_of_which_all_blocks_are_opened(monkeypatch: pytest.MonkeyPatch) -
     races = []
     race = racing._race
 
-    def note(rows: Any, *given: Any) -> Any:
+    def note(rows, *given):
         races.append(len(rows))
         return race(rows, *given)
 
@@ -1008,9 +982,7 @@ def test_a_row_of_which_all_blocks_are_opened(monkeypatch: pytest.MonkeyPatch) -
     assert races[0] == 30 > races[1] > 0
 
 
-def test_a_device_is_waited_for_once_in_a_race(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_device_is_waited_for_once_in_a_race(monkeypatch):
     monkeypatch.setattr(racing, "is_on_host", lambda rows: False)
     counts = []
     for texts in (3, 30):
@@ -1024,7 +996,7 @@ def test_a_device_is_waited_for_once_in_a_race(
     assert counts[0]["nonzero"] == counts[0]["_local_scalar_dense"] == 0
 
 
-def test_races_say_what_they_expected(path: str) -> None:
+def test_races_say_what_they_expected(path):
     good: dict[str, Any] = {"drafted": [[1], []], "logits": torch.zeros(3, 2)}
     good |= {"keys": [bytes(16)] * 2, "positions": [0, 2], "temperature": 1.0}
     bad = torch.zeros(3, 2)
@@ -1055,12 +1027,12 @@ def run_python(code: str) -> str:
     return result.stdout
 
 
-def test_the_core_does_not_import_torch() -> None:
+def test_the_core_does_not_import_torch():
     code = "import sys, sqs_codec; print('torch' in sys.modules)"
     assert run_python(code) == "False\n"
 
 
-def test_the_adapter_imports_only_torch_and_the_core() -> None:
+def test_the_adapter_imports_only_torch_and_the_core():
     code = """
 import sys, torch, sqs_codec
 before = set(sys.modules)
@@ -1071,9 +1043,7 @@ print(*(m for m in set(sys.modules) - before if not m.startswith(others)))
     assert run_python(code) == "\n"
 
 
-def test_without_torch_the_error_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_torch_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.delitem(sys.modules, "sqs_codec.torch")
     with pytest.raises(ImportError, match=r"pip install '\.\[torch\]'"):
@@ -1088,7 +1058,7 @@ def test_without_torch_the_error_says_what_to_install(
     ],
     ids=["meta", "sparse"],
 )
-def test_tensors_without_rows_are_refused(logits: torch.Tensor, words: str) -> None:
+def test_tensors_without_rows_are_refused(logits, words):
     keep = sqs.TopK(3)
     for call in (adapter.quantize_rows, adapter.encode_logits_rows):
         with pytest.raises(TypeError, match=f"a dense tensor with values, got {words}"):

@@ -1,12 +1,10 @@
 """The charts of the documentation, on the site that `make docs` built."""
 
-from __future__ import annotations
-
 from base64 import b64encode
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import expect
 
 EXPERIMENTS = (Path(__file__).parents[2] / "docs/experiments").glob("*.md")
 PAGES = ["", "rate/", *(f"experiments/{page.stem}/" for page in sorted(EXPERIMENTS))]
@@ -24,9 +22,7 @@ GREYS = """async (png) => {
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_phone_shows_a_chart_in_both_schemes(
-    browser: Browser, address: str, name: str
-) -> None:
+def test_a_phone_shows_a_chart_in_both_schemes(browser, address, name):
     """By the site's own toggle, whatever the system has."""
     phone = {"width": 360, "height": 800}
     with browser.new_context(viewport=phone) as context:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import expect
 
 import sqs_codec as sqs
 from benchmarks.data.drafts import LOGIT_UNIT, load_drafts, load_languages
@@ -43,7 +42,7 @@ MEASURE = """async (given) => {
 
 
 @pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
+def page(browser, address):
     """Open the playground; nothing may come from elsewhere, or complain."""
     with browser.new_context() as context:
         page = context.new_page()
@@ -100,7 +99,7 @@ def priced(codec: sqs.Codec, q: sqs.SparseDistribution, known: Any) -> dict[str,
     return {label: cost / 2**32 for label, cost in meter.costs.items()}
 
 
-def test_numbers_are_those_of_python_on_200_rows(page: Page) -> None:
+def test_numbers_are_those_of_python_on_200_rows(page):
     rng = np.random.default_rng(25)
     given = [(row, settings(rng)) for row in shipped()]
     priors = {model: sqs.Prior.builtin(model) for model in ("smollm2", "gemma3")}
@@ -131,7 +130,7 @@ def test_numbers_are_those_of_python_on_200_rows(page: Page) -> None:
         ]
 
 
-def test_parts_are_what_the_reference_s_meter_says(page: Page) -> None:
+def test_parts_are_what_the_reference_s_meter_says(page):
     rng = np.random.default_rng(26)
     given = [(row, settings(rng)) for row in shipped()[: ROWS // 2 : 10]]
     prior = sqs.Prior.builtin("smollm2")
@@ -151,7 +150,7 @@ def test_parts_are_what_the_reference_s_meter_says(page: Page) -> None:
         assert sum(parts.values()) + padding == 8 * len(found["packet"])
 
 
-def test_a_keyboard_is_enough(page: Page) -> None:
+def test_a_keyboard_is_enough(page):
     rows = json.loads((DOCS / "playground" / "rows.json").read_text("utf-8"))
     chosen = next(i for i, row in enumerate(rows) if row["what"] == "ar")
     page.get_by_label("Distribution").select_option(str(chosen))
@@ -173,7 +172,7 @@ def test_a_keyboard_is_enough(page: Page) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 390, 1440])
-def test_it_fits(page: Page, width: int, scheme: Any) -> None:
+def test_it_fits(page, width, scheme):
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 900})
     page.get_by_label("Distribution").select_option("16")
@@ -187,7 +186,7 @@ def test_it_fits(page: Page, width: int, scheme: Any) -> None:
     assert max(edges) <= max(width, code)
 
 
-def test_the_start_page_has_it_in_short(browser: Browser, address: str) -> None:
+def test_the_start_page_has_it_in_short(browser, address):
     with browser.new_context() as context:
         page = context.new_page()
         page.goto(address)

@@ -6,7 +6,6 @@ import asyncio
 import os
 import socket
 import threading
-from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -68,7 +67,7 @@ class Played:
                 seconds=0.1 + i * SECONDS[self.asked[-1].mode],
             )
             text, origin = " " * (i > 0) + word, "draft" if drafted else "cloud"
-            answer.put(Chunk(text, origin, figures))  # type: ignore[arg-type]
+            answer.put(Chunk(text, origin, figures))
             await asyncio.sleep(self.seconds)
             if len(self.asked[-1].messages) > 2:
                 answer.put(ApiError("the cloud is away", status=503))
@@ -80,7 +79,7 @@ class Played:
 
 
 @pytest.fixture(params=[None, "a-key-of-the-tests"], ids=["open", "keyed"])
-def played(request: pytest.FixtureRequest) -> Iterator[tuple[Played, str]]:
+def played(request):
     """What is played, and where the page is."""
     completer: Any = Played()
     server = make_server(
@@ -108,9 +107,7 @@ def opened(browser: Browser, url: str, **options: Any) -> tuple[Page, list[str]]
 @pytest.mark.parametrize("played", [None], indirect=True, ids=["open"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [(1280, 800), (390, 844)], ids=["desktop", "phone"])
-def test_a_chat(
-    browser: Browser, played: tuple[Played, str], scheme: Any, size: tuple[int, int]
-) -> None:
+def test_a_chat(browser, played, scheme, size):
     completer, url = played
     viewport: Any = {"width": size[0], "height": size[1]}
     page, said = opened(browser, url, color_scheme=scheme, viewport=viewport)
@@ -162,9 +159,7 @@ def test_a_chat(
 @pytest.mark.parametrize("played", [None], indirect=True, ids=["open"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 360])
-def test_three_ways_over_a_thin_link(
-    browser: Browser, played: tuple[Played, str], scheme: Any, width: int
-) -> None:
+def test_three_ways_over_a_thin_link(browser, played, scheme, width):
     completer, url = played
     viewport: Any = {"width": width, "height": 800}
     page, _ = opened(browser, url, color_scheme=scheme, viewport=viewport)
@@ -205,7 +200,7 @@ def test_three_ways_over_a_thin_link(
 
 
 @pytest.mark.parametrize("played", ["a-key-of-the-tests"], indirect=True, ids=["keyed"])
-def test_a_key_is_asked_for(browser: Browser, played: tuple[Played, str]) -> None:
+def test_a_key_is_asked_for(browser, played):
     page, _ = opened(browser, played[1])
     page.get_by_label("Key of this endpoint").fill("a-key-of-the-tests")
     page.get_by_label("Your message").fill("Why?")

@@ -24,7 +24,7 @@ try:
         placement,
         weights_of,
     )
-    from sqs_codec.system.hf._reader import ModelReader
+    from sqs_codec.system.hf._reader import ModelReader, TextReader
     from sqs_codec.system.hf._sampling import verify_jobs
     from sqs_codec.system.hf._text import encode_prompt, tokenizer_fingerprint
 except ModuleNotFoundError as error:
@@ -39,6 +39,7 @@ __all__ = [
     "LanguageModel",
     "ModelError",
     "ModelReader",
+    "TextReader",
     "custom_generate",
     "encode_prompt",
     "load_model",

@@ -8,39 +8,48 @@ from typing import TYPE_CHECKING
 import torch
 
 from sqs_codec.system.hf._cached import CachedModel
-from sqs_codec.system.hf._models import LanguageModel
+from sqs_codec.system.hf._models import HFTokenizer, LanguageModel
 from sqs_codec.system.hf._text import tokenizer_fingerprint
 
 if TYPE_CHECKING:
     from sqs_codec.distill import Task
 
-__all__ = ["ModelReader"]
+__all__ = ["ModelReader", "TextReader"]
 
 CHUNK = 512
 """Tokens that are read at once on a CPU, of one text or of several."""
 
 
-class ModelReader:
-    """A `sqs_codec.distill.Reader`: it makes counts where a model's logits are."""
+class TextReader:
+    """What a `sqs_codec.distill.Reader` has of its model's name and tokenizer."""
 
-    def __init__(self, model: LanguageModel) -> None:
-        self.name = model.summary
-        self.vocab_size = model.vocab_size
-        self.tokenizer_fingerprint = tokenizer_fingerprint(model.tokenizer)
-        config = model.model.config.get_text_config()
-        limit = getattr(config, "max_position_embeddings", None)
-        self.max_tokens: int = limit or 1 << 31  # where none is said
-        own, bos = model.tokenizer.encode(""), model.tokenizer.bos_token_id
+    def __init__(
+        self, name: str, tokenizer: HFTokenizer, vocab_size: int, max_tokens: int
+    ) -> None:
+        self.name, self.vocab_size, self.max_tokens = name, vocab_size, max_tokens
+        self.tokenizer_fingerprint = tokenizer_fingerprint(tokenizer)
+        own, bos = tokenizer.encode(""), tokenizer.bos_token_id
         self.bos: int | None = bos if bos in own[:1] else None
-        self._model = model
-        self._at_once = CHUNK if model.model.device.type == "cpu" else 16 * CHUNK
+        self._tokenizer = tokenizer
 
     def __repr__(self) -> str:
-        return f"<ModelReader of {self.name}>"
+        return f"<{type(self).__name__} of {self.name}>"
 
     def tokenize(self, text: str) -> list[int]:
         """Return the tokens of a text."""
-        return list(self._model.tokenizer.encode(text, verbose=False))
+        return list(self._tokenizer.encode(text, verbose=False))
+
+
+class ModelReader(TextReader):
+    """A `sqs_codec.distill.Reader`: it makes counts where a model's logits are."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        config = model.model.config.get_text_config()
+        limit = getattr(config, "max_position_embeddings", None)
+        most = limit or 1 << 31  # where none is said
+        super().__init__(model.summary, model.tokenizer, model.vocab_size, most)
+        self._model = model
+        self._at_once = CHUNK if model.model.device.type == "cpu" else 16 * CHUNK
 
     def read(self, tasks: Sequence[Task]) -> None:
         """Tell tasks of their texts, of a long one by chunks."""

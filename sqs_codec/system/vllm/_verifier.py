@@ -7,6 +7,7 @@ all requests that a step completes are computed at once. Only vLLM imports this 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
@@ -27,11 +28,15 @@ from sqs_codec.system.vllm._message import (
 )
 from sqs_codec.system.vllm._plugin import ARCHITECTURES
 
+ROWS = 256
+"""Rows of logits that a reader's tasks are told of at once."""
+
 
 class RoundPooler(Pooler):  # type: ignore[misc]  # vLLM may not be installed
-    """Verifies the rounds of the requests that a step completes.
+    """Verifies the rounds, and does the tasks, of the requests that a step completes.
 
-    What it gives for a request is one of `_message`'s answers as a tensor of int64 [2].
+    What it gives for a request is one of `_message`'s answers as a tensor of int64 [2],
+    or what `_tasks` makes of a task's answer.
     """
 
     def __init__(
@@ -66,8 +71,9 @@ class RoundPooler(Pooler):  # type: ignore[misc]  # vLLM may not be installed
             pooling_metadata.pooling_states,
             strict=True,
         )
-        answers: list[tuple[int, int] | None] = []
-        waiting: list[tuple[int, Mapping[str, Any], torch.Tensor]] = []
+        answers: list[torch.Tensor | None] = []
+        rounds: list[tuple[int, Mapping[str, Any], torch.Tensor]] = []
+        tasks: list[tuple[int, Mapping[str, Any], torch.Tensor]] = []
         for chunk, end, length, params, state in requests:
             fields = (params.extra_kwargs or {}).get("sqs", {})
             wanted = count_wanted(fields)
@@ -76,18 +82,42 @@ class RoundPooler(Pooler):  # type: ignore[misc]  # vLLM may not be installed
                 answers.append(None)
                 continue
             if wanted and len(rows) == wanted:
-                waiting.append((len(answers), fields, rows))
-            answers.append(READ if len(rows) == wanted else SHORT)
+                of_kind = tasks if "task" in fields else rounds
+                of_kind.append((len(answers), fields, rows))
+            answers.append(torch.tensor(READ if len(rows) == wanted else SHORT))
             state.clean()
-        if waiting:
-            # All processes of tensor parallelism take part in it.
-            logits = self._compute_logits(torch.cat([rows for _, _, rows in waiting]))
+        # All processes of tensor parallelism take part in the logits.
+        if rounds:
+            logits = self._compute_logits(torch.cat([rows for _, _, rows in rounds]))
             if logits is not None:
-                jobs = [fields for _, fields, _ in waiting]
+                jobs = [fields for _, fields, _ in rounds]
                 judged = _judge(jobs, logits[:, : self._vocab_size])
-                for (i, _, _), answer in zip(waiting, judged, strict=True):
-                    answers[i] = answer
-        return [None if answer is None else torch.tensor(answer) for answer in answers]
+                for (i, _, _), answer in zip(rounds, judged, strict=True):
+                    answers[i] = torch.tensor(answer)
+        if tasks:
+            done = self._do([fields for _, fields, _ in tasks], [r for *_, r in tasks])
+            for (i, _, _), packed in zip(tasks, done, strict=True):
+                answers[i] = packed
+        return answers
+
+    def _do(
+        self, fields: Sequence[Mapping[str, Any]], rows: Sequence[torch.Tensor]
+    ) -> list[torch.Tensor]:
+        """Do tasks with the rows of their texts' ends, and return packed answers."""
+        from sqs_codec.system.vllm._tasks import Asked  # which needs more packages
+
+        asked = [Asked(one) for one in fields]
+        own = [one.of(states) for one, states in zip(asked, rows, strict=True)]
+        whole = torch.cat(own)
+        owners = [i for i, states in enumerate(own) for _ in states]
+        for start in range(0, len(whole), ROWS):
+            logits = self._compute_logits(whole[start : start + ROWS])
+            if logits is not None:
+                counts = Counter(owners[start : start + ROWS])
+                shares = torch.split(logits[:, : self._vocab_size], [*counts.values()])
+                for i, share in zip(counts, shares, strict=True):
+                    asked[i].tell(share)
+        return [one.pack() for one in asked]
 
 
 def _collect(

@@ -42,7 +42,7 @@ class ToyDraft(DraftModel):
         return self._row
 
 
-def test_text_is_the_targets_own() -> None:
+def test_text_is_the_targets_own():
     draft: Draft = ToyDraft()
     edge = Edge(draft, planner=FixedPlan(4))
     link = LocalLink(Toy(), tokenizer=TOKENIZER)
@@ -52,7 +52,7 @@ def test_text_is_the_targets_own() -> None:
     assert edge.metrics.resampled > 0
 
 
-def test_stop_tokens_are_the_drafts() -> None:
+def test_stop_tokens_are_the_drafts():
     text = greedy([1, 2], 30)
     draft = ToyDraft()
     draft.stop = frozenset(text[9:10])
@@ -63,14 +63,14 @@ def test_stop_tokens_are_the_drafts() -> None:
     assert found == text[: text.index(text[9], 2) + 1]
 
 
-def test_cloud_refuses_another_vocabulary() -> None:
+def test_cloud_refuses_another_vocabulary():
     link = LocalLink(Toy(), tokenizer=vocabulary_fingerprint({"word": 0}))
     steps = Edge(ToyDraft()).generate([1], link, max_tokens=4, sampling=Sampling())
     with pytest.raises(RefusalError, match="tokenizer"):
         next(steps)
 
 
-def test_what_was_learned_for_other_samplings_is_forgotten() -> None:
+def test_what_was_learned_for_other_samplings_is_forgotten():
     """Or whoever asks for many temperatures would fill the memory."""
     edge, link = Edge(ToyDraft()), LocalLink(Toy(), tokenizer=TOKENIZER)
     for i in range(MOST_PLANNERS + 3):
@@ -79,25 +79,25 @@ def test_what_was_learned_for_other_samplings_is_forgotten() -> None:
     assert len(edge._planners) == MOST_PLANNERS
 
 
-def test_fingerprint_depends_on_ids_alone() -> None:
+def test_fingerprint_depends_on_ids_alone():
     one = {"a": 0, "b": 1}
     assert vocabulary_fingerprint(one) == vocabulary_fingerprint({"b": 1, "a": 0})
     assert vocabulary_fingerprint(one) != vocabulary_fingerprint({"a": 1, "b": 0})
 
 
-def test_settings_are_for_the_vocabulary() -> None:
+def test_settings_are_for_the_vocabulary():
     assert {s.codec.vocab_size for s in default_settings(77)} == {77}
 
 
 @pytest.mark.parametrize(
     ("one", "other", "length"), [([], [1], 0), ([1, 2], [1, 3], 1), ([1], [1, 2], 1)]
 )
-def test_common_length(one: list[int], other: list[int], length: int) -> None:
+def test_common_length(one, other, length):
     assert common_length(one, other) == length
     assert common_length(other, one) == length
 
 
-def test_an_edge_and_its_links_import_no_framework() -> None:
+def test_an_edge_and_its_links_import_no_framework():
     code = """
 import sys, sqs_codec.system.edge, sqs_codec.system.serve._connect
 import sqs_codec.system.serve._grpc.link

@@ -166,7 +166,7 @@ def tokens(steps: Iterable[Step]) -> list[int]:
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_text_is_the_targets_own_and_as_long_as_asked(name: str) -> None:
+def test_text_is_the_targets_own_and_as_long_as_asked(name):
     for length in (1, 2, 7, 60):
         session = edge()
         made = iter([local()])
@@ -185,7 +185,7 @@ def test_text_is_the_targets_own_and_as_long_as_asked(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_text_survives_loss_repetition_and_breaks(name: str) -> None:
+def test_text_survives_loss_repetition_and_breaks(name):
     made = 0
     for seed in range(3):
         world = World()
@@ -197,7 +197,7 @@ def test_text_survives_loss_repetition_and_breaks(name: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_hints_change_no_token(seed: int) -> None:
+def test_hints_change_no_token(seed):
     """Of a drawn text, on a link that loses and breaks, with clouds in turn."""
     texts = []
     for name, loss in (("alone", 0.0), ("hints", 0.0), ("hints", 0.2)):
@@ -207,8 +207,8 @@ def test_hints_change_no_token(seed: int) -> None:
     assert texts[0] == texts[1] == texts[2]
 
 
-def test_a_slow_link_is_given_time() -> None:
-    def sent(trip: float, *, reliable: bool) -> int:
+def test_a_slow_link_is_given_time():
+    def sent(trip, *, reliable):
         world = World()
         link = linked(world, trip=trip)
         link.reliable = reliable
@@ -237,7 +237,7 @@ class Script:
         self.heard.append(observation)
 
 
-def test_planner_may_switch_and_hears_of_every_token() -> None:
+def test_planner_may_switch_and_hears_of_every_token():
     planner = Script([3, 0, 0, 5])
     steps = list(generate(edge(), Toy(0.6), local, planner, max_tokens=200))
     assert [token for step in steps for token in step.tokens] == greedy(200)
@@ -250,7 +250,7 @@ def test_planner_may_switch_and_hears_of_every_token() -> None:
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_a_stop_token_ends_the_text(name: str) -> None:
+def test_a_stop_token_ends_the_text(name):
     text = greedy(40)
     stop = text[25]
     expected = text[: text.index(stop) + 1]
@@ -260,7 +260,7 @@ def test_a_stop_token_ends_the_text(name: str) -> None:
     assert session.finished
 
 
-def test_closing_the_text_ends_the_session_and_the_link() -> None:
+def test_closing_the_text_ends_the_session_and_the_link():
     world = World()
     link = linked(world)
     steps = write(world, link, FixedPlan(4))
@@ -273,7 +273,7 @@ def test_closing_the_text_ends_the_session_and_the_link() -> None:
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_text_fills_what_the_cloud_reads(name: str) -> None:
+def test_text_fills_what_the_cloud_reads(name):
     for max_text in range(len(PROMPT) + 1, len(PROMPT) + 9):
         session = edge()
         link = LocalLink(Verifier(), limits=Limits(max_text=max_text))
@@ -283,11 +283,11 @@ def test_text_fills_what_the_cloud_reads(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_a_cloud_that_takes_shorter_texts_ends_it_with_that_reason(name: str) -> None:
+def test_a_cloud_that_takes_shorter_texts_ends_it_with_that_reason(name):
     world = World()
     links: list[WorldLink] = []
 
-    def connect() -> Link:
+    def connect():
         limits = Limits(max_text=4000 if links else 4096)
         links.append(linked(world, limits=limits, steps=Steps(0.0, 0.01, 0.0)))
         return links[-1]
@@ -302,10 +302,10 @@ def test_a_cloud_that_takes_shorter_texts_ends_it_with_that_reason(name: str) ->
 
 
 @pytest.mark.parametrize("reliable", [True, False])
-def test_a_reader_may_take_longer_than_patience_lasts(*, reliable: bool) -> None:
+def test_a_reader_may_take_longer_than_patience_lasts(*, reliable):
     """What the cloud has sent meanwhile is there; it isn't silent."""
 
-    def sent(pause: float) -> int:
+    def sent(pause):
         world = World()
         link = linked(world, steps=Steps(0.0, 0.01, 0.0))
         link.reliable = reliable
@@ -320,9 +320,7 @@ def test_a_reader_may_take_longer_than_patience_lasts(*, reliable: bool) -> None
 
 
 @pytest.mark.parametrize("breaks", [8, 1000])
-def test_a_cloud_that_breaks_on_every_round_is_given_up(
-    breaks: int, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_cloud_that_breaks_on_every_round_is_given_up(breaks, caplog):
     """It is tried less and less often, and welcomes alone aren't a text.
 
     The log says that it is gone, and that it is back, each once.
@@ -331,12 +329,12 @@ def test_a_cloud_that_breaks_on_every_round_is_given_up(
     pauses: list[float] = []
 
     class Breaking(WorldLink):
-        def send(self, message: bytes) -> None:
+        def send(self, message):
             if message[0] >= 0x80 and len(pauses) < breaks:
                 raise LinkError("the link broke")
             super().send(message)
 
-    def sleep(seconds: float) -> None:
+    def sleep(seconds):
         pauses.append(seconds)
         world.sleep(seconds)
 
@@ -361,7 +359,7 @@ def test_a_cloud_that_breaks_on_every_round_is_given_up(
     assert 30 <= world.now < 40
 
 
-def test_the_longer_waits_have_an_end() -> None:
+def test_the_longer_waits_have_an_end():
     timeout = Timeout()
     for _ in range(2000):
         timeout.double()
@@ -369,20 +367,20 @@ def test_the_longer_waits_have_an_end() -> None:
 
 
 @pytest.mark.parametrize("where", ["plan", "observe", "logits", "end"])
-def test_whatever_raises_the_link_is_closed(where: str) -> None:
+def test_whatever_raises_the_link_is_closed(where):
     link, planner, draft = linked(World()), Script([4]), Toy(0.6)
 
-    def fail(*_: object) -> None:
+    def fail(*_):
         raise ZeroDivisionError
 
     inner = link.send
 
-    def send(message: bytes) -> None:
+    def send(message):
         if where == "end" and message == b"\x04":
             fail()
         inner(message)
 
-    link.send = send  # type: ignore[method-assign]
+    link.send = send
     if where != "end":
         setattr(draft if where == "logits" else planner, where, fail)
     with pytest.raises(ZeroDivisionError):
@@ -390,7 +388,7 @@ def test_whatever_raises_the_link_is_closed(where: str) -> None:
     assert link.closed
 
 
-def test_a_refusal_says_why() -> None:
+def test_a_refusal_says_why():
     steps = generate(
         edge(tokenizer=bytes(8)),
         Toy(0.0),
@@ -410,7 +408,7 @@ def failing(reason: str) -> Callable[[], Link]:
     return connect
 
 
-def test_no_first_link_is_told_at_once() -> None:
+def test_no_first_link_is_told_at_once():
     world = World()
     with pytest.raises(LinkError, match=r"^connection refused$"):
         next(write(world, failing("connection refused"), FixedPlan(4)))
@@ -418,11 +416,11 @@ def test_no_first_link_is_told_at_once() -> None:
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.3])
-def test_a_cloud_that_stays_away_is_given_up(loss: float) -> None:
+def test_a_cloud_that_stays_away_is_given_up(loss):
     world = World()
     links: list[WorldLink] = []
 
-    def connect() -> Link:
+    def connect():
         if links:
             raise LinkError("connection refused")
         links.append(linked(world, loss=loss))
@@ -438,11 +436,11 @@ def test_a_cloud_that_stays_away_is_given_up(loss: float) -> None:
 
 
 @pytest.mark.parametrize("reliable", [True, False])
-def test_silence_is_not_waited_for_without_end(reliable: bool) -> None:
+def test_silence_is_not_waited_for_without_end(reliable):
     world = World()
     made: list[WorldLink] = []
 
-    def connect() -> Link:
+    def connect():
         made.append(linked(world, loss=1.0))
         made[-1].reliable = reliable
         return made[-1]
@@ -454,12 +452,12 @@ def test_silence_is_not_waited_for_without_end(reliable: bool) -> None:
     assert (len(made) > 1) == (not reliable)
 
 
-def test_max_tokens_is_checked() -> None:
+def test_max_tokens_is_checked():
     with pytest.raises(ValueError, match="max_tokens"):
         next(generate(edge(), Toy(0), local, FixedPlan(4), max_tokens=0))
 
 
-def test_planner_hears_of_the_handshake() -> None:
+def test_planner_hears_of_the_handshake():
     world, planner = World(), Script([0])
     link = linked(world, trip=0.4, steps=Steps(0.0, 0.05, 0.0))
     next(steps := write(world, link, planner, max_tokens=4))
@@ -469,7 +467,7 @@ def test_planner_hears_of_the_handshake() -> None:
     assert first.target_seconds == 0.05
 
 
-def test_a_link_that_takes_less_is_refused_whatever_was_drafted() -> None:
+def test_a_link_that_takes_less_is_refused_whatever_was_drafted():
     world = World()
     links = [linked(world) for _ in range(3)]
     links[1].max_message = MAX_MESSAGE - 1

@@ -73,19 +73,19 @@ def settled(drafts: Drafts) -> Planner:
 # What it chooses
 
 
-def test_dearer_messages_make_drafts_longer() -> None:
+def test_dearer_messages_make_drafts_longer():
     lengths = [taught(GOOD, overhead).plan().length for overhead in (0, 57, 166, 2000)]
     assert lengths == sorted(lengths)
     assert 0 < lengths[1] < lengths[-1]
 
 
-def test_better_drafts_are_longer() -> None:
+def test_better_drafts_are_longer():
     lengths = [taught(Drafts(a)).plan().length for a in (0.6, 0.75, 0.98)]
     assert lengths == sorted(lengths)
     assert lengths[0] < lengths[-1]
 
 
-def test_the_cloud_decodes_alone_where_rounds_take_more_bytes() -> None:
+def test_the_cloud_decodes_alone_where_rounds_take_more_bytes():
     planner = settled(BAD)
     assert planner.plan().length == 0
     line = r"the cloud decodes alone: (\S+) bytes a token, rounds (\S+) expected"
@@ -97,7 +97,7 @@ def test_the_cloud_decodes_alone_where_rounds_take_more_bytes() -> None:
 
 
 @pytest.mark.parametrize("overhead", [DATAGRAM, GRPC])
-def test_rounds_are_drafted_where_they_take_fewer_bytes(overhead: int) -> None:
+def test_rounds_are_drafted_where_they_take_fewer_bytes(overhead):
     planner = taught(GOOD, overhead)
     plan = planner.plan()
     assert plan.length > 1
@@ -111,9 +111,7 @@ def test_rounds_are_drafted_where_they_take_fewer_bytes(overhead: int) -> None:
 
 @pytest.mark.parametrize("temperature", [0.0, 1e-300, 0.001, 1.5])
 @pytest.mark.parametrize("vocab_size", [2, 300, 60_000])
-def test_any_vocabulary_and_temperature_has_a_plan(
-    temperature: float, vocab_size: int
-) -> None:
+def test_any_vocabulary_and_temperature_has_a_plan(temperature, vocab_size):
     keeps = [sqs.TopK(8), sqs.TopP(0.9), sqs.Conformal(0.05, 0.1), sqs.MinP(0.02)]
     settings = [Setting(sqs.Codec(vocab_size), keep) for keep in keeps]
     planner = Planner(settings, sampling=Sampling(temperature), prefer="bytes")
@@ -138,14 +136,14 @@ def hinting(tokens: float, passes: int) -> Planner:
     return planner
 
 
-def test_hints_are_tried_at_first_and_kept_where_they_help() -> None:
+def test_hints_are_tried_at_first_and_kept_where_they_help():
     assert hinting(1.0, 0).plan().hints == Hints()
     helped = hinting(1.25, 64)
     assert helped.plan().hints == Hints()
     assert "1.25 tokens a pass" in helped.reason
 
 
-def test_hints_that_do_not_help_end_with_the_text() -> None:
+def test_hints_that_do_not_help_end_with_the_text():
     planner = hinting(1.0, 63)
     plan = planner.plan()
     assert plan.hints
@@ -157,7 +155,7 @@ def test_hints_that_do_not_help_end_with_the_text() -> None:
     assert planner.plan().hints
 
 
-def test_a_draft_slower_than_the_target_gives_no_hints() -> None:
+def test_a_draft_slower_than_the_target_gives_no_hints():
     planner = Planner(SETTINGS, sampling=Sampling(0.7))
     planner.observe(HANDSHAKE)
     for _ in range(5):
@@ -170,14 +168,14 @@ def test_a_draft_slower_than_the_target_gives_no_hints() -> None:
     assert planner.plan().hints
 
 
-def test_for_few_bytes_there_are_no_hints() -> None:
+def test_for_few_bytes_there_are_no_hints():
     assert taught(GOOD).plan().hints is None
 
 
 # How it learns
 
 
-def test_acceptance_is_followed() -> None:
+def test_acceptance_is_followed():
     planner = taught(Drafts(0.9))
     good = planner.reason if planner.plan() else ""
     for _ in range(60):
@@ -190,7 +188,7 @@ def shown_acceptance(reason: str) -> int:
     return int(reason.rpartition("acceptance ")[2].partition("%")[0])
 
 
-def test_what_only_measures_costs_few_bytes() -> None:
+def test_what_only_measures_costs_few_bytes():
     """For 4000 tokens 42 may be lost, of which a round of one loses half."""
     planner = taught(BAD)
     assert 0 < sum(measures(planner, BAD) for _ in range(500)) <= 84
@@ -203,7 +201,7 @@ def measures(planner: Planner, drafts: Drafts) -> bool:
     return seen.drafted > 0
 
 
-def test_a_new_text_may_be_measured_whatever_was_lost_before() -> None:
+def test_a_new_text_may_be_measured_whatever_was_lost_before():
     planner = settled(BAD)
     assert planner.plan().length == 0
     planner.observe(HANDSHAKE)
@@ -211,7 +209,7 @@ def test_a_new_text_may_be_measured_whatever_was_lost_before() -> None:
     assert ": to measure; " in planner.reason
 
 
-def test_any_observation_within_its_bounds_is_taken() -> None:
+def test_any_observation_within_its_bounds_is_taken():
     planner = copy.deepcopy(fresh())
     for plan in (Plan(0, 0, ""), Plan(16, 1, ""), ONE):
         for drafted, accepted in ((0, 0), (0, 300), (1, 0), (32, 32)):
@@ -224,7 +222,7 @@ def test_any_observation_within_its_bounds_is_taken() -> None:
 # What it says
 
 
-def test_the_reason_is_one_line_with_what_was_measured() -> None:
+def test_the_reason_is_one_line_with_what_was_measured():
     planner = taught(GOOD)
     planner.plan()
     assert "\n" not in planner.reason
@@ -237,7 +235,7 @@ def test_the_reason_is_one_line_with_what_was_measured() -> None:
         pytest.fail(f"no setting in {planner.reason!r}")
 
 
-def test_one_setting_is_not_named() -> None:
+def test_one_setting_is_not_named():
     planner = Planner(SETTINGS[:1], sampling=Sampling(0.7), prefer="bytes")
     planner.plan()
     assert "TopK" not in planner.reason
@@ -246,7 +244,7 @@ def test_one_setting_is_not_named() -> None:
 # Plans
 
 
-def test_a_fixed_plan_stays() -> None:
+def test_a_fixed_plan_stays():
     planner = FixedPlan(5, setting=1)
     plan = planner.plan()
     planner.observe(GOOD.observed(plan))
@@ -268,7 +266,7 @@ def test_a_fixed_plan_stays() -> None:
         ({"hints": Hints()}, r"length must be in \[0, 0\], got 6"),
     ],
 )
-def test_bad_plans_are_refused(change: dict[str, Any], message: str) -> None:
+def test_bad_plans_are_refused(change, message):
     good = {"length": 6, "setting": 0, "reason": ""}
     with pytest.raises((ValueError, TypeError), match=message):
         Plan(**{**good, **change})
@@ -282,7 +280,7 @@ def test_bad_plans_are_refused(change: dict[str, Any], message: str) -> None:
         ({"threshold": math.nan}, r"threshold must be finite and in \[0, 1\], got nan"),
     ],
 )
-def test_bad_hints_are_refused(change: dict[str, Any], message: str) -> None:
+def test_bad_hints_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         Hints(**change)
 
@@ -297,7 +295,7 @@ def test_bad_hints_are_refused(change: dict[str, Any], message: str) -> None:
         ({"target_seconds": math.inf}, "target_seconds must be finite"),
     ],
 )
-def test_bad_observations_are_refused(change: dict[str, Any], message: str) -> None:
+def test_bad_observations_are_refused(change, message):
     good: dict[str, Any] = {"plan": ONE, "drafted": 4, "accepted": 2}
     with pytest.raises((ValueError, TypeError), match=message):
         Observation(**{**good, **change})
@@ -314,13 +312,13 @@ def test_bad_observations_are_refused(change: dict[str, Any], message: str) -> N
         ({"prefer": "both"}, r"prefer must be one of \['speed', 'bytes'\], got 'both'"),
     ],
 )
-def test_bad_arguments_are_refused(change: dict[str, Any], message: str) -> None:
+def test_bad_arguments_are_refused(change, message):
     good: dict[str, Any] = {"settings": SETTINGS, "sampling": Sampling(0.7)}
     with pytest.raises((ValueError, TypeError), match=message):
         Planner(**{**good, **change})
 
 
-def test_plans_of_other_sessions_are_refused() -> None:
+def test_plans_of_other_sessions_are_refused():
     plan = Plan(4, 3, "")
     with pytest.raises(ValueError, match=r"setting must be in \[0, 1\], got 3"):
         copy.deepcopy(fresh()).observe(GOOD.observed(plan))
@@ -338,7 +336,7 @@ def written() -> list[benchmark.Outcome]:
     return benchmark.compare(CASE, GRID)
 
 
-def test_hints_are_ahead_of_rounds_and_the_cloud_alone() -> None:
+def test_hints_are_ahead_of_rounds_and_the_cloud_alone():
     fast, slow = (one.speed["hints"] / one.without for one in written())
     assert fast.min() >= 0.97
     assert slow.min() >= 1.0
@@ -346,13 +344,13 @@ def test_hints_are_ahead_of_rounds_and_the_cloud_alone() -> None:
 
 
 @pytest.mark.parametrize("cloud", [0, 1])
-def test_planners_come_near_the_best(cloud: int) -> None:
+def test_planners_come_near_the_best(cloud):
     one = written()[cloud]
     assert (one.speed["planner"] / one.best).min() >= 0.9
     assert (one.speed["planner"] / one.speed["alone"]).min() >= 0.95
     assert (one.size["for bytes"] / one.least).max() <= 1.1
 
 
-def test_sessions_that_share_a_cloud_have_more_of_it_with_hints() -> None:
+def test_sessions_that_share_a_cloud_have_more_of_it_with_hints():
     for name, _, speed in benchmark.together(CASE, GRID):
         assert speed["hints"] >= 0.97 * max(speed.values()), name

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
 
 import pytest
 
@@ -62,12 +61,12 @@ class Wire:
 
 
 @pytest.fixture
-def wire() -> Wire:
+def wire():
     return Wire()
 
 
 @pytest.fixture
-def link(wire: Wire) -> Iterator[ShapedLink]:
+def link(wire):
     """A link of 1000 bits a second, on which a trip takes 4 seconds."""
     shaped = ShapedLink(wire, 1000.0, 4.0, clock=lambda: wire.now)
     wire.settle()
@@ -85,9 +84,7 @@ def send(link: ShapedLink, wire: Wire, message: bytes) -> None:
     wire.settle()
 
 
-def test_messages_drip_through_and_take_half_a_trip(
-    link: ShapedLink, wire: Wire
-) -> None:
+def test_messages_drip_through_and_take_half_a_trip(link, wire):
     one, two, three = b"1" * 100, b"2" * 225, b"3" * 100
     send(link, wire, one)  # a second with what the transport adds
     send(link, wire, two)  # two seconds, behind it
@@ -103,7 +100,7 @@ def test_messages_drip_through_and_take_half_a_trip(
     assert wire.log[3:] == [(8.0, b"the end")]
 
 
-def test_answers_take_the_other_half_at_any_rate(link: ShapedLink, wire: Wire) -> None:
+def test_answers_take_the_other_half_at_any_rate(link, wire):
     wire.inbox += [b"a" * 1000, b"b"]
     wire.at(10.0)
     wire.now = 11.9
@@ -113,7 +110,7 @@ def test_answers_take_the_other_half_at_any_rate(link: ShapedLink, wire: Wire) -
     assert link.receive(0) is None
 
 
-def test_who_waits_is_woken(link: ShapedLink) -> None:
+def test_who_waits_is_woken(link):
     link.wake()
     assert link.receive(None) is None
     timer = threading.Timer(0.01, link.wake)
@@ -122,9 +119,7 @@ def test_who_waits_is_woken(link: ShapedLink) -> None:
     timer.join()
 
 
-def test_what_came_is_told_before_that_the_link_broke(
-    link: ShapedLink, wire: Wire
-) -> None:
+def test_what_came_is_told_before_that_the_link_broke(link, wire):
     wire.inbox.append(b"the last word")
     wire.at(1.0)
     wire.broken = True

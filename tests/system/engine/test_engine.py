@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -49,31 +50,20 @@ def with_engine(
     asyncio.run(whole())
 
 
-def test_sessions_that_decode_without_a_pause_go_together() -> None:
+def test_sessions_that_decode_without_a_pause_go_together():
     """Though the second comes while the first one's job is under way."""
-    toy = Toy()
     sizes: list[int] = []
 
-    def work(jobs: Sequence[Job]) -> None:
+    def work(jobs):
         sizes.append(len(jobs))
         time.sleep(0.02)
 
-    toy.on_call = work
-    with serving(toy) as server:
-        links = [server.link() for _ in range(2)]
-        threads = [
-            threading.Thread(
-                target=converse, args=(edge_session(PROMPT), link, 33, "generate")
-            )
-            for link in links
-        ]
-        for thread in threads:
-            thread.start()
-            time.sleep(0.05)
-        for thread in threads:
-            thread.join()
-        for link in links:
-            link.close()
+    def write(start):
+        time.sleep(start)
+        converse(edge_session(PROMPT), server.link(), 33, "generate")
+
+    with serving(Toy(work)) as server, ThreadPoolExecutor() as pool:
+        [*pool.map(write, (0.0, 0.05))]
     assert sum(sizes) / len(sizes) > 1.5
 
 
@@ -93,12 +83,10 @@ class Moody(BatchEngine):
         return self.reason
 
 
-def test_jobs_of_one_turn_go_together() -> None:
-    toy = Toy()
+def test_jobs_of_one_turn_go_together():
     sizes: list[int] = []
-    toy.on_call = lambda jobs: sizes.append(len(jobs))
 
-    async def run(engine: BatchEngine) -> None:
+    async def run(engine):
         jobs = [job(b"%d" % i, [i, 1]) for i in range(5)]
         verdicts = await asyncio.gather(*map(engine.verify, jobs))
         assert [verdict.token for verdict in verdicts if verdict] == [
@@ -106,23 +94,20 @@ def test_jobs_of_one_turn_go_together() -> None:
         ]
         assert sizes == [5]
 
-    with_engine(toy, run)
+    with_engine(Toy(lambda jobs: sizes.append(len(jobs))), run)
 
 
 @pytest.mark.parametrize(
     "kind", [MemoryError, StopIteration, SystemExit, asyncio.CancelledError]
 )
-def test_a_job_that_fails_takes_no_other_with_it(kind: type[BaseException]) -> None:
+def test_a_job_that_fails_takes_no_other_with_it(kind):
     """A future takes no StopIteration, and Rust's panics are no exceptions of ours."""
-    toy = Toy()
 
-    def fail(jobs: Sequence[Job]) -> None:
+    def fail(jobs):
         if any(job.session == b"bad" for job in jobs):
             raise kind("too much")
 
-    toy.on_call = fail
-
-    async def run(engine: BatchEngine) -> None:
+    async def run(engine):
         jobs = [job(b"good"), job(b"bad"), job(b"fine")]
         verdicts = asyncio.gather(*map(engine.verify, jobs), return_exceptions=True)
         good, bad, fine = await asyncio.wait_for(verdicts, PATIENCE)
@@ -132,22 +117,19 @@ def test_a_job_that_fails_takes_no_other_with_it(kind: type[BaseException]) -> N
         assert isinstance(fine, Verdict)
         assert engine.health() is None
 
-    with_engine(toy, run)
+    with_engine(Toy(fail), run)
 
 
-def test_what_is_cancelled_is_not_verified() -> None:
-    toy = Toy()
+def test_what_is_cancelled_is_not_verified():
     begun, go_on = threading.Event(), threading.Event()
     sessions: list[bytes] = []
 
-    def hold(jobs: Sequence[Job]) -> None:
+    def hold(jobs):
         sessions.extend(job.session for job in jobs)
         begun.set()
         assert go_on.wait(PATIENCE)
 
-    toy.on_call = hold
-
-    async def run(engine: BatchEngine) -> None:
+    async def run(engine):
         first = asyncio.create_task(engine.verify(job(b"first")))
         await asyncio.to_thread(begun.wait, PATIENCE)
         second = asyncio.create_task(engine.verify(job(b"second")))
@@ -161,17 +143,15 @@ def test_what_is_cancelled_is_not_verified() -> None:
         go_on.set()
         assert await third is not None
 
-    with_engine(toy, run)
+    with_engine(Toy(hold), run)
     assert sessions == [b"first", b"third"]
 
 
-def test_an_engine_that_closes_fails_what_is_under_way() -> None:
-    toy = Toy()
+def test_an_engine_that_closes_fails_what_is_under_way():
     go_on = threading.Event()
-    toy.on_call = lambda jobs: go_on.wait(PATIENCE)
 
-    async def run() -> None:
-        engine = batch(toy)
+    async def run():
+        engine = batch(Toy(lambda jobs: go_on.wait(PATIENCE)))
         with pytest.raises(RuntimeError, match="isn't open"):
             await engine.verify(job(b"early"))
         assert engine.health() is not None
@@ -189,11 +169,10 @@ def test_an_engine_that_closes_fails_what_is_under_way() -> None:
     asyncio.run(run())
 
 
-def test_steps() -> None:
-    toy = Toy()
-    toy.on_call = lambda jobs: time.sleep(0.01)
+def test_steps():
+    toy = Toy(lambda jobs: time.sleep(0.01))
 
-    async def run() -> dict[int, float]:
+    async def run():
         engine = batch(toy)
         steps = await measure_steps(engine, await engine.open())
         await engine.close()
@@ -205,8 +184,8 @@ def test_steps() -> None:
     assert len(toy.forgotten) == 1
 
 
-def test_an_engine_is_held_to_a_pace_that_edges_hear_of() -> None:
-    async def run() -> None:
+def test_an_engine_is_held_to_a_pace_that_edges_hear_of():
+    async def run():
         engine = BatchEngine(Toy(), pace=0.02)
         steps = await measure_steps(engine, await engine.open())
         assert min(steps.values()) >= 0.02
@@ -224,7 +203,7 @@ def test_an_engine_is_held_to_a_pace_that_edges_hear_of() -> None:
         EngineConfig(target_ms=-1.0)
 
 
-def test_sessions_outlive_an_engine_that_is_unwell() -> None:
+def test_sessions_outlive_an_engine_that_is_unwell():
     """An edge is sent away, not refused, and comes back to the text that it had."""
     engine = Moody(Toy(), tokenizer=b"tokenize")
     with serving(engine) as server:
@@ -233,14 +212,11 @@ def test_sessions_outlive_an_engine_that_is_unwell() -> None:
         engine.reason = "the model has a cold"
         with pytest.raises(LinkError, match="nothing can be verified now: the model"):
             converse(edge, link, 40)
-        link.close()
         assert edge.refused is None
         assert server.metric("sqs_refusals_total", reason="engine") == 1
         engine.reason = None
         edge.reconnect()
-        link = server.link()
-        assert converse(edge, link, 40) == greedy(PROMPT, 37)
-        link.close()
+        assert converse(edge, server.link(), 40) == greedy(PROMPT, 37)
 
 
 class Cancelling(Moody):
@@ -266,14 +242,11 @@ class Wrong(Cancelling):
 
 
 @pytest.mark.parametrize("kind", [Cancelling, Wrong])
-def test_no_session_waits_for_a_verdict_that_never_comes(
-    kind: type[Moody], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_no_session_waits_for_a_verdict_that_never_comes(kind, caplog):
     """The job is done again; the log says so, without the text."""
     with serving(kind(Toy(), tokenizer=b"tokenize")) as server:
-        link = server.link()
-        assert converse(edge_session(PROMPT), link, 20) == greedy(PROMPT, 17)
-        link.close()
+        text = converse(edge_session(PROMPT), server.link(), 20)
+        assert text == greedy(PROMPT, 17)
         assert server.metric("sqs_failed_jobs_total") == 1
     [record] = caplog.records
     assert "the engine failed on a job" in record.getMessage()
@@ -286,7 +259,7 @@ def health(server: Server) -> int:
         return int(stub.Check(health_pb2.HealthCheckRequest()).status)
 
 
-def test_health_checks_hear_of_it() -> None:
+def test_health_checks_hear_of_it():
     statuses = health_pb2.HealthCheckResponse
     engine = Moody(Toy(), tokenizer=b"tokenize")
     with serving(engine) as server:
@@ -297,9 +270,7 @@ def test_health_checks_hear_of_it() -> None:
         assert health(server) == statuses.SERVING
 
 
-def test_the_command_gives_up_on_an_engine_that_stays_unwell(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_command_gives_up_on_an_engine_that_stays_unwell(monkeypatch):
     monkeypatch.setattr(command, "UNWELL_SECONDS", 2)
     engine = Moody(Toy(), tokenizer=b"tokenize")
     with serving(engine) as server:
@@ -312,19 +283,17 @@ def test_the_command_gives_up_on_an_engine_that_stays_unwell(
         assert waiting.result(PATIENCE) == "the model has a cold"
 
 
-def test_an_engine_that_nobody_knows() -> None:
+def test_an_engine_that_nobody_knows():
     with pytest.raises(ValueError, match=r"one of .*'vllm'.*, got 'abacus'"):
         EngineConfig("abacus")
 
 
-def test_a_call_reads_one_part_however_many_texts_wait() -> None:
-    toy = Toy()
+def test_a_call_reads_one_part_however_many_texts_wait():
     calls: list[Sequence[Job]] = []
-    toy.on_call = calls.append
     read: dict[bytes, int] = {}
     most = 0
 
-    async def run(engine: BatchEngine) -> None:
+    async def run(engine):
         texts = [
             Job(b"%d" % i, [1] * 1300, None, np.empty(0), Sampling()) for i in range(20)
         ]
@@ -340,7 +309,7 @@ def test_a_call_reads_one_part_however_many_texts_wait() -> None:
         assert waited <= 1
         assert await asyncio.gather(*reading) == [None] * 20
 
-    with_engine(toy, run)
+    with_engine(Toy(calls.append), run)
     for jobs in calls:
         fresh = 0
         for each in jobs:
@@ -352,41 +321,42 @@ def test_a_call_reads_one_part_however_many_texts_wait() -> None:
     assert sum(read.values()) == 20 * 1300
 
 
-def test_texts_take_half_of_the_time_where_there_are_rounds(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    toy = Toy()
+def test_texts_take_half_of_the_time_where_there_are_rounds(monkeypatch):
     times: list[float] = []  # when calls that read began and ended
     now = 0.0
     monkeypatch.setattr(_batch, "time", SimpleNamespace(monotonic=lambda: now))
 
-    def work(jobs: Sequence[Job]) -> None:
+    def work(jobs):
         nonlocal now
         reads = not all(job.draws.size for job in jobs)
         times.extend([now, now + 0.02] if reads else [])
         now += 0.02 if reads else 0.002
 
-    toy.on_call = work
-
-    async def run(engine: BatchEngine) -> None:
+    async def run(engine):
         text = Job(b"text", [1] * 8000, None, np.empty(0), Sampling())
         reading = asyncio.ensure_future(engine.verify(text))
         while not reading.done():
             await engine.verify(job(b"a round"))
 
-    with_engine(toy, run)
+    with_engine(Toy(work), run)
     read = sum(end - began for began, end in zip(times[::2], times[1::2], strict=True))
     assert len(times) == 2 * 16
     assert read <= 0.6 * (times[-1] - times[0])
 
 
-def test_a_model_that_hangs_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def hanging(monkeypatch):
+    """A model that hangs, which is soon noticed, and what lets it go on."""
     monkeypatch.setattr(_batch, "STUCK_SECONDS", 0.2)
     monkeypatch.setattr(_batch, "WATCH_SECONDS", 0.05)
-    toy, goes_on = Toy(), threading.Event()
-    toy.on_call = lambda _: goes_on.wait(PATIENCE)
+    goes_on = threading.Event()
+    return Toy(lambda _: goes_on.wait(PATIENCE)), goes_on
 
-    async def run(engine: BatchEngine) -> None:
+
+def test_a_model_that_hangs_is_noticed(hanging):
+    toy, goes_on = hanging
+
+    async def run(engine):
         first = asyncio.ensure_future(engine.verify(job(b"1")))
         await asyncio.sleep(0.05)
         second = asyncio.ensure_future(engine.verify(job(b"2")))
@@ -402,17 +372,10 @@ def test_a_model_that_hangs_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     with_engine(toy, run)
 
 
-def test_sessions_behind_a_model_that_hangs_are_told(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(_batch, "STUCK_SECONDS", 0.2)
-    monkeypatch.setattr(_batch, "WATCH_SECONDS", 0.05)
-    toy, goes_on = Toy(), threading.Event()
-    toy.on_call = lambda _: goes_on.wait(PATIENCE)
+def test_sessions_behind_a_model_that_hangs_are_told(hanging):
+    toy, goes_on = hanging
     with serving(toy) as server:
-        link = server.link()
         with pytest.raises(LinkError, match="nothing can be verified now: the target"):
-            converse(edge_session(PROMPT), link, 10)
-        link.close()
+            converse(edge_session(PROMPT), server.link(), 10)
         assert not server.service._sessions
         goes_on.set()

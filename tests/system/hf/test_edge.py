@@ -68,7 +68,7 @@ def greedy(model: Any, prompt: tuple[int, ...], length: int) -> list[int]:
     [FixedPlan(4), FixedPlan(0), None],
     ids=["drafts", "alone", "the planner's choice"],
 )
-def test_text_is_smollm2s_own(smollm2: Pair, plan: FixedPlan | None) -> None:
+def test_text_is_smollm2s_own(smollm2, plan):
     prompt = smollm2.encode(PLEA)
     edge = Edge(Draft(smollm2.draft, smollm2.tokenizer), planner=plan)
     assert edge.vocab_size == 49_152
@@ -98,9 +98,7 @@ def load_these(smollm2: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hf, "load_model", lambda _, drop_layers=0: models[drop_layers])
 
 
-def test_tutorial_and_session_by_hand_run(
-    smollm2: Pair, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_tutorial_and_session_by_hand_run(smollm2, monkeypatch, capsys):
     """The Python of both pages, each from its first line to its last."""
     docs = Path(__file__).parents[3] / "docs"
     pages = ((docs / name).read_text() for name in ("tutorial.md", "howto/session.md"))
@@ -122,9 +120,7 @@ def test_tutorial_and_session_by_hand_run(
     assert 1 <= sum("accepted=0, drafted=0" in line for line in lines) <= 3
 
 
-def test_how_tos_run(
-    smollm2: Pair, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_how_tos_run(smollm2, monkeypatch, capsys):
     """The how-tos' Python that needs models or a server, one page after the other."""
     load_these(smollm2, monkeypatch)
     folder = Path(__file__).parents[3] / "docs" / "howto"
@@ -143,13 +139,12 @@ def test_how_tos_run(
     exec(code, names)
     printed = capsys.readouterr().out
     drafted = re.search(r"^\[.*EdgeMetrics\(tokens=3, drafted=([0-9]+)", printed)
-    assert drafted is not None
     assert int(drafted[1])
     assert names["text"][: len(names["prompt"])] == names["prompt"]
     assert len(names["text"]) > len(names["prompt"])
 
 
-def test_a_link_without_a_function_to_renew_it_ends_the_text() -> None:
+def test_a_link_without_a_function_to_renew_it_ends_the_text():
     model = tiny(0)
     link = link_to(model, VOCAB_SIZE)
     edge = tiny_edge(model)
@@ -188,7 +183,7 @@ def plain(target: Any, **options: Any) -> list[int]:
     return [int(token) for token in text[0, 3:]]
 
 
-def test_generate_writes_the_targets_greedy_text() -> None:
+def test_generate_writes_the_targets_greedy_text():
     draft, target = tiny(1), tiny(0)
     edge = tiny_edge(draft)
     expected = plain(target, max_new_tokens=20)
@@ -197,19 +192,19 @@ def test_generate_writes_the_targets_greedy_text() -> None:
     assert edge.metrics.tokens == 40
 
 
-def test_an_edge_keeps_to_modes_and_a_preference() -> None:
+def test_an_edge_keeps_to_modes_and_a_preference():
     draft, target = tiny(1), tiny(0)
     expected = plain(target, max_new_tokens=20)
     for mode, drafts in (("alone", False), ("rounds", True)):
         edge = Edge(Draft(draft), modes=[mode])
         assert written(draft, edge, target) == expected
         assert bool(edge.metrics.drafted) == drafts
-    edge = Edge(Draft(draft), prefer="both")  # type: ignore[arg-type]
+    edge = Edge(Draft(draft), prefer="both")
     with pytest.raises(ValueError, match="prefer must be"):
         written(draft, edge, target)
 
 
-def test_generate_stops_where_it_is_told() -> None:
+def test_generate_stops_where_it_is_told():
     draft, target = tiny(1), tiny(0)
     edge = tiny_edge(draft)
     text = plain(target, max_new_tokens=20)
@@ -217,14 +212,14 @@ def test_generate_stops_where_it_is_told() -> None:
     expected = text[: text.index(stop) + 1]
     assert written(draft, edge, target, eos_token_id=stop) == expected
 
-    def five(ids: torch.Tensor, scores: object, **_: object) -> bool:
+    def five(ids, scores, **_):
         return ids.shape[1] >= 8
 
     criteria = transformers.StoppingCriteriaList([five])
     assert written(draft, edge, target, stopping_criteria=criteria) == text[:5]
 
 
-def test_generate_samples_within_the_targets_top_k() -> None:
+def test_generate_samples_within_the_targets_top_k():
     draft, target = tiny(1), tiny(0)
     torch.manual_seed(0)
     text = written(
@@ -243,9 +238,7 @@ def test_generate_samples_within_the_targets_top_k() -> None:
         ({"num_return_sequences": 2, "do_sample": True}, "expected one text, got 2"),
     ],
 )
-def test_generate_refuses_what_a_cloud_cant_do(
-    options: dict[str, Any], said: str
-) -> None:
+def test_generate_refuses_what_a_cloud_cant_do(options, said):
     draft = tiny(1)
     with pytest.raises(ValueError, match=said):
         written(draft, tiny_edge(draft), tiny(0), **options)
@@ -271,7 +264,7 @@ CPU, CUDA, MPS = {"cpu"}, {"cpu", "cuda"}, {"cpu", "mps"}
         ("cpu float16", CUDA, "cpu float16"),
     ],
 )
-def test_where_a_model_goes(asked: str, found: set[str], chosen: str) -> None:
+def test_where_a_model_goes(asked, found, chosen):
     assert place(*asked.split(), found=found) == tuple(chosen.split())
 
 
@@ -283,18 +276,16 @@ def test_where_a_model_goes(asked: str, found: set[str], chosen: str) -> None:
         ("cpu int8", r"dtype must be one of \['auto', 'float32', 'bfloat16', "),
     ],
 )
-def test_where_no_model_goes(asked: str, words: str) -> None:
+def test_where_no_model_goes(asked, words):
     with pytest.raises(ValueError, match=words):
         place(*asked.split(), found=MPS)
 
 
 @pytest.mark.parametrize("free", [10_000, 1 << 40])
-def test_a_model_that_does_not_fit(
-    free: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_that_does_not_fit(free, tmp_path, monkeypatch):
     """Whether that is foreseen, or PyTorch finds no memory."""
 
-    def load(*_: object, **__: object) -> object:
+    def load(*_, **__):
         assert free > 10_000
         return torch.empty(1 << 60)
 
@@ -310,9 +301,7 @@ def test_a_model_that_does_not_fit(
         load_model(folder)
 
 
-def test_a_cpu_holds_weights_in_16_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cpu_holds_weights_in_16_bits(tmp_path, monkeypatch):
     if torch.backends.quantized.engine not in _models.HALF_ENGINES:
         pytest.skip("PyTorch has no engine for it here")
     folder = save_model(tmp_path, 16, WORDS)
@@ -339,14 +328,14 @@ def test_a_cpu_holds_weights_in_16_bits(
     assert elsewhere.placement == "on cpu in float32, 0 MiB"
 
 
-def test_draft_shares_the_targets_weights(smollm2: Pair) -> None:
+def test_draft_shares_the_targets_weights(smollm2):
     originals = {id(p) for p in smollm2.target.parameters()}
     assert {id(p) for p in smollm2.draft.parameters()} < originals
     assert len(smollm2.draft.model.layers) == len(smollm2.target.model.layers) - 2
     assert smollm2.target.config.num_hidden_layers == len(smollm2.target.model.layers)
 
 
-def test_cached_model_goes_back_to_what_two_texts_share(smollm2: Pair) -> None:
+def test_cached_model_goes_back_to_what_two_texts_share(smollm2):
     cached = CachedModel(smollm2.target, smollm2.vocab_size)
     first = cached.logits([1, 2, 3], last=2)
     assert first.shape == (2, 49_152)
@@ -372,9 +361,7 @@ WINDOW = {"sliding_window": 4, "num_hidden_layers": 6}
         ("Mistral", WINDOW, False),  # it doesn't say which of its layers look how far
     ],
 )
-def test_branches_are_read_side_by_side(
-    kind: str, options: dict[str, Any], at_once: bool
-) -> None:
+def test_branches_are_read_side_by_side(kind, options, at_once):
     model = tiny_of(kind, **options)
     cached = CachedModel(model, 50)
     assert cached._reads_trees == at_once
@@ -397,10 +384,10 @@ def test_branches_are_read_side_by_side(
 
 
 @pytest.mark.parametrize("name", ["position_ids", "attention_mask", None])
-def test_a_model_that_would_read_branches_wrong(name: str | None) -> None:
+def test_a_model_that_would_read_branches_wrong(name):
     model = tiny_of()
 
-    def forget(_: object, args: Any, given: dict[str, Any]) -> Any:
+    def forget(_, args, given):
         if name is None and "attention_mask" in given:
             raise TypeError("expected a mask [1, tokens]")
         return args, {key: given[key] for key in given if key != name}
@@ -413,10 +400,10 @@ def test_a_model_that_would_read_branches_wrong(name: str | None) -> None:
 
 
 @pytest.mark.parametrize("layer", [0, 1])
-def test_a_cache_is_right_after_an_interrupt(layer: int) -> None:
+def test_a_cache_is_right_after_an_interrupt(layer):
     model = tiny_of()
 
-    def interrupt(*_: object) -> None:
+    def interrupt(*_):
         raise KeyboardInterrupt
 
     for tail in ([[7, 8]], [[7], [8]]):
@@ -430,7 +417,7 @@ def test_a_cache_is_right_after_an_interrupt(layer: int) -> None:
         np.testing.assert_allclose(cached.logits([1, 2, 5]), expected, atol=1e-4)
 
 
-def test_caches_are_right_after_many_rejections(smollm2: Pair) -> None:
+def test_caches_are_right_after_many_rejections(smollm2):
     edge = Edge(Draft(smollm2.draft, smollm2.tokenizer), planner=FixedPlan(4))
     prompt = smollm2.encode(PLEA)
     link = link_to(smollm2.target, 49_152, smollm2.tokenizer)
@@ -445,7 +432,7 @@ def test_caches_are_right_after_many_rejections(smollm2: Pair) -> None:
     np.testing.assert_allclose(edge.draft.logits(text)[0], fresh, atol=2e-3)
 
 
-def test_text_comes_in_whole_characters(smollm2: Pair) -> None:
+def test_text_comes_in_whole_characters(smollm2):
     said = "A caf\u00e9, \u65e5\u672c\u8a9e and \U0001f98a."
     tokens: Sequence[int] = smollm2.tokenizer(said)["input_ids"]
     stream = TextStream(smollm2.tokenizer)

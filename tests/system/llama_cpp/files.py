@@ -18,12 +18,13 @@ def write_model(
     architecture: str,
     words: list[str] = WORDS,
     *,
+    context: int = 64,
     template: str | None = None,
     sampling: dict[str, float] | None = None,
 ) -> Path:
     """Write a model of random weights, ``"llama"`` or ``"mamba"``."""
     writer = gguf.GGUFWriter(str(path), architecture)
-    writer.add_context_length(64)
+    writer.add_context_length(context)
     writer.add_embedding_length(WIDTH)
     writer.add_block_count(1)
     writer.add_feed_forward_length(WIDTH)

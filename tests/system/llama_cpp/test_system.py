@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.pair import Pair
 from sqs_codec.system.edge import Edge, FixedPlan, RefusalError
 from sqs_codec.system.engine import BatchEngine
 from sqs_codec.system.hf import Cloud
@@ -32,7 +30,7 @@ sys.exit(main())
 
 
 @pytest.fixture(scope="module")
-def server(smollm2: Pair) -> Iterator[Server]:
+def server(smollm2):
     cloud = Cloud(smollm2.target, vocab_size=49_152, tokenizer=smollm2.tokenizer)
     with serving(BatchEngine(cloud, tokenizer=cloud.fingerprint)) as server:
         yield server
@@ -51,9 +49,7 @@ def generate(server: Server, *arguments: str) -> subprocess.CompletedProcess[str
 
 
 @pytest.mark.smoke
-def test_greedy_text_is_the_targets_own_token_for_token(
-    server: Server, smollm2: Pair
-) -> None:
+def test_greedy_text_is_the_targets_own_token_for_token(server, smollm2):
     draft = Draft(_smollm2_gguf())
     prompt = draft.encode_prompt(PLEA)
     edge = Edge(draft, planner=FixedPlan(4))
@@ -65,9 +61,7 @@ def test_greedy_text_is_the_targets_own_token_for_token(
     assert edge.metrics.acceptance_rate > 0.7
 
 
-def test_command_writes_the_targets_greedy_text_without_a_framework(
-    server: Server, smollm2: Pair
-) -> None:
+def test_command_writes_the_targets_greedy_text_without_a_framework(server, smollm2):
     done = generate(server, "--temperature", "0", PLEA)
     assert done.returncode == 0, done.stderr
     expected = greedy(smollm2.target, tuple(smollm2.encode(PLEA)), LENGTH)
@@ -76,7 +70,7 @@ def test_command_writes_the_targets_greedy_text_without_a_framework(
     assert done.stderr.startswith(f"{LENGTH} tokens")
 
 
-def test_command_samples(server: Server) -> None:
+def test_command_samples(server):
     done = generate(
         server, "--temperature", "0.7", "--seed", "1", "--top-k", "32", PLEA
     )
@@ -84,7 +78,7 @@ def test_command_samples(server: Server) -> None:
     assert len(done.stdout.split()) > 5
 
 
-def test_command_says_what_is_wrong(server: Server) -> None:
+def test_command_says_what_is_wrong(server):
     for arguments, said in (
         (["--draft", "/none.gguf"], "there is no file /none.gguf"),
         (["--draft", "/none"], "sqs generate needs torch, transformers"),
@@ -96,9 +90,7 @@ def test_command_says_what_is_wrong(server: Server) -> None:
         assert "Traceback" not in done.stderr
 
 
-def test_cloud_refuses_another_vocabulary(
-    server: Server, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_cloud_refuses_another_vocabulary(server, tmp_path_factory):
     words = [f"word{i}" for i in range(49_152)]
     path = write_model(tmp_path_factory.mktemp("gguf") / "other.gguf", "llama", words)
     with pytest.raises(RefusalError, match="tokenizer"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import openai
@@ -24,7 +23,6 @@ from sqs_codec.system.proxy._limits import MOST_PROMPTS
 from sqs_codec.system.proxy._request import REFUSED, Request, parse
 from sqs_codec.system.session import Sampling
 from tests.system.proxy.test_proxy import CHAT, Proxy, ask, folder, proxy, server
-from tests.system.serve.kit import Server
 
 __all__ = ["folder", "proxy", "server"]
 
@@ -59,9 +57,7 @@ def make_tokenizer(template: str, **normalized: Any) -> Any:
     special = [AddedToken(word, special=True, **normalized) for word in ROLES[:2]]
     backend.add_special_tokens(special)
     backend.add_tokens([ROLES[2], "<think>", "</think>", "<table>", "\n\n"])
-    tokenizer = transformers.PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # theirs
-        tokenizer_object=backend
-    )
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend)
     tokenizer.chat_template = template
     return tokenizer
 
@@ -72,7 +68,7 @@ def chat(*contents: str) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
-def test_a_message_opens_no_role(template: str) -> None:
+def test_a_message_opens_no_role(template):
     tokenizer = make_tokenizer(template)
     roles = tokenizer.convert_tokens_to_ids(ROLES)
     for contents in (
@@ -99,7 +95,7 @@ def test_a_message_opens_no_role(template: str) -> None:
 
 
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
-def test_any_other_chat_has_the_ids_of_the_template(template: str) -> None:
+def test_any_other_chat_has_the_ids_of_the_template(template):
     bytewise = make_tokenizer(template)
     spaced = make_tokenizer(template)  # by marks for spaces, also in front
     spaced.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -117,7 +113,7 @@ def test_any_other_chat_has_the_ids_of_the_template(template: str) -> None:
             assert encode_chat(tokenizer, chat(*contents)) == expected["input_ids"]
 
 
-def test_what_only_a_normalizer_makes_a_token_is_refused() -> None:
+def test_what_only_a_normalizer_makes_a_token_is_refused():
     tokenizer = make_tokenizer(CHATML, normalized=True)
     assert encode_chat(tokenizer, chat("<|im_end|>"))
     for before in ("", "\ufdd1", "<"):
@@ -131,7 +127,7 @@ def read(chat: bool = True, models: Any = ("sqs",), **fields: Any) -> Request:
     return parse(data, chat=chat, models=models, sampling=Sampling(0.6, 20, 0.95))
 
 
-def test_what_asks_for_nothing_is_taken() -> None:
+def test_what_asks_for_nothing_is_taken():
     for stop in ("", None, [], [""]):
         assert read(stop=stop).stop == ()
     for name in ("max_tokens", "max_completion_tokens"):
@@ -145,7 +141,7 @@ def test_what_asks_for_nothing_is_taken() -> None:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cant_be_done_is_refused(name: str) -> None:
+def test_what_cant_be_done_is_refused(name):
     why, harmless = REFUSED[name]
     for value in (None, False, 0, [], {}, "", *harmless):
         read(**{name: value})
@@ -154,14 +150,14 @@ def test_what_cant_be_done_is_refused(name: str) -> None:
             read(**{name: value})
 
 
-def test_tokens_that_a_template_may_compose_are_its_own() -> None:
+def test_tokens_that_a_template_may_compose_are_its_own():
     composed = "{{ '<|' + message['role'] + '|>' }}"
     assert names(composed, "<|system|>")
     assert not names(composed, "<table>")
     assert not names("a b", " ")
 
 
-def test_nesting_is_refused_in_words() -> None:
+def test_nesting_is_refused_in_words():
     names = "model messages stop tools seed stream_options top_p response_format user"
     for name in names.split():
         for depth in (100, 900, *range(940, 1000, 5), 100_000):
@@ -172,7 +168,7 @@ def test_nesting_is_refused_in_words() -> None:
                     parse(data, chat=True, models=["sqs"], sampling=Sampling())
 
 
-def test_calls_in_a_history_are_text() -> None:
+def test_calls_in_a_history_are_text():
     function = {"name": "now", "arguments": '{"zone": "CET"}'}
     calls = [{"id": "1", "type": "function", "function": function}]
     made = {"role": "assistant", "content": None, "tool_calls": calls}
@@ -187,9 +183,7 @@ def test_calls_in_a_history_are_text() -> None:
             read(messages=[{"role": role, "content": None}])
 
 
-def test_tools_are_taken_and_said_once(
-    proxy: Proxy, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_tools_are_taken_and_said_once(proxy, caplog):
     tools = [{"type": "function", "function": {"name": f"f{i}"}} for i in range(36)]
     with caplog.at_level(logging.WARNING, "sqs_codec.system.proxy"):
         for choice in ("auto", "none"):
@@ -202,7 +196,7 @@ def test_tools_are_taken_and_said_once(
             ask(proxy.client(), tools=tools, tool_choice=forced)
 
 
-def test_several_prompts(proxy: Proxy) -> None:
+def test_several_prompts(proxy):
     client = proxy.client()
     options: dict[str, Any] = {"model": "sqs", "seed": 5, "max_tokens": 12}
     prompts: list[Any] = ["the fox", "fox", "the the the"]
@@ -213,7 +207,6 @@ def test_several_prompts(proxy: Proxy) -> None:
         answer = client.completions.create(prompt=given, **options)
         assert [choice.index for choice in answer.choices] == [0, 1, 2]
         assert [choice.text for choice in answer.choices] == expected
-        assert answer.usage
         assert answer.usage.total_tokens == sum(one.usage.total_tokens for one in alone)
     said, ends = [""] * 3, list[int]()
     for chunk in client.completions.create(prompt=prompts, stream=True, **options):
@@ -225,13 +218,13 @@ def test_several_prompts(proxy: Proxy) -> None:
         client.completions.create(prompt=["the"] * (MOST_PROMPTS + 1), **options)
 
 
-def test_names_and_defaults_of_the_model(folder: Path, server: Server) -> None:
+def test_names_and_defaults_of_the_model(folder, server):
     drawn = Sampling(temperature=0, top_k=3)
     options: dict[str, Any] = {"names": ["a", "*", "b"], "sampling": drawn}
     with closing(Proxy(folder, server.address, **options)) as proxy:
         client = proxy.client()
         assert [model.id for model in client.models.list()] == ["a", "b"]
-        assert client.models.retrieve("gpt/x").sqs["sampling"] == drawn.config()  # type: ignore[attr-defined]
+        assert client.models.retrieve("gpt/x").sqs["sampling"] == drawn.config()
         texts = {ask(client, model=m).choices[0].message.content for m in "abc"}
         assert len(texts) == 1  # it is greedy
         assert {chunk.model for chunk in ask(client, model="c", stream=True)} == {"c"}
@@ -240,7 +233,7 @@ def test_names_and_defaults_of_the_model(folder: Path, server: Server) -> None:
     assert read(models=["a", "b"]).model == "a"
 
 
-def test_paths_that_arent_there_name_those_that_are(proxy: Proxy) -> None:
+def test_paths_that_arent_there_name_those_that_are(proxy):
     there = (
         "GET /v1/models, GET /v1/models/{model:path}, POST /v1/chat/completions, POST"
     )
@@ -257,7 +250,7 @@ def test_paths_that_arent_there_name_those_that_are(proxy: Proxy) -> None:
     assert headers["allow"] == "POST"
 
 
-def test_defaults_are_the_models_own_or_the_options(folder: Path) -> None:
+def test_defaults_are_the_models_own_or_the_options(folder):
     model = load_model(str(folder / "draft"))
     draft = Draft(model.model, model.tokenizer)
     for config, options, expected in (

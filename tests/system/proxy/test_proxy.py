@@ -12,7 +12,6 @@ import socket
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
@@ -44,7 +43,7 @@ TEMPLATE = (
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     save_model(folder / "draft", 16, WORDS)
     save_model(folder / "target", 24, WORDS, seed=25)
@@ -52,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[Server]:
+def server(folder):
     with serving(make_engine(EngineConfig(target=str(folder / "target")))) as server:
         yield server
 
@@ -93,7 +92,7 @@ class Proxy(Endpoint):
 
 
 @pytest.fixture(scope="module")
-def proxy(folder: Path, server: Server) -> Iterator[Proxy]:
+def proxy(folder, server):
     with closing(Proxy(folder, server.address)) as proxy:
         yield proxy
 
@@ -109,7 +108,7 @@ def ours(**fields: Any) -> dict[str, Any]:
     return {"extra_body": {"sqs": fields}}
 
 
-def test_a_client_may_say_how_a_text_comes_and_over_which_link(proxy: Proxy) -> None:
+def test_a_client_may_say_how_a_text_comes_and_over_which_link(proxy):
     client, texts = proxy.client(), {}
     link = {"rate": 1_000_000, "trip": 0.05}
     for mode in ("alone", "rounds", "hints"):
@@ -126,9 +125,9 @@ def test_a_client_may_say_how_a_text_comes_and_over_which_link(proxy: Proxy) -> 
     assert not any("as asked" in repr(planner) for planner in planners)
 
 
-def test_a_thin_link_is_for_this_machine_alone() -> None:
+def test_a_thin_link_is_for_this_machine_alone():
     here, there = (
-        TestClient(make_app(Played()), base_url=f"http://{host}")  # type: ignore[arg-type]
+        TestClient(make_app(Played()), base_url=f"http://{host}")
         for host in ("127.0.0.1", "192.0.2.7")
     )
     one_way: Any = Played()
@@ -144,9 +143,7 @@ def test_a_thin_link_is_for_this_machine_alone() -> None:
     assert "on this machine alone" in answer.json()["error"]["message"]
 
 
-def test_texts_are_those_of_sqs_generate(
-    proxy: Proxy, server: Server, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_texts_are_those_of_sqs_generate(proxy, server, folder, capsys):
     given = ["--server", server.address, "--insecure", "--draft", str(folder / "draft")]
     capsys.readouterr()
     command = ["generate", "the fox", *given, "--seed", "7", "--max-tokens", "30"]
@@ -177,7 +174,7 @@ def test_texts_are_those_of_sqs_generate(
     assert last.usage.completion_tokens == usage.completion_tokens
     assert last.usage.sqs["plan"]
 
-    async def both() -> tuple[str, str]:
+    async def both():
         url = f"{proxy.url}/v1"
         async with openai.AsyncOpenAI(base_url=url, api_key="none") as client:
             text: Any = await client.completions.create(
@@ -194,7 +191,7 @@ def test_texts_are_those_of_sqs_generate(
     assert client.models.retrieve("sqs").owned_by == "sqs"
 
 
-def test_eight_clients_at_once_get_the_greedy_texts(proxy: Proxy, folder: Path) -> None:
+def test_eight_clients_at_once_get_the_greedy_texts(proxy, folder):
     target = load_model(str(folder / "target"))
     prompts = ["the fox " * n for n in range(1, 9)]
     expected = []
@@ -211,7 +208,7 @@ def test_eight_clients_at_once_get_the_greedy_texts(proxy: Proxy, folder: Path) 
         expected.append(target.tokenizer.decode(text, skip_special_tokens=True))
     client = proxy.client()
 
-    def write(prompt: str) -> str:
+    def write(prompt):
         chunks = ask(client, prompt, temperature=0, max_tokens=24, stream=True)
         return "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
 
@@ -219,7 +216,7 @@ def test_eight_clients_at_once_get_the_greedy_texts(proxy: Proxy, folder: Path) 
         assert list(pool.map(write, prompts)) == expected
 
 
-def test_stop_strings(proxy: Proxy) -> None:
+def test_stop_strings(proxy):
     client = proxy.client()
     options: dict[str, Any] = {"seed": 3, "temperature": 1.5}
     text = ask(client, **options).choices[0].message.content
@@ -234,7 +231,7 @@ def test_stop_strings(proxy: Proxy) -> None:
     assert answer.choices[0].message.content == text
 
 
-def test_templates(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_templates(proxy, monkeypatch):
     client = proxy.client()
     chat: Any = [
         {"role": "developer", "content": "fox"},
@@ -277,16 +274,13 @@ def test_templates(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
-def test_refusals_are_the_clients_own_errors(
-    proxy: Proxy, options: dict[str, Any], kind: type[openai.APIStatusError], said: str
-) -> None:
+def test_refusals_are_the_clients_own_errors(proxy, options, kind, said):
     with pytest.raises(kind, match=said) as caught:
         ask(proxy.client(), **options)
-    assert isinstance(caught.value.body, dict)
     assert {"message", "type", "param", "code"} == set(caught.value.body)
 
 
-def test_whatever_comes_is_answered_in_words() -> None:
+def test_whatever_comes_is_answered_in_words():
     """Requests that are wrong in ways that nobody thought of."""
     rng = random.Random(0)
     values = [None, True, -1, 1.5, 1e400, "x", "\ud800", [], [3], [[]], {}, {"a": []}]
@@ -320,7 +314,7 @@ def test_whatever_comes_is_answered_in_words() -> None:
 CHAT = "/v1/chat/completions"
 
 
-def test_what_no_client_sends(proxy: Proxy) -> None:
+def test_what_no_client_sends(proxy):
     for body in (b"", b"{", b"[]", b'"x"', b"[" * 100_000, b"\xff", b'{"seed": NaN}'):
         status, answer, _ = proxy.call("POST", CHAT, body)
         assert status == 400
@@ -330,7 +324,7 @@ def test_what_no_client_sends(proxy: Proxy) -> None:
     assert proxy.call("POST", CHAT, b"{}", Origin=proxy.url)[0] == 400
 
 
-def test_a_body_without_end(proxy: Proxy) -> None:
+def test_a_body_without_end(proxy):
     for head in (b"Content-Length: 100000000\r\n", b"Transfer-Encoding: chunked\r\n"):
         with socket.create_connection(("127.0.0.1", proxy.port)) as raw:
             raw.sendall(b"POST " + CHAT.encode() + b" HTTP/1.1\r\nHost: [::1]\r\n")
@@ -345,9 +339,7 @@ def test_a_body_without_end(proxy: Proxy) -> None:
             assert sent < 20_000_000
 
 
-def test_who_says_nothing_is_hung_up_on(
-    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_says_nothing_is_hung_up_on(proxy, monkeypatch):
     monkeypatch.setattr("sqs_codec.system.proxy._server.SILENT_SECONDS", 0.1)
     for said in (b"", b"GET / HTT", b"GET / HTTP/1.1\r\nHost: [::1]\r\n\r\nGET "):
         with socket.create_connection(
@@ -358,13 +350,11 @@ def test_who_says_nothing_is_hung_up_on(
                 pass
 
 
-def test_a_client_that_hangs_up_ends_its_session(
-    proxy: Proxy, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_client_that_hangs_up_ends_its_session(proxy, server, monkeypatch):
     verifier: Any = server.engine.verifier
     verify, calls = verifier.verify, list[int]()
 
-    def slowly(jobs: Any) -> Any:
+    def slowly(jobs):
         calls.append(len(jobs))
         time.sleep(0.05)  # so that a text takes ten seconds
         return verify(jobs)
@@ -387,9 +377,7 @@ def test_a_client_that_hangs_up_ends_its_session(
         assert len(calls) < before + 30
 
 
-def test_beyond_the_clients_there_is_a_time_to_come_again(
-    folder: Path, server: Server
-) -> None:
+def test_beyond_the_clients_there_is_a_time_to_come_again(folder, server):
     with closing(Proxy(folder, server.address, clients=1)) as proxy:
         asyncio.run(proxy.completer._seats.acquire())  # somebody has the only place
         status, _, headers = proxy.call(
@@ -402,7 +390,7 @@ def test_beyond_the_clients_there_is_a_time_to_come_again(
         assert ask(proxy.client()).choices
 
 
-def test_a_key_and_a_site_that_may_call(folder: Path, server: Server) -> None:
+def test_a_key_and_a_site_that_may_call(folder, server):
     site = "https://chat.example.org"
     options = {"api_key": "a-key-of-the-tests", "origins": [site], "names": ["big"]}
     with closing(Proxy(folder, server.address, **options)) as proxy:
@@ -423,7 +411,7 @@ def test_a_key_and_a_site_that_may_call(folder: Path, server: Server) -> None:
         assert "access-control-allow-origin" not in headers
 
 
-def test_what_there_is_to_see(proxy: Proxy) -> None:
+def test_what_there_is_to_see(proxy):
     ask(proxy.client())
     status, page, _ = proxy.call("GET", "/metrics")
     assert status == 200
@@ -438,7 +426,7 @@ def test_what_there_is_to_see(proxy: Proxy) -> None:
         assert "default-src 'none'" in headers["content-security-policy"]
 
 
-def test_a_cloud_that_goes_away(folder: Path) -> None:
+def test_a_cloud_that_goes_away(folder):
     """It comes back in time, or it doesn't, before a text or in its midst."""
     config = EngineConfig(target=str(folder / "target"))
     first = Server(make_engine(config))
@@ -465,14 +453,12 @@ def test_a_cloud_that_goes_away(folder: Path) -> None:
         assert e.value.status_code == 503
 
 
-def test_the_command(
-    folder: Path, server: Server, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command(folder, server, capsys):
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     found: list[int] = []
 
-    def visit() -> None:
+    def visit():
         while not found:
             try:
                 url = f"http://127.0.0.1:{port}/health"
@@ -501,18 +487,16 @@ def test_the_command(
         ("--api-key \N{BULLET}", "visible ASCII characters"),
     ],
 )
-def test_options_that_make_no_sense(
-    options: str, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_options_that_make_no_sense(options, said, capsys):
     with pytest.raises(SystemExit):
         cli.main(["proxy", "--server", "a:1", *options.split()])
     assert said in capsys.readouterr().err
 
 
-def test_turns_are_had_in_order() -> None:
+def test_turns_are_had_in_order():
     turns, order = Turns(), list[int]()
 
-    def take(i: int) -> None:
+    def take(i):
         with turns:
             order.append(i)
 
@@ -520,7 +504,7 @@ def test_turns_are_had_in_order() -> None:
     with turns:
         for i, thread in enumerate(threads):
             thread.start()
-            wait_until(lambda i=i: len(turns._waiting) == i + 1)  # type: ignore[misc]
+            wait_until(lambda i=i: len(turns._waiting) == i + 1)
     for thread in threads:
         thread.join()
     assert order == [*range(8)]

@@ -10,10 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -99,7 +97,7 @@ def playing(completer: Any = None, **options: Any) -> closing[Endpoint]:
 
 
 @pytest.fixture(scope="module")
-def endpoint() -> Iterator[Endpoint]:
+def endpoint():
     with playing(hosts=["edge.example.org"]) as endpoint:
         yield endpoint
 
@@ -128,7 +126,7 @@ evil.example@localhost localhost:99999 localhost:8:0 localhost: localhost. ::1 1
 [127.0.0.1] [fe80::1%evil.example] [::1%25evil] evil.example ["""
 
 
-def test_authorities(endpoint: Endpoint) -> None:
+def test_authorities(endpoint):
     expected = dict.fromkeys(OURS.split(), 200) | dict.fromkeys(STRANGE.split(), 403)
     for host, status in (
         expected | {"": 403, "localhost\r\nHost: localhost": 400}
@@ -138,7 +136,7 @@ def test_authorities(endpoint: Endpoint) -> None:
         assert (b"<html" in answer) == (status == 200)
 
 
-def test_headers_that_come_again(endpoint: Endpoint) -> None:
+def test_headers_that_come_again(endpoint):
     assert endpoint.status("/metrics", f"authorization: bEaReR {KEY}\r\n") == 200
     assert endpoint.status("/metrics", f"Authorization: Basic {KEY}\r\n") == 401
     assert endpoint.status("/metrics", "Authorization: Bearer \xe9\r\n") == 401
@@ -148,9 +146,7 @@ def test_headers_that_come_again(endpoint: Endpoint) -> None:
 
 
 @pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\nHo", b"GET /page.js HTTP"])
-def test_silent_strangers_make_room(
-    said: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_silent_strangers_make_room(said, monkeypatch):
     monkeypatch.setattr("sqs_codec.system.proxy._server.CONNECTIONS", 4)
     if said.endswith(b"HTTP"):  # what is asked for isn't read
         said = (said + b"/1.1\r\nHost: localhost\r\n\r\n") * 500
@@ -174,7 +170,7 @@ def test_silent_strangers_make_room(
             each.close()
 
 
-def test_what_is_not_read_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_read_in_time(monkeypatch):
     """A stream, with the key, whose places must come back."""
     monkeypatch.setattr("sqs_codec.system.proxy._server.READING_SECONDS", 0.2)
     completer = Played("sea " * 20_000)
@@ -193,7 +189,7 @@ class Late(Played):
         answer.put(Chunk("", "cloud", EdgeMetrics(), "stop", 0, True))
 
 
-def test_who_reads_slowly_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_reads_slowly_gets_all(monkeypatch):
     """Of a text that took longer than silence may, and takes longer to be read."""
     monkeypatch.setattr("sqs_codec.system.proxy._server.SILENT_SECONDS", 0.5)
     monkeypatch.setattr("sqs_codec.system.proxy._server.READING_SECONDS", 1.5)
@@ -207,11 +203,11 @@ def test_who_reads_slowly_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
         assert size >= 16_000_000
 
 
-def test_who_waits_for_a_seat_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_waits_for_a_seat_is_answered(monkeypatch):
     monkeypatch.setattr("sqs_codec.system.proxy._server.CONNECTIONS", 4)
 
     class Full(Played):
-        async def write(self, request: object) -> Completion:
+        async def write(self, request):
             await asyncio.sleep(0.5)
             raise ApiError("there is no seat", status=429)
 
@@ -227,9 +223,7 @@ def test_who_waits_for_a_seat_is_answered(monkeypatch: pytest.MonkeyPatch) -> No
     assert answers == 12 * [b"HTTP/1.1 429"]
 
 
-def test_handshakes_that_stop_half_way(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_handshakes_that_stop_half_way(tmp_path, monkeypatch):
     monkeypatch.setattr("sqs_codec.system.proxy._server.SHAKING_SECONDS", 0.5)
     monkeypatch.setattr("sqs_codec.system.proxy._server.CONNECTIONS", 8)
     cert, key = certificate(tmp_path)
@@ -252,7 +246,7 @@ def test_handshakes_that_stop_half_way(
             assert time.monotonic() - began > 0.3
 
 
-def test_strangers_have_a_share(endpoint: Endpoint) -> None:
+def test_strangers_have_a_share(endpoint):
     """Who has the key has answers at once, beside a flood from his own host."""
     said = b"GET /%s HTTP/1.1\r\nHost: localhost\r\n%s\r\n"
     with endpoint.open("127.0.0.3") as stranger, endpoint.open("127.0.0.3") as known:
@@ -264,7 +258,7 @@ def test_strangers_have_a_share(endpoint: Endpoint) -> None:
         assert 0 < stranger.recv(1 << 20).count(b"HTTP/1.1 200") < 400
 
 
-def test_streams_end_with_a_word() -> None:
+def test_streams_end_with_a_word():
     with playing() as endpoint:
         raw = endpoint.open()
         stream(raw)
@@ -275,7 +269,7 @@ def test_streams_end_with_a_word() -> None:
     assert rest.endswith(b"0\r\n\r\n")
 
 
-def test_a_command_that_was_interrupted_is_gone_at_once() -> None:
+def test_a_command_that_was_interrupted_is_gone_at_once():
     said = "import atexit, _sqs_command; from sqs_codec.cli import main\n"
     said += "main.main = lambda: 130; atexit.register(print, 'later')\n"
     command = [sys.executable, "-c", said + "_sqs_command.main()"]
@@ -283,11 +277,11 @@ def test_a_command_that_was_interrupted_is_gone_at_once() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
-def test_a_link_for_nobody() -> None:
+def test_a_link_for_nobody():
     """Who hangs up while the cloud is silent leaves the link to the next one."""
     comes, made = threading.Event(), list[Any]()
 
-    def make() -> Any:
+    def make():
         made.append(made_now := Mock(**{"receive.return_value": b"word"}))
         comes.wait(20)
         return made_now
@@ -304,11 +298,11 @@ def test_a_link_for_nobody() -> None:
     assert not made[1].close.called
 
 
-def test_who_waits_for_the_cloud_is_woken() -> None:
+def test_who_waits_for_the_cloud_is_woken():
     """Once, when nobody waits for the text any more."""
     bell, asked, gone = threading.Event(), list[float](), Future[None]()
 
-    def receive(timeout: float) -> None:
+    def receive(timeout):
         asked.append(timeout)
         bell.wait(timeout)
 

@@ -1,7 +1,5 @@
 """What is measured of Ray, quickly: that it runs."""
 
-from __future__ import annotations
-
 import re
 
 import pytest
@@ -11,7 +9,7 @@ from benchmarks.engines.__main__ import main
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
-def test_overhead_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_overhead_runs(capsys):
     assert main(["overhead", "--rounds", "50", "--replicas", "1"]) == 0
     printed = capsys.readouterr().out
     assert "50 rounds of each" in printed

@@ -17,11 +17,11 @@ from tests.system.ray.tricks import job, make
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
-def test_jobs_under_way_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_under_way_fail(monkeypatch):
     monkeypatch.setattr(_engine, "make_engine", make)
     before = {*descendants(os.getpid())}
 
-    async def run() -> None:
+    async def run():
         engine = RayEngine(EngineConfig(), replicas=1)
         await engine.open()
         work = asyncio.ensure_future(engine.verify(job(b"wait")))
@@ -37,21 +37,21 @@ def test_jobs_under_way_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {*descendants(os.getpid())} == before
 
 
-def test_ray_is_not_started_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_is_not_started_any_more(monkeypatch):
     begun: list[str] = []
     before = {*descendants(os.getpid())}
 
-    def init(**options: object) -> None:
+    def init(**options):
         begun.append("init")
         time.sleep(0.5)
 
-    def start(**options: object) -> None:
+    def start(**options):
         begun.append("start")
 
     monkeypatch.setattr(_engine, "_init", init)
     monkeypatch.setattr("ray.serve.start", start)
 
-    async def run() -> None:
+    async def run():
         engine = RayEngine(EngineConfig())
         opening = asyncio.ensure_future(engine.open())
         while not begun:

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -102,7 +101,7 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster() -> Iterator[Cluster]:
+def cluster():
     started = Cluster()
     try:
         wait_until(
@@ -116,7 +115,7 @@ def cluster() -> Iterator[Cluster]:
         started.stop()
 
 
-def test_cluster(cluster: Cluster, tmp_path: Path) -> None:
+def test_cluster(cluster, tmp_path):
     missing = cluster.gateway()
     assert missing.returncode == 1
     assert "no application named sqs" in missing.stderr

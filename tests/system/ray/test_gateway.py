@@ -48,7 +48,6 @@ def gateway(*options: str) -> Iterator[subprocess.Popen[str]]:
 
 def line(server: subprocess.Popen[str], pattern: str) -> str:
     """Wait for a line of its standard error, and return what the pattern finds."""
-    assert server.stderr is not None
     for words in server.stderr:
         if match := re.search(pattern, words):
             return match[1]
@@ -94,13 +93,13 @@ def write(
         link.close()
 
 
-def test_smollm2_with_replicas_killed() -> None:
+def test_smollm2_with_replicas_killed():
     tokenizer = load_model(None).tokenizer
     fingerprint = tokenizer_fingerprint(tokenizer)
     prompts = [f"Tell me about the number {i}." for i in range(SESSIONS)]
     starts = [encode_prompt(tokenizer, prompt) for prompt in prompts]
 
-    def write_all(where: str) -> tuple[list[list[int]], float]:
+    def write_all(where):
         with ThreadPoolExecutor(SESSIONS) as pool:
             each = [
                 pool.submit(write, where, i, text, fingerprint)
@@ -145,7 +144,7 @@ def test_smollm2_with_replicas_killed() -> None:
         ("--engine-option a=1", "the engine transformers takes no options, not a"),
     ],
 )
-def test_model_that_cannot_be_loaded(options: str, said: str) -> None:
+def test_model_that_cannot_be_loaded(options, said):
     with gateway(*options.split()) as server:
         _, err = server.communicate(timeout=300)
         assert server.returncode == 1
@@ -153,7 +152,7 @@ def test_model_that_cannot_be_loaded(options: str, said: str) -> None:
         assert not descendants(server.pid)
 
 
-def test_stop_while_ray_starts() -> None:
+def test_stop_while_ray_starts():
     with gateway() as server:
         wait_until(lambda: bool(descendants(server.pid)))
         server.send_signal(signal.SIGTERM)
@@ -163,7 +162,7 @@ def test_stop_while_ray_starts() -> None:
         assert not descendants(server.pid)
 
 
-def test_no_such_cluster() -> None:
+def test_no_such_cluster():
     command = [SQS, "serve", "--ray", "127.0.0.1:1", "--insecure", "--port", "0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1

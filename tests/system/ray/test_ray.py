@@ -10,9 +10,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NoReturn
 
 import grpc
 import numpy as np
@@ -41,7 +39,7 @@ SESSIONS = 16
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
+def server():
     """A gateway on gRPC sockets over two replicas of a toy."""
     before = {*descendants(os.getpid())}
     with pytest.MonkeyPatch.context() as patch:
@@ -53,7 +51,7 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def two(server: Server) -> Server:
+def two(server):
     """The gateway, with two replicas."""
     wait_until(lambda: len(replicas()) == 2 and server.engine._count == 2)
     return server
@@ -83,10 +81,10 @@ def rounds(number: int) -> list[Job]:
 
 
 @pytest.mark.smoke
-def test_verdicts_are_those_of_the_engine(two: Server) -> None:
+def test_verdicts_are_those_of_the_engine(two):
     jobs = rounds(300)
 
-    async def verify() -> list[object]:
+    async def verify():
         return await asyncio.gather(*map(two.engine.verify, jobs))
 
     verdicts = two.run(verify())
@@ -94,12 +92,12 @@ def test_verdicts_are_those_of_the_engine(two: Server) -> None:
     assert {type(verdict) for verdict in verdicts} == {sqs.Verdict, type(None)}
 
 
-def test_a_session_stays_at_one_replica(two: Server) -> None:
-    async def homes(session: int) -> set[int]:
+def test_a_session_stays_at_one_replica(two):
+    async def homes(session):
         answers = [two.engine.verify(job(b"pid %d" % session)) for _ in range(20)]
         return {answer.token for answer in await asyncio.gather(*answers)}
 
-    async def all_homes() -> list[set[int]]:
+    async def all_homes():
         return await asyncio.gather(*map(homes, range(24)))
 
     found = two.run(all_homes())
@@ -107,7 +105,7 @@ def test_a_session_stays_at_one_replica(two: Server) -> None:
     assert set.union(*found) == replicas()
 
 
-def test_what_the_engine_raises_is_raised_at_once(two: Server) -> None:
+def test_what_the_engine_raises_is_raised_at_once(two):
     before = replicas()
     began = time.monotonic()
     with pytest.raises(RuntimeError, match=r"KeyError\('a text that nobody likes"):
@@ -116,10 +114,8 @@ def test_what_the_engine_raises_is_raised_at_once(two: Server) -> None:
     assert replicas() == before
 
 
-def test_cancelled_job_is_cancelled_at_the_replica(
-    two: Server, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def cancel() -> int:
+def test_cancelled_job_is_cancelled_at_the_replica(two, caplog):
+    async def cancel():
         work = asyncio.ensure_future(two.engine.verify(job(b"wait")))
         await asyncio.sleep(0.5)
         work.cancel()
@@ -135,8 +131,8 @@ def test_cancelled_job_is_cancelled_at_the_replica(
     assert "never retrieved" not in caplog.text
 
 
-def test_a_dropped_session_is_forgotten(two: Server) -> None:
-    async def forgotten() -> int:
+def test_a_dropped_session_is_forgotten(two):
+    async def forgotten():
         two.engine.drop(b"gone")
         await asyncio.sleep(0.5)
         counts = [two.engine.verify(job(b"forgotten %d gone" % i)) for i in range(20)]
@@ -145,7 +141,7 @@ def test_a_dropped_session_is_forgotten(two: Server) -> None:
     assert two.run(forgotten()) == 1
 
 
-def test_nobody_else_gets_in(two: Server) -> None:
+def test_nobody_else_gets_in(two):
     everywhere = []
     for pid, address, port in listeners({*descendants(os.getpid())} | {os.getpid()}):
         if not address.endswith("0100007F"):
@@ -196,13 +192,13 @@ def write_all(server: Server, length: int) -> tuple[list[list[int]], float]:
 
 
 @pytest.mark.parametrize("again", ["the new one", "the other one"])
-def test_killed_replicas_change_no_text(two: Server, again: str) -> None:
+def test_killed_replicas_change_no_text(two, again):
     undisturbed, wait = write_all(two, 300)
     print(f"\nundisturbed, the longest wait is {wait:.2f} s")
     failed = two.metric("sqs_failed_jobs_total")
     old = replicas()
 
-    def kill() -> float:
+    def kill():
         time.sleep(0.5)
         killed = {random.Random(again).choice(sorted(old))}
         os.kill(*killed, signal.SIGKILL)
@@ -222,7 +218,7 @@ def test_killed_replicas_change_no_text(two: Server, again: str) -> None:
     print(f"two replicas again {recovery.result():.1f} s after the second SIGKILL")
 
 
-def test_killed_controller_changes_no_text(two: Server) -> None:
+def test_killed_controller_changes_no_text(two):
     undisturbed, _ = write_all(two, 100)
     (controller,) = (
         pid
@@ -237,10 +233,10 @@ def test_killed_controller_changes_no_text(two: Server) -> None:
     wait_until(lambda: len(replicas()) == 2)
 
 
-def test_sick_engine_is_replaced(two: Server) -> None:
+def test_sick_engine_is_replaced(two):
     sick, *_ = before = replicas()
 
-    async def ask() -> set[int]:
+    async def ask():
         # Some of these sessions are at the one that is to become sick.
         jobs = [two.engine.verify(job(b"ail %d %d" % (sick, i))) for i in range(20)]
         return {answer.token for answer in await asyncio.gather(*jobs)}
@@ -249,18 +245,18 @@ def test_sick_engine_is_replaced(two: Server) -> None:
     wait_until(lambda: sick not in replicas() and len(replicas() - before) == 1)
 
 
-def test_job_that_kills_is_given_up(two: Server) -> None:
+def test_job_that_kills_is_given_up(two):
     with pytest.raises(RuntimeError, match="3 replicas died over a job"):
         two.run(two.engine.verify(job(b"die")))
     assert two.run(two.engine.verify(job(b"pid"))).token in replicas()
 
 
-def test_no_replica_for_long(two: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_replica_for_long(two, monkeypatch):
     monkeypatch.setattr(_engine, "PATIENCE", 0.5)
     assert two.service.health() is None
     stop = threading.Event()
 
-    def kill() -> None:
+    def kill():
         while not stop.wait(0.05):
             for pid in replicas():
                 os.kill(pid, signal.SIGKILL)
@@ -276,10 +272,10 @@ def test_no_replica_for_long(two: Server, monkeypatch: pytest.MonkeyPatch) -> No
     assert two.run(two.engine.verify(job(b"pid"))).token in replicas()
 
 
-def test_no_replica_will_come(two: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_replica_will_come(two, monkeypatch):
     """Replicas have died, and the model that was deployed since can't be loaded."""
 
-    def status() -> NoReturn:
+    def status():
         raise ValueError("there is no such directory")
 
     with monkeypatch.context() as patch:
@@ -288,7 +284,7 @@ def test_no_replica_will_come(two: Server, monkeypatch: pytest.MonkeyPatch) -> N
     wait_until(lambda: two.engine.health() is None)
 
 
-def test_another_model_is_refused(two: Server) -> None:
+def test_another_model_is_refused(two):
     other = dataclasses.replace(two.engine._info, summary="another toy")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(two.engine, "_info", other)

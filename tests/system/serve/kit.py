@@ -62,8 +62,8 @@ class Toy:
     vocab_size = VOCAB
     max_text = 4096
 
-    def __init__(self) -> None:
-        self.on_call: Callable[[Sequence[Job]], object] = len
+    def __init__(self, on_call: Callable[[Sequence[Job]], object] = len) -> None:
+        self.on_call = on_call
         self.forgotten: list[bytes] = []
 
     def verify(self, jobs: Sequence[Job]) -> list[Verdict | None]:
@@ -98,6 +98,7 @@ class Server:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
+        self._links: list[Link] = []
         options.setdefault("tokens", None)
         self.engine = verifier if hasattr(verifier, "open") else batch(verifier)
         try:
@@ -116,9 +117,16 @@ class Server:
         """Do something in the server's event loop."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
 
-    def link(self, **options: Any) -> Link:
-        """A link to it."""
-        return connect(self.address, **({"insecure": True} | options))
+    def link(self, *, port: int | None = None, **options: Any) -> Link:
+        """A link to it, which `serving` closes."""
+        address = f"127.0.0.1:{port}" if port else self.address
+        self._links.append(connect(address, **({"insecure": True} | options)))
+        return self._links[-1]
+
+    def close_links(self) -> None:
+        """Close all links."""
+        for link in self._links:
+            link.close()
 
     def metric(self, name: str, **labels: str) -> float:
         """The value of a metric."""
@@ -148,6 +156,7 @@ def serving(
     try:
         yield server
     finally:
+        server.close_links()
         server.stop()
 
 
@@ -167,6 +176,7 @@ def both_transports(server: Server) -> Iterator[dict[Transport, int]]:
     start = start_datagrams(server.service, "127.0.0.1", 0, insecure=True)
     datagrams = server.run(start)
     yield {"grpc": server.grpc.port, "datagram": datagrams.port}
+    server.close_links()
     wait_until(lambda: not server.service._connections and not datagrams._open)
     server.run(datagrams.stop())
 
@@ -201,10 +211,14 @@ def exchange(edge: EdgeSession, link: Link) -> None:
     assert try_exchange(edge, link, PATIENCE), "the cloud is silent"
 
 
-def try_exchange(edge: EdgeSession, link: Link, seconds: float) -> bool:
-    """Do the same, or have the edge send again what seems lost."""
+def send(edge: EdgeSession, link: Link) -> None:
     for message in edge.data_to_send():
         link.send(message)
+
+
+def try_exchange(edge: EdgeSession, link: Link, seconds: float) -> bool:
+    """Do the same, or have the edge send again what seems lost."""
+    send(edge, link)
     message = link.receive(seconds)
     if message is None:
         edge.resend()

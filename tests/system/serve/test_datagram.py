@@ -5,10 +5,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import (
@@ -20,7 +18,7 @@ from OpenSSL import _util
 
 from benchmarks import relay as relays
 from benchmarks.relay import Relay
-from benchmarks.wire.certificates import Issued, issue
+from benchmarks.wire.certificates import issue
 from benchmarks.wire.echo import TOKEN, EchoService, running
 from sqs_codec.system import serve as serving
 from sqs_codec.system._base.address import join_address
@@ -39,21 +37,21 @@ HOST = "127.0.0.1"
 
 
 @pytest.fixture(scope="module")
-def issued(tmp_path_factory: pytest.TempPathFactory) -> Issued:
+def issued(tmp_path_factory):
     return issue(tmp_path_factory.mktemp("certificate"), HOST, "::1", "localhost")
 
 
 @pytest.fixture
-def service() -> EchoService:
+def service():
     return EchoService()
 
 
 @pytest.fixture
-def serve(issued: Issued, service: EchoService) -> Iterator[Callable[..., Any]]:
+def serve(issued, service):
     """Start a server, with other settings than the usual ones if they are given."""
 
     @contextmanager
-    def start(**settings: Any) -> Iterator[DatagramServer]:
+    def start(**settings):
         settings = {"cert": issued.cert, "key": issued.key, **settings}
         host = settings.pop("host", HOST)
         with running(lambda: start_datagrams(service, host, 0, **settings)) as server:
@@ -63,17 +61,17 @@ def serve(issued: Issued, service: EchoService) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
-def server(serve: Callable[..., Any]) -> Iterator[DatagramServer]:
+def server(serve):
     with serve() as server:
         yield server
 
 
 @pytest.fixture
-def connect(issued: Issued) -> Iterator[Callable[..., Link]]:
+def connect(issued):
     """Connect to a port, and close what is connected at the end."""
     links = []
 
-    def open_link(port: int, host: str = HOST, **settings: Any) -> Link:
+    def open_link(port, host=HOST, **settings):
         settings = {"cert": issued.cert, "token": TOKEN, **settings}
         address = join_address(host, port)
         links.append(serving.connect(address, transport="datagram", **settings))
@@ -105,9 +103,7 @@ def gone(link: Link) -> str:
     return str(caught.value)
 
 
-def test_messages_of_all_lengths(
-    server: DatagramServer, connect: Callable[..., Link]
-) -> None:
+def test_messages_of_all_lengths(server, connect):
     link = connect(server.port)
     assert not link.reliable
     for size in (1, 100, link.max_message):
@@ -118,7 +114,7 @@ def test_messages_of_all_lengths(
             link.send(bytes(size))
 
 
-def test_ipv6(serve: Callable[..., Any], connect: Callable[..., Link]) -> None:
+def test_ipv6(serve, connect):
     try:
         with serve(host="::1") as server:
             assert echoes(connect(server.port, "::1"), b"hi")
@@ -128,9 +124,7 @@ def test_ipv6(serve: Callable[..., Any], connect: Callable[..., Link]) -> None:
         pytest.skip(f"needs IPv6: {error}")
 
 
-def test_what_crosses_is_encrypted_and_fits(
-    server: DatagramServer, connect: Callable[..., Link]
-) -> None:
+def test_what_crosses_is_encrypted_and_fits(server, connect):
     with Relay(server.port) as relay:
         link = connect(relay.port)
         assert echoes(link, b"a secret" * 12)
@@ -142,12 +136,7 @@ def test_what_crosses_is_encrypted_and_fits(
     assert len(relay.seen[-1][1]) + 28 == 96 + link.overhead
 
 
-def test_whose_certificate_it_is(
-    tmp_path: Path,
-    service: EchoService,
-    serve: Callable[..., Any],
-    connect: Callable[..., Link],
-) -> None:
+def test_whose_certificate_it_is(tmp_path, service, serve, connect):
     authority = issue(tmp_path)
     by_name = issue(tmp_path, "localhost", issuer=authority)
     with serve(cert=by_name.cert, key=by_name.key) as server:
@@ -162,9 +151,7 @@ def test_whose_certificate_it_is(
     assert len(service.connections) == 2  # nobody showed the others a token
 
 
-def test_tokens(
-    service: EchoService, server: DatagramServer, connect: Callable[..., Link]
-) -> None:
+def test_tokens(service, server, connect):
     with pytest.raises(LinkError, match="refused the token"):
         connect(server.port, token="guessed")
     with pytest.raises(LinkError, match="wants a token"):
@@ -179,9 +166,7 @@ def test_tokens(
     assert echoes(connect(server.port, token=None), b"hi")
 
 
-def test_insecure_stays_on_this_machine(
-    serve: Callable[..., Any], connect: Callable[..., Link]
-) -> None:
+def test_insecure_stays_on_this_machine(serve, connect):
     with serve(cert=None, key=None, insecure=True) as server:
         assert echoes(connect(server.port, cert=None, insecure=True), b"hi")
         with pytest.raises(LinkError, match="isn't signed by anyone trusted"):
@@ -197,19 +182,12 @@ def test_insecure_stays_on_this_machine(
         ({"key": None}, "needs a certificate and its key"),
     ],
 )
-def test_settings_that_do_not_fit(
-    serve: Callable[..., Any], settings: dict[str, Any], message: str
-) -> None:
+def test_settings_that_do_not_fit(serve, settings, message):
     with pytest.raises(ValueError, match=message), serve(**settings):
         pass
 
 
-def test_files_that_do_not_fit(
-    tmp_path: Path,
-    issued: Issued,
-    serve: Callable[..., Any],
-    connect: Callable[..., Link],
-) -> None:
+def test_files_that_do_not_fit(tmp_path, issued, serve, connect):
     other = issue(tmp_path, HOST)
     empty = tmp_path / "empty"
     empty.write_text("")
@@ -232,7 +210,7 @@ def test_files_that_do_not_fit(
         connect(1, cert=empty)
 
 
-def test_nobody_there(connect: Callable[..., Link]) -> None:
+def test_nobody_there(connect):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind((HOST, 0))
         with pytest.raises(LinkError, match=r"no answer by UDP within 0\.1 seconds"):
@@ -244,30 +222,17 @@ def test_nobody_there(connect: Callable[..., Link]) -> None:
         connect(free, "nowhere.invalid")
 
 
-def test_any_datagram_of_a_handshake_may_be_lost(
-    server: DatagramServer, connect: Callable[..., Link]
-) -> None:
-    links = [Relay(server.port) for _ in range(8)]
-    lost = []
+def test_any_datagram_of_a_handshake_may_be_lost(server, connect):
+    def run(index):
+        with Relay(server.port) as relay:
+            relay.doomed = [index]
+            return echoes(connect(relay.port), b"hi") and len(relay.seen) > 8
 
-    def run(index: int, relay: Relay) -> None:
-        relay.doomed = [index]
-        with relay:
-            if not echoes(connect(relay.port), b"hi"):
-                lost.append(index)
-
-    threads = [threading.Thread(target=run, args=pair) for pair in enumerate(links)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not lost
-    assert all(len(relay.seen) > 8 for relay in links)
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(run, range(8)))
 
 
-def test_replayed_messages_are_dropped(
-    service: EchoService, server: DatagramServer, connect: Callable[..., Link]
-) -> None:
+def test_replayed_messages_are_dropped(service, server, connect):
     with Relay(server.port, relays.Link(duplicate=0.5)) as relay:
         link = connect(relay.port)
         for i in range(20):
@@ -280,9 +245,7 @@ def test_replayed_messages_are_dropped(
     assert service.connections[0].messages == [*(b"%d" % i for i in range(20)), b"last"]
 
 
-def test_what_is_cut_or_changed_is_dropped(
-    service: EchoService, server: DatagramServer, connect: Callable[..., Link]
-) -> None:
+def test_what_is_cut_or_changed_is_dropped(service, server, connect):
     draw = random.Random(0)
     with Relay(server.port) as relay:
         link = connect(relay.port)
@@ -308,9 +271,7 @@ def test_what_is_cut_or_changed_is_dropped(
     assert service.connections[0].messages == [b"first", b"third"]
 
 
-def test_garbage_to_the_port(
-    server: DatagramServer, connect: Callable[..., Link]
-) -> None:
+def test_garbage_to_the_port(server, connect):
     draw = random.Random(0)
     with Relay(server.port) as relay:
         link = connect(relay.port)
@@ -330,11 +291,7 @@ def test_garbage_to_the_port(
     assert not server._young
 
 
-def test_broken_hellos_with_a_good_cookie(
-    server: DatagramServer,
-    connect: Callable[..., Link],
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_broken_hellos_with_a_good_cookie(server, connect, caplog):
     draw = random.Random(0)
     with Relay(server.port) as relay:
         relay.doomed = range(2, 1000)  # from the second hello on, with the cookie
@@ -354,7 +311,7 @@ def test_broken_hellos_with_a_good_cookie(
     assert not caplog.records
 
 
-def test_a_broken_hello_leaves_no_error_to_whoever_is_served_next() -> None:
+def test_a_broken_hello_leaves_no_error_to_whoever_is_served_next():
     client = Endpoint(client_context(None, verify=False), server=False)
     client.handshake()
     (hello,) = client.datagrams()
@@ -363,12 +320,7 @@ def test_a_broken_hello_leaves_no_error_to_whoever_is_served_next() -> None:
     assert _util.lib.ERR_peek_error() == 0  # which not every OpenSSL looks at
 
 
-def test_nothing_is_kept_without_a_cookie(
-    issued: Issued,
-    service: EchoService,
-    serve: Callable[..., Any],
-    connect: Callable[..., Link],
-) -> None:
+def test_nothing_is_kept_without_a_cookie(issued, service, serve, connect):
     with Relay(1) as relay, pytest.raises(LinkError, match="no answer"):
         connect(relay.port, timeout=0.1)
     hello = relay.seen[0][1]
@@ -397,20 +349,14 @@ def shake_half_way(server: DatagramServer, host: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a second loopback address")
-def test_handshakes_of_one_host_leave_room_for_others(
-    monkeypatch: pytest.MonkeyPatch, server: DatagramServer
-) -> None:
+def test_handshakes_of_one_host_leave_room_for_others(monkeypatch, server):
     monkeypatch.setattr(cloud_end, "_MAX_HANDSHAKES", 3)
     for host in (HOST, "127.0.0.2", "127.0.0.2", "127.0.0.2", "127.0.0.2"):
         shake_half_way(server, host)
     assert [host for host, _ in server._young] == [HOST, "127.0.0.2", "127.0.0.2"]
 
 
-def test_handshakes_that_stop_half_way_make_room(
-    monkeypatch: pytest.MonkeyPatch,
-    serve: Callable[..., Any],
-    connect: Callable[..., Link],
-) -> None:
+def test_handshakes_that_stop_half_way_make_room(monkeypatch, serve, connect):
     monkeypatch.setattr(cloud_end, "_MAX_HANDSHAKES", 3)
     with serve() as server:
         for _ in range(5):
@@ -421,12 +367,7 @@ def test_handshakes_that_stop_half_way_make_room(
         wait_until(lambda: not server._young)
 
 
-def test_many_clients(
-    monkeypatch: pytest.MonkeyPatch,
-    service: EchoService,
-    serve: Callable[..., Any],
-    connect: Callable[..., Link],
-) -> None:
+def test_many_clients(monkeypatch, service, serve, connect):
     monkeypatch.setattr(cloud_end, "_MAX_CLIENTS", 100)
     with serve() as server:
         links = [connect(server.port) for _ in range(100)]
@@ -445,12 +386,7 @@ def test_many_clients(
         assert [c.closed for c in service.connections[:3]] == [True, True, False]
 
 
-def test_idle_clients_are_forgotten(
-    monkeypatch: pytest.MonkeyPatch,
-    service: EchoService,
-    serve: Callable[..., Any],
-    connect: Callable[..., Link],
-) -> None:
+def test_idle_clients_are_forgotten(monkeypatch, service, serve, connect):
     monkeypatch.setattr(cloud_end, "_IDLE_SECONDS", 0.6)
     with serve() as server:
         idle, busy = connect(server.port), connect(server.port)
@@ -459,18 +395,14 @@ def test_idle_clients_are_forgotten(
         assert echoes(busy, b"hi")
 
 
-def test_a_server_that_stops_says_so(
-    serve: Callable[..., Any], connect: Callable[..., Link]
-) -> None:
+def test_a_server_that_stops_says_so(serve, connect):
     with serve() as server:
         link = connect(server.port)
     with pytest.raises(LinkError, match="closed the association; connect again"):
         link.receive(PATIENCE)
 
 
-def test_a_server_started_anew_is_noticed(
-    serve: Callable[..., Any], connect: Callable[..., Link]
-) -> None:
+def test_a_server_started_anew_is_noticed(serve, connect):
     with serve() as server, serve() as restarted, Relay(server.port) as relay:
         link = connect(relay.port)
         relay.server_port = restarted.port
@@ -478,9 +410,7 @@ def test_a_server_started_anew_is_noticed(
         assert echoes(connect(relay.port), b"hi")
 
 
-def test_a_changed_address_is_noticed(
-    server: DatagramServer, connect: Callable[..., Link]
-) -> None:
+def test_a_changed_address_is_noticed(server, connect):
     with Relay(server.port) as relay:
         link = connect(relay.port)
         relay.renumber()
@@ -488,9 +418,7 @@ def test_a_changed_address_is_noticed(
         assert echoes(connect(relay.port), b"hi")
 
 
-def test_nobody_else_can_say_that_the_server_has_forgotten(
-    server: DatagramServer, connect: Callable[..., Link]
-) -> None:
+def test_nobody_else_can_say_that_the_server_has_forgotten(server, connect):
     draw = random.Random(0)
     with Relay(server.port) as relay:
         link = connect(relay.port)
@@ -500,11 +428,7 @@ def test_nobody_else_can_say_that_the_server_has_forgotten(
         assert echoes(link, b"hi")
 
 
-def test_silence_is_noticed(
-    monkeypatch: pytest.MonkeyPatch,
-    server: DatagramServer,
-    connect: Callable[..., Link],
-) -> None:
+def test_silence_is_noticed(monkeypatch, server, connect):
     monkeypatch.setattr(edge_end, "_PROBE_SECONDS", 0.05)
     with Relay(server.port) as relay:
         link = connect(relay.port)
@@ -514,9 +438,7 @@ def test_silence_is_noticed(
             link.receive(None)
 
 
-def test_a_new_client_of_an_old_address(
-    service: EchoService, server: DatagramServer, connect: Callable[..., Any]
-) -> None:
+def test_a_new_client_of_an_old_address(service, server, connect):
     """As when a program is killed, and started again on the same port."""
     link = connect(server.port)
     assert echoes(link, b"old")
@@ -524,7 +446,7 @@ def test_a_new_client_of_an_old_address(
     link._socket.close()
 
     class Bound(socket.socket):
-        def connect(self, to: Any) -> None:
+        def connect(self, to):
             self.bind(address)
             super().connect(to)
 
@@ -535,9 +457,7 @@ def test_a_new_client_of_an_old_address(
     assert service.connections[0].closed
 
 
-def test_the_service_ends_a_connection(
-    service: EchoService, server: DatagramServer, connect: Callable[..., Link]
-) -> None:
+def test_the_service_ends_a_connection(service, server, connect):
     link = connect(server.port)
     service.answer = lambda message: service.connections[0].end("", "no more today")
     link.send(b"hi")
@@ -545,9 +465,7 @@ def test_the_service_ends_a_connection(
         link.receive(PATIENCE)
 
 
-def test_a_closed_link(
-    service: EchoService, server: DatagramServer, connect: Callable[..., Link]
-) -> None:
+def test_a_closed_link(service, server, connect):
     link = connect(server.port)
     link.close()
     link.close()
@@ -557,14 +475,10 @@ def test_a_closed_link(
     wait_until(lambda: service.connections[0].closed)
 
 
-def test_junk_delays_no_deadline(
-    monkeypatch: pytest.MonkeyPatch,
-    server: DatagramServer,
-    connect: Callable[..., Link],
-) -> None:
+def test_junk_delays_no_deadline(monkeypatch, server, connect):
     stop = threading.Event()
 
-    def send_junk() -> None:
+    def send_junk():
         for _ in range(2000):
             relay.inject(b"\x17", up=False)
             if stop.wait(0.005):
@@ -579,7 +493,7 @@ def test_junk_delays_no_deadline(
             assert link.receive(0.2) is None
             assert junk.is_alive()
             monkeypatch.setattr(edge_end, "_PROBE_SECONDS", 0.05)
-            link._probe_at = None  # type: ignore[attr-defined]  # of the longer wait
+            link._probe_at = None  # of the longer wait
             with pytest.raises(LinkError, match="no answer any more"):
                 link.receive(None)
         finally:

@@ -54,7 +54,7 @@ class Cloud:
 
 
 @pytest.fixture(autouse=True)
-def _short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_timeouts(monkeypatch):
     """Here a round trip takes 10 ms whatever crosses, so nobody need wait for more."""
     for name, value in {
         "FIRST": 0.1,
@@ -66,7 +66,7 @@ def _short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def cert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cert(tmp_path_factory):
     return issue(tmp_path_factory.mktemp("certificate"), HOST).cert
 
 
@@ -78,10 +78,10 @@ async def start_service(engine: Engine, **options: Any) -> Service:
 
 
 @pytest.fixture
-def serve(cert: Path) -> Callable[..., Any]:
+def serve(cert):
     @contextmanager
-    def serving(start: Callable[..., Any] = start_datagrams) -> Iterator[Server]:
-        async def begin() -> Server:
+    def serving(start=start_datagrams):
+        async def begin():
             engine = BatchEngine(Toy())
             service = await start_service(engine, max_sessions=16)
             security = {"cert": cert, "key": cert.with_suffix(".key")}
@@ -134,8 +134,8 @@ def each(run: Callable[..., Any], *arguments: Sequence[Any]) -> list[Any]:
         return [*pool.map(run, *arguments)]
 
 
-def test_every_plan_through_a_bad_link(serve: Callable[..., Any], cert: Path) -> None:
-    def run(number: int, plan: FixedPlan) -> list[int]:
+def test_every_plan_through_a_bad_link(serve, cert):
+    def run(number, plan):
         with Relay(server.port, seed=number) as relay:
             make = through(relay, cert)
             edge = session(number=number)
@@ -146,15 +146,15 @@ def test_every_plan_through_a_bad_link(serve: Callable[..., Any], cert: Path) ->
     assert texts == [greedy(PROMPT, 20)[len(PROMPT) :]] * len(PLANS)
 
 
-def test_a_bad_link_changes_no_draw(serve: Callable[..., Any], cert: Path) -> None:
+def test_a_bad_link_changes_no_draw(serve, cert):
     """At a temperature of 1 the text is the one that a good link gives."""
 
-    def run(number: int, make: Callable[[], Link]) -> list[int]:
+    def run(number, make):
         edge = session(temperature=1.0, number=number)
         plan = FixedPlan(3 + number)
         return tokens(generate(edge, Draft(), make, plan, max_tokens=20))
 
-    def run_badly(number: int) -> list[int]:
+    def run_badly(number):
         with Relay(server.port, seed=number) as relay:
             return run(number, through(relay, cert))
 
@@ -165,9 +165,7 @@ def test_a_bad_link_changes_no_draw(serve: Callable[..., Any], cert: Path) -> No
     assert len({*map(tuple, good)}) == 3
 
 
-def test_a_long_prompt_through_a_bad_link(
-    serve: Callable[..., Any], cert: Path
-) -> None:
+def test_a_long_prompt_through_a_bad_link(serve, cert):
     prompt = [i * i % 64 for i in range(1800)]
     with serve() as server, Relay(server.port) as relay:
         make = through(relay, cert)
@@ -175,9 +173,7 @@ def test_a_long_prompt_through_a_bad_link(
         assert tokens(steps) == greedy(prompt, 8)[len(prompt) :]
 
 
-def test_a_cloud_is_restarted_and_an_address_changes(
-    serve: Callable[..., Any], cert: Path
-) -> None:
+def test_a_cloud_is_restarted_and_an_address_changes(serve, cert):
     with serve() as server, serve() as restarted, Relay(server.port) as relay:
         text = []
         make = through(relay, cert)
@@ -191,7 +187,7 @@ def test_a_cloud_is_restarted_and_an_address_changes(
     assert text == greedy(PROMPT, 30)[len(PROMPT) :]
 
 
-def test_streams_that_stall_and_break(serve: Callable[..., Any], cert: Path) -> None:
+def test_streams_that_stall_and_break(serve, cert):
     link = relays.Link(1e6, 0.004, 1e6, loss=0.05)
     with serve(start_grpc) as server, StreamRelay(server.port, link) as relay:
         text = []
@@ -210,8 +206,8 @@ def test_streams_that_stall_and_break(serve: Callable[..., Any], cert: Path) -> 
 
 
 @pytest.mark.parametrize("lost", [0, 1, 3])
-def test_an_end_that_is_lost_is_told_again(cert: Path, lost: int) -> None:
-    async def begin() -> Server:
+def test_an_end_that_is_lost_is_told_again(cert, lost):
+    async def begin():
         engine = BatchEngine(Toy())
         services.append(service := await start_service(engine))
         key = cert.with_suffix(".key")

@@ -6,7 +6,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
 
 from benchmarks.relay import Relay, StreamRelay
 from sqs_codec.system.edge import Edge
@@ -14,27 +13,20 @@ from sqs_codec.system.engine import BatchEngine
 from sqs_codec.system.serve import connect
 from sqs_codec.system.serve._connect import Transport
 from tests.system.edge.test_edge import TOKENIZER, ToyDraft
-from tests.system.serve.kit import (
-    PATIENCE,
-    Server,
-    Toy,
-    both_transports,
-    serving,
-    wait_until,
-)
+from tests.system.serve.kit import PATIENCE, Toy, both_transports, serving, wait_until
 
 
-def test_a_rolling_restart_changes_no_seeded_text() -> None:
+def test_a_rolling_restart_changes_no_seeded_text():
     """Eight at once, by a balancer of each transport; two servers, one by one."""
     lengths, rolled = [0] * 8, threading.Event()
 
-    def start() -> tuple[ExitStack, Server, Any]:
+    def start():
         stack = ExitStack()
         engine = BatchEngine(Toy(), tokenizer=TOKENIZER)
         server = stack.enter_context(serving(engine))
         return stack, server, stack.enter_context(both_transports(server))
 
-    def write(seed: int) -> list[int]:
+    def write(seed):
         transport: Transport = "datagram" if seed % 2 else "grpc"
         address = f"127.0.0.1:{balancers[transport].port}"
         text: list[int] = []
@@ -48,7 +40,7 @@ def test_a_rolling_restart_changes_no_seeded_text() -> None:
                 assert rolled.wait(PATIENCE)
         return text
 
-    def balance(ports: dict[str, int]) -> None:
+    def balance(ports):
         for transport, balancer in balancers.items():
             balancer.server_port = ports[transport]
 

@@ -11,11 +11,10 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import grpc
 import numpy as np
@@ -33,7 +32,6 @@ from sqs_codec.system.serve import (
     connect,
     start_grpc,
 )
-from sqs_codec.system.serve._connect import Transport
 from sqs_codec.system.serve._connection import Connection, Owner
 from sqs_codec.system.serve._datagram import server as datagram_server
 from sqs_codec.system.serve._datagram.dtls import TOKEN, client_context
@@ -44,7 +42,6 @@ from sqs_codec.system.serve._threshold import HintThreshold
 from sqs_codec.system.session import (
     HINT_THRESHOLD,
     EdgeSession,
-    Job,
     Limits,
     Link,
     LinkError,
@@ -65,6 +62,7 @@ from tests.system.serve.kit import (
     edge_session,
     exchange,
     greedy,
+    send,
     serving,
     wait_until,
 )
@@ -72,12 +70,13 @@ from tests.system.serve.kit import (
 TOKENS = ["a-token-of-one-user", "a-token-of-another"]
 PROMPT = [5, 6, 7]
 REFUSED = 5
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 INFO = EngineInfo("a toy", VOCAB, 4096)
 ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
+def server():
     """A server that two tokens open, for tests that leave it as it is."""
     with serving(tokens=TOKENS) as started:
         yield started
@@ -87,7 +86,6 @@ def refusal(link: Link) -> str:
     """The words of the refusal that comes next, after which the link is over."""
     while (message := link.receive(PATIENCE)) is not None and message[0] != REFUSED:
         pass
-    assert message is not None
     reason = message[1:].decode()
     with pytest.raises(LinkError) as error:
         link.receive(PATIENCE)
@@ -106,37 +104,28 @@ def last_words(link: Link) -> str:
 
 def send_round(edge: EdgeSession, link: Link) -> None:
     draft_round(edge)
-    for message in edge.data_to_send():
-        link.send(message)
+    send(edge, link)
 
 
 @pytest.mark.parametrize("mode", get_args(Mode))
-def test_text_is_the_targets(server: Server, mode: Mode) -> None:
+def test_text_is_the_targets(server, mode):
     link = server.link(token=TOKENS[0])
     edge = edge_session(PROMPT)
     assert converse(edge, link, 60, mode) == greedy(PROMPT, 57)
     assert link.sent > 0 < link.received
-    link.close()
 
 
-def test_sessions_at_once_share_the_model() -> None:
+def test_sessions_at_once_share_the_model():
     sizes = []
 
-    def count(jobs: Sequence[Job]) -> None:
+    def count(jobs):
         sizes.append(len(jobs))
         time.sleep(0.003)
 
-    toy = Toy()
-    toy.on_call = count
+    def write(prompt):
+        return converse(edge_session([prompt, 9]), server.link(), 40)
 
-    def write(prompt: int) -> list[int]:
-        link = server.link()
-        try:
-            return converse(edge_session([prompt, 9]), link, 40)
-        finally:
-            link.close()
-
-    with serving(toy) as server, ThreadPoolExecutor(8) as pool:
+    with serving(Toy(count)) as server, ThreadPoolExecutor(8) as pool:
         for prompt, text in enumerate(pool.map(write, range(8))):
             assert text == greedy([prompt, 9], 38)
         assert sum(sizes) > 2 * len(sizes)
@@ -146,14 +135,14 @@ def test_sessions_at_once_share_the_model() -> None:
 @pytest.mark.parametrize(
     ("token", "words"), [("wrong", "refused the token"), (None, "wants a token")]
 )
-def test_tokens(server: Server, token: str | None, words: str) -> None:
+def test_tokens(server, token, words):
     before = server.metric("sqs_refusals_total", reason="token")
     with pytest.raises(LinkError, match=words):
         server.link(token=token)
     assert server.metric("sqs_refusals_total", reason="token") == before + 1
 
 
-def test_random_bytes_harm_nobody(server: Server) -> None:
+def test_random_bytes_harm_nobody(server):
     rng = np.random.default_rng(1)
     victim, good = edge_session(PROMPT), server.link(token=TOKENS[0])
     for trial in range(30):
@@ -171,23 +160,20 @@ def test_random_bytes_harm_nobody(server: Server) -> None:
         bad.close()
         converse(victim, good, len(victim.text) + 1)
     assert victim.text == greedy(PROMPT, len(victim.text) - 3)
-    good.close()
 
 
-def test_garbage_on_the_socket_harms_nobody(server: Server) -> None:
+def test_garbage_on_the_socket_harms_nobody(server):
     rng = np.random.default_rng(2)
     edge, link = edge_session(PROMPT), server.link(token=TOKENS[0])
-    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
     for trial in range(20):
         with socket.create_connection(("127.0.0.1", server.grpc.port)) as bad:
-            bad.sendall(preface * (trial % 2) + rng.bytes(1000))
+            bad.sendall(PREFACE * (trial % 2) + rng.bytes(1000))
         converse(edge, link, len(edge.text) + 1)
     assert edge.text == greedy(PROMPT, len(edge.text) - 3)
-    link.close()
 
 
 @pytest.mark.parametrize("size", [65537, 200_000])
-def test_oversize_message(server: Server, size: int) -> None:
+def test_oversize_message(server, size):
     link = server.link(token=TOKENS[0])
     with pytest.raises(ValueError, match="at most 65536 bytes, not"):
         link.send(bytes(size))
@@ -196,51 +182,44 @@ def test_oversize_message(server: Server, size: int) -> None:
     words = last_words(link)
     assert str(size) in words
     assert "65536" in words or "131072" in words
-    link.close()
 
 
-def test_wrong_vocabulary_is_refused_by_name(server: Server) -> None:
+def test_wrong_vocabulary_is_refused_by_name(server):
     link = server.link(token=TOKENS[0])
     edge = edge_session(PROMPT, codec=sqs.Codec(4096))
     exchange(edge, link)
-    assert edge.refused is not None
     assert "4096" in edge.refused
     assert "64" in edge.refused
     assert edge.refused in last_words(link)
-    link.close()
 
 
-def test_stolen_session(server: Server) -> None:
+def test_stolen_session(server):
     edge = edge_session(PROMPT, session_id=bytes(range(16)))
     owner = server.link(token=TOKENS[0])
     converse(edge, owner, 10)
     thief = server.link(token=TOKENS[1])
-    for message in edge_session(PROMPT, session_id=bytes(range(16))).data_to_send():
-        thief.send(message)
+    send(edge_session(PROMPT, session_id=bytes(range(16))), thief)
     assert refusal(thief) == "the session belongs to another token"
     assert converse(edge, owner, 30) == greedy(PROMPT, 27)
-    for link in (owner, thief):
-        link.close()
 
 
-def test_second_hello_on_a_connection(server: Server) -> None:
+def test_second_hello_on_a_connection(server):
     link = server.link(token=TOKENS[0])
     converse(edge_session(PROMPT), link, 10)
     link.send(edge_session(PROMPT).data_to_send()[0])
     assert refusal(link) == "a connection has one session at a time"
-    link.close()
 
 
-def test_slow_reader_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_reader_is_closed(monkeypatch):
     for name in ("SHARE", "OWNER_SHARE"):
         monkeypatch.setattr(_connection, name, 100.0)
     begun = threading.Event()
     with serving(steps=dict.fromkeys(range(1, 1000), 0.1)) as server:
 
-        def is_closed() -> bool:
+        def is_closed():
             return server.metric("sqs_refusals_total", reason="slow") > 0
 
-        def questions() -> Iterator[bytes]:
+        def questions():
             """Say hello again and again, and read none of the long welcomes."""
             hello = edge_session(PROMPT).data_to_send()[0]
             yield hello
@@ -256,13 +235,10 @@ def test_slow_reader_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
                 list(opened)
 
 
-def test_messages_of_one_datagram_are_a_flood_as_well(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_messages_of_one_datagram_are_a_flood_as_well(monkeypatch):
     monkeypatch.setattr(_connection, "MESSAGE_SECONDS", 0.01)
     with serving() as server, both_transports(server) as ports:
-        address = f"127.0.0.1:{ports['datagram']}"
-        link: Any = connect(address, transport="datagram", insecure=True)
+        link = server.link(port=ports["datagram"], transport="datagram")
         for _ in range(30):
             link._endpoint.send(b"\x03")
         [datagram] = link._endpoint.datagrams()
@@ -270,16 +246,15 @@ def test_messages_of_one_datagram_are_a_flood_as_well(
         assert link.receive(PATIENCE) is not None  # the answer to the first
         time.sleep(0.1)
         assert server.metric("sqs_received_bytes_total") <= 6
-        link.close()
 
 
-def test_flood_is_slowed_down(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flood_is_slowed_down(monkeypatch):
     """Of messages that take 10 ms each, 5 are taken in a second, and 5 in advance."""
     monkeypatch.setattr(_connection, "MESSAGE_SECONDS", 0.01)
     with serving() as server, both_transports(server) as ports:
         for transport, port in ports.items():
             before, began = server.metric("sqs_received_bytes_total"), time.monotonic()
-            link = connect(f"127.0.0.1:{port}", transport=transport, insecure=True)
+            link = server.link(port=port, transport=transport)
             for _ in range(200):
                 with suppress(LinkError):  # gRPC's says that they wait
                     link.send(b"\x03")
@@ -289,16 +264,16 @@ def test_flood_is_slowed_down(monkeypatch: pytest.MonkeyPatch) -> None:
             link.close()
 
 
-def test_what_a_message_takes_delays_the_next() -> None:
+def test_what_a_message_takes_delays_the_next():
     """Of this connection or one that comes after it; more if all take too much."""
 
-    def work(connection: Any, *_: object) -> None:
+    def work(connection, *_):
         end = time.thread_time() + 0.06
         while time.thread_time() < end:
             pass
         connection.leave()
 
-    def nothing(*_: object) -> None: ...
+    def nothing(*_): ...
 
     for crowded, waits in (False, (0.2, 1.4, 2.0)), (True, (1.3, 2.0)):
         owner = Owner("")
@@ -313,7 +288,7 @@ def test_what_a_message_takes_delays_the_next() -> None:
             assert wait - 0.5 <= connection.wait_seconds <= wait + 0.2
 
 
-def test_connection_dropped_mid_round(server: Server) -> None:
+def test_connection_dropped_mid_round(server):
     edge = edge_session(PROMPT)
     for length in range(6, 40, 6):
         link = server.link(token=TOKENS[0])
@@ -324,10 +299,9 @@ def test_connection_dropped_mid_round(server: Server) -> None:
     link = server.link(token=TOKENS[0])
     edge.reconnect()
     assert converse(edge, link, 60) == greedy(PROMPT, 57)
-    link.close()
 
 
-def test_new_connection_takes_the_session_over(server: Server) -> None:
+def test_new_connection_takes_the_session_over(server):
     edge = edge_session(PROMPT)
     old = server.link(token=TOKENS[0])
     converse(edge, old, 10)
@@ -335,11 +309,9 @@ def test_new_connection_takes_the_session_over(server: Server) -> None:
     edge.reconnect()
     assert converse(edge, new, 30) == greedy(PROMPT, 27)
     assert "another connection" in last_words(old)
-    for link in (old, new):
-        link.close()
 
 
-def test_server_restarted_mid_text() -> None:
+def test_server_restarted_mid_text():
     first = Server(Toy())
     edge, link = edge_session(PROMPT), first.link()
     converse(edge, link, 20)
@@ -348,15 +320,13 @@ def test_server_restarted_mid_text() -> None:
     assert "the server is shutting down" in last_words(link)
     with pytest.raises(LinkError, match="nothing listens there"):
         first.link()
+    link.close()
     with serving(port=first.grpc.port) as second:
-        link.close()
-        link = second.link()
         edge.reconnect()
-        assert converse(edge, link, 60) == greedy(PROMPT, 57)
-        link.close()
+        assert converse(edge, second.link(), 60) == greedy(PROMPT, 57)
 
 
-def test_server_killed_mid_text() -> None:
+def test_server_killed_mid_text():
     script = (
         "import sys; from tests.system.serve.kit import Server, Toy\n"
         "print(Server(Toy()).grpc.port, flush=True); sys.stdin.read()"
@@ -365,7 +335,6 @@ def test_server_killed_mid_text() -> None:
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
     ) as first:
-        assert first.stdout is not None
         port = int(first.stdout.readline())
         edge = edge_session(PROMPT)
         link = connect(f"localhost:{port}", insecure=True)
@@ -376,38 +345,30 @@ def test_server_killed_mid_text() -> None:
     assert f"the server at localhost:{port} is gone" in last_words(link)
     link.close()
     with serving(port=port) as second:
-        link = second.link()
         edge.reconnect()
-        assert converse(edge, link, 60) == greedy(PROMPT, 57)
-        link.close()
+        assert converse(edge, second.link(), 60) == greedy(PROMPT, 57)
 
 
-def test_model_that_fails_once_costs_nothing_but_time() -> None:
-    toy = Toy()
+def test_model_that_fails_once_costs_nothing_but_time():
     calls = iter(range(1000))
 
-    def fail(jobs: Sequence[Job]) -> None:
+    def fail(jobs):
         if next(calls) % 4 == 3:
             raise RuntimeError("out of memory")
 
-    toy.on_call = fail
-    with serving(toy) as server:
-        link = server.link()
-        assert converse(edge_session(PROMPT), link, 40) == greedy(PROMPT, 37)
+    with serving(Toy(fail)) as server:
+        text = converse(edge_session(PROMPT), server.link(), 40)
+        assert text == greedy(PROMPT, 37)
         assert server.metric("sqs_failed_jobs_total") > 0
-        link.close()
 
 
-def test_model_that_fails_on_one_text_serves_the_others() -> None:
-    toy = Toy()
-
-    def fail(jobs: Sequence[Job]) -> None:
+def test_model_that_fails_on_one_text_serves_the_others():
+    def fail(jobs):
         time.sleep(0.002)  # so that others wait, and then go together
         if any(job.text[0] == 1 for job in jobs):
             raise RuntimeError("a text that kills")
 
-    toy.on_call = fail
-    with serving(toy) as server, ThreadPoolExecutor() as pool:
+    with serving(Toy(fail)) as server, ThreadPoolExecutor() as pool:
         links = [server.link() for _ in range(3)]
         texts = [
             pool.submit(converse, edge_session([i, 2]), link, 40)
@@ -421,21 +382,17 @@ def test_model_that_fails_on_one_text_serves_the_others() -> None:
             greedy([0, 2], 38),
             greedy([2, 2], 38),
         ]
-        for link in links:
-            link.close()
 
 
-def test_long_texts_are_read_in_parts_between_rounds() -> None:
-    toy = Toy()
+def test_long_texts_are_read_in_parts_between_rounds():
     calls: list[list[int]] = []
     go_on = threading.Semaphore(0)
 
-    def note(jobs: Sequence[Job]) -> None:
+    def note(jobs):
         calls.append([len(job.text) for job in jobs])
         go_on.acquire(timeout=PATIENCE)
 
-    toy.on_call = note
-    with serving(toy) as server, ThreadPoolExecutor() as pool:
+    with serving(Toy(note)) as server, ThreadPoolExecutor() as pool:
         text = [token % 50 for token in range(2000)]
         link, short = server.link(), server.link()
         reading = pool.submit(converse, edge_session(text), link, 2010)
@@ -450,11 +407,9 @@ def test_long_texts_are_read_in_parts_between_rounds() -> None:
         read = [length for call in calls for length in call if length > 100]
         assert read[:4] == [512, 1024, 1536, 2000]
         assert min(calls[1]) < 10  # the round didn't wait for all of the text
-        for open_link in (link, short):
-            open_link.close()
 
 
-def test_too_many_sessions() -> None:
+def test_too_many_sessions():
     with serving(max_sessions=2) as server:
         links = [server.link() for _ in range(3)]
         edges = [edge_session([i, 1]) for i in range(3)]
@@ -469,35 +424,29 @@ def test_too_many_sessions() -> None:
         late, link = edge_session([3, 1]), server.link()
         assert converse(late, link, 20) == greedy([3, 1], 18)
         link.close()
-        back = server.link()
         edges[0].reconnect()
-        assert converse(edges[0], back, 30) == greedy([0, 1], 28)
-        for link in (*links, back):
-            link.close()
+        assert converse(edges[0], server.link(), 30) == greedy([0, 1], 28)
 
 
-def test_who_vanished_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_vanished_makes_room(monkeypatch):
     """Without a word, as phones do. Who waits for an answer isn't silent."""
     monkeypatch.setattr(_service, "SILENT_SECONDS", 2.0)
 
-    def is_refused(server: Server) -> bool:
+    def is_refused(server):
         edge, link = edge_session([3, 1]), server.link()
         exchange(edge, link)
         link.close()
         return "as many as it takes" in (edge.refused or "")
 
-    toy = Toy()
     go_on = threading.Event()
-    toy.on_call = lambda jobs: go_on.wait(PATIENCE)
+    toy = Toy(lambda jobs: go_on.wait(PATIENCE))
     with serving(toy, max_sessions=2) as server, both_transports(server) as ports:
         waiting, link = edge_session([0, 1]), server.link()
         exchange(waiting, link)
         send_round(waiting, link)
-        address = f"127.0.0.1:{ports['datagram']}"
-        phone = connect(address, transport="datagram", insecure=True)
+        phone = server.link(port=ports["datagram"], transport="datagram")
         exchange(edge_session([1, 1]), phone)
-        phone._socket.close()  # type: ignore[attr-defined]  # no farewell
-        phone.close()
+        phone._socket.close()  # no farewell
         assert is_refused(server)
         time.sleep(2.1)
         late, another = edge_session([2, 1]), server.link()
@@ -507,19 +456,16 @@ def test_who_vanished_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
         assert is_refused(server)
         for edge, on in ((waiting, link), (late, another)):
             assert converse(edge, on, 20) == greedy(edge.text[:2], 18)
-            on.close()
 
 
-def test_nothing_is_computed_for_who_has_left() -> None:
-    toy = Toy()
+def test_nothing_is_computed_for_who_has_left():
     calls: list[int] = []
-    toy.on_call = lambda jobs: calls.append(time.sleep(0.01) or len(jobs))
+    toy = Toy(lambda jobs: calls.append(time.sleep(0.01) or len(jobs)))
     with serving(toy) as server:
         edge, link = edge_session(PROMPT), server.link()
         exchange(edge, link)
         edge.generate(50)
-        for message in edge.data_to_send():
-            link.send(message)
+        send(edge, link)
         wait_until(lambda: len(calls) > 5)
         link.close()
         wait_until(lambda: not server.service._connections)
@@ -527,12 +473,10 @@ def test_nothing_is_computed_for_who_has_left() -> None:
         time.sleep(0.2)
         assert len(calls) <= before + 1
         edge.reconnect()
-        link = server.link()
-        assert converse(edge, link, 53) == greedy(PROMPT, 50)
-        link.close()
+        assert converse(edge, server.link(), 53) == greedy(PROMPT, 50)
 
 
-def test_idle_sessions_are_forgotten() -> None:
+def test_idle_sessions_are_forgotten():
     toy = Toy()
     with serving(toy, idle_seconds=0.2) as server:
         edge, link = edge_session(PROMPT), server.link()
@@ -540,36 +484,32 @@ def test_idle_sessions_are_forgotten() -> None:
         assert "nothing came for 0.2 seconds" in last_words(link)
         assert server.metric("sqs_sessions") == 0
         assert toy.forgotten
-        link.close()
-        link = server.link()
         edge.reconnect()
-        assert converse(edge, link, 30) == greedy(PROMPT, 27)
-        link.close()
+        assert converse(edge, server.link(), 30) == greedy(PROMPT, 27)
 
 
-def test_silent_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_connection(monkeypatch):
     monkeypatch.setattr(_service, "HANDSHAKE_SECONDS", 0.1)
     with serving() as server:
         link = server.link()
         assert "no session was opened in 0.1 seconds" in last_words(link)
-        link.close()
 
 
-def test_shutdown_finishes_what_is_verified() -> None:
-    toy = Toy()
-    begun, go_on = threading.Event(), threading.Event()
+def verifying() -> tuple[Server, EdgeSession, Link, threading.Event]:
+    """A server, an edge and its link, and what ends the verifying of its round."""
+    toy, begun, go_on = Toy(), threading.Event(), threading.Event()
     server = Server(toy)
     edge, link = edge_session(PROMPT), server.link()
     converse(edge, link, 10)
-    length = len(edge.text)
-
-    def wait(jobs: Sequence[Job]) -> None:
-        begun.set()
-        go_on.wait(PATIENCE)
-
-    toy.on_call = wait
+    toy.on_call = lambda jobs: begun.set() or go_on.wait(PATIENCE)
     send_round(edge, link)
     assert begun.wait(PATIENCE)
+    return server, edge, link, go_on
+
+
+def test_shutdown_finishes_what_is_verified():
+    server, edge, link, go_on = verifying()
+    length = len(edge.text)
     stopping = threading.Thread(target=server.stop, args=(5.0,))
     stopping.start()
     time.sleep(0.05)
@@ -581,15 +521,8 @@ def test_shutdown_finishes_what_is_verified() -> None:
     link.close()
 
 
-def test_shutdown_doesn_t_wait_for_ever() -> None:
-    toy = Toy()
-    begun, go_on = threading.Event(), threading.Event()
-    server = Server(toy)
-    edge, link = edge_session(PROMPT), server.link()
-    converse(edge, link, 10)
-    toy.on_call = lambda jobs: begun.set() or go_on.wait(PATIENCE)
-    send_round(edge, link)
-    assert begun.wait(PATIENCE)
+def test_shutdown_doesn_t_wait_for_ever():
+    server, _, link, go_on = verifying()
     began = time.monotonic()
     server.stop(0.1)
     assert time.monotonic() - began < PATIENCE / 2
@@ -598,7 +531,7 @@ def test_shutdown_doesn_t_wait_for_ever() -> None:
     link.close()
 
 
-def test_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics(monkeypatch):
     with serving() as server:
         edge, link = edge_session(PROMPT), server.link()
         converse(edge, link, 60)
@@ -657,7 +590,7 @@ with both_transports(Server(Toy())) as ports:
 """
 
 
-def test_strangers_that_take_all_connections() -> None:
+def test_strangers_that_take_all_connections():
     """Another is refused in words; theirs have no stream and don't last."""
     with (
         subprocess.Popen(
@@ -669,16 +602,14 @@ def test_strangers_that_take_all_connections() -> None:
         ExitStack() as stack,
     ):
         stack.callback(process.kill)
-        assert process.stdout is not None
         port, udp = map(int, process.stdout.readline().split())
         edge, early = edge_session(PROMPT), connect(f"127.0.0.1:{port}", insecure=True)
         converse(edge, early, 10)
-        hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
         place = ("127.0.0.1", port)
         strangers = [
             stack.enter_context(socket.create_connection(place)) for _ in range(80)
         ]
-        strangers[0].sendall(hello)
+        strangers[0].sendall(PREFACE + b"\0\0\0\4\0\0\0\0\0")
         with pytest.raises(LinkError, match="room for one connection more"):
             # Of another timeout, or gRPC would share the connection of `early`.
             connect(f"127.0.0.1:{port}", insecure=True, timeout=9.0)
@@ -696,7 +627,7 @@ def test_strangers_that_take_all_connections() -> None:
             link.close()
 
 
-def test_health(server: Server) -> None:
+def test_health(server):
     with grpc.insecure_channel(server.address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         for name in ("", "sqs.Sessions"):
@@ -704,7 +635,7 @@ def test_health(server: Server) -> None:
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
-def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tls(tmp_path, monkeypatch):
     monkeypatch.setattr(grpc_server, "IDLE_SECONDS", 1.0)
     cert, key = certificate(tmp_path)
     with serving(cert=cert, key=key, tokens=TOKENS) as server:
@@ -712,40 +643,34 @@ def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as silent:
             assert not silent.recv(1)
         for host in ("localhost", "127.0.0.1"):
-            link = connect(f"{host}:{port}", cert=cert, token=TOKENS[0])
-            assert converse(edge_session(PROMPT), link, 30) == greedy(PROMPT, 27)
-            link.close()
+            with closing(connect(f"{host}:{port}", cert=cert, token=TOKENS[0])) as link:
+                assert converse(edge_session(PROMPT), link, 30) == greedy(PROMPT, 27)
         with pytest.raises(LinkError, match=r"trusted \(self signed certificate\)"):
             connect(f"localhost:{port}", token=TOKENS[0])
         with pytest.raises(LinkError, match="started with --insecure, too"):
             connect(f"localhost:{port}", token=TOKENS[0], insecure=True)
 
 
-def test_tls_certificate_of_another_name(tmp_path: Path) -> None:
-    cert, key = certificate(tmp_path, "example.org")
-    with (
-        serving(cert=cert, key=key) as server,
-        pytest.raises(LinkError, match="for another name"),
-    ):
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"name": "example.org"}, "for another name"),
+        ({"minutes": -30}, "certificate has expired"),
+    ],
+)
+def test_tls_certificates_that_do_not_fit(tmp_path, options, words):
+    cert, key = certificate(tmp_path, **options)
+    with serving(cert=cert, key=key) as server, pytest.raises(LinkError, match=words):
         connect(f"localhost:{server.grpc.port}", cert=cert)
 
 
-def test_tls_certificate_out_of_date(tmp_path: Path) -> None:
-    cert, key = certificate(tmp_path, minutes=-30)
-    with (
-        serving(cert=cert, key=key) as server,
-        pytest.raises(LinkError, match="certificate has expired"),
-    ):
-        connect(f"localhost:{server.grpc.port}", cert=cert)
-
-
-def test_tls_to_a_plain_server(server: Server, tmp_path: Path) -> None:
+def test_tls_to_a_plain_server(server, tmp_path):
     cert, _ = certificate(tmp_path)
     with pytest.raises(LinkError, match="plain text"):
         connect(server.address, cert=cert)
 
 
-def test_no_server() -> None:
+def test_no_server():
     with pytest.raises(LinkError, match="nothing listens there"):
         connect("127.0.0.1:1", insecure=True)
     with pytest.raises(LinkError, match="no host of this name"):
@@ -764,8 +689,8 @@ def test_no_server() -> None:
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\n\u009b31m \u202e"
 
 
-def test_a_terminal_obeys_no_server() -> None:
-    def refuse(messages: Iterator[bytes], context: Any) -> Iterator[bytes]:
+def test_a_terminal_obeys_no_server():
+    def refuse(messages, context):
         context.send_initial_metadata((grpc_link.READY,))
         next(messages)
         context.abort(grpc.StatusCode.ABORTED, HOSTILE)
@@ -794,14 +719,14 @@ def test_a_terminal_obeys_no_server() -> None:
         assert str(error.value).isprintable()
 
 
-def test_silent_server() -> None:
+def test_silent_server():
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         address = f"127.0.0.1:{deaf.getsockname()[1]}"
         with pytest.raises(LinkError, match=r"didn't answer within 0\.3 seconds"):
             connect(address, insecure=True, timeout=0.3)
 
 
-def test_closed_link(server: Server) -> None:
+def test_closed_link(server):
     link = server.link(token=TOKENS[0])
     assert link.receive(0) is None
     link.close()
@@ -812,10 +737,9 @@ def test_closed_link(server: Server) -> None:
 
 
 @pytest.mark.parametrize("transport", ["grpc", "datagram"])
-def test_a_link_that_waits_is_woken(server: Server, transport: Transport) -> None:
+def test_a_link_that_waits_is_woken(server, transport):
     with both_transports(server) as ports, ThreadPoolExecutor(1) as other:
-        address, token = f"127.0.0.1:{ports[transport]}", TOKENS[0]
-        link = connect(address, transport=transport, token=token, insecure=True)
+        link = server.link(port=ports[transport], transport=transport, token=TOKENS[0])
         with closing(link):
             for timeout in (2 * PATIENCE, None):
                 waiting = other.submit(link.receive, timeout)
@@ -828,7 +752,7 @@ def test_a_link_that_waits_is_woken(server: Server, transport: Transport) -> Non
         link.wake()
 
 
-def test_port_in_use(server: Server) -> None:
+def test_port_in_use(server):
     with pytest.raises(OSError, match="in use"):
         Server(Toy(), port=server.grpc.port)
 
@@ -844,12 +768,12 @@ def test_port_in_use(server: Server) -> None:
         ({"idle_seconds": float("nan")}, "idle_seconds must be finite"),
     ],
 )
-def test_bad_options(options: dict[str, object], words: str) -> None:
+def test_bad_options(options, words):
     with pytest.raises(ValueError, match=words):
         Service(batch(Toy()), INFO, **({"tokens": None} | options))
 
 
-def test_bad_certificates(tmp_path: Path) -> None:
+def test_bad_certificates(tmp_path):
     service = Service(batch(Toy()), INFO, tokens=None, limits=Limits())
     cert, key = certificate(tmp_path)
     _, other = certificate(tmp_path, "example.org")
@@ -866,9 +790,9 @@ def test_bad_certificates(tmp_path: Path) -> None:
         asyncio.run(start_grpc(service, "0.0.0.0", 0, insecure=True))
 
 
-def test_hints_are_read_as_far_as_the_load_allows() -> None:
-    toy, hinted = Toy(), []
-    toy.on_call = lambda jobs: time.sleep(0.02) or hinted.append(len(jobs[0].hints))
+def test_hints_are_read_as_far_as_the_load_allows():
+    hinted = []
+    toy = Toy(lambda jobs: time.sleep(0.02) or hinted.append(len(jobs[0].hints)))
     guess = greedy(PROMPT, 6)[len(PROMPT) :]
     with serving(toy, steps={1: 0.1, 6: 0.11}) as server:
         for given, read in (0, True), (10**6, False):  # tokens, to others just now
@@ -877,8 +801,7 @@ def test_hints_are_read_as_far_as_the_load_allows() -> None:
             while edge.limits is None:
                 exchange(edge, link)
             edge.generate(6)
-            for message in edge.data_to_send():
-                link.send(message)
+            send(edge, link)
             edge.hint(len(PROMPT), [((), guess, [0.7] * 6)])
             assert converse(edge, link, 9) == greedy(PROMPT, 6)
             link.close()
@@ -887,11 +810,11 @@ def test_hints_are_read_as_far_as_the_load_allows() -> None:
 
 
 @pytest.mark.parametrize("steps", [None, {}, {1: 0.1}])
-def test_the_threshold_without_measurements(steps: dict[int, float] | None) -> None:
+def test_the_threshold_without_measurements(steps):
     assert HintThreshold(steps).at(0.0) == HINT_THRESHOLD
 
 
-def test_the_threshold_is_bounded_and_forgets() -> None:
+def test_the_threshold_is_bounded_and_forgets():
     noisy = HintThreshold({1: 0.1, 6: 0.09})
     noisy.count(100, 0.0)
     assert noisy.at(0.0) == 0.02
@@ -901,20 +824,17 @@ def test_the_threshold_is_bounded_and_forgets() -> None:
     assert busy.at(60.0) == pytest.approx(0.1)  # one token a pass, whoever is served
 
 
-def test_a_seed_gives_the_same_text_on_every_server() -> None:
-    def write(seed: bytes | None) -> list[int]:
+def test_a_seed_gives_the_same_text_on_every_server():
+    def write(seed):
         with serving() as server:
-            link = server.link()
             edge = edge_session(PROMPT, sampling=Sampling(), seed=seed)
-            text = converse(edge, link, 60)
-            link.close()
-            return text
+            return converse(edge, server.link(), 60)
 
     assert write(bytes(16)) == write(bytes(16))
     assert write(None) != write(None)
 
 
-def test_what_is_no_text_frees_its_place(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_no_text_frees_its_place(caplog):
     """A lone surrogate, which a refusal would repeat, can't be encoded."""
     edge = edge_session(PROMPT)
     hello = json.loads(edge.data_to_send()[0][1:])
@@ -922,35 +842,26 @@ def test_what_is_no_text_frees_its_place(caplog: pytest.LogCaptureFixture) -> No
     message = b"\x01" + json.dumps(hello).encode()
     with serving() as server, both_transports(server) as ports:
         for transport, port in ports.items():
-            link = connect(f"127.0.0.1:{port}", transport=transport, insecure=True)
+            link = server.link(port=port, transport=transport)
             link.send(message)
             assert "needs the prior" in refusal(link)
-            link.close()
     assert not [r for r in caplog.records if r.exc_info]
 
 
-def test_who_says_nothing_leaves_room_for_others(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_who_says_nothing_leaves_room_for_others(monkeypatch):
     """One who has a token may not shut out another by connections without sessions."""
     monkeypatch.setattr(datagram_server, "_MAX_CLIENTS", 24)
-    options: dict[str, Any] = {"insecure": True, "timeout": 5.0}
     with (
         serving(tokens=TOKENS, max_sessions=2) as server,
         both_transports(server) as ports,
     ):
         for transport, port in ports.items():
-            options |= {"address": f"127.0.0.1:{port}", "transport": transport}
-            silent = [connect(token=TOKENS[0], **options) for _ in range(40)]
-            link = connect(token=TOKENS[1], **options)
+            place = {"port": port, "transport": transport, "timeout": 5.0}
+            silent = [server.link(token=TOKENS[0], **place) for _ in range(40)]
+            link = server.link(token=TOKENS[1], **place)
             edge = edge_session(PROMPT, max_message=link.max_message)
             assert converse(edge, link, 10) == greedy(PROMPT, 7)
             assert "more than 18 connections have no session" in last_words(silent[0])
-            for each in (link, *silent):
-                each.close()
-
-
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 def frame(kind: int, flags: int, stream: int, data: bytes) -> bytes:
@@ -975,14 +886,9 @@ def call_of(stream: int, path: str, token: str, message: bytes) -> bytes:
 
 @pytest.mark.parametrize(
     ("path", "token"),
-    [
-        ("/grpc.health.v1.Health/Check", "none"),
-        ("/sqs.Sessions/Open", TOKENS[0]),
-    ],
+    [("/grpc.health.v1.Health/Check", "none"), ("/sqs.Sessions/Open", TOKENS[0])],
 )
-def test_who_reads_no_answer_holds_no_place(
-    monkeypatch: pytest.MonkeyPatch, path: str, token: str
-) -> None:
+def test_who_reads_no_answer_holds_no_place(monkeypatch, path, token):
     """By itself gRPC keeps a call as long as its peer's window is shut."""
     for name in ("STRANGER_SECONDS", "CLOSING_SECONDS"):
         monkeypatch.setattr(grpc_server, name, 0.2)
@@ -990,7 +896,7 @@ def test_who_reads_no_answer_holds_no_place(
     window = frame(4, 0, 0, b"\0\4\0\0\0\0")  # of no bytes
     with serving(tokens=TOKENS, max_sessions=2) as server, ExitStack() as stack:
 
-        async def calls() -> int:
+        async def calls():
             names = [task.get_coro().__qualname__ for task in asyncio.all_tasks()]
             return names.count("_handle_exceptions")
 
@@ -1003,10 +909,9 @@ def test_who_reads_no_answer_holds_no_place(
         link = server.link(token=TOKENS[1])
         assert converse(edge_session(PROMPT), link, 10) == greedy(PROMPT, 7)
         wait_until(lambda: server.run(calls()) == 1)
-        link.close()
 
 
-def test_health_checks_hold_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_health_checks_hold_no_place(monkeypatch):
     """They need no token, so whoever watched could shut all edges out."""
     monkeypatch.setattr(grpc_server, "STRANGER_SECONDS", 1.0)
     with (
@@ -1025,6 +930,5 @@ def test_health_checks_hold_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
             stub.Check(health_pb2.HealthCheckRequest(service="another"))
         link = server.link(token=TOKENS[0])
         assert converse(edge_session(PROMPT), link, 10) == greedy(PROMPT, 7)
-        link.close()
         wait_until(lambda: all(call.done() for call in unasked))
         never.set()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -19,7 +18,7 @@ MESSAGE = bytes(1000)
 
 
 @pytest.fixture
-def address() -> Iterator[str]:
+def address():
     """Where every message comes back."""
     service = EchoService(tokens=None)
     with running(partial(start_grpc, service, "127.0.0.1", 0, insecure=True)) as server:
@@ -36,7 +35,7 @@ def carry(link: Link, messages: int) -> tuple[int, int]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere bytes are reckoned")
-def test_links_of_one_process_are_told_apart(address: str) -> None:
+def test_links_of_one_process_are_told_apart(address):
     links = [connect(address, insecure=True) for _ in range(3)]
     assert all(300 < link.sent < 1500 for link in links)
     idle = [link.sent for link in (links[0], links[2])]
@@ -53,15 +52,13 @@ def test_links_of_one_process_are_told_apart(address: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="nothing is looked for")
-def test_looking_for_a_connection_leaves_nothing_open() -> None:
+def test_looking_for_a_connection_leaves_nothing_open():
     before = os.listdir(wire.OPEN)
     assert wire._marked(1) is None
     assert os.listdir(wire.OPEN) == before
 
 
-def test_where_nobody_counts_bytes_are_reckoned(
-    address: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_nobody_counts_bytes_are_reckoned(address, monkeypatch):
     monkeypatch.setattr(wire, "_marked", lambda mark: None)
     link = connect(address, insecure=True)
     assert (link.sent, link.received) == wire.SETUP[True]

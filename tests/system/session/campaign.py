@@ -240,7 +240,6 @@ def attack_server(
                     instance = getattr(down, "instance", None) or instance
             except LinkError as error:
                 found[str(error).partition("connection: ")[2][:24]] += 1
-                assert link is not None
                 link.close()
                 link, at = None, 0
         for each in (link, good):

@@ -230,7 +230,6 @@ class World:
 
     def answer(self) -> None:
         """Let the cloud's messages set out, and note what text it has come to."""
-        assert self.cloud is not None
         self.down += [(self.edge._sync.number, m) for m in self.cloud.data_to_send()]
         self.outcomes.add(tuple(self.cloud._text))
 

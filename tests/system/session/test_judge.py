@@ -16,7 +16,7 @@ def job_of(sampling: Sampling, draw: float) -> Job:
     return Job(b"s", [0], None, np.array([draw]), sampling)
 
 
-def test_each_job_has_its_own_sampling() -> None:
+def test_each_job_has_its_own_sampling():
     """What is left of a row is the one before the last number that leaves it."""
     tokens = {
         GREEDY: (2, 2),
@@ -36,14 +36,14 @@ def test_each_job_has_its_own_sampling() -> None:
     assert [v.token for v in found] == [x for pair in tokens.values() for x in pair]
 
 
-def test_the_hottest_draws_evenly_from_what_is_left() -> None:
+def test_the_hottest_draws_evenly_from_what_is_left():
     jobs = [job_of(sampling, 0.7) for sampling in (GREEDY, Sampling(1e46, top_k=3))]
     masked = np.where(ROW == 4, -np.inf, ROW)
     found = verify_jobs(jobs, np.stack([ROW, masked]))
     assert [verdict.token for verdict in found] == [2, 4]
 
 
-def test_hints_are_judged_beside_rounds() -> None:
+def test_hints_are_judged_beside_rounds():
     key, position = bytes(range(16)), 3
     rows = np.tile(ROW, (3, 1))
     for sampling in GREEDY, Sampling(2.0, top_k=3, top_p=0.9, min_p=0.1):
@@ -66,7 +66,7 @@ def test_hints_are_judged_beside_rounds() -> None:
         ([-np.inf] * 5, r": every token is masked \(-inf\)"),
     ],
 )
-def test_bad_rows(sampling: Sampling, bad: list[float], message: str) -> None:
+def test_bad_rows(sampling, bad, message):
     rows = np.tile(ROW, (3, 1))
     rows[2, : len(bad)] = bad
     hinted = Job(b"h", [0], None, np.empty(0), sampling, (1,), bytes(16))
@@ -78,7 +78,7 @@ def test_bad_rows(sampling: Sampling, bad: list[float], message: str) -> None:
             verify_jobs([job], np.ones((2, 5), np.int64))
 
 
-def test_probabilities_in_place_of_logits_are_noticed() -> None:
+def test_probabilities_in_place_of_logits_are_noticed():
     row, hinted = np.exp(ROW) / np.exp(ROW).sum(), Sampling(top_k=2)
     for job in (
         Job(b"h", [0], None, np.empty(0), hinted, (), bytes(16)),
@@ -89,6 +89,6 @@ def test_probabilities_in_place_of_logits_are_noticed() -> None:
         assert caught[0].filename == __file__
 
 
-def test_rows_are_as_many_as_jobs_want() -> None:
+def test_rows_are_as_many_as_jobs_want():
     with pytest.raises(ValueError, match="the jobs want 1 rows of logits, got 2"):
         verify_jobs([job_of(GREEDY, 0.5)], np.tile(ROW, (2, 1)))

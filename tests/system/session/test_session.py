@@ -56,10 +56,27 @@ def draft(edge, n=4):
     edge.flush()
 
 
+def receive(cloud, messages):
+    for message in messages:
+        cloud.receive(message)
+
+
 def send(edge, cloud):
     """Carry what is due to the cloud, and nothing back."""
-    for message in edge.data_to_send():
-        cloud.receive(message)
+    receive(cloud, edge.data_to_send())
+
+
+def verify(edge, cloud, target):
+    """Draft a round and have it verified; the answer is still at the cloud."""
+    draft(edge)
+    send(edge, cloud)
+    work(cloud, target)
+
+
+def decode(cloud, target):
+    """Do one job."""
+    job = cloud.next_job()
+    cloud.complete(job, target.judge(job))
 
 
 def read(edge, cloud):
@@ -317,9 +334,7 @@ def test_text_at_temperature_0_is_the_targets_own():
 
 def test_a_lost_answer_comes_again_without_another_verdict():
     edge, cloud, target = start()
-    draft(edge)
-    send(edge, cloud)
-    work(cloud, target)
+    verify(edge, cloud, target)
     (answer,) = [m for m in cloud.data_to_send() if m[0] & 0x80]  # and it is lost
     jobs = target.jobs
     for _ in range(3):
@@ -337,8 +352,7 @@ def test_the_same_number_with_other_bytes_is_refused():
     edge, cloud, target = start()
     draft(edge)
     messages = edge.data_to_send()
-    for message in messages:
-        cloud.receive(message)
+    receive(cloud, messages)
     other = messages[-1][:4] + sqs.Codec(V, 16).encode_round(
         [sqs.SparseDistribution([0], [16], V)], [0]
     )
@@ -356,9 +370,7 @@ def test_the_same_number_with_other_bytes_is_refused():
 
 def test_an_answer_crosses_an_abort():
     edge, cloud, target = start()
-    draft(edge)
-    send(edge, cloud)
-    work(cloud, target)
+    verify(edge, cloud, target)
     edge.abort()
     assert read(edge, cloud) == []
     assert edge.text == [1, 2]
@@ -371,9 +383,7 @@ def test_an_answer_crosses_an_abort():
 @pytest.mark.parametrize("aborts", [1, 31, 32, 64, 128])
 def test_an_answer_isnt_taken_for_that_to_a_round_128_numbers_later(aborts):
     edge, cloud, target = start(sampling=Sampling(0.0))
-    draft(edge)
-    send(edge, cloud)
-    work(cloud, target)
+    verify(edge, cloud, target)
     late = cloud.data_to_send()
     for i in range(aborts):
         edge.abort([5, i % V])
@@ -382,8 +392,7 @@ def test_an_answer_isnt_taken_for_that_to_a_round_128_numbers_later(aborts):
     for message in late:
         assert edge.receive(message) == []
     assert kinds(messages) == ["context", "round"][: 1 + (aborts < 32)]
-    for message in messages:
-        cloud.receive(message)
+    receive(cloud, messages)
     work(cloud, target)
     read(edge, cloud)
     exchange(edge, cloud, target)
@@ -423,8 +432,7 @@ def test_a_text_that_was_overtaken():
     old = edge.data_to_send()
     edge.abort([4, 5])
     new = edge.data_to_send()
-    for message in new + old:
-        cloud.receive(message)
+    receive(cloud, new + old)
     read(edge, cloud)
     assert cloud._text == [4, 5]
     draft(edge)
@@ -474,10 +482,8 @@ def test_a_restarted_cloud_gets_the_text_again():
     assert isinstance(welcome, Welcomed)
     assert event.drafted == len(drafted)
     assert edge.text == cloud._text
-    assert edge.text[: len(text) + event.accepted] == [
-        *text,
-        *drafted[: event.accepted],
-    ]
+    kept = [*text, *drafted[: event.accepted]]
+    assert edge.text[: len(kept)] == kept
 
 
 def told(messages):
@@ -489,9 +495,7 @@ def told(messages):
 
 def lost_answer(edge, cloud, target):
     """Draft a round, and lose the answer to it with its cloud; return it."""
-    draft(edge)
-    send(edge, cloud)
-    work(cloud, target)
+    verify(edge, cloud, target)
     answers = [wire.parse_down(m, V) for m in cloud.data_to_send()]
     (answer,) = [m for m in answers if isinstance(m, wire.Answer)]
     return answer
@@ -506,8 +510,7 @@ def test_a_draft_has_the_same_numbers_on_every_cloud():
         exchange_hello(edge, cloud)
         messages = edge.data_to_send()
         assert told(messages) == (first + 2 * restarts, first)
-        for message in messages:
-            cloud.receive(message)
+        receive(cloud, messages)
         work(cloud, target)
         found = wire.parse_down(cloud._answered.message, V)
         assert (found.accepted, found.token) == (answer.accepted, answer.token)
@@ -530,8 +533,7 @@ def test_a_cloud_that_comes_back_draws_by_the_same_numbers():
     exchange_hello(edge, old)
     messages = edge.data_to_send()
     assert told(messages) == (first + 4, first)
-    for message in messages:
-        old.receive(message)
+    receive(old, messages)
     work(old, target)
     found = wire.parse_down(old._answered.message, V)
     assert (found.accepted, found.token) == (answer.accepted, answer.token)
@@ -558,17 +560,14 @@ def test_what_is_drafted_anew_has_numbers_of_its_own():
     draft(edge)
     messages = edge.data_to_send()
     assert told(messages) == (first + 4, first + 4)
-    for message in messages:
-        cloud.receive(message)
+    receive(cloud, messages)
     assert [*cloud._draft.draws] == [*draws(SEED, first + 4, 5)]
     exchange(edge, cloud, target)
 
 
 def test_a_reconnect_to_a_cloud_that_knows_sends_no_text_again():
     edge, cloud, target = start()
-    draft(edge)
-    send(edge, cloud)
-    work(cloud, target)
+    verify(edge, cloud, target)
     cloud.data_to_send()  # lost with the link
     edge.reconnect()
     assert kinds(edge.data_to_send()) == ["hello"]
@@ -593,13 +592,11 @@ def test_two_clouds_that_answer_one_round_differently():
     draft(edge)
     copies = [edge._hello, *edge.data_to_send()]
     assert kinds(copies) == ["hello", "context", "round"]
-    for message in copies:
-        first.receive(message)
+    receive(first, copies)
     work(first, target)
     late = first.data_to_send()
     second = make_cloud()
-    for message in copies:
-        second.receive(message)
+    receive(second, copies)
     work(second, target)
     assert second.text_length == 0  # the text was addressed to the first
     events = [event for message in late for event in edge.receive(message)]
@@ -629,18 +626,13 @@ def test_back_to_a_cloud_that_has_an_older_text():
 
 def test_a_late_welcome_while_the_answer_is_lost():
     """The edge sends a long text again that the cloud has answered a round to."""
-    edge, cloud, target = (
-        make_edge([1, 2, 3] * 300, max_message=512),
-        make_cloud(),
-        Target(),
-    )
+    edge, cloud = make_edge([1, 2, 3] * 300, max_message=512), make_cloud()
+    target = Target()
     send(edge, cloud)
     (welcome,) = cloud.data_to_send()
     edge.receive(welcome)
     exchange(edge, cloud, target)
-    draft(edge)
-    send(edge, cloud)
-    work(cloud, target)
+    verify(edge, cloud, target)
     cloud.data_to_send()
     edge.reconnect()
     send(edge, cloud)
@@ -700,11 +692,8 @@ def test_an_id_that_another_edge_used():
 
 
 def test_a_long_text_crosses_in_parts_whatever_is_lost():
-    edge, cloud, target = (
-        make_edge([1, 2, 3] * 1000, max_message=512),
-        make_cloud(),
-        Target(),
-    )
+    edge, cloud = make_edge([1, 2, 3] * 1000, max_message=512), make_cloud()
+    target = Target()
     exchange_some(edge, cloud, target, np.random.default_rng(0))
     draft(edge)
     exchange_some(edge, cloud, target, np.random.default_rng(1))
@@ -757,11 +746,8 @@ def test_generate_and_raise():
     edge.generate(5)
     with pytest.raises(ValueError, match=r"n must be in \[5, 4094\], got 4"):
         edge.generate(4)
-    tokens = [
-        t
-        for event in exchange(edge, cloud, target)
-        for t in getattr(event, "tokens", ())
-    ]
+    events = exchange(edge, cloud, target)
+    tokens = [t for event in events for t in getattr(event, "tokens", ())]
     assert [1, 2, *tokens] == edge.text == greedy([1, 2], 5) == cloud._text
     assert not edge.waiting
     edge.generate(2)  # anew
@@ -806,8 +792,7 @@ def test_a_generation_goes_on_with_another_cloud():
     edge.generate(4)
     send(edge, cloud)
     for _ in range(2):
-        job = cloud.next_job()
-        cloud.complete(job, target.judge(job))
+        decode(cloud, target)
     read(edge, cloud)
     assert edge.text == greedy([1, 2], 2)
     edge.reconnect()
@@ -820,8 +805,7 @@ def test_raising_a_generation_counts_from_where_it_began():
     edge.generate(4)
     send(edge, cloud)
     for _ in range(2):
-        job = cloud.next_job()
-        cloud.complete(job, target.judge(job))
+        decode(cloud, target)
     read(edge, cloud)
     edge.reconnect()
     cloud = make_cloud()
@@ -838,8 +822,7 @@ def test_a_late_need_while_tokens_come():
     edge, cloud, target = start(sampling=Sampling(0.0))
     edge.generate(3)
     send(edge, cloud)
-    job = cloud.next_job()
-    cloud.complete(job, target.judge(job))
+    decode(cloud, target)
     read(edge, cloud)
     edge.receive(wire.Need(cloud._instance).to_bytes())
     exchange(edge, cloud, target)
@@ -1121,8 +1104,7 @@ def test_the_cloud_keeps_its_limits():
 )
 def test_what_breaks_the_protocol_is_refused_with_its_reason(messages, reason):
     _, cloud, _ = start()
-    for message in messages:
-        cloud.receive(message)
+    receive(cloud, messages)
     assert reason in (cloud.refused or "")
 
 
@@ -1422,10 +1404,7 @@ def test_bad_clouds(options, error, message):
 
 
 def test_bad_limits_and_settings():
-    for name, wrong in [
-        ("max_text", 1),
-        ("max_message", 4095),
-    ]:
+    for name, wrong in [("max_text", 1), ("max_message", 4095)]:
         with pytest.raises(ValueError, match=f"{name} must be "):
             Limits(**{name: wrong})
     with pytest.raises(TypeError, match="codec must be a Codec, got int"):

@@ -4,11 +4,11 @@ import warnings
 
 import pytest
 
-from sqs_codec.system.vllm._engine import _import_vllm
+from sqs_codec.system.vllm._start import import_vllm
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    _import_vllm()
+    import_vllm()
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -71,7 +71,7 @@ class Served:
             self.asked.append((job.session, skip_cache, answer == SHORT))
             return answer
 
-        engine._ask = ask  # type: ignore[method-assign]  # to watch it
+        engine._ask = ask  # to watch it
 
     def run(self, work: Awaitable[T]) -> T:
         """Return what comes of work in the loop."""

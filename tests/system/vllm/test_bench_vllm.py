@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
-
 from benchmarks.engines import equal
 from benchmarks.engines.__main__ import main
 
 
-def test_vllm_equals_transformers(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_vllm_equals_transformers(capsys, monkeypatch):
     two = equal.modes(4)[:2]  # of one engine
     monkeypatch.setattr(equal, "modes", lambda _: two)
     arguments = ["--rounds", "24", "--sessions", "4", "--long", "100"]

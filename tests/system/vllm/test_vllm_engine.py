@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +20,7 @@ import pytest
 import vllm
 
 from sqs_codec.system.engine import EngineConfig
-from sqs_codec.system.hf import Cloud, LanguageModel, ModelError, load_model
+from sqs_codec.system.hf import Cloud, ModelError, load_model
 from sqs_codec.system.session import Job, Sampling
 from sqs_codec.system.vllm import VllmEngine
 from sqs_codec.system.vllm._engine import make_engine
@@ -44,24 +43,24 @@ NOTHING = np.zeros(0)
 
 
 @pytest.fixture(scope="module")
-def smollm2() -> LanguageModel:
+def smollm2():
     return load_model(None)
 
 
 @pytest.fixture(scope="module")
-def cloud(smollm2: LanguageModel) -> Cloud:
+def cloud(smollm2):
     return Cloud(smollm2.model, tokenizer=smollm2.tokenizer)
 
 
 @pytest.fixture
-def writer(smollm2: LanguageModel) -> Writer:
+def writer(smollm2):
     prose = (ROOT / "docs/theory.md").read_text()[:3000]
     tokens = smollm2.tokenizer(prose)["input_ids"]
     return Writer(smollm2.model, smollm2.vocab_size, tokens)
 
 
 @pytest.fixture(scope="module")
-def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def wide(tmp_path_factory):
     """SmolLM2 with all the memory it needs."""
     folder = tmp_path_factory.mktemp("temporary")
     with pytest.MonkeyPatch.context() as patch:
@@ -73,7 +72,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @pytest.fixture(scope="module")
-def narrow() -> Iterator[Served]:
+def narrow():
     """SmolLM2 with half the memory that the sessions need, which reads in chunks.
 
     A block of 32 tokens takes 1.4 MiB.
@@ -83,7 +82,7 @@ def narrow() -> Iterator[Served]:
         yield it
 
 
-def test_what_it_serves(wide: Served, cloud: Cloud) -> None:
+def test_what_it_serves(wide, cloud):
     assert wide.info.vocab_size == cloud.vocab_size
     assert wide.info.tokenizer == cloud.fingerprint
     assert wide.info.max_text == 8192
@@ -93,16 +92,14 @@ def test_what_it_serves(wide: Served, cloud: Cloud) -> None:
 
 
 @pytest.mark.smoke
-def test_a_session_alone(wide: Served, cloud: Cloud, writer: Writer) -> None:
+def test_a_session_alone(wide, cloud, writer):
     for number in range(40):
         job = writer.job(number, session(1), 20 + 9 * number)
         assert [wide.one(job)] == by_transformers(cloud, [job]), number
 
 
 @pytest.mark.parametrize("name", ["wide", "narrow"])
-def test_sessions_at_once_and_everything_again(
-    name: str, cloud: Cloud, writer: Writer, request: pytest.FixtureRequest
-) -> None:
+def test_sessions_at_once_and_everything_again(name, cloud, writer, request):
     it: Served = request.getfixturevalue(name)
     before = len(it.asked)
     for turn in range(3):
@@ -120,7 +117,7 @@ def test_sessions_at_once_and_everything_again(
     assert short or name == "narrow", "no resend has met a cached row"
 
 
-def test_texts_of_any_length(narrow: Served, cloud: Cloud, writer: Writer) -> None:
+def test_texts_of_any_length(narrow, cloud, writer):
     limit = narrow.info.max_text
     assert 300 < limit < 1000
     long = writer.tokens * 2
@@ -130,13 +127,11 @@ def test_texts_of_any_length(narrow: Served, cloud: Cloud, writer: Writer) -> No
         assert [narrow.one(job)] == by_transformers(cloud, [job])
 
 
-def test_a_text_to_be_read_is_cached_for_its_session_alone(
-    wide: Served, writer: Writer
-) -> None:
+def test_a_text_to_be_read_is_cached_for_its_session_alone(wide, writer):
     cached: list[int] = []
     own = wide.engine._llm.encode
 
-    async def encode(*args: Any) -> Any:
+    async def encode(*args):
         async for output in own(*args):
             cached.append(output.num_cached_tokens)
             yield output
@@ -151,7 +146,7 @@ def test_a_text_to_be_read_is_cached_for_its_session_alone(
     assert cached == [0, 288, 0]
 
 
-def test_what_a_configuration_says(tmp_path: Path) -> None:
+def test_what_a_configuration_says(tmp_path):
     target = save_tiny(tmp_path, "Llama")
     options = {"max_model_len": 256}
     it = Served(
@@ -162,13 +157,11 @@ def test_what_a_configuration_says(tmp_path: Path) -> None:
     it.close()
 
 
-def test_cancelled_jobs_leave_nothing(
-    narrow: Served, cloud: Cloud, writer: Writer
-) -> None:
+def test_cancelled_jobs_leave_nothing(narrow, cloud, writer):
     engine = narrow.engine
     jobs = [writer.job(i, session(200 + i), 250) for i in range(6)]
 
-    async def cancel() -> Any:
+    async def cancel():
         tasks = [asyncio.ensure_future(engine.verify(job)) for job in jobs]
         await asyncio.sleep(0.3)
         for task in tasks[::2]:
@@ -192,9 +185,7 @@ def test_cancelled_jobs_leave_nothing(
         ({"draws": np.zeros(2)}, "0 drafted tokens take 1 draws"),
     ],
 )
-def test_jobs_that_cannot_be_done(
-    wide: Served, change: dict[str, Any], message: str
-) -> None:
+def test_jobs_that_cannot_be_done(wide, change, message):
     job = Job(session(9), [1, 2], None, np.array([0.5]), Sampling())
     with pytest.raises(ValueError, match=message):
         wide.one(replace(job, **change))
@@ -217,9 +208,7 @@ WINDOW = {"sliding_window": 40}
         ),
     ],
 )
-def test_other_models(
-    kind: str, workers: int, options: dict[str, Any], tmp_path: Path
-) -> None:
+def test_other_models(kind, workers, options, tmp_path):
     path = save_tiny(tmp_path, kind, **options)
     target = load_model(path)
     size = target.vocab_size
@@ -264,7 +253,6 @@ def check_death(it: Served) -> None:
     results = it.run(killed())
     assert all(isinstance(result, Exception) for result in results)
     trouble = it.engine.health()
-    assert trouble is not None
     assert "has died" in trouble
     with pytest.raises(RuntimeError, match="has died"):
         it.one(job)
@@ -274,7 +262,7 @@ def check_death(it: Served) -> None:
     assert not left
 
 
-def test_vllm_ends_with_the_process_that_serves() -> None:
+def test_vllm_ends_with_the_process_that_serves():
     """Otherwise it would keep the memory from whoever takes its place."""
     program = (
         "import asyncio, sys; from sqs_codec.system.vllm import VllmEngine\n"
@@ -286,7 +274,6 @@ def test_vllm_ends_with_the_process_that_serves() -> None:
     server = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", program], stdout=subprocess.PIPE
     )
-    assert server.stdout is not None
     with server:
         assert server.stdout.readline() == b"49152\n"
         processes = psutil.Process(server.pid).children(recursive=True)
@@ -311,17 +298,15 @@ def check_closing(it: Served, job: Job) -> None:
     assert it.engine.health() == "vLLM isn't running"
 
 
-def test_an_engine_that_is_closed_before_it_is_open(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_engine_that_is_closed_before_it_is_open(monkeypatch):
     ended: list[float] = []
     llm = SimpleNamespace(output_handler=None, shutdown=ended.append)
 
-    async def start() -> Any:
+    async def start():
         await asyncio.sleep(0.1)
         return None, llm
 
-    async def close_early() -> None:
+    async def close_early():
         opening = asyncio.ensure_future(engine.open())
         await asyncio.sleep(0)
         await engine.close()
@@ -342,7 +327,7 @@ def refused(*args: Any, **options: Any) -> str:
     return str(caught.value)
 
 
-def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusals(tmp_path, monkeypatch):
     gpt2 = save_tiny(tmp_path / "gpt2", "GPT2", n_embd=32, n_head=2, n_layer=1)
     assert "is a GPT2LMHeadModel, and vLLM's verifiers are those of" in refused(gpt2)
     config = tmp_path / "gpt2/config.json"
@@ -365,9 +350,7 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_the_plugin_does_nothing_in_other_versions(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_plugin_does_nothing_in_other_versions(monkeypatch):
     from sqs_codec.system.vllm import _plugin
 
     names: list[str] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,7 +44,7 @@ def outputs(model: str) -> Iterator[Any]:
     llm.llm_engine.engine_core.shutdown()
 
 
-def test_import_of_real_outputs(tmp_path: Path) -> None:
+def test_import_of_real_outputs(tmp_path):
     """Each list is what the model says of that token."""
     model = save_tiny(tmp_path / "model", "Llama")
     lists, kept = tmp_path / "lists.jsonl", tmp_path / "teacher.parquet"

@@ -77,10 +77,10 @@ TEXT = [5, 4, 3, 2, 1, 0, 1, 2, 5]  # and 3 would have followed
 FIELDS = pack_job(job(TEXT[5:]))
 
 
-def test_one_matrix_for_all_requests_of_a_step() -> None:
+def test_one_matrix_for_all_requests_of_a_step():
     sizes: list[int] = []
 
-    def logits(hidden: torch.Tensor) -> torch.Tensor:
+    def logits(hidden):
         sizes.append(len(hidden))
         return successors(hidden)
 
@@ -102,7 +102,7 @@ def test_one_matrix_for_all_requests_of_a_step() -> None:
     assert sizes == [4 + 1]
 
 
-def test_hints_beside_rounds() -> None:
+def test_hints_beside_rounds():
     hints = Job(b"", TEXT[:6], None, np.empty(0), GREEDY, TEXT[6:], bytes(16))
     requests = [
         (FIELDS, PoolingStates(), TEXT, 0, 9),
@@ -111,7 +111,7 @@ def test_hints_beside_rounds() -> None:
     assert step(RoundPooler(successors, V), requests) == [(2, 3)] * 2
 
 
-def test_chunks_gaps_and_preemptions() -> None:
+def test_chunks_gaps_and_preemptions():
     """Positions come in any order; the answer is right, or `SHORT` if one lacks."""
     rng = np.random.default_rng(3)
     pooler, found = RoundPooler(successors, V), set()
@@ -133,14 +133,14 @@ def test_chunks_gaps_and_preemptions() -> None:
     assert found == {(2, 3), SHORT}
 
 
-def test_nothing_is_kept_of_what_is_not_wanted() -> None:
+def test_nothing_is_kept_of_what_is_not_wanted():
     kept: list[torch.Tensor] = []
     assert len(_collect(kept, torch.zeros(7, 1), 7, 9)) == 0
     assert [len(rows) for rows in kept] == [0]
     assert kept[0].untyped_storage().nbytes() == 0
 
 
-def test_other_processes_of_tensor_parallelism_answer_nothing() -> None:
+def test_other_processes_of_tensor_parallelism_answer_nothing():
     pooler = RoundPooler(lambda hidden: None, V)
     requests = [
         (FIELDS, PoolingStates(), TEXT, 0, 9),
@@ -158,7 +158,7 @@ def test_other_processes_of_tensor_parallelism_answer_nothing() -> None:
         (FIELDS, [*TEXT[:7], -1, 5]),  # the model gives NaN
     ],
 )
-def test_what_fails_does_not_take_others_with_it(bad: tuple[Any, list[int]]) -> None:
+def test_what_fails_does_not_take_others_with_it(bad):
     fields, text = bad
     requests = [
         (FIELDS, PoolingStates(), TEXT, 0, 9),
@@ -168,7 +168,7 @@ def test_what_fails_does_not_take_others_with_it(bad: tuple[Any, list[int]]) -> 
     assert step(RoundPooler(successors, V), requests) == [(2, 3), FAILED, (2, 3)]
 
 
-def test_jobs_cross_whole() -> None:
+def test_jobs_cross_whole():
     from tests.system.vllm.kit import SAMPLINGS
 
     rng = np.random.default_rng(4)

