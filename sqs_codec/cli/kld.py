@@ -50,8 +50,8 @@ TOO_FAR = (
 
 DESCRIPTION = """\
 Measures the Kullback-Leibler divergence (KLD) of quantised models from the original,
-and the perplexity of both. The original reads a text once; some 40 bytes a token are
-kept of it, the reference. Then anybody measures other models against that file.
+and the perplexity of both. The original reads a text once, and some 40 bytes of each
+distribution are kept: the reference, which anybody measures other models against.
 """
 
 EXAMPLES = """\
