@@ -79,13 +79,13 @@ def factor(data: distill.Dataset, reader: ModelReader, contexts: int) -> float:
         begin = time.perf_counter()
         reader.read([Rows(text[:2], reader.vocab_size, None)])
         middle = time.perf_counter()
-        distill.measure(_One(data, text), reader)  # type: ignore[arg-type]
+        distill.measure(_One(data, text), reader)
         whole.append(time.perf_counter() - middle)
         alone.append(middle - begin)
     return median(x / y for x, y in zip(whole, alone, strict=True))
 
 
-class _One:
+class _One(distill.Dataset):
     """One sequence as a data set."""
 
     def __init__(self, data: distill.Dataset, text: distill.Sequence) -> None:
@@ -154,15 +154,12 @@ def compare(args: Any, text: Path, folder: Path, console: Console) -> None:
         for piece in pieces:
             p, q = (logs_of(each, piece) for each in (first, reader))
             truths.append((np.exp(p) * (p - q)).sum(1))
-        found, kind = distill.measure(data, reader), model.stem
+        found, kind = distill.measure(data, reader), model.stem.partition("-")[2]
         told, told_error = theirs[model]["Mean KLD"]
         ours = found.mean
         rows.add_row(
             kind,
-            f"{told:.6f} {told_error:.6f}",
-            f"{ours.value:.6f}",
-            f"{ours.text:.6f} {ours.reference:.6f}",
-            f"{np.mean(truths):.6f}",
+            *(f"{x:.5f}" for x in (told, told_error, *ours, np.mean(truths))),
             f"{(ours.value - told) / ours.reference:+.1f}",
             f"{ours.reference / ours.text:.2f}",
         )
@@ -179,7 +176,7 @@ def compare(args: Any, text: Path, folder: Path, console: Console) -> None:
     console.print(more)
 
 
-MEANS = "model", "theirs", "ours", "text, reference", "dense", "off", "ref/text"
+MEANS = "model", "theirs", "text", "ours", "text", "ref", "dense", "off", "ref/text"
 OTHERS = "model", "PPL", "PPL(base)", "RMS Δp", "same top", "time"
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ RESOLUTIONS = 16, 32, 50, 128
 LONG = 144_000
 """Rows of WikiText-2's test set for 512 tokens a context."""
 
-WAYS = "told", "less", "dense"
+WAYS = "est", "less", "true"
 """A percentile of the estimates, the same less its widening, and what is true."""
 
 PAGES = Path(__file__).parents[2] / "docs"
@@ -223,42 +223,44 @@ def spread(cases: Sequence[Case], p: Logs, seeds: int) -> Table:
     return made
 
 
-def coverage(cases: Sequence[Case], p: Logs, seeds: int, resolution: int) -> Table:
+def coverage(cases: Sequence[Case], p: Logs, sizes: Sequence[int], args: Any) -> Table:
     """Show how often dense means are within the reference's stated error."""
-    title = f"{seeds} references of resolution {resolution}: error of the mean"
+    title = f"{args.seeds} references of resolution {args.resolution}: the mean's error"
     names = "bias %", "± %", "true %", "stated", "covered", "flagged"
     made = table(title, "weights", *names)
-    codec, n = sqs.Codec(p.shape[1], resolution), len(p)
+    codec, n = sqs.Codec(p.shape[1], args.resolution), len(p)
+    cuts = np.cumsum(sizes)[:-1]
     found: dict[str, list[Any]] = {case.name: [] for case in cases}
-    for seed in range(seeds):
+    for seed in range(args.seeds):
         reference = counts_of(codec, p, seed)
         for case in cases:
             own = estimates(case, reference)
-            plain, both = own["plain"], own["plain"] + own["control"]
+            plain, both = own["plain"].mean(), (own["plain"] + own["control"]).mean()
             errors = (own[f"{x}_variance"].sum() ** 0.5 / n for x in ("plain", "both"))
-            trusted = _kld.summarize([own]).is_trusted
-            found[case.name].append((plain.mean(), both.mean(), *errors, not trusted))
+            told = _kld.summarize(np.split(own, cuts))
+            chosen = told.mean.value, told.mean.reference, not told.is_trusted
+            found[case.name].append((plain, both, chosen[0], *errors, *chosen[1:]))
     for case in cases:
         every, dense = np.array(found[case.name]), case.rows.mean()
-        for i, kind in enumerate(("plain", "both")):
-            off, stated = every[:, i] - dense, every[:, 2 + i]
-            covered = (abs(off) <= 1.96 * stated).mean()
-            true = off.std()
-            told = off.mean() / dense, true / len(every) ** 0.5 / dense, true / dense
+        for i, kind in enumerate(("plain", "both", "chosen")):
+            off, stated = every[:, i] - dense, every[:, 3 + i]
+            covered, true = (abs(off) <= 1.96 * stated).mean(), off.std()
+            shares = off.mean() / dense, true / len(every) ** 0.5 / dense, true / dense
             made.add_row(
                 f"{case.name} {kind}",
-                *(f"{100 * x:.3f}" for x in told),
+                *(f"{100 * x:.3f}" for x in shares),
                 f"x {stated.mean() / true:.2f}",
                 f"{100 * covered:.1f} %",
-                f"{100 * every[:, 4].mean():.1f} %",
+                f"{100 * every[:, 6].mean():.1f} %",
             )
     return made
 
 
 def percentiles(cases: Sequence[Case], p: Logs) -> Table:
     """Show percentiles of rows, less what their widening is said to be, and dense."""
-    wanted = 50, 90, 99
-    made = table("percentiles of rows", "weights", "resolution", *WAYS * len(wanted))
+    wanted = 90, 99
+    names = (f"{way} {x} %" for x in wanted for way in WAYS)
+    made = table("percentiles of rows", "weights", "l", *names)
     for case in cases:
         dense = np.percentile(case.rows, wanted)
         for resolution in 32, 128:
@@ -318,8 +320,8 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         console.print(sizes_table(Path(folder), pieces, p, model.vocab_size))
     console.print(percentiles(cases, p))
-    console.print(spread(cases, p, max(2, args.seeds // 20)))
-    console.print(coverage(cases, p, args.seeds, args.resolution))
+    console.print(spread(cases, p, max(2, args.seeds // 10)))
+    console.print(coverage(cases, p, sizes, args))
     measured = about("torch") | {"seconds": time.perf_counter() - begin}
     console.print(dim(about_line(measured)))
 

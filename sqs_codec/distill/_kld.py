@@ -312,9 +312,9 @@ def summarize(found: list[NDArray[Any]]) -> KLD:
     seen = finite["seen"].sum() >= SEEN * finite["reference_seen"].sum()
     is_trusted = bool(abs(off.value) <= 4 * off.reference and seen)
     plain, both = estimates
-    is_controlled = is_trusted and not plain.reference <= plain.text / 2
-    mean = both if is_controlled else plain
     better = "both" if is_trusted and both.reference < plain.reference else "plain"
+    is_controlled = better == "both" and not plain.reference <= plain.text / 2
+    mean = both if is_controlled else plain
     values = finite["plain"] + finite["control"] * (better == "both")
     noise = finite[f"{better}_variance"]
     infinite = len(rows) - len(finite)
