@@ -74,8 +74,6 @@ length, "reference" that of the few bytes which are kept of the original. What w
 interrupted goes on where it was if the same command is given again.
 """
 
-PERCENTILES = (99.9, 99, 95, 90, 75, 50, 25, 10, 5, 1, 0.1)
-
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the commands."""
@@ -195,7 +193,7 @@ def measure(args: argparse.Namespace) -> int:
         for model, path in paths.items():
             found = measured(args, data, model, path)
             if args.json:
-                names = {"model": model, "reference": str(args.reference)}
+                names = {"model": model, "original": data.header.model}
                 print(json.dumps(names | plain(vars(found)), allow_nan=False))
             else:
                 name = f"{model} beside {data.header.model}, by {args.reference}"
@@ -297,15 +295,13 @@ def table(k: KLD) -> str:
     if k.infinite_rows:
         rows = f"{k.infinite_rows} rows, {k.nan_rows} of them with NaN"
         lines[-3] = f"Mean    KLD:        inf: of {rows}\n Others KLD: {mean} reference"
-    for at in PERCENTILES:
-        value, noise = k.percentiles[at]
-        if at not in (75, 25):  # which llama-perplexity has of the next one alone
+    for at, (value, noise) in reversed(k.percentiles.items()):
+        if at not in (75, 25):  # which llama-perplexity has of Δp alone
             lines.append(f"{_percent(at)}KLD: {value:10.6f} ({noise:+.6f})")
     lines.append("\n====== Token probability statistics ======")
     lines.append(f"Mean    Δp: {_share(k.mean_difference)}")
-    for at in PERCENTILES:
-        value = 100 * k.difference_percentiles[at]
-        lines.append(f"{_percent(at)}Δp: {value:6.3f}%")
+    for at, value in reversed(k.difference_percentiles.items()):
+        lines.append(f"{_percent(at)}Δp: {100 * value:6.3f}%")
     lines.append(f"RMS Δp    : {_share(k.rms_difference)}")
     lines.append(f"Same top p: {_share(k.same_likeliest)}\n")
     return re.sub(r" {0,3}\bnan\b", "unknown", "\n".join(lines))

@@ -78,7 +78,7 @@ def test_a_model_is_itself_and_no_other(folder, capsys):
         assert found == sorted(found)
     assert sqs_kld("measure", folder / "ref", "--json", "--model", *models) == 0
     same, other = map(json.loads, capsys.readouterr().out.splitlines())
-    assert same["model"] == str(models[0])
+    assert same["model"] == same["original"] == str(models[0])
     assert abs(same["mean"]["value"]) < 1e-3 < 0.1 < other["mean"]["value"]
     assert same["same_likeliest"]["value"] == 1 > other["same_likeliest"]["value"]
     ppl = [same[n]["value"] for n in ("perplexity", "reference_perplexity")]
