@@ -182,11 +182,11 @@ def measure(args: argparse.Namespace) -> int:
         return 1
     from sqs_codec import distill
     from sqs_codec.distill._header import damage
-    from sqs_codec.distill._kld import _require_reference
+    from sqs_codec.distill._kld import require_reference
 
     data = distill.open(args.reference, prior=find_prior(args.prior))
     with damage(args.reference):
-        _require_reference(data)
+        require_reference(data)
     folder = args.state or Path(f"{args.reference}.measured")
     paths = {model: folder / key(args, data, model) for model in args.model}
     with keeping(folder):
@@ -210,9 +210,10 @@ def measure(args: argparse.Namespace) -> int:
 def measured(args: argparse.Namespace, data: Dataset, model: str, path: Path) -> KLD:
     """Compare a model, unless it is done, and keep its rows."""
     from sqs_codec import distill
-    from sqs_codec.distill._kld import _load, summarize
+    from sqs_codec.distill._divergence import summarize
+    from sqs_codec.distill._kld import load_rows
 
-    found = _load(path) if path.exists() else []
+    found = load_rows(path) if path.exists() else []
     if len(found) == len(data):
         return summarize(found)
     with open_reader(args, model) as reader, interrupts_raise():
