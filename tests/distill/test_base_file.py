@@ -88,9 +88,7 @@ def test_a_reference_has_what_the_file_has(
 
 
 def test_a_reader_says_what_the_file_does_not(tmp_path: Path) -> None:
-    logits = draw(41, 1)
-    logits[..., 38:] = -30  # padding, which nothing is drawn from
-    tokens, _ = write_base(tmp_path / "base.kld", logits[..., :41])
+    tokens, _ = write_base(tmp_path / "base.kld", draw(41, 1))
     reader: Any = SimpleNamespace(
         name="a model", vocab_size=38, tokenizer_fingerprint=b"12345678", bos=7
     )
@@ -100,9 +98,9 @@ def test_a_reader_says_what_the_file_does_not(tmp_path: Path) -> None:
         file.write(tokens.tobytes())
     base = distill.BaseFile(tmp_path / "base.kld", reader)
     data = make_reference(tmp_path / "ref.parquet", base)
-    header = data.header
-    assert (header.model, header.tokenizer_fingerprint) == ("a model", b"12345678")
-    assert header.codec.vocab_size == 38
+    assert data.header.model == "a model"
+    assert data.header.tokenizer_fingerprint == b"12345678"
+    assert data.header.codec.vocab_size == 38
     for own, given in zip(data, tokens, strict=True):
         assert own.tokens.tolist() == [7, *given[1:]]
     reader.vocab_size = 42

@@ -13,7 +13,7 @@ import torch
 
 import sqs_codec as sqs
 from sqs_codec import distill
-from sqs_codec.distill import _kld, _make, _tasks
+from sqs_codec.distill import _divergence, _kld, _make, _tasks
 from tests.kit import Words
 
 V, N, L = 300, 40, 32
@@ -84,7 +84,9 @@ def test_the_estimate_is_within_its_errors(data: distill.Dataset, noise: float) 
 
 def test_both_estimators_are_exact_on_average(monkeypatch: pytest.MonkeyPatch) -> None:
     """Probabilities of whole 64ths: the counts are the same within each 64th."""
-    monkeypatch.setattr(_kld, "step_of", lambda rows: np.full(rows.counts.size, 1e-9))
+    monkeypatch.setattr(
+        _divergence, "step_of", lambda rows: np.full(rows.counts.size, 1e-9)
+    )
     p, q = np.array([40, 13, 6, 3, 1, 1]) / 64, np.array([20, 20, 8, 12, 3, 1]) / 64
     codec, found = sqs.Codec(6, 5), []
     for i in range(64 * 5):
@@ -95,7 +97,7 @@ def test_both_estimators_are_exact_on_average(monkeypatch: pytest.MonkeyPatch) -
         own = numbers | {"logprobs": np.log(p)[rows.token_ids]}
         told = numbers | {"logprobs": np.log(q)[rows.token_ids]}
         ones = np.ones(1, np.uint32), np.zeros(1, np.int64), rows, 1.0, False, own
-        found.append(_kld._rows(distill.Sequence(*ones), told))
+        found.append(_divergence.estimate_rows(distill.Sequence(*ones), told))
     every = np.concatenate(found)
     assert every["plain"].mean() == pytest.approx(float(p @ np.log(p / q)), abs=1e-6)
     assert every["control"].mean() == pytest.approx(0, abs=1e-6)
