@@ -249,7 +249,7 @@ def coverage(cases: Sequence[Case], p: Logs, sizes: Sequence[int], args: Any) ->
             made.add_row(
                 f"{case.name} {kind}",
                 *(f"{100 * x:.3f}" for x in shares),
-                f"x {stated.mean() / true:.2f}",
+                f"x {(stated**2).mean() ** 0.5 / true:.2f}",
                 f"{100 * covered:.1f} %",
                 f"{100 * every[:, 6].mean():.1f} %",
             )

@@ -175,7 +175,8 @@ def summarize(found: Items[NDArray[Any]]) -> KLD:
     is_trusted = bool(abs(off.value) <= 4 * off.reference and seen)
     plain, both = estimates
     better = "both" if is_trusted and both.reference < plain.reference else "plain"
-    is_controlled = better == "both" and not plain.reference <= plain.text / 2
+    text = np.fmin(plain.text, both.text)  # the noisier one is known worse
+    is_controlled = better == "both" and not plain.reference <= text / 2
     mean = both if is_controlled else plain
     values = finite["plain"] + finite["control"] * (better == "both")
     noise = finite[f"{better}_variance"]
