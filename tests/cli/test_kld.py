@@ -1,14 +1,11 @@
 """``sqs kld``: a reference made, models measured, interrupted, and what is refused."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import json
 import math
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,17 +32,17 @@ Mean PPL(Q)/PPL(base)|Mean PPL(Q)-|====== KL div|Mean    KLD|Control|a maximum a
 RMS Δp|Same top p"""
 
 
-def sqs_kld(*arguments: object) -> int:
+def sqs_kld(*arguments):
     return cli.main(["kld", *map(str, arguments)])
 
 
-def make(folder: Path, to: str, text: str = "text") -> int:
+def make(folder, to, text="text"):
     made = "--texts", folder / text, "--ctx", CTX, "--model", folder / "original"
     return sqs_kld("make", *made, "--resolution", 64, "-o", folder / to)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(tmp_path_factory):
     """Models, a text of six contexts, the first one's reference, and other files."""
     folder = tmp_path_factory.mktemp("kld")
     for seed, name in enumerate(("original", "other", "words")):
