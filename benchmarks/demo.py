@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 
 import torch
 from rich.console import Console
@@ -35,7 +34,6 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=80)
     parser.add_argument("--target-ms", type=float, default=120.0)
     args = parser.parse_args()
-    began = time.monotonic()
     options = ["--dtype", "float16", "--target-ms", f"{args.target_ms:g}"]
     with Server(options) as server:
         races = _run(args, server)
@@ -50,10 +48,9 @@ def main() -> None:
         cells = (*map(statistics.median, (ours, theirs, ratios)), min(ratios))
         numbers = [f"{number:.2f}" for number in cells[:3]]
         report.add_row(way, *numbers, f"{min(ratios):.2f} to {max(ratios):.2f}")
-    measured = {**about("torch"), "seconds": time.monotonic() - began}
     step = statistics.median(race.step_seconds for pair in races for race in pair)
     said = f"{summary}; 100 kbit/s, 100 ms; a draft step {1e3 * step:.0f} ms.\n"
-    Console().print(report, dim(said), dim(about_line(measured)))
+    Console().print(report, dim(said), dim(about_line(about("torch"))))
 
 
 def _run(args: argparse.Namespace, server: Server) -> list[tuple[Race, Race]]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -158,11 +157,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, help="the first; all by default")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    began = time.monotonic()
     console = Console()
     console.print(laws(args.draws, args.seed), *coverage(args.keys, args.rows))
-    measured = {**about(), "seconds": time.monotonic() - began}
-    console.print(dim(about_line(measured)))
+    console.print(dim(about_line(about())))
     return 0
 
 

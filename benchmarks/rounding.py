@@ -11,7 +11,6 @@ other says what rounding does to begin with.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -85,7 +84,6 @@ def main(argv: list[str] | None = None) -> int:
     add("--dtype", choices=DTYPES[1:], nargs="+", default=["float32", "bfloat16"])
     add("--lengths", type=int, nargs="+", default=LENGTHS, metavar="TOKENS")
     args = parser.parse_args(argv)
-    began = time.monotonic()
     if args.gguf is None:
         model = smollm2_pair(DROP_LAYERS).target
     else:
@@ -97,8 +95,7 @@ def main(argv: list[str] | None = None) -> int:
         model.to(args.device, getattr(torch, name))
         for length, errors in compare(model, args.lengths):
             rows.add_row(f"{name}, {length}", *(f"{error:.1e}" for error in errors))
-    measured = {**about("torch", "transformers"), "seconds": time.monotonic() - began}
-    Console().print(rows, dim(about_line(measured)))
+    Console().print(rows, dim(about_line(about("torch", "transformers"))))
     return 0
 
 

@@ -231,9 +231,7 @@ def answer(
 
 
 def read(
-    make: Callable[[], CachedModel],
-    prompts: list[list[int]],
-    answers: list[list[int]],
+    make: Callable[[], CachedModel], prompts: list[list[int]], answers: list[list[int]]
 ) -> Iterator[NDArray[np.float32]]:
     """Logits of every position of each answer, [n, V]."""
     for prompt, tokens in zip(prompts, answers, strict=True):

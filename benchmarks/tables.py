@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 import sqs_codec as sqs
+
+BEGAN = time.monotonic()
+"""When the program began."""
 
 
 class _Quick(argparse.Action):
@@ -68,7 +72,7 @@ def write_json(content: dict[str, Any], path: Path) -> None:
 
 
 def about(*packages: str) -> dict[str, Any]:
-    """Name what figures depend on: the machine, this package and others."""
+    """Name what figures depend on, and the seconds that the program has run."""
     cpu, flags = platform.processor() or platform.machine(), ""
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -90,6 +94,7 @@ def about(*packages: str) -> dict[str, Any]:
         "backend": sqs.backend(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in ("numpy", *packages)},
+        "seconds": round(time.monotonic() - BEGAN, 1),
     }
 
 

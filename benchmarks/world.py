@@ -52,16 +52,11 @@ class _Strand:
 
 
 class World:
-    """A clock, and what happens while somebody lets time pass.
-
-    Attributes
-    ----------
-    now : float
-        Seconds.
-    """
+    """A clock, and what happens while somebody lets time pass."""
 
     def __init__(self) -> None:
         self.now = 0.0
+        """Seconds."""
         self._events: list[tuple[float, int, Callable[[], _Strand | None]]] = []
         self._order = itertools.count()
         self._strand = _Strand()
@@ -233,21 +228,7 @@ class Cloud:
 class WorldLink:
     """A link by datagrams to a cloud of the same world.
 
-    Parameters
-    ----------
-    world : World
-    cloud : Cloud
-    up, down : Way
-        Its directions.
-
-    Attributes
-    ----------
-    reliable : bool
-        Whether nobody asks again; datagrams aren't.
-    session : CloudSession or None
-        The cloud's.
-    reader : object
-        Who waits for what comes.
+    Its directions are `up` and `down`.
     """
 
     overhead = HEADERS + RECORD
@@ -260,8 +241,11 @@ class WorldLink:
         self._up, self._down = up, down
         self._inbox: deque[bytes] = deque()
         self.reliable = reliable
+        """Whether nobody asks again; datagrams aren't."""
         self.session: CloudSession | None = None
+        """The cloud's."""
         self.reader: _Strand | None = None
+        """Who waits for what comes."""
         self.sent = self.received = 0
         self.closed = False
 

@@ -1,9 +1,5 @@
 """The codec inside transformers' own assisted generation."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -14,7 +10,7 @@ from sqs_codec.hf import SparseLogitsProcessor
 from tests.system.hf.test_edge import PROMPT, VOCAB_SIZE, plain, tiny
 
 
-def assisted(target: Any, assistant: Any, **options: Any) -> list[int]:
+def assisted(target, assistant, **options):
     """The text of transformers' own assisted generation."""
     text = target.generate(
         PROMPT,

@@ -1,10 +1,7 @@
 """The theory's formulas against brute force, and its bounds against adversaries."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
-from collections.abc import Iterator
 from fractions import Fraction
 from itertools import combinations
 
@@ -17,7 +14,7 @@ import sqs_codec as sqs
 from sqs_codec import theory
 
 
-def compositions(total: int, parts: int) -> Iterator[tuple[int, ...]]:
+def compositions(total, parts):
     """All ways to write `total` as an ordered sum of `parts` integers >= 0."""
     if parts == 1:
         yield (total,)
@@ -27,7 +24,7 @@ def compositions(total: int, parts: int) -> Iterator[tuple[int, ...]]:
             yield (first, *rest)
 
 
-def reznik(probs: list[Fraction], resolution: int) -> tuple[list[int], list[int]]:
+def reznik(probs, resolution):
     """The lattice point in rational arithmetic, and the indices that were adjusted."""
     exact = [resolution * p for p in probs]
     counts = [math.floor(y + Fraction(1, 2)) for y in exact]
@@ -43,20 +40,20 @@ def reznik(probs: list[Fraction], resolution: int) -> tuple[list[int], list[int]
 
 
 @st.composite
-def distributions(draw: st.DrawFn, max_size: int = 6) -> list[Fraction]:
+def distributions(draw, max_size=6):
     """Rational distributions whose small weights make ties frequent."""
     weights = draw(st.lists(st.integers(0, 6), min_size=1, max_size=max_size))
     assume(sum(weights) > 0)
     return [Fraction(w, sum(weights)) for w in weights]
 
 
-def variation(counts: list[int], probs: list[Fraction], resolution: int) -> Fraction:
+def variation(counts, probs, resolution):
     """Total variation of a lattice point and the distribution it stands for."""
     pairs = zip(counts, probs, strict=True)
     return sum((abs(Fraction(b, resolution) - p) for b, p in pairs), Fraction(0)) / 2
 
 
-def smallest_power(count: int) -> int:
+def smallest_power(count):
     """ceil(log2(count)) by its definition."""
     bits = 0
     while 2**bits < count:
@@ -122,7 +119,7 @@ def test_formulas_meet_their_definitions(vocab, size, resolution):
 def test_the_paper_names_each_distribution_once_for_each_set_of_zeros(
     vocab, support, resolution
 ):
-    names: Counter[frozenset[tuple[int, int]]] = Counter()
+    names = Counter()
     for ids in combinations(range(vocab), support):
         for counts in compositions(resolution, support):
             pairs = zip(ids, counts, strict=True)
@@ -254,9 +251,7 @@ def test_rejection_bound_sums_and_broadcasts_the_resolution():
 unit = st.fractions(0, 1, max_denominator=1000)
 
 
-def update(
-    beta: Fraction, dropped: Fraction, alpha: Fraction, eta: Fraction
-) -> Fraction:
+def update(beta, dropped, alpha, eta):
     return min(Fraction(1), beta - eta * (dropped - alpha))
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -271,7 +270,6 @@ def main(argv: list[str] | None = None) -> None:
     add("--rows", type=int, help="of each model and language at most")
     add("--quick", action="store_true", help="in miniature")
     args = parser.parse_args(argv)
-    began = time.monotonic()
     found = list(cases(TEMPERATURES, 1 if args.quick else args.rows))
     console = Console(width=max(110, Console().width))
     console.print(fitted(found))
@@ -280,7 +278,7 @@ def main(argv: list[str] | None = None) -> None:
         console.print(lost(found, name))
     console.print(best_settings(found))
     console.print(lengths(found))
-    console.print(dim(about_line({**about(), "seconds": time.monotonic() - began})))
+    console.print(dim(about_line(about())))
 
 
 if __name__ == "__main__":

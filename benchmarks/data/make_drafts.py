@@ -61,9 +61,7 @@ def read_prompts(path: Path) -> list[tuple[str, str]]:
     return [(category, text) for category, text in pairs]
 
 
-def pack(
-    logits: NDArray[np.float32],
-) -> dict[str, NDArray[np.generic]]:
+def pack(logits: NDArray[np.float32]) -> dict[str, NDArray[np.generic]]:
     """Ids, fixed-point logits and tail of rows of dense logits, [n, V]."""
     relative = logits.astype(np.float64) - logits.max(-1, keepdims=True)
     order = np.argsort(-relative, axis=-1, kind="stable")

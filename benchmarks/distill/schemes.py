@@ -27,21 +27,13 @@ Kept = tuple[dict[str, float], Sparse]
 
 @dataclass(frozen=True)
 class Rows:
-    """Distributions of some texts, one text after the other.
-
-    Attributes
-    ----------
-    logits : ndarray of float32, [N, V]
-        Divided by the temperature.
-    probs : ndarray of float32, [N, V]
-    lengths : sequence of int
-        Of the texts.
-    prior : Prior or None
-    """
+    """Distributions of some texts, one text after the other."""
 
     logits: Array
+    """[N, V]: divided by the temperature."""
     probs: Array
     lengths: Sequence[int]
+    """Of the texts."""
     prior: sqs.Prior | None
 
     @property

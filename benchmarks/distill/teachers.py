@@ -57,30 +57,20 @@ class Size:
 
 @dataclass(frozen=True)
 class Lessons:
-    """What students of a teacher read.
-
-    Attributes
-    ----------
-    about : dict
-        Bytes a token by what is kept, and how much there is.
-    tokens : ndarray of int64, [texts, T]
-        As columns of a student, padded.
-    rows : ndarray of int64, [texts, T]
-        The number of the distribution after each token, or -1.
-    kept : dict of str to tuple of ndarray
-        By what is kept, and the seed: columns, weights, and where each row begins.
-    embedding : ndarray of float32, [columns, width]
-        What students begin with.
-    dense : ndarray of float16, [N, columns]
-        Logarithms of the teacher's probabilities.
-    """
+    """What students of a teacher read."""
 
     about: dict[str, Any]
+    """Bytes a token by what is kept, and how much there is."""
     tokens: Array
+    """[texts, T]: as columns of a student, padded."""
     rows: Array
+    """[texts, T]: the number of the distribution after each token, or -1."""
     kept: dict[str, tuple[Array, Array, Array]]
+    """By what is kept, and the seed: columns, weights, and where each row begins."""
     embedding: Array
+    """[columns, width]: what students begin with."""
     dense: Array
+    """[N, columns]: logarithms of the teacher's probabilities."""
 
     def half(self) -> Lessons:
         """Return half of the texts, to be read twice, and those held out."""

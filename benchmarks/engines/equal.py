@@ -130,7 +130,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run it and print what came of it."""
-    began = time.perf_counter()
     torch.set_num_threads(args.threads)
     make = maker(args.engine)
     given = {"dtype": args.dtype, "device": args.device}
@@ -141,13 +140,9 @@ def main(args: argparse.Namespace) -> int:
     sessions = play_all(pair, args)
     token_bytes = Cloud(pair.target)._model.layout.token_bytes
     found = asyncio.run(run(make, sessions, modes(args.sessions), token_bytes))
-    measured = about(*packages())
-    measured |= {"seconds": time.perf_counter() - began}
     console = Console()
-    console.print(
-        about_line(measured) + f"{args.engine}, {args.threads} threads, seed "
-        f"{args.seed}\n"
-    )
+    ran = f"{args.engine}, {args.threads} threads, seed {args.seed}\n"
+    console.print(about_line(about(*packages())) + ran)
     report(console, found, CachedModel(pair.target, pair.vocab_size))
     return int(any(one.share < BAR for one in found))
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import tempfile
-import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -78,7 +77,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run it and print what came of it."""
-    began = time.perf_counter()
     lengths = (100, MAX_TEXT - 96)
     made = table("kB a session", "", *(f"{length} tokens" for length in lengths))
     for transport in ("grpc", "datagram"):
@@ -86,6 +84,5 @@ def main(args: argparse.Namespace) -> int:
             asyncio.run(measure(transport, length, args.sessions)) for length in lengths
         ]
         made.add_row(transport, *(f"{each:.0f}" for each in taken))
-    measured = about("grpcio", "pyOpenSSL") | {"seconds": time.perf_counter() - began}
-    Console().print(about_line(measured), made)
+    Console().print(about_line(about("grpcio", "pyOpenSSL")), made)
     return 0

@@ -235,16 +235,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run it and print what came of it."""
-    began = time.perf_counter()
     packages = ["grpcio"]
     has_ray = importlib.util.find_spec("ray") is not None
     replicas = args.replicas if has_ray else 0
     if replicas:
         packages.append("ray")
     ways = asyncio.run(run(args.rounds, replicas))
-    measured = about(*packages) | {"seconds": time.perf_counter() - began}
     console = Console()
-    console.print(about_line(measured))
+    console.print(about_line(about(*packages)))
     if not has_ray:
         console.print("Ray isn't installed, so its rows are missing.\n")
     report(console, ways)

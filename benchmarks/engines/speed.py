@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
-import time
 from collections.abc import Sequence
 
 import torch
@@ -53,7 +52,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run it and print what came of it."""
-    began = time.perf_counter()
     torch.set_num_threads(args.threads)
     pair = smollm2_pair(DROP_LAYERS)
     cloud = Cloud(pair.target)
@@ -81,12 +79,10 @@ def main(args: argparse.Namespace) -> int:
             for name in args.engines
         ]
     asyncio.run(run(cases, args.turns, args.seconds))
-    measured = about(*packages())
-    measured |= {"seconds": time.perf_counter() - began}
     console = Console()
     console.print(
-        about_line(measured) + f"{args.threads} threads, {args.turns} turns of "
-        f"{args.seconds:g} s, {args.context} tokens of context, seed {args.seed}\n"
+        f"{about_line(about(*packages()))}{args.threads} threads, {args.turns} turns "
+        f"of {args.seconds:g} s, {args.context} tokens of context, seed {args.seed}\n"
     )
     report(console, cases, token)
     return int(any(case.wrong for case in cases))

@@ -15,7 +15,6 @@ import argparse
 import importlib
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 from rich.console import Console
 
 from benchmarks.charts import draw
-from benchmarks.experiments.experiment import (
-    Check,
-    Experiment,
-    Options,
-    checks_of,
-)
+from benchmarks.experiments.experiment import Check, Experiment, Options, checks_of
 from benchmarks.experiments.run import OptionsError, run
 from benchmarks.sources import read_prompts
 from benchmarks.tables import about, about_line, command, dim, write_json
@@ -64,13 +58,11 @@ def main(argv: list[str] | None = None) -> int:
         name: importlib.import_module(f"benchmarks.experiments.{name}")
         for name in names
     }
-    began = time.monotonic()
     try:
         records = run(modules, options)
     except (OptionsError, ModelError) as error:
         parser.error(str(error))
-    measured = about("torch", "transformers")
-    measured |= {"seconds": time.monotonic() - began, "seed": args.seed}
+    measured = about("torch", "transformers") | {"seed": args.seed}
     results: dict[str, Any] = {"about": measured}
     failed: list[Check] = []
     for name, module in modules.items():

@@ -129,9 +129,7 @@ def recorded(options: Options, models: Models, count: int) -> list[Text]:
             raise ModelError("the target's only text ends at once: nothing to draft")
         files = folder / f"{number}-draft.npy", folder / f"{number}-target.npy"
         for file, rows in zip(
-            files,
-            ([p.draft for p in text], [p.target for p in text]),
-            strict=True,
+            files, ([p.draft for p in text], [p.target for p in text]), strict=True
         ):
             _save(file, np.concatenate(rows)[:most])
         found.append(Text(models.prompts[text[0].prompt].tokens, *files))

@@ -243,8 +243,7 @@ def _format_tables(formats: Records) -> Iterator[Table | Text]:
 def _link_tables(summary: dict[str, Any]) -> Iterator[Table | Text]:
     """Yield how fast texts come over each link, and what they take."""
     speeds = table(
-        "The real system: tokens per second",
-        *("link", *WAYS, "gain", "of best"),
+        "The real system: tokens per second", *("link", *WAYS, "gain", "of best")
     )
     virtual = table("The same on a virtual clock", "link", *WAYS)
     sizes = table("Bytes of IP up and down, for a token of text", "link", *WAYS)

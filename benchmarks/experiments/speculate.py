@@ -165,10 +165,7 @@ class Edge:
     """Whether `keep` forgets what it learned from positions that weren't judged."""
 
     def draft(
-        self,
-        rows: Sequence[Row],
-        tokens: Sequence[int],
-        draws: NDArray[np.float64],
+        self, rows: Sequence[Row], tokens: Sequence[int], draws: NDArray[np.float64]
     ) -> Round:
         """Draft a round at the beginning of what is left of a text."""
         drafts: list[Draft] = []
@@ -211,10 +208,7 @@ def draw(seed: int, trace: Trace, turn: int = 0) -> NDArray[np.float64]:
 
 
 def replay(
-    edge: Edge,
-    rows: Sequence[Row],
-    tokens: Sequence[int],
-    draws: NDArray[np.float64],
+    edge: Edge, rows: Sequence[Row], tokens: Sequence[int], draws: NDArray[np.float64]
 ) -> Iterator[Round]:
     """Yield the rounds in which an edge and a cloud come to a text.
 

@@ -40,33 +40,15 @@ class Steps(NamedTuple):
         return {n: self.verify(n) for n in (1, 6)}
 
 
-STEPS = {
-    "fast": Steps(0.015, 0.030, 0.0015),
-    "slow": Steps(0.015, 0.120, 0.006),
-}
+STEPS = {"fast": Steps(0.015, 0.030, 0.0015), "slow": Steps(0.015, 0.120, 0.006)}
 """Of a cloud beside which a draft hardly pays, and of one beside which it does."""
 
 
 class RecordedDraft:
     """A draft model that gives recorded rows, a step in so many seconds.
 
-    Parameters
-    ----------
-    vocab_size : int
-    seconds : float
-        What a step takes; no less than it takes to read the row.
-    clock, sleep : callable, optional
-        As in `time`.
-
-    Attributes
-    ----------
-    late : float
-        Seconds by which steps took longer so far.
-    rows : int
-        Rows given so far.
-    rng : numpy.random.Generator
-        To draw the drafted tokens from: set anew before each row is given, by seed,
-        text and position.
+    A step takes no less than it takes to read the row; `clock` and `sleep` are as in
+    `time`.
     """
 
     stop: frozenset[int] = frozenset()
@@ -81,8 +63,12 @@ class RecordedDraft:
     ) -> None:
         self.vocab_size = vocab_size
         self.late = 0.0
+        """Seconds by which steps took longer so far."""
         self.rows = 0
+        """Rows given so far."""
         self.rng = np.random.default_rng()
+        """To draw the drafted tokens from: set anew before each row is given, by seed,
+        text and position."""
         self._seconds = seconds
         self._clock, self._sleep = clock, sleep
 
@@ -122,10 +108,6 @@ class RecordedVerifier:
 
     Rounds and hints are really verified. Given a seed, the numbers that judge a round
     are those of its positions in place of the session's.
-
-    Parameters
-    ----------
-    vocab_size : int
     """
 
     max_text = 1 << 20
@@ -157,17 +139,12 @@ class RecordedVerifier:
 
 
 class TimedVerifier(RecordedVerifier):
-    """One that takes the seconds of `steps` for its rows, but none to read a prompt.
-
-    Attributes
-    ----------
-    late : float
-        Seconds by which steps took longer so far.
-    """
+    """One that takes the seconds of `steps` for its rows, but none to read a prompt."""
 
     def __init__(self, vocab_size: int, steps: Steps) -> None:
         super().__init__(vocab_size)
         self.late = 0.0
+        """Seconds by which steps took longer so far."""
         self._steps = steps
 
     def verify(self, jobs: Sequence[Job]) -> list[Verdict | None]:

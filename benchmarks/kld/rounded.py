@@ -32,7 +32,7 @@ from benchmarks.data.make_corpus import read_texts
 from benchmarks.experiments.models import GEMMA3, SMOLLM2, TEXTS, gemma3_pair
 from benchmarks.tables import about, about_line, command, dim, table
 from sqs_codec import distill
-from sqs_codec.distill import _header, _kld
+from sqs_codec.distill import _divergence, _header
 from sqs_codec.system.hf import LanguageModel, ModelReader, load_model
 
 Floats = NDArray[np.float64]
@@ -147,7 +147,7 @@ def estimates(case: Case, reference: distill.Sequence) -> NDArray[Any]:
     at = np.repeat(np.arange(len(rows)), np.diff(rows.offsets))
     blank = np.zeros(len(rows))
     told = {"logprobs": case.logs[at, rows.token_ids], "token_logprobs": blank}
-    return _kld._rows(reference, told | {"likeliest": blank})
+    return _divergence.estimate_rows(reference, told | {"likeliest": blank})
 
 
 def biases(cases: Sequence[Case], p: Logs, sizes: Sequence[int]) -> Table:
@@ -157,7 +157,7 @@ def biases(cases: Sequence[Case], p: Logs, sizes: Sequence[int]) -> Table:
     made = table(title, "weights", *names)
     at = np.repeat(np.arange(len(sizes)), sizes)
     for case in cases:
-        mean = _kld._mean(case.rows, at)
+        mean = _divergence._mean(case.rows, at)
         errors = mean.text, case.rows.std() / len(case.rows) ** 0.5
         shares = (100 * x / mean.value for x in errors)
         cut = (
@@ -237,7 +237,7 @@ def coverage(cases: Sequence[Case], p: Logs, sizes: Sequence[int], args: Any) ->
             own = estimates(case, reference)
             plain, both = own["plain"].mean(), (own["plain"] + own["control"]).mean()
             errors = (own[f"{x}_variance"].sum() ** 0.5 / n for x in ("plain", "both"))
-            told = _kld.summarize(np.split(own, cuts))
+            told = _divergence.summarize(np.split(own, cuts))
             chosen = told.mean.value, told.mean.reference, not told.is_trusted
             found[case.name].append((plain, both, chosen[0], *errors, *chosen[1:]))
     for case in cases:
@@ -249,7 +249,7 @@ def coverage(cases: Sequence[Case], p: Logs, sizes: Sequence[int], args: Any) ->
             made.add_row(
                 f"{case.name} {kind}",
                 *(f"{100 * x:.3f}" for x in shares),
-                f"x {stated.mean() / true:.2f}",
+                f"x {(stated**2).mean() ** 0.5 / true:.2f}",
                 f"{100 * covered:.1f} %",
                 f"{100 * every[:, 6].mean():.1f} %",
             )
@@ -265,7 +265,7 @@ def percentiles(cases: Sequence[Case], p: Logs) -> Table:
         dense = np.percentile(case.rows, wanted)
         for resolution in 32, 128:
             reference = counts_of(sqs.Codec(p.shape[1], resolution), p, 0)
-            told = _kld.summarize([estimates(case, reference)]).percentiles
+            told = _divergence.summarize([estimates(case, reference)]).percentiles
             pairs = [told[x] for x in wanted]
             ways = zip(pairs, dense, strict=True)
             cells = (x for (own, wider), true in ways for x in (own, own - wider, true))

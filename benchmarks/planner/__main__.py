@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import tempfile
-import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -344,7 +343,6 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="an SVG")
     args = parser.parse_args(argv)
     grid = QUICK if args.quick else Grid()
-    began = time.monotonic()
     with ProcessPoolExecutor() as pool:
         shared = pool.submit(together, grid.cases[0], grid)
         found = pool.map(compare, grid.cases, itertools.repeat(grid))
@@ -366,7 +364,7 @@ def main(argv: list[str] | None = None) -> None:
             "What others send has as much of our rounds as it has by their law."
         )
     )
-    console.print(dim(about_line({**about(), "seconds": time.monotonic() - began})))
+    console.print(dim(about_line(about())))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -268,7 +267,6 @@ def run(
     progress : bool
         Whether to show a bar on standard error.
     """
-    began = time.monotonic()
     meters = [Meter(t, source, seed) for t in temperatures]
     for session in tqdm(source.sessions, disable=not progress):
         for meter in meters:
@@ -282,6 +280,5 @@ def run(
         "round": ROUND,
         "seed": seed,
         **about(),
-        "seconds": round(time.monotonic() - began, 1),
     }
     return Results(measured, [meter.result for meter in meters])

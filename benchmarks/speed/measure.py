@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -238,9 +237,7 @@ class Bench:
         return interleave(contestants, self._plan.rounds, self._rng)
 
     def _encoders(
-        self,
-        rows: NDArray[np.floating],
-        keep: sqs.Keep,
+        self, rows: NDArray[np.floating], keep: sqs.Keep
     ) -> tuple[list[Contestant], list[sqs.SparseDistribution]]:
         """Return logits to bytes on all engines, and what becomes of the rows."""
         found, contestants = [], []
@@ -496,13 +493,7 @@ def _with_support(
     return sqs.SparseDistribution(ids, counts, row.size)
 
 
-def run(
-    source: Source,
-    plan: Plan,
-    seed: int,
-    *,
-    progress: bool,
-) -> Speed:
+def run(source: Source, plan: Plan, seed: int, *, progress: bool) -> Speed:
     """Measure everything on the rows of a source.
 
     Parameters
@@ -518,7 +509,6 @@ def run(
     AssertionError
         Engines differ in a packet.
     """
-    began = time.monotonic()
     most = max(map(plan.rows, (*plan.vocabularies, source.vocab_size)))
     rows = take(source, most, GROUP_ROWS, np.random.default_rng(seed))
     with pinned(1) as pins:
@@ -540,6 +530,5 @@ def run(
         "packets": bench.packets,
         "engines": [engine.name for engine in bench.engines],
         **about("torch", "numba"),
-        "seconds": round(time.monotonic() - began, 1),
     }
     return Speed(measured, {group.name: group for group in groups})

@@ -68,7 +68,8 @@ LOADED = re.compile(
 )
 """What a page loads from elsewhere; the last is a count of a repository's stars."""
 
-SOUGHT = ("distillation", "greedy", "teacher", "temperature")
+SOUGHT = ("distillation", "greedy", "kld", "perplexity", "quantization")
+SOUGHT += ("teacher", "temperature")
 """Words that the search finds in a heading."""
 
 NO_SENTENCE = re.compile(

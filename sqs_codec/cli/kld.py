@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator
 from hashlib import blake2b
@@ -49,8 +50,8 @@ TOO_FAR = (
 
 DESCRIPTION = """\
 Measures the Kullback-Leibler divergence (KLD) of quantised models from the original,
-and the perplexity of both. The original reads a text once; some 40 bytes a token are
-kept of it, the reference. Then anybody measures other models against that file.
+and the perplexity of both. The original reads a text once, and some 40 bytes of each
+distribution are kept: the reference, which anybody measures other models against.
 """
 
 EXAMPLES = """\
@@ -72,8 +73,6 @@ llama-perplexity, with two errors apart: "text" is that of another text of this 
 length, "reference" that of the few bytes which are kept of the original. What was
 interrupted goes on where it was if the same command is given again.
 """
-
-PERCENTILES = (99.9, 99, 95, 90, 75, 50, 25, 10, 5, 1, 0.1)
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
@@ -183,18 +182,18 @@ def measure(args: argparse.Namespace) -> int:
         return 1
     from sqs_codec import distill
     from sqs_codec.distill._header import damage
-    from sqs_codec.distill._kld import _require_reference
+    from sqs_codec.distill._kld import require_reference
 
     data = distill.open(args.reference, prior=find_prior(args.prior))
     with damage(args.reference):
-        _require_reference(data)
+        require_reference(data)
     folder = args.state or Path(f"{args.reference}.measured")
     paths = {model: folder / key(args, data, model) for model in args.model}
     with keeping(folder):
         for model, path in paths.items():
             found = measured(args, data, model, path)
             if args.json:
-                names = {"model": model, "reference": str(args.reference)}
+                names = {"model": model, "original": data.header.model}
                 print(json.dumps(names | plain(vars(found)), allow_nan=False))
             else:
                 name = f"{model} beside {data.header.model}, by {args.reference}"
@@ -211,9 +210,10 @@ def measure(args: argparse.Namespace) -> int:
 def measured(args: argparse.Namespace, data: Dataset, model: str, path: Path) -> KLD:
     """Compare a model, unless it is done, and keep its rows."""
     from sqs_codec import distill
-    from sqs_codec.distill._kld import _load, summarize
+    from sqs_codec.distill._divergence import summarize
+    from sqs_codec.distill._kld import load_rows
 
-    found = _load(path) if path.exists() else []
+    found = load_rows(path) if path.exists() else []
     if len(found) == len(data):
         return summarize(found)
     with open_reader(args, model) as reader, interrupts_raise():
@@ -268,77 +268,53 @@ def plain(value: Any) -> Any:
 
 def table(k: KLD) -> str:
     """Return what is known of a model, in the order and words of llama-perplexity."""
-    q, p = k.perplexity, k.reference_perplexity
+    q, p, ratio = k.perplexity, k.reference_perplexity, k.log_ratio
     # Of the errors of two means over the same contexts, and that of their difference.
-    own, other, ratio = q.text / q.value, p.text / p.value, k.log_ratio.text
-    both = (own * own + other * other - ratio * ratio) / 2
-    apart = q.text * q.text + p.text * p.text - 2 * q.value * p.value * both
+    own, other, times = q.text / q.value, p.text / p.value, q.value / p.value
+    both = (own * own + other * other - ratio.text * ratio.text) / 2
     together = both / (own * other) if own * other else math.nan
-    ratio, apart = q.value / p.value, max(apart, 0) ** 0.5
+    apart = q.text * q.text + p.text * p.text - 2 * q.value * p.value * both
+    mean = f"{_pair(*k.finite_mean[:2])} text ± {k.finite_mean.reference:10.6f}"
+    control = _pair(k.control.value, k.control.reference)
     lines = [
-        f"{k.rows} rows of {k.contexts} contexts",
-        "",
+        f"{k.rows} rows of {k.contexts} contexts\n",
         "====== Perplexity statistics ======",
-        f"Mean PPL(Q)                   : {pair(*q[:2])}",
-        f"Mean PPL(base)                : {pair(*p[:2])}",
-        f"Cor(ln(PPL(Q)), ln(PPL(base))): {known(100 * together, '6.2f')}%",
-        f"Mean ln(PPL(Q)/PPL(base))     : {pair(*k.log_ratio[:2])}",
-        f"Mean PPL(Q)/PPL(base)         : {pair(ratio, ratio * k.log_ratio.text)}",
-        f"Mean PPL(Q)-PPL(base)         : {pair(q.value - p.value, apart)}",
-        "",
+        f"Mean PPL(Q)                   : {_pair(*q[:2])}",
+        f"Mean PPL(base)                : {_pair(*p[:2])}",
+        f"Cor(ln(PPL(Q)), ln(PPL(base))): {100 * together:6.2f}%",
+        f"Mean ln(PPL(Q)/PPL(base))     : {_pair(*ratio[:2])}",
+        f"Mean PPL(Q)/PPL(base)         : {_pair(times, times * ratio.text)}",
+        f"Mean PPL(Q)-PPL(base)         : "
+        f"{_pair(q.value - p.value, max(apart, 0) ** 0.5)}\n",
         "====== KL divergence statistics ======",
-        f"Mean    KLD: {errors(k.mean)}",
-    ]
-    if k.infinite_rows:
-        lines[-1] = f"Mean    KLD:        inf, as it is in {infinite(k)}"
-        lines += [f"  of others: {errors(k.finite_mean)}"]
-    trust = "0 within four of these" if k.is_trusted else TOO_FAR
-    control = f"{pair(k.control.value, k.control.reference)} reference"
-    lines += [
-        f"Control    : {control}: {trust}",
+        f"Mean    KLD: {mean} reference",
+        f"Control    : {control} reference: "
+        + ("0 within four of these" if k.is_trusted else TOO_FAR),
         "In brackets: how much of it is noise; rows are estimates, and a maximum and a "
         "minimum would be nothing else.",
     ]
-    for at in PERCENTILES:
-        value, noise = k.percentiles[at]
-        if at not in (75, 25):
-            lines.append(f"{percent(at)}KLD: {known(value)} ({known(noise, '+.6f')})")
-    lines += ["", "====== Token probability statistics ======"]
-    lines.append(f"Mean    Δp: {share(k.mean_difference)}")
-    for at in PERCENTILES:
-        value = 100 * k.difference_percentiles[at]
-        lines.append(f"{percent(at)}Δp: {known(value, '6.3f')}%")
-    lines.append(f"RMS Δp    : {share(k.rms_difference)}")
-    lines.append(f"Same top p: {share(k.same_likeliest)}")
-    return "\n".join([*lines, ""])
+    if k.infinite_rows:
+        rows = f"{k.infinite_rows} rows, {k.nan_rows} of them with NaN"
+        lines[-3] = f"Mean    KLD:        inf: of {rows}\n Others KLD: {mean} reference"
+    for at, (value, noise) in reversed(k.percentiles.items()):
+        if at not in (75, 25):  # which llama-perplexity has of Δp alone
+            lines.append(f"{_percent(at)}KLD: {value:10.6f} ({noise:+.6f})")
+    lines.append("\n====== Token probability statistics ======")
+    lines.append(f"Mean    Δp: {_share(k.mean_difference)}")
+    for at, value in reversed(k.difference_percentiles.items()):
+        lines.append(f"{_percent(at)}Δp: {100 * value:6.3f}%")
+    lines.append(f"RMS Δp    : {_share(k.rms_difference)}")
+    lines.append(f"Same top p: {_share(k.same_likeliest)}\n")
+    return re.sub(r" {0,3}\bnan\b", "unknown", "\n".join(lines))
 
 
-def known(value: float, form: str = "10.6f") -> str:
-    """Return a number, or that it isn't known."""
-    return "unknown" if math.isnan(value) else format(value, form)
+def _pair(value: float, error: float) -> str:
+    return f"{value:10.6f} ± {error:10.6f}"
 
 
-def pair(value: float, error: float, form: str = "10.6f") -> str:
-    """Return a number and its error."""
-    return f"{known(value, form)} ± {known(error, form)}"
+def _share(of: Estimate) -> str:
+    return f"{100 * of.value:6.3f} ± {100 * of.text:6.3f} %"
 
 
-def errors(of: Estimate) -> str:
-    """Return a number and both of its errors."""
-    return f"{pair(*of[:2])} text ± {known(of.reference)} reference"
-
-
-def share(of: Estimate) -> str:
-    """Return a share in per cent and its error."""
-    return f"{pair(100 * of.value, 100 * of.text, '6.3f')} %"
-
-
-def percent(at: float) -> str:
-    """Return the name of a percentile."""
+def _percent(at: float) -> str:
     return "Median  " if at == 50 else f"{at:4.1f}%   "
-
-
-def infinite(k: KLD) -> str:
-    """Say in how many rows the divergence is infinite."""
-    nan = f", {k.nan_rows} of them of NaN" if k.nan_rows else ""
-    return f"{k.infinite_rows} rows{nan}: tokens of the original have probability 0"

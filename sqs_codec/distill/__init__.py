@@ -10,8 +10,9 @@ try:
     from sqs_codec.distill._base_file import BaseFile
     from sqs_codec.distill._batch import collate
     from sqs_codec.distill._dataset import Dataset, Sequence, Sizes, open
+    from sqs_codec.distill._divergence import KLD, Estimate
     from sqs_codec.distill._header import NUMBERS, Header, NumberName
-    from sqs_codec.distill._kld import KLD, Estimate, kld, measure
+    from sqs_codec.distill._kld import kld, measure
     from sqs_codec.distill._make import Piece, contexts, make
     from sqs_codec.distill._tasks import Comparing, Counting, Reader, Task
     from sqs_codec.distill._writer import Writer

@@ -47,18 +47,6 @@ class BaseFile:
         model's name, its tokenizer, how many tokens aren't just padding, and what the
         model wants at a text's beginning.
 
-    Attributes
-    ----------
-    name : str
-        Of the reader, or of the file.
-    vocab_size : int
-    tokenizer_fingerprint : bytes
-        None without a reader.
-    max_tokens : int
-        Of a context.
-    bos : int or None
-        What stood in place of each context's first token.
-
     Raises
     ------
     ValueError
@@ -155,33 +143,24 @@ class BaseFile:
         raise ValueError(f"{self._path} has its own text: give make its contexts()")
 
     def read(self, tasks: Sequence[Task]) -> None:
-        """Tell tasks of the file's contexts.
-
-        Raises
-        ------
-        ValueError
-            They are others, or of a temperature that isn't 1, or don't ask for counts,
-            or a row of the file is damaged.
-        """
+        """Tell tasks of the file's contexts, for a reference of temperature 1."""
         for task in tasks:
             if not isinstance(task, Counting) or task.header.temperature != 1:
                 raise ValueError(
                     f"{self._path} is for a reference of temperature 1, nothing else"
                 )
-            own = self._tokens[task.index : task.index + 1]
-            n = self.max_tokens
-            is_own = np.array_equal(own, [task.tokens])
+            n, i = self.max_tokens, task.index
+            is_own = np.array_equal(self._tokens[i : i + 1], [task.tokens])
             if not is_own or [*task.places] != [*range(n // 2, n - 1)]:
-                raise ValueError(f"{self._path} has another text {task.index}")
+                raise ValueError(f"{self._path} has another text {i}")
             step = max(1, AT_ONCE // self.vocab_size)
-            with damage(f"{self._path}, context {task.index}"):
+            with damage(f"{self._path}, context {i}"):
                 parts = [
                     self._count(task, slice(start, start + step))
                     for start in range(0, len(task.places), step)
                 ]
-            task.take(
-                {x: np.concatenate([part[x] for part in parts]) for x in parts[0]}
-            )
+            names = parts[0]
+            task.take({x: np.concatenate([part[x] for part in parts]) for x in names})
 
     def _count(self, task: Counting, rows: slice) -> Answer:
         found: NDArray[np.void] = self._rows[task.index, rows]

@@ -1,124 +1,31 @@
-"""How far a model is from a reference: estimates from counts (docs/howto/kld.md)."""
+"""Comparing models with a reference (docs/howto/kld.md)."""
 
 from __future__ import annotations
 
 import io
-import math
 import os
 import time
 import zipfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sqs_codec._base.files import require_file, write_file
 from sqs_codec.distill._dataset import Dataset, Sequence
-from sqs_codec.distill._header import NUMBERS, step_of
+from sqs_codec.distill._divergence import KLD, ROW, estimate_rows, summarize
+from sqs_codec.distill._header import NUMBERS
 from sqs_codec.distill._make import windows
-from sqs_codec.distill._tasks import Answer, Comparing, Reader
+from sqs_codec.distill._tasks import Comparing, Reader
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["KLD", "Estimate", "kld", "measure"]
+__all__ = ["kld", "load_rows", "measure", "require_reference"]
 
 MINUTE = 60.0
 """Seconds after which what is measured is kept."""
-
-SEEN = 1 / 4
-"""The least share of a model's probability at ids with counts, of the reference's."""
-
-PERCENTILES = (0.1, 1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9)
-
-ROW = np.dtype(
-    [
-        ("plain", np.float64),  # of the counts: - log r
-        ("control", np.float64),  # r - 1, whose mean is 0
-        ("plain_variance", np.float64),  # of the rounding to counts
-        ("both_variance", np.float64),  # of the sum of the two
-        ("seen", np.float32),  # of the model's probability, by the ids with counts
-        ("reference_seen", np.float32),  # of the reference's
-        ("token", np.float32),  # log q of the text's own token, NaN if there is none
-        ("reference_token", np.float32),  # log p of it
-        ("same", np.bool_),  # the likeliest token
-    ]
-)
-"""What is kept of a row."""
-
-
-class Estimate(NamedTuple):
-    """A figure and the standard deviations of its errors.
-
-    Attributes
-    ----------
-    value : float
-    text : float
-        Of other texts of the same kind and length, over contexts; NaN for one context.
-    reference : float
-        Of other roundings of the reference to counts.
-    """
-
-    value: float
-    text: float
-    reference: float = 0.0
-
-
-@dataclass(frozen=True)
-class KLD:
-    """What a text tells of a model and its reference, both as natural logarithms.
-
-    Attributes
-    ----------
-    rows, contexts : int
-    infinite_rows : int
-        Where the model gives 0, or NaN, to a token that the reference has drawn: the
-        divergence is infinite there, and so is the mean. What else is here of the
-        divergence is of the other rows.
-    nan_rows : int
-        Those of them with NaN.
-    mean : Estimate
-        Of the rows' divergences KL(reference || model).
-    finite_mean : Estimate
-        Of those that are finite.
-    is_controlled : bool
-        Whether the mean has the term of mean 0 added to it.
-    control : Estimate
-        That term's mean. One that isn't 0 within its error says that the model is too
-        far off for this reference.
-    is_trusted : bool
-        Whether it is 0, within four errors, and the model's probability where the
-        reference has counts is a quarter of the reference's there, or more.
-    percentiles : dict of float to (float, float)
-        Of the rows' estimates, and how much of each is the rounding's noise.
-    perplexity, reference_perplexity, log_ratio : Estimate
-        The last is the logarithm of the first over the second.
-    mean_difference, rms_difference : Estimate
-        Of the probability of the text's own token, the model's less the reference's.
-    difference_percentiles : dict of float to float
-    same_likeliest : Estimate
-        The share of rows with the same likeliest token.
-    """
-
-    rows: int
-    contexts: int
-    infinite_rows: int
-    nan_rows: int
-    mean: Estimate
-    finite_mean: Estimate
-    is_controlled: bool
-    control: Estimate
-    is_trusted: bool
-    percentiles: dict[float, tuple[float, float]]
-    perplexity: Estimate
-    reference_perplexity: Estimate
-    log_ratio: Estimate
-    mean_difference: Estimate
-    rms_difference: Estimate
-    difference_percentiles: dict[float, float]
-    same_likeliest: Estimate
 
 
 def kld(data: Dataset, logits: Iterable[Any]) -> KLD:
@@ -157,12 +64,12 @@ def kld(data: Dataset, logits: Iterable[Any]) -> KLD:
     >>> 0.003 < distill.kld(distill.open(path), [other]).mean.value < 0.007
     True
     """
-    _require_reference(data)
+    require_reference(data)
     found = []
     for i, (sequence, own) in enumerate(zip(data, logits, strict=True)):
         task = _task(i, sequence, data)
         task.tell(own)
-        found.append(_rows(sequence, task.answer))
+        found.append(estimate_rows(sequence, task.answer))
     return summarize(found)
 
 
@@ -184,7 +91,7 @@ def measure(
         A file for what is measured, each minute, that lets the same call go on after an
         interruption. It is for one data set and one model.
     progress : callable, optional
-        Put around the windows of texts that are read together.
+        Put around the texts.
 
     Returns
     -------
@@ -195,9 +102,9 @@ def measure(
     ValueError
         The file is no reference, or is of another tokenizer or vocabulary.
     """
-    _require_reference(data)
+    require_reference(data)
     _require_same_tokens(data, reader)
-    found = _load(kept) if kept is not None and Path(kept).exists() else []
+    found = load_rows(kept) if kept is not None and Path(kept).exists() else []
     last = time.monotonic()
     try:
         for first, sequences in windows(progress(data)):
@@ -206,7 +113,7 @@ def measure(
             tasks = [_task(i, own, data) for i, own in enumerate(sequences, first)]
             reader.read(tasks)
             told = zip(sequences, tasks, strict=True)
-            found[first:] = [_rows(own, task.answer) for own, task in told]
+            found[first:] = [estimate_rows(own, task.answer) for own, task in told]
             if kept is not None and time.monotonic() - last > MINUTE:
                 _save(kept, found)
                 last = time.monotonic()
@@ -216,7 +123,8 @@ def measure(
     return summarize(found)
 
 
-def _require_reference(data: Dataset) -> None:
+def require_reference(data: Dataset) -> None:
+    """Refuse a file that no model can be compared with."""
     header = data.header
     if header.numbers != (*NUMBERS,) or header.tail or header.temperature != 1:
         raise ValueError(
@@ -249,152 +157,14 @@ def _task(index: int, sequence: Sequence, data: Dataset) -> Comparing:
     return Comparing(index, text, sequence.places, size, ids, sizes)
 
 
-def _rows(sequence: Sequence, answer: Answer) -> NDArray[Any]:
-    """Return the estimates of a sequence's rows."""
-    rows, numbers = sequence.rows, sequence.numbers
-    starts = rows.offsets[:-1]
-    found = np.zeros(len(rows), ROW)
-
-    def total(values: NDArray[Any]) -> NDArray[Any]:
-        return np.add.reduceat(values, starts)
-
-    share = rows.counts / rows.resolution
-    log_p, half = numbers["logprobs"].astype(np.float64), step_of(rows) / 2
-    with np.errstate(over="ignore", invalid="ignore"):
-        log_r = answer["logprobs"] - log_p
-        r = np.exp(log_r)
-        control = r * half / np.sinh(half) - 1  # what rounding does to r on average
-        # Of systematic sampling by its chances to round up, mean * (1 - mean) for what
-        # is left of l * p, seen only where there is a count; and of the steps of log p.
-        mean = rows.resolution * np.exp(log_p)
-        left = mean - np.floor(mean)
-        weight = np.where(mean < 1, 1 - left, left * (1 - left))
-        weight /= float(rows.resolution) ** 2
-        for name, value, slope in (
-            ("plain", -log_r, 1.0),
-            ("both", control - log_r, 1 - r),
-        ):
-            middle = total(weight * value) / np.maximum(total(weight), 1e-300)
-            apart = value - np.repeat(middle, np.diff(rows.offsets))
-            steps = (share * slope * half) ** 2 / 3
-            found[f"{name}_variance"] = total(weight * apart**2 + steps)
-        found["plain"] = total(share * -log_r)
-        found["control"] = total(share * control)
-        found["seen"] = total(np.exp(answer["logprobs"].astype(np.float64)))
-    found["reference_seen"] = total(np.exp(log_p))
-    follows = sequence.places + 1 < len(sequence.tokens)
-    for name, own in ("token", answer), ("reference_token", numbers):
-        found[name] = np.where(follows, own["token_logprobs"], np.nan)
-    found["same"] = answer["likeliest"] == numbers["likeliest"]
-    return found
-
-
-def summarize(found: list[NDArray[Any]]) -> KLD:
-    """Return what rows say, of one context after the other."""
-    rows = np.concatenate(found)
-    context = np.repeat(np.arange(len(found)), [*map(len, found)])
-    nans = int(np.isnan(rows["plain"]).sum())
-    is_finite = np.isfinite(rows["plain"]) & np.isfinite(rows["control"])
-    finite, own = rows[is_finite], context[is_finite]
-    estimates = [
-        _mean(value, own, finite[f"{name}_variance"])
-        for name, value in (
-            ("plain", finite["plain"]),
-            ("both", finite["plain"] + finite["control"]),
-        )
-    ]
-    control, n = finite["control"], max(len(finite), 1)
-    off = Estimate(
-        float(control.mean()) if len(finite) else math.nan,
-        0.0,
-        float(control.std()) / math.sqrt(n),
-    )
-    seen = finite["seen"].sum() >= SEEN * finite["reference_seen"].sum()
-    is_trusted = bool(abs(off.value) <= 4 * off.reference and seen)
-    plain, both = estimates
-    better = "both" if is_trusted and both.reference < plain.reference else "plain"
-    is_controlled = better == "both" and not plain.reference <= plain.text / 2
-    mean = both if is_controlled else plain
-    values = finite["plain"] + finite["control"] * (better == "both")
-    noise = finite[f"{better}_variance"]
-    infinite = len(rows) - len(finite)
-    q, p = (rows[name].astype(np.float64) for name in ("token", "reference_token"))
-    known = ~np.isnan(q) & ~np.isnan(p)
-    q, p, at = q[known], p[known], context[known]
-    with np.errstate(over="ignore", invalid="ignore"):
-        difference = np.exp(q) - np.exp(p)
-        squares = _mean(difference**2, at)
-    rms = math.sqrt(squares.value) if squares.value == squares.value else math.nan
-    return KLD(
-        len(rows),
-        len(found),
-        infinite,
-        nans,
-        Estimate(math.inf, math.nan, math.nan) if infinite else mean,
-        mean,
-        is_controlled,
-        off,
-        is_trusted,
-        _percentiles(values, noise),
-        _exp(_mean(-q, at)),
-        _exp(_mean(-p, at)),
-        _mean(p - q, at),
-        _mean(difference, at),
-        Estimate(rms, squares.text / (2 * rms) if rms else 0.0),
-        dict(zip(PERCENTILES, _quantiles(difference), strict=True)),
-        _mean(rows["same"].astype(np.float64), context),
-    )
-
-
-def _mean(
-    values: NDArray[Any], context: NDArray[Any], variance: NDArray[Any] | None = None
-) -> Estimate:
-    """Return a mean over rows, and its error over contexts."""
-    if not len(values):
-        return Estimate(math.nan, math.nan, math.nan)
-    n, mean = len(values), float(values.mean())
-    reference = 0.0 if variance is None else math.sqrt(variance.sum()) / n
-    sizes = np.bincount(context)
-    with np.errstate(invalid="ignore"):  # where the model gives 0 to the text's own
-        off = np.bincount(context, values) - mean * sizes
-    k = int((sizes > 0).sum())
-    if k < 2:
-        return Estimate(mean, math.nan, reference)
-    total = float((off**2).sum()) * k / (k - 1) / n**2
-    return Estimate(mean, math.sqrt(max(total - reference**2, 0)), reference)
-
-
-def _exp(log: Estimate) -> Estimate:
-    with np.errstate(over="ignore"):
-        value = float(np.exp(log.value))
-    return Estimate(value, value * log.text)
-
-
-def _quantiles(values: NDArray[Any]) -> list[float]:
-    if not len(values):
-        return [math.nan] * len(PERCENTILES)
-    found: list[float] = np.percentile(values, PERCENTILES).tolist()
-    return found
-
-
-def _percentiles(
-    values: NDArray[Any], variance: NDArray[Any]
-) -> dict[float, tuple[float, float]]:
-    """Return percentiles, and how far the same noise once more moves each of them."""
-    noise = np.random.default_rng(0).standard_normal(len(values)) * np.sqrt(variance)
-    own, noisier = _quantiles(values), _quantiles(values + noise)
-    pairs = zip(own, noisier, strict=True)
-    moved = [(x, y - x) for x, y in pairs]
-    return dict(zip(PERCENTILES, moved, strict=True))
-
-
 def _save(path: str | os.PathLike[str], found: list[NDArray[Any]]) -> None:
     sink = io.BytesIO()
     np.savez(sink, rows=np.concatenate(found), sizes=[*map(len, found)])
     write_file(path, sink.getvalue())
 
 
-def _load(path: str | os.PathLike[str]) -> list[NDArray[Any]]:
+def load_rows(path: str | os.PathLike[str]) -> list[NDArray[Any]]:
+    """Return what `measure` has kept of each text."""
     require_file(path)
     try:
         kept = np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False)

@@ -1,7 +1,5 @@
 """Which backend runs, and what is said when none can."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess
@@ -34,9 +32,7 @@ REBUILD = "pip install --force-reinstall --no-deps ."  # what isn't one
 ADD_NUMBA = "pip install numba"
 
 
-def python(
-    code: str, installed: Path | None = None, **env: str
-) -> subprocess.CompletedProcess[str]:
+def python(code, installed=None, **env):
     """Run code in an interpreter of its own, with SQS_BACKEND as given or unset.
 
     With `installed`, sqs_codec comes from that folder and from nowhere else: -S
@@ -57,13 +53,13 @@ def python(
     )
 
 
-def output(code: str, installed: Path | None = None, **env: str) -> str:
+def output(code, installed=None, **env):
     done = python(code, installed, **env)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
-def import_error(code: str, installed: Path | None = None, **env: str) -> str:
+def import_error(code, installed=None, **env):
     """Return what is said by code that must fail with an ImportError."""
     done = python(code, installed, **env)
     assert done.returncode == 1

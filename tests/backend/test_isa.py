@@ -3,8 +3,6 @@
 tests/c/identity.c asserts the same of more cases, and on other machines.
 """
 
-from __future__ import annotations
-
 import platform
 import re
 import subprocess

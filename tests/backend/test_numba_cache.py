@@ -1,7 +1,5 @@
 """What Numba keeps of its work, and that it can do without compiling at all."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess
@@ -124,9 +122,7 @@ def copy(tmp_path):
     return tmp_path
 
 
-def run(
-    code: str, where: Path | None = None, **environ: str
-) -> subprocess.CompletedProcess[str]:
+def run(code, where=None, **environ):
     """Run code in a new process that imports the package from there."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA_")}
     if where is not None:
@@ -143,11 +139,11 @@ def run(
     return done
 
 
-def output(code: str, where: Path | None = None, **environ: str) -> str:
+def output(code, where=None, **environ):
     return run(code, where, **environ).stdout.strip()
 
 
-def change(where: Path, module: str, old: str, new: str) -> None:
+def change(where, module, old, new):
     """Replace a piece of a module's text, which has to occur in it once."""
     file = where / "sqs_codec" / module
     text = file.read_text()
@@ -155,7 +151,7 @@ def change(where: Path, module: str, old: str, new: str) -> None:
     file.write_text(text.replace(old, new))
 
 
-def cached(where: Path) -> dict[Path, int]:
+def cached(where):
     """Files of Numba's caches below there, and when they were written."""
     return {file: file.stat().st_mtime_ns for file in where.rglob("*.nbi")}
 

@@ -1,7 +1,5 @@
 """Files: what is none is refused at once, and a write that fails leaves the old one."""
 
-from __future__ import annotations
-
 import os
 import resource
 import signal
@@ -17,7 +15,7 @@ import sqs_codec as sqs
 from sqs_codec._base.files import lock_file, read_file, require_file, write_file
 
 
-def make_socket(path: Path) -> None:
+def make_socket(path):
     with socket.socket(socket.AF_UNIX) as made:
         made.bind(str(path))
 

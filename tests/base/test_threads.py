@@ -1,7 +1,5 @@
 """Work that threads share."""
 
-from __future__ import annotations
-
 import os
 import threading
 

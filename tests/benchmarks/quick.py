@@ -29,6 +29,7 @@ ARGUMENTS = {
         "memory --quick",
     ],
     "benchmarks.experiments": ["all --quick"],
+    "benchmarks.kld.llama": [],  # of a program that has to be built
     "benchmarks.rate.worst_sets": ["60 4", "400 4 --quick"],
     "benchmarks.speed.instructions": [""],  # in seconds as it is
 }

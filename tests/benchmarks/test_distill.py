@@ -1,7 +1,5 @@
 """What the figures of ``python -m benchmarks.distill`` rest on."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

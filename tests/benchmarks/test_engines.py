@@ -1,10 +1,6 @@
 """What ``python -m benchmarks.engines`` and its kin measure, quickly: that they run."""
 
-from __future__ import annotations
-
 import asyncio
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pytest
@@ -34,12 +30,12 @@ only token 1, as 2 is as probable in both."""
 class Fixed:
     """A model of `P`, whatever it reads."""
 
-    def logits(self, tokens: Sequence[int], last: int = 1) -> Any:
+    def logits(self, tokens, last=1):
         """Give a row of it for each token."""
         return np.float32(np.tile(np.log(P), (last, 1)))
 
 
-def job_of(draws: Sequence[float], temperature: float = 1.0, drafted: int = 0) -> Job:
+def job_of(draws, temperature=1.0, drafted=0):
     round_ = Round([Q], [drafted])
     return Job(b"session", [1], round_, np.array(draws), Sampling(temperature))
 
@@ -55,13 +51,13 @@ def job_of(draws: Sequence[float], temperature: float = 1.0, drafted: int = 0) -
     ],
 )
 def test_margin_is_the_distance_to_the_other_verdict(job, one, other, expected):
-    model: Any = Fixed()
+    model = Fixed()
     assert margin(model, job, one, other) == pytest.approx(expected, abs=1e-6)
     assert margin(model, job, other, one) == pytest.approx(expected, abs=1e-6)
 
 
 def test_margin_of_a_race_is_what_the_winner_could_lose():
-    model: Any = Fixed()
+    model = Fixed()
     key, text = bytes(range(16)), [1, 2]
     first, second = sqs.gumbel_guess(np.log(P), key, 3, 2).tokens
     job = Job(b"session", text, None, np.empty(0), Sampling(), [1], key)
@@ -77,13 +73,13 @@ def test_margin_of_a_race_is_what_the_winner_could_lose():
 class Watched(overhead.Toy):
     """A toy that counts, and answers the last round of a session wrongly, if asked."""
 
-    def __init__(self, wrong: bool) -> None:
+    def __init__(self, wrong):
         self.wrong = wrong
         self.running = self.most = 0
-        self.done: list[Job] = []
-        self.dropped: list[bytes] = []
+        self.done = []
+        self.dropped = []
 
-    async def verify(self, job: Job) -> Verdict | None:
+    async def verify(self, job):
         """Accept everything, or not."""
         self.running += 1
         self.most = max(self.most, self.running)
@@ -94,12 +90,12 @@ class Watched(overhead.Toy):
             return Verdict(0, 1)
         return await super().verify(job)
 
-    def drop(self, session: bytes) -> None:
+    def drop(self, session):
         """Note it."""
         self.dropped.append(session)
 
 
-def sessions_of(n: int) -> list[Session]:
+def sessions_of(n):
     made = []
     for i in range(n):
         session = Session()

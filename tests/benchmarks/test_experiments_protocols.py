@@ -1,10 +1,7 @@
 """What formats of others cost and hold, and who is compared with whom."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +21,7 @@ from benchmarks.rate.schemes import Row
 V = 200
 
 
-def a_row(seed: int = 0, vocab_size: int = V, spread: float = 3.0) -> Row:
+def a_row(seed=0, vocab_size=V, spread=3.0):
     """A draft and a target that agree by and large."""
     rng = np.random.default_rng(seed)
     draft = rng.normal(0, spread, vocab_size).astype(np.float32)
@@ -114,7 +111,7 @@ def test_shared_numbers_never_draw_what_the_draft_excludes():
 # What comes of it
 
 
-def real_records(place: measured.Place, **seconds: float) -> list[dict[str, Any]]:
+def real_records(place, **seconds):
     """Make two texts of 20 tokens in each way, the second in so many seconds or 1."""
     names = "bytes_up", "bytes_down", "rows", "passes", "first", "late"
     sums = dict.fromkeys(names, 40) | {"tokens": 20, "part": "real", "plan": "4"}
@@ -126,7 +123,7 @@ def real_records(place: measured.Place, **seconds: float) -> list[dict[str, Any]
     ]
 
 
-def summed(*groups: list[dict[str, Any]]) -> dict[str, Any]:
+def summed(*groups):
     sent = {"part": "sent", "model": "m", "temperature": 1, "format": "f"}
     sent |= {"positions": 4, "bits": 8.0, "accepted": 2.0}
     return protocols.summary([sent, *itertools.chain(*groups)], Options(Path()))

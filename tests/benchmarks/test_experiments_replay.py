@@ -3,12 +3,8 @@
 No model is loaded: rows are random, and texts are drawn from the target's.
 """
 
-from __future__ import annotations
-
 import itertools
-from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,14 +13,7 @@ import torch
 import sqs_codec as sqs
 from benchmarks.experiments import bounds, traces
 from benchmarks.experiments.experiment import Options
-from benchmarks.experiments.speculate import (
-    Edge,
-    PacketBudget,
-    Round,
-    draw,
-    judge,
-    replay,
-)
+from benchmarks.experiments.speculate import Edge, PacketBudget, draw, judge, replay
 from benchmarks.rate.schemes import Row, codec
 from sqs_codec import theory
 from sqs_codec._codec.keep import count_kept, rule
@@ -35,7 +24,7 @@ TEXT = 60
 LENGTH = 6
 
 
-def rows(count: int, vocab: int = VOCAB, seed: int = 0) -> list[Row]:
+def rows(count, vocab=VOCAB, seed=0):
     rng = np.random.default_rng(seed)
     target = 3 * rng.standard_normal((count, vocab))
     draft = target + rng.standard_normal((count, vocab))
@@ -43,24 +32,19 @@ def rows(count: int, vocab: int = VOCAB, seed: int = 0) -> list[Row]:
     return [Row(d, p, 1.0) for d, p in pairs]
 
 
-def text(positions: Sequence[Row], seed: int = 0) -> list[int]:
+def text(positions, seed=0):
     rng = np.random.default_rng([1, seed])
     return [int(rng.choice(len(row.p), p=row.p)) for row in positions]
 
 
-def play(edge: Edge, seed: int = 0) -> tuple[list[Round], list[int]]:
+def play(edge, seed=0):
     positions = rows(TEXT, seed=seed)
     tokens = text(positions, seed)
     draws = np.random.default_rng([2, seed]).random((TEXT, 2))
     return list(replay(edge, positions, tokens, draws)), tokens
 
 
-def written(
-    monkeypatch: pytest.MonkeyPatch,
-    probs: tuple[list[float], list[float]],
-    stop: set[int],
-    options: Options,
-) -> Iterator[tuple[traces.Trace, list[Row]]]:
+def written(monkeypatch, probs, stop, options):
     """Yield texts of models that always say the same: the draft, and the target."""
     with np.errstate(divide="ignore"):
         draft, target = np.log(np.array(probs, np.float32))
@@ -70,7 +54,7 @@ def written(
     )
     monkeypatch.setattr(traces, "RaggedModel", lambda *_: model)
     model.config = SimpleNamespace(max_position_embeddings=64)
-    models: Any = SimpleNamespace(
+    models = SimpleNamespace(
         pair=SimpleNamespace(draft=model, target=model, stop=stop),
         vocab_size=len(target),
         prompts=[SimpleNamespace(tokens=(0,))] * 400,
@@ -191,7 +175,7 @@ def test_positions_obey_the_bound_and_are_drawn_by_it():
     assert abs(rejected - sums["expected"]) <= 4 * np.sqrt(sums["variance"])
 
 
-def record(**changed: Any) -> dict[str, Any]:
+def record(**changed):
     cell = {
         "model": "m",
         "temperature": 1.0,
@@ -210,7 +194,7 @@ def record(**changed: Any) -> dict[str, Any]:
     return cell | changed
 
 
-def run(**changed: Any) -> dict[str, Any]:
+def run(**changed):
     found = {"rollback": True, "steps": 9, "slack": 0.1, "sharp_slack": 0.01}
     return found | changed
 

@@ -1,8 +1,5 @@
 """The real system over a link in user space, and what a verifier serves."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +18,7 @@ from benchmarks.harness.cells import Cell, Text, simulate
 from benchmarks.harness.recorded import RecordedDraft, RecordedVerifier, Steps
 from benchmarks.relay import Link
 from benchmarks.world import MAX_MESSAGE, WorldLink
-from sqs_codec.system.edge import Edge, FixedPlan, Plan
+from sqs_codec.system.edge import Edge, FixedPlan
 from sqs_codec.system.serve._datagram.link import DatagramLink
 from sqs_codec.system.session import LocalLink, Sampling, Setting
 
@@ -44,7 +41,7 @@ def text(tmp_path_factory):
     return Text(PROMPT, folder / "draft.npy", folder / "target.npy")
 
 
-def cell(text: Text, plan: FixedPlan | None, temperature: float = 0.0) -> Cell:
+def cell(text, plan, temperature=0.0):
     return Cell(
         "a cell", FAST, (text, text), TOKENS, SETTINGS, plan, STEPS, temperature, 7
     )
@@ -69,11 +66,11 @@ class Counted(FixedPlan):
 
     carried: tuple[int, int] | None = None
 
-    def __init__(self, link: LocalLink, length: int) -> None:
+    def __init__(self, link, length):
         super().__init__(length)
         self._link = link
 
-    def plan(self) -> Plan:
+    def plan(self):
         """Note it, and plan."""
         if self.carried is None:
             self.carried = self._link.sent, self._link.received
@@ -151,7 +148,7 @@ def test_hints_write_the_text_of_the_cloud_alone(text):
     assert hints.rows > alone.rows == 0
 
 
-def laws(length: int, texts: int) -> Iterator[list[int]]:
+def laws(length, texts):
     """Yield texts of 4 tokens of a vocabulary of 3, by rounds of a length."""
     rng = np.random.default_rng(1)
     target, draft = rng.standard_normal((2, 4, 3)).astype(np.float32)

@@ -1,9 +1,6 @@
 """What ``benchmarks.experiments`` compares the codec's lattice point with."""
 
-from __future__ import annotations
-
 import itertools
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -20,13 +17,13 @@ from benchmarks.experiments.lattices import REZNIK
 SMOLLM2 = sqs.Prior.builtin("smollm2")
 
 
-def some_probs(rng: np.random.Generator) -> np.ndarray:
+def some_probs(rng):
     """Probabilities of up to 5 tokens, descending, and often some mass dropped."""
     probs = rng.dirichlet(np.full(6, rng.choice([0.2, 1.0, 5.0])))
     return np.sort(probs)[::-1][: rng.integers(1, 6)]
 
 
-def compositions(total: int, parts: int, least: int) -> Iterator[tuple[int, ...]]:
+def compositions(total, parts, least):
     for head in itertools.product(range(least, total + 1), repeat=parts - 1):
         if (last := total - sum(head)) >= least:
             yield (*head, last)

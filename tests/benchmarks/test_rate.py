@@ -1,7 +1,5 @@
 """What ``python -m benchmarks.rate`` measures, on a few rows."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -40,7 +38,7 @@ def results():
     return run(shipped().first(ROWS), TEMPERATURES, seed=1, progress=False)
 
 
-def logits() -> list[np.ndarray]:
+def logits():
     """The draft's rows that `results` are of."""
     (session,) = shipped().first(ROWS).sessions
     return [session.draft[i] for i in range(ROWS)]

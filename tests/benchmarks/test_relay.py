@@ -1,9 +1,6 @@
 """Links in user space: what they do to what they carry, and how fast."""
 
-from __future__ import annotations
-
 import socket
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,11 +10,11 @@ from benchmarks.relay import HEADERS, HOST, Link, Relay, StreamRelay, Way
 CROWD = np.arange(2000) * 0.01
 
 
-def way(**link: float) -> Way:
+def way(**link):
     return Way(Link(**link), True, np.random.default_rng(0))
 
 
-def passed(way: Way, times: Any, size: int = 100) -> list[tuple[float, bytes]]:
+def passed(way, times, size=100):
     """What arrives of datagrams that come at some times."""
     return [each for now in times for each in way.pass_on(bytes(size), now)]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.wire.__main__ import BARS, HEADER, PACKET, PLAIN, Wire, measure
+from benchmarks.wire.__main__ import BARS, HEADER, PACKET, PLAIN, measure
 from sqs_codec.system.serve._datagram.link import DatagramLink
 from sqs_codec.system.serve._grpc.link import GrpcLink
 from sqs_codec.system.serve._grpc.wire import ACK, MESSAGE, SETUP
@@ -26,6 +26,6 @@ def test_a_round_keeps_to_its_bars(name):
     assert wire.setup == pytest.approx(SETUP[plain], abs=3 * ACK)
 
 
-def overhead(wire: Wire) -> tuple[int, int]:
+def overhead(wire):
     """The bytes around each round's message going up."""
     return wire.without_header[0] - PACKET, wire.with_header[0] - PACKET - HEADER

@@ -1,7 +1,5 @@
 """The world of `benchmarks.world`: who goes on when, and what one call is for."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -32,7 +30,7 @@ def text(tmp_path):
     return Text((1,), *files)
 
 
-def cell(text: Text, plan: FixedPlan) -> Cell:
+def cell(text, plan):
     link = Link(1e6, 0.04, jitter=0.1)
     return Cell("", link, (text,), TOKENS, SETTINGS, plan, STEPS)
 
@@ -100,7 +98,7 @@ def test_a_token_takes_what_is_stated(text):
 
 @pytest.mark.parametrize("plan", [FixedPlan(0), FixedPlan(2), FixedPlan(hints=Hints())])
 def test_sessions_share_calls_and_come_out_the_same_each_time(text, plan, monkeypatch):
-    sizes: list[int] = []
+    sizes = []
 
     class Counting(RecordedVerifier):
         def verify(self, jobs):

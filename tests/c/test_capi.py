@@ -4,12 +4,9 @@ What C does on its own has to agree with what Python does: tokens drawn, thresho
 learnt, heads of streams, and verdicts on logits.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 import subprocess
-from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -34,7 +31,7 @@ LOG2_E = 1.4426950408889634
 DTYPES = {"f16": 0, "f32": 1, "f64": 2, "bf16": 3}
 
 
-def declarations() -> str:
+def declarations():
     """Return what sqs.h declares, without includes, macros and comments."""
     text = re.sub(r"^#include .*$", "", (CSRC / "sqs.h").read_text(), flags=re.M)
     done = subprocess.run(
@@ -85,7 +82,7 @@ def test_version_is_the_packages(core):
     assert ".".join(map(str, parts)) == sqs.__version__
 
 
-def pointer(core: Core, kind: str, array: NDArray[Any]) -> Any:
+def pointer(core, kind, array):
     """Return an array as C takes it; it has to outlive the pointer."""
     assert array.flags.c_contiguous
     return core.ffi.cast(f"{kind} *", core.ffi.from_buffer(array))
@@ -130,7 +127,7 @@ class Round(NamedTuple):
     arrays: tuple[NDArray[np.uint32], ...]
 
 
-def as_c(core: Core, round_: sqs.Round | None) -> Round:
+def as_c(core, round_):
     """Return a round as C takes it; None is one of length 0."""
     arrays = tuple(
         np.array(a, np.uint32) for a in (round_.arrays if round_ else [[0]] * 4)
@@ -140,7 +137,7 @@ def as_c(core: Core, round_: sqs.Round | None) -> Round:
     return Round(core.ffi.new("sqs_sparse_rows *", (length, *pointers)), arrays)
 
 
-def of_type(values: NDArray[np.float64], dtype: str) -> tuple[Any, NDArray[Any]]:
+def of_type(values, dtype):
     """Return values as C takes them, and as the numbers that they then are."""
     if dtype == "bf16":
         halves = (values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
@@ -149,15 +146,7 @@ def of_type(values: NDArray[np.float64], dtype: str) -> tuple[Any, NDArray[Any]]
     return kept, kept.astype(np.float32) if dtype == "f16" else kept
 
 
-def verify_logits(
-    core: Core,
-    round_: Round,
-    rows: NDArray[Any],
-    dtype: str,
-    temperature: float,
-    draws: Sequence[float],
-    isa: int = 0,
-) -> tuple[int, int, sqs.Verdict]:
+def verify_logits(core, round_, rows, dtype, temperature, draws, isa=0):
     """Return the status, how many rows are fit for use, and the verdict."""
     vocab_size = rows.shape[1]
     size = core.lib.sqs_verify_scratch(vocab_size, round_.c.length)
@@ -171,7 +160,7 @@ def verify_logits(
     return status, verdict.done, sqs.Verdict(verdict.accepted, verdict.token)
 
 
-def probabilities(row: NDArray[Any], temperature: float) -> NDArray[np.float64]:
+def probabilities(row, temperature):
     """Return the softmax as sqs.h defines it."""
     if temperature == 0:
         return np.arange(row.size) == row.argmax()
@@ -179,7 +168,7 @@ def probabilities(row: NDArray[Any], temperature: float) -> NDArray[np.float64]:
     return weights / weights.sum()
 
 
-def isas(core: Core) -> list[int]:
+def isas(core):
     return [isa for isa in range(1, 5) if core.lib.sqs_find_isa(isa) == isa]
 
 
@@ -261,7 +250,7 @@ def test_verifying_by_logits_is_lossless(core, ids, counts, first, second):
         [Fraction(w) / Fraction(row.sum()) for w in row.tolist()] for row in weights
     )
     q = sqs.SparseDistribution(ids, counts, 4)
-    text: dict[tuple[int, ...], Fraction] = {}
+    text = {}
     for token, count in zip(ids, counts, strict=True):
         round_ = as_c(core, sqs.Round([q], [token]))
         for at in itertools.product(range(GRID), repeat=2):

@@ -7,8 +7,6 @@ so must an x86-64 that lacks what others have. ``SQS_REQUIRE_CROSS=1`` makes a
 failure of what is skipped where compilers or emulators are missing.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from typing import NamedTuple
@@ -42,12 +40,12 @@ class Machine(NamedTuple):
     system: str = "linux-gnu"
 
     @property
-    def compiler(self) -> str:
+    def compiler(self):
         """The cross compiler."""
         return f"{self.name}-{self.system}-gcc"
 
     @property
-    def emulator(self) -> str:
+    def emulator(self):
         """What runs its programs."""
         return f"qemu-{self.name}"
 
@@ -68,7 +66,7 @@ MACHINES = [
 ]
 
 
-def require(packages: str, *commands: str) -> None:
+def require(packages, *commands):
     missing = [name for name in commands if shutil.which(name) is None]
     if missing:
         reason = f"no {' and no '.join(missing)}: apt-get install {packages}"
@@ -87,7 +85,7 @@ def here(tmp_path_factory):
 @pytest.fixture(scope="module", params=MACHINES, ids=lambda machine: machine.name)
 def machine(request):
     """Give a machine whose programs can be built and run."""
-    machine: Machine = request.param
+    machine = request.param
     require(machine.packages, machine.compiler, machine.emulator)
     return machine
 

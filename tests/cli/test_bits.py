@@ -1,7 +1,5 @@
 """What ``sqs bits`` says of logits, against the same computed by other means."""
 
-from __future__ import annotations
-
 import io
 import itertools
 import json
@@ -10,7 +8,6 @@ import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -42,11 +39,11 @@ def costs(logits, tmp_path_factory):
     assert cli.main(command) == 0
     assert (folder / "bits.png").read_bytes().startswith(b"\x89PNG")
     text = (folder / "bits.json").read_text("utf-8")
-    read: dict[str, Any] = json.loads(text, parse_constant=pytest.fail)
+    read = json.loads(text, parse_constant=pytest.fail)
     return read
 
 
-def save(path: Path, array: np.ndarray) -> str:
+def save(path, array):
     np.save(path, array)
     return str(path)
 
@@ -167,7 +164,7 @@ def test_supports_beyond_the_limit_of_ranks(tmp_path, capsys):
     assert point["bits"]["bitpack"] > point["bits"]["entropy"] > 0
 
 
-def bad_row(value: float) -> np.ndarray:
+def bad_row(value):
     rows = np.zeros((9, 30), np.float32)
     rows[5, 7] = value
     return rows
@@ -286,7 +283,7 @@ def test_logits_come_from_standard_input(logits, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("spread", [(1.2, 4.0), (1.0, 30.0)])
 def test_labels_of_a_plot_keep_apart(spread, tmp_path, monkeypatch):
-    figures: list[Any] = []
+    figures = []
     monkeypatch.setattr(
         figure.Figure, "savefig", lambda self, *_, **__: figures.append(self)
     )

@@ -1,7 +1,5 @@
 """The ``sqs`` command, as far as it needs no models."""
 
-from __future__ import annotations
-
 import io
 import logging
 import os
@@ -27,11 +25,11 @@ Q = sqs.SparseDistribution([3, 40, 999], [70, 20, 10], VOCAB_SIZE)
 ONE_HOT = sqs.SparseDistribution([7], [100], VOCAB_SIZE)
 
 
-def inspect(*arguments: str) -> int:
+def inspect(*arguments):
     return cli.main(["inspect", "--vocab-size", str(VOCAB_SIZE), *arguments])
 
 
-def costs(table: str) -> list[tuple[int | None, int]]:
+def costs(table):
     """First bit and width of every field in a table."""
     pattern = re.compile(r"^ +(?:none|(\d+)(?:-\d+)?) +(\d+)  ", re.MULTILINE)
     return [

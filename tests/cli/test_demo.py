@@ -1,12 +1,8 @@
 """The demo: which pairs it takes, what it shows, and what becomes of its server."""
 
-from __future__ import annotations
-
 import io
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import huggingface_hub
 import numpy as np
@@ -33,9 +29,7 @@ WORDS = ["<s>", "</s>", "<unk>", "the", "fox", "ran", "and", "slept"]
 WORDS += ["far", "away", "from", "home", "."]
 
 
-def save_model(
-    folder: Path, vocab_size: int, words: Sequence[str], seed: int = 0
-) -> str:
+def save_model(folder, vocab_size, words, seed=0):
     torch.manual_seed(seed)
     config = transformers.LlamaConfig(
         vocab_size=vocab_size,
@@ -171,7 +165,7 @@ def test_no_server_is_left_behind():
         assert process.wait(60) == 0
 
 
-def race(seconds: Mapping[str, float], hints: Sequence[int] = (5,)) -> Race:
+def race(seconds, hints=(5,)):
     toy = Race.__new__(Race)
     toy.figures = {
         way: Figures(tokens=100, seconds=s, answers=80, rows=250, bytes_up=1234)

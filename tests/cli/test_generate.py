@@ -1,13 +1,10 @@
 """``sqs generate`` against a server in this process."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import re
 import signal
 import sys
-from typing import Any
 
 import pytest
 import transformers
@@ -20,7 +17,7 @@ from sqs_codec.cli.options import SMOLLM2_FINGERPRINT as SMOLLM2
 from sqs_codec.system.engine import EngineConfig, make_engine
 from sqs_codec.system.hf import _models, load_model
 from tests.cli.test_demo import WORDS, save_model
-from tests.system.serve.kit import Server, both_transports, serving, wait_until
+from tests.system.serve.kit import both_transports, serving, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +40,7 @@ def server(models, request):
         yield server
 
 
-def generate(server: Server, *arguments: str) -> int:
+def generate(server, *arguments):
     return cli.main(
         ["generate", "--server", server.address, "--insecure", "the fox", *arguments]
     )
@@ -201,7 +198,7 @@ def test_a_prompt_of_another_encoding(server, models, capsys):
 def test_prior_is_the_vocabularys(asked, fingerprint, prior):
     args = argparse.Namespace(prior=asked, kept=None, alpha=None)
     size = 50_257 if asked == "gpt2" else 49_152
-    draft: Any = argparse.Namespace(vocab_size=size, fingerprint=fingerprint)
+    draft = argparse.Namespace(vocab_size=size, fingerprint=fingerprint)
     expected = None if prior is None else sqs.Prior.builtin(prior)
     for setting in settings(args, draft):
         assert setting.codec.prior == expected

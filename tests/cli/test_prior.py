@@ -1,7 +1,5 @@
 """The command ``sqs prior``, and the option ``--prior`` of the others."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -45,11 +43,11 @@ def logits(tmp_path_factory):
     return path
 
 
-def prior(*arguments: object) -> int:
+def prior(*arguments):
     return cli.main(["prior", *map(str, arguments)])
 
 
-def saved(out: str) -> float:
+def saved(out):
     found = re.search(
         r"without a prior (\d+\.\d), with it (\d+\.\d): (\d\.\d+)$", out, re.MULTILINE
     )

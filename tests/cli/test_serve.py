@@ -1,7 +1,5 @@
 """The command ``sqs serve``: what it refuses, what it prints, how it stops."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import os
@@ -12,8 +10,6 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
-from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -22,10 +18,9 @@ from benchmarks.wire.certificates import issue
 from sqs_codec.cli import options
 from sqs_codec.cli import serve as module
 from sqs_codec.cli.main import main
-from sqs_codec.system.engine import BatchEngine, EngineConfig, EngineInfo
+from sqs_codec.system.engine import BatchEngine, EngineConfig
 from sqs_codec.system.hf import _models
 from sqs_codec.system.serve import connect
-from sqs_codec.system.serve._connect import Transport
 from sqs_codec.system.session import LinkError
 from tests.system.serve.kit import (
     PATIENCE,
@@ -55,7 +50,7 @@ def no_token(monkeypatch):
     monkeypatch.setattr(module, "has_packages", lambda *_, **__: True)
 
 
-def free_port() -> int:
+def free_port():
     """A port that was free a moment ago."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         return int(listening.getsockname()[1])
@@ -124,7 +119,7 @@ def test_options_of_an_engine(monkeypatch):
         found.append(config)
         raise ValueError("that will do")
 
-    found: list[EngineConfig] = []
+    found = []
     monkeypatch.setattr(module, "_load", LOAD)
     monkeypatch.setattr(module, "make_engine", make)
     given = {
@@ -177,11 +172,11 @@ def test_metrics_port_in_use(capsys):
 class Slow(BatchEngine):
     """An engine that takes a minute in a thread to load its model."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__(Toy())
-        self.steps: list[str] = []
+        self.steps = []
 
-    async def open(self) -> EngineInfo:
+    async def open(self):
         """Load, and be cancelled meanwhile."""
         try:
             print("opening", flush=True)
@@ -191,7 +186,7 @@ class Slow(BatchEngine):
             await asyncio.sleep(0.01)
             self.steps.append("opened")
 
-    async def close(self) -> None:
+    async def close(self):
         """Close."""
         self.steps.append("closed")
         await super().close()
@@ -221,11 +216,11 @@ def test_a_second_signal_waits_for_nothing():
         assert server.wait(PATIENCE) == -signal.SIGINT
 
 
-def serve_while(arguments: list[str], port: int, use: Callable[[], object]) -> None:
+def serve_while(arguments, port, use):
     """Run the command, and use it from another thread until a signal stops it."""
-    results: list[BaseException | None] = []
+    results = []
 
-    def client() -> None:
+    def client():
         try:
             wait_until(lambda: _answers(port))
             use()
@@ -244,7 +239,7 @@ def serve_while(arguments: list[str], port: int, use: Callable[[], object]) -> N
     assert results == [None]
 
 
-def _answers(port: int) -> bool:
+def _answers(port):
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
@@ -297,7 +292,7 @@ def test_a_closed_terminal_ends_nothing(monkeypatch):
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
 def test_sighup_renews_all_or_nothing(tmp_path, monkeypatch):
-    said: list[str] = []
+    said = []
     monkeypatch.setattr(module, "_say", said.append)
 
     def load(_):
@@ -327,14 +322,14 @@ def test_sighup_renews_all_or_nothing(tmp_path, monkeypatch):
 
     def link(transport, token, of):
         timeout = next(seconds)  # of another timeout, or gRPC would share connections
-        options: dict[str, Any] = {"transport": transport, "timeout": timeout}
+        options = {"transport": transport, "timeout": timeout}
         return connect(f"localhost:{port}", cert=of.cert, token=token, **options)
 
     def use():
         wait_until(lambda: bool(said))
         assert "others on this machine may read the tokens" in said[0]
         tokens.chmod(0o600)
-        kinds: list[Transport] = ["grpc", "datagram"]
+        kinds = ["grpc", "datagram"]
         links = [link(kind, token, old) for kind in kinds for token in (TOKEN, gone)]
         edges = [edge_session([1], max_message=each.max_message) for each in links]
         for edge, each in zip(edges, links, strict=True):

@@ -1,7 +1,5 @@
 """openai, litellm, langchain-openai and lm-eval; clients.mjs has JavaScript's."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -39,7 +37,7 @@ def test_openai(proxy):
     client = openai.OpenAI(base_url=proxy, api_key=KEY, max_retries=0)
     assert [model.id for model in client.models.list()] == ["sqs"]
     ask = client.chat.completions.create
-    given: Any = {"model": "sqs", "messages": MESSAGES, **SHORT}
+    given = {"model": "sqs", "messages": MESSAGES, **SHORT}
     whole = ask(**given, tools=[CLOCK])
     *chunks, last = ask(**given, stream=True, stream_options={"include_usage": True})
     streamed = "".join(one.choices[0].delta.content or "" for one in chunks)
@@ -61,7 +59,7 @@ def test_openai(proxy):
 
 
 def test_litellm(proxy):
-    given: Any = {"api_base": proxy, "api_key": KEY, "messages": MESSAGES, **SHORT}
+    given = {"api_base": proxy, "api_key": KEY, "messages": MESSAGES, **SHORT}
     whole = litellm.completion("openai/sqs", **given, tools=[CLOCK])
     chunks = litellm.completion("openai/sqs", **given, stream=True)
     streamed = "".join(one.choices[0].delta.content or "" for one in chunks)
@@ -85,7 +83,7 @@ def test_langchain(proxy):
         model.with_structured_output(form).invoke(MESSAGES)
 
 
-def evaluate(folder: Path, kind: str, model: str, url: str, *more: str) -> str:
+def evaluate(folder, kind, model, url, *more):
     """Run a task of two questions by lm-eval's command; return what it says."""
     data, metric = folder / "data.jsonl", "exact_match"
     if kind == "loglikelihood":

@@ -1,7 +1,5 @@
 """Rows at once: the same as one by one, on any number of threads."""
 
-from __future__ import annotations
-
 import pickle
 import signal
 import threading

@@ -1,7 +1,5 @@
 """How priors are fitted, and what the built-in ones save."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -18,26 +16,24 @@ NAMES = {
 }
 
 
-def probabilities(prior: sqs.Prior, c: int = 0) -> np.ndarray:
+def probabilities(prior, c=0):
     weights = prior._tables.weigh(c)
     return weights / weights.sum()
 
 
-def mean_bits(prior: sqs.Prior | None, qs: list[sqs.SparseDistribution]) -> float:
+def mean_bits(prior, qs):
     codec = sqs.Codec(qs[0].vocab_size, qs[0].resolution, prior=prior)
     return float(np.mean([codec.bits(q) for q in qs]))
 
 
-def zipf_text(rng: np.random.Generator, vocab_size: int, tokens: int) -> np.ndarray:
+def zipf_text(rng, vocab_size, tokens):
     """Tokens whose ids say nothing about how frequent they are."""
     chances = 1 / np.arange(1, vocab_size + 1)
     rng.shuffle(chances)
     return rng.choice(vocab_size, tokens, p=chances / chances.sum())
 
 
-def drafts(
-    rng: np.random.Generator, vocab_size: int, n: int, parts: int
-) -> list[sqs.SparseDistribution]:
+def drafts(rng, vocab_size, n, parts):
     """Distributions each of which lies in one of some parts of a vocabulary."""
     codec = sqs.Codec(vocab_size, 50)
     part = np.arange(vocab_size) % parts

@@ -4,11 +4,8 @@
 make few.
 """
 
-from __future__ import annotations
-
 from decimal import Decimal
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,14 +24,14 @@ SIZES = [2, 3, 63, 64, 65, 1000, 1024, 1025, 4097, 49_152]
 TEMPERATURES = [0, 1e-40, 1e-20, 0.1, 0.7, 1, 3, 1e35, 1e300]
 
 
-def race(name: str) -> Any:
+def race(name):
     """Return what a core draws by."""
     if name == "numba":
         return numba.Core.gumbel
     return partial(native.Core.gumbel, isa=native.ISAS[name])
 
 
-def random_row(rng: np.random.Generator, vocab_size: int) -> np.ndarray:
+def random_row(rng, vocab_size):
     """Return logits that are spread, equal, far apart, masked or steep by blocks."""
     row = rng.normal(0, rng.choice([0, 0.01, 1, 4, 20, 1e4]), vocab_size)
     if rng.random() < 0.3:
@@ -105,7 +102,7 @@ def test_the_first_guess_is_the_draw(backend, temperature):
     rng = np.random.default_rng(1)
     for position in range(200):
         row = random_row(rng, 100)
-        place: Any = row, KEY, position
+        place = row, KEY, position
         guesses = sqs.gumbel_guess(*place, 8, temperature=temperature)
         token = sqs.gumbel_draw(*place, temperature=temperature)
         assert guesses.tokens[0] == token
@@ -120,7 +117,7 @@ def test_the_first_guess_is_the_draw(backend, temperature):
 @pytest.mark.parametrize("temperature", [0, 0.7])
 def test_verifies_what_it_draws(backend, temperature):
     rows = np.random.default_rng(2).normal(0, 2, (6, 50))
-    options: Any = {"temperature": temperature, "top_k": 20}
+    options = {"temperature": temperature, "top_k": 20}
     own = [sqs.gumbel_draw(row, KEY, 9 + i, **options) for i, row in enumerate(rows)]
     for accepted in range(6):
         drafted = own[:5]

@@ -1,9 +1,6 @@
 """What public objects say of themselves: a line, and never an address or an array."""
 
-from __future__ import annotations
-
 import inspect
-from typing import Any
 
 import numpy as np
 import pytest
@@ -44,8 +41,8 @@ def test_repr(value, said):
     assert repr(value) == said
 
 
-def public_classes() -> list[type]:
-    found: list[Any] = [
+def public_classes():
+    found = [
         getattr(module, name)
         for module in (sqs, edge, hf, serve, session)
         for name in module.__all__

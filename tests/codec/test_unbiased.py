@@ -3,15 +3,11 @@
 `tests/reference` computes them with Python's integers, from the cumulated weights.
 """
 
-from __future__ import annotations
-
 from fractions import Fraction
 from itertools import accumulate, pairwise
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from benchmarks.data.drafts import VOCAB_SIZE, held_out, load_drafts
@@ -27,15 +23,13 @@ TEMPERATURES = [0, 1e-40, 0.3, 1, 3, 1e40]
 FULL = 2**64
 
 
-def core(name: str, vocab_size: int, resolution: int) -> Any:
+def core(name, vocab_size, resolution):
     if name == "numba":
         return numba.Core(vocab_size, resolution, 0, None)
     return native.Core(vocab_size, resolution, 0, None, isa=native.ISAS[name])
 
 
-def count(
-    name: str, rows: NDArray[Any], numbers: list[int], resolution: int, t: float
-) -> sqs.SparseRows:
+def count(name, rows, numbers, resolution, t):
     """Return what a core, or torch's path for devices, makes of rows."""
     vocab_size = rows.shape[1]
     if name == "torch":
@@ -57,7 +51,7 @@ def count(
     return as_rows(*found, vocab_size, resolution)
 
 
-def random_row(rng: np.random.Generator, vocab_size: int) -> NDArray[Any]:
+def random_row(rng, vocab_size):
     """Return logits that are spread, equal, far apart or masked, with ties."""
     row = rng.normal(0, rng.choice([0, 0.01, 1, 4, 20, 1e4]), vocab_size)
     if rng.random() < 0.5:

@@ -1,7 +1,5 @@
 """Files of a teacher's distributions: written, interrupted, damaged and read."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import itertools
@@ -13,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +40,7 @@ SETTING: dict[str, Any] = {
 
 
 @functools.cache
-def text(i: int) -> tuple[np.ndarray, sqs.SparseRows, np.ndarray]:
+def text(i):
     """Return the i-th sequence: its tokens, their rows and the places of these."""
     rng = np.random.default_rng(i)
     n = int(rng.integers(1, 30))
@@ -56,7 +54,7 @@ def text(i: int) -> tuple[np.ndarray, sqs.SparseRows, np.ndarray]:
     return rng.integers(0, V, n), sqs.SparseRows.stack(rows), places
 
 
-def numbers_of(rows: sqs.SparseRows) -> dict[str, np.ndarray]:
+def numbers_of(rows):
     """Return numbers that a file keeps as they are."""
     rng, steps = np.random.default_rng(len(rows)), 16.0 * rows.counts
     return {
@@ -66,12 +64,12 @@ def numbers_of(rows: sqs.SparseRows) -> dict[str, np.ndarray]:
     }
 
 
-def new(path: Path, codec: sqs.Codec | None = None, **said: Any) -> distill.Writer:
+def new(path, codec=None, **said):
     """Return a writer of a file that says so."""
     return distill.Writer(path, distill.Header(codec or sqs.Codec(V, L), **said))
 
 
-def write(path: Path, n: int = 40, codec: sqs.Codec | None = None, **other: Any) -> Any:
+def write(path, n=40, codec=None, **other):
     with new(path, codec, **SETTING | other) as writer:
         for i in range(len(writer), n):
             rows, names = text(i)[1], writer.header.numbers
@@ -80,19 +78,19 @@ def write(path: Path, n: int = 40, codec: sqs.Codec | None = None, **other: Any)
 
 
 @pytest.fixture(autouse=True)
-def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_groups(monkeypatch):
     """Let a row group have about four sequences."""
     monkeypatch.setattr(_writer, "ROW_GROUP", 1000)
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path):
     """Return a file of 40 sequences."""
     write(tmp_path / "teacher.parquet")
     return tmp_path / "teacher.parquet"
 
 
-def same(sequence: distill.Sequence, i: int) -> bool:
+def same(sequence, i):
     tokens, rows, places = text(i)
     numbers = numbers_of(rows)
     return (
@@ -104,7 +102,7 @@ def same(sequence: distill.Sequence, i: int) -> bool:
     )
 
 
-def test_what_is_written_is_read(path: Path) -> None:
+def test_what_is_written_is_read(path):
     assert os.listdir(path.parent) == [path.name]
     dataset = distill.open(path)
     assert [same(sequence, i) for i, sequence in enumerate(dataset)] == [True] * 40
@@ -126,7 +124,7 @@ def test_what_is_written_is_read(path: Path) -> None:
     assert sizes.column_bytes["packet"] < sizes.file_bytes == path.stat().st_size
 
 
-def test_a_file_may_be_empty_and_need_a_prior(tmp_path: Path) -> None:
+def test_a_file_may_be_empty_and_need_a_prior(tmp_path):
     prior = make_prior(V, 2)
     path = tmp_path / "teacher.parquet"
     write(path, 0, sqs.Codec(V, L, prior=prior))
@@ -141,7 +139,7 @@ def test_a_file_may_be_empty_and_need_a_prior(tmp_path: Path) -> None:
         distill.open(path, prior=other)
 
 
-def test_a_built_in_prior_with_a_tail_is_known(tmp_path: Path) -> None:
+def test_a_built_in_prior_with_a_tail_is_known(tmp_path):
     codec = sqs.Codec(49_153, prior=sqs.Prior.builtin("smollm2").with_tail())
     write(tmp_path / "a", 0, codec, tail=True)
     assert distill.open(tmp_path / "a").header.codec == codec
@@ -172,8 +170,8 @@ ROWS = sqs.SparseRows([2, 7, 5], [30, 20, 50], [0, 2, 3], V, L)
     ],
 )
 def test_what_does_not_go_together_is_refused_and_nothing_lost(
-    tokens: Any, rows: Any, places: Any, words: str, tmp_path: Path
-) -> None:
+    tokens, rows, places, words, tmp_path
+):
     path = tmp_path / "teacher.parquet"
     with new(path, tail=True) as writer:
         writer.write([1, 2, 3], ROWS)
@@ -192,9 +190,7 @@ NUMBERS = (*numbers_of(ROWS),)
 
 
 @pytest.mark.parametrize("names", [NUMBERS, NUMBERS[1:], NUMBERS[:1]])
-def test_a_file_has_the_numbers_that_it_was_made_for(
-    names: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_has_the_numbers_that_it_was_made_for(names, tmp_path, monkeypatch):
     path, parted = tmp_path / "teacher.parquet", tmp_path / "parted.parquet"
     write(path, 12, numbers=names)
     monkeypatch.setattr(_writer, "MINUTE", 0)
@@ -227,9 +223,7 @@ def test_a_file_has_the_numbers_that_it_was_made_for(
         ({"entropy": [1, 2]}, r"those of the file, \('logprobs', .*'entropy'\)"),
     ],
 )
-def test_numbers_that_cannot_be_are_refused(
-    changed: dict[str, Any], words: str, tmp_path: Path
-) -> None:
+def test_numbers_that_cannot_be_are_refused(changed, words, tmp_path):
     path = tmp_path / "teacher.parquet"
     with new(path, numbers=NUMBERS) as writer:
         with pytest.raises(ValueError, match=words):
@@ -251,9 +245,7 @@ def test_numbers_that_cannot_be_are_refused(
         ({"tokenizer_fingerprint": "12"}, "tokenizer_fingerprint must be bytes"),
     ],
 )
-def test_a_writer_is_refused_before_anything_is_there(
-    other: dict[str, Any], words: str, tmp_path: Path
-) -> None:
+def test_a_writer_is_refused_before_anything_is_there(other, words, tmp_path):
     codec = sqs.Codec(V, L, other.pop("coding", "entropy"))
     with pytest.raises((TypeError, ValueError), match=words):
         write(tmp_path / "teacher.parquet", codec=codec, **other)
@@ -264,13 +256,11 @@ class Crash(BaseException):
     """An end in the middle."""
 
 
-def interrupted(
-    path: Path, monkeypatch: pytest.MonkeyPatch, name: str, when: int, after: bool
-) -> bool:
+def interrupted(path, monkeypatch, name, when, after):
     """Write, and end at a call of a function of `os`; say if it was called so often."""
     calls, call = itertools.count(), getattr(os, name)
 
-    def crash(*args: Any, **options: Any) -> Any:
+    def crash(*args, **options):
         now = next(calls)
         if now >= when:  # once and for all
             if after and now == when:
@@ -289,9 +279,7 @@ def interrupted(
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("name", ["open", "fsync", "replace", "unlink", "rmdir"])
-def test_what_was_interrupted_goes_on(
-    name: str, after: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_interrupted_goes_on(name, after, tmp_path, monkeypatch):
     for when in itertools.count():
         path = tmp_path / f"{when}.parquet"
         crashed = interrupted(path, monkeypatch, name, when, after)
@@ -310,7 +298,7 @@ def test_what_was_interrupted_goes_on(
     assert when >= (1 if name == "rmdir" else 2)
 
 
-def test_a_kept_part_that_is_missing_or_another_s_is_named(tmp_path: Path) -> None:
+def test_a_kept_part_that_is_missing_or_another_s_is_named(tmp_path):
     path = tmp_path / "teacher.parquet"
     with (
         contextlib.suppress(Crash),
@@ -343,7 +331,7 @@ def test_a_kept_part_that_is_missing_or_another_s_is_named(tmp_path: Path) -> No
     assert all(same(s, i) for i, s in enumerate(distill.open(path)))
 
 
-def test_one_writer_at_a_time(tmp_path: Path) -> None:
+def test_one_writer_at_a_time(tmp_path):
     path = tmp_path / "teacher.parquet"
     with new(path, **SETTING) as writer:
         with pytest.raises(BlockingIOError, match="in use by another"):
@@ -381,8 +369,8 @@ PLANTS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("plant", PLANTS)
 def test_a_planted_folder_is_refused_before_anything_is_written(
-    plant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    plant, tmp_path, monkeypatch
+):
     path, folder = tmp_path / "teacher.parquet", tmp_path / "teacher.parquet.parts"
     (tmp_path / "mine").write_text("mine")
     folder.mkdir()
@@ -398,9 +386,7 @@ def test_a_planted_folder_is_refused_before_anything_is_written(
     assert (tmp_path / "mine").read_text() == "mine"
 
 
-def test_where_others_may_replace_the_folder_its_mode_says_nothing(
-    tmp_path: Path,
-) -> None:
+def test_where_others_may_replace_the_folder_its_mode_says_nothing(tmp_path):
     """As on a file system without modes, or in a folder of a group."""
     folder = tmp_path / "teacher.parquet.parts"
     folder.mkdir()
@@ -413,7 +399,7 @@ def test_where_others_may_replace_the_folder_its_mode_says_nothing(
 
 
 @pytest.mark.parametrize("kind", ["link", "FIFO", "second name", "no end"])
-def test_what_is_in_the_file_s_place_is_not_read(kind: str, tmp_path: Path) -> None:
+def test_what_is_in_the_file_s_place_is_not_read(kind, tmp_path):
     path, other = tmp_path / "teacher.parquet", tmp_path / "other.parquet"
     with contextlib.suppress(Crash), new(path) as writer:
         writer.write(*text(0))
@@ -445,7 +431,7 @@ with Writer(sys.argv[1], Header(sqs.Codec(1000, 50))) as writer:
 """
 
 
-def test_a_file_that_came_to_be_stays(tmp_path: Path) -> None:
+def test_a_file_that_came_to_be_stays(tmp_path):
     path = tmp_path / "teacher.parquet"
     writer = new(path, **SETTING)
     writer.write(*text(0))
@@ -458,7 +444,7 @@ def test_a_file_that_came_to_be_stays(tmp_path: Path) -> None:
     assert same(distill.open(path)[0], 0)
 
 
-def test_a_process_that_is_killed_loses_a_row_group_at_most(tmp_path: Path) -> None:
+def test_a_process_that_is_killed_loses_a_row_group_at_most(tmp_path):
     path = tmp_path / "teacher.parquet"
     with subprocess.Popen([sys.executable, "-c", KILLED, str(path)]) as process:
         kept = tmp_path / "teacher.parquet.parts" / "000003.parquet"
@@ -473,9 +459,7 @@ def test_a_process_that_is_killed_loses_a_row_group_at_most(tmp_path: Path) -> N
     assert [int(s.tokens[0]) for s in dataset] == [i % V for i in range(n + 1)]
 
 
-def test_a_row_group_is_kept_each_minute(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_row_group_is_kept_each_minute(path, tmp_path, monkeypatch):
     monkeypatch.setattr(_writer, "MINUTE", 0)
     other = tmp_path / "other.parquet"
     with new(other, **SETTING) as writer:
@@ -486,9 +470,7 @@ def test_a_row_group_is_kept_each_minute(
     assert other.read_bytes() == path.read_bytes()
 
 
-def test_a_file_of_a_million_tokens_that_is_cut_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_of_a_million_tokens_that_is_cut_is_refused(tmp_path, monkeypatch):
     monkeypatch.undo()
     rng = np.random.default_rng(1)
     rows = sqs.SparseRows.stack([likely_distribution(rng, V, L, 12)] * 1000)
@@ -507,7 +489,7 @@ def test_a_file_of_a_million_tokens_that_is_cut_is_refused(
             distill.open(path)
 
 
-def test_a_bit_that_flips_anywhere_is_noticed_or_changes_nothing(path: Path) -> None:
+def test_a_bit_that_flips_anywhere_is_noticed_or_changes_nothing(path):
     data = path.read_bytes()
     start = len(data) - 12 - int.from_bytes(data[-8:-4], "little")
     rng = np.random.default_rng(2)
@@ -530,7 +512,7 @@ def test_a_bit_that_flips_anywhere_is_noticed_or_changes_nothing(path: Path) -> 
     assert all(error.startswith(f"{path}: ") for error in errors)
 
 
-def test_columns_for_which_arrow_would_end_the_process_are_refused(path: Path) -> None:
+def test_columns_for_which_arrow_would_end_the_process_are_refused(path):
     data, errors = path.read_bytes(), []
     start = len(data) - 12 - int.from_bytes(data[-8:-4], "little")
     for place in range(start, start + 400):
@@ -558,9 +540,7 @@ def test_columns_for_which_arrow_would_end_the_process_are_refused(path: Path) -
         (None, "lacks the metadata that sqs_codec.distill writes"),
     ],
 )
-def test_a_file_of_something_else_is_refused(
-    changed: dict[str, Any] | None, words: str, path: Path
-) -> None:
+def test_a_file_of_something_else_is_refused(changed, words, path):
     table = pq.read_table(path)
     said = json.loads(table.schema.metadata[_header.KEY])
     text = "5" if changed is None else json.dumps(said | changed)
@@ -572,7 +552,7 @@ def test_a_file_of_something_else_is_refused(
 DELTA = {"tokens.list.element": "DELTA_BINARY_PACKED"}
 
 
-def write_20_000_tokens(path: Path, kind: dict[str, Any], lies: bool) -> None:
+def write_20_000_tokens(path, kind, lies):
     """Write a file of one sequence; if it lies, its end says that they are one."""
     table = pq.read_table(path)[:1]
     field = table.schema.field(0)
@@ -600,12 +580,8 @@ def write_20_000_tokens(path: Path, kind: dict[str, Any], lies: bool) -> None:
     ],
 )
 def test_a_file_of_few_bytes_and_many_tokens_is_refused(
-    kind: dict[str, Any],
-    words: str,
-    lies: bool,
-    path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    kind, words, lies, path, monkeypatch
+):
     """Before Arrow reads anything of it."""
     monkeypatch.setattr(_dataset, "MOST_VALUES", 9999)
     write_20_000_tokens(path, kind, lies)
@@ -616,15 +592,13 @@ def test_a_file_of_few_bytes_and_many_tokens_is_refused(
         dataset[0]
 
 
-def test_pages_are_what_the_file_s_end_says(path: Path) -> None:
+def test_pages_are_what_the_file_s_end_says(path):
     write_20_000_tokens(path, {}, lies=True)
     with pytest.raises(ValueError, match="sequence 0: its pages aren't what its end"):
         distill.open(path)[0]
 
 
-def test_a_sequence_has_so_many_tokens(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sequence_has_so_many_tokens(tmp_path, monkeypatch):
     monkeypatch.setattr(_header, "MOST_TOKENS", 3)
     with new(tmp_path / "teacher.parquet") as writer:
         writer.write([1, 2, 7], ROWS)
@@ -651,9 +625,7 @@ def test_a_sequence_has_so_many_tokens(
         ),
     ],
 )
-def test_a_sequence_that_cannot_be_is_named(
-    column: str, value: Any, words: str, tmp_path: Path
-) -> None:
+def test_a_sequence_that_cannot_be_is_named(column, value, words, tmp_path):
     path = tmp_path / "teacher.parquet"
     write(path, numbers=NUMBERS)
     table = pq.read_table(path)
@@ -679,7 +651,7 @@ class Words(dict[str, int]):
     get_vocab = dict.copy
 
 
-def test_a_tokenizer_is_compared(tmp_path: Path, path: Path) -> None:
+def test_a_tokenizer_is_compared(tmp_path, path):
 
     mine, other = Words(a=0, b=1), Words(a=1, b=0)
     file = tmp_path / "words.parquet"
@@ -695,10 +667,10 @@ def test_a_tokenizer_is_compared(tmp_path: Path, path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_loader_gives_batches_in_order(path: Path, workers: int) -> None:
+def test_a_loader_gives_batches_in_order(path, workers):
     dataset = distill.open(path)
     assert same(dataset[20], 20)  # the workers have its row group at hand
-    loader: Any = torch.utils.data.DataLoader(
+    loader = torch.utils.data.DataLoader(
         dataset,  # type: ignore[arg-type]  # it needn't be torch's own
         batch_size=8,
         num_workers=workers,
@@ -726,7 +698,7 @@ def test_a_loader_gives_batches_in_order(path: Path, workers: int) -> None:
     assert seen == 40
 
 
-def test_a_batch_is_of_one_kind(path: Path, tmp_path: Path) -> None:
+def test_a_batch_is_of_one_kind(path, tmp_path):
     other = tmp_path / "other.parquet"
     write(other, 1, temperature=1)
     for items in ([], [distill.open(path)[0], distill.open(other)[0]]):
@@ -734,7 +706,7 @@ def test_a_batch_is_of_one_kind(path: Path, tmp_path: Path) -> None:
             distill.collate(items)
 
 
-def test_datasets_sees_it(path: Path, tmp_path: Path) -> None:
+def test_datasets_sees_it(path, tmp_path):
     datasets = pytest.importorskip("datasets")
     found = datasets.load_dataset(
         "parquet", data_files=str(path), split="train", cache_dir=str(tmp_path / "own")
@@ -753,21 +725,16 @@ TEXTS = ["the fox", "", "a dog and the fox", "the " * 40, "fox"]
 
 
 @pytest.fixture(scope="module")
-def teacher() -> Iterator[str]:
+def teacher():
     with tempfile.TemporaryDirectory() as folder:
         yield save_model(Path(folder), len(WORDS) + 3, WORDS)
 
 
-def sqs_distill(command: str, *arguments: object) -> int:
+def sqs_distill(command, *arguments):
     return cli.main(["distill", command, *map(str, arguments)])
 
 
-def test_make_goes_on_where_it_was_interrupted(
-    teacher: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_make_goes_on_where_it_was_interrupted(teacher, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(_writer, "ROW_GROUP", 60)
     monkeypatch.setattr(_reader, "CHUNK", 12)  # the texts of 16 tokens are longer
     monkeypatch.setattr(_make, "WINDOW", 24)
@@ -814,11 +781,11 @@ class Teller:
     name, vocab_size, max_tokens, tokenizer_fingerprint = "teller", V, 100, b""
     bos = None
 
-    def tokenize(self, text: str) -> list[int]:
+    def tokenize(self, text):
         """Return a token for each byte."""
         return [*text.encode()]
 
-    def read(self, tasks: Any) -> None:
+    def read(self, tasks):
         """Tell each the same."""
         own = numbers_of(ROWS)
         counts = {"token_ids": ROWS.token_ids, "counts": ROWS.counts}
@@ -826,7 +793,7 @@ class Teller:
             task.take(own | counts | {"sizes": np.diff(ROWS.offsets)})
 
 
-def test_a_reader_tells_the_numbers_that_are_asked_for(tmp_path: Path) -> None:
+def test_a_reader_tells_the_numbers_that_are_asked_for(tmp_path):
     path, names = tmp_path / "told", ("likeliest",)
     distill.make(path, sqs.Codec(V, L), Teller(), ["ab", "cd"], numbers=names)
     dataset = distill.open(path)
@@ -836,12 +803,12 @@ def test_a_reader_tells_the_numbers_that_are_asked_for(tmp_path: Path) -> None:
     ]
 
 
-def sqs_distill_interrupted(when: int, *arguments: object) -> int:
+def sqs_distill_interrupted(when, *arguments):
     """Run ``make``, which an interrupt ends after so many sequences."""
     with pytest.MonkeyPatch.context() as patch:
         write, calls = distill.Writer.write, itertools.count()
 
-        def stop(*args: Any, **options: Any) -> None:
+        def stop(*args, **options):
             if next(calls) == when + 1:
                 raise KeyboardInterrupt
             write(*args, **options)
@@ -850,7 +817,7 @@ def sqs_distill_interrupted(when: int, *arguments: object) -> int:
         return sqs_distill("make", *arguments)
 
 
-def test_batches_are_of_like_lengths_and_bounded() -> None:
+def test_batches_are_of_like_lengths_and_bounded():
     assert [*_reader.batches([200, 100, 1000, 90, 256], 512)] == [[3, 1], [0, 4], [2]]
     texts = [distill.Piece([0] * n, ()) for n in (3000, 1095, 1, 9000, 5)]
     assert [*_make.windows(texts)] == [
@@ -861,9 +828,7 @@ def test_batches_are_of_like_lengths_and_bounded() -> None:
     ]
 
 
-def test_a_log_shows_progress_as_lines(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_log_shows_progress_as_lines(monkeypatch, capsys):
     seconds = [0.0]
     monkeypatch.setattr("tqdm.std.time", lambda: seconds[0])
     with command.progress(total=10, unit="B") as bar:
@@ -888,13 +853,8 @@ def test_a_log_shows_progress_as_lines(
     ],
 )
 def test_make_names_a_line_that_is_no_text(
-    name: str,
-    line: bytes,
-    words: str,
-    teacher: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    name, line, words, teacher, tmp_path, capsys
+):
     (tmp_path / name).write_bytes(b"\n" + line)
     options = ["--texts", tmp_path / name, "-o", tmp_path / "o", "--model", teacher]
     assert sqs_distill("make", *options) == 1
@@ -906,9 +866,7 @@ def test_make_names_a_line_that_is_no_text(
     assert "max_length must be in [1, 256], got 257" in capsys.readouterr().err
 
 
-def test_a_terminal_obeys_no_file(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_terminal_obeys_no_file(tmp_path, capsys):
     path = tmp_path / "teacher.parquet"
     write(path, 1, model="a\nmodel: another\x1b[2J", source="x" * 10**5)
     assert sqs_distill("info", path) == 0
@@ -918,9 +876,7 @@ def test_a_terminal_obeys_no_file(
     assert sqs_distill("check", path, "--prior", "none") == 0
 
 
-def test_check_says_what_is_wrong_first(
-    path: Path, teacher: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_says_what_is_wrong_first(path, teacher, capsys):
     assert sqs_distill("check", path, "--tokenizer", teacher) == 1
     assert "another tokenizer" in capsys.readouterr().err
     data = bytearray(path.read_bytes())

@@ -1,11 +1,8 @@
 """``sqs distill import``: what others' files say, and what is wrong with them."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -35,30 +32,30 @@ WORDS = {
 """Of SmolLM2's vocabulary and some more."""
 
 
-def byte_level() -> Tokenizer:
+def byte_level():
     tokenizer = Tokenizer(models.BPE(WORDS, []))
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken("<|end|>")])
     return tokenizer
 
 
-def read(path: Path, names: Names | None = None, how: Compression | None = None) -> Any:
+def read(path, names=None, how=None):
     found = read_lists(path, names or Names(), how)
     return [text for _, texts in found for text in texts]
 
 
-def responses(folder: Path, *records: object, names: Names | None = None) -> Any:
+def responses(folder, *records, names=None):
     path = folder / "lists.jsonl"
     path.write_text("\n".join(map(json.dumps, records)))
     return read(path, names)
 
 
-def as_dicts(text: Any) -> list[dict[int, float]]:
+def as_dicts(text):
     pairs = zip(text.token_ids, text.logprobs, strict=True)
     return [dict(zip(ids, logs, strict=True)) for ids, logs in pairs]
 
 
-def run(*arguments: object) -> int:
+def run(*arguments):
     return cli.main(["distill", *map(str, arguments)])
 
 
@@ -81,7 +78,7 @@ def test_recorded_responses():
     assert [len(t.notes) for t in (ids, echo, chat, python, flat)] == [0, 0, 1, 0, 0]
 
 
-def entry(token: str, logprob: float, data: list[int] | None = None) -> dict[str, Any]:
+def entry(token, logprob, data=None):
     return {"token": token, "logprob": logprob, "bytes": data}
 
 
@@ -136,13 +133,13 @@ def test_names_that_say_too_little(name):
         Names(byte_level()).find(name)
 
 
-def python_output(**change: Any) -> dict[str, Any]:
+def python_output(**change):
     """What the Python API gives, with something else in its one output."""
     output = {"token_ids": [5], "logprobs": [{"5": {"logprob": -1.0}}]} | change
     return {"prompt_token_ids": [1, 2], "outputs": [output]}
 
 
-def listed(logprobs: dict[str, Any]) -> dict[str, Any]:
+def listed(logprobs):
     """What it gives with these log-probabilities of ids."""
     return python_output(logprobs=[{k: {"logprob": v} for k, v in logprobs.items()}])
 
@@ -251,7 +248,7 @@ KEPT = [
 -4.149, -4.302, -4.381 and -4.548, and what it reads of it."""
 
 
-def compressed(logprobs: str, ids: str = PACKED_IDS) -> dict[str, Any]:
+def compressed(logprobs, ids=PACKED_IDS):
     """Return columns of a text of three tokens, two of them with the same list."""
     kind = pa.list_(pa.list_(pa.uint8()))
     return {
@@ -261,17 +258,17 @@ def compressed(logprobs: str, ids: str = PACKED_IDS) -> dict[str, Any]:
     }
 
 
-def as_it_is(tokens: Any, ids: Any, logprobs: Any) -> dict[str, Any]:
+def as_it_is(tokens, ids, logprobs):
     return {"input_ids": tokens, "token_ids": ids, "top_values": logprobs}
 
 
-def parquet(folder: Path, columns: dict[str, Any]) -> Path:
+def parquet(folder, columns):
     path = folder / "data_0.parquet"
     pq.write_table(pa.table(columns), path)
     return path
 
 
-def configured(folder: Path, config: object) -> Path:
+def configured(folder, config):
     path = folder / "compression_config.yaml"
     path.write_text(config if isinstance(config, str) else json.dumps(config))
     return path

@@ -1,7 +1,5 @@
 """What other languages use of the core; `make bindings` tries it by every compiler."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import sys

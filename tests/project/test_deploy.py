@@ -13,7 +13,7 @@ from sqs_codec.cli import serve
 DEPLOY = Path(__file__).parents[2] / "docs" / "deploy"
 
 
-def after(name: str, what: str) -> str:
+def after(name, what):
     """The line of a file after some words."""
     text = (DEPLOY / name).read_text().replace("\\\n", "")
     return text.partition(what)[2].partition("\n")[0]

@@ -1,7 +1,5 @@
 """What the pages for readers promise: links that lead somewhere, and to whom."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -22,7 +20,7 @@ HOST = re.compile(r"(?:https?:)?//([\w-]+(?:\.[\w-]+)+)|((?:github|gitlab)\.com)
 LINK = re.compile(r"\]\(([^)\s:#]*)(?:#([^)\s]*))?\)")
 
 
-def anchors(page: Path) -> set[str]:
+def anchors(page):
     """What GitHub names the headings of a page."""
     headings = re.findall(r"^#+ +(.+)$", FENCED.sub("", page.read_text("utf-8")), re.M)
     words = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)

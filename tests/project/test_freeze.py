@@ -31,13 +31,13 @@ built-in priors are frozen: an edge and a cloud of two releases would no longer 
 }
 
 
-def read(path: Path) -> dict[str, str]:
+def read(path):
     """Return the digests of a file that `sha256sum` has written, by name."""
     lines = (ROOT / path).read_text().splitlines()
     return {name: digest for digest, name in (line.split() for line in lines)}
 
 
-def digest(path: Path) -> str:
+def digest(path):
     """Return what `sha256sum` says, whatever git made of the ends of lines."""
     data = path.read_bytes()
     if path.suffix == ".json":

@@ -1,11 +1,9 @@
 """Words of a fixed set: what editors complete is what is taken when it runs."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Collection
 from importlib.resources import files
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 
@@ -19,7 +17,7 @@ from sqs_codec.system.serve import connect
 from sqs_codec.system.session import Sampling, Setting
 
 
-def planner(**given: Any) -> Planner:
+def planner(**given):
     settings = [Setting(sqs.Codec(1000), sqs.TopK(4))]
     return Planner(settings, sampling=Sampling(0.7), **given)
 

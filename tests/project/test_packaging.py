@@ -1,7 +1,5 @@
 """What `pip install` gets: an sdist, a native wheel made from it, a pure one."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -12,7 +10,6 @@ import zipfile
 from fnmatch import fnmatch
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -32,7 +29,7 @@ from tests.project.test_tree import imported_names
 ROOT = Path(__file__).parents[2]
 
 
-def run(*command: str | Path, **env: str) -> None:
+def run(*command, **env):
     inherited = {k: v for k, v in os.environ.items() if k != "SQS_NO_NATIVE"}
     done = subprocess.run(
         command,
@@ -44,7 +41,7 @@ def run(*command: str | Path, **env: str) -> None:
     assert done.returncode == 0, done.stdout
 
 
-def build(kind: str, source: Path, to: Path, **env: str) -> Path:
+def build(kind, source, to, **env):
     """Build "sdist" or "wheel" with the tools installed here; return the file."""
     run(
         *(sys.executable, "-m", "build", f"--{kind}", "--no-isolation"),
@@ -55,7 +52,7 @@ def build(kind: str, source: Path, to: Path, **env: str) -> Path:
     return made
 
 
-def install(wheel: Path, to: Path) -> Path:
+def install(wheel, to):
     options = ("--no-deps", "--no-index", "--no-compile")
     run(sys.executable, "-m", "pip", "install", *options, "--target", to, wheel)
     return to
@@ -237,7 +234,7 @@ def test_what_an_extra_would_install_is_said(code, module, lacks, extra):
     )
 
 
-def project() -> dict[str, Any]:
+def project():
     tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
     read = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     return dict(read["project"])

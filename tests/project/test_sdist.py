@@ -14,7 +14,7 @@ if not (ROOT / ".git").exists():
     pytest.skip("needs a clone, which has a commit", allow_module_level=True)
 
 
-def sdist(folder: Path, umask: int, **env: str) -> Path:
+def sdist(folder, umask, **env):
     """Build the commit's sdist, as `make sdist` does."""
     done = subprocess.run(
         [ROOT / ".ci" / "sdist", folder],

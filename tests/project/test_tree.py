@@ -1,10 +1,7 @@
 """The rules by which files may use each other, read from their imports and includes."""
 
-from __future__ import annotations
-
 import ast
 import re
-from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -21,7 +18,7 @@ EXTENSION = "sqs_codec._backend._sqs"  # the C core, which imports nothing
 Graph = dict[str, set[str]]
 
 
-def python_files() -> dict[str, Path]:
+def python_files():
     found = {}
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*.py"):
@@ -31,7 +28,7 @@ def python_files() -> dict[str, Path]:
     return found
 
 
-def imported_names(path: Path) -> Iterator[str]:
+def imported_names(path):
     """What a file imports anywhere in it, also lazily or for type checks alone."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -43,10 +40,10 @@ def imported_names(path: Path) -> Iterator[str]:
 
 
 @cache
-def python_graph() -> Graph:
+def python_graph():
     """Which modules of the project each module names."""
     files = python_files()
-    graph: Graph = {name: set() for name in files}
+    graph = {name: set() for name in files}
     for name, path in files.items():
         for imported in imported_names(path):
             if imported.startswith(EXTENSION):
@@ -58,9 +55,9 @@ def python_graph() -> Graph:
     return graph
 
 
-def c_graph() -> Graph:
+def c_graph():
     """Which files of ``csrc`` each file includes, by their paths in it."""
-    graph: Graph = {}
+    graph = {}
     for path in CSRC.rglob("*.[ch]"):
         name = path.relative_to(CSRC).as_posix()
         included = re.findall(r'^#\s*include "(.+)"', path.read_text(), re.MULTILINE)
@@ -70,9 +67,9 @@ def c_graph() -> Graph:
     return graph
 
 
-def reached(graph: Graph, start: str) -> set[str]:
+def reached(graph, start):
     """All that a node uses, and what that uses in turn."""
-    found: set[str] = set()
+    found = set()
     waiting = [start]
     while waiting:
         for other in graph[waiting.pop()] - found:
@@ -81,7 +78,7 @@ def reached(graph: Graph, start: str) -> set[str]:
     return found
 
 
-def folders(names: set[str]) -> set[str]:
+def folders(names):
     return {name.split("/")[0] for name in names if "/" in name}
 
 
@@ -139,7 +136,7 @@ FLOORS = (*CODEC, *({f"system.{name}" for name in names} for names in SYSTEM))
 FLOORS += ({"cli"}, {"__main__"})
 
 
-def room(module: str) -> str:
+def room(module):
     """The room of a module of ``sqs_codec``."""
     _, name, *inner = [*module.split("."), "__init__"]
     return f"system.{inner[0]}" if name == "system" else name

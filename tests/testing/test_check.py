@@ -1,7 +1,5 @@
 """Loops that are right pass the check, and those with a mistake are told which."""
 
-from __future__ import annotations
-
 import re
 import sys
 from functools import partial

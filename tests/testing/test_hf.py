@@ -1,7 +1,5 @@
 """What the check says of transformers' assisted generation, by toys as models."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from functools import cache, partial, partialmethod

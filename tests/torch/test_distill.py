@@ -1,9 +1,5 @@
 """A student's loss against a teacher's counts."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -23,12 +19,7 @@ ROWS = sqs.SparseRows(
 PLACES = [0, 1, 4, 5]
 
 
-def teacher(
-    rows: sqs.SparseRows = ROWS,
-    places: Any = PLACES,
-    shape: Any = (2, 3),
-    **change: Any,
-) -> Any:
+def teacher(rows=ROWS, places=PLACES, shape=(2, 3), **change):
     tokens = torch.zeros(shape, dtype=torch.int64)
     fields = {
         "tokens": tokens,
@@ -43,13 +34,13 @@ def teacher(
     return adapter.TeacherBatch(**{**fields, **change})
 
 
-def student(*shape: int, dtype: Any = torch.float64, scale: float = 2) -> Any:
+def student(*shape, dtype=torch.float64, scale=2):
     source = torch.Generator().manual_seed(3)
     logits = torch.randn(*shape, generator=source, dtype=torch.float64) * scale
     return logits.to(dtype).requires_grad_()
 
 
-def dense_loss(logits: Any, batch: Any, temperature: float = 1.0) -> Any:
+def dense_loss(logits, batch, temperature=1.0):
     """Return the loss, from whole rows in float64."""
     log_p = (logits.double() / temperature).flatten(0, 1)[batch.places].log_softmax(-1)
     loss = 0
@@ -117,13 +108,11 @@ def test_roundings_average_to_the_whole_softmax():
 class Allocations(TorchDispatchMode):
     """Keeps the bytes of the tensors that operations make; views aren't made."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
-        self.sizes: list[int] = []
+        self.sizes = []
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         if not func.is_view and not func._schema.is_mutable:
             self.sizes.append(out.nbytes)

@@ -1,7 +1,5 @@
 """The torch adapter against the core, on the host's path and on the device's."""
 
-from __future__ import annotations
-
 import copy
 import importlib
 import subprocess
@@ -11,7 +9,6 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import partial
 from itertools import product
-from typing import Any
 
 import numpy as np
 import pytest
@@ -61,7 +58,7 @@ def path(request, monkeypatch):
     return str(request.param)
 
 
-def tensor_with_ties(*shape: int, dtype: Any = torch.float32) -> Any:
+def tensor_with_ties(*shape, dtype=torch.float32):
     """Logits with ties and masked tokens among them."""
     source = torch.Generator().manual_seed(SEED)
     logits = torch.randn(*shape, generator=source, dtype=torch.float64) * 4
@@ -71,11 +68,11 @@ def tensor_with_ties(*shape: int, dtype: Any = torch.float32) -> Any:
     ).to(dtype)
 
 
-def core_row(row: Any) -> Any:
+def core_row(row):
     return (row.float() if row.dtype == torch.bfloat16 else row).numpy()
 
 
-def assert_same(ours: Any, core: sqs.SparseDistribution) -> None:
+def assert_same(ours, core):
     assert ours == core
     assert ours.resolution == core.resolution
     assert ours.dropped_mass == pytest.approx(core.dropped_mass, abs=1e-6)
@@ -289,13 +286,11 @@ def test_quantize_says_what_it_expected(path):
 class Operations(TorchDispatchMode):
     """Counts the operations that tensors meet."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
-        self.counts: Counter[str] = Counter()
+        self.counts = Counter()
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         self.counts[func.overloadpacket.__name__] += 1
         return func(*args, **(kwargs or {}))
 
@@ -503,14 +498,14 @@ def test_to_dense_says_what_it_expected():
         adapter.to_dense(q, dtype=torch.int64)
 
 
-def random_round(rng: np.random.Generator, length: int) -> sqs.Round:
+def random_round(rng, length):
     distributions = [
         CODEC.quantize(rng.normal(0, 3, VOCAB), sqs.TopK(20)) for _ in range(length)
     ]
     return sqs.Round(distributions, [q.sample(rng) for q in distributions])
 
 
-def likely_target(round_: sqs.Round, rng: np.random.Generator) -> Any:
+def likely_target(round_, rng):
     """Target logits near the draft's, so that rounds end early, late and not at all."""
     dense = adapter.to_dense([*round_.distributions, round_.distributions[0]])
     noise = torch.from_numpy(rng.normal(0, 0.5, dense.shape))
@@ -567,7 +562,7 @@ def test_verify_uses_the_default_generator_otherwise():
     )
 
 
-def eighths(*counts: int) -> sqs.SparseDistribution:
+def eighths(*counts):
     return sqs.SparseDistribution(
         np.flatnonzero(counts), [c for c in counts if c], vocab_size=len(counts)
     )
@@ -591,7 +586,7 @@ def test_every_outcome_sums_to_the_target(monkeypatch, path):
         torch.tensor([first_target, second, bonus], dtype=torch.float64).log()
         for second in second_target
     ]
-    law: Counter[tuple[int, ...]] = Counter()
+    law = Counter()
     for x0 in range(3):
         for x1 in second_draft[x0].token_ids.tolist():
             round_ = sqs.Round([first_draft, second_draft[x0]], [x0, x1])
@@ -714,14 +709,14 @@ def test_verify_says_what_it_expected():
         adapter.verify(round_, torch.zeros(2, 2), temperature=-1.0)
     with pytest.raises(TypeError, match=r"a Round, got list"):
         adapter.verify([], torch.zeros(2, 2), temperature=1.0)
-    numpys: Any = np.random.default_rng(0)
+    numpys = np.random.default_rng(0)
     with pytest.raises(TypeError, match=r"rng must be a torch\.Generator, got G"):
         adapter.verify(round_, torch.zeros(2, 4), temperature=1.0, rng=numpys)
 
 
-def random_batch(seed: int, rounds: int) -> Any:
+def random_batch(seed, rounds):
     rng = np.random.default_rng(seed)
-    batch: list[Any] = []
+    batch = []
     logits = []
     for _ in range(rounds):
         length = int(rng.integers(0, 5))
@@ -737,7 +732,7 @@ def random_batch(seed: int, rounds: int) -> Any:
     return batch, rows, rng.random(len(rows)), temperatures
 
 
-def target_probs(rows: Any, batch: Any, temperatures: Any) -> Any:
+def target_probs(rows, batch, temperatures):
     sizes = [1 if round_ is None else len(round_) + 1 for round_ in batch]
     probs = []
     for part, temperature in zip(rows.double().split(sizes), temperatures, strict=True):
@@ -849,7 +844,7 @@ def test_a_device_draws_from_minute_residuals():
 def test_verify_rounds_says_what_it_expected():
     round_ = sqs.Round([eighths(4, 4)], [0])
     rows, draws = torch.zeros(3, 2), [0.5] * 3
-    good: dict[str, Any] = {"rounds": [round_, None], "target_logits": rows}
+    good = {"rounds": [round_, None], "target_logits": rows}
     good |= {"draws": draws, "temperature": 1.0}
     for change, error, message in [
         ({"rounds": round_}, TypeError, "rounds must be a sequence of rounds, got R"),
@@ -888,11 +883,9 @@ def test_what_follows_the_rule_is_given_by_name():
             call(CODEC, torch.zeros(VOCAB), sqs.TopK(3), 0.7)
 
 
-def random_drafts(
-    rng: np.random.Generator, rows: Any
-) -> tuple[list[list[int]], list[bytes], list[int], list[float]]:
+def random_drafts(rng, rows):
     """Drafts that are right now and then, keys, positions and temperatures."""
-    drafts: list[list[int]] = []
+    drafts = []
     left = len(rows)
     while left:
         size = int(rng.integers(1, min(left, 5) + 1))
@@ -997,7 +990,7 @@ def test_a_device_is_waited_for_once_in_a_race(monkeypatch):
 
 
 def test_races_say_what_they_expected(path):
-    good: dict[str, Any] = {"drafted": [[1], []], "logits": torch.zeros(3, 2)}
+    good = {"drafted": [[1], []], "logits": torch.zeros(3, 2)}
     good |= {"keys": [bytes(16)] * 2, "positions": [0, 2], "temperature": 1.0}
     bad = torch.zeros(3, 2)
     bad[2] = -torch.inf
@@ -1020,7 +1013,7 @@ def test_races_say_what_they_expected(path):
     )
 
 
-def run_python(code: str) -> str:
+def run_python(code):
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )

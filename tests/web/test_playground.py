@@ -1,10 +1,7 @@
 """The playground of the documentation, on the site that `make docs` built."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -46,7 +43,7 @@ def page(browser, address):
     """Open the playground; nothing may come from elsewhere, or complain."""
     with browser.new_context() as context:
         page = context.new_page()
-        seen: list[str] = []
+        seen = []
         page.on("console", lambda said: seen.append(said.text))
         page.on("pageerror", lambda error: seen.append(str(error)))
         page.on("request", lambda asked: seen.append(asked.url))
@@ -56,7 +53,7 @@ def page(browser, address):
         assert [one for one in seen if not one.startswith(address)] == []
 
 
-def shipped() -> list[dict[str, Any]]:
+def shipped():
     """Give real rows of both models, as rows.json has them."""
     found = []
     for model, rows in (("smollm2", load_drafts()), ("gemma3", load_languages())):
@@ -70,7 +67,7 @@ def shipped() -> list[dict[str, Any]]:
     return found
 
 
-def dense(row: dict[str, Any]) -> np.ndarray:
+def dense(row):
     """Make the logits of a row of rows.json."""
     size = {"smollm2": 49_152, "gemma3": 262_144}[row["model"]]
     logits = np.full(size, row["rest"], np.float32)
@@ -78,7 +75,7 @@ def dense(row: dict[str, Any]) -> np.ndarray:
     return logits
 
 
-def settings(rng: np.random.Generator) -> dict[str, Any]:
+def settings(rng):
     """Draw what the controls may say."""
     rule = str(rng.choice([*KEEPS]))
     return {
@@ -89,7 +86,7 @@ def settings(rng: np.random.Generator) -> dict[str, Any]:
     }
 
 
-def priced(codec: sqs.Codec, q: sqs.SparseDistribution, known: Any) -> dict[str, float]:
+def priced(codec, q, known):
     """What the reference's meter says of a packet, by label, in bits."""
     meter = Meter()
     given = q.token_ids.tolist(), q.counts.tolist()

@@ -1,24 +1,19 @@
 """The page of ``sqs proxy``, over texts that are played."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import socket
 import threading
-from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import expect
 
 from sqs_codec.system.edge import MODES, EdgeMetrics
 from sqs_codec.system.proxy import make_app, make_server
 from sqs_codec.system.proxy._completer import Chunk, Completion
 from sqs_codec.system.proxy._errors import ApiError
-from sqs_codec.system.proxy._request import Request
 from sqs_codec.system.session import Sampling
 
 TEXT = "The sea is salty as rivers carry salt \N{WATER WAVE} from <rocks> into it."
@@ -35,13 +30,13 @@ class Played:
 
     modes = MODES
 
-    def __init__(self) -> None:
-        self.asked: list[Request] = []
-        self.gone: list[Future[None]] = []
+    def __init__(self):
+        self.asked = []
+        self.gone = []
         self.seconds = 0.01
-        self.tasks: list[Any] = []
+        self.tasks = []
 
-    async def write(self, request: Request) -> Completion:
+    async def write(self, request):
         """Play a text."""
         self.asked.append(request)
         answer = Completion()
@@ -49,7 +44,7 @@ class Played:
         self.tasks.append(asyncio.ensure_future(self._play(answer)))
         return answer
 
-    async def _play(self, answer: Completion) -> None:
+    async def _play(self, answer):
         answer.prompt_tokens = 9
         figures = EdgeMetrics(
             bytes_up=700, bytes_down=150, mode="hints", reason=PLAN, target_seconds=0.12
@@ -74,14 +69,14 @@ class Played:
                 return
         answer.put(Chunk("", "cloud", figures, "stop", last=True))
 
-    async def close(self) -> None:
+    async def close(self):
         """Nothing is to be ended."""
 
 
 @pytest.fixture(params=[None, "a-key-of-the-tests"], ids=["open", "keyed"])
 def played(request):
     """What is played, and where the page is."""
-    completer: Any = Played()
+    completer = Played()
     server = make_server(
         make_app(completer, sampling=Sampling(0.6, 20), api_key=request.param),
         clients=1,
@@ -94,9 +89,9 @@ def played(request):
         run.join()
 
 
-def opened(browser: Browser, url: str, **options: Any) -> tuple[Page, list[str]]:
+def opened(browser, url, **options):
     page = browser.new_page(**options)
-    said: list[str] = []
+    said = []
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: said.append(request.url))
@@ -109,7 +104,7 @@ def opened(browser: Browser, url: str, **options: Any) -> tuple[Page, list[str]]
 @pytest.mark.parametrize("size", [(1280, 800), (390, 844)], ids=["desktop", "phone"])
 def test_a_chat(browser, played, scheme, size):
     completer, url = played
-    viewport: Any = {"width": size[0], "height": size[1]}
+    viewport = {"width": size[0], "height": size[1]}
     page, said = opened(browser, url, color_scheme=scheme, viewport=viewport)
     page.keyboard.type("Why is the sea <b>salty</b>?")  # it has the focus
     page.keyboard.press("Enter")
@@ -161,7 +156,7 @@ def test_a_chat(browser, played, scheme, size):
 @pytest.mark.parametrize("width", [1280, 360])
 def test_three_ways_over_a_thin_link(browser, played, scheme, width):
     completer, url = played
-    viewport: Any = {"width": width, "height": 800}
+    viewport = {"width": width, "height": 800}
     page, _ = opened(browser, url, color_scheme=scheme, viewport=viewport)
     page.get_by_role("switch", name="Over a thin link").check()
     page.get_by_label("Your message").fill("Why is the sea salty?")

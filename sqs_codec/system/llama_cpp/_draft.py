@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sqs_codec._base import checks
 from sqs_codec.system._base import chat
 from sqs_codec.system._base.tokens import common_length
-from sqs_codec.system.llama_cpp._model import USER_DEFINED, Context, Model, Part
+from sqs_codec.system.llama_cpp._model import USER_DEFINED, Context, Model
 
 __all__ = ["Draft", "TextStream"]
 
@@ -251,17 +251,17 @@ class Draft:
         Return the logits after each of them, if they are wanted. These are `BRANCHES`
         rows at most, so that llama.cpp never moves its buffer.
         """
-        parts = [
-            Part(place, len(self._texts[place]), text, [len(text) - 1] * wanted)
-            for place, text in zip(places, texts, strict=True)
-        ]
+        pairs = [*zip(places, texts, strict=True)]
         try:
-            rows = self._context.decode(parts)
+            rows = self._context.decode(
+                (place, len(self._texts[place]), text, [len(text) - 1] * wanted)
+                for place, text in pairs
+            )
         except RuntimeError:
             self._clear()
             raise
-        for part in parts:
-            self._texts[part.place].extend(part.tokens)
+        for place, text in pairs:
+            self._texts[place].extend(text)
         return rows
 
     def encode_prompt(self, prompt: str) -> list[int]:

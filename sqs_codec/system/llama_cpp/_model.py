@@ -9,7 +9,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import llama_cpp as llama
 import numpy as np
@@ -54,38 +54,9 @@ def _log(level: int, text: bytes, _: object) -> None:
 class Model:
     """A GGUF file: its weights, and what its tokens are.
 
-    Parameters
-    ----------
-    path : str or path
-    threads : int, optional
-        If None, half of the machine's cores.
-
-    Attributes
-    ----------
-    pointer, vocab : pointer
-        What llama.cpp calls them.
-    name : str
-        Of the file, without its folder, and what kind of model it is.
-    max_tokens : int
-        Of the texts that it was trained on.
-    vocabulary : dict of str to int
-        Without what only pads it.
-    vocab_size : int
-        V, likewise.
-    logits_size : int
-        V with the padding.
-    fingerprint : bytes
-        That of the Hugging Face tokenizer from which the file was made.
-    can_branch : bool
-        Whether it keeps no recurrent state, which texts can't share in part. An older
-        llama-cpp-python can't say it of all models.
-
-    Raises
-    ------
-    FileNotFoundError
-        There is no such file.
-    ValueError
-        llama.cpp can't load it.
+    `vocabulary` and `vocab_size` are without what only pads the vocabulary. A model can
+    branch unless it keeps a recurrent state, which texts can't share in part; an older
+    llama-cpp-python can't say it of all. Errors are those of `Draft`.
     """
 
     def __init__(self, path: str | os.PathLike[str], threads: int | None) -> None:
@@ -135,10 +106,9 @@ class Model:
         return int(llama.llama_vocab_get_attr(self.vocab, token))
 
     def tokenize(self, text: str, *, ends: bool, spells: bool) -> list[int]:
-        """Cut a text.
+        """Cut a text, with the ends that a model may want or as it is.
 
-        Say whether it gets the beginning and end of its own that a model may want, and
-        whether it can spell special tokens.
+        Say also whether it can spell special tokens.
         """
         data = text.encode()
         given = self.vocab, data, len(data)
@@ -149,50 +119,16 @@ class Model:
         return list(tokens)
 
 
-class Part(NamedTuple):
-    """Tokens of a text, and where logits are wanted.
-
-    Attributes
-    ----------
-    place : int
-        Which of the context's texts it is.
-    start : int
-        How many tokens of this text are before it.
-    tokens : sequence of int
-    wanted : sequence of int
-        Places in `tokens`, ascending.
-    """
-
-    place: int
-    start: int
-    tokens: Sequence[int]
-    wanted: Sequence[int]
+Part = tuple[int, int, Sequence[int], Sequence[int]]
+"""Which of a context's texts, how many of its tokens are cached, those that follow, and
+the places among these where logits are wanted, ascending."""
 
 
 class Context:
-    """Memory for texts, and what passes them through a model.
+    """Memory for `places` texts of `n_ctx` tokens in all, taken at once.
 
-    Parameters
-    ----------
-    model : Model
-    n_ctx : int
-        The most tokens of all texts. Memory for them is taken at once.
-    places : int
-        The most texts; one if the model can't branch.
-    goes_back : bool
-        Whether a text may be cut.
-
-    Attributes
-    ----------
-    batch_size : int
-        The most tokens that are read at once.
-    memory : pointer
-        What llama.cpp calls it.
-
-    Raises
-    ------
-    ValueError
-        It isn't a model that writes texts, or there isn't as much memory.
+    A model that can't branch has one place. Only a context that goes back may have its
+    texts cut. A ValueError says that the model writes no texts, or lacks memory.
     """
 
     def __init__(
@@ -230,12 +166,7 @@ class Context:
 
         They are llama.cpp's own memory, [n, V], of one part after the other. The next
         call overwrites it, or moves it if more are wanted than ever before, and than
-        the context has texts.
-
-        Raises
-        ------
-        RuntimeError
-            llama.cpp failed. What it has in memory is then to be cleared.
+        the context has places. After a RuntimeError all is to be cleared.
         """
         batch, i, rows = self._batch, 0, 0
         for place, start, tokens, wanted in parts:

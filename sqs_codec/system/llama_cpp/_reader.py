@@ -32,19 +32,6 @@ class ModelReader:
     threads : int, optional
         If None, half of the machine's cores.
 
-    Attributes
-    ----------
-    name : str
-        Of the file, without its folder, and what kind of model it is.
-    vocab_size : int
-        V, without what only pads the vocabulary.
-    tokenizer_fingerprint : bytes
-        That of the Hugging Face tokenizer from which the file was made.
-    max_tokens : int
-        Of the texts that it was trained on.
-    bos : int or None
-        The token that it wants at a text's beginning, if it does.
-
     Raises
     ------
     FileNotFoundError
@@ -72,29 +59,20 @@ class ModelReader:
         return self._model.tokenize(text, ends=True, spells=False)
 
     def read(self, tasks: Sequence[Task]) -> None:
-        """Tell tasks of their texts, of a long one by parts.
-
-        Raises
-        ------
-        ValueError
-            A text is longer than `max_tokens`.
-        RuntimeError
-            llama.cpp failed.
-        """
+        """Tell tasks of their texts, none longer than `max_tokens`."""
         for batch in self._batches(tasks):
             self._context.clear()
             end = int(max(task.places[-1] for task in batch)) + 1
             for start in range(0, end, BATCH):
-                parts = []
+                parts: list[Part] = []
                 for i, task in enumerate(batch):
                     at = task.places - start
                     wanted = at[(at >= 0) & (at < BATCH)].tolist()
-                    tokens = task.tokens[start : start + BATCH]
-                    parts.append(Part(i, start, tokens, wanted))
+                    parts.append((i, start, task.tokens[start : start + BATCH], wanted))
                 rows = self._context.decode(parts)
-                for task, part in zip(batch, parts, strict=True):
-                    task.tell(rows[: len(part.wanted)])
-                    rows = rows[len(part.wanted) :]
+                for i, _, _, wanted in parts:
+                    batch[i].tell(rows[: len(wanted)])
+                    rows = rows[len(wanted) :]
 
     def _batches(self, tasks: Sequence[Task]) -> Iterator[list[Task]]:
         """Yield texts to read side by side, with memory for them."""

@@ -1,17 +1,11 @@
 """An edge that knows no framework: its draft is a few lines of numpy."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from sqs_codec import vocabulary_fingerprint
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.edge import (
-    Draft,
     DraftModel,
     Edge,
     FixedPlan,
@@ -33,17 +27,17 @@ class ToyDraft(DraftModel):
     stop = frozenset({VOCAB - 1})
     fingerprint = TOKENIZER
 
-    def __init__(self) -> None:
+    def __init__(self):
         self._row = np.empty((1, VOCAB), np.float32)
 
-    def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+    def logits(self, tokens):
         """Logits after a text."""
         self._row[0] = toy_logits(tokens, noise=len(tokens) % 3)
         return self._row
 
 
 def test_text_is_the_targets_own():
-    draft: Draft = ToyDraft()
+    draft = ToyDraft()
     edge = Edge(draft, planner=FixedPlan(4))
     link = LocalLink(Toy(), tokenizer=TOKENIZER)
     steps = edge.generate([1, 2], link, max_tokens=30, sampling=GREEDY, stop=[])

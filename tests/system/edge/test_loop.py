@@ -1,37 +1,26 @@
 """The loop of an edge: whatever the plan is and the link does, the text is right."""
 
-from __future__ import annotations
-
 import itertools
-from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from benchmarks.harness.recorded import Steps
 from benchmarks.relay import Link as Like
 from benchmarks.world import MAX_MESSAGE, Cloud, World, WorldLink, ways
-from sqs_codec import Verdict
 from sqs_codec.system.edge import (
     DraftModel,
     FixedPlan,
     Hints,
-    Observation,
     Plan,
-    Planning,
     RefusalError,
-    Step,
     generate,
 )
 from sqs_codec.system.edge._line import Timeout
 from sqs_codec.system.session import (
     EdgeSession,
-    Job,
     Limits,
-    Link,
     LinkError,
     LocalLink,
     Sampling,
@@ -53,12 +42,12 @@ PLANS = {
 class Toy(DraftModel):
     """A model whose logits depend on the last two tokens."""
 
-    def __init__(self, noise: float) -> None:
+    def __init__(self, noise):
         shape = (VOCAB_SIZE, VOCAB_SIZE, VOCAB_SIZE)
         own = np.random.default_rng(1).normal(0, noise, shape)
         self._table = np.random.default_rng(0).normal(0, 3, shape) + own
 
-    def logits(self, tokens: Sequence[int], last: int = 1) -> NDArray[np.float64]:
+    def logits(self, tokens, last=1):
         """The rows after the last tokens."""
         before = [PROMPT[0], *tokens]
         return np.array(
@@ -75,7 +64,7 @@ class Verifier:
     vocab_size = VOCAB_SIZE
     max_text = 4096
 
-    def verify(self, jobs: Sequence[Job]) -> list[Verdict | None]:
+    def verify(self, jobs):
         """The verdict on each job."""
         rows = [
             TARGET.logits([*job.text, *job.drafted], len(job.drafted) + 1)[: job.wanted]
@@ -83,20 +72,18 @@ class Verifier:
         ]
         return verify_jobs(jobs, np.concatenate(rows))
 
-    def forget(self, session: bytes) -> None:
+    def forget(self, session):
         """There is nothing to forget."""
 
 
-def greedy(n: int) -> list[int]:
+def greedy(n):
     text = list(PROMPT)
     for _ in range(n):
         text.append(int(TARGET.logits(text)[0].argmax()))
     return text[len(PROMPT) :]
 
 
-def edge(
-    *, temperature: float = 0.0, stop: Sequence[int] = (), tokenizer: bytes = b""
-) -> EdgeSession:
+def edge(*, temperature=0.0, stop=(), tokenizer=b""):
     return EdgeSession(
         [Setting(CODEC, sqs.TopK(8))],
         PROMPT,
@@ -110,19 +97,11 @@ def edge(
     )
 
 
-def local() -> Link:
+def local():
     return LocalLink(Verifier())
 
 
-def linked(
-    world: World,
-    seed: int = 0,
-    *,
-    kind: type[WorldLink] = WorldLink,
-    limits: Limits | None = None,
-    steps: Steps | None = None,
-    **like: float,
-) -> WorldLink:
+def linked(world, seed=0, *, kind=WorldLink, limits=None, steps=None, **like):
     """A link of 100 ms to a cloud that knows nothing; what may lose also repeats."""
     cloud = Cloud(world, Verifier(), steps, limits=limits)
     if like.get("loss"):
@@ -131,13 +110,7 @@ def linked(
     return kind(world, cloud, *way, reliable=not like.get("loss"))
 
 
-def write(
-    world: World,
-    connect: Link | Callable[[], Link],
-    plan: Planning,
-    session: EdgeSession | None = None,
-    **given: Any,
-) -> Generator[Step, None, None]:
+def write(world, connect, plan, session=None, **given):
     """Write 60 tokens on the world's clock, unless told otherwise."""
     session = edge() if session is None else session
     given = {"max_tokens": 60, "clock": world, "sleep": world.sleep, **given}
@@ -147,12 +120,12 @@ def write(
 class Flaky:
     """Makes links that lose, and break after a while; each has another cloud."""
 
-    def __init__(self, world: World, loss: float, seed: int) -> None:
+    def __init__(self, world, loss, seed):
         self._world, self._loss = world, loss
         self._rng = np.random.default_rng(seed)
-        self.links: list[WorldLink] = []
+        self.links = []
 
-    def __call__(self) -> Link:
+    def __call__(self):
         """Make one."""
         seed = int(self._rng.integers(1 << 32))
         link = linked(self._world, seed, loss=self._loss)
@@ -161,7 +134,7 @@ class Flaky:
         return link
 
 
-def tokens(steps: Iterable[Step]) -> list[int]:
+def tokens(steps):
     return [token for step in steps for token in step.tokens]
 
 
@@ -224,15 +197,15 @@ def test_a_slow_link_is_given_time():
 class Script:
     """A planner that says one thing after the other, and listens."""
 
-    def __init__(self, lengths: Sequence[int]) -> None:
+    def __init__(self, lengths):
         self._plans = itertools.cycle([Plan(n, 0, f"draft {n}") for n in lengths])
-        self.heard: list[Observation] = []
+        self.heard = []
 
-    def plan(self) -> Plan:
+    def plan(self):
         """The next one."""
         return next(self._plans)
 
-    def observe(self, observation: Observation) -> None:
+    def observe(self, observation):
         """Remember."""
         self.heard.append(observation)
 
@@ -285,7 +258,7 @@ def test_text_fills_what_the_cloud_reads(name):
 @pytest.mark.parametrize("name", PLANS)
 def test_a_cloud_that_takes_shorter_texts_ends_it_with_that_reason(name):
     world = World()
-    links: list[WorldLink] = []
+    links = []
 
     def connect():
         limits = Limits(max_text=4000 if links else 4096)
@@ -309,7 +282,7 @@ def test_a_reader_may_take_longer_than_patience_lasts(*, reliable):
         world = World()
         link = linked(world, steps=Steps(0.0, 0.01, 0.0))
         link.reliable = reliable
-        found: list[int] = []
+        found = []
         for step in write(world, link, FixedPlan(0), max_tokens=40, patience=60):
             found += step.tokens
             world.sleep(pause)
@@ -326,7 +299,7 @@ def test_a_cloud_that_breaks_on_every_round_is_given_up(breaks, caplog):
     The log says that it is gone, and that it is back, each once.
     """
     world = World()
-    pauses: list[float] = []
+    pauses = []
 
     class Breaking(WorldLink):
         def send(self, message):
@@ -401,8 +374,8 @@ def test_a_refusal_says_why():
     assert error.value.reason in str(error.value)
 
 
-def failing(reason: str) -> Callable[[], Link]:
-    def connect() -> Link:
+def failing(reason):
+    def connect():
         raise LinkError(reason)
 
     return connect
@@ -418,7 +391,7 @@ def test_no_first_link_is_told_at_once():
 @pytest.mark.parametrize("loss", [0.0, 0.3])
 def test_a_cloud_that_stays_away_is_given_up(loss):
     world = World()
-    links: list[WorldLink] = []
+    links = []
 
     def connect():
         if links:
@@ -438,7 +411,7 @@ def test_a_cloud_that_stays_away_is_given_up(loss):
 @pytest.mark.parametrize("reliable", [True, False])
 def test_silence_is_not_waited_for_without_end(reliable):
     world = World()
-    made: list[WorldLink] = []
+    made = []
 
     def connect():
         made.append(linked(world, loss=1.0))

@@ -1,13 +1,10 @@
 """The planner: what it chooses on which link, how it learns, and what it is worth."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import math
 import re
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +24,7 @@ DATAGRAM, GRPC = 57, 166
 
 
 @lru_cache
-def fresh(overhead: int = DATAGRAM) -> Planner:
+def fresh(overhead=DATAGRAM):
     """For few bytes, and only to be copied."""
     sampling = Sampling(0.7)
     return Planner(SETTINGS, sampling=sampling, prefer="bytes", overhead=overhead)
@@ -36,11 +33,11 @@ def fresh(overhead: int = DATAGRAM) -> Planner:
 class Drafts:
     """How many of a round's tokens are accepted."""
 
-    def __init__(self, acceptance: float, seed: int = 0) -> None:
+    def __init__(self, acceptance, seed=0):
         self.acceptance = acceptance
         self.rng = np.random.default_rng(seed)
 
-    def observed(self, plan: Plan) -> Observation:
+    def observed(self, plan):
         """What comes of a plan."""
         accepted = 8
         if plan.length:
@@ -54,7 +51,7 @@ ONE = Plan(4, 0, "to measure")
 HANDSHAKE = Observation(Plan(0, 0, "the handshake"), 0, 0, 0.0, TARGET)
 
 
-def taught(drafts: Drafts, overhead: int = DATAGRAM) -> Planner:
+def taught(drafts, overhead=DATAGRAM):
     """A planner that has seen rounds."""
     planner = copy.deepcopy(fresh(overhead))
     for _ in range(60):
@@ -62,7 +59,7 @@ def taught(drafts: Drafts, overhead: int = DATAGRAM) -> Planner:
     return planner
 
 
-def settled(drafts: Drafts) -> Planner:
+def settled(drafts):
     """One that has also used up what it may lose to measure."""
     planner = taught(drafts)
     for _ in range(30):
@@ -124,7 +121,7 @@ def test_any_vocabulary_and_temperature_has_a_plan(temperature, vocab_size):
 # Hints
 
 
-def hinting(tokens: float, passes: int) -> Planner:
+def hinting(tokens, passes):
     """A planner for speed after passes with hints that gave so many tokens each."""
     planner = Planner(SETTINGS, sampling=Sampling(0.7))
     planner.observe(HANDSHAKE)
@@ -184,7 +181,7 @@ def test_acceptance_is_followed():
     assert shown_acceptance(planner.reason) < 50 < 75 < shown_acceptance(good)
 
 
-def shown_acceptance(reason: str) -> int:
+def shown_acceptance(reason):
     return int(reason.rpartition("acceptance ")[2].partition("%")[0])
 
 
@@ -194,7 +191,7 @@ def test_what_only_measures_costs_few_bytes():
     assert 0 < sum(measures(planner, BAD) for _ in range(500)) <= 84
 
 
-def measures(planner: Planner, drafts: Drafts) -> bool:
+def measures(planner, drafts):
     """Let 8 tokens come the one way or the other; say if a round was drafted."""
     seen = drafts.observed(planner.plan())
     planner.observe(seen)
@@ -296,7 +293,7 @@ def test_bad_hints_are_refused(change, message):
     ],
 )
 def test_bad_observations_are_refused(change, message):
-    good: dict[str, Any] = {"plan": ONE, "drafted": 4, "accepted": 2}
+    good = {"plan": ONE, "drafted": 4, "accepted": 2}
     with pytest.raises((ValueError, TypeError), match=message):
         Observation(**{**good, **change})
 
@@ -313,7 +310,7 @@ def test_bad_observations_are_refused(change, message):
     ],
 )
 def test_bad_arguments_are_refused(change, message):
-    good: dict[str, Any] = {"settings": SETTINGS, "sampling": Sampling(0.7)}
+    good = {"settings": SETTINGS, "sampling": Sampling(0.7)}
     with pytest.raises((ValueError, TypeError), match=message):
         Planner(**{**good, **change})
 
@@ -332,7 +329,7 @@ GRID = benchmark.Grid((), LINKS, 100, (6,), 48)
 
 
 @lru_cache
-def written() -> list[benchmark.Outcome]:
+def written():
     return benchmark.compare(CASE, GRID)
 
 

@@ -1,7 +1,5 @@
 """A thin link over another one: when messages arrive, and what becomes of errors."""
 
-from __future__ import annotations
-
 import threading
 from collections import deque
 
@@ -18,41 +16,41 @@ class Wire:
 
     reliable, max_message, overhead = False, 1000, 25
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.now = 0.0
         self.sent = self.received = 0
-        self.log: list[tuple[float, bytes]] = []
-        self.inbox: deque[bytes] = deque()
+        self.log = []
+        self.inbox = deque()
         self.broken = self.closed = False
         self._bell, self._idle = threading.Semaphore(0), threading.Semaphore(0)
 
-    def send(self, message: bytes) -> None:
+    def send(self, message):
         """Note when it is sent."""
         if self.broken:
             raise LinkError("it broke")
         self.log.append((self.now, message))
         self.sent += len(message)
 
-    def receive(self, timeout: float | None) -> bytes | None:
+    def receive(self, timeout):
         """Return one, once it is woken."""
         if timeout != 0:
             self._idle.release()
             assert self._bell.acquire(timeout=PATIENCE)
         return self.inbox.popleft() if self.inbox else None
 
-    def wake(self) -> None:
+    def wake(self):
         """Have `receive` return."""
         self._bell.release()
 
-    def close(self) -> None:
+    def close(self):
         """Note it."""
         self.closed = True
 
-    def settle(self) -> None:
+    def settle(self):
         """Wait until whoever has it waits in `receive`."""
         assert self._idle.acquire(timeout=PATIENCE)
 
-    def at(self, now: float) -> list[tuple[float, bytes]]:
+    def at(self, now):
         """Let it be a time, and return what was sent by then."""
         self.now = now
         self.wake()
@@ -79,7 +77,7 @@ def link(wire):
     shaped.wake()
 
 
-def send(link: ShapedLink, wire: Wire, message: bytes) -> None:
+def send(link, wire, message):
     link.send(message)
     wire.settle()
 

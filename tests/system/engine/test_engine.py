@@ -1,14 +1,10 @@
 """An engine: what a server may ask of it, and what becomes of jobs that fail."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
-from typing import Any
 
 import grpc
 import numpy as np
@@ -22,7 +18,6 @@ from sqs_codec.system.engine._batch import PART
 from sqs_codec.system.session import Job, LinkError, Sampling
 from tests.system.serve.kit import (
     PATIENCE,
-    Server,
     Toy,
     batch,
     converse,
@@ -34,14 +29,12 @@ from tests.system.serve.kit import (
 PROMPT = [5, 6, 7]
 
 
-def job(session: bytes, text: Sequence[int] = PROMPT) -> Job:
+def job(session, text=PROMPT):
     return Job(session, list(text), None, np.array([0.5]), Sampling(0.0))
 
 
-def with_engine(
-    toy: Toy, run: Callable[[BatchEngine], Coroutine[Any, Any, None]]
-) -> None:
-    async def whole() -> None:
+def with_engine(toy, run):
+    async def whole():
         engine = batch(toy)
         await engine.open()
         await run(engine)
@@ -52,7 +45,7 @@ def with_engine(
 
 def test_sessions_that_decode_without_a_pause_go_together():
     """Though the second comes while the first one's job is under way."""
-    sizes: list[int] = []
+    sizes = []
 
     def work(jobs):
         sizes.append(len(jobs))
@@ -72,19 +65,19 @@ class Moody(BatchEngine):
 
     reason: str | None = None
 
-    async def verify(self, job: Job) -> Verdict | None:
+    async def verify(self, job):
         """Fail while it is unwell."""
         if self.reason is not None:
             raise RuntimeError(self.reason)
         return await super().verify(job)
 
-    def health(self) -> str | None:
+    def health(self):
         """Say how it is."""
         return self.reason
 
 
 def test_jobs_of_one_turn_go_together():
-    sizes: list[int] = []
+    sizes = []
 
     async def run(engine):
         jobs = [job(b"%d" % i, [i, 1]) for i in range(5)]
@@ -122,7 +115,7 @@ def test_a_job_that_fails_takes_no_other_with_it(kind):
 
 def test_what_is_cancelled_is_not_verified():
     begun, go_on = threading.Event(), threading.Event()
-    sessions: list[bytes] = []
+    sessions = []
 
     def hold(jobs):
         sessions.extend(job.session for job in jobs)
@@ -224,7 +217,7 @@ class Cancelling(Moody):
 
     jobs = 0
 
-    async def verify(self, job: Job) -> Verdict | None:
+    async def verify(self, job):
         """Verify, mostly."""
         self.jobs += 1
         if self.jobs == 2:
@@ -235,7 +228,7 @@ class Cancelling(Moody):
 class Wrong(Cancelling):
     """An engine that forgets to answer its second job."""
 
-    async def verify(self, job: Job) -> Verdict | None:
+    async def verify(self, job):
         """Verify, mostly."""
         self.jobs += 1
         return None if self.jobs == 2 else await Moody.verify(self, job)
@@ -253,7 +246,7 @@ def test_no_session_waits_for_a_verdict_that_never_comes(kind, caplog):
     assert str(PROMPT)[1:-1] not in record.getMessage()
 
 
-def health(server: Server) -> int:
+def health(server):
     with grpc.insecure_channel(server.address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         return int(stub.Check(health_pb2.HealthCheckRequest()).status)
@@ -289,8 +282,8 @@ def test_an_engine_that_nobody_knows():
 
 
 def test_a_call_reads_one_part_however_many_texts_wait():
-    calls: list[Sequence[Job]] = []
-    read: dict[bytes, int] = {}
+    calls = []
+    read = {}
     most = 0
 
     async def run(engine):
@@ -322,7 +315,7 @@ def test_a_call_reads_one_part_however_many_texts_wait():
 
 
 def test_texts_take_half_of_the_time_where_there_are_rounds(monkeypatch):
-    times: list[float] = []  # when calls that read began and ended
+    times = []  # when calls that read began and ended
     now = 0.0
     monkeypatch.setattr(_batch, "time", SimpleNamespace(monotonic=lambda: now))
 

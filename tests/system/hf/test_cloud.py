@@ -1,22 +1,16 @@
 """The verifier on one box: many sessions in one Hugging Face model."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import threading
 import weakref
-from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 import sqs_codec as sqs
-from sqs_codec import Verdict
 from sqs_codec._codec import truncation
 from sqs_codec.system import session as judging
 from sqs_codec.system.session import Job, Sampling
@@ -46,7 +40,7 @@ NONE = np.zeros(0)
 KEY = bytes(range(16))
 
 
-def tiny(kind: str = "Llama", seed: int = SEED, **options: Any) -> Any:
+def tiny(kind="Llama", seed=SEED, **options):
     """A model with random weights, large enough to give peaked distributions."""
     torch.manual_seed(seed)
     config = getattr(transformers, f"{kind}Config")(
@@ -77,25 +71,25 @@ CLOSE = 5e-6
 are, and these weights, much larger than a trained model's, make more of it."""
 
 
-def text_of(rng: np.random.Generator, n: int) -> list[int]:
+def text_of(rng, n):
     return [int(i) for i in rng.integers(0, V, n)]
 
 
-def probs_of(model: Any, tokens: Sequence[int], rows: int) -> NDArray[np.float64]:
+def probs_of(model, tokens, rows):
     """What transformers gives for one text by itself, without a cache."""
     with torch.inference_mode():
         logits = model(torch.tensor([list(tokens)])).logits[0, -rows:, :V]
-    probs: NDArray[np.float64] = logits.double().softmax(-1).numpy()
+    probs = logits.double().softmax(-1).numpy()
     return probs
 
 
-def draft(rng: np.random.Generator, n: int) -> sqs.Round:
+def draft(rng, n):
     codec = sqs.Codec(vocab_size=V, resolution=20)
     qs = [codec.quantize(2 * rng.standard_normal(V), sqs.TopK(20)) for _ in range(n)]
     return sqs.Round(qs, [q.sample(rng) for q in qs])
 
 
-def jobs_of(rng: np.random.Generator, lengths: Sequence[int]) -> list[Job]:
+def jobs_of(rng, lengths):
     """A job for each of so many sessions, with texts of these lengths."""
     jobs = []
     for i, length in enumerate(lengths):
@@ -105,12 +99,12 @@ def jobs_of(rng: np.random.Generator, lengths: Sequence[int]) -> list[Job]:
     return jobs
 
 
-def rows_of(model: Any, job: Job) -> NDArray[np.float64]:
+def rows_of(model, job):
     """Transformers' own probabilities of what a job wants."""
     return probs_of(model, [*job.text, *job.drafted], job.wanted)
 
 
-def expected(model: Any, job: Job) -> Verdict:
+def expected(model, job):
     return sqs.verify_rounds([job.round_], rows_of(model, job), job.draws)[0]
 
 
@@ -125,12 +119,12 @@ class Watch:
         The probabilities of the last job.
     """
 
-    def __init__(self, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.tokens: list[int] = []
-        self.rows: dict[bytes, NDArray[np.float64]] = {}
+    def __init__(self, cloud, monkeypatch):
+        self.tokens = []
+        self.rows = {}
         own = _cloud.verify_jobs
 
-        def verify(jobs: Any, logits: Any) -> Any:
+        def verify(jobs, logits):
             parts = torch.split(logits, [len(job.draws) for job in jobs])
             for job, part in zip(jobs, parts, strict=True):
                 self.rows[job.session] = part.double().softmax(-1).numpy()
@@ -142,7 +136,7 @@ class Watch:
             with_kwargs=True,
         )
 
-    def error(self, model: Any, jobs: Sequence[Job]) -> float:
+    def error(self, model, jobs):
         """The worst total variation from transformers' rows."""
         apart = (self.rows[job.session] - rows_of(model, job) for job in jobs)
         errors = (np.abs(rows).sum(-1).max(initial=0) / 2 for rows in apart)
@@ -197,9 +191,7 @@ def test_half_precision(monkeypatch):
     assert watch.error(model, jobs) < 0.01
 
 
-def write(
-    cloud: Cloud, model: Any, n: int, rng: np.random.Generator, sampling: Sampling
-) -> list[list[int]]:
+def write(cloud, model, n, rng, sampling):
     """Have sessions of different lengths write n tokens by rounds, and check each."""
     texts = [text_of(rng, 1 + 7 * i) for i in range(5)]
     ends = [len(text) + n for text in texts]
@@ -290,7 +282,7 @@ def test_whatever_comes_a_job_says_everything(model, monkeypatch):
         assert watch.error(model, [job for job in jobs if job.wanted]) < CLOSE
 
 
-def bytes_of_token(model: Any) -> int:
+def bytes_of_token(model):
     """What a token takes: keys and values of all layers, and of one more to grow."""
     config = model.config
     values = 2 * config.num_key_value_heads * config.head_dim
@@ -298,7 +290,7 @@ def bytes_of_token(model: Any) -> int:
 
 
 def test_keys_and_values_stay_within_their_memory(model, monkeypatch):
-    alive: list[Any] = []
+    alive = []
     most = 0
     own = torch.empty
 
@@ -342,7 +334,7 @@ def test_long_texts_are_read_in_chunks_after_the_rounds(model, monkeypatch):
         Job(b"%d" % i, text_of(rng, 2), draft(rng, 3), rng.random(4), ALL)
         for i in range(3)
     ]
-    order: list[list[bytes]] = []
+    order = []
     own = Cloud._take
 
     def take(self, group):
@@ -625,7 +617,7 @@ def test_encoder_decoders_cannot_be_served():
 class AllLogits(transformers.LlamaForCausalLM):
     """Doesn't know which logits are wanted."""
 
-    def forward(self, *given: Any, logits_to_keep: Any = 0, **options: Any) -> Any:
+    def forward(self, *given, logits_to_keep=0, **options):
         """Read tokens."""
         return super().forward(*given, **options)
 
@@ -633,7 +625,7 @@ class AllLogits(transformers.LlamaForCausalLM):
 class NoPositions(transformers.LlamaForCausalLM):
     """Takes no heed of positions, so that texts can't lie side by side."""
 
-    def forward(self, *given: Any, position_ids: Any = None, **options: Any) -> Any:
+    def forward(self, *given, position_ids=None, **options):
         """Read tokens."""
         return super().forward(*given, **options)
 
@@ -641,7 +633,7 @@ class NoPositions(transformers.LlamaForCausalLM):
 class Picky(transformers.LlamaForCausalLM):
     """Doesn't take a keyword."""
 
-    def forward(self, input_ids: Any, position_ids: Any = None) -> Any:
+    def forward(self, input_ids, position_ids=None):
         """Read tokens."""
         return super().forward(input_ids, position_ids=position_ids)
 

@@ -1,12 +1,8 @@
 """The codec in Hugging Face's loops: the edge, custom_generate."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +10,6 @@ import torch
 import transformers
 
 import sqs_codec as sqs
-from benchmarks.pair import Pair
 from sqs_codec.cli.options import SMOLLM2_FINGERPRINT as SMOLLM2
 from sqs_codec.system import hf
 from sqs_codec.system.edge import Edge, FixedPlan
@@ -31,7 +26,7 @@ from sqs_codec.system.hf import (
 )
 from sqs_codec.system.hf._models import place
 from sqs_codec.system.hf._text import TextStream
-from sqs_codec.system.session import Link, LinkError, LocalLink, Sampling, Setting
+from sqs_codec.system.session import LinkError, LocalLink, Sampling, Setting
 from tests.cli.test_demo import WORDS, save_model
 from tests.kit import branching
 from tests.system.hf.test_cloud import tiny as tiny_of
@@ -43,18 +38,18 @@ PLEA = "Tell me of a fox."
 LENGTH = 12
 
 
-def tiny(seed: int) -> Any:
+def tiny(seed):
     """A model small enough to be made here, which never stops."""
     return tiny_of(seed=seed, vocab_size=VOCAB_SIZE, bos_token_id=0, pad_token_id=0)
 
 
-def link_to(model: Any, vocab_size: int, tokenizer: Any = None) -> Link:
+def link_to(model, vocab_size, tokenizer=None):
     cloud = Cloud(model, vocab_size=vocab_size, tokenizer=tokenizer)
     return LocalLink(cloud, tokenizer=cloud.fingerprint)
 
 
 @lru_cache(maxsize=1)
-def greedy(model: Any, prompt: tuple[int, ...], length: int) -> list[int]:
+def greedy(model, prompt, length):
     """The model's own greedy text, a token at a time."""
     cached = CachedModel(model, 49_152)
     text = [*prompt]
@@ -89,7 +84,7 @@ def test_text_is_smollm2s_own(smollm2, plan):
         assert 0.3 < metrics.acceptance_rate <= 1
 
 
-def load_these(smollm2: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def load_these(smollm2, monkeypatch):
     """Let pages load what is there."""
     draft = LanguageModel(
         smollm2.draft, smollm2.tokenizer, smollm2.vocab_size, smollm2.stop, ""
@@ -135,7 +130,7 @@ def test_how_tos_run(smollm2, monkeypatch, capsys):
         "sqs_codec.system.serve._connect.connect",
         lambda *_, **__: LocalLink(cloud, tokenizer=cloud.fingerprint),
     )
-    names: dict[str, Any] = {"LinkError": LinkError}
+    names = {"LinkError": LinkError}
     exec(code, names)
     printed = capsys.readouterr().out
     drafted = re.search(r"^\[.*EdgeMetrics\(tokens=3, drafted=([0-9]+)", printed)
@@ -158,12 +153,12 @@ def test_a_link_without_a_function_to_renew_it_ends_the_text():
 # From transformers' generate
 
 
-def tiny_edge(model: Any) -> Edge:
+def tiny_edge(model):
     setting = Setting(sqs.Codec(VOCAB_SIZE), sqs.TopK(4))
     return Edge(Draft(model), settings=[setting], planner=FixedPlan(3))
 
 
-def written(draft: Any, edge: Edge, target: Any, **options: Any) -> list[int]:
+def written(draft, edge, target, **options):
     """What the draft model's generate writes with a cloud."""
     text = draft.generate(
         PROMPT,
@@ -176,7 +171,7 @@ def written(draft: Any, edge: Edge, target: Any, **options: Any) -> list[int]:
     return [int(token) for token in getattr(text, "sequences", text)[0, 3:]]
 
 
-def plain(target: Any, **options: Any) -> list[int]:
+def plain(target, **options):
     text = target.generate(
         PROMPT, attention_mask=torch.ones_like(PROMPT), do_sample=False, **options
     )
@@ -365,7 +360,7 @@ def test_branches_are_read_side_by_side(kind, options, at_once):
     model = tiny_of(kind, **options)
     cached = CachedModel(model, 50)
     assert cached._reads_trees == at_once
-    fed: list[int] = []
+    fed = []
     model.register_forward_pre_hook(
         lambda *given: fed.append(given[2]["input_ids"].shape[1]), with_kwargs=True
     )
@@ -434,7 +429,7 @@ def test_caches_are_right_after_many_rejections(smollm2):
 
 def test_text_comes_in_whole_characters(smollm2):
     said = "A caf\u00e9, \u65e5\u672c\u8a9e and \U0001f98a."
-    tokens: Sequence[int] = smollm2.tokenizer(said)["input_ids"]
+    tokens = smollm2.tokenizer(said)["input_ids"]
     stream = TextStream(smollm2.tokenizer)
     pieces = [stream.add([token]) for token in tokens]
     assert "".join(pieces) == said

@@ -1,12 +1,9 @@
 """A GGUF file as a draft model: its logits, its cache, its vocabulary."""
 
-from __future__ import annotations
-
 import gc
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from sqs_codec import vocabulary_fingerprint
@@ -39,7 +36,7 @@ def text(draft):
     return text
 
 
-def distance(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+def distance(one, other):
     probs = [np.exp(np.float64(row - row.max())).ravel() for row in (one, other)]
     return (
         float(np.abs(probs[0] / probs[0].sum() - probs[1] / probs[1].sum()).sum()) / 2
@@ -90,7 +87,7 @@ def test_a_state_that_cant_be_cut_is_made_anew(tmp_path, architecture):
 def test_branches_are_read_side_by_side(tmp_path, architecture, monkeypatch):
     path = write_model(tmp_path / "model.gguf", architecture)
     draft, alone = Draft(path), Draft(path)
-    fed: list[int] = []
+    fed = []
     decode = _model.llama.llama_decode
 
     def note(context, batch):

@@ -1,7 +1,5 @@
 """An edge of llama.cpp and a cloud of transformers, over gRPC."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 
@@ -15,7 +13,7 @@ from sqs_codec.system.llama_cpp import Draft
 from sqs_codec.system.session import Sampling
 from tests.system.hf.test_edge import greedy
 from tests.system.llama_cpp.files import write_model
-from tests.system.serve.kit import Server, serving
+from tests.system.serve.kit import serving
 
 PLEA = "Tell me of a fox."
 LENGTH = 32
@@ -36,7 +34,7 @@ def server(smollm2):
         yield server
 
 
-def generate(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
+def generate(server, *arguments):
     """Run ``sqs generate`` where no framework can be imported."""
     options = ["--server", server.address, "--insecure", "--threads", "1"]
     options += ["--draft", str(_smollm2_gguf()), "--max-tokens", str(LENGTH)]

@@ -1,11 +1,8 @@
 """``sqs proxy``: what messages can't do, and the corners of the protocol."""
 
-from __future__ import annotations
-
 import json
 import logging
 from contextlib import closing
-from typing import Any
 
 import openai
 import pytest
@@ -20,7 +17,7 @@ from sqs_codec.system.hf import Draft, encode_prompt, load_model
 from sqs_codec.system.hf._text import encode_chat
 from sqs_codec.system.proxy._errors import ApiError
 from sqs_codec.system.proxy._limits import MOST_PROMPTS
-from sqs_codec.system.proxy._request import REFUSED, Request, parse
+from sqs_codec.system.proxy._request import REFUSED, parse
 from sqs_codec.system.session import Sampling
 from tests.system.proxy.test_proxy import CHAT, Proxy, ask, folder, proxy, server
 
@@ -46,7 +43,7 @@ TEMPLATES = {
 ROLES = ["<|im_start|>", "<|im_end|>", "<|User|>"]
 
 
-def make_tokenizer(template: str, **normalized: Any) -> Any:
+def make_tokenizer(template, **normalized):
     """A tokenizer of bytes, some of whose tokens are special, and some aren't."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {byte: i for i, byte in enumerate(alphabet)}
@@ -62,7 +59,7 @@ def make_tokenizer(template: str, **normalized: Any) -> Any:
     return tokenizer
 
 
-def chat(*contents: str) -> list[dict[str, str]]:
+def chat(*contents):
     roles = ("user", "assistant") * len(contents)
     return [{"role": r, "content": c} for r, c in zip(roles, contents, strict=False)]
 
@@ -121,7 +118,7 @@ def test_what_only_a_normalizer_makes_a_token_is_refused():
             encode_chat(tokenizer, chat(f"{before}\uff1c|im_end|>"))
 
 
-def read(chat: bool = True, models: Any = ("sqs",), **fields: Any) -> Request:
+def read(chat=True, models=("sqs",), **fields):
     given = {"messages": [{"role": "user", "content": "the"}], "prompt": "the"} | fields
     data = json.dumps(given).encode()
     return parse(data, chat=chat, models=models, sampling=Sampling(0.6, 20, 0.95))
@@ -198,8 +195,8 @@ def test_tools_are_taken_and_said_once(proxy, caplog):
 
 def test_several_prompts(proxy):
     client = proxy.client()
-    options: dict[str, Any] = {"model": "sqs", "seed": 5, "max_tokens": 12}
-    prompts: list[Any] = ["the fox", "fox", "the the the"]
+    options = {"model": "sqs", "seed": 5, "max_tokens": 12}
+    prompts = ["the fox", "fox", "the the the"]
     alone = [client.completions.create(prompt=one, **options) for one in prompts]
     expected = [answer.choices[0].text for answer in alone]
     assert len(set(expected)) == 3
@@ -220,7 +217,7 @@ def test_several_prompts(proxy):
 
 def test_names_and_defaults_of_the_model(folder, server):
     drawn = Sampling(temperature=0, top_k=3)
-    options: dict[str, Any] = {"names": ["a", "*", "b"], "sampling": drawn}
+    options = {"names": ["a", "*", "b"], "sampling": drawn}
     with closing(Proxy(folder, server.address, **options)) as proxy:
         client = proxy.client()
         assert [model.id for model in client.models.list()] == ["a", "b"]

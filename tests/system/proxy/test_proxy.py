@@ -1,7 +1,5 @@
 """``sqs proxy``: real clients against it, and who is none."""
 
-from __future__ import annotations
-
 import asyncio
 import http.client
 import json
@@ -14,8 +12,6 @@ import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from pathlib import Path
-from typing import Any
 
 import openai
 import pytest
@@ -59,9 +55,7 @@ def server(folder):
 class Proxy(Endpoint):
     """An endpoint in a thread."""
 
-    def __init__(
-        self, folder: Path, server: str, *, clients: int = 8, **options: Any
-    ) -> None:
+    def __init__(self, folder, server, *, clients=8, **options):
         self.model = load_model(str(folder / "draft"))
         self.completer = Completer(
             Draft(self.model.model, self.model.tokenizer),
@@ -73,14 +67,12 @@ class Proxy(Endpoint):
         super().__init__(self.completer, clients=clients, **options)
         self.url = f"http://127.0.0.1:{self.port}"
 
-    def client(self, **options: Any) -> openai.OpenAI:
+    def client(self, **options):
         """A client as people have it, but that it doesn't try again."""
         options = {"api_key": "none", "max_retries": 0} | options
         return openai.OpenAI(base_url=f"{self.url}/v1", **options)
 
-    def call(
-        self, method: str, path: str, body: bytes | None = None, **headers: str
-    ) -> tuple[int, bytes, dict[str, str]]:
+    def call(self, method, path, body=None, **headers):
         """Send what no client would; return status, body and headers."""
         connection = http.client.HTTPConnection(
             "127.0.0.1", self.port, timeout=PATIENCE
@@ -97,14 +89,14 @@ def proxy(folder, server):
         yield proxy
 
 
-def ask(client: openai.OpenAI, prompt: str = "the fox", **options: Any) -> Any:
+def ask(client, prompt="the fox", **options):
     options = {"max_tokens": 30, "model": "sqs"} | options
     return client.chat.completions.create(
         messages=[{"role": "user", "content": prompt}], **options
     )
 
 
-def ours(**fields: Any) -> dict[str, Any]:
+def ours(**fields):
     return {"extra_body": {"sqs": fields}}
 
 
@@ -130,7 +122,7 @@ def test_a_thin_link_is_for_this_machine_alone():
         TestClient(make_app(Played()), base_url=f"http://{host}")
         for host in ("127.0.0.1", "192.0.2.7")
     )
-    one_way: Any = Played()
+    one_way = Played()
     one_way.modes = MODES[:1]
     less = TestClient(make_app(one_way), base_url="http://127.0.0.1")
     for client, local in (here, True), (there, False), (less, False):
@@ -150,7 +142,7 @@ def test_texts_are_those_of_sqs_generate(proxy, server, folder, capsys):
     assert cli.main(command) == 0
     expected = capsys.readouterr().out.removesuffix("\n")
     client = proxy.client()
-    options: dict[str, Any] = {"seed": 7, "temperature": 0.7}
+    options = {"seed": 7, "temperature": 0.7}
     whole = ask(client, **options)
     assert whole.choices[0].message.content == expected
     assert whole.choices[0].finish_reason in ("stop", "length")
@@ -177,10 +169,10 @@ def test_texts_are_those_of_sqs_generate(proxy, server, folder, capsys):
     async def both():
         url = f"{proxy.url}/v1"
         async with openai.AsyncOpenAI(base_url=url, api_key="none") as client:
-            text: Any = await client.completions.create(
+            text = await client.completions.create(
                 model="sqs", prompt="the fox", max_tokens=30, **options
             )
-            stream: Any = await client.completions.create(
+            stream = await client.completions.create(
                 model="sqs", prompt=[3, 4], max_tokens=30, stream=True, **options
             )
             pieces = [chunk.choices[0].text async for chunk in stream]
@@ -218,7 +210,7 @@ def test_eight_clients_at_once_get_the_greedy_texts(proxy, folder):
 
 def test_stop_strings(proxy):
     client = proxy.client()
-    options: dict[str, Any] = {"seed": 3, "temperature": 1.5}
+    options = {"seed": 3, "temperature": 1.5}
     text = ask(client, **options).choices[0].message.content
     words = text.split(" ")
     stop = f"{words[3][-1]} {words[4]}"  # across tokens
@@ -233,16 +225,14 @@ def test_stop_strings(proxy):
 
 def test_templates(proxy, monkeypatch):
     client = proxy.client()
-    chat: Any = [
+    chat = [
         {"role": "developer", "content": "fox"},
         {"role": "user", "content": [{"type": "text", "text": "the fox"}]},
     ]
     with pytest.raises(openai.BadRequestError, match="no chat template"):
         client.chat.completions.create(model="sqs", messages=chat)
     monkeypatch.setattr(proxy.model.tokenizer, "chat_template", TEMPLATE)
-    answer: Any = client.chat.completions.create(
-        model="sqs", messages=chat, max_tokens=4
-    )
+    answer = client.chat.completions.create(model="sqs", messages=chat, max_tokens=4)
     assert answer.usage.prompt_tokens == 7
     with pytest.raises(openai.BadRequestError, match="takes no such messages"):
         client.chat.completions.create(
@@ -351,7 +341,7 @@ def test_who_says_nothing_is_hung_up_on(proxy, monkeypatch):
 
 
 def test_a_client_that_hangs_up_ends_its_session(proxy, server, monkeypatch):
-    verifier: Any = server.engine.verifier
+    verifier = server.engine.verifier
     verify, calls = verifier.verify, list[int]()
 
     def slowly(jobs):
@@ -431,7 +421,7 @@ def test_a_cloud_that_goes_away(folder):
     config = EngineConfig(target=str(folder / "target"))
     first = Server(make_engine(config))
     port = first.grpc.port
-    options: dict[str, Any] = {"seed": 5, "temperature": 1.5, "max_tokens": 200}
+    options = {"seed": 5, "temperature": 1.5, "max_tokens": 200}
     with closing(Proxy(folder, first.address)) as proxy:
         client = proxy.client()
         expected = ask(client, **options).choices[0].message.content
@@ -456,7 +446,7 @@ def test_a_cloud_that_goes_away(folder):
 def test_the_command(folder, server, capsys):
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    found: list[int] = []
+    found = []
 
     def visit():
         while not found:

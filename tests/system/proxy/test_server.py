@@ -1,7 +1,5 @@
 """``sqs proxy`` under attack: who has a place, for how long, and what ends."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import socket
@@ -33,22 +31,22 @@ class Played:
 
     modes = MODES
 
-    def __init__(self, text: str = "sea ") -> None:
+    def __init__(self, text="sea "):
         self.text = text
-        self.answers: list[Completion] = []
+        self.answers = []
 
-    async def write(self, request: object) -> Completion:
+    async def write(self, request):
         """Play a text."""
         self.answers.append(Completion())
         asyncio.ensure_future(self._play(self.answers[-1]))  # noqa: RUF006  # it ends
         return self.answers[-1]
 
-    async def _play(self, answer: Completion) -> None:
+    async def _play(self, answer):
         while not answer.gone.done():
             answer.put(Chunk(self.text, "draft", EdgeMetrics()))
             await asyncio.sleep(0.01)
 
-    async def close(self) -> None:
+    async def close(self):
         """End all."""
         for answer in self.answers:
             answer.put(ApiError("it stops", status=503))
@@ -58,41 +56,39 @@ class Played:
 class Endpoint:
     """A server in a thread."""
 
-    def __init__(
-        self, completer: Any, *, clients: int = 8, cert: Any = None, **options: Any
-    ) -> None:
+    def __init__(self, completer, *, clients=8, cert=None, **options):
         cert, key = cert or (None, None)
         app = make_app(completer, **options)
-        self.server: Any = make_server(app, clients=clients, cert=cert, key=key)
+        self.server = make_server(app, clients=clients, cert=cert, key=key)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._thread = threading.Thread(target=self.server.run, args=[[self._listener]])
         self._thread.start()
         wait_until(lambda: self.server.started)
 
-    def close(self) -> None:
+    def close(self):
         """Stop it."""
         self.server.should_exit = True
         self._thread.join()
         self._listener.close()
 
-    def open(self, host: str = "127.0.0.1") -> socket.socket:
+    def open(self, host="127.0.0.1"):
         """A connection from a host."""
         return socket.create_connection(("127.0.0.1", self.port), 20, (host, 0))
 
-    def ask(self, path: str, more: str = AUTHORIZED, host: str = "localhost") -> bytes:
+    def ask(self, path, more=AUTHORIZED, host="localhost"):
         """Send a request; return the whole answer."""
         head = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{more}\r\n"
         with self.open() as raw:
             raw.sendall(head.encode("latin-1"))
             return b"".join(iter(lambda: raw.recv(65536), b""))
 
-    def status(self, *given: str) -> int:
+    def status(self, *given):
         """Send a request; return the answer's status."""
         return int(self.ask(*given).split()[1])
 
 
-def playing(completer: Any = None, **options: Any) -> closing[Endpoint]:
+def playing(completer=None, **options):
     return closing(Endpoint(completer or Played(), api_key=KEY, **options))
 
 
@@ -102,13 +98,13 @@ def endpoint():
         yield endpoint
 
 
-def stream(raw: socket.socket) -> None:
+def stream(raw):
     body = json.dumps({"prompt": "why", "stream": True}).encode()
     head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n{AUTHORIZED}"
     raw.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
 
 
-def ended(raw: socket.socket) -> bool:
+def ended(raw):
     raw.settimeout(0)
     try:
         while raw.recv(1 << 20):
@@ -183,7 +179,7 @@ def test_what_is_not_read_in_time(monkeypatch):
 class Late(Played):
     """A text that comes after a while, all at once."""
 
-    async def _play(self, answer: Completion) -> None:
+    async def _play(self, answer):
         await asyncio.sleep(1.2)
         answer.put(Chunk(self.text, "draft", EdgeMetrics()))
         answer.put(Chunk("", "cloud", EdgeMetrics(), "stop", 0, True))

@@ -1,7 +1,5 @@
 """An engine on Ray that is closed while it is at something."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import time
@@ -38,7 +36,7 @@ def test_jobs_under_way_fail(monkeypatch):
 
 
 def test_ray_is_not_started_any_more(monkeypatch):
-    begun: list[str] = []
+    begun = []
     before = {*descendants(os.getpid())}
 
     def init(**options):

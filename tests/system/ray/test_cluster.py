@@ -1,7 +1,5 @@
 """A cluster of one machine, deployed by a file, with gateways that come and go."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -40,7 +38,7 @@ asyncio.run(main())
 """
 
 
-def free_port() -> int:
+def free_port():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         return int(taken.getsockname()[1])
 
@@ -48,7 +46,7 @@ def free_port() -> int:
 class Cluster:
     """Ray in a process of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         gcs, dashboard, agent, client = (free_port() for _ in range(4))
         self.address = f"127.0.0.1:{gcs}"
         self.dashboard = f"http://127.0.0.1:{dashboard}"
@@ -71,9 +69,7 @@ class Cluster:
             stderr=subprocess.DEVNULL,
         )
 
-    def run(
-        self, command: str, *arguments: str, **environment: str
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, command, *arguments, **environment):
         """Run a command of the virtual environment."""
         return subprocess.run(
             [BIN / command, *arguments],
@@ -84,15 +80,15 @@ class Cluster:
             cwd=ROOT,
         )
 
-    def serve(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def serve(self, *arguments):
         """Run Ray's command ``serve``."""
         return self.run("serve", *arguments, "-a", self.dashboard)
 
-    def gateway(self, **environment: str) -> subprocess.CompletedProcess[str]:
+    def gateway(self, **environment):
         """Connect a `RayEngine` and ask at which replicas sessions are."""
         return self.run("python", "-c", GATEWAY, self.address, **environment)
 
-    def stop(self) -> None:
+    def stop(self):
         """End all of it, at once."""
         for pid in [*descendants(self.process.pid), self.process.pid]:
             with contextlib.suppress(ProcessLookupError):

@@ -1,14 +1,11 @@
 """`sqs serve --ray` with a real model: the same texts, and nothing left behind."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +28,7 @@ ROUNDS = 6
 
 
 @contextmanager
-def gateway(*options: str) -> Iterator[subprocess.Popen[str]]:
+def gateway(*options):
     """Run `sqs serve --ray`; whatever is left of it afterwards is killed."""
     command = [SQS, "serve", "--ray", "--insecure", "--port", "0", *options]
     server = subprocess.Popen(
@@ -46,7 +43,7 @@ def gateway(*options: str) -> Iterator[subprocess.Popen[str]]:
         server.communicate()
 
 
-def line(server: subprocess.Popen[str], pattern: str) -> str:
+def line(server, pattern):
     """Wait for a line of its standard error, and return what the pattern finds."""
     for words in server.stderr:
         if match := re.search(pattern, words):
@@ -54,9 +51,7 @@ def line(server: subprocess.Popen[str], pattern: str) -> str:
     pytest.fail("the server ended")
 
 
-def write(
-    where: str, number: int, text: Sequence[int], tokenizer: bytes
-) -> tuple[list[int], float]:
+def write(where, number, text, tokenizer):
     """Some rounds of a session with its own seed, and the longest wait."""
     drafts = load_drafts()
     rng = np.random.default_rng(number)

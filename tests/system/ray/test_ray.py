@@ -1,7 +1,5 @@
 """Replicas on one machine: the same verdicts, whatever dies."""
 
-from __future__ import annotations
-
 import asyncio
 import dataclasses
 import gc
@@ -57,7 +55,7 @@ def two(server):
     return server
 
 
-def rounds(number: int) -> list[Job]:
+def rounds(number):
     """Jobs of all kinds."""
     rng = np.random.default_rng(3)
     jobs = []
@@ -156,7 +154,7 @@ def test_nobody_else_gets_in(two):
         assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
-def write(server: Server, number: int, length: int) -> tuple[list[int], float]:
+def write(server, number, length):
     """A text of a session that has its own seed, and the longest wait for an answer."""
     edge = edge_session(
         [number, 9],
@@ -183,7 +181,7 @@ def write(server: Server, number: int, length: int) -> tuple[list[int], float]:
         link.close()
 
 
-def write_all(server: Server, length: int) -> tuple[list[list[int]], float]:
+def write_all(server, length):
     """The texts of many sessions at once, and the longest wait of all."""
     with ThreadPoolExecutor(SESSIONS) as pool:
         each = [pool.submit(write, server, i, length) for i in range(SESSIONS)]

@@ -29,8 +29,8 @@ from sqs_codec.system.serve._datagram.dtls import (
     client_context,
     server_context,
 )
-from sqs_codec.system.serve._datagram.server import DatagramServer, start_datagrams
-from sqs_codec.system.session import Link, LinkError
+from sqs_codec.system.serve._datagram.server import start_datagrams
+from sqs_codec.system.session import LinkError
 from tests.system.serve.kit import PATIENCE, wait_until
 
 HOST = "127.0.0.1"
@@ -82,15 +82,15 @@ def connect(issued):
         link.close()
 
 
-def echoes(link: Link, message: bytes) -> bool:
+def echoes(link, message):
     link.send(message)
     return link.receive(PATIENCE) == message
 
 
-def gone(link: Link) -> str:
+def gone(link):
     """What a link says when it is gone, which it notices by itself."""
 
-    def ask() -> None:
+    def ask():
         for _ in range(500):
             link.send(b"are you there?")
             link.receive(0.01)
@@ -334,7 +334,7 @@ def test_nothing_is_kept_without_a_cookie(issued, service, serve, connect):
         assert not server._open
 
 
-def shake_half_way(server: DatagramServer, host: str) -> None:
+def shake_half_way(server, host):
     """Send back the cookie, and no more."""
     client = Endpoint(client_context(None, verify=False), server=False)
     client.handshake()

@@ -1,25 +1,19 @@
 """Whole texts over bad links, by both transports: nothing wrong, nothing lost."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from benchmarks import relay as relays
 from benchmarks.relay import Relay, StreamRelay
 from benchmarks.wire.certificates import issue
-from benchmarks.wire.echo import TOKEN, Server, running
-from sqs_codec.system.edge import DraftModel, FixedPlan, Step, _line, generate
-from sqs_codec.system.engine import BatchEngine, Engine
+from benchmarks.wire.echo import TOKEN, running
+from sqs_codec.system.edge import DraftModel, FixedPlan, _line, generate
+from sqs_codec.system.engine import BatchEngine
 from sqs_codec.system.serve import Service, connect, start_datagrams, start_grpc
-from sqs_codec.system.session import EdgeSession, Link, Sampling, Setting
+from sqs_codec.system.session import EdgeSession, Sampling, Setting
 from tests.system.serve.kit import CODEC, KEEP, Toy, greedy, toy_logits, wait_until
 
 HOST = "127.0.0.1"
@@ -31,7 +25,7 @@ PLANS = {"four": FixedPlan(4), "six": FixedPlan(6), "alone": FixedPlan(0)}
 class Draft(DraftModel):
     """A draft model that is wrong now and then."""
 
-    def logits(self, tokens: Sequence[int], last: int = 1) -> NDArray[np.float32]:
+    def logits(self, tokens, last=1):
         """The rows after the last tokens."""
         ends = range(len(tokens) - last + 1, len(tokens) + 1)
         return np.array([toy_logits(tokens[:end], noise=end % 3) for end in ends])
@@ -40,13 +34,13 @@ class Draft(DraftModel):
 class Cloud:
     """A service with an engine, and what transports it."""
 
-    def __init__(self, engine: Engine, service: Service, server: Server) -> None:
+    def __init__(self, engine, service, server):
         self._engine = engine
         self._service = service
         self._server = server
         self.port = server.port
 
-    async def stop(self, grace: float) -> None:
+    async def stop(self, grace):
         """Stop them."""
         await self._service.stop(grace)
         await self._server.stop(grace)
@@ -70,7 +64,7 @@ def cert(tmp_path_factory):
     return issue(tmp_path_factory.mktemp("certificate"), HOST).cert
 
 
-async def start_service(engine: Engine, **options: Any) -> Service:
+async def start_service(engine, **options):
     """Serve a toy model."""
     service = Service(engine, await engine.open(), tokens=[TOKEN], **options)
     await service.start()
@@ -93,9 +87,7 @@ def serve(cert):
     return serving
 
 
-def session(
-    text: Sequence[int] = PROMPT, *, temperature: float = 0.0, number: int = 0
-) -> EdgeSession:
+def session(text=PROMPT, *, temperature=0.0, number=0):
     return EdgeSession(
         [Setting(CODEC, KEEP)],
         text,
@@ -107,15 +99,15 @@ def session(
     )
 
 
-def direct(port: int, cert: Path, transport: Any = "datagram") -> Callable[[], Link]:
+def direct(port, cert, transport="datagram"):
     address = f"{HOST}:{port}"
     return lambda: connect(address, transport=transport, cert=cert, token=TOKEN)
 
 
-def through(relay: Relay, cert: Path) -> Callable[[], Link]:
+def through(relay, cert):
     """Connect by a link that is good for the handshake, which has its own tests."""
 
-    def make() -> Link:
+    def make():
         relay.link = relays.GOOD
         link = direct(relay.port, cert)()
         relay.link = BAD
@@ -124,11 +116,11 @@ def through(relay: Relay, cert: Path) -> Callable[[], Link]:
     return make
 
 
-def tokens(steps: Iterator[Step]) -> list[int]:
+def tokens(steps):
     return [token for step in steps for token in step.tokens]
 
 
-def each(run: Callable[..., Any], *arguments: Sequence[Any]) -> list[Any]:
+def each(run, *arguments):
     """Call a function for each of some arguments, all at once."""
     with ThreadPoolExecutor(len(arguments[0])) as pool:
         return [*pool.map(run, *arguments)]
@@ -214,7 +206,7 @@ def test_an_end_that_is_lost_is_told_again(cert, lost):
         server = await start_datagrams(service, HOST, 0, cert=cert, key=key)
         return Cloud(engine, service, server)
 
-    services: list[Service] = []
+    services = []
     with running(begin) as server, Relay(server.port) as relay:
         make = direct(relay.port, cert)
         steps = generate(session(), Draft(), make, FixedPlan(4), max_tokens=20)

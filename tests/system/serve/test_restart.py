@@ -1,7 +1,5 @@
 """Servers that are restarted one by one, under texts that go on."""
 
-from __future__ import annotations
-
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -11,7 +9,6 @@ from benchmarks.relay import Relay, StreamRelay
 from sqs_codec.system.edge import Edge
 from sqs_codec.system.engine import BatchEngine
 from sqs_codec.system.serve import connect
-from sqs_codec.system.serve._connect import Transport
 from tests.system.edge.test_edge import TOKENIZER, ToyDraft
 from tests.system.serve.kit import PATIENCE, Toy, both_transports, serving, wait_until
 
@@ -27,9 +24,9 @@ def test_a_rolling_restart_changes_no_seeded_text():
         return stack, server, stack.enter_context(both_transports(server))
 
     def write(seed):
-        transport: Transport = "datagram" if seed % 2 else "grpc"
+        transport = "datagram" if seed % 2 else "grpc"
         address = f"127.0.0.1:{balancers[transport].port}"
-        text: list[int] = []
+        text = []
         make = partial(connect, address, transport=transport, insecure=True)
         for step in Edge(ToyDraft()).generate(
             [1, seed], make, max_tokens=80, seed=seed, stop=[]

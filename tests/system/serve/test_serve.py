@@ -1,7 +1,5 @@
 """A server on real sockets: exact text, whatever peers and models do."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import socket
@@ -39,14 +37,7 @@ from sqs_codec.system.serve._datagram.link import DatagramLink
 from sqs_codec.system.serve._grpc import link as grpc_link
 from sqs_codec.system.serve._grpc import server as grpc_server
 from sqs_codec.system.serve._threshold import HintThreshold
-from sqs_codec.system.session import (
-    HINT_THRESHOLD,
-    EdgeSession,
-    Limits,
-    Link,
-    LinkError,
-    Sampling,
-)
+from sqs_codec.system.session import HINT_THRESHOLD, Limits, LinkError, Sampling
 from sqs_codec.system.session._wire import Refusal
 from tests.system.serve.kit import (
     PATIENCE,
@@ -82,7 +73,7 @@ def server():
         yield started
 
 
-def refusal(link: Link) -> str:
+def refusal(link):
     """The words of the refusal that comes next, after which the link is over."""
     while (message := link.receive(PATIENCE)) is not None and message[0] != REFUSED:
         pass
@@ -93,7 +84,7 @@ def refusal(link: Link) -> str:
     return reason
 
 
-def last_words(link: Link) -> str:
+def last_words(link):
     try:
         while link.receive(PATIENCE) is not None:
             pass
@@ -102,7 +93,7 @@ def last_words(link: Link) -> str:
     pytest.fail("the link is still there")
 
 
-def send_round(edge: EdgeSession, link: Link) -> None:
+def send_round(edge, link):
     draft_round(edge)
     send(edge, link)
 
@@ -385,7 +376,7 @@ def test_model_that_fails_on_one_text_serves_the_others():
 
 
 def test_long_texts_are_read_in_parts_between_rounds():
-    calls: list[list[int]] = []
+    calls = []
     go_on = threading.Semaphore(0)
 
     def note(jobs):
@@ -459,7 +450,7 @@ def test_who_vanished_makes_room(monkeypatch):
 
 
 def test_nothing_is_computed_for_who_has_left():
-    calls: list[int] = []
+    calls = []
     toy = Toy(lambda jobs: calls.append(time.sleep(0.01) or len(jobs)))
     with serving(toy) as server:
         edge, link = edge_session(PROMPT), server.link()
@@ -495,7 +486,7 @@ def test_silent_connection(monkeypatch):
         assert "no session was opened in 0.1 seconds" in last_words(link)
 
 
-def verifying() -> tuple[Server, EdgeSession, Link, threading.Event]:
+def verifying():
     """A server, an edge and its link, and what ends the verifying of its round."""
     toy, begun, go_on = Toy(), threading.Event(), threading.Event()
     server = Server(toy)
@@ -864,13 +855,13 @@ def test_who_says_nothing_leaves_room_for_others(monkeypatch):
             assert "more than 18 connections have no session" in last_words(silent[0])
 
 
-def frame(kind: int, flags: int, stream: int, data: bytes) -> bytes:
+def frame(kind, flags, stream, data):
     """A frame of HTTP/2."""
     head = len(data).to_bytes(3, "big") + bytes([kind, flags])
     return head + stream.to_bytes(4, "big") + data
 
 
-def call_of(stream: int, path: str, token: str, message: bytes) -> bytes:
+def call_of(stream, path, token, message):
     """A call of gRPC that sends one message."""
     fields = {
         **{":method": "POST", ":scheme": "http", ":path": path, ":authority": "x"},

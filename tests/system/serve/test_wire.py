@@ -1,7 +1,5 @@
 """A link's bytes are those of its own connection, counted or reckoned."""
 
-from __future__ import annotations
-
 import os
 import sys
 from functools import partial
@@ -11,7 +9,6 @@ import pytest
 from benchmarks.wire.echo import EchoService, running
 from sqs_codec.system.serve import connect, start_grpc
 from sqs_codec.system.serve._grpc import wire
-from sqs_codec.system.session import Link
 from tests.system.serve.kit import PATIENCE
 
 MESSAGE = bytes(1000)
@@ -25,7 +22,7 @@ def address():
         yield f"127.0.0.1:{server.port}"
 
 
-def carry(link: Link, messages: int) -> tuple[int, int]:
+def carry(link, messages):
     """Send messages there and back; return by what the link's counts have grown."""
     sent, received = link.sent, link.received
     for _ in range(messages):

@@ -1,7 +1,5 @@
 """Verdicts on jobs by a target's logits, on arrays."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -12,7 +10,7 @@ ROW = np.float32([1, 0, 4, 3, 2])
 GREEDY = Sampling(temperature=0)
 
 
-def job_of(sampling: Sampling, draw: float) -> Job:
+def job_of(sampling, draw):
     return Job(b"s", [0], None, np.array([draw]), sampling)
 
 

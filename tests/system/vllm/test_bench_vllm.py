@@ -1,7 +1,5 @@
 """What is measured of vLLM, quickly: that it runs, and that verdicts are the same."""
 
-from __future__ import annotations
-
 from benchmarks.engines import equal
 from benchmarks.engines.__main__ import main
 

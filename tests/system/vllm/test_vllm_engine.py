@@ -1,7 +1,5 @@
 """Verdicts by vLLM: those of transformers, whatever its scheduler does."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import re
@@ -12,7 +10,6 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import psutil
@@ -100,7 +97,7 @@ def test_a_session_alone(wide, cloud, writer):
 
 @pytest.mark.parametrize("name", ["wide", "narrow"])
 def test_sessions_at_once_and_everything_again(name, cloud, writer, request):
-    it: Served = request.getfixturevalue(name)
+    it = request.getfixturevalue(name)
     before = len(it.asked)
     for turn in range(3):
         ends = [LENGTH - 40 + 7 * i + 5 * turn for i in range(SESSIONS)]
@@ -128,7 +125,7 @@ def test_texts_of_any_length(narrow, cloud, writer):
 
 
 def test_a_text_to_be_read_is_cached_for_its_session_alone(wide, writer):
-    cached: list[int] = []
+    cached = []
     own = wide.engine._llm.encode
 
     async def encode(*args):
@@ -236,14 +233,14 @@ def test_other_models(kind, workers, options, tmp_path):
             check_closing(it, jobs[0])
 
 
-def check_death(it: Served) -> None:
+def check_death(it):
     """The core of vLLM is killed while it has jobs."""
     [core] = it.engine._llm.engine_core.resources.engine_manager.processes
     processes = [psutil.Process(core.pid)]
     processes += processes[0].children(recursive=True)
     job = Job(session(1), [1] * 500, None, np.array([0.5]), Sampling())
 
-    async def killed() -> Any:
+    async def killed():
         jobs = [replace(job, session=session(i)) for i in range(8)]
         tasks = [asyncio.ensure_future(it.engine.verify(job)) for job in jobs]
         await asyncio.sleep(0)
@@ -282,10 +279,10 @@ def test_vllm_ends_with_the_process_that_serves():
     assert not left
 
 
-def check_closing(it: Served, job: Job) -> None:
+def check_closing(it, job):
     """The engine is closed while it has jobs, some of them just begun."""
 
-    async def closed() -> Any:
+    async def closed():
         tasks = []
         for _ in range(4):
             tasks.append(asyncio.ensure_future(it.engine.verify(job)))
@@ -299,7 +296,7 @@ def check_closing(it: Served, job: Job) -> None:
 
 
 def test_an_engine_that_is_closed_before_it_is_open(monkeypatch):
-    ended: list[float] = []
+    ended = []
     llm = SimpleNamespace(output_handler=None, shutdown=ended.append)
 
     async def start():
@@ -320,7 +317,7 @@ def test_an_engine_that_is_closed_before_it_is_open(monkeypatch):
     assert engine.health() == "vLLM isn't running"
 
 
-def refused(*args: Any, **options: Any) -> str:
+def refused(*args, **options):
     """Return why an engine can't be opened."""
     with pytest.raises(ModelError) as caught, served(*args, **options):
         pass
@@ -353,7 +350,7 @@ def test_refusals(tmp_path, monkeypatch):
 def test_the_plugin_does_nothing_in_other_versions(monkeypatch):
     from sqs_codec.system.vllm import _plugin
 
-    names: list[str] = []
+    names = []
     monkeypatch.setattr(
         vllm.ModelRegistry, "register_model", lambda name, _: names.append(name)
     )

@@ -1,10 +1,6 @@
 """``sqs distill import`` of what vLLM's Python API returns."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +14,7 @@ from tests.system.vllm.kit import PADDED, SEED, save_tiny
 PROMPTS = [[1, 2, 3, 4, 5], [50, 60], [7]]
 
 
-def outputs(model: str) -> Iterator[Any]:
+def outputs(model):
     """What it writes after the prompts, with lists in both of their forms."""
     llm = vllm.LLM(
         model,

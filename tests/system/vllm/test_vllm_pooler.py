@@ -1,9 +1,6 @@
 """The verifier in vLLM's worker by itself: chunks, gaps, and what fails."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +24,7 @@ V = 6
 GREEDY = Sampling(temperature=0)
 
 
-def job(tokens: list[int]) -> Job:
+def job(tokens):
     """A job whose one drafted token after each of `tokens` is the one above it."""
     round_ = None
     if tokens[1:]:
@@ -36,7 +33,7 @@ def job(tokens: list[int]) -> Job:
     return Job(b"", tokens[:1], round_, np.full(len(tokens), 0.5), GREEDY)
 
 
-def successors(hidden: torch.Tensor) -> torch.Tensor:
+def successors(hidden):
     """Logits of a model that counts; its hidden states are the tokens."""
     logits = torch.zeros(len(hidden), V + 2)
     logits[:, V:] = 9  # of padding
@@ -45,9 +42,7 @@ def successors(hidden: torch.Tensor) -> torch.Tensor:
     return logits
 
 
-def step(
-    pooler: RoundPooler, requests: list[tuple[Any, PoolingStates, list[int], int, int]]
-) -> list[Any]:
+def step(pooler, requests):
     """Have a step read positions start to end of requests, and return the answers."""
     metadata = PoolingMetadata(
         prompt_lens=torch.tensor([len(tokens) for _, _, tokens, _, _ in requests]),
@@ -78,7 +73,7 @@ FIELDS = pack_job(job(TEXT[5:]))
 
 
 def test_one_matrix_for_all_requests_of_a_step():
-    sizes: list[int] = []
+    sizes = []
 
     def logits(hidden):
         sizes.append(len(hidden))
@@ -134,7 +129,7 @@ def test_chunks_gaps_and_preemptions():
 
 
 def test_nothing_is_kept_of_what_is_not_wanted():
-    kept: list[torch.Tensor] = []
+    kept = []
     assert len(_collect(kept, torch.zeros(7, 1), 7, 9)) == 0
     assert [len(rows) for rows in kept] == [0]
     assert kept[0].untyped_storage().nbytes() == 0

@@ -1,7 +1,5 @@
 """What the check says of vLLM's rejection sampler, called by itself on a CPU."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np
