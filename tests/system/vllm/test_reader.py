@@ -1,11 +1,6 @@
 """Texts read inside vLLM: it tells what transformers does, in any order of steps."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Sequence
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import psutil
@@ -30,20 +25,20 @@ HEADER = distill.Header(Codec(V, 32), temperature=0.8, numbers=NUMBERS)
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> str:
+def path(tmp_path_factory):
     return save_tiny(tmp_path_factory.mktemp("model"), "Llama")
 
 
 @pytest.fixture(scope="module")
-def reader(path: str) -> Iterator[ModelReader]:
+def reader(path):
     with ModelReader(path, options=OPTIONS) as it:
         yield it
 
 
-def tasks_of(sizes: Sequence[int]) -> list[distill.Task]:
+def tasks_of(sizes):
     """Tasks of both kinds on texts of any length, of the second half or all of it."""
     rng = np.random.default_rng(SEED)
-    found: list[distill.Task] = []
+    found = []
     for i, size in enumerate(sizes):
         text = rng.integers(0, V, size).tolist()
         places = range(size // 2 * (i % 2), size - i % 3 // 2)
@@ -57,12 +52,12 @@ def tasks_of(sizes: Sequence[int]) -> list[distill.Task]:
     return found
 
 
-def check(reader: ModelReader, path: str, sizes: Sequence[int]) -> None:
+def check(reader, path, sizes):
     """Compare what it tells of texts with what transformers tells."""
     ours, theirs = tasks_of(sizes), tasks_of(sizes)
     reader.read(ours)
     hf.ModelReader(hf.load_model(path)).read(theirs)
-    equal: list[bool] = []
+    equal = []
     for own, other in zip(ours, theirs, strict=True):
         told, expected = own.answer, other.answer
         assert [*told] == [*expected]
@@ -78,7 +73,7 @@ def check(reader: ModelReader, path: str, sizes: Sequence[int]) -> None:
     assert np.mean(equal) > 0.98
 
 
-def refuse(reader: ModelReader) -> None:
+def refuse(reader):
     """Have it do a task of another vocabulary, which fails where the logits are."""
     none, sizes = np.zeros(0, np.uint32), np.zeros(300, np.int64)
     bad = distill.Comparing(300, [1] * 300, range(300), 7, none, sizes)
@@ -86,7 +81,7 @@ def refuse(reader: ModelReader) -> None:
         reader.read([*tasks_of([9]), bad, *tasks_of([300] * 4)])
 
 
-def test_what_it_says_of_its_model(reader: ModelReader, path: str) -> None:
+def test_what_it_says_of_its_model(reader, path):
     other = hf.ModelReader(hf.load_model(path))
     for name in ("name", "vocab_size", "tokenizer_fingerprint", "max_tokens", "bos"):
         assert getattr(reader, name) == getattr(other, name)
@@ -94,16 +89,14 @@ def test_what_it_says_of_its_model(reader: ModelReader, path: str) -> None:
 
 
 @pytest.mark.smoke
-def test_it_tells_what_transformers_tells(reader: ModelReader, path: str) -> None:
+def test_it_tells_what_transformers_tells(reader, path):
     """Also of texts longer than a step, and of more than memory has room for."""
     sizes = [512, *range(1, 40), 400, 65, 64, 63, *[500] * 6]
     assert sum(sizes) * KEPT > OPTIONS["kv_cache_memory_bytes"]
     check(reader, path, sizes)
 
 
-def test_a_model_is_its_own_reference(
-    reader: ModelReader, path: str, tmp_path: Path
-) -> None:
+def test_a_model_is_its_own_reference(reader, path, tmp_path):
     rng, reference = np.random.default_rng(SEED), tmp_path / "reference.parquet"
     texts = [distill.Piece([*rng.integers(0, V, 300)], range(150, 299))] * 4
     own = hf.ModelReader(hf.load_model(path))
@@ -115,9 +108,7 @@ def test_a_model_is_its_own_reference(
     assert found.is_trusted
 
 
-def test_what_fails_does_not_end_vllm(
-    reader: ModelReader, path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_fails_does_not_end_vllm(reader, path, monkeypatch):
     with monkeypatch.context() as patch:
         junk = {"task": b"junk", "wanted": 2}
         patch.setattr("sqs_codec.system.vllm._reader.pack_task", lambda task: junk)
@@ -126,14 +117,14 @@ def test_what_fails_does_not_end_vllm(
     refuse(reader)
     with pytest.raises(ValueError, match="text 0: 513 tokens are more than the 512"):
         reader.read(tasks_of([513]))
-    other: Any = SimpleNamespace(tokens=[1], places=np.arange(1), vocab_size=V)
+    other = SimpleNamespace(tokens=[1], places=np.arange(1), vocab_size=V)
     with pytest.raises(TypeError, match="knows Counting and Comparing, got namespace"):
         reader.read([*tasks_of([9]), other])
     assert not reader._llm.has_unfinished_requests()
     check(reader, path, [30, 20])
 
 
-def test_two_workers_and_their_end(tmp_path: Path) -> None:
+def test_two_workers_and_their_end(tmp_path):
     path = save_tiny(tmp_path, "Qwen3")
     it = ModelReader(path, options={"tensor_parallel_size": 2})
     [core] = it._llm.engine_core.resources.engine_manager.processes
@@ -149,14 +140,14 @@ def test_two_workers_and_their_end(tmp_path: Path) -> None:
     assert not left
 
 
-def told(task: distill.Task, logits: torch.Tensor) -> dict[str, Any]:
+def told(task, logits):
     """Return the answer of a task that crosses."""
     packed = pack_task(task)["task"]
     return unpack_answer(do_task(packed, logits, lambda rows: rows))
 
 
 @pytest.mark.parametrize("kind", [np.random.PCG64, np.random.Philox, np.random.MT19937])
-def test_generators_cross_whole(kind: Any) -> None:
+def test_generators_cross_whole(kind):
     logits = torch.tensor(np.random.default_rng(SEED).normal(0, 3, (3, V)))
     here, there = (
         distill.Counting(0, [1, 2, 3], range(3), HEADER, np.random.Generator(kind(7)))
@@ -167,7 +158,7 @@ def test_generators_cross_whole(kind: Any) -> None:
         assert here.answer[name].tolist() == value.tolist()
 
 
-def test_logits_that_are_nan() -> None:
+def test_logits_that_are_nan():
     logits = torch.tensor([[0.0] * V, [torch.nan] * V])
     ids, sizes = np.array([1, 2], np.uint32), np.array([1, 1])
     found = told(distill.Comparing(0, [1, 2], [0, 1], V, ids, sizes), logits)
