@@ -88,7 +88,6 @@ def test_what_it_says_of_its_model(reader, path):
     assert reader.tokenize("w5") == other.tokenize("w5") == [5]
 
 
-@pytest.mark.smoke
 def test_it_tells_what_transformers_tells(reader, path):
     """Also of texts longer than a step, and of more than memory has room for."""
     sizes = [512, *range(1, 40), 400, 65, 64, 63, *[500] * 6]
