@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "Comparing", "Counting", "Reader", "Task", "look_up"]
 
-AT_ONCE = 1 << 19
+AT_ONCE = 1 << 18
 """Logits that are looked at together: what a core has near it."""
 
 Answer = dict[str, Any]
@@ -238,20 +240,28 @@ def look_up(
     """
     if not checks.temperature(temperature):
         raise ValueError("logarithms of probabilities need a temperature above 0")
-    if _is_tensor(logits):
+    part_of: Any = _look_up_part
+    if is_tensor := _is_tensor(logits):
         from sqs_codec.torch._look_up import look_up_part as part_of
     else:
-        logits, part_of = np.asarray(logits), _look_up_part  # type: ignore[assignment]
-    is_far = _is_tensor(logits) and logits.device.type != "cpu"  # each part is a wait
-    step = max(1, (AT_ONCE << 4 * is_far) // logits.shape[1])
+        logits = np.asarray(logits)
+    is_far = is_tensor and logits.device.type != "cpu"  # each part is a wait
+    step = max(1, (AT_ONCE << 5 * is_far) // logits.shape[1])
     ends = np.concatenate([[0], np.cumsum(sizes)])
     rows = np.repeat(np.arange(len(sizes)), sizes)
-    found = []
-    for i in range(0, max(len(sizes), 1), step):
+
+    def told(i: int) -> tuple[NDArray[Any], ...]:
         own = slice(ends[i], ends[min(i + step, len(sizes))])
         asked = rows[own] - i, ids[own].astype(np.int64), following[i : i + step]
-        found.append(part_of(logits[i : i + step], *asked, temperature))
-    logprobs, token_logprobs, likeliest = map(np.concatenate, zip(*found, strict=True))
+        found: tuple[NDArray[Any], ...] = part_of(
+            logits[i : i + step], *asked, temperature
+        )
+        return found
+
+    starts = range(0, max(len(sizes), 1), step)
+    with ThreadPoolExecutor(1 if is_tensor else os.cpu_count()) as pool:
+        found = zip(*pool.map(told, starts), strict=True)
+    logprobs, token_logprobs, likeliest = map(np.concatenate, found)
     return {
         "logprobs": logprobs,
         "token_logprobs": np.where(following < 0, np.float32(0), token_logprobs),
@@ -267,15 +277,15 @@ def _look_up_part(
     temperature: float,
 ) -> tuple[NDArray[Any], ...]:
     x = logits.astype(np.promote_types(logits.dtype, np.float32), copy=False)
-    likeliest = x.argmax(1)
-    each = np.arange(len(x))
+    likeliest, each = x.argmax(1), np.arange(len(x))
     with np.errstate(invalid="ignore"):
         y = x - x[each, likeliest][:, None]
-        y /= y.dtype.type(temperature)
+        if temperature != 1:
+            y /= y.dtype.type(temperature)
         own, next_ = y[rows, ids], y[each, following]
-        logs = np.log(np.exp(y, out=y).sum(1, dtype=np.float64))
+        logs = np.log(np.exp(y, out=y).sum(1))
         told = own - logs[rows], next_ - logs
-    return *(part.astype(np.float32) for part in told), likeliest
+    return *(part.astype(np.float32, copy=False) for part in told), likeliest
 
 
 def _is_tensor(logits: Any) -> bool:
