@@ -17,19 +17,8 @@ import sqs_codec as sqs
 from sqs_codec import bits
 from sqs_codec._base.words import shown
 from sqs_codec.bits import Point
+from sqs_codec.cli import options
 from sqs_codec.cli.files import open_logits
-from sqs_codec.cli.options import (
-    FILE,
-    MODEL,
-    add_prior,
-    add_temperature,
-    check_folder,
-    find_prior,
-    has_packages,
-    model_modules,
-    number,
-    read_text,
-)
 
 DESCRIPTION = """\
 Measures what the distributions of your own draft model cost: bits by every
@@ -57,34 +46,20 @@ MOST_WINDOWS = 8
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add = parser.add_argument
-    add(
-        "file",
-        nargs="?",
-        help="the logits, a .npy file of floats of shape [N, V]; - is standard input",
-    )
-    add(
-        "--texts",
-        **FILE,
-        nargs="+",
-        help="instead of logits: files of UTF-8, for a model to read parts of",
-    )
-    add("--model", metavar="MODEL", help=f"{MODEL}, for --texts (default: SmolLM2)")
-    add_temperature(add, "of the distributions", default=1.0, least=1e-3)
-    add(
-        "--tv",
-        **number(float, 0, 1, None),
-        default=0.05,
-        help="the mean total variation that the recommendation may lose",
-    )
-    add(
-        "--rows",
-        **number(int, 1),
-        default=300,
-        help="measure at most so many rows, evenly spaced",
-    )
-    add_prior(add, default="none")
-    add("--json", **FILE, help="write every setting, for machines")
-    add("--plot", **FILE, help="draw bits against TV, .png or .svg")
+    said = "the logits, a .npy file of floats of shape [N, V]; - is standard input"
+    add("file", nargs="?", help=said)
+    said = "instead of logits: files of UTF-8, for a model to read parts of"
+    add("--texts", **options.FILE, nargs="+", help=said)
+    said = f"{options.MODEL}, for --texts (default: SmolLM2)"
+    add("--model", metavar="MODEL", help=said)
+    options.add_temperature(add, "of the distributions", default=1.0, least=1e-3)
+    said = "the mean total variation that the recommendation may lose"
+    add("--tv", **options.number(float, 0, 1, None), default=0.05, help=said)
+    said = "measure at most so many rows, evenly spaced"
+    add("--rows", **options.number(int, 1), default=300, help=said)
+    options.add_prior(add, default="none")
+    add("--json", **options.FILE, help="write every setting, for machines")
+    add("--plot", **options.FILE, help="draw bits against TV, .png or .svg")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -93,14 +68,16 @@ def run(args: argparse.Namespace) -> int:
         args.usage_error("give either a file of logits or --texts")
     if args.model and not args.texts:
         args.usage_error("--model goes with --texts")
-    if args.plot and not has_packages("bits --plot", ["matplotlib"], extra="plot"):
+    if args.plot and not options.has_packages(
+        "bits --plot", ["matplotlib"], extra="plot"
+    ):
         return 1
-    needed = model_modules(args.model) if args.texts else []
-    if not has_packages("bits --texts", needed, extra="hf"):
+    needed = options.model_modules(args.model) if args.texts else []
+    if not options.has_packages("bits --texts", needed, extra="hf"):
         return 1
     for file in filter(None, (args.json, args.plot)):
-        check_folder(file)
-    prior = find_prior(args.prior)
+        options.check_folder(file)
+    prior = options.find_prior(args.prior)
     file, model = args.file, None
     if args.texts:
         file = ", ".join(map(str, args.texts))
@@ -178,7 +155,7 @@ def read(
     """Return logits of a model on texts, about so many rows, and what it is."""
     from sqs_codec.system.hf import CachedModel, load_model
 
-    contents = [read_text(path) for path in texts]
+    contents = [options.read_text(path) for path in texts]
     model = load_model(name)
     parts: list[list[int]] = []
     for path, text in zip(texts, contents, strict=True):

@@ -11,30 +11,8 @@ from typing import TYPE_CHECKING
 
 import sqs_codec as sqs
 from sqs_codec._base.format import MAX_VOCAB, MIN_VOCAB
+from sqs_codec.cli import options, reading
 from sqs_codec.cli.files import load_tokenizer
-from sqs_codec.cli.options import (
-    FILE,
-    add_command,
-    add_prior,
-    add_resolution,
-    add_temperature,
-    add_tokenizer,
-    check_folder,
-    find_prior,
-    given,
-    has_packages,
-    interrupts_raise,
-    number,
-)
-from sqs_codec.cli.reading import (
-    READ,
-    add_reading,
-    can_read,
-    digest,
-    open_reader,
-    progress,
-    say,
-)
 
 if TYPE_CHECKING:
     from sqs_codec.distill import Dataset
@@ -85,57 +63,51 @@ def fill(parser: argparse.ArgumentParser) -> None:
         ("info", "say what a file has", fill_info, info, INFO),
         ("check", "read all of a file", fill_check, check, CHECK),
     ):
-        add_command(commands, name, fill_, run, help=help_, description=description)
+        options.add_command(
+            commands, name, fill_, run, help=help_, description=description
+        )
 
 
 def fill_make(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``sqs distill make``."""
     add = parser.add_argument
-    add(
-        "--texts",
-        **FILE,
-        nargs="+",
-        required=True,
-        help='a text a line, or, if it ends in .jsonl, an object with a "text" a line',
-    )
-    add("-o", "--output", **FILE, required=True, help="the file")
-    add("--model", metavar="MODEL", help=f"the teacher: {READ} (default: SmolLM2)")
-    add_reading(add)
-    add_temperature(add, "of the distributions", default=1.0)
-    add_resolution(add, default=50)
-    add_prior(add)
+    said = 'a text a line, or, if it ends in .jsonl, an object with a "text" a line'
+    add("--texts", **options.FILE, nargs="+", required=True, help=said)
+    add("-o", "--output", **options.FILE, required=True, help="the file")
+    said = f"the teacher: {reading.READ} (default: SmolLM2)"
+    add("--model", metavar="MODEL", help=said)
+    reading.add_reading(add)
+    options.add_temperature(add, "of the distributions", default=1.0)
+    options.add_resolution(add, default=50)
+    options.add_prior(add)
     add(
         "--max-length",
-        **number(int, 1),
+        **options.number(int, 1),
         help="cut texts into pieces of so many tokens (default: what the model can "
         "read, up to 2048)",
     )
-    add(
-        "--seed",
-        **number(int, 0, 2**64 - 1),
-        default=0,
-        help="of the rounding to counts",
-    )
+    said = "of the rounding to counts"
+    add("--seed", **options.number(int, 0, 2**64 - 1), default=0, help=said)
 
 
 def make(args: argparse.Namespace) -> int:
     """Let a teacher read texts, and write the file."""
-    if not can_read(args, [args.model]):
+    if not reading.can_read(args, [args.model]):
         return 1
-    check_folder(args.output)
-    find_prior(args.prior)
-    source = digest(args.texts)
+    options.check_folder(args.output)
+    options.find_prior(args.prior)
+    source = reading.digest(args.texts)
     from sqs_codec import distill
 
-    with open_reader(args, args.model) as reader, interrupts_raise():
-        prior = find_prior(args.prior, reader.tokenizer_fingerprint)
+    with reading.open_reader(args, args.model) as reader, options.interrupts_raise():
+        prior = options.find_prior(args.prior, reader.tokenizer_fingerprint)
         distill.make(
             args.output,
             sqs.Codec(reader.vocab_size, args.resolution, prior=prior),
             reader,
             lines(args.texts),
             source=source,
-            **given(args, "temperature", "max_length", "seed"),
+            **options.given(args, "temperature", "max_length", "seed"),
         )
     return info(args)
 
@@ -143,7 +115,7 @@ def make(args: argparse.Namespace) -> int:
 def lines(paths: Sequence[Path]) -> Iterator[str]:
     """Yield the texts of files; show how far it is."""
     size = sum(path.stat().st_size for path in paths)
-    with progress(total=size, unit="B", unit_scale=True) as bar:
+    with reading.progress(total=size, unit="B", unit_scale=True) as bar:
         for path in paths:
             with path.open("rb") as file:
                 for i, line in enumerate(file, 1):
@@ -173,31 +145,25 @@ def text_of(line: bytes, path: Path, i: int) -> str:
 def fill_import(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``sqs distill import``."""
     add = parser.add_argument
-    add("lists", **FILE, nargs="+", help="JSON or Parquet")
-    add("-o", "--output", **FILE, required=True, help="the file")
+    add("lists", **options.FILE, nargs="+", help="JSON or Parquet")
+    add("-o", "--output", **options.FILE, required=True, help="the file")
     spelled = "the one of the tokens, which finds those that responses only spell: {}"
-    add_tokenizer(add, spelled)
-    add(
-        "--vocab-size",
-        **number(int, MIN_VOCAB, MAX_VOCAB - 1, "V"),
-        help="ids that there are but for the tail's (default: the tokenizer's)",
-    )
-    add(
-        "--config",
-        **FILE,
-        help="the compression_config.yaml of DistillKit's files, in YAML or JSON",
-    )
+    options.add_tokenizer(add, spelled)
+    said = "ids that there are but for the tail's (default: the tokenizer's)"
+    add("--vocab-size", **options.number(int, MIN_VOCAB, MAX_VOCAB - 1, "V"), help=said)
+    said = "the compression_config.yaml of DistillKit's files, in YAML or JSON"
+    add("--config", **options.FILE, help=said)
     add("--model", metavar="NAME", default="", help="the teacher, to say in the file")
-    add_resolution(add, default=4096)
-    add_prior(add)
+    options.add_resolution(add, default=4096)
+    options.add_prior(add)
 
 
 def import_(args: argparse.Namespace) -> int:
     """Write a file of lists that are there."""
     needed = ["pyarrow", "tqdm", "yaml", *(["tokenizers"] if args.tokenizer else [])]
-    if not has_packages("distill import", needed, extra="distill,prior"):
+    if not options.has_packages("distill import", needed, extra="distill,prior"):
         return 1
-    check_folder(args.output)
+    options.check_folder(args.output)
     tokenizer = load_tokenizer(args.tokenizer) if args.tokenizer else None
     from sqs_codec.distill import Header, Writer
     from sqs_codec.distill._imports import import_lists
@@ -210,9 +176,9 @@ def import_(args: argparse.Namespace) -> int:
         rounding="lattice",
         tail=True,
         tokenizer_fingerprint=known,
-        source=digest(args.lists),
+        source=reading.digest(args.lists),
     )
-    with interrupts_raise(), Writer(args.output, header) as writer:
+    with options.interrupts_raise(), Writer(args.output, header) as writer:
         notes = import_lists(places(args.lists, tokenizer, args.config), writer)
         for note, times in (+notes).items():
             print(f"{times} {note}", file=sys.stderr)
@@ -226,7 +192,7 @@ def tail_codec(args: argparse.Namespace, fingerprint: bytes, size: int) -> sqs.C
     vocab_size = args.vocab_size or size
     if not vocab_size:
         args.usage_error("how many ids are there? give --tokenizer or --vocab-size")
-    prior = find_prior(args.prior, fingerprint)
+    prior = options.find_prior(args.prior, fingerprint)
     tailed = prior.with_tail() if prior else None
     return sqs.Codec(vocab_size + 1, args.resolution, prior=tailed)
 
@@ -239,7 +205,7 @@ def places(
 
     names = Names(tokenizer)
     compression = Compression.read(config) if config else None
-    with progress(unit=" texts") as bar:
+    with reading.progress(unit=" texts") as bar:
         for path in paths:
             for place in read_lists(path, names, compression):
                 yield place
@@ -249,7 +215,7 @@ def places(
 def fill_info(parser: argparse.ArgumentParser) -> None:
     """Add the options that name a file, and the prior that it may need."""
     add = parser.add_argument
-    add("output", **FILE, help="a file of sqs distill make")
+    add("output", **options.FILE, help="a file of sqs distill make")
     add("--prior", metavar="FILE", help="that of its codec, if it isn't a built-in one")
 
 
@@ -258,31 +224,35 @@ def info(args: argparse.Namespace) -> int:
     dataset = open_file(args)
     if dataset is None:
         return 1
-    say(dataset)
+    reading.say(dataset)
     return 0
 
 
 def open_file(args: argparse.Namespace, tokenizer: object = None) -> Dataset | None:
     """Open the file, or explain what would have to be installed for that."""
     command = args.called.removeprefix("sqs ")
-    if not has_packages(command, ["pyarrow"], extra="distill"):
+    if not options.has_packages(command, ["pyarrow"], extra="distill"):
         return None
     from sqs_codec import distill
 
-    return distill.open(args.output, prior=find_prior(args.prior), tokenizer=tokenizer)
+    return distill.open(
+        args.output, prior=options.find_prior(args.prior), tokenizer=tokenizer
+    )
 
 
 def fill_check(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``sqs distill check``."""
     fill_info(parser)
-    add_tokenizer(parser.add_argument, "the one that the tokens must be of: {}")
+    options.add_tokenizer(parser.add_argument, "the one that the tokens must be of: {}")
 
 
 def check(args: argparse.Namespace) -> int:
     """Read all of a file; what is wrong is an error."""
     tokenizer = None
     if args.tokenizer:
-        if not has_packages("distill check", ["tokenizers"], extra="distill,prior"):
+        if not options.has_packages(
+            "distill check", ["tokenizers"], extra="distill,prior"
+        ):
             return 1
         tokenizer = load_tokenizer(args.tokenizer)
     dataset = open_file(args, tokenizer)

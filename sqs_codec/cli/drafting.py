@@ -29,12 +29,8 @@ TEMPLATE = 1024
 
 def add_mode(add: options.Add) -> None:
     """Add the options that say what a planner may choose from, and by what."""
-    add(
-        "--mode",
-        choices=["auto", *MODES],
-        default="auto",
-        help="how the text comes (default: the planner chooses)",
-    )
+    said = "how the text comes (default: the planner chooses)"
+    add("--mode", choices=["auto", *MODES], default="auto", help=said)
     add(
         "--prefer",
         choices=get_args(Prefer),
@@ -61,12 +57,8 @@ def add_model(add: options.Add) -> None:
 def add_server(add: options.Add) -> None:
     """Add the options that say where the cloud is."""
     add("--server", required=True, metavar="HOST:PORT", help="where sqs serve listens")
-    add(
-        "--transport",
-        choices=list(MODULES),
-        default="grpc",
-        help="datagrams cost fewer bytes, but not every network lets them through",
-    )
+    said = "datagrams cost fewer bytes, but not every network lets them through"
+    add("--transport", choices=list(MODULES), default="grpc", help=said)
     add(
         "--cert",
         metavar="FILE",

@@ -59,17 +59,10 @@ def fill(parser: argparse.ArgumentParser) -> None:
         help=f"draft rounds of so many tokens, up to {MAX_DRAFT} (default: the "
         "planner chooses)",
     )
-    add(
-        "--top-k",
-        dest="kept",
-        **options.number(int, 1, metavar="K"),
-        help="keep the K most probable tokens (default: the planner chooses)",
-    )
-    add(
-        "--alpha",
-        **options.number(float, 0, 1, None),
-        help="drop this probability mass on average, instead of --top-k",
-    )
+    said = "keep the K most probable tokens (default: the planner chooses)"
+    add("--top-k", dest="kept", **options.number(int, 1, metavar="K"), help=said)
+    said = "drop this probability mass on average, instead of --top-k"
+    add("--alpha", **options.number(float, 0, 1, None), help=said)
     options.add_prior(add)
     drafting.add_model(parser.add_argument_group("model").add_argument)
     parser.set_defaults(top_k=None)

@@ -16,27 +16,7 @@ from typing import TYPE_CHECKING, Any
 import sqs_codec as sqs
 from sqs_codec._base.files import lock_file, own_folder
 from sqs_codec._base.words import shown
-from sqs_codec.cli.options import (
-    FILE,
-    add_command,
-    add_prior,
-    add_resolution,
-    check_folder,
-    find_prior,
-    given,
-    interrupts_raise,
-    number,
-)
-from sqs_codec.cli.reading import (
-    OPTIONS,
-    READ,
-    add_reading,
-    can_read,
-    digest,
-    open_reader,
-    progress,
-    say,
-)
+from sqs_codec.cli import options, reading
 
 if TYPE_CHECKING:
     from sqs_codec.distill import KLD, Dataset, Estimate, Piece, Reader
@@ -82,30 +62,31 @@ def fill(parser: argparse.ArgumentParser) -> None:
         ("make", "make a reference of the original", fill_make, make, MAKE),
         ("measure", "compare models with it", fill_measure, measure, MEASURE),
     ):
-        add_command(commands, name, fill_, run, help=help_, description=description)
+        options.add_command(
+            commands, name, fill_, run, help=help_, description=description
+        )
 
 
 def fill_make(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``sqs kld make``."""
     add = parser.add_argument
     source = parser.add_mutually_exclusive_group(required=True).add_argument
-    source("--texts", **FILE, nargs="+", help="files, each of which is a text")
+    source("--texts", **options.FILE, nargs="+", help="files, each of which is a text")
     said = "what llama-perplexity --kl-divergence-base wrote, in place of texts"
-    source("--from", **FILE, dest="base", help=said)
-    add("-o", "--output", **FILE, required=True, help="the reference")
-    add(
-        "--model",
-        metavar="MODEL",
-        help=f"the original: {READ} (default: SmolLM2; with --from none); with --from "
-        "it gives its name and tokenizer alone",
+    source("--from", **options.FILE, dest="base", help=said)
+    add("-o", "--output", **options.FILE, required=True, help="the reference")
+    said = (
+        f"the original: {reading.READ} (default: SmolLM2; with --from none); with "
+        "--from it gives its name and tokenizer alone"
     )
-    add_reading(add)
+    add("--model", metavar="MODEL", help=said)
+    reading.add_reading(add)
     said = f"tokens of a context (default: {CTX}; with --from what the file has)"
-    add("--ctx", **number(int, 4), help=said)
-    add_resolution(add, default=32)
-    add_prior(add)
+    add("--ctx", **options.number(int, 4), help=said)
+    options.add_resolution(add, default=32)
+    options.add_prior(add)
     said = "of the rounding to counts"
-    add("--seed", **number(int, 0, 2**64 - 1), default=0, help=said)
+    add("--seed", **options.number(int, 0, 2**64 - 1), default=0, help=said)
 
 
 def make(args: argparse.Namespace) -> int:
@@ -113,32 +94,34 @@ def make(args: argparse.Namespace) -> int:
     if args.base and args.ctx:
         args.usage_error("--ctx is for --texts: a base file has its own contexts")
     models = [args.model] if args.model or args.texts else []
-    if not can_read(args, models):
+    if not reading.can_read(args, models):
         return 1
-    check_folder(args.output)
-    find_prior(args.prior)
-    source = digest(args.texts or [args.base])
+    options.check_folder(args.output)
+    options.find_prior(args.prior)
+    source = reading.digest(args.texts or [args.base])
     from sqs_codec import distill
 
-    own: Any = open_reader(args, args.model) if models else contextlib.nullcontext()
-    with own as reader, interrupts_raise():
+    own: Any = (
+        reading.open_reader(args, args.model) if models else contextlib.nullcontext()
+    )
+    with own as reader, options.interrupts_raise():
         if args.base:
             reader = distill.BaseFile(args.base, reader)
             pieces = reader.contexts()
         else:
             pieces = contexts(args, reader)
-        prior = find_prior(args.prior, reader.tokenizer_fingerprint)
+        prior = options.find_prior(args.prior, reader.tokenizer_fingerprint)
         distill.make(
             args.output,
             sqs.Codec(reader.vocab_size, args.resolution, prior=prior),
             reader,
-            progress(iterable=pieces, unit=" contexts"),
+            reading.progress(iterable=pieces, unit=" contexts"),
             max_length=len(pieces[0].tokens),
             seed=args.seed,
             source=source,
             numbers=(*distill.NUMBERS,),
         )
-    say(distill.open(args.output, prior=prior))
+    reading.say(distill.open(args.output, prior=prior))
     return 0
 
 
@@ -167,9 +150,9 @@ def fill_measure(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``sqs kld measure``."""
     add = parser.add_argument
     add("reference", metavar="REF", type=Path, help="a file of sqs kld make")
-    said = f"one or several, one after the other: {READ}"
+    said = f"one or several, one after the other: {reading.READ}"
     add("--model", metavar="MODEL", nargs="+", required=True, help=said)
-    add_reading(add)
+    reading.add_reading(add)
     add("--json", action="store_true", help="print an object a model, a line each")
     add("--prior", metavar="FILE", help="that of its codec, if it isn't a built-in one")
     said = "where what is measured waits until all is (default: REF.measured)"
@@ -178,13 +161,13 @@ def fill_measure(parser: argparse.ArgumentParser) -> None:
 
 def measure(args: argparse.Namespace) -> int:
     """Compare models with the reference; print a table for each."""
-    if not can_read(args, args.model):
+    if not reading.can_read(args, args.model):
         return 1
     from sqs_codec import distill
     from sqs_codec.distill._header import damage
     from sqs_codec.distill._kld import require_reference
 
-    data = distill.open(args.reference, prior=find_prior(args.prior))
+    data = distill.open(args.reference, prior=options.find_prior(args.prior))
     with damage(args.reference):
         require_reference(data)
     folder = args.state or Path(f"{args.reference}.measured")
@@ -216,9 +199,12 @@ def measured(args: argparse.Namespace, data: Dataset, model: str, path: Path) ->
     found = load_rows(path) if path.exists() else []
     if len(found) == len(data):
         return summarize(found)
-    with open_reader(args, model) as reader, interrupts_raise():
+    with reading.open_reader(args, model) as reader, options.interrupts_raise():
         return distill.measure(
-            data, reader, path, lambda own: progress(iterable=own, unit=" contexts")
+            data,
+            reader,
+            path,
+            lambda own: reading.progress(iterable=own, unit=" contexts"),
         )
 
 
@@ -227,7 +213,7 @@ def key(args: argparse.Namespace, data: Dataset, model: str) -> str:
     path = Path(model)
     files = [args.reference, *(sorted(path.rglob("*")) if path.is_dir() else [path])]
     known = [(f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
-    said = [data.header.to_json(), model, known, given(args, *OPTIONS)]
+    said = [data.header.to_json(), model, known, options.given(args, *reading.OPTIONS)]
     text = json.dumps(said, sort_keys=True).encode()
     return f"{blake2b(text, digest_size=8).hexdigest()}.npz"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
-import inspect
 import json
 import logging
 import math
@@ -104,20 +103,12 @@ def number(
     return {"type": parse, "metavar": metavar}
 
 
-def default_of(function: Callable[..., object], parameter: str) -> Any:
-    """Look up the API's default, so that there is one place for it."""
-    return inspect.signature(function).parameters[parameter].default
-
-
 def add_models(add: Add) -> None:
     """Add the options that name two models."""
     add_drop_layers(add, 1)
     add("--draft", metavar="MODEL", help=f"{MODEL}, to draft with")
-    add(
-        "--target",
-        metavar="MODEL",
-        help="a model to verify with; needs --draft, and both must share a tokenizer",
-    )
+    said = "a model to verify with; needs --draft, and both must share a tokenizer"
+    add("--target", metavar="MODEL", help=said)
 
 
 def add_drop_layers(add: Add, least: int) -> None:
@@ -221,7 +212,7 @@ def add_resolution(add: Add, default: int | None = None) -> None:
     add(
         "--resolution",
         **number(int, 1, MAX_RESOLUTION, "L"),
-        default=default or default_of(Codec, "resolution"),
+        default=default or Codec.resolution,
         help=f"what a distribution's counts add up to, 1 to {MAX_RESOLUTION}",
     )
 
@@ -232,7 +223,7 @@ def add_codec(add: Add) -> None:
     add(
         "--coding",
         choices=get_args(CodingName),
-        default=default_of(Codec, "coding"),
+        default=Codec.coding,
         help="how a distribution becomes bits",
     )
 

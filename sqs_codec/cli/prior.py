@@ -15,17 +15,8 @@ import sqs_codec as sqs
 from sqs_codec import bits
 from sqs_codec._base.format import MAX_PRIOR_CLASSES, MAX_VOCAB, MIN_VOCAB
 from sqs_codec._base.words import shown
+from sqs_codec.cli import options
 from sqs_codec.cli.files import load_tokenizer, open_logits
-from sqs_codec.cli.options import (
-    FILE,
-    add_resolution,
-    add_temperature,
-    add_tokenizer,
-    check_folder,
-    has_packages,
-    number,
-    read_text,
-)
 
 DESCRIPTION = """\
 Makes a prior: what both ends agree on about how frequent the ids of a tokenizer
@@ -51,40 +42,33 @@ def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add = parser.add_argument
     add("texts", type=Path, nargs="*", metavar="TEXT", help="files of UTF-8 to count")
-    add_tokenizer(add, "{}; needed for texts")
+    options.add_tokenizer(add, "{}; needed for texts")
     add(
         "--drafts",
-        **FILE,
+        **options.FILE,
         nargs="+",
         default=[],
         help="the draft model's logits, .npy files of floats of shape [N, V], each in "
         "the order of its text",
     )
-    add("-o", "--output", **FILE, required=True, help="the prior")
-    add(
-        "--vocab-size",
-        **number(int, MIN_VOCAB, MAX_VOCAB, "V"),
-        help="of the logits (default: that of the drafts, or else the tokenizer's)",
-    )
+    add("-o", "--output", **options.FILE, required=True, help="the prior")
+    said = "of the logits (default: that of the drafts, or else the tokenizer's)"
+    add("--vocab-size", **options.number(int, MIN_VOCAB, MAX_VOCAB, "V"), help=said)
     add(
         "--classes",
-        **number(int, 1, MAX_PRIOR_CLASSES, "C"),
+        **options.number(int, 1, MAX_PRIOR_CLASSES, "C"),
         help=f"classes of contexts to tell apart by drafts, 1 to {MAX_PRIOR_CLASSES} "
         "(default: chosen on held-out rows)",
     )
-    add_temperature(add, "of the drafts' distributions", least=1e-3)
-    add(
-        "--top-k",
-        **number(int, 1, metavar="K"),
-        default=64,
-        help="tokens kept of each distribution",
-    )
-    add_resolution(add)
+    options.add_temperature(add, "of the drafts' distributions", least=1e-3)
+    said = "tokens kept of each distribution"
+    add("--top-k", **options.number(int, 1, metavar="K"), default=64, help=said)
+    options.add_resolution(add)
 
 
 def run(args: argparse.Namespace) -> int:
     """Make the prior and write it; return the exit status."""
-    if args.tokenizer and not has_packages(
+    if args.tokenizer and not options.has_packages(
         "prior --tokenizer", ["tokenizers"], extra="prior"
     ):
         return 1
@@ -94,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("texts need a --tokenizer")
     if args.classes and not args.drafts:
         raise ValueError("--classes needs --drafts: a text alone has one class")
-    check_folder(args.output)
+    options.check_folder(args.output)
     logits = [open_logits(path) for path in args.drafts]
     vocab_size = args.vocab_size
     for path, array in zip(args.drafts, logits, strict=True):
@@ -137,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
 
 def read_tokens(tokenizer: Any, path: Path, vocab_size: int) -> NDArray[np.uint32]:
     """Return the tokens of a text."""
-    text = read_text(path)
+    text = options.read_text(path)
     # Line by line, as some tokenizers take time quadratic in the length of a text.
     lines = text.splitlines(keepends=True)
     found = [np.empty(0, np.uint32)]

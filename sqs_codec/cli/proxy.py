@@ -59,12 +59,8 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def _add_clients(add: options.Add) -> None:
     add("--listen", default=LISTEN, metavar="HOST:PORT", help="where clients find it")
-    add(
-        "--clients",
-        **options.number(int, 1, 1024),
-        default=8,
-        help="how many texts are written at the same time",
-    )
+    said = "how many texts are written at the same time"
+    add("--clients", **options.number(int, 1, 1024), default=8, help=said)
     add(
         "--model-name",
         action="append",

@@ -13,27 +13,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from sqs_codec._base.files import require_file
 from sqs_codec._base.words import shown
-from sqs_codec.cli.options import (
-    LOADING,
-    MODEL,
-    Add,
-    add_engine_option,
-    add_loading,
-    given,
-    has_packages,
-    loading,
-    model_modules,
-    number,
-)
+from sqs_codec.cli import options
 from sqs_codec.system.engine import EngineName
 
 if TYPE_CHECKING:
     from sqs_codec.distill import Dataset, Reader
 
-READ = f"{MODEL}, or a GGUF file"
+READ = f"{options.MODEL}, or a GGUF file"
 """What a model is, that reads texts."""
 
-OPTIONS = ("engine", "engine_option", "threads", *LOADING)
+OPTIONS = ("engine", "engine_option", "threads", *options.LOADING)
 """The options of `add_reading`."""
 
 
@@ -43,19 +32,19 @@ class _Kind(NamedTuple):
     options: tuple[str, ...]  # of `OPTIONS`
 
 
-HUGGING_FACE = _Kind("transformers", "hf", ("engine", *LOADING))
+HUGGING_FACE = _Kind("transformers", "hf", ("engine", *options.LOADING))
 VLLM = _Kind("vLLM", "vllm", ("engine", "engine_option", "dtype"))
 LLAMA_CPP = _Kind("llama.cpp", "llama_cpp", ("threads",))
 
 
-def add_reading(add: Add) -> None:
+def add_reading(add: options.Add) -> None:
     """Add the options that say how models are run, without defaults."""
     said = "what runs a model that is no GGUF file (default: transformers)"
     add("--engine", choices=get_args(EngineName), help=said)
-    add_engine_option(add)
+    options.add_engine_option(add)
     said = "what llama.cpp runs a GGUF file on (default: half of the machine's cores)"
-    add("--threads", **number(int, 1), help=said)
-    add_loading(add)
+    add("--threads", **options.number(int, 1), help=said)
+    options.add_loading(add)
 
 
 def _kind(args: argparse.Namespace, model: str | None) -> _Kind:
@@ -69,16 +58,16 @@ def can_read(args: argparse.Namespace, models: Sequence[str | None]) -> bool:
     needed, extras = ["pyarrow"], ["distill"]
     for model in models:
         kind = _kind(args, model)
-        for name in given(args, *OPTIONS):
+        for name in options.given(args, *OPTIONS):
             if name not in kind.options:
                 what = f"{model or 'SmolLM2'}, which {kind.name} reads"
                 args.usage_error(f"--{name.replace('_', '-')} isn't for {what}")
-        needed += [] if kind is LLAMA_CPP else model_modules(model)
+        needed += [] if kind is LLAMA_CPP else options.model_modules(model)
         needed += [] if kind is HUGGING_FACE else [kind.room]
         extras.append(kind.room.replace("_", "-"))
     command = args.called.removeprefix("sqs ")
     needed, extras = [*dict.fromkeys(needed)], [*dict.fromkeys(extras)]
-    return has_packages(command, needed, extra=",".join(extras))
+    return options.has_packages(command, needed, extra=",".join(extras))
 
 
 @contextlib.contextmanager
@@ -87,15 +76,15 @@ def open_reader(args: argparse.Namespace, model: str | None) -> Iterator[Reader]
     kind = _kind(args, model)
     make = import_module(f"sqs_codec.system.{kind.room}").ModelReader
     if kind is LLAMA_CPP:
-        yield make(model, **given(args, "threads"))
+        yield make(model, **options.given(args, "threads"))
     elif kind is VLLM:
-        options = dict(args.engine_option or ())
-        with make(model, options=options, **given(args, "dtype")) as reader:
+        own = dict(args.engine_option or ())
+        with make(model, options=own, **options.given(args, "dtype")) as reader:
             yield reader
     else:
         from sqs_codec.system.hf import load_model
 
-        yield make(load_model(model, **loading(args)))
+        yield make(load_model(model, **options.loading(args)))
 
 
 def digest(paths: Sequence[Path]) -> str:
@@ -109,13 +98,13 @@ def digest(paths: Sequence[Path]) -> str:
     return f"{' '.join(path.name for path in paths)} ({state.hexdigest()})"
 
 
-def progress(**options: Any) -> Any:
+def progress(**how: Any) -> Any:
     """Return a bar of tqdm: for a terminal, or for a log, as a line a minute."""
     from tqdm import tqdm
 
     if sys.stderr.isatty():
-        return tqdm(**options)
-    bar = tqdm(**options, delay=60, mininterval=60, maxinterval=60, leave=False)
+        return tqdm(**how)
+    bar = tqdm(**how, delay=60, mininterval=60, maxinterval=60, leave=False)
     bar.display = lambda *_, **__: print(bar, file=sys.stderr, flush=True)
     return bar
 

@@ -16,22 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from sqs_codec import Prior
 from sqs_codec._base.files import require_file
 from sqs_codec._base.words import shown
-from sqs_codec.cli.options import (
-    DEFAULT,
-    FILE,
-    LOADING,
-    MODEL,
-    SERVER,
-    Add,
-    add_engine_option,
-    add_loading,
-    default_of,
-    given,
-    has_packages,
-    log_warnings,
-    model_modules,
-    number,
-)
+from sqs_codec.cli import options
 from sqs_codec.system._base.address import join_address
 from sqs_codec.system._base.security import (
     check_free,
@@ -64,7 +49,7 @@ UNWELL_SECONDS = 120
 """How long an engine may be unable to verify before the server ends, with status 1, so
 that whoever watches over it starts it anew."""
 
-CONFIG = ("engine", "target", "max_memory", "target_ms", *LOADING)
+CONFIG = ("engine", "target", "max_memory", "target_ms", *options.LOADING)
 """Options that are fields of an `EngineConfig`."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -111,44 +96,30 @@ def fill(parser: argparse.ArgumentParser) -> None:
     _fill_address(parser.add_argument_group("where and how to listen"))
     add = parser.add_argument_group("limits").add_argument
     kept = "how many sessions to keep"
-    add("--max-sessions", **number(int, 1), default=64, help=kept)
-    add(
-        "--idle-seconds",
-        **number(int, 1, metavar="S"),
-        default=600,
-        help="forget a session of which nothing is heard for so long",
-    )
-    add(
-        "--metrics-port",
-        **number(int, 0, MAX_PORT, "PORT"),
-        help="serve /metrics, for Prometheus, and /health by HTTP (default: don't)",
-    )
-    add(
-        "--metrics-host",
-        metavar="HOST",
-        default=LOCAL,
-        help="where; there is no password",
-    )
+    add("--max-sessions", **options.number(int, 1), default=64, help=kept)
+    said = "forget a session of which nothing is heard for so long"
+    add("--idle-seconds", **options.number(int, 1, metavar="S"), default=600, help=said)
+    said = "serve /metrics, for Prometheus, and /health by HTTP (default: don't)"
+    add("--metrics-port", **options.number(int, 0, MAX_PORT, "PORT"), help=said)
+    said = "where; there is no password"
+    add("--metrics-host", metavar="HOST", default=LOCAL, help=said)
 
 
-def _fill_model(add: Add) -> None:
-    add(
-        "--engine",
-        choices=get_args(EngineName),
-        help=f"what runs the model (default: {default_of(EngineConfig, 'engine')})",
-    )
-    add("--target", metavar="MODEL", help=f"{MODEL} (default: SmolLM2)")
-    add_loading(add)
+def _fill_model(add: options.Add) -> None:
+    said = f"what runs the model (default: {EngineConfig.engine})"
+    add("--engine", choices=get_args(EngineName), help=said)
+    add("--target", metavar="MODEL", help=f"{options.MODEL} (default: SmolLM2)")
+    options.add_loading(add)
     add(
         "--target-ms",
-        **number(float, 0, 60_000, "MS"),
+        **options.number(float, 0, 60_000, "MS"),
         help="have a pass of the model take so long at least, to try out how a larger "
         "one would behave (default: as long as it takes)",
     )
-    add_engine_option(add)
+    options.add_engine_option(add)
     add(
         "--prior",
-        **FILE,
+        **options.FILE,
         action="append",
         default=[],
         help="what edges may know of how frequent ids are: a file of sqs prior; may be "
@@ -156,9 +127,9 @@ def _fill_model(add: Add) -> None:
     )
     add(
         "--max-memory",
-        **number(int, 1, metavar="MIB"),
+        **options.number(int, 1, metavar="MIB"),
         help="MiB for the keys and values of all sessions; what doesn't fit is read "
-        f"again when it is needed (default: {default_of(EngineConfig, 'max_memory')})",
+        f"again when it is needed (default: {EngineConfig.max_memory})",
     )
     add(
         "--ray",
@@ -169,17 +140,17 @@ def _fill_model(add: Add) -> None:
         "cluster at ADDRESS (auto finds it), which its configuration describes",
     )
     replicas = "how many, on this machine (default: 2)"
-    add("--replicas", **number(int, 1), help=replicas)
+    add("--replicas", **options.number(int, 1), help=replicas)
 
 
 def _fill_address(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--host", default=LOCAL, help=DEFAULT)
-    add("--port", **number(int, 0, MAX_PORT, None), default=PORT, help=DEFAULT)
-    choices = [*SOCKETS, "both"]
-    add("--transport", choices=choices, default="both", help=DEFAULT)
-    add("--cert", **FILE, help="certificate, or a chain, PEM")
-    add("--key", **FILE, help="its private key, PEM")
+    said = options.DEFAULT
+    add("--host", default=LOCAL, help=said)
+    add("--port", **options.number(int, 0, MAX_PORT, None), default=PORT, help=said)
+    add("--transport", choices=[*SOCKETS, "both"], default="both", help=said)
+    add("--cert", **options.FILE, help="certificate, or a chain, PEM")
+    add("--key", **options.FILE, help="its private key, PEM")
     tokens = group.add_mutually_exclusive_group().add_argument
     tokens(
         "--token",
@@ -188,12 +159,10 @@ def _fill_address(group: argparse._ArgumentGroup) -> None:
         help="let in who has this token; may be given several times. Others on this "
         "machine can read it here, but not in SQS_TOKEN (several: with spaces)",
     )
-    tokens("--token-file", **FILE, help="take them from a file, one a line; # comments")
-    add(
-        "--insecure",
-        action="store_true",
-        help="no certificate, and no token unless one is given; this machine only",
-    )
+    said = "take them from a file, one a line; # comments"
+    tokens("--token-file", **options.FILE, help=said)
+    said = "no certificate, and no token unless one is given; this machine only"
+    add("--insecure", action="store_true", help=said)
 
 
 @contextlib.contextmanager
@@ -223,7 +192,7 @@ def run(args: argparse.Namespace) -> int:
         args.usage_error(str(error))
     # gRPC would write on its own what the errors say in better words.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    log_warnings("sqs serve")
+    options.log_warnings("sqs serve")
     for name, kind in SOCKETS.items():
         if args.transport in (name, "both"):
             check_free(args.host, args.port, kind)
@@ -234,17 +203,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _has_packages(args: argparse.Namespace) -> bool:
-    needed, extras = [*SERVER], ["serve"]
+    needed, extras = [*options.SERVER], ["serve"]
     if not args.ray:  # otherwise a cluster runs the model
-        needed += model_modules(args.target)
+        needed += options.model_modules(args.target)
         extras += ["hf"] if args.target else []
     own = [*ENGINES[args.engine or EngineConfig.engine].packages]
     own += ["ray"] * (args.ray is not None)
-    return has_packages("serve", [*needed, *own], extra=",".join([*extras, *own]))
+    return options.has_packages(
+        "serve", [*needed, *own], extra=",".join([*extras, *own])
+    )
 
 
 def _check(args: argparse.Namespace) -> list[str] | None:
-    found = [*given(args, *CONFIG, "engine_option", "replicas")]
+    found = [*options.given(args, *CONFIG, "engine_option", "replicas")]
     if args.ray and found:
         raise ValueError(
             f"the cluster's configuration says what it runs: "
@@ -322,14 +293,16 @@ def _say(words: str) -> None:
 
 def _load(args: argparse.Namespace) -> Engine:
     """Return the engine that is asked for, still to be opened."""
-    options = dict(args.engine_option or ())
-    config = EngineConfig(**given(args, *CONFIG), options=options)
+    own = dict(args.engine_option or ())
+    config = EngineConfig(**options.given(args, *CONFIG), options=own)
     print("Loading the model ...", file=sys.stderr)
     if args.ray is None:
         return make_engine(config)
     from sqs_codec.system.ray import RayEngine
 
-    return RayEngine(config, address=args.ray or None, **given(args, "replicas"))
+    return RayEngine(
+        config, address=args.ray or None, **options.given(args, "replicas")
+    )
 
 
 async def _serve(
@@ -353,7 +326,7 @@ async def _serve(
             print(STOPPING, file=sys.stderr)
             return 0
         info, steps = opening.result()
-        limits = given(args, "max_sessions", "idle_seconds")
+        limits = options.given(args, "max_sessions", "idle_seconds")
         service = Service(
             engine, info, tokens=tokens, steps=steps, priors=priors, **limits
         )

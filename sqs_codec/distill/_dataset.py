@@ -16,13 +16,7 @@ from sqs_codec._base.files import require_file
 from sqs_codec._codec.prior import Prior
 from sqs_codec._codec.rows import SparseRows
 from sqs_codec.distill import _header
-from sqs_codec.distill._header import (
-    Header,
-    damage,
-    of_steps,
-    read_metadata,
-    value_of,
-)
+from sqs_codec.distill._header import Header, damage, of_steps, read_metadata, value_of
 from sqs_codec.distill._pages import check_columns, check_pages
 
 if TYPE_CHECKING:

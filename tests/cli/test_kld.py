@@ -15,7 +15,6 @@ import pytest
 from sqs_codec import distill
 from sqs_codec.cli import kld as command
 from sqs_codec.cli import main as cli
-from sqs_codec.cli import reading
 from sqs_codec.distill import _make
 from sqs_codec.system.hf import ModelReader, load_model
 from tests.cli.test_demo import WORDS, save_model
@@ -174,7 +173,7 @@ def test_what_reads_is_what_was_asked_for(folder, monkeypatch):
     for name in "llama_cpp", "vllm":
         module = SimpleNamespace(ModelReader=reader)
         monkeypatch.setitem(sys.modules, f"sqs_codec.system.{name}", module)
-    monkeypatch.setattr(reading, "has_packages", lambda *_, **__: True)
+    monkeypatch.setattr("sqs_codec.cli.options.has_packages", lambda *_, **__: True)
     vllm = "--engine vllm --engine-option tensor-parallel-size=2 --dtype float16"
     made = f"make --texts {folder}/text -o {folder}/no"
     for begin in f"kld {made}", f"distill {made}", f"kld measure {folder}/ref":

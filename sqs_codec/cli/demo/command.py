@@ -12,22 +12,7 @@ from typing import TYPE_CHECKING
 
 import sqs_codec as sqs
 from sqs_codec._base.words import shown
-from sqs_codec.cli import drafting
-from sqs_codec.cli.options import (
-    DEFAULT,
-    SERVER,
-    add_codec,
-    add_models,
-    add_prior,
-    add_temperature,
-    check_models,
-    find_prior,
-    has_packages,
-    interrupts_raise,
-    log_warnings,
-    model_modules,
-    number,
-)
+from sqs_codec.cli import drafting, options
 from sqs_codec.system.session import MAX_DRAFT
 
 if TYPE_CHECKING:
@@ -89,69 +74,55 @@ def thin(text: str) -> tuple[float, float] | None:
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add = parser.add_argument_group("what is imitated").add_argument
-    add(
-        "--link",
-        type=thin,
-        default="100kbit/s,100ms",
-        metavar="RATE,TRIP",
-        help="how thin the link is, or none (default: %(default)s)",
-    )
+    said = "how thin the link is, or none (default: %(default)s)"
+    add("--link", type=thin, default="100kbit/s,100ms", metavar="RATE,TRIP", help=said)
     add(
         "--target-ms",
-        **number(float, 0, 60_000, "MS"),
+        **options.number(float, 0, 60_000, "MS"),
         default=120.0,
         help="how long a pass of the target takes at least",
     )
     add = parser.add_argument_group("text").add_argument
+    said = "what to ask; may be given several times (default: one of the demo's own)"
+    add("--prompt", action="append", default=[], help=said)
+    options.add_temperature(add, "of both models; 0 is greedy")
     add(
-        "--prompt",
-        action="append",
-        default=[],
-        help="what to ask; may be given several times (default: one of the demo's own)",
+        "--max-tokens", **options.number(int, 1), default=120, help="the longest answer"
     )
-    add_temperature(add, "of both models; 0 is greedy")
-    add("--max-tokens", **number(int, 1), default=120, help="the longest answer")
-    add("--seed", **number(int, 0, 2**64 - 1, None), default=1, help=DEFAULT)
+    said = options.DEFAULT
+    add("--seed", **options.number(int, 0, 2**64 - 1, None), default=1, help=said)
 
     add = parser.add_argument_group("rounds").add_argument
     add(
         "--draft-length",
-        **number(int, 1, MAX_DRAFT, "L"),
+        **options.number(int, 1, MAX_DRAFT, "L"),
         default=4,
         help=f"how many tokens are drafted in a round, up to {MAX_DRAFT}",
     )
-    add(
-        "--top-k",
-        **number(int, 1, metavar="K"),
-        default=64,
-        help="keep the K most probable tokens",
-    )
-    add_codec(add)
-    add_prior(
+    said = "keep the K most probable tokens"
+    add("--top-k", **options.number(int, 1, metavar="K"), default=64, help=said)
+    options.add_codec(add)
+    options.add_prior(
         add, default="smollm2 with its vocabulary and --coding entropy, else none"
     )
-    add(
-        "--packets",
-        type=Path,
-        metavar="DIR",
-        help="keep every packet of the rounds in this directory, for sqs inspect",
-    )
-    add_models(parser.add_argument_group("models").add_argument)
+    said = "keep every packet of the rounds in this directory, for sqs inspect"
+    add("--packets", type=Path, metavar="DIR", help=said)
+    options.add_models(parser.add_argument_group("models").add_argument)
     parser.set_defaults(device=None, dtype=None, revision=None, threads=None)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command, and return its exit status."""
-    check_models(args)
-    needed = [*model_modules(args.draft), "rich", *SERVER]
-    if not has_packages("demo", needed, extra="demo"):
+    options.check_models(args)
+    needed = [*options.model_modules(args.draft), "rich", *options.SERVER]
+    if not options.has_packages("demo", needed, extra="demo"):
         return 1
     from rich.console import Console
 
     from sqs_codec.cli.demo.server import Server
 
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    log_warnings("sqs demo")
+    options.log_warnings("sqs demo")
     if args.packets:
         args.packets.mkdir(parents=True, exist_ok=True)
     served = ["--target-ms", f"{args.target_ms:g}"]
@@ -181,7 +152,7 @@ def _race(args: argparse.Namespace, server: Server, console: Console) -> None:
 
     # Only that coding has a prior.
     name = args.prior or (None if args.coding == "entropy" else "none")
-    prior = find_prior(name, draft.fingerprint)
+    prior = options.find_prior(name, draft.fingerprint)
     codec = sqs.Codec(draft.vocab_size, args.resolution, args.coding, prior)
     run = race.Race(
         draft,
@@ -206,7 +177,7 @@ def _race(args: argparse.Namespace, server: Server, console: Console) -> None:
                 link = ShapedLink(link, *args.link)
             steps = run.write(way, draft.encode_prompt(prompt), link)
             with (
-                interrupts_raise(),
+                options.interrupts_raise(),
                 contextlib.closing(steps),
                 report.Stream(console, draft.stream()) as stream,
             ):

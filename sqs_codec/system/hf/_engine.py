@@ -38,10 +38,7 @@ def make_engine(config: EngineConfig) -> BatchEngine:
         own = 1e3 * _pass_seconds(cloud)
         summary += f", held to {config.target_ms:g} ms a pass (by itself {own:.0f} ms),"
     return BatchEngine(
-        cloud,
-        summary=summary,
-        tokenizer=cloud.fingerprint,
-        pace=config.target_ms / 1e3,
+        cloud, summary=summary, tokenizer=cloud.fingerprint, pace=config.target_ms / 1e3
     )
 
 

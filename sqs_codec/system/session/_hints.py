@@ -16,12 +16,7 @@ import numpy as np
 
 from sqs_codec._base import checks
 from sqs_codec.system.session import _wire as wire
-from sqs_codec.system.session._limits import (
-    MAX_AHEAD,
-    MAX_DRAFT,
-    MAX_HINTED,
-    MAX_KEPT,
-)
+from sqs_codec.system.session._limits import MAX_AHEAD, MAX_DRAFT, MAX_HINTED, MAX_KEPT
 from sqs_codec.system.session._text import check_tokens
 
 __all__ = ["HINT_THRESHOLD", "HeardHints", "make_branch", "path_hash"]
