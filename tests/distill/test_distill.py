@@ -23,8 +23,8 @@ import torch
 
 import sqs_codec as sqs
 from sqs_codec import distill
-from sqs_codec.cli import distill as command
 from sqs_codec.cli import main as cli
+from sqs_codec.cli import reading
 from sqs_codec.distill import _dataset, _header, _make, _writer
 from sqs_codec.system.hf import CachedModel, _reader, load_model
 from tests.cli.test_demo import WORDS, save_model
@@ -831,7 +831,7 @@ def test_batches_are_of_like_lengths_and_bounded():
 def test_a_log_shows_progress_as_lines(monkeypatch, capsys):
     seconds = [0.0]
     monkeypatch.setattr("tqdm.std.time", lambda: seconds[0])
-    with command.progress(total=10, unit="B") as bar:
+    with reading.progress(total=10, unit="B") as bar:
         for _ in range(10):
             seconds[0] += 20
             bar.update()
