@@ -16,10 +16,8 @@ from __future__ import annotations
 
 import re
 import subprocess
-import time
 from contextlib import suppress
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -28,6 +26,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 import sqs_codec as sqs
+from benchmarks.kld.reading import Rows, factor
 from benchmarks.tables import about, about_line, command, dim, table
 from sqs_codec import distill
 from sqs_codec.system.llama_cpp import ModelReader
@@ -36,20 +35,6 @@ Floats = NDArray[np.float64]
 
 PAGES = Path(__file__).parents[2] / "docs"
 FIGURE = re.compile(r"^(.+?)\s*: +(-?[0-9.]+) ± +([0-9.]+)", re.MULTILINE)
-
-
-class Rows(distill.Task):
-    """Asks for a text's rows as they are, or, without a place for them, for nothing."""
-
-    def __init__(self, piece: distill.Piece, size: int, rows: list[Any] | None) -> None:
-        super().__init__(0, *piece, size)
-        self.rows = rows
-
-    def _look(self, logits: Any, rows: slice) -> dict[str, Any]:
-        if self.rows is not None:
-            x = logits.astype(np.float64)
-            self.rows.append(x - np.logaddexp.reduce(x, 1, keepdims=True))
-        return {}
 
 
 def logs_of(reader: ModelReader, piece: distill.Piece) -> Floats:
@@ -71,33 +56,6 @@ def perplexity(args: Any, model: Path, *more: object) -> dict[str, tuple[float, 
     return {" ".join(name.split()): (float(x), float(e)) for name, x, e in found}
 
 
-def factor(data: distill.Dataset, reader: ModelReader, contexts: int) -> float:
-    """Return the time of measuring over that of reading."""
-    texts = [data[i] for i in range(min(contexts, len(data)))]
-    alone, whole = [], []
-    for text in texts:
-        begin = time.perf_counter()
-        reader.read([Rows(text[:2], reader.vocab_size, None)])
-        middle = time.perf_counter()
-        distill.measure(_One(data, text), reader)
-        whole.append(time.perf_counter() - middle)
-        alone.append(middle - begin)
-    return median(x / y for x, y in zip(whole, alone, strict=True))
-
-
-class _One(distill.Dataset):
-    """One sequence as a data set."""
-
-    def __init__(self, data: distill.Dataset, text: distill.Sequence) -> None:
-        self.header, self._texts = data.header, [text]
-
-    def __len__(self) -> int:
-        return 1
-
-    def __iter__(self) -> Any:
-        return iter(self._texts)
-
-
 def main() -> None:
     """Compare, and print."""
     parser = command("kld.llama", __doc__, contexts=2, size=64)
@@ -110,7 +68,7 @@ def main() -> None:
     add("--threads", type=int, default=2)
     add("models", type=Path, nargs="+")
     args = parser.parse_args()
-    begin, console = time.perf_counter(), Console()
+    console = Console()
     with TemporaryDirectory() as name:
         folder = Path(name)
         text = args.text or folder / "text"
@@ -118,8 +76,7 @@ def main() -> None:
             pages = sorted(PAGES.glob("*.md"))
             text.write_text("".join(page.read_text("utf-8") for page in pages), "utf-8")
         compare(args, text, folder, console)
-    measured = about("llama_cpp_python") | {"seconds": time.perf_counter() - begin}
-    console.print(dim(about_line(measured)))
+    console.print(dim(about_line(about("llama_cpp_python"))))
 
 
 def compare(args: Any, text: Path, folder: Path, console: Console) -> None:
@@ -170,7 +127,7 @@ def compare(args: Any, text: Path, folder: Path, console: Console) -> None:
             (found.same_likeliest, "Same top p", 100),
         )
         ratios = (scale * own.value / theirs[model][x][0] for own, x, scale in pairs)
-        time_factor = factor(data, reader, args.contexts)
+        time_factor = factor(data, reader)
         more.add_row(kind, *(f"{x:.4f}" for x in ratios), f"{time_factor:.3f}")
     console.print(rows)
     console.print(more)

@@ -13,7 +13,7 @@ from sqs_codec.system.engine import EngineConfig, EngineInfo
 from sqs_codec.system.hf import ModelError
 from sqs_codec.system.session import Job
 from sqs_codec.system.vllm._message import FAILED, SHORT, TASK, pack_job
-from sqs_codec.system.vllm._start import PATIENCE, import_vllm, start
+from sqs_codec.system.vllm._start import PATIENCE, start
 
 __all__ = ["VllmEngine", "make_engine"]
 
@@ -129,23 +129,18 @@ class VllmEngine:
         await asyncio.to_thread(llm.shutdown, PATIENCE)
 
     async def _start(self) -> tuple[EngineInfo, Any]:
-        # In a call of its own: exceptions that some modules keep from their import
-        # would keep the engine, too.
-        version = await asyncio.to_thread(import_vllm)
-        started = await asyncio.to_thread(
-            start,
-            version,
-            self._target,
-            {
-                "dtype": self._dtype,
-                "enable_prefix_caching": True,
-                "kv_cache_memory_bytes": self._max_memory << 20,
-            },
-            # Small steps, which a long text has a part of: rounds wait for one.
-            {"max_num_batched_tokens": 512, "long_prefill_token_threshold": 128},
-            self._options,
-        )
-        return started.info, started.llm
+        settings = {
+            "dtype": self._dtype,
+            "enable_prefix_caching": True,
+            "kv_cache_memory_bytes": self._max_memory << 20,
+        }
+        # Small steps, which a long text has a part of: rounds wait for one.
+        on_cpu = {"max_num_batched_tokens": 512, "long_prefill_token_threshold": 128}
+        # Without the engine, as exceptions that some modules keep from their import
+        # keep what has called it.
+        asked = self._target, settings, on_cpu, self._options
+        llm, info, *_ = await asyncio.to_thread(start, *asked, is_async=True)
+        return info, llm
 
     async def _ask(
         self, job: Job, tokens: Sequence[int], *, skip_cache: bool = False

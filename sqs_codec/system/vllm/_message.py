@@ -38,7 +38,7 @@ def pack_job(job: Job) -> dict[str, Any]:
 def count_wanted(fields: Mapping[str, Any]) -> int:
     """Return how many rows of logits a request wants, at its text's end."""
     if "task" in fields:
-        return int(fields.get("wanted", 0))
+        return int(fields["wanted"])
     if "key" in fields:
         return len(fields["hints"]) + 1
     return len(fields.get("draws", ()))

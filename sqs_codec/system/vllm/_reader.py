@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from sqs_codec.system.hf import TextReader
 from sqs_codec.system.vllm._message import TASK
-from sqs_codec.system.vllm._start import PATIENCE, import_vllm, start
+from sqs_codec.system.vllm._start import PATIENCE, start
 from sqs_codec.system.vllm._tasks import pack_task, unpack_answer
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["ModelReader"]
 
 
-class ModelReader(TextReader):
+class ModelReader(TextReader, AbstractContextManager["ModelReader"]):
     """A `sqs_codec.distill.Reader`: vLLM's worker does tasks where its logits are.
 
     It is a context manager, which closes it.
@@ -45,18 +46,10 @@ class ModelReader(TextReader):
             "enable_prefix_caching": False,  # it has no hidden states
             "kv_cache_memory_bytes": 1 << 30,
         }
-        on_cpu = {"max_num_batched_tokens": 2048}
-        own = options or {}
-        started = start(import_vllm(), target, settings, on_cpu, own, is_async=False)
-        self._llm: Any = started.llm
+        asked = target, settings, {"max_num_batched_tokens": 2048}, options or {}
+        self._llm, info, name, tokenizer = start(*asked, is_async=False)
         self._numbers = itertools.count()
-        info = started.info
-        super().__init__(
-            started.name, started.tokenizer, info.vocab_size, info.max_text
-        )
-
-    def __enter__(self) -> ModelReader:
-        return self
+        super().__init__(name, tokenizer, info.vocab_size, info.max_text)
 
     def __exit__(self, *error: object) -> None:
         self.close()
@@ -74,8 +67,8 @@ class ModelReader(TextReader):
         Raises
         ------
         ValueError
-            A text is longer than `max_tokens`, or its logits are NaN where they are to
-            be counted. What isn't done by then is left.
+            A text is longer than `max_tokens`, or logits that are to be counted are
+            NaN. What isn't done by then is left.
         RuntimeError
             The reader is closed, or vLLM has died.
         """
@@ -89,15 +82,11 @@ class ModelReader(TextReader):
                 if len(task.tokens) > self.max_tokens:
                     raise ValueError(
                         f"text {task.index}: {len(task.tokens)} tokens are more than "
-                        f"the {self.max_tokens} that the model and memory have room for"
+                        f"the {self.max_tokens} that the model reads or memory holds"
                     )
-                params = PoolingParams(
-                    task=TASK,
-                    use_activation=False,
-                    extra_kwargs={"sqs": pack_task(task)},
-                )
+                fields, text = pack_task(task), {"prompt_token_ids": [*task.tokens]}
+                params = PoolingParams(task=TASK, extra_kwargs={"sqs": fields})
                 number = f"sqs-{next(self._numbers)}"
-                text = {"prompt_token_ids": [*task.tokens]}
                 self._llm.add_request(number, text, params)
                 waiting[number] = task
             while waiting:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import fields
 from importlib.metadata import entry_points
-from typing import Any, NamedTuple
+from typing import Any
 
 import transformers
 
@@ -23,7 +23,7 @@ from sqs_codec.system.hf import (
 )
 from sqs_codec.system.vllm._plugin import ARCHITECTURES, SERVER, VERSIONS, supported
 
-__all__ = ["PATIENCE", "Started", "import_vllm", "save_smollm2", "start"]
+__all__ = ["PATIENCE", "import_vllm", "save_smollm2", "start"]
 
 ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # other programs use the same cores
@@ -38,52 +38,26 @@ PLUGIN = "sqs"  # the entry point's name
 PATIENCE = 15.0  # seconds in which vLLM's processes may end by themselves
 
 
-class Started(NamedTuple):
-    """A running vLLM.
-
-    Attributes
-    ----------
-    llm : vllm.v1.engine.async_llm.AsyncLLM or vllm.v1.engine.llm_engine.LLMEngine
-    info : EngineInfo
-    name : str
-        The model's, for people.
-    tokenizer : transformers.PreTrainedTokenizerBase
-    """
-
-    llm: Any
-    info: EngineInfo
-    name: str
-    tokenizer: Any
-
-
 def start(
-    version: str,
     target: str | None,
     settings: Mapping[str, Any],
     on_cpu: Mapping[str, Any],
     options: Mapping[str, Any],
     *,
-    is_async: bool = True,
-) -> Started:
+    is_async: bool,
+) -> tuple[Any, EngineInfo, str, Any]:
     """Start vLLM's processes and wait until they have loaded the model.
 
-    Parameters
-    ----------
-    version : str
-        As `import_vllm` gives it.
-    target : str, optional
-        As for `VllmEngine`.
-    settings, on_cpu, options : mapping
-        Arguments of ``vllm.AsyncEngineArgs``: ours, more of them on a CPU, and the
-        user's, which override them.
-    is_async : bool
-        Whether it is to be asked in an event loop.
+    Settings, those for a CPU and the user's options are arguments of
+    ``vllm.AsyncEngineArgs``; of two the later counts. What comes is an ``AsyncLLM`` or
+    an ``LLMEngine``, and its model's information, name and tokenizer.
 
     Raises
     ------
     ModelError
-        This model can't be served, or vLLM doesn't start.
+        This version of vLLM or this model can't be served, or vLLM doesn't start.
     """
+    version = import_vllm()
     from vllm import AsyncEngineArgs
 
     unknown = options.keys() - {one.name for one in fields(AsyncEngineArgs)}
@@ -108,13 +82,12 @@ def start(
                 f"{', '.join(ARCHITECTURES)}"
             )
         vocab_size = min(config.vocab_size, max(tokenizer.get_vocab().values()) + 1)
-        arguments = {**_arguments(settings, on_cpu), **options}
-        arguments["hf_overrides"] = {
-            **arguments.get("hf_overrides", {}),
+        overrides = {
             "architectures": [f"Sqs{architecture}"],
             "sqs_vocab_size": vocab_size,
         }
-        llm = _launch({"model": path} | arguments, is_async=is_async)
+        settings = {"model": path, **settings}
+        llm = _launch(settings, on_cpu, options, overrides, is_async=is_async)
         try:
             model = llm.vllm_config.model_config
             device, dtype = llm.vllm_config.device_config.device_type, model.dtype
@@ -130,13 +103,21 @@ def start(
         except BaseException:
             llm.engine_core.shutdown()  # its processes would stay
             raise
-        return Started(llm, info, name, tokenizer)
+        return llm, info, name, tokenizer
 
 
-def _arguments(
-    settings: Mapping[str, Any], on_cpu: Mapping[str, Any]
-) -> dict[str, Any]:
+def _launch(
+    settings: Mapping[str, Any],
+    on_cpu: Mapping[str, Any],
+    options: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    *,
+    is_async: bool,
+) -> Any:
+    from vllm import AsyncEngineArgs
     from vllm.platforms import current_platform
+    from vllm.v1.engine.async_llm import AsyncLLM
+    from vllm.v1.engine.llm_engine import LLMEngine
 
     arguments: dict[str, Any] = {
         "skip_tokenizer_init": True,
@@ -151,23 +132,16 @@ def _arguments(
         arguments |= {"enforce_eager": True, "block_size": 32, **on_cpu}
         if arguments["dtype"] == "auto":
             arguments["dtype"] = "float32"
-    return arguments
-
-
-def _launch(arguments: Mapping[str, Any], *, is_async: bool) -> Any:
-    from vllm import AsyncEngineArgs
-    from vllm.v1.engine.async_llm import AsyncLLM
-    from vllm.v1.engine.llm_engine import LLMEngine
-
+    arguments |= options
+    arguments["hf_overrides"] = {**arguments.get("hf_overrides", {}), **overrides}
     os.environ[SERVER] = str(os.getpid())
     try:
-        kind = AsyncLLM if is_async else LLMEngine
-        return kind.from_engine_args(AsyncEngineArgs(**arguments))
+        engine_args = AsyncEngineArgs(**arguments)
+        return (AsyncLLM if is_async else LLMEngine).from_engine_args(engine_args)
     except (RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise ModelError(
-            f"vLLM doesn't start with {arguments['model']}: {reason}"
-        ) from error
+        model = arguments["model"]
+        raise ModelError(f"vLLM doesn't start with {model}: {reason}") from error
 
 
 def save_smollm2(directory: str, revision: str | None = None) -> str:

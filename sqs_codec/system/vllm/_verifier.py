@@ -7,7 +7,6 @@ all requests that a step completes are computed at once. Only vLLM imports this 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
@@ -27,9 +26,6 @@ from sqs_codec.system.vllm._message import (
     unpack_job,
 )
 from sqs_codec.system.vllm._plugin import ARCHITECTURES
-
-ROWS = 256
-"""Rows of logits that a reader's tasks are told of at once."""
 
 
 class RoundPooler(Pooler):  # type: ignore[misc]  # vLLM may not be installed
@@ -71,9 +67,8 @@ class RoundPooler(Pooler):  # type: ignore[misc]  # vLLM may not be installed
             pooling_metadata.pooling_states,
             strict=True,
         )
-        answers: list[torch.Tensor | None] = []
-        rounds: list[tuple[int, Mapping[str, Any], torch.Tensor]] = []
-        tasks: list[tuple[int, Mapping[str, Any], torch.Tensor]] = []
+        answers: list[tuple[int, int] | torch.Tensor | None] = []
+        waiting: list[tuple[int, Mapping[str, Any], torch.Tensor]] = []
         for chunk, end, length, params, state in requests:
             fields = (params.extra_kwargs or {}).get("sqs", {})
             wanted = count_wanted(fields)
@@ -81,43 +76,32 @@ class RoundPooler(Pooler):  # type: ignore[misc]  # vLLM may not be installed
             if end < length:
                 answers.append(None)
                 continue
+            if "task" in fields and len(rows) == wanted:
+                answers.append(self._do(fields["task"], rows))
+                state.clean()
+                continue
             if wanted and len(rows) == wanted:
-                of_kind = tasks if "task" in fields else rounds
-                of_kind.append((len(answers), fields, rows))
-            answers.append(torch.tensor(READ if len(rows) == wanted else SHORT))
+                waiting.append((len(answers), fields, rows))
+            answers.append(READ if len(rows) == wanted else SHORT)
             state.clean()
-        # All processes of tensor parallelism take part in the logits.
-        if rounds:
-            logits = self._compute_logits(torch.cat([rows for _, _, rows in rounds]))
+        if waiting:
+            # All processes of tensor parallelism take part in it.
+            logits = self._compute_logits(torch.cat([rows for _, _, rows in waiting]))
             if logits is not None:
-                jobs = [fields for _, fields, _ in rounds]
+                jobs = [fields for _, fields, _ in waiting]
                 judged = _judge(jobs, logits[:, : self._vocab_size])
-                for (i, _, _), answer in zip(rounds, judged, strict=True):
-                    answers[i] = torch.tensor(answer)
-        if tasks:
-            done = self._do([fields for _, fields, _ in tasks], [r for *_, r in tasks])
-            for (i, _, _), packed in zip(tasks, done, strict=True):
-                answers[i] = packed
-        return answers
+                for (i, _, _), answer in zip(waiting, judged, strict=True):
+                    answers[i] = answer
+        return [None if one is None else torch.as_tensor(one) for one in answers]
 
-    def _do(
-        self, fields: Sequence[Mapping[str, Any]], rows: Sequence[torch.Tensor]
-    ) -> list[torch.Tensor]:
-        """Do tasks with the rows of their texts' ends, and return packed answers."""
-        from sqs_codec.system.vllm._tasks import Asked  # which needs more packages
+    def _do(self, packed: bytes, rows: torch.Tensor) -> torch.Tensor:
+        from sqs_codec.system.vllm._tasks import do_task  # which needs more packages
 
-        asked = [Asked(one) for one in fields]
-        own = [one.of(states) for one, states in zip(asked, rows, strict=True)]
-        whole = torch.cat(own)
-        owners = [i for i, states in enumerate(own) for _ in states]
-        for start in range(0, len(whole), ROWS):
-            logits = self._compute_logits(whole[start : start + ROWS])
-            if logits is not None:
-                counts = Counter(owners[start : start + ROWS])
-                shares = torch.split(logits[:, : self._vocab_size], [*counts.values()])
-                for i, share in zip(counts, shares, strict=True):
-                    asked[i].tell(share)
-        return [one.pack() for one in asked]
+        def logits_of(rows: torch.Tensor) -> torch.Tensor | None:
+            logits = self._compute_logits(rows)
+            return None if logits is None else logits[:, : self._vocab_size]
+
+        return do_task(packed, rows, logits_of)
 
 
 def _collect(

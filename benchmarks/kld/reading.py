@@ -1,0 +1,52 @@
+"""Reading texts without what measuring takes."""
+
+from __future__ import annotations
+
+import time
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from sqs_codec import distill
+
+
+class Rows(distill.Task):
+    """Asks for a text's rows as they are, or, without a place for them, for nothing."""
+
+    def __init__(self, piece: distill.Piece, size: int, rows: list[Any] | None) -> None:
+        super().__init__(0, *piece, size)
+        self.rows = rows
+
+    def _look(self, logits: Any, rows: slice) -> dict[str, Any]:
+        if self.rows is not None:
+            x = logits.astype(np.float64)
+            self.rows.append(x - np.logaddexp.reduce(x, 1, keepdims=True))
+        return {}
+
+
+class _One(distill.Dataset):
+    """One sequence as a data set."""
+
+    def __init__(self, data: distill.Dataset, text: distill.Sequence) -> None:
+        self.header, self._texts = data.header, [text]
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Any:
+        return iter(self._texts)
+
+
+def factor(data: distill.Dataset, reader: distill.Reader) -> float:
+    """Return the time of measuring over that of reading."""
+    alone, whole = [], []
+    for text in data:
+        piece = distill.Piece(text.tokens.tolist(), text.places.tolist())
+        begin = time.perf_counter()
+        reader.read([Rows(piece, reader.vocab_size, None)])
+        middle = time.perf_counter()
+        distill.measure(_One(data, text), reader)
+        whole.append(time.perf_counter() - middle)
+        alone.append(middle - begin)
+    return median(x / y for x, y in zip(whole, alone, strict=True))
