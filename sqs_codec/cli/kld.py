@@ -9,6 +9,7 @@ import math
 import re
 import sys
 from collections.abc import Iterator
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,10 @@ llama-perplexity, with two errors apart: "text" is that of another text of this 
 length, "reference" that of the few bytes which are kept of the original. What was
 interrupted goes on where it was if the same command is given again.
 """
+
+
+shown_contexts = partial(reading.progress, unit=" contexts")
+"""Put around contexts, shows how far they are read."""
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
@@ -115,7 +120,7 @@ def make(args: argparse.Namespace) -> int:
             args.output,
             sqs.Codec(reader.vocab_size, args.resolution, prior=prior),
             reader,
-            reading.progress(iterable=pieces, unit=" contexts"),
+            shown_contexts(pieces),
             max_length=len(pieces[0].tokens),
             seed=args.seed,
             source=source,
@@ -200,12 +205,7 @@ def measured(args: argparse.Namespace, data: Dataset, model: str, path: Path) ->
     if len(found) == len(data):
         return summarize(found)
     with reading.open_reader(args, model) as reader, options.interrupts_raise():
-        return distill.measure(
-            data,
-            reader,
-            path,
-            lambda own: reading.progress(iterable=own, unit=" contexts"),
-        )
+        return distill.measure(data, reader, path, shown_contexts)
 
 
 def key(args: argparse.Namespace, data: Dataset, model: str) -> str:
@@ -224,10 +224,8 @@ def keeping(folder: Path) -> Iterator[None]:
     try:
         own_folder(folder)
         lock = lock_file(folder / "lock")
-    except BlockingIOError:
-        raise
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or str(error)
+        why = getattr(error, "strerror", None) or error
         raise ValueError(f"{folder}: {why}: --state names another folder") from error
     try:
         yield
@@ -260,41 +258,48 @@ def table(k: KLD) -> str:
     both = (own * own + other * other - ratio.text * ratio.text) / 2
     together = both / (own * other) if own * other else math.nan
     apart = q.text * q.text + p.text * p.text - 2 * q.value * p.value * both
-    mean = f"{_pair(*k.finite_mean[:2])} text ± {k.finite_mean.reference:10.6f}"
-    control = _pair(k.control.value, k.control.reference)
-    lines = [
-        f"{k.rows} rows of {k.contexts} contexts\n",
-        "====== Perplexity statistics ======",
-        f"Mean PPL(Q)                   : {_pair(*q[:2])}",
-        f"Mean PPL(base)                : {_pair(*p[:2])}",
-        f"Cor(ln(PPL(Q)), ln(PPL(base))): {100 * together:6.2f}%",
-        f"Mean ln(PPL(Q)/PPL(base))     : {_pair(*ratio[:2])}",
-        f"Mean PPL(Q)/PPL(base)         : {_pair(times, times * ratio.text)}",
-        f"Mean PPL(Q)-PPL(base)         : "
-        f"{_pair(q.value - p.value, max(apart, 0) ** 0.5)}\n",
-        "====== KL divergence statistics ======",
-        f"Mean    KLD: {mean} reference",
-        f"Control    : {control} reference: "
-        + ("0 within four of these" if k.is_trusted else TOO_FAR),
-        "In brackets: how much of it is noise; rows are estimates, and a maximum and a "
-        "minimum would be nothing else.",
-    ]
+    mean = f"{_pair(*k.finite_mean)} text ± {k.finite_mean.reference:10.6f} reference"
     if k.infinite_rows:
         rows = f"{k.infinite_rows} rows, {k.nan_rows} of them with NaN"
-        lines[-3] = f"Mean    KLD:        inf: of {rows}\n Others KLD: {mean} reference"
-    for at, (value, noise) in reversed(k.percentiles.items()):
-        if at not in (75, 25):  # which llama-perplexity has of Δp alone
-            lines.append(f"{_percent(at)}KLD: {value:10.6f} ({noise:+.6f})")
-    lines.append("\n====== Token probability statistics ======")
-    lines.append(f"Mean    Δp: {_share(k.mean_difference)}")
-    for at, value in reversed(k.difference_percentiles.items()):
-        lines.append(f"{_percent(at)}Δp: {100 * value:6.3f}%")
-    lines.append(f"RMS Δp    : {_share(k.rms_difference)}")
-    lines.append(f"Same top p: {_share(k.same_likeliest)}\n")
-    return re.sub(r" {0,3}\bnan\b", "unknown", "\n".join(lines))
+        mean = f"       inf: of {rows}\n Others KLD: {mean}"
+    divergences = "\n".join(
+        f"{_percent(at)}KLD: {value:10.6f} ({noise:+.6f})"
+        for at, (value, noise) in reversed(k.percentiles.items())
+        if at not in (75, 25)  # which llama-perplexity has of Δp alone
+    )
+    differences = "\n".join(
+        f"{_percent(at)}Δp: {100 * value:6.3f}%"
+        for at, value in reversed(k.difference_percentiles.items())
+    )
+    said = f"""\
+{k.rows} rows of {k.contexts} contexts
+
+====== Perplexity statistics ======
+Mean PPL(Q)                   : {_pair(*q)}
+Mean PPL(base)                : {_pair(*p)}
+Cor(ln(PPL(Q)), ln(PPL(base))): {100 * together:6.2f}%
+Mean ln(PPL(Q)/PPL(base))     : {_pair(*ratio)}
+Mean PPL(Q)/PPL(base)         : {_pair(times, times * ratio.text)}
+Mean PPL(Q)-PPL(base)         : {_pair(q.value - p.value, max(apart, 0) ** 0.5)}
+
+====== KL divergence statistics ======
+Mean    KLD: {mean}
+Control    : {_pair(k.control.value, k.control.reference)} reference: \
+{"0 within four of these" if k.is_trusted else TOO_FAR}
+In brackets: how much of it is noise; rows are estimates, and a maximum and a minimum \
+would be nothing else.
+{divergences}
+
+====== Token probability statistics ======
+Mean    Δp: {_share(k.mean_difference)}
+{differences}
+RMS Δp    : {_share(k.rms_difference)}
+Same top p: {_share(k.same_likeliest)}
+"""
+    return re.sub(r" {0,3}\bnan\b", "unknown", said)
 
 
-def _pair(value: float, error: float) -> str:
+def _pair(value: float, error: float, *_: float) -> str:
     return f"{value:10.6f} ± {error:10.6f}"
 
 

@@ -98,13 +98,13 @@ def digest(paths: Sequence[Path]) -> str:
     return f"{' '.join(path.name for path in paths)} ({state.hexdigest()})"
 
 
-def progress(**how: Any) -> Any:
+def progress(*around: Any, **how: Any) -> Any:
     """Return a bar of tqdm: for a terminal, or for a log, as a line a minute."""
     from tqdm import tqdm
 
     if sys.stderr.isatty():
-        return tqdm(**how)
-    bar = tqdm(**how, delay=60, mininterval=60, maxinterval=60, leave=False)
+        return tqdm(*around, **how)
+    bar = tqdm(*around, **how, delay=60, mininterval=60, maxinterval=60, leave=False)
     bar.display = lambda *_, **__: print(bar, file=sys.stderr, flush=True)
     return bar
 

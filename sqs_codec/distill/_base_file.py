@@ -13,7 +13,7 @@ from sqs_codec._base.files import require_file
 from sqs_codec._base.format import MAX_SEQUENCE, MAX_VOCAB
 from sqs_codec.distill._header import damage
 from sqs_codec.distill._make import Piece
-from sqs_codec.distill._tasks import AT_ONCE, Answer, Counting, Reader, Task
+from sqs_codec.distill._tasks import AT_ONCE, Counting, Reader, Task
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -101,10 +101,8 @@ class BaseFile:
         shape, start = (chunks, n - 1 - n // 2), 20 + 4 * n * chunks
         expected = start + shape[0] * shape[1] * row.itemsize
         if size != expected:
-            raise ValueError(
-                f"it has {size} bytes, and {chunks} contexts of {n} tokens of "
-                f"{vocab_size} take {expected}"
-            )
+            whole = f"{chunks} contexts of {n} tokens of {vocab_size} take {expected}"
+            raise ValueError(f"it has {size} bytes, and {whole}")
         self._rows = np.memmap(self._path, row, "r", start, shape)
         tokens = np.fromfile(self._path, "<i4", n * chunks, offset=20)
         self.max_tokens, self.vocab_size = n, vocab_size
@@ -113,19 +111,15 @@ class BaseFile:
         self.at_once = 4 * n
         if reader is not None:
             if reader.vocab_size > vocab_size:
-                raise ValueError(
-                    f"it is of {vocab_size} tokens, and {reader.name} has "
-                    f"{reader.vocab_size}"
-                )
+                own = f"{reader.name} has {reader.vocab_size}"
+                raise ValueError(f"it is of {vocab_size} tokens, and {own}")
             self.name, self.vocab_size = reader.name, reader.vocab_size
             self.tokenizer_fingerprint = reader.tokenizer_fingerprint
             self.bos = reader.bos
         outside = (tokens < 0) | (tokens >= self.vocab_size)
         if outside.any():
-            raise ValueError(
-                f"its text has the token {tokens[outside][0]}, and there are "
-                f"{self.vocab_size}"
-            )
+            said = f"the token {tokens[outside][0]}, and there are {self.vocab_size}"
+            raise ValueError(f"its text has {said}")
         self._tokens = tokens.reshape(chunks, n)
         if self.bos is not None:
             self._tokens[:, 0] = self.bos
@@ -147,23 +141,18 @@ class BaseFile:
         """Tell tasks of the file's contexts, for a reference of temperature 1."""
         for task in tasks:
             if not isinstance(task, Counting) or task.header.temperature != 1:
-                raise ValueError(
-                    f"{self._path} is for a reference of temperature 1, nothing else"
-                )
+                only = "for a reference of temperature 1, nothing else"
+                raise ValueError(f"{self._path} is {only}")
             n, i = self.max_tokens, task.index
             is_own = np.array_equal(self._tokens[i : i + 1], [task.tokens])
             if not is_own or [*task.places] != [*range(n // 2, n - 1)]:
                 raise ValueError(f"{self._path} has another text {i}")
             step = max(1, AT_ONCE // self.vocab_size)
             with damage(f"{self._path}, context {i}"):
-                parts = [
-                    self._count(task, slice(start, start + step))
-                    for start in range(0, len(task.places), step)
-                ]
-            names = parts[0]
-            task.take({x: np.concatenate([part[x] for part in parts]) for x in names})
+                for start in range(0, len(task.places), step):
+                    self._tell(task, slice(start, start + step))
 
-    def _count(self, task: Counting, rows: slice) -> Answer:
+    def _tell(self, task: Counting, rows: slice) -> None:
         found: NDArray[np.void] = self._rows[task.index, rows]
         scale, least = (found[name][:, None] for name in ("scale", "least"))
         steps = found["steps"][:, : self.vocab_size]
@@ -175,22 +164,15 @@ class BaseFile:
         is_sound = (scale[:, 0] >= 0) & (bound <= largest) & (largest <= SLACK)
         if not is_sound.all():
             row = int(is_sound.argmin())
-            raise ValueError(
-                f"row {rows.start + row} has the scale {scale[row, 0]} and the largest "
-                f"log p {largest[row]}"
-            )
+            has = f"the scale {scale[row, 0]} and the largest log p {largest[row]}"
+            raise ValueError(f"row {rows.start + row} has {has}")
         logs = scale * steps + least
         masked = np.where((steps == 0) & (scale * STEPS >= CLIPPED), -np.inf, logs)
         counts = task.quantize(masked)
-        sizes = np.diff(counts.offsets)
+        rows_of_ids = np.repeat(each, np.diff(counts.offsets))
         told = {
-            "logprobs": logs[np.repeat(each, sizes), counts.token_ids],
+            "logprobs": logs[rows_of_ids, counts.token_ids],
             "token_logprobs": logs[each, task.following[rows]],
             "likeliest": likeliest.astype(np.uint32),
         }
-        return {
-            "token_ids": counts.token_ids,
-            "counts": counts.counts,
-            "sizes": sizes,
-            **{name: told[name] for name in task.header.numbers},
-        }
+        task.take(task.answer_of(counts, told), len(steps))

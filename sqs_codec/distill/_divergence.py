@@ -158,27 +158,19 @@ def summarize(found: Items[NDArray[Any]]) -> KLD:
     nans = int(np.isnan(rows["plain"]).sum())
     is_finite = np.isfinite(rows["plain"]) & np.isfinite(rows["control"])
     finite, own = rows[is_finite], context[is_finite]
-    estimates = [
-        _mean(value, own, finite[f"{name}_variance"])
-        for name, value in (
-            ("plain", finite["plain"]),
-            ("both", finite["plain"] + finite["control"]),
-        )
-    ]
-    control, n = finite["control"], max(len(finite), 1)
-    off = Estimate(
-        float(control.mean()) if len(finite) else math.nan,
-        0.0,
-        float(control.std()) / math.sqrt(n),
-    )
+    control = finite["control"]
+    plain = _mean(finite["plain"], own, finite["plain_variance"])
+    both = _mean(finite["plain"] + control, own, finite["both_variance"])
+    middle = _mean(control, own).value
+    error = float(np.linalg.norm(control - middle)) / max(len(finite), 1)
+    off = Estimate(middle, 0.0, error)
     seen = finite["seen"].sum() >= SEEN * finite["reference_seen"].sum()
     is_trusted = bool(abs(off.value) <= 4 * off.reference and seen)
-    plain, both = estimates
     better = "both" if is_trusted and both.reference < plain.reference else "plain"
     text = np.fmin(plain.text, both.text)  # the noisier one is known worse
     is_controlled = better == "both" and not plain.reference <= text / 2
     mean = both if is_controlled else plain
-    values = finite["plain"] + finite["control"] * (better == "both")
+    values = finite["plain"] + control * (better == "both")
     noise = finite[f"{better}_variance"]
     infinite = len(rows) - len(finite)
     q, p = (rows[name].astype(np.float64) for name in ("token", "reference_token"))

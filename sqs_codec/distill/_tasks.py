@@ -75,12 +75,12 @@ class Task(ABC):
                 f"the rows that are left, got {[*shape]}"
             )
         rows = slice(self._told, self._told + shape[0])
-        self._parts.append(self._look(logits, rows))
-        self._told += shape[0]
+        self.take(self._look(logits, rows), shape[0])
 
-    def take(self, answer: Answer) -> None:
-        """Take `answer` of another task that is like this one, for all of the rows."""
-        self._parts, self._told = [answer], len(self.places)
+    def take(self, answer: Answer, rows: int | None = None) -> None:
+        """Take `answer` of a task that is like this one, for the next rows, or all."""
+        self._parts.append(answer)
+        self._told += len(self.places) if rows is None else rows
 
     @cached_property
     def answer(self) -> Answer:
@@ -130,19 +130,20 @@ class Counting(Task):
         return quantize(codec, logits, temperature=self.header.temperature, **options)
 
     def _look(self, logits: Any, rows: slice) -> Answer:
-        counts = self.quantize(logits)
-        sizes, names = np.diff(counts.offsets), self.header.numbers
-        answer = {
+        counts, told = self.quantize(logits), {}
+        if self.header.numbers:
+            asked = counts.token_ids, np.diff(counts.offsets), self.following[rows]
+            told = look_up(logits, *asked, temperature=self.header.temperature)
+        return self.answer_of(counts, told)
+
+    def answer_of(self, counts: SparseRows, told: Answer) -> Answer:
+        """Return the answer for rows with these counts, and with such numbers."""
+        return {
             "token_ids": counts.token_ids,
             "counts": counts.counts,
-            "sizes": sizes,
+            "sizes": np.diff(counts.offsets),
+            **{name: told[name] for name in self.header.numbers},
         }
-        if names:
-            temperature = self.header.temperature
-            asked = counts.token_ids, sizes, self.following[rows]
-            told = look_up(logits, *asked, temperature=temperature)
-            answer |= {name: told[name] for name in names}
-        return answer
 
     def rows(self) -> tuple[SparseRows, Answer]:
         """Return all distributions, and the numbers of the header."""
@@ -221,24 +222,11 @@ def look_up(
     *,
     temperature: float = 1.0,
 ) -> Answer:
-    """Return logarithms of probabilities of ids in rows of logits, and the likeliest.
+    """Return what rows of logits [N, V] say of ids [n], so many of them of each row.
 
-    Parameters
-    ----------
-    logits : array_like or torch.Tensor of floats [N, V]
-        A row with NaN has NaN for all its ids.
-    ids : ndarray of int [n]
-    sizes : ndarray of int [N]
-        How many of the ids are of each row.
-    following : ndarray of int64 [N]
-        One more id of each row, or -1.
-    temperature : float
-
-    Returns
-    -------
-    dict
-        ``logprobs`` of the ids, float32 [n], ``token_logprobs`` of those that follow,
-        float32 [N], 0 where none does, and ``likeliest``, uint32 [N].
+    That is ``logprobs`` of the ids, ``token_logprobs`` of those that follow, one of
+    each row, 0 where it is -1, float32 both, and ``likeliest``, uint32 [N]. A row with
+    NaN has NaN for all its ids.
     """
     if not checks.temperature(temperature):
         raise ValueError("logarithms of probabilities need a temperature above 0")

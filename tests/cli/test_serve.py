@@ -18,6 +18,7 @@ from benchmarks.wire.certificates import issue
 from sqs_codec.cli import options
 from sqs_codec.cli import serve as module
 from sqs_codec.cli.main import main
+from sqs_codec.cli.options import has_packages
 from sqs_codec.system.engine import BatchEngine, EngineConfig
 from sqs_codec.system.hf import _models
 from sqs_codec.system.serve import connect
@@ -47,7 +48,7 @@ def no_token(monkeypatch):
         return batch(Toy())
 
     monkeypatch.setattr(module, "_load", load)
-    monkeypatch.setattr(module, "has_packages", lambda *_, **__: True)
+    monkeypatch.setattr(options, "has_packages", lambda *_, **__: True)
 
 
 def free_port():
@@ -387,7 +388,7 @@ def test_command_names_the_certificates_host(tmp_path, monkeypatch, capsys):
 
 
 def test_missing_packages(monkeypatch, capsys):
-    monkeypatch.setattr(module, "has_packages", options.has_packages)
+    monkeypatch.setattr(options, "has_packages", has_packages)
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     assert main(["serve", "--insecure"]) == 1
     err = capsys.readouterr().err
@@ -400,5 +401,5 @@ if __name__ == "__main__":  # for a test of what happens to a process
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_load", lambda _: Slow())
-        patch.setattr(module, "has_packages", lambda *_, **__: True)
+        patch.setattr(options, "has_packages", lambda *_, **__: True)
         sys.exit(main(["serve", "--insecure", "--port", "0"]))
