@@ -25,12 +25,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 import sqs_codec as sqs
-from benchmarks.kld.reading import Rows, documentation, factor
+from benchmarks.kld.reading import Rows, divergences, documentation, factor
 from benchmarks.tables import about, about_line, command, dim, table
 from sqs_codec import distill
 from sqs_codec.system.llama_cpp import ModelReader
-
-Floats = NDArray[np.float64]
 
 FIGURE = re.compile(r"^(.+?)\s*: +(-?[0-9.]+) ± +([0-9.]+)", re.MULTILINE)
 
@@ -40,16 +38,6 @@ def logits_of(reader: ModelReader, piece: distill.Piece) -> NDArray[np.float32]:
     rows: list[Any] = []
     reader.read([Rows(piece, reader.vocab_size, rows)])
     return np.concatenate(rows)
-
-
-def divergences(a: NDArray[np.float32], b: NDArray[np.float32]) -> Floats:
-    """Return those of rows of logits."""
-    found = []
-    for pair in zip(a, b, strict=True):
-        x, y = (z - z.max().astype(np.float64) for z in pair)
-        x, y = (z - np.log(np.exp(z).sum()) for z in (x, y))
-        found.append(np.exp(x) @ (x - y))
-    return np.array(found)
 
 
 def perplexity(args: Any, model: Path, *more: object) -> dict[str, tuple[float, float]]:
@@ -132,8 +120,8 @@ def compare(args: Any, text: Path, folder: Path, console: Console) -> None:
             (found.same_likeliest, "Same top p", 100),
         )
         ratios = (scale * own.value / theirs[model][x][0] for own, x, scale in figures)
-        time_factor = factor(data, reader)
-        more.add_row(kind, *(f"{x:.4f}" for x in ratios), f"{time_factor:.3f}")
+        took = f"{factor(data, reader):.3f}"
+        more.add_row(kind, *(f"{x:.4f}" for x in ratios), took)
     console.print(rows)
     console.print(more)
 

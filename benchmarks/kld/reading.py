@@ -8,6 +8,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sqs_codec import distill
 
 PAGES = Path(__file__).parents[2] / "docs"
@@ -19,6 +22,16 @@ CONTEXTS = 5
 def documentation() -> str:
     """Return this project's, as a text to measure by."""
     return "".join(page.read_text("utf-8") for page in sorted(PAGES.glob("*.md")))
+
+
+def divergences(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
+    """Return KL of each of some rows of logits and another, in float64."""
+    found = []
+    for pair in zip(a, b, strict=True):
+        x, y = (z - z.max().astype(np.float64) for z in pair)
+        x, y = (z - np.log(np.exp(z).sum()) for z in (x, y))
+        found.append(np.exp(x) @ (x - y))
+    return np.array(found)
 
 
 class Rows(distill.Task):

@@ -28,18 +28,16 @@ from rich.table import Table
 import sqs_codec as sqs
 from benchmarks.data.make_corpus import read_texts
 from benchmarks.experiments.models import GEMMA3, SMOLLM2, TEXTS, gemma3_pair
-from benchmarks.kld.reading import documentation, factor
+from benchmarks.kld.reading import divergences, documentation, factor
 from benchmarks.tables import about, about_line, command, dim, table
 from sqs_codec import distill
 from sqs_codec.distill import _divergence, _header
 from sqs_codec.system.hf import LanguageModel, ModelReader, load_model
 
-Floats = NDArray[np.float64]
 Logs = NDArray[np.float32]
 
 BITS = 8, 6, 5, 4, 3
 GROUP = 32
-NOISE = "noise"
 LAYER, LOUD = 10, 30.0
 """Which layer is noise, and how many times its weights that has."""
 
@@ -56,7 +54,7 @@ class Case(NamedTuple):
 
     name: str
     logs: Logs
-    rows: Floats
+    rows: NDArray[np.float64]
 
 
 def models(model: LanguageModel) -> Iterator[tuple[str, Any]]:
@@ -64,7 +62,7 @@ def models(model: LanguageModel) -> Iterator[tuple[str, Any]]:
     yield "", model.model
     for bits in BITS:
         yield f"int{bits}", changed(model.model, lambda w, _, b=bits: rounded(w, b))
-    yield NOISE, changed(model.model, noisy)
+    yield "noise", changed(model.model, noisy)
 
 
 def changed(model: Any, change: Any) -> Any:
@@ -102,14 +100,6 @@ def logs_of(model: Any, pieces: Sequence[distill.Piece], size: int) -> Any:
             own = logits[0, first:last, :size].double()
             found.append(torch.log_softmax(own, -1).float().numpy())
     return np.concatenate(found)
-
-
-def divergences(p: Logs, q: Logs) -> Floats:
-    """Return KL(p || q) of each row, in float64."""
-    pairs = (
-        (x.astype(np.float64), y.astype(np.float64)) for x, y in zip(p, q, strict=True)
-    )
-    return np.array([np.exp(x) @ (x - y) for x, y in pairs])
 
 
 def truncated(p: Logs, q: Logs, k: int, tail: bool) -> float:
