@@ -36,8 +36,7 @@ from sqs_codec.system.hf import LanguageModel, ModelReader, load_model
 
 Logs = NDArray[np.float32]
 
-BITS = 8, 6, 5, 4, 3
-GROUP = 32
+BITS, GROUP = (8, 6, 5, 4, 3), 32
 LAYER, LOUD = 10, 30.0
 """Which layer is noise, and how many times its weights that has."""
 
