@@ -164,18 +164,10 @@ class Supports:
 
 @dataclass
 class Classes:
-    """Classes of contexts.
+    """Classes of contexts."""
 
-    Attributes
-    ----------
-    tables : ndarray of float64, shape [C, V]
-        Probabilities of ids in each; the first are those on the whole.
-    shares : ndarray of float64, shape [C]
-        How many of the contexts are of each.
-    """
-
-    tables: Floats
-    shares: Floats
+    tables: Floats  # [C, V], probabilities of ids; the first are those on the whole
+    shares: Floats  # [C], how many of the contexts are of each
 
     def costs(self, supports: Supports) -> Floats:
         """Return the bits of each support in each class, [N, C]."""

@@ -8,9 +8,10 @@ import time
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sqs_codec._base.files import require_file, write_file
 from sqs_codec.distill._dataset import Dataset, Sequence
@@ -18,9 +19,6 @@ from sqs_codec.distill._divergence import KLD, ROW, estimate_rows, summarize
 from sqs_codec.distill._header import NUMBERS
 from sqs_codec.distill._make import windows
 from sqs_codec.distill._tasks import Comparing, Reader
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["kld", "load_rows", "measure", "require_reference"]
 
