@@ -105,6 +105,7 @@ class BaseFile:
         self.max_tokens, self.vocab_size = n, vocab_size
         self.name, self.tokenizer_fingerprint = Path(self._path).name, b""
         self.bos: int | None = None
+        self.at_once = 4 * n
         if reader is not None:
             if reader.vocab_size > vocab_size:
                 own = f"{reader.name} has {reader.vocab_size}"

@@ -105,7 +105,7 @@ def measure(
     found = load_rows(kept) if kept is not None and Path(kept).exists() else []
     last = time.monotonic()
     try:
-        for first, sequences in windows(progress(data)):
+        for first, sequences in windows(progress(data), reader.at_once):
             if first + len(sequences) <= len(found):
                 continue
             tasks = [_task(i, own, data) for i, own in enumerate(sequences, first)]

@@ -18,9 +18,6 @@ from sqs_codec.distill._writer import Writer
 
 __all__ = ["Piece", "contexts", "make", "windows"]
 
-WINDOW = 2048
-"""Tokens of texts that are given to be read together, and are lost together."""
-
 Tokens = TypeVar("Tokens", bound="Piece")
 
 
@@ -84,7 +81,7 @@ def make(
         numbers=numbers,
     )
     with Writer(path, header) as writer:
-        for first, window in windows(_pieces(texts, reader, length)):
+        for first, window in windows(_pieces(texts, reader, length), reader.at_once):
             end = first + len(window)
             if end > len(writer):  # all, as what is read together decides last bits
                 tasks = [
@@ -145,17 +142,16 @@ def _pieces(
             yield Piece(piece, range(len(piece)))
 
 
-def windows(pieces: Iterable[Tokens]) -> Iterator[tuple[int, list[Tokens]]]:
+def windows(pieces: Iterable[Tokens], size: int) -> Iterator[tuple[int, list[Tokens]]]:
     """Yield what is read together, and how many are before it.
 
-    That is all pieces that begin in the first `WINDOW` tokens, in the next ...
+    That is all pieces that begin in the first tokens, of this size, in the next ...
     """
     pieces, others = tee(pieces)
     starts = accumulate((len(piece.tokens) for piece in others), initial=0)
     first = 0
-    for _, own in groupby(
-        zip(pieces, starts, strict=False), lambda pair: pair[1] // WINDOW
-    ):
+    pairs = zip(pieces, starts, strict=False)
+    for _, own in groupby(pairs, lambda pair: pair[1] // size):
         window = [piece for piece, _ in own]
         yield first, window
         first += len(window)

@@ -189,8 +189,9 @@ class Reader(Protocol):
     """What reads texts and tells of its distributions, wherever its logits are.
 
     It has the model's name for a file, how many tokens there are and, of a text, it can
-    read, `sqs.vocabulary_fingerprint` of the tokenizer, or none, and the token that the
-    model wants at a text's beginning, if it does.
+    read, `sqs.vocabulary_fingerprint` of the tokenizer, or none, the token that the
+    model wants at a text's beginning, if it does, and how many tokens of texts it is to
+    be given at once, which an interruption loses.
     """
 
     name: str
@@ -198,6 +199,7 @@ class Reader(Protocol):
     tokenizer_fingerprint: bytes
     max_tokens: int
     bos: int | None
+    at_once: int
 
     def tokenize(self, text: str) -> Sequence[int]:
         """Return the tokens of a text, with those that the model has around it."""

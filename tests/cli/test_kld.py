@@ -15,8 +15,7 @@ import pytest
 from sqs_codec import distill
 from sqs_codec.cli import kld as command
 from sqs_codec.cli import main as cli
-from sqs_codec.distill import _make
-from sqs_codec.system.hf import ModelReader, load_model
+from sqs_codec.system.hf import ModelReader, _reader, load_model
 from tests.cli.test_demo import WORDS, save_model
 from tests.distill.test_base_file import draw, write_base
 
@@ -57,7 +56,7 @@ def folder(tmp_path_factory):
     made = "make", "--from", folder / "larger.kld", "-o", folder / "larger"
     assert sqs_kld(*made) == 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_make, "WINDOW", CTX)
+        patch.setattr(_reader, "CHUNK", CTX // _reader.WINDOW)
         yield folder
 
 

@@ -737,7 +737,7 @@ def sqs_distill(command, *arguments):
 def test_make_goes_on_where_it_was_interrupted(teacher, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(_writer, "ROW_GROUP", 60)
     monkeypatch.setattr(_reader, "CHUNK", 12)  # the texts of 16 tokens are longer
-    monkeypatch.setattr(_make, "WINDOW", 24)
+    monkeypatch.setattr(_reader, "WINDOW", 2)
     read, batches = [], _reader.batches
     monkeypatch.setattr(
         _reader, "batches", lambda n, most: read.append(n) or batches(n, most)
@@ -779,7 +779,7 @@ class Teller:
     """A reader that tells numbers."""
 
     name, vocab_size, max_tokens, tokenizer_fingerprint = "teller", V, 100, b""
-    bos = None
+    bos, at_once = None, 2048
 
     def tokenize(self, text):
         """Return a token for each byte."""
@@ -820,7 +820,7 @@ def sqs_distill_interrupted(when, *arguments):
 def test_batches_are_of_like_lengths_and_bounded():
     assert [*_reader.batches([200, 100, 1000, 90, 256], 512)] == [[3, 1], [0, 4], [2]]
     texts = [distill.Piece([0] * n, ()) for n in (3000, 1095, 1, 9000, 5)]
-    assert [*_make.windows(texts)] == [
+    assert [*_make.windows(texts, 2048)] == [
         (0, texts[:1]),
         (1, texts[1:3]),
         (3, texts[3:4]),

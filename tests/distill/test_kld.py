@@ -8,7 +8,7 @@ import torch
 
 import sqs_codec as sqs
 from sqs_codec import distill
-from sqs_codec.distill import _divergence, _kld, _make, _tasks
+from sqs_codec.distill import _divergence, _kld, _tasks
 from tests.kit import Words
 
 V, N, L = 300, 40, 32
@@ -28,7 +28,7 @@ class Toy:
     name, vocab_size, max_tokens, tokenizer_fingerprint = "toy", V, N, b"12345678"
 
     def __init__(self, noise=0.0, bos=None):
-        self.noise, self.bos = noise, bos
+        self.noise, self.bos, self.at_once = noise, bos, 3 * N
 
     def tokenize(self, text):
         """Return a token for each byte."""
@@ -179,7 +179,6 @@ class Interrupted(Toy):
 
 
 def test_measuring_goes_on(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(_make, "WINDOW", 3 * N)
     monkeypatch.setattr(_kld, "MINUTE", -1.0)
     kept = tmp_path / "kept"
     for _ in range(2):

@@ -17,15 +17,24 @@ if TYPE_CHECKING:
 __all__ = ["ModelReader", "TextReader"]
 
 CHUNK = 512
-"""Tokens that are read at once on a CPU, of one text or of several."""
+"""Tokens that are read side by side on a CPU, of one text or of several."""
+
+FAR, WINDOW = 16, 4
+"""How many times that on an accelerator, and how many times that are given at once."""
 
 
 class TextReader:
-    """What a `sqs_codec.distill.Reader` has of its model's name and tokenizer."""
+    """What a `sqs_codec.distill.Reader` has besides `read`."""
 
     def __init__(
-        self, name: str, tokenizer: HFTokenizer, vocab_size: int, max_tokens: int
+        self,
+        name: str,
+        tokenizer: HFTokenizer,
+        vocab_size: int,
+        max_tokens: int,
+        at_once: int,
     ) -> None:
+        self.at_once = at_once
         self.name, self.vocab_size, self.max_tokens = name, vocab_size, max_tokens
         self.tokenizer_fingerprint = tokenizer_fingerprint(tokenizer)
         own, bos = tokenizer.encode(""), tokenizer.bos_token_id
@@ -47,15 +56,16 @@ class ModelReader(TextReader):
         config = model.model.config.get_text_config()
         limit = getattr(config, "max_position_embeddings", None)
         most = limit or 1 << 31  # where none is said
-        super().__init__(model.summary, model.tokenizer, model.vocab_size, most)
+        self._chunk = CHUNK if model.model.device.type == "cpu" else FAR * CHUNK
+        shared = model.summary, model.tokenizer, model.vocab_size, most
+        super().__init__(*shared, WINDOW * self._chunk)
         self._model = model
-        self._at_once = CHUNK if model.model.device.type == "cpu" else 16 * CHUNK
 
     def read(self, tasks: Sequence[Task]) -> None:
         """Tell tasks of their texts, of a long one by chunks."""
         model, size = self._model.model, self.vocab_size
         sizes = [len(task.tokens) for task in tasks]
-        for batch in batches(sizes, self._at_once):
+        for batch in batches(sizes, self._chunk):
             own = [tasks[i] for i in batch]
             if len(own) > 1:
                 # Without a mask: what comes after a token doesn't change its logits.
@@ -75,8 +85,8 @@ class ModelReader(TextReader):
 
     def _read_long(self, task: Task) -> None:
         cached = CachedModel(self._model.model, self.vocab_size)
-        for start in range(0, int(task.places[-1]) + 1, self._at_once):
-            seen = task.tokens[: start + self._at_once]
+        for start in range(0, int(task.places[-1]) + 1, self._chunk):
+            seen = task.tokens[: start + self._chunk]
             at = task.places[(start <= task.places) & (task.places < len(seen))]
             first = int(at[0]) if at.size else len(seen) - 1
             task.tell(cached.tensor(seen, len(seen) - first)[at - first])

@@ -49,6 +49,7 @@ class ModelReader:
         self.max_tokens = model.max_tokens
         wants_bos = llama.llama_vocab_get_add_bos(model.vocab)
         self.bos: int | None = llama.llama_vocab_bos(model.vocab) if wants_bos else None
+        self.at_once = 4 * BATCH
         self._model, self._context = model, Context(model, BATCH, TEXTS)
 
     def __repr__(self) -> str:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ModelReader"]
 
+AT_ONCE = 1 << 16
+"""Tokens of texts that are waiting, of which vLLM makes its batches."""
+
 
 class ModelReader(TextReader, AbstractContextManager["ModelReader"]):
     """A `sqs_codec.distill.Reader`: vLLM's worker does tasks where its logits are.
@@ -49,7 +52,8 @@ class ModelReader(TextReader, AbstractContextManager["ModelReader"]):
         asked = target, settings, {"max_num_batched_tokens": 2048}, options or {}
         self._llm, info, name, tokenizer = start(*asked, is_async=False)
         self._numbers = itertools.count()
-        super().__init__(name, tokenizer, info.vocab_size, info.max_text)
+        sizes = info.vocab_size, info.max_text, AT_ONCE
+        super().__init__(name, tokenizer, *sizes)
 
     def __exit__(self, *error: object) -> None:
         self.close()
