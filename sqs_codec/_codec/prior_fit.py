@@ -17,17 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sqs_codec._base.prior_file import CODE_WEIGHTS, KINDS, MOST_WEIGHT, Tables
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Floats = NDArray[np.float64]
-    Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 __all__ = ["Supports", "fit_supports", "one_class", "smooth_counts"]
 
