@@ -37,11 +37,21 @@ PAGES = Path(__file__).parents[2] / "docs"
 FIGURE = re.compile(r"^(.+?)\s*: +(-?[0-9.]+) ± +([0-9.]+)", re.MULTILINE)
 
 
-def logs_of(reader: ModelReader, piece: distill.Piece) -> Floats:
-    """Return the logarithms of all probabilities at a context's places."""
+def logits_of(reader: ModelReader, piece: distill.Piece) -> NDArray[np.float32]:
+    """Return the logits at a context's places."""
     rows: list[Any] = []
     reader.read([Rows(piece, reader.vocab_size, rows)])
     return np.concatenate(rows)
+
+
+def divergences(a: NDArray[np.float32], b: NDArray[np.float32]) -> Floats:
+    """Return those of rows of logits."""
+    found = []
+    for pair in zip(a, b, strict=True):
+        x, y = (z - z.max().astype(np.float64) for z in pair)
+        x, y = (z - np.log(np.exp(z).sum()) for z in (x, y))
+        found.append(np.exp(x) @ (x - y))
+    return np.array(found)
 
 
 def perplexity(args: Any, model: Path, *more: object) -> dict[str, tuple[float, float]]:
@@ -105,12 +115,11 @@ def compare(args: Any, text: Path, folder: Path, console: Console) -> None:
     )
     rows = table("mean KLD", *MEANS)
     more = table("ours over llama-perplexity's", *OTHERS)
+    originals = [logits_of(first, piece) for piece in pieces]
     for model in others:
         reader = ModelReader(model, threads=args.threads)
-        truths = []
-        for piece in pieces:
-            p, q = (logs_of(each, piece) for each in (first, reader))
-            truths.append((np.exp(p) * (p - q)).sum(1))
+        pairs = zip(originals, pieces, strict=True)
+        truths = [divergences(p, logits_of(reader, piece)) for p, piece in pairs]
         found, kind = distill.measure(data, reader), model.stem.partition("-")[2]
         told, told_error = theirs[model]["Mean KLD"]
         ours = found.mean
@@ -120,13 +129,13 @@ def compare(args: Any, text: Path, folder: Path, console: Console) -> None:
             f"{(ours.value - told) / ours.reference:+.1f}",
             f"{ours.reference / ours.text:.2f}",
         )
-        pairs = (
+        figures = (
             (found.perplexity, "Mean PPL(Q)", 1),
             (found.reference_perplexity, "Mean PPL(base)", 1),
             (found.rms_difference, "RMS Δp", 100),
             (found.same_likeliest, "Same top p", 100),
         )
-        ratios = (scale * own.value / theirs[model][x][0] for own, x, scale in pairs)
+        ratios = (scale * own.value / theirs[model][x][0] for own, x, scale in figures)
         time_factor = factor(data, reader)
         more.add_row(kind, *(f"{x:.4f}" for x in ratios), f"{time_factor:.3f}")
     console.print(rows)

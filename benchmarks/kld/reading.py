@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from statistics import median
 from typing import Any
 
-import numpy as np
-
 from sqs_codec import distill
+
+CONTEXTS = 5
+"""That reading is timed by."""
 
 
 class Rows(distill.Task):
-    """Asks for a text's rows as they are, or, without a place for them, for nothing."""
+    """Asks for a text's logits as they are, or, without a place for them, for nothing.
+
+    Copies, as a reader's memory is its own.
+    """
 
     def __init__(self, piece: distill.Piece, size: int, rows: list[Any] | None) -> None:
         super().__init__(0, *piece, size)
@@ -20,8 +25,7 @@ class Rows(distill.Task):
 
     def _look(self, logits: Any, rows: slice) -> dict[str, Any]:
         if self.rows is not None:
-            x = logits - logits.max(1, keepdims=True).astype(np.float64)
-            self.rows.append(x - np.log(np.exp(x).sum(1, keepdims=True)))
+            self.rows.append(logits.copy())
         return {}
 
 
@@ -41,7 +45,7 @@ class _One(distill.Dataset):
 def factor(data: distill.Dataset, reader: distill.Reader) -> float:
     """Return the time of measuring over that of reading."""
     alone, whole = [], []
-    for text in data:
+    for text in itertools.islice(data, CONTEXTS):
         piece = distill.Piece(text.tokens.tolist(), text.places.tolist())
         begin = time.perf_counter()
         reader.read([Rows(piece, reader.vocab_size, None)])
