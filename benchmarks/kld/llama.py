@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,14 +25,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 import sqs_codec as sqs
-from benchmarks.kld.reading import Rows, factor
+from benchmarks.kld.reading import Rows, documentation, factor
 from benchmarks.tables import about, about_line, command, dim, table
 from sqs_codec import distill
 from sqs_codec.system.llama_cpp import ModelReader
 
 Floats = NDArray[np.float64]
 
-PAGES = Path(__file__).parents[2] / "docs"
 FIGURE = re.compile(r"^(.+?)\s*: +(-?[0-9.]+) ± +([0-9.]+)", re.MULTILINE)
 
 
@@ -83,8 +81,7 @@ def main() -> None:
         folder = Path(name)
         text = args.text or folder / "text"
         if args.text is None:
-            pages = sorted(PAGES.glob("*.md"))
-            text.write_text("".join(page.read_text("utf-8") for page in pages), "utf-8")
+            text.write_text(documentation(), "utf-8")
         compare(args, text, folder, console)
     console.print(dim(about_line(about("llama_cpp_python"))))
 
@@ -100,9 +97,8 @@ def compare(args: Any, text: Path, folder: Path, console: Console) -> None:
         for model in others
     }
     first = ModelReader(original, threads=args.threads)
-    file, prior = distill.BaseFile(base, first), None
-    with suppress(ValueError):
-        prior = sqs.Prior.builtin("gemma3" if first.vocab_size > 1 << 17 else "smollm2")
+    file = distill.BaseFile(base, first)
+    prior = sqs.Prior.builtin("gemma3" if first.vocab_size > 1 << 17 else "smollm2")
     codec = sqs.Codec(file.vocab_size, args.resolution, prior=prior)
     pieces = file.contexts()
     distill.make(path, codec, file, pieces, numbers=(*distill.NUMBERS,))

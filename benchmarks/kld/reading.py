@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import itertools
 import time
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 from sqs_codec import distill
 
+PAGES = Path(__file__).parents[2] / "docs"
+
 CONTEXTS = 5
 """That reading is timed by."""
+
+
+def documentation() -> str:
+    """Return this project's, as a text to measure by."""
+    return "".join(page.read_text("utf-8") for page in sorted(PAGES.glob("*.md")))
 
 
 class Rows(distill.Task):

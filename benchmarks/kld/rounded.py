@@ -2,7 +2,6 @@
 
     python -m benchmarks.kld.rounded                         # twenty minutes
     python -m benchmarks.kld.rounded --model gemma3 --contexts 2 --seeds 500
-    python -m benchmarks.kld.rounded --text FILE             # for the documentation's
 
 The matrices of SmolLM2, or of Gemma 3 270M, are rounded to so many bits, in groups of
 32; in ``noise`` one layer is noise. The divergence of each from the original, row by
@@ -29,7 +28,7 @@ from rich.table import Table
 import sqs_codec as sqs
 from benchmarks.data.make_corpus import read_texts
 from benchmarks.experiments.models import GEMMA3, SMOLLM2, TEXTS, gemma3_pair
-from benchmarks.kld.reading import factor
+from benchmarks.kld.reading import documentation, factor
 from benchmarks.tables import about, about_line, command, dim, table
 from sqs_codec import distill
 from sqs_codec.distill import _divergence, _header
@@ -50,8 +49,6 @@ LONG = 144_000
 
 WAYS = "est", "less", "true"
 """A percentile of the estimates, the same less its widening, and what is true."""
-
-PAGES = Path(__file__).parents[2] / "docs"
 
 
 class Case(NamedTuple):
@@ -273,25 +270,17 @@ def percentiles(cases: Sequence[Case], p: Logs) -> Table:
     return made
 
 
-def read_text(args: Any) -> str:
-    """Return the text that was asked for."""
-    if args.text is not None:
-        return str(args.text.read_text("utf-8"))
-    if args.model == SMOLLM2:
-        return "".join(page.read_text("utf-8") for page in sorted(PAGES.glob("*.md")))
-    kinds = [read_texts(held_out=held_out) for held_out in (True, False)]
-    lines = [kind[name] for name in kinds[0] if name != "chat" for kind in kinds]
-    more = TEXTS.read_text("utf-8").splitlines()
-    return "\n".join([*chain(*lines), *(line.partition("\t")[2] for line in more)])
-
-
-def load(name: str) -> LanguageModel:
-    """Return a model by its name here."""
+def load(name: str) -> tuple[LanguageModel, str]:
+    """Return a model and its text."""
     if name == SMOLLM2:
-        return load_model(None, device="cpu")
-    pair = gemma3_pair()
-    shared = {"summary": pair.summary, "vocab_size": pair.vocab_size}
-    return LanguageModel(pair.model, pair.tokenizer, **shared)
+        return load_model(None, device="cpu"), documentation()
+    own = gemma3_pair()
+    model = own.model, own.tokenizer, own.vocab_size, own.stop, own.summary
+    kinds = [read_texts(held_out=held_out) for held_out in (True, False)]
+    found = [kind[name] for name in kinds[0] if name != "chat" for kind in kinds]
+    more = TEXTS.read_text("utf-8").splitlines()
+    lines = [*chain(*found), *(line.partition("\t")[2] for line in more)]
+    return LanguageModel(*model), "\n".join(lines)
 
 
 def main() -> None:
@@ -299,17 +288,15 @@ def main() -> None:
     parser = command("kld.rounded", __doc__, contexts=2, seeds=3, size=64)
     add = parser.add_argument
     add("--model", choices=(SMOLLM2, GEMMA3), default=SMOLLM2)
-    add("--text", type=Path)
     add("--contexts", type=int, default=6)
     add("--size", type=int, default=512, help="tokens of a context")
     add("--seeds", type=int, default=2000, help="references whose errors are counted")
     add("--resolution", type=int, default=32)
     args = parser.parse_args()
     console = Console()
-    model = load(args.model)
+    model, text = load(args.model)
     reader = ModelReader(model)
-    pieces = distill.contexts(reader, read_text(args), args.size)
-    pieces = pieces[: args.contexts]
+    pieces = distill.contexts(reader, text, args.size)[: args.contexts]
     every = models(model)
     p = logs_of(next(every)[1], pieces, model.vocab_size)
     cases = []
