@@ -28,7 +28,6 @@ References
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -36,9 +35,7 @@ import numpy.typing as npt
 from sqs_codec._base import checks
 from sqs_codec._base.format import SUM_TOLERANCE
 from sqs_codec._codec.bounds import entropy_bits_bound
-
-if TYPE_CHECKING:
-    from sqs_codec._codec.distribution import SparseDistribution
+from sqs_codec._codec.distribution import SparseDistribution
 
 __all__ = [
     "acceptance_rate",

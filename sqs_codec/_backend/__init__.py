@@ -17,13 +17,10 @@ import importlib.util
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, cast, get_args
+from typing import cast, get_args
 
-from sqs_codec._backend.core import BackendName, IsaName, frozen
+from sqs_codec._backend.core import BackendName, Core, IsaName, frozen
 from sqs_codec._base.format import Coding
-
-if TYPE_CHECKING:
-    from sqs_codec._backend.core import Core
 
 __all__ = ["backend", "core_class", "frozen", "isa", "rounder"]
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Ids = NDArray[np.uint32]
-    Rule = tuple[int, float]
-    Arrays = tuple[Ids, Ids, Ids, Ids]
-    Best = list[tuple[list[int], list[float]]]
+Ids = NDArray[np.uint32]
+Rule = tuple[int, float]
+Arrays = tuple[Ids, Ids, Ids, Ids]
+Best = list[tuple[list[int], list[float]]]
 
 __all__ = ["NONE", "BackendName", "Core", "IsaName", "frozen", "joined", "rows_of"]
 

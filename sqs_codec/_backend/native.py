@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sqs_codec._backend._sqs import ffi, lib
+from sqs_codec._backend.core import Arrays, Best, Ids, IsaName, Rule
 from sqs_codec._base.format import FORMAT_VERSION
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from sqs_codec._backend.core import Arrays, Best, Ids, IsaName, Rule
 
 DTYPES = {
     np.dtype(np.float16): lib.SQS_F16,

@@ -12,14 +12,12 @@ import operator
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from sqs_codec._base.format import MAX_VOCAB, MIN_VOCAB, SUM_TOLERANCE
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
 
 FLOATS = tuple(map(np.dtype, (np.float32, np.float16, np.float64)))
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sqs_codec._base.format import SUM_TOLERANCE
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["PacketError", "Status"]
 

@@ -11,26 +11,9 @@ import threading
 from pathlib import Path
 from typing import IO
 
-__all__ = [
-    "is_own",
-    "lock_file",
-    "own_folder",
-    "read_file",
-    "require_file",
-    "write_file",
-]
-
 
 def require_file(path: str | os.PathLike[str]) -> None:
-    """Refuse what is no regular file: to open a FIFO would wait for who writes it.
-
-    Raises
-    ------
-    ValueError
-        It is a folder, a FIFO, a socket or a device.
-    OSError
-        There is nothing of this name, or it can't be looked at.
-    """
+    """Refuse what is no regular file: to open a FIFO would wait for who writes it."""
     mode = Path(path).stat().st_mode
     if not stat.S_ISREG(mode):
         kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
@@ -43,13 +26,6 @@ def own_folder(path: str | os.PathLike[str]) -> None:
 
     Where others may write, as in /tmp, somebody may have made it before, with links and
     FIFOs in it.
-
-    Raises
-    ------
-    ValueError
-        It, or what is in it, is another's or may be, or something else.
-    OSError
-        It can't be made or looked at.
     """
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, 0o755)
@@ -79,28 +55,14 @@ def _is_of_user(found: os.stat_result) -> bool:
 
 
 def read_file(path: str | os.PathLike[str], most: int) -> bytes:
-    """Return what a regular file holds, and no more of it than so many bytes.
-
-    Raises
-    ------
-    ValueError or OSError
-        As `require_file`.
-    """
+    """Return what a regular file holds, and no more of it than so many bytes."""
     require_file(path)
     with Path(path).open("rb") as file:
         return file.read(most)
 
 
 def write_file(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file, over one that is there; if that fails, that one stays.
-
-    Raises
-    ------
-    ValueError
-        What is there is no regular file.
-    OSError
-        It can't be written.
-    """
+    """Write a file, over a regular one that is there; if that fails, that one stays."""
     to = Path(os.path.realpath(path))  # resolve() raises at a loop of links
     mode = 0o666
     if to.exists():
@@ -124,12 +86,7 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
 def lock_file(path: str | os.PathLike[str]) -> IO[bytes]:
     """Open a file that nobody else can open so, until it is closed or the process ends.
 
-    Raises
-    ------
-    BlockingIOError
-        Somebody has.
-    OSError
-        It can't be opened or locked.
+    A BlockingIOError says that somebody has.
     """
     flags = os.O_WRONLY | os.O_CREAT
     for name in ("O_NOFOLLOW", "O_NONBLOCK"):  # where there are links and FIFOs

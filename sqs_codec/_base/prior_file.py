@@ -14,14 +14,12 @@ check       4 bytes, little-endian: the CRC-32 of all that is before
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sqs_codec._base.format import MAX_PRIOR_CLASSES, MAX_VOCAB, MIN_VOCAB
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["CODE_WEIGHTS", "KINDS", "MOST_BYTES", "MOST_WEIGHT", "Tables"]
 
@@ -48,29 +46,15 @@ MOST_BYTES = _size(MAX_PRIOR_CLASSES, MAX_VOCAB)
 
 
 class Tables(NamedTuple):
-    """What a file holds.
+    """What a file holds."""
 
-    Attributes
-    ----------
-    chances : ndarray of uint8, shape [C + 1, C]
-    weights : ndarray of uint8, shape [C, 256]
-        Codes.
-    kinds : ndarray of uint8, shape [V]
-    """
-
-    chances: NDArray[np.uint8]
-    weights: NDArray[np.uint8]
-    kinds: NDArray[np.uint8]
+    chances: NDArray[np.uint8]  # [C + 1, C]
+    weights: NDArray[np.uint8]  # codes [C, 256]
+    kinds: NDArray[np.uint8]  # [V]
 
     @classmethod
     def read(cls, data: bytes) -> Tables:
-        """Return the tables of a file's bytes, as views of them.
-
-        Raises
-        ------
-        ValueError
-            If a rule is broken; the message says which, of something called "it".
-        """
+        """Return the tables of a file's bytes, as views; errors call these "it"."""
         _check_frame(data)
         tables = cls.view(data)
         tables._check()

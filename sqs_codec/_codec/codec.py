@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from sqs_codec._backend import core_class
-from sqs_codec._backend.core import joined
+from sqs_codec._backend.core import Core, joined
 from sqs_codec._base import checks
 from sqs_codec._base.errors import Status, packet_error, row_error
 from sqs_codec._base.format import (
@@ -32,11 +33,6 @@ from sqs_codec._codec.lists import quantize_lists
 from sqs_codec._codec.prior import Prior, agreed_prior
 from sqs_codec._codec.round import Round, as_round, make_round
 from sqs_codec._codec.rows import SparseRows, as_rows
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
-    from sqs_codec._backend.core import Core
 
 __all__ = ["Codec"]
 

@@ -5,18 +5,14 @@ from __future__ import annotations
 import operator
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from sqs_codec._backend.core import frozen
+from sqs_codec._backend.core import Ids, frozen
 from sqs_codec._base import checks
 from sqs_codec._base.format import MAX_RESOLUTION
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, DTypeLike, NDArray
-
-    from sqs_codec._backend.core import Ids
 
 __all__ = ["SparseDistribution"]
 

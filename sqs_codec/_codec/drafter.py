@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, overload
+from typing import overload
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 from sqs_codec._base import checks
 from sqs_codec._base.format import MAX_ENTROPY_SURVIVORS, MAX_ROUND, MAX_SURVIVORS
@@ -14,10 +17,6 @@ from sqs_codec._codec.distribution import SparseDistribution
 from sqs_codec._codec.keep import Keep, rule
 from sqs_codec._codec.round import arrays_of
 from sqs_codec._codec.verify import Verdict
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import ArrayLike
 
 __all__ = ["Drafter"]
 

@@ -10,21 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from sqs_codec._backend import core_class
+from sqs_codec._backend.core import Best
 from sqs_codec._base import checks
 from sqs_codec._base.errors import row_error
 from sqs_codec._base.format import MAX_ROUND
 from sqs_codec._codec.truncation import truncate
 from sqs_codec._codec.verify import Verdict
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
-    from sqs_codec._backend.core import Best
 
 __all__ = ["Guesses", "gumbel_draw", "gumbel_guess", "gumbel_verify"]
 

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from sqs_codec._backend import rounder
-from sqs_codec._backend.core import joined
+from sqs_codec._backend.core import Ids, joined
 from sqs_codec._base import checks
 from sqs_codec._base.exp2 import LOG2_E, TAYLOR
 from sqs_codec._codec.keep import TopK, rule
 from sqs_codec._codec.rows import SparseRows, as_rows
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
-    from sqs_codec._backend.core import Ids
 
 __all__ = ["quantize_lists"]
 

@@ -17,17 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sqs_codec._base.prior_file import CODE_WEIGHTS, KINDS, MOST_WEIGHT, Tables
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Floats = NDArray[np.float64]
-    Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 __all__ = ["Supports", "fit_supports", "one_class", "smooth_counts"]
 
@@ -164,18 +161,10 @@ class Supports:
 
 @dataclass
 class Classes:
-    """Classes of contexts.
+    """Classes of contexts."""
 
-    Attributes
-    ----------
-    tables : ndarray of float64, shape [C, V]
-        Probabilities of ids in each; the first are those on the whole.
-    shares : ndarray of float64, shape [C]
-        How many of the contexts are of each.
-    """
-
-    tables: Floats
-    shares: Floats
+    tables: Floats  # [C, V], probabilities of ids; the first are those on the whole
+    shares: Floats  # [C], how many of the contexts are of each
 
     def costs(self, supports: Supports) -> Floats:
         """Return the bits of each support in each class, [N, C]."""

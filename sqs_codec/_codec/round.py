@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from sqs_codec._backend.core import frozen, joined
+from sqs_codec._backend.core import Arrays, frozen, joined
 from sqs_codec._base import checks
 from sqs_codec._base.format import MAX_ROUND
 from sqs_codec._codec.distribution import (
@@ -17,9 +17,6 @@ from sqs_codec._codec.distribution import (
     position_of,
     shape_of,
 )
-
-if TYPE_CHECKING:
-    from sqs_codec._backend.core import Arrays
 
 __all__ = ["Round"]
 

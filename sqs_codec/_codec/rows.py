@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from sqs_codec._backend.core import frozen, joined
+from sqs_codec._backend.core import Ids, frozen, joined
 from sqs_codec._base import checks
 from sqs_codec._base.format import MAX_RESOLUTION
 from sqs_codec._codec.distribution import SparseDistribution, as_distribution, shape_of
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, DTypeLike, NDArray
-
-    from sqs_codec._backend.core import Ids
 
 __all__ = ["SparseRows"]
 

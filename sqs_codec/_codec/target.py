@@ -6,25 +6,13 @@ For rounds that are verified on arrays, and for those on tensors.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from sqs_codec._base import checks
 from sqs_codec._base.format import MAX_VOCAB, MIN_VOCAB
 from sqs_codec._codec.round import Round
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
-__all__ = [
-    "check_draws",
-    "check_rounds",
-    "check_shape",
-    "count_rows",
-    "row_namer",
-    "spans",
-]
 
 
 def count_rows(round_: Round | None) -> int:

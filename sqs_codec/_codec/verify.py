@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from sqs_codec._backend import core_class
 from sqs_codec._base import checks
@@ -20,9 +20,6 @@ from sqs_codec._codec.target import (
     row_namer,
     spans,
 )
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["Verdict", "verify", "verify_rounds"]
 

@@ -31,13 +31,11 @@ def add_mode(add: options.Add) -> None:
     """Add the options that say what a planner may choose from, and by what."""
     said = "how the text comes (default: the planner chooses)"
     add("--mode", choices=["auto", *MODES], default="auto", help=said)
-    add(
-        "--prefer",
-        choices=get_args(Prefer),
-        default="speed",
-        help="what the planner chooses by, in mode auto: speed, or the fewest bytes on "
-        "the wire, up and down together (default: speed)",
+    said = (
+        "what the planner chooses by, in mode auto: speed, or the fewest bytes on "
+        "the wire, up and down together (default: speed)"
     )
+    add("--prefer", choices=get_args(Prefer), default="speed", help=said)
 
 
 def add_model(add: options.Add) -> None:

@@ -169,12 +169,10 @@ def measure(args: argparse.Namespace) -> int:
     if not reading.can_read(args, args.model):
         return 1
     from sqs_codec import distill
-    from sqs_codec.distill._header import damage
     from sqs_codec.distill._kld import require_reference
 
     data = distill.open(args.reference, prior=options.find_prior(args.prior))
-    with damage(args.reference):
-        require_reference(data)
+    require_reference(data)
     folder = args.state or Path(f"{args.reference}.measured")
     paths = {model: folder / key(args, data, model) for model in args.model}
     with keeping(folder):
@@ -201,8 +199,7 @@ def measured(args: argparse.Namespace, data: Dataset, model: str, path: Path) ->
     from sqs_codec.distill._divergence import summarize
     from sqs_codec.distill._kld import load_rows
 
-    found = load_rows(path) if path.exists() else []
-    if len(found) == len(data):
+    if len(found := load_rows(path)) == len(data):
         return summarize(found)
     with reading.open_reader(args, model) as reader, options.interrupts_raise():
         return distill.measure(data, reader, path, shown_contexts)

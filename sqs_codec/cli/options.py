@@ -13,15 +13,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import Any, cast, get_args
 
-from sqs_codec import Codec, Prior
+from sqs_codec import Codec, Prior, PriorName
 from sqs_codec._base.format import MAX_RESOLUTION, CodingName
 from sqs_codec._base.install import install
 from sqs_codec._base.words import shown
-
-if TYPE_CHECKING:
-    from sqs_codec import PriorName
 
 SERVER = ("grpc", "grpc_health", "prometheus_client", "OpenSSL")
 """What `sqs serve` needs, besides what runs the model."""

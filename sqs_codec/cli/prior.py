@@ -43,14 +43,11 @@ def fill(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("texts", type=Path, nargs="*", metavar="TEXT", help="files of UTF-8 to count")
     options.add_tokenizer(add, "{}; needed for texts")
-    add(
-        "--drafts",
-        **options.FILE,
-        nargs="+",
-        default=[],
-        help="the draft model's logits, .npy files of floats of shape [N, V], each in "
-        "the order of its text",
+    said = (
+        "the draft model's logits, .npy files of floats of shape [N, V], each in "
+        "the order of its text"
     )
+    add("--drafts", **options.FILE, nargs="+", default=[], help=said)
     add("-o", "--output", **options.FILE, required=True, help="the prior")
     said = "of the logits (default: that of the drafts, or else the tokenizer's)"
     add("--vocab-size", **options.number(int, MIN_VOCAB, MAX_VOCAB, "V"), help=said)

@@ -61,39 +61,28 @@ def _add_clients(add: options.Add) -> None:
     add("--listen", default=LISTEN, metavar="HOST:PORT", help="where clients find it")
     said = "how many texts are written at the same time"
     add("--clients", **options.number(int, 1, 1024), default=8, help=said)
-    add(
-        "--model-name",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="what clients call the model; may be given several times, and * is any "
-        "name (default: sqs)",
+    said = (
+        "what clients call the model; may be given several times, and * is any "
+        "name (default: sqs)"
     )
-    add(
-        "--api-key",
-        metavar="KEY",
-        default=os.environ.get("SQS_API_KEY"),
-        help="what clients have to give as a bearer token (default: $SQS_API_KEY, "
-        "which other users of this machine can't see)",
+    add("--model-name", action="append", default=[], metavar="NAME", help=said)
+    said = (
+        "what clients have to give as a bearer token (default: $SQS_API_KEY, "
+        "which other users of this machine can't see)"
     )
+    add("--api-key", metavar="KEY", default=os.environ.get("SQS_API_KEY"), help=said)
     add("--tls-cert", metavar="FILE", help="this endpoint's certificate, PEM")
     add("--tls-key", metavar="FILE", help="its private key, PEM")
-    add(
-        "--allow-host",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="a name by which clients call it, besides localhost and addresses; may "
-        "be given several times",
+    said = (
+        "a name by which clients call it, besides localhost and addresses; may "
+        "be given several times"
     )
-    add(
-        "--allow-origin",
-        action="append",
-        default=[],
-        metavar="URL",
-        help="a web site whose pages may call it, as https://chat.example.org; may be "
-        "given several times (default: none)",
+    add("--allow-host", action="append", default=[], metavar="NAME", help=said)
+    said = (
+        "a web site whose pages may call it, as https://chat.example.org; may be "
+        "given several times (default: none)"
     )
+    add("--allow-origin", action="append", default=[], metavar="URL", help=said)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -95,8 +95,8 @@ def fill(parser: argparse.ArgumentParser) -> None:
     _fill_model(parser.add_argument_group("model").add_argument)
     _fill_address(parser.add_argument_group("where and how to listen"))
     add = parser.add_argument_group("limits").add_argument
-    kept = "how many sessions to keep"
-    add("--max-sessions", **options.number(int, 1), default=64, help=kept)
+    said = "how many sessions to keep"
+    add("--max-sessions", **options.number(int, 1), default=64, help=said)
     said = "forget a session of which nothing is heard for so long"
     add("--idle-seconds", **options.number(int, 1, metavar="S"), default=600, help=said)
     said = "serve /metrics, for Prometheus, and /health by HTTP (default: don't)"
@@ -117,30 +117,24 @@ def _fill_model(add: options.Add) -> None:
         "one would behave (default: as long as it takes)",
     )
     options.add_engine_option(add)
-    add(
-        "--prior",
-        **options.FILE,
-        action="append",
-        default=[],
-        help="what edges may know of how frequent ids are: a file of sqs prior; may be "
-        "given several times (default: the built-in priors alone)",
+    said = (
+        "what edges may know of how frequent ids are: a file of sqs prior; may be "
+        "given several times (default: the built-in priors alone)"
     )
+    add("--prior", **options.FILE, action="append", default=[], help=said)
     add(
         "--max-memory",
         **options.number(int, 1, metavar="MIB"),
         help="MiB for the keys and values of all sessions; what doesn't fit is read "
         f"again when it is needed (default: {EngineConfig.max_memory})",
     )
-    add(
-        "--ray",
-        nargs="?",
-        const="",
-        metavar="ADDRESS",
-        help="run replicas of the engine on Ray: on this machine, or those of the "
-        "cluster at ADDRESS (auto finds it), which its configuration describes",
+    said = (
+        "run replicas of the engine on Ray: on this machine, or those of the "
+        "cluster at ADDRESS (auto finds it), which its configuration describes"
     )
-    replicas = "how many, on this machine (default: 2)"
-    add("--replicas", **options.number(int, 1), help=replicas)
+    add("--ray", nargs="?", const="", metavar="ADDRESS", help=said)
+    said = "how many, on this machine (default: 2)"
+    add("--replicas", **options.number(int, 1), help=said)
 
 
 def _fill_address(group: argparse._ArgumentGroup) -> None:
@@ -152,13 +146,11 @@ def _fill_address(group: argparse._ArgumentGroup) -> None:
     add("--cert", **options.FILE, help="certificate, or a chain, PEM")
     add("--key", **options.FILE, help="its private key, PEM")
     tokens = group.add_mutually_exclusive_group().add_argument
-    tokens(
-        "--token",
-        action="append",
-        metavar="TOKEN",
-        help="let in who has this token; may be given several times. Others on this "
-        "machine can read it here, but not in SQS_TOKEN (several: with spaces)",
+    said = (
+        "let in who has this token; may be given several times. Others on this "
+        "machine can read it here, but not in SQS_TOKEN (several: with spaces)"
     )
+    tokens("--token", action="append", metavar="TOKEN", help=said)
     said = "take them from a file, one a line; # comments"
     tokens("--token-file", **options.FILE, help=said)
     said = "no certificate, and no token unless one is given; this machine only"

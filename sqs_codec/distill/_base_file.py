@@ -5,18 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sqs_codec._base.files import require_file
 from sqs_codec._base.format import MAX_SEQUENCE, MAX_VOCAB
 from sqs_codec.distill._header import damage
 from sqs_codec.distill._make import Piece
 from sqs_codec.distill._tasks import AT_ONCE, Counting, Reader, Task
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["BaseFile"]
 

@@ -5,24 +5,27 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from sqs_codec._base import checks
 from sqs_codec._base.files import require_file
 from sqs_codec._codec.prior import Prior
 from sqs_codec._codec.rows import SparseRows
 from sqs_codec.distill import _header
-from sqs_codec.distill._header import Header, damage, of_steps, read_metadata, value_of
+from sqs_codec.distill._header import (
+    Header,
+    NumberName,
+    damage,
+    of_steps,
+    read_metadata,
+    value_of,
+)
 from sqs_codec.distill._pages import check_columns, check_pages
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from sqs_codec.distill._header import NumberName
 
 __all__ = ["Dataset", "Sequence", "Sizes", "open"]
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sqs_codec.distill._dataset import Sequence
 from sqs_codec.distill._header import step_of
 from sqs_codec.distill._tasks import Answer
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["KLD", "ROW", "Estimate", "estimate_rows", "summarize"]
 

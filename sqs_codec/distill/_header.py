@@ -7,11 +7,12 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import ArrayLike, NDArray
 
 from sqs_codec._base import checks
 from sqs_codec._base.errors import PacketError
@@ -20,23 +21,6 @@ from sqs_codec._base.words import shown
 from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.prior import Prior, builtins
 from sqs_codec._codec.rows import SparseRows
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
-__all__ = [
-    "LEAST_LOG",
-    "MOST_TOKENS",
-    "NUMBERS",
-    "Header",
-    "NumberName",
-    "damage",
-    "in_steps",
-    "of_steps",
-    "read_metadata",
-    "step_of",
-    "value_of",
-]
 
 VERSION = 1
 """Of the file: its columns, and what stands in its metadata."""

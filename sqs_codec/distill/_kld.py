@@ -8,9 +8,10 @@ import time
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sqs_codec._base.files import require_file, write_file
 from sqs_codec.distill._dataset import Dataset, Sequence
@@ -18,9 +19,6 @@ from sqs_codec.distill._divergence import KLD, ROW, estimate_rows, summarize
 from sqs_codec.distill._header import NUMBERS
 from sqs_codec.distill._make import windows
 from sqs_codec.distill._tasks import Comparing, Reader
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["kld", "load_rows", "measure", "require_reference"]
 
@@ -104,7 +102,7 @@ def measure(
     """
     require_reference(data)
     _require_same_tokens(data, reader)
-    found = load_rows(kept) if kept is not None and Path(kept).exists() else []
+    found = load_rows(kept) if kept is not None else []
     last = time.monotonic()
     try:
         for first, sequences in windows(progress(data), reader.at_once):
@@ -128,11 +126,11 @@ def require_reference(data: Dataset) -> None:
     header = data.header
     if header.numbers != (*NUMBERS,) or header.tail or header.temperature != 1:
         raise ValueError(
-            "it is no reference, which is of temperature 1, without a tail and with "
-            f"{', '.join(NUMBERS)}: sqs kld make makes one"
+            f"{data._path}: it is no reference, which is of temperature 1, without a "
+            f"tail and with {', '.join(NUMBERS)}: sqs kld make makes one"
         )
     if not len(data):
-        raise ValueError("it has no text")
+        raise ValueError(f"{data._path}: it has no text")
 
 
 def _require_same_tokens(data: Dataset, reader: Reader) -> None:
@@ -164,7 +162,9 @@ def _save(path: str | os.PathLike[str], found: list[NDArray[Any]]) -> None:
 
 
 def load_rows(path: str | os.PathLike[str]) -> list[NDArray[Any]]:
-    """Return what `measure` has kept of each text."""
+    """Return what `measure` has kept of each text, if there is anything."""
+    if not os.path.exists(path):
+        return []
     require_file(path)
     try:
         kept = np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False)

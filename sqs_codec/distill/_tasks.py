@@ -8,17 +8,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sqs_codec._base import checks
 from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.rows import SparseRows
 from sqs_codec.distill._header import LEAST_LOG, Header
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["Answer", "Comparing", "Counting", "Reader", "Task", "look_up"]
 

@@ -9,11 +9,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import ArrayLike
 
 from sqs_codec._base import checks
 from sqs_codec._base.files import is_own, lock_file, own_folder, write_file
@@ -26,9 +27,6 @@ from sqs_codec.distill._header import (
     read_metadata,
     value_of,
 )
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
 
 __all__ = ["Writer"]
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sqs_codec._base import checks
 from sqs_codec._codec.rows import SparseRows
 from sqs_codec.torch._tensors import DTYPES, scale_of
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["TeacherBatch", "as_batch", "distillation_loss"]
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sqs_codec._base import checks
 from sqs_codec._base.exp2 import LOG2_E
@@ -30,9 +31,6 @@ from sqs_codec.torch._tensors import (
     temperatures_of,
     truncated,
 )
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["gumbel_verify", "gumbel_verify_rounds"]
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sqs_codec.torch._tensors import detached
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["look_up_part"]
 

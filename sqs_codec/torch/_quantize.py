@@ -22,17 +22,6 @@ from sqs_codec.torch._tensors import (
     scale_of,
 )
 
-__all__ = [
-    "encode_logits",
-    "encode_logits_rows",
-    "quantize",
-    "quantize_row",
-    "quantize_rows",
-    "row_of",
-    "rows_of",
-    "to_dense",
-]
-
 
 def quantize(
     codec: Codec, logits: torch.Tensor, keep: Keep, *, temperature: float = 1.0

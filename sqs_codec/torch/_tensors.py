@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sqs_codec._base import checks
 from sqs_codec._base.exp2 import TAYLOR
 from sqs_codec._codec.truncation import cuts_of, is_cut
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-__all__ = [
-    "as_array",
-    "check_maxima",
-    "detached",
-    "exp2",
-    "exponentials",
-    "is_on_host",
-    "no_probabilities",
-    "scale_of",
-    "temperatures_of",
-    "truncated",
-]
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 

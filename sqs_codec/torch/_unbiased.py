@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sqs_codec._backend import frozen
 from sqs_codec._base import checks
@@ -16,9 +16,6 @@ from sqs_codec._codec.distribution import SparseDistribution
 from sqs_codec._codec.rows import SparseRows, as_rows
 from sqs_codec.torch._quantize import row_of, rows_of
 from sqs_codec.torch._tensors import as_array, check_maxima, exp2, is_on_host
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["quantize_unbiased", "quantize_unbiased_rows"]
 

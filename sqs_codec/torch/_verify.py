@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 
 from sqs_codec._base import checks
 from sqs_codec._codec.round import Round
@@ -28,9 +29,6 @@ from sqs_codec.torch._tensors import (
     scale_of,
     temperatures_of,
 )
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["verify", "verify_rounds"]
 

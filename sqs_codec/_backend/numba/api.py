@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sqs_codec._backend import core
-from sqs_codec._backend.core import NONE, frozen, rows_of
+from sqs_codec._backend.core import NONE, Arrays, Best, Ids, Rule, frozen, rows_of
 from sqs_codec._backend.numba import fields, quantize, rows
 from sqs_codec._backend.numba import packet as entropy
 from sqs_codec._backend.numba import verify as verification
@@ -19,9 +19,6 @@ from sqs_codec._backend.numba.sparsify import KINDS
 from sqs_codec._backend.numba.systematic import quantize_unbiased
 from sqs_codec._base.errors import Status
 from sqs_codec._base.format import Coding
-
-if TYPE_CHECKING:
-    from sqs_codec._backend.core import Arrays, Best, Ids, Rule
 
 
 class Core(core.Core):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,9 +14,7 @@ from sqs_codec.distill._imports.distillkit import Compression, read_distillkit
 from sqs_codec.distill._imports.lists import Place
 from sqs_codec.distill._imports.names import Names
 from sqs_codec.distill._imports.responses import read_responses
-
-if TYPE_CHECKING:
-    from sqs_codec.distill._writer import Writer
+from sqs_codec.distill._writer import Writer
 
 __all__ = ["Compression", "Names", "Place", "import_lists", "read_lists"]
 

@@ -20,12 +20,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from sqs_codec._base import checks
 from sqs_codec._base.files import read_file
@@ -34,11 +35,8 @@ from sqs_codec.distill._header import damage
 from sqs_codec.distill._imports.lists import Lists, Place
 from sqs_codec.distill._pages import check_columns
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Bytes = NDArray[np.uint8]
-    Floats = NDArray[np.float64]
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float64]
 
 __all__ = ["Compression", "read_distillkit"]
 

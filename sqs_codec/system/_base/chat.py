@@ -34,19 +34,9 @@ def encode(
     If the first one has the same, it is as safe, and its ids are those that any
     program gives; if not, the second one's ids are the chat.
 
-    Parameters
-    ----------
-    messages : sequence of mapping
-        Each with a role and its content.
-    render, tokenize : callable
-        Fills the template in; gives ids, a token's where a text spells one.
-    reserved : mapping of int to str
-        Ids and how they are spelled: special tokens, and those of `names`.
-
-    Raises
-    ------
-    ValueError
-        A message has a reserved token between two marks; the error names it.
+    `render` fills the template in, `tokenize` gives ids, a token's where a text spells
+    one, and `reserved` has special tokens and those of `names`, with how they are
+    spelled. A ValueError names one that a message has between two marks.
     """
     first = re.escape("".join({"<", *(word[:1] for word in reserved.values())}))
 

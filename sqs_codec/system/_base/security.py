@@ -16,18 +16,6 @@ from typing import NamedTuple
 from sqs_codec._base.files import require_file
 from sqs_codec.system._base.address import join_address
 
-__all__ = [
-    "File",
-    "Pair",
-    "bearer",
-    "check_free",
-    "check_roots",
-    "check_security",
-    "check_token",
-    "read_pair",
-    "require_loopback",
-]
-
 File = str | PathLike[str]
 
 

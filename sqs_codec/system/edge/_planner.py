@@ -23,17 +23,6 @@ from sqs_codec.system.edge import _costs as costs
 from sqs_codec.system.edge._costs import LENGTHS, Table
 from sqs_codec.system.session import MAX_SETTINGS, Sampling, Setting
 
-__all__ = [
-    "MODES",
-    "FixedPlan",
-    "Hints",
-    "Mode",
-    "Observation",
-    "Plan",
-    "Planner",
-    "Prefer",
-]
-
 Mode = Literal["alone", "rounds", "hints"]
 """How a text may come."""
 

@@ -15,17 +15,6 @@ from sqs_codec.system.session._job import Sampling
 from sqs_codec.system.session._limits import MAX_SETTINGS, Limits
 from sqs_codec.system.session._wire import WireError
 
-__all__ = [
-    "Agreement",
-    "Setting",
-    "agree",
-    "by_digest",
-    "check_bytes",
-    "check_settings",
-    "make_hello",
-    "why_unfit",
-]
-
 
 @dataclass(frozen=True)
 class Setting:

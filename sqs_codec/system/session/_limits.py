@@ -11,24 +11,6 @@ from dataclasses import dataclass
 
 from sqs_codec._base import checks
 
-__all__ = [
-    "MAX_AHEAD",
-    "MAX_BRANCHES",
-    "MAX_DRAFT",
-    "MAX_HINTED",
-    "MAX_KEPT",
-    "MAX_MESSAGE",
-    "MAX_NESTED",
-    "MAX_REASON",
-    "MAX_SETTINGS",
-    "MAX_STOP",
-    "MAX_SURVIVORS",
-    "MIN_MESSAGE",
-    "ROUND_BYTES",
-    "Limits",
-    "max_draft",
-]
-
 ROUND_BYTES = 4096  # of a round's message at most
 MAX_SURVIVORS = 4096  # tokens in the supports of a round's distributions, summed
 

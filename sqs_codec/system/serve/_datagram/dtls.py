@@ -22,22 +22,6 @@ from OpenSSL import SSL, crypto
 
 from sqs_codec.system._base.security import File, Pair
 
-__all__ = [
-    "DATAGRAM",
-    "MAX_MESSAGE",
-    "RECORD",
-    "REFUSED",
-    "TAG",
-    "TOKEN",
-    "UNKNOWN",
-    "Address",
-    "Endpoint",
-    "check_name",
-    "client_context",
-    "reason",
-    "server_context",
-]
-
 DATAGRAM = 1200
 """The longest datagram sent: with 48 bytes of IPv6 and UDP within the 1280 that every
 IPv6 link carries, and a little to spare for tunnels."""

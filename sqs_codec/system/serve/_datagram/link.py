@@ -14,18 +14,7 @@ from OpenSSL import SSL
 from sqs_codec._base.words import shown
 from sqs_codec.system._base.address import join_address
 from sqs_codec.system._base.security import File
-from sqs_codec.system.serve._datagram.dtls import (
-    MAX_MESSAGE,
-    RECORD,
-    REFUSED,
-    TAG,
-    TOKEN,
-    UNKNOWN,
-    Endpoint,
-    check_name,
-    client_context,
-    reason,
-)
+from sqs_codec.system.serve._datagram import dtls
 from sqs_codec.system.session import Link, LinkError
 
 __all__ = ["connect_datagram"]
@@ -47,8 +36,8 @@ def connect_datagram(
     insecure: bool,
 ) -> Link:
     """Make a link; `sqs_codec.system.serve.connect` describes the parameters."""
-    request = TOKEN + (token or "").encode()
-    context = client_context(cert, verify=not insecure)
+    request = dtls.TOKEN + (token or "").encode()
+    context = dtls.client_context(cert, verify=not insecure)
     try:
         places = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     except OSError as error:
@@ -70,15 +59,15 @@ class DatagramLink:
     """The client's end of an association: a `Link`."""
 
     reliable = False
-    max_message = MAX_MESSAGE
-    overhead = HEADERS[socket.AF_INET] + RECORD  # nothing is acknowledged
+    max_message = dtls.MAX_MESSAGE
+    overhead = HEADERS[socket.AF_INET] + dtls.RECORD  # nothing is acknowledged
 
     def __init__(
         self, name: str, context: SSL.Context, family: socket.AddressFamily
     ) -> None:
         self._name = name
         self._headers = HEADERS[family]
-        self._endpoint = Endpoint(context, server=False)
+        self._endpoint = dtls.Endpoint(context, server=False)
         self._socket = socket.socket(family, socket.SOCK_DGRAM)
         self._rope, self._bell = socket.socketpair()  # which `wake` pulls
         self._selector = selectors.DefaultSelector()
@@ -119,9 +108,9 @@ class DatagramLink:
     def send(self, message: bytes) -> None:
         """Send a message; it may be lost."""
         self._check()
-        if not 0 < len(message) <= MAX_MESSAGE:
+        if not 0 < len(message) <= dtls.MAX_MESSAGE:
             raise ValueError(
-                f"message must have 1 to {MAX_MESSAGE} bytes, got {len(message)}"
+                f"message must have 1 to {dtls.MAX_MESSAGE} bytes, got {len(message)}"
             )
         self._encrypt(message)
         if self._probe_at is None:
@@ -191,7 +180,7 @@ class DatagramLink:
         certificate = self._endpoint.certificate()
         assert certificate is not None
         try:
-            check_name(certificate, host)
+            dtls.check_name(certificate, host)
         except ValueError as error:
             self._fail(
                 f"its certificate {error}; connect by a name that it is for, or give "
@@ -224,7 +213,7 @@ class DatagramLink:
             return
         if self._probes == _PROBES:
             self._fail("no answer any more; the server or the way to it is down")
-        self._encrypt(TOKEN)
+        self._encrypt(dtls.TOKEN)
         self._probes += 1
         self._probe_at = now + _PROBE_SECONDS
 
@@ -236,7 +225,7 @@ class DatagramLink:
         """Send what the endpoint has to send, and remember the tags."""
         self._socket.settimeout(None)
         for datagram in self._endpoint.datagrams():
-            self._tags.append(datagram[-TAG:])
+            self._tags.append(datagram[-dtls.TAG :])
             try:
                 self._send(datagram)
             except OSError as error:
@@ -258,7 +247,7 @@ class DatagramLink:
         except OSError as error:
             self._fail_by(error)
         self.received += self._headers + len(datagram)
-        if datagram[:1] == UNKNOWN:
+        if datagram[:1] == dtls.UNKNOWN:
             if datagram[1:] in self._tags:
                 self._fail(
                     "the server doesn't know this association: it was started anew, or "
@@ -279,14 +268,14 @@ class DatagramLink:
     def _on_message(self, message: bytes) -> None:
         self._probes = 0
         self._probe_at = None
-        if message == TOKEN:
+        if message == dtls.TOKEN:
             self._welcome = True
-        elif message[:1] == TOKEN:
+        elif message[:1] == dtls.TOKEN:
             why = message[1:].decode("utf-8", "replace")
             self._fail(f"the server closed the connection: {why}")
         elif self._welcome:
             self._inbox.append(message)
-        elif message[:1] == REFUSED:
+        elif message[:1] == dtls.REFUSED:
             self._fail(message[1:].decode("utf-8", "replace"))
 
     def _check(self) -> None:
@@ -310,7 +299,7 @@ class DatagramLink:
 
 def _explain(error: SSL.Error) -> str:
     """Return what has failed in the handshake, and what to do."""
-    said = reason(error)
+    said = dtls.reason(error)
     if "certificate verify failed" in said:
         return (
             "its certificate isn't signed by anyone trusted here, or isn't valid now; "

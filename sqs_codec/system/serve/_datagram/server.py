@@ -24,16 +24,7 @@ from OpenSSL import SSL
 from sqs_codec.system._base.crowd import first_of_crowd
 from sqs_codec.system._base.security import File, Pair, check_security
 from sqs_codec.system.serve._connection import Connection
-from sqs_codec.system.serve._datagram.dtls import (
-    RECORD,
-    REFUSED,
-    TAG,
-    TOKEN,
-    UNKNOWN,
-    Address,
-    Endpoint,
-    server_context,
-)
+from sqs_codec.system.serve._datagram import dtls
 from sqs_codec.system.serve._service import SILENT_SECONDS, Service
 
 __all__ = ["DatagramServer", "start_datagrams"]
@@ -90,7 +81,9 @@ async def start_datagrams(
 class _Association:
     """One client of the server."""
 
-    def __init__(self, address: Address, endpoint: Endpoint, random: bytes) -> None:
+    def __init__(
+        self, address: dtls.Address, endpoint: dtls.Endpoint, random: bytes
+    ) -> None:
         self.address = address
         self.endpoint = endpoint
         self.random = random  # tells its hello from others of the same address
@@ -115,9 +108,9 @@ class DatagramServer(asyncio.DatagramProtocol):
 
     def __init__(self, service: Service, pair: Pair | None) -> None:
         self._service = service
-        self._context = server_context(pair, self._cookie, self._is_cookie)
-        self._young: OrderedDict[Address, _Association] = OrderedDict()
-        self._open: OrderedDict[Address, _Association] = OrderedDict()
+        self._context = dtls.server_context(pair, self._cookie, self._is_cookie)
+        self._young: OrderedDict[dtls.Address, _Association] = OrderedDict()
+        self._open: OrderedDict[dtls.Address, _Association] = OrderedDict()
         self._secret = secrets.token_bytes(32)
         self._busy = False
         self._stopping = False
@@ -130,7 +123,7 @@ class DatagramServer(asyncio.DatagramProtocol):
 
     def renew(self, pair: Pair) -> Callable[[], None]:
         """Prepare another certificate; what is returned shows it from then on."""
-        context = server_context(pair, self._cookie, self._is_cookie)
+        context = dtls.server_context(pair, self._cookie, self._is_cookie)
         return lambda: setattr(self, "_context", context)
 
     async def stop(self, grace: float = 0.0) -> None:
@@ -154,7 +147,7 @@ class DatagramServer(asyncio.DatagramProtocol):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
         self._tick()
 
-    def datagram_received(self, data: bytes, address: Address) -> None:
+    def datagram_received(self, data: bytes, address: dtls.Address) -> None:
         """Find whom a datagram is from."""
         if _is_hello(data):
             self._on_hello(data, address)
@@ -162,8 +155,8 @@ class DatagramServer(asyncio.DatagramProtocol):
         association = self._find(data, address)
         if association is not None:
             self._feed(association, data)
-        elif data[:1] == bytes([_MESSAGE]) and len(data) > RECORD:
-            self._transmit([UNKNOWN + data[-TAG:]], address)
+        elif data[:1] == bytes([_MESSAGE]) and len(data) > dtls.RECORD:
+            self._transmit([dtls.UNKNOWN + data[-dtls.TAG :]], address)
 
     def pause_writing(self) -> None:
         """Drop what is sent while the socket takes no more."""
@@ -175,17 +168,17 @@ class DatagramServer(asyncio.DatagramProtocol):
 
     # Handshakes.
 
-    def _cookie(self, address: Address, ago: int = 0) -> bytes:
+    def _cookie(self, address: dtls.Address, ago: int = 0) -> bytes:
         """Return what shows that a client receives what is sent to its address."""
         period = int(time.monotonic() / _COOKIE_SECONDS) - ago
         return hmac.digest(self._secret, repr((address, period)).encode(), "sha256")
 
-    def _is_cookie(self, address: Address, data: bytes) -> bool:
+    def _is_cookie(self, address: dtls.Address, data: bytes) -> bool:
         return any(
             hmac.compare_digest(data, self._cookie(address, ago)) for ago in (0, 1)
         )
 
-    def _on_hello(self, data: bytes, address: Address) -> None:
+    def _on_hello(self, data: bytes, address: dtls.Address) -> None:
         """Answer a hello: a repeated one, one without a cookie, or a new client's."""
         random = data[_RANDOM]
         for known in (self._young.get(address), self._open.get(address)):
@@ -194,7 +187,7 @@ class DatagramServer(asyncio.DatagramProtocol):
                 return
         if self._stopping:
             return
-        endpoint = Endpoint(self._context, server=True)
+        endpoint = dtls.Endpoint(self._context, server=True)
         proven = endpoint.listen(data, address)
         self._transmit(endpoint.datagrams(), address)
         if not proven:
@@ -203,7 +196,7 @@ class DatagramServer(asyncio.DatagramProtocol):
             self._drop(first_of_crowd([*self._young.values()], lambda a: a.address[0]))
         self._young[address] = _Association(address, endpoint, random)
 
-    def _find(self, data: bytes, address: Address) -> _Association | None:
+    def _find(self, data: bytes, address: dtls.Address) -> _Association | None:
         """Return whose datagram this is, of the two that an address may have.
 
         The old one goes when the new handshake is done, so messages are the old one's,
@@ -239,7 +232,7 @@ class DatagramServer(asyncio.DatagramProtocol):
         if association.connection is not None:
             association.since = time.monotonic()
             self._open.move_to_end(association.address)
-        if message[:1] == TOKEN:
+        if message[:1] == dtls.TOKEN:
             self._send(association, self._on_token(association, message[1:]))
         elif association.connection is not None:
             association.connection.receive(message)
@@ -254,7 +247,7 @@ class DatagramServer(asyncio.DatagramProtocol):
                 association.refused = b"the server takes no more clients"
             else:
                 self._welcome(association, owner)
-        return REFUSED + association.refused if association.refused else TOKEN
+        return dtls.REFUSED + association.refused if association.refused else dtls.TOKEN
 
     def _make_room(self) -> bool:
         """Drop the client that is silent longest, if there are too many."""
@@ -285,7 +278,7 @@ class DatagramServer(asyncio.DatagramProtocol):
 
     def _end(self, association: _Association, reason: str) -> None:
         """Drop an association, for a reason of the service's."""
-        self._send(association, TOKEN + reason.encode())
+        self._send(association, dtls.TOKEN + reason.encode())
         self._drop(association)
 
     def _is_known(self, association: _Association) -> bool:
@@ -305,7 +298,7 @@ class DatagramServer(asyncio.DatagramProtocol):
         if association.connection is not None:
             association.connection.close()
 
-    def _transmit(self, datagrams: list[bytes], address: Address) -> None:
+    def _transmit(self, datagrams: list[bytes], address: dtls.Address) -> None:
         for datagram in datagrams:
             if not self._busy:
                 self._transport.sendto(datagram, address)
