@@ -81,8 +81,8 @@ def fill_make(parser: argparse.ArgumentParser) -> None:
     source("--from", **options.FILE, dest="base", help=said)
     add("-o", "--output", **options.FILE, required=True, help="the reference")
     said = (
-        f"the original: {reading.READ} (default: SmolLM2; with --from none); with "
-        "--from it gives its name and tokenizer alone"
+        f"the original: {reading.READ} (default: SmolLM2, but with --from, where "
+        "it gives its name and tokenizer alone)"
     )
     add("--model", metavar="MODEL", help=said)
     reading.add_reading(add)
@@ -98,23 +98,22 @@ def make(args: argparse.Namespace) -> int:
     """Let a model read texts, or take what it told of them; write the reference."""
     if args.base and args.ctx:
         args.usage_error("--ctx is for --texts: a base file has its own contexts")
-    models = [args.model] if args.model or args.texts else []
-    if not reading.can_read(args, models):
+    if args.base and not args.model:
+        args.usage_error("--from needs --model: a base file doesn't say its tokenizer")
+    if not reading.can_read(args, [args.model]):
         return 1
     options.check_folder(args.output)
     options.find_prior(args.prior)
     source = reading.digest(args.texts or [args.base])
     from sqs_codec import distill
 
-    own: Any = (
-        reading.open_reader(args, args.model) if models else contextlib.nullcontext()
-    )
-    with own as reader, options.interrupts_raise():
+    with reading.open_reader(args, args.model) as model, options.interrupts_raise():
+        reader: Reader = model
         if args.base:
-            reader = distill.BaseFile(args.base, reader)
-            pieces = reader.contexts()
+            reader = base = distill.BaseFile(args.base, model)
+            pieces = base.contexts()
         else:
-            pieces = contexts(args, reader)
+            pieces = contexts(args, model)
         prior = options.find_prior(args.prior, reader.tokenizer_fingerprint)
         distill.make(
             args.output,

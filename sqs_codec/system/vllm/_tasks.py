@@ -62,14 +62,14 @@ def do_task(
         task = _unpack_task(packed)
         wanted = states[torch.from_numpy(task.places - task.places[0])]
     except Exception as problem:
-        error, wanted = str(problem), states[:0]
+        error, wanted = str(problem) or repr(problem), states[:0]
     for start in range(0, len(wanted), ROWS):
         logits = logits_of(wanted[start : start + ROWS])
         try:
             if logits is not None and not error:
                 task.tell(logits)
         except Exception as problem:
-            error = str(problem)
+            error = str(problem) or repr(problem)
     if logits is not None and not error:
         told = task.answer
     answer = _pack({"error": error, **told})
