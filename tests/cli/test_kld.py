@@ -161,6 +161,13 @@ def test_what_is_not_known_is_said(folder, capsys, monkeypatch):
     assert err == f"sqs kld measure: {model}: {command.TOO_FAR}\n"
 
 
+def test_a_text_that_a_model_cannot_read_is_refused(folder):
+    reader = ModelReader(load_model(str(folder / "other")))
+    reader.max_tokens = CTX - 1
+    with pytest.raises(ValueError, match=r"text 0 has 32 tokens, .*reads 31"):
+        distill.measure(distill.open(folder / "ref"), reader)
+
+
 def test_what_reads_is_what_was_asked_for(folder, monkeypatch):
     asked = []
 
