@@ -130,14 +130,17 @@ def estimate_rows(sequence: Sequence, answer: Answer) -> NDArray[Any]:
         left = mean - np.floor(mean)
         weight = np.where(mean < 1, 1 - left, left * (1 - left))
         weight /= float(rows.resolution) ** 2
+        sizes = np.diff(rows.offsets)
+        part = weight / np.repeat(np.maximum(total(weight), 1e-300), sizes)
+        # As few ids as a peaked row shows are nearer their own middle than all ids'.
+        free = np.maximum(1 - total(part**2), 1e-9)
         for name, value, slope in (
             ("plain", -log_r, 1.0),
             ("both", control - log_r, 1 - r),
         ):
-            middle = total(weight * value) / np.maximum(total(weight), 1e-300)
-            apart = value - np.repeat(middle, np.diff(rows.offsets))
+            squares = (value - np.repeat(total(part * value), sizes)) ** 2
             steps = (share * slope * half) ** 2 / 3
-            found[f"{name}_variance"] = total(weight * apart**2 + steps)
+            found[f"{name}_variance"] = total(weight * squares) / free + total(steps)
         found["plain"] = total(share * -log_r)
         found["control"] = total(share * control)
         found["seen"] = total(np.exp(answer["logprobs"].astype(np.float64)))
