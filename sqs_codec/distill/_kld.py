@@ -63,11 +63,16 @@ def kld(data: Dataset, logits: Iterable[Any]) -> KLD:
     True
     """
     require_reference(data)
-    found = []
-    for i, (sequence, own) in enumerate(zip(data, logits, strict=True)):
+    found: list[NDArray[Any]] = []
+    for i, own in enumerate(logits):
+        if i == len(data):
+            raise ValueError(f"the logits are of more than {i} sequences")
+        sequence = data[i]
         task = _task(i, sequence, data)
         task.tell(own)
         found.append(estimate_rows(sequence, task.answer))
+    if len(found) < len(data):
+        raise ValueError(f"the logits are of {len(found)} sequences of {len(data)}")
     return summarize(found)
 
 

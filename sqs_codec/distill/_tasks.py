@@ -232,7 +232,7 @@ def look_up(
     if is_tensor := _is_tensor(logits):
         from sqs_codec.torch._look_up import look_up_part as part_of
     else:
-        logits = np.asarray(logits)
+        logits = checks.rows("logits", logits, np.shape(logits)[1]).values
     is_far = is_tensor and logits.device.type != "cpu"  # each part is a wait
     step = max(1, (AT_ONCE << 5 * is_far) // logits.shape[1])
     ends = np.concatenate([[0], np.cumsum(sizes)])

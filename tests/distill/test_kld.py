@@ -1,5 +1,6 @@
 """Estimates of a divergence, beside exact sums."""
 
+import itertools
 import math
 
 import numpy as np
@@ -167,6 +168,8 @@ def test_tensors_are_looked_up_as_arrays_are(dtype, monkeypatch):
     assert a["token_logprobs"][[2, 4, 8]].tolist() == [0, -np.inf, 0]
     with pytest.raises(ValueError, match="temperature above 0"):
         _tasks.look_up(rows, ids, sizes, following, temperature=0)
+    with pytest.raises(TypeError, match="whose mask isn't read"):
+        _tasks.look_up(np.ma.array(rows.double().numpy()), ids, sizes, following)
 
 
 class Interrupted(Toy):
@@ -214,6 +217,11 @@ def test_what_cannot_be_compared_is_refused(data, tmp_path):
         distill.measure(distill.open(path), Toy())
     with pytest.raises(ValueError, match=r"shape \[n, 300\] .*got \[41, 300\]"):
         distill.kld(data, [np.zeros((N + 1, V))])
+    whole = [logits_of(one.tokens.tolist()) for one in data]
+    with pytest.raises(ValueError, match="are of 39 sequences of 40"):
+        distill.kld(data, whole[:-1])
+    with pytest.raises(ValueError, match="are of more than 40 sequences"):
+        distill.kld(data, itertools.cycle(whole))
     with pytest.raises(ValueError, match="text 0: 39 rows of 40 were told"):
         distill.kld(data, [np.zeros((N - 1, V))])
 
