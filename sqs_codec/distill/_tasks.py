@@ -229,12 +229,11 @@ def look_up(
     if not checks.temperature(temperature):
         raise ValueError("logarithms of probabilities need a temperature above 0")
     part_of: Any = _look_up_part
-    if is_tensor := _is_tensor(logits):
+    if is_far := _is_far(logits):
         from sqs_codec.torch._look_up import look_up_part as part_of
-    else:
+    elif not _is_tensor(logits):
         logits = checks.rows("logits", logits, np.shape(logits)[1]).values
-    is_far = is_tensor and logits.device.type != "cpu"  # each part is a wait
-    step = max(1, (AT_ONCE << 5 * is_far) // logits.shape[1])
+    step = max(1, (AT_ONCE << 5 * is_far) // logits.shape[1])  # each part is a wait
     ends = np.concatenate([[0], np.cumsum(sizes)])
     rows = np.repeat(np.arange(len(sizes)), sizes)
 
@@ -247,7 +246,7 @@ def look_up(
         return found
 
     starts = range(0, max(len(sizes), 1), step)
-    with ThreadPoolExecutor(1 if is_tensor else os.cpu_count()) as pool:
+    with ThreadPoolExecutor(1 if is_far else os.cpu_count()) as pool:
         found = zip(*pool.map(told, starts), strict=True)
     logprobs, token_logprobs, likeliest = map(np.concatenate, found)
     return {
@@ -258,12 +257,16 @@ def look_up(
 
 
 def _look_up_part(
-    logits: NDArray[Any],
+    logits: Any,
     rows: NDArray[np.int64],
     ids: NDArray[np.int64],
     following: NDArray[np.int64],
     temperature: float,
 ) -> tuple[NDArray[Any], ...]:
+    if _is_tensor(logits):
+        from sqs_codec.torch._look_up import on_host
+
+        logits = on_host(logits)
     x = logits.astype(np.promote_types(logits.dtype, np.float32), copy=False)
     likeliest, each = x.argmax(1), np.arange(len(x))
     with np.errstate(invalid="ignore"):
@@ -274,6 +277,11 @@ def _look_up_part(
         logs = np.log(np.exp(y, out=y).sum(1))
         told = own - logs[rows], next_ - logs
     return *(part.astype(np.float32, copy=False) for part in told), likeliest
+
+
+def _is_far(logits: Any) -> bool:
+    """Whether logits are on an accelerator, which looks up there."""
+    return _is_tensor(logits) and logits.device.type not in ("cpu", "mps")
 
 
 def _is_tensor(logits: Any) -> bool:

@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 
 from sqs_codec.torch._tensors import detached
 
-__all__ = ["look_up_part"]
+__all__ = ["look_up_part", "on_host"]
+
+
+def on_host(logits: torch.Tensor) -> NDArray[Any]:
+    """Return logits as an array of float32 or float64."""
+    values = detached("logits", logits)
+    return values.to(torch.promote_types(values.dtype, torch.float32)).numpy()
 
 
 def look_up_part(

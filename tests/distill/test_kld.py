@@ -151,8 +151,10 @@ def test_infinite_rows_are_counted(data):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_tensors_are_looked_up_as_arrays_are(dtype, monkeypatch):
+@pytest.mark.parametrize("far", [True, False])
+def test_tensors_are_looked_up_as_arrays_are(dtype, far, monkeypatch):
     monkeypatch.setattr(_tasks, "AT_ONCE", 2 * V)
+    monkeypatch.setattr(_tasks, "_is_far", lambda x: far and _tasks._is_tensor(x))
     rows = torch.tensor(logits_of(range(9))).to(dtype)
     rows[4, 7] = -torch.inf
     ids, sizes = np.arange(27) * 11 % V, np.array([3, 0, 5, 4, 3, 3, 3, 3, 3])
