@@ -31,7 +31,7 @@ TOO_FAR = (
 
 DESCRIPTION = """\
 Measures the Kullback-Leibler divergence (KLD) of quantised models from the original,
-and the perplexity of both. The original reads a text once, and some 40 bytes of each
+and the perplexity of both. The original reads a text once, and 30 to 40 bytes of each
 distribution are kept: the reference, which anybody measures other models against.
 """
 
