@@ -22,7 +22,8 @@ from sqs_codec.cli import options, reading
 if TYPE_CHECKING:
     from sqs_codec.distill import KLD, Dataset, Estimate, Piece, Reader
 
-CTX = 512
+CTX, LEAST = 512, 8
+"""Tokens of a context, and the resolution below which a row says too little."""
 
 TOO_FAR = (
     "the model is too far off for this reference: don't trust its KLD, but try a "
@@ -98,6 +99,8 @@ def make(args: argparse.Namespace) -> int:
     """Let a model read texts, or take what it told of them; write the reference."""
     if args.base and args.ctx:
         args.usage_error("--ctx is for --texts: a base file has its own contexts")
+    if args.resolution < LEAST:
+        args.usage_error(f"--resolution must be {LEAST} or more to tell errors by")
     if args.base and not args.model:
         args.usage_error("--from needs --model: a base file doesn't say its tokenizer")
     if not reading.can_read(args, [args.model]):

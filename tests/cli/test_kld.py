@@ -203,6 +203,7 @@ def test_what_reads_is_what_was_asked_for(folder, monkeypatch):
         ),
         ("make --from a -o b --ctx 8", "--ctx is for --texts"),
         ("make --from a -o b", "--from needs --model"),
+        ("make --texts a -o b --resolution 7", "--resolution must be 8 or more"),
         ("measure F/none", "none: No such file"),
         ("measure F/text", "text: cut, damaged or no Parquet"),
         ("measure F/teacher", "teacher: it is no reference, .* sqs kld make makes"),
