@@ -28,12 +28,11 @@ import sqs_codec as sqs
 from benchmarks.kld.reading import Rows, divergences, documentation, factor
 from benchmarks.tables import about, about_line, command, dim, table
 from sqs_codec import distill
-from sqs_codec.system.llama_cpp import ModelReader
 
 FIGURE = re.compile(r"^(.+?)\s*: +(-?[0-9.]+) ± +([0-9.]+)", re.MULTILINE)
 
 
-def logits_of(reader: ModelReader, piece: distill.Piece) -> NDArray[np.float32]:
+def logits_of(reader: distill.Reader, piece: distill.Piece) -> NDArray[np.float32]:
     """Return the logits at a context's places."""
     rows: list[Any] = []
     reader.read([Rows(piece, reader.vocab_size, rows)])
@@ -76,6 +75,8 @@ def main() -> None:
 
 def compare(args: Any, text: Path, folder: Path, console: Console) -> None:
     """Print tables of all models."""
+    from sqs_codec.system.llama_cpp import ModelReader
+
     base, path = folder / "base.kld", folder / "ref.parquet"
     original, *others = args.models
     chunks = "-f", text, "--chunks", args.contexts
