@@ -35,10 +35,7 @@ def divergences(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
 
 
 class Rows(distill.Task):
-    """Asks for a text's logits as they are, or, without a place for them, for nothing.
-
-    Copies, as a reader's memory is its own.
-    """
+    """Asks for copies of a text's logits, or, without a place for them, for nothing."""
 
     def __init__(self, piece: distill.Piece, size: int, rows: list[Any] | None) -> None:
         super().__init__(0, *piece, size)
