@@ -75,6 +75,13 @@ class Task(ABC):
         rows = slice(self._told, self._told + shape[0])
         self.take(self._look(logits, rows), shape[0])
 
+    def require_length(self, name: str, most: int) -> None:
+        """Refuse a text that a model can't read."""
+        if (n := len(self.tokens)) > most:
+            raise ValueError(
+                f"text {self.index} has {n} tokens, and {name} reads {most} at most"
+            )
+
     def take(self, answer: Answer, rows: int | None = None) -> None:
         """Take `answer` of a task that is like this one, for the next rows, or all."""
         self._parts.append(answer)
@@ -246,8 +253,12 @@ def look_up(
         return found
 
     starts = range(0, max(len(sizes), 1), step)
-    with ThreadPoolExecutor(1 if is_far else os.cpu_count()) as pool:
-        found = zip(*pool.map(told, starts), strict=True)
+    if is_far:  # in this thread, whose stream the logits are on
+        parts = [*map(told, starts)]
+    else:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            parts = [*pool.map(told, starts)]
+    found = zip(*parts, strict=True)
     logprobs, token_logprobs, likeliest = map(np.concatenate, found)
     return {
         "logprobs": logprobs,

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 import sqs_codec as sqs
 from sqs_codec import distill
 from sqs_codec.distill import _divergence, _kld, _tasks
+from sqs_codec.torch import _look_up
 from tests.kit import Words
 
 V, N, L = 300, 40, 32
@@ -247,3 +249,17 @@ def test_a_logarithm_must_be_of_its_count(tmp_path):
         with pytest.raises(ValueError, match=r"logprobs\[1\] is -70.0, too far from"):
             writer.write([1, 2], rows, numbers={"logprobs": [0, -70]})
     assert distill.open(tmp_path / "a")[0].numbers["logprobs"].tolist() == [0, -60]
+
+
+def test_an_accelerator_is_asked_in_the_thread_whose_stream_it_is(monkeypatch):
+    monkeypatch.setattr(_tasks, "_is_far", lambda x: True)
+    own, threads = _look_up.look_up_part, set()
+
+    def part(*given):
+        threads.add(threading.get_ident())
+        return own(*given)
+
+    monkeypatch.setattr(_look_up, "look_up_part", part)
+    rows, sizes = torch.zeros(2, V), np.ones(2, np.int64)
+    _tasks.look_up(rows, np.array([1, 2]), sizes, np.array([3, -1]))
+    assert threads == {threading.get_ident()}
