@@ -44,6 +44,15 @@ def own_folder(path: str | os.PathLike[str]) -> None:
                 raise ValueError(f"{file} {words}")
 
 
+def leave_folder(path: str | os.PathLike[str], *names: str) -> None:
+    """Remove a folder of `own_folder` with what is called so, and nobody else's."""
+    with contextlib.suppress(OSError):  # the next one may be there already
+        for name in names:
+            for rest in Path(path).glob(name):
+                rest.unlink()
+        Path(path).rmdir()
+
+
 def is_own(path: str | os.PathLike[str]) -> bool:
     """Whether a name is the only one of a regular file of this user's."""
     found = os.lstat(path)

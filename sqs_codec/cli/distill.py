@@ -56,16 +56,13 @@ CHECK = "Reads all of a file, and ends with 1 at the first thing that is wrong."
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the commands."""
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, help_, fill_, run, description in (
+    options.add_commands(
+        parser,
         ("make", "let a model read texts", fill_make, make, MAKE),
         ("import", "take lists that are there", fill_import, import_, IMPORT),
         ("info", "say what a file has", fill_info, info, INFO),
         ("check", "read all of a file", fill_check, check, CHECK),
-    ):
-        options.add_command(
-            commands, name, fill_, run, help=help_, description=description
-        )
+    )
 
 
 def fill_make(parser: argparse.ArgumentParser) -> None:

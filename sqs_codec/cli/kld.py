@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqs_codec as sqs
-from sqs_codec._base.files import lock_file, own_folder
+from sqs_codec._base.files import leave_folder, lock_file, own_folder
 from sqs_codec._base.words import shown
 from sqs_codec.cli import options, reading
 
@@ -63,14 +63,11 @@ shown_contexts = partial(reading.progress, unit=" contexts")
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the commands."""
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, help_, fill_, run, description in (
+    options.add_commands(
+        parser,
         ("make", "make a reference of the original", fill_make, make, MAKE),
         ("measure", "compare models with it", fill_measure, measure, MEASURE),
-    ):
-        options.add_command(
-            commands, name, fill_, run, help=help_, description=description
-        )
+    )
 
 
 def fill_make(parser: argparse.ArgumentParser) -> None:
@@ -231,11 +228,7 @@ def keeping(folder: Path) -> Iterator[None]:
     finally:
         lock.close()
         if not any(folder.glob("*.npz")):
-            with contextlib.suppress(OSError):  # the next one may be there already
-                for name in ("lock", ".*.npz.*"):
-                    for rest in folder.glob(name):
-                        rest.unlink()
-                folder.rmdir()
+            leave_folder(folder, "lock", ".*.npz.*")
 
 
 def plain(value: Any) -> Any:

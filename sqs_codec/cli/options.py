@@ -80,6 +80,16 @@ def add_command(
     command.set_defaults(command=run, usage_error=command.error, called=command.prog)
 
 
+def add_commands(
+    parser: argparse.ArgumentParser,
+    *commands: tuple[str, str, Callable[..., object], Any, str],
+) -> None:
+    """Give a command commands of its own: name, help, fill, run and description."""
+    added = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, said, fill, run, description in commands:
+        add_command(added, name, fill, run, help=said, description=description)
+
+
 def number(
     kind: type[int] | type[float],
     low: float,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import time
@@ -17,7 +16,13 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike
 
 from sqs_codec._base import checks
-from sqs_codec._base.files import is_own, lock_file, own_folder, write_file
+from sqs_codec._base.files import (
+    is_own,
+    leave_folder,
+    lock_file,
+    own_folder,
+    write_file,
+)
 from sqs_codec._codec.rows import SparseRows
 from sqs_codec.distill._header import (
     NUMBERS,
@@ -270,11 +275,7 @@ class Writer:
         """Let another writer go on, if there is anything to go on from."""
         self._lock.close()
         if not self._parts():
-            with contextlib.suppress(OSError):  # the next one may be there already
-                for name in ("whole", "lock", ".*.parquet.*"):  # and nobody else's
-                    for rest in self._folder.glob(name):
-                        rest.unlink()
-                self._folder.rmdir()
+            leave_folder(self._folder, "whole", "lock", ".*.parquet.*")
 
     def __enter__(self) -> Writer:
         return self

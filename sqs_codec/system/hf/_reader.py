@@ -65,12 +65,8 @@ class ModelReader(TextReader):
         """Tell tasks of their texts, of a long one by chunks."""
         model, size = self._model.model, self.vocab_size
         sizes = [len(task.tokens) for task in tasks]
-        for task, n in zip(tasks, sizes, strict=True):
-            if n > self.max_tokens:
-                raise ValueError(
-                    f"text {task.index} has {n} tokens, and {self.name} reads "
-                    f"{self.max_tokens} at most"
-                )
+        for task in tasks:
+            task.require_length(self.name, self.max_tokens)
         for batch in batches(sizes, self._chunk):
             own = [tasks[i] for i in batch]
             if len(own) > 1:

@@ -81,11 +81,7 @@ class ModelReader:
         room = 0
         for task in tasks:
             size = len(task.tokens)
-            if size > self.max_tokens:
-                raise ValueError(
-                    f"text {task.index} has {size} tokens, and {self.name} reads "
-                    f"{self.max_tokens} at most"
-                )
+            task.require_length(self.name, self.max_tokens)
             if size > room or len(batch) == self._context.places:
                 if batch:
                     yield batch
