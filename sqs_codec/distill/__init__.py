@@ -3,7 +3,8 @@
 `Writer` writes one Parquet file, a row a sequence of tokens, and goes on where it was
 interrupted; `make` lets a `Reader` of texts fill it. `open` reads it: sequence by
 sequence, by index or in order, for training with a ``DataLoader``, whose batches
-`collate` makes. `kld` and `measure` say how far another model is from such a file.
+`collate` makes; `Lookup` finds a text by its tokens. `kld` and `measure` say how far
+another model is from such a file.
 """
 
 try:
@@ -13,6 +14,8 @@ try:
     from sqs_codec.distill._divergence import KLD, Estimate
     from sqs_codec.distill._header import NUMBERS, Header, NumberName
     from sqs_codec.distill._kld import kld, measure
+    from sqs_codec.distill._lists import NOTHING, top_lists
+    from sqs_codec.distill._lookup import Lookup, MissError
     from sqs_codec.distill._make import Piece, contexts, make
     from sqs_codec.distill._tasks import Comparing, Counting, Reader, Task
     from sqs_codec.distill._writer import Writer
@@ -23,6 +26,7 @@ except ModuleNotFoundError as error:
 
 __all__ = [
     "KLD",
+    "NOTHING",
     "NUMBERS",
     "BaseFile",
     "Comparing",
@@ -30,6 +34,8 @@ __all__ = [
     "Dataset",
     "Estimate",
     "Header",
+    "Lookup",
+    "MissError",
     "NumberName",
     "Piece",
     "Reader",
@@ -43,4 +49,5 @@ __all__ = [
     "make",
     "measure",
     "open",
+    "top_lists",
 ]

@@ -136,6 +136,13 @@ class Dataset:
             os.path.getsize(self._path),
         )
 
+    def tokens(self) -> Iterator[NDArray[np.uint32]]:
+        """Yield the tokens of each sequence; no distribution is read."""
+        for group in range(self._file.num_row_groups):
+            with damage(self._path):
+                texts = self._table(group, ["tokens"])[0]
+            yield from map(value_of, texts)
+
     def _table(self, group: int, columns: list[str]) -> pa.Table:
         """Read a row group; the file is opened anew, for threads and forks."""
         if group not in self._checked:

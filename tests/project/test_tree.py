@@ -118,17 +118,18 @@ CODEC = (
     {"__init__"},
     {"bits", "torch"},
     {"distill", "hf"},
+    {"trainers"},
 )
 """The codec's rooms from the ground up; who has no folder is a file."""
 
 SYSTEM = (
     {"_base", "__init__"},
-    {"session"},
+    {"session", "endpoint"},
     {"edge", "engine"},
     {"llama_cpp", "hf"},
     {"vllm", "ray"},
     {"serve"},
-    {"proxy"},
+    {"proxy", "teacher"},
 )
 """The system's rooms, likewise, which stand on the codec."""
 

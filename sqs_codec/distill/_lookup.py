@@ -1,0 +1,85 @@
+"""Stored texts, found by their tokens."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sqs_codec._base import checks
+from sqs_codec.distill._dataset import Dataset, Sequence
+
+__all__ = ["Lookup", "MissError"]
+
+TOKEN = np.dtype(">u4")
+"""Tokens as bytes that compare as the tokens do."""
+
+
+class MissError(LookupError):
+    """No stored text begins with the tokens that were asked for.
+
+    Attributes
+    ----------
+    position : int
+        The first one from which no stored text goes on as they do.
+    token : int
+        What they have there. What stored texts have isn't said.
+    """
+
+    def __init__(self, position: int, token: int) -> None:
+        super().__init__(
+            f"no stored text goes on with token {token} at position {position}"
+        )
+        self.position, self.token = position, token
+
+
+class Lookup:
+    """Finds the sequence of a file that begins with given tokens.
+
+    It has the tokens of all texts in memory, 4 bytes each, sorted. A search compares
+    with some ``log2(len(data))`` of them, whether it finds one or not.
+
+    Parameters
+    ----------
+    data : Dataset
+    """
+
+    def __init__(self, data: Dataset) -> None:
+        texts = enumerate(data.tokens())
+        pairs = sorted((tokens.astype(TOKEN).tobytes(), i) for i, tokens in texts)
+        self._texts = [text for text, _ in pairs]
+        self._indices = [i for _, i in pairs]
+        self._data = data
+
+    def __repr__(self) -> str:
+        return f"<Lookup in {len(self._texts)} sequences>"
+
+    def find(self, tokens: ArrayLike) -> Sequence:
+        """Return the first sequence, in the order of texts, that begins with tokens.
+
+        Raises
+        ------
+        MissError
+            There is none.
+        ValueError or TypeError
+            These are no tokens.
+        """
+        ids = checks.uint32("tokens", tokens)
+        if not ids.size:
+            raise ValueError("a text needs one token at least, to be found")
+        asked = ids.astype(TOKEN).tobytes()
+        at = bisect_left(self._texts, asked, key=lambda text: text[: len(asked)])
+        if at < len(self._texts) and self._texts[at].startswith(asked):
+            return self._data[self._indices[at]]
+        # Of all texts, its neighbours have most of its beginning.
+        beside = self._texts[max(at - 1, 0) : at + 1]
+        position = max((_shared(asked, text) for text in beside), default=0)
+        raise MissError(position, int(ids[position]))
+
+
+def _shared(a: bytes, b: bytes) -> int:
+    """Return how many tokens two texts have in common at their beginning."""
+    size = min(len(a), len(b)) // TOKEN.itemsize
+    differ = np.frombuffer(a, TOKEN, size) != np.frombuffer(b, TOKEN, size)
+    return int(differ.argmax()) if differ.any() else size

@@ -1,0 +1,1 @@
+"""What endpoints for clients of HTTP are made of (the extra ``[proxy]``)."""

@@ -1,0 +1,1 @@
+"""A stored teacher that speaks what trainers ask of vLLM (the extra ``[proxy]``)."""

@@ -1,0 +1,75 @@
+"""Texts that are found by their tokens, and rows as lists."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import sqs_codec as sqs
+from sqs_codec import distill
+
+V = 6
+CODEC = sqs.Codec(V, 8)
+
+
+def store(path, texts):
+    rng = np.random.default_rng(0)
+    with distill.Writer(path, distill.Header(CODEC)) as writer:
+        for text in texts:
+            logits = rng.normal(0, 2, (len(text), V))
+            writer.write(text, CODEC.quantize_unbiased_rows(logits, rng=rng))
+    return distill.open(path)
+
+
+TEXTS = st.lists(st.integers(0, V - 1), min_size=1, max_size=6)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(TEXTS, min_size=1, max_size=8), TEXTS)
+def test_finds_what_begins_so_or_says_where_it_ends(tmp_path_factory, texts, asked):
+    data = store(tmp_path_factory.mktemp("x") / "teacher.parquet", texts)
+    lookup = distill.Lookup(data)
+    there = [i for i, text in enumerate(texts) if text[: len(asked)] == asked]
+    if there:
+        found = lookup.find(asked)
+        first = min(there, key=lambda i: (texts[i], i))
+        assert found.tokens.tolist() == texts[first]
+        assert found.rows == data[first].rows
+    else:
+        with pytest.raises(distill.MissError) as info:
+            lookup.find(np.array(asked))
+        n = info.value.position
+        assert any(text[:n] == asked[:n] for text in texts)
+        assert not any(text[: n + 1] == asked[: n + 1] for text in texts)
+        assert info.value.token == asked[n]
+        assert str(info.value).endswith(f"token {asked[n]} at position {n}")
+
+
+def test_a_search_takes_tokens(tmp_path):
+    lookup = distill.Lookup(store(tmp_path / "teacher.parquet", [[1, 2]]))
+    with pytest.raises(ValueError, match="one token at least"):
+        lookup.find([])
+    with pytest.raises((TypeError, ValueError), match="tokens"):
+        lookup.find([0.5])
+
+
+def test_lists_have_all_of_a_row():
+    rng = np.random.default_rng(1)
+    rows = CODEC.quantize_unbiased_rows(rng.normal(0, 1, (50, V)), rng=rng)
+    ids, logprobs = distill.top_lists(rows, 8)
+    dense = np.zeros((50, V))
+    np.add.at(dense, (np.arange(50)[:, None], ids), np.exp(logprobs))
+    np.testing.assert_allclose(dense, rows.to_dense(), atol=1e-6)
+    assert (np.diff(logprobs, axis=1) <= 0).all()
+    counted = logprobs > distill.NOTHING
+    tied = (np.diff(logprobs, axis=1) == 0) & counted[:, 1:]
+    assert (np.diff(ids, axis=1)[tied] > 0).all()
+    with pytest.raises(ValueError, match="lists were to have 1: 8 are enough"):
+        distill.top_lists(rows, 1)
+
+
+def test_lists_leave_the_tail_out():
+    rows = sqs.SparseRows([0, 4, 5, 5], [3, 1, 4, 8], [0, 3, 4], V, 8)
+    ids, logprobs = distill.top_lists(rows, 2, tail=True)
+    assert ids.tolist() == [[0, 4], [0, 0]]
+    np.testing.assert_allclose(np.exp(logprobs), [[3 / 8, 1 / 8], [0, 0]], rtol=1e-6)
