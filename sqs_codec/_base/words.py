@@ -1,7 +1,5 @@
 """What others said, as a terminal may show it."""
 
-from __future__ import annotations
-
 import re
 
 __all__ = ["shown"]

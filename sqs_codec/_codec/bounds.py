@@ -1,7 +1,5 @@
 """What a distribution takes at most, known without encoding it."""
 
-from __future__ import annotations
-
 import math
 
 from sqs_codec._base import checks

@@ -1,7 +1,5 @@
 """Settings for three kinds of uplink."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """A round: distributions, and the token that was drafted from each."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any

@@ -1,7 +1,5 @@
 """What llama-perplexity keeps of a model, as what a reference is made from."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

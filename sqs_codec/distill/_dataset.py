@@ -1,7 +1,5 @@
 """Reading a file of sequences."""
 
-from __future__ import annotations
-
 import operator
 import os
 from collections.abc import Iterator

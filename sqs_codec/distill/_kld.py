@@ -1,7 +1,5 @@
 """Comparing models with a reference (docs/howto/kld.md)."""
 
-from __future__ import annotations
-
 import io
 import os
 import time

@@ -1,7 +1,5 @@
 """Rows of counts as the lists of likeliest tokens that trainers take."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -1,7 +1,5 @@
 """Stored texts, found by their tokens."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 
 import numpy as np

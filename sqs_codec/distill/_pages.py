@@ -1,7 +1,5 @@
 """What the pages of a file ask for, before Arrow takes the memory."""
 
-from __future__ import annotations
-
 import io
 import os
 import re

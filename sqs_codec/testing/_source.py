@@ -1,7 +1,5 @@
 """A generator that takes every way that its numbers can decide, once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any

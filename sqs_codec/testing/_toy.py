@@ -1,7 +1,5 @@
 """Two models of 64 tokens whose every usual truncation can be seen."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Probabilities of ids in rows of logits, on their device."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """From logits to counts that are right on average."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Verify rounds by the target model's logits."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 

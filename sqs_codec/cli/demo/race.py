@@ -1,7 +1,5 @@
 """One text three ways, and what each of them takes."""
 
-from __future__ import annotations
-
 import contextlib
 import statistics
 import time

@@ -1,7 +1,5 @@
 """Which tokens are meant by their names in a response."""
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any

@@ -1,7 +1,5 @@
 """Responses of vLLM and of what speaks OpenAI's API, as JSON."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator

@@ -1,7 +1,5 @@
 """Addresses of servers, HOST:PORT."""
 
-from __future__ import annotations
-
 __all__ = ["join_address", "split_address"]
 
 

@@ -1,7 +1,5 @@
 """What those who come in crowds may have of a server."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections import Counter

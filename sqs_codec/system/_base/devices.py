@@ -1,7 +1,5 @@
 """Where a model runs and what it computes in, by the names that users give."""
 
-from __future__ import annotations
-
 from typing import Literal, get_args
 
 __all__ = ["DEVICES", "DTYPES", "Device", "Dtype"]

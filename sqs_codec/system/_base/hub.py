@@ -1,7 +1,5 @@
 """The Hugging Face hub, asked before its library asks again and again."""
 
-from __future__ import annotations
-
 import os
 
 __all__ = ["ask_hub", "lacks_folder"]

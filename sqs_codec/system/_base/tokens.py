@@ -1,7 +1,5 @@
 """What rooms do with the tokens of texts."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 __all__ = ["common_length"]

@@ -1,7 +1,5 @@
 """What an edge drafts while the cloud decodes: tokens that may come, told as hints."""
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Callable, Sequence

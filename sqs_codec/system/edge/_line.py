@@ -1,7 +1,5 @@
 """An edge's way to the cloud: a link that is made anew, and a timer where it loses."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 

@@ -4,8 +4,6 @@ Nothing here knows a model, a transport or a planner. The session says what the 
 are, the loop when they go, and its line what happens when no answer comes.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Generator, Iterator

@@ -1,7 +1,5 @@
 """A link that is made thin, to try out what one is like."""
 
-from __future__ import annotations
-
 import math
 import threading
 import time

@@ -1,7 +1,5 @@
 """An engine of a target model that verifies many jobs in one call."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging

@@ -1,7 +1,5 @@
 """What a server asks of whatever runs the target model."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A model with its keys and values, which can be rolled back."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import inspect

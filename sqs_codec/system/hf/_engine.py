@@ -1,7 +1,5 @@
 """The engine of a Hugging Face model."""
 
-from __future__ import annotations
-
 import statistics
 import time
 

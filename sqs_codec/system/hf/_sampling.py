@@ -1,7 +1,5 @@
 """How jobs are verified by the logits of a Hugging Face model."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """GGUF files as llama.cpp loads them, and what passes texts through them."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import re

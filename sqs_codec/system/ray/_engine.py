@@ -2,8 +2,6 @@
 
 # Ray is imported where it is used: how its processes listen is settled by then.
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import logging

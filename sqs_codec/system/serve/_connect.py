@@ -1,7 +1,5 @@
 """Links to a server, by name of the transport."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from sqs_codec._base import checks

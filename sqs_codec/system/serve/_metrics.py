@@ -1,7 +1,5 @@
 """What a server counts, for Prometheus."""
 
-from __future__ import annotations
-
 import asyncio
 import functools
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Many sessions over one engine, whatever they are transported by."""
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import hashlib

@@ -1,7 +1,5 @@
 """How sure of a hinted token a server has to be to read it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 

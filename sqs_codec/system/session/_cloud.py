@@ -1,7 +1,5 @@
 """The cloud's end of a session, without a clock, a socket or a thread."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """What an edge has in the works: a round that it drafts, or that the cloud decodes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar, NoReturn
 

@@ -5,8 +5,6 @@ Those that don't follow the text are never read, so that it is all the same whet
 is lost, late, doubled or a lie: guesses decide what is read, never what is drawn.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import NamedTuple

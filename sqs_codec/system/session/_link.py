@@ -1,7 +1,5 @@
 """What an edge session's messages travel on, and what needs no transport."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Sequence
 from typing import Protocol

@@ -5,8 +5,6 @@ sequence for each round's number, and the numbers that both ends share, one for 
 position of the text and token (``docs/theory.md``).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from hashlib import blake2b
 

@@ -1,7 +1,5 @@
 """What both ends do with texts, and how one goes to a cloud."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Connect to a cloud by datagrams: one message in each, encrypted by DTLS."""
 
-from __future__ import annotations
-
 import contextlib
 import selectors
 import socket

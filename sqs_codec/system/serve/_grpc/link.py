@@ -4,8 +4,6 @@ The token crosses once, in the metadata that opens the stream. ``bdp_probe`` is 
 both ends: it would send pings with the messages, 76 bytes a round.
 """
 
-from __future__ import annotations
-
 import contextlib
 import queue
 import threading

@@ -3,8 +3,6 @@
 A session has one bidirectional stream, and each of its messages is one of ours.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from typing import Any

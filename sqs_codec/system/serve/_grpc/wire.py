@@ -5,8 +5,6 @@ connection, which a mark finds: gRPC tells the kernel how long a ping may take, 
 link's may take another time. Elsewhere the bytes are reckoned.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import os
