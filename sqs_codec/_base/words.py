@@ -2,8 +2,6 @@
 
 import re
 
-__all__ = ["shown"]
-
 MOST = 1000
 
 ACTS = re.compile("[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")

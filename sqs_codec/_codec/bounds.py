@@ -4,8 +4,6 @@ import math
 
 from sqs_codec._base import checks
 
-__all__ = ["entropy_bits_bound"]
-
 
 def entropy_bits_bound(vocab_size: int, survivors: int, resolution: int) -> int:
     """Bound on the bits of a distribution in an ``"entropy"`` packet.

@@ -8,8 +8,6 @@ from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.keep import Keep, TopK
 from sqs_codec._codec.prior import Prior
 
-__all__ = ["Preset", "PresetName", "preset"]
-
 PresetName = Literal["thin", "balanced", "fat"]
 """Kinds of uplink."""
 

@@ -16,8 +16,6 @@ from sqs_codec._codec.distribution import (
     shape_of,
 )
 
-__all__ = ["Round"]
-
 
 class Round:
     """Distributions in drafting order and the token drawn from each. Immutable.

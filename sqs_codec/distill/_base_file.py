@@ -13,8 +13,6 @@ from sqs_codec.distill._header import damage
 from sqs_codec.distill._make import Piece
 from sqs_codec.distill._tasks import AT_ONCE, Counting, Reader, Task
 
-__all__ = ["BaseFile"]
-
 MAGIC = b"_logits_"
 
 STEPS = 65535

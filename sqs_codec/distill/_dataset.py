@@ -25,8 +25,6 @@ from sqs_codec.distill._header import (
 )
 from sqs_codec.distill._pages import check_columns, check_pages
 
-__all__ = ["Dataset", "Sequence", "Sizes", "open"]
-
 MOST_VALUES = _header.MOST_TOKENS + (1 << 16)
 """Of a column of a row group, eight bytes each: the 256 kB after which it ends, and the
 tokens, or the 8.3 MiB at most of a packet, of the sequence that ends it."""

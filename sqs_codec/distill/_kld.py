@@ -18,8 +18,6 @@ from sqs_codec.distill._header import NUMBERS
 from sqs_codec.distill._make import windows
 from sqs_codec.distill._tasks import Comparing, Reader
 
-__all__ = ["kld", "load_rows", "measure", "require_reference"]
-
 MINUTE = 60.0
 """Seconds after which what is measured is kept."""
 

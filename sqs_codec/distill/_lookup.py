@@ -8,8 +8,6 @@ from numpy.typing import ArrayLike
 from sqs_codec._base import checks
 from sqs_codec.distill._dataset import Dataset, Sequence
 
-__all__ = ["Lookup", "MissError"]
-
 TOKEN = np.dtype(">u4")
 """Tokens as bytes that compare as the tokens do."""
 

@@ -9,8 +9,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-__all__ = ["check_columns", "check_pages"]
-
 NUMBER = rb"\x15([\x80-\xff]{0,4}[\0-\x7f])"
 
 HEADER = re.compile(

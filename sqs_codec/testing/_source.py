@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["CannotSum", "walks"]
-
 NUMPY = np.random.default_rng(0)
 
 DEEPEST = 1000

@@ -6,8 +6,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DRAFT", "LENGTH", "PROMPT", "ROWS", "TARGET", "VOCAB", "Toy", "row_after"]
-
 VOCAB = 64
 LENGTH = 5
 """Tokens of the texts whose law is compared: four drafted ones, and a bonus."""

@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 
 from sqs_codec.torch._tensors import detached
 
-__all__ = ["look_up_part", "on_host"]
-
 
 def on_host(logits: torch.Tensor) -> NDArray[Any]:
     """Return logits as an array of float32 or float64."""

@@ -28,8 +28,6 @@ from sqs_codec.torch._tensors import (
     temperatures_of,
 )
 
-__all__ = ["verify", "verify_rounds"]
-
 LEAST_SUM = 2.0**-900
 """Of a residual, whose row has 1 as its largest value. Less is a rounding error, and
 would not scale to integers."""

@@ -29,8 +29,6 @@ from sqs_codec.system.session import (
     seed_of,
 )
 
-__all__ = ["Figures", "Race"]
-
 ROUND = 0x80
 """The bit by which a message is a round."""
 

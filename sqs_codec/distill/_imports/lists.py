@@ -5,8 +5,6 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-__all__ = ["Lists", "Place"]
-
 
 class Lists(NamedTuple):
     """The listed part of a text's distributions."""

@@ -6,8 +6,6 @@ from typing import Any
 
 from sqs_codec._base.lazy import lazy
 
-__all__ = ["Names"]
-
 NUMBERED = re.compile(r"token_id:(\d{1,10})")
 """How vLLM names a token, if asked to ``return_tokens_as_token_ids``."""
 

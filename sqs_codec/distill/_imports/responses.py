@@ -10,8 +10,6 @@ from sqs_codec.distill._header import damage
 from sqs_codec.distill._imports.lists import Lists, Place
 from sqs_codec.distill._imports.names import Names
 
-__all__ = ["read_responses"]
-
 T = TypeVar("T")
 
 Listed = dict[int, float]

@@ -7,8 +7,6 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-__all__ = ["Share", "first_of_crowd", "half_of_files"]
-
 T = TypeVar("T")
 
 MOST_SAVED, MOST_OWED = 1.0, 2.0

@@ -2,8 +2,6 @@
 
 from typing import Literal, get_args
 
-__all__ = ["DEVICES", "DTYPES", "Device", "Dtype"]
-
 Device = Literal["auto", "cpu", "cuda", "mps"]
 """Where a model runs; "auto" is a GPU if there is one."""
 

@@ -2,8 +2,6 @@
 
 import os
 
-__all__ = ["ask_hub", "lacks_folder"]
-
 
 def lacks_folder(model: str) -> bool:
     """Say whether a model is named by a folder that isn't there.

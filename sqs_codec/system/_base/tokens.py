@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-__all__ = ["common_length"]
-
 
 def common_length(first: Sequence[int], second: Sequence[int]) -> int:
     """Return how many tokens two texts begin with together.

@@ -9,8 +9,6 @@ from sqs_codec.system.edge._model import DraftModel
 from sqs_codec.system.edge._planner import Hints
 from sqs_codec.system.session import MAX_HINTED, EdgeSession, Emitted
 
-__all__ = ["Ahead"]
-
 MOST = 16  # tokens of a branch beyond the text
 
 IN_FLIGHT, SLOW, LOST = 3, 0.5, 2.0

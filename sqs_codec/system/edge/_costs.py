@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from sqs_codec.system.session import ROUND_HEAD, Setting
 
-__all__ = ["LENGTHS", "Floats", "Table", "alone", "measure", "rounds", "tokens"]
-
 Floats = NDArray[np.float64]
 Logits = NDArray[np.float32]
 Integers = NDArray[np.int64]

@@ -12,8 +12,6 @@ from sqs_codec.system.session import (
     unknown_session,
 )
 
-__all__ = ["Line", "RefusalError", "Timeout"]
-
 RESENDS = 5
 """After so many resends without a word, a link that may lose messages is dropped."""
 

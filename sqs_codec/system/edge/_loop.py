@@ -17,8 +17,6 @@ from sqs_codec.system.edge._model import DraftModel
 from sqs_codec.system.edge._planner import Mode, Observation, Plan
 from sqs_codec.system.session import MAX_AHEAD, EdgeSession, Emitted, Link
 
-__all__ = ["Planning", "Step", "generate"]
-
 
 class Planning(Protocol):
     """What decides how the next tokens are to come, as `Planner` does."""

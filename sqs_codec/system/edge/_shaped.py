@@ -9,8 +9,6 @@ from collections.abc import Callable
 from sqs_codec._base import checks
 from sqs_codec.system.session import Link, LinkError
 
-__all__ = ["ShapedLink"]
-
 
 class ShapedLink:
     """A `Link` over another one, thinned to a rate and a round trip.

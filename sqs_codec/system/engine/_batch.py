@@ -15,8 +15,6 @@ from sqs_codec._base import checks
 from sqs_codec.system.engine._protocol import EngineInfo
 from sqs_codec.system.session import Job, Verifier
 
-__all__ = ["BatchEngine"]
-
 PART = 512
 """Tokens of texts that are read in one call: more than take a processor's time, and few
 enough to wait for."""

@@ -10,8 +10,6 @@ import numpy as np
 from sqs_codec import Round, SparseDistribution, Verdict
 from sqs_codec.system.session import Job, Sampling
 
-__all__ = ["Engine", "EngineInfo", "measure_steps"]
-
 
 @dataclass(frozen=True)
 class EngineInfo:

@@ -9,8 +9,6 @@ from sqs_codec._base import checks
 from sqs_codec.system._base.devices import Device, Dtype
 from sqs_codec.system.engine._protocol import Engine
 
-__all__ = ["ENGINES", "EngineConfig", "EngineName", "make_engine"]
-
 EngineName = Literal["transformers", "vllm"]
 """Engines that come with the package."""
 

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from sqs_codec.system.hf._models import HFModel
 
-__all__ = ["CachedModel"]
-
 FULL, SLIDING = LAYERS = "full_attention", "sliding_attention"
 """The kinds of layers that only attend, as transformers' configurations call them."""
 

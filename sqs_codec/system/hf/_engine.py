@@ -10,8 +10,6 @@ from sqs_codec.system.hf._cloud import Cloud
 from sqs_codec.system.hf._models import ModelError, load_model
 from sqs_codec.system.session import Job, Sampling
 
-__all__ = ["make_engine"]
-
 
 def make_engine(config: EngineConfig) -> BatchEngine:
     """Load the model that a configuration names, and make an engine of it."""

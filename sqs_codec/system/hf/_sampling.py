@@ -11,8 +11,6 @@ from sqs_codec.system.session import Job
 from sqs_codec.torch import gumbel_verify_rounds, verify_rounds
 from sqs_codec.torch._tensors import detached, truncated
 
-__all__ = ["verify_jobs"]
-
 
 def verify_jobs(jobs: Sequence[Job], logits: torch.Tensor) -> list[Verdict | None]:
     """Return the verdict on each job, None where its text is only to be read.

@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from sqs_codec import vocabulary_fingerprint
 from sqs_codec._base import checks
 
-__all__ = ["BATCH", "USER_DEFINED", "Context", "Model", "Part"]
-
 if not hasattr(llama, "llama_memory_seq_rm"):
     raise ImportError(
         f"sqs_codec.system.llama_cpp needs llama-cpp-python 0.3.16 or newer, "

@@ -20,8 +20,6 @@ from sqs_codec.system.engine import EngineConfig, EngineInfo, make_engine
 from sqs_codec.system.ray._replica import NAME, EngineDownError, application
 from sqs_codec.system.session import Job
 
-__all__ = ["RayEngine"]
-
 APP = "sqs"  # the name of the application, also where a cluster has been given one
 DEATHS = 3  # replicas that may die over one job until it is taken for the cause
 PATIENCE = 30.0  # seconds that jobs wait for a replica, while there is none

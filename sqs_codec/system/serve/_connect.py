@@ -12,8 +12,6 @@ from sqs_codec.system._base.security import (
 )
 from sqs_codec.system.session import Link, LinkError
 
-__all__ = ["Transport", "connect"]
-
 Transport = Literal["grpc", "datagram"]
 """What carries messages between edges and a server."""
 

@@ -15,8 +15,6 @@ from prometheus_client import (
 
 from sqs_codec._base.words import shown
 
-__all__ = ["ServiceMetrics"]
-
 SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 SPECULATION = "vllm:spec_decode_num_"

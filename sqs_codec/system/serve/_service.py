@@ -24,8 +24,6 @@ from sqs_codec.system.session import (
     unknown_session,
 )
 
-__all__ = ["Service"]
-
 log = logging.getLogger(__name__)
 
 HANDSHAKE_SECONDS = 20.0

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 
 from sqs_codec.system.session import HINT_THRESHOLD
 
-__all__ = ["HintThreshold"]
-
 LEAST, MOST = 0.02, 0.95  # what it is in any case: measured times may be noise
 MEMORY_SECONDS = 2.0  # how far back tokens count
 

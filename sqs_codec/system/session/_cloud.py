@@ -19,8 +19,6 @@ from sqs_codec.system.session._numbers import draws, race_key
 from sqs_codec.system.session._text import until_stop
 from sqs_codec.system.session._wire import WireError
 
-__all__ = ["CloudSession", "refusal", "session_of", "unknown_session"]
-
 NO_DRAWS = np.empty(0)
 TOKENS_HEAD = 32  # bytes of a message of tokens before them, at most
 MAX_FAILURES = 3  # jobs of a session that may fail one after the other

@@ -44,9 +44,6 @@ from sqs_codec.system.session._text import (
 )
 from sqs_codec.system.session._wire import WireError
 
-__all__ = ["EdgeSession", "Emitted", "Refused", "Welcomed"]
-
-
 OVER = "refused", "ended"
 
 NEVER = 1 << 62  # more tokens than any text has

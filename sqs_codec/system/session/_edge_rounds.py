@@ -7,8 +7,6 @@ from sqs_codec import Drafter, SparseDistribution
 from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._limits import MAX_AHEAD
 
-__all__ = ["EdgeGeneration", "EdgeRound", "RoundDrafter"]
-
 
 class RoundDrafter(Drafter):
     """A drafter of rounds that all fit a message."""

@@ -17,8 +17,6 @@ from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._limits import MAX_AHEAD, MAX_DRAFT, MAX_HINTED, MAX_KEPT
 from sqs_codec.system.session._text import check_tokens
 
-__all__ = ["HINT_THRESHOLD", "HeardHints", "make_branch", "path_hash"]
-
 HINT_THRESHOLD = 0.1
 """What the chance of reaching a row has to be at least, if nothing else is known."""
 

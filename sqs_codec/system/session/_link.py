@@ -10,8 +10,6 @@ from sqs_codec.system.session._cloud import CloudSession, session_of, unknown_se
 from sqs_codec.system.session._job import Verifier
 from sqs_codec.system.session._limits import Limits
 
-__all__ = ["Link", "LinkError", "LocalLink"]
-
 
 class LinkError(ConnectionError):
     """A link that can't be made or is gone; the message says why and what to do."""

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from sqs_codec._base import checks
 from sqs_codec.system.session import _wire as wire
 
-__all__ = ["draws", "race_key", "seed_of"]
-
 MOST_SEED = (1 << 64) - 1
 
 

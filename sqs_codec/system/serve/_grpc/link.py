@@ -17,8 +17,6 @@ from sqs_codec.system._base.security import File
 from sqs_codec.system.serve._grpc.wire import ACK, MESSAGE, Wire
 from sqs_codec.system.session import MAX_MESSAGE, LinkError
 
-__all__ = ["GrpcLink"]
-
 SERVICE, METHOD = "sqs.Sessions", "Open"
 
 READY = ("sqs", "open")  # metadata by which a server says that it has let a stream in

@@ -32,8 +32,6 @@ from sqs_codec.system.serve._grpc.link import (
 from sqs_codec.system.serve._grpc.wire import PING_TIMEOUT
 from sqs_codec.system.serve._service import Service
 
-__all__ = ["GrpcServer", "start_grpc"]
-
 IDLE_SECONDS = 20.0  # how long a connection may be without a stream
 
 CHECK = "/grpc.health.v1.Health/Check"

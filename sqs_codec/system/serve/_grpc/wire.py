@@ -11,8 +11,6 @@ import os
 import socket
 import struct
 
-__all__ = ["ACK", "MESSAGE", "PING_TIMEOUT", "Wire"]
-
 PING_TIMEOUT, MARKS = 180_000, 10_000
 """Milliseconds that a server's ping may take, and how many links are told apart."""
 
