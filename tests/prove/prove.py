@@ -6,8 +6,6 @@ Words choose proofs by their names. With `--mutants` each proof must fail that a
 put into a copy of the sources, should break. Needs CBMC 6 (`apt-get install cbmc`).
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
