@@ -5,8 +5,6 @@ image follows. The other colours stand out from both grounds, and each series ha
 of its own, too.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ python -m benchmarks.demo          # two minutes on two cores
 python -m benchmarks.demo --quick  # the same in miniature
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 

@@ -8,8 +8,6 @@ turns; the rows of the first two are compared, too. Needs the extras ``[bench]``
 ``[llama-cpp]``.
 """
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

@@ -11,8 +11,6 @@ rejection sampling would accept of the draft (1 - TV), and how often the first g
 right among those that are as sure.
 """
 
-from __future__ import annotations
-
 import math
 import sys
 from collections.abc import Callable

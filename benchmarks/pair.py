@@ -5,8 +5,6 @@ decoder layers left out: the draft shares every parameter with the target, so th
 the second model costs no memory. Any other pair comes from Hugging Face.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import transformers

@@ -8,8 +8,6 @@ gives for one text alone: with its cache, and all anew. How far these two are fr
 other says what rounding does to begin with.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from pathlib import Path

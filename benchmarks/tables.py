@@ -1,7 +1,5 @@
 """What all programs share: options, tables of 80 columns, and what a run ran on."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

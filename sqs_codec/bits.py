@@ -18,8 +18,6 @@ TopK(k=16) 50 85
 Threshold(beta=0.002) 50 85
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence

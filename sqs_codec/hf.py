@@ -1,7 +1,5 @@
 """The codec inside transformers' own assisted generation (the extra ``[hf]``)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """Which backend tests run on, without what only some environments have."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

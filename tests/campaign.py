@@ -11,8 +11,6 @@ Reznik's algorithm on NumPy's softmax in float64 as well. Mutated files of prior
 to be refused with a ValueError wherever the reference refuses them.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import dataclasses

@@ -1,7 +1,5 @@
 """Build and run the C programs of ``tests/c``, and what two test files ask of them."""
 
-from __future__ import annotations
-
 import base64
 import itertools
 import json

@@ -1,7 +1,5 @@
 """Makers of inputs and checks of properties, for all tests."""
 
-from __future__ import annotations
-
 import math
 import time
 import zlib

@@ -8,8 +8,6 @@ of the packets, which the coder's rounding and the padding to bytes add to. The 
 are those of ``docs/format.md``.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections import Counter
 

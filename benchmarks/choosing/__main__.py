@@ -8,8 +8,6 @@ reported on the other half and on Gemma 3 in nine languages and code, against th
 setting and length that turn out best on each link, for each model and temperature.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 from collections.abc import Iterator, Sequence

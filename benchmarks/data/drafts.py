@@ -4,8 +4,6 @@ The first two are written by ``make_drafts.py``, the third by ``make_corpus.py``
 ``docs/priors.md`` says of which models and texts all data here is, and its terms.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -14,8 +14,6 @@ What ids weigh where there is no prior is the mean of the built-in priors, each
 spread evenly within buckets of ids, so that no tokenizer is favoured.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -26,8 +26,6 @@ tail     N, float32    log of the sum of exp(logit - largest) of all others
 ======== ============= ==================================================
 """
 
-from __future__ import annotations
-
 import argparse
 import inspect
 import tempfile

@@ -31,8 +31,6 @@ dense_row  6, uint16      which rows those are
 ========== ============== =====================================================
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -17,8 +17,6 @@ rest   the logit of each other token: float32, the tail spread evenly
 ====== =====================================================================
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

@@ -20,8 +20,6 @@ are, so that the prior is one table of what the texts have; ``--classes 1`` make
 table of the drafts; ``--languages en code`` leaves out all texts in others.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterator, Sequence
 from functools import cache

@@ -8,8 +8,6 @@ students: small ones, who learn of the live teacher and of what was kept of it. 
 measured stays in a folder, so that a run that was stopped goes on where it was.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

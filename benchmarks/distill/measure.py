@@ -1,7 +1,5 @@
 """Bytes, errors and bias of what is kept, by model and kind of text."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from typing import Any

@@ -1,7 +1,5 @@
 """Ways to keep distributions: the bytes they take, and what comes back."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """Students that learn of a teacher live, and of what was kept of it."""
 
-from __future__ import annotations
-
 import json
 import math
 import time

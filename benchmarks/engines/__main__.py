@@ -8,8 +8,6 @@
 docs/engines.md says what the tables mean, and how to write an engine.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import sys

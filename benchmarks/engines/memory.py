@@ -4,8 +4,6 @@ Edges in a process of their own open sessions with a text and stay; what the ser
 process has grown by is divided by them. The engine is a toy. Everything is encrypted.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import tempfile

@@ -9,8 +9,6 @@ one played. "One by one" is transformers as it comes: a session at a time, each 
 half the memory that their keys and values need, too.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import statistics

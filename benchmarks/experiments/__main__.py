@@ -9,8 +9,6 @@ that was stopped goes on where it was. It ends with status 1 if something that w
 proved doesn't hold.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import os

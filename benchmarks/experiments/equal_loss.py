@@ -7,8 +7,6 @@ hundred, some lose little by chance. Between two settings the logarithm of the b
 linear in the loss, and beyond the last one its bits are enough.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

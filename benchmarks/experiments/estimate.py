@@ -1,7 +1,5 @@
 """Intervals of ratios, by resampling prompts."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

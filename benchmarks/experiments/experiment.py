@@ -1,7 +1,5 @@
 """What an experiment is, and what it is given."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

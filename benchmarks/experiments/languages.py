@@ -5,8 +5,6 @@ in English and in code. No prior was fitted to the prompts. Each text is replaye
 rounds of real packets: the acceptances have their true law (see ``speculate.py``).
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any

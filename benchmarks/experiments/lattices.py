@@ -13,8 +13,6 @@ The counts of the first two approach q renormalised over what was kept, those of
 third q itself.
 """
 
-from __future__ import annotations
-
 import heapq
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ The rows of both models are recorded in files, and given to a real edge and a re
 server by `system`. The same texts are written on a virtual clock, too.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace

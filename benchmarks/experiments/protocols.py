@@ -1,7 +1,5 @@
 """What a drafted token costs, and how fast texts come over links in the real system."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 from typing import Any

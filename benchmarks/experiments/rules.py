@@ -11,8 +11,6 @@ next, and begins as by default.
 What it takes is measured at these parameters, on one core, all rules in turns.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Tasks in worker processes, whose results a folder keeps, and what comes of them."""
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 from collections.abc import Iterator, Sequence

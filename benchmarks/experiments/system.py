@@ -4,8 +4,6 @@ A server with its sessions and batches, an edge, DTLS datagrams and their packet
 those of `sqs_codec`. Only the models are recordings (`benchmarks.harness.recorded`).
 """
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Iterator, Sequence

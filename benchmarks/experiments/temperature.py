@@ -10,8 +10,6 @@ The parameters of the paper's own experiment could not be confirmed. All of them
 ours: the defaults, what they are varied to, the budget and the link.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Iterable, Sequence

@@ -6,8 +6,6 @@ and in how often a token is accepted. With shared randomness there is no q^: bot
 draw with the same numbers, and a draft is right if they draw the same token.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

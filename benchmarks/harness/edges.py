@@ -3,8 +3,6 @@
 Nothing here needs torch, so that their process starts at once.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 import threading

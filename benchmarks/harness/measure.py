@@ -5,8 +5,6 @@ many sessions goes through the rounds of one that was played, from a place of it
 The numbers are the same, so the verdicts have to be.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Sequence

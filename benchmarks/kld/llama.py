@@ -12,8 +12,6 @@ here, and of the reference. Times are of reading with all that is measured over 
 alone, in turn.
 """
 
-from __future__ import annotations
-
 import re
 import subprocess
 from pathlib import Path

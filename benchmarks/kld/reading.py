@@ -1,7 +1,5 @@
 """Reading texts without what measuring takes."""
 
-from __future__ import annotations
-
 import itertools
 import time
 from pathlib import Path

@@ -10,8 +10,6 @@ seed, of the same rows. Errors are in per cent of the divergence. The texts are 
 project's documentation, or, for Gemma 3, sentences of ten languages.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator, Sequence
 from itertools import chain

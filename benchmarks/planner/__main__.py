@@ -10,8 +10,6 @@ rounds the length and setting count that are fastest by their law, by which what
 send is compared with them. The session is open when the clock starts.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import tempfile

@@ -15,8 +15,6 @@ tails   64 x 2 float32   log of the sum of exp(logit) over all other tokens
 ======= ================ ===================================================
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

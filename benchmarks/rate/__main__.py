@@ -9,8 +9,6 @@ the tables mean. The rows are the shipped drafts that nothing was fitted to, arr
 of logits, or a text that a target model writes and both models read.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

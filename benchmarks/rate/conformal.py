@@ -8,8 +8,6 @@ token so that the mean dropped mass comes to alpha. Swept are alpha, eta and the
 resolution, over the same rows, one after the other.
 """
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

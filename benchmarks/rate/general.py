@@ -10,8 +10,6 @@ Frames have neither a checksum nor their size nor a magic number. The rows are t
 shipped drafts that nothing was fitted to.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np

@@ -8,8 +8,6 @@ a packet of its own. With ``--priors FOLDER`` other priors of the two
 models are measured, as ``make_priors.py --output`` writes them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path

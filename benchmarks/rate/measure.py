@@ -1,7 +1,5 @@
 """One run: what every scheme takes and loses at every setting."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Sequence

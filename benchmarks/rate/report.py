@@ -1,7 +1,5 @@
 """The tables of a run, and the picture: each scheme's front at each temperature."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

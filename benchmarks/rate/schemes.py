@@ -5,8 +5,6 @@ temperature. What is dropped and rounded depends on the setting alone, so that a
 schemes of one setting share one distribution and differ in its bits only.
 """
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_right
 from collections.abc import Iterator

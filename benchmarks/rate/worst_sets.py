@@ -23,8 +23,6 @@ that of the next smaller one, and N is always the first number. What is found so
 a set takes, if not always the dearest.
 """
 
-from __future__ import annotations
-
 import math
 import sys
 

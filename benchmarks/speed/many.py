@@ -9,8 +9,6 @@ column, and what it gives back are the arrays. A file has all texts of a roundin
 sequence, over and over.
 """
 
-from __future__ import annotations
-
 import sys
 import tempfile
 from functools import partial

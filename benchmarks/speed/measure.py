@@ -1,7 +1,5 @@
 """One run: from logits to the times of every call."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """The tables of a run, and what it is held to."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Other ways to do it: torch, NumPy, and one read of the rows."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Rows of logits for any vocabulary, made from those of a source."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -7,8 +7,6 @@ decodes, and the edge guesses three tokens and hints three branches of three. Ca
 those that Python's profiler sees, of Python functions and of C functions apart.
 """
 
-from __future__ import annotations
-
 import sys
 from collections import defaultdict
 from collections.abc import Callable

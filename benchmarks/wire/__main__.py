@@ -12,8 +12,6 @@ Then `sqs serve` runs, and `sqs generate` and `sqs proxy` write texts with it in
 way: what they print of their bytes is to be within 3 % of what crosses.
 """
 
-from __future__ import annotations
-
 import statistics
 import sys
 import tempfile

@@ -1,7 +1,5 @@
 """Certificates for servers of an hour's life."""
 
-from __future__ import annotations
-
 import datetime
 import ipaddress
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What the commands print of their bytes, beside what crosses."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import io

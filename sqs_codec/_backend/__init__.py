@@ -10,8 +10,6 @@ policy:
 3. Otherwise Numba, if it is installed.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import os

@@ -13,7 +13,6 @@ Rule = tuple[int, float]
 Arrays = tuple[Ids, Ids, Ids, Ids]
 Best = list[tuple[list[int], list[float]]]
 
-__all__ = ["NONE", "BackendName", "Core", "IsaName", "frozen", "joined", "rows_of"]
 
 BackendName = Literal["native", "numba"]
 IsaName = Literal["scalar", "avx2", "avx512", "neon"]

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from sqs_codec._base.format import SUM_TOLERANCE
 
-__all__ = ["PacketError", "Status"]
-
 
 class PacketError(ValueError):
     """A packet that breaks a rule of the format; the message names the rule."""

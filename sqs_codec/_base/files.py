@@ -1,7 +1,5 @@
 """Files, read only where there are any, and written whole or not at all."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

@@ -1,7 +1,5 @@
 """Limits, codings and kinds of keep rule, with the values of ``sqs.h``."""
 
-from __future__ import annotations
-
 from enum import IntEnum
 from typing import Literal
 

@@ -1,9 +1,5 @@
 """How this package is installed, said in one place: it isn't on PyPI yet."""
 
-from __future__ import annotations
-
-__all__ = ["install", "needs"]
-
 
 def install(extras: str) -> str:
     """Return what to type for these extras.

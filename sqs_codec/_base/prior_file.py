@@ -21,8 +21,6 @@ from numpy.typing import NDArray
 
 from sqs_codec._base.format import MAX_PRIOR_CLASSES, MAX_VOCAB, MIN_VOCAB
 
-__all__ = ["CODE_WEIGHTS", "KINDS", "MOST_BYTES", "MOST_WEIGHT", "Tables"]
-
 MAGIC = b"sqsprior"
 VERSION = 1
 HEADER = len(MAGIC) + 6

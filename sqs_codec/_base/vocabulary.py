@@ -4,8 +4,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-__all__ = ["vocabulary_fingerprint"]
-
 
 def vocabulary_fingerprint(vocabulary: Mapping[str, int]) -> bytes:
     """Return 8 bytes that tell vocabularies apart: who has the same has the same ids.

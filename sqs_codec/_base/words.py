@@ -1,10 +1,6 @@
 """What others said, as a terminal may show it."""
 
-from __future__ import annotations
-
 import re
-
-__all__ = ["shown"]
 
 MOST = 1000
 

@@ -1,12 +1,8 @@
 """What a distribution takes at most, known without encoding it."""
 
-from __future__ import annotations
-
 import math
 
 from sqs_codec._base import checks
-
-__all__ = ["entropy_bits_bound"]
 
 
 def entropy_bits_bound(vocab_size: int, survivors: int, resolution: int) -> int:

@@ -34,8 +34,6 @@ from sqs_codec._codec.prior import Prior, agreed_prior
 from sqs_codec._codec.round import Round, as_round, make_round
 from sqs_codec._codec.rows import SparseRows, as_rows
 
-__all__ = ["Codec"]
-
 
 @dataclass(frozen=True, repr=False)
 class Codec:

@@ -14,8 +14,6 @@ from sqs_codec._backend.core import Ids, frozen
 from sqs_codec._base import checks
 from sqs_codec._base.format import MAX_RESOLUTION
 
-__all__ = ["SparseDistribution"]
-
 
 class SparseDistribution:
     """A distribution on the tokens of a vocabulary, as integer counts.

@@ -18,8 +18,6 @@ from sqs_codec._codec.keep import Keep, rule
 from sqs_codec._codec.round import arrays_of
 from sqs_codec._codec.verify import Verdict
 
-__all__ = ["Drafter"]
-
 ROW_TYPES: dict[type, Callable[..., SparseDistribution]] = {}
 """What quantizes rows of logits that are no arrays, by their type. An adapter above
 adds its own: tensors are here once `sqs_codec.torch` is imported."""

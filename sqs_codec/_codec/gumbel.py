@@ -23,8 +23,6 @@ from sqs_codec._base.format import MAX_ROUND
 from sqs_codec._codec.truncation import truncate
 from sqs_codec._codec.verify import Verdict
 
-__all__ = ["Guesses", "gumbel_draw", "gumbel_guess", "gumbel_verify"]
-
 KEY_BYTES = 16
 MAX_GUESSES = 8
 LEAST_TEMPERATURE = 2.0**-100

@@ -12,8 +12,6 @@ from sqs_codec._base.format import MAX_VOCAB, KeepKind
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Conformal", "Keep", "MinP", "Threshold", "TopK", "TopP"]
-
 
 KINDS = frozenset(KeepKind)
 

@@ -15,8 +15,6 @@ from sqs_codec._base.exp2 import LOG2_E, TAYLOR
 from sqs_codec._codec.keep import TopK, rule
 from sqs_codec._codec.rows import SparseRows, as_rows
 
-__all__ = ["quantize_lists"]
-
 TOLERANCE = 1 / 64
 """How far above 1 a list may sum. Rounded to bfloat16, a log-probability is off by 2^-9
 of itself at most, and the sum by 2^-9 of the entropy in nats: 0.008 if 64 tokens are

@@ -1,7 +1,5 @@
 """Settings for three kinds of uplink."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,8 +7,6 @@ from sqs_codec._base import checks
 from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.keep import Keep, TopK
 from sqs_codec._codec.prior import Prior
-
-__all__ = ["Preset", "PresetName", "preset"]
 
 PresetName = Literal["thin", "balanced", "fat"]
 """Kinds of uplink."""

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Prior", "PriorName"]
 
 PriorName = Literal["gemma3", "gpt2", "llama3", "qwen3", "smollm2"]
 """Priors that come with the package."""

@@ -26,7 +26,6 @@ from sqs_codec._base.prior_file import CODE_WEIGHTS, KINDS, MOST_WEIGHT, Tables
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-__all__ = ["Supports", "fit_supports", "one_class", "smooth_counts"]
 
 CLASSES = (1, 8, 16, 32)
 """How many are tried, unless the caller says."""

@@ -1,7 +1,5 @@
 """A round: distributions, and the token that was drafted from each."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any
@@ -17,8 +15,6 @@ from sqs_codec._codec.distribution import (
     position_of,
     shape_of,
 )
-
-__all__ = ["Round"]
 
 
 class Round:

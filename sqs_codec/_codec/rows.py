@@ -14,8 +14,6 @@ from sqs_codec._base import checks
 from sqs_codec._base.format import MAX_RESOLUTION
 from sqs_codec._codec.distribution import SparseDistribution, as_distribution, shape_of
 
-__all__ = ["SparseRows"]
-
 
 class SparseRows(Sequence[SparseDistribution]):
     """Distributions of one vocabulary and one resolution, as arrays. Immutable.

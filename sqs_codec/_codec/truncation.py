@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from sqs_codec._base import checks
 from sqs_codec._codec.keep import count_prefix
 
-__all__ = ["cuts_of", "is_cut", "truncate"]
-
 FIRST_LOOK = 512
 """How many of the largest logits are sorted before a row needs more."""
 

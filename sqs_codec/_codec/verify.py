@@ -21,8 +21,6 @@ from sqs_codec._codec.target import (
     spans,
 )
 
-__all__ = ["Verdict", "verify", "verify_rounds"]
-
 NO_ROUND = (np.empty(0, np.uint32),) * 4
 """The arrays of a round of length 0, as cores take them."""
 

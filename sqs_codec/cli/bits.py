@@ -1,7 +1,5 @@
 """The command ``sqs bits``: what a user's own logits cost, setting by setting."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

@@ -1,7 +1,5 @@
 """Files that several commands read."""
 
-from __future__ import annotations
-
 import io
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The command ``sqs inspect``: a packet as a table of fields."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 import textwrap

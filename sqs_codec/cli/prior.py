@@ -1,7 +1,5 @@
 """The command ``sqs prior``: make a prior, and say what it saves."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterable, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """What llama-perplexity keeps of a model, as what a reference is made from."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +12,6 @@ from sqs_codec._base.format import MAX_SEQUENCE, MAX_VOCAB
 from sqs_codec.distill._header import damage
 from sqs_codec.distill._make import Piece
 from sqs_codec.distill._tasks import AT_ONCE, Counting, Reader, Task
-
-__all__ = ["BaseFile"]
 
 MAGIC = b"_logits_"
 

@@ -1,7 +1,5 @@
 """Reading a file of sequences."""
 
-from __future__ import annotations
-
 import operator
 import os
 from collections.abc import Iterator
@@ -26,8 +24,6 @@ from sqs_codec.distill._header import (
     value_of,
 )
 from sqs_codec.distill._pages import check_columns, check_pages
-
-__all__ = ["Dataset", "Sequence", "Sizes", "open"]
 
 MOST_VALUES = _header.MOST_TOKENS + (1 << 16)
 """Of a column of a row group, eight bytes each: the 256 kB after which it ends, and the

@@ -14,8 +14,6 @@ from sqs_codec.distill._dataset import Sequence
 from sqs_codec.distill._header import step_of
 from sqs_codec.distill._tasks import Answer
 
-__all__ = ["KLD", "ROW", "Estimate", "estimate_rows", "summarize"]
-
 SEEN = 1 / 4
 """The least share of a model's probability at ids with counts, of the reference's."""
 

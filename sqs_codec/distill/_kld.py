@@ -1,7 +1,5 @@
 """Comparing models with a reference (docs/howto/kld.md)."""
 
-from __future__ import annotations
-
 import io
 import os
 import time
@@ -19,8 +17,6 @@ from sqs_codec.distill._divergence import KLD, ROW, estimate_rows, summarize
 from sqs_codec.distill._header import NUMBERS
 from sqs_codec.distill._make import windows
 from sqs_codec.distill._tasks import Comparing, Reader
-
-__all__ = ["kld", "load_rows", "measure", "require_reference"]
 
 MINUTE = 60.0
 """Seconds after which what is measured is kept."""

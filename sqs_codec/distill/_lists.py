@@ -1,13 +1,9 @@
 """Rows of counts as the lists of likeliest tokens that trainers take."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 
 from sqs_codec._codec.rows import SparseRows
-
-__all__ = ["NOTHING", "top_lists"]
 
 NOTHING = -9999.0
 """A logarithm that stands for a probability of 0: 0 times it is 0, not NaN."""

@@ -1,7 +1,5 @@
 """Stored texts, found by their tokens."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 
 import numpy as np
@@ -9,8 +7,6 @@ from numpy.typing import ArrayLike
 
 from sqs_codec._base import checks
 from sqs_codec.distill._dataset import Dataset, Sequence
-
-__all__ = ["Lookup", "MissError"]
 
 TOKEN = np.dtype(">u4")
 """Tokens as bytes that compare as the tokens do."""

@@ -1,7 +1,5 @@
 """What the pages of a file ask for, before Arrow takes the memory."""
 
-from __future__ import annotations
-
 import io
 import os
 import re
@@ -10,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-
-__all__ = ["check_columns", "check_pages"]
 
 NUMBER = rb"\x15([\x80-\xff]{0,4}[\0-\x7f])"
 

@@ -18,8 +18,6 @@ from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.rows import SparseRows
 from sqs_codec.distill._header import LEAST_LOG, Header
 
-__all__ = ["Answer", "Comparing", "Counting", "Reader", "Task", "look_up"]
-
 AT_ONCE = 1 << 18
 """Logits that are looked at together: what a core has near it."""
 

@@ -33,8 +33,6 @@ from sqs_codec.distill._header import (
     value_of,
 )
 
-__all__ = ["Writer"]
-
 ROW_GROUP = 1 << 18
 """Bytes that end a row group: what is read for a sequence."""
 

@@ -23,8 +23,6 @@ from sqs_codec.testing._toy import (
     row_after,
 )
 
-__all__ = ["LossyError", "Report", "check_lossless"]
-
 Decode = Callable[[Sequence[int], Toy, Toy, Any], Sequence[int]]
 
 CUTS = (

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from sqs_codec.testing._toy import DRAFT, LENGTH, PROMPT, ROWS, TARGET, VOCAB, row_after
 
-__all__ = ["MISTAKES", "laws", "name_of"]
-
 Law = NDArray[Any]
 """Probabilities of the token after each row of the toys, [..., ROWS, VOCAB]."""
 

@@ -1,14 +1,10 @@
 """A generator that takes every way that its numbers can decide, once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
-
-__all__ = ["CannotSum", "walks"]
 
 NUMPY = np.random.default_rng(0)
 

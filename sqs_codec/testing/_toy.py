@@ -1,14 +1,10 @@
 """Two models of 64 tokens whose every usual truncation can be seen."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-__all__ = ["DRAFT", "LENGTH", "PROMPT", "ROWS", "TARGET", "VOCAB", "Toy", "row_after"]
 
 VOCAB = 64
 LENGTH = 5

@@ -1,7 +1,5 @@
 """The toys as models of Hugging Face transformers, to check its `generate` with."""
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any
 

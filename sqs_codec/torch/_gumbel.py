@@ -32,8 +32,6 @@ from sqs_codec.torch._tensors import (
     truncated,
 )
 
-__all__ = ["gumbel_verify", "gumbel_verify_rounds"]
-
 BLOCK = 64
 """Tokens whose least number is known before the others."""
 

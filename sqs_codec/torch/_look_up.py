@@ -1,7 +1,5 @@
 """Probabilities of ids in rows of logits, on their device."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -9,8 +7,6 @@ import torch
 from numpy.typing import NDArray
 
 from sqs_codec.torch._tensors import detached
-
-__all__ = ["look_up_part", "on_host"]
 
 
 def on_host(logits: torch.Tensor) -> NDArray[Any]:

@@ -1,7 +1,5 @@
 """From logits to distributions or packets, and from distributions to rows."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """From logits to counts that are right on average."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,8 +14,6 @@ from sqs_codec._codec.distribution import SparseDistribution
 from sqs_codec._codec.rows import SparseRows, as_rows
 from sqs_codec.torch._quantize import row_of, rows_of
 from sqs_codec.torch._tensors import as_array, check_maxima, exp2, is_on_host
-
-__all__ = ["quantize_unbiased", "quantize_unbiased_rows"]
 
 AT_ONCE = 1 << 23
 """Logits whose weights are held at a time, in some 32 bytes each."""

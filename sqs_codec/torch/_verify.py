@@ -1,7 +1,5 @@
 """Verify rounds by the target model's logits."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -29,8 +27,6 @@ from sqs_codec.torch._tensors import (
     scale_of,
     temperatures_of,
 )
-
-__all__ = ["verify", "verify_rounds"]
 
 LEAST_SUM = 2.0**-900
 """Of a residual, whose row has 1 as its largest value. Less is a rounding error, and

@@ -3,8 +3,6 @@
 A program is a module that can be run, but for those that make files of the tree.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import runpy

@@ -1,7 +1,5 @@
 """`sqs proxy` before `sqs serve`, both from .venv, for all clients."""
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess

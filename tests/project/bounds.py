@@ -8,8 +8,6 @@ oldest, too. torch is the one that runs this, as older ones come with gigabytes 
 GPUs: TORCH=2.2.0 asks for that.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -5,8 +5,6 @@ have faster code for, so that their sums round otherwise. Each has one thread; a
 the command ends, a process for each core wants all of it.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import subprocess

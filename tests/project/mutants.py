@@ -12,8 +12,6 @@ They stand in `mutants.txt`: after the file a name, with the tests that should n
 then what stands there, once, and what takes its place.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import shutil

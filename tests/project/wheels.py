@@ -8,8 +8,6 @@ for AArch64, run ``tests/backend/test_vectors.py`` there, away from the source t
 last line says how many tests passed.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -8,8 +8,6 @@ The tables are read from ``benchmarks/data/model.json``. The constants stand her
 second time, under the names that they have there, as a witness of the format.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections import Counter

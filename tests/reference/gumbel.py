@@ -3,8 +3,6 @@
 ``docs/theory.md`` defines it to the bit. Arrays stand for all tokens at once.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from tests.reference.sqs_reference import LN2, TAYLOR_F64

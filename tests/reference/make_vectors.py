@@ -8,8 +8,6 @@ commit them with the change to ``docs/format.md``, the reference, C and Numba.
 ``tests/vectors/README.md`` says what the files hold.
 """
 
-from __future__ import annotations
-
 import argparse
 import base64
 import json

@@ -3,8 +3,6 @@
 Names are those of the section "Priors" of ``docs/format.md``.
 """
 
-from __future__ import annotations
-
 import struct
 import zlib
 from collections import Counter

@@ -11,8 +11,6 @@ NumPy's elementwise float32 arithmetic is IEEE arithmetic, so it serves for
 that; nothing else of NumPy does.
 """
 
-from __future__ import annotations
-
 import math
 from fractions import Fraction
 from itertools import accumulate, pairwise

@@ -7,8 +7,6 @@ blocks of 256 values, each in 16 interleaved lanes, and a token is found by walk
 blocks, then over the values of one.
 """
 
-from __future__ import annotations
-
 from tests.reference.sqs_reference import striped_sum
 
 BLOCK = 256

@@ -4,8 +4,6 @@ All that a right loop compares a number with lies on eighths, by models of four 
 so one float in each eighth gives the law.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from fractions import Fraction

@@ -1,7 +1,5 @@
 """A browser for all tests of pages, and the site that ``make docs`` built."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import threading

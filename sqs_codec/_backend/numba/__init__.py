@@ -5,8 +5,6 @@ there, without ``sqs_``, wherever they do the same. They explain only what is di
 the reasons are there.
 """
 
-from __future__ import annotations
-
 from sqs_codec._backend.numba.api import Core
 
 __all__ = ["Core"]

@@ -1,7 +1,5 @@
 """The functions of ``csrc/api.c``, as the class that the rest of the package calls."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -4,8 +4,6 @@ A big integer is an array of int64: the number of limbs, and then the limbs, the
 lowest first. A limb has 30 bits, so that a product of two limbs and a carry fit.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from sqs_codec._backend.numba.bits import width_of

@@ -1,7 +1,5 @@
 """Fields of a packet, the most significant bit first, as in ``csrc/bits.h``."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from sqs_codec._backend.numba.jit import entry, jit

@@ -3,8 +3,6 @@
 A coder is an array of int64, which its functions take together with the packet.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from sqs_codec._backend.numba.fixed import BIT, log2, log2_small

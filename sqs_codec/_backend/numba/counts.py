@@ -1,7 +1,5 @@
 """Counts as a partition and its arrangement, as in ``csrc/entropy/counts.c``."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from sqs_codec._backend.numba.coder import (

@@ -1,7 +1,5 @@
 """Packets of the bitpack and the enumerative coding, as in ``csrc/rank/fields.c``."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from sqs_codec._backend.numba.big import (

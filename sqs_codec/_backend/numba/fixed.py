@@ -1,7 +1,5 @@
 """Logarithms and powers of two in integers, as in ``csrc/entropy/fixed.h``."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from sqs_codec._backend.numba.jit import entry, jit

@@ -4,8 +4,6 @@ Bounds of blocks are computed in double precision, and all tokens of the most pr
 blocks have their numbers made; otherwise as there.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from sqs_codec._backend.numba.jit import entry, jit, leaf

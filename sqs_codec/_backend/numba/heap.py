@@ -3,8 +3,6 @@
 An item is a key and an id; the worst item is at the root.
 """
 
-from __future__ import annotations
-
 from sqs_codec._backend.numba.jit import leaf
 
 

@@ -5,8 +5,6 @@ ids weigh what they do in a class, see `prior`. Those of recent supports weigh m
 top of that, see `memory`.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from sqs_codec._backend.numba.coder import ZERO

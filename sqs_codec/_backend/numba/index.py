@@ -4,8 +4,6 @@ Falling factorials [x]_i are built anew for each element, where C moves from one
 the next; the numbers are the same.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The nearest distribution of counts, as in ``csrc/quantize/lattice.c``."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from sqs_codec._backend.numba.heap import heap_offer

@@ -5,8 +5,6 @@ one more than the last class that a prior's ids were in or 0, and then the token
 ascending, and their weights.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from sqs_codec._backend.numba.jit import jit, leaf

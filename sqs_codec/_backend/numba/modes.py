@@ -1,7 +1,5 @@
 """Counts and ids by the model or uniformly, as in ``csrc/entropy/modes.c``."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from sqs_codec._backend.numba.coder import (

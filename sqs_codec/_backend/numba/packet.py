@@ -4,8 +4,6 @@ Integers are int64 throughout, as Numba turns a uint64 and an int64 into a float
 none of them needs the 64th bit.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from sqs_codec._backend.numba.coder import (

@@ -11,8 +11,6 @@ classes there are, none if there is no prior, and where its parts begin:
   16ths; what an id of each kind weighs; and what all ids before each block weigh.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 import numpy as np

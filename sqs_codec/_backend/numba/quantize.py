@@ -1,7 +1,5 @@
 """A row of logits or probabilities to counts, as in ``csrc/quantize/quantize.c``."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from sqs_codec._backend.numba.jit import entry, jit, leaf, part

@@ -1,7 +1,5 @@
 """Passes over a row, as ``csrc/rows/kernels.h`` describes them."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from sqs_codec._backend.numba.jit import entry, jit, leaf, part

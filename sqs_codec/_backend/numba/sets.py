@@ -5,8 +5,6 @@ the values a .. e - 1 and the cumulative weights c(x) out of 2^31, which follow 
 R(x), what x and all above it weigh.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from sqs_codec._backend.numba.coder import (

@@ -1,7 +1,5 @@
 """Exponentials and sums, as in ``csrc/rows/softmax.h``."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from sqs_codec._backend.numba.jit import jit, leaf

@@ -1,7 +1,5 @@
 """Which tokens of a row are kept, as in ``csrc/quantize/sparsify.c``."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from sqs_codec._backend.numba.heap import ahead, heap_offer, heap_sort

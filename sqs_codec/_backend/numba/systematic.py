@@ -3,8 +3,6 @@
 All weights are kept, and walked over.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from sqs_codec._backend.numba.jit import entry, jit, leaf

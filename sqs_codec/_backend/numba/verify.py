@@ -4,8 +4,6 @@ The rows of a target are summed by blocks. A token is drawn by walking over the 
 of the blocks, and then over the values of one block.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from sqs_codec._backend.numba.jit import entry, leaf

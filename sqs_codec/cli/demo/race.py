@@ -1,7 +1,5 @@
 """One text three ways, and what each of them takes."""
 
-from __future__ import annotations
-
 import contextlib
 import statistics
 import time
@@ -30,8 +28,6 @@ from sqs_codec.system.session import (
     Setting,
     seed_of,
 )
-
-__all__ = ["Figures", "Race"]
 
 ROUND = 0x80
 """The bit by which a message is a round."""

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from sqs_codec.cli.demo.race import Figures, Race
     from sqs_codec.system.edge import Step, TextStream
 
-__all__ = ["Stream", "bars", "bits", "conclusion"]
 
 FROM_CLOUD = "bold cyan"
 """How the tokens look that the draft didn't have; its own are plain."""

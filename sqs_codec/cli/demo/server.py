@@ -14,8 +14,6 @@ from pathlib import Path
 
 import sqs_codec
 
-__all__ = ["Server", "child"]
-
 CHILD = """\
 import sys
 sys.path.insert(0, sys.argv.pop(1))

@@ -1,7 +1,5 @@
 """Lists of the likeliest tokens, out of the files of those who keep or return them."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator

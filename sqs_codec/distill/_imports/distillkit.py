@@ -38,7 +38,6 @@ from sqs_codec.distill._pages import check_columns
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
-__all__ = ["Compression", "read_distillkit"]
 
 DTYPES = {"float16": "<f2", "bfloat16": "<u2", "float32": "<f4", "float64": "<f8"}
 FUNCTIONS = {"sqrt": np.sqrt, "exp": np.exp}

@@ -1,13 +1,9 @@
 """What is read out of any of them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
-
-__all__ = ["Lists", "Place"]
 
 
 class Lists(NamedTuple):

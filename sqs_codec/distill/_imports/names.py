@@ -1,14 +1,10 @@
 """Which tokens are meant by their names in a response."""
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any
 
 from sqs_codec._base.lazy import lazy
-
-__all__ = ["Names"]
 
 NUMBERED = re.compile(r"token_id:(\d{1,10})")
 """How vLLM names a token, if asked to ``return_tokens_as_token_ids``."""

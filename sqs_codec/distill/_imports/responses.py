@@ -1,7 +1,5 @@
 """Responses of vLLM and of what speaks OpenAI's API, as JSON."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -11,8 +9,6 @@ from typing import Any, TypeVar
 from sqs_codec.distill._header import damage
 from sqs_codec.distill._imports.lists import Lists, Place
 from sqs_codec.distill._imports.names import Names
-
-__all__ = ["read_responses"]
 
 T = TypeVar("T")
 

@@ -1,9 +1,5 @@
 """Addresses of servers, HOST:PORT."""
 
-from __future__ import annotations
-
-__all__ = ["join_address", "split_address"]
-
 
 def split_address(address: str) -> tuple[str, int]:
     """Return host and port of HOST:PORT; ValueError if it is something else.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["encode", "names"]
-
 OPEN, CLOSE = "\ufdd0", "\ufdd1"
 """Marks of what a message says; Unicode keeps them for use inside a program."""
 

@@ -1,15 +1,11 @@
 """What those who come in crowds may have of a server."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
-
-__all__ = ["Share", "first_of_crowd", "half_of_files"]
 
 T = TypeVar("T")
 

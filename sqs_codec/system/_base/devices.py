@@ -1,10 +1,6 @@
 """Where a model runs and what it computes in, by the names that users give."""
 
-from __future__ import annotations
-
 from typing import Literal, get_args
-
-__all__ = ["DEVICES", "DTYPES", "Device", "Dtype"]
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 """Where a model runs; "auto" is a GPU if there is one."""

@@ -1,10 +1,6 @@
 """The Hugging Face hub, asked before its library asks again and again."""
 
-from __future__ import annotations
-
 import os
-
-__all__ = ["ask_hub", "lacks_folder"]
 
 
 def lacks_folder(model: str) -> bool:

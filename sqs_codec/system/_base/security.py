@@ -3,8 +3,6 @@
 What may not is a ValueError that says why.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import re
 import socket

@@ -1,10 +1,6 @@
 """What rooms do with the tokens of texts."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-
-__all__ = ["common_length"]
 
 
 def common_length(first: Sequence[int], second: Sequence[int]) -> int:

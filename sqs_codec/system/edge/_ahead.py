@@ -1,7 +1,5 @@
 """What an edge drafts while the cloud decodes: tokens that may come, told as hints."""
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -10,8 +8,6 @@ from dataclasses import dataclass
 from sqs_codec.system.edge._model import DraftModel
 from sqs_codec.system.edge._planner import Hints
 from sqs_codec.system.session import MAX_HINTED, EdgeSession, Emitted
-
-__all__ = ["Ahead"]
 
 MOST = 16  # tokens of a branch beyond the text
 

@@ -4,8 +4,6 @@ What drafts are like comes from real ones, the rows of ``drafts.npz`` beside thi
 which are quantized by the session's own settings.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,8 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqs_codec.system.session import ROUND_HEAD, Setting
-
-__all__ = ["LENGTHS", "Floats", "Table", "alone", "measure", "rounds", "tokens"]
 
 Floats = NDArray[np.float64]
 Logits = NDArray[np.float32]

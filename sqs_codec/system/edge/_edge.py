@@ -16,8 +16,6 @@ from sqs_codec.system.edge._model import Draft
 from sqs_codec.system.edge._planner import MODES, Mode, Planner, Prefer, check_modes
 from sqs_codec.system.session import EdgeSession, Link, Sampling, Setting, seed_of
 
-__all__ = ["Edge", "EdgeMetrics", "default_settings"]
-
 MOST_PLANNERS = 16
 """What is known of links and models for other ways to draw is forgotten."""
 

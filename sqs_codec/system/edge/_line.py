@@ -1,7 +1,5 @@
 """An edge's way to the cloud: a link that is made anew, and a timer where it loses."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 
@@ -13,8 +11,6 @@ from sqs_codec.system.session import (
     Welcomed,
     unknown_session,
 )
-
-__all__ = ["Line", "RefusalError", "Timeout"]
 
 RESENDS = 5
 """After so many resends without a word, a link that may lose messages is dropped."""

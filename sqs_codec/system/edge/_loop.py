@@ -4,8 +4,6 @@ Nothing here knows a model, a transport or a planner. The session says what the 
 are, the loop when they go, and its line what happens when no answer comes.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -18,8 +16,6 @@ from sqs_codec.system.edge._line import Line
 from sqs_codec.system.edge._model import DraftModel
 from sqs_codec.system.edge._planner import Mode, Observation, Plan
 from sqs_codec.system.session import MAX_AHEAD, EdgeSession, Emitted, Link
-
-__all__ = ["Planning", "Step", "generate"]
 
 
 class Planning(Protocol):

@@ -7,8 +7,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["Draft", "DraftModel", "TextDraft", "TextStream"]
-
 
 class DraftModel(Protocol):
     """A model that drafts."""

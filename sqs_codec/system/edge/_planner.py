@@ -6,8 +6,6 @@ for a token, on average, with what the cloud alone does.
 ``docs/planner.md`` has on what that rests, and what it is worth.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections import deque

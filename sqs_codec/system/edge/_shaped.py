@@ -1,7 +1,5 @@
 """A link that is made thin, to try out what one is like."""
 
-from __future__ import annotations
-
 import math
 import threading
 import time
@@ -10,8 +8,6 @@ from collections.abc import Callable
 
 from sqs_codec._base import checks
 from sqs_codec.system.session import Link, LinkError
-
-__all__ = ["ShapedLink"]
 
 
 class ShapedLink:

@@ -1,7 +1,5 @@
 """An engine of a target model that verifies many jobs in one call."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging
@@ -16,8 +14,6 @@ from sqs_codec import Verdict
 from sqs_codec._base import checks
 from sqs_codec.system.engine._protocol import EngineInfo
 from sqs_codec.system.session import Job, Verifier
-
-__all__ = ["BatchEngine"]
 
 PART = 512
 """Tokens of texts that are read in one call: more than take a processor's time, and few

@@ -1,7 +1,5 @@
 """What a server asks of whatever runs the target model."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from dataclasses import dataclass
@@ -11,8 +9,6 @@ import numpy as np
 
 from sqs_codec import Round, SparseDistribution, Verdict
 from sqs_codec.system.session import Job, Sampling
-
-__all__ = ["Engine", "EngineInfo", "measure_steps"]
 
 
 @dataclass(frozen=True)

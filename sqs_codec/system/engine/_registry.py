@@ -1,7 +1,5 @@
 """Engines by name."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -10,8 +8,6 @@ from typing import Any, Literal, NamedTuple
 from sqs_codec._base import checks
 from sqs_codec.system._base.devices import Device, Dtype
 from sqs_codec.system.engine._protocol import Engine
-
-__all__ = ["ENGINES", "EngineConfig", "EngineName", "make_engine"]
 
 EngineName = Literal["transformers", "vllm"]
 """Engines that come with the package."""

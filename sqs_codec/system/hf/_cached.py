@@ -1,7 +1,5 @@
 """A model with its keys and values, which can be rolled back."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import inspect
@@ -15,8 +13,6 @@ import transformers
 from numpy.typing import NDArray
 
 from sqs_codec.system.hf._models import HFModel
-
-__all__ = ["CachedModel"]
 
 FULL, SLIDING = LAYERS = "full_attention", "sliding_attention"
 """The kinds of layers that only attend, as transformers' configurations call them."""

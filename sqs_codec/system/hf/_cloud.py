@@ -17,8 +17,6 @@ from sqs_codec.system.hf._sampling import verify_jobs
 from sqs_codec.system.hf._text import tokenizer_fingerprint
 from sqs_codec.system.session import Job
 
-__all__ = ["Cloud"]
-
 BLOCK = 64
 """Buffers have room for a multiple of so many tokens, so that they seldom grow."""
 

@@ -20,8 +20,6 @@ from sqs_codec.system.hf._text import (
 )
 from sqs_codec.system.session import Link, Sampling
 
-__all__ = ["Draft", "custom_generate"]
-
 KNOWN_WARPERS = (
     transformers.TemperatureLogitsWarper,
     transformers.TopKLogitsWarper,

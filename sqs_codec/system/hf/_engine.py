@@ -1,7 +1,5 @@
 """The engine of a Hugging Face model."""
 
-from __future__ import annotations
-
 import statistics
 import time
 
@@ -11,8 +9,6 @@ from sqs_codec.system.engine import BatchEngine, EngineConfig
 from sqs_codec.system.hf._cloud import Cloud
 from sqs_codec.system.hf._models import ModelError, load_model
 from sqs_codec.system.session import Job, Sampling
-
-__all__ = ["make_engine"]
 
 
 def make_engine(config: EngineConfig) -> BatchEngine:

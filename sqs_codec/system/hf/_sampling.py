@@ -1,7 +1,5 @@
 """How jobs are verified by the logits of a Hugging Face model."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Sequence
 
@@ -12,8 +10,6 @@ from sqs_codec import Verdict
 from sqs_codec.system.session import Job
 from sqs_codec.torch import gumbel_verify_rounds, verify_rounds
 from sqs_codec.torch._tensors import detached, truncated
-
-__all__ = ["verify_jobs"]
 
 
 def verify_jobs(jobs: Sequence[Job], logits: torch.Tensor) -> list[Verdict | None]:

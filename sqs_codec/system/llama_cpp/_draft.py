@@ -20,8 +20,6 @@ from sqs_codec.system._base import chat
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.llama_cpp._model import USER_DEFINED, Context, Model
 
-__all__ = ["Draft", "TextStream"]
-
 BRANCHES = 8
 """Texts that share a beginning and are read at once."""
 

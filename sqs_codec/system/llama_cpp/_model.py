@@ -1,7 +1,5 @@
 """GGUF files as llama.cpp loads them, and what passes texts through them."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import re
@@ -17,8 +15,6 @@ from numpy.typing import NDArray
 
 from sqs_codec import vocabulary_fingerprint
 from sqs_codec._base import checks
-
-__all__ = ["BATCH", "USER_DEFINED", "Context", "Model", "Part"]
 
 if not hasattr(llama, "llama_memory_seq_rm"):
     raise ImportError(

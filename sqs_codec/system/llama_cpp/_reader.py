@@ -13,7 +13,6 @@ from sqs_codec.system.llama_cpp._model import BATCH, Context, Model, Part
 if TYPE_CHECKING:
     from sqs_codec.distill import Task
 
-__all__ = ["ModelReader"]
 
 TEXTS = 64
 """Short texts that are read at once, which all of llama.cpp's versions can."""

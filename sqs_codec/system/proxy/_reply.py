@@ -12,8 +12,9 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from sqs_codec.system import endpoint
+from sqs_codec.system.endpoint import ApiError
 from sqs_codec.system.proxy._completer import Chunk, Completion
-from sqs_codec.system.proxy._errors import ApiError
 from sqs_codec.system.proxy._metrics import ProxyMetrics
 from sqs_codec.system.proxy._request import Request
 
@@ -23,7 +24,7 @@ __all__ = ["Reply", "refusal"]
 def refusal(error: ApiError, metrics: ProxyMetrics) -> Response:
     """Return an error as an answer, and count it."""
     metrics.requests.labels(status=error.status).inc()
-    return JSONResponse(error.body, error.status, error.headers)
+    return endpoint.refusal(error)
 
 
 class _Shape:

@@ -5,8 +5,6 @@
 * `application`: the same for an engine of one's own
 """
 
-from __future__ import annotations
-
 from sqs_codec.system.ray._engine import RayEngine
 from sqs_codec.system.ray._replica import app, application
 

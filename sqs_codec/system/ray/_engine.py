@@ -2,8 +2,6 @@
 
 # Ray is imported where it is used: how its processes listen is settled by then.
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import logging
@@ -21,8 +19,6 @@ from sqs_codec.system._base.address import split_address
 from sqs_codec.system.engine import EngineConfig, EngineInfo, make_engine
 from sqs_codec.system.ray._replica import NAME, EngineDownError, application
 from sqs_codec.system.session import Job
-
-__all__ = ["RayEngine"]
 
 APP = "sqs"  # the name of the application, also where a cluster has been given one
 DEATHS = 3  # replicas that may die over one job until it is taken for the cause

@@ -15,7 +15,6 @@ from sqs_codec.system.session import Job
 if TYPE_CHECKING:
     from ray.serve import Application
 
-__all__ = ["NAME", "EngineDownError", "Replica", "app", "application"]
 
 NAME = "Replica"  # of the deployment, in status and configuration files
 

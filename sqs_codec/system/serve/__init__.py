@@ -5,8 +5,6 @@
 * `start_grpc`, `start_datagrams`: what transports them
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import TYPE_CHECKING
 

@@ -1,7 +1,5 @@
 """Links to a server, by name of the transport."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from sqs_codec._base import checks
@@ -13,8 +11,6 @@ from sqs_codec.system._base.security import (
     require_loopback,
 )
 from sqs_codec.system.session import Link, LinkError
-
-__all__ = ["Transport", "connect"]
 
 Transport = Literal["grpc", "datagram"]
 """What carries messages between edges and a server."""

@@ -13,8 +13,6 @@ from sqs_codec._base.words import shown
 from sqs_codec.system._base.crowd import Share
 from sqs_codec.system.session import CloudSession, refusal
 
-__all__ = ["Connection", "Owner", "Session", "Work"]
-
 log = logging.getLogger(__name__)
 
 Work = asyncio.Task[Verdict | None]  # a job that the engine is at

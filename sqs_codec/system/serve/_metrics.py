@@ -1,7 +1,5 @@
 """What a server counts, for Prometheus."""
 
-from __future__ import annotations
-
 import asyncio
 import functools
 from collections.abc import Callable
@@ -16,8 +14,6 @@ from prometheus_client import (
 )
 
 from sqs_codec._base.words import shown
-
-__all__ = ["ServiceMetrics"]
 
 SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 

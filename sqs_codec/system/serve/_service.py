@@ -1,7 +1,5 @@
 """Many sessions over one engine, whatever they are transported by."""
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import hashlib
@@ -25,8 +23,6 @@ from sqs_codec.system.session import (
     session_of,
     unknown_session,
 )
-
-__all__ = ["Service"]
 
 log = logging.getLogger(__name__)
 

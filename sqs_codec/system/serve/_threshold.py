@@ -1,13 +1,9 @@
 """How sure of a hinted token a server has to be to read it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 
 from sqs_codec.system.session import HINT_THRESHOLD
-
-__all__ = ["HintThreshold"]
 
 LEAST, MOST = 0.02, 0.95  # what it is in any case: measured times may be noise
 MEMORY_SECONDS = 2.0  # how far back tokens count

@@ -1,7 +1,5 @@
 """The cloud's end of a session, without a clock, a socket or a thread."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,8 +18,6 @@ from sqs_codec.system.session._limits import MAX_AHEAD, MAX_SURVIVORS, Limits, m
 from sqs_codec.system.session._numbers import draws, race_key
 from sqs_codec.system.session._text import until_stop
 from sqs_codec.system.session._wire import WireError
-
-__all__ = ["CloudSession", "refusal", "session_of", "unknown_session"]
 
 NO_DRAWS = np.empty(0)
 TOKENS_HEAD = 32  # bytes of a message of tokens before them, at most

@@ -1,7 +1,5 @@
 """The edge's end of a session, without a clock, a socket or a thread."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,9 +43,6 @@ from sqs_codec.system.session._text import (
     until_stop,
 )
 from sqs_codec.system.session._wire import WireError
-
-__all__ = ["EdgeSession", "Emitted", "Refused", "Welcomed"]
-
 
 OVER = "refused", "ended"
 

@@ -1,15 +1,11 @@
 """What an edge has in the works: a round that it drafts, or that the cloud decodes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar, NoReturn
 
 from sqs_codec import Drafter, SparseDistribution
 from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._limits import MAX_AHEAD
-
-__all__ = ["EdgeGeneration", "EdgeRound", "RoundDrafter"]
 
 
 class RoundDrafter(Drafter):

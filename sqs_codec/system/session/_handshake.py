@@ -1,7 +1,5 @@
 """What both ends of a session agree on first, or what doesn't fit."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache

@@ -5,8 +5,6 @@ Those that don't follow the text are never read, so that it is all the same whet
 is lost, late, doubled or a lie: guesses decide what is read, never what is drawn.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,8 +16,6 @@ from sqs_codec._base import checks
 from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._limits import MAX_AHEAD, MAX_DRAFT, MAX_HINTED, MAX_KEPT
 from sqs_codec.system.session._text import check_tokens
-
-__all__ = ["HINT_THRESHOLD", "HeardHints", "make_branch", "path_hash"]
 
 HINT_THRESHOLD = 0.1
 """What the chance of reaching a row has to be at least, if nothing else is known."""

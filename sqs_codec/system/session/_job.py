@@ -19,9 +19,6 @@ from sqs_codec._base import checks
 from sqs_codec._base.errors import Status, row_error
 from sqs_codec._codec.truncation import truncate
 
-__all__ = ["Job", "Sampling", "Verifier", "verify_jobs"]
-
-
 MOST_K = (1 << 31) - 1  # of `Sampling.top_k`: what engines hold it in
 
 

@@ -5,8 +5,6 @@ that was made for another would have to be given up there for what it drew, and 
 would follow another law.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from sqs_codec._base import checks

@@ -1,7 +1,5 @@
 """What an edge session's messages travel on, and what needs no transport."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
@@ -11,8 +9,6 @@ from sqs_codec._base import checks
 from sqs_codec.system.session._cloud import CloudSession, session_of, unknown_session
 from sqs_codec.system.session._job import Verifier
 from sqs_codec.system.session._limits import Limits
-
-__all__ = ["Link", "LinkError", "LocalLink"]
 
 
 class LinkError(ConnectionError):

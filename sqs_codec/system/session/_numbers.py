@@ -5,8 +5,6 @@ sequence for each round's number, and the numbers that both ends share, one for 
 position of the text and token (``docs/theory.md``).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from hashlib import blake2b
 
@@ -15,8 +13,6 @@ from numpy.typing import NDArray
 
 from sqs_codec._base import checks
 from sqs_codec.system.session import _wire as wire
-
-__all__ = ["draws", "race_key", "seed_of"]
 
 MOST_SEED = (1 << 64) - 1
 

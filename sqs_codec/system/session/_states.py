@@ -4,8 +4,6 @@ Small letters are calls, capitals messages that come. What isn't named leaves a 
 as it is. `docs/system.md` has this as a picture.
 """
 
-__all__ = ["CLOUD", "EDGE"]
-
 _WORKS = "idle drafting waiting generating"
 
 EDGE = (

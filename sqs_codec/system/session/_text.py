@@ -1,14 +1,10 @@
 """What both ends do with texts, and how one goes to a cloud."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from sqs_codec._base import checks
 from sqs_codec.system.session import _wire as wire
-
-__all__ = ["TextSync", "check_text", "check_tokens", "until_stop"]
 
 HEAD = 60  # bytes of a part's message before its tokens, at most: 5 and six varints
 WINDOW = 8  # parts that may be on their way at once

@@ -25,8 +25,6 @@ from sqs_codec.system.session._limits import (
     Limits,
 )
 
-__all__ = ["WireError"]
-
 PROTOCOL = 1  # goes up with every change of the messages
 ROUND_HEAD = 4
 """Bytes of a round's message before its packet."""

@@ -1,7 +1,5 @@
 """GGUF files small enough to be made here."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import gguf

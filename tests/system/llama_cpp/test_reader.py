@@ -1,7 +1,5 @@
 """A GGUF file as a reader: all rows of many texts, and what is measured by them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The processes that a process has started, and where they listen (Linux)."""
 
-from __future__ import annotations
-
 import os
 import re
 import time

@@ -1,7 +1,5 @@
 """A server in a thread, over a toy model whose rows anybody can reckon."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 import time

@@ -9,8 +9,6 @@ refused; and what a session holds stays within its limits. A session of the same
 has its text exact.
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 import tracemalloc

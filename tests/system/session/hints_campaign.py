@@ -8,8 +8,6 @@ server forget the session, or sends the edge to the other of two servers. Every 
 to be the one that the target draws alone, by the numbers of its seed.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import itertools

@@ -1,7 +1,5 @@
 """A toy target and a lossy channel, for the tests of sessions."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any

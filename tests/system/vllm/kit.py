@@ -1,7 +1,5 @@
 """Engines of vLLM for tests, and jobs for them."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager

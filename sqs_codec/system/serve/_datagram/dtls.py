@@ -5,8 +5,6 @@ ChaCha20-Poly1305 needs, where AES-GCM puts 8 bytes more into every record. The 
 agreed by ECDHE, so a stolen certificate's key doesn't open what was sent before.
 """
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import ipaddress

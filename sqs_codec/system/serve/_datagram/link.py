@@ -1,7 +1,5 @@
 """Connect to a cloud by datagrams: one message in each, encrypted by DTLS."""
 
-from __future__ import annotations
-
 import contextlib
 import selectors
 import socket
@@ -16,8 +14,6 @@ from sqs_codec.system._base.address import join_address
 from sqs_codec.system._base.security import File
 from sqs_codec.system.serve._datagram import dtls
 from sqs_codec.system.session import Link, LinkError
-
-__all__ = ["connect_datagram"]
 
 _REPEAT_SECONDS = 1.0  # as in DTLS: twice the round trip of a slow link
 _PROBE_SECONDS = 5.0

@@ -27,8 +27,6 @@ from sqs_codec.system.serve._connection import Connection
 from sqs_codec.system.serve._datagram import dtls
 from sqs_codec.system.serve._service import SILENT_SECONDS, Service
 
-__all__ = ["DatagramServer", "start_datagrams"]
-
 _HANDSHAKE, _MESSAGE = 22, 23  # the first byte of a record
 _CLIENT_HELLO = 1
 _RANDOM = slice(27, 59)  # in a hello: what tells it from others of its address

@@ -4,8 +4,6 @@ The token crosses once, in the metadata that opens the stream. ``bdp_probe`` is 
 both ends: it would send pings with the messages, 76 bytes a round.
 """
 
-from __future__ import annotations
-
 import contextlib
 import queue
 import threading
@@ -18,8 +16,6 @@ from sqs_codec._base.words import shown
 from sqs_codec.system._base.security import File
 from sqs_codec.system.serve._grpc.wire import ACK, MESSAGE, Wire
 from sqs_codec.system.session import MAX_MESSAGE, LinkError
-
-__all__ = ["GrpcLink"]
 
 SERVICE, METHOD = "sqs.Sessions", "Open"
 

@@ -3,8 +3,6 @@
 A session has one bidirectional stream, and each of its messages is one of ours.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from typing import Any
@@ -33,8 +31,6 @@ from sqs_codec.system.serve._grpc.link import (
 )
 from sqs_codec.system.serve._grpc.wire import PING_TIMEOUT
 from sqs_codec.system.serve._service import Service
-
-__all__ = ["GrpcServer", "start_grpc"]
 
 IDLE_SECONDS = 20.0  # how long a connection may be without a stream
 

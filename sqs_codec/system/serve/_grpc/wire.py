@@ -5,15 +5,11 @@ connection, which a mark finds: gRPC tells the kernel how long a ping may take, 
 link's may take another time. Elsewhere the bytes are reckoned.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import os
 import socket
 import struct
-
-__all__ = ["ACK", "MESSAGE", "PING_TIMEOUT", "Wire"]
 
 PING_TIMEOUT, MARKS = 180_000, 10_000
 """Milliseconds that a server's ping may take, and how many links are told apart."""
