@@ -3,8 +3,6 @@
 Needs the extra ``[trainers]``.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from typing import Any

@@ -4,8 +4,6 @@ Its data set is `sqs_codec.trainers.datasets.as_dataset`. DistillKit itself isn'
 to import this.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

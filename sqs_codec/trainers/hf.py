@@ -3,8 +3,6 @@
 Its loss is `sqs_codec.torch.distillation_loss`. Needs the extra ``[trainers]``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 
