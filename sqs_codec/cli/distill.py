@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import sqs_codec as sqs
 from sqs_codec._base.format import MAX_VOCAB, MIN_VOCAB
-from sqs_codec.cli import options, reading
+from sqs_codec._base.words import shown
+from sqs_codec.cli import listening, options, reading
 from sqs_codec.cli.files import load_tokenizer
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ examples:
   sqs distill import answers.jsonl --tokenizer tokenizer.json -o teacher.parquet
   sqs distill info teacher.parquet
   sqs distill check teacher.parquet --tokenizer tokenizer.json
+  sqs distill serve teacher.parquet --listen 127.0.0.1:8000
 """
 
 MAKE = """\
@@ -53,6 +55,16 @@ where it was if the same command is given again.
 INFO = "Says what a file is, and how large."
 CHECK = "Reads all of a file, and ends with 1 at the first thing that is wrong."
 
+SERVE = """\
+Answers trainers as a teacher that vLLM serves: /v1/completions with prompt_logprobs
+has the distributions of a text that the file has, or of the beginning of one. The
+text is found by its tokens; another one is an error 404, which says from which token
+on no text of the file is like it. A trainer has to take as many tokens of a list as
+the file's resolution, and its loss has to be forward KL over the whole vocabulary.
+
+Beyond this machine it needs a key, in SQS_API_KEY or by --api-key, and a certificate.
+"""
+
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the commands."""
@@ -62,6 +74,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         ("import", "take lists that are there", fill_import, import_, IMPORT),
         ("info", "say what a file has", fill_info, info, INFO),
         ("check", "read all of a file", fill_check, check, CHECK),
+        ("serve", "teach those that ask vLLM", fill_serve, serve, SERVE),
     )
 
 
@@ -257,4 +270,49 @@ def check(args: argparse.Namespace) -> int:
         return 1
     read = sum(len(sequence.rows) for sequence in dataset)
     print(f"{len(dataset)} sequences of {read} distributions: all can be read")
+    return 0
+
+
+def fill_serve(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``sqs distill serve``."""
+    fill_info(parser)
+    add = parser.add_argument
+    listening.add_clients(add, "127.0.0.1:8000", "the teacher's, as the file has it")
+    said = (
+        "fill each list up to the length that is asked for, by tokens without a count, "
+        "and give one to every token but the first: some trainers need that"
+    )
+    add("--fill", action="store_true", help=said)
+
+
+def serve(args: argparse.Namespace) -> int:
+    """Answer trainers until interrupted."""
+    listening.check(args)
+    needed = ["pyarrow", "starlette", "uvicorn"]
+    if not options.has_packages("distill serve", needed, extra="distill,proxy"):
+        return 1
+    dataset = open_file(args)
+    if dataset is None:
+        return 1
+    from sqs_codec.system.teacher import CALLS, make_app
+
+    header = dataset.header
+    if header.rounding != "unbiased" and not header.tail:
+        print(
+            f"The rounding of {args.output} is {shown(header.rounding)}, and not right "
+            "on average: a student learns its bias, too.",
+            file=sys.stderr,
+        )
+    app = make_app(
+        dataset,
+        names=args.model_name,
+        fill=args.fill,
+        api_key=args.api_key,
+        hosts=args.allow_host,
+    )
+    said = (
+        f"Teaching {len(dataset)} texts at {{url}}: at temperature "
+        f"{header.temperature:g}, in lists of {header.codec.resolution} tokens at most."
+    )
+    listening.run(app, args, said, clients=CALLS)
     return 0
