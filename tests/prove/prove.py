@@ -52,9 +52,7 @@ class Proof:
     """A function of a harness, in which no assertion and no check may fail."""
 
     name: str
-    """The harness, a colon, the function."""
-    says: str
-    bound: str
+    """The harness, a colon, the function; docs/proofs.md says what it proves."""
     unwind: int
     """One more than any loop's most rounds; that it is enough is proved too."""
     quick: bool = False
@@ -79,144 +77,30 @@ SMALL_ROUND = (
 )
 
 PROOFS = (
-    Proof(
-        "bits:read_anywhere",
-        "the bit reader stays inside its packet",
-        "packets of any size, every place and width",
-        unwind=6,
-        quick=True,
-    ),
-    Proof(
-        "bits:write_and_read",
-        "what is written is read, and nothing else written",
-        "two fields of up to 31 and 32 bits, any room up to 8 bytes",
-        unwind=7,
-    ),
-    Proof(
-        "coder:start",
-        "a reader begins as one, and reads zeros after the packet",
-        "packets of up to 16 bytes",
-        unwind=8,
-        quick=True,
-    ),
-    Proof(
-        "coder:narrow",
-        "a symbol leaves a reader, and reads in the packet only",
-        "any symbol, any state of the coder, packets of any size",
-        unwind=5,
-        quick=True,
-    ),
-    Proof(
-        "coder:bit",
-        "the same of a bit, and whether the packet is truncated",
-        "every chance, any state of the coder, packets of any size",
-        unwind=5,
-    ),
-    Proof(
-        "coder:end",
-        "one last byte is taken, the one that a writer writes",
-        "every end of the interval",
-        unwind=3,
-        quick=True,
-    ),
-    Proof(
-        "fixed:log2_of",
-        "a logarithm's index is in its table, its value near x",
-        "0 < x < 2^63",
-        unwind=3,
-        options=MODEL,
-    ),
-    Proof(
-        "fixed:log2_small",
-        "the short way gives the same",
-        "0 < x < 2048",
-        unwind=3,
-        options=MODEL,
-    ),
-    Proof(
-        "fixed:exp2_of",
-        "a power's index is in its table, its value in its octave",
-        "every t",
-        unwind=3,
-        quick=True,
-        options=MODEL,
-    ),
-    Proof(
-        "fixed:tables",
-        "tables rise or fall, from knot to knot, as they should",
-        "all values",
-        unwind=1026,
-        quick=True,
-        options=MODEL,
-    ),
-    Proof(
-        "fixed:reciprocals",
-        "reciprocals are as exact as divide.h needs them",
-        "all values",
-        unwind=257,
-        quick=True,
-        options=DIVIDE,
-    ),
-    Proof(
-        "ids:buckets",
-        "every id is in a bucket, and R falls by its weight",
-        "every id",
-        unwind=3,
-        options=MODEL,
-    ),
-    Proof(
-        "ids:search",
-        "any sum of weights leads to an id, by steps that end",
-        "every sum, every start",
-        unwind=33,
-        quick=True,
-        options=MODEL,
-    ),
-    Proof(
-        "counts:count",
-        "a count is in its interval, its chances in their table",
-        "up to 64 left, every interval",
-        unwind=8,
-        options=MODEL,
-    ),
-    Proof(
-        "counts:partition",
-        "a partition has the sum l, and tokens enough",
-        "l = 6, V up to 9, every limit",
-        unwind=7,
-        options=(*MODEL, "--unwindset", "code_count.0:4"),
-    ),
+    Proof("bits:read_anywhere", 6, quick=True),
+    Proof("bits:write_and_read", 7),
+    Proof("coder:start", 8, quick=True),
+    Proof("coder:narrow", 5, quick=True),
+    Proof("coder:bit", 5),
+    Proof("coder:end", 3, quick=True),
+    Proof("fixed:log2_of", 3, options=MODEL),
+    Proof("fixed:log2_small", 3, options=MODEL),
+    Proof("fixed:exp2_of", 3, quick=True, options=MODEL),
+    Proof("fixed:tables", 1026, quick=True, options=MODEL),
+    Proof("fixed:reciprocals", 257, quick=True, options=DIVIDE),
+    Proof("ids:buckets", 3, options=MODEL),
+    Proof("ids:search", 33, quick=True, options=MODEL),
+    Proof("counts:count", 8, options=MODEL),
+    Proof("counts:partition", 7, options=(*MODEL, "--unwindset", "code_count.0:4")),
     Proof(
         "memory:learn",
-        "memory keeps its invariant",
-        "any memory of up to 3 tokens, any support of up to 2",
-        unwind=6,
+        6,
         options=("--unwindset", "sqs_memory_learn.0:12"),
         changes=SMALL_MEMORY,
     ),
-    Proof(
-        "packet:rounds",
-        "a round has room for what it writes, and keeps limits",
-        "2 positions, every V and l, any room",
-        unwind=9,
-        quick=True,
-        changes=SMALL_ROUND,
-    ),
-    Proof(
-        "packet:sequences",
-        "the same of a sequence",
-        "2 distributions, every V and l, any room",
-        unwind=9,
-        quick=True,
-        changes=SMALL_ROUND,
-    ),
-    Proof(
-        "fields:distribution",
-        "the whole bitpack decoder, and what it accepts",
-        "V = 8, l = 10, up to 4 bytes, any room",
-        unwind=9,
-        options=CODEC,
-    ),
+    Proof("packet:rounds", 9, quick=True, changes=SMALL_ROUND),
+    Proof("packet:sequences", 9, quick=True, changes=SMALL_ROUND),
+    Proof("fields:distribution", 9, options=CODEC),
 )
 
 
@@ -294,15 +178,8 @@ def check(proof: Proof, changes: tuple[Change, ...], limit: float) -> Outcome:
         copytree(HERE, tests)
         changed(proof.changes + changes, Path(work, "csrc"))
         command = (
-            *(
-                "prlimit",
-                f"--as={MEMORY}",
-                "cbmc",
-                f"{harness}.c",
-                "--function",
-                function,
-                "--json-ui",
-            ),
+            *("prlimit", f"--as={MEMORY}", "cbmc", f"{harness}.c"),
+            *("--function", function, "--json-ui"),
             *("--unwind", str(proof.unwind), "-I../../csrc", "-I."),
             *(*OPTIONS, *proof.options),
         )
@@ -325,12 +202,9 @@ def refuted(output: str) -> list[str]:
     except ValueError:  # what CBMC says of its own mistakes or ours isn't JSON
         raise SystemExit(output) from None
     failed = [
-        (
-            result["status"] != "FAILURE",
-            f"{result['property']}: {result['description']}",
-        )
-        for result in results
-        if result["status"] != "SUCCESS" and not meant(result["property"])
+        (one["status"] != "FAILURE", f"{one['property']}: {one['description']}")
+        for one in results
+        if one["status"] != "SUCCESS" and not meant(one["property"])
     ]
     return [text for _, text in sorted(failed)]
 
@@ -342,12 +216,11 @@ def meant(name: str) -> bool:
 
 
 def prove(proof: Proof, limit: float) -> bool:
-    """Print a line: the seconds, the result, the name, what it says, the bound."""
+    """Print a line: the seconds, the result, the name."""
     outcome = check(proof, (), limit)
     result = "FAILED" if outcome.refuted else "proved"
     print(
-        f"{outcome.seconds:6.1f} s  {result}  {proof.name:21} {proof.says}; "
-        f"{proof.bound}",
+        f"{outcome.seconds:6.1f} s  {result}  {proof.name}",
         *(f"    {line}" for line in outcome.refuted),
         sep="\n",
         flush=True,
