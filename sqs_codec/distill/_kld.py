@@ -127,11 +127,11 @@ def require_reference(data: Dataset) -> None:
     header = data.header
     if header.numbers != (*NUMBERS,) or header.tail or header.temperature != 1:
         raise ValueError(
-            f"{data._path}: it is no reference, which is of temperature 1, without a "
+            f"{data.path}: it is no reference, which is of temperature 1, without a "
             f"tail and with {', '.join(NUMBERS)}: sqs kld make makes one"
         )
     if not len(data):
-        raise ValueError(f"{data._path}: it has no text")
+        raise ValueError(f"{data.path}: it has no text")
 
 
 def _require_same_tokens(data: Dataset, reader: Reader) -> None:
