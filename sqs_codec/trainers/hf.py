@@ -1,6 +1,6 @@
-"""A teacher's stored distributions in Hugging Face's ``Trainer`` (the extra ``[hf]``).
+"""A file of a teacher's distributions in Hugging Face's ``Trainer``.
 
-`DistillationTrainer` is one whose loss is `sqs_codec.torch.distillation_loss`.
+Its loss is `sqs_codec.torch.distillation_loss`. Needs the extra ``[trainers]``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ try:
 except ModuleNotFoundError as error:
     from sqs_codec._base.install import needs
 
-    raise needs("sqs_codec.trainers.hf", error, "hf,distill") from error
+    raise needs("sqs_codec.trainers.hf", error, "trainers") from error
 
 from sqs_codec._base import checks
 from sqs_codec.torch import TeacherBatch, distillation_loss
