@@ -65,17 +65,15 @@ def _require_loopback(host: str) -> None:
         ) from None
 
 
-def run(
-    app: Starlette, args: argparse.Namespace, said: str, *, clients: int = 8
-) -> None:
-    """Say what it does, and at which address; answer until interrupted."""
-    from sqs_codec.system.endpoint import make_server
+def run(app: Starlette, args: argparse.Namespace, said: str, *, clients: int) -> None:
+    """Say what it does, where ``{url}`` is its address; answer until interrupted."""
+    from sqs_codec.system.endpoint.server import make_server
 
     host, port = split_address(args.listen)
     server = make_server(app, clients=clients, cert=args.tls_cert, key=args.tls_key)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    address = f"{'https' if args.tls_cert else 'http'}://{join_address(host, port)}"
+    url = f"{'https' if args.tls_cert else 'http'}://{join_address(host, port)}"
     with socket.create_server((host, port), family=family) as listener:
-        print(f"{said.format(address)} Ctrl-C stops it.", file=sys.stderr)
+        print(f"{said.replace('{url}', url)} Ctrl-C stops it.", file=sys.stderr)
         with options.interrupts_raise():
             server.run(sockets=[listener])

@@ -88,5 +88,6 @@ def _serve(args: argparse.Namespace) -> None:
         hosts=args.allow_host,
         origins=args.allow_origin,
     )
-    said = "Writing with {} for clients of {{0}}/v1; {{0}} shows it in a browser."
-    listening.run(app, args, said.format(args.server), clients=args.clients)
+    said = f"Writing with {args.server} for clients of {{url}}/v1; "
+    said += "{url} shows it in a browser."
+    listening.run(app, args, said, clients=args.clients)

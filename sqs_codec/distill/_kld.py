@@ -4,7 +4,8 @@ import io
 import os
 import time
 import zipfile
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sqs_codec.distill._dataset import Dataset, Sequence
 from sqs_codec.distill._divergence import KLD, ROW, estimate_rows, summarize
 from sqs_codec.distill._header import NUMBERS
 from sqs_codec.distill._make import windows
-from sqs_codec.distill._tasks import Comparing, Reader
+from sqs_codec.distill._tasks import Comparing, Reader, done
 
 MINUTE = 60.0
 """Seconds after which what is measured is kept."""
@@ -104,15 +105,18 @@ def measure(
     require_reference(data)
     _require_same_tokens(data, reader)
     found = load_rows(kept) if kept is not None else []
-    last = time.monotonic()
+    last, texts = time.monotonic(), deque[Sequence]()
+
+    def batches() -> Iterator[list[Comparing]]:
+        for first, window in windows(progress(data), reader.at_once):
+            if first + len(window) > len(found):
+                texts.extend(window)
+                yield [_task(i, own, data) for i, own in enumerate(window, first)]
+
     try:
-        for first, sequences in windows(progress(data), reader.at_once):
-            if first + len(sequences) <= len(found):
-                continue
-            tasks = [_task(i, own, data) for i, own in enumerate(sequences, first)]
-            reader.read(tasks)
-            told = zip(sequences, tasks, strict=True)
-            found[first:] = [estimate_rows(own, task.answer) for own, task in told]
+        for tasks in done(reader, batches()):
+            told = [estimate_rows(texts.popleft(), task.answer) for task in tasks]
+            found[tasks[0].index :] = told
             if kept is not None and time.monotonic() - last > MINUTE:
                 _save(kept, found)
                 last = time.monotonic()

@@ -1,7 +1,5 @@
 """The endpoint: what may be asked, by whom, and what is answered."""
 
-from __future__ import annotations
-
 import contextlib
 import ipaddress
 import logging
@@ -17,14 +15,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from sqs_codec.system.edge import MODES
-from sqs_codec.system.endpoint import ApiError, make_endpoint, model_routes, read_body
+from sqs_codec.system.endpoint.app import make_endpoint, model_routes, read_body
+from sqs_codec.system.endpoint.errors import ApiError
 from sqs_codec.system.proxy import _request
 from sqs_codec.system.proxy._completer import Completer
 from sqs_codec.system.proxy._metrics import CONTENT_TYPE_LATEST, ProxyMetrics
 from sqs_codec.system.proxy._reply import Reply, refusal
 from sqs_codec.system.session import Sampling
-
-__all__ = ["make_app"]
 
 MOST_BYTES = 1 << 20  # of a body
 NAME = "sqs"  # of the model, unless it has another
@@ -64,7 +61,9 @@ def make_app(
     sampling : Sampling, optional
         How texts are drawn where a client doesn't say.
     access : dict
-        Of the endpoint's `make_endpoint`: `api_key`, `hosts` and `origins`.
+        ``api_key``: what clients have to give as a bearer token; ``hosts``: names by
+        which it may be called, besides ``localhost`` and addresses; ``origins``: web
+        sites whose pages may call it, as ``https://chat.example.org``.
 
     Returns
     -------

@@ -1,24 +1,14 @@
 """What clients ask for, read from the protocol's JSON."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from sqs_codec.system.edge import MODES, Mode
-from sqs_codec.system.endpoint import (
-    ApiError,
-    check_model,
-    field,
-    load,
-    shown,
-    string,
-)
+from sqs_codec.system.endpoint.errors import ApiError
+from sqs_codec.system.endpoint.fields import check_model, field, load, shown, string
 from sqs_codec.system.session import Sampling
-
-__all__ = ["Request", "parse"]
 
 Messages = list[dict[str, str]]
 Prompt = str | list[int]

@@ -1,12 +1,8 @@
 """Errors in the shape that clients of the protocol know."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
-
-__all__ = ["ApiError", "refusal"]
 
 UNHEARD = (401, 403, 408, 413, 431)  # the rest of such requests isn't read
 

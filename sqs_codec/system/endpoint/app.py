@@ -1,7 +1,5 @@
 """The application of an endpoint, around what it answers."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -15,12 +13,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from sqs_codec.system.endpoint._errors import ApiError, refusal
-from sqs_codec.system.endpoint._fields import check_model
 from sqs_codec.system.endpoint._guard import Guard
-from sqs_codec.system.endpoint._server import READING_SECONDS
-
-__all__ = ["make_endpoint", "model_routes", "read_body"]
+from sqs_codec.system.endpoint.errors import ApiError, refusal
+from sqs_codec.system.endpoint.fields import check_model
+from sqs_codec.system.endpoint.server import READING_SECONDS
 
 HEALTH = "/health"
 CLOSE = {"connection": "close"}  # as a stranger has one answer over a connection
@@ -44,12 +40,8 @@ def make_endpoint(
         An `ApiError` of theirs becomes an answer, by `refuse`.
     free : collection of str
         Paths that take no key, besides ``/health``.
-    api_key : str, optional
-        What clients have to give as a bearer token.
-    hosts : collection of str
-        Names by which the endpoint may be called, besides ``localhost`` and addresses.
-    origins : collection of str
-        Web sites whose pages may call it, as ``https://chat.example.org``.
+    api_key, hosts, origins
+        As `sqs_codec.system.proxy.make_app` takes them.
     """
     well = JSONResponse({"status": "ok"}, 200, CLOSE)
     routes = [*routes, Route(HEALTH, well, methods=["GET"])]

@@ -1,15 +1,11 @@
 """What a request says, read from its JSON."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Collection
 from typing import Any
 
-from sqs_codec.system.endpoint._errors import ApiError
-
-__all__ = ["check_model", "field", "load", "shown", "string"]
+from sqs_codec.system.endpoint.errors import ApiError
 
 LONGEST_NAME = 256  # characters of a model's name, where any is taken
 

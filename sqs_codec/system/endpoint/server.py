@@ -5,8 +5,6 @@ the others, strangers and those who have shown the key, there are so many at mos
 the one that has been silent for longest makes room.
 """
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import socket
@@ -19,8 +17,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sqs_codec.system._base.crowd import Share, first_of_crowd, half_of_files
 from sqs_codec.system._base.security import File
-
-__all__ = ["HEADER_BYTES", "READING_SECONDS", "make_server"]
 
 HEADER_BYTES = 1 << 14  # of a request's headers, summed
 
