@@ -1,9 +1,9 @@
-"""A file of a teacher's distributions in ms-swift's GKD: what it calls a plugin.
+"""A file of a teacher's distributions in ms-swift 4.6, as a plugin of its GKD.
 
-``swift rlhf --rlhf_type gkd --external_plugins SITE/sqs_codec/trainers/swift.py
+``swift rlhf --rlhf_type gkd --external_plugins .../sqs_codec/trainers/swift.py
 --teacher_model_server teacher.parquet --gkd_logits_topk 50 --beta 0 --lmbda 0``, and
-``--temperature`` as the file's. It finds rows by the tokens of the trainer, and takes
-the student's softmax over the vocabulary, where ms-swift takes it over the list.
+``--temperature`` as the file's. Rows are found by the trainer's tokens. The student's
+softmax is over its vocabulary, where ms-swift takes it over the list.
 """
 
 from functools import cache
@@ -17,7 +17,7 @@ from swift.version import __version__
 from sqs_codec import distill
 
 if not __version__.startswith("4.6."):
-    raise ImportError(f"this plugin is for ms-swift 4.6, and this is {__version__}")
+    raise ImportError(f"it changes ms-swift 4.6 inside, and this is {__version__}")
 
 
 @cache

@@ -91,7 +91,7 @@ def test_without_its_tail_the_student_learns_something_else(tmp_path, data):
     without = [("loss_add_tail", False)]
     _, gradients = run(tmp_path, data, steps=STEPS, change=without)
     gaps = [gap(x, own[-1]) for x, own in zip(gradients, lessons(data), strict=True)]
-    assert np.mean(gaps) == pytest.approx(1.7, abs=0.1)
+    assert np.mean(gaps) == pytest.approx(1.1, abs=0.05)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_server_refuses_what_is_wrong(data, monkeypatch, k):
         client = vllm_client.VLLMClient(url, connection_timeout=60)
         tokens = data[0].tokens.tolist()
         asked = [tokens], [2], k, 1.0 if k == 1 else 2.0
-        words = "prompt_logprobs is 1" if k == 1 else "temperature"
+        words = "reverse KL" if k == 1 else "temperature"
         with pytest.raises(Exception, match=words):
             client.get_sequence_logprobs(*asked)
 
