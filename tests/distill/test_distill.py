@@ -25,6 +25,7 @@ import sqs_codec as sqs
 from sqs_codec import distill
 from sqs_codec.cli import main as cli
 from sqs_codec.cli import reading
+from sqs_codec.cli.distill import text_of
 from sqs_codec.distill import _dataset, _header, _make, _writer
 from sqs_codec.system.hf import CachedModel, _reader, load_model
 from tests.cli.test_demo import WORDS, save_model
@@ -829,6 +830,11 @@ def test_a_reader_tells_the_numbers_that_are_asked_for(tmp_path):
     assert [s.numbers["likeliest"].tolist() for s in dataset] == 2 * [
         numbers_of(ROWS)["likeliest"].tolist()
     ]
+
+
+def test_a_reader_without_templates_reads_no_chat():
+    with pytest.raises(ValueError, match=r"line 3, is no chat .*teller is a GGUF"):
+        text_of(b'{"messages": [5]}', Path("a.jsonl"), 3, Teller())
 
 
 def sqs_distill_interrupted(when, *arguments):
