@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -830,6 +831,30 @@ def test_a_reader_tells_the_numbers_that_are_asked_for(tmp_path):
     assert [s.numbers["likeliest"].tolist() for s in dataset] == 2 * [
         numbers_of(ROWS)["likeliest"].tolist()
     ]
+
+
+class Three(Teller):
+    """Reads if three threads ask, each for a text."""
+
+    replicas, at_once, together = 3, 2, threading.Barrier(3)
+
+    def read(self, tasks):
+        """Wait for the others; fail on a text of the worst letter."""
+        self.together.wait(30)
+        if 122 in tasks[0].tokens:
+            raise ValueError("a z")
+        super().read(tasks)
+
+
+def test_replicas_are_asked_at_a_time_and_told_in_order(tmp_path):
+    texts, codec = [f"{i:02}" for i in range(9)], sqs.Codec(V, L)
+    for path, reader in (tmp_path / "one", Teller()), (tmp_path / "three", Three()):
+        distill.make(path, codec, reader, texts)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "three").read_bytes()
+    with pytest.raises(ValueError, match="a z"):
+        distill.make(tmp_path / "bad", codec, Three(), [*texts[:7], "zz", "zz"])
+    with distill.Writer(tmp_path / "bad", distill.open(tmp_path / "one").header) as it:
+        assert len(it) == 7
 
 
 def test_a_reader_without_templates_reads_no_chat():
