@@ -791,10 +791,14 @@ def test_answers_of_chats_teach_alone(teacher, tmp_path, caplog):
     options = ["--texts", lines, "--chat-template", template, "--model", teacher]
     options += ["--max-length", 16, "--device", "cpu"]
     assert sqs_distill("make", *options, "-o", whole) == 0
-    assert "3 rows are left out: beyond 16 tokens of a text" in caplog.text
+    assert "3 rows are left out: they are beyond 16 tokens" in caplog.text
     assert sqs_distill_interrupted(3, *options, "-o", parted) == 130
     assert sqs_distill("make", *options, "-o", parted) == 0
     assert whole.read_bytes() == parted.read_bytes()
+    with lines.open("a") as file:
+        file.write('\n{"messages": []}')
+    assert sqs_distill("make", *options, "-o", tmp_path / "bad") == 1
+    assert not (tmp_path / "bad.parts").exists()  # it was seen at once
     assert "a.jsonl template (" in distill.open(whole).header.source
     the, ran, fox = map(WORDS.index, ("the", "ran", "fox"))
     turns = [the, ran, 1, fox, the, 1]
@@ -927,6 +931,7 @@ def test_make_names_a_line_that_is_no_text(
     assert name in error
     assert re.search(words, error)
     assert os.listdir(tmp_path) == [name]
+    (tmp_path / name).write_bytes(b"")
     assert sqs_distill("make", *options, "--max-length", 257) == 1
     assert "max_length must be in [1, 256], got 257" in capsys.readouterr().err
 
