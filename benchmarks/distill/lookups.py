@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 import sqs_codec as sqs
@@ -27,20 +28,18 @@ from benchmarks.data.drafts import load_drafts
 from benchmarks.tables import about, about_line, command, dim, table
 from sqs_codec import distill
 
-RESOLUTION, K, BATCH, SHORTEST, LONGEST = 50, 64, 32, 32, 96
+RESOLUTION, K, BATCH, SHORTEST, LONGEST = 50, 64, 64, 16, 48
 
 Text = list[int]
 
 
-def write(path: Path, texts: int, batches: int) -> None:
+def write(path: Path, texts: int, rows: int) -> None:
     """Write a file."""
     rng, drafts = np.random.default_rng(0), load_drafts()
     codec = sqs.Codec(drafts.vocab_size, RESOLUTION, prior=sqs.Prior.builtin("smollm2"))
-    dense = (
-        np.stack([drafts.row(i + j) for j in range(74)])
-        for i in range(0, 74 * batches, 74)
-    )
-    parts = [codec.quantize_unbiased_rows(rows, rng=rng) for rows in dense]
+    batches = (range(i, i + 92) for i in range(0, rows, 92))
+    dense = (np.stack([drafts.row(i) for i in batch]) for batch in batches)
+    parts = [codec.quantize_unbiased_rows(batch, rng=rng) for batch in dense]
     pool, text = sqs.SparseRows.concatenate(parts), Text()
     with distill.Writer(path, distill.Header(codec, model="SmolLM2")) as writer:
         for _ in range(texts):
@@ -58,7 +57,7 @@ class Asker:
         self.data, self.rng = data, np.random.default_rng(1)
         self.texts = [tokens.tolist() for tokens in data.tokens()]
         padded = [text + (LONGEST + 1 - len(text)) * [-1] for text in self.texts]
-        self.padded = np.array(padded)
+        self.padded = np.array(padded, np.int8)
         self.server = http.client.HTTPConnection("127.0.0.1", port)
         self.found, self.tokens, self.bytes = Counter[str](), 0, 0
 
@@ -78,6 +77,11 @@ class Asker:
             return "a beginning", text[: at + 1]
         return "a text", text
 
+    def shared(self, text: Text) -> NDArray[np.int64]:
+        """Return how many tokens each stored text has in common with one."""
+        asked = np.array([*text, -2], np.int8)
+        return (self.padded[:, : asked.size] == asked).argmin(axis=1)
+
     def ask(self, batch: list[tuple[str, Text]]) -> None:
         """Ask for a batch; if there is something that isn't there, for the others."""
         body = {"prompt": [text for _, text in batch], "prompt_logprobs": K}
@@ -86,8 +90,7 @@ class Asker:
         data = response.read()
         answer = json.loads(data)
         for i, (kind, text) in enumerate(batch):
-            alike = (self.padded[:, : len(text)] == text).cumprod(axis=1).sum(axis=1)
-            if (most := int(alike.max())) == len(text):
+            if (most := int(self.shared(text).max())) == len(text):
                 continue
             said = f"prompt[{i}] isn't in the file: no stored text goes on with token "
             said += f"{text[most]} at position {most}"
@@ -102,7 +105,7 @@ class Asker:
 
     def check(self, text: Text, lists: list[Any]) -> bool:
         """Compare lists with the rows of the first text that begins so."""
-        alike = np.flatnonzero((self.padded[:, : len(text)] == text).all(axis=1))
+        alike = np.flatnonzero(self.shared(text) == len(text))
         stored = self.data[int(min(alike, key=lambda i: (self.texts[i], i)))]
         ids, logprobs = distill.top_lists(stored.rows[: len(text) - 1], K)
         for own, i, x, found in zip(text[1:], ids, logprobs, lists[1:], strict=True):
@@ -118,10 +121,10 @@ class Asker:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
     args = command("distill.lookups", __doc__, quick=True).parse_args(argv)
-    lookups, texts, batches = (400, 40, 2) if args.quick else (100_000, 10_000, 33)
+    lookups, texts, rows = (400, 40, 184) if args.quick else (100_000, 10_000, 1196)
     with TemporaryDirectory() as folder:
         path = Path(folder, "teacher.parquet")
-        write(path, texts, batches)
+        write(path, texts, rows)
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         serve = ["distill", "serve", f"{path}", "--listen", f"127.0.0.1:{port}"]

@@ -1,10 +1,4 @@
-"""A file of a teacher's distributions in DistillKit, as its compressor.
-
-Its data set is `sqs_codec.trainers.datasets.as_dataset`. DistillKit itself isn't needed
-to import this.
-"""
-
-from __future__ import annotations
+"""A file of a teacher's distributions in DistillKit, which this doesn't import."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,17 +13,9 @@ __all__ = ["StoredCompressor"]
 class StoredCompressor:
     """What DistillKit's ``OfflineSignalSource`` calls for the teacher's lists.
 
-    It finds them by the tokens of a batch, which are of texts that the file has or of
-    their beginnings, not packed, and padded at either end.
-
-    Parameters
-    ----------
-    data : sqs_codec.distill.Dataset
-
-    Raises
-    ------
-    ValueError
-        The file's lists have a tail.
+    It finds them by the tokens of a batch: of texts that the file has or of their
+    beginnings, padded at either end but not packed, and with the labels of
+    `sqs_codec.trainers.datasets.as_dataset`. A file with a tail is a ValueError.
     """
 
     def __init__(self, data: distill.Dataset) -> None:
@@ -44,19 +30,13 @@ class StoredCompressor:
     def decompress_to_sparse(
         self, batch: Mapping[str, Any]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return ids and log-probabilities [B, T, K] of a batch of DistillKit.
+        """Return ids and log-probabilities [B, T, K]; a text that isn't there raises.
 
-        Raises
-        ------
-        sqs_codec.distill.MissError
-            The file has no text that begins so.
-        ValueError
-            ``labels`` would compare a row that has no distribution.
+        Labels of rows without a distribution are a ValueError, other texts a MissError.
         """
         tokens = batch["input_ids"]
-        shape = (*tokens.shape, self._width)
-        ids = torch.zeros(shape, dtype=torch.int64)
-        logprobs = torch.full(shape, distill.NOTHING)
+        ids = torch.zeros(*tokens.shape, self._width, dtype=torch.int64)
+        logprobs = torch.full(ids.shape, distill.NOTHING)
         filled = batch.get("attention_mask", torch.ones_like(tokens)).bool().cpu()
         missing = batch["labels"].cpu() >= 0
         for b, (row, own) in enumerate(zip(tokens.cpu(), filled, strict=True)):
@@ -71,6 +51,6 @@ class StoredCompressor:
             b, t = missing.nonzero()[0].tolist()
             raise ValueError(
                 f"labels[{b}, {t}] isn't -100, but the file has no distribution there: "
-                "as_dataset has labels for it, which aren't to be shifted"
+                "those of as_dataset fit, and aren't to be shifted"
             )
         return ids.to(tokens.device), logprobs.to(tokens.device)

@@ -16,7 +16,7 @@ import re
 import struct
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from functools import cache, partial
 from itertools import chain, pairwise
@@ -56,6 +56,8 @@ CODINGS = ("bitpack", "enumerative", "entropy")
 
 Distribution = tuple[list[int], list[int]]
 """Token ids and their counts."""
+
+Cases = Iterator[dict[str, Any]]
 
 
 def formula(n: int, seed: int) -> np.ndarray:
@@ -174,49 +176,41 @@ def as_case(ids: list[int], counts: list[int]) -> dict[str, list[int]]:
     return {"token_ids": ids, "counts": counts}
 
 
-def distributions() -> dict[str, Any]:
+def distributions() -> Cases:
     """Logits to counts to packets, in all codings."""
-    cases = []
     for seed, case in enumerate(CASES):
         vocab_size, resolution, rule, parameter, temperature, slope = case
         logits = formula_logits(vocab_size, seed, slope)
         ids, counts, dropped = ref.quantize_logits(
             logits, temperature, rule, parameter, resolution
         )
-        cases.append(
-            {
-                "seed": seed,
-                "slope": slope,
-                "vocab_size": vocab_size,
-                "resolution": resolution,
-                "keep": [rule, parameter],
-                "temperature": temperature,
-                **as_case(ids, counts),
-                "dropped_mass": dropped.hex(),
-                **packets(ids, counts, vocab_size, resolution),
-            }
-        )
-    return {"logits": LOGITS, "cases": cases}
+        yield {
+            "seed": seed,
+            "slope": slope,
+            "vocab_size": vocab_size,
+            "resolution": resolution,
+            "keep": [rule, parameter],
+            "temperature": temperature,
+            **as_case(ids, counts),
+            "dropped_mass": dropped.hex(),
+            **packets(ids, counts, vocab_size, resolution),
+        }
 
 
-def shapes() -> dict[str, Any]:
+def shapes() -> Cases:
     """Distributions such as no language model has."""
-    cases = []
     for seed, (vocab_size, resolution, k) in enumerate(SHAPES):
         counts = formula_counts(k, resolution, seed)
         made, last = formula_set(k, vocab_size, seed), [*range(vocab_size)][-k:]
         for ids in [made] if made == last else [made, last]:
-            cases.append(
-                {
-                    "seed": seed,
-                    "vocab_size": vocab_size,
-                    "resolution": resolution,
-                    "k": k,
-                    "last_ids": ids is last,
-                    **packets(ids, counts, vocab_size, resolution),
-                }
-            )
-    return {"sets": SETS, "cases": cases}
+            yield {
+                "seed": seed,
+                "vocab_size": vocab_size,
+                "resolution": resolution,
+                "k": k,
+                "last_ids": ids is last,
+                **packets(ids, counts, vocab_size, resolution),
+            }
 
 
 def tightly_coded(items: list[Any], vocab_size: int, resolution: int) -> bool:
@@ -233,9 +227,8 @@ ROUND_OF_256 = 293
 more finds the packet truncated."""
 
 
-def rounds() -> dict[str, Any]:
+def rounds() -> Cases:
     """Rounds, each of distributions whose number names their token."""
-    cases = []
     for vocab_size, resolution, length in [
         (2, 1, 1),
         (1000, 100, 1),
@@ -248,21 +241,18 @@ def rounds() -> dict[str, Any]:
         if length == entropy.MAX_ROUND:
             items = entropy.as_items(drafted, tokens)
             assert tightly_coded(items, vocab_size, resolution)
-        cases.append(
-            {
-                "vocab_size": vocab_size,
-                "resolution": resolution,
-                "distributions": [as_case(*q) for q in drafted],
-                "tokens": tokens,
-                "packets": {
-                    coding: ref.encode_round(
-                        drafted, tokens, vocab_size, resolution, coding
-                    ).hex()
-                    for coding in CODINGS
-                },
-            }
-        )
-    return {"cases": cases}
+        yield {
+            "vocab_size": vocab_size,
+            "resolution": resolution,
+            "distributions": [as_case(*q) for q in drafted],
+            "tokens": tokens,
+            "packets": {
+                coding: ref.encode_round(
+                    drafted, tokens, vocab_size, resolution, coding
+                ).hex()
+                for coding in CODINGS
+            },
+        }
 
 
 def draft(
@@ -314,23 +304,19 @@ def sequence_cases() -> Iterator[Sequence]:
     yield 4096, 1000, wide, [*chain(*sent)]
 
 
-def sequences() -> dict[str, Any]:
+def sequences() -> Cases:
     """Sequences, each with the indices of its distributions."""
-    cases = []
     for vocab_size, resolution, make, sent in sequence_cases():
         numbers = sorted(set(sent))
         known = {n: make(n) for n in numbers}
         drawn = [known[n] for n in sent]
-        cases.append(
-            {
-                "vocab_size": vocab_size,
-                "resolution": resolution,
-                "distributions": [as_case(*known[n]) for n in numbers],
-                "rows": [numbers.index(n) for n in sent],
-                "packet": entropy.encode_sequence(drawn, vocab_size, resolution).hex(),
-            }
-        )
-    return {"cases": cases}
+        yield {
+            "vocab_size": vocab_size,
+            "resolution": resolution,
+            "distributions": [as_case(*known[n]) for n in numbers],
+            "rows": [numbers.index(n) for n in sent],
+            "packet": entropy.encode_sequence(drawn, vocab_size, resolution).hex(),
+        }
 
 
 def formula_round(
@@ -341,9 +327,8 @@ def formula_round(
     return drafted, [0] * len(supports)
 
 
-def limits() -> dict[str, Any]:
+def limits() -> Cases:
     """Rounds with as many survivors as the format allows, and not one more."""
-    cases = []
     for size, coding, supports in [
         (FULL, "entropy", [FULL] * 16),
         (FULL, "entropy", [FULL] * 15 + [FULL - 1, 1]),
@@ -361,27 +346,18 @@ def limits() -> dict[str, Any]:
         if coding == "entropy":
             sequence = entropy.encode_sequence(drafted[0], size, size)
             case["sequence"] = sequence.hex()
-        cases.append(case)
-    return {"rounds": ROUNDS, "cases": cases}
+        yield case
 
 
-def malformed() -> dict[str, Any]:
+def malformed() -> list[dict[str, Any]]:
     """A packet for each rule that a packet can break."""
     cases = []
 
     def add(
         coding: str, kind: str, rule: str, packet: bytes, v: int = 1000, r: int = 100
     ) -> None:
-        cases.append(
-            {
-                "vocab_size": v,
-                "resolution": r,
-                "coding": coding,
-                "kind": kind,
-                "packet": packet.hex(),
-                "rule": rule,
-            }
-        )
+        case = {"vocab_size": v, "resolution": r, "coding": coding, "kind": kind}
+        cases.append(case | {"packet": packet.hex(), "rule": rule})
 
     field = ref.field
     for coding in ("bitpack", "enumerative"):
@@ -409,24 +385,12 @@ def malformed() -> dict[str, Any]:
     add("bitpack", "distribution", "TRUNCATED", ref.pack(field(2, 7) + ids[:10] + ids))
     short = ref.pack(field(2, 7) + field(1000, 10) + ids)
     add("bitpack", "distribution", "TRUNCATED", short)
-    add(
-        "bitpack",
-        "distribution",
-        "TOKEN_ID",
-        ref.pack(field(2, 7) + ids + field(1000, 10) + counts),
-    )
-    add(
-        "bitpack",
-        "distribution",
-        "TOKEN_ORDER",
-        ref.pack(field(2, 7) + ids + field(700, 10) + counts),
-    )
-    add(
-        "bitpack",
-        "distribution",
-        "COUNTS",
-        ref.pack(field(2, 7) + ids + field(999, 10) + field(49, 7) + field(49, 7)),
-    )
+    for rule, rest in [
+        ("TOKEN_ID", field(1000, 10) + counts),
+        ("TOKEN_ORDER", field(700, 10) + counts),
+        ("COUNTS", field(999, 10) + field(49, 7) + field(49, 7)),
+    ]:
+        add("bitpack", "distribution", rule, ref.pack(field(2, 7) + ids + rest))
     # Supports of 1 024 out of 1 024 tokens, whose rank takes no bits: eight of them
     # may share a round, but not with a ninth of one token, whose rank is not read.
     nine = field(8, 8) + 8 * (field(1023, 10) + field(0, 10)) + field(0, 10)
@@ -448,7 +412,7 @@ def malformed() -> dict[str, Any]:
         add("entropy", "round", rule, packet, FULL, FULL)
     add("entropy", "sequence", "ROUND_SUPPORT", over_full_sequence(), FULL, FULL)
     add("entropy", "sequence", "TRUNCATED", longer_sequence(q))
-    return {"cases": cases}
+    return cases
 
 
 def other_ends(
@@ -558,10 +522,8 @@ def over_full_sequence() -> bytes:
 
 def longer_sequence(q: Distribution) -> bytes:
     """As many distributions as can be, of which one is there."""
-    coder = entropy.Writer()
-    entropy.code_uniform(
-        coder, "length", entropy.MAX_SEQUENCE, entropy.MAX_SEQUENCE - 1
-    )
+    coder, most = entropy.Writer(), entropy.MAX_SEQUENCE
+    entropy.code_uniform(coder, "length", most, most - 1)
     entropy.code_distribution(coder, 1000, 100, entropy.Memory(), *q)
     return coder.finish()
 
@@ -609,9 +571,8 @@ def leaning(prior: Prior, resolution: int, most: int, number: int) -> Distributi
     return ids, formula_counts(k, resolution, number)
 
 
-def priors() -> dict[str, Any]:
+def priors() -> Cases:
     """Priors, and packets of every kind with them."""
-    cases = []
     for vocab_size, resolution, classes, first, codes, most in PRIORS:
         file = formula_prior(vocab_size, classes, first, codes)
         prior = prior_files.parse(file)
@@ -620,17 +581,14 @@ def priors() -> dict[str, Any]:
             for number in range(max(12, classes + 8))
         ]
         codec = vocab_size, resolution
-        cases.append(
-            {
-                "vocab_size": vocab_size,
-                "resolution": resolution,
-                "classes": classes,
-                "prior": base64.b64encode(file).decode(),
-                "distributions": [as_case(*q) for q in known],
-                "packets": [*packets_of(known, *codec, prior)],
-            }
-        )
-    return {"cases": cases}
+        yield {
+            "vocab_size": vocab_size,
+            "resolution": resolution,
+            "classes": classes,
+            "prior": base64.b64encode(file).decode(),
+            "distributions": [as_case(*q) for q in known],
+            "packets": [*packets_of(known, *codec, prior)],
+        }
 
 
 def packet_case(kind: str, packet: bytes, **content: Any) -> dict[str, Any]:
@@ -666,7 +624,7 @@ def packets_of(
     yield from bad_packets("sequence", packet, *codec, prior=prior)
 
 
-def bad_priors() -> dict[str, Any]:
+def bad_priors() -> list[dict[str, Any]]:
     """A file for each rule that a prior can break, and some that break two."""
     cases = []
 
@@ -701,7 +659,7 @@ def bad_priors() -> dict[str, Any]:
     one, other = [240] * 256, [0] * 256
     other[a] = other[b] = 241
     add("WEIGHTS", prior_files.pack([[1, 1]] * 3, [one, other], [a, b]))
-    return {"cases": cases}
+    return cases
 
 
 def changed(file: bytes, at: int, byte: int) -> bytes:
@@ -836,28 +794,21 @@ def large_questions() -> Iterator[Question]:
         yield size, drafted, [row, row], [0.5, draw]
 
 
-def verdicts() -> dict[str, Any]:
+def verdicts() -> Cases:
     """Rounds, target rows and draws, and what follows from them."""
-    cases = []
-    for question in (
-        *small_questions(),
-        question_without_residual(),
-        *large_questions(),
-    ):
+    found = question_without_residual()
+    for question in (*small_questions(), found, *large_questions()):
         vocab_size, drafted, target, draws = question
         accepted, token = verdict(question)
-        cases.append(
-            {
-                "vocab_size": vocab_size,
-                "distributions": [as_case(ids, counts) for ids, counts, _ in drafted],
-                "tokens": [token for _, _, token in drafted],
-                "target": target,
-                "draws": draws,
-                "accepted": accepted,
-                "token": token,
-            }
-        )
-    return {"cases": cases}
+        yield {
+            "vocab_size": vocab_size,
+            "distributions": [as_case(ids, counts) for ids, counts, _ in drafted],
+            "tokens": [token for _, _, token in drafted],
+            "target": target,
+            "draws": draws,
+            "accepted": accepted,
+            "token": token,
+        }
 
 
 PHILOX = (
@@ -880,30 +831,23 @@ RACES = (
 )  # fmt: skip
 
 
-def races() -> dict[str, Any]:
+def races() -> Cases:
     """Races of formula rows by keys and positions that look like nothing."""
-    cases = []
     for seed, (vocab_size, slope, temperature, most) in enumerate(RACES):
         key = [(0x9E3779B9 * (4 * seed + i + 1)) % 2**32 for i in range(4)]
         position = (0x9E3779B97F4A7C15 * seed) % 2**64
         logits = formula_logits(vocab_size, seed, slope)
         tokens, scores = gumbel.race(logits, temperature, key, position, most)
-        cases.append(
-            {
-                "seed": seed,
-                "slope": slope,
-                "vocab_size": vocab_size,
-                "temperature": temperature,
-                "key": struct.pack("<4I", *key).hex(),
-                "position": f"{position:016x}",
-                "tokens": tokens,
-                "scores": [score.hex() for score in scores],
-            }
-        )
-    philox = [
-        dict(zip(("counter", "key", "words"), kat, strict=True)) for kat in PHILOX
-    ]
-    return {"logits": LOGITS, "philox": philox, "cases": cases}
+        yield {
+            "seed": seed,
+            "slope": slope,
+            "vocab_size": vocab_size,
+            "temperature": temperature,
+            "key": struct.pack("<4I", *key).hex(),
+            "position": f"{position:016x}",
+            "tokens": tokens,
+            "scores": [score.hex() for score in scores],
+        }
 
 
 # (vocab_size, resolution, slope, temperature): vectors and blocks of 256, and what
@@ -917,45 +861,48 @@ UNBIASED = (
 )  # fmt: skip
 
 
-def unbiased() -> dict[str, Any]:
+def unbiased() -> Cases:
     """Formula rows to counts, by the least number, the largest and one between."""
-    cases = []
     for seed, (vocab_size, resolution, slope, temperature) in enumerate(UNBIASED):
         number = (0, 2**64 - 1, (0x9E3779B97F4A7C15 * (seed + 1)) % 2**64)[seed % 3]
         logits = formula_logits(vocab_size, seed, slope)
         found = ref.quantize_unbiased(logits, temperature, resolution, number)
-        cases.append(
-            {
-                "seed": seed,
-                "slope": slope,
-                "vocab_size": vocab_size,
-                "resolution": resolution,
-                "temperature": temperature,
-                "number": f"{number:016x}",
-                **as_case(*found),
-            }
-        )
-    return {"logits": LOGITS, "cases": cases}
+        yield {
+            "seed": seed,
+            "slope": slope,
+            "vocab_size": vocab_size,
+            "resolution": resolution,
+            "temperature": temperature,
+            "number": f"{number:016x}",
+            **as_case(*found),
+        }
 
 
-FILES = {
-    "distributions.json": distributions,
-    "shapes.json": shapes,
-    "rounds.json": rounds,
-    "sequences.json": sequences,
-    "limits.json": limits,
-    "malformed.json": malformed,
-    "priors.json": priors,
-    "bad_priors.json": bad_priors,
-    "verify.json": verdicts,
-    "gumbel.json": races,
-    "unbiased.json": unbiased,
+def philox() -> Cases:
+    """What the generator's authors say of it."""
+    yield from (dict(zip(("counter", "key", "words"), k, strict=True)) for k in PHILOX)
+
+
+FILES: dict[str, tuple[Callable[[], Iterable[Any]], dict[str, Any]]] = {
+    "distributions.json": (distributions, {"logits": LOGITS}),
+    "shapes.json": (shapes, {"sets": SETS}),
+    "rounds.json": (rounds, {}),
+    "sequences.json": (sequences, {}),
+    "limits.json": (limits, {"rounds": ROUNDS}),
+    "malformed.json": (malformed, {}),
+    "priors.json": (priors, {}),
+    "bad_priors.json": (bad_priors, {}),
+    "verify.json": (verdicts, {}),
+    "gumbel.json": (races, {"logits": LOGITS, "philox": [*philox()]}),
+    "unbiased.json": (unbiased, {"logits": LOGITS}),
 }
+"""What makes the cases of each, and what it says besides."""
 
 
-def render(content: dict[str, Any]) -> str:
-    """As JSON with a line for each value, or list of numbers."""
-    text = json.dumps({"about": ABOUT, **content}, indent=1)
+def render(name: str) -> str:
+    """A file as JSON with a line for each value, or list of numbers."""
+    make, more = FILES[name]
+    text = json.dumps({"about": ABOUT, **more, "cases": [*make()]}, indent=1)
     lists = re.compile(r"\[[^][{}\"]*\]")
     return lists.sub(lambda m: " ".join(m[0].split()), text) + "\n"
 
@@ -966,8 +913,8 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="make the files anew")
     write = parser.parse_args().write
     stale = []
-    for name, make in FILES.items():
-        text = render(make())
+    for name in FILES:
+        text = render(name)
         path = VECTORS / name
         if write:
             path.write_text(text)

@@ -38,13 +38,14 @@ WORDS = Tokenizer(WordLevel({str(i): i for i in range(V)}))
 def gradients(tmp_path):
     """What DistillKit computes in its steps, one a file, and its first loss."""
 
-    def run(files, loss=None, change=None, collator=None, **args):
+    def run(files, loss=(), change=None, collator=None, **args):
+        temperature = files[0].header.temperature
         function = {
             "function": "kl",
             "weight": 1,
-            "temperature": files[0].header.temperature,
+            "temperature": temperature,
             "missing_probability_handling": "zero",
-            **(loss or {}),
+            **dict(loss),
         }
         config = DistillationRunConfig(
             model="",
@@ -54,9 +55,7 @@ def gradients(tmp_path):
             teacher={"kind": "dataset"},
             loss_functions=[function],
         )
-        source = OfflineSignalSource(
-            None, V, preapplied_temperature=files[0].header.temperature
-        )
+        source = OfflineSignalSource(None, V, preapplied_temperature=temperature)
         dataset = as_dataset(files[0], cache_dir=str(tmp_path))
 
         class Kept(Gradients):

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from sqs_codec.distill import NOTHING, Header, Sequence
 from sqs_codec.system.endpoint.errors import ApiError
 
+Ints = NDArray[np.integer]
+
 BLOCK = 1 << 14  # entries, more or less, that are written at once
 
 
@@ -62,6 +64,19 @@ class Lists:
 
     def _block(self, text: Text, start: int, end: int, fill: int) -> bytes:
         """Return the lists of some positions, each after a comma."""
+        at, ids, counts = self._entries(text, start, end, fill)
+        ends = np.searchsorted(at, np.arange(end - start + 1))
+        rank = np.arange(at.size) - ends[at]
+        most = int(rank.max(initial=0)) + 1
+        ranks = _table(f'{i},"decoded_token":null}}' for i in range(1, most + 1))
+        parts = self._ids.take(ids), self._logprobs.take(counts), ranks.take(rank)
+        entries = np.rec.fromarrays(parts)
+        data, width = entries.tobytes(), entries.itemsize
+        lists = (data[a * width + 1 : b * width] for a, b in pairwise(ends.tolist()))
+        return b"".join(b",{%b}" % each if each else b",null" for each in lists)
+
+    def _entries(self, text: Text, start: int, end: int, fill: int) -> list[Ints]:
+        """Return whose list each entry is in, its token and its count, in order."""
         n = end - start
         some = slice(*np.searchsorted(text.positions, (start, end)))
         rows, places = text.rows[some], text.positions[some] - start
@@ -83,16 +98,7 @@ class Lists:
             at, ids = np.append(at, row), np.append(ids, more)
         counts = np.append(counts, np.zeros(at.size - counts.size, np.int64))
         order = np.argsort(at * self._logprobs.size - counts, kind="stable")
-        at, ids, counts = at[order], ids[order], counts[order]
-        ends = np.searchsorted(at, np.arange(n + 1))
-        rank = np.arange(at.size) - ends[at]
-        most = int(rank.max(initial=0)) + 1
-        ranks = _table(f'{i},"decoded_token":null}}' for i in range(1, most + 1))
-        parts = self._ids.take(ids), self._logprobs.take(counts), ranks.take(rank)
-        entries = np.rec.fromarrays(parts)
-        data, width = entries.tobytes(), entries.itemsize
-        lists = (data[a * width + 1 : b * width] for a, b in pairwise(ends.tolist()))
-        return b"".join(b",{%b}" % each if each else b",null" for each in lists)
+        return [at[order], ids[order], counts[order]]
 
 
 def _table(strings: Iterable[str]) -> NDArray[np.bytes_]:
