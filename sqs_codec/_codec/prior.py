@@ -326,10 +326,8 @@ def agreed_prior(digest: str | None, given: Prior | None) -> Prior | None:
             f"the config needs the prior {digest!r:.80}, which is none of those that "
             "come with sqs_codec: load it from its file, and give it as prior="
         )
-    if prior.digest.hex() != digest:
-        raise ValueError(
-            f"the config needs the prior {digest}, got {prior.digest.hex()}"
-        )
+    if (got := prior.digest.hex()) != digest:
+        raise ValueError(f"the config needs the prior {digest}, got {got}")
     return prior
 
 

@@ -197,11 +197,8 @@ def report(
         lines += ["", f"l = {shown.resolution} {why}:", head]
         lines += [_point(p) for p in swept if p.resolution == shown.resolution]
     if best:
-        lines += [
-            "",
-            f"Fewest bits, entropy coding, with a mean TV up to {most}:",
-            head,
-        ]
+        said = f"Fewest bits, entropy coding, with a mean TV up to {most}:"
+        lines += ["", said, head]
         lines += map(_point, best)
     else:
         lines += ["", f"No setting has a mean TV up to {most}. The least has:", head]

@@ -44,7 +44,6 @@ def kld(data: Dataset, logits: Iterable[Any]) -> KLD:
     Examples
     --------
     >>> import tempfile
-    >>> import numpy as np
     >>> import sqs_codec as sqs
     >>> from sqs_codec import distill
     >>> path, rng = tempfile.mkdtemp() + "/ref.parquet", np.random.default_rng(0)

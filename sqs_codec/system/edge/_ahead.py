@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqs_codec.system.edge._model import DraftModel
@@ -29,10 +29,6 @@ class _DraftBranch:
     def reached(self) -> float:
         """The chance that all of them come."""
         return math.prod(self.chances)
-
-    def drop_first(self) -> None:
-        del self.tokens[0], self.chances[0]
-        self.told = max(0, self.told - 1)
 
 
 class Ahead:
@@ -70,7 +66,8 @@ class Ahead:
             guessed += 1
             right += bool(kept)
             for branch in kept:
-                branch.drop_first()
+                del branch.tokens[0], branch.chances[0]
+                branch.told = max(0, branch.told - 1)
             self._branches = [branch for branch in kept if branch.tokens]
         return Emitted(emitted.tokens, right, guessed)
 
@@ -86,7 +83,9 @@ class Ahead:
         if not self._branches:
             self._begin(text)
             return bool(self._branches)
-        alive = [branch for branch in self._branches if self._goes_on(branch, text)]
+        most = min(MOST, self._end - len(text))
+        short = [one for one in self._branches if len(one.tokens) < most]
+        alive = [*filter(self._is_worth_it, short)]
         if not alive:
             return False
         draft, texts = self._draft, [[*text, *branch.tokens] for branch in alive]
@@ -107,10 +106,6 @@ class Ahead:
             _DraftBranch([token], [chance])
             for token, chance in zip(guesses.tokens, guesses.chances, strict=True)
         ]
-
-    def _goes_on(self, branch: _DraftBranch, text: Sequence[int]) -> bool:
-        most = min(MOST, self._end - len(text))
-        return self._is_worth_it(branch) and len(branch.tokens) < most
 
     def _is_worth_it(self, branch: _DraftBranch) -> bool:
         return branch.reached >= self._hints.threshold / 4

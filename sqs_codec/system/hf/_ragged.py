@@ -53,11 +53,7 @@ class Cache:
         length = len(self.tokens)
         for layer, samples in layout.samples.items():
             keys, values = (
-                torch.empty(
-                    (len(like), capacity, like.shape[-1]),
-                    dtype=like.dtype,
-                    device=like.device,
-                )
+                like.new_empty((len(like), capacity, like.shape[-1]))
                 for like in samples
             )
             if layer in self.buffers:

@@ -198,23 +198,18 @@ class Service:
             oldest.end("sessions", f"more than {most} connections have no session")
 
     def _await_hello(self, connection: Connection) -> None:
-        connection.timer = self._loop.call_later(
-            HANDSHAKE_SECONDS,
-            connection.end,
-            "silent",
-            f"no session was opened in {HANDSHAKE_SECONDS:g} seconds",
-        )
+        why = "silent", f"no session was opened in {HANDSHAKE_SECONDS:g} seconds"
+        later = self._loop.call_later
+        connection.timer = later(HANDSHAKE_SECONDS, connection.end, *why)
 
     def _receive(self, connection: Connection, message: bytes) -> None:
         if self._stopping:
             return
         self.metrics.received.inc(len(message))
         if len(message) > self.limits.max_message:
-            connection.refuse(
-                "size",
-                f"a message of {len(message)} bytes came, the server takes "
-                f"{self.limits.max_message}",
-            )
+            size, most = len(message), self.limits.max_message
+            why = f"a message of {size} bytes came, the server takes {most}"
+            connection.refuse("size", why)
         elif message[:1] == bytes([HELLO]):  # broken or not
             self._greet(connection, message)
         if connection.refused is not None:

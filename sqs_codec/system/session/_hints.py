@@ -94,9 +94,8 @@ class HeardHints:
         if not length - MAX_DRAFT < hint.position < length + MAX_AHEAD:
             return
         for branch in hint.branches:
-            fresh = _HeardBranch(
-                hint.position, branch.hash, branch.tokens, branch.chances()
-            )
+            said = branch.hash, branch.tokens, branch.chances()
+            fresh = _HeardBranch(hint.position, *said)
             if fresh not in self._branches:
                 self._branches.append(fresh)
         del self._branches[:-MAX_KEPT]
@@ -107,11 +106,9 @@ class HeardHints:
         Each is reached with a chance of at least `threshold`, by what the edge says
         and what that has been worth.
         """
-        self._branches = [
-            branch
-            for branch in self._branches
-            if branch.position + len(branch.tokens) > len(text)
-        ]
+        end = len(text)
+        known = self._branches
+        self._branches = [one for one in known if one.position + len(one.tokens) > end]
         path, self._claims = [*text], []
         reached, bias = 1.0, self._missed / self._doubted
         while len(self._claims) < min(most, MAX_DRAFT):
