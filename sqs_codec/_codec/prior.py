@@ -77,12 +77,8 @@ class Prior:
         except ValueError as error:
             raise ValueError(f"{source} is not a prior: {error}") from None
         prior = super().__new__(cls)
-        prior.__dict__.update(
-            vocab_size=len(tables.kinds),
-            classes=len(tables.weights),
-            _data=data,
-            _tables=tables,
-        )
+        sizes = {"vocab_size": len(tables.kinds), "classes": len(tables.weights)}
+        prior.__dict__.update(sizes, _data=data, _tables=tables)
         return prior
 
     # Where priors come from, and where they go

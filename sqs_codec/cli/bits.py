@@ -100,12 +100,8 @@ def run(args: argparse.Namespace) -> int:
     said = report(measured, points, best, args.tv)
     print(shown(said, None, lines=True), flush=True)
     if args.json:
-        costs = {
-            "measured": measured,
-            "points": [*map(as_json, points)],
-            "most_tv": args.tv,
-            "best": [*map(as_json, best)],
-        }
+        costs = {"measured": measured, "most_tv": args.tv}
+        costs |= {"points": [*map(as_json, points)], "best": [*map(as_json, best)]}
         args.json.write_text(json.dumps(costs, indent=1) + "\n", "utf-8")
     if args.plot:
         plot(measured, points, args.tv, args.plot)

@@ -149,14 +149,9 @@ def _race(args: argparse.Namespace, server: Server, console: Console) -> None:
     name = args.prior or (None if args.coding == "entropy" else "none")
     prior = options.find_prior(name, draft.fingerprint)
     codec = sqs.Codec(draft.vocab_size, args.resolution, args.coding, prior)
-    run = race.Race(
-        draft,
-        Setting(codec, sqs.TopK(args.top_k)),
-        Sampling(args.temperature),
-        seed=args.seed,
-        max_tokens=args.max_tokens,
-        draft_length=args.draft_length,
-    )
+    setting, sampling = Setting(codec, sqs.TopK(args.top_k)), Sampling(args.temperature)
+    lengths = {"max_tokens": args.max_tokens, "draft_length": args.draft_length}
+    run = race.Race(draft, setting, sampling, seed=args.seed, **lengths)
     server.wait()
     console.print(f"The server has {shown(server.summary)}.", highlight=False)
     if console.is_terminal:

@@ -234,11 +234,10 @@ class Service:
             return connection.refuse("hello", "a connection has one session at a time")
         if session is None:
             if not self._make_room():
-                return connection.refuse(
-                    "sessions",
-                    f"the server has {self.max_sessions} sessions, as many as it "
-                    f"takes; try again later",
+                why = (
+                    f"the server has {self.max_sessions} sessions, as many as it takes"
                 )
+                return connection.refuse("sessions", f"{why}; try again later")
             session = self._open(session_id, connection.owner)
         elif session.owner != connection.owner:
             return connection.refuse("owner", "the session belongs to another token")

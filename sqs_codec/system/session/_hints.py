@@ -47,12 +47,9 @@ def make_branch(
             f"got {len(found)} and {len(chances)}"
         )
     sure = [checks.finite(f"chances[{i}]", c, 0, 1) for i, c in enumerate(chances)]
-    return wire.Branch(
-        path_hash(path, len(path)),
-        _level(sure[0]),
-        _level(math.prod(sure[1:]) ** (1 / max(1, len(found) - 1))),
-        tuple(found),
-    )
+    later = math.prod(sure[1:]) ** (1 / max(1, len(found) - 1))
+    levels = _level(sure[0]), _level(later)
+    return wire.Branch(path_hash(path, len(path)), *levels, tuple(found))
 
 
 def _level(chance: float) -> int:
