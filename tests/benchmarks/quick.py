@@ -21,10 +21,7 @@ ROOT = Path(__file__).parents[2]
 ARGUMENTS = {
     "benchmarks.distill": ["bytes students --quick"],
     "benchmarks.engines": [
-        "equal --quick",
-        "speed --quick",
-        "overhead --quick",
-        "memory --quick",
+        f"{part} --quick" for part in ("equal", "speed", "overhead", "memory")
     ],
     "benchmarks.experiments": ["all --quick"],
     "benchmarks.kld.llama": [],  # of a program that has to be built

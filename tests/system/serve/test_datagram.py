@@ -22,13 +22,9 @@ from benchmarks.wire.certificates import issue
 from benchmarks.wire.echo import TOKEN, EchoService, running
 from sqs_codec.system import serve as serving
 from sqs_codec.system._base.address import join_address
+from sqs_codec.system.serve._datagram import dtls
 from sqs_codec.system.serve._datagram import link as edge_end
 from sqs_codec.system.serve._datagram import server as cloud_end
-from sqs_codec.system.serve._datagram.dtls import (
-    Endpoint,
-    client_context,
-    server_context,
-)
 from sqs_codec.system.serve._datagram.server import start_datagrams
 from sqs_codec.system.session import LinkError
 from tests.system.serve.kit import PATIENCE, wait_until
@@ -192,11 +188,8 @@ def test_files_that_do_not_fit(tmp_path, issued, serve, connect):
     empty = tmp_path / "empty"
     empty.write_text("")
     locked = tmp_path / "locked"
-    locked.write_bytes(
-        other.private_key.private_bytes(
-            Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
-        )
-    )
+    how = PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
+    locked.write_bytes(other.private_key.private_bytes(Encoding.PEM, *how))
     for settings, message in (
         ({"key": other.key}, "a pair of PEM files .* key values mismatch"),
         ({"cert": empty}, "certificate .*/empty with the key .* PEM files"),
@@ -312,11 +305,11 @@ def test_broken_hellos_with_a_good_cookie(server, connect, caplog):
 
 
 def test_a_broken_hello_leaves_no_error_to_whoever_is_served_next():
-    client = Endpoint(client_context(None, verify=False), server=False)
+    client = dtls.Endpoint(dtls.client_context(None, verify=False), server=False)
     client.handshake()
     (hello,) = client.datagrams()
-    context = server_context(None, lambda _: b"", lambda *_: False)
-    assert not Endpoint(context, server=True).listen(hello[:-1], (HOST, 1))
+    context = dtls.server_context(None, lambda _: b"", lambda *_: False)
+    assert not dtls.Endpoint(context, server=True).listen(hello[:-1], (HOST, 1))
     assert _util.lib.ERR_peek_error() == 0  # which not every OpenSSL looks at
 
 
@@ -336,7 +329,7 @@ def test_nothing_is_kept_without_a_cookie(issued, service, serve, connect):
 
 def shake_half_way(server, host):
     """Send back the cookie, and no more."""
-    client = Endpoint(client_context(None, verify=False), server=False)
+    client = dtls.Endpoint(dtls.client_context(None, verify=False), server=False)
     client.handshake()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
         stranger.bind((host, 0))
