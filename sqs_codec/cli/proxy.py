@@ -3,18 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
-import socket
-import sys
 
-from sqs_codec.cli import drafting, options
-from sqs_codec.system._base.address import join_address, split_address
-from sqs_codec.system._base.security import (
-    check_free,
-    check_token,
-    read_pair,
-    require_loopback,
-)
+from sqs_codec.cli import drafting, listening, options
 
 DESCRIPTION = """\
 An endpoint on this machine for any client that speaks the OpenAI protocol: it
@@ -58,26 +48,9 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_clients(add: options.Add) -> None:
-    add("--listen", default=LISTEN, metavar="HOST:PORT", help="where clients find it")
+    listening.add_clients(add, LISTEN, "sqs")
     said = "how many texts are written at the same time"
     add("--clients", **options.number(int, 1, 1024), default=8, help=said)
-    said = (
-        "what clients call the model; may be given several times, and * is any "
-        "name (default: sqs)"
-    )
-    add("--model-name", action="append", default=[], metavar="NAME", help=said)
-    said = (
-        "what clients have to give as a bearer token (default: $SQS_API_KEY, "
-        "which other users of this machine can't see)"
-    )
-    add("--api-key", metavar="KEY", default=os.environ.get("SQS_API_KEY"), help=said)
-    add("--tls-cert", metavar="FILE", help="this endpoint's certificate, PEM")
-    add("--tls-key", metavar="FILE", help="its private key, PEM")
-    said = (
-        "a name by which clients call it, besides localhost and addresses; may "
-        "be given several times"
-    )
-    add("--allow-host", action="append", default=[], metavar="NAME", help=said)
     said = (
         "a web site whose pages may call it, as https://chat.example.org; may be "
         "given several times (default: none)"
@@ -87,37 +60,14 @@ def _add_clients(add: options.Add) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Answer clients until interrupted; return the exit status."""
-    try:
-        _check(args)
-    except ValueError as error:
-        args.usage_error(str(error))
+    listening.check(args)
     return drafting.carry_out(args, _serve, modules=MODULES, extra="proxy")
 
 
-def _check(args: argparse.Namespace) -> None:
-    host, _ = split_address(args.listen)
-    if args.api_key:
-        check_token(args.api_key)
-    if bool(args.tls_cert) != bool(args.tls_key):
-        raise ValueError("--tls-cert and --tls-key go together")
-    if args.tls_cert:
-        read_pair(args.tls_cert, args.tls_key)
-    if not (args.tls_cert and args.api_key):
-        try:
-            require_loopback(host)
-        except ValueError:
-            raise ValueError(
-                f"{host} isn't this machine alone: to listen there takes --tls-cert, "
-                f"--tls-key and a key for clients, in SQS_API_KEY or by --api-key"
-            ) from None
-
-
 def _serve(args: argparse.Namespace) -> None:
-    host, port = split_address(args.listen)
-    check_free(host, port)
     drafting.connect(args).close()  # before the model takes its time
 
-    from sqs_codec.system.proxy import Completer, make_app, make_server
+    from sqs_codec.system.proxy import Completer, make_app
 
     model = drafting.load(args, CONTEXT)
     completer = Completer(
@@ -138,16 +88,6 @@ def _serve(args: argparse.Namespace) -> None:
         hosts=args.allow_host,
         origins=args.allow_origin,
     )
-    server = make_server(
-        app, clients=args.clients, cert=args.tls_cert, key=args.tls_key
-    )
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    address = f"{'https' if args.tls_cert else 'http'}://{join_address(host, port)}"
-    with socket.create_server((host, port), family=family) as listener:
-        print(
-            f"Writing with {args.server} for clients of {address}/v1; "
-            f"{address} shows it in a browser. Ctrl-C stops it.",
-            file=sys.stderr,
-        )
-        with options.interrupts_raise():
-            server.run(sockets=[listener])
+    said = f"Writing with {args.server} for clients of {{url}}/v1; "
+    said += "{url} shows it in a browser."
+    listening.run(app, args, said, clients=args.clients)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from hashlib import blake2b
 from importlib import import_module
 from pathlib import Path
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 READ = f"{options.MODEL}, or a GGUF file"
 """What a model is, that reads texts."""
 
-OPTIONS = ("engine", "engine_option", "threads", *options.LOADING)
+OPTIONS = ("engine", "engine_option", "threads", "ray", *options.LOADING)
 """The options of `add_reading`."""
 
 
@@ -32,8 +33,8 @@ class _Kind(NamedTuple):
     options: tuple[str, ...]  # of `OPTIONS`
 
 
-HUGGING_FACE = _Kind("transformers", "hf", ("engine", *options.LOADING))
-VLLM = _Kind("vLLM", "vllm", ("engine", "engine_option", "dtype"))
+HUGGING_FACE = _Kind("transformers", "hf", ("engine", "ray", *options.LOADING))
+VLLM = _Kind("vLLM", "vllm", ("engine", "engine_option", "ray", "dtype"))
 LLAMA_CPP = _Kind("llama.cpp", "llama_cpp", ("threads",))
 
 
@@ -42,6 +43,8 @@ def add_reading(add: options.Add) -> None:
     said = "what runs a model that is no GGUF file (default: transformers)"
     add("--engine", choices=get_args(EngineName), help=said)
     options.add_engine_option(add)
+    said = "have so many replicas of the model, which Ray starts on this machine"
+    add("--ray", **options.number(int, 1, 1000), help=said)
     said = "what llama.cpp runs a GGUF file on (default: half of the machine's cores)"
     add("--threads", **options.number(int, 1), help=said)
     options.add_loading(add)
@@ -65,6 +68,9 @@ def can_read(args: argparse.Namespace, models: Sequence[str | None]) -> bool:
         needed += [] if kind is LLAMA_CPP else options.model_modules(model)
         needed += [] if kind is HUGGING_FACE else [kind.room]
         extras.append(kind.room.replace("_", "-"))
+    if options.given(args, "ray"):
+        needed.append("ray")
+        extras.append("ray")
     command = args.called.removeprefix("sqs ")
     needed, extras = [*dict.fromkeys(needed)], [*dict.fromkeys(extras)]
     return options.has_packages(command, needed, extra=",".join(extras))
@@ -74,17 +80,32 @@ def can_read(args: argparse.Namespace, models: Sequence[str | None]) -> bool:
 def open_reader(args: argparse.Namespace, model: str | None) -> Iterator[Reader]:
     """Have a model read texts, by what `add_reading` says."""
     kind = _kind(args, model)
-    make = import_module(f"sqs_codec.system.{kind.room}").ModelReader
     if kind is LLAMA_CPP:
-        yield make(model, **options.given(args, "threads"))
+        own = options.given(args, "threads")
     elif kind is VLLM:
-        own = dict(args.engine_option or ())
-        with make(model, options=own, **options.given(args, "dtype")) as reader:
-            yield reader
+        given = dict(args.engine_option or ())
+        own = {"options": given, **options.given(args, "dtype")}
     else:
-        from sqs_codec.system.hf import load_model
+        own = options.loading(args)
+    make: Callable[[], Any] = partial(_make, kind.room, model, own)
+    if replicas := options.given(args, "ray"):
+        from sqs_codec.system.ray._reader import RayReader
 
-        yield make(load_model(model, **options.loading(args)))
+        make = partial(RayReader, make, replicas["ray"])
+    reader = make()
+    with contextlib.ExitStack() as stack:
+        if hasattr(reader, "close"):
+            stack.callback(reader.close)
+        yield reader
+
+
+def _make(room: str, model: str | None, own: Mapping[str, Any]) -> Any:
+    reader = import_module(f"sqs_codec.system.{room}").ModelReader
+    if room != HUGGING_FACE.room:
+        return reader(model, **own)
+    from sqs_codec.system.hf import load_model
+
+    return reader(load_model(model, **own))
 
 
 def digest(paths: Sequence[Path]) -> str:

@@ -85,6 +85,7 @@ class Dataset:
     ----------
     header : Header
         What the file says of all its sequences.
+    path : path-like
     """
 
     def __init__(
@@ -108,14 +109,14 @@ class Dataset:
             sizes = [group.num_rows for group in self._groups()]
             if min(sizes, default=0) < 0 or sum(sizes) != self._file.num_rows:
                 raise ValueError(f"it has {sizes} sequences, not {self._file.num_rows}")
-        self._path = path
+        self.path = path
         self._ends = np.cumsum([0, *sizes])
         self._checked: set[int] = set()
         self._last: tuple[int, pa.Table] | None = None
 
     def sizes(self) -> Sizes:
         """Return how much the file has; of the sequences hardly anything is read."""
-        with damage(self._path):
+        with damage(self.path):
             lengths = [
                 self._table(i, ["lengths"])[0].combine_chunks().values.to_numpy()
                 for i in range(self._file.num_row_groups)
@@ -129,24 +130,24 @@ class Dataset:
                 name: sum(g.column(i).total_compressed_size for g in self._groups())
                 for i, name in columns
             },
-            os.path.getsize(self._path),
+            os.path.getsize(self.path),
         )
 
     def tokens(self) -> Iterator[NDArray[np.uint32]]:
         """Yield the tokens of each sequence; no distribution is read."""
         for group in range(self._file.num_row_groups):
-            with damage(self._path):
+            with damage(self.path):
                 texts = self._table(group, ["tokens"])[0]
             yield from map(value_of, texts)
 
     def _table(self, group: int, columns: list[str]) -> pa.Table:
         """Read a row group; the file is opened anew, for threads and forks."""
         if group not in self._checked:
-            check_columns(self._path, self._file, group)
+            check_columns(self.path, self._file, group)
             self._checked.add(group)
-        check_pages(self._path, self._file.row_group(group), MOST_VALUES)
+        check_pages(self.path, self._file.row_group(group), MOST_VALUES)
         with pq.ParquetFile(
-            self._path, metadata=self._file, page_checksum_verification=True
+            self.path, metadata=self._file, page_checksum_verification=True
         ) as file:
             return file.read_row_group(group, columns=columns, use_threads=False)
 
@@ -163,7 +164,7 @@ class Dataset:
     def __getitem__(self, index: int) -> Sequence:
         row = range(len(self))[operator.index(index)]
         group = int(np.searchsorted(self._ends, row, "right")) - 1
-        with damage(f"{self._path}: sequence {row}"):
+        with damage(f"{self.path}: sequence {row}"):
             place = row - int(self._ends[group])
             cells = (column[place] for column in self._read(group).columns)
             ids, starts, lengths, packet, *values = map(value_of, cells)

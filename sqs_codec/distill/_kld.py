@@ -4,7 +4,8 @@ import io
 import os
 import time
 import zipfile
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sqs_codec.distill._dataset import Dataset, Sequence
 from sqs_codec.distill._divergence import KLD, ROW, estimate_rows, summarize
 from sqs_codec.distill._header import NUMBERS
 from sqs_codec.distill._make import windows
-from sqs_codec.distill._tasks import Comparing, Reader
+from sqs_codec.distill._tasks import Comparing, Reader, done
 
 MINUTE = 60.0
 """Seconds after which what is measured is kept."""
@@ -103,15 +104,18 @@ def measure(
     require_reference(data)
     _require_same_tokens(data, reader)
     found = load_rows(kept) if kept is not None else []
-    last = time.monotonic()
+    last, texts = time.monotonic(), deque[Sequence]()
+
+    def batches() -> Iterator[list[Comparing]]:
+        for first, window in windows(progress(data), reader.at_once):
+            if first + len(window) > len(found):
+                texts.extend(window)
+                yield [_task(i, own, data) for i, own in enumerate(window, first)]
+
     try:
-        for first, sequences in windows(progress(data), reader.at_once):
-            if first + len(sequences) <= len(found):
-                continue
-            tasks = [_task(i, own, data) for i, own in enumerate(sequences, first)]
-            reader.read(tasks)
-            told = zip(sequences, tasks, strict=True)
-            found[first:] = [estimate_rows(own, task.answer) for own, task in told]
+        for tasks in done(reader, batches()):
+            told = [estimate_rows(texts.popleft(), task.answer) for task in tasks]
+            found[tasks[0].index :] = told
             if kept is not None and time.monotonic() - last > MINUTE:
                 _save(kept, found)
                 last = time.monotonic()
@@ -126,11 +130,11 @@ def require_reference(data: Dataset) -> None:
     header = data.header
     if header.numbers != (*NUMBERS,) or header.tail or header.temperature != 1:
         raise ValueError(
-            f"{data._path}: it is no reference, which is of temperature 1, without a "
+            f"{data.path}: it is no reference, which is of temperature 1, without a "
             f"tail and with {', '.join(NUMBERS)}: sqs kld make makes one"
         )
     if not len(data):
-        raise ValueError(f"{data._path}: it has no text")
+        raise ValueError(f"{data.path}: it has no text")
 
 
 def _require_same_tokens(data: Dataset, reader: Reader) -> None:

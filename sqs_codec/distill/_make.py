@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, groupby, tee
@@ -13,12 +14,15 @@ from sqs_codec._base import checks
 from sqs_codec._base.format import MAX_SEQUENCE
 from sqs_codec._codec.codec import Codec
 from sqs_codec.distill._header import Header, NumberName
-from sqs_codec.distill._tasks import Counting, Reader
+from sqs_codec.distill._tasks import Counting, Reader, done
 from sqs_codec.distill._writer import Writer
 
 __all__ = ["Piece", "contexts", "make", "windows"]
 
 Tokens = TypeVar("Tokens", bound="Piece")
+
+
+log = logging.getLogger(__name__)
 
 
 class Piece(NamedTuple):
@@ -50,7 +54,8 @@ def make(
     reader : Reader
     texts : iterable of str or Piece
         Asked for as they are read, so that a bar around them shows how far it is.
-        Pieces, such as `contexts` makes, are read as they are.
+        Pieces, such as `contexts` makes, are read as they are, but for places beyond
+        `max_length`; a warning in the log says how many these were.
     temperature, source
         As for `Header`; the seed and the length are added to the source.
     numbers : tuple of NumberName, optional
@@ -81,17 +86,19 @@ def make(
         numbers=numbers,
     )
     with Writer(path, header) as writer:
-        for first, window in windows(_pieces(texts, reader, length), reader.at_once):
-            end = first + len(window)
-            if end > len(writer):  # all, as what is read together decides last bits
-                tasks = [
-                    Counting(i, *piece, header, np.random.default_rng([seed, i]))
-                    for i, piece in enumerate(window, first)
-                ]
-                reader.read(tasks)
-                for task in tasks[len(writer) - first :]:
-                    rows, told = task.rows()
-                    writer.write(task.tokens, rows, task.places, numbers=told)
+        pieces = windows(_pieces(texts, reader, length), reader.at_once)
+        batches = (
+            [
+                Counting(i, *piece, header, np.random.default_rng([seed, i]))
+                for i, piece in enumerate(window, first)
+            ]  # all, as what is read together decides last bits
+            for first, window in pieces
+            if first + len(window) > len(writer)
+        )
+        for tasks in done(reader, batches):
+            for task in tasks[len(writer) - tasks[0].index :]:
+                rows, told = task.rows()
+                writer.write(task.tokens, rows, task.places, numbers=told)
         if not len(writer):
             raise ValueError(f"nothing to keep is in {source or 'the texts'}")
 
@@ -132,14 +139,20 @@ def contexts(reader: Reader, text: str, size: int = 512) -> list[Piece]:
 def _pieces(
     texts: Iterable[str | Piece], reader: Reader, length: int
 ) -> Iterator[Piece]:
+    beyond = 0
     for text in texts:
         if isinstance(text, Piece):
-            yield text
+            places = [place for place in text.places if place < length]
+            beyond += len(text.places) - len(places)
+            if places:
+                yield Piece(text.tokens[:length], places)
             continue
         ids = reader.tokenize(text) if text else ()
         for start in range(0, len(ids), length):
             piece = ids[start : start + length]
             yield Piece(piece, range(len(piece)))
+    if beyond:
+        log.warning("%d rows are left out: beyond %d tokens of a text", beyond, length)
 
 
 def windows(pieces: Iterable[Tokens], size: int) -> Iterator[tuple[int, list[Tokens]]]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,8 @@ from sqs_codec.distill._header import LEAST_LOG, Header
 
 AT_ONCE = 1 << 18
 """Logits that are looked at together: what a core has near it."""
+
+Tasks = TypeVar("Tasks", bound="Sequence[Task]")
 
 Answer = dict[str, Any]
 """Arrays by their names: of all rows, or of all ids of all rows, in order."""
@@ -196,7 +199,8 @@ class Reader(Protocol):
     It has the model's name for a file, how many tokens there are and, of a text, it can
     read, `sqs.vocabulary_fingerprint` of the tokenizer, or none, the token that the
     model wants at a text's beginning, if it does, and how many tokens of texts it is to
-    be given at once, which an interruption loses.
+    be given at once, which an interruption loses. One that several threads may ask at
+    a time says how many, as ``replicas``.
     """
 
     name: str
@@ -215,6 +219,32 @@ class Reader(Protocol):
         A task is told in order, in as many parts as there are. What tells elsewhere,
         where the logits are, gives `Task.take` the answer from there.
         """
+
+
+def done(reader: Reader, batches: Iterable[Tasks]) -> Iterator[Tasks]:
+    """Have a reader do batches of tasks, as many at a time as it can, in order."""
+    most = getattr(reader, "replicas", 1)
+    if most == 1:
+        for tasks in batches:
+            reader.read(tasks)
+            yield tasks
+        return
+    pool, asked = ThreadPoolExecutor(most), deque[tuple[Future[None], Tasks]]()
+    try:
+        for tasks in batches:
+            asked.append((pool.submit(reader.read, tasks), tasks))
+            if len(asked) > 2 * most:  # so that none waits while another one reads on
+                yield _first(asked)
+        while asked:
+            yield _first(asked)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _first(asked: deque[tuple[Future[None], Tasks]]) -> Tasks:
+    future, tasks = asked.popleft()
+    future.result()
+    return tasks
 
 
 def look_up(

@@ -20,10 +20,16 @@ __all__ = ["TeacherBatch", "as_batch", "distillation_loss"]
 CHUNK = 1 << 23
 """Logits that are computed with at once: 32 MiB in float32."""
 
+INPUTS = {"input_ids": "tokens", "attention_mask": "attention_mask"}
+"""What a model of Hugging Face reads, and what a batch calls it."""
+
 
 @dataclass(frozen=True, eq=False)
 class TeacherBatch:
     """Texts and a teacher's distributions of their tokens, as tensors.
+
+    ``model(**batch)`` hands a model of Hugging Face its ``input_ids`` and
+    ``attention_mask``: a batch has them by these names, as a dict would.
 
     Attributes
     ----------
@@ -94,6 +100,22 @@ class TeacherBatch:
                 f"places[{row}] must be in [0, {self.tokens.numel()}), got "
                 f"{int(self.places[row])}"
             )
+
+    # Not a collections.abc.Mapping: torch, accelerate and transformers make another
+    # one of its items alone, without the distributions.
+    def keys(self) -> Iterable[str]:
+        """Return the names of what a model reads."""
+        return INPUTS.keys()
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        tensor: torch.Tensor = getattr(self, INPUTS[key])
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(INPUTS)
+
+    def __len__(self) -> int:
+        return len(INPUTS)
 
     def to(
         self, device: torch.device | str | int, *, non_blocking: bool = False

@@ -87,6 +87,8 @@ def test_a_program_ends_well_and_prints_figures(
     name, *arguments = command.split()
     if name.endswith("draft_steps"):
         pytest.importorskip("llama_cpp")
+    if name.endswith("vllm"):
+        pytest.importorskip("vllm")
     if lacking := needs(name):
         pytest.skip(lacking)
     monkeypatch.chdir(tmp_path)  # where results are kept

@@ -163,6 +163,7 @@ def test_inspect_names_a_file_that_is_not_there(tmp_path, capsys):
         ("inspect", "--vocab-size, --kind, standard input"),
         ("distill", "make, info, check, teacher.parquet"),
         ("distill make", "--texts, --model, --seed, jsonl"),
+        ("distill serve", "FILE, --listen, --api-key, --tls-cert, --fill, forward KL"),
         (
             "demo",
             "--prompt, --temperature, --top-k, --link, --target-ms, --resolution, "

@@ -212,12 +212,14 @@ def test_what_reads_is_what_was_asked_for(folder, monkeypatch):
         ("measure F/ref --engine vllm", r"needs vllm\. .*'.\[distill,vllm\]'"),
         ("measure F/ref --model a.gguf --device cpu", "--device isn't for a.gguf, wh"),
         ("make --texts a -o b --model a.gguf --engine vllm", "--engine isn't for a.g"),
+        ("measure a --ray 2 --model a.gguf", "--ray isn't for a.gguf, which llama.cpp"),
+        ("measure F/ref --ray 2", r"needs ray\. .*'.\[distill,hf,ray\]'"),
         ("make --texts a -o b --threads 2", "--threads isn't .*, which transformers"),
         ("measure a --engine vllm --device cpu", "--device isn't for .*, which vLLM"),
     ],
 )
 def test_bad_input_is_explained(arguments, words, folder, capsys, monkeypatch):
-    for name in "llama_cpp", "vllm":
+    for name in "llama_cpp", "ray", "vllm":
         monkeypatch.setitem(sys.modules, name, None)
     asked = arguments.replace("F/", f"{folder}/").split()
     is_own = "--model" in asked or "--from" in asked

@@ -775,6 +775,34 @@ def test_make_goes_on_where_it_was_interrupted(teacher, tmp_path, monkeypatch, c
     assert "its source is 'texts.jsonl (" in capsys.readouterr().err
 
 
+TEMPLATE = "{% for m in messages %}{{ m['content'] }} </s> {% endfor %}"
+
+
+def test_answers_of_chats_teach_alone(teacher, tmp_path, caplog):
+    chat = [{"role": "user", "content": "the ran"}]
+    chat += [{"role": "assistant", "content": "fox the"}]
+    found = [{"messages": chat}, {"text": "the fox"}, {"messages": 3 * chat}] * 3
+    lines, template = tmp_path / "a.jsonl", tmp_path / "template"
+    lines.write_text("\n".join(map(json.dumps, found)))
+    template.write_text(TEMPLATE)
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    options = ["--texts", lines, "--chat-template", template, "--model", teacher]
+    options += ["--max-length", 16, "--device", "cpu"]
+    assert sqs_distill("make", *options, "-o", whole) == 0
+    assert "3 rows are left out: beyond 16 tokens of a text" in caplog.text
+    assert sqs_distill_interrupted(3, *options, "-o", parted) == 130
+    assert sqs_distill("make", *options, "-o", parted) == 0
+    assert whole.read_bytes() == parted.read_bytes()
+    assert "a.jsonl template (" in distill.open(whole).header.source
+    the, ran, fox = map(WORDS.index, ("the", "ran", "fox"))
+    turns = [the, ran, 1, fox, the, 1]
+    for i, sequence in enumerate(distill.open(whole)):
+        tokens = [turns, [the, fox], (3 * turns)[:16]][i % 3]
+        places = [[2, 3, 4], [0, 1], [2, 3, 4, 8, 9, 10, 14, 15]][i % 3]
+        assert sequence.tokens.tolist() == tokens
+        assert sequence.places.tolist() == places
+
+
 class Teller:
     """A reader that tells numbers."""
 
@@ -847,6 +875,12 @@ def test_a_log_shows_progress_as_lines(monkeypatch, capsys):
         ("a.jsonl", b"[]", 'line 2, is no object with a "text"'),
         ("a.jsonl", b"{", 'line 2, is no object with a "text"'),
         ("a.jsonl", b"[" * 100_000, 'line 2, is no object with a "text"'),
+        ("a.jsonl", b'{"messages": []}', "line 2, is no chat .* has no chat template"),
+        (
+            "a.jsonl",
+            b'{"messages": [5], "tools": [1]}',
+            'line 2, .* chats with "tools"',
+        ),
         ("a.JSONL", b'{"text": "\\ud800"}', "line 2, is .* of valid Unicode"),
         ("a.txt", b"", "nothing to keep is in "),
         ("a.txt", b"\xff", "line 2, is not UTF-8"),

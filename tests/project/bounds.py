@@ -27,6 +27,7 @@ EXTRAS = {
     "ray": "system/ray",
     "demo": "cli/test_demo.py cli/test_generate.py",
     "distill": "distill",
+    "trainers": "trainers",
     "prior": "cli/test_prior.py",
     "plot": "cli/test_bits.py",
 }

@@ -215,6 +215,12 @@ def test_pure_wheel_without_numba_names_both_ways_out(pure):
         ),
         ("import sqs_codec.system.proxy", "system.proxy", "starlette", "proxy"),
         ("import sqs_codec.distill", "distill", "pyarrow", "distill"),
+        (
+            "import sqs_codec.system.teacher",
+            "system.teacher",
+            "uvicorn",
+            "distill,proxy",
+        ),
     ],
 )
 def test_what_an_extra_would_install_is_said(code, module, lacks, extra):
@@ -256,7 +262,7 @@ def test_only_a_model_of_transformers_needs_torch():
         ("torch", "torch", set()),
         ("hf", "system/hf", {"accelerate"}),
         ("serve", "system/serve", set()),
-        ("proxy", "system/proxy", set()),
+        ("proxy", "system/endpoint", set()),
         ("distill", "distill", {"tqdm"}),
         ("vllm", "system/vllm", set()),
         ("ray", "system/ray", set()),

@@ -1,5 +1,7 @@
 """A student's loss against a teacher's counts."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 
@@ -189,6 +191,18 @@ def test_batches_move_and_load():
     assert torch.equal(loaded.places, batch.places)
     if torch.cuda.is_available():
         assert batch.pin_memory().counts.is_pinned()
+
+
+def test_a_batch_has_what_a_model_reads():
+    """By name; what rebuilds mappings of their items would leave the rest out."""
+    batch = teacher()
+    found = {**batch}
+    assert [*found] == [*batch] == ["input_ids", "attention_mask"]
+    assert found["input_ids"] is batch.tokens
+    assert found["attention_mask"] is batch.attention_mask
+    assert len(batch) == 2
+    assert "places" not in batch
+    assert not isinstance(batch, Mapping)
 
 
 @pytest.mark.parametrize(

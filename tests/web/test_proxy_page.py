@@ -11,9 +11,10 @@ import pytest
 from playwright.sync_api import expect
 
 from sqs_codec.system.edge import MODES, EdgeMetrics
-from sqs_codec.system.proxy import make_app, make_server
+from sqs_codec.system.endpoint.errors import ApiError
+from sqs_codec.system.endpoint.server import make_server
+from sqs_codec.system.proxy import make_app
 from sqs_codec.system.proxy._completer import Chunk, Completion
-from sqs_codec.system.proxy._errors import ApiError
 from sqs_codec.system.session import Sampling
 
 TEXT = "The sea is salty as rivers carry salt \N{WATER WAVE} from <rocks> into it."

@@ -26,7 +26,11 @@ try:
     )
     from sqs_codec.system.hf._reader import ModelReader, TextReader
     from sqs_codec.system.hf._sampling import verify_jobs
-    from sqs_codec.system.hf._text import encode_prompt, tokenizer_fingerprint
+    from sqs_codec.system.hf._text import (
+        encode_answers,
+        encode_prompt,
+        tokenizer_fingerprint,
+    )
 except ModuleNotFoundError as error:
     from sqs_codec._base.install import needs
 
@@ -41,6 +45,7 @@ __all__ = [
     "ModelReader",
     "TextReader",
     "custom_generate",
+    "encode_answers",
     "encode_prompt",
     "load_model",
     "load_pretrained",

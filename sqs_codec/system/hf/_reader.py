@@ -39,14 +39,14 @@ class TextReader:
         self.tokenizer_fingerprint = tokenizer_fingerprint(tokenizer)
         own, bos = tokenizer.encode(""), tokenizer.bos_token_id
         self.bos: int | None = bos if bos in own[:1] else None
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.name}>"
 
     def tokenize(self, text: str) -> list[int]:
         """Return the tokens of a text."""
-        return list(self._tokenizer.encode(text, verbose=False))
+        return list(self.tokenizer.encode(text, verbose=False))
 
 
 class ModelReader(TextReader):

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sqs_codec import vocabulary_fingerprint
 from sqs_codec._base import checks
 from sqs_codec.system._base import chat
 from sqs_codec.system.hf._models import HFTokenizer
 
-__all__ = ["TextStream", "encode_chat", "encode_prompt", "tokenizer_fingerprint"]
+ANSWER = re.compile(r"(?s)\S(.*\S)?")
+"""What is said, but for spaces around it, which a template may take away."""
+
+GENERATION = re.compile(r"{%-?\s*generation\s*-?%}")
+"""What stands before an answer in a template that says which tokens these are."""
 
 
 def encode_prompt(tokenizer: HFTokenizer, prompt: str) -> list[int]:
@@ -29,9 +39,12 @@ def encode_prompt(tokenizer: HFTokenizer, prompt: str) -> list[int]:
 
 
 def encode_chat(
-    tokenizer: HFTokenizer, messages: Sequence[Mapping[str, str]]
+    tokenizer: HFTokenizer,
+    messages: Sequence[Mapping[str, str]],
+    *,
+    add_generation_prompt: bool = True,
 ) -> list[int]:
-    """Token ids of a chat in the template, up to where the answer begins.
+    """Token ids of a chat in the template, up to where an answer begins, or all.
 
     What a message says is text; ValueError if it spells a token in spite of that.
     """
@@ -42,7 +55,9 @@ def encode_chat(
     return chat.encode(
         messages,
         render=functools.partial(
-            tokenizer.apply_chat_template, add_generation_prompt=True, tokenize=False
+            tokenizer.apply_chat_template,
+            add_generation_prompt=add_generation_prompt,
+            tokenize=False,
         ),
         tokenize=tokenize,
         reserved={
@@ -52,6 +67,106 @@ def encode_chat(
             if i not in unknown
         },
     )
+
+
+def encode_answers(
+    tokenizer: HFTokenizer, messages: Sequence[Mapping[str, Any]]
+) -> tuple[list[int], list[int]]:
+    """Return a chat in the template, and the places before its answers' tokens.
+
+    The tokens are those of ``tokenizer.apply_chat_template(messages)``, as trainers
+    have them. Answers are what the template has in ``{% generation %}``, or, if there
+    is none in it, what an assistant says, and the special token that ends it.
+
+    Parameters
+    ----------
+    tokenizer : transformers.PreTrainedTokenizerBase
+    messages : sequence of mapping
+        Each has a ``"role"`` and a ``"content"``, both strings, and nothing else.
+
+    Returns
+    -------
+    tokens, places : list of int
+        As a `sqs_codec.distill.Piece` has them.
+
+    Raises
+    ------
+    ValueError
+        There is no template, or it refuses a chat or leaves out a message; there is no
+        answer, or a message that is no text or spells a special token.
+    """
+    from jinja2 import TemplateError  # a part of transformers that is optional there
+
+    if tokenizer.chat_template is None:
+        raise ValueError("the model's tokenizer has no chat template")
+    if not isinstance(messages, list | tuple) or not messages:
+        raise ValueError("messages must be a list of one or more")
+    whole = [_message(f"messages[{i}]", own) for i, own in enumerate(messages)]
+    said = bool(GENERATION.search(str(tokenizer.chat_template)))
+    try:
+        text = tokenizer.apply_chat_template(whole, tokenize=False)
+        found = tokenizer.apply_chat_template(
+            whole, return_dict=True, return_assistant_tokens_mask=said
+        )
+        apart = encode_chat(tokenizer, whole, add_generation_prompt=False)
+    except TemplateError as error:
+        raise ValueError(f"the chat template refuses it: {error}") from error
+    for i, own in enumerate(whole):
+        if own["content"].strip() not in text:
+            name = f"messages[{i}], of role {own['role']!r}"
+            raise ValueError(f"the chat template leaves out {name}")
+    if apart != (tokens := list(found["input_ids"])):
+        raise ValueError("a message spells a token that only the template may")
+    taught = found["assistant_masks"] if said else _answers(tokenizer, whole, text)
+    places: list[int] = np.flatnonzero(taught[1:]).tolist()
+    if not places:
+        raise ValueError("it has no answer: nothing that an assistant says")
+    return tokens, places
+
+
+def _message(name: str, given: Any) -> dict[str, str]:
+    """Return what a message is and says."""
+    items = given.items() if isinstance(given, Mapping) else ()
+    fields = {field: value for field, value in items if value is not None}
+    for field in "role", "content":
+        if not isinstance(fields.get(field), str):
+            raise ValueError(f'{name} has no "{field}" that is a string')
+        checks.utf8(f'"{field}" of {name}', fields[field])
+    for field in fields.keys() - {"role", "content"}:
+        raise ValueError(f'{name} has "{field}", which can\'t be read')
+    return fields
+
+
+def _answers(
+    tokenizer: HFTokenizer, messages: Sequence[Mapping[str, str]], text: str
+) -> NDArray[np.bool_]:
+    """Say of each token of a chat, which is this text, whether it is an answer's."""
+    marks = {"assistant": rf"{chat.OPEN}\g<0>{chat.CLOSE}"}
+    marked = [
+        {**m, "content": ANSWER.sub(marks.get(m["role"], r"\g<0>"), m["content"])}
+        for m in messages
+    ]
+    filled = tokenizer.apply_chat_template(marked, tokenize=False)
+    parts = re.split(f"[{chat.OPEN}{chat.CLOSE}]", filled)
+    if "".join(parts) != text:
+        raise ValueError(
+            "the chat template changes what an answer says: use one that has "
+            "{% generation %} around answers"
+        )
+    ends = [*accumulate(map(len, parts))]
+    found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    starts, stops = np.array(found["offset_mapping"]).T
+    special = {i for i, t in tokenizer.added_tokens_decoder.items() if t.special}
+    taught = np.zeros(len(starts), bool)
+    for begin, end in zip(ends[::2], ends[1::2], strict=False):
+        taught |= (stops > begin) & (starts < end)
+        first = int((starts >= end).argmax()) or len(starts)
+        for i in range(first, len(starts)):
+            if found["input_ids"][i] in special:
+                taught[first : i + 1] = True  # what ends the turn
+            if text[starts[i] : stops[i]].strip():
+                break
+    return taught
 
 
 def tokenizer_fingerprint(tokenizer: HFTokenizer | None) -> bytes:

@@ -30,8 +30,8 @@ from sqs_codec.system.edge import (
     default_settings,
     generate,
 )
+from sqs_codec.system.endpoint.errors import ApiError
 from sqs_codec.system.proxy._draft import GoneError, SharedDraft, Turns, link
-from sqs_codec.system.proxy._errors import ApiError
 from sqs_codec.system.proxy._request import Request
 from sqs_codec.system.proxy._stops import Stops
 from sqs_codec.system.session import EdgeSession, Limits, Link, LinkError, Setting

@@ -1,7 +1,5 @@
 """Answers to clients: texts, whole or in chunks, and refusals."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import time
@@ -12,18 +10,17 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from sqs_codec.system.endpoint import errors
+from sqs_codec.system.endpoint.errors import ApiError
 from sqs_codec.system.proxy._completer import Chunk, Completion
-from sqs_codec.system.proxy._errors import ApiError
 from sqs_codec.system.proxy._metrics import ProxyMetrics
 from sqs_codec.system.proxy._request import Request
-
-__all__ = ["Reply", "refusal"]
 
 
 def refusal(error: ApiError, metrics: ProxyMetrics) -> Response:
     """Return an error as an answer, and count it."""
     metrics.requests.labels(status=error.status).inc()
-    return JSONResponse(error.body, error.status, error.headers)
+    return errors.refusal(error)
 
 
 class _Shape:

@@ -1,28 +1,20 @@
 """What clients ask for, read from the protocol's JSON."""
 
-from __future__ import annotations
-
 import json
-import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from sqs_codec.system.edge import MODES, Mode
-from sqs_codec.system.proxy._errors import ApiError
-from sqs_codec.system.proxy._limits import (
-    LONGEST_NAME,
-    LONGEST_STOP,
-    MOST_PROMPTS,
-    MOST_STOPS,
-)
+from sqs_codec.system.endpoint.errors import ApiError
+from sqs_codec.system.endpoint.fields import check_model, field, load, shown, string
 from sqs_codec.system.session import Sampling
-
-__all__ = ["Request", "parse"]
 
 Messages = list[dict[str, str]]
 Prompt = str | list[int]
 
+MOST_STOPS, LONGEST_STOP = 16, 256  # strings that end a text, and their characters
+MOST_PROMPTS = 128  # texts that one request may ask for
 COMPLETION_TOKENS = 16  # of ``/v1/completions``, where the protocol has a default
 
 _LAW = "the text's distribution is the target model's own, and this would change it"
@@ -104,7 +96,7 @@ def parse(
     wrong, and why.
     """
     try:
-        return _build(_load(data), chat, models, sampling)
+        return _build(load(data), chat, models, sampling)
     except RecursionError:
         raise ApiError("the body is nested too deeply") from None
 
@@ -115,11 +107,11 @@ def _build(
     for name, (why, harmless) in REFUSED.items():
         if (value := fields.get(name)) and value not in harmless:
             raise ApiError(f"{name} can't be used here: {why}", param=name)
-    options = _field(fields, "stream_options", dict, {})
-    asked = _text(fields.get("model", next(iter(models))), "model")
-    top_k = _field(fields, "top_k", int, sampling.top_k, -1, (1 << 31) - 1)
+    options = field(fields, "stream_options", dict, {})
+    asked = string(fields.get("model", next(iter(models))), "model")
+    top_k = field(fields, "top_k", int, sampling.top_k, -1, (1 << 31) - 1)
     drawn = {
-        name: _field(fields, name, float, getattr(sampling, name), 0, most)
+        name: field(fields, name, float, getattr(sampling, name), 0, most)
         for name, most in (("temperature", 2), ("top_p", 1), ("min_p", 1))
     }
     return Request(
@@ -129,11 +121,11 @@ def _build(
         max_tokens=_most(fields, None if chat else COMPLETION_TOKENS),
         sampling=Sampling(top_k=max(0, top_k), **drawn),
         stop=_stop(fields),
-        seed=_field(fields, "seed", int, None, 0, (1 << 64) - 1),
-        stream=_field(fields, "stream", bool, False),
-        include_usage=_field(options, "include_usage", bool, False),
+        seed=field(fields, "seed", int, None, 0, (1 << 64) - 1),
+        stream=field(fields, "stream", bool, False),
+        include_usage=field(options, "include_usage", bool, False),
         tools=bool(fields.get("tools") or fields.get("functions")),
-        **_ours(_field(fields, "sqs", dict, {})),
+        **_ours(field(fields, "sqs", dict, {})),
     )
 
 
@@ -142,100 +134,25 @@ def _ours(fields: dict[str, Any]) -> dict[str, Any]:
     mode = fields.get("mode")
     if mode is not None and mode not in MODES:
         raise ApiError(
-            f"sqs.mode must be one of {', '.join(MODES)}, got {_shown(mode)}",
+            f"sqs.mode must be one of {', '.join(MODES)}, got {shown(mode)}",
             param="sqs.mode",
         )
-    link = _field(fields, "link", dict, None)
+    link = field(fields, "link", dict, None)
     if link is not None:
         if mode is None:
             raise ApiError("sqs.link goes with sqs.mode", param="sqs.link")
         given = {f"sqs.link.{name}": value for name, value in link.items()}
         link = (
-            _field(given, "sqs.link.rate", float, 1e5, 1e4, 1e9),
-            _field(given, "sqs.link.trip", float, 0.1, 0, 10),
+            field(given, "sqs.link.rate", float, 1e5, 1e4, 1e9),
+            field(given, "sqs.link.trip", float, 0.1, 0, 10),
         )
     return {"mode": mode, "link": link}
-
-
-def check_model(asked: str, models: Collection[str]) -> str:
-    """Return what a client calls the model, if it may be called that."""
-    if asked in models or ("*" in models and len(asked) <= LONGEST_NAME):
-        return asked
-    raise ApiError(
-        f"there is no model {asked[:99]!r} here, only {', '.join(map(repr, models))}",
-        status=404,
-        param="model",
-        code="model_not_found",
-    )
-
-
-def _load(data: bytes) -> dict[str, Any]:
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is no number of JSON")
-
-    try:
-        fields = json.loads(data, parse_constant=refuse)
-    except ValueError as error:
-        raise ApiError(f"the body isn't JSON: {error}") from None
-    if not isinstance(fields, dict):
-        raise ApiError(f"the body must be an object, not {type(fields).__name__}")
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-_WORDS = {
-    bool: "true or false",
-    dict: "an object",
-    float: "a number",
-    int: "a whole number",
-    list: "a list",
-}
-
-
-def _field(
-    fields: dict[str, Any],
-    name: str,
-    kind: type,
-    default: Any,
-    least: float = -math.inf,
-    most: float = math.inf,
-) -> Any:
-    """Return a field of a kind, unless it is null; a number must be within bounds."""
-    value = fields.get(name)
-    if value is None:
-        return default
-    kinds = (int, float) if kind is float else (kind,)
-    if type(value) not in kinds:
-        raise ApiError(
-            f"{name} must be {_WORDS[kind]}, got {_shown(value)}", param=name
-        )
-    if kind in (int, float) and not least <= value <= most:
-        limits = f"{least} to {most}" if most < math.inf else f"at least {least}"
-        raise ApiError(f"{name} must be {limits}, got {_shown(value)}", param=name)
-    return value
-
-
-def _shown(value: object) -> str:
-    """Return a value as JSON, if that is short."""
-    text = json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:40]}..."
-
-
-def _text(value: Any, name: str) -> str:
-    if not isinstance(value, str):
-        raise ApiError(f"{name} must be a string, got {_shown(value)}", param=name)
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ApiError(
-            f"{name} has half of a surrogate pair, which is no character", param=name
-        ) from None
-    return value
 
 
 def _most(fields: dict[str, Any], most: int | None) -> int | None:
     for name in ("max_tokens", "max_completion_tokens"):
         endless = fields.get(name) == -1  # as other local servers have it
-        most = None if endless else _field(fields, name, int, most, 1)
+        most = None if endless else field(fields, name, int, most, 1)
     return most
 
 
@@ -245,7 +162,7 @@ def _stop(fields: dict[str, Any]) -> tuple[str, ...]:
     if len(stops) > MOST_STOPS:
         raise ApiError(f"stop may have {MOST_STOPS} strings at most", param="stop")
     for stop in stops:
-        if len(_text(stop, "stop")) > LONGEST_STOP:
+        if len(string(stop, "stop")) > LONGEST_STOP:
             raise ApiError(
                 f"a stop may have {LONGEST_STOP} characters at most", param="stop"
             )
@@ -269,7 +186,7 @@ def _prompt(prompt: Any) -> Prompt:
             "prompt must be a text, ids of its tokens, or a list of these",
             param="prompt",
         )
-    if not (text := _text(prompt, "prompt")):
+    if not (text := string(prompt, "prompt")):
         raise ApiError("prompt must not be empty", param="prompt")
     return text
 
@@ -278,7 +195,7 @@ def _messages(fields: dict[str, Any]) -> Messages:
     messages = fields.get("messages")
     if not isinstance(messages, list) or not messages:
         raise ApiError(
-            f"messages must be a list of one or more, got {_shown(messages)}",
+            f"messages must be a list of one or more, got {shown(messages)}",
             param="messages",
         )
     return [_message(one, f"messages[{i}]") for i, one in enumerate(messages)]
@@ -295,11 +212,11 @@ def _message(message: Any, name: str) -> dict[str, str]:
     That is in the form in which llama.cpp tells them to a model without tools.
     """
     if not isinstance(message, dict):
-        raise ApiError(f"{name} must be an object, got {_shown(message)}", param=name)
+        raise ApiError(f"{name} must be an object, got {shown(message)}", param=name)
     role = message.get("role")
     if not isinstance(role, str) or role not in ROLES:
         raise ApiError(
-            f"{name}.role must be one of {', '.join(ROLES)}, got {_shown(role)}",
+            f"{name}.role must be one of {', '.join(ROLES)}, got {shown(role)}",
             param=f"{name}.role",
         )
     calls = message.get("tool_calls") or message.get("function_call")
@@ -307,10 +224,10 @@ def _message(message: Any, name: str) -> dict[str, str]:
     if isinstance(content, list):
         parts = [_part(part, f"{name}.content[{i}]") for i, part in enumerate(content)]
         content = "".join(parts)
-    content = _text("" if content is None and calls else content, f"{name}.content")
+    content = string("" if content is None and calls else content, f"{name}.content")
     if calls:
         made = json.dumps({"tool_calls": calls}, ensure_ascii=False)
-        content += "\n" * bool(content) + _text(made, f"{name}.tool_calls")
+        content += "\n" * bool(content) + string(made, f"{name}.tool_calls")
     if role in ("tool", "function"):
         told = {"tool_response": {"content": content}}
         content = json.dumps(told, ensure_ascii=False)
@@ -320,4 +237,4 @@ def _message(message: Any, name: str) -> dict[str, str]:
 def _part(part: Any, name: str) -> str:
     if not isinstance(part, dict) or part.get("type") != "text":
         raise ApiError(f"{name} must be text: the models read nothing else", param=name)
-    return _text(part.get("text"), f"{name}.text")
+    return string(part.get("text"), f"{name}.text")

@@ -30,7 +30,7 @@ PAUSE_SECONDS = 0.5
 """Between two attempts at a job, unless a replica died, which isn't asked again."""
 
 STORE_BYTES = 100 << 20
-"""Of Ray's store of large objects, which jobs never need. Ray takes no less."""
+"""Of Ray's store of large objects, which hardly anything needs. Ray takes no less."""
 
 log = logging.getLogger(__name__)
 
@@ -182,26 +182,18 @@ class RayEngine:
         await asyncio.to_thread(ray.shutdown)
 
     def _start(self) -> None:
-        _keep_to_this_machine()
-        _keep_quiet()
-        import ray
-        from ray import serve
-
         if self._closed:
             return
-        _init(
-            address="local",
-            num_cpus=max(self._replicas, os.cpu_count() or 1),
-            object_store_memory=STORE_BYTES,
-            include_dashboard=False,
-        )
+        share = start(self._replicas)
+        from ray import serve
+
         if self._closed:
             return
         serve.start(proxy_location="Disabled")
         target = application(
             functools.partial(make_engine, self._config),
             num_replicas=self._replicas,
-            ray_actor_options=_share(ray.cluster_resources(), self._replicas),
+            ray_actor_options=share,
         )
         serve.run_many(
             [serve.RunTarget(target, name=APP, route_prefix=None)],
@@ -277,10 +269,25 @@ def _status() -> tuple[int, str]:
         return 0, "there is no application"
     deployment = app.deployments.get(NAME)
     count = deployment.replica_states.get("RUNNING", 0) if deployment else 0
-    message = _last_line((deployment and deployment.message) or app.message)
+    message = last_line((deployment and deployment.message) or app.message)
     if app.status == "DEPLOY_FAILED" and not count:
         raise ValueError(message)
     return count, message
+
+
+def start(replicas: int) -> dict[str, float]:
+    """Start Ray for this process alone; return what a replica takes of the machine."""
+    _keep_to_this_machine()
+    _keep_quiet()
+    import ray
+
+    _init(
+        address="local",
+        num_cpus=max(replicas, os.cpu_count() or 1),
+        object_store_memory=STORE_BYTES,
+        include_dashboard=False,
+    )
+    return _share(ray.cluster_resources(), replicas)
 
 
 def _keep_to_this_machine() -> None:
@@ -325,7 +332,7 @@ def _share(resources: Mapping[str, float], replicas: int) -> dict[str, float]:
     return share
 
 
-def _last_line(message: str) -> str:
+def last_line(message: str) -> str:
     """Return what is at the end of a stack trace: why something couldn't be done."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     return re.sub(r"^[\w.]+(Error|Exception): ", "", lines[-1]) if lines else ""

@@ -20,11 +20,11 @@ from starlette.testclient import TestClient
 
 from sqs_codec.cli import main as cli
 from sqs_codec.system.edge import MODES
+from sqs_codec.system.endpoint.errors import ApiError
 from sqs_codec.system.engine import EngineConfig, make_engine
 from sqs_codec.system.hf import Draft, load_model
 from sqs_codec.system.proxy import Completer, make_app
 from sqs_codec.system.proxy._draft import Turns
-from sqs_codec.system.proxy._errors import ApiError
 from sqs_codec.system.proxy._request import REFUSED, parse
 from sqs_codec.system.serve import connect
 from sqs_codec.system.session import Sampling
@@ -64,7 +64,7 @@ class Proxy(Endpoint):
             clients=clients,
         )
         self.completer.check()
-        super().__init__(self.completer, clients=clients, **options)
+        super().__init__(make_app(self.completer, **options), clients=clients)
         self.url = f"http://127.0.0.1:{self.port}"
 
     def client(self, **options):
@@ -330,7 +330,7 @@ def test_a_body_without_end(proxy):
 
 
 def test_who_says_nothing_is_hung_up_on(proxy, monkeypatch):
-    monkeypatch.setattr("sqs_codec.system.proxy._server.SILENT_SECONDS", 0.1)
+    monkeypatch.setattr("sqs_codec.system.endpoint.server.SILENT_SECONDS", 0.1)
     for said in (b"", b"GET / HTT", b"GET / HTTP/1.1\r\nHost: [::1]\r\n\r\nGET "):
         with socket.create_connection(
             ("127.0.0.1", proxy.port), timeout=PATIENCE

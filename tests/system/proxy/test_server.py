@@ -16,10 +16,11 @@ from unittest.mock import Mock
 import pytest
 
 from sqs_codec.system.edge import MODES, EdgeMetrics
-from sqs_codec.system.proxy import make_app, make_server
+from sqs_codec.system.endpoint.errors import ApiError
+from sqs_codec.system.endpoint.server import make_server
+from sqs_codec.system.proxy import make_app
 from sqs_codec.system.proxy._completer import Chunk, Completion
 from sqs_codec.system.proxy._draft import GoneError, link
-from sqs_codec.system.proxy._errors import ApiError
 from tests.system.serve.kit import PATIENCE, certificate, wait_until
 
 KEY = "a-key-of-the-tests"
@@ -56,9 +57,8 @@ class Played:
 class Endpoint:
     """A server in a thread."""
 
-    def __init__(self, completer, *, clients=8, cert=None, **options):
+    def __init__(self, app, *, clients=8, cert=None):
         cert, key = cert or (None, None)
-        app = make_app(completer, **options)
         self.server = make_server(app, clients=clients, cert=cert, key=key)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -88,8 +88,9 @@ class Endpoint:
         return int(self.ask(*given).split()[1])
 
 
-def playing(completer=None, **options):
-    return closing(Endpoint(completer or Played(), api_key=KEY, **options))
+def playing(completer=None, cert=None, **options):
+    app = make_app(completer or Played(), api_key=KEY, **options)
+    return closing(Endpoint(app, cert=cert))
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +144,7 @@ def test_headers_that_come_again(endpoint):
 
 @pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\nHo", b"GET /page.js HTTP"])
 def test_silent_strangers_make_room(said, monkeypatch):
-    monkeypatch.setattr("sqs_codec.system.proxy._server.CONNECTIONS", 4)
+    monkeypatch.setattr("sqs_codec.system.endpoint.server.CONNECTIONS", 4)
     if said.endswith(b"HTTP"):  # what is asked for isn't read
         said = (said + b"/1.1\r\nHost: localhost\r\n\r\n") * 500
     with playing() as endpoint, endpoint.open() as writes, endpoint.open() as known:
@@ -168,7 +169,7 @@ def test_silent_strangers_make_room(said, monkeypatch):
 
 def test_what_is_not_read_in_time(monkeypatch):
     """A stream, with the key, whose places must come back."""
-    monkeypatch.setattr("sqs_codec.system.proxy._server.READING_SECONDS", 0.2)
+    monkeypatch.setattr("sqs_codec.system.endpoint.server.READING_SECONDS", 0.2)
     completer = Played("sea " * 20_000)
     with playing(completer) as endpoint, endpoint.open() as raw:
         stream(raw)
@@ -187,8 +188,8 @@ class Late(Played):
 
 def test_who_reads_slowly_gets_all(monkeypatch):
     """Of a text that took longer than silence may, and takes longer to be read."""
-    monkeypatch.setattr("sqs_codec.system.proxy._server.SILENT_SECONDS", 0.5)
-    monkeypatch.setattr("sqs_codec.system.proxy._server.READING_SECONDS", 1.5)
+    monkeypatch.setattr("sqs_codec.system.endpoint.server.SILENT_SECONDS", 0.5)
+    monkeypatch.setattr("sqs_codec.system.endpoint.server.READING_SECONDS", 1.5)
     with playing(Late("x" * 16_000_000)) as endpoint, endpoint.open() as raw:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         stream(raw)
@@ -200,7 +201,7 @@ def test_who_reads_slowly_gets_all(monkeypatch):
 
 
 def test_who_waits_for_a_seat_is_answered(monkeypatch):
-    monkeypatch.setattr("sqs_codec.system.proxy._server.CONNECTIONS", 4)
+    monkeypatch.setattr("sqs_codec.system.endpoint.server.CONNECTIONS", 4)
 
     class Full(Played):
         async def write(self, request):
@@ -220,8 +221,8 @@ def test_who_waits_for_a_seat_is_answered(monkeypatch):
 
 
 def test_handshakes_that_stop_half_way(tmp_path, monkeypatch):
-    monkeypatch.setattr("sqs_codec.system.proxy._server.SHAKING_SECONDS", 0.5)
-    monkeypatch.setattr("sqs_codec.system.proxy._server.CONNECTIONS", 8)
+    monkeypatch.setattr("sqs_codec.system.endpoint.server.SHAKING_SECONDS", 0.5)
+    monkeypatch.setattr("sqs_codec.system.endpoint.server.CONNECTIONS", 8)
     cert, key = certificate(tmp_path)
     with playing(cert=(cert, key)) as endpoint:
         half = [endpoint.open("127.0.0.2") for _ in range(50)]

@@ -39,14 +39,14 @@ def test_ray_is_not_started_any_more(monkeypatch):
     begun = []
     before = {*descendants(os.getpid())}
 
-    def init(**options):
+    def init(replicas):
         begun.append("init")
         time.sleep(0.5)
 
     def start(**options):
         begun.append("start")
 
-    monkeypatch.setattr(_engine, "_init", init)
+    monkeypatch.setattr(_engine, "start", init)
     monkeypatch.setattr("ray.serve.start", start)
 
     async def run():

@@ -1,10 +1,8 @@
 """Errors in the shape that clients of the protocol know."""
 
-from __future__ import annotations
-
 from typing import Any
 
-__all__ = ["ApiError"]
+from starlette.responses import JSONResponse, Response
 
 UNHEARD = (401, 403, 408, 413, 431)  # the rest of such requests isn't read
 
@@ -43,3 +41,8 @@ class ApiError(Exception):
         if self.retry_after is not None:
             return {"retry-after": str(self.retry_after)}
         return {"connection": "close"} if self.status in UNHEARD else {}
+
+
+def refusal(error: ApiError) -> Response:
+    """Return an error as an answer."""
+    return JSONResponse(error.body, error.status, error.headers)

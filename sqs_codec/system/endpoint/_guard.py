@@ -8,18 +8,15 @@ import ipaddress
 import itertools
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from types import SimpleNamespace
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sqs_codec.system._base.security import bearer
-from sqs_codec.system.proxy._errors import ApiError
-from sqs_codec.system.proxy._limits import HEADER_BYTES
-from sqs_codec.system.proxy._metrics import ProxyMetrics
-from sqs_codec.system.proxy._reply import refusal
-
-__all__ = ["Guard"]
+from sqs_codec.system.endpoint.errors import ApiError
+from sqs_codec.system.endpoint.server import HEADER_BYTES
 
 AUTHORITY = re.compile(
     r"(\[[0-9a-f]*:[0-9a-f:.]*\]|[0-9a-z_.-]+)(?::([0-9]{1,5}))?", re.I
@@ -38,13 +35,13 @@ class Guard:
         self,
         app: ASGIApp,
         *,
-        metrics: ProxyMetrics,
+        refuse: Callable[[ApiError], Response],
         free: Collection[str],
         api_key: str | None,
         hosts: Collection[str],
         origins: Collection[str],
     ) -> None:
-        self._app, self._metrics, self._free = app, metrics, free
+        self._app, self._refuse, self._free = app, refuse, free
         self._key = None if api_key is None else api_key.encode()
         self._hosts = {"localhost", *(host.lower() for host in hosts)}
         self._origins = set(origins)
@@ -61,7 +58,7 @@ class Guard:
                 self._check_key(scope)
                 visitor.known, visitor.since = True, time.monotonic()
         except ApiError as error:
-            return await refusal(error, self._metrics)(scope, receive, send)
+            return await self._refuse(error)(scope, receive, send)
         await self._app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:

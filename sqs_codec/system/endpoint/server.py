@@ -5,8 +5,6 @@ the others, strangers and those who have shown the key, there are so many at mos
 the one that has been silent for longest makes room.
 """
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import socket
@@ -19,18 +17,25 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sqs_codec.system._base.crowd import Share, first_of_crowd, half_of_files
 from sqs_codec.system._base.security import File
-from sqs_codec.system.proxy._limits import (
-    CONNECTIONS,
-    HANDSHAKE_COST,
-    HEADER_BYTES,
-    HOST_SHARE,
-    READING_SECONDS,
-    SHAKING_SECONDS,
-    SILENT_SECONDS,
-    STOPPING_SECONDS,
-)
 
-__all__ = ["make_server"]
+HEADER_BYTES = 1 << 14  # of a request's headers, summed
+
+CONNECTIONS = 128
+"""Of strangers, and of those who have shown the key, besides one for each text."""
+
+SHAKING_SECONDS = 10.0  # for the handshake of TLS
+READING_SECONDS = 30.0  # for a body to come, and for what waits of an answer to be read
+
+SILENT_SECONDS = READING_SECONDS + 5.0
+"""For a request, and for the whole answer to be read. A body has less, so that one
+that takes too long is told so."""
+
+HOST_SHARE = 0.02
+"""What the strangers of a host may take of the event loop's time. Those of two dozen
+hosts at once still leave half of it."""
+
+HANDSHAKE_COST = 1e-3  # seconds that it takes
+STOPPING_SECONDS = 0.5  # for last words to be read when the server stops
 
 
 class _Visitor(H11Protocol):
@@ -184,9 +189,9 @@ def make_server(
     Parameters
     ----------
     app : Starlette
-        As `make_app` makes it.
+        As `make_endpoint` makes it.
     clients : int
-        How many texts are written at the same time.
+        How many have an answer in the making at the same time.
     cert, key : path, optional
         PEM files, for TLS.
     """

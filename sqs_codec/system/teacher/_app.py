@@ -1,0 +1,113 @@
+"""The stored teacher: what may be asked, and what is answered."""
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request as HttpRequest
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from sqs_codec.distill import Dataset, Lookup, MissError
+from sqs_codec.system.endpoint.app import make_endpoint, model_routes, read_body
+from sqs_codec.system.endpoint.errors import ApiError
+from sqs_codec.system.teacher._lists import Lists, Text
+from sqs_codec.system.teacher._request import MOST_BYTES, parse
+
+SEATS = 8  # requests that are in memory at the same time
+CALLS = 256  # those, and others that wait for a seat
+
+CHOICE = (
+    b'%b{"index": %d, "text": "", "logprobs": null, "finish_reason": "length", '
+    b'"stop_reason": null, "prompt_logprobs": ['
+)
+
+
+def make_app(
+    data: Dataset, *, names: Collection[str] = (), fill: bool = False, **access: Any
+) -> Starlette:
+    """Make what answers trainers.
+
+    It has the tokens of all texts in memory, 4 bytes each.
+
+    Parameters
+    ----------
+    data : sqs_codec.distill.Dataset
+    names : collection of str
+        What the model is called; ``*`` is any name. By default the file's name for it.
+    fill : bool
+        Whether each list has as many tokens as a request says there may be, of which
+        those without a count have the logarithm -9999, and each position but the first
+        has a list.
+    access : dict
+        As `sqs_codec.system.proxy.make_app` takes it.
+
+    Returns
+    -------
+    starlette.applications.Starlette
+        An ASGI application.
+    """
+    own = data.header.model or "teacher"
+    models = [*([] if {*names} - {"*"} else [own]), *names]
+    calls = _Completions(data, models, fill)
+    completions = Route("/v1/completions", calls, methods=["POST"])
+    routes = [*model_routes(models, lambda request: {}), completions]
+    return make_endpoint(routes, **access)
+
+
+class _Completions:
+    """Answers requests for completions, of which nothing but the prompt is wanted."""
+
+    def __init__(self, data: Dataset, models: list[str], fill: bool) -> None:
+        self._header, self._models, self._fill = data.header, models, fill
+        self._lookup, self._lists = Lookup(data), Lists(data.header)
+        self._calls, self._seats = 0, asyncio.Semaphore(SEATS)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, once there is a seat for it."""
+        if self._calls >= CALLS:
+            said = "as many requests as there may be wait for an answer"
+            raise ApiError(said, status=429, retry_after=1)
+        scope["state"]["visitor"].busy = True  # until it is answered
+        self._calls += 1
+        try:
+            async with self._seats:
+                data = await read_body(HttpRequest(scope, receive), MOST_BYTES)
+                found = await run_in_threadpool(self._find, data)
+                pieces = self._write(*found)
+                answer = StreamingResponse(pieces, media_type="application/json")
+                await answer(scope, receive, send)
+        finally:
+            self._calls -= 1
+
+    def _find(self, data: bytes) -> tuple[str, list[Text], int]:
+        """Return the model's name, texts and K; afterwards nothing can be wrong."""
+        model, prompts, k = parse(data, self._models, self._header)
+        texts = []
+        for name, tokens in prompts.items():
+            try:
+                texts.append(Text(tokens, self._lookup.find(tokens)))
+            except MissError as error:
+                said, code = f"{name} isn't in the file: {error}", "unknown_text"
+                raise ApiError(said, status=404, param=name, code=code) from None
+            texts[-1].check(name, k)
+        return model, texts, k
+
+    def _write(self, model: str, texts: list[Text], k: int) -> Iterator[bytes]:
+        """Yield the answer, in pieces."""
+        head = {"id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion"}
+        more = {"created": int(time.time()), "model": model}
+        yield json.dumps(head | more)[:-1].encode() + b', "choices": ['
+        for i, text in enumerate(texts):
+            yield CHOICE % (b", " * (i > 0), i)
+            yield from self._lists.write(text, k if self._fill else 0)
+            yield b"]}"
+        n = sum(text.tokens.size for text in texts)
+        usage = {"prompt_tokens": n, "completion_tokens": 0, "total_tokens": n}
+        yield b'], "usage": ' + json.dumps(usage).encode() + b"}"

@@ -1,0 +1,108 @@
+"""The lists of a text's positions, as vLLM has them for ``prompt_logprobs``."""
+
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqs_codec.distill import NOTHING, Header, Sequence
+from sqs_codec.system.endpoint.errors import ApiError
+
+Ints = NDArray[np.integer]
+
+BLOCK = 1 << 14  # entries, more or less, that are written at once
+
+
+class Text:
+    """As much of a stored text as was asked for.
+
+    A position has the distribution of its token given those before it, if the file has
+    that: the first has none.
+    """
+
+    def __init__(self, tokens: NDArray[np.uint32], found: Sequence) -> None:
+        n = np.searchsorted(found.places, tokens.size - 1)
+        self.tokens, self.rows = tokens, found.rows[:n]
+        self.positions = found.places[:n] + 1
+        last = self.rows.token_ids[self.rows.offsets[1:] - 1]
+        is_tail = found.tail & (last == self.rows.vocab_size - 1)
+        self.sizes = np.diff(self.rows.offsets) - is_tail
+
+    def check(self, name: str, k: int) -> None:
+        """Refuse lists that would have more than k tokens."""
+        if (most := int(self.sizes.max(initial=0))) > k:
+            raise ApiError(
+                f"prompt_logprobs is {k}, and {name} has {most} tokens in the list of "
+                f"position {self.positions[self.sizes.argmax()]}, without all of which "
+                f"a student would learn something else: {self.rows.resolution} are "
+                f"enough for every list",
+                param="prompt_logprobs",
+            )
+
+
+class Lists:
+    """Writes lists as JSON, in which spaces may stand between what it says.
+
+    So an entry is put together from rows of tables whose strings have one width, and
+    those of all entries are copied at once.
+    """
+
+    def __init__(self, header: Header) -> None:
+        self._vocab_size = header.codec.vocab_size - header.tail
+        self._ids = _table(f',"{i}":{{"logprob":' for i in range(self._vocab_size))
+        shares = np.arange(1, header.codec.resolution + 1) / header.codec.resolution
+        logprobs = [NOTHING, *np.log(shares).astype(np.float32)]
+        self._logprobs = _table(f'{x!s},"rank":' for x in logprobs)
+
+    def write(self, text: Text, fill: int) -> Iterator[bytes]:
+        """Yield the lists of a text; each is filled up to so many tokens."""
+        yield b"null"
+        step = max(BLOCK // (fill or 32), 1)
+        for start in range(1, text.tokens.size, step):
+            yield self._block(text, start, min(start + step, text.tokens.size), fill)
+
+    def _block(self, text: Text, start: int, end: int, fill: int) -> bytes:
+        """Return the lists of some positions, each after a comma."""
+        at, ids, counts = self._entries(text, start, end, fill)
+        ends = np.searchsorted(at, np.arange(end - start + 1))
+        rank = np.arange(at.size) - ends[at]
+        most = int(rank.max(initial=0)) + 1
+        ranks = _table(f'{i},"decoded_token":null}}' for i in range(1, most + 1))
+        parts = self._ids.take(ids), self._logprobs.take(counts), ranks.take(rank)
+        entries = np.rec.fromarrays(parts)
+        data, width = entries.tobytes(), entries.itemsize
+        lists = (data[a * width + 1 : b * width] for a, b in pairwise(ends.tolist()))
+        return b"".join(b",{%b}" % each if each else b",null" for each in lists)
+
+    def _entries(self, text: Text, start: int, end: int, fill: int) -> list[Ints]:
+        """Return whose list each entry is in, its token and its count, in order."""
+        n = end - start
+        some = slice(*np.searchsorted(text.positions, (start, end)))
+        rows, places = text.rows[some], text.positions[some] - start
+        kept = rows.token_ids < self._vocab_size
+        ids, counts = rows.token_ids[kept], rows.counts[kept].astype(np.int64)
+        at = np.repeat(places, text.sizes[some])
+        # What has no count is appended, and stays behind what has one.
+        own = text.tokens[start:end]
+        lacks = np.full(n, fill > 0)
+        lacks[places] = True
+        lacks[at[ids == own[at]]] = False
+        at, ids = np.append(at, np.flatnonzero(lacks)), np.append(ids, own[lacks])
+        if fill:
+            free = np.ones((n, fill), np.bool_)
+            low = ids < fill
+            free[at[low], ids[low]] = False
+            short = fill - np.bincount(at, minlength=n)
+            row, more = np.nonzero(free & (free.cumsum(axis=1) <= short[:, None]))
+            at, ids = np.append(at, row), np.append(ids, more)
+        counts = np.append(counts, np.zeros(at.size - counts.size, np.int64))
+        order = np.argsort(at * self._logprobs.size - counts, kind="stable")
+        return [at[order], ids[order], counts[order]]
+
+
+def _table(strings: Iterable[str]) -> NDArray[np.bytes_]:
+    """Return strings, all as wide as the widest."""
+    found = [*strings]
+    width = max(map(len, found))
+    return np.array([string.ljust(width) for string in found], np.bytes_)

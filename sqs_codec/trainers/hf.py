@@ -1,0 +1,92 @@
+"""A file of a teacher's distributions in Hugging Face's ``Trainer``."""
+
+from typing import Any
+
+import torch
+from transformers import Trainer
+
+from sqs_codec import distill
+from sqs_codec.torch import distillation_loss
+
+__all__ = ["DistillationTrainer"]
+
+
+class DistillationTrainer(Trainer):
+    """A ``Trainer`` of a student, by `sqs_codec.torch.distillation_loss`.
+
+    The loss of a step is the mean over all its distributions, however they are spread
+    over batches and processes, and ``evaluate()`` gives the mean over those of the data
+    set; the texts that fill up the last batches of several processes count again. There
+    is no loss of the texts themselves, so arguments for labels, as
+    ``label_smoothing_factor``, do nothing. With a subclass of ``Trainer`` of yours,
+    ``class Mine(DistillationTrainer, Yours)`` is both.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        Of a ``Trainer``. Data sets are files, as `sqs_codec.distill.open` opens them,
+        or parts of them; ``data_collator`` is `sqs_codec.distill.collate` if none is
+        given.
+    temperature : float
+        The student's, as in `sqs_codec.torch.distillation_loss`.
+    """
+
+    def __init__(self, *args: Any, temperature: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(*args, **{"data_collator": distill.collate, **kwargs})
+        self.temperature = temperature
+        # How a Trainer is told not to divide by the number of batches again.
+        self.model_accepts_loss_kwargs = True
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
+        """Return the batches of a step, and how many distributions they have."""
+        batches, _ = super().get_batch_samples(*args, **kwargs)
+        found = sum(len(batch.places) for batch in batches)
+        rows = torch.tensor(found, device=self.args.device)
+        if self.args.average_tokens_across_devices:
+            rows = self.accelerator.reduce(rows)
+        return batches, rows
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: Any,
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Return a batch's part of the loss of a step; without one, its mean."""
+        tokens: int = inputs.vocab_size - inputs.tail
+        student: Any = self.model
+        own = student.get_input_embeddings().num_embeddings
+        if own < tokens:  # which a model on an accelerator wouldn't explain
+            raise ValueError(
+                f"the student has {own} tokens and the file has {tokens}: if both are "
+                f"of one tokenizer, model.resize_token_embeddings({tokens}) makes room"
+            )
+        outputs = model(**inputs)
+        loss = distillation_loss(outputs.logits, inputs, temperature=self.temperature)
+        if num_items_in_batch is not None:
+            loss = loss * len(inputs.places) / num_items_in_batch
+            if self.args.average_tokens_across_devices:  # of which gradients are means
+                loss = loss * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    def prediction_step(
+        self, model: Any, inputs: Any, prediction_loss_only: bool, *_: Any, **__: Any
+    ) -> tuple[Any, Any, None]:
+        """Return loss and logits of a batch, which has no labels."""
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+        rows = len(inputs.places)
+        self._evaluated += torch.tensor([loss.item() * rows, rows])
+        return loss, None if prediction_loss_only else outputs.logits, None
+
+    def evaluation_loop(
+        self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
+    ) -> Any:
+        """Evaluate; a Trainer alone would take the mean of the batches' losses."""
+        self._evaluated = torch.zeros(2, dtype=torch.float64)  # of rows, and how many
+        kwargs["metric_key_prefix"] = metric_key_prefix
+        output: Any = super().evaluation_loop(*args, **kwargs)
+        sums = self.accelerator.reduce(self._evaluated.float().to(self.args.device))
+        output.metrics[f"{metric_key_prefix}_loss"] = (sums[0] / sums[1]).item()
+        return output

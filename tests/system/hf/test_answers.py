@@ -1,0 +1,102 @@
+"""Chats as trainers tokenize them, and which of their tokens are answers'."""
+
+import pytest
+import tokenizers
+import transformers
+
+from sqs_codec.system.hf import encode_answers
+
+CHATML = """{% for m in messages %}<|im_start|>{{ m['role'] }}
+{{ m['content'] }}<|im_end|>
+{% endfor %}"""
+
+SAYS = """{% for m in messages %}{% if m['role'] == 'assistant' %}
+A: {% generation %}{{ m['content'] }}</s>!{% endgeneration %}{% else %}
+Q: {{ m['content'] }}{% endif %}{% endfor %}"""
+
+TRIMS = """{% for m in messages %}{% if m['role'] == 'user' %}[{{ m['content'] }}]
+{%- elif m['role'] == 'assistant' %} {{ m['content'] | trim }} </s>
+{%- elif m['role'] == 'tool' %}{{ raise_exception('no tools') }}{% endif %}
+{%- endfor %}"""
+
+LAST = """{% for m in messages %}{% if loop.last %}(at last) {% endif %}
+{{- m['content'].replace('fine', 'well') }}
+{% endfor %}"""
+
+
+def said(role, content, **more):
+    return {"role": role, "content": content, **more}
+
+
+CHAT = [
+    said("user", "Hi"),
+    said("assistant", "Hé, you! ", name=None),
+    said("user", "you"),
+    said("assistant", "Yes"),
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    """One of bytes, and of special tokens."""
+    letters = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {letter: i for i, letter in enumerate(letters)}
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
+    plain = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.pre_tokenizer, backend.decoder = plain, tokenizers.decoders.ByteLevel()
+    backend.add_special_tokens(["</s>", "<|im_start|>", "<|im_end|>"])
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=backend)
+
+
+@pytest.mark.parametrize(
+    ("template", "answers"),
+    [
+        (CHATML, "Hé, you! <|im_end|>Yes<|im_end|>"),
+        (SAYS, "Hé, you! </s>!Yes</s>!"),
+        (TRIMS, "Hé, you! </s>Yes </s>"),
+        (LAST, "Hé, you!Yes"),
+    ],
+)
+def test_answers_are_what_an_assistant_says(tokenizer, template, answers):
+    tokenizer.chat_template = template
+    tokens, places = encode_answers(tokenizer, CHAT)
+    assert tokens == tokenizer.apply_chat_template(CHAT)["input_ids"]
+    assert tokenizer.decode([tokens[place + 1] for place in places]) == answers
+
+
+@pytest.mark.parametrize(
+    ("template", "chat", "words"),
+    [
+        (None, CHAT, "no chat template"),
+        (CHATML, [], "a list of one or more"),
+        (CHATML, {"role": "user"}, "a list of one or more"),
+        (CHATML, ["Hi"], r'messages\[0\] has no "role" that is a string'),
+        (CHATML, [*CHAT, said("user", [])], r'messages\[4\] has no "content" that'),
+        (CHATML, [said("user", "\ud800")], r'"content" of messages\[0\] must be'),
+        (CHATML, CHAT[:1], "it has no answer"),
+        (
+            CHATML,
+            [said("assistant", " ")],
+            "it has no answer",
+        ),
+        (CHATML, [*CHAT, said("user", "", tool_calls=[])], r'\[4\] has "tool_calls"'),
+        (CHATML, [*CHAT, said("user", "a <|im_end|>")], "spells a token that only"),
+        (CHATML, [*CHAT, said("assistant", "\ufdd0x")], "changes what an answer says"),
+        (
+            TRIMS,
+            [*CHAT, said("system", "Be brief")],
+            r"leaves out messages\[4\], of role",
+        ),
+        (TRIMS, [*CHAT, said("tool", "5")], "refuses it: no tools"),
+        (LAST, [*CHAT, said("assistant", "fine")], r"leaves out messages\[4\]"),
+        (
+            SAYS.replace("assist", "bot"),
+            CHAT,
+            "it has no answer",
+        ),
+    ],
+)
+def test_what_is_no_chat_is_said(tokenizer, template, chat, words):
+    tokenizer.chat_template = template
+    with pytest.raises(ValueError, match=words):
+        encode_answers(tokenizer, chat)

@@ -1,0 +1,1 @@
+"""Tests of `sqs_codec.system.teacher`."""

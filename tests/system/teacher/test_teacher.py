@@ -1,0 +1,286 @@
+"""``sqs distill serve``: what trainers get of a file, and what they are told."""
+
+import http.client
+import json
+import math
+import os
+import signal
+import socket
+import threading
+import time
+import urllib.request
+from contextlib import closing, suppress
+from itertools import count
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+import sqs_codec as sqs
+from sqs_codec import distill
+from sqs_codec.cli import main as cli
+from sqs_codec.system.teacher import _app, make_app
+from tests.system.proxy.test_server import Endpoint
+from tests.system.serve.kit import PATIENCE, wait_until
+
+V, L = 40, 12
+PATH = "/v1/completions"
+TEXTS = [[7, 3, 9, 9, 1, 4], [7, 3, 9, 2], [7, 3], [31, *range(20), *range(20)]]
+
+
+def store(path, texts=TEXTS, places=None, **said):
+    """A file of texts whose distributions are random."""
+    rng = np.random.default_rng(0)
+    codec = sqs.Codec(V + said.get("tail", False), L)
+    header = distill.Header(codec, model="a/teacher", temperature=1.5, **said)
+    with distill.Writer(path, header) as writer:
+        for text in texts:
+            at = np.arange(len(text)) if places is None else places
+            logits = rng.normal(0, 2, (len(at), codec.vocab_size))
+            rows = codec.quantize_unbiased_rows(logits, rng=rng)
+            writer.write(text, rows, at)
+    return distill.open(path)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return store(tmp_path_factory.mktemp("files") / "teacher.parquet")
+
+
+@pytest.fixture(scope="module")
+def client(data):
+    return TestClient(make_app(data), base_url="http://127.0.0.1")
+
+
+def ask(client, prompt, k=L, **fields):
+    return client.post(PATH, json={"prompt": prompt, "prompt_logprobs": k} | fields)
+
+
+def lists(sequence, tokens, fill=0):
+    """What is to be answered, one token after the other."""
+    found = []
+    row_at = {place + 1: i for i, place in enumerate(sequence.places.tolist())}
+    for position, own in enumerate(tokens):
+        entries = []
+        if position in row_at:
+            row = sequence.rows[row_at[position]]
+            pairs = zip(row.token_ids.tolist(), row.counts.tolist(), strict=True)
+            entries = sorted(((-c, i) for i, c in pairs if i < V))
+        logprobs = {i: math.log(-c / L) for c, i in entries}
+        if position and (entries or fill):
+            logprobs.setdefault(own, -9999)
+            others = (i for i in count() if i not in logprobs)
+            while len(logprobs) < fill:
+                logprobs[next(others)] = -9999
+        found.append(logprobs)
+    return found
+
+
+def check(answer, expected):
+    """Compare lists with those of an answer, in their order."""
+    for choice, texts in zip(answer.json()["choices"], expected, strict=True):
+        assert (choice["text"], choice["finish_reason"]) == ("", "length")
+        assert len(choice["prompt_logprobs"]) == len(texts)
+        for found, logprobs in zip(choice["prompt_logprobs"], texts, strict=True):
+            if not logprobs:
+                assert found is None
+                continue
+            assert [*found] == [*map(str, logprobs)]
+            assert [e["rank"] for e in found.values()] == [*range(1, len(found) + 1)]
+            values = [entry["logprob"] for entry in found.values()]
+            assert values == pytest.approx([*logprobs.values()], rel=1e-6)
+            assert {entry["decoded_token"] for entry in found.values()} == {None}
+
+
+@pytest.mark.parametrize("fill", [0, L, 15, V])
+@pytest.mark.parametrize(
+    ("tail", "places"), [(False, None), (True, None), (False, [0, 2, 3])]
+)
+def test_lists_are_those_of_the_file(fill, tail, places, tmp_path, monkeypatch):
+    monkeypatch.setattr("sqs_codec.system.teacher._lists.BLOCK", 200)
+    texts = [text for text in TEXTS if len(text) > 3]
+    data = store(tmp_path / "f", texts, places, tail=tail)
+    app = make_app(data, fill=fill > 0)
+    answer = ask(TestClient(app, base_url="http://[::1]"), texts, fill or L)
+    assert answer.headers["content-type"] == "application/json"
+    check(answer, [lists(data[i], text, fill) for i, text in enumerate(texts)])
+    n = sum(map(len, texts))
+    usage = {"prompt_tokens": n, "completion_tokens": 0, "total_tokens": n}
+    assert answer.json()["usage"] == usage
+    assert answer.json()["model"] == "a/teacher"
+
+
+def test_a_beginning_is_found_and_as_much_as_was_asked_for(client, data):
+    check(ask(client, [7, 3, 9, 2]), [lists(data[1], TEXTS[1])])
+    check(ask(client, [[31, 0], [31]], 10**30), [lists(data[3], [31, 0]), [{}]])
+
+
+def test_what_trainers_send(client, data):
+    """TRL 1.16 and axolotl 0.19; ms-swift sets the temperature to 0."""
+    trl = {"model": "a/teacher", "max_tokens": 1, "temperature": 1.5}
+    axolotl = {
+        "echo": True,
+        "logprobs": True,
+        "top_logprobs": 64,
+        "max_new_tokens": 0,
+        "skip_special_tokens": False,
+        "temperature": 1.5,
+        "sampling_params": {"max_tokens": 0},
+    }
+    for fields in trl, axolotl, {"temperature": 0}, {"max_tokens": 0, "n": 1}:
+        check(ask(client, TEXTS[:1], 64, **fields), [lists(data[0], TEXTS[0])])
+    [model] = client.get("/v1/models").json()["data"]
+    assert model["id"] == "a/teacher"
+    assert client.get("/health").status_code == 200
+    assert "GET /v1/models, " in client.get("/metrics").json()["error"]["message"]
+
+
+HERE = TEXTS[0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"prompt": "the fox"}, "prompt must be a list of token ids"),
+        ({"prompt": ["the"]}, "prompt[0] must be a token's id, a whole number from 0"),
+        ({"prompt": []}, "prompt must be a list of token ids, one at least"),
+        ({"prompt": [HERE, []]}, "prompt[1] must be a list of token ids"),
+        ({"prompt": [HERE, [[7]]]}, "prompt[1][0] must be a token's id"),
+        ({"prompt": [7, 2**40]}, "prompt[1] must be a token's id"),
+        ({"prompt": [7, 3.0]}, "whole number from 0 to 39, got 3.0"),
+        ({"prompt": [7, True]}, "got true"),
+        ({"prompt": [7, -1]}, "got -1"),
+        ({"prompt": [[7]] * 100_000}, "prompt may be 1024 texts at most"),
+        ({"prompt_logprobs": None}, "how many tokens a list may have, 12 are enough"),
+        ({"prompt_logprobs": 0}, "12 are enough for all, got 0. 0 and 1 are for rev"),
+        ({"prompt_logprobs": 1}, "counts can only teach forward KL"),
+        ({"prompt_logprobs": 2.0}, "prompt_logprobs must be a whole number, got 2.0"),
+        ({"prompt_logprobs": 2}, "would learn something else: 12 are enough for every"),
+        (
+            {"temperature": 1},
+            "temperature is 1, and the file's distributions are of 1.5",
+        ),
+        ({"temperature": 10**400}, "temperature must be 0 to"),
+        ({"max_tokens": 16}, "max_tokens can't be 16: nothing is written here"),
+        ({"n": 2}, "n can't be 2"),
+        ({"stream": True}, "stream can't be true"),
+        ({"truncate_prompt_tokens": 4}, "all of them"),
+        ({"model": "gpt-4o"}, "there is no model 'gpt-4o' here, only 'a/teacher'"),
+    ],
+)
+def test_refusals_say_what_would_be_right(client, fields, said):
+    answer = ask(client, **({"prompt": HERE, "k": L} | fields))
+    assert answer.status_code == (404 if "model" in fields else 400)
+    assert said in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "position"),
+    [
+        ([6, *HERE], 0),  # one more at the beginning
+        ([7, 3, 9, 8, 1, 4], 3),
+        ([*HERE, 5], 6),
+        ([7, 3, 9, 9, 1, 5], 5),
+        ([30], 0),
+    ],
+)
+def test_a_miss_names_what_the_client_has_and_nothing_else(client, asked, position):
+    for prompt, name in (asked, "prompt"), ([HERE, asked, [8]], "prompt[1]"):
+        answer = ask(client, prompt)
+        assert answer.status_code == 404
+        assert answer.json()["error"] == {
+            "message": f"{name} isn't in the file: no stored text goes on with token "
+            f"{asked[position]} at position {position}",
+            "type": "invalid_request_error",
+            "param": name,
+            "code": "unknown_text",
+        }
+
+
+def test_a_request_may_have_so_many_bytes(client):
+    for data in b"[" * 100_000, b'{"prompt": ' + b"[" * 100_000, b"", b"[]":
+        assert client.post(PATH, content=data).status_code == 400
+    assert client.post(PATH, content=b" " * (1 << 22 | 1)).status_code == 413
+
+
+def teaching(data, **options):
+    return closing(Endpoint(make_app(data, **options)))
+
+
+def post(endpoint, prompt, host="localhost", **headers):
+    """Send a request, and return what a connection has of its answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", endpoint.port, PATIENCE)
+    body = json.dumps({"prompt": prompt, "prompt_logprobs": L})
+    connection.request("POST", PATH, body, {"Host": host} | headers)
+    return connection
+
+
+def status(connection):
+    with closing(connection):
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+
+
+def test_who_may_ask(data):
+    with teaching(data, api_key="key", hosts=["teacher.example.org"]) as endpoint:
+        key = {"Authorization": "Bearer key"}
+        assert status(post(endpoint, HERE, "teacher.example.org", **key)) == 200
+        assert status(post(endpoint, HERE, "evil.example", **key)) == 403
+        assert status(post(endpoint, HERE, Authorization="Bearer other")) == 401
+        assert status(post(endpoint, HERE)) == 401
+        assert endpoint.status("/health", "") == 200
+
+
+def test_others_are_answered_meanwhile(data, monkeypatch):
+    """While one answer is made, another waits, one is cut short and one is too much."""
+    monkeypatch.setattr(_app, "SEATS", 1)
+    monkeypatch.setattr(_app, "CALLS", 2)
+    goes_on, write = threading.Event(), _app.Lists.write
+
+    def late(*given):
+        goes_on.wait(PATIENCE)
+        return write(*given)
+
+    monkeypatch.setattr(_app.Lists, "write", late)
+    with teaching(data) as endpoint:
+        with socket.create_connection(("127.0.0.1", endpoint.port)) as half:
+            half.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n")
+            half.sendall(b"Content-Length: 100\r\n\r\n{")
+        one = post(endpoint, HERE)
+        assert one.getresponse().status == 200  # and no more than that
+        two = post(endpoint, TEXTS[1])
+        wait_until(lambda: status(post(endpoint, HERE)) == 429)
+        assert endpoint.status("/health", "") == 200
+        goes_on.set()
+        assert status(two) == 200
+        one.close()
+
+
+def test_the_command(tmp_path, capsys):
+    store(tmp_path / "teacher.parquet", rounding="lattice")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    models = []
+
+    def visit():
+        while not models:
+            with suppress(OSError):
+                time.sleep(0.05)
+                url = f"http://127.0.0.1:{port}/v1/models"
+                models.extend(json.load(urllib.request.urlopen(url))["data"])
+        os.kill(os.getpid(), signal.SIGINT)
+
+    visitor = threading.Thread(target=visit)
+    visitor.start()
+    serve = ["distill", "serve", str(tmp_path / "teacher.parquet"), "--listen"]
+    named = ["--model-name", "named"]
+    assert cli.main([*serve, f"127.0.0.1:{port}", *named]) == 130
+    visitor.join()
+    assert [model["id"] for model in models] == ["named"]
+    said = capsys.readouterr().err
+    assert "is lattice, and not right on average: a student learns its bias" in said
+    assert f"Teaching 4 texts at http://127.0.0.1:{port}: at temperature 1.5" in said
+    with pytest.raises(SystemExit):
+        cli.main([*serve, "0.0.0.0:80"])
+    assert "0.0.0.0 isn't this machine alone" in capsys.readouterr().err

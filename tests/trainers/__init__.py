@@ -1,0 +1,1 @@
+"""Trainers that others made, with a file of ours."""
