@@ -160,10 +160,7 @@ def verify_rounds(
         tokens. In a round, number i decides about token i, and the number after the
         last one used draws the next token.
 
-    Returns
-    -------
-    list of Verdict
-        One for each round.
+
 
     Raises
     ------

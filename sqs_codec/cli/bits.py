@@ -112,13 +112,8 @@ def measure(
     logits: NDArray[np.floating], prior: sqs.Prior | None, args: argparse.Namespace
 ) -> tuple[list[Point], list[Point]]:
     """Return every setting's point and the best, with a `Conformal` like the last."""
-    how = partial(
-        bits.measure,
-        logits,
-        temperature=args.temperature,
-        prior=prior,
-        most_rows=args.rows,
-    )
+    how = partial(bits.measure, logits, temperature=args.temperature, prior=prior)
+    how = partial(how, most_rows=args.rows)
     points = how()
     best = bits.recommend(points, args.tv)
     for fixed in best[-1:]:

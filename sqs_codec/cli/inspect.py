@@ -70,10 +70,10 @@ def run(args: argparse.Namespace) -> int:
         )
     print("\n".join([*refused, *found]), file=out)
     if not found:
-        print(
-            "If the sender had another --resolution, --coding or --prior, give these.",
-            file=out,
+        said = (
+            "If the sender had another --resolution, --coding or --prior, give these."
         )
+        print(said, file=out)
     return 0 if found else 1
 
 

@@ -119,20 +119,14 @@ class Ahead:
         if self._is_busy():
             return
         least = self._hints.positions if drafting else 1
-        fresh = [
-            branch
-            for branch in self._branches
-            if len(branch.tokens) - branch.told >= least and self._is_worth_it(branch)
-        ]
+        worth = filter(self._is_worth_it, self._branches)
+        fresh = [one for one in worth if len(one.tokens) - one.told >= least]
         if not fresh:
             return
         start = fresh[0].told
         length = min(len(fresh[0].tokens) - start, MAX_HINTED)
-        alike = [
-            branch
-            for branch in fresh
-            if branch.told == start and len(branch.tokens) >= start + length
-        ]
+        end = start + length
+        alike = [one for one in fresh if one.told == start and len(one.tokens) >= end]
         part = slice(start, start + length)
         queued = self._session.hint(
             len(self._session.text) + start,
@@ -141,7 +135,7 @@ class Ahead:
         if queued:
             self._told.append(self._clock())
             for branch in alike:
-                branch.told = start + length
+                branch.told = end
 
     def _is_busy(self) -> bool:
         """Say whether the cloud is still to hear of as many hints as there may be."""

@@ -254,10 +254,9 @@ class Service:
             return True
         since = self._loop.time() - SILENT_SECONDS
         silent = [
-            session
-            for session in self._sessions.values()
-            if session.connection is None
-            or (session.work is None and session.heard < since)
+            one
+            for one in self._sessions.values()
+            if one.connection is None or (one.work is None and one.heard < since)
         ]
         if silent:
             gone = min(silent, key=lambda s: (s.connection is not None, s.heard))

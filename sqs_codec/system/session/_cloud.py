@@ -106,10 +106,8 @@ class CloudSession:
             "tokenizer", tokenizer, wire.TOKENIZER_BYTES, optional=True
         )
         self._vocab_size = Codec(vocab_size).vocab_size  # or it says what is wrong
-        self._limits = replace(
-            limits,
-            max_text=min(limits.max_text, checks.in_range("max_text", max_text, 2)),
-        )
+        most = min(limits.max_text, checks.in_range("max_text", max_text, 2))
+        self._limits = replace(limits, max_text=most)
         self._steps = (
             None if steps is None else {n: round(1e3 * t, 3) for n, t in steps.items()}
         )

@@ -38,21 +38,11 @@ KEY = bytes(range(16))
 def tiny(kind="Llama", seed=SEED, **options):
     """A model with random weights, large enough to give peaked distributions."""
     torch.manual_seed(seed)
-    config = getattr(transformers, f"{kind}Config")(
-        **{
-            "vocab_size": V,
-            "hidden_size": 32,
-            "intermediate_size": 32,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 8,
-            "max_position_embeddings": 512,
-            "initializer_range": 0.3,
-            "eos_token_id": None,
-        }
-        | options
-    )
+    sizes = {"vocab_size": V, "hidden_size": 32, "intermediate_size": 32, "head_dim": 8}
+    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2}
+    sizes |= {"num_hidden_layers": 3, "max_position_embeddings": 512}
+    more = {"initializer_range": 0.3, "eos_token_id": None, **options}
+    config = getattr(transformers, f"{kind}Config")(**sizes | more)
     return transformers.AutoModelForCausalLM.from_config(config).eval()
 
 
@@ -74,8 +64,7 @@ def probs_of(model, tokens, rows):
     """What transformers gives for one text by itself, without a cache."""
     with torch.inference_mode():
         logits = model(torch.tensor([list(tokens)])).logits[0, -rows:, :V]
-    probs = logits.double().softmax(-1).numpy()
-    return probs
+    return logits.double().softmax(-1).numpy()
 
 
 def draft(rng, n):

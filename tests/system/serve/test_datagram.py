@@ -171,18 +171,6 @@ def test_insecure_stays_on_this_machine(serve, connect):
         connect(1, "192.0.2.1", insecure=True)
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"cert": None}, "needs a certificate and its key"),
-        ({"key": None}, "needs a certificate and its key"),
-    ],
-)
-def test_settings_that_do_not_fit(serve, settings, message):
-    with pytest.raises(ValueError, match=message), serve(**settings):
-        pass
-
-
 def test_files_that_do_not_fit(tmp_path, issued, serve, connect):
     other = issue(tmp_path, HOST)
     empty = tmp_path / "empty"
@@ -191,6 +179,8 @@ def test_files_that_do_not_fit(tmp_path, issued, serve, connect):
     how = PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
     locked.write_bytes(other.private_key.private_bytes(Encoding.PEM, *how))
     for settings, message in (
+        ({"cert": None}, "needs a certificate and its key"),
+        ({"key": None}, "needs a certificate and its key"),
         ({"key": other.key}, "a pair of PEM files .* key values mismatch"),
         ({"cert": empty}, "certificate .*/empty with the key .* PEM files"),
         ({"key": empty}, "with the key .*/empty, which must be .* PEM files"),

@@ -202,9 +202,7 @@ async def start_grpc(
     insecure : bool, optional
         Plain text instead, at a loopback address.
 
-    Returns
-    -------
-    GrpcServer
+
 
     Raises
     ------
