@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sqs_codec._base import checks
 from sqs_codec._codec.rows import SparseRows
 from sqs_codec.distill._dataset import Sequence
 
@@ -34,6 +35,8 @@ def collate(items: Items[Sequence]) -> TeacherBatch:
     """
     from sqs_codec.torch._distill import as_batch
 
+    for item in items:
+        checks.instance("an item", item, Sequence, "a Sequence of a file of open()")
     kinds = {
         (item.rows.resolution, item.rows.vocab_size, item.temperature, item.tail)
         for item in items

@@ -94,6 +94,11 @@ def test_hundred_roundings_have_our_gradients(trainer, tmp_path, monkeypatch):
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_evaluation_weighs_distributions(trainer, data, temperature):
     student = toy_student()
+    forward = student.forward
+    # Which takes no num_items_in_batch, by which a Trainer tells who weighs by it.
+    student.forward = lambda input_ids, attention_mask: forward(
+        input_ids, attention_mask
+    )
     made = trainer(student, temperature=temperature)
     expected, gradient = our_gradient(student, data, temperature)
     found = made.evaluate(metric_key_prefix="held")["held_loss"]
@@ -194,7 +199,9 @@ def test_compute_loss_alone_is_the_mean(trainer, data):
     assert torch.equal(outputs.logits, student(**batch).logits)
 
 
-def test_a_small_vocabulary_is_explained(trainer):
+def test_errors_say_what_is_needed(trainer):
+    with pytest.raises(TypeError, match="must be a Sequence of a file of open"):
+        trainer(train=[{"input_ids": [1]}]).train()
     with pytest.raises(ValueError, match=r"student has 40 tokens .* 64: .*_embeddings"):
         trainer(toy_student(vocab_size=40)).train()
 
