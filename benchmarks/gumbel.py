@@ -134,14 +134,11 @@ def coverage(keys: int, rows: int | None) -> tuple[Table, Table]:
         numbers = *among, overlap.mean()
         covered.add_row(str(temperature), *(f"{x:.3f}" for x in numbers))
         bins = np.digitize(chances[:, 0], SURE) - 1
-        shares.append(
-            [
-                f"{chances[bins == b, 0].mean():.2f}: {right[bins == b, 0].mean():.2f}"
-                if (bins == b).any()
-                else "-"
-                for b in range(len(SURE) - 1)
-            ]
-        )
+        means = [
+            (chances[own, 0].mean(), right[own, 0].mean()) if own.any() else None
+            for own in (bins == b for b in range(len(SURE) - 1))
+        ]
+        shares.append([f"{m[0]:.2f}: {m[1]:.2f}" if m else "-" for m in means])
     for b, row in enumerate(zip(*shares, strict=True)):
         sure.add_row(f"{SURE[b]} to {SURE[b + 1]}", *row)
     return covered, sure

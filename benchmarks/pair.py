@@ -9,13 +9,7 @@ from dataclasses import dataclass, replace
 
 import transformers
 
-from sqs_codec.system.hf import (
-    LanguageModel,
-    ModelError,
-    encode_prompt,
-    load_model,
-    load_pretrained,
-)
+from sqs_codec.system import hf
 from sqs_codec.system.hf._models import DROP_ORDER, HFModel, logits_size, without_layers
 
 __all__ = ["PROMPTS", "Pair", "load_pair", "smollm2_pair"]
@@ -31,7 +25,7 @@ PROMPTS = (
 
 
 @dataclass(frozen=True)
-class Pair(LanguageModel):
+class Pair(hf.LanguageModel):
     """A target model, and a draft model over the same vocabulary."""
 
     draft: HFModel
@@ -44,7 +38,7 @@ class Pair(LanguageModel):
 
     def encode(self, prompt: str) -> list[int]:
         """Token ids of one user message, as `encode_prompt` gives them."""
-        return encode_prompt(self.tokenizer, prompt)
+        return hf.encode_prompt(self.tokenizer, prompt)
 
 
 def smollm2_pair(drop_layers: int) -> Pair:
@@ -52,7 +46,7 @@ def smollm2_pair(drop_layers: int) -> Pair:
 
     `drop_layers`, 1 to 4, says how many of `DROP_ORDER`.
     """
-    target = load_model(None)
+    target = hf.load_model(None)
     draft = without_layers(target.model, DROP_ORDER[:drop_layers])
     summary = (
         f"{target.summary}; the draft is the same weights "
@@ -72,21 +66,21 @@ def load_pair(draft: str | None, target: str | None, drop_layers: int) -> Pair:
     if draft is None or target is None:
         return smollm2_pair(drop_layers)
     one, other = (
-        load_pretrained(transformers.AutoTokenizer, name).get_vocab()
+        hf.load_pretrained(transformers.AutoTokenizer, name).get_vocab()
         for name in (draft, target)
     )
     if one != other:
         differ = sum(one.get(token) != other.get(token) for token in one | other)
-        raise ModelError(
+        raise hf.ModelError(
             f"{draft} and {target} have different tokenizers "
             f"({len(one)} and {len(other)} tokens, {differ} with different ids): "
             f"a token id has to mean the same to both"
         )
-    small, large = load_model(draft), load_model(target)
+    small, large = hf.load_model(draft), hf.load_model(target)
     sizes = logits_size(small.model), logits_size(large.model)
     size = max(one.values()) + 1
     if size > min(sizes):
-        raise ModelError(
+        raise hf.ModelError(
             f"the tokenizer has ids up to {size - 1} but one "
             f"of the models gives only {min(sizes)} logits"
         )

@@ -39,13 +39,10 @@ def compare(model: Any, lengths: Sequence[int]) -> list[tuple[int, list[float]]]
     for text, ours in zip(texts, side_by_side(model, vocab_size, texts), strict=True):
         alone = CachedModel(model, vocab_size)
         alone.logits(text[:-ROUND])
-        rows = [
-            ours.double().softmax(-1),
-            *(
-                torch.from_numpy(one.logits(text, ROUND)).double().softmax(-1)
-                for one in (alone, CachedModel(model, vocab_size))
-            ),
+        own = [
+            one.logits(text, ROUND) for one in (alone, CachedModel(model, vocab_size))
         ]
+        rows = [x.double().softmax(-1) for x in (ours, *map(torch.from_numpy, own))]
         errors = [
             float((rows[i] - rows[j]).abs().sum(-1).max() / 2)
             for i, j in ((0, 1), (0, 2), (1, 2))

@@ -241,40 +241,23 @@ def read(
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that `from_options` reads."""
     add = parser.add_argument_group("what to measure on (shipped drafts)").add_argument
-    add(
-        "--prompts",
-        type=Path,
-        metavar="FILE",
-        help='what the target answers: a prompt a line, or JSON lines with "turns"',
-    )
-    add(
-        "--positions",
-        **number(int, 1),
-        default=30,
-        help="the longest answer to a prompt, in tokens (default: %(default)s)",
-    )
-    add(
-        "--rows",
-        **number(int, 1),
-        default=600,
-        help="the most positions in all (default: %(default)s)",
-    )
+    said = 'what the target answers: a prompt a line, or JSON lines with "turns"'
+    add("--prompts", type=Path, metavar="FILE", help=said)
+    said = "the longest answer to a prompt, in tokens (default: %(default)s)"
+    add("--positions", **number(int, 1), default=30, help=said)
+    said = "the most positions in all (default: %(default)s)"
+    add("--rows", **number(int, 1), default=600, help=said)
     add("--seed", **number(int, 0), default=0, help="(default: %(default)s)")
     add_models(parser.add_argument_group("models for --prompts").add_argument)
-    add(
-        "--shipped",
-        choices=SHIPPED,
-        default=SHIPPED[0],
-        help="whose shipped rows (default: %(default)s)",
-    )
+    said = "whose shipped rows (default: %(default)s)"
+    add("--shipped", choices=SHIPPED, default=SHIPPED[0], help=said)
     languages = sorted(set(load_languages().language.tolist()))
     add("--language", choices=languages, help="of Gemma's rows (default: all)")
-    add(
-        "--prior",
-        metavar="NAME_OR_FILE",
-        help="of the entropy coding, or none (default: that of SmolLM2 or Gemma "
-        "with their rows, none with --draft)",
+    said = (
+        "of the entropy coding, or none (default: that of SmolLM2 or Gemma with their "
+        "rows, none with --draft)"
     )
+    add("--prior", metavar="NAME_OR_FILE", help=said)
     parser.set_defaults(usage_error=parser.error)
 
 

@@ -8,15 +8,15 @@ Examples
 --------
 >>> import numpy as np
 >>> import sqs_codec as sqs
->>> codec = sqs.Codec(vocab_size=1000)  # what both ends agree on
+>>> codec = Codec(vocab_size=1000)  # what both ends agree on
 >>> rng, cloud_rng = np.random.default_rng(0), np.random.default_rng(1)
->>> edge = sqs.Drafter(codec, sqs.TopK(64), rng=rng, max_tokens=4)
+>>> edge = Drafter(codec, TopK(64), rng=rng, max_tokens=4)
 >>> while (token := edge.push(rng.normal(0, 4, 1000), temperature=0.7)) is not None:
 ...     pass  # a real draft model would read the token before the next logits
 >>> data = edge.finish()  # bytes for the uplink
 >>> round_ = codec.decode_round(data)
 >>> target = rng.dirichlet(np.ones(1000), size=len(round_) + 1)
->>> verdict = sqs.verify(round_, target, cloud_rng)
+>>> verdict = verify(round_, target, cloud_rng)
 >>> edge.feedback(verdict)
 """
 

@@ -128,12 +128,10 @@ def measure(
     chosen = np.linspace(0, total - 1, min(total, most)).round().astype(int)
     resolutions = [*resolutions]
     settings = [(keep, resolution) for keep in rules for resolution in resolutions]
+    codings = [(c, prior if c == "entropy" else None) for c in CODINGS]
     codecs = {
-        resolution: [
-            sqs.Codec(vocab_size, resolution, c, prior if c == "entropy" else None)
-            for c in CODINGS
-        ]
-        for resolution in resolutions
+        size: [sqs.Codec(vocab_size, size, *coding) for coding in codings]
+        for size in resolutions
     }
     learning = [copy.copy(keep) for keep, _ in settings]
     sums = np.zeros((len(settings), 3 + len(CODINGS)))

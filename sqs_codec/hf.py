@@ -122,9 +122,8 @@ class SparseLogitsProcessor(transformers.LogitsProcessor):
         self.keep.update(q.dropped_mass)
         self._states.append((length, self.keep.checkpoint()))
         sparse = torch.full_like(scores, -torch.inf)
-        sparse[0, :size] = to_dense(
-            self.codec.decode(packet), device=scores.device
-        ).log()
+        dense = to_dense(self.codec.decode(packet), device=scores.device)
+        sparse[0, :size] = dense.log()
         return sparse
 
     def _roll_back(self, length: int) -> None:

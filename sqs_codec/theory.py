@@ -301,9 +301,7 @@ def acceptance_rate(target: npt.ArrayLike, distribution: SparseDistribution) -> 
 
     Examples
     --------
-    >>> import numpy as np
-    >>> import sqs_codec as sqs
-    >>> q = sqs.SparseDistribution(
+    >>> q = SparseDistribution(
     ...     np.array([1, 3], np.uint32), np.array([3, 1], np.uint32), vocab_size=4
     ... )
     >>> acceptance_rate([0.25, 0.5, 0.125, 0.125], q)

@@ -29,19 +29,7 @@ from sqs_codec._backend import native, numba
 from sqs_codec._backend.core import Core
 from sqs_codec._base.format import MAX_SURVIVORS, Coding
 from sqs_codec._codec.keep import rule
-from tests.kit import (
-    CODECS,
-    any_prior,
-    as_lists,
-    independent_counts,
-    make_codec,
-    mutate_prior,
-    parsed,
-    random_keep,
-    random_logits,
-    reference_quantize,
-    softmax,
-)
+from tests import kit
 from tests.reference import BrokenRuleError, entropy
 from tests.reference import prior as reference_priors
 from tests.reference import sqs_reference as reference
@@ -68,17 +56,11 @@ def cores(codec: sqs.Codec) -> list[Core]:
 def differs(
     row: np.ndarray, keep: sqs.Keep, temperature: float, codec: sqs.Codec
 ) -> bool:
-    ids, counts, dropped = reference_quantize(row, keep, temperature, codec)
+    ids, counts, dropped = kit.reference_quantize(row, keep, temperature, codec)
     packet = None
     if len(ids) <= codec.max_survivors:
-        packet = reference.encode(
-            ids,
-            counts,
-            codec.vocab_size,
-            codec.resolution,
-            codec.coding,
-            parsed(codec.prior),
-        )
+        shape, prior = (codec.vocab_size, codec.resolution), kit.parsed(codec.prior)
+        packet = reference.encode(ids, counts, *shape, codec.coding, prior)
     given = row[None], temperature, rule(keep)
     bits = set()
     for core in cores(codec):
@@ -106,14 +88,14 @@ def rounds_differ(
 
     The target is the draft at another temperature.
     """
-    common = codec.vocab_size, codec.resolution, parsed(codec.prior)
+    common = codec.vocab_size, codec.resolution, kit.parsed(codec.prior)
     drafted = [codec.quantize(row, sqs.TopK(64), temperature=0.7) for row in rows]
     round_ = sqs.Round(drafted, [q.sample(rng) for q in drafted])
     given = round_.arrays
     tokens = list(round_.tokens)
-    pairs = [as_lists(q)[:2] for q in drafted]
+    pairs = [kit.as_lists(q)[:2] for q in drafted]
     packet = entropy.encode_round(pairs, tokens, *common)
-    target = np.array([softmax(row, 1.0) for row in [*rows, rows[0]]])
+    target = np.array([kit.softmax(row, 1.0) for row in [*rows, rows[0]]])
     draws = rng.random(len(target))
     verdict = verify(pairs, tokens, target.tolist(), draws.tolist())
     for core in cores(codec):
@@ -132,8 +114,8 @@ def misread_files(rng: np.random.Generator, n: int) -> tuple[int, int]:
     legal = misread = 0
     for i in tqdm(range(n), "files", disable=None):
         if i % 100 == 0:
-            good = any_prior(rng, int(rng.choice([2, 3, 8, 17, 1000]))).to_bytes()
-        data = mutate_prior(rng, good)
+            good = kit.any_prior(rng, int(rng.choice([2, 3, 8, 17, 1000]))).to_bytes()
+        data = kit.mutate_prior(rng, good)
         expected = found = None
         with contextlib.suppress(BrokenRuleError):
             expected = list(reference_priors.parse(data).kinds)
@@ -159,7 +141,7 @@ def main(argv: list[str] | None = None) -> int:
     start = time.perf_counter()
     rng = np.random.default_rng(options.seed)
 
-    codecs = [make_codec(name, VOCAB_SIZE) for name in CODECS]
+    codecs = [kit.make_codec(name, VOCAB_SIZE) for name in kit.CODECS]
     keep = sqs.TopK(64)
     real = different = same_point = rounds = 0
     ties = []
@@ -173,7 +155,7 @@ def main(argv: list[str] | None = None) -> int:
             codec = codecs[(number + i) % len(codecs)]
             different += differs(row, keep, temperature, codec)
             q = codec.quantize(row, keep, temperature=temperature)
-            counts, margin = independent_counts(row, 64, temperature, 100)
+            counts, margin = kit.independent_counts(row, 64, temperature, 100)
             if np.array_equal(q.to_dense(np.float64), counts / 100):
                 same_point += 1
             else:
@@ -188,10 +170,10 @@ def main(argv: list[str] | None = None) -> int:
         vocab_size = int(rng.choice([2, 3, 15, 16, 17, 33, 64, 65, 200]))
         resolution = int(rng.choice([1, 2, 3, 100, 1000, 1 << 16]))
         temperature = float(rng.choice([0, 1e-40, 0.3, 0.7, 1.0, 5.0]))
-        row, any_rule = random_logits(rng, vocab_size), random_keep(rng)
-        codec = make_codec(CODECS[i % len(CODECS)], vocab_size, resolution)
+        row, any_rule = kit.random_logits(rng, vocab_size), kit.random_keep(rng)
+        codec = kit.make_codec(kit.CODECS[i % len(kit.CODECS)], vocab_size, resolution)
         if codec.prior is not None:
-            codec = dataclasses.replace(codec, prior=any_prior(rng, vocab_size))
+            codec = dataclasses.replace(codec, prior=kit.any_prior(rng, vocab_size))
         different += differs(row, any_rule, temperature, codec)
 
     print(

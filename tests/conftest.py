@@ -26,14 +26,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SLOW = [
-    "c/c",
-    "system/hf/edge",
-    "backend/identity",
-    "project/packaging",
-    "codec/hostile",
-    "codec/size",
-    "system/hf/cloud",
-    "backend/reference",
+    *("c/c", "system/hf/edge", "backend/identity", "project/packaging"),
+    *("codec/hostile", "codec/size", "system/hf/cloud", "backend/reference"),
 ]
 """Test files that come first, so that all cores are done at about the same time."""
 

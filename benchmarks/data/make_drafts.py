@@ -10,10 +10,6 @@ then gives its logits for every position of the answer. So the rows are what an
 edge quantizes while the text goes well: drafts of text that the target writes.
 The target's own logits at the same positions are the second file.
 
-A rerun on another machine or another torch may round a logit differently, sample
-another token and hence write another file with the same kind of rows. It prints
-what a reader needs to tell: models, versions, seed and counts.
-
 The arrays, for N rows of consecutive positions (``drafts.py`` reads them; those
 marked * are in ``targets.npz`` too, where ids, logits and tail are the target's):
 

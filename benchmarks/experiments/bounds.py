@@ -341,16 +341,8 @@ def tables(summary: dict[str, Any]) -> list[Table | Text]:
 def _cell_table(model: str, temperature: float, cells: Records) -> Table:
     made = table(
         f"Rejections, {model}, T = {temperature:g}",
-        "rule",
-        "l",
-        "expected",
-        "drawn",
-        "loss",
-        "models",
-        "drop",
-        "K/4l",
-        "bound",
-        "ratio",
+        *("rule", "l", "expected", "drawn", "loss"),
+        *("models", "drop", "K/4l", "bound", "ratio"),
     )
     for cell in cells:
         value, low, high = (100 * each for each in cell["expected"].values())
@@ -368,15 +360,8 @@ def _cell_table(model: str, temperature: float, cells: Records) -> Table:
 def _run_table(runs: Records) -> Table:
     made = table(
         "Dropped mass of conformal rules",
-        "alpha",
-        "eta",
-        "rollback",
-        "updates",
-        "mean",
-        "bound",
-        "least slack",
-        "judged",
-        "over",
+        *("alpha", "eta", "rollback", "updates"),
+        *("mean", "bound", "least slack", "judged", "over"),
     )
     keys = dict.fromkeys((r["alpha"], r["eta"], r["rollback"]) for r in runs)
     for key in keys:

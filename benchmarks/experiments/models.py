@@ -24,13 +24,7 @@ from benchmarks.data.make_drafts import read_prompts as read_categories
 from benchmarks.pair import Pair, load_pair, smollm2_pair
 from benchmarks.sources import read_prompts
 from sqs_codec.cli.options import DROP_LAYERS
-from sqs_codec.system.hf._models import (
-    DROP_ORDER,
-    HFModel,
-    stop_tokens,
-    vocab_size,
-    without_layers,
-)
+from sqs_codec.system.hf import _models as models
 
 if TYPE_CHECKING:
     from benchmarks.experiments.experiment import Options
@@ -38,7 +32,7 @@ if TYPE_CHECKING:
 SMOLLM2, GEMMA3, GIVEN = "smollm2", "gemma3", "given"
 
 DROP_ORDERS: dict[str, tuple[int, ...]] = {
-    SMOLLM2: (*DROP_ORDER, 16, 25, 26, 13, 7, 12, 18, 6),
+    SMOLLM2: (*models.DROP_ORDER, 16, 25, 26, 13, 7, 12, 18, 6),
     GEMMA3: (9, 7, 8, 17, 15, 14),
 }
 """Decoder layers in the order in which they are missed least: each time the one without
@@ -81,7 +75,7 @@ class Models:
         """How many layers the pair's own draft does without; 0 if it is a model."""
         return 0 if self.name == GIVEN else DROP_LAYERS
 
-    def draft(self, dropped: int) -> HFModel:
+    def draft(self, dropped: int) -> models.HFModel:
         """Return the draft without so many of the target's layers."""
         if dropped == self.dropped:
             return self.pair.draft
@@ -90,7 +84,7 @@ class Models:
             raise ValueError(
                 f"{self.name} can do without 1 to {len(order)} layers, not {dropped}"
             )
-        return without_layers(self.pair.target, order[:dropped])
+        return models.without_layers(self.pair.target, order[:dropped])
 
 
 def load(options: Options, name: str) -> Models:
@@ -177,11 +171,11 @@ def gemma3_pair() -> Pair:
         ).eval()
     layers = len(target.model.layers)
     return Pair(
-        draft=without_layers(target, DROP_ORDERS[GEMMA3][:DROP_LAYERS]),
+        draft=models.without_layers(target, DROP_ORDERS[GEMMA3][:DROP_LAYERS]),
         model=target,
         tokenizer=tokenizer,
-        vocab_size=vocab_size(target, tokenizer),
-        stop=stop_tokens(target, tokenizer),
+        vocab_size=models.vocab_size(target, tokenizer),
+        stop=models.stop_tokens(target, tokenizer),
         summary=(
             "Gemma 3 270M (4 bits); the draft is the same weights "
             f"without {DROP_LAYERS} of its {layers} layers"

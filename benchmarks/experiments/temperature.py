@@ -23,19 +23,10 @@ from rich.text import Text
 
 import sqs_codec as sqs
 from benchmarks.charts import Panel, Point, estimated
+from benchmarks.experiments import speculate
 from benchmarks.experiments.estimate import difference, ratio
 from benchmarks.experiments.experiment import NAMES, Options, Records, grouped
 from benchmarks.experiments.models import GEMMA3, Models, load
-from benchmarks.experiments.speculate import (
-    Budget,
-    Edge,
-    FormulaBudget,
-    PacketBudget,
-    Round,
-    draw,
-    read_rows,
-    replay,
-)
 from benchmarks.experiments.traces import traces
 from benchmarks.harness.recorded import STEPS
 from benchmarks.rate.schemes import codec
@@ -124,45 +115,43 @@ def measure(options: Options, model: str, temperature: float) -> Records:
     edges = _edges(options, load(options, model))
     records = []
     for trace in traces(options, model, temperature, prompts=prompts):
-        rows = read_rows(trace, temperature)
+        rows = speculate.read_rows(trace, temperature)
         # All settings have the same draws: what differs comes of the settings.
-        draws = draw(options.seed, trace)
+        draws = speculate.draw(options.seed, trace)
         for (rule, setting, coding), edge in edges.items():
-            found = {
-                "model": model,
-                "temperature": temperature,
-                "prompt": trace.prompt,
-                "rule": rule,
-                "setting": str(setting),
-                "coding": coding,
-            }
-            rounds = list(replay(edge, rows, trace.tokens, draws))
+            found = {"model": model, "temperature": temperature, "prompt": trace.prompt}
+            found |= {"rule": rule, "setting": str(setting), "coding": coding}
+            rounds = list(speculate.replay(edge, rows, trace.tokens, draws))
             records.append(found | _counts(rounds, edge.budget))
     return records
 
 
-def _edges(options: Options, models: Models) -> dict[tuple[str, Setting, str], Edge]:
+def _edges(
+    options: Options, models: Models
+) -> dict[tuple[str, Setting, str], speculate.Edge]:
     found = {}
     for rule, settings in grid(options).items():
         for setting, coding in itertools.product(settings, CODINGS):
-            budget: Budget = FormulaBudget(BUDGET, rule == C_SQS)
+            budget: speculate.Budget = speculate.FormulaBudget(BUDGET, rule == C_SQS)
             if coding == PACKET:
                 ours = codec(
                     models.vocab_size, setting.resolution, "entropy", models.prior
                 )
-                budget = PacketBudget(BUDGET, ours)
-            edge = Edge(setting.keep(), setting.resolution, LENGTH, budget)
+                budget = speculate.PacketBudget(BUDGET, ours)
+            edge = speculate.Edge(setting.keep(), setting.resolution, LENGTH, budget)
             found[rule, setting, coding] = edge
     return found
 
 
-def _counts(rounds: Sequence[Round], budget: Budget | None) -> dict[str, float]:
+def _counts(
+    rounds: Sequence[speculate.Round], budget: speculate.Budget | None
+) -> dict[str, float]:
     """Add a text's rounds up."""
     judged = [draft for made in rounds for draft in made.judged]
-    if isinstance(budget, PacketBudget):
+    if isinstance(budget, speculate.PacketBudget):
         bits = sum(8 * len(made.packet(budget.codec)) for made in rounds)
     else:
-        assert isinstance(budget, FormulaBudget)
+        assert isinstance(budget, speculate.FormulaBudget)
         bits = sum(made.formula_bits(budget.conformal) for made in rounds)
     return {
         "tokens": sum(made.tokens for made in rounds),
@@ -192,11 +181,8 @@ class Place:
     @property
     def names(self) -> dict[str, Any]:
         """What the place is called in a summary."""
-        return {
-            "model": self.model,
-            "temperature": self.temperature,
-            "coding": self.coding,
-        }
+        place = {"model": self.model, "temperature": self.temperature}
+        return {**place, "coding": self.coding}
 
     @property
     def prompts(self) -> int:
@@ -265,10 +251,7 @@ def summary(records: Records, options: Options) -> dict[str, Any]:
             if place.prompts > 1
         ],
         "sweep": [
-            found
-            for place in places
-            if place.coding == FORMULA
-            for found in _sweep(place, options)
+            *(x for p in places if p.coding == FORMULA for x in _sweep(p, options))
         ],
     }
 
@@ -395,12 +378,7 @@ def tables(summary: dict[str, Any]) -> list[Table | Text]:
 def _rate_table(model: str, defaults: Records) -> Table:
     made = table(
         f"{model}: resampled of 100, {DEFAULTS[K_SQS]} and {DEFAULTS[C_SQS]}",
-        "T",
-        "bits",
-        "of judged",
-        "C - K",
-        "C - K, of text",
-        "L",
+        *("T", "bits", "of judged", "C - K", "C - K, of text", "L"),
     )
     for place in _by_coding(defaults):
         made.add_row(
@@ -440,13 +418,7 @@ def _by_coding(found: Records) -> Records:
 def _best_table(model: str, best: Records) -> Table:
     made = table(
         f"{model}: ms a token of text, each at its best",
-        "T",
-        "bits",
-        "kbit/s",
-        "K, C",
-        "C - K",
-        "K, l",
-        "alpha, eta, l",
+        *("T", "bits", "kbit/s", "K, C", "C - K", "K, l", "alpha, eta, l"),
     )
     for place in _by_coding(best):
         names = (re.sub("[A-Za-z]+=", "", name) for name in place["settings"])

@@ -20,15 +20,7 @@ from benchmarks.harness.recorded import RecordedDraft, RecordedVerifier, Steps
 from benchmarks.rate.schemes import Row
 from benchmarks.relay import Link
 from benchmarks.world import Cloud, World, WorldLink, ways
-from sqs_codec.system.edge import (
-    FixedPlan,
-    Observation,
-    Plan,
-    Planner,
-    Planning,
-    Step,
-    generate,
-)
+from sqs_codec.system import edge
 from sqs_codec.system.session import EdgeSession, Sampling, Setting
 from sqs_codec.system.session._numbers import seed_of
 
@@ -58,7 +50,7 @@ class Cell:
     tokens: int
     """Of each text, no more than its rows."""
     settings: tuple[Setting, ...]
-    plan: FixedPlan | None
+    plan: edge.FixedPlan | None
     """With None a `Planner` chooses, which learns from text to text."""
     steps: Steps
     """Seconds of both models."""
@@ -87,11 +79,11 @@ class Cell:
             return "rounds" in self.modes
         return self.plan.plan().length > 0
 
-    def planner(self) -> Planning:
+    def planner(self) -> edge.Planning:
         """Return what plans; a planner knows nothing yet."""
         if self.plan is not None:
             return self.plan
-        return Planner(
+        return edge.Planner(
             self.settings,
             sampling=self.sampling,
             overhead=WorldLink.overhead,
@@ -171,7 +163,7 @@ class System(Protocol):
     def settle(self) -> None:
         """Wait until the uplink is free."""
 
-    def steps(self, text: Text, planner: Planning) -> Iterator[Step]:
+    def steps(self, text: Text, planner: edge.Planning) -> Iterator[edge.Step]:
         """Write a text."""
 
 
@@ -181,18 +173,18 @@ class _Watched:
     It isn't asked before the uplink is free of what was sent twice to open the session.
     """
 
-    def __init__(self, planner: Planning, system: System) -> None:
+    def __init__(self, planner: edge.Planning, system: System) -> None:
         self._planner, self._system = planner, system
         self.began: Reading | None = None
 
-    def plan(self) -> Plan:
+    def plan(self) -> edge.Plan:
         """Return what to do next."""
         if self.began is None:
             self._system.settle()
             self.began = self._system.read()
         return self._planner.plan()
 
-    def observe(self, observation: Observation) -> None:
+    def observe(self, observation: edge.Observation) -> None:
         """Learn what came of it."""
         self._planner.observe(observation)
 
@@ -213,7 +205,9 @@ def write(cell: Cell, system: System) -> Iterator[Played]:
         yield _played(steps, [watched.began, *readings], system.draft.rows - rows)
 
 
-def _played(steps: Sequence[Step], readings: Sequence[Reading], rows: int) -> Played:
+def _played(
+    steps: Sequence[edge.Step], readings: Sequence[Reading], rows: int
+) -> Played:
     """Sum up a text, of which steps and readings are known.
 
     The first reading is that of the first plan; then there is one of each step.
@@ -260,7 +254,7 @@ class _Virtual:
         """Wait until the uplink is free."""
         self._world.sleep(max(0.0, self._up.free - self._world.now))
 
-    def steps(self, text: Text, planner: Planning) -> Iterator[Step]:
+    def steps(self, text: Text, planner: edge.Planning) -> Iterator[edge.Step]:
         """Write a text, as `Edge` does."""
         cell, world = self._cell, self._world
         link = WorldLink(world, self._cloud, self._up, self._down)
@@ -273,7 +267,7 @@ class _Virtual:
             seed=seed_of(cell.seed, text.prompt),
             rounds=cell.in_rounds,
         )
-        return generate(
+        return edge.generate(
             session,
             self.draft,
             link,

@@ -168,12 +168,11 @@ class _Work:
             tokenizer=crowd.tokenizer,
             max_message=1171,
         )
+        place = f"{HOST}:{crowd.port}"
         steps = generate(
             session,
             draft,
-            lambda: connect(
-                f"{HOST}:{crowd.port}", transport=crowd.transport, insecure=True
-            ),
+            lambda: connect(place, transport=crowd.transport, insecure=True),
             crowd.plan,
             max_tokens=length,
             patience=PATIENCE,

@@ -86,12 +86,8 @@ def texts_of(pair: Pair, long: Sequence[int]) -> Iterator[list[int]]:
     kinds = read_texts(held_out=True)
     context = [i for texts in kinds.values() for t in texts for i in pair.encode(t)]
     lengths = itertools.cycle(long)
-    texts = [
-        text
-        for turn in itertools.zip_longest(*kinds.values())
-        for text in turn
-        if text is not None
-    ]
+    turns = itertools.chain(*itertools.zip_longest(*kinds.values()))
+    texts = [text for text in turns if text is not None]
     for number, text in enumerate(itertools.cycle(texts)):
         before = next(lengths) if long and number % 8 == 3 else 0
         yield [*_repeated(context, before), *pair.encode(text)]

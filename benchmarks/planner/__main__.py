@@ -177,12 +177,9 @@ def compare(case: Case, grid: Grid) -> list[Outcome]:
     prior = sqs.Prior.builtin(case.model.lower())
     with tempfile.TemporaryDirectory() as folder:
         texts = case.record(Path(folder), grid.tokens)
-        cell = Cell(
-            str(case),
-            *(Link(), texts, grid.tokens),
-            tuple(default_settings(prior.vocab_size, prior)),
-            *(None, STEPS["slow"], case.temperature),
-        )
+        settings = tuple(default_settings(prior.vocab_size, prior))
+        about = Link(), texts, grid.tokens, settings
+        cell = Cell(str(case), *about, None, STEPS["slow"], case.temperature)
         rounds = of_formats(cell.positions(), [*map(ours, cell.settings)])
         found = []
         for cloud, loss in itertools.product(STEPS, case.losses):

@@ -28,13 +28,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit status is 1 after an error."""
     parser = command("rate", __doc__, rows=3, temperature=[0.7])
     add_options(parser)
-    parser.add_argument(
-        "--temperature",
-        **number(float, 0.05, metavar="T"),
-        action="append",
-        help="of both models; may be given several times (default: 0.3, 0.7 and 1)",
-    )
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="an SVG")
+    add, least = parser.add_argument, number(float, 0.05, metavar="T")
+    said = "of both models; may be given several times (default: 0.3, 0.7 and 1)"
+    add("--temperature", **least, action="append", help=said)
+    add("--plot", type=Path, metavar="FILE", help="an SVG")
     args = parser.parse_args(argv)
     try:
         source = from_options(args)

@@ -215,10 +215,9 @@ class Meter:
     def _coded(self, setting: Setting, sequence: list[Sent], at: list[float]) -> None:
         """Count a session's distributions one by one, and in rounds."""
         assert setting.resolution is not None
+        shape = self._vocab_size, setting.resolution, "entropy"
         codecs = {
-            scheme: schemes.codec(
-                self._vocab_size, setting.resolution, "entropy", prior
-            )
+            scheme: schemes.codec(*shape, prior)
             for scheme, prior in ((ENTROPY, self._prior), (NO_PRIOR, None))
         }
         codec = codecs[ENTROPY]

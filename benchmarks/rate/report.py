@@ -8,12 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks.charts import Panel
-from benchmarks.rate.measure import (
-    ACCEPTANCE_POINTS,
-    OPERATING_POINTS,
-    Results,
-    Temperature,
-)
+from benchmarks.rate import measure
 from benchmarks.rate.schemes import (
     C_SQS,
     ENTROPY,
@@ -38,7 +33,7 @@ LEAST_TV, MOST_BITS, POINTS = 0.005, 8000, 7
 """What of a front is shown."""
 
 
-def report(results: Results) -> Group:
+def report(results: measure.Results) -> Group:
     """Render everything that was measured, 80 columns wide."""
     m = results.measured
     parts: list[RenderableType] = [
@@ -50,14 +45,14 @@ def report(results: Results) -> Group:
         ),
         _same(results.temperatures),
     ]
-    points = results.at(OPERATING_POINTS, "tv")
+    points = results.at(measure.OPERATING_POINTS, "tv")
     if points:
         parts += [_points(points), dim(POINTS_NOTE)]
-        parts.append(_acceptance(results.at(ACCEPTANCE_POINTS, "acceptance")))
+        parts.append(_acceptance(results.at(measure.ACCEPTANCE_POINTS, "acceptance")))
     return Group(*parts)
 
 
-def _same(temperatures: list[Temperature]) -> Table:
+def _same(temperatures: list[measure.Temperature]) -> Table:
     made = table(
         "Bits of the same distribution (K = 64, l = 100)",
         *("T", "K-SQS\nformula", "enumer-\native", "no\nprior", "\nentropy"),
@@ -68,12 +63,9 @@ def _same(temperatures: list[Temperature]) -> Table:
             t.mean(scheme, SAME)[0]
             for scheme in (K_SQS, ENUMERATIVE, NO_PRIOR, ENTROPY)
         )
-        made.add_row(
-            f"{t.temperature:g}",
-            *(f"{bits:.1f}" for bits in (paper, ranks, plain, entropy)),
-            f"{paper / entropy:.2f}",
-            f"{t.draft_acceptance / t.rows:.3f}",
-        )
+        bits = [f"{x:.1f}" for x in (paper, ranks, plain, entropy)]
+        shares = f"{paper / entropy:.2f}", f"{t.draft_acceptance / t.rows:.3f}"
+        made.add_row(f"{t.temperature:g}", *bits, *shares)
     return made
 
 
@@ -104,7 +96,7 @@ def _short(ratio: float) -> str:
     return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.1f}"
 
 
-def chart(results: Results) -> list[Panel]:
+def chart(results: measure.Results) -> list[Panel]:
     """Show bits against TV: some points of each scheme's front."""
     panels = []
     for measured in results.temperatures:

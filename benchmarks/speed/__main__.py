@@ -37,11 +37,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = command("speed", __doc__, quick=True)
     add = parser.add_argument
     add("--seed", **number(int, 0), default=0, help="(default: %(default)s)")
-    add(
-        "--rounds",
-        **number(int, 1),
-        help="how often each contestant's turn comes (default: 100)",
-    )
+    said = "how often each contestant's turn comes (default: 100)"
+    add("--rounds", **number(int, 1), help=said)
     args = parser.parse_args(argv)
     plan = QUICK if args.quick else Plan()
     if args.rounds:

@@ -267,16 +267,11 @@ class Bench:
         targets = softmax(logits, TEMPERATURE).astype(np.float32)
         by_round = targets.reshape(len(self._rounds), GROUP_ROWS, -1)
         packets = [codec.encode_round(round_) for round_ in self._rounds]
+        unbiased = partial(codec.quantize_unbiased, rng=self._rng)
         contestants = [
             *(replace(e, name=f"{ENCODE}, {e.name}") for e in encoders),
             each_row(QUANTIZE, codec.quantize, rows, RULES["TopK"]),
-            each(
-                UNBIASED,
-                partial(
-                    codec.quantize_unbiased, temperature=TEMPERATURE, rng=self._rng
-                ),
-                rows,
-            ),
+            each(UNBIASED, partial(unbiased, temperature=TEMPERATURE), rows),
             each_row(THRESHOLD, codec.encode_logits, rows, RULES["Threshold"]),
             each_row(FIXED, codec.quantize, rows, RULES["Threshold"]),
             conformal(codec, rows),
@@ -460,15 +455,10 @@ class Bench:
             contestants = [each_row(LOOP, encode, list(rows), RULES["TopK"])]
             for name, keep in RULES.items():
                 for threads in range(1, cores + 1):
-                    call = partial(
-                        self._codec.encode_logits_rows,
-                        *(rows, keep),
-                        temperature=TEMPERATURE,
-                        threads=threads,
-                    )
-                    contestants.append(
-                        Contestant(THREADS.format(name, threads), call, n)
-                    )
+                    many = partial(self._codec.encode_logits_rows, rows, keep)
+                    call = partial(many, temperature=TEMPERATURE, threads=threads)
+                    name_of = THREADS.format(name, threads)
+                    contestants.append(Contestant(name_of, call, n))
             cases.append(Case(n, self._time(contestants)))
         title = (
             f"encode_logits_rows, a row's time: V = {self._vocab_size}, {cores} cores"

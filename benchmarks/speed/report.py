@@ -8,21 +8,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks.speed import measure
 from benchmarks.speed.engines import NUMBA
-from benchmarks.speed.measure import (
-    CONFORMAL,
-    DECODE_ONE,
-    ENCODE,
-    FIXED,
-    GROUP_ROWS,
-    RACE,
-    READ_TARGET,
-    RULES,
-    THREADS,
-    VERIFY,
-    Group,
-    Speed,
-)
 from benchmarks.speed.rivals import NUMPY, READ, TORCH
 from benchmarks.speed.timing import Timing
 from benchmarks.tables import about_line, dim, table
@@ -53,41 +40,43 @@ class Bar:
         return (self.value >= self.limit) if self.at_least else self.value <= self.limit
 
 
-def bars(speed: Speed) -> list[Bar]:
+def bars(speed: measure.Speed) -> list[Bar]:
     """Hold a run to what the design asks for."""
     times = speed.groups["calls"].cases[0].times
     names = speed.measured["engines"]
-    ours = times[f"{ENCODE}, {names[0]}"]
+    ours = times[f"{measure.ENCODE}, {names[0]}"]
     races = speed.groups["races"].cases[0].times
-    race = races[RACE.format(1, names[0])]
-    verify = times[VERIFY].over(times[READ_TARGET])
-    update = times[CONFORMAL].beyond(times[FIXED])
+    race = races[measure.RACE.format(1, names[0])]
+    verify = times[measure.VERIFY].over(times[measure.READ_TARGET])
+    update = times[measure.CONFORMAL].beyond(times[measure.FIXED])
     few, *_, many = speed.groups["vocabulary"].cases
     growth = many.times[names[0]].median / few.times[names[0]].median
     grown = growth / (many.value / few.value)
     found = [
-        Bar(f"{TORCH} / {ENCODE}", times[TORCH].over(ours), 10, at_least=True),
-        Bar(f"{ENCODE} / one read", ours.over(times[READ]), 2.5),
+        Bar(f"{TORCH} / {measure.ENCODE}", times[TORCH].over(ours), 10, at_least=True),
+        Bar(f"{measure.ENCODE} / one read", ours.over(times[READ]), 2.5),
         Bar("the best of a race / one read", race.over(races[READ]), 2.5),
-        Bar(DECODE_ONE, times[DECODE_ONE].median, 5, unit="us"),
+        Bar(measure.DECODE_ONE, times[measure.DECODE_ONE].median, 5, unit="us"),
         Bar("Conformal, update beyond Threshold", update, 1, unit="us"),
-        Bar(f"verify / one read of its {GROUP_ROWS} rows", verify, 3),
+        Bar(f"verify / one read of its {measure.GROUP_ROWS} rows", verify, 3),
         Bar(f"growth of the time / of V, {few.value} to {many.value}", grown, 1.1),
     ]
     base = next((name for name in ("AVX2", "NEON", "scalar") if name in names), None)
     if base:
-        ratio = times[f"{ENCODE}, {NUMBA}"].over(times[f"{ENCODE}, {base}"])
-        found.append(Bar(f"{ENCODE}, {NUMBA} / {base}", ratio, 2))
+        ratio = times[f"{measure.ENCODE}, {NUMBA}"].over(
+            times[f"{measure.ENCODE}, {base}"]
+        )
+        found.append(Bar(f"{measure.ENCODE}, {NUMBA} / {base}", ratio, 2))
     if "threads" in speed.groups:
         batch = speed.groups["threads"].cases[-1]
-        for rule in RULES:
-            one, two = (batch.times[THREADS.format(rule, n)] for n in (1, 2))
+        for rule in measure.RULES:
+            one, two = (batch.times[measure.THREADS.format(rule, n)] for n in (1, 2))
             name = f"{batch.value} rows, {rule}: 1 thread / 2"
             found.append(Bar(name, one.over(two), 1.8, at_least=True))
     return found
 
 
-def report(speed: Speed) -> Lines:
+def report(speed: measure.Speed) -> Lines:
     """Render everything that was measured, 80 columns wide."""
     parts: list[RenderableType] = [_measured(speed.measured), _bars(bars(speed))]
     for group in speed.groups.values():
@@ -116,7 +105,7 @@ def _bars(held: list[Bar]) -> Table:
     return made
 
 
-def _listed(group: Group) -> Table:
+def _listed(group: measure.Group) -> Table:
     """Render one case, a line for each contestant."""
     (case,) = group.cases
     notes = "".join(f"; {name} {_short(x)}" for name, x in case.notes.items())
@@ -132,7 +121,7 @@ def _listed(group: Group) -> Table:
     return made
 
 
-def _varied(group: Group) -> Table:
+def _varied(group: measure.Group) -> Table:
     """Render many cases, a line for each, with a column for each contestant."""
     names, notes = list(group.cases[0].times), list(group.cases[0].notes)
     heads = [HEADS.get(name, name.replace(", ", ",\n")) for name in names]

@@ -111,13 +111,8 @@ def _measure(
         shorter = [one_round(PACKET) for _ in range(rounds)]
         longer = [one_round(PACKET + HEADER) for _ in range(rounds)]
         link.close()
-    return Wire(
-        name,
-        setup,
-        (setup[0] + first[0], setup[1] + first[1]),
-        _median(shorter),
-        _median(longer),
-    )
+    begun = setup[0] + first[0], setup[1] + first[1]
+    return Wire(name, setup, begun, _median(shorter), _median(longer))
 
 
 def _median(rounds: list[list[Packet]]) -> tuple[int, int]:

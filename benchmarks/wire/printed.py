@@ -140,11 +140,9 @@ def _said(command: list[str]) -> tuple[int, int, int]:
 def _usage(port: int, most: int) -> tuple[int, int, int]:
     """Return those of the usage that `sqs proxy` answers."""
     asked = {"messages": [{"role": "user", "content": PROMPT}], "max_tokens": most}
-    request = urllib.request.Request(
-        f"http://{HOST}:{port}/v1/chat/completions",
-        json.dumps({"model": "sqs", **asked}).encode(),
-        {"content-type": "application/json"},
-    )
+    url, kind = f"http://{HOST}:{port}/v1/chat/completions", "application/json"
+    body = json.dumps({"model": "sqs", **asked}).encode()
+    request = urllib.request.Request(url, body, {"content-type": kind})
     with urllib.request.urlopen(request) as answer:
         used = json.load(answer)["usage"]["sqs"]
     return used["tokens"], used["bytes_up"], used["bytes_down"]

@@ -254,7 +254,6 @@ def _floats(name: str, values: ArrayLike) -> NDArray[np.floating]:
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype not in FLOATS:
-        raise TypeError(
-            f"{name} must be float16, float32 or float64, got {array.dtype}"
-        )
+        got = array.dtype
+        raise TypeError(f"{name} must be float16, float32 or float64, got {got}")
     return array

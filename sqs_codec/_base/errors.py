@@ -97,12 +97,10 @@ def row_error(name: str, row: NDArray[Any], status: int) -> ValueError:
     are_logits = name.startswith("logits")
     if are_logits:
         bad &= row != -np.inf
-    token = int(np.flatnonzero(bad)[0])
+    at = int(np.flatnonzero(bad)[0])
     allowed = "finite or -inf" if are_logits else "finite and not negative"
-    hint = "" if are_logits or not row[token] < 0 else _if_logits(name)
-    return ValueError(
-        f"{name}[{token}] is {row[token]}; values must be {allowed}{hint}"
-    )
+    hint = "" if are_logits or not row[at] < 0 else _if_logits(name)
+    return ValueError(f"{name}[{at}] is {row[at]}; values must be {allowed}{hint}")
 
 
 def _if_logits(name: str) -> str:

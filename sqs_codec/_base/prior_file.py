@@ -65,11 +65,8 @@ class Tables(NamedTuple):
         body = np.frombuffer(data, np.uint8)[HEADER:-CHECK]
         ends = (classes + 1) * classes, (classes + 1 + KINDS) * classes
         chances, weights, kinds = np.split(body, ends)
-        return cls(
-            chances.reshape(classes + 1, classes),
-            weights.reshape(classes, KINDS),
-            kinds,
-        )
+        chances = chances.reshape(classes + 1, classes)
+        return cls(chances, weights.reshape(classes, KINDS), kinds)
 
     def write(self) -> bytes:
         """Return the bytes of the file."""

@@ -40,9 +40,8 @@ def entropy_bits_bound(vocab_size: int, survivors: int, resolution: int) -> int:
     resolution = checks.in_range("resolution", resolution, 1)
     most = min(vocab_size, resolution)
     survivors = checks.in_range("survivors", survivors, 1, most)
-    number = _log2_comb(vocab_size, survivors) + _log2_comb(
-        resolution - 1, survivors - 1
-    )
+    compositions = _log2_comb(resolution - 1, survivors - 1)
+    number = _log2_comb(vocab_size, survivors) + compositions
     return math.ceil(1.05 * number + math.log2(most) + 9.0)
 
 

@@ -60,7 +60,6 @@ class Codec:
 
     Examples
     --------
-    >>> import numpy as np
     >>> import sqs_codec as sqs
     >>> codec = sqs.Codec(vocab_size=8, resolution=10)
     >>> logits = np.array([0, 5, 1, -np.inf, 4, 0, 0, 0], np.float32)
@@ -321,9 +320,7 @@ class Codec:
 
         Examples
         --------
-        >>> import numpy as np
-        >>> import sqs_codec as sqs
-        >>> codec, rng = sqs.Codec(vocab_size=4, resolution=8), np.random.default_rng(1)
+        >>> codec, rng = Codec(vocab_size=4, resolution=8), np.random.default_rng(1)
         >>> logits = np.log([0.70, 0.2, 0.08, 0.02])
         >>> codec.quantize_unbiased(logits, rng=rng).to_dense()
         array([0.75 , 0.125, 0.125, 0.   ], dtype=float32)
@@ -402,7 +399,6 @@ class Codec:
 
         Examples
         --------
-        >>> import numpy as np
         >>> import sqs_codec as sqs
         >>> codec = sqs.Codec(vocab_size=8, resolution=10)
         >>> logits = np.array([0, 5, 1, -np.inf, 4, 0, 0, 0], np.float32)
@@ -452,9 +448,8 @@ class Codec:
             As `quantize`; the message names the row.
         """
         arguments = checks.temperature(temperature), rule(keep), False
-        return self._join(
-            self._share(self._core.quantize_logits, arguments, logits, threads)
-        )
+        call = self._core.quantize_logits
+        return self._join(self._share(call, arguments, logits, threads))
 
     def quantize_unbiased_rows(
         self,
@@ -644,9 +639,8 @@ class Codec:
 
         Examples
         --------
-        >>> import sqs_codec as sqs
-        >>> codec = sqs.Codec(vocab_size=8, resolution=4)
-        >>> rows = sqs.SparseRows([2, 7, 5], [3, 1, 4], [0, 2, 3], 8, 4)
+        >>> codec = Codec(vocab_size=8, resolution=4)
+        >>> rows = SparseRows([2, 7, 5], [3, 1, 4], [0, 2, 3], 8, 4)
         >>> packets = codec.encode_rows(rows)
         >>> packets == [codec.encode(q) for q in rows]
         True
@@ -689,10 +683,8 @@ class Codec:
             As `decode`; the message names the packet by its index.
         """
         data = [
-            packet
-            if type(packet) is bytes
-            else checks.packet(packet, f"packets[{i}]: ")
-            for i, packet in enumerate(packets)
+            one if type(one) is bytes else checks.packet(one, f"packets[{i}]: ")
+            for i, one in enumerate(packets)
         ]
         most = _survivors_limit(max_survivors)
         threads = useful(checks.in_range("threads", threads, 1), len(data))
@@ -727,9 +719,8 @@ class Codec:
 
         Examples
         --------
-        >>> import sqs_codec as sqs
-        >>> codec = sqs.Codec(vocab_size=8, resolution=4)
-        >>> rows = sqs.SparseRows([2, 7, 5], [3, 1, 4], [0, 2, 3], 8, 4)
+        >>> codec = Codec(vocab_size=8, resolution=4)
+        >>> rows = SparseRows([2, 7, 5], [3, 1, 4], [0, 2, 3], 8, 4)
         >>> codec.decode_sequence(codec.encode_sequence(rows)) == rows
         True
         """

@@ -159,17 +159,12 @@ class SparseDistribution:
         )
 
     def __hash__(self) -> int:
-        return hash(
-            (self._vocab_size, self._token_ids.tobytes(), self._counts.tobytes())
-        )
+        arrays = self._token_ids, self._counts
+        return hash((self._vocab_size, *(array.tobytes() for array in arrays)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return SparseDistribution, (
-            self._token_ids,
-            self._counts,
-            self._vocab_size,
-            self._dropped_mass,
-        )
+        arrays = self._token_ids, self._counts
+        return SparseDistribution, (*arrays, self._vocab_size, self._dropped_mass)
 
     def __repr__(self) -> str:
         return (

@@ -67,7 +67,6 @@ class Drafter:
 
     Examples
     --------
-    >>> import numpy as np
     >>> import sqs_codec as sqs
     >>> codec, rng = sqs.Codec(vocab_size=8, resolution=10), np.random.default_rng(1)
     >>> edge = sqs.Drafter(codec, sqs.TopK(3), rng=rng, max_tokens=2)

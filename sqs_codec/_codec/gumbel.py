@@ -221,10 +221,8 @@ def _best(
 
 def check_draft(name: str, tokens: Sequence[int], vocab_size: int) -> None:
     """Check the drafted tokens of a text."""
-    if len(tokens) > MAX_ROUND:
-        raise ValueError(
-            f"{name} must be at most {MAX_ROUND} tokens, got {len(tokens)}"
-        )
+    if (size := len(tokens)) > MAX_ROUND:
+        raise ValueError(f"{name} must be at most {MAX_ROUND} tokens, got {size}")
     for i, token in enumerate(tokens):
         checks.in_range(f"{name}[{i}]", token, 0, vocab_size - 1)
 

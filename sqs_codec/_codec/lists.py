@@ -73,11 +73,10 @@ def _refuse_shapes(token_ids: Any, logprobs: Any) -> None:
             "token_ids and logprobs must have as many rows, got "
             f"{len(token_ids)} and {len(logprobs)}"
         )
-    for i, (ids, logs) in enumerate(zip(token_ids, logprobs, strict=True)):
-        if len(ids) != len(logs):
-            raise ValueError(
-                f"row {i} has {len(ids)} token_ids and {len(logs)} logprobs"
-            )
+    for i, row in enumerate(zip(token_ids, logprobs, strict=True)):
+        ids, logs = map(len, row)
+        if ids != logs:
+            raise ValueError(f"row {i} has {ids} token_ids and {logs} logprobs")
 
 
 def _check(

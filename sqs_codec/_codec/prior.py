@@ -77,12 +77,8 @@ class Prior:
         except ValueError as error:
             raise ValueError(f"{source} is not a prior: {error}") from None
         prior = super().__new__(cls)
-        prior.__dict__.update(
-            vocab_size=len(tables.kinds),
-            classes=len(tables.weights),
-            _data=data,
-            _tables=tables,
-        )
+        sizes = {"vocab_size": len(tables.kinds), "classes": len(tables.weights)}
+        prior.__dict__.update(sizes, _data=data, _tables=tables)
         return prior
 
     # Where priors come from, and where they go
@@ -326,10 +322,8 @@ def agreed_prior(digest: str | None, given: Prior | None) -> Prior | None:
             f"the config needs the prior {digest!r:.80}, which is none of those that "
             "come with sqs_codec: load it from its file, and give it as prior="
         )
-    if prior.digest.hex() != digest:
-        raise ValueError(
-            f"the config needs the prior {digest}, got {prior.digest.hex()}"
-        )
+    if (got := prior.digest.hex()) != digest:
+        raise ValueError(f"the config needs the prior {digest}, got {got}")
     return prior
 
 

@@ -254,9 +254,8 @@ def fit_kinds(classes: Classes) -> tuple[NDArray[np.uint8], Floats]:
     mass = often.sum(1)
     ideal = np.einsum("vc,vc->v", often, np.log(classes.tables).T) - mass
     rng = np.random.default_rng(SEED)
-    picked = rng.choice(
-        mass.size, KINDS, mass.size < KINDS, mass**0.6 / (mass**0.6).sum()
-    )
+    chances = mass**0.6 / (mass**0.6).sum()
+    picked = rng.choice(mass.size, KINDS, mass.size < KINDS, chances)
     tables = classes.tables[:, picked]
     for turn in range(KIND_ROUNDS):
         kinds, best, second = best_kinds(often, tables, classes.shares)
@@ -310,11 +309,8 @@ def fit_supports(
     shares = TEXT_SHARES if text is not None else (0.0,)
     share = min(shares, key=lambda s: held.bits(whole_table(counts, text, s)).sum())
     whole = whole_table(counts, text, share)
-    tried = [
-        (n, smoothing)
-        for n in ((classes,) if classes else CLASSES)
-        for smoothing in (SMOOTHING if n > 1 else SMOOTHING[:1])
-    ]
+    numbers = (classes,) if classes else CLASSES
+    tried = [(n, s) for n in numbers for s in (SMOOTHING if n > 1 else SMOOTHING[:1])]
 
     def price(choice: tuple[int, float]) -> float:
         found, _ = fit_classes(counted, choice[0], whole, choice[1])

@@ -172,7 +172,8 @@ class SparseRows(Sequence[SparseDistribution]):
         shape = self._vocab_size, self._resolution
         if rows.step != 1:
             sizes = np.diff(self._offsets)[rows]
-            places = np.repeat(self._offsets[rows], sizes) + _within(sizes)
+            before = self._offsets[rows] - (np.cumsum(sizes) - sizes)
+            places = np.arange(int(sizes.sum())) + np.repeat(before, sizes)
             ids, counts = self._token_ids[places], self._counts[places]
             return as_rows(frozen(ids), frozen(counts), sizes, *shape)
         ends = self._offsets[rows.start : rows.start + len(rows) + 1]
@@ -228,12 +229,6 @@ def _join(
     """Return the rows of all parts, which have so many tokens each."""
     ids = joined([part.token_ids for part in parts])
     return as_rows(ids, joined([part.counts for part in parts]), sizes, *shape)
-
-
-def _within(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return 0, 1, ... for each row, one row after the other."""
-    before = np.cumsum(sizes) - sizes
-    return np.arange(int(sizes.sum())) - np.repeat(before, sizes)
 
 
 def _refuse(bad: NDArray[np.bool_], what: str) -> None:

@@ -12,14 +12,8 @@ from sqs_codec._backend import core_class
 from sqs_codec._base import checks
 from sqs_codec._base.errors import row_error
 from sqs_codec._base.format import MAX_ROUND
+from sqs_codec._codec import target
 from sqs_codec._codec.round import Round
-from sqs_codec._codec.target import (
-    check_draws,
-    check_rounds,
-    check_shape,
-    row_namer,
-    spans,
-)
 
 NO_ROUND = (np.empty(0, np.uint32),) * 4
 """The arrays of a round of length 0, as cores take them."""
@@ -140,7 +134,8 @@ def verify(
     checks.generator(rng)
     rows = _check_target(target_probs, len(round_) + 1, round_.vocab_size)
     n = len(rows)
-    draws = check_draws(f"rng.random({n})", np.asarray(rng.random(n), np.float64), n)
+    given = np.asarray(rng.random(n), np.float64)
+    draws = target.check_draws(f"rng.random({n})", given, n)
     (verdict,) = judge([round_], rows, draws, lambda row: f"target_probs[{row}]")
     return verdict
 
@@ -165,10 +160,7 @@ def verify_rounds(
         tokens. In a round, number i decides about token i, and the number after the
         last one used draws the next token.
 
-    Returns
-    -------
-    list of Verdict
-        One for each round.
+
 
     Raises
     ------
@@ -187,10 +179,10 @@ def verify_rounds(
     >>> verify_rounds([sqs.Round([q], [0]), None], p, [0.1, 0.5, 0.5])
     [Verdict(accepted=1, token=1), Verdict(accepted=0, token=2)]
     """
-    vocab_size, n = check_rounds(rounds)
+    vocab_size, n = target.check_rounds(rounds)
     rows = _check_target(target_probs, n, vocab_size)
-    draws = check_draws("draws", draws, n)
-    return judge(rounds, rows, draws, row_namer("target_probs", rounds))
+    draws = target.check_draws("draws", draws, n)
+    return judge(rounds, rows, draws, target.row_namer("target_probs", rounds))
 
 
 def _check_target(
@@ -204,7 +196,7 @@ def _check_target(
         if got == "Tensor":
             got += "; sqs_codec.torch.verify takes logits as tensors"
         raise TypeError(f"target_probs must be a float32 or float64 ndarray, got {got}")
-    check_shape("target_probs", target_probs.shape, n, vocab_size)
+    target.check_shape("target_probs", target_probs.shape, n, vocab_size)
     return checks.contiguous_rows(np.asarray(target_probs))
 
 
@@ -222,7 +214,7 @@ def judge(
     Rows are as cores take them. `name_row` says what errors call a row.
     """
     core, verdicts = core_class(), []
-    for round_, span in zip(rounds, spans(rounds), strict=True):
+    for round_, span in zip(rounds, target.spans(rounds), strict=True):
         arrays = NO_ROUND if round_ is None else round_.arrays
         status, done, *verdict = core.verify(arrays, rows[span], draws[span])
         if status:

@@ -100,12 +100,8 @@ def run(args: argparse.Namespace) -> int:
     said = report(measured, points, best, args.tv)
     print(shown(said, None, lines=True), flush=True)
     if args.json:
-        costs = {
-            "measured": measured,
-            "points": [*map(as_json, points)],
-            "most_tv": args.tv,
-            "best": [*map(as_json, best)],
-        }
+        costs = {"measured": measured, "most_tv": args.tv}
+        costs |= {"points": [*map(as_json, points)], "best": [*map(as_json, best)]}
         args.json.write_text(json.dumps(costs, indent=1) + "\n", "utf-8")
     if args.plot:
         plot(measured, points, args.tv, args.plot)
@@ -116,13 +112,8 @@ def measure(
     logits: NDArray[np.floating], prior: sqs.Prior | None, args: argparse.Namespace
 ) -> tuple[list[Point], list[Point]]:
     """Return every setting's point and the best, with a `Conformal` like the last."""
-    how = partial(
-        bits.measure,
-        logits,
-        temperature=args.temperature,
-        prior=prior,
-        most_rows=args.rows,
-    )
+    how = partial(bits.measure, logits, temperature=args.temperature, prior=prior)
+    how = partial(how, most_rows=args.rows)
     points = how()
     best = bits.recommend(points, args.tv)
     for fixed in best[-1:]:
@@ -197,11 +188,8 @@ def report(
         lines += ["", f"l = {shown.resolution} {why}:", head]
         lines += [_point(p) for p in swept if p.resolution == shown.resolution]
     if best:
-        lines += [
-            "",
-            f"Fewest bits, entropy coding, with a mean TV up to {most}:",
-            head,
-        ]
+        said = f"Fewest bits, entropy coding, with a mean TV up to {most}:"
+        lines += ["", said, head]
         lines += map(_point, best)
     else:
         lines += ["", f"No setting has a mean TV up to {most}. The least has:", head]

@@ -44,12 +44,8 @@ def add_model(add: options.Add) -> None:
     add("--draft", metavar="MODEL", help=draft)
     options.add_drop_layers(add, 0)
     options.add_loading(add)
-    add(
-        "--threads",
-        **options.number(int, 1),
-        help="threads of the draft model (default: 1; with a GGUF file, half of the "
-        "cores)",
-    )
+    said = "threads of the draft model (default: 1; with a GGUF file, half the cores)"
+    add("--threads", **options.number(int, 1), help=said)
 
 
 def add_server(add: options.Add) -> None:

@@ -113,12 +113,10 @@ def _write(args: argparse.Namespace) -> None:
     if time.monotonic() - connected > PATIENCE:  # the server has closed it by now
         links.pop().close()
     length = args.draft_length
+    planner = None if length is None else FixedPlan(length)
+    settings, how = drafting.settings(args, draft), drafting.modes(args)
     edge = Edge(
-        draft,
-        settings=drafting.settings(args, draft),
-        planner=None if length is None else FixedPlan(length),
-        modes=drafting.modes(args),
-        prefer=args.prefer,
+        draft, settings=settings, planner=planner, modes=how, prefer=args.prefer
     )
     if not links:
         edge.metrics.bytes_up, edge.metrics.bytes_down = first.sent, first.received

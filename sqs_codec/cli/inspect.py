@@ -39,12 +39,9 @@ def fill(parser: argparse.ArgumentParser) -> None:
         help="one distribution, or a round of them with their drafted tokens "
         "(default: try both)",
     )
-    add(
-        "--vocab-size",
-        **number(int, MIN_VOCAB, MAX_VOCAB, "V"),
-        required=True,
-        help="size of the models' vocabulary",
-    )
+    said = "size of the models' vocabulary"
+    size = number(int, MIN_VOCAB, MAX_VOCAB, "V")
+    add("--vocab-size", **size, required=True, help=said)
     add_codec(add)
     add_prior(add, default="none")
 
@@ -73,10 +70,10 @@ def run(args: argparse.Namespace) -> int:
         )
     print("\n".join([*refused, *found]), file=out)
     if not found:
-        print(
-            "If the sender had another --resolution, --coding or --prior, give these.",
-            file=out,
+        said = (
+            "If the sender had another --resolution, --coding or --prior, give these."
         )
+        print(said, file=out)
     return 0 if found else 1
 
 

@@ -107,10 +107,8 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser(asked: Sequence[str]) -> argparse.ArgumentParser:
     """Return a parser of all commands, with the options of those that are named."""
-    parser = _Parser(
-        prog="sqs",
-        description="The codec for token distributions in speculative decoding.",
-    )
+    what = "The codec for token distributions in speculative decoding."
+    parser = _Parser(prog="sqs", description=what)
     parser.add_argument("--version", action=_Version, nargs=0, help="what this is")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, where, help_ in COMMANDS:

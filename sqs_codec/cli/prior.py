@@ -77,11 +77,10 @@ def run(args: argparse.Namespace) -> int:
     logits = [open_logits(path) for path in args.drafts]
     vocab_size = args.vocab_size
     for path, array in zip(args.drafts, logits, strict=True):
-        vocab_size = vocab_size or array.shape[1]
-        if array.shape[1] != vocab_size:
-            raise ValueError(
-                f"{path} has logits of {array.shape[1]} tokens, not {vocab_size}"
-            )
+        size = array.shape[1]
+        vocab_size = vocab_size or size
+        if size != vocab_size:
+            raise ValueError(f"{path} has logits of {size} tokens, not {vocab_size}")
         if args.top_k > vocab_size:
             raise ValueError(
                 f"--top-k must be up to {vocab_size}, as logits have, not {args.top_k}"

@@ -201,9 +201,7 @@ def _has_packages(args: argparse.Namespace) -> bool:
         extras += ["hf"] if args.target else []
     own = [*ENGINES[args.engine or EngineConfig.engine].packages]
     own += ["ray"] * (args.ray is not None)
-    return options.has_packages(
-        "serve", [*needed, *own], extra=",".join([*extras, *own])
-    )
+    return options.has_packages("serve", needed + own, extra=",".join(extras + own))
 
 
 def _check(args: argparse.Namespace) -> list[str] | None:

@@ -53,7 +53,6 @@ class BaseFile:
     model is at hand, ``BaseFile(path, ModelReader("model.gguf"))`` knows more.
 
     >>> import tempfile
-    >>> import numpy as np
     >>> import sqs_codec as sqs
     >>> from sqs_codec import distill
     >>> folder = tempfile.mkdtemp()

@@ -132,10 +132,8 @@ def estimate_rows(sequence: Sequence, answer: Answer) -> NDArray[Any]:
         part = weight / np.repeat(np.maximum(total(weight), 1e-300), sizes)
         # As few ids as a peaked row shows are nearer their own middle than all ids'.
         free = np.maximum(1 - total(part**2), 1e-9)
-        for name, value, slope in (
-            ("plain", -log_r, 1.0),
-            ("both", control - log_r, 1 - r),
-        ):
+        both = control - log_r
+        for name, value, slope in ("plain", -log_r, 1.0), ("both", both, 1 - r):
             squares = (value - np.repeat(total(part * value), sizes)) ** 2
             steps = (share * slope * half) ** 2 / 3
             found[f"{name}_variance"] = total(weight * squares) / free + total(steps)

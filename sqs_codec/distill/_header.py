@@ -231,10 +231,8 @@ class Header:
         ids = checks.uint32(name, values)
         limit = self.codec.vocab_size - self.tail
         if ids.size and ids.max() >= limit:
-            place = int((ids >= limit).argmax())
-            raise ValueError(
-                f"{name}[{place}] is {ids[place]}, and must be below {limit}"
-            )
+            at = int((ids >= limit).argmax())
+            raise ValueError(f"{name}[{at}] is {ids[at]}, and must be below {limit}")
         return ids
 
 

@@ -33,10 +33,6 @@ def kld(data: Dataset, logits: Iterable[Any]) -> KLD:
     logits : iterable of array_like or torch.Tensor of floats [N, V]
         Of each sequence of the data, in order, the model's rows at its places.
 
-    Returns
-    -------
-    KLD
-
     Raises
     ------
     ValueError
@@ -45,7 +41,6 @@ def kld(data: Dataset, logits: Iterable[Any]) -> KLD:
     Examples
     --------
     >>> import tempfile
-    >>> import numpy as np
     >>> import sqs_codec as sqs
     >>> from sqs_codec import distill
     >>> path, rng = tempfile.mkdtemp() + "/ref.parquet", np.random.default_rng(0)
@@ -92,10 +87,6 @@ def measure(
         interruption. It is for one data set and one model.
     progress : callable, optional
         Put around the texts.
-
-    Returns
-    -------
-    KLD
 
     Raises
     ------

@@ -15,14 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike
 
-from sqs_codec._base import checks
-from sqs_codec._base.files import (
-    is_own,
-    leave_folder,
-    lock_file,
-    own_folder,
-    write_file,
-)
+from sqs_codec._base import checks, files
 from sqs_codec._codec.rows import SparseRows
 from sqs_codec.distill._header import (
     NUMBERS,
@@ -114,8 +107,8 @@ class Writer:
         self._path = Path(path)
         self._folder = Path(f"{os.fspath(path)}.parts")
         self._group = _Group()
-        own_folder(self._folder)
-        self._lock = lock_file(self._folder / "lock")
+        files.own_folder(self._folder)
+        self._lock = files.lock_file(self._folder / "lock")
         try:
             self._resume()
         except BaseException:
@@ -131,7 +124,7 @@ class Writer:
                     raise ValueError(f"{self._part(i).name} is missing before it")
                 before += self._count(part)
         if os.path.lexists(self._path):
-            own = is_own(self._path)
+            own = files.is_own(self._path)
             with damage(self._path):
                 if own and self._count(self._path) >= before:
                     self._forget()  # which was interrupted
@@ -236,7 +229,7 @@ class Writer:
         sink = pa.BufferOutputStream()
         with pq.ParquetWriter(sink, schema, **PARQUET) as writer:
             writer.write_table(pa.table(columns, schema=schema))
-        write_file(self._part(group.place), sink.getvalue())
+        files.write_file(self._part(group.place), sink.getvalue())
         group.kept = time.monotonic()
 
     def close(self) -> None:
@@ -273,7 +266,7 @@ class Writer:
         """Let another writer go on, if there is anything to go on from."""
         self._lock.close()
         if not self._parts():
-            leave_folder(self._folder, "whole", "lock", ".*.parquet.*")
+            files.leave_folder(self._folder, "whole", "lock", ".*.parquet.*")
 
     def __enter__(self) -> Writer:
         return self

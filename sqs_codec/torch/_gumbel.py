@@ -63,7 +63,6 @@ def gumbel_verify(
 
     Examples
     --------
-    >>> import torch
     >>> rows = torch.tensor([[0.0, 2.0, 1.0], [3.0, 0.0, 0.0]])
     >>> gumbel_verify([0], rows, bytes(16), 0)
     Verdict(accepted=1, token=0)
@@ -108,10 +107,7 @@ def gumbel_verify_rounds(
     temperature : float or sequence of float
         Of all texts, or one for each.
 
-    Returns
-    -------
-    list of Verdict
-        One for each text.
+
 
     Raises
     ------
@@ -120,7 +116,6 @@ def gumbel_verify_rounds(
 
     Examples
     --------
-    >>> import torch
     >>> rows = torch.tensor([[0.0, 2.0, 1.0], [3.0, 0.0, 0.0], [0.0, 0.0, 9.0]])
     >>> gumbel_verify_rounds([[0], []], rows, [bytes(16)] * 2, [0, 5])
     [Verdict(accepted=1, token=0), Verdict(accepted=0, token=2)]

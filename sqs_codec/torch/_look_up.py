@@ -28,9 +28,8 @@ def look_up_part(
     of one more of each row, and the likeliest.
     """
     values = detached("logits", logits)
-    at, given, next_ = (
-        torch.from_numpy(x).to(values.device) for x in (rows, ids, following)
-    )
+    where, asked = values.device, (rows, ids, following)
+    at, given, next_ = (torch.from_numpy(x).to(where) for x in asked)
     with torch.inference_mode():
         x = values.to(torch.promote_types(values.dtype, torch.float32))
         largest, likeliest = x.max(1)

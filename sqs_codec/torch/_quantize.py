@@ -30,7 +30,6 @@ def quantize(
 
     Examples
     --------
-    >>> import torch
     >>> from sqs_codec import Codec, TopK
     >>> q = quantize(Codec(5, resolution=10), torch.tensor([0, 3, 2, 0, 0.0]), TopK(2))
     >>> q.token_ids, q.counts
@@ -82,7 +81,6 @@ def quantize_rows(
 
     Examples
     --------
-    >>> import torch
     >>> from sqs_codec import Codec, TopK
     >>> codec = Codec(vocab_size=5, resolution=10)
     >>> logits = torch.tensor([[0, 3, 2, 0, 0], [1, 0, 0, 1, 1]]).bfloat16()
@@ -117,7 +115,6 @@ def encode_logits_rows(
 
     Examples
     --------
-    >>> import torch
     >>> from sqs_codec import Codec, TopK
     >>> codec = Codec(vocab_size=5, resolution=10)
     >>> logits = torch.tensor([[0, 3, 2, 0, 0], [1, 0, 0, 1, 1]]).half()
@@ -196,10 +193,8 @@ def _quantize_on_device(
     padded, all_ids = np.full(filled.shape, -np.inf), np.zeros(filled.shape, np.uint32)
     padded[filled], all_ids[filled] = values, ids
     core = rounder(width, codec.resolution)
-    all_of_them = rule(TopK(width))
-    _, _, at, counts, sizes, _ = core.quantize_logits(
-        padded, temperature, all_of_them, False
-    )
+    every = rule(TopK(width))
+    _, _, at, counts, sizes, _ = core.quantize_logits(padded, temperature, every, False)
     ids = frozen(all_ids[np.repeat(np.arange(n), sizes), at])
     found = as_rows(ids, counts, sizes, codec.vocab_size, codec.resolution)
     return found, masses.tolist()
@@ -271,9 +266,6 @@ def to_dense(
     n, vocab_size = len(rows), rows.vocab_size
     places = np.repeat(np.arange(n) * vocab_size, np.diff(rows.offsets))
     dense = torch.zeros(n * vocab_size, dtype=dtype, device=device)
-    dense.scatter_(
-        0,
-        torch.from_numpy(places + rows.token_ids).to(dense.device),
-        torch.from_numpy(rows.counts / np.float64(rows.resolution)).to(dense),
-    )
+    probs = torch.from_numpy(rows.counts / np.float64(rows.resolution)).to(dense)
+    dense.scatter_(0, torch.from_numpy(places + rows.token_ids).to(dense.device), probs)
     return dense.reshape(n, vocab_size)

@@ -1,5 +1,7 @@
 """From logits to counts that are right on average."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -63,7 +65,6 @@ def quantize_unbiased_rows(
 
     Examples
     --------
-    >>> import torch
     >>> rng, codec = np.random.default_rng(1), Codec(vocab_size=5, resolution=10)
     >>> logits = torch.tensor([[0, 3, 2, 0, 0], [1, 0, 0, 1, 1]]).bfloat16()
     >>> quantize_unbiased_rows(codec, logits, rng=rng).to_dense()
@@ -101,12 +102,8 @@ def _marked(
     check_maxima(rows, bits.view(np.float64), lambda row: names[row])
     if temperature == 0:
         return rows.argmax(1, keepdim=True).int().expand(-1, resolution)
-    columns = np.array(
-        [
-            (*divmod(total, resolution), number * total >> 64)
-            for number, total in zip(numbers, totals.tolist(), strict=False)
-        ]
-    )
+    pairs = zip(numbers, totals.tolist(), strict=False)
+    columns = np.array([(*divmod(t, resolution), n * t >> 64) for n, t in pairs])
     apart, rest, offset = torch.from_numpy(columns.T[:, :, None]).to(rows.device)
     j = torch.arange(1, resolution + 1, device=rows.device)
     down = torch.div(offset - j * rest, resolution, rounding_mode="floor")
@@ -131,10 +128,6 @@ def _count(ids: NDArray[np.int32], vocab_size: int) -> SparseRows:
     is_first[:, 1:] = ids[:, 1:] != ids[:, :-1]
     places = np.flatnonzero(is_first)
     counts = np.diff(places, append=ids.size)
-    return as_rows(
-        frozen(ids.ravel()[places].astype(np.uint32)),
-        frozen(counts.astype(np.uint32)),
-        is_first.sum(1),
-        vocab_size,
-        ids.shape[1],
-    )
+    kept = frozen(ids.ravel()[places].astype(np.uint32))
+    counts = frozen(counts.astype(np.uint32))
+    return as_rows(kept, counts, is_first.sum(1), vocab_size, ids.shape[1])

@@ -8,15 +8,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from sqs_codec._base import checks
+from sqs_codec._codec import target
 from sqs_codec._codec.round import Round
-from sqs_codec._codec.target import (
-    check_draws,
-    check_rounds,
-    check_shape,
-    count_rows,
-    row_namer,
-    spans,
-)
 from sqs_codec._codec.verify import Verdict, judge
 from sqs_codec.torch._tensors import (
     check_maxima,
@@ -74,7 +67,6 @@ def verify(
 
     Examples
     --------
-    >>> import torch
     >>> from sqs_codec import Round, SparseDistribution
     >>> q = SparseDistribution([0, 2], [3, 1], vocab_size=3)
     >>> logits = torch.tensor([[2.0, 0.0, 3.0], [0.0, 5.0, 1.0]])
@@ -88,14 +80,12 @@ def verify(
     if rng is not None:
         checks.instance("rng", rng, torch.Generator, "a torch.Generator")
     rows = detached("target_logits", target_logits)
-    n = count_rows(round_)
-    check_shape("target_logits", rows.shape, n, round_.vocab_size)
+    n = target.count_rows(round_)
+    target.check_shape("target_logits", rows.shape, n, round_.vocab_size)
     temperatures = [checks.temperature(temperature)] * n
     draws = np.array(_uniforms(n, rng))
-    (verdict,) = _verify(
-        [round_], rows, draws, temperatures, lambda row: f"target_logits[{row}]"
-    )
-    return verdict
+    name_row = "target_logits[{}]".format
+    return _verify([round_], rows, draws, temperatures, name_row)[0]
 
 
 def verify_rounds(
@@ -122,10 +112,7 @@ def verify_rounds(
     temperature : float or sequence of float
         The target's for all rounds, or one for each.
 
-    Returns
-    -------
-    list of Verdict
-        One for each round.
+
 
     Raises
     ------
@@ -135,7 +122,6 @@ def verify_rounds(
 
     Examples
     --------
-    >>> import torch
     >>> from sqs_codec import Round, SparseDistribution
     >>> q = SparseDistribution([0, 2], [3, 1], vocab_size=3)
     >>> logits = torch.tensor([[2.0, 0.0, 3.0], [0.0, 5.0, 1.0], [1.0, 9.0, 0.0]])
@@ -143,14 +129,14 @@ def verify_rounds(
     >>> verify_rounds(rounds, logits, draws, temperature=[0, 1.0])
     [Verdict(accepted=1, token=1), Verdict(accepted=0, token=1)]
     """
-    vocab_size, n = check_rounds(rounds)
+    vocab_size, n = target.check_rounds(rounds)
     rows = detached("target_logits", target_logits)
-    check_shape("target_logits", rows.shape, n, vocab_size)
-    numbers = check_draws("draws", draws, n)
-    temperatures = temperatures_of([*map(count_rows, rounds)], temperature)
+    target.check_shape("target_logits", rows.shape, n, vocab_size)
+    numbers = target.check_draws("draws", draws, n)
+    temperatures = temperatures_of([*map(target.count_rows, rounds)], temperature)
     if not rounds:
         return []
-    name_row = row_namer("target_logits", rounds)
+    name_row = target.row_namer("target_logits", rounds)
     return _verify(rounds, rows, numbers, temperatures, name_row)
 
 
@@ -225,7 +211,9 @@ def _verify_on_device(
     accepted = _count_accepted(rounds, totals, weights, draws)
     following = [
         _following(round_, span, count, totals, draws)
-        for round_, span, count in zip(rounds, spans(rounds), accepted, strict=True)
+        for round_, span, count in zip(
+            rounds, target.spans(rounds), accepted, strict=True
+        )
     ]
     return [*map(Verdict, accepted, _draw(unnormalised, following))]
 
@@ -240,18 +228,13 @@ def _sum_up(
     """
     drafted = [
         (row, token)
-        for round_, span in zip(rounds, spans(rounds), strict=True)
+        for round_, span in zip(rounds, target.spans(rounds), strict=True)
         if round_ is not None
         for row, token in enumerate(round_.tokens, span.start)
     ]
     places, tokens = _move(np.reshape(drafted, (-1, 2)).T, rows, torch.int64)
-    moved = torch.cat(
-        [
-            rows.amax(-1).double(),
-            unnormalised.sum(-1, dtype=torch.float64),
-            unnormalised[places, tokens].double(),
-        ]
-    )
+    maxima, totals = rows.amax(-1).double(), unnormalised.sum(-1, dtype=torch.float64)
+    moved = torch.cat([maxima, totals, unnormalised[places, tokens].double()])
     return np.split(moved.cpu().numpy(), [len(rows), 2 * len(rows)])
 
 
@@ -266,7 +249,7 @@ def _count_accepted(
     `weights` are the drafted tokens' in rows that sum to `totals`.
     """
     accepted = []
-    for round_, span in zip(rounds, spans(rounds), strict=True):
+    for round_, span in zip(rounds, target.spans(rounds), strict=True):
         if round_ is None:
             accepted.append(0)
             continue

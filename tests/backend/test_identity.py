@@ -79,10 +79,8 @@ def test_rules_at_the_very_limit(seed):
                 if value > 0:
                     keep = rule(value)
                     expected = reference_quantize(row, keep, temperature, codec)
-                    assert (
-                        as_lists(codec.quantize(row, keep, temperature=temperature))
-                        == expected
-                    )
+                    found = codec.quantize(row, keep, temperature=temperature)
+                    assert as_lists(found) == expected
 
 
 @pytest.mark.parametrize("temperature", [0.3, 0.7, 1.0])
@@ -240,11 +238,10 @@ def test_bits_are_the_same_estimate():
         q = any_distribution(rng, codec, most=300)
         k = q.token_ids.size
         ids, counts, _ = as_lists(q)
+        size, prior = codec.vocab_size, parsed(codec.prior)
         parts = [
-            entropy.counts_costs(codec.vocab_size, q.resolution, counts),
-            entropy.ids_costs(
-                codec.vocab_size, ids, entropy.Memory(), parsed(codec.prior)
-            ),
+            entropy.counts_costs(size, q.resolution, counts),
+            entropy.ids_costs(size, ids, entropy.Memory(), prior),
         ]
         bits = entropy_bits(codec, q)
         if k <= 128 and 4 * k <= codec.vocab_size and all(a <= b for a, b in parts):
@@ -280,12 +277,8 @@ def test_mutated_packets_mean_the_same(name):
             packet = mutate(rng, good)
             rule = None
             try:
-                expected = getattr(entropy, name)(
-                    packet,
-                    codec.vocab_size,
-                    codec.resolution,
-                    prior=parsed(codec.prior),
-                )
+                shape, prior = (codec.vocab_size, codec.resolution), parsed(codec.prior)
+                expected = getattr(entropy, name)(packet, *shape, prior=prior)
             except BrokenRuleError as error:
                 (rule,) = error.args
                 expected = str(packet_error(Status[rule], len(packet)))

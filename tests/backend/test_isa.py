@@ -158,6 +158,5 @@ def test_numba_has_none():
 
 def run(code, env):
     command = [sys.executable, "-c", code]
-    return subprocess.run(
-        command, env=env, cwd=sys.prefix, capture_output=True, text=True
-    )
+    where = {"env": env, "cwd": sys.prefix}
+    return subprocess.run(command, capture_output=True, text=True, **where)

@@ -127,14 +127,9 @@ def run(code, where=None, **environ):
     kept = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA_")}
     if where is not None:
         kept["PYTHONPATH"] = str(where)
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        env=kept | {"SQS_BACKEND": "numba"} | environ,
-        cwd=where,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-W", "error", "-c", code]
+    env = kept | {"SQS_BACKEND": "numba"} | environ
+    done = subprocess.run(command, env=env, cwd=where, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done
 

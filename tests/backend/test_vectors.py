@@ -23,6 +23,8 @@ pytestmark = pytest.mark.usefixtures("backend")
 OTHERS = {"verify.json", "gumbel.json", "unbiased.json", "bad_priors.json"}
 """Files without packets."""
 
+FORMULA = "vocab_size", "seed", "slope"  # of a case's logits
+
 
 def load(name):
     return json.loads((make_vectors.VECTORS / name).read_text())
@@ -66,9 +68,7 @@ def check_packets(case, q):
 @pytest.mark.parametrize("case", load("distributions.json")["cases"])
 def test_distributions(case):
     keep = KEEPS[case["keep"][0]](case["keep"][1])
-    logits = make_vectors.formula_logits(
-        case["vocab_size"], case["seed"], case["slope"]
-    )
+    logits = make_vectors.formula_logits(*map(case.get, FORMULA))
     q = codec_of(case).quantize(logits, keep, temperature=case["temperature"])
     dropped = float.fromhex(case["dropped_mass"])
     assert as_lists(q) == (case["token_ids"], case["counts"], dropped)
@@ -172,27 +172,17 @@ def test_verdicts(case):
 
 @pytest.mark.parametrize("case", load("gumbel.json")["cases"])
 def test_races(case):
-    logits = make_vectors.formula_logits(
-        case["vocab_size"], case["seed"], case["slope"]
-    )
+    logits = make_vectors.formula_logits(*map(case.get, FORMULA))
     key, position = bytes.fromhex(case["key"]), int(case["position"], 16)
-    ((found, scores),) = gumbel.race(
-        logits[None],
-        case["temperature"],
-        np.frombuffer(key, "<u4"),
-        position,
-        len(case["tokens"]),
-        str,
-    )
+    given = case["temperature"], np.frombuffer(key, "<u4"), position
+    ((found, scores),) = gumbel.race(logits[None], *given, len(case["tokens"]), str)
     assert found == case["tokens"]
     assert [score.hex() for score in scores] == case["scores"]
 
 
 @pytest.mark.parametrize("case", load("unbiased.json")["cases"])
 def test_unbiased(case):
-    logits = make_vectors.formula_logits(
-        case["vocab_size"], case["seed"], case["slope"]
-    )
+    logits = make_vectors.formula_logits(*map(case.get, FORMULA))
     rng, temperature = Words([int(case["number"], 16)]), case["temperature"]
     q = codec_of(case).quantize_unbiased(logits, temperature=temperature, rng=rng)
     assert as_lists(q) == (case["token_ids"], case["counts"], 0)
@@ -201,10 +191,8 @@ def test_unbiased(case):
 @pytest.mark.parametrize("case", load("gumbel.json")["philox"])
 def test_the_generator_is_philox(case):
     """The reference's is; its races are those of the cores."""
-    counter, key, words = (
-        [int(word, 16) for word in case[name].split()]
-        for name in ("counter", "key", "words")
-    )
+    texts = (case[name].split() for name in ("counter", "key", "words"))
+    counter, key, words = ([int(word, 16) for word in text] for text in texts)
     assert [int(word) for word in philox(counter, key)] == words
 
 

@@ -20,11 +20,9 @@ ROOT = Path(__file__).parents[2]
 
 ARGUMENTS = {
     "benchmarks.distill": ["bytes students --quick"],
+    "benchmarks.distill.trl": [],  # in an environment of its own
     "benchmarks.engines": [
-        "equal --quick",
-        "speed --quick",
-        "overhead --quick",
-        "memory --quick",
+        f"{part} --quick" for part in ("equal", "speed", "overhead", "memory")
     ],
     "benchmarks.experiments": ["all --quick"],
     "benchmarks.kld.llama": [],  # of a program that has to be built

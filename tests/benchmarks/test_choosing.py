@@ -7,15 +7,7 @@ import pytest
 
 import sqs_codec as sqs
 from benchmarks.choosing import __main__ as benchmark
-from benchmarks.choosing.measure import (
-    LENGTHS,
-    PRESETS,
-    SETTINGS,
-    Rounds,
-    Setting,
-    _rounds,
-    of_rows,
-)
+from benchmarks.choosing import measure
 from benchmarks.data.drafts import VOCAB_SIZE
 from benchmarks.harness.cells import Cell, simulate
 from benchmarks.harness.recorded import STEPS
@@ -31,7 +23,7 @@ from sqs_codec.system.edge import FixedPlan
 def test_equal_positions_give_the_geometric_law(length):
     rate = 0.7
     accepted, bits = np.full((1, 30), rate), np.full((1, 30), 100.0)
-    per_token, sums = _rounds(accepted, bits, length)
+    per_token, sums = measure._rounds(accepted, bits, length)
     tokens = sum(rate**i for i in range(length + 1))
     assert per_token[0] == pytest.approx(1 / tokens, rel=1e-6)
     assert sums[0] == pytest.approx(100 * length / tokens, rel=1e-6)
@@ -42,8 +34,9 @@ def test_seconds_are_those_of_the_real_loop(tmp_path):
     prior = sqs.Prior.builtin("smollm2")
     (text,) = Case("SmolLM2", "far", t, 1).record(tmp_path, 96)
     rows = zip(np.load(text.draft), np.load(text.target), strict=True)
-    which = SETTINGS.index(Setting.of(preset)), LENGTHS.index(preset.max_tokens)
-    rounds = of_rows((Row(*pair, t) for pair in rows), prior)
+    setting = measure.SETTINGS.index(measure.Setting.of(preset))
+    which = setting, measure.LENGTHS.index(preset.max_tokens)
+    rounds = measure.of_rows((Row(*pair, t) for pair in rows), prior)
     around = STEPS["slow"], benchmark.OVERHEAD
     expected = rounds.seconds(link.rate, link.trip, *around)[which]
     setting = session.Setting(preset.codec(VOCAB_SIZE, prior), preset.keep())
@@ -57,14 +50,14 @@ def test_seconds_are_those_of_the_real_loop(tmp_path):
 def test_the_fastest_rounds_are_those_whose_drafts_are_accepted():
     """All that is drafted by the second and third setting is right."""
     accepted = np.repeat([[0.0], [1.0], [1.0]], 40, axis=1)
-    plan = Rounds.of(accepted, np.full((3, 40), 50.0)).fastest(
+    plan = measure.Rounds.of(accepted, np.full((3, 40), 50.0)).fastest(
         1e4, 0.1, STEPS["slow"], benchmark.OVERHEAD
     )
     assert (plan.plan().length, plan.plan().setting) == (16, 1)
 
 
 def test_each_uplink_has_one_preset():
-    bands = np.array([benchmark.band(preset.name) for preset in PRESETS])
+    bands = np.array([benchmark.band(preset.name) for preset in measure.PRESETS])
     assert (bands.sum(0) == 1).all()
 
 

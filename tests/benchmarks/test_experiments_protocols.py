@@ -6,16 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.experiments import measured, protocols
+from benchmarks.experiments import measured, protocols, wire_formats
 from benchmarks.experiments.experiment import Options
-from benchmarks.experiments.wire_formats import (
-    COMPRESSORS,
-    Compressor,
-    bfloat16,
-    coupled,
-    distillkit,
-    formats,
-)
 from benchmarks.rate.schemes import Row
 
 V = 200
@@ -34,7 +26,9 @@ def a_row(seed=0, vocab_size=V, spread=3.0):
 
 def test_formats_cost_what_they_say():
     row = a_row(vocab_size=49_152)
-    found = {f"{f.name} {f.variant}": f.send(row).bits for f in formats(49_152)}
+    found = {
+        f"{f.name} {f.variant}": f.send(row).bits for f in wire_formats.formats(49_152)
+    }
     expected = {
         "dense fp16 ": 16 * 49_152,
         "QS l=100": 1034,
@@ -45,12 +39,14 @@ def test_formats_cost_what_they_say():
     }
     assert expected.items() <= found.items()
     # Ids take more bits in a larger vocabulary.
-    assert COMPRESSORS["budget"].bits(262_144) == 8 * (14 + -(-50 * 18 // 8))
+    assert wire_formats.COMPRESSORS["budget"].bits(262_144) == 8 * (
+        14 + -(-50 * 18 // 8)
+    )
 
 
 def test_both_ends_hold_a_distribution():
     row = a_row()
-    for one in formats(V):
+    for one in wire_formats.formats(V):
         q = one.send(row).q
         assert q.probs.sum() == pytest.approx(1, abs=1e-12), one
         assert (q.probs >= 0).all()
@@ -65,16 +61,16 @@ def test_a_curve_brings_back_what_lies_on_it():
     places = np.linspace(0, 1, 40)
     logits = 5 - 3 * np.sqrt(places) - 2 * places
     row = Row(logits, logits, 1.0)
-    wire = distillkit(row, Compressor(40, 0, (0, 1, 0.5)))
+    wire = wire_formats.distillkit(row, wire_formats.Compressor(40, 0, (0, 1, 0.5)))
     assert wire.q.probs == pytest.approx(row.q, rel=1e-5)
-    straight = distillkit(row, Compressor(40, 0, (0, 1)))
+    straight = wire_formats.distillkit(row, wire_formats.Compressor(40, 0, (0, 1)))
     assert np.abs(straight.q.probs - row.q).max() > 1e-3
 
 
 def test_bfloat16_keeps_eight_bits_and_ties_go_to_even():
     values = [1.0, 1.0 + 2**-8, 1.0 + 3 * 2**-8, 1.0 + 2**-8 + 2**-20, -0.1]
     rounded = [1.0, 1.0, 1.0 + 2**-6, 1.0 + 2**-7, -0.10009765625]
-    assert bfloat16(np.array(values)).tolist() == rounded
+    assert wire_formats.bfloat16(np.array(values)).tolist() == rounded
 
 
 # Shared numbers
@@ -88,7 +84,7 @@ def test_shared_numbers_are_right_as_often_as_clocks_say():
     for token in range(6):
         at = cloud == token
         seen, n = float((edge[at] == token).mean()), int(at.sum())
-        expected = coupled(p, q, token)
+        expected = wire_formats.coupled(p, q, token)
         assert abs(seen - expected) < 4.5 * np.sqrt(expected * (1 - expected) / n)
 
 
@@ -96,16 +92,16 @@ def test_shared_numbers_are_right_as_often_as_clocks_say():
 def test_shared_numbers_keep_their_bound(seed):
     row = a_row(seed)
     tv = 0.5 * np.abs(row.p - row.q).sum()
-    rate = sum(row.p[y] * coupled(row.p, row.q, y) for y in range(V))
+    rate = sum(row.p[y] * wire_formats.coupled(row.p, row.q, y) for y in range(V))
     assert (1 - tv) / (1 + tv) <= rate < 1 - tv
-    same = [coupled(row.p, row.p, y) for y in range(V)]
+    same = [wire_formats.coupled(row.p, row.p, y) for y in range(V)]
     assert same == pytest.approx([1.0] * V)
 
 
 def test_shared_numbers_never_draw_what_the_draft_excludes():
     p, q = np.array([0.5, 0.5]), np.array([1.0, 0.0])
-    assert coupled(p, q, 1) == 0
-    assert coupled(p, q, 0) == pytest.approx(1.0)
+    assert wire_formats.coupled(p, q, 1) == 0
+    assert wire_formats.coupled(p, q, 0) == pytest.approx(1.0)
 
 
 # What comes of it

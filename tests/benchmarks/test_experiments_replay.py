@@ -71,9 +71,7 @@ def test_drafts_are_not_judged_by_what_drew_their_text(monkeypatch, tmp_path):
     q, stop = sqs.SparseDistribution([0, 1], [1, 3], vocab_size=2), {0, 1}
     probs = [0.25, 0.75], [0.5, 0.5]
     texts = list(written(monkeypatch, probs, stop, Options(tmp_path)))
-    verdicts = [
-        judge(rows[0], q, trace.tokens[0], *draw(0, trace)[0]) for trace, rows in texts
-    ]
+    verdicts = [judge(r[0], q, t.tokens[0], *draw(0, t)[0]) for t, r in texts]
     rejected = np.mean([not accepted for accepted, _ in verdicts])
     assert rejected == pytest.approx(0.25, abs=0.1)
 
@@ -128,13 +126,8 @@ def test_packets_are_a_drafter_s():
             int(q.counts[q.token_ids < draft.token].sum())
             for q, draft in zip(qs, each.drafts, strict=True)
         ]
-        drafter = sqs.Drafter(
-            ours,
-            sqs.TopK(30),
-            rng=Draws(numbers),
-            budget_bits=300,
-            max_tokens=min(LENGTH, TEXT - place),
-        )
+        most = {"budget_bits": 300, "max_tokens": min(LENGTH, TEXT - place)}
+        drafter = sqs.Drafter(ours, sqs.TopK(30), rng=Draws(numbers), **most)
         pushed = [drafter.push(q) for q in qs]
         assert pushed == [draft.token for draft in each.drafts]
         after = place + len(each.drafts)

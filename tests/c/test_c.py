@@ -27,13 +27,8 @@ CXX_COMPILERS = [name for name in ("g++", "clang++") if shutil.which(name)]
 
 # What the core may ask of its surroundings: no memory, no input or output, no
 # way to end the process. The next ones are the compiler's own.
-NEEDED = {"memcpy", "memset", "memmove", "memcmp"} | {
-    "__udivti3",
-    "__umodti3",
-    "__udivmodti4",
-    "__stack_chk_fail",
-    "_GLOBAL_OFFSET_TABLE_",
-}
+NEEDED = {"memcpy", "memset", "memmove", "memcmp", "_GLOBAL_OFFSET_TABLE_"}
+NEEDED |= {"__udivti3", "__umodti3", "__udivmodti4", "__stack_chk_fail"}
 
 CSRC = ROOT / "csrc"
 PARTS = "valid", "priors", "attack"
@@ -110,12 +105,8 @@ def test_header_stands_alone(compiler):
 
 @pytest.mark.parametrize("compiler", C_COMPILERS)
 def test_arithmetic_that_is_not_ieee_is_refused(compiler):
-    done = subprocess.run(
-        [compiler, *FAST_MATH, "-I", CSRC, CSRC / "quantize" / "quantize.c"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [compiler, *FAST_MATH, "-I", CSRC, CSRC / "quantize" / "quantize.c"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert "compile without -ffast-math" in done.stderr
 
 

@@ -190,14 +190,8 @@ def test_help(command, said, capsys):
         ("demo --draft-length 33", "must be 1 to 32, not 33"),
         ("generate why?", "--server"),
         ("generate --server a:1 --top-k 4 --alpha 0.1 why?", "give one"),
-        (
-            "generate --server a:1 --insecure --cert a.pem why?",
-            "--insecure goes without --cert",
-        ),
-        (
-            "generate --server a:1 --draft a --drop-layers 1 ?",
-            "--drop-layers is for SmolLM2",
-        ),
+        ("generate --server a:1 --insecure --cert a.pem why?", "goes without --cert"),
+        ("generate --server a:1 --draft a --drop-layers 1 ?", "layers is for SmolLM2"),
         ("demo --temperature -1", "must be at least 0, not -1"),
         ("demo --temperature nan", "must be at least 0, not nan"),
         ("demo --link 100", "a rate and a round trip as 100kbit/s,100ms, not 100"),
@@ -274,9 +268,7 @@ if "MOMENTS" in os.environ:  # for a longer campaign: these import torch
 
 
 @pytest.mark.parametrize(("most_imports", "arguments"), COMMANDS)
-def test_an_interrupt_at_any_moment_ends_it_without_a_word(
-    most_imports, arguments, tmp_path
-):
+def test_interrupt_at_any_moment_ends_it_in_silence(most_imports, arguments, tmp_path):
     """From the script's first line on, while modules are imported, and after that."""
     logits = tmp_path / "logits.npy"
     np.save(logits, np.zeros((400, 40_000), np.float16))

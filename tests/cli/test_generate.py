@@ -63,13 +63,9 @@ def test_text_goes_out_and_the_rest_to_standard_error(
     assert f"Drafting with {models['draft']} on cpu in {dtype}, 0 MiB\n" in err
     target = load_model(models["target"], dtype=dtype)
     ids = target.tokenizer("the fox", return_tensors="pt")["input_ids"]
-    text = target.model.generate(
-        ids,
-        max_new_tokens=12,
-        do_sample=False,
-        suppress_tokens=list(range(13, 24)),
-        pad_token_id=0,
-    )[0, ids.shape[1] :]
+    how = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}
+    text = target.model.generate(ids, suppress_tokens=list(range(13, 24)), **how)
+    text = text[0, ids.shape[1] :]
     assert out == target.tokenizer.decode(text, skip_special_tokens=True) + "\n"
     for words in (f"{len(text)} tokens", "a second", "drafted", "plan:"):
         assert words in err

@@ -197,10 +197,7 @@ def test_what_reads_is_what_was_asked_for(folder, monkeypatch):
         ("make --texts F/latin -o F/no --ctx 8", "latin is not UTF-8: "),
         ("make --texts F/none -o F/no", "none: No such file"),
         ("make --texts F/text -o F/no/no", "no folder .*no to write to"),
-        (
-            "make --from F/text -o F/no --model F/other",
-            "it doesn't begin as a base",
-        ),
+        ("make --from F/text -o F/no --model F/other", "it doesn't begin as a"),
         ("make --from a -o b --ctx 8", "--ctx is for --texts"),
         ("make --from a -o b", "--from needs --model"),
         ("make --texts a -o b --resolution 7", "--resolution must be 8 or more"),

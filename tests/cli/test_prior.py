@@ -108,15 +108,9 @@ def test_a_folder_is_a_tokenizer_and_text_goes_with_drafts(
         ),
         (["README.md", "--tokenizer", "BINARY"], "cannot load the tokenizer"),
         (["README.md", "--tokenizer", "nope.json"], "cannot load the tokenizer nope"),
-        (
-            ["README.md", "--tokenizer", "TOKENIZER", "--classes", "4"],
-            "--classes needs --drafts",
-        ),
+        (["README.md", "--tokenizer", "TOKENIZER", "--classes", "4"], "needs --drafts"),
         (["--drafts", "BINARY"], "is not a .npy file"),
-        (
-            ["--drafts", "LOGITS", "--top-k", "401"],
-            "--top-k must be up to 400, as logits",
-        ),
+        (["--drafts", "LOGITS", "--top-k", "401"], "-k must be up to 400, as logits"),
         (["--drafts", "LOGITS", "-o", "nowhere/x"], "no folder nowhere to write to"),
         (["--drafts", "NAN", "-o", "."], ". is a folder, and must be a file"),
         (["--drafts", "NAN"], "nan.npy: row 70: logits[5] is nan; values must"),
@@ -132,13 +126,9 @@ def test_what_is_wrong_is_said(
     rows = np.zeros((100, V), np.float32)
     rows[70, 5] = np.nan
     np.save(tmp_path / "nan.npy", rows)
-    names = {
-        "NAN": str(tmp_path / "nan.npy"),
-        "TOKENIZER": str(tokenizer),
-        "LOGITS": str(logits),
-        "BINARY": str(tmp_path / "binary"),
-        "EMPTY": str(tmp_path / "empty"),
-    }
+    names = {"TOKENIZER": str(tokenizer), "LOGITS": str(logits)}
+    names |= {name.upper(): str(tmp_path / name) for name in ("binary", "empty")}
+    names["NAN"] = str(tmp_path / "nan.npy")
     output = tmp_path / "out.sqsprior"
     given = [names.get(argument, argument) for argument in arguments]
     assert prior("-o", output, *given) == 1

@@ -23,16 +23,7 @@ from sqs_codec.system.engine import BatchEngine, EngineConfig
 from sqs_codec.system.hf import _models
 from sqs_codec.system.serve import connect
 from sqs_codec.system.session import LinkError
-from tests.system.serve.kit import (
-    PATIENCE,
-    Toy,
-    batch,
-    certificate,
-    converse,
-    edge_session,
-    greedy,
-    wait_until,
-)
+from tests.system.serve import kit
 from tests.system.serve.test_serve import last_words
 
 TOKEN = "a-token-that-is-long-enough"
@@ -45,7 +36,7 @@ def no_token(monkeypatch):
     monkeypatch.delenv("SQS_TOKEN", raising=False)
 
     def load(args):
-        return batch(Toy())
+        return kit.batch(kit.Toy())
 
     monkeypatch.setattr(module, "_load", load)
     monkeypatch.setattr(options, "has_packages", lambda *_, **__: True)
@@ -75,10 +66,7 @@ def free_port():
         ("--insecure --transport pigeon", "invalid choice"),
         ("--insecure --dtype int8", "invalid choice"),
         ("--insecure --engine-option 3", "must be NAME=VALUE, not 3"),
-        (
-            "--insecure --metrics-host 0.0.0.0",
-            "--metrics-host goes with --metrics-port",
-        ),
+        ("--insecure --metrics-host 0.0.0.0", "metrics-host goes with --metrics-port"),
         (f"--token {TOKEN} --token-file f", "not allowed with argument --token"),
         ("--ray a:1 --dtype float32", "--dtype goes without --ray ADDRESS"),
         ("--ray a:1 --engine-option a=1", "--engine-option goes without --ray"),
@@ -174,7 +162,7 @@ class Slow(BatchEngine):
     """An engine that takes a minute in a thread to load its model."""
 
     def __init__(self):
-        super().__init__(Toy())
+        super().__init__(kit.Toy())
         self.steps = []
 
     async def open(self):
@@ -214,7 +202,7 @@ def test_a_second_signal_waits_for_nothing():
         server.send_signal(signal.SIGINT)
         assert server.stderr.readline().startswith("Stopping")
         server.send_signal(signal.SIGINT)
-        assert server.wait(PATIENCE) == -signal.SIGINT
+        assert server.wait(kit.PATIENCE) == -signal.SIGINT
 
 
 def serve_while(arguments, port, use):
@@ -223,7 +211,7 @@ def serve_while(arguments, port, use):
 
     def client():
         try:
-            wait_until(lambda: _answers(port))
+            kit.wait_until(lambda: _answers(port))
             use()
             results.append(None)
         except BaseException as error:
@@ -250,11 +238,13 @@ def test_insecure(capsys):
 
     def use():
         link = connect(f"localhost:{port}", insecure=True)
-        assert converse(edge_session([1, 2]), link, 20) == greedy([1, 2], 18)
+        assert kit.converse(kit.edge_session([1, 2]), link, 20) == kit.greedy(
+            [1, 2], 18
+        )
         link.close()
-        wait_until(lambda: _answers(metrics))
+        kit.wait_until(lambda: _answers(metrics))
         page = urllib.request.urlopen(
-            f"http://127.0.0.1:{metrics}/metrics", timeout=PATIENCE
+            f"http://127.0.0.1:{metrics}/metrics", timeout=kit.PATIENCE
         )
         assert b"sqs_text_tokens_total" in page.read()
 
@@ -269,14 +259,16 @@ def test_insecure(capsys):
 
 
 def test_certificate_and_token(tmp_path, monkeypatch, capsys):
-    cert, key = certificate(tmp_path)
+    cert, key = kit.certificate(tmp_path)
     port = free_port()
     monkeypatch.setenv("SQS_TOKEN", f"{TOKEN} {TOKEN}-of-another")
 
     def use():
         for token in (TOKEN, f"{TOKEN}-of-another"):
             link = connect(f"localhost:{port}", cert=cert, token=token)
-            assert converse(edge_session([1, 2]), link, 20) == greedy([1, 2], 18)
+            assert kit.converse(kit.edge_session([1, 2]), link, 20) == kit.greedy(
+                [1, 2], 18
+            )
             link.close()
 
     serve_while(["--cert", str(cert), "--key", str(key)], port, use)
@@ -298,7 +290,7 @@ def test_sighup_renews_all_or_nothing(tmp_path, monkeypatch):
 
     def load(_):
         os.kill(os.getpid(), signal.SIGHUP)  # it doesn't end what isn't there yet
-        return batch(Toy())
+        return kit.batch(kit.Toy())
 
     monkeypatch.setattr(module, "_load", load)
     gone = f"{TOKEN}-of-another"
@@ -318,7 +310,7 @@ def test_sighup_renews_all_or_nothing(tmp_path, monkeypatch):
     def renew():
         before = len(said)
         os.kill(os.getpid(), signal.SIGHUP)
-        wait_until(lambda: len(said) > before)
+        kit.wait_until(lambda: len(said) > before)
         return said[-1]
 
     def link(transport, token, of):
@@ -327,14 +319,14 @@ def test_sighup_renews_all_or_nothing(tmp_path, monkeypatch):
         return connect(f"localhost:{port}", cert=of.cert, token=token, **options)
 
     def use():
-        wait_until(lambda: bool(said))
+        kit.wait_until(lambda: bool(said))
         assert "others on this machine may read the tokens" in said[0]
         tokens.chmod(0o600)
         kinds = ["grpc", "datagram"]
         links = [link(kind, token, old) for kind in kinds for token in (TOKEN, gone)]
-        edges = [edge_session([1], max_message=each.max_message) for each in links]
+        edges = [kit.edge_session([1], max_message=each.max_message) for each in links]
         for edge, each in zip(edges, links, strict=True):
-            converse(edge, each, 10)
+            kit.converse(edge, each, 10)
         for wrong, words in (
             ((new, old, TOKEN), "can't load the certificate"),
             ((new, new), "tokens has no token"),
@@ -363,7 +355,7 @@ def test_sighup_renews_all_or_nothing(tmp_path, monkeypatch):
                 link(kind, gone, new)
             link(kind, TOKEN, new).close()
         for edge, each in [*zip(edges, links, strict=True)][::2]:  # their token stays
-            assert converse(edge, each, 30) == greedy([1], 29)
+            assert kit.converse(edge, each, 30) == kit.greedy([1], 29)
         for each in links[1::2]:
             assert "takes this token no more" in last_words(each)
         for each in links:
@@ -380,7 +372,7 @@ def test_sighup_renews_all_or_nothing(tmp_path, monkeypatch):
 
 
 def test_command_names_the_certificates_host(tmp_path, monkeypatch, capsys):
-    cert, key = certificate(tmp_path, "cloud.example.org")
+    cert, key = kit.certificate(tmp_path, "cloud.example.org")
     port = free_port()
     monkeypatch.setenv("SQS_TOKEN", TOKEN)
     serve_while(["--cert", str(cert), "--key", str(key)], port, lambda: None)

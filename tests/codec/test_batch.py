@@ -36,9 +36,7 @@ def test_rows_are_as_they_are_alone(codec, keep, dtype, threads):
     assert found == sqs.SparseRows.stack(alone)
     packets = codec.encode_logits_rows(logits, keep, temperature=0.7, threads=threads)
     assert packets == [codec.encode(q) for q in alone]
-    assert packets == [
-        codec.encode_logits(row, keep, temperature=0.7) for row in logits
-    ]
+    assert packets == [codec.encode_logits(x, keep, temperature=0.7) for x in logits]
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -61,18 +59,10 @@ def test_layouts(codec):
     frozen = logits.copy()
     frozen.flags.writeable = False
     unaligned = np.frombuffer(b"\0" + logits.tobytes(), np.uint8)[1:].view("f4")
-    for same in (
-        spread[:, 2],
-        gapped[:, 2 : V + 2],
-        np.asfortranarray(logits),
-        logits[::-1][::-1],
-        logits.astype(">f4"),
-        frozen,
-        unaligned.reshape(6, V),
-        logits.tolist(),
-    ):
-        if not isinstance(same, list):
-            assert codec.encode_logits_rows(same, keep) == expected
+    turned = np.asfortranarray(logits), logits[::-1][::-1], logits.astype(">f4")
+    others = spread[:, 2], gapped[:, 2 : V + 2], frozen, unaligned.reshape(6, V)
+    for same in (*turned, *others):
+        assert codec.encode_logits_rows(same, keep) == expected
     assert codec.encode_logits_rows(logits[::-1], keep) == expected[::-1]
     assert codec.encode_logits_rows(logits[::2], keep, threads=2) == expected[::2]
     same = np.broadcast_to(logits[0], (5, V))

@@ -18,12 +18,8 @@ def rows(seed, n):
 
 
 def drafter(keep=None, codec=None, **options):
-    return sqs.Drafter(
-        codec or sqs.Codec(V),
-        keep or sqs.TopK(16),
-        rng=np.random.default_rng(1),
-        **options,
-    )
+    own = codec or sqs.Codec(V), keep or sqs.TopK(16)
+    return sqs.Drafter(*own, rng=np.random.default_rng(1), **options)
 
 
 @settings(deadline=None)
@@ -383,16 +379,11 @@ def test_conformal_arguments():
     for wrong in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match="dropped_mass must be finite and in"):
             sqs.Conformal().update(wrong)
-    for rule, wrong in [
-        (sqs.TopK, 0),
-        (sqs.TopP, 0),
-        (sqs.TopP, 1.1),
-        (sqs.MinP, -0.1),
-        (sqs.MinP, 1.1),
-        (sqs.Threshold, float("inf")),
-    ]:
-        with pytest.raises(ValueError, match=r"must be"):
-            rule(wrong)
+    limits = {sqs.TopK: [0], sqs.TopP: [0, 1.1], sqs.MinP: [-0.1, 1.1]}
+    for rule, beyond in [*limits.items(), (sqs.Threshold, [float("inf")])]:
+        for wrong in beyond:
+            with pytest.raises(ValueError, match=r"must be"):
+                rule(wrong)
     with pytest.raises(TypeError):
         sqs.TopK(2.5)
     with pytest.raises(TypeError, match=r"beta must be a number, got '0\.5'"):
@@ -400,15 +391,9 @@ def test_conformal_arguments():
     assert sqs.TopP(np.float32(0.5)) == sqs.TopP(0.5)
     with pytest.raises(TypeError, match="abstract"):
         sqs.Keep()
-    for rule, name in [
-        (sqs.TopK(3), "k"),
-        (sqs.TopP(0.5), "p"),
-        (sqs.MinP(0.5), "p"),
-        (sqs.Threshold(0.5), "beta"),
-        (sqs.Conformal(), "alpha"),
-        (sqs.Conformal(), "eta"),
-        (sqs.Conformal(), "threshold"),
-    ]:
+    fixed = (sqs.TopK(3), "k"), (sqs.TopP(0.5), "p"), (sqs.MinP(0.5), "p")
+    learned = ((sqs.Conformal(), name) for name in ("alpha", "eta", "threshold"))
+    for rule, name in [*fixed, (sqs.Threshold(0.5), "beta"), *learned]:
         with pytest.raises(AttributeError):
             setattr(rule, name, 0)
     with pytest.raises(ValueError, match="state must be finite"):

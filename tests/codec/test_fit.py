@@ -1,5 +1,7 @@
 """How priors are fitted, and what the built-in ones save."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -7,13 +9,8 @@ import sqs_codec as sqs
 from benchmarks.data.drafts import held_out, load_drafts, load_languages
 from sqs_codec._codec import prior_fit
 
-NAMES = {
-    "smollm2": 49_152,
-    "gemma3": 262_144,
-    "llama3": 128_256,
-    "qwen3": 151_936,
-    "gpt2": 50_257,
-}
+NAMES = {"smollm2": 49_152, "gemma3": 262_144, "llama3": 128_256}
+NAMES |= {"qwen3": 151_936, "gpt2": 50_257}
 
 
 def probabilities(prior, c=0):
@@ -78,11 +75,8 @@ def test_the_tokens_choose_how_much_is_smoothed(tokens):
 @pytest.mark.parametrize(
     "counts",
     [
-        [0, 1],
-        [1] * 3,
-        np.arange(1 << 20),
-        np.full(7, 1 << 62),
-        np.arange(20, dtype=np.uint8)[::2],
+        *([0, 1], [1] * 3, np.arange(1 << 20)),
+        *(np.full(7, 1 << 62), np.arange(20, dtype=np.uint8)[::2]),
     ],
     ids=["one token", "ties", "most ids", "large", "strided"],
 )
@@ -224,13 +218,9 @@ def test_real_drafts_save_on_other_prompts():
     rows = load_drafts()
     codec = sqs.Codec(rows.vocab_size, 100)
     out = held_out(rows)
-    fitted, others = (
-        [
-            codec.quantize(rows.row(i), sqs.TopK(64), temperature=0.7)
-            for i in np.flatnonzero(chosen)
-        ]
-        for chosen in (~out, out)
-    )
+    quantize = partial(codec.quantize, keep=sqs.TopK(64), temperature=0.7)
+    halves = np.flatnonzero(~out), np.flatnonzero(out)
+    fitted, others = ([quantize(rows.row(i)) for i in half] for half in halves)
     prior = sqs.Prior.fit(fitted)
     assert mean_bits(prior, others) < 0.96 * mean_bits(None, others)
 

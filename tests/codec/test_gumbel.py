@@ -221,9 +221,7 @@ def test_bad_rows_and_drafts(backend):
     ):
         with pytest.raises(ValueError, match=said):
             sqs.gumbel_verify(drafted, rows, KEY, 0)
-    with pytest.raises(
-        ValueError, match=r"drafted must be at most 256 tokens, got 257"
-    ):
+    with pytest.raises(ValueError, match=r"must be at most 256 tokens, got 257"):
         sqs.gumbel_verify([0] * 257, np.zeros((258, 10)), KEY, 0)
     with pytest.raises(ValueError, match=r"position must be in"):
         sqs.gumbel_verify([1, 1], rows, KEY, 2**64 - 2)

@@ -7,17 +7,7 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from tests.kit import (
-    CODECS,
-    CODINGS,
-    any_distribution,
-    any_prior,
-    any_round,
-    make_codec,
-    mutate,
-    random_distribution,
-    timed,
-)
+from tests import kit
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -26,12 +16,12 @@ PACKETS = 50_000
 
 def ends(kind, codec):
     """Return three functions: a maker, one to a packet, and one back."""
-    small_round = partial(any_round, length=2, most=16)
+    small_round = partial(kit.any_round, length=2, most=16)
     if kind == "distribution":
-        return partial(any_distribution, most=16), codec.encode, codec.decode
+        return partial(kit.any_distribution, most=16), codec.encode, codec.decode
     if kind == "round":
         return small_round, codec.encode_round, codec.decode_round
-    make = partial(any_round, length=3, most=16)
+    make = partial(kit.any_round, length=3, most=16)
     return (
         lambda *known: make(*known).distributions,
         codec.encode_sequence,
@@ -42,7 +32,7 @@ def ends(kind, codec):
 KINDS = ["distribution", "round", "sequence"]
 
 
-@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("coding", kit.CODINGS)
 def test_mutated_packets(coding, backend, pytestconfig):
     """50 000 packets of several codecs; what decodes is encoded the same.
 
@@ -57,7 +47,7 @@ def test_mutated_packets(coding, backend, pytestconfig):
     codecs = [sqs.Codec(*shape, coding) for shape in shapes]
     if coding == "entropy":
         codecs += [
-            sqs.Codec(*shape, prior=any_prior(rng, shape[0])) for shape in shapes
+            sqs.Codec(*shape, prior=kit.any_prior(rng, shape[0])) for shape in shapes
         ]
     sources = [(codec, *ends(kind, codec)) for codec in codecs for kind in kinds]
     few = backend == "numba" or pytestconfig.getoption("quick")
@@ -67,7 +57,7 @@ def test_mutated_packets(coding, backend, pytestconfig):
         codec, make, encode, decode = sources[i % len(sources)]
         good = encode(make(rng, codec))
         for _ in range(100):
-            packet = mutate(rng, good)
+            packet = kit.mutate(rng, good)
             try:
                 found = decode(packet)
             except sqs.PacketError:
@@ -80,9 +70,9 @@ def test_mutated_packets(coding, backend, pytestconfig):
     assert decoded > packets // 100  # mutation leaves some packets legal
 
 
-@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("name", kit.CODECS)
 def test_megabytes_of_anything(name):
-    codec = make_codec(name, 1 << 20, 1 << 16)
+    codec = kit.make_codec(name, 1 << 20, 1 << 16)
     rng = np.random.default_rng(0)
     for data in (bytes(1 << 20), b"\xff" * (1 << 20), rng.bytes(1 << 20)):
         with pytest.raises(sqs.PacketError):
@@ -99,13 +89,13 @@ def test_slowest_packet_is_bounded():
     """Eight of the largest supports, at the largest vocabulary and resolution."""
     codec = sqs.Codec(1 << 20, 1 << 16, "enumerative")
     rng = np.random.default_rng(0)
-    slow = [random_distribution(rng, 1 << 20, 1 << 16, 1024) for _ in range(8)]
+    slow = [kit.random_distribution(rng, 1 << 20, 1 << 16, 1024) for _ in range(8)]
     tokens = [q.sample(rng) for q in slow]
     data = codec.encode_round(slow, tokens)
-    found, seconds = timed(codec.decode_round, data)
+    found, seconds = kit.timed(codec.decode_round, data)
     assert found.tokens == tuple(tokens)
     assert seconds < 10
-    small = random_distribution(rng, 1 << 20, 1 << 16, 1)
+    small = kit.random_distribution(rng, 1 << 20, 1 << 16, 1)
     with pytest.raises(ValueError, match="draft fewer tokens"):
         codec.encode_round([*slow, small], [*tokens, small.token_ids[0]])
 
@@ -113,7 +103,7 @@ def test_slowest_packet_is_bounded():
 def test_the_most_tokens_of_a_round():
     """256 supports of 181 tokens; 256 * 181^2 is just below 2^23."""
     codec = sqs.Codec(1000, 1000, "enumerative")
-    q = random_distribution(np.random.default_rng(0), 1000, 1000, 181)
+    q = kit.random_distribution(np.random.default_rng(0), 1000, 1000, 181)
     tokens = [int(q.token_ids[i % 181]) for i in range(256)]
     data = codec.encode_round([q] * 256, tokens)
     assert codec.decode_round(data).tokens == tuple(tokens)
@@ -123,9 +113,11 @@ def test_the_most_tokens_of_a_round():
 def test_nearly_dense_supports_are_found_as_fast(spare):
     """Supports and cuts that leave few places out, at the largest size."""
     codec = sqs.Codec(1024 + spare, 1024 + spare, "enumerative")
-    q = random_distribution(np.random.default_rng(0), 1024 + spare, 1024 + spare, 1024)
+    q = kit.random_distribution(
+        np.random.default_rng(0), 1024 + spare, 1024 + spare, 1024
+    )
     data = codec.encode(q)
-    found, seconds = timed(codec.decode, data)
+    found, seconds = kit.timed(codec.decode, data)
     assert found == q
     assert seconds < 2
 
@@ -144,13 +136,13 @@ def staircase(rng, vocab_size, different):
 @pytest.mark.parametrize("name", ["entropy", "prior"])
 def test_slowest_entropy_packet_is_bounded(name, different, vocab_size):
     """As many tokens as a round may hold, in all ways that could take long."""
-    codec = make_codec(name, vocab_size, 1 << 16)
+    codec = kit.make_codec(name, vocab_size, 1 << 16)
     rng = np.random.default_rng(0)
     q = staircase(rng, vocab_size, different)
     length = min(256, (1 << 20) // q.token_ids.size)
     tokens = [q.sample(rng) for _ in range(length)]
     data = codec.encode_round([q] * length, tokens)
-    found, seconds = timed(codec.decode_round, data)
+    found, seconds = kit.timed(codec.decode_round, data)
     assert found.tokens == tuple(tokens)
     assert seconds < 5
     if length < 256:
@@ -161,12 +153,12 @@ def test_slowest_entropy_packet_is_bounded(name, different, vocab_size):
 @pytest.mark.parametrize("name", ["entropy", "prior"])
 def test_slowest_memory_is_bounded(name):
     """The largest supports that are remembered, and the memory full."""
-    codec = make_codec(name, 1 << 20, 1 << 16)
+    codec = kit.make_codec(name, 1 << 20, 1 << 16)
     rng = np.random.default_rng(0)
-    drafted = [random_distribution(rng, 1 << 20, 1 << 16, 256) for _ in range(256)]
+    drafted = [kit.random_distribution(rng, 1 << 20, 1 << 16, 256) for _ in range(256)]
     tokens = [q.sample(rng) for q in drafted]
     data = codec.encode_round(drafted, tokens)
-    found, seconds = timed(codec.decode_round, data)
+    found, seconds = kit.timed(codec.decode_round, data)
     assert found.tokens == tuple(tokens)
     assert seconds < 5
 
@@ -178,41 +170,34 @@ def sizes_of(round_):
     return [q.token_ids.size for q in round_.distributions]
 
 
-@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("name", kit.CODECS)
 def test_the_receivers_limit_is_to_the_survivor(name):
     rng = np.random.default_rng(1)
-    codec = make_codec(name, 5000, 1000)
+    codec = kit.make_codec(name, 5000, 1000)
     for _ in range(20):
-        round_ = any_round(rng, codec)
+        round_ = kit.any_round(rng, codec)
         n = sum(sizes_of(round_))
         data = codec.encode_round(round_)
         assert codec.decode_round(data, max_survivors=n) == round_
         q = round_.distributions[0]
         packet = codec.encode(q)
         assert codec.decode(packet, max_survivors=q.token_ids.size) == q
-        for decode, most in (
-            (lambda most, data=data: codec.decode_round(data, max_survivors=most), n),
-            (
-                lambda most, packet=packet: codec.decode(packet, max_survivors=most),
-                q.token_ids.size,
-            ),
-        ):
+        one, whole = partial(codec.decode, packet), partial(codec.decode_round, data)
+        for decode, most in (whole, n), (one, q.token_ids.size):
             for less in {most - 1, most // 2, 1} - {0, most}:
-                with pytest.raises(
-                    sqs.PacketError,
-                    match=f"more survivors than max_survivors = {less}$",
-                ):
-                    decode(less)
+                words = f"more survivors than max_survivors = {less}$"
+                with pytest.raises(sqs.PacketError, match=words):
+                    decode(max_survivors=less)
 
 
-@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("coding", kit.CODINGS)
 def test_the_receivers_limit_does_not_excuse_broken_packets(coding):
     """With a limit every packet is as broken as without, or too large."""
     rng = np.random.default_rng(3)
     codec = sqs.Codec(1000, 100, coding)
     differed = 0
     for _ in range(3000):
-        packet = mutate(rng, codec.encode_round(any_round(rng, codec)))
+        packet = kit.mutate(rng, codec.encode_round(kit.any_round(rng, codec)))
         answers = []
         for most in (None, 50):
             try:
@@ -243,7 +228,7 @@ def test_a_packet_over_the_limit_is_refused_before_the_work_is_done():
             return str(error)
 
     def best_time(**limit):
-        return min(timed(decode, **limit)[1] for _ in range(5))
+        return min(kit.timed(decode, **limit)[1] for _ in range(5))
 
     assert "max_survivors = 4096" in decode(max_survivors=4096)
     assert best_time(max_survivors=4096) < 0.1 * best_time()
@@ -253,7 +238,7 @@ def test_a_packet_over_the_limit_is_refused_before_the_work_is_done():
 def test_the_receivers_limit_in_packets_that_end_early(coding):
     """It comes before the rank, as to find a rank's width is most of the work."""
     codec = sqs.Codec(1 << 20, 1 << 16, coding)
-    q = random_distribution(np.random.default_rng(4), 1 << 20, 1 << 16, 1024)
+    q = kit.random_distribution(np.random.default_rng(4), 1 << 20, 1 << 16, 1024)
     packet, round_ = codec.encode(q), codec.encode_round([q], q.token_ids[:1])
     reason = "ends inside a field" if coding == "bitpack" else "max_survivors = 1023"
     for decode, data in (codec.decode, packet), (codec.decode_round, round_):
@@ -264,7 +249,7 @@ def test_the_receivers_limit_in_packets_that_end_early(coding):
 
 def test_the_receivers_limit_is_checked():
     codec = sqs.Codec(1000)
-    data = codec.encode(random_distribution(np.random.default_rng(0), 1000, 100, 1))
+    data = codec.encode(kit.random_distribution(np.random.default_rng(0), 1000, 100, 1))
     for decode in (codec.decode, codec.decode_round, codec.decode_sequence):
         with pytest.raises(ValueError, match="max_survivors must be at least 1, got 0"):
             decode(data, max_survivors=0)

@@ -86,18 +86,10 @@ def test_the_tail_is_what_the_list_leaves():
         ([[1], [2, 3, 2]], [[-1], [-2, -3, -4]], "row 1 lists token 2 twice"),
         ([[1], [V]], [[-1], [-1]], r"row 1: token 1000 must be in \[0, 1000\); the co"),
         ([[1], [-1]], [[-1], [-1]], r"row 1: token -1 must be in"),
-        (
-            [[1], [2]],
-            [[-1], [np.nan]],
-            "row 1: the log-probability of token 2 .*got nan",
-        ),
+        ([[1], [2]], [[-1], [np.nan]], "row 1: .* of token 2 .*got nan"),
         ([[1], [2]], [[-1], [np.inf]], "row 1: the log-.* 0 at most, got inf"),
         ([[1], [2]], [[-1], [0.02]], "row 1: the log-.* 0 at most, got 0.02"),
-        (
-            [[1], [2, 3]],
-            [[0], [-0.7, -0.65]],
-            "row 1: the probabilities sum to 1.01863",
-        ),
+        ([[1], [2, 3]], [[0], [-0.7, -0.65]], "row 1: .* sum to 1.01863"),
         ([1], [-1], r"token_ids\[0\] must be a list, got shape \(\)"),
     ],
 )
@@ -107,9 +99,7 @@ def test_bad_lists_are_refused(ids, logprobs, words):
 
 
 def test_lists_of_other_things_are_refused():
-    with pytest.raises(
-        TypeError, match=r"token_ids\[1\] must be integers, got float64"
-    ):
+    with pytest.raises(TypeError, match=r"\[1\] must be integers, got float64"):
         CODEC.quantize_top_logprobs_rows([[1], [2.0]], [[-1], [-1]])
     with pytest.raises(TypeError, match=r"logprobs\[0\] must be numbers, got object"):
         CODEC.quantize_top_logprobs_rows([[1]], [[None]])

@@ -117,10 +117,9 @@ def test_never_accepts_outside_the_support():
 def test_zero_target_probability_is_never_accepted():
     q = sqs.SparseDistribution([0, 2], [2, 2], 3)
     target = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-    for u, v in itertools.product(grid(), grid()):
-        assert sqs.verify(sqs.Round([q], [2]), target, Script([u, v])) == sqs.Verdict(
-            0, 1
-        )
+    for numbers in itertools.product(grid(), grid()):
+        verdict = sqs.verify(sqs.Round([q], [2]), target, Script(numbers))
+        assert verdict == sqs.Verdict(0, 1)
 
 
 def test_residual_that_rounds_to_zero():
@@ -135,10 +134,8 @@ def test_residual_that_rounds_to_zero():
     q = sqs.SparseDistribution(np.arange(93), np.ones(93, int), 100)
     target = np.array([q.to_dense(np.float64)] * 2)
     for i in range(93):
-        verdict = sqs.verify(
-            sqs.Round([q], [7]), target, Script([high, (i + 0.5) / 93])
-        )
-        assert verdict == sqs.Verdict(0, i)
+        numbers = Script([high, (i + 0.5) / 93])
+        assert sqs.verify(sqs.Round([q], [7]), target, numbers) == sqs.Verdict(0, i)
     # Even a draw at the far end picks a token that has probability.
     target = np.array([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]])
     q = sqs.SparseDistribution([2], [4], 3)
@@ -161,10 +158,7 @@ P = np.array([[0.5, 0.25, 0.25], [0.25, 0.25, 0.5]])
         (P[:1], r"must have shape \(2, 3\).*got \(1, 3\)"),
         (P[:, :2], r"got \(2, 2\)"),
         (P * 1.01, r"target_probs\[0\] must sum to 1 within 0.001, got 1.01"),
-        (
-            [P[0], [1.5, -0.5, 0]],
-            r"probs\[1\]\[1\] is -0.5; .* finite and not negative",
-        ),
+        ([P[0], [1.5, -0.5, 0]], r"probs\[1\]\[1\] is -0.5; .* not negative"),
         ([P[0], [np.nan, 0, 1]], r"target_probs\[1\]\[0\] is nan"),
         ([[np.inf, 0, 1], P[1]], r"target_probs\[0\]\[0\] is inf"),
         ([[1e308, 1e308, 0], P[1]], "within 0.001, got inf"),
@@ -257,13 +251,9 @@ def test_targets_of_any_layout():
     spread[:, 1, 5:105] = p
     locked = p.copy()
     locked.flags.writeable = False
-    for same in (
-        spread[:, 1, 5:105],
-        np.asfortranarray(p),
-        p[::-1].copy()[::-1],
-        locked,
-        np.frombuffer(b"\0" + p.tobytes(), np.uint8)[1:].view(float).reshape(5, 100),
-    ):
+    unaligned = np.frombuffer(b"\0" + p.tobytes(), np.uint8)[1:].view(float)
+    turned = np.asfortranarray(p), p[::-1].copy()[::-1]
+    for same in (spread[:, 1, 5:105], *turned, locked, unaligned.reshape(5, 100)):
         for seed in range(20):
             ours, theirs = np.random.default_rng(seed), np.random.default_rng(seed)
             assert sqs.verify(round_, same, ours) == sqs.verify(round_, p, theirs)

@@ -13,17 +13,7 @@ import sqs_codec as sqs
 from sqs_codec._base.prior_file import CODE_WEIGHTS
 from sqs_codec._codec import prior as module
 from sqs_codec._codec.prior import _builtin_files, agreed_prior
-from tests.kit import (
-    any_prior,
-    any_round,
-    as_prior,
-    likely_distribution,
-    make_prior,
-    mutate_prior,
-    parsed,
-    random_set,
-    with_check,
-)
+from tests import kit
 from tests.reference import BrokenRuleError, entropy
 from tests.reference import prior as reference
 
@@ -39,7 +29,7 @@ MUTATIONS = 10_000
 @pytest.mark.parametrize("style", range(3))
 @pytest.mark.parametrize(("vocab_size", "classes"), SHAPES)
 def test_files_come_back(tmp_path, vocab_size, classes, style):
-    prior = make_prior(vocab_size, classes, style)
+    prior = kit.make_prior(vocab_size, classes, style)
     assert (prior.vocab_size, prior.classes) == (vocab_size, classes)
     path = tmp_path / "a.sqsprior"
     prior.save(path)
@@ -65,7 +55,7 @@ def test_files_come_back(tmp_path, vocab_size, classes, style):
 def test_files_are_what_the_reference_reads():
     rng = np.random.default_rng(0)
     for vocab_size in (2, 3, 17, 1000):
-        prior = any_prior(rng, vocab_size)
+        prior = kit.any_prior(rng, vocab_size)
         found = reference.parse(prior.to_bytes())
         tables = prior._tables
         assert [list(row) for row in found.chances] == tables.chances.tolist()
@@ -85,7 +75,7 @@ def test_weights_of_codes():
 @pytest.mark.parametrize(("vocab_size", "classes"), SHAPES)
 def test_a_tail_weighs_as_much_as_the_heaviest_id(vocab_size, classes):
     for style in range(3):
-        prior = make_prior(vocab_size, classes, style)
+        prior = kit.make_prior(vocab_size, classes, style)
         tailed = prior.with_tail()
         old, new = (reference.parse(p.to_bytes()) for p in (prior, tailed))
         assert new.chances == old.chances
@@ -106,7 +96,7 @@ def test_a_tail_beside_256_kinds_and_in_a_full_class():
     codes = np.full((2, 256), 40, np.uint8)
     codes[0, 7], codes[1, 9] = 247, 247  # nearly all of what a class may weigh
     codes[:, 200], codes[:, 100] = 32, [33, 31]  # the lightest, and one like it
-    tables = as_prior(np.ones((3, 2)), codes, kinds).with_tail()._tables
+    tables = kit.as_prior(np.ones((3, 2)), codes, kinds).with_tail()._tables
     assert tables.kinds.tolist() == [*kinds[:200], 100, *kinds[201:], 200]
     for c in range(2):
         weighs = tables.weigh(c)
@@ -120,11 +110,11 @@ def test_a_tail_beside_256_kinds_and_in_a_full_class():
 
 def test_a_full_vocabulary_has_no_room_for_a_tail():
     with pytest.raises(ValueError, match="1048576 ids can have no more"):
-        make_prior(1 << 20, 1).with_tail()
+        kit.make_prior(1 << 20, 1).with_tail()
 
 
 def test_a_prior_as_a_value():
-    prior, other = make_prior(17, 5), make_prior(17, 5, 1)
+    prior, other = kit.make_prior(17, 5), kit.make_prior(17, 5, 1)
     assert prior != other
     assert prior != prior.to_bytes()
     assert len({prior, other, sqs.Prior.from_bytes(prior.to_bytes())}) == 2
@@ -148,13 +138,13 @@ def small():
     weights[:, 0] = 8 * 30  # 2^30
     weights[:, 1] = 8 * 29
     kinds = np.array([0, 1, 1], np.uint8)
-    return as_prior(np.ones((3, 2)), weights, kinds).to_bytes()
+    return kit.as_prior(np.ones((3, 2)), weights, kinds).to_bytes()
 
 
 def changed(at, *values):
     data = bytearray(small())
     data[at : at + len(values)] = values
-    return with_check(data)
+    return kit.with_check(data)
 
 
 WEIGHTS_AT = 14 + 3 * 2
@@ -190,9 +180,7 @@ def test_each_rule(tmp_path, data, message):
     path.write_bytes(data)
     with pytest.raises(ValueError, match=f"^the data is not a prior: .*{message}"):
         sqs.Prior.from_bytes(data)
-    with pytest.raises(
-        ValueError, match=f"broken.sqsprior is not a prior: .*{message}"
-    ):
+    with pytest.raises(ValueError, match=f".sqsprior is not a prior: .*{message}"):
         sqs.Prior.load(path)
     with pytest.raises(BrokenRuleError):
         reference.parse(data)
@@ -202,9 +190,9 @@ def test_the_limits_of_each_rule():
     """What is just allowed: weights of 2^31, and codes of kinds that no id has."""
     assert sqs.Prior.from_bytes(small()).vocab_size == 3
     assert sqs.Prior.from_bytes(changed(WEIGHTS_AT + 2, 255)).classes == 2
-    largest = make_prior(1 << 20, 1)
+    largest = kit.make_prior(1 << 20, 1)
     assert sqs.Prior.from_bytes(largest.to_bytes()) == largest
-    assert make_prior(2, 32).classes == 32
+    assert kit.make_prior(2, 32).classes == 32
 
 
 def test_the_first_broken_rule_is_named():
@@ -219,7 +207,7 @@ def test_the_first_broken_rule_is_named():
     ]:
         data[at : at + 1 or None] = [value]
         if message == "chances":
-            data = bytearray(with_check(data))
+            data = bytearray(kit.with_check(data))
         with pytest.raises(ValueError, match=message):
             sqs.Prior.from_bytes(data)
 
@@ -228,10 +216,10 @@ def test_the_first_broken_rule_is_named():
 def test_mutated_files(seed):
     """They are refused with ValueError, or are priors; the reference agrees."""
     rng = np.random.default_rng(seed)
-    good = any_prior(rng, int(rng.choice([2, 3, 8, 17]))).to_bytes()
+    good = kit.any_prior(rng, int(rng.choice([2, 3, 8, 17]))).to_bytes()
     legal = 0
     for _ in range(MUTATIONS // 4):
-        data = mutate_prior(rng, good)
+        data = kit.mutate_prior(rng, good)
         try:
             expected = reference.parse(data)
         except BrokenRuleError:
@@ -239,10 +227,8 @@ def test_mutated_files(seed):
                 sqs.Prior.from_bytes(data)
         else:
             legal += 1
-            assert (
-                list(expected.kinds)
-                == sqs.Prior.from_bytes(data)._tables.kinds.tolist()
-            )
+            kinds = sqs.Prior.from_bytes(data)._tables.kinds.tolist()
+            assert list(expected.kinds) == kinds
     assert legal > MUTATIONS // 40
 
 
@@ -281,7 +267,7 @@ def test_built_in_priors():
 
 @pytest.fixture
 def prior(backend):
-    return make_prior(1000, 5)
+    return kit.make_prior(1000, 5)
 
 
 @pytest.fixture
@@ -290,9 +276,7 @@ def codec(prior):
 
 
 def test_arguments(prior):
-    with pytest.raises(
-        ValueError, match="of 1000 ids, and the codec's vocab_size is 9"
-    ):
+    with pytest.raises(ValueError, match="1000 ids, and the codec's vocab_size is 9"):
         sqs.Codec(999, prior=prior)
     for coding in ("bitpack", "enumerative"):
         with pytest.raises(ValueError, match=f"needs coding 'entropy', got '{coding}'"):
@@ -306,19 +290,13 @@ def test_a_codec_as_a_value(codec, prior):
     assert repr(codec) == (
         f"Codec(vocab_size=1000, resolution=50, coding='entropy', prior={prior!r})"
     )
-    for same in (
-        sqs.Codec(1000, 50, prior=sqs.Prior.from_bytes(prior.to_bytes())),
-        pickle.loads(pickle.dumps(codec)),
-        copy.deepcopy(codec),
-    ):
+    again = sqs.Codec(1000, 50, prior=sqs.Prior.from_bytes(prior.to_bytes()))
+    for same in (again, pickle.loads(pickle.dumps(codec)), copy.deepcopy(codec)):
         assert same == codec
         assert hash(same) == hash(codec)
         assert same.fingerprint == codec.fingerprint
-    others = {
-        codec,
-        sqs.Codec(1000, 50),
-        sqs.Codec(1000, 50, prior=make_prior(1000, 2)),
-    }
+    others = {codec, sqs.Codec(1000, 50)}
+    others.add(sqs.Codec(1000, 50, prior=kit.make_prior(1000, 2)))
     assert len(others) == 3
     assert len({other.fingerprint for other in others}) == 3
 
@@ -332,15 +310,13 @@ def test_a_config_names_its_prior(codec, prior, monkeypatch):
         ValueError, match=f"needs the prior '{config['prior']}', which is"
     ):
         sqs.Codec.from_config(config)
-    other = make_prior(1000, 2)
+    other = kit.make_prior(1000, 2)
     needed = f"needs the prior {config['prior']}, got {other.digest.hex()}"
     with pytest.raises(ValueError, match=needed):
         sqs.Codec.from_config(config, other)
     with pytest.raises(TypeError, match="prior must be a Prior, got str"):
         sqs.Codec.from_config(config, config["prior"])
-    with pytest.raises(
-        TypeError, match="config's prior must be a string or None, got i"
-    ):
+    with pytest.raises(TypeError, match="prior must be a string or None, got i"):
         sqs.Codec.from_config(config | {"prior": 1})
     with pytest.raises(ValueError, match="vocab_size is 999"):
         sqs.Codec.from_config(config | {"vocab_size": 999}, prior)
@@ -352,7 +328,7 @@ def test_a_config_names_its_prior(codec, prior, monkeypatch):
 
 def test_a_config_finds_a_built_in_prior(codec, prior, tmp_path, monkeypatch):
     prior.save(tmp_path / "ours.sqsprior")
-    make_prior(17, 2).save(tmp_path / "another.sqsprior")
+    kit.make_prior(17, 2).save(tmp_path / "another.sqsprior")
     files = {name: tmp_path / f"{name}.sqsprior" for name in ("another", "ours")}
     monkeypatch.setattr(module, "_builtin_files", lambda: files)
     assert sqs.Prior.builtin("ours") == prior
@@ -363,8 +339,8 @@ def test_a_config_finds_a_built_in_prior(codec, prior, tmp_path, monkeypatch):
 
 def rounds(codec, seed, n):
     rng = np.random.default_rng(seed)
-    makers = [likely_distribution]
-    return [any_round(rng, codec, 3, most=20, makers=makers) for _ in range(n)]
+    makers = [kit.likely_distribution]
+    return [kit.any_round(rng, codec, 3, most=20, makers=makers) for _ in range(n)]
 
 
 def test_threads_share_a_prior(prior):
@@ -386,7 +362,7 @@ def test_threads_share_a_prior(prior):
 @pytest.mark.parametrize("other", [None, (5, 1), (1, 0), (32, 0)])
 def test_another_prior_at_the_other_end(codec, other):
     """Which the fingerprint tells: packets mean another round, or nothing."""
-    other = sqs.Codec(1000, 50, prior=other and make_prior(1000, *other))
+    other = sqs.Codec(1000, 50, prior=other and kit.make_prior(1000, *other))
     assert other.fingerprint != codec.fingerprint
     right = 0
     for round_ in rounds(codec, 8, 200):
@@ -397,7 +373,7 @@ def test_another_prior_at_the_other_end(codec, other):
 
 def test_one_class_of_equal_weights_is_as_good_as_none():
     """No symbol says which class."""
-    prior = as_prior([[9], [9]], np.full((1, 256), 100), np.zeros(1000))
+    prior = kit.as_prior([[9], [9]], np.full((1, 256), 100), np.zeros(1000))
     codec = sqs.Codec(1000, 50, prior=prior)
     for round_ in rounds(codec, 9, 20):
         assert codec.decode_round(codec.encode_round(round_)) == round_
@@ -406,10 +382,10 @@ def test_one_class_of_equal_weights_is_as_good_as_none():
 def test_what_is_likely_takes_fewer_bits():
     """Ids of one range, as one class has them."""
     rng = np.random.default_rng(11)
-    codec, plain = sqs.Codec(49152, prior=make_prior(49152, 5, 2)), sqs.Codec(49152)
+    codec, plain = sqs.Codec(49152, prior=kit.make_prior(49152, 5, 2)), sqs.Codec(49152)
     counts = [81] + [1] * 19
     drafted = [
-        sqs.SparseDistribution(30000 + random_set(rng, 9000, 20), counts, 49152)
+        sqs.SparseDistribution(30000 + kit.random_set(rng, 9000, 20), counts, 49152)
         for _ in range(8)
     ]
     assert all(codec.bits(q) < 0.9 * plain.bits(q) for q in drafted)
@@ -421,5 +397,5 @@ def test_the_reference_reads_what_is_written(codec, prior):
     """A file that it parses by itself decodes rounds."""
     for round_ in rounds(codec, 13, 4):
         data = codec.encode_round(round_)
-        _, tokens = entropy.decode_round(data, 1000, 50, parsed(prior))
+        _, tokens = entropy.decode_round(data, 1000, 50, kit.parsed(prior))
         assert tuple(tokens) == round_.tokens

@@ -1,6 +1,7 @@
 """What quantizing promises, against an independent float64 computation."""
 
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -283,12 +284,8 @@ def test_probabilities_in_place_of_logits_are_noticed():
 @pytest.mark.parametrize(
     "logits",
     [
-        np.log([0.3, *[0.1] * 7]),
-        np.array([0.6, *[0.2] * 7]),
-        np.eye(8)[0],
-        np.zeros(8),
-        np.full(8, 1 / 8),
-        np.arange(8) * 2e307,
+        *(np.log([0.3, *[0.1] * 7]), np.array([0.6, *[0.2] * 7]), np.eye(8)[0]),
+        *(np.zeros(8), np.full(8, 1 / 8), np.arange(8) * 2e307),
     ],
     ids=["log", "double", "one", "zero", "equal", "huge"],
 )
@@ -313,13 +310,10 @@ def test_logits_in_place_of_probabilities_are_noticed():
 def test_a_distribution_of_another_codec_is_refused():
     q = sqs.SparseDistribution([0, 2], [3, 1], 3)
     for codec in (sqs.Codec(4, 4), sqs.Codec(3, 5)):
-        for use in (
-            codec.encode,
-            codec.bits,
-            lambda q, c=codec: c.encode_round([q], [0]),
-        ):
+        in_round = partial(codec.encode_round, tokens=[0])
+        for use, given in (codec.encode, q), (codec.bits, q), (in_round, [q]):
             with pytest.raises(ValueError, match="expected vocabulary"):
-                use(q)
+                use(given)
     with pytest.raises(TypeError, match="expected a SparseDistribution, got bytes"):
         sqs.Codec(3, 4).encode(b"")
 

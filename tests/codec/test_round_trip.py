@@ -11,25 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sqs_codec as sqs
-from tests.kit import (
-    CODECS,
-    SEEDS,
-    any_round,
-    check_round_trip,
-    codecs,
-    codecs_and_distributions,
-    make_codec,
-    random_distribution,
-)
+from tests import kit
 
 pytestmark = pytest.mark.usefixtures("backend")
 
 
 @settings(max_examples=150, deadline=None)
-@given(codecs_and_distributions("bitpack"))
+@given(kit.codecs_and_distributions("bitpack"))
 def test_bitpack(case):
     codec, q = case
-    check_round_trip(codec, q)
+    kit.check_round_trip(codec, q)
     k = q.token_ids.size
     assert codec.bits(q) == (
         (codec.max_survivors - 1).bit_length()
@@ -39,10 +30,10 @@ def test_bitpack(case):
 
 
 @settings(max_examples=150, deadline=None)
-@given(codecs_and_distributions("enumerative"))
+@given(kit.codecs_and_distributions("enumerative"))
 def test_enumerative_meets_the_ceiling(case):
     codec, q = case
-    data = check_round_trip(codec, q)
+    data = kit.check_round_trip(codec, q)
     k = q.token_ids.size
     size = math.comb(codec.vocab_size, k) * math.comb(codec.resolution - 1, k - 1)
     payload = (size - 1).bit_length()
@@ -51,28 +42,27 @@ def test_enumerative_meets_the_ceiling(case):
 
 
 @settings(max_examples=150, deadline=None)
-@given(codecs_and_distributions("entropy"))
+@given(kit.codecs_and_distributions("entropy"))
 def test_entropy(case):
-    check_round_trip(*case)
+    kit.check_round_trip(*case)
 
 
 @settings(max_examples=100, deadline=None)
-@given(codecs(), SEEDS, st.integers(1, 12))
+@given(kit.codecs(), kit.SEEDS, st.integers(1, 12))
 def test_round(codec, seed, length):
-    round_ = any_round(np.random.default_rng(seed), codec, length)
+    round_ = kit.any_round(np.random.default_rng(seed), codec, length)
     packet = codec.encode_round(round_.distributions, round_.tokens)
     assert codec.encode_round(round_) == packet
     assert codec.decode_round(packet) == round_
     if codec.coding != "entropy":
-        bits = 8 + sum(
-            codec.bits(q) + codec.token_bits(q) for q in round_.distributions
-        )
+        qs = round_.distributions
+        bits = 8 + sum(codec.bits(q) + codec.token_bits(q) for q in qs)
         assert len(packet) == -(-bits // 8)
 
 
 def test_a_round_is_given_in_one_or_in_two():
     codec = sqs.Codec(1000)
-    round_ = any_round(np.random.default_rng(0), codec)
+    round_ = kit.any_round(np.random.default_rng(0), codec)
     with pytest.raises(TypeError, match="distributions and tokens, or a Round"):
         codec.encode_round(round_, round_.tokens)
     with pytest.raises(TypeError, match="distributions and tokens, or a Round"):
@@ -92,11 +82,11 @@ def test_token_bits(counts):
         assert 2**bits >= len(counts) > 2 ** (bits - 1) or bits == 0 == len(counts) - 1
 
 
-@pytest.mark.parametrize("coding", CODECS)
+@pytest.mark.parametrize("coding", kit.CODECS)
 def test_longest_round(coding):
-    codec = make_codec(coding, 1000)
+    codec = kit.make_codec(coding, 1000)
     rng = np.random.default_rng(0)
-    distributions = [random_distribution(rng, 1000, 100, 100) for _ in range(256)]
+    distributions = [kit.random_distribution(rng, 1000, 100, 100) for _ in range(256)]
     tokens = [q.sample(rng) for q in distributions]
     round_ = codec.decode_round(codec.encode_round(distributions, tokens))
     assert round_ == sqs.Round(distributions, tokens)
@@ -109,15 +99,12 @@ def test_longest_round(coding):
 def test_a_round_is_a_value():
     rng = np.random.default_rng(5)
     codec = sqs.Codec(1000)
-    qs = [random_distribution(rng, 1000, 100, k) for k in (1, 30, 100)]
+    qs = [kit.random_distribution(rng, 1000, 100, k) for k in (1, 30, 100)]
     tokens = [q.sample(rng) for q in qs]
     round_ = sqs.Round(qs, np.array(tokens))
-    for same in (
-        sqs.Round(tuple(qs), tokens),
-        codec.decode_round(codec.encode_round(round_)),
-        pickle.loads(pickle.dumps(round_)),
-        copy.deepcopy(round_),
-    ):
+    sent = codec.decode_round(codec.encode_round(round_))
+    copies = pickle.loads(pickle.dumps(round_)), copy.deepcopy(round_)
+    for same in (sqs.Round(tuple(qs), tokens), sent, *copies):
         assert same == round_
         assert hash(same) == hash(round_)
         assert same.distributions == tuple(qs)
@@ -157,10 +144,10 @@ def test_a_decoded_round_is_verified_as_it_came(monkeypatch):
         _ = round_.distributions
 
 
-@pytest.mark.parametrize("coding", CODECS)
+@pytest.mark.parametrize("coding", kit.CODECS)
 def test_every_small_distribution_has_its_own_packet(coding):
     """All 70 distributions of V = 5, l = 4."""
-    codec = make_codec(coding, 5, 4)
+    codec = kit.make_codec(coding, 5, 4)
     found = {}
     for word in range(5**5):
         counts = [word // 5**i % 5 for i in range(5)]
@@ -168,16 +155,16 @@ def test_every_small_distribution_has_its_own_packet(coding):
             continue
         ids = np.flatnonzero(counts)
         q = sqs.SparseDistribution(ids, np.array(counts)[ids], 5)
-        found[check_round_trip(codec, q)] = q
+        found[kit.check_round_trip(codec, q)] = q
     assert len(found) == math.comb(4 + 5 - 1, 4)
 
 
 def test_enumerative_refuses_large_supports():
     codec = sqs.Codec(5000, 5000, "enumerative")
     rng = np.random.default_rng(0)
-    check_round_trip(codec, random_distribution(rng, 5000, 5000, 1024))
+    kit.check_round_trip(codec, kit.random_distribution(rng, 5000, 5000, 1024))
     with pytest.raises(ValueError, match="at most 1024 tokens, got 1025"):
-        codec.encode(random_distribution(rng, 5000, 5000, 1025))
+        codec.encode(kit.random_distribution(rng, 5000, 5000, 1025))
 
 
 @pytest.mark.parametrize("coding", ["bitpack", "entropy", "prior"])
@@ -185,12 +172,14 @@ def test_enumerative_refuses_large_supports():
 def test_dense_distributions_fit(coding, vocab_size):
     """Such as teacher distributions, where every token has some count."""
     rng = np.random.default_rng(0)
-    codec = make_codec(coding, vocab_size, 65536)
-    check_round_trip(codec, random_distribution(rng, vocab_size, 65536, vocab_size))
+    codec = kit.make_codec(coding, vocab_size, 65536)
+    kit.check_round_trip(
+        codec, kit.random_distribution(rng, vocab_size, 65536, vocab_size)
+    )
     weights = rng.permutation(1 / np.arange(10, vocab_size + 10))
     peaked = codec.quantize_probs(weights / weights.sum(), sqs.TopP(1))
     assert peaked.token_ids.size > vocab_size / 10
-    check_round_trip(codec, peaked)
+    kit.check_round_trip(codec, peaked)
 
 
 def test_pickles_reach_another_process_whole():
@@ -231,12 +220,8 @@ def test_a_config_goes_through_json():
         "coding": "bitpack",
         "prior": None,
     }
-    for same in (
-        sqs.Codec.from_config(config),
-        copy.copy(CODEC),
-        copy.deepcopy(CODEC),
-        pickle.loads(pickle.dumps(CODEC)),
-    ):
+    copies = copy.copy(CODEC), copy.deepcopy(CODEC), pickle.loads(pickle.dumps(CODEC))
+    for same in (sqs.Codec.from_config(config), *copies):
         assert same == CODEC
         assert hash(same) == hash(CODEC)
         assert same.fingerprint == CODEC.fingerprint
@@ -244,12 +229,8 @@ def test_a_config_goes_through_json():
 
 def test_a_fingerprint_tells_every_difference(monkeypatch):
     found = {CODEC.fingerprint}
-    for other in (
-        sqs.Codec(1001, 50, "bitpack"),
-        sqs.Codec(1000, 51, "bitpack"),
-        sqs.Codec(1000, 50, "entropy"),
-    ):
-        found.add(other.fingerprint)
+    others = (1001, 50, "bitpack"), (1000, 51, "bitpack"), (1000, 50, "entropy")
+    found |= {sqs.Codec(*other).fingerprint for other in others}
     monkeypatch.setattr("sqs_codec._codec.codec.FORMAT_VERSION", 2)
     found.add(CODEC.fingerprint)
     assert len(found) == 5
@@ -267,11 +248,7 @@ def test_a_fingerprint_is_the_same_everywhere():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (
-            {"format_version": 2},
-            ValueError,
-            r"for format version 2, .* reads version 1$",
-        ),
+        ({"format_version": 2}, ValueError, r"format version 2, .* reads version 1$"),
         ({"priors": None}, ValueError, r"must have the keys .*, got .*'priors'"),
         ({"prior": ...}, ValueError, r"must have the keys .*, got"),
         ({1: 2}, ValueError, r"must have the keys .*, got \['1', 'coding'"),

@@ -7,13 +7,8 @@ import pytest
 
 import sqs_codec as sqs
 
-GOOD = {
-    "token_ids": [2, 7, 5, 0, 1, 2],
-    "counts": [3, 1, 4, 1, 1, 2],
-    "offsets": [0, 2, 3, 6],
-    "vocab_size": 8,
-    "resolution": 4,
-}
+GOOD = {"token_ids": [2, 7, 5, 0, 1, 2], "counts": [3, 1, 4, 1, 1, 2]}
+GOOD |= {"offsets": [0, 2, 3, 6], "vocab_size": 8, "resolution": 4}
 
 
 def test_is_a_sequence_of_distributions():

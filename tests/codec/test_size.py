@@ -11,16 +11,7 @@ from benchmarks.data.drafts import VOCAB_SIZE, held_out, load_drafts
 from benchmarks.rate.worst_sets import dearest_set, excesses, member_bits
 from sqs_codec import theory
 from sqs_codec._base.prior_file import Tables
-from tests.kit import (
-    any_prior,
-    entropy_bits,
-    likely_distribution,
-    make_prior,
-    permuted,
-    random_distribution,
-    random_set,
-    timed,
-)
+from tests import kit
 from tests.reference import entropy
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -48,7 +39,7 @@ def quantized(unseen, temperature, step=1, codec=None):
 
 def within_a_bit(codec, q, slack=0.01):
     """Say whether `bits`, which rounds up, is what is spent."""
-    spent = entropy_bits(codec, q)
+    spent = kit.entropy_bits(codec, q)
     assert len(codec.encode(q)) == spent // 8 + 1
     return abs(codec.bits(q) - spent) <= 1 + slack
 
@@ -67,12 +58,12 @@ def test_bits_of_anything(seed):
     rng = np.random.default_rng(seed)
     vocab_size = int(rng.choice([*VOCABS, 3, 50, 257, 1 << 20]))
     resolution = int(rng.choice([1, 2, 100, 1000, 65536]))
-    prior = any_prior(rng, vocab_size) if seed % 2 else None
+    prior = kit.any_prior(rng, vocab_size) if seed % 2 else None
     codec = sqs.Codec(vocab_size, resolution, prior=prior)
     most = min(vocab_size, resolution)
     for k in (1, most, *rng.integers(1, min(most, 200) + 1, 3)):
         if k <= 2000:
-            for make in (random_distribution, likely_distribution):
+            for make in (kit.random_distribution, kit.likely_distribution):
                 assert within_a_bit(codec, make(rng, vocab_size, resolution, int(k)))
 
 
@@ -82,7 +73,7 @@ def test_bits_of_large_likely_supports(k):
     rng = np.random.default_rng(k)
     vocab_size, resolution = 1 << 20, 1 << 16
     codec = sqs.Codec(vocab_size, resolution)
-    ids = random_set(rng, 2 * k, k)
+    ids = kit.random_set(rng, 2 * k, k)
     ids[k // 2 :] += np.sort(rng.integers(0, 1 << 14, k - k // 2))
     counts = rng.geometric(0.6, k)
     counts[0] += resolution - counts.sum()
@@ -101,7 +92,7 @@ def test_bits_of_supports_that_end_at_the_last_ids(vocab_size, last):
     for resolution in (100, 1000, 65536):
         codec = sqs.Codec(vocab_size, resolution)
         for k in (1, 3, 10, 30):
-            q = likely_distribution(rng, vocab_size - last, resolution - last, k)
+            q = kit.likely_distribution(rng, vocab_size - last, resolution - last, k)
             ids = [*q.token_ids, *range(vocab_size - last, vocab_size)]
             counts = [*q.counts, *[1] * last]
             q = sqs.SparseDistribution(ids, counts, vocab_size)
@@ -113,7 +104,7 @@ def test_bits_of_supports_that_end_at_the_last_ids(vocab_size, last):
 def test_bits_of_rare_ids(k, classes):
     """Three members near the end, each with a chance of a few units of 2^31."""
     vocab_size, resolution = 1 << 20, 1 << 16
-    prior = make_prior(vocab_size, classes) if classes else None
+    prior = kit.make_prior(vocab_size, classes) if classes else None
     codec = sqs.Codec(vocab_size, resolution, prior=prior)
     counts = [resolution - k + 1, *[1] * (k - 1)]
     for gap in (0, 1, 7, 63):
@@ -153,14 +144,14 @@ def test_priors_that_are_wrong(classes, style):
     """Whatever they say: for random supports, and for likely ones of permuted ids."""
     rng = np.random.default_rng(classes + style)
     for vocab_size in VOCABS[: 4 if classes < 32 else 2]:
-        prior = make_prior(vocab_size, classes, style)
+        prior = kit.make_prior(vocab_size, classes, style)
         for resolution in (1, 100, 65536):
             most = min(vocab_size, resolution, 1000)
             for k in {1, most, *rng.integers(1, min(most, 100) + 1, 20).tolist()}:
-                q = random_distribution(rng, vocab_size, resolution, k)
+                q = kit.random_distribution(rng, vocab_size, resolution, k)
                 assert hardly_more(q, prior)
-                q = likely_distribution(rng, vocab_size, resolution, k)
-                assert hardly_more(permuted(q, rng, vocab_size), prior)
+                q = kit.likely_distribution(rng, vocab_size, resolution, k)
+                assert hardly_more(kit.permuted(q, rng, vocab_size), prior)
 
 
 def test_a_prior_whose_first_member_has_one_part():
@@ -178,7 +169,7 @@ def test_a_prior_whose_first_member_has_one_part():
     assert within_a_bit(codec, q)
     counts = min(entropy.counts_costs(100, 6, [1] * 6)) / entropy.BIT
     uniform = counts + 4 + log2_binomial(100, 6)
-    assert entropy_bits(codec, q) < uniform + 0.1
+    assert kit.entropy_bits(codec, q) < uniform + 0.1
 
 
 @pytest.mark.parametrize("vocab_size", VOCABS)
@@ -191,7 +182,9 @@ def test_random_supports_and_compositions(vocab_size, resolution):
     for k in sizes:
         if 1 <= k <= min(most, 3000):  # comb of larger numbers takes long
             for _ in range(4):
-                assert hardly_more(random_distribution(rng, vocab_size, resolution, k))
+                assert hardly_more(
+                    kit.random_distribution(rng, vocab_size, resolution, k)
+                )
 
 
 @pytest.mark.parametrize("resolution", range(1, 7))
@@ -208,9 +201,9 @@ def test_all_distributions_of_a_small_codec(vocab_size, resolution):
 def test_real_drafts_with_permuted_ids(unseen, vocab_size, temperature):
     """As if the vocabulary were in no order, with counts as they are."""
     rng = np.random.default_rng(vocab_size)
-    prior = make_prior(vocab_size, 5)
+    prior = kit.make_prior(vocab_size, 5)
     for q in quantized(unseen, temperature, 10):
-        found = permuted(q, rng, vocab_size)
+        found = kit.permuted(q, rng, vocab_size)
         assert hardly_more(found)
         assert hardly_more(found, prior)
 
@@ -231,11 +224,8 @@ def test_one_hot_and_uniform_distributions(vocab_size, resolution):
                 if together.size == k:
                     q = sqs.SparseDistribution(together, counts, vocab_size)
                     assert hardly_more(q)
-                q = permuted(
-                    sqs.SparseDistribution(np.arange(k), counts, vocab_size),
-                    rng,
-                    vocab_size,
-                )
+                q = sqs.SparseDistribution(np.arange(k), counts, vocab_size)
+                q = kit.permuted(q, rng, vocab_size)
                 assert hardly_more(q)
 
 
@@ -391,7 +381,7 @@ def test_a_round_takes_what_its_parts_do(unseen):
         drafted = found[at : at + 4]
         tokens = [q.sample(rng) for q in drafted]
         packets += 8 * len(codec.encode_round(drafted, tokens))
-        parts += sum(entropy_bits(codec, q) for q in drafted)
+        parts += sum(kit.entropy_bits(codec, q) for q in drafted)
         parts -= sum(
             math.log2(q.prob(token)) for q, token in zip(drafted, tokens, strict=True)
         )
@@ -402,9 +392,8 @@ def test_bits_of_a_large_support_take_no_longer_than_its_packet():
     """Coding to nowhere must not look for room, time and again."""
     rng = np.random.default_rng(6)
     codec = sqs.Codec(1 << 20, 1 << 16)
-    q = random_distribution(rng, 1 << 20, 1 << 16, 60_000)
+    q = kit.random_distribution(rng, 1 << 20, 1 << 16, 60_000)
     # The first of each is the one for which Numba compiles.
-    times = [
-        min(timed(work, q)[1] for _ in range(4)) for work in (codec.encode, codec.bits)
-    ]
+    works = codec.encode, codec.bits
+    times = [min(kit.timed(work, q)[1] for _ in range(4)) for work in works]
     assert times[1] < 8 * times[0]

@@ -82,10 +82,9 @@ def test_the_mean_over_all_numbers_is_the_distribution(name, resolution):
     up_to = (found.to_dense(np.float64) * resolution).round().astype(int).cumsum(1)
     assert np.array_equal(up_to[::2], up_to[1::2])
     assert np.all(up_to[2::2] >= up_to[:-2:2])
+    sizes = [b - a for a, b in pairwise(ends)]
     sums = [
-        sum(
-            (b - a) * int(n) for (a, b), n in zip(pairwise(ends), of_token, strict=True)
-        )
+        sum(size * int(n) for size, n in zip(sizes, of_token, strict=True))
         for of_token in up_to[::2].T
     ]
     assert sums == [s * FULL // 1 for s in shares]

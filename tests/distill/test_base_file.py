@@ -97,9 +97,7 @@ def test_a_reader_says_what_the_file_does_not(tmp_path):
     for own, given in zip(data, tokens, strict=True):
         assert own.tokens.tolist() == [7, *given[1:]]
     reader.vocab_size = 42
-    with pytest.raises(
-        ValueError, match=r"kld: it is of 41 tokens, and a model has 42"
-    ):
+    with pytest.raises(ValueError, match=r"it is of 41 tokens, and a model has 42"):
         distill.BaseFile(tmp_path / "base.kld", reader)
 
 

@@ -13,13 +13,7 @@ print(sqs_codec.isa(), np.show_config("dicts")["SIMD Extensions"].get("found", [
 
 def test_a_command_finds_another_machine():
     """Its neighbours end with it, or what they could write wouldn't end."""
-    command = [
-        sys.executable,
-        "-m",
-        "tests.project.disguise",
-        sys.executable,
-        "-c",
-        CODE,
-    ]
+    python = sys.executable
+    command = [python, "-m", "tests.project.disguise", python, "-c", CODE]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "scalar []\n"

@@ -13,7 +13,6 @@ from sqs_codec.distill import NumberName
 from sqs_codec.distill._header import NUMBERS
 from sqs_codec.system.edge import Mode, Planner, Prefer
 from sqs_codec.system.engine import ENGINES, Device, Dtype, EngineConfig, EngineName
-from sqs_codec.system.serve import connect
 from sqs_codec.system.session import Sampling, Setting
 
 
@@ -42,11 +41,6 @@ def test_a_parameter_takes_its_words_alone(of, name, literal, call):
         call(word)
     with pytest.raises(ValueError, match=r"must be (one|some) of .*, got .*'typo'"):
         call("typo")
-
-
-def test_a_link_takes_a_transport():
-    with pytest.raises(ValueError, match="transport must be one of"):
-        connect("localhost:1", transport="typo", insecure=True)
 
 
 def test_tables_have_all_words():

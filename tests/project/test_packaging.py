@@ -43,11 +43,8 @@ def run(*command, **env):
 
 def build(kind, source, to, **env):
     """Build "sdist" or "wheel" with the tools installed here; return the file."""
-    run(
-        *(sys.executable, "-m", "build", f"--{kind}", "--no-isolation"),
-        *("--outdir", to, source),
-        **env,
-    )
+    build = sys.executable, "-m", "build", f"--{kind}", "--no-isolation"
+    run(*build, "--outdir", to, source, **env)
     (made,) = to.iterdir()
     return made
 
@@ -125,11 +122,8 @@ def test_each_data_file_says_where_it_came_from():
 
 def test_readme_on_pypi_has_no_link_to_a_file(sdist):
     with tarfile.open(sdist) as archive:
-        (info,) = [
-            m
-            for m in archive.getmembers()
-            if m.name.count("/") == 1 and m.name.endswith("/PKG-INFO")
-        ]
+        every = archive.getmembers()
+        (info,) = [m for m in every if re.fullmatch("[^/]+/PKG-INFO", m.name)]
         text = archive.extractfile(info).read().decode()
     links = re.findall(r"\]\((.+?)\)", (ROOT / "README.md").read_text("utf-8"))
     kept = [link for link in links if link.startswith(("https:", "#"))]
@@ -162,13 +156,9 @@ def test_build_that_fails_ends_with_what_to_do(
 ):
     options = [code] if code == "setup.py" else ["-c", code]
     places = ["--build-temp", tmp_path / "temp", "--build-lib", tmp_path / "lib"]
-    done = subprocess.run(
-        [sys.executable, *options, "build_ext", *places],
-        env=os.environ | {"CC": compiler},
-        cwd=source,
-        capture_output=True,
-        text=True,
-    )
+    how = {"cwd": source, "capture_output": True, "text": True}
+    command = [sys.executable, *options, "build_ext", *places]
+    done = subprocess.run(command, env=os.environ | {"CC": compiler}, **how)
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1  # all that pip has to show

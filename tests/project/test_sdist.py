@@ -16,13 +16,9 @@ if not (ROOT / ".git").exists():
 
 def sdist(folder, umask, **env):
     """Build the commit's sdist, as `make sdist` does."""
-    done = subprocess.run(
-        [ROOT / ".ci" / "sdist", folder],
-        env=os.environ | {"PYTHON": sys.executable} | env,
-        umask=umask,
-        capture_output=True,
-        text=True,
-    )
+    how = {"umask": umask, "capture_output": True, "text": True}
+    env = os.environ | {"PYTHON": sys.executable} | env
+    done = subprocess.run([ROOT / ".ci" / "sdist", folder], env=env, **how)
     assert done.returncode == 0, done.stderr
     return Path(done.stdout.strip())
 

@@ -51,14 +51,8 @@ def main(dist: str, tag: str, version: str, *command: str) -> int:
         options = "-q -p no:cacheprovider -p no:hypothesispytest -k native"
         done = subprocess.run(
             [
-                *command,
-                *(
-                    "-B",
-                    "-m",
-                    "pytest",
-                    *options.split(),
-                    "tests/backend/test_vectors.py",
-                ),
+                *(*command, "-B", "-m", "pytest"),
+                *(*options.split(), "tests/backend/test_vectors.py"),
             ],
             cwd=work,
             env={**os.environ, "PYTHONPATH": "site", "PYTHONUTF8": "1"},

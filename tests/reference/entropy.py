@@ -206,13 +206,9 @@ def code_partition(coder, vocab_size, resolution, allowed, counts=None):
     parts, left, last = [], resolution, resolution
     while left > 0 and last > 1:
         check_survivors(len(parts) + 1, allowed)
-        last = code_part(
-            coder,
-            -(-left // (vocab_size - len(parts))),
-            min(last, left),
-            left,
-            None if counts is None else counts[len(parts)],
-        )
+        part = None if counts is None else counts[len(parts)]
+        low, high = -(-left // (vocab_size - len(parts))), min(last, left)
+        last = code_part(coder, low, high, left, part)
         parts.append(last)
         left -= last
     check_survivors(len(parts) + left, allowed)
@@ -249,14 +245,9 @@ def code_arrangement(coder, parts, counts=None):
         at = 0
         if len(values) > 1:
             below = [0, *accumulate(left[value] for value in values)]
-            at = coder.pick(
-                "arrangement",
-                below[-1],
-                0,
-                len(values),
-                lambda x, below=below: below[x],
-                None if counts is None else values.index(counts[i]),
-            )
+            place = None if counts is None else values.index(counts[i])
+            total, c = below[-1], below.__getitem__
+            at = coder.pick("arrangement", total, 0, len(values), c, place)
         count = values[at]
         arranged.append(count)
         left[count] -= 1

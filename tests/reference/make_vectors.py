@@ -136,11 +136,9 @@ def packets(
     ids: list[int], counts: list[int], vocab_size: int, resolution: int
 ) -> dict[str, dict[str, Any]]:
     """A distribution's packet and its sizes in every coding."""
+    q = ids, counts, vocab_size, resolution
     return {
-        key: {
-            coding: size(ids, counts, vocab_size, resolution, coding)
-            for coding in CODINGS
-        }
+        key: {coding: size(*q, coding) for coding in CODINGS}
         for key, size in SIZES.items()
     }
 
@@ -241,17 +239,14 @@ def rounds() -> Cases:
         if length == entropy.MAX_ROUND:
             items = entropy.as_items(drafted, tokens)
             assert tightly_coded(items, vocab_size, resolution)
+        codec = vocab_size, resolution
+        encode = partial(ref.encode_round, drafted, tokens, *codec)
         yield {
             "vocab_size": vocab_size,
             "resolution": resolution,
             "distributions": [as_case(*q) for q in drafted],
             "tokens": tokens,
-            "packets": {
-                coding: ref.encode_round(
-                    drafted, tokens, vocab_size, resolution, coding
-                ).hex()
-                for coding in CODINGS
-            },
+            "packets": {coding: encode(coding=coding).hex() for coding in CODINGS},
         }
 
 

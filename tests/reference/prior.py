@@ -49,9 +49,7 @@ class Prior:
     @cached_property
     def below(self):
         """What the ids below 0 .. V weigh in each class."""
-        return [
-            [0, *accumulate(row[kind] for kind in self.kinds)] for row in self.weights
-        ]
+        return [[0, *accumulate(row[k] for k in self.kinds)] for row in self.weights]
 
     @cached_property
     def sums(self):

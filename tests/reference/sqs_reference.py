@@ -90,13 +90,9 @@ def softmax_weights(row, kept, temperature):
     """Probabilities up to a common factor, more exactly; decide counts."""
     top = float(row.max())
     with np.errstate(over="ignore"):
-        return [
-            exp2_f64(
-                float((np.float64(row[i]) - top) / np.float64(temperature))
-                * (1 / math.log(2))
-            )
-            for i in kept
-        ]
+        t = np.float64(temperature)
+        scaled = [float((np.float64(row[i]) - top) / t) for i in kept]
+        return [exp2_f64(x * (1 / math.log(2))) for x in scaled]
 
 
 # Sparsify
@@ -126,10 +122,9 @@ def sparsify(values, unnormalised, rule, parameter):
         TOP_P: 0.0,
         MIN_P: parameter * unnormalised[ranked[0]],
     }[rule]
+    best = ranked[0]
     return [
-        i
-        for i, p in enumerate(unnormalised)
-        if (p >= level and p > 0) or i == ranked[0]
+        i for i, p in enumerate(unnormalised) if (p >= level and p > 0) or i == best
     ]
 
 
@@ -405,11 +400,9 @@ def decode_round(packet, vocab_size, resolution, coding, prior=None):
     reader = Reader(packet)
     distributions, tokens, squares = [], [], 0
     for _ in range(reader.take(8) + 1):
-        ids, counts, token = read_drafted(
-            reader, vocab_size, resolution, coding, squares
-        )
+        ids, counts, x = read_drafted(reader, vocab_size, resolution, coding, squares)
         squares += len(ids) ** 2
         distributions.append((ids, counts))
-        tokens.append(token)
+        tokens.append(x)
     reader.end()
     return distributions, tokens

@@ -280,9 +280,7 @@ TYPICAL = {
 RIGHT = {
     "one token": Loop().each,
     "two at once": Loop(2, draw=invert).batch,
-    "T 0.5, stops early": Loop(
-        3, temperature=0.5, unsure=lambda q, _: q.max() < 0.4
-    ).each,
+    "T 0.5, early": Loop(3, temperature=0.5, unsure=lambda q, _: q.max() < 0.4).each,
     "top-k 3, T 1.5": Loop(2, "top-k", 3, 1.5).batch,
     "hf top-p 0.9": Loop(1, "hf top-p", 0.9).each,
     "min-p 0.1, exponential race": Loop(3, "min-p", 0.1, draw=race).batch,

@@ -11,28 +11,17 @@ from sqs_codec.testing import LossyError, check_lossless
 from sqs_codec.testing._check import _excess, _tables
 from sqs_codec.testing._mistakes import MISTAKES
 from sqs_codec.testing._toy import DRAFT, LENGTH, PROMPT, TARGET, row_after
-from tests.testing.loops import (
-    RAW,
-    WRONG,
-    Loop,
-    choose,
-    equal,
-    invert,
-    residual,
-    same,
-    whole,
-)
+from tests.testing import loops
 
 V = DRAFT.vocab_size
-EACH = {name.split(":")[0]: loop for name, loop in reversed(WRONG.items())}
+EACH = {name.split(":")[0]: loop for name, loop in reversed(loops.WRONG.items())}
 
 
 @pytest.mark.parametrize(
     ("decode", "method", "goes_on"),
     [
-        (Loop().each, "sum", True),
-        (Loop(3).each, "chi2", True),
-        (partial(whole, Loop().each), "chi2", False),
+        *((loops.Loop().each, "sum", True), (loops.Loop(3).each, "chi2", True)),
+        (partial(loops.whole, loops.Loop().each), "chi2", False),
     ],
 )
 def test_a_right_loop_passes(decode, method, goes_on):
@@ -45,7 +34,7 @@ def test_a_right_loop_passes(decode, method, goes_on):
 
 
 def test_two_tokens_are_summed():
-    report = check_lossless(Loop(2, draw=invert).each, exact=True)
+    report = check_lossless(loops.Loop(2, draw=loops.invert).each, exact=True)
     assert report.distance == 0
 
 
@@ -53,7 +42,7 @@ def test_two_tokens_are_summed():
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_each_mistake_is_found_and_named(mistake, text):
     """In rounds and in texts of them, by fewer texts where that's enough."""
-    decode = partial(whole, EACH[mistake]) if text else EACH[mistake]
+    decode = partial(loops.whole, EACH[mistake]) if text else EACH[mistake]
     trials = 20_000 if mistake == "one noise" else 2000
     with pytest.raises(LossyError, match=r"total variation [01]\.\d") as caught:
         check_lossless(decode, exact=False, trials=trials)
@@ -68,22 +57,24 @@ def rounded(bits):
 
     Of these toys all probabilities are exact in bfloat16, so they are at a temperature.
     """
-    return Loop(1, "bits", bits, 1 / 0.7, sent=lambda raw, q, cut: (cut, q)).each
+    return loops.Loop(1, "bits", bits, 1 / 0.7, sent=lambda raw, q, cut: (cut, q)).each
 
 
 def matched_or_residual(prompt, draft, target, rng):
     """mlx-swift-lm 459, if what replaces a token were of the residual."""
     q, p = draft(prompt), target(prompt)
-    drawn = choose(q, rng)
-    return [drawn if choose(p, rng) == drawn else choose(residual(p, q), rng)]
+    drawn = loops.choose(q, rng)
+    if loops.choose(p, rng) == drawn:
+        return [drawn]
+    return [loops.choose(loops.residual(p, q), rng)]
 
 
 @pytest.mark.parametrize(
     ("decode", "words"),
     [
         # Issue 47932 of transformers: drawn after top-k, or the most probable token
-        (Loop(1, "top-k", 2, **RAW).each, MISTAKES["another q"]),
-        (Loop(1, "top-k", 1, **RAW).each, MISTAKES["another q"]),
+        (loops.Loop(1, "top-k", 2, **loops.RAW).each, MISTAKES["another q"]),
+        (loops.Loop(1, "top-k", 1, **loops.RAW).each, MISTAKES["another q"]),
         (rounded(2), "total variation 0.02"),
         (rounded(8), "total variation 0.00"),
         (matched_or_residual, "20000 texts"),
@@ -96,13 +87,13 @@ def test_public_faults(decode, words):
 
 def test_what_is_no_fault():
     """Who writes the target's own sample keeps the law: mlx-swift-lm does."""
-    report = check_lossless(equal, exact=True)
+    report = check_lossless(loops.equal, exact=True)
     assert report.acceptance == pytest.approx(DRAFT.rows[0] @ TARGET.rows[0], abs=1e-4)
     assert "min(1, p/q) would accept" in report.note
 
 
 def test_cuts_are_seen_in_sums():
-    report = check_lossless(Loop(1, "top-k", 5).each, exact=True)
+    report = check_lossless(loops.Loop(1, "top-k", 5).each, exact=True)
     assert "Nothing was seen to be cut" not in report.note
 
 
@@ -132,10 +123,10 @@ def in_float32(prompt, draft, target, rng):
     [
         (in_float32, "sum"),
         (lambda p, _, t, rng: [(rng.random() > t(p).cumsum()[:-1]).sum()], "sum"),
-        (Loop(ends=lambda rng: (rng, np.random.default_rng())).each, "chi2"),
-        (lambda p, _, t, rng: [invert(t(p), rng, 1 - rng.random())], "chi2"),
+        (loops.Loop(ends=lambda rng: (rng, np.random.default_rng())).each, "chi2"),
+        (lambda p, _, t, rng: [loops.invert(t(p), rng, 1 - rng.random())], "chi2"),
         (lambda p, _, t, rng: [rng.multinomial(1, t(p)).argmax()], "chi2"),
-        (lambda p, _, t, rng: [choose(t(p), same(rng)[0])], "chi2"),
+        (lambda p, _, t, rng: [loops.choose(t(p), loops.same(rng)[0])], "chi2"),
     ],
 )
 def test_what_can_be_summed_and_what_is_counted(decode, method):
@@ -172,7 +163,7 @@ def test_errors_of_the_loop_are_its_own():
 
 def test_too_few_texts_are_refused():
     with pytest.raises(ValueError, match="300 trials don't show "):
-        check_lossless(Loop(ends=same).each, trials=300)
+        check_lossless(loops.Loop(ends=loops.same).each, trials=300)
 
 
 def alarms(checks, trials, seed=0):

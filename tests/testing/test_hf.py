@@ -30,13 +30,9 @@ def one_thread():
 
 def assisted(prompt, draft, target, rng, model=as_model, assistant=as_model, **options):
     torch.manual_seed(int(rng.integers(2**32)))
-    ids = model(target).generate(
-        torch.tensor([prompt]),
-        assistant_model=assistant(draft),
-        max_new_tokens=5,
-        do_sample=True,
-        **options,
-    )
+    how = {"max_new_tokens": 5, "do_sample": True, **options}
+    given = torch.tensor([prompt])
+    ids = model(target).generate(given, assistant_model=assistant(draft), **how)
     return ids[0, len(prompt) :]
 
 

@@ -233,9 +233,7 @@ def test_bad_batches_are_refused(change, words):
 def test_the_loss_says_what_it_expected():
     batch = teacher()
     for shape in [(2, 3, V - 1), (3, 2, V), (6, V), ()]:
-        with pytest.raises(
-            ValueError, match=r"shape \[2, 3\] of the tokens and then 6"
-        ):
+        with pytest.raises(ValueError, match=r"shape \[2, 3\] of the tokens and then"):
             adapter.distillation_loss(torch.zeros(shape), batch)
     with pytest.raises(TypeError, match="float64, got"):
         adapter.distillation_loss(torch.zeros(2, 3, V, dtype=torch.int64), batch)

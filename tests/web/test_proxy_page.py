@@ -135,11 +135,8 @@ def test_a_chat(browser, played, scheme, size):
     page.keyboard.type("And the lake?")
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert")).to_have_text("the cloud is away")
-    assert [one["role"] for one in completer.asked[-1].messages] == [
-        "user",
-        "assistant",
-        "user",
-    ]
+    roles = [one["role"] for one in completer.asked[-1].messages]
+    assert roles == ["user", "assistant", "user"]
     page.get_by_role("button", name="New chat").click()
     assert page.locator(".said").count() == 0
     completer.seconds = 1.0
@@ -168,9 +165,7 @@ def test_three_ways_over_a_thin_link(browser, played, scheme, width):
     expect(result).to_contain_text("Imitated: the link (100 kbit/s up, 100 ms a round")
     expect(result).to_contain_text("The cloud takes 120 ms a pass, as it says.")
     assert page.locator(".said.assistant").all_inner_texts() == [TEXT] * 3
-    widths = page.locator(".race i").evaluate_all(
-        "all => all.map((i) => i.style.width)"
-    )
+    widths = page.locator(".race i").evaluate_all("all => all.map(i => i.style.width)")
     assert [round(float(each.strip("%"))) for each in widths] == [83, 67, 100]
     assert [asked.mode for asked in completer.asked] == ["alone", "rounds", "hints"]
     assert {asked.link for asked in completer.asked} == {(100_000, 0.1)}

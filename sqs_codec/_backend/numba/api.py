@@ -156,11 +156,8 @@ class Core(core.Core):
         for given in np.atleast_2d(logits):  # of which one is copied at a time
             (row,) = _rows(given)
             at = position + len(found)
-            words = (
-                *map(np.uint64, key),
-                np.uint64(at & 0xFFFFFFFF),
-                np.uint64(at >> 32),
-            )
+            low, high = np.uint64(at & 0xFFFFFFFF), np.uint64(at >> 32)
+            words = (*map(np.uint64, key), low, high)
             scores, ids = np.empty(most), np.zeros(most, np.int64)
             status = race(row, temperature, words, scores, ids)
             if status != Status.OK:

@@ -76,12 +76,9 @@ def fill(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("what is imitated").add_argument
     said = "how thin the link is, or none (default: %(default)s)"
     add("--link", type=thin, default="100kbit/s,100ms", metavar="RATE,TRIP", help=said)
-    add(
-        "--target-ms",
-        **options.number(float, 0, 60_000, "MS"),
-        default=120.0,
-        help="how long a pass of the target takes at least",
-    )
+    said = "how long a pass of the target takes at least"
+    pace = options.number(float, 0, 60_000, "MS")
+    add("--target-ms", **pace, default=120.0, help=said)
     add = parser.add_argument_group("text").add_argument
     said = "what to ask; may be given several times (default: one of the demo's own)"
     add("--prompt", action="append", default=[], help=said)
@@ -93,11 +90,9 @@ def fill(parser: argparse.ArgumentParser) -> None:
     add("--seed", **options.number(int, 0, 2**64 - 1, None), default=1, help=said)
 
     add = parser.add_argument_group("rounds").add_argument
+    said = f"how many tokens are drafted in a round, up to {MAX_DRAFT}"
     add(
-        "--draft-length",
-        **options.number(int, 1, MAX_DRAFT, "L"),
-        default=4,
-        help=f"how many tokens are drafted in a round, up to {MAX_DRAFT}",
+        "--draft-length", **options.number(int, 1, MAX_DRAFT, "L"), default=4, help=said
     )
     said = "keep the K most probable tokens"
     add("--top-k", **options.number(int, 1, metavar="K"), default=64, help=said)
@@ -154,14 +149,9 @@ def _race(args: argparse.Namespace, server: Server, console: Console) -> None:
     name = args.prior or (None if args.coding == "entropy" else "none")
     prior = options.find_prior(name, draft.fingerprint)
     codec = sqs.Codec(draft.vocab_size, args.resolution, args.coding, prior)
-    run = race.Race(
-        draft,
-        Setting(codec, sqs.TopK(args.top_k)),
-        Sampling(args.temperature),
-        seed=args.seed,
-        max_tokens=args.max_tokens,
-        draft_length=args.draft_length,
-    )
+    setting, sampling = Setting(codec, sqs.TopK(args.top_k)), Sampling(args.temperature)
+    lengths = {"max_tokens": args.max_tokens, "draft_length": args.draft_length}
+    run = race.Race(draft, setting, sampling, seed=args.seed, **lengths)
     server.wait()
     console.print(f"The server has {shown(server.summary)}.", highlight=False)
     if console.is_terminal:

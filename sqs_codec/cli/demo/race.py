@@ -9,17 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sqs_codec.system.edge import (
-    MODES,
-    DraftModel,
-    EdgeMetrics,
-    FixedPlan,
-    Hints,
-    Mode,
-    Step,
-    TextDraft,
-    generate,
-)
+from sqs_codec.system import edge
 from sqs_codec.system.session import (
     ROUND_HEAD,
     EdgeSession,
@@ -34,7 +24,7 @@ ROUND = 0x80
 
 
 @dataclass
-class Figures(EdgeMetrics):
+class Figures(edge.EdgeMetrics):
     """What the texts took that came one way."""
 
     texts: list[list[int]] = field(default_factory=list)
@@ -51,19 +41,19 @@ class Race:
     the setting that of the rounds. `figures` has what each way took, by its name.
     """
 
-    draft: TextDraft
+    draft: edge.TextDraft
     setting: Setting
     sampling: Sampling
     seed: int
     max_tokens: int
     draft_length: int = 4
-    figures: dict[Mode, Figures] = field(
-        default_factory=lambda: {way: Figures() for way in MODES}
+    figures: dict[edge.Mode, Figures] = field(
+        default_factory=lambda: {way: Figures() for way in edge.MODES}
     )
 
     def write(
-        self, way: Mode, prompt: Sequence[int], link: Link
-    ) -> Generator[Step, None, None]:
+        self, way: edge.Mode, prompt: Sequence[int], link: Link
+    ) -> Generator[edge.Step, None, None]:
         """Write a text, and close the link."""
         figures = self.figures[way]
         draft = _Watched(self.draft.twin())
@@ -81,8 +71,8 @@ class Race:
         began = time.monotonic() - figures.seconds
         sent, received = figures.bytes_up, figures.bytes_down
         length = self.draft_length if way == "rounds" else 0
-        plan = FixedPlan(length, hints=Hints() if way == "hints" else None)
-        steps = generate(session, draft, link, plan, max_tokens=self.max_tokens)
+        plan = edge.FixedPlan(length, hints=edge.Hints() if way == "hints" else None)
+        steps = edge.generate(session, draft, link, plan, max_tokens=self.max_tokens)
         with contextlib.closing(steps):  # while there is a link to say it
             for step in steps:
                 figures.add(step)
@@ -120,10 +110,10 @@ class _Session(EdgeSession):
         return messages
 
 
-class _Watched(DraftModel):
+class _Watched(edge.DraftModel):
     """A draft model that counts its rows and times its steps."""
 
-    def __init__(self, draft: DraftModel) -> None:
+    def __init__(self, draft: edge.DraftModel) -> None:
         self._draft = draft
         self.rows = 0
         self.steps: list[float] = []

@@ -78,13 +78,9 @@ class Stream:
 
 def live_line(way: str, figures: Figures) -> Text:
     """Say in one line how it goes so far."""
-    return Text(
-        f"{way}: {figures.tokens} tokens, {figures.tokens_per_second:.1f} a "
-        f"second, {figures.bytes_up:,} bytes up",
-        style="reverse",
-        no_wrap=True,
-        overflow="ellipsis",
-    )
+    said = f"{figures.tokens} tokens, {figures.tokens_per_second:.1f} a second"
+    line = f"{way}: {said}, {figures.bytes_up:,} bytes up"
+    return Text(line, style="reverse", no_wrap=True, overflow="ellipsis")
 
 
 def bars(race: Race, width: int) -> Table:

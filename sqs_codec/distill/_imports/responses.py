@@ -115,11 +115,10 @@ def _answer(
         tokens, lists = _ids("token_ids", ids), _by_id("logprobs", found)
         _pair("token_ids", tokens, "logprobs", lists)
         return tokens, lists
-    tokens, lists = (
-        _of_chat(found["content"], names)
-        if "content" in found
-        else _of_completion(found, names)
-    )
+    if "content" in found:
+        tokens, lists = _of_chat(found["content"], names)
+    else:
+        tokens, lists = _of_completion(found, names)
     if ids is not None and tokens[len(tokens) - len(ids) :] != ids:
         raise ValueError("its token_ids are not the tokens of its logprobs")
     return tokens, lists

@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqs_codec.system.edge._model import DraftModel
@@ -29,10 +29,6 @@ class _DraftBranch:
     def reached(self) -> float:
         """The chance that all of them come."""
         return math.prod(self.chances)
-
-    def drop_first(self) -> None:
-        del self.tokens[0], self.chances[0]
-        self.told = max(0, self.told - 1)
 
 
 class Ahead:
@@ -70,7 +66,8 @@ class Ahead:
             guessed += 1
             right += bool(kept)
             for branch in kept:
-                branch.drop_first()
+                del branch.tokens[0], branch.chances[0]
+                branch.told = max(0, branch.told - 1)
             self._branches = [branch for branch in kept if branch.tokens]
         return Emitted(emitted.tokens, right, guessed)
 
@@ -86,7 +83,9 @@ class Ahead:
         if not self._branches:
             self._begin(text)
             return bool(self._branches)
-        alive = [branch for branch in self._branches if self._goes_on(branch, text)]
+        most = min(MOST, self._end - len(text))
+        short = [one for one in self._branches if len(one.tokens) < most]
+        alive = [*filter(self._is_worth_it, short)]
         if not alive:
             return False
         draft, texts = self._draft, [[*text, *branch.tokens] for branch in alive]
@@ -108,10 +107,6 @@ class Ahead:
             for token, chance in zip(guesses.tokens, guesses.chances, strict=True)
         ]
 
-    def _goes_on(self, branch: _DraftBranch, text: Sequence[int]) -> bool:
-        most = min(MOST, self._end - len(text))
-        return self._is_worth_it(branch) and len(branch.tokens) < most
-
     def _is_worth_it(self, branch: _DraftBranch) -> bool:
         return branch.reached >= self._hints.threshold / 4
 
@@ -124,20 +119,14 @@ class Ahead:
         if self._is_busy():
             return
         least = self._hints.positions if drafting else 1
-        fresh = [
-            branch
-            for branch in self._branches
-            if len(branch.tokens) - branch.told >= least and self._is_worth_it(branch)
-        ]
+        worth = filter(self._is_worth_it, self._branches)
+        fresh = [one for one in worth if len(one.tokens) - one.told >= least]
         if not fresh:
             return
         start = fresh[0].told
         length = min(len(fresh[0].tokens) - start, MAX_HINTED)
-        alike = [
-            branch
-            for branch in fresh
-            if branch.told == start and len(branch.tokens) >= start + length
-        ]
+        end = start + length
+        alike = [one for one in fresh if one.told == start and len(one.tokens) >= end]
         part = slice(start, start + length)
         queued = self._session.hint(
             len(self._session.text) + start,
@@ -146,7 +135,7 @@ class Ahead:
         if queued:
             self._told.append(self._clock())
             for branch in alike:
-                branch.told = start + length
+                branch.told = end
 
     def _is_busy(self) -> bool:
         """Say whether the cloud is still to hear of as many hints as there may be."""

@@ -4,6 +4,8 @@ What drafts are like comes from real ones, the rows of ``drafts.npz`` beside thi
 which are quantized by the session's own settings.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

@@ -187,11 +187,8 @@ class CachedModel:
             leaves.append(cell)
         past = len(self._cells)
         before, tokens = zip(*cells, strict=True)
-        rows = self._read(
-            tokens[past:],
-            torch.tensor(leaves, device=self.model.device) - past,
-            **self._sight(before, past),
-        )
+        at = torch.tensor(leaves, device=self.model.device) - past
+        rows = self._read(tokens[past:], at, **self._sight(before, past))
         self._cells = cells
         return _as_array(rows)
 

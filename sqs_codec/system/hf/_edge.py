@@ -170,8 +170,5 @@ def _check_call(
 
 
 def _sampling(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: config[name]
-        for name in Sampling().config()
-        if config.get(name) is not None
-    }
+    known = Sampling().config()
+    return {name: config[name] for name in known if config.get(name) is not None}

@@ -189,10 +189,8 @@ class RaggedModel:
 
     def _compare(self, model: HFModel) -> None:
         """Hold two short texts, read in two steps side by side, to the model's own."""
-        texts = [
-            [(7 * i + 1) * self._vocab_size // 61 % self._vocab_size for i in range(n)]
-            for n in (6, 9)
-        ]
+        size = self._vocab_size
+        texts = [[(7 * i + 1) * size // 61 % size for i in range(n)] for n in (6, 9)]
         dtype = self.layout.samples[0][0].dtype
         caches = [Cache() for _ in texts]
         for cache in caches:

@@ -44,12 +44,9 @@ def verify_jobs(jobs: Sequence[Job], logits: torch.Tensor) -> list[Verdict | Non
 
 
 def _verify_rounds(jobs: Sequence[Job], rows: torch.Tensor) -> list[Verdict]:
-    return verify_rounds(
-        [job.round_ for job in jobs],
-        rows,
-        np.concatenate([job.draws for job in jobs]),
-        temperature=[job.sampling.temperature for job in jobs],
-    )
+    rounds, draws = [job.round_ for job in jobs], [job.draws for job in jobs]
+    temperatures = [job.sampling.temperature for job in jobs]
+    return verify_rounds(rounds, rows, np.concatenate(draws), temperature=temperatures)
 
 
 def _verify_hints(jobs: Sequence[Job], rows: torch.Tensor) -> list[Verdict]:

@@ -325,12 +325,9 @@ class Draft:
             except Exception as error:  # a template is a program
                 raise ValueError(f"the file's chat template fails: {error}") from error
 
-        return chat.encode(
-            messages,
-            render=render,
-            tokenize=functools.partial(model.tokenize, ends=False, spells=True),
-            reserved=self._reserved,
-        )
+        tokenize = functools.partial(model.tokenize, ends=False, spells=True)
+        own = self._reserved
+        return chat.encode(messages, render=render, tokenize=tokenize, reserved=own)
 
     def stream(self) -> TextStream:
         """Return a text that comes token by token."""

@@ -3,13 +3,8 @@
 from typing import Literal
 
 from sqs_codec._base import checks
+from sqs_codec.system._base import security
 from sqs_codec.system._base.address import split_address
-from sqs_codec.system._base.security import (
-    File,
-    check_roots,
-    check_token,
-    require_loopback,
-)
 from sqs_codec.system.session import Link, LinkError
 
 Transport = Literal["grpc", "datagram"]
@@ -20,7 +15,7 @@ def connect(
     address: str,
     *,
     transport: Transport = "grpc",
-    cert: File | None = None,
+    cert: security.File | None = None,
     token: str | None = None,
     insecure: bool = False,
     timeout: float = 30.0,
@@ -55,12 +50,12 @@ def connect(
     checks.finite("timeout", timeout, 0.001, 1e6)
     host, port = split_address(address)
     if token is not None:
-        check_token(token)
+        security.check_token(token)
     if insecure:
-        require_loopback(host)
+        security.require_loopback(host)
     elif cert is not None:
         try:
-            check_roots(cert)
+            security.check_roots(cert)
         except ValueError as error:
             raise LinkError(str(error)) from error
     # Either takes a moment to import, and needs a package that the other doesn't.

@@ -23,12 +23,8 @@ SPECULATION = "vllm:spec_decode_num_"
 MOST_READERS = 4  # another one is closed unheard
 READING_SECONDS = 5.0  # for a request and its answer
 
-GONE = (
-    OSError,
-    asyncio.TimeoutError,
-    asyncio.IncompleteReadError,
-    asyncio.LimitOverrunError,
-)
+BROKEN = asyncio.IncompleteReadError, asyncio.LimitOverrunError
+GONE = OSError, asyncio.TimeoutError, *BROKEN
 """What ends a reader that doesn't ask as it should."""
 
 
@@ -76,11 +72,9 @@ class ServiceMetrics:
         self.jobs = gauge(
             "sqs_jobs", "Jobs that the engine is at, those that wait included."
         )
+        said, where = "Seconds that the engine takes for a job.", self.registry
         self.job_seconds = Histogram(
-            "sqs_job_seconds",
-            "Seconds that the engine takes for a job.",
-            buckets=SECONDS,
-            registry=self.registry,
+            "sqs_job_seconds", said, buckets=SECONDS, registry=where
         )
 
     def count_round(self, drafted: int, accepted: int) -> None:

@@ -198,23 +198,18 @@ class Service:
             oldest.end("sessions", f"more than {most} connections have no session")
 
     def _await_hello(self, connection: Connection) -> None:
-        connection.timer = self._loop.call_later(
-            HANDSHAKE_SECONDS,
-            connection.end,
-            "silent",
-            f"no session was opened in {HANDSHAKE_SECONDS:g} seconds",
-        )
+        why = "silent", f"no session was opened in {HANDSHAKE_SECONDS:g} seconds"
+        later = self._loop.call_later
+        connection.timer = later(HANDSHAKE_SECONDS, connection.end, *why)
 
     def _receive(self, connection: Connection, message: bytes) -> None:
         if self._stopping:
             return
         self.metrics.received.inc(len(message))
         if len(message) > self.limits.max_message:
-            connection.refuse(
-                "size",
-                f"a message of {len(message)} bytes came, the server takes "
-                f"{self.limits.max_message}",
-            )
+            size, most = len(message), self.limits.max_message
+            why = f"a message of {size} bytes came, the server takes {most}"
+            connection.refuse("size", why)
         elif message[:1] == bytes([HELLO]):  # broken or not
             self._greet(connection, message)
         if connection.refused is not None:
@@ -239,11 +234,10 @@ class Service:
             return connection.refuse("hello", "a connection has one session at a time")
         if session is None:
             if not self._make_room():
-                return connection.refuse(
-                    "sessions",
-                    f"the server has {self.max_sessions} sessions, as many as it "
-                    f"takes; try again later",
+                why = (
+                    f"the server has {self.max_sessions} sessions, as many as it takes"
                 )
+                return connection.refuse("sessions", f"{why}; try again later")
             session = self._open(session_id, connection.owner)
         elif session.owner != connection.owner:
             return connection.refuse("owner", "the session belongs to another token")
@@ -260,10 +254,9 @@ class Service:
             return True
         since = self._loop.time() - SILENT_SECONDS
         silent = [
-            session
-            for session in self._sessions.values()
-            if session.connection is None
-            or (session.work is None and session.heard < since)
+            one
+            for one in self._sessions.values()
+            if one.connection is None or (one.work is None and one.heard < since)
         ]
         if silent:
             gone = min(silent, key=lambda s: (s.connection is not None, s.heard))

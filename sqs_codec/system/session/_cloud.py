@@ -106,10 +106,8 @@ class CloudSession:
             "tokenizer", tokenizer, wire.TOKENIZER_BYTES, optional=True
         )
         self._vocab_size = Codec(vocab_size).vocab_size  # or it says what is wrong
-        self._limits = replace(
-            limits,
-            max_text=min(limits.max_text, checks.in_range("max_text", max_text, 2)),
-        )
+        most = min(limits.max_text, checks.in_range("max_text", max_text, 2))
+        self._limits = replace(limits, max_text=most)
         self._steps = (
             None if steps is None else {n: round(1e3 * t, 3) for n, t in steps.items()}
         )
@@ -180,11 +178,9 @@ class CloudSession:
         if self._refused is not None:
             self._queue(wire.Refusal(self._refused))
             return
-        most = self._limits.max_message
-        if len(message) > most:
-            self._refuse(
-                f"a message has {len(message)} bytes, the cloud takes at most {most}"
-            )
+        size, most = len(message), self._limits.max_message
+        if size > most:
+            self._refuse(f"a message has {size} bytes, the cloud takes at most {most}")
             return
         try:
             self._take(wire.parse_up(bytes(message), self._vocab_size))
@@ -249,11 +245,8 @@ class CloudSession:
                 "change, so open another session"
             )
         length = len(self._text)
-        self._queue(
-            wire.Welcome(
-                self._instance, self._limits, self._number, length, self._steps
-            )
-        )
+        told = self._limits, self._number, length, self._steps
+        self._queue(wire.Welcome(self._instance, *told))
 
     # The text
 
@@ -363,24 +356,20 @@ class CloudSession:
             found = codec.decode_round(message.packet, max_survivors=MAX_SURVIVORS)
         except ValueError as error:
             raise WireError(f"a round's {error}") from None
-        most = max_draft(self._vocab_size)
-        if len(found) > most:
+        size, most = len(found), max_draft(self._vocab_size)
+        if size > most:
+            raise WireError(f"a round has {size} drafted tokens, and may have {most}")
+        if self._base + size >= self._limits.max_text:
             raise WireError(
-                f"a round has {len(found)} drafted tokens, and may have {most}"
-            )
-        if self._base + len(found) >= self._limits.max_text:
-            raise WireError(
-                f"a text of {self._base} tokens and a draft of {len(found)} leave no "
+                f"a text of {self._base} tokens and a draft of {size} leave no "
                 f"room for a token more within the cloud's {self._limits.max_text}"
             )
         return found
 
     def _codec(self, setting: int) -> Codec:
         codecs = self._agreed.codecs
-        if setting >= len(codecs):
-            raise WireError(
-                f"setting {setting} is unknown; the hello has {len(codecs)}"
-            )
+        if setting >= (known := len(codecs)):
+            raise WireError(f"setting {setting} is unknown; the hello has {known}")
         return codecs[setting]
 
     # Decoding by the numbers that both ends share
@@ -479,14 +468,8 @@ class CloudSession:
         draws: NDArray[np.float64] = NO_DRAWS,
         **shared: Any,
     ) -> None:
-        self._job = Job(
-            self._session_id,
-            [*self._text],
-            round_,
-            draws,
-            self._agreed.sampling,
-            **shared,
-        )
+        sampling, text = self._agreed.sampling, [*self._text]
+        self._job = Job(self._session_id, text, round_, draws, sampling, **shared)
 
     def complete(self, job: Job, verdict: Verdict | None) -> None:
         """Take the target model's verdict on a job.

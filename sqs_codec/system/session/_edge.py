@@ -1,5 +1,7 @@
 """The edge's end of a session, without a clock, a socket or a thread."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -179,15 +181,9 @@ class EdgeSession:
             )
         self._seed = os.urandom(wire.SEED_BYTES) if seed is None else seed
         self._epoch = checks.in_range("epoch", epoch, 0, wire.MOST_NUMBER)
-        self._hello = make_hello(
-            os.urandom(wire.SESSION_BYTES) if session_id is None else session_id,
-            self._seed,
-            codecs,
-            tokenizer,
-            self._sampling,
-            self._stop,
-            self._max_message,
-        )
+        own = os.urandom(wire.SESSION_BYTES) if session_id is None else session_id
+        asked = tokenizer, self._sampling, self._stop, self._max_message
+        self._hello = make_hello(own, self._seed, codecs, *asked)
         self._phase = "greeting"  # or "open", or one of OVER
         self._due: bytes | None = self._hello  # to be sent before all else
         self._refused: str | None = None
@@ -320,9 +316,8 @@ class EdgeSession:
         if draft is None:
             at = checks.in_range("setting", setting, 0, len(self._drafters) - 1)
             self._check_numbers()
-            draft = EdgeRound(
-                self._drafters[at], at, len(self._text), self._sync.number
-            )
+            number = self._sync.number
+            draft = EdgeRound(self._drafters[at], at, len(self._text), number)
         elif not isinstance(draft, EdgeRound) or draft.packet is not None:
             raise RuntimeError("push: an answer is due; hand it to receive() first")
         elif draft.setting != setting:
@@ -377,9 +372,7 @@ class EdgeSession:
         limits = self._check_open("generate")
         generation = self._round or EdgeGeneration(len(self._text))
         if isinstance(generation, EdgeRound):
-            raise RuntimeError(
-                "generate: a round is being drafted; abort() gives it up"
-            )
+            raise RuntimeError("generate: a round is being drafted; abort() ends it")
         before = generation.earlier
         room = limits.max_text - generation.base
         n = checks.in_range("n", n, max(1, before + generation.n), before + room)
@@ -408,16 +401,10 @@ class EdgeSession:
         checks.in_range("position", position, len(self._text))
         shape = np.shape(logits)
         if shape != (self._vocab_size,):
-            raise ValueError(
-                f"logits must have shape ({self._vocab_size},), got {shape}"
-            )
-        guesses = gumbel_guess(
-            logits,
-            race_key(self._seed, self._epoch),
-            position,
-            count,
-            **self._sampling.config(),
-        )
+            size = self._vocab_size
+            raise ValueError(f"logits must have shape ({size},), got {shape}")
+        key, sampling = race_key(self._seed, self._epoch), self._sampling.config()
+        guesses = gumbel_guess(logits, key, position, count, **sampling)
         self._known = max(self._known, position + 1)
         return guesses
 

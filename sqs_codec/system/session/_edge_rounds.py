@@ -46,9 +46,8 @@ class EdgeRound:
         """Return its message, which counts as sent."""
         assert self.packet is not None
         self.due, self.sent = False, True
-        return wire.RoundMessage(
-            number, self.base, self.setting, self.packet
-        ).to_bytes()
+        message = wire.RoundMessage(number, self.base, self.setting, self.packet)
+        return message.to_bytes()
 
     def drop(self) -> None:
         """Give it up."""

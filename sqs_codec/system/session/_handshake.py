@@ -36,10 +36,8 @@ class Setting:
 def check_settings(settings: Sequence[Setting]) -> list[Setting]:
     """Return the settings of a session, if they are such."""
     found = list(settings)
-    if not 1 <= len(found) <= MAX_SETTINGS:
-        raise ValueError(
-            f"settings must be 1 to {MAX_SETTINGS} of them, got {len(found)}"
-        )
+    if not 1 <= (count := len(found)) <= MAX_SETTINGS:
+        raise ValueError(f"settings must be 1 to {MAX_SETTINGS} of them, got {count}")
     for i, setting in enumerate(found):
         checks.instance(f"settings[{i}]", setting, Setting, "a Setting")
     sizes = {setting.codec.vocab_size for setting in found}

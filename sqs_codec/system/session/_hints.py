@@ -47,12 +47,9 @@ def make_branch(
             f"got {len(found)} and {len(chances)}"
         )
     sure = [checks.finite(f"chances[{i}]", c, 0, 1) for i, c in enumerate(chances)]
-    return wire.Branch(
-        path_hash(path, len(path)),
-        _level(sure[0]),
-        _level(math.prod(sure[1:]) ** (1 / max(1, len(found) - 1))),
-        tuple(found),
-    )
+    later = math.prod(sure[1:]) ** (1 / max(1, len(found) - 1))
+    levels = _level(sure[0]), _level(later)
+    return wire.Branch(path_hash(path, len(path)), *levels, tuple(found))
 
 
 def _level(chance: float) -> int:
@@ -94,9 +91,8 @@ class HeardHints:
         if not length - MAX_DRAFT < hint.position < length + MAX_AHEAD:
             return
         for branch in hint.branches:
-            fresh = _HeardBranch(
-                hint.position, branch.hash, branch.tokens, branch.chances()
-            )
+            said = branch.hash, branch.tokens, branch.chances()
+            fresh = _HeardBranch(hint.position, *said)
             if fresh not in self._branches:
                 self._branches.append(fresh)
         del self._branches[:-MAX_KEPT]
@@ -107,11 +103,9 @@ class HeardHints:
         Each is reached with a chance of at least `threshold`, by what the edge says
         and what that has been worth.
         """
-        self._branches = [
-            branch
-            for branch in self._branches
-            if branch.position + len(branch.tokens) > len(text)
-        ]
+        end = len(text)
+        known = self._branches
+        self._branches = [one for one in known if one.position + len(one.tokens) > end]
         path, self._claims = [*text], []
         reached, bias = 1.0, self._missed / self._doubted
         while len(self._claims) < min(most, MAX_DRAFT):

@@ -161,9 +161,7 @@ class Job:
                 f"one of {vocab_size}"
             )
         if self.key is not None and (self.round_ is not None or len(self.draws)):
-            raise ValueError(
-                "a job with a key has hints, and neither a round nor draws"
-            )
+            raise ValueError("a job with a key has hints, neither a round nor draws")
         if self.wanted not in (0, drafted + 1):
             raise ValueError(
                 f"{drafted} drafted tokens take {drafted + 1} draws, or none, "

@@ -52,9 +52,6 @@ def seed_of(number: int, prompt: Sequence[int]) -> bytes:
     """
     number = checks.in_range("seed", number, 0, MOST_SEED)
     tokens = checks.uint32("prompt", np.asarray(prompt, np.int64)).astype("<u4")
-    return blake2b(
-        tokens.tobytes(),
-        key=number.to_bytes(8, "big"),
-        person=b"sqs seed",
-        digest_size=wire.SEED_BYTES,
-    ).digest()
+    key, size = number.to_bytes(8, "big"), wire.SEED_BYTES
+    made = blake2b(tokens.tobytes(), key=key, person=b"sqs seed", digest_size=size)
+    return made.digest()

@@ -140,16 +140,10 @@ class TextSync:
 
         That is drawn by `drawn`, or by its own number if None.
         """
-        text = wire.Context(
-            welcome.instance,
-            self.number,
-            self.number if drawn is None else drawn,
-            epoch,
-            min(self._safe, len(tokens)),
-            0,
-            len(tokens),
-            [*tokens],
-        )
+        numbers = self.number, self.number if drawn is None else drawn, epoch
+        size = len(tokens)
+        place = min(self._safe, size), 0, size
+        text = wire.Context(welcome.instance, *numbers, *place, [*tokens])
         most = min(self._max_message, welcome.limits.max_message)
         self._outgoing = _Outgoing(text, self._vocab_size, most)
 

@@ -99,15 +99,9 @@ class Context:
     tokens: list[int]
 
     def to_bytes(self, vocab_size: int) -> bytes:
-        head = _varints(
-            self.number, self.drawn, self.epoch, self.shared, self.start, self.total
-        )
-        return (
-            bytes([_CONTEXT])
-            + self.instance
-            + head
-            + _from_tokens(self.tokens, vocab_size)
-        )
+        head = self.number, self.drawn, self.epoch, self.shared, self.start, self.total
+        tokens = _from_tokens(self.tokens, vocab_size)
+        return bytes([_CONTEXT]) + self.instance + _varints(*head) + tokens
 
     @property
     def end(self) -> int:

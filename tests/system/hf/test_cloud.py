@@ -20,13 +20,8 @@ transformers = pytest.importorskip("transformers")
 
 from benchmarks.harness.measure import Case, run  # noqa: E402 (see above)
 from benchmarks.harness.sessions import play  # noqa: E402
+from sqs_codec.system import hf  # noqa: E402
 from sqs_codec.system.engine import BatchEngine  # noqa: E402
-from sqs_codec.system.hf import (  # noqa: E402
-    Cloud,
-    ModelError,
-    _cloud,
-    tokenizer_fingerprint,
-)
 from sqs_codec.system.hf._cloud import BLOCK  # noqa: E402
 from sqs_codec.system.hf._models import without_layers  # noqa: E402
 from sqs_codec.system.hf._sampling import verify_jobs  # noqa: E402
@@ -43,21 +38,11 @@ KEY = bytes(range(16))
 def tiny(kind="Llama", seed=SEED, **options):
     """A model with random weights, large enough to give peaked distributions."""
     torch.manual_seed(seed)
-    config = getattr(transformers, f"{kind}Config")(
-        **{
-            "vocab_size": V,
-            "hidden_size": 32,
-            "intermediate_size": 32,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 8,
-            "max_position_embeddings": 512,
-            "initializer_range": 0.3,
-            "eos_token_id": None,
-        }
-        | options
-    )
+    sizes = {"vocab_size": V, "hidden_size": 32, "intermediate_size": 32, "head_dim": 8}
+    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2}
+    sizes |= {"num_hidden_layers": 3, "max_position_embeddings": 512}
+    more = {"initializer_range": 0.3, "eos_token_id": None, **options}
+    config = getattr(transformers, f"{kind}Config")(**sizes | more)
     return transformers.AutoModelForCausalLM.from_config(config).eval()
 
 
@@ -79,8 +64,7 @@ def probs_of(model, tokens, rows):
     """What transformers gives for one text by itself, without a cache."""
     with torch.inference_mode():
         logits = model(torch.tensor([list(tokens)])).logits[0, -rows:, :V]
-    probs = logits.double().softmax(-1).numpy()
-    return probs
+    return logits.double().softmax(-1).numpy()
 
 
 def draft(rng, n):
@@ -122,7 +106,7 @@ class Watch:
     def __init__(self, cloud, monkeypatch):
         self.tokens = []
         self.rows = {}
-        own = _cloud.verify_jobs
+        own = hf._cloud.verify_jobs
 
         def verify(jobs, logits):
             parts = torch.split(logits, [len(job.draws) for job in jobs])
@@ -130,7 +114,7 @@ class Watch:
                 self.rows[job.session] = part.double().softmax(-1).numpy()
             return own(jobs, logits)
 
-        monkeypatch.setattr(_cloud, "verify_jobs", verify)
+        monkeypatch.setattr(hf._cloud, "verify_jobs", verify)
         cloud._model._model.register_forward_pre_hook(
             lambda _, __, given: self.tokens.append(given["input_ids"].shape[1]),
             with_kwargs=True,
@@ -170,7 +154,7 @@ def test_layers_left_out_leave_the_others_as_they_are():
 )
 def test_rows_are_those_of_one_session_alone(kind, options, monkeypatch):
     model, rng = tiny(kind, **options), np.random.default_rng(SEED)
-    cloud = Cloud(model)
+    cloud = hf.Cloud(model)
     watch = Watch(cloud, monkeypatch)
     jobs = jobs_of(rng, [1, 40, 3, 17, 9, 2])
     assert cloud.verify(jobs) == [expected(model, job) for job in jobs]
@@ -184,7 +168,7 @@ def test_rows_are_those_of_one_session_alone(kind, options, monkeypatch):
 
 def test_half_precision(monkeypatch):
     model = tiny(initializer_range=0.1).to(torch.bfloat16)
-    cloud = Cloud(model)
+    cloud = hf.Cloud(model)
     watch = Watch(cloud, monkeypatch)
     jobs = jobs_of(np.random.default_rng(SEED), [1, 40, 3, 17, 9])
     cloud.verify(jobs)
@@ -208,7 +192,7 @@ def write(cloud, model, n, rng, sampling):
 
 
 def test_a_round_reads_one_token_more_than_was_drafted(model, monkeypatch):
-    cloud = Cloud(model)
+    cloud = hf.Cloud(model)
     watch = Watch(cloud, monkeypatch)
     write(cloud, model, 12, np.random.default_rng(SEED), ALL)
     assert set(watch.tokens[1:]) == {5 * 5}
@@ -216,7 +200,7 @@ def test_a_round_reads_one_token_more_than_was_drafted(model, monkeypatch):
 
 def test_greedy_text_is_that_of_generate(model):
     n = 20
-    texts = write(Cloud(model), model, n, np.random.default_rng(SEED), GREEDY)
+    texts = write(hf.Cloud(model), model, n, np.random.default_rng(SEED), GREEDY)
     for text, length in zip(texts, [1 + 7 * i for i in range(5)], strict=True):
         own = model.generate(
             torch.tensor([text[:length]]),
@@ -231,23 +215,17 @@ def test_greedy_text_is_that_of_generate(model):
 
 def test_greedy_text_of_smollm2(smollm2):
     n = 12
-    cloud = Cloud(smollm2.target, tokenizer=smollm2.tokenizer)
-    assert cloud.fingerprint == tokenizer_fingerprint(smollm2.tokenizer)
+    cloud = hf.Cloud(smollm2.target, tokenizer=smollm2.tokenizer)
+    assert cloud.fingerprint == hf.tokenizer_fingerprint(smollm2.tokenizer)
     text = smollm2.encode("Why is the sky blue?")
     start = torch.tensor([text])
-    own = smollm2.target.generate(
-        start,
-        attention_mask=torch.ones_like(start),
-        max_new_tokens=n,
-        do_sample=False,
-        pad_token_id=0,
-    )[0].tolist()
+    how = {"max_new_tokens": n, "do_sample": False, "pad_token_id": 0}
+    seen = torch.ones_like(start)
+    own = smollm2.target.generate(start, attention_mask=seen, **how)[0].tolist()
     while len(text) < len(own):
         # Two tokens that are right and one that isn't.
         guess = [*own[len(text) : len(text) + 2], 5]
-        qs = [
-            sqs.SparseDistribution([x], [1], vocab_size=cloud.vocab_size) for x in guess
-        ]
+        qs = [sqs.SparseDistribution([x], [1], cloud.vocab_size) for x in guess]
         round_ = sqs.Round(qs, guess)
         [verdict] = cloud.verify([Job(b"s", text, round_, np.full(4, 0.5), GREEDY)])
         text += [*guess[: verdict.accepted], verdict.token]
@@ -258,7 +236,7 @@ def test_whatever_comes_a_job_says_everything(model, monkeypatch):
     """Other texts, shorter ones, repeats, prefills, sessions forgotten or evicted."""
     rng = np.random.default_rng(SEED)
     room = 5 * BLOCK  # of 8 sessions
-    cloud = Cloud(model, max_memory=room * bytes_of_token(model), batch_tokens=16)
+    cloud = hf.Cloud(model, max_memory=room * bytes_of_token(model), batch_tokens=16)
     watch = Watch(cloud, monkeypatch)
     texts = [text_of(rng, n) for n in (1, 5, 20, 60, 100, 150, 9, 33)]
     for _ in range(40):
@@ -305,7 +283,7 @@ def test_keys_and_values_stay_within_their_memory(model, monkeypatch):
 
     rng = np.random.default_rng(SEED)
     bound = 4 * BLOCK * bytes_of_token(model)
-    cloud = Cloud(model, max_memory=bound)
+    cloud = hf.Cloud(model, max_memory=bound)
     monkeypatch.setattr(torch, "empty", empty)
     for length in (10, 40, 60, 100, 200, 230, 20):
         jobs = jobs_of(rng, [length] * 5)
@@ -316,7 +294,7 @@ def test_keys_and_values_stay_within_their_memory(model, monkeypatch):
 def test_half_the_memory_keeps_half_of_the_caches(model, monkeypatch):
     """Sessions in turn don't evict each other just before they are needed."""
     rng = np.random.default_rng(SEED)
-    cloud = Cloud(model, max_memory=4 * BLOCK * bytes_of_token(model))
+    cloud = hf.Cloud(model, max_memory=4 * BLOCK * bytes_of_token(model))
     jobs = [replace(job, draws=NONE) for job in jobs_of(rng, [50] * 8)]
     cloud.verify(jobs)
     watch = Watch(cloud, monkeypatch)
@@ -327,7 +305,7 @@ def test_half_the_memory_keeps_half_of_the_caches(model, monkeypatch):
 
 def test_long_texts_are_read_in_chunks_after_the_rounds(model, monkeypatch):
     rng = np.random.default_rng(SEED)
-    cloud = Cloud(model, batch_tokens=16)
+    cloud = hf.Cloud(model, batch_tokens=16)
     watch = Watch(cloud, monkeypatch)
     reading = Job(b"long", text_of(rng, 70), None, NONE, ALL)
     rounds = [
@@ -335,14 +313,14 @@ def test_long_texts_are_read_in_chunks_after_the_rounds(model, monkeypatch):
         for i in range(3)
     ]
     order = []
-    own = Cloud._take
+    own = hf.Cloud._take
 
     def take(self, group):
         taken = own(self, group)
         order.append([task.job.session for task, _ in taken])
         return taken
 
-    monkeypatch.setattr(Cloud, "_take", take)
+    monkeypatch.setattr(hf.Cloud, "_take", take)
     verdicts = cloud.verify([reading, *rounds])
     assert verdicts == [None, *(expected(model, job) for job in rounds)]
     assert order[0][:2] == [b"0", b"1"]
@@ -354,7 +332,7 @@ def test_long_texts_are_read_in_chunks_after_the_rounds(model, monkeypatch):
 
 def test_a_round_longer_than_a_batch_is_read_at_once(model):
     rng = np.random.default_rng(SEED)
-    cloud = Cloud(model, batch_tokens=4)
+    cloud = hf.Cloud(model, batch_tokens=4)
     job = Job(b"s", text_of(rng, 30), draft(rng, 9), rng.random(10), ALL)
     assert cloud.verify([job]) == [expected(model, job)]
 
@@ -362,7 +340,7 @@ def test_a_round_longer_than_a_batch_is_read_at_once(model):
 def test_forget_from_another_thread(model, monkeypatch):
     """What is in use stays until it isn't, and is read anew when needed again."""
     rng = np.random.default_rng(SEED)
-    cloud = Cloud(model)
+    cloud = hf.Cloud(model)
     watch = Watch(cloud, monkeypatch)
     jobs = jobs_of(rng, [20, 30])
 
@@ -385,7 +363,7 @@ def test_forget_from_another_thread(model, monkeypatch):
 
 def test_an_exception_leaves_the_caches_right(model):
     rng = np.random.default_rng(SEED)
-    cloud = Cloud(model)
+    cloud = hf.Cloud(model)
     jobs = jobs_of(rng, [20, 30, 4])
     cloud.verify(jobs)
     # In the last layer: keys and values of others are written by then.
@@ -406,7 +384,7 @@ def test_an_exception_leaves_the_caches_right(model):
 def test_two_clouds_of_a_model_that_goes_on_as_it_was(model):
     rng = np.random.default_rng(SEED)
     before = model.config._attn_implementation, probs_of(model, [1, 2, 3], 1)
-    clouds = [Cloud(model), Cloud(model)]
+    clouds = [hf.Cloud(model), hf.Cloud(model)]
     for _ in range(2):
         jobs = jobs_of(rng, [20, 30, 4])
         wanted = [expected(model, job) for job in jobs]
@@ -418,7 +396,7 @@ def test_two_clouds_of_a_model_that_goes_on_as_it_was(model):
 
 
 def test_a_cloud_is_freed(model):
-    cloud = Cloud(model)
+    cloud = hf.Cloud(model)
     cloud.verify(jobs_of(np.random.default_rng(SEED), [4]))
     ref = weakref.ref(cloud._model._model)
     del cloud
@@ -474,26 +452,18 @@ def test_jobs_with_keys_beside_jobs_with_draws(model):
     """A batch of both gives what each gives by transformers' own probabilities."""
     rng = np.random.default_rng(SEED)
     rounds = jobs_of(rng, [9, 6])
+    cut = Sampling(0.7, top_k=5, top_p=0.9)
+    given = (ALL, []), (GREEDY, [1, 2, 3]), (cut, [4])
     keyed = [
-        Job(
-            b"k%d" % i,
-            text_of(rng, 5 + i),
-            None,
-            NONE,
-            sampling,
-            hints,
-            bytes([i] * 16),
-        )
-        for i, (hints, sampling) in enumerate(
-            [([], ALL), ([1, 2, 3], GREEDY), ([4], Sampling(0.7, top_k=5, top_p=0.9))]
-        )
+        Job(b"k%d" % i, text_of(rng, 5 + i), None, NONE, *how, bytes([i] * 16))
+        for i, how in enumerate(given)
     ]
     for i, job in enumerate(keyed):  # whose first hint is right
         if len(job.hints):
-            [verdict] = Cloud(model).verify([replace(job, hints=())])
+            [verdict] = hf.Cloud(model).verify([replace(job, hints=())])
             keyed[i] = replace(job, hints=[verdict.token, *job.hints[1:]])
     jobs = [keyed[0], rounds[0], keyed[1], rounds[1], keyed[2]]
-    found = Cloud(model).verify(jobs)
+    found = hf.Cloud(model).verify(jobs)
     for job, verdict in zip(jobs, found, strict=True):
         with np.errstate(divide="ignore"):
             logits = np.log(rows_of(model, job))
@@ -530,7 +500,7 @@ def test_verdicts_are_those_on_arrays(dtype):
 
 
 def test_padded_vocabularies_are_cropped(model):
-    cloud = Cloud(model, vocab_size=40)
+    cloud = hf.Cloud(model, vocab_size=40)
     job = Job(b"s", [1, 2, 3], None, np.array([0.9]), ALL)
     probs = probs_of(model, job.text, 1)[:, :40]
     assert cloud.vocab_size == 40
@@ -557,26 +527,26 @@ def test_padded_vocabularies_are_cropped(model):
 def test_bad_jobs(model, change, message):
     job = Job(b"s", [1, 2], None, np.array([0.5]), ALL)
     with pytest.raises(ValueError, match=message):
-        Cloud(model).verify([replace(job, **change)])
+        hf.Cloud(model).verify([replace(job, **change)])
 
 
 def test_no_jobs_or_two_of_one_session(model):
-    assert Cloud(model).verify([]) == []
+    assert hf.Cloud(model).verify([]) == []
     job = Job(b"s", [1, 2], None, np.array([0.5]), ALL)
     with pytest.raises(ValueError, match="of different sessions"):
-        Cloud(model).verify([job, job])
+        hf.Cloud(model).verify([job, job])
 
 
 def test_memory_limits_the_text(model):
     token = bytes_of_token(model)
-    cloud = Cloud(model, max_memory=100 * token)
+    cloud = hf.Cloud(model, max_memory=100 * token)
     assert cloud.max_text == 100
     job = Job(b"s", [1] * 101, None, NONE, ALL)
     with pytest.raises(ValueError, match="max_memory has room for 100"):
         cloud.verify([job])
     assert cloud.verify([replace(job, text=[1] * 100)]) == [None]
     with pytest.raises(ValueError, match="max_memory must be at least"):
-        Cloud(model, max_memory=BLOCK * token - 1)
+        hf.Cloud(model, max_memory=BLOCK * token - 1)
 
 
 @pytest.mark.parametrize(
@@ -589,7 +559,7 @@ def test_memory_limits_the_text(model):
 )
 def test_bad_parameters(model, options, message):
     with pytest.raises(ValueError, match=message):
-        Cloud(model, **options)
+        hf.Cloud(model, **options)
 
 
 @pytest.mark.parametrize(
@@ -602,16 +572,16 @@ def test_bad_parameters(model, options, message):
     ],
 )
 def test_models_that_cannot_be_served(kind, options, message):
-    with pytest.raises(ModelError, match=message):
-        Cloud(tiny(kind, **options))
+    with pytest.raises(hf.ModelError, match=message):
+        hf.Cloud(tiny(kind, **options))
 
 
 def test_encoder_decoders_cannot_be_served():
     config = transformers.T5Config(
         vocab_size=V, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2
     )
-    with pytest.raises(ModelError, match="has an encoder"):
-        Cloud(transformers.T5ForConditionalGeneration(config))
+    with pytest.raises(hf.ModelError, match="has an encoder"):
+        hf.Cloud(transformers.T5ForConditionalGeneration(config))
 
 
 class AllLogits(transformers.LlamaForCausalLM):
@@ -647,8 +617,8 @@ class Picky(transformers.LlamaForCausalLM):
     ],
 )
 def test_models_that_would_be_read_wrong(model, kind, message):
-    with pytest.raises(ModelError, match=message):
-        Cloud(kind(model.config).eval())
+    with pytest.raises(hf.ModelError, match=message):
+        hf.Cloud(kind(model.config).eval())
 
 
 def test_texts_end_where_rotary_angles_would_change():
@@ -659,7 +629,7 @@ def test_texts_end_where_rotary_angles_would_change():
         "long_factor": [2.0] * 4,
         "original_max_position_embeddings": 128,
     }
-    assert Cloud(tiny(rope_parameters=rope)).max_text == 128
+    assert hf.Cloud(tiny(rope_parameters=rope)).max_text == 128
 
 
 def test_fingerprints_of_tokenizers():
@@ -671,7 +641,7 @@ def test_fingerprints_of_tokenizers():
             return {token: i for i, token in enumerate(self.tokens)}
 
     prints = {
-        tokenizer_fingerprint(Tokenizer(*tokens))
+        hf.tokenizer_fingerprint(Tokenizer(*tokens))
         for tokens in (("a", "b"), ("b", "a"), ("a", "b", "c"), ("a", "bc"), ())
     }
     assert len(prints) == 5
@@ -680,8 +650,8 @@ def test_fingerprints_of_tokenizers():
 
 def test_the_benchmark_replays_what_was_played(model):
     pair = SimpleNamespace(draft=model, target=model, vocab_size=V)
-    played = play(Cloud(model), pair, [[1, 2, 3], [4]], rounds=3, seed=[SEED])
-    cases = [Case("", BatchEngine(Cloud(model)), played, n) for n in (1, 5)]
+    played = play(hf.Cloud(model), pair, [[1, 2, 3], [4]], rounds=3, seed=[SEED])
+    cases = [Case("", BatchEngine(hf.Cloud(model)), played, n) for n in (1, 5)]
     asyncio.run(run(cases, turns=3, seconds=0))
     for case in cases:
         assert case.wrong == 0

@@ -69,9 +69,7 @@ def test_text_is_smollm2s_own(smollm2, plan):
     assert edge.vocab_size == 49_152
     assert edge.draft.fingerprint == SMOLLM2
     link = link_to(smollm2.target, 49_152, smollm2.tokenizer)
-    steps = edge.generate(
-        prompt, link, max_tokens=LENGTH, sampling=Sampling(temperature=0)
-    )
+    steps = edge.generate(prompt, link, max_tokens=LENGTH, sampling=Sampling(0))
     text = [token for step in steps for token in step.tokens]
     assert text == greedy(smollm2.target, tuple(prompt), LENGTH)
     metrics = edge.metrics

@@ -100,12 +100,8 @@ class Cluster:
 def cluster():
     started = Cluster()
     try:
-        wait_until(
-            lambda: (
-                started.run("serve", "status", "-a", started.dashboard).returncode == 0
-            ),
-            60,
-        )
+        ask = "serve", "status", "-a", started.dashboard
+        wait_until(lambda: started.run(*ask).returncode == 0, 60)
         yield started
     finally:
         started.stop()

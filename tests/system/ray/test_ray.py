@@ -20,15 +20,7 @@ from sqs_codec.system.ray import RayEngine, _engine
 from sqs_codec.system.session import Job, Sampling
 from tests.system.ray.processes import descendants, listeners, replicas, wait_until
 from tests.system.ray.tricks import job, make
-from tests.system.serve.kit import (
-    CODEC,
-    KEEP,
-    Server,
-    Toy,
-    draft_round,
-    edge_session,
-    toy_logits,
-)
+from tests.system.serve import kit
 
 # Ray's own imports warn.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -42,7 +34,7 @@ def server():
     before = {*descendants(os.getpid())}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_engine, "make_engine", make)
-        started = Server(RayEngine(EngineConfig()))
+        started = kit.Server(RayEngine(EngineConfig()))
     yield started
     started.stop()
     wait_until(lambda: {*descendants(os.getpid())} == before)
@@ -63,7 +55,7 @@ def rounds(number):
         text = [int(token) for token in rng.integers(0, 64, rng.integers(1, 200))]
         distributions, tokens = [], []
         for _ in range(i % 5):
-            q = CODEC.quantize(toy_logits([*text, *tokens], noise=1), KEEP)
+            q = kit.CODEC.quantize(kit.toy_logits([*text, *tokens], noise=1), kit.KEEP)
             tokens.append(int(rng.choice(q.token_ids, p=q.probs)))
             distributions.append(q)
         round_ = sqs.Round(distributions, tokens) if tokens else None
@@ -86,7 +78,7 @@ def test_verdicts_are_those_of_the_engine(two):
         return await asyncio.gather(*map(two.engine.verify, jobs))
 
     verdicts = two.run(verify())
-    assert verdicts == Toy().verify(jobs)
+    assert verdicts == kit.Toy().verify(jobs)
     assert {type(verdict) for verdict in verdicts} == {sqs.Verdict, type(None)}
 
 
@@ -156,18 +148,14 @@ def test_nobody_else_gets_in(two):
 
 def write(server, number, length):
     """A text of a session that has its own seed, and the longest wait for an answer."""
-    edge = edge_session(
-        [number, 9],
-        sampling=Sampling(temperature=1.0),
-        seed=bytes([number] * 16),
-        rng=np.random.default_rng(number),
-    )
+    how = {"seed": bytes([number] * 16), "rng": np.random.default_rng(number)}
+    edge = kit.edge_session([number, 9], sampling=Sampling(temperature=1.0), **how)
     link = server.link()
     longest = 0.0
     try:
         while len(edge.text) < length and edge.refused is None:
             if not edge.waiting:
-                draft_round(edge)
+                kit.draft_round(edge)
             for message in edge.data_to_send():
                 link.send(message)
             began = time.monotonic()
@@ -218,11 +206,8 @@ def test_killed_replicas_change_no_text(two, again):
 
 def test_killed_controller_changes_no_text(two):
     undisturbed, _ = write_all(two, 100)
-    (controller,) = (
-        pid
-        for pid, command in descendants(os.getpid()).items()
-        if command.startswith("ray::ServeController")
-    )
+    found, name = descendants(os.getpid()).items(), "ray::ServeController"
+    (controller,) = (pid for pid, command in found if command.startswith(name))
     os.kill(controller, signal.SIGKILL)
     before = replicas()
     assert write_all(two, 100)[0] == undisturbed

@@ -159,11 +159,8 @@ def serving(
 
 
 def edge_session(text: Sequence[int], **options: Any) -> EdgeSession:
-    given: dict[str, Any] = {
-        "rng": np.random.default_rng(0),
-        "sampling": GREEDY,
-        "tokenizer": b"tokenize",
-    }
+    given: dict[str, Any] = {"sampling": GREEDY, "tokenizer": b"tokenize"}
+    given["rng"] = np.random.default_rng(0)
     settings = [Setting(options.pop("codec", CODEC), KEEP)]
     return EdgeSession(settings, text, **(given | options))
 

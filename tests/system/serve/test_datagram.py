@@ -22,13 +22,9 @@ from benchmarks.wire.certificates import issue
 from benchmarks.wire.echo import TOKEN, EchoService, running
 from sqs_codec.system import serve as serving
 from sqs_codec.system._base.address import join_address
+from sqs_codec.system.serve._datagram import dtls
 from sqs_codec.system.serve._datagram import link as edge_end
 from sqs_codec.system.serve._datagram import server as cloud_end
-from sqs_codec.system.serve._datagram.dtls import (
-    Endpoint,
-    client_context,
-    server_context,
-)
 from sqs_codec.system.serve._datagram.server import start_datagrams
 from sqs_codec.system.session import LinkError
 from tests.system.serve.kit import PATIENCE, wait_until
@@ -175,29 +171,16 @@ def test_insecure_stays_on_this_machine(serve, connect):
         connect(1, "192.0.2.1", insecure=True)
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"cert": None}, "needs a certificate and its key"),
-        ({"key": None}, "needs a certificate and its key"),
-    ],
-)
-def test_settings_that_do_not_fit(serve, settings, message):
-    with pytest.raises(ValueError, match=message), serve(**settings):
-        pass
-
-
 def test_files_that_do_not_fit(tmp_path, issued, serve, connect):
     other = issue(tmp_path, HOST)
     empty = tmp_path / "empty"
     empty.write_text("")
     locked = tmp_path / "locked"
-    locked.write_bytes(
-        other.private_key.private_bytes(
-            Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
-        )
-    )
+    how = PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
+    locked.write_bytes(other.private_key.private_bytes(Encoding.PEM, *how))
     for settings, message in (
+        ({"cert": None}, "needs a certificate and its key"),
+        ({"key": None}, "needs a certificate and its key"),
         ({"key": other.key}, "a pair of PEM files .* key values mismatch"),
         ({"cert": empty}, "certificate .*/empty with the key .* PEM files"),
         ({"key": empty}, "with the key .*/empty, which must be .* PEM files"),
@@ -312,11 +295,11 @@ def test_broken_hellos_with_a_good_cookie(server, connect, caplog):
 
 
 def test_a_broken_hello_leaves_no_error_to_whoever_is_served_next():
-    client = Endpoint(client_context(None, verify=False), server=False)
+    client = dtls.Endpoint(dtls.client_context(None, verify=False), server=False)
     client.handshake()
     (hello,) = client.datagrams()
-    context = server_context(None, lambda _: b"", lambda *_: False)
-    assert not Endpoint(context, server=True).listen(hello[:-1], (HOST, 1))
+    context = dtls.server_context(None, lambda _: b"", lambda *_: False)
+    assert not dtls.Endpoint(context, server=True).listen(hello[:-1], (HOST, 1))
     assert _util.lib.ERR_peek_error() == 0  # which not every OpenSSL looks at
 
 
@@ -336,7 +319,7 @@ def test_nothing_is_kept_without_a_cookie(issued, service, serve, connect):
 
 def shake_half_way(server, host):
     """Send back the cookie, and no more."""
-    client = Endpoint(client_context(None, verify=False), server=False)
+    client = dtls.Endpoint(dtls.client_context(None, verify=False), server=False)
     client.handshake()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
         stranger.bind((host, 0))

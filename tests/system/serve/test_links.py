@@ -50,12 +50,8 @@ class Cloud:
 @pytest.fixture(autouse=True)
 def _short_timeouts(monkeypatch):
     """Here a round trip takes 10 ms whatever crosses, so nobody need wait for more."""
-    for name, value in {
-        "FIRST": 0.1,
-        "LEAST": 0.03,
-        "MOST": 0.3,
-        "SLOWEST": 1e6,
-    }.items():
+    names = "FIRST", "LEAST", "MOST", "SLOWEST"
+    for name, value in zip(names, (0.1, 0.03, 0.3, 1e6), strict=True):
         monkeypatch.setattr(_line.Timeout, name, value)
 
 
@@ -183,13 +179,8 @@ def test_streams_that_stall_and_break(serve, cert):
     link = relays.Link(1e6, 0.004, 1e6, loss=0.05)
     with serve(start_grpc) as server, StreamRelay(server.port, link) as relay:
         text = []
-        steps = generate(
-            session(),
-            Draft(),
-            direct(relay.port, cert, "grpc"),
-            FixedPlan(4),
-            max_tokens=40,
-        )
+        links = direct(relay.port, cert, "grpc")
+        steps = generate(session(), Draft(), links, FixedPlan(4), max_tokens=40)
         for step in steps:
             before, text = len(text), [*text, *step.tokens]
             if before < 10 <= len(text):

@@ -19,57 +19,32 @@ from functools import partial
 import numpy as np
 
 import sqs_codec as sqs
+from sqs_codec.system import session
 from sqs_codec.system.engine import BatchEngine
 from sqs_codec.system.serve import connect
 from sqs_codec.system.serve._connect import Transport
-from sqs_codec.system.session import (
-    CloudSession,
-    EdgeSession,
-    Limits,
-    Link,
-    LinkError,
-    Sampling,
-    Setting,
-)
+from sqs_codec.system.session import _limits as limits
 from sqs_codec.system.session import _wire as wire
-from sqs_codec.system.session._limits import (
-    MAX_BRANCHES,
-    MAX_HINTED,
-    MAX_KEPT,
-    MAX_SURVIVORS,
-    ROUND_BYTES,
-    max_draft,
-)
 from tests.kit import mutate
 from tests.system.serve.kit import both_transports, serving, try_exchange
-from tests.system.session.kit import (
-    Target,
-    V,
-    draft_logits,
-    exchange,
-    greedy,
-    make_cloud,
-    make_edge,
-    weights,
-    work,
-)
+from tests.system.session import kit
 
-LIMITS = Limits(max_text=200, max_message=4096)
+LIMITS = session.Limits(max_text=200, max_message=4096)
 MOST_BYTES = 1 << 20
 """What a session of the default limits may hold."""
 
 
-def edge_of(rng: np.random.Generator) -> EdgeSession:
+def edge_of(rng: np.random.Generator) -> session.EdgeSession:
     settings = [
-        Setting(sqs.Codec(V, 16), sqs.TopK(4)),
-        Setting(sqs.Codec(V, 5, "bitpack"), sqs.TopK(2)),
+        session.Setting(sqs.Codec(kit.V, 16), sqs.TopK(4)),
+        session.Setting(sqs.Codec(kit.V, 5, "bitpack"), sqs.TopK(2)),
     ]
-    return make_edge([1, 2], settings, rng=rng, stop=[7])
+    return kit.make_edge([1, 2], settings, rng=rng, stop=[7])
 
 
 def honest(rng: np.random.Generator, rounds: int = 40) -> tuple[list[bytes], ...]:
     """Return the messages of a session, up and down, in order."""
-    edge, cloud, target = edge_of(rng), make_cloud(limits=LIMITS), Target()
+    edge, cloud, target = edge_of(rng), kit.make_cloud(limits=LIMITS), kit.Target()
     up: list[bytes] = []
     down: list[bytes] = []
     for _ in range(rounds):
@@ -78,7 +53,7 @@ def honest(rng: np.random.Generator, rounds: int = 40) -> tuple[list[bytes], ...
             for message in messages:
                 up.append(message)
                 cloud.receive(message)
-                work(cloud, target)
+                kit.work(cloud, target)
                 for answer in cloud.data_to_send():
                     down.append(answer)
                     edge.receive(answer)
@@ -87,7 +62,7 @@ def honest(rng: np.random.Generator, rounds: int = 40) -> tuple[list[bytes], ...
     return up, down
 
 
-def act(edge: EdgeSession, rng: np.random.Generator) -> None:
+def act(edge: session.EdgeSession, rng: np.random.Generator) -> None:
     """Do something with an edge that may be done."""
     if edge.limits is None or edge.refused is not None:
         return
@@ -98,12 +73,14 @@ def act(edge: EdgeSession, rng: np.random.Generator) -> None:
     ):
         edge.generate(int(rng.integers(1, 9)))
         for n in rng.integers(1, 4, size=rng.integers(4)):
-            tokens = [*edge.guess(np.log(weights(edge.text, 0)), len(edge.text)).tokens]
+            tokens = [
+                *edge.guess(np.log(kit.weights(edge.text, 0)), len(edge.text)).tokens
+            ]
             edge.hint(len(edge.text), [([], tokens * n, [0.9] * n)] * n)
     elif edge._round is None or edge._round.state == "drafting":
         setting = edge._round.setting if edge.drafted else int(rng.integers(2))
         for _ in range(rng.integers(1, 5)):
-            edge.push(draft_logits(edge), setting=setting)
+            edge.push(kit.draft_logits(edge), setting=setting)
         if edge.drafted and rng.random() < 0.6:
             edge.flush()
 
@@ -130,9 +107,9 @@ def hostile(rng: np.random.Generator, messages: list[bytes], at: int) -> bytes:
 def attack_cloud(rng: np.random.Generator, count: int) -> Counter[str]:
     """Send messages to clouds, a new one whenever one has refused; count reasons."""
     found: Counter[str] = Counter()
-    target = Target()
+    target = kit.Target()
     messages, _ = honest(rng)
-    cloud, at = make_cloud(limits=LIMITS), 0
+    cloud, at = kit.make_cloud(limits=LIMITS), 0
     for n in range(count):
         if n % 1000 == 0:
             messages, _ = honest(rng)
@@ -141,39 +118,39 @@ def attack_cloud(rng: np.random.Generator, count: int) -> Counter[str]:
             message = message[:1] + cloud._instance + message[5:]
         at += 1
         cloud.receive(message)
-        work(cloud, target) if rng.random() < 0.8 else cloud.next_job()
+        kit.work(cloud, target) if rng.random() < 0.8 else cloud.next_job()
         if rng.random() < 0.5:
             cloud.data_to_send()
         check_cloud(cloud)
         if cloud.refused is not None or cloud.ended:
             found[(cloud.refused or "ended")[:24]] += 1
             check_refused(cloud, messages)
-            cloud, at = make_cloud(limits=LIMITS), 0
+            cloud, at = kit.make_cloud(limits=LIMITS), 0
     return found
 
 
-def check_cloud(cloud: CloudSession) -> None:
+def check_cloud(cloud: session.CloudSession) -> None:
     """Check that a cloud holds no more than its limits allow."""
     pending, round_ = cloud._pending, cloud._draft
     assert len(cloud._text) <= LIMITS.max_text
     assert pending is None or pending.end < LIMITS.max_text
     assert len(cloud._out) <= 5
-    assert len(cloud._hints._branches) <= MAX_KEPT
+    assert len(cloud._hints._branches) <= limits.MAX_KEPT
     if round_ is not None:
         sizes = [q.token_ids.size for q in round_.round_.distributions]
-        assert len(sizes) <= max_draft(V)
-        assert sum(sizes) <= MAX_SURVIVORS
-        assert len(round_.asked.packet) < ROUND_BYTES
+        assert len(sizes) <= limits.max_draft(kit.V)
+        assert sum(sizes) <= limits.MAX_SURVIVORS
+        assert len(round_.asked.packet) < limits.ROUND_BYTES
 
 
-def check_refused(cloud: CloudSession, messages: list[bytes]) -> None:
+def check_refused(cloud: session.CloudSession, messages: list[bytes]) -> None:
     """Check that a refused session does nothing any more."""
     cloud.data_to_send()
     for message in messages[:3]:
         cloud.receive(message)
         if not cloud.ended:
             (refusal,) = cloud.data_to_send()
-            assert wire.parse_down(refusal, V) == wire.Refusal(cloud.refused or "")
+            assert wire.parse_down(refusal, kit.V) == wire.Refusal(cloud.refused or "")
         assert cloud.next_job() is None
         assert cloud.text_length == 0
 
@@ -211,18 +188,18 @@ def attack_server(
     """Send messages to a server that has another session; count reasons."""
     found: Counter[str] = Counter()
     with (
-        serving(BatchEngine(Target()), limits=LIMITS) as server,
+        serving(BatchEngine(kit.Target()), limits=LIMITS) as server,
         both_transports(server) as ports,
     ):
         address = f"127.0.0.1:{ports[transport]}"
         good = connect(address, transport=transport, insecure=True)
-        victim = make_edge(sampling=Sampling(0.0), session_id=bytes(16))
+        victim = kit.make_edge(sampling=session.Sampling(0.0), session_id=bytes(16))
         link, at, instance = None, 0, bytes(4)
         for n in range(count):
             if n % 100 == 0:
                 messages, _ = honest(rng)
                 go_on(victim, good)
-                assert victim.text == greedy([1, 2], len(victim.text) - 2)
+                assert victim.text == kit.greedy([1, 2], len(victim.text) - 2)
                 if len(victim.text) > 150:
                     victim.abort([1, 2])
             message = hostile(rng, messages, at)[:1171] or bytes(1)
@@ -234,9 +211,9 @@ def attack_server(
                     link = connect(address, transport=transport, insecure=True)
                 link.send(message)
                 while answer := link.receive(0.01 if at % 10 == 1 else 0):
-                    down = wire.parse_down(answer, V)
+                    down = wire.parse_down(answer, kit.V)
                     instance = getattr(down, "instance", None) or instance
-            except LinkError as error:
+            except session.LinkError as error:
                 found[str(error).partition("connection: ")[2][:24]] += 1
                 link.close()
                 link, at = None, 0
@@ -246,13 +223,13 @@ def attack_server(
     return found
 
 
-def go_on(edge: EdgeSession, link: Link) -> None:
+def go_on(edge: session.EdgeSession, link: session.Link) -> None:
     """Bring an edge's text a round further, whatever is lost."""
     length = len(edge.text)
     while len(edge.text) == length:
         if not edge.waiting:
             for _ in range(3):
-                edge.push(draft_logits(edge))
+                edge.push(kit.draft_logits(edge))
             edge.flush()
         try_exchange(edge, link, 1.0)
 
@@ -262,10 +239,10 @@ def heaviest() -> dict[str, int]:
     codec = sqs.Codec(5000, 1000)
     sizes = {}
     for name, attack in ATTACKS.items():
-        edge = make_edge([1, 2], [Setting(codec, sqs.TopK(250))])
-        cloud = make_cloud(vocab_size=5000)
+        edge = kit.make_edge([1, 2], [session.Setting(codec, sqs.TopK(250))])
+        cloud = kit.make_cloud(vocab_size=5000)
         if "hello" not in name:
-            exchange(edge, cloud, Target(vocab_size=5000))
+            kit.exchange(edge, cloud, kit.Target(vocab_size=5000))
         messages = [*attack(cloud, codec)]
         tracemalloc.start()
         while messages:
@@ -275,26 +252,31 @@ def heaviest() -> dict[str, int]:
     return sizes
 
 
-def context(cloud: CloudSession, start: int, total: int, n: int) -> bytes:
+def context(cloud: session.CloudSession, start: int, total: int, n: int) -> bytes:
     """Return a part of a text that the cloud hasn't."""
     part = wire.Context(cloud._instance, 9, 9, 0, 0, start, total, [4999] * n)
     return part.to_bytes(5000)
 
 
-def heavy(_: CloudSession, codec: sqs.Codec) -> Iterator[bytes]:
+def heavy(_: session.CloudSession, codec: sqs.Codec) -> Iterator[bytes]:
     """Yield a round with nearly all the survivors that one may have."""
     sure = sqs.SparseDistribution(range(250), [1] * 249 + [751], 5000)
     packet = codec.encode_round([sure] * 16, [0] * 16)
     yield wire.RoundMessage(2, 2, 0, packet).to_bytes()
 
 
-ATTACKS: dict[str, Callable[[CloudSession, sqs.Codec], Iterable[bytes]]] = {
+def largest_hint(n: int) -> wire.Hint:
+    branch = wire.Branch(n, 0, 0, (4999,) * limits.MAX_HINTED)
+    return wire.Hint(2, n % 128, n, (branch,) * limits.MAX_BRANCHES)
+
+
+ATTACKS: dict[str, Callable[[session.CloudSession, sqs.Codec], Iterable[bytes]]] = {
     "a hello of nested lists": lambda *_: [b"\x01" + b"[" * 65_000],
     "a hello of long strings": lambda *_: [
         b'\x01{"protocol":1,"a":"' + b"x" * 65_000 + b'"}'
     ],
     "a hello of 20 000 stop tokens": lambda *_: [
-        make_edge()
+        kit.make_edge()
         .data_to_send()[0]
         .replace(b'"stop":[]', b'"stop":[' + b"7," * 20_000 + b"7]")
     ],
@@ -303,15 +285,7 @@ ATTACKS: dict[str, Callable[[CloudSession, sqs.Codec], Iterable[bytes]]] = {
     "a round of 4000 survivors": heavy,
     "hints of all there is": lambda *_: [
         wire.Generate(2, 2, 64, 0).to_bytes(),
-        *[
-            wire.Hint(
-                2,
-                n % 128,
-                n,
-                (wire.Branch(n, 0, 0, (4999,) * MAX_HINTED),) * MAX_BRANCHES,
-            ).to_bytes(5000)
-            for n in range(99)
-        ],
+        *(hint.to_bytes(5000) for hint in map(largest_hint, range(99))),
     ],
     "a generation of all there is": lambda *_: [
         wire.Generate(2, 2, 1 << 60, 0).to_bytes()

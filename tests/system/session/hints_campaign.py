@@ -25,14 +25,7 @@ from sqs_codec.system.serve import connect
 from sqs_codec.system.serve._connect import Transport
 from sqs_codec.system.session import Link, LinkError, Sampling
 from sqs_codec.system.session._numbers import race_key, seed_of
-from tests.system.serve.kit import (
-    VOCAB,
-    Server,
-    both_transports,
-    edge_session,
-    serving,
-    toy_logits,
-)
+from tests.system.serve import kit
 
 LENGTH = 24
 
@@ -42,7 +35,7 @@ class Draft(DraftModel):
 
     def logits(self, tokens: list[int]) -> np.ndarray:
         """Return the logits after a text, [1, V]."""
-        return toy_logits(tokens, noise=len(tokens) % 3)[None]
+        return kit.toy_logits(tokens, noise=len(tokens) % 3)[None]
 
 
 class Adversary:
@@ -103,7 +96,7 @@ def alone(prompt: list[int], key: bytes, temperature: float) -> list[int]:
     """Return what the target writes by the numbers of a key."""
     text = [*prompt]
     for position in range(len(prompt), len(prompt) + LENGTH):
-        row = toy_logits(text)
+        row = kit.toy_logits(text)
         text.append(sqs.gumbel_draw(row, key, position, temperature=temperature))
     return text
 
@@ -112,27 +105,22 @@ def campaign(count: int, transport: Transport, seed: int = 0) -> Counter[str]:
     """Write so many texts; return what the adversary did."""
     rng, found = np.random.default_rng(seed), Counter[str]()
     with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(serving()) for _ in range(2)]
-        ports = [stack.enter_context(both_transports(s))[transport] for s in servers]
+        servers = [stack.enter_context(kit.serving()) for _ in range(2)]
+        ports = [
+            stack.enter_context(kit.both_transports(s))[transport] for s in servers
+        ]
         for number in range(count):
-            prompt = rng.integers(VOCAB, size=rng.integers(1, 5)).tolist()
+            prompt = rng.integers(kit.VOCAB, size=rng.integers(1, 5)).tolist()
             sampling = Sampling(float(rng.choice([0.7, 1.0])))
-            edge = edge_session(
-                prompt,
-                seed=seed_of(number, prompt),
-                rounds=False,
-                sampling=sampling,
-                max_message=1100,
-            )
-            links = _links(servers, ports, transport, number, found)
-            steps = generate(
-                edge,
-                Draft(),
-                partial(next, links),
-                FixedPlan(0, hints=Hints()),
-                max_tokens=LENGTH,
-                sleep=lambda _: None,
-            )
+            own = {
+                "seed": seed_of(number, prompt),
+                "rounds": False,
+                "max_message": 1100,
+            }
+            edge = kit.edge_session(prompt, sampling=sampling, **own)
+            links = partial(next, _links(servers, ports, transport, number, found))
+            plan, at_once = FixedPlan(0, hints=Hints()), {"sleep": lambda _: None}
+            steps = generate(edge, Draft(), links, plan, max_tokens=LENGTH, **at_once)
             for step in steps:
                 found["passes"] += 1
                 found["guessed"] += step.drafted
@@ -143,7 +131,7 @@ def campaign(count: int, transport: Transport, seed: int = 0) -> Counter[str]:
 
 
 def _links(
-    servers: list[Server],
+    servers: list[kit.Server],
     ports: list[int],
     transport: Transport,
     salt: int,
@@ -159,7 +147,7 @@ def _links(
             forget(servers[server])
 
 
-def forget(server: Server) -> None:
+def forget(server: kit.Server) -> None:
     """Have a server forget all of its sessions, as if it were restarted."""
 
     async def work() -> None:

@@ -84,12 +84,8 @@ def make_edge(
 
 
 def make_cloud(**options: Any) -> CloudSession:
-    given = {
-        "limits": Limits(),
-        "tokenizer": b"",
-        "vocab_size": V,
-        "max_text": 10_000,
-    } | options
+    given = {"limits": Limits(), "tokenizer": b"", "vocab_size": V, **options}
+    given.setdefault("max_text", 10_000)
     return CloudSession(SESSION, **given)
 
 
@@ -128,14 +124,9 @@ class World:
         self.target = Target()
         self.sampling = Sampling(temperature)
         codecs = sqs.Codec(V, 16), sqs.Codec(V, 5, "bitpack")
-        self.edge = make_edge(
-            settings=[
-                Setting(codecs[0], sqs.Conformal(alpha=0.05, eta=0.1)),
-                Setting(codecs[1], sqs.TopK(2)),
-            ],
-            sampling=self.sampling,
-            **options,
-        )
+        keeps = sqs.Conformal(alpha=0.05, eta=0.1), sqs.TopK(2)
+        settings = [*map(Setting, codecs, keeps)]
+        self.edge = make_edge(settings=settings, sampling=self.sampling, **options)
         self.up: list[tuple[int, bytes]] = []
         self.down: list[tuple[int, bytes]] = []
         self.cloud: CloudSession | None = None

@@ -48,10 +48,8 @@ def test_hints_are_judged_beside_rounds():
         token = sqs.gumbel_draw(ROW, key, position, **sampling.config())
         hinted = Job(b"h", [0] * 3, None, np.empty(0), sampling, [token], key)
         verdict = sqs.gumbel_verify([token], rows[:2], key, 3, **sampling.config())
-        assert verify_jobs([job_of(GREEDY, 0.5), hinted], rows) == [
-            sqs.Verdict(0, 2),
-            verdict,
-        ]
+        found = verify_jobs([job_of(GREEDY, 0.5), hinted], rows)
+        assert found == [sqs.Verdict(0, 2), verdict]
         assert verdict.accepted == 1
 
 

@@ -149,29 +149,14 @@ CONFIG = sqs.Codec(V, 16).config() | {"fingerprint": sqs.Codec(V, 16).fingerprin
         ({"session": "00"}, "session must be 16 bytes in hex, got '00'"),
         ({"seed": "00" * 15}, f"seed must be 16 bytes in hex, got '{'00' * 15}'"),
         ({"seed": 5}, "seed: expected a str, got 5"),
-        (
-            {"codecs": [CONFIG | {"vocab_size": 9}]},
-            "the edge's vocabulary has 9 tokens, the cloud's has 8",
-        ),
+        ({"codecs": [CONFIG | {"vocab_size": 9}]}, "vocabulary has 9 tokens, the"),
         ({"codecs": []}, "a hello has 1 to 4 codecs, got 0"),
         ({"codecs": [CONFIG] * 5}, "a hello has 1 to 4 codecs, got 5"),
-        (
-            {"codecs": [CONFIG | {"format_version": 7}]},
-            "the config is for format version 7, and this release .* version",
-        ),
-        (
-            {"codecs": [CONFIG | {"prior": "0123456789abcdef"}]},
-            "the config needs the prior '0123456789abcdef', which is none of those",
-        ),
+        ({"codecs": [CONFIG | {"format_version": 7}]}, "for format version 7, and"),
+        ({"codecs": [CONFIG | {"prior": "0123456789abcdef"}]}, "needs the prior '012"),
         ({"codecs": [CONFIG | {"resolution": [1]}]}, "resolution must be an integer"),
-        (
-            {"codecs": [CONFIG | {"fingerprint": "00"}]},
-            "fingerprint '00', the cloud ma",
-        ),
-        (
-            {"tokenizer": "0123456789abcdef"},
-            "the edge's tokenizer is 0123456789abcdef, the cloud's is unknown",
-        ),
+        ({"codecs": [CONFIG | {"fingerprint": "00"}]}, "fingerprint '00', the cloud"),
+        ({"tokenizer": "0123456789abcdef"}, "is 0123456789abcdef, the cloud's is unkn"),
         ({"sampling": {"temperature": 1}}, "can't sample as .* must have the keys"),
         (
             {"sampling": Sampling().config() | {"typical_p": 1}},
@@ -787,7 +772,9 @@ def test_a_generation_is_asked_for_as_it_comes():
     assert edge.text == greedy([1, 2], 200)
 
 
-def test_a_generation_goes_on_with_another_cloud():
+@pytest.mark.parametrize("n", [4, 6])
+def test_a_generation_goes_on_with_another_cloud(n):
+    """And raising it counts from where it began."""
     edge, cloud, target = start(sampling=Sampling(0.0))
     edge.generate(4)
     send(edge, cloud)
@@ -796,26 +783,14 @@ def test_a_generation_goes_on_with_another_cloud():
     read(edge, cloud)
     assert edge.text == greedy([1, 2], 2)
     edge.reconnect()
-    exchange(edge, make_cloud(), target)
-    assert edge.text == greedy([1, 2], 4)
-
-
-def test_raising_a_generation_counts_from_where_it_began():
-    edge, cloud, target = start(sampling=Sampling(0.0))
-    edge.generate(4)
-    send(edge, cloud)
-    for _ in range(2):
-        decode(cloud, target)
-    read(edge, cloud)
-    edge.reconnect()
     cloud = make_cloud()
-    send(edge, cloud)
-    read(edge, cloud)
+    exchange_hello(edge, cloud)
     with pytest.raises(ValueError, match=r"n must be in \[4, 4094\], got 3"):
         edge.generate(3)
-    edge.generate(6)
+    if n > 4:
+        edge.generate(n)
     exchange(edge, cloud, target)
-    assert edge.text == greedy([1, 2], 6)
+    assert edge.text == greedy([1, 2], n)
 
 
 def test_a_late_need_while_tokens_come():
@@ -1054,9 +1029,7 @@ def test_the_cloud_keeps_its_limits():
 
     assert "5001 bytes, the cloud takes at most 5000" in refusal(bytes(5001), limited())
     assert refusal(message(length=27), limited()) is None
-    assert "2 tokens and a draft of 28 leave no room" in refusal(
-        message(length=28), limited()
-    )
+    assert "and a draft of 28 leave no room" in refusal(message(length=28), limited())
     for total in (30, 1 << 40):
         cloud = limited()
         context = wire.Context(cloud._instance, 9, 9, 0, 0, 0, total, [1])
@@ -1092,14 +1065,8 @@ def test_the_cloud_keeps_its_limits():
         ([b"\x02abcd\x05\x06\x00\x02\x02\x02"], "round 5 can't be drawn by a later"),
         ([b"\x02abcd\x05\x05\x00\x02\x01\x02\x00\x01"], "doesn't lie between"),
         ([b"\x02abcd\x05\x05\x00\x00\x00\x02"], "must have tokens, got none"),
-        (
-            [b"\x02abcd\x05\x05\x00\x00\x00\x02\x00"],
-            "tokens take 2 bytes each, got 1 bytes",
-        ),
-        (
-            [b"\x02abcd\x05\x05\x00\x00\x00\x02\x00\x08"],
-            "token 8 lies outside the vocabulary",
-        ),
+        ([b"\x02abcd\x05\x05\x00\x00\x00\x02\x00"], "take 2 bytes each, got 1"),
+        ([b"\x02abcd\x05\x05\x00\x00\x00\x02\x00\x08"], "token 8 lies outside"),
     ],
 )
 def test_what_breaks_the_protocol_is_refused_with_its_reason(messages, reason):
@@ -1455,11 +1422,6 @@ def test_steps_of_a_round_make_few_calls():
     """Each distribution is checked where it enters and encoded once."""
     calls(rounds=5)  # what is kept for later is made
     found = calls(rounds=5)
-    for name, most in (
-        ("push", 25),
-        ("flush", 25),
-        ("message to job", 65),
-        ("guess", 40),
-        ("hint", 60),
-    ):
+    bounds = {"push": 25, "flush": 25, "message to job": 65, "guess": 40, "hint": 60}
+    for name, most in bounds.items():
         assert np.median(found[name], axis=0)[0] <= most

@@ -172,9 +172,8 @@ class DatagramServer(asyncio.DatagramProtocol):
         return hmac.digest(self._secret, repr((address, period)).encode(), "sha256")
 
     def _is_cookie(self, address: dtls.Address, data: bytes) -> bool:
-        return any(
-            hmac.compare_digest(data, self._cookie(address, ago)) for ago in (0, 1)
-        )
+        cookies = (self._cookie(address, ago) for ago in (0, 1))
+        return any(hmac.compare_digest(data, cookie) for cookie in cookies)
 
     def _on_hello(self, data: bytes, address: dtls.Address) -> None:
         """Answer a hello: a repeated one, one without a cookie, or a new client's."""

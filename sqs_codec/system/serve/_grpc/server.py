@@ -11,15 +11,9 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2
 
+from sqs_codec.system._base import security
 from sqs_codec.system._base.address import join_address
 from sqs_codec.system._base.crowd import half_of_files
-from sqs_codec.system._base.security import (
-    File,
-    Pair,
-    bearer,
-    check_free,
-    check_security,
-)
 from sqs_codec.system.serve._connection import Connection
 from sqs_codec.system.serve._grpc.link import (
     METHOD,
@@ -70,7 +64,7 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]  # it has no typ
         """Return what handles a method; gRPC itself would wait for who doesn't read."""
         return self._methods.get(handler_call_details.method, self._unknown)
 
-    def renew(self, pair: Pair) -> Callable[[], None]:
+    def renew(self, pair: security.Pair) -> Callable[[], None]:
         """Prepare another certificate; what is returned shows it from then on."""
         renewed = _configuration(pair)
         return lambda: setattr(self, "_renewed", renewed)
@@ -189,8 +183,8 @@ async def start_grpc(
     host: str,
     port: int,
     *,
-    cert: File | None = None,
-    key: File | None = None,
+    cert: security.File | None = None,
+    key: security.File | None = None,
     insecure: bool = False,
 ) -> GrpcServer:
     """Serve a service by gRPC, in the running event loop.
@@ -208,9 +202,7 @@ async def start_grpc(
     insecure : bool, optional
         Plain text instead, at a loopback address.
 
-    Returns
-    -------
-    GrpcServer
+
 
     Raises
     ------
@@ -220,8 +212,8 @@ async def start_grpc(
         The address can't be had.
     """
     # gRPC would say nothing of what is wrong.
-    pair = check_security(host, cert, key, insecure=insecure)
-    check_free(host, port)  # gRPC's own error says little
+    pair = security.check_security(host, cert, key, insecure=insecure)
+    security.check_free(host, port)  # gRPC's own error says little
     options: Options = [
         *SHARED_OPTIONS,
         ("grpc.keepalive_timeout_ms", PING_TIMEOUT),
@@ -243,15 +235,14 @@ async def start_grpc(
     if pair is None:
         started.port = server.add_insecure_port(address)
     else:
-        credentials = grpc.dynamic_ssl_server_credentials(
-            _configuration(pair), started.fetch
-        )
+        own = _configuration(pair)
+        credentials = grpc.dynamic_ssl_server_credentials(own, started.fetch)
         started.port = server.add_secure_port(address, credentials)
     await server.start()
     return started
 
 
-def _configuration(pair: Pair) -> Any:
+def _configuration(pair: security.Pair) -> Any:
     return grpc.ssl_server_certificate_configuration([(pair.key, pair.cert)])
 
 
@@ -266,5 +257,5 @@ def _cancel_after(seconds: float, call: asyncio.Task[Any] | None = None) -> None
 def _token_of(context: Any) -> str | None:
     for name, value in context.invocation_metadata() or ():
         if name == "authorization":
-            return bearer(value)
+            return security.bearer(value)
     return None
