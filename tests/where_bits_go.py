@@ -28,8 +28,7 @@ SYMBOLS = {
     "arrangement": ("arrangement",),
     "class": ("class",),
     "ids": ("ids", "uniform ids"),
-    "token": ("token",),
-    "more": ("more",),
+    **{name: (name,) for name in ("token", "more")},
 }
 """Columns, and the labels of the reference that each adds up."""
 

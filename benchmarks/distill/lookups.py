@@ -1,7 +1,8 @@
 """Ask `sqs distill serve` for 10^5 texts, of which one in a hundred isn't in its file.
 
-    python -m benchmarks.distill.lookups            # ten minutes
-    python -m benchmarks.distill.lookups --quick    # seconds, in miniature
+    python -m benchmarks.distill.lookups                             # five minutes
+    python -m benchmarks.distill.lookups --tokens 512 --lookups 800  # its speed
+    python -m benchmarks.distill.lookups --quick                     # in miniature
 
 The file has rows of SmolLM2 after random tokens; most texts begin as others do. Each
 list that is answered is compared with the file's row, and each refusal with what it
@@ -10,6 +11,7 @@ should say, to the letter. It ends with 1 if one is wrong.
 
 import http.client
 import json
+import os
 import resource
 import socket
 import subprocess
@@ -28,13 +30,13 @@ from benchmarks.data.drafts import load_drafts
 from benchmarks.tables import about, about_line, command, dim, table
 from sqs_codec import distill
 
-RESOLUTION, K, BATCH, SHORTEST, LONGEST = 50, 64, 64, 16, 48
+RESOLUTION, K, BATCH, TEXTS = 50, 64, 16, 1000
 
 Text = list[int]
 
 
-def write(path: Path, texts: int, rows: int) -> None:
-    """Write a file."""
+def write(path: Path, most: int, rows: int) -> None:
+    """Write a file of texts that have so many tokens at most, and a third at least."""
     rng, drafts = np.random.default_rng(0), load_drafts()
     codec = sqs.Codec(drafts.vocab_size, RESOLUTION, prior=sqs.Prior.builtin("smollm2"))
     batches = (range(i, i + 92) for i in range(0, rows, 92))
@@ -42,8 +44,8 @@ def write(path: Path, texts: int, rows: int) -> None:
     parts = [codec.quantize_unbiased_rows(batch, rng=rng) for batch in dense]
     pool, text = sqs.SparseRows.concatenate(parts), Text()
     with distill.Writer(path, distill.Header(codec, model="SmolLM2")) as writer:
-        for _ in range(texts):
-            n = int(rng.integers(SHORTEST, LONGEST))
+        for _ in range(TEXTS):
+            n = int(rng.integers(most // 3, most + 1))
             text = text[: rng.integers(n)]
             text += rng.integers(100, size=n - len(text)).tolist()
             at = int(rng.integers(len(pool) - n))
@@ -56,7 +58,8 @@ class Asker:
     def __init__(self, data: distill.Dataset, port: int) -> None:
         self.data, self.rng = data, np.random.default_rng(1)
         self.texts = [tokens.tolist() for tokens in data.tokens()]
-        padded = [text + (LONGEST + 1 - len(text)) * [-1] for text in self.texts]
+        most = max(map(len, self.texts)) + 2
+        padded = [text + (most - len(text)) * [-1] for text in self.texts]
         self.padded = np.array(padded, np.int8)
         self.server = http.client.HTTPConnection("127.0.0.1", port)
         self.found, self.tokens, self.bytes = Counter[str](), 0, 0
@@ -88,6 +91,7 @@ class Asker:
         self.server.request("POST", "/v1/completions", json.dumps(body))
         response = self.server.getresponse()
         data = response.read()
+        self.server.close()  # as it may take a while until there is another
         answer = json.loads(data)
         for i, (kind, text) in enumerate(batch):
             if (most := int(self.shared(text).max())) == len(text):
@@ -118,13 +122,24 @@ class Asker:
         return lists[0] is None
 
 
+def seconds(pid: int) -> float:
+    """Return what a process has had of a core."""
+    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(") ")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
-    args = command("distill.lookups", __doc__, quick=True).parse_args(argv)
-    lookups, texts, rows = (400, 40, 184) if args.quick else (100_000, 10_000, 1196)
+    quick = {"lookups": 400, "tokens": 24, "rows": 184}
+    parser = command("distill.lookups", __doc__, **quick)
+    add = parser.add_argument
+    add("--lookups", type=int, default=100_000, metavar="N", help="(default: 100000)")
+    add("--tokens", type=int, default=24, metavar="N", help="of a text (default: 24)")
+    parser.set_defaults(rows=1196)
+    args = parser.parse_args(argv)
     with TemporaryDirectory() as folder:
         path = Path(folder, "teacher.parquet")
-        write(path, texts, rows)
+        write(path, args.tokens, args.rows)
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         serve = ["distill", "serve", f"{path}", "--listen", f"127.0.0.1:{port}"]
@@ -133,20 +148,20 @@ def main(argv: list[str] | None = None) -> int:
             assert server.stderr is not None
             try:
                 server.stderr.readline()
-                asker = Asker(distill.open(path), port)
-                while asker.found.total() < lookups:
+                asker, before = Asker(distill.open(path), port), seconds(server.pid)
+                while asker.found.total() < args.lookups:
                     asker.ask([asker.choose() for _ in range(BATCH)])
+                rate = asker.tokens / (seconds(server.pid) - before)
             finally:
                 server.terminate()
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     shown = table("What was asked for", "", "times")
     for kind, times in sorted(asker.found.items()):
         shown.add_row(kind, f"{times}")
     each = asker.tokens, asker.bytes / asker.tokens
-    rate = asker.tokens / (used.ru_utime + used.ru_stime)
     said = f"""\
 {each[0]} tokens, {each[1]:.0f} bytes each; {rate:.0f} a second of the server's core, so
-{1e5 / rate:.1f} cores for a trainer of 100 000; {used.ru_maxrss / 1024:.0f} MiB"""
+{1e5 / rate:.1f} cores for a trainer of 100 000; {memory / 1024:.0f} MiB"""
     Console().print(shown, said, dim(about_line(about())), sep="\n")
     return int(any("WRONG" in kind for kind in asker.found))
 

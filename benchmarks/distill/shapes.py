@@ -48,7 +48,7 @@ def rows_of(
 
 def main() -> None:
     """Measure, and print."""
-    parser = command("distill.shapes", __doc__, texts=3)
+    parser = command("distill.shapes", __doc__, texts=2)
     parser.add_argument("--texts", type=int, default=40)
     reading.add_reading(parser.add_argument)
     args = parser.parse_args()
@@ -57,7 +57,9 @@ def main() -> None:
         texts = sample(reader.tokenizer, args.texts)
         alone = rows_of(reader, texts)
         dtype = args.dtype or "float32"
-        other = ModelReader(load_model(None, device="cpu", dtype=dtype))
+        other = reader
+        if args.engine == "vllm":
+            other = ModelReader(load_model(None, device="cpu", dtype=dtype))
         ways = {
             "4 side by side": rows_of(reader, texts, 4),
             "16 side by side": rows_of(reader, texts, 16),

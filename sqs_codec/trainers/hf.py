@@ -17,8 +17,8 @@ class DistillationTrainer(Trainer):
     The loss of a step is the mean over all its distributions, however they are spread
     over batches and processes, and ``evaluate()`` gives the mean over those of the data
     set; the texts that fill up the last batches of several processes count again. There
-    is no loss of the texts themselves, so arguments for labels, as
-    ``label_smoothing_factor``, do nothing. With a subclass of ``Trainer`` of yours,
+    are no labels, so what is for them does nothing, as ``label_smoothing_factor`` and
+    ``compute_metrics``. With a subclass of ``Trainer`` of yours,
     ``class Mine(DistillationTrainer, Yours)`` is both.
 
     Parameters
@@ -73,7 +73,7 @@ class DistillationTrainer(Trainer):
     def prediction_step(
         self, model: Any, inputs: Any, prediction_loss_only: bool, *_: Any, **__: Any
     ) -> tuple[Any, Any, None]:
-        """Return loss and logits of a batch, which has no labels."""
+        """Return loss and logits of a batch."""
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
         rows = len(inputs.places)

@@ -140,16 +140,9 @@ def test_priors(case):
         assert decode(data) == round_
 
 
-BAD_PRIORS = {
-    "SIZE": "bytes",
-    "MAGIC": "sqsprior",
-    "VERSION": "version",
-    "CLASSES": "classes",
-    "VOCABULARY": "vocabulary",
-    "CHECK": "check",
-    "CHANCES": "chances",
-    "WEIGHTS": "weigh",
-}
+BAD_PRIORS = {"SIZE": "bytes", "MAGIC": "sqsprior", "WEIGHTS": "weigh"}
+NAMED = "VERSION", "CLASSES", "VOCABULARY", "CHECK", "CHANCES"
+BAD_PRIORS |= {rule: rule.lower() for rule in NAMED}
 """A word of the message for each rule."""
 
 

@@ -34,14 +34,8 @@ CSRC = ROOT / "csrc"
 PARTS = "valid", "priors", "attack"
 FAST_MATH = "-fsyntax-only", "-ffast-math"
 
-CONTROLS = {
-    "flush": "8040",
-    "flush results": "8000",
-    "flush operands": "0040",
-    "down": "2000",
-    "up": "4000",
-    "towards 0": "6000",
-}
+CONTROLS = {"flush": "8040", "flush results": "8000", "flush operands": "0040"}
+CONTROLS |= {"down": "2000", "up": "4000", "towards 0": "6000"}
 """Bits of MXCSR. torch.set_flush_denormal sets those of the first."""
 
 PACKETS = 100_000

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import urllib.request
+from contextlib import closing
 from unittest.mock import Mock
 
 import pytest
@@ -228,6 +229,12 @@ def serve_while(arguments, port, use):
     assert results == [None]
 
 
+def write(port, **how):
+    with closing(connect(f"localhost:{port}", **how)) as link:
+        text = kit.converse(kit.edge_session([1, 2]), link, 20)
+    assert text == kit.greedy([1, 2], 18)
+
+
 def _answers(port):
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
@@ -237,11 +244,7 @@ def test_insecure(capsys):
     port, metrics = free_port(), free_port()
 
     def use():
-        link = connect(f"localhost:{port}", insecure=True)
-        assert kit.converse(kit.edge_session([1, 2]), link, 20) == kit.greedy(
-            [1, 2], 18
-        )
-        link.close()
+        write(port, insecure=True)
         kit.wait_until(lambda: _answers(metrics))
         page = urllib.request.urlopen(
             f"http://127.0.0.1:{metrics}/metrics", timeout=kit.PATIENCE
@@ -265,11 +268,7 @@ def test_certificate_and_token(tmp_path, monkeypatch, capsys):
 
     def use():
         for token in (TOKEN, f"{TOKEN}-of-another"):
-            link = connect(f"localhost:{port}", cert=cert, token=token)
-            assert kit.converse(kit.edge_session([1, 2]), link, 20) == kit.greedy(
-                [1, 2], 18
-            )
-            link.close()
+            write(port, cert=cert, token=token)
 
     serve_while(["--cert", str(cert), "--key", str(key)], port, use)
     err = capsys.readouterr().err

@@ -12,9 +12,6 @@ from distillkit.configuration import DistillationRunConfig
 from distillkit.main import collate_packed_batch
 from distillkit.signals import OfflineSignalSource
 from distillkit.trainer import DistillationTrainer
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from transformers import PreTrainedTokenizerFast
 from trl import SFTConfig
 
 import sqs_codec as sqs
@@ -30,9 +27,8 @@ from tests.trainers.toys import (
     our_gradient,
     toy_file,
     toy_student,
+    toy_tokenizer,
 )
-
-WORDS = Tokenizer(WordLevel({str(i): i for i in range(V)}))
 
 
 def run_config(**loss):
@@ -61,10 +57,6 @@ def arguments(folder, **change):
     return SFTConfig(output_dir=folder, **args | change)
 
 
-def tokenizer():
-    return PreTrainedTokenizerFast(tokenizer_object=WORDS, pad_token="0")
-
-
 @pytest.fixture
 def gradients(tmp_path):
     """What DistillKit computes in its steps, one a file, and its first loss."""
@@ -86,7 +78,7 @@ def gradients(tmp_path):
             train_dataset=dataset.map(change) if change else dataset,
             data_collator=collator,
             args=arguments(tmp_path, num_train_epochs=len(files), **args),
-            processing_class=tokenizer(),
+            processing_class=toy_tokenizer(),
             callbacks=[kept := Kept()],
         )
         made.train()
@@ -103,7 +95,7 @@ def test_the_how_to_runs(tmp_path, monkeypatch):
         "config": run_config(temperature=2.0),
         "data": data,
         "student": toy_student(),
-        "tokenizer": tokenizer(),
+        "tokenizer": toy_tokenizer(),
     }
     text = (Path(__file__).parents[2] / "docs/howto/trainer.md").read_text()
     exec(text.split("```")[3].removeprefix("python"), names)

@@ -1,6 +1,7 @@
 """The loop of an edge: whatever the plan is and the link does, the text is right."""
 
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
@@ -143,12 +144,8 @@ def test_text_is_the_targets_own_and_as_long_as_asked(name):
     for length in (1, 2, 7, 60):
         session = edge()
         made = iter([local()])
-        steps = list(
-            generate(
-                *(session, Toy(0.6), lambda made=made: next(made), PLANS[name]),
-                max_tokens=length,
-            )
-        )
+        given = session, Toy(0.6), partial(next, made), PLANS[name]
+        steps = list(generate(*given, max_tokens=length))
         text = tokens(steps)
         assert text == greedy(length)
         assert session.text == [*PROMPT, *text]
@@ -311,14 +308,8 @@ def test_a_cloud_that_breaks_on_every_round_is_given_up(breaks, caplog):
         pauses.append(seconds)
         world.sleep(seconds)
 
-    steps = write(
-        world,
-        lambda: linked(world, kind=Breaking),
-        FixedPlan(4),
-        max_tokens=8,
-        patience=30,
-        sleep=sleep,
-    )
+    links, how = partial(linked, world, kind=Breaking), {"patience": 30, "sleep": sleep}
+    steps = write(world, links, FixedPlan(4), max_tokens=8, **how)
     if breaks == 8:
         assert tokens(steps) == greedy(8)
         assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
@@ -362,13 +353,9 @@ def test_whatever_raises_the_link_is_closed(where):
 
 
 def test_a_refusal_says_why():
-    steps = generate(
-        edge(tokenizer=bytes(8)),
-        Toy(0.0),
-        lambda: LocalLink(Verifier(), tokenizer=bytes([7] * 8)),
-        FixedPlan(4),
-        max_tokens=4,
-    )
+    links = partial(LocalLink, Verifier(), tokenizer=bytes([7] * 8))
+    session = edge(tokenizer=bytes(8))
+    steps = generate(session, Toy(0.0), links, FixedPlan(4), max_tokens=4)
     with pytest.raises(RefusalError, match="tokenizer") as error:
         next(steps)
     assert error.value.reason in str(error.value)

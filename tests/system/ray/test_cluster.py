@@ -71,14 +71,9 @@ class Cluster:
 
     def run(self, command, *arguments, **environment):
         """Run a command of the virtual environment."""
-        return subprocess.run(
-            [BIN / command, *arguments],
-            env=self.environment | environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            cwd=ROOT,
-        )
+        how = {"capture_output": True, "text": True, "timeout": 300, "cwd": ROOT}
+        env = self.environment | environment
+        return subprocess.run([BIN / command, *arguments], env=env, **how)
 
     def serve(self, *arguments):
         """Run Ray's command ``serve``."""
