@@ -74,7 +74,9 @@ def test_gradients_are_those_of_our_loss(data, url):
         assert found + entropy == pytest.approx(loss, abs=1e-5)
 
 
-def test_lists_that_it_normalizes_are_loud(data, url):
+@pytest.mark.parametrize("fill", [["--fill"], []])
+def test_what_it_normalizes_or_pads_is_loud(data, fill):
     texts, *_ = next(lessons(data))
-    loss, _ = train(url, texts, normalize=True)
+    with serving(data.path, *fill) as url:
+        loss, _ = train(url, texts, normalize=bool(fill))
     assert np.isnan(loss)

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import trl
 from trl.experimental.server_distillation import ServerDistillationConfig
 from trl.generation import vllm_client
 
+import sqs_codec as sqs
 import sqs_codec.trainers.trl as ours
 from benchmarks.distill.trl import serving
 from sqs_codec import distill
@@ -21,6 +23,7 @@ from tests.trainers.toys import (
     TEXTS,
     Gradients,
     L,
+    V,
     gap,
     lessons,
     toy_file,
@@ -84,6 +87,34 @@ def test_gradients_are_those_of_our_loss(tmp_path, data, url):
     for i, (_, loss, entropy, expected) in enumerate(lessons(data)):
         assert gap(gradients[i], expected) < 1e-5
         assert losses[i] + entropy == pytest.approx(loss, abs=1e-5)
+
+
+@pytest.fixture
+def lists(tmp_path):
+    """A file of lists, whose tail is one more token."""
+    rng, codec = np.random.default_rng(0), sqs.Codec(V + 1, 1024)
+    header = distill.Header(codec, rounding="lattice", tail=True)
+    with distill.Writer(tmp_path / "lists.parquet", header) as writer:
+        for _ in range(TEXTS):
+            logits = rng.normal(0, 2, (9, V))
+            ids = np.argsort(-logits)[:, :8]
+            logprobs = np.take_along_axis(logits, ids, 1)
+            logprobs -= np.log(np.exp(logits).sum(1, keepdims=True))
+            rows = codec.quantize_top_logprobs_rows(ids, logprobs)
+            writer.write(rng.integers(V, size=9), rows)
+    return distill.open(tmp_path / "lists.parquet")
+
+
+@pytest.mark.parametrize("at_server", [False, True])
+def test_a_tail_is_trls_own(tmp_path, lists, monkeypatch, at_server):
+    monkeypatch.setattr(vllm_client, "is_vllm_available", lambda: True)
+    with serving(lists.path) if at_server else nullcontext() as url:
+        (found,), (gradient,) = run(
+            tmp_path, lists, url=url, per_device_train_batch_size=TEXTS
+        )
+    ((_, loss, entropy, expected),) = lessons(lists)
+    assert gap(gradient, expected) < 1e-5
+    assert found + entropy == pytest.approx(loss, abs=1e-5)
 
 
 def test_without_its_tail_the_student_learns_something_else(tmp_path, data):

@@ -50,6 +50,7 @@ class Lists:
 
     def __init__(self, header: Header) -> None:
         self._vocab_size = header.codec.vocab_size - header.tail
+        self._tail = header.tail
         self._ids = _table(f',"{i}":{{"logprob":' for i in range(self._vocab_size))
         shares = np.arange(1, header.codec.resolution + 1) / header.codec.resolution
         logprobs = [NOTHING, *np.log(shares).astype(np.float32)]
@@ -85,8 +86,9 @@ class Lists:
         at = np.repeat(places, text.sizes[some])
         # What has no count is appended, and stays behind what has one.
         own = text.tokens[start:end]
+        # Not where there is a tail: the student's would be without that token.
         lacks = np.full(n, fill > 0)
-        lacks[places] = True
+        lacks[places] |= not self._tail
         lacks[at[ids == own[at]]] = False
         at, ids = np.append(at, np.flatnonzero(lacks)), np.append(ids, own[lacks])
         if fill:

@@ -67,7 +67,7 @@ def lists(sequence, tokens, fill=0):
             pairs = zip(row.token_ids.tolist(), row.counts.tolist(), strict=True)
             entries = sorted(((-c, i) for i, c in pairs if i < V))
         logprobs = {i: math.log(-c / L) for c, i in entries}
-        if position and (entries or fill):
+        if position and (fill or (entries and not sequence.tail)):
             logprobs.setdefault(own, -9999)
             others = (i for i in count() if i not in logprobs)
             while len(logprobs) < fill:
