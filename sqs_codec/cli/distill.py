@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,6 +121,7 @@ def make(args: argparse.Namespace) -> int:
         if template:
             _tokenizer(reader).chat_template = options.read_text(template)
         prior = options.find_prior(args.prior, reader.tokenizer_fingerprint)
+        deque(texts(args.texts, reader), 0)  # what is bad is said before it is read
         distill.make(
             args.output,
             sqs.Codec(reader.vocab_size, args.resolution, prior=prior),

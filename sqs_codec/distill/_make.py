@@ -54,8 +54,8 @@ def make(
     reader : Reader
     texts : iterable of str or Piece
         Asked for as they are read, so that a bar around them shows how far it is.
-        Pieces, such as `contexts` makes, are read as they are, but for places beyond
-        `max_length`; a warning in the log says how many these were.
+        A piece is read as it is, up to `max_length`; how many places were beyond is
+        logged as a warning.
     temperature, source
         As for `Header`; the seed and the length are added to the source.
     numbers : tuple of NumberName, optional
@@ -152,7 +152,7 @@ def _pieces(
             piece = ids[start : start + length]
             yield Piece(piece, range(len(piece)))
     if beyond:
-        log.warning("%d rows are left out: beyond %d tokens of a text", beyond, length)
+        log.warning("%d rows are left out: they are beyond %d tokens", beyond, length)
 
 
 def windows(pieces: Iterable[Tokens], size: int) -> Iterator[tuple[int, list[Tokens]]]:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ import sqs_codec as sqs
 from sqs_codec import distill
 from sqs_codec.cli import main as cli
 from sqs_codec.cli import reading
+from sqs_codec.cli.distill import text_of
 from sqs_codec.distill import _dataset, _header, _make, _writer
 from sqs_codec.system.hf import CachedModel, _reader, load_model
 from tests.cli.test_demo import WORDS, save_model
@@ -789,10 +791,14 @@ def test_answers_of_chats_teach_alone(teacher, tmp_path, caplog):
     options = ["--texts", lines, "--chat-template", template, "--model", teacher]
     options += ["--max-length", 16, "--device", "cpu"]
     assert sqs_distill("make", *options, "-o", whole) == 0
-    assert "3 rows are left out: beyond 16 tokens of a text" in caplog.text
+    assert "3 rows are left out: they are beyond 16 tokens" in caplog.text
     assert sqs_distill_interrupted(3, *options, "-o", parted) == 130
     assert sqs_distill("make", *options, "-o", parted) == 0
     assert whole.read_bytes() == parted.read_bytes()
+    with lines.open("a") as file:
+        file.write('\n{"messages": []}')
+    assert sqs_distill("make", *options, "-o", tmp_path / "bad") == 1
+    assert not (tmp_path / "bad.parts").exists()  # it was seen at once
     assert "a.jsonl template (" in distill.open(whole).header.source
     the, ran, fox = map(WORDS.index, ("the", "ran", "fox"))
     turns = [the, ran, 1, fox, the, 1]
@@ -829,6 +835,35 @@ def test_a_reader_tells_the_numbers_that_are_asked_for(tmp_path):
     assert [s.numbers["likeliest"].tolist() for s in dataset] == 2 * [
         numbers_of(ROWS)["likeliest"].tolist()
     ]
+
+
+class Three(Teller):
+    """Reads if three threads ask, each for a text."""
+
+    replicas, at_once, together = 3, 2, threading.Barrier(3)
+
+    def read(self, tasks):
+        """Wait for the others; fail on a text of the worst letter."""
+        self.together.wait(30)
+        if 122 in tasks[0].tokens:
+            raise ValueError("a z")
+        super().read(tasks)
+
+
+def test_replicas_are_asked_at_a_time_and_told_in_order(tmp_path):
+    texts, codec = [f"{i:02}" for i in range(9)], sqs.Codec(V, L)
+    for path, reader in (tmp_path / "one", Teller()), (tmp_path / "three", Three()):
+        distill.make(path, codec, reader, texts)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "three").read_bytes()
+    with pytest.raises(ValueError, match="a z"):
+        distill.make(tmp_path / "bad", codec, Three(), [*texts[:7], "zz", "zz"])
+    with distill.Writer(tmp_path / "bad", distill.open(tmp_path / "one").header) as it:
+        assert len(it) == 7
+
+
+def test_a_reader_without_templates_reads_no_chat():
+    with pytest.raises(ValueError, match=r"line 3, is no chat .*teller is a GGUF"):
+        text_of(b'{"messages": [5]}', Path("a.jsonl"), 3, Teller())
 
 
 def sqs_distill_interrupted(when, *arguments):
@@ -896,6 +931,7 @@ def test_make_names_a_line_that_is_no_text(
     assert name in error
     assert re.search(words, error)
     assert os.listdir(tmp_path) == [name]
+    (tmp_path / name).write_bytes(b"")
     assert sqs_distill("make", *options, "--max-length", 257) == 1
     assert "max_length must be in [1, 256], got 257" in capsys.readouterr().err
 

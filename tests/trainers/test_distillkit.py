@@ -1,6 +1,7 @@
 """DistillKit's own trainer with a file, against our own loop."""
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -34,27 +35,42 @@ from tests.trainers.toys import (
 WORDS = Tokenizer(WordLevel({str(i): i for i in range(V)}))
 
 
+def run_config(**loss):
+    kl = {"function": "kl", "weight": 1, "missing_probability_handling": "zero"}
+    return DistillationRunConfig(
+        model="",
+        output_path="",
+        sequence_length=16,
+        dataset={"train_dataset": {"disk_path": ""}},
+        teacher={"kind": "dataset"},
+        loss_functions=[kl | loss],
+    )
+
+
+def arguments(folder, **change):
+    args = {
+        "per_device_train_batch_size": 6,
+        "learning_rate": 0.0,
+        "max_grad_norm": 0,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "report_to": "none",
+        "use_cpu": True,
+        "bf16": False,
+    }
+    return SFTConfig(output_dir=folder, **args | change)
+
+
+def tokenizer():
+    return PreTrainedTokenizerFast(tokenizer_object=WORDS, pad_token="0")
+
+
 @pytest.fixture
 def gradients(tmp_path):
     """What DistillKit computes in its steps, one a file, and its first loss."""
 
     def run(files, loss=(), change=None, collator=None, **args):
         temperature = files[0].header.temperature
-        function = {
-            "function": "kl",
-            "weight": 1,
-            "temperature": temperature,
-            "missing_probability_handling": "zero",
-            **dict(loss),
-        }
-        config = DistillationRunConfig(
-            model="",
-            output_path="",
-            sequence_length=16,
-            dataset={"train_dataset": {"disk_path": ""}},
-            teacher={"kind": "dataset"},
-            loss_functions=[function],
-        )
         source = OfflineSignalSource(None, V, preapplied_temperature=temperature)
         dataset = as_dataset(files[0], cache_dir=str(tmp_path))
 
@@ -62,30 +78,16 @@ def gradients(tmp_path):
             def on_step_begin(self, args, state, control, **kwargs):
                 source.compressor = StoredCompressor(files[state.global_step])
 
-        kept = Kept()
         made = DistillationTrainer(
             toy_student(),
-            config,
+            run_config(**{"temperature": temperature, **dict(loss)}),
             source,
             V,
             train_dataset=dataset.map(change) if change else dataset,
             data_collator=collator,
-            args=SFTConfig(
-                output_dir=tmp_path,
-                num_train_epochs=len(files),
-                learning_rate=0.0,
-                max_grad_norm=0,
-                save_strategy="no",
-                disable_tqdm=True,
-                report_to="none",
-                use_cpu=True,
-                bf16=False,
-                **{"per_device_train_batch_size": 6, **args},
-            ),
-            processing_class=PreTrainedTokenizerFast(
-                tokenizer_object=WORDS, pad_token="0"
-            ),
-            callbacks=[kept],
+            args=arguments(tmp_path, num_train_epochs=len(files), **args),
+            processing_class=tokenizer(),
+            callbacks=[kept := Kept()],
         )
         made.train()
         return kept.seen, made.state.log_history[0]["distillation_loss/1_kl"]
@@ -93,18 +95,30 @@ def gradients(tmp_path):
     return run
 
 
+def test_the_how_to_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    data = toy_file(tmp_path / "teacher.parquet", temperature=2.0)
+    names = {
+        "args": arguments(tmp_path, num_train_epochs=1),
+        "config": run_config(temperature=2.0),
+        "data": data,
+        "student": toy_student(),
+        "tokenizer": tokenizer(),
+    }
+    text = (Path(__file__).parents[2] / "docs/howto/trainer.md").read_text()
+    exec(text.split("```")[3].removeprefix("python"), names)
+    names["trainer"].add_callback(kept := Gradients())
+    names["trainer"].train()
+    # DistillKit multiplies its loss by the square of the temperature.
+    expected = 4 * our_gradient(toy_student(), data, 2.0)[1]
+    assert gap(kept.seen[0], expected) < 1e-5
+
+
 def test_hundred_roundings_have_our_gradients(gradients, tmp_path):
     files = [toy_file(tmp_path / f"{i}.parquet", i) for i in range(100)]
     expected = [our_gradient(toy_student(), file)[1] for file in files]
     found, _ = gradients(files)
     assert max(gap(a, b) for a, b in zip(found, expected, strict=True)) < 1e-5
-
-
-def test_temperature_is_the_files(gradients, tmp_path):
-    """By its square, as DistillKit multiplies its loss."""
-    data = toy_file(tmp_path / "teacher.parquet", temperature=2.0)
-    (found,), _ = gradients([data])
-    assert gap(found, 4 * our_gradient(toy_student(), data, 2.0)[1]) < 1e-5
 
 
 def test_texts_may_be_cut(gradients, tmp_path):

@@ -4,6 +4,7 @@ import math
 import multiprocessing
 import os
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,7 @@ pytest.importorskip("transformers")
 
 import torch
 from torch.utils.data import ConcatDataset, SequentialSampler, Subset
-from transformers import Trainer, TrainingArguments
+from transformers import AutoTokenizer, Trainer, TrainingArguments
 
 from sqs_codec import distill
 from sqs_codec.trainers.hf import DistillationTrainer
@@ -196,3 +197,17 @@ def test_compute_loss_alone_is_the_mean(trainer, data):
 def test_a_small_vocabulary_is_explained(trainer):
     with pytest.raises(ValueError, match=r"student has 40 tokens .* 64: .*_embeddings"):
         trainer(toy_student(vocab_size=40)).train()
+
+
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument")  # without a GPU
+def test_the_how_to_runs(data, tmp_path, monkeypatch):
+    toy_student().save_pretrained(tmp_path / "toy")
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda name: None)
+    monkeypatch.chdir(tmp_path)
+    for name in ("teacher.parquet", "held-out.parquet"):
+        (tmp_path / name).symlink_to(data.path)
+    text = (Path(__file__).parents[2] / "docs/howto/trainer.md").read_text()
+    code = text.split("```")[1].removeprefix("python")
+    names = {}
+    exec(code.replace("Qwen/Qwen2.5-0.5B", "toy"), names)
+    assert "eval_loss" in names["trainer"].state.log_history[0]

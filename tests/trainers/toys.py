@@ -1,8 +1,14 @@
 """A toy teacher's file, a toy student, and what its gradient is to be."""
 
 import numpy as np
+import tokenizers
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    TrainerCallback,
+)
 
 import sqs_codec as sqs
 from sqs_codec import distill
@@ -10,6 +16,9 @@ from sqs_codec.torch import distillation_loss
 
 V, L = 64, 16
 CODEC = sqs.Codec(V, L)
+
+STEPS, TEXTS = 100, 3
+"""Of a run, and of a step; each row has a rounding of its own."""
 
 
 def two_runs(n):
@@ -85,6 +94,29 @@ def dense_gradient(student, count=6, places=two_runs, temperature=1.0):
     loss = torch.cat(losses).mean()
     loss.backward()
     return loss.item(), flat_gradient(student)
+
+
+def lessons(data):
+    """Yield texts of each step, our loss, the entropy of their rows and our gradient.
+
+    Without what would follow a text's last token, which trainers of labels leave out.
+    """
+    student = toy_student()
+    items = [x._replace(places=x.places[:-1], rows=x.rows[:-1]) for x in data]
+    for start in range(0, len(items), TEXTS):
+        own = items[start : start + TEXTS]
+        p = np.concatenate([x.rows.counts / x.rows.resolution for x in own])
+        entropy = -(p * np.log(p)).sum() / sum(len(x.rows) for x in own)
+        loss, gradient = our_gradient(student, own)
+        yield own, loss, entropy, gradient
+
+
+def toy_tokenizer():
+    """Return a tokenizer of the toy's vocabulary."""
+    words = tokenizers.models.WordLevel({str(i): i for i in range(V)}, unk_token="0")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizers.Tokenizer(words), pad_token="0", eos_token="1"
+    )
 
 
 def gap(found, expected):

@@ -153,19 +153,17 @@ def _answers(
             "the chat template changes what an answer says: use one that has "
             "{% generation %} around answers"
         )
-    ends = [*accumulate(map(len, parts))]
+    special = (t for t in tokenizer.added_tokens_decoder.values() if t.special)
+    last = re.compile(
+        rf"\s*({'|'.join(re.escape(t.content) for t in special) or '(?!)'})"
+    )
     found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     starts, stops = np.array(found["offset_mapping"]).T
-    special = {i for i, t in tokenizer.added_tokens_decoder.items() if t.special}
     taught = np.zeros(len(starts), bool)
+    ends = [*accumulate(map(len, parts))]
     for begin, end in zip(ends[::2], ends[1::2], strict=False):
-        taught |= (stops > begin) & (starts < end)
-        first = int((starts >= end).argmax()) or len(starts)
-        for i in range(first, len(starts)):
-            if found["input_ids"][i] in special:
-                taught[first : i + 1] = True  # what ends the turn
-            if text[starts[i] : stops[i]].strip():
-                break
+        turn = last.match(text, end)
+        taught |= (stops > begin) & (starts < (turn.end() if turn else end))
     return taught
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from sqs_codec._base import checks
 from sqs_codec.system.hf import TextReader
 from sqs_codec.system.ray._engine import last_line, start
 
@@ -17,32 +16,19 @@ if TYPE_CHECKING:
 
 
 class RayReader(TextReader):
-    """A `sqs_codec.distill.Reader` of replicas of another one, which Ray starts here.
+    """A `sqs_codec.distill.Reader` of so many replicas of another one.
 
-    Threads may call `read`, as many as there are replicas, and each call is done by
-    one of them, as a reader alone would do it. If that one dies, Ray starts it again,
-    and the call over, once.
-
-    Parameters
-    ----------
-    make : callable
-        Returns the reader of a replica, one of `sqs_codec.system.hf` or ``vllm``.
-    replicas : int
-
-    Raises
-    ------
-    ValueError
-        No reader can be made.
+    Each call of `read` is done by one of them, as a reader alone would do it. If it
+    dies, Ray starts it again, and the call over, once.
     """
 
     def __init__(self, make: Callable[[], TextReader], replicas: int) -> None:
-        self.replicas = checks.in_range("replicas", replicas, 1, 1000)
-        share = start(replicas)
+        self.replicas, share = replicas, start(replicas)
         import ray
         from ray.exceptions import RayActorError
 
         actor: Any = ray.remote(_Replica)
-        options = {**share, "max_restarts": 1, "max_task_retries": 1}
+        options = {**share, "max_restarts": -1, "max_task_retries": 1}
         self._free: SimpleQueue[Any] = SimpleQueue()
         actors = [actor.options(**options).remote(make) for _ in range(replicas)]
         try:
@@ -63,15 +49,7 @@ class RayReader(TextReader):
         ray.shutdown()
 
     def read(self, tasks: Sequence[Task]) -> None:
-        """Have a replica that is free do tasks.
-
-        Raises
-        ------
-        RuntimeError
-            The replica died, also once it had been started again.
-        Exception
-            What its reader raises.
-        """
+        """Have a replica that is free do tasks."""
         import ray
         from ray.exceptions import RayActorError, RayTaskError
 
@@ -96,12 +74,10 @@ class _Replica:
     def __init__(self, make: Callable[[], TextReader]) -> None:
         self._reader: Any = make()
 
-    def about(self) -> tuple[Any, ...]:
-        """Return what a `TextReader` is made of."""
+    def about(self) -> tuple[Any, ...]:  # what a TextReader is made of
         own = self._reader
         return own.name, own.tokenizer, own.vocab_size, own.max_tokens, own.at_once
 
     def read(self, tasks: Sequence[Task]) -> list[Any]:
-        """Do tasks, and return their answers."""
         self._reader.read(tasks)
         return [task.answer for task in tasks]
