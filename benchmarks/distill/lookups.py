@@ -1,6 +1,6 @@
 """Ask `sqs distill serve` for 10^5 texts, of which one in a hundred isn't in its file.
 
-    python -m benchmarks.distill.lookups                             # five minutes
+    python -m benchmarks.distill.lookups                             # ten minutes
     python -m benchmarks.distill.lookups --tokens 512 --lookups 800  # its speed
     python -m benchmarks.distill.lookups --quick                     # in miniature
 
