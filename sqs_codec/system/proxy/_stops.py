@@ -1,10 +1,6 @@
 """Strings that end a text, also across what comes at once."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-
-__all__ = ["Stops"]
 
 
 class Stops:
