@@ -6,8 +6,6 @@ from collections.abc import Sequence
 class Stops:
     """Lets a text through up to the first of some strings.
 
-    Examples
-    --------
     >>> stops = Stops(["END"])
     >>> stops.add("a, E"), stops.add("N"), stops.add("T, b EN"), stops.add("D, c")
     ('a, ', '', 'ENT, b ', '')
