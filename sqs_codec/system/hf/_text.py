@@ -147,8 +147,10 @@ def _answers(
         for m in messages
     ]
     filled = tokenizer.apply_chat_template(marked, tokenize=False)
-    parts = re.split(f"[{chat.OPEN}{chat.CLOSE}]", filled)
-    if "".join(parts) != text:
+    either = f"[{chat.OPEN}{chat.CLOSE}]"
+    parts, kept = re.split(either, filled), "".join(re.findall(either, filled))
+    said = [m for m in messages if m["role"] in marks and m["content"].strip()]
+    if "".join(parts) != text or kept != (chat.OPEN + chat.CLOSE) * len(said):
         raise ValueError(
             "the chat template changes what an answer says: use one that has "
             "{% generation %} around answers"
