@@ -34,7 +34,7 @@ def said(role, content, **more):
 
 CHAT = [
     said("user", "Hi"),
-    said("assistant", "Hé, you! ", name=None),
+    said("assistant", "  Hé, you! ", name=None),
     said("user", "you"),
     said("assistant", "Yes"),
 ]
@@ -55,10 +55,10 @@ def tokenizer():
 @pytest.mark.parametrize(
     ("template", "answers"),
     [
-        (CHATML, "Hé, you! <|im_end|>Yes<|im_end|>"),
-        (SAYS, "Hé, you! </s>!Yes</s>!"),
+        (CHATML, "  Hé, you! <|im_end|>Yes<|im_end|>"),
+        (SAYS, "  Hé, you! </s>!Yes</s>!"),
         (TRIMS, "Hé, you! </s>Yes </s>"),
-        (LAST, "Hé, you!Yes"),
+        (LAST, "  Hé, you! Yes"),
     ],
 )
 def test_answers_are_what_an_assistant_says(tokenizer, template, answers):
