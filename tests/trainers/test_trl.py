@@ -51,20 +51,12 @@ def train(tmp_path):
     return run
 
 
-@pytest.fixture(scope="module")
-def url(hundred):
-    """Where the teacher is, if it is elsewhere."""
-    with serving(hundred.path) as url:
-        yield url
-
-
-def test_gradients_are_those_of_our_loss(train, hundred, labelled):
-    toys.assert_ours(*train(hundred), labelled)
-
-
-@pytest.mark.smoke
-def test_gradients_from_a_server_are_too(train, hundred, labelled, url):
-    toys.assert_ours(*train(hundred, url), labelled)
+@pytest.mark.parametrize(
+    "at_server", [False, pytest.param(True, marks=pytest.mark.smoke)]
+)
+def test_gradients_are_those_of_our_loss(train, hundred, labelled, at_server):
+    with serving(hundred.path) if at_server else nullcontext() as url:
+        toys.assert_ours(*train(hundred, url), labelled)
 
 
 @pytest.mark.parametrize("at_server", [False, True])
@@ -102,23 +94,6 @@ def test_without_its_tail_the_student_learns_something_else(train, hundred, labe
 def test_settings_that_are_wrong_are_errors(train, hundred, settings, words):
     with pytest.raises(ValueError, match=words):
         train(hundred, **settings)
-
-
-def test_a_server_answers_and_refuses_as_the_file_does(hundred, labelled, url):
-    texts = labelled[:TEXTS]
-    asked = [x.tokens.tolist() for x in texts], [int(x.places[-1]) for x in texts]
-    found = ours.TeacherClient(hundred).get_sequence_logprobs(*asked, L + 1, 1.0)
-    client = vllm_client.VLLMClient(url, connection_timeout=60)
-    theirs = client.get_sequence_logprobs(*asked, L + 1, 1.0)
-    assert found["actual_token_ids"] == theirs["actual_token_ids"]
-    for name in ("logprobs", "actual_logprobs"):
-        for one, other in zip(found[name], theirs[name], strict=True):
-            # What has no probability is left out here, and -9999 there.
-            assert np.exp(one) == pytest.approx(np.exp(other), abs=1e-6)
-    with pytest.raises(Exception, match="reverse KL"):  # as TRL asks where beta > 0
-        client.get_sequence_logprobs(*asked, 1, 1.0)
-    with pytest.raises(Exception, match="temperature"):
-        client.get_sequence_logprobs(*asked, L, 2.0)
 
 
 def test_what_isnt_stored_is_an_error(hundred):
