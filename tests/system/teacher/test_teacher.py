@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 import time
+import tracemalloc
 import urllib.request
 from contextlib import closing, suppress
 from itertools import count
@@ -20,6 +21,7 @@ import sqs_codec as sqs
 from sqs_codec import distill
 from sqs_codec.cli import main as cli
 from sqs_codec.system.teacher import _app, make_app
+from sqs_codec.system.teacher._lists import Text
 from tests.system.proxy.test_server import Endpoint
 from tests.system.serve.kit import PATIENCE, wait_until
 
@@ -113,6 +115,18 @@ def test_lists_are_those_of_the_file(fill, tail, places, tmp_path, monkeypatch):
 def test_a_beginning_is_found_and_as_much_as_was_asked_for(client, data):
     check(ask(client, [7, 3, 9, 2]), [lists(data[1], TEXTS[1])])
     check(ask(client, [[31, 0], [31]], 10**30), [lists(data[3], [31, 0]), [{}]])
+
+
+def test_a_beginning_takes_no_more_memory_than_it_has(tmp_path):
+    data = store(tmp_path / "f", [[1] * 3000])
+    lookup, asked = distill.Lookup(data), np.array([1, 1])
+    lookup.find(asked)  # whose row group stays
+    tracemalloc.start()
+    texts = [Text(asked, lookup.find(asked)) for _ in range(20)]
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert used < len(texts) * 9999
+    assert {len(text.rows) for text in texts} == {1}
 
 
 def test_what_trainers_send(client, data):
