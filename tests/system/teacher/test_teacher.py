@@ -20,8 +20,10 @@ from starlette.testclient import TestClient
 import sqs_codec as sqs
 from sqs_codec import distill
 from sqs_codec.cli import main as cli
+from sqs_codec.system.endpoint.errors import ApiError
 from sqs_codec.system.teacher import _app, make_app
 from sqs_codec.system.teacher._lists import Text
+from sqs_codec.system.teacher._request import parse
 from tests.system.proxy.test_server import Endpoint
 from tests.system.serve.kit import PATIENCE, wait_until
 
@@ -165,7 +167,7 @@ HERE = TEXTS[0]
         ({"prompt": [7, True]}, "got true"),
         ({"prompt": [7, -1]}, "got -1"),
         ({"prompt": [[7]] * 100_000}, "prompt may be 1024 texts at most"),
-        ({"prompt_logprobs": None}, "how many tokens a list may have, 12 are enough"),
+        ({"prompt_logprobs": None}, "12 are enough for all, got null. 0 and 1 are"),
         ({"prompt_logprobs": 0}, "12 are enough for all, got 0. 0 and 1 are for rev"),
         ({"prompt_logprobs": 1}, "counts can only teach forward KL"),
         ({"prompt_logprobs": 2.0}, "prompt_logprobs must be a whole number, got 2.0"),
@@ -215,6 +217,16 @@ def test_a_request_may_have_so_many_bytes(client):
     for data in b"[" * 100_000, b'{"prompt": ' + b"[" * 100_000, b"", b"[]":
         assert client.post(PATH, content=data).status_code == 400
     assert client.post(PATH, content=b" " * (1 << 22 | 1)).status_code == 413
+
+
+def test_too_many_texts_get_no_names():
+    many = json.dumps({"prompt": [[]] * 100_000, "prompt_logprobs": L}).encode()
+    tracemalloc.start()
+    with pytest.raises(ApiError, match="1024 texts at most"):
+        parse(many, ["a/teacher"], distill.Header(sqs.Codec(V, L)))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 10e6
 
 
 def teaching(data, **options):
