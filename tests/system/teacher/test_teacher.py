@@ -283,6 +283,42 @@ def test_others_are_answered_meanwhile(data, monkeypatch):
         one.close()
 
 
+def test_bodies_are_read_one_by_one(data, monkeypatch):
+    """A long one takes the interpreter, and others would take it in turn."""
+    inside, most, read = [], [], _app.parse
+
+    def slow(*given):
+        inside.append(given)
+        most.append(len(inside))
+        time.sleep(0.05)
+        inside.pop()
+        return read(*given)
+
+    monkeypatch.setattr(_app, "parse", slow)
+    with teaching(data) as endpoint:
+        asked = [post(endpoint, HERE) for _ in range(4)]
+        assert [status(one) for one in asked] == [200] * 4
+    assert most == [1] * 4
+
+
+def test_no_text_is_sought_for_who_has_left(data, monkeypatch):
+    sought, goes_on, find = [], threading.Event(), distill.Lookup.find
+
+    def late(*given):
+        sought.append(given)
+        goes_on.wait(PATIENCE)
+        return find(*given)
+
+    monkeypatch.setattr(distill.Lookup, "find", late)
+    with teaching(data) as endpoint:
+        one = post(endpoint, [HERE] * 9)
+        wait_until(lambda: sought)
+        one.close()
+        wait_until(lambda: not endpoint.server._places)
+        goes_on.set()
+    assert len(sought) == 1
+
+
 def test_the_command(tmp_path, capsys):
     store(tmp_path / "teacher.parquet", rounding="lattice")
     with socket.create_server(("127.0.0.1", 0)) as free:
