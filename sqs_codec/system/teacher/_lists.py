@@ -62,7 +62,7 @@ class Lists:
     def write(self, text: Text, fill: int) -> Iterator[bytes]:
         """Yield the lists of a text; each is filled up to so many tokens."""
         yield b"null"
-        step = max(BLOCK // (fill or 32), 1)
+        step = max(BLOCK // (fill or int(text.sizes.max(initial=0)) + 1), 1)
         for start in range(1, text.tokens.size, step):
             yield self._block(text, start, min(start + step, text.tokens.size), fill)
 

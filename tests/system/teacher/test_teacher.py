@@ -22,7 +22,7 @@ from sqs_codec import distill
 from sqs_codec.cli import main as cli
 from sqs_codec.system.endpoint.errors import ApiError
 from sqs_codec.system.teacher import _app, make_app
-from sqs_codec.system.teacher._lists import Text
+from sqs_codec.system.teacher._lists import BLOCK, Lists, Text
 from sqs_codec.system.teacher._request import parse
 from tests.system.proxy.test_server import Endpoint
 from tests.system.serve.kit import PATIENCE, wait_until
@@ -117,6 +117,17 @@ def test_lists_are_those_of_the_file(fill, tail, places, tmp_path, monkeypatch):
 def test_a_beginning_is_found_and_as_much_as_was_asked_for(client, data):
     check(ask(client, [7, 3, 9, 2]), [lists(data[1], TEXTS[1])])
     check(ask(client, [[31, 0], [31]], 10**30), [lists(data[3], [31, 0]), [{}]])
+
+
+def test_long_lists_are_written_in_pieces():
+    header = distill.Header(sqs.Codec(1000, 1000))
+    ids, counts = [np.tile(one, 99) for one in (range(1000), [1] * 1000)]
+    rows = sqs.SparseRows(ids, counts, np.arange(100) * 1000, 1000, 1000)
+    tokens = np.ones(99, np.uint32)
+    found = distill.Sequence(tokens, np.arange(99), rows, 1.0, False, {})
+    pieces = [*Lists(header).write(Text(tokens, found), 0)]
+    assert json.loads(b"[%b]" % b"".join(pieces))[98]["999"]["rank"] == 1000
+    assert max(piece.count(b"rank") for piece in pieces) <= BLOCK
 
 
 def test_a_beginning_takes_no_more_memory_than_it_has(tmp_path):
