@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from sqs_codec.distill import Dataset, Lookup, MissError
 from sqs_codec.system.endpoint.app import make_endpoint, model_routes, read_body
 from sqs_codec.system.endpoint.errors import ApiError
-from sqs_codec.system.teacher._lists import Lists, Text
+from sqs_codec.system.teacher._lists import BLOCK, Lists, Text
 from sqs_codec.system.teacher._request import MOST_BYTES, Tokens, parse
 
 SEATS = 8  # requests that are in memory at the same time
@@ -85,6 +85,9 @@ class _Completions:
                 async with self._parsing:
                     asked = parse, data, self._models, self._header
                     model, prompts, k = await run_in_threadpool(*asked)
+                if self._fill and k > BLOCK:
+                    said = f"prompt_logprobs may be {BLOCK} where lists are filled"
+                    raise ApiError(said, param="prompt_logprobs")
                 texts = []
                 for name, tokens in prompts.items():
                     if await request.is_disconnected():

@@ -142,6 +142,14 @@ def test_a_beginning_takes_no_more_memory_than_it_has(tmp_path):
     assert {len(text.rows) for text in texts} == {1}
 
 
+def test_lists_are_filled_up_to_a_bound(data, monkeypatch):
+    monkeypatch.setattr(_app, "BLOCK", 20)
+    client = TestClient(make_app(data, fill=True), base_url="http://localhost")
+    assert ask(client, [7, 3], 20).status_code == 200
+    said = ask(client, [7, 3], 21).json()["error"]["message"]
+    assert said == "prompt_logprobs may be 20 where lists are filled"
+
+
 def test_what_trainers_send(client, data):
     """TRL 1.16 and axolotl 0.19; ms-swift sets the temperature to 0."""
     trl = {"model": "a/teacher", "max_tokens": 1, "temperature": 1.5}
