@@ -98,8 +98,6 @@ def estimated(
 def draw(title: str, panels: Sequence[Panel], path: Path) -> None:
     """Write panels below each other as SVG; the title is for who can't see it.
 
-    Examples
-    --------
     >>> path = getfixture("tmp_path") / "speeds.svg"
     >>> speeds = {"alone": [("10 kbit/s", 8.1)], "hints": [("10 kbit/s", 12.5)]}
     >>> draw("Speeds", [Panel("tokens a second", speeds, bars=True)], path)
@@ -168,8 +166,6 @@ def _fill(axes: Axes, panel: Panel) -> None:
 def _tidy(svg: str, title: str) -> str:
     r"""Return what Matplotlib wrote with our title and ink, and with short lengths.
 
-    Examples
-    --------
     >>> _tidy('<g><defs/><path d="M 0.1234" fill="#000000"/>0.1234</g>', "It")[-55:]
     '<defs/><path d="M 0.1" fill="currentColor"/>0.1234</g>\n'
     """

@@ -129,13 +129,7 @@ class Way:
 class _Thread:
     """What waits for sockets, and for the time to pass things on.
 
-    Parameters
-    ----------
-    server_port : int
-        Where the server is, on this machine.
-    link : Link, optional
-    seed : int, optional
-        Of all that happens by chance.
+    The server is on this machine; the seed is of all that happens by chance.
     """
 
     port: int

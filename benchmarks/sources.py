@@ -111,11 +111,7 @@ SHIPPED = ("smollm2", "gemma3")
 def shipped(model: str = "smollm2", language: str | None = None) -> Source:
     """Return the shipped rows that nothing was fitted to, a session for each prompt.
 
-    Parameters
-    ----------
-    model : {"smollm2", "gemma3"}
-    language : str, optional
-        Gemma's rows of this language alone.
+    The model is ``"smollm2"`` or ``"gemma3"``, of which a language's rows may do.
     """
     return _shipped_smollm2() if model == "smollm2" else _shipped_gemma3(language)
 
@@ -156,11 +152,7 @@ def read_prompts(path: Path) -> list[str]:
 
     Where every JSON line has a "category", the prompts are put in an order that
     takes one of each category in turn, so that any number of them is balanced.
-
-    Raises
-    ------
-    ValueError
-        There are none, or a JSON line has no turns.
+    ValueError if there are none, or a JSON line has no turns.
     """
     lines = [line for line in path.read_text("utf-8").splitlines() if line.strip()]
     if not lines:
@@ -184,16 +176,8 @@ def from_prompts(
 ) -> Source:
     """Let the target answer prompts, and both models judge every position.
 
-    Parameters
-    ----------
-    pair : Pair
-    prompts : sequence of str
-    name : str
-        Of the prompts, for people.
-    positions : int
-        The most tokens of each answer.
-    seed : int
-        Of the generator that samples the answers, at `TEXT_TEMPERATURE`.
+    The prompts have a name for people, and each answer so many positions at most. The
+    seed is that of the generator that samples the answers, at `TEXT_TEMPERATURE`.
     """
     from sqs_codec.system.hf import CachedModel
 
@@ -264,10 +248,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def from_options(args: argparse.Namespace) -> Source:
     """Return the source that a command line names.
 
-    Raises
-    ------
-    OSError, ValueError, ModelError
-        It can't be had.
+    OSError, ValueError or ModelError if it can't be had.
     """
     check_models(args)
     if args.language and args.shipped != "gemma3":

@@ -139,14 +139,8 @@ class World:
 class Cloud:
     """A server: sessions, and a target model that does all jobs that wait at once.
 
-    Parameters
-    ----------
-    world : World
-    verifier : Verifier
-    steps : Steps, optional
-        What a call takes by its rows; to read a prompt takes no time. Without them
-        nothing does, and the server knows none.
-    limits : Limits, optional
+    Steps are what a call takes by its rows; to read a prompt takes no time. Without
+    them nothing does, and the server knows none.
     """
 
     def __init__(

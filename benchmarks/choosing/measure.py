@@ -91,14 +91,8 @@ class Rounds:
     def seconds(self, rate: float, trip: float, steps: Steps, overhead: int) -> Floats:
         """Return the seconds of a token of text, [S, LENGTHS].
 
-        Parameters
-        ----------
-        rate, trip : float
-            Bits per second to the cloud; seconds.
-        steps : Steps
-            Of the models.
-        overhead : int
-            Bytes around a message.
+        The rate to the cloud is in bits per second, the round trip `trip` in seconds,
+        and `overhead` in bytes around a message.
         """
         length = np.array(LENGTHS)
         models = length * steps.draft + steps.target + length * steps.more

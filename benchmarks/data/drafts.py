@@ -93,8 +93,6 @@ class Languages(Rows):
 def load_drafts(path: Path = DRAFTS) -> Drafts:
     """Load the draft model's rows.
 
-    Examples
-    --------
     >>> drafts = load_drafts()
     >>> drafts.row(0).shape, float(drafts.row(0).max())
     ((49152,), 0.0)
@@ -105,8 +103,6 @@ def load_drafts(path: Path = DRAFTS) -> Drafts:
 def load_targets(path: Path = TARGETS) -> Rows:
     """Load the target model's rows, of the same positions as the draft's.
 
-    Examples
-    --------
     >>> drafts, targets = load_drafts(), load_targets()
     >>> np.array_equal(drafts.token, targets.token)
     True
@@ -117,8 +113,6 @@ def load_targets(path: Path = TARGETS) -> Rows:
 def load_languages(path: Path = LANGUAGES) -> Languages:
     """Load Gemma's rows.
 
-    Examples
-    --------
     >>> languages = load_languages()
     >>> languages.row(0).shape, sorted(set(languages.language.tolist()))
     ((262144,), ['ar', 'code', 'de', 'en', 'es', 'fr', 'hi', 'ja', 'ru', 'zh'])

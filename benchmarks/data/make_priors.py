@@ -52,16 +52,9 @@ def save_smollm2(path: Path) -> None:
 
 
 class Corpus:
-    """What a model has written, and its drafts.
+    """What a model has written, and its drafts, by a file of ``make_corpus.py``.
 
-    Parameters
-    ----------
-    path : Path
-        A file of ``make_corpus.py``.
-    tokenizer : tokenizers.Tokenizer
-        The model's.
-    languages : sequence of str, optional
-        Which of its texts; all if None.
+    The tokenizer is the model's. Of its texts, those of some languages, all if None.
     """
 
     def __init__(

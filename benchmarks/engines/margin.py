@@ -27,16 +27,8 @@ def margin(model: CachedModel, job: Job, one: Verdict, other: Verdict) -> float:
     a key, how much less probable the token that wins could have been, where the two
     are first apart, before the other one had won. At
     temperature 0, how much more probable than the second token the first one is, at
-    temperature 1. All by the logits that the model gives for the text alone, read anew.
-
-    Parameters
-    ----------
-    model : CachedModel
-        The target.
-    job : Job
-        Whose sampling is by temperature alone.
-    one, other : Verdict
-        They differ.
+    temperature 1. All by the logits that the target gives for the text alone, read
+    anew; the job's sampling is by temperature alone.
     """
     drafted = drafted_by(job)
     logits = torch.from_numpy(model.logits([*job.text, *drafted], len(drafted) + 1))

@@ -204,9 +204,6 @@ def allowance(variance: float) -> float:
     the way, and exp(λ(count - expected) - (e^λ - 1 - λ) variance) is a supermartingale
     for any fixed λ > 0. By Ville's inequality a larger excess than this has a
     probability of `CHANCE` at most; λ is `TILT`, about right for a variance of 300.
-
-    Notes
-    -----
     Source: D. Freedman, *On Tail Probabilities for Martingales* (1975).
     """
     curved = math.exp(TILT) - 1 - TILT

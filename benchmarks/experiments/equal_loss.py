@@ -34,11 +34,7 @@ class Cell:
     def points(self, scheme: str, against: str) -> Floats:
         """Return bits and loss, sums over the rows of a prompt, [prompts, settings, 2].
 
-        Parameters
-        ----------
-        scheme : str
-        against : {"tv", "acceptance"}
-            As in `benchmarks.rate.measure.Temperature.front`.
+        What is lost is as in `benchmarks.rate.measure.Temperature.front`.
         """
         sums = np.array([record["sums"][scheme] for record in self.records])
         bits = sums[..., 3 if self.prior else 2]
@@ -60,14 +56,7 @@ class Cell:
 
 
 class Curve:
-    """Bits of a scheme at any loss.
-
-    Parameters
-    ----------
-    cell : Cell
-    scheme, against : str
-        As `Cell.points` takes them.
-    """
+    """Bits of a scheme at any loss; scheme and loss are as `Cell.points` takes them."""
 
     def __init__(self, cell: Cell, scheme: str, against: str) -> None:
         points = cell.points(scheme, against)
@@ -79,19 +68,9 @@ class Curve:
             self._halves.append((mine, points[:, front]))
 
     def bits(self, weights: Floats, most: float) -> Floats:
-        """Return bits at a loss.
+        """Return bits at a loss, [resamples]; NaN where the first setting loses more.
 
-        Parameters
-        ----------
-        weights : ndarray of float64 [resamples, prompts]
-            How often each prompt counts.
-        most : float
-            The loss allowed.
-
-        Returns
-        -------
-        ndarray of float64 [resamples]
-            NaN where even the first setting loses more.
+        Weights [resamples, prompts] are how often each prompt counts.
         """
         found = []
         for mine, points in self._halves:
@@ -129,11 +108,8 @@ def compare(
 ) -> dict[str, dict[str, float] | None]:
     """Estimate what each scheme takes at a loss.
 
-    Returns
-    -------
-    dict
-        By scheme the ratio of its bits to those of the first one, and for that one its
-        bits; None where a scheme can't lose so little, or only on some of the prompts.
+    By scheme that is the ratio of its bits to those of the first one, and for that one
+    its bits; None where a scheme can't lose so little, or only on some of the prompts.
     """
     first, *others = cell.records[0]["sums"]
     prompts = len(cell.records)

@@ -26,8 +26,6 @@ class Estimate:
 def shown(estimate: Mapping[str, float], form: str, scale: float = 1.0) -> str:
     """Return a figure and its interval in few characters.
 
-    Examples
-    --------
     >>> shown({"value": 0.5, "low": 0.41, "high": 0.6}, ".0f", 100)
     '50 (41 to 60)'
     """
@@ -38,16 +36,8 @@ def shown(estimate: Mapping[str, float], form: str, scale: float = 1.0) -> str:
 
 
 def ratio(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0) -> Estimate:
-    """Estimate a ratio of sums.
+    """Estimate a ratio of sums, of one summand a prompt; the seed is the resampling's.
 
-    Parameters
-    ----------
-    numerators, denominators : array_like, [prompts]
-    seed : int
-        Of the resampling.
-
-    Examples
-    --------
     >>> ratio([1, 2, 3], [2, 4, 6])
     Estimate(value=0.5, low=0.5, high=0.5)
     """
@@ -64,8 +54,6 @@ def difference(
 ) -> Estimate:
     """Estimate how much larger one ratio of sums is than another on the same prompts.
 
-    Examples
-    --------
     >>> difference([1, 2], [1, 2], [1, 2], [2, 4]).value
     0.5
     """

@@ -107,26 +107,13 @@ MAKERS: dict[str, Callable[[Row, Rule, int], Sent]] = {
 def largest_remainder(probs: Floats, resolution: int) -> Integers:
     """Return the lattice point nearest in L2 that leaves every token a count.
 
-    Parameters
-    ----------
-    probs : ndarray of float64 [K]
-        Of the tokens kept; renormalised here.
-    resolution : int
-        l, at least K.
+    It has counts [K], each at least 1, whose sum is the resolution, which is K or more;
+    the probabilities of the tokens kept, [K], are renormalised here.
 
-    Returns
-    -------
-    ndarray of int64 [K]
-        All at least 1; their sum is l.
-
-    Notes
-    -----
     Where the counts of 1 given to improbable tokens are too many already, units are
     taken back from others. Each step changes the squared error by the least that it
     can, and the error is convex in every count: the result is the nearest.
 
-    Examples
-    --------
     >>> largest_remainder(np.array([0.9, 0.09, 0.01]), 10)
     array([8, 1, 1])
     """
@@ -138,20 +125,9 @@ def largest_remainder(probs: Floats, resolution: int) -> Integers:
 def least_variation(probs: Floats, resolution: int) -> Integers:
     r"""Return a lattice point of least total variation to the whole distribution.
 
-    Parameters
-    ----------
-    probs : ndarray of float64 [K]
-        q(x) of the tokens kept, not renormalised: their sum is at most 1.
-    resolution : int
-        l.
+    It has counts [K], whose sum is the resolution l; q(x) of the tokens kept, [K],
+    isn't renormalised.
 
-    Returns
-    -------
-    ndarray of int64 [K]
-        At least 0; their sum is l.
-
-    Notes
-    -----
     TV(q, b/l) = 1 - sum_x min(q(x), b_x / l), the sum over the tokens kept, as q^ is 0
     elsewhere. A unit more at x gains 1/l up to floor(l q(x)) units, then what is left
     of q(x), then nothing: the gains of a token never rise, so that taking the largest
@@ -161,8 +137,6 @@ def least_variation(probs: Floats, resolution: int) -> Integers:
     they go where the renormalised probabilities lack them, which is better than
     elsewhere for the acceptance rate.
 
-    Examples
-    --------
     >>> least_variation(np.array([0.55, 0.28, 0.12]), 10)
     array([6, 3, 1])
     >>> least_variation(np.array([0.5, 0.1]), 10)  # 0.4 was dropped

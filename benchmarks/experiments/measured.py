@@ -108,12 +108,8 @@ def recorded(options: Options, models: Models, count: int) -> list[Text]:
     """Record both models over so many texts, in files of the folder that stay there.
 
     The last text may be short, as no prompts are left. It is left out if there are
-    others, as all have as many tokens as the shortest one.
-
-    Raises
-    ------
-    ModelError
-        The only text has a single token, which needs no draft.
+    others, as all have as many tokens as the shortest one. If it is the only one and
+    has a single token, which needs no draft, that is a ModelError.
     """
     most = QUICK_TOKENS if options.quick else TOKENS
     folder = options.folder / "rows"

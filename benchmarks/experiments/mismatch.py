@@ -94,8 +94,6 @@ class Bigram:
     there are different ones among the known, by the frequency of each; and so is the
     frequency, with all tokens alike.
 
-    Examples
-    --------
     >>> bigram = Bigram.of([[0, 1, 0, 1, 0, 2]], 4)
     >>> bigram.probs(0).round(3).tolist()
     [0.167, 0.522, 0.278, 0.033]
@@ -165,17 +163,9 @@ class Count(NamedTuple):
 def count(accepted: Floats, bits: Floats, length: int) -> Count:
     """Count the rounds in which a text comes about.
 
-    Parameters
-    ----------
-    accepted : ndarray of float64, [n]
-        How probable it is that each token of the text was drafted and accepted.
-    bits : ndarray of float64, [n]
-        Of a draft there.
-    length : int
-        Of a round; at the end of the text it drafts no more than there is.
+    Each of its tokens is drafted and accepted with a probability `accepted`, [n], and
+    takes `bits`, [n]. A round has `length` drafts, or as many as the text's end has.
 
-    Examples
-    --------
     >>> count(np.ones(6), np.full(6, 8.0), 2)
     Count(rounds=2.0, drafted=4.0, bytes=12.0)
     """

@@ -104,15 +104,9 @@ def make(name: str, value: float) -> sqs.Keep:
 
 
 def kept(name: str, values: NDArray[np.float64], descending: Floats) -> Any:
-    """Return how many tokens a rule keeps by each of some parameters, [P].
+    """Return how many tokens one of `RULES` keeps by each of some parameters, [P].
 
-    Parameters
-    ----------
-    name : str
-        Of `RULES`; a conformal rule's values are its thresholds.
-    values : ndarray of float64, [P]
-    descending : ndarray of float64
-        Of all tokens.
+    A conformal rule's values are its thresholds; `descending` has all tokens.
     """
     if name == TOP_K:
         found = values.astype(np.int64)
@@ -127,10 +121,7 @@ def kept(name: str, values: NDArray[np.float64], descending: Floats) -> Any:
 class Sweep:
     """All rules at all parameters, on one position after the other.
 
-    Parameters
-    ----------
-    codecs : sequence of Codec
-        Of the resolutions.
+    Each codec has another resolution.
     """
 
     def __init__(self, codecs: Sequence[sqs.Codec]) -> None:
@@ -186,26 +177,13 @@ def at_bits(
 ) -> Point | None:
     """Mix neighbouring parameters so that the mean bits are the target's.
 
-    Parameters
-    ----------
-    grid : sequence of float, [P]
-    resolutions : sequence of int, [R]
-    sums : ndarray of float64, [prompts, P, R, SUMS]
-    rows : ndarray of float64, [prompts]
-        Positions.
-    target : float
-    weights : ndarray of float64, [draws, prompts]
-        How often each prompt counts; the bits are the target's in every draw, or as
-        near as any parameter comes. By default one draw, in which each counts once.
+    Of a grid [P] and resolutions [R] there are `sums` [prompts, P, R, SUMS] over so
+    many `rows` [prompts]. Weights [draws, prompts] are how often each prompt counts;
+    the bits are the target's in every draw, or as near as any parameter comes. By
+    default there is one draw, in which each counts once. The point is at the resolution
+    with the least total variation in the first draw; None if no parameter takes so few
+    bits there, or none so many.
 
-    Returns
-    -------
-    Point or None
-        At the resolution with the least total variation in the first draw; None if no
-        parameter takes so few bits there, or none so many.
-
-    Examples
-    --------
     >>> sums = np.array([[10.0, 1, 1, 0.5, 0.4], [30.0, 3, 3, 0.1, 0.8]])
     >>> point = at_bits([1, 3], [32], sums[None, :, None], np.ones(1), 25)
     >>> point.parameter, point.means[0].round(3).tolist()

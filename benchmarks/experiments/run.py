@@ -31,10 +31,7 @@ class OptionsError(ValueError):
 class Results:
     """The results of a run, in a folder that a later run goes on with.
 
-    Raises
-    ------
-    OptionsError
-        The folder has results of other options, or of other prompts in their file.
+    OptionsError if those there are of other options, or of other prompts in their file.
     """
 
     def __init__(self, options: Options) -> None:

@@ -30,24 +30,10 @@ if TYPE_CHECKING:
 def judge(
     row: Row, q: sqs.SparseDistribution, token: int, judged: float, drawn: float
 ) -> tuple[bool, int]:
-    """Draw whether a draft is accepted, and which token it was.
+    """Draw whether a draft from `q` is accepted, and which token it was.
 
-    Parameters
-    ----------
-    row : Row
-        Of the position.
-    q : SparseDistribution
-        What the draft was drawn from.
-    token : int
-        What the text has there.
-    judged, drawn : float
-        From [0, 1): whether it is accepted, and which other token it was if not.
-
-    Returns
-    -------
-    accepted : bool
-    drafted : int
-        `token`, if it is accepted.
+    The text has `token` there, which is the draft if that is accepted. Numbers from
+    [0, 1) decide: `judged` whether it is, `drawn` which other token it was if not.
     """
     p = row.p
     if judged * p[token] < min(p[token], q.prob(token)):
@@ -212,19 +198,11 @@ def replay(
 ) -> Iterator[Round]:
     """Yield the rounds in which an edge and a cloud come to a text.
 
-    Rounds draft to the text's end: whether a position is judged must not depend on
-    the token that it has, such as one that ends the text.
-
-    Parameters
-    ----------
-    edge : Edge
-    rows : sequence of Row, [n]
-    tokens : sequence of int, [n]
-        The text.
-    draws : ndarray of float64, [n, 2]
-        As `draw` has them; those of a position decide what becomes of a draft there.
-        Given the same ones, edges differ by how they draft alone. No position is
-        judged twice, so that the law is right for each of them.
+    Rounds draft to the text's end: whether a position is judged must not depend on the
+    token that it has, such as one that ends the text. The draws [n, 2] of a position
+    decide what becomes of a draft there, as `draw` has them. Given the same ones, edges
+    differ by how they draft alone. No position is judged twice, so that the law is
+    right for each of them.
     """
     start = 0
     while start < len(tokens):

@@ -82,17 +82,9 @@ def play(cell: Cell) -> list[Played]:
 def play_all(cells: Sequence[Cell], workers: int) -> Iterator[tuple[str, list[Played]]]:
     """Write the texts of many cells; yield a cell's key and texts as they are done.
 
-    Parameters
-    ----------
-    cells : sequence of Cell
-        They begin in this order, the first ones when all workers are there.
-    workers : int
-        How many cells to have at work at once. A cell sleeps nearly all of the time.
-
-    Raises
-    ------
-    LinkError
-        A cell's link doesn't work; it says which cell.
+    They begin in this order, the first ones when all workers are there. A worker has a
+    cell at a time, which sleeps nearly all of it. A LinkError says which cell's link
+    doesn't work.
     """
     if not cells:
         return

@@ -61,18 +61,10 @@ def traces(
 ) -> Iterator[Trace]:
     """Yield the texts of a target, one after the other.
 
-    Parameters
-    ----------
-    options : Options
-    name : str
-        Of the models.
-    temperature : float
-        At which the texts were written: to replay them at another one would judge
-        the models where they don't get to.
-    dropped : sequence of int, optional
-        The drafts, by how many layers they do without; the pair's own if None.
-    prompts : int, optional
-        How many of the first prompts; all if None.
+    The temperature is that at which they were written: to replay them at another one
+    would judge the models where they don't get to. Drafts are named by how many layers
+    they do without; by default there is the pair's own. So many of the first prompts
+    are taken, all if None.
     """
     models = load(options, name)
     dropped = (models.dropped,) if dropped is None else dropped

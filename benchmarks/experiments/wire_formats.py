@@ -127,12 +127,7 @@ def dense_fp16(row: Row) -> Wire:
 
 
 def qs(row: Row, resolution: int) -> Wire:
-    """Send the lattice point nearest to the whole distribution.
-
-    Notes
-    -----
-    Source: arXiv 2507.00605.
-    """
+    """Send the lattice point nearest to the whole distribution (arXiv 2507.00605)."""
     q = row.send_all(resolution).q
     bits = dense_bits(q.vocab_size, resolution)
     return Wire(bits, place_bits(len(q.counts)), q)
@@ -147,8 +142,6 @@ def raw(row: Row, k: int) -> Wire:
 def distillkit(row: Row, how: Compressor) -> Wire:
     """Send the K most probable tokens as DistillKit's compressed logits.
 
-    Notes
-    -----
     This reckons with the configuration that DistillKit's README publishes; none of its
     code is used. The log-probabilities of the first tokens are rounded to bfloat16. A
     curve goes through the sorted others by least squares, whose coefficients are
@@ -171,8 +164,6 @@ def distillkit(row: Row, how: Compressor) -> Wire:
 def bfloat16(values: NDArray[np.floating]) -> Floats:
     """Round numbers to bfloat16, ties to even.
 
-    Examples
-    --------
     >>> bfloat16(np.array([1.0, -3.1415927])).tolist()
     [1.0, -3.140625]
     """
@@ -183,25 +174,14 @@ def bfloat16(values: NDArray[np.floating]) -> Floats:
 
 
 def coupled(p: Floats, q: Floats, token: int) -> float:
-    r"""Return how probable a draft is right that shares its numbers with the cloud.
+    """Return how probable a draft is right that shares its numbers with the cloud.
 
     Both ends draw by exponential clocks: E_i rings for each token, the edge takes the
-    least E_i / q_i, the cloud the least E_i / p_i.
-
-    Parameters
-    ----------
-    p, q : ndarray, [V]
-        The target's distribution and the draft's.
-    token : int
-        What the cloud draws. Given that, its clock divided by p rings at a time t of
-        density e^-t, and each other one later than p_i t; the edge takes the same
-        token if each also rings later than q_i p_y t / q_y.
-
-    Notes
-    -----
-    Source: arXiv 2408.07978, Gumbel sampling. With that, the probability is
-    :math:`1 / \sum_i \max(p_i, q_i p_y / q_y)`; the mean over y is at least
-    (1 - TV) / (1 + TV).
+    least E_i / q_i, the cloud the least E_i / p_i: Gumbel sampling, as in arXiv
+    2408.07978. Given that the cloud draws y, its clock divided by p rings at a time t
+    of density e^-t, and each other one later than p_i t; the edge takes the same token
+    if each also rings later than q_i p_y t / q_y. So the probability is
+    1 / sum_i max(p_i, q_i p_y / q_y), whose mean over y is (1 - TV) / (1 + TV) or more.
     """
     if q[token] == 0:
         return 0.0
@@ -211,8 +191,6 @@ def coupled(p: Floats, q: Floats, token: int) -> float:
 def place_bits(count: int) -> int:
     """Return ceil(log2 n), what it takes to say which of n things it is.
 
-    Examples
-    --------
     >>> [place_bits(n) for n in (1, 2, 3, 49152)]
     [0, 1, 2, 16]
     """

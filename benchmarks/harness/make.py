@@ -22,22 +22,14 @@ Make = Callable[..., "Engine"]
 
 
 def maker(name: str) -> Make:
-    """Return what makes an engine.
+    """Return what makes an engine, by its name.
 
-    It is called with keywords: `target`, a model's directory or name, None for
-    SmolLM2; `max_memory`, MiB for keys and values; and `batch_tokens`, about how many
-    tokens to read at once, None for the engine's own choice. Where they aren't as by
-    default, `dtype` and `device`, as `sqs serve` takes them, too.
-
-    Parameters
-    ----------
-    name : str
-        ``transformers``, ``vllm``, or MODULE:FUNCTION for an engine of one's own.
-
-    Raises
-    ------
-    ValueError
-        There is no such function.
+    That is ``transformers``, ``vllm``, or MODULE:FUNCTION for an engine of one's own;
+    ValueError if there is no such function. It is called with keywords: `target`, a
+    model's directory or name, None for SmolLM2; `max_memory`, MiB for keys and values;
+    and `batch_tokens`, about how many tokens to read at once, None for the engine's own
+    choice. Where they aren't as by default, `dtype` and `device`, as `sqs serve` takes
+    them, too.
     """
     module, _, function = KNOWN.get(name, name).partition(":")
     try:

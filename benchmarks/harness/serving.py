@@ -28,15 +28,8 @@ async def serving(
 ) -> AsyncIterator[list[int]]:
     """Serve an engine, which is closed then; give the port of each transport.
 
-    Parameters
-    ----------
-    engine : Engine
-    *transports : str
-        As `connect` takes them.
-    issued : Issued, optional
-        The server's certificate; without one nothing is encrypted.
-    steps : mapping of int to float, optional
-        As `Service` takes them.
+    Transports are as `connect` takes them, and steps as `Service` does. Without a
+    certificate for the server nothing is encrypted.
     """
     cert, key = (issued.cert, issued.key) if issued else (None, None)
     async with contextlib.AsyncExitStack() as stack:

@@ -77,11 +77,7 @@ def drafted(job: Job) -> list[int]:
 def texts_of(pair: Pair, long: Sequence[int]) -> Iterator[list[int]]:
     """Yield prompts for ever: questions, texts in ten languages and code, in turns.
 
-    Parameters
-    ----------
-    pair : Pair
-    long : sequence of int
-        Lengths. Every eighth prompt has such a context before it, one after the other.
+    Every eighth has a context of a length of `long` before it, one after the other.
     """
     kinds = read_texts(held_out=True)
     context = [i for texts in kinds.values() for t in texts for i in pair.encode(t)]
@@ -210,21 +206,8 @@ def play(
 ) -> list[Session]:
     """Play so many rounds after each prompt, all sessions side by side.
 
-    Parameters
-    ----------
-    cloud : Cloud
-        The target.
-    pair : Pair
-        Whose draft it is.
-    prompts : sequence of list of int
-        One for each session.
-    rounds : int
-    seed : sequence of int
-    lengths : sequence of int, optional
-        Drafted tokens of a session's rounds, in turns; at 0 the target decodes, with
-        hints of the next `HINTED` tokens.
-    temperatures : sequence of float, optional
-        Of the sessions, in turns.
+    Lengths are those of a session's drafts, in turns; at 0 the target decodes, with
+    hints of the next `HINTED` tokens. Temperatures are those of sessions, in turns.
     """
     drafts, warmth = Drafts(pair), itertools.cycle(temperatures)
     all_ends = [

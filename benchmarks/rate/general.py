@@ -97,11 +97,7 @@ WAYS: dict[str, Callable[[Packets, Packets], Packets]] = {
 def measure(rows: int, temperature: float) -> dict[str, float]:
     """Return mean bits of a distribution by each way.
 
-    Parameters
-    ----------
-    rows : int
-        The most distributions, evenly spaced among those that nothing was fitted to.
-    temperature : float
+    It takes at most so many rows, evenly spaced among those that nothing was fitted to.
     """
     drafts = load_drafts()
     known, new = np.flatnonzero(~held_out(drafts)), np.flatnonzero(held_out(drafts))

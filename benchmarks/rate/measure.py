@@ -50,21 +50,9 @@ def bits_at(
 ) -> float | None:
     """Bits of a front at a given loss, log-linear between neighbouring points.
 
-    Parameters
-    ----------
-    bits, loss : ndarray of float64 [n]
-        A front by ascending loss.
-    most : float
-        The loss allowed.
+    The front's points [n] have ascending loss. None where even the first one loses
+    more. Beyond the last one its bits: no setting needs more than the cheapest one.
 
-    Returns
-    -------
-    float or None
-        None where even the first point loses more. Beyond the last point its bits:
-        no setting needs more than the cheapest one.
-
-    Examples
-    --------
     >>> bits, loss = np.array([400.0, 100.0]), np.array([0.1, 0.3])
     >>> [round(bits_at(bits, loss, most), 3) for most in (0.2, 0.3, 0.9)]
     [200.0, 100.0, 100.0]
@@ -101,18 +89,9 @@ class Temperature:
     def front(
         self, scheme: str, against: str = "tv"
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return a scheme's front.
+        """Return a scheme's front: bits and loss, [n] each, by ascending loss.
 
-        Parameters
-        ----------
-        scheme : str
-        against : {"tv", "acceptance"}
-            What is lost: TV(q, q^), or acceptance rate below that of the draft.
-
-        Returns
-        -------
-        bits, loss : ndarray of float64 [n]
-            By ascending loss.
+        What is lost is TV(q, q^), ``"tv"``, or ``"acceptance"`` rate below the draft's.
         """
         bits, tv, rate = np.array(list(self.sums[scheme].values())).T / self.rows
         loss = tv if against == "tv" else self.draft_acceptance / self.rows - rate
@@ -137,11 +116,8 @@ class Results:
     ) -> list[dict[str, Any]]:
         """Compare all schemes at pairs of temperature and loss.
 
-        Returns
-        -------
-        list of dict
-            For each temperature that was measured: it, the loss, ``bits`` by scheme
-            (None where it can't) and ``ratio``, to the better of K-SQS and C-SQS.
+        For each temperature that was measured there are it, the loss, ``bits`` by
+        scheme (None where it can't) and ``ratio``, to the better of K-SQS and C-SQS.
         """
         found = []
         by_temperature = {t.temperature: t for t in self.temperatures}
@@ -161,15 +137,9 @@ class Results:
 
 
 class Meter:
-    """Sends everything at one temperature and adds up.
+    """Sends everything of a source's sessions at one temperature and adds up.
 
-    Parameters
-    ----------
-    temperature : float
-    source : Source
-        Of which the sessions to add are.
-    seed : int
-        Of the drafted tokens.
+    The seed is that of the drafted tokens.
     """
 
     def __init__(self, temperature: float, source: Source, seed: int) -> None:
@@ -252,17 +222,9 @@ def token_bits(qs: Sequence[sqs.SparseDistribution], tokens: Sequence[int]) -> f
 def run(
     source: Source, temperatures: Sequence[float], seed: int, *, progress: bool
 ) -> Results:
-    """Measure every scheme on all positions of a source.
+    """Measure every scheme on all positions of a source, at temperatures above 0.
 
-    Parameters
-    ----------
-    source : Source
-    temperatures : sequence of float
-        Above 0.
-    seed : int
-        Of the drafted tokens, which rounds carry.
-    progress : bool
-        Whether to show a bar on standard error.
+    The seed is that of the drafted tokens, which rounds carry.
     """
     meters = [Meter(t, source, seed) for t in temperatures]
     for session in tqdm(source.sessions, disable=not progress):

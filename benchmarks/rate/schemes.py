@@ -135,15 +135,7 @@ def descending(logits: NDArray[np.floating]) -> NDArray[np.uint32]:
 
 
 class Row:
-    """One position at one temperature.
-
-    Parameters
-    ----------
-    draft, target : array_like, [V]
-        Logits.
-    temperature : float
-        Of both.
-    """
+    """One position at one temperature, by the logits [V] of draft and target."""
 
     def __init__(
         self,
@@ -242,11 +234,9 @@ def paper_bits(vocab_size: int, kept: int, resolution: int, conformal: bool) -> 
 
 @cache
 def dense_bits(vocab_size: int, resolution: int) -> int:
-    """Return the bits of QS: a lattice point of the whole vocabulary.
+    """Return the bits of QS, a lattice point of the whole vocabulary.
 
-    Notes
-    -----
-    Source: arXiv 2507.00605; ceil(log2 C(l+V-1, V-1)).
+    That is ceil(log2 C(l+V-1, V-1)) (arXiv 2507.00605).
     """
     return theory.paper_count_bits(vocab_size, resolution)
 

@@ -55,14 +55,8 @@ def member_bits(t, m, bits):
 def dearest_member(t, m, logs, ahead, place):
     """Return the s that attains d(t, m), what is added there, and d(t, m).
 
-    Parameters
-    ----------
-    logs : [i]
-        log2(i), for i from 1 on.
-    ahead : [j]
-        d(., m - 1) at some sizes.
-    place : [t]
-        Which j to take for a size.
+    `logs` has log2(i) for i from 1 on, `ahead` d(., m - 1) at some sizes, and `place`
+    which of these to take for a size.
     """
     bits = np.empty(t + 1)
     member_bits(t, m, bits)
@@ -81,18 +75,9 @@ def dearest_member(t, m, logs, ahead, place):
 def excesses(sizes, members):
     """Return d(t, m) and how to look it up.
 
-    Parameters
-    ----------
-    sizes : int64 [j]
-        Ascending from 0.
-    members : int
-
-    Returns
-    -------
-    d : float64 [m, j]
-        At t = sizes[j] for m up to `members`; 0 where there are fewer than m numbers.
-    place : int64 [t]
-        The j of t, or of the last size below it.
+    With sizes [j] ascending from 0 that is d, [m, j], at t = sizes[j] for m up to
+    `members`, 0 where there are fewer than m numbers; and the place [t]: the j of t, or
+    of the last size below it.
     """
     most = sizes[-1]
     place = np.searchsorted(sizes, np.arange(most + 1), side="right") - 1

@@ -45,16 +45,9 @@ def missing() -> list[str]:
 def measure() -> dict[str, Any]:
     """Build, run and count: some ten seconds.
 
-    Returns
-    -------
-    dict
-        The compiler, flags and machine that counts hold for, and ``instructions`` of
-        one call by path.
-
-    Raises
-    ------
-    subprocess.CalledProcessError
-        The compiler or the program failed.
+    What is found are the compiler, flags and machine that counts hold for, and
+    ``instructions`` of one call by path. CalledProcessError if compiler or program
+    fail.
     """
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -100,8 +93,6 @@ def _read_dumps(folder: Path) -> dict[str, int]:
 def compare(now: dict[str, int], before: dict[str, int]) -> list[str]:
     """Print a table of both, and name the paths that are gone or take too much.
 
-    Examples
-    --------
     >>> compare({"a": 103, "b": 104}, {"a": 100, "b": 100, "c": 1})
     instructions of a call                   baseline        now  ratio
     a                                             100        103  1.030

@@ -182,15 +182,9 @@ def push(
 
 
 class Bench:
-    """All measurements on the rows of one source.
+    """All measurements on the rows of one source: logits [n, V] of draft and target.
 
-    Parameters
-    ----------
-    draft, target : ndarray of float32 [n, V]
-        Logits.
-    plan : Plan
-    seed : int
-        Of the order of contestants, drafted tokens and verdicts.
+    The seed is of the order of contestants, drafted tokens and verdicts.
     """
 
     def __init__(
@@ -484,18 +478,7 @@ def _with_support(
 def run(source: Source, plan: Plan, seed: int, *, progress: bool) -> Speed:
     """Measure everything on the rows of a source.
 
-    Parameters
-    ----------
-    source : Source
-    plan : Plan
-    seed : int
-    progress : bool
-        Whether to show a bar on standard error.
-
-    Raises
-    ------
-    AssertionError
-        Engines differ in a packet.
+    AssertionError if engines differ in a packet.
     """
     most = max(map(plan.rows, (*plan.vocabularies, source.vocab_size)))
     rows = take(source, most, GROUP_ROWS, np.random.default_rng(seed))

@@ -60,8 +60,6 @@ class Timing:
     def over(self, other: Timing) -> float:
         """Return how many times `other` this takes: the median of round by round.
 
-        Examples
-        --------
         >>> slow, fast = Timing(np.array([4.0, 9.0, 6.0])), Timing(np.array([2, 3, 3]))
         >>> slow.over(fast), slow.beyond(fast)
         (2.0, 3.0)
@@ -76,19 +74,11 @@ class Timing:
 def interleave(
     contestants: Sequence[Contestant], rounds: int, rng: np.random.Generator
 ) -> dict[str, Timing]:
-    """Time all contestants once a round, in random order.
+    """Time all contestants, each of another name, once a round in random order.
 
     What disturbs the machine for a while, or slows it down, then hits all of them
     alike. Before each block comes the same one off the clock, so that all find the
     caches as they left them, and none pays for what another one left there.
-
-    Parameters
-    ----------
-    contestants : sequence of Contestant
-        With names of their own.
-    rounds : int
-    rng : numpy.random.Generator
-        Of the order.
     """
     micros = np.empty((len(contestants), rounds))
     collected = gc.isenabled()
@@ -146,13 +136,8 @@ def read(rows: NDArray[np.floating]) -> float:
     """Read every value: the floor below what looks at all of them.
 
     A sum that the compiler may reorder: it becomes vectors with several accumulators,
-    and takes less time than any of NumPy's passes.
-
-    Parameters
-    ----------
-    rows : ndarray of float16, float32 or float64 [n, V]
-        Contiguous. float16, which processors don't add, is read as half as many
-        float32.
+    and takes less time than any of NumPy's passes. Rows are contiguous; float16, which
+    processors don't add, is read as half as many float32.
     """
     if rows.dtype == np.float16:
         rows = rows.reshape(1, -1)[:, : rows.size // 2 * 2].view(np.float32)

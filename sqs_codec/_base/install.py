@@ -4,8 +4,6 @@
 def install(extras: str) -> str:
     """Return what to type for these extras.
 
-    Examples
-    --------
     >>> install("serve,demo")
     "pip install '.[serve,demo]'  # in a clone of sqs-codec"
     """

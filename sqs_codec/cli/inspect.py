@@ -96,8 +96,6 @@ def describe(codec: sqs.Codec, packet: bytes, kind: str) -> str:
     The symbols of an ``"entropy"`` packet share bits: their rows have no place and no
     cost.
 
-    Examples
-    --------
     >>> codec = sqs.Codec(vocab_size=8, resolution=10, coding="enumerative")
     >>> q = sqs.SparseDistribution([1, 4], [8, 2], vocab_size=8)
     >>> print(describe(codec, codec.encode(q), "distribution"))

@@ -1,7 +1,5 @@
 """The command ``sqs proxy``: a local endpoint for chat clients."""
 
-from __future__ import annotations
-
 import argparse
 
 from sqs_codec.cli import drafting, listening, options

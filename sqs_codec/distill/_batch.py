@@ -14,8 +14,6 @@ from sqs_codec.distill._dataset import Sequence
 if TYPE_CHECKING:
     from sqs_codec.torch import TeacherBatch
 
-__all__ = ["collate"]
-
 
 def collate(items: Items[Sequence]) -> TeacherBatch:
     """Return sequences as a batch, as the ``collate_fn`` of a ``DataLoader`` does.

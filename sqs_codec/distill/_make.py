@@ -1,7 +1,5 @@
 """From texts to a file, by whatever reads them."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,8 +14,6 @@ from sqs_codec._codec.codec import Codec
 from sqs_codec.distill._header import Header, NumberName
 from sqs_codec.distill._tasks import Counting, Reader, done
 from sqs_codec.distill._writer import Writer
-
-__all__ = ["Piece", "contexts", "make", "windows"]
 
 Tokens = TypeVar("Tokens", bound="Piece")
 

@@ -15,8 +15,6 @@ from sqs_codec._base import checks
 from sqs_codec._codec.rows import SparseRows
 from sqs_codec.torch._tensors import DTYPES, scale_of
 
-__all__ = ["TeacherBatch", "as_batch", "distillation_loss"]
-
 CHUNK = 1 << 23
 """Logits that are computed with at once: 32 MiB in float32."""
 

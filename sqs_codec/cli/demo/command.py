@@ -50,8 +50,6 @@ LINK = re.compile(r"(\d+(?:\.\d+)?) ?([kM]?)bit/s, ?(\d+(?:\.\d+)?) ?ms")
 def thin(text: str) -> tuple[float, float] | None:
     """Read a link's bits a second and its seconds of a round trip.
 
-    Examples
-    --------
     >>> thin("100kbit/s,100ms")
     (100000.0, 0.1)
     """

@@ -4,8 +4,6 @@
 def split_address(address: str) -> tuple[str, int]:
     """Return host and port of HOST:PORT; ValueError if it is something else.
 
-    Examples
-    --------
     >>> split_address("example.org:8743"), split_address("[::1]:8743")
     (('example.org', 8743), ('::1', 8743))
     """
@@ -25,8 +23,6 @@ def split_address(address: str) -> tuple[str, int]:
 def join_address(host: str, port: int) -> str:
     """Return HOST:PORT.
 
-    Examples
-    --------
     >>> join_address("localhost", 8743), join_address("::1", 8743)
     ('localhost:8743', '[::1]:8743')
     """

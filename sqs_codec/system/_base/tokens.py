@@ -6,8 +6,6 @@ from collections.abc import Sequence
 def common_length(first: Sequence[int], second: Sequence[int]) -> int:
     """Return how many tokens two texts begin with together.
 
-    Examples
-    --------
     >>> common_length([1, 2, 3], [1, 2, 4])
     2
     """

@@ -1,7 +1,5 @@
 """Who may call an endpoint, and from where."""
 
-from __future__ import annotations
-
 import contextlib
 import hmac
 import ipaddress

@@ -14,7 +14,6 @@ from sqs_codec.system.hf._text import tokenizer_fingerprint
 if TYPE_CHECKING:
     from sqs_codec.distill import Task
 
-__all__ = ["ModelReader", "TextReader"]
 
 CHUNK = 512
 """Tokens that are read side by side on a CPU, of one text or of several."""

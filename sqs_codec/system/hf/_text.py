@@ -1,7 +1,5 @@
 """Texts as tokens: prompts in a model's chat template, and what tokens say."""
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence

@@ -6,8 +6,6 @@
 ``sqs proxy`` is made of both, and of `sqs_codec.system.endpoint`.
 """
 
-from __future__ import annotations
-
 try:
     from sqs_codec.system.proxy._app import make_app
 except ModuleNotFoundError as error:

@@ -36,8 +36,6 @@ from sqs_codec.system.proxy._request import Request
 from sqs_codec.system.proxy._stops import Stops
 from sqs_codec.system.session import EdgeSession, Limits, Link, LinkError, Setting
 
-__all__ = ["Chunk", "Completer", "Completion"]
-
 Seat = tuple[SharedDraft, Edge]  # what a text is written with, and then another one
 WAIT = 0.5  # seconds to wait for another client to finish before one is sent away
 LEAVING = 1.0  # seconds in which sessions may end once there are to be no more

@@ -12,8 +12,6 @@ from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.edge import TextDraft
 from sqs_codec.system.session import Link
 
-__all__ = ["GoneError", "Leash", "SharedDraft", "Turns", "link"]
-
 CHUNK = 128  # tokens of a prompt that a draft reads in one turn
 
 

@@ -1,7 +1,5 @@
 """What an endpoint counts, for Prometheus."""
 
-from __future__ import annotations
-
 import functools
 
 from prometheus_client import (

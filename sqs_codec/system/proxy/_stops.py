@@ -1,17 +1,11 @@
 """Strings that end a text, also across what comes at once."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-
-__all__ = ["Stops"]
 
 
 class Stops:
     """Lets a text through up to the first of some strings.
 
-    Examples
-    --------
     >>> stops = Stops(["END"])
     >>> stops.add("a, E"), stops.add("N"), stops.add("T, b EN"), stops.add("D, c")
     ('a, ', '', 'ENT, b ', '')

@@ -317,8 +317,6 @@ def _init(**options: Any) -> None:
 def _share(resources: Mapping[str, float], replicas: int) -> dict[str, float]:
     """Return what each of some replicas takes of a machine.
 
-    Examples
-    --------
     >>> _share({"CPU": 8.0}, 3)
     {'num_cpus': 2}
     >>> _share({"CPU": 16.0, "GPU": 2.0}, 4)

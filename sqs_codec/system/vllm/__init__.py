@@ -5,8 +5,6 @@ rest of the package this needs vLLM, and imports it only when one of them is ope
 it works is in ``docs/vllm.md``.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

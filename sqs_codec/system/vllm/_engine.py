@@ -1,7 +1,5 @@
 """An engine of vLLM: the target model in other processes, behind its scheduler."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 from collections.abc import Mapping, Sequence
@@ -14,8 +12,6 @@ from sqs_codec.system.hf import ModelError
 from sqs_codec.system.session import Job
 from sqs_codec.system.vllm._message import FAILED, SHORT, TASK, pack_job
 from sqs_codec.system.vllm._start import PATIENCE, start
-
-__all__ = ["VllmEngine", "make_engine"]
 
 
 class VllmEngine:

@@ -1,7 +1,5 @@
 """What crosses between the engine and vLLM's worker: jobs in, two numbers out."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any

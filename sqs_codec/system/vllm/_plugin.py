@@ -1,7 +1,5 @@
 """What vLLM loads in each of its processes: the names of the verifiers."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

@@ -15,7 +15,6 @@ from sqs_codec.system.vllm._tasks import pack_task, unpack_answer
 if TYPE_CHECKING:
     from sqs_codec.distill import Task
 
-__all__ = ["ModelReader"]
 
 AT_ONCE = 1 << 16
 """Tokens of texts that are waiting, of which vLLM makes its batches."""

@@ -1,7 +1,5 @@
 """What starts vLLM with a model whose pooler is ours."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Mapping
@@ -22,8 +20,6 @@ from sqs_codec.system.hf import (
     weights_of,
 )
 from sqs_codec.system.vllm._plugin import ARCHITECTURES, SERVER, VERSIONS, supported
-
-__all__ = ["PATIENCE", "import_vllm", "save_smollm2", "start"]
 
 ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # other programs use the same cores

@@ -1,7 +1,5 @@
 """What crosses between a reader and vLLM's worker: tasks in, answers out."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Callable, Mapping
@@ -12,8 +10,6 @@ import torch
 
 from sqs_codec import Codec
 from sqs_codec.distill import Comparing, Counting, Header, Task
-
-__all__ = ["do_task", "pack_task", "unpack_answer"]
 
 ROWS = 256
 """Rows of logits that a task is told of at once."""

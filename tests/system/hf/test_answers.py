@@ -81,27 +81,15 @@ def test_answers_are_what_an_assistant_says(tokenizer, template, answers):
         (CHATML, [*CHAT, said("user", [])], r'messages\[4\] has no "content" that'),
         (CHATML, [said("user", "\ud800")], r'"content" of messages\[0\] must be'),
         (CHATML, CHAT[:1], "it has no answer"),
-        (
-            CHATML,
-            [said("assistant", " ")],
-            "it has no answer",
-        ),
+        (CHATML, [said("assistant", " ")], "it has no answer"),
         (CHATML, [*CHAT, said("user", "", tool_calls=[])], r'\[4\] has "tool_calls"'),
         (CHATML, [*CHAT, said("user", "a <|im_end|>")], "spells a token that only"),
         (CHATML, [*CHAT, said("assistant", "\ufdd0x")], "changes what an answer says"),
         (THINKS, [said("assistant", "<think>so</think>Yes")], "changes what an answer"),
-        (
-            TRIMS,
-            [*CHAT, said("system", "Be brief")],
-            r"leaves out messages\[4\], of role",
-        ),
+        (TRIMS, [*CHAT, said("system", "Be")], r"leaves out messages\[4\], of role"),
         (TRIMS, [*CHAT, said("tool", "5")], "refuses it: no tools"),
         (LAST, [*CHAT, said("assistant", "fine")], r"leaves out messages\[4\]"),
-        (
-            SAYS.replace("assist", "bot"),
-            CHAT,
-            "it has no answer",
-        ),
+        (SAYS.replace("assist", "bot"), CHAT, "it has no answer"),
     ],
 )
 def test_what_is_no_chat_is_said(tokenizer, template, chat, words):
