@@ -9,34 +9,27 @@ pytest.importorskip("transformers")
 import torch
 
 from sqs_codec.trainers import datasets
-from tests.trainers.toys import (
-    L,
-    flat_gradient,
-    gap,
-    our_gradient,
-    toy_file,
-    toy_student,
-)
+from tests.trainers import toys
 
 
-def test_columns_are_the_loss_by_rows(tmp_path):
-    data = toy_file(tmp_path / "teacher.parquet")
-    student, losses = toy_student(), []
-    for row in datasets.as_dataset(data, L, cache_dir=tmp_path).with_format("torch"):
+def test_columns_are_the_loss_by_rows(data, tmp_path):
+    student, losses = toys.toy_student(), []
+    found = datasets.as_dataset(data, toys.L, cache_dir=tmp_path).with_format("torch")
+    for row in found:
         logits = student(row["input_ids"][None]).logits[0]
         listed = logits.log_softmax(-1).gather(-1, row["teacher_ids"])
         loss = -(row["teacher_logprobs"].exp() * listed).sum(-1)
         losses.append(loss[row["labels"] != -100])
         assert loss[row["labels"] == -100].eq(0).all()
     torch.cat(losses).mean().backward()
-    found = flat_gradient(student)
-    assert gap(found, our_gradient(student, data)[1]) < 1e-5
+    assert toys.gap(toys.flat_gradient(student), toys.our_gradient(data)[1]) < 1e-5
 
 
 def test_a_cache_is_of_the_files_content(tmp_path, monkeypatch):
     path, rows = tmp_path / "teacher.parquet", []
     for seed in (0, 1, 0):
-        rows.append([*datasets.as_dataset(toy_file(path, seed), L, cache_dir=tmp_path)])
+        data = toys.toy_file(path, seed)
+        rows.append([*datasets.as_dataset(data, toys.L, cache_dir=tmp_path)])
         path.unlink()
         if seed:  # what is there isn't made again
             monkeypatch.setattr(datasets, "_rows", pytest.fail)

@@ -1,7 +1,6 @@
 """DistillKit's own trainer with a file, against our own loop."""
 
 import math
-from pathlib import Path
 
 import pytest
 
@@ -18,17 +17,8 @@ import sqs_codec as sqs
 from sqs_codec import distill
 from sqs_codec.trainers.datasets import as_dataset
 from sqs_codec.trainers.distillkit import StoredCompressor
-from tests.trainers.toys import (
-    CODEC,
-    Gradients,
-    L,
-    V,
-    gap,
-    our_gradient,
-    toy_file,
-    toy_student,
-    toy_tokenizer,
-)
+from tests.trainers import toys
+from tests.trainers.toys import CODEC, TEXTS, L, V, gap, our_gradient
 
 
 def run_config(**loss):
@@ -39,83 +29,63 @@ def run_config(**loss):
         sequence_length=16,
         dataset={"train_dataset": {"disk_path": ""}},
         teacher={"kind": "dataset"},
-        loss_functions=[kl | loss],
+        loss_functions=[kl | {"temperature": 1.0} | loss],
     )
 
 
 def arguments(folder, **change):
-    args = {
-        "per_device_train_batch_size": 6,
-        "learning_rate": 0.0,
-        "max_grad_norm": 0,
-        "save_strategy": "no",
-        "disable_tqdm": True,
-        "report_to": "none",
-        "use_cpu": True,
-        "bf16": False,
-    }
-    return SFTConfig(output_dir=folder, **args | change)
+    options = {"per_device_train_batch_size": 6, "num_train_epochs": 1}
+    return SFTConfig(output_dir=folder, **toys.ARGUMENTS | options | change)
+
+
+class InOrder(DistillationTrainer, toys.InOrder):
+    """DistillKit's, which takes texts as they come."""
 
 
 @pytest.fixture
-def gradients(tmp_path):
-    """What DistillKit computes in its steps, one a file, and its first loss."""
+def train(data, tmp_path):
+    """What DistillKit computes in its steps: losses and gradients."""
 
-    def run(files, loss=(), change=None, collator=None, **args):
-        temperature = files[0].header.temperature
-        source = OfflineSignalSource(None, V, preapplied_temperature=temperature)
-        dataset = as_dataset(files[0], cache_dir=str(tmp_path))
-
-        class Kept(Gradients):
-            def on_step_begin(self, args, state, control, **kwargs):
-                source.compressor = StoredCompressor(files[state.global_step])
-
-        made = DistillationTrainer(
-            toy_student(),
-            run_config(**{"temperature": temperature, **dict(loss)}),
-            source,
+    def run(file=data, loss=(), change=None, collator=None, **args):
+        dataset = as_dataset(file, cache_dir=str(tmp_path))
+        trainer = InOrder(
+            toys.toy_student(),
+            run_config(**dict(loss)),
+            OfflineSignalSource(StoredCompressor(file), V, preapplied_temperature=1.0),
             V,
             train_dataset=dataset.map(change) if change else dataset,
             data_collator=collator,
-            args=arguments(tmp_path, num_train_epochs=len(files), **args),
-            processing_class=toy_tokenizer(),
-            callbacks=[kept := Kept()],
+            args=arguments(tmp_path, **args),
+            processing_class=toys.toy_tokenizer(),
         )
-        made.train()
-        return kept.seen, made.state.log_history[0]["distillation_loss/1_kl"]
+        return toys.train(trainer)
 
     return run
 
 
 def test_the_how_to_runs(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
-    data = toy_file(tmp_path / "teacher.parquet", temperature=2.0)
+    data = toys.toy_file(tmp_path / "teacher.parquet", temperature=2.0)
     names = {
-        "args": arguments(tmp_path, num_train_epochs=1),
+        "args": arguments(tmp_path),
         "config": run_config(temperature=2.0),
         "data": data,
-        "student": toy_student(),
-        "tokenizer": toy_tokenizer(),
+        "student": toys.toy_student(),
+        "tokenizer": toys.toy_tokenizer(),
     }
-    text = (Path(__file__).parents[2] / "docs/howto/trainer.md").read_text()
-    exec(text.split("```")[3].removeprefix("python"), names)
-    names["trainer"].add_callback(kept := Gradients())
-    names["trainer"].train()
+    exec(toys.example(1), names)
+    _, gradients = toys.train(names["trainer"])
     # DistillKit multiplies its loss by the square of the temperature.
-    expected = 4 * our_gradient(toy_student(), data, 2.0)[1]
-    assert gap(kept.seen[0], expected) < 1e-5
+    assert gap(gradients[0], 4 * our_gradient(data, 2.0)[1]) < 1e-5
 
 
-def test_hundred_roundings_have_our_gradients(gradients, tmp_path):
-    files = [toy_file(tmp_path / f"{i}.parquet", i) for i in range(100)]
-    expected = [our_gradient(toy_student(), file)[1] for file in files]
-    found, _ = gradients(files)
-    assert max(gap(a, b) for a, b in zip(found, expected, strict=True)) < 1e-5
+def test_hundred_roundings_have_our_gradients(train, hundred):
+    _, gradients = train(hundred, per_device_train_batch_size=TEXTS)
+    assert toys.gaps(gradients, hundred).max() < 1e-5
 
 
-def test_texts_may_be_cut(gradients, tmp_path):
-    data = toy_file(tmp_path / "teacher.parquet")
-    (found,), _ = gradients([data], max_length=7)
+def test_texts_may_be_cut(train, data):
+    _, gradients = train(max_length=7)
     cut = [
         text._replace(
             tokens=text.tokens[:7],
@@ -124,33 +94,26 @@ def test_texts_may_be_cut(gradients, tmp_path):
         )
         for text in data
     ]
-    assert gap(found, our_gradient(toy_student(), cut)[1]) < 1e-5
+    assert gap(gradients[0], our_gradient(cut)[1]) < 1e-5
 
 
-def test_texts_of_one_length_need_no_mask(gradients, tmp_path):
+def test_texts_of_one_length_need_no_mask(train, data):
     """As where ``prepacked`` is set; here they have one length in a batch of one."""
-    data = toy_file(tmp_path / "teacher.parquet", count=1)
-    (found,), _ = gradients(
-        [data],
+    _, gradients = train(
         collator=collate_packed_batch,
         per_device_train_batch_size=1,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
-    assert gap(found, our_gradient(toy_student(), data)[1]) < 1e-5
+    assert gap(gradients[0], our_gradient([data[0]])[1]) < 1e-5
 
 
-def test_settings_that_are_wrong(gradients, tmp_path):
-    data = toy_file(tmp_path / "teacher.parquet")
-    expected = our_gradient(toy_student(), data)[1]
-    (warm,), _ = gradients([data], {"temperature": 2.0})
-    assert gap(warm, expected) > 0.9
-    missing = {"missing_probability_handling": "symmetric_uniform"}
-    assert math.isnan(gradients([data], missing)[1])
+def test_settings_that_are_wrong(train, data, tmp_path):
+    _, gradients = train(loss={"temperature": 2.0})
+    assert gap(gradients[0], our_gradient(data)[1]) > 0.9
+    uniform = {"missing_probability_handling": "symmetric_uniform"}
+    assert math.isnan(train(loss=uniform)[0][0])
     with pytest.raises(ValueError, match=r"labels\[\d, \d\] isn't -100, but the file"):
-        gradients([data], change=lambda row: {"labels": [-100, *row["labels"][:-1]]})
-
-
-def test_tails_are_refused(tmp_path):
+        train(change=lambda row: {"labels": [-100, *row["labels"][:-1]]})
     header = distill.Header(CODEC, tail=True)
     with distill.Writer(tmp_path / "tail.parquet", header) as writer:
         writer.write([1, 2], sqs.SparseRows([V - 1], [L], [0, 1], V, L), [0])

@@ -1,10 +1,8 @@
 """Hugging Face's Trainer with a file, against our own loop."""
 
 import math
-import multiprocessing
 import os
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -12,83 +10,48 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import torch
-from torch.utils.data import ConcatDataset, SequentialSampler, Subset
+from torch.utils.data import Subset
 from transformers import AutoTokenizer, Trainer, TrainingArguments
 
-from sqs_codec import distill
 from sqs_codec.trainers.hf import DistillationTrainer
-from tests.trainers.toys import (
-    Gradients,
-    V,
-    dense_gradient,
-    gap,
-    our_gradient,
-    toy_file,
-    toy_student,
-)
+from tests.trainers import toys
+from tests.trainers.toys import TEXTS, V, gap, our_gradient, toy_student
 
 
-class InOrder(Trainer):
-    """Takes texts as they come."""
-
-    def _get_train_sampler(self, *_):
-        return SequentialSampler(self.train_dataset)
-
-
-class OrderedTrainer(DistillationTrainer, InOrder):
+class InOrder(DistillationTrainer, toys.InOrder):
     """Both, as is said of subclasses of one's own."""
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return toy_file(tmp_path_factory.mktemp("teacher") / "teacher.parquet")
 
 
 @pytest.fixture
 def trainer(data, tmp_path):
-    def make(student=None, train=data, kind=OrderedTrainer, temperature=1.0, **change):
+    def make(student=None, train=data, kind=InOrder, temperature=1.0, **change):
         args = {
-            "output_dir": tmp_path,
             "per_device_train_batch_size": 2,
             "gradient_accumulation_steps": 3,
             "per_device_eval_batch_size": 5,  # and then one text
             "num_train_epochs": 1,
-            "learning_rate": 0.0,
-            "max_grad_norm": 0,
-            "save_strategy": "no",
-            "disable_tqdm": True,
-            "use_cpu": True,
         }
-        made = kind(
+        return kind(
             student or toy_student(),
-            TrainingArguments(**args | change),
+            TrainingArguments(tmp_path, **toys.ARGUMENTS | args | change),
             train_dataset=train,
             eval_dataset=train,
             temperature=temperature,
-            callbacks=[gradients := Gradients()],
         )
-        made.gradients = gradients.seen
-        return made
 
     return make
 
 
-def test_hundred_roundings_have_our_gradients(trainer, tmp_path, monkeypatch):
+def test_hundred_roundings_have_our_gradients(trainer, data, hundred, monkeypatch):
     """Of steps of three batches, whose texts have 4 to 10 distributions each."""
-    files = [toy_file(tmp_path / f"{i}.parquet", i) for i in range(100)]
-    student = toy_student()
-    expected = [our_gradient(student, file)[1] for file in files]
-    made = trainer(student, ConcatDataset(files))
-    made.train()
-    assert max(map(gap, made.gradients, expected)) < 1e-5
-    mean = torch.stack(made.gradients).mean(0)
-    assert gap(mean, dense_gradient(student)[1]) < 0.02  # of one, some 0.1
+    args = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": TEXTS}
+    _, gradients = toys.train(trainer(train=hundred, **args))
+    assert toys.gaps(gradients, hundred).max() < 1e-5
     # What it would be without num_items_in_batch: a mean of means.
     samples = Trainer.get_batch_samples
     monkeypatch.setattr(DistillationTrainer, "get_batch_samples", samples)
-    made = trainer(student, files[0])
-    made.train()
-    assert gap(made.gradients[0], expected[0]) > 0.04
+    _, gradients = toys.train(trainer(**args))
+    assert toys.gaps(gradients, data).mean() == pytest.approx(0.05, abs=0.01)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
@@ -100,15 +63,12 @@ def test_evaluation_weighs_distributions(trainer, data, temperature):
         input_ids, attention_mask
     )
     made = trainer(student, temperature=temperature)
-    expected, gradient = our_gradient(student, data, temperature)
-    found = made.evaluate(metric_key_prefix="held")["held_loss"]
-    assert found == pytest.approx(expected, rel=1e-6)
-    parts = Subset(data, range(5)), Subset(data, [5])
-    means = [our_gradient(student, part, temperature)[0] for part in parts]
-    assert abs(sum(means) / 2 - expected) > 1e-3
-    made.train()
-    assert gap(made.gradients[0], gradient) < 1e-5
-    assert made.state.log_history[0]["train_loss"] == pytest.approx(expected, rel=1e-6)
+    expected, gradient = our_gradient(data, temperature)
+    found = made.evaluate(metric_key_prefix="held")
+    assert found["held_loss"] == pytest.approx(expected, rel=1e-6)
+    losses, gradients = toys.train(made)
+    assert losses == [pytest.approx(expected, rel=1e-6)]
+    assert gap(gradients[0], gradient) < 1e-5
     longest = max(len(text.tokens) for text in data)
     assert made.predict(data).predictions.shape == (6, longest, V)
 
@@ -132,10 +92,8 @@ def test_goes_on_in_the_middle_of_an_epoch(trainer, tmp_path):
 
 
 def test_computes_in_bfloat16_if_asked(trainer, data):
-    student = toy_student()
-    made = trainer(student, bf16=True)
-    made.train()
-    assert 1e-4 < gap(made.gradients[0], our_gradient(student, data)[1]) < 0.1
+    _, gradients = toys.train(trainer(bf16=True))
+    assert 1e-4 < gap(gradients[0], our_gradient(data)[1]) < 0.1
 
 
 def test_nan_is_not_hidden(trainer, data):
@@ -146,16 +104,13 @@ def test_nan_is_not_hidden(trainer, data):
         student.get_input_embeddings().weight[int(only.pop())] = math.nan
     made = trainer(student)
     assert math.isnan(made.evaluate()["eval_loss"])
-    made.train()
-    assert made.gradients[0].isnan().any()
+    assert toys.train(made)[1][0].isnan().any()
 
 
 def test_two_processes_share_a_mean(trainer, data, tmp_path):
     """Of two texts each, with different numbers of distributions."""
     texts = Subset(data, range(4))
-    loss, expected = our_gradient(toy_student(), texts)
-    context = multiprocessing.get_context("fork")
-    found = context.SimpleQueue()
+    loss, expected = our_gradient(texts)
 
     def work(rank):
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
@@ -174,29 +129,10 @@ def test_two_processes_share_a_mean(trainer, data, tmp_path):
                 ddp_backend="gloo",
                 ddp_find_unused_parameters=False,
             )
-            made.train()
-            right = gap(made.gradients[0], expected) < 1e-5
-            found.put((average, right, made.evaluate()["eval_loss"]))
+            assert (gap(toys.train(made)[1][0], expected) < 1e-5) == average
+            assert made.evaluate()["eval_loss"] == pytest.approx(loss, rel=1e-6)
 
-    processes = [context.Process(target=work, args=(rank,)) for rank in (0, 1)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
-    results = [found.get() for _ in range(4)]
-    assert sorted(average for average, *_ in results) == [False, False, True, True]
-    for average, right, own in results:
-        assert right == average
-        assert own == pytest.approx(loss, rel=1e-6)
-
-
-def test_compute_loss_alone_is_the_mean(trainer, data):
-    student = toy_student()
-    batch = distill.collate([*data])
-    loss, outputs = trainer(student).compute_loss(student, batch, return_outputs=True)
-    assert loss.item() == our_gradient(student, data)[0]
-    assert torch.equal(outputs.logits, student(**batch).logits)
+    torch.multiprocessing.start_processes(work, nprocs=2, start_method="fork")
 
 
 def test_errors_say_what_is_needed(trainer):
@@ -213,8 +149,6 @@ def test_the_how_to_runs(data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("teacher.parquet", "held-out.parquet"):
         (tmp_path / name).symlink_to(data.path)
-    text = (Path(__file__).parents[2] / "docs/howto/trainer.md").read_text()
-    code = text.split("```")[1].removeprefix("python")
     names = {}
-    exec(code.replace("Qwen/Qwen2.5-0.5B", "toy"), names)
+    exec(toys.example(0).replace("Qwen/Qwen2.5-0.5B", "toy"), names)
     assert "eval_loss" in names["trainer"].state.log_history[0]

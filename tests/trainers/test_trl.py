@@ -1,14 +1,10 @@
 """TRL's own trainer of a teacher on a server, with a file of ours."""
 
 import importlib
-import os
 from contextlib import nullcontext
 
 import numpy as np
 import pytest
-
-os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"  # read as it is imported
-
 import trl
 from trl.experimental.server_distillation import ServerDistillationConfig
 from trl.generation import vllm_client
@@ -17,81 +13,54 @@ import sqs_codec as sqs
 import sqs_codec.trainers.trl as ours
 from benchmarks.distill.trl import serving
 from sqs_codec import distill
-from sqs_codec.trainers.trl import StoredDistillationTrainer, TeacherClient, as_dataset
-from tests.trainers.toys import (
-    STEPS,
-    TEXTS,
-    Gradients,
-    L,
-    V,
-    gap,
-    lessons,
-    toy_file,
-    toy_student,
-    toy_tokenizer,
-)
+from tests.trainers import toys
+from tests.trainers.toys import STEPS, TEXTS, L, V
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    path = tmp_path_factory.mktemp("trl") / "teacher.parquet"
-    return toy_file(path, count=STEPS * TEXTS)
-
-
-def run(folder, data, *, steps=1, url=None, change=(), **settings):
-    """Train without learning; return the losses and gradients of the steps."""
-    options = {
-        "teacher_model_server_url": url or "none",
-        "beta": 0.0,
-        "loss_top_k": L,
-        "per_device_train_batch_size": 2 * TEXTS,  # each text has two completions
-        "max_steps": steps,
-        "shuffle_dataset": False,
-        "learning_rate": 0.0,
-        "max_grad_norm": 0.0,
-        "bf16": False,
-        "use_cpu": True,
-        "logging_steps": 1,
-        "report_to": "none",
-    }
-    kept = Gradients()
-    trainer = StoredDistillationTrainer(
-        toy_student(),
-        ServerDistillationConfig(str(folder), **options | settings),
-        teacher_client=None if url else TeacherClient(data),
-        train_dataset=as_dataset(data),
-        processing_class=toy_tokenizer(),
-        callbacks=[kept],
-    )
-    for name, value in change:
-        setattr(trainer, name, value)
-    trainer.train()
-    return [x["loss"] for x in trainer.state.log_history if "loss" in x], kept.seen
-
-
-@pytest.fixture(params=["file", pytest.param("server", marks=pytest.mark.smoke)])
-def url(request, data, monkeypatch):
-    """Where the teacher is, if it is elsewhere."""
-    if request.param == "file":
-        yield None
-    else:
-        # TRL's client refuses to be without vLLM, of which it uses nothing here.
-        monkeypatch.setattr(vllm_client, "is_vllm_available", lambda: True)
-        with serving(data.path) as url:
-            yield url
-
-
-def test_gradients_are_those_of_our_loss(tmp_path, data, url):
-    losses, gradients = run(tmp_path, data, steps=STEPS, url=url)
-    assert len(losses) == len(gradients) == STEPS
-    for i, (_, loss, entropy, expected) in enumerate(lessons(data)):
-        assert gap(gradients[i], expected) < 1e-5
-        assert losses[i] + entropy == pytest.approx(loss, abs=1e-5)
+@pytest.fixture(autouse=True)
+def without_vllm(monkeypatch):
+    """TRL's client refuses to be without vLLM, of which it uses nothing here."""
+    monkeypatch.setattr(vllm_client, "is_vllm_available", lambda: True)
 
 
 @pytest.fixture
-def lists(tmp_path):
-    """A file of lists, whose tail is one more token."""
+def train(tmp_path):
+    """What a trainer without learning computes in its steps: losses and gradients."""
+
+    def run(data, url=None, change=(), **settings):
+        options = {
+            "teacher_model_server_url": url or "none",
+            "beta": 0.0,
+            "loss_top_k": L,
+            "per_device_train_batch_size": 2 * TEXTS,  # a text has two completions
+            "max_steps": STEPS,
+            "shuffle_dataset": False,
+        }
+        trainer = ours.StoredDistillationTrainer(
+            toys.toy_student(),
+            ServerDistillationConfig(
+                str(tmp_path), **toys.ARGUMENTS | options | settings
+            ),
+            teacher_client=None if url else ours.TeacherClient(data),
+            train_dataset=ours.as_dataset(data),
+            processing_class=toys.toy_tokenizer(),
+        )
+        trainer.__dict__ |= dict(change)
+        return toys.train(trainer)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "at_server", [False, pytest.param(True, marks=pytest.mark.smoke)]
+)
+def test_gradients_are_those_of_our_loss(train, hundred, labelled, at_server):
+    with serving(hundred.path) if at_server else nullcontext() as url:
+        toys.assert_ours(*train(hundred, url), labelled)
+
+
+@pytest.mark.parametrize("at_server", [False, True])
+def test_a_tail_is_trls_own(train, tmp_path, at_server):
     rng, codec = np.random.default_rng(0), sqs.Codec(V + 1, 1024)
     header = distill.Header(codec, rounding="lattice", tail=True)
     with distill.Writer(tmp_path / "lists.parquet", header) as writer:
@@ -101,27 +70,16 @@ def lists(tmp_path):
             logprobs = np.take_along_axis(logits, ids, 1)
             logprobs -= np.log(np.exp(logits).sum(1, keepdims=True))
             rows = codec.quantize_top_logprobs_rows(ids, logprobs)
-            writer.write(rng.integers(V, size=9), rows)
-    return distill.open(tmp_path / "lists.parquet")
-
-
-@pytest.mark.parametrize("at_server", [False, True])
-def test_a_tail_is_trls_own(tmp_path, lists, monkeypatch, at_server):
-    monkeypatch.setattr(vllm_client, "is_vllm_available", lambda: True)
+            writer.write(rng.integers(V, size=9), rows[:8], range(8))
+    lists = distill.open(tmp_path / "lists.parquet")
     with serving(lists.path) if at_server else nullcontext() as url:
-        (found,), (gradient,) = run(
-            tmp_path, lists, url=url, per_device_train_batch_size=TEXTS
-        )
-    ((_, loss, entropy, expected),) = lessons(lists)
-    assert gap(gradient, expected) < 1e-5
-    assert found + entropy == pytest.approx(loss, abs=1e-5)
+        found = train(lists, url, per_device_train_batch_size=TEXTS, max_steps=1)
+    toys.assert_ours(*found, lists)
 
 
-def test_without_its_tail_the_student_learns_something_else(tmp_path, data):
-    without = [("loss_add_tail", False)]
-    _, gradients = run(tmp_path, data, steps=STEPS, change=without)
-    gaps = [gap(x, own[-1]) for x, own in zip(gradients, lessons(data), strict=True)]
-    assert np.mean(gaps) == pytest.approx(1.1, abs=0.05)
+def test_without_its_tail_the_student_learns_something_else(train, hundred, labelled):
+    _, gradients = train(hundred, change={"loss_add_tail": False})
+    assert toys.gaps(gradients, labelled).mean() == pytest.approx(1.1, abs=0.05)
 
 
 @pytest.mark.parametrize(
@@ -133,33 +91,14 @@ def test_without_its_tail_the_student_learns_something_else(tmp_path, data):
         ({"temperature": 2.0}, "temperature must be that of the file, 1, got 2"),
     ],
 )
-def test_settings_that_are_wrong_are_errors(tmp_path, data, settings, words):
+def test_settings_that_are_wrong_are_errors(train, hundred, settings, words):
     with pytest.raises(ValueError, match=words):
-        run(tmp_path, data, **settings)
+        train(hundred, **settings)
 
 
-def test_a_server_answers_and_refuses_as_the_file_does(data, monkeypatch):
-    monkeypatch.setattr(vllm_client, "is_vllm_available", lambda: True)
-    texts = [data[i] for i in range(TEXTS)]
-    asked = [x.tokens.tolist() for x in texts], [int(x.places[-1]) - 1 for x in texts]
-    found = TeacherClient(data).get_sequence_logprobs(*asked, L + 1, 1.0)
-    with serving(data.path) as url:
-        client = vllm_client.VLLMClient(url, connection_timeout=60)
-        theirs = client.get_sequence_logprobs(*asked, L + 1, 1.0)
-        with pytest.raises(Exception, match="reverse KL"):  # as TRL asks where beta > 0
-            client.get_sequence_logprobs(*asked, 1, 1.0)
-        with pytest.raises(Exception, match="temperature"):
-            client.get_sequence_logprobs(*asked, L, 2.0)
-    assert found["actual_token_ids"] == theirs["actual_token_ids"]
-    for name in ("logprobs", "actual_logprobs"):
-        for one, other in zip(found[name], theirs[name], strict=True):
-            # What has no probability is left out here, and -9999 there.
-            assert np.exp(one) == pytest.approx(np.exp(other), abs=1e-6)
-
-
-def test_what_isnt_stored_is_an_error(data):
-    client = TeacherClient(data)
-    tokens = data[0].tokens.tolist()
+def test_what_isnt_stored_is_an_error(hundred):
+    client = ours.TeacherClient(hundred)
+    tokens = hundred[0].tokens.tolist()
     other = [*tokens[:3], tokens[3] ^ 1, *tokens[4:]]
     with pytest.raises(distill.MissError, match="at position 3"):
         client.get_sequence_logprobs([other], [3], L, 1.0)

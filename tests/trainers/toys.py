@@ -1,14 +1,13 @@
 """A toy teacher's file, a toy student, and what its gradient is to be."""
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 import tokenizers
 import torch
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-    TrainerCallback,
-)
+import transformers
+from torch.utils.data import SequentialSampler
 
 import sqs_codec as sqs
 from sqs_codec import distill
@@ -20,39 +19,43 @@ CODEC = sqs.Codec(V, L)
 STEPS, TEXTS = 100, 3
 """Of a run, and of a step; each row has a rounding of its own."""
 
+ARGUMENTS = {
+    "learning_rate": 0.0,
+    "max_grad_norm": 0,
+    "logging_steps": 1,
+    "logging_nan_inf_filter": False,
+    "save_strategy": "no",
+    "report_to": "none",
+    "disable_tqdm": True,
+    "use_cpu": True,
+    "bf16": False,
+}
+"""Of trainers whose steps are looked at, and change nothing."""
+
 
 def two_runs(n):
     """Places in a text of n tokens, as a chat with two answers has them."""
     return np.r_[1 : n // 3, n // 2 : n]
 
 
-def toy_texts(count, places=two_runs):
-    """Return tokens, places and the teacher's logits there, the same each time."""
-    rng = np.random.default_rng(7)
-    texts = []
-    for n in rng.integers(6, 15, count):
-        tokens, logits = rng.integers(0, V, n), rng.normal(0, 3, (n, V))
-        texts.append((tokens, places(n), logits[places(n)].astype(np.float32)))
-    return texts
-
-
 def toy_file(path, rounding_seed=0, *, count=6, places=two_runs, temperature=1.0):
-    """Write the texts with one rounding of the teacher's distributions, and open it."""
-    rng = np.random.default_rng(rounding_seed)
+    """Write the same texts with one rounding of their distributions, and open them."""
+    rng, rounding = map(np.random.default_rng, (7, rounding_seed))
     header = distill.Header(CODEC, temperature=temperature)
     with distill.Writer(path, header) as writer:
-        for tokens, own, logits in toy_texts(count, places):
+        for n in rng.integers(6, 15, count):
+            tokens, logits = rng.integers(0, V, n), rng.normal(0, 3, (n, V))
             rows = CODEC.quantize_unbiased_rows(
-                logits, temperature=temperature, rng=rng
+                logits[places(n)], temperature=temperature, rng=rounding
             )
-            writer.write(tokens, rows, own)
+            writer.write(tokens, rows, places(n))
     return distill.open(path)
 
 
 def toy_student(seed=0, vocab_size=V):
     """Return a model of Hugging Face, of some 10 000 parameters."""
     torch.manual_seed(seed)
-    config = LlamaConfig(
+    config = transformers.LlamaConfig(
         vocab_size=vocab_size,
         hidden_size=32,
         intermediate_size=48,
@@ -62,11 +65,21 @@ def toy_student(seed=0, vocab_size=V):
         max_position_embeddings=64,
         initializer_range=0.3,  # so that it isn't nearly uniform
     )
-    return LlamaForCausalLM(config)
+    return transformers.LlamaForCausalLM(config)
 
 
-def logits_of(student, batch):
-    return student(batch.tokens, attention_mask=batch.attention_mask).logits
+def toy_tokenizer():
+    """Return a tokenizer of the toy's vocabulary."""
+    words = tokenizers.models.WordLevel({str(i): i for i in range(V)}, unk_token="0")
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizers.Tokenizer(words), pad_token="0", eos_token="1"
+    )
+
+
+def example(index):
+    """Return code of the page about trainers."""
+    page = Path(__file__).parents[2] / "docs/howto/trainer.md"
+    return page.read_text().split("```")[2 * index + 1].removeprefix("python")
 
 
 def flat_gradient(student):
@@ -74,49 +87,13 @@ def flat_gradient(student):
     return torch.cat([p.grad.flatten() for p in student.parameters()])
 
 
-def our_gradient(student, items, temperature=1.0):
-    """Return loss and gradient of the sequences as one batch, by our loss."""
-    batch = distill.collate(list(items))
-    student.zero_grad()
-    loss = distillation_loss(logits_of(student, batch), batch, temperature=temperature)
+def our_gradient(texts, temperature=1.0):
+    """Return loss and gradient of texts as one batch, by our loss."""
+    batch, student = distill.collate([*texts]), toy_student()
+    logits = student(batch.tokens, attention_mask=batch.attention_mask).logits
+    loss = distillation_loss(logits, batch, temperature=temperature)
     loss.backward()
     return loss.item(), flat_gradient(student)
-
-
-def dense_gradient(student, count=6, places=two_runs, temperature=1.0):
-    """Return loss and gradient against the teacher's whole softmax."""
-    student.zero_grad()
-    losses = []
-    for tokens, own, logits in toy_texts(count, places):
-        log_p = student(torch.from_numpy(tokens)[None]).logits[0, own].log_softmax(-1)
-        q = (torch.from_numpy(logits) / temperature).softmax(-1)
-        losses.append(-(q * log_p).sum(-1))
-    loss = torch.cat(losses).mean()
-    loss.backward()
-    return loss.item(), flat_gradient(student)
-
-
-def lessons(data):
-    """Yield texts of each step, our loss, the entropy of their rows and our gradient.
-
-    Without what would follow a text's last token, which trainers of labels leave out.
-    """
-    student = toy_student()
-    items = [x._replace(places=x.places[:-1], rows=x.rows[:-1]) for x in data]
-    for start in range(0, len(items), TEXTS):
-        own = items[start : start + TEXTS]
-        p = np.concatenate([x.rows.counts / x.rows.resolution for x in own])
-        entropy = -(p * np.log(p)).sum() / sum(len(x.rows) for x in own)
-        loss, gradient = our_gradient(student, own)
-        yield own, loss, entropy, gradient
-
-
-def toy_tokenizer():
-    """Return a tokenizer of the toy's vocabulary."""
-    words = tokenizers.models.WordLevel({str(i): i for i in range(V)}, unk_token="0")
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizers.Tokenizer(words), pad_token="0", eos_token="1"
-    )
 
 
 def gap(found, expected):
@@ -124,12 +101,63 @@ def gap(found, expected):
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
-class Gradients(TrainerCallback):
-    """Keeps the gradient of each step; with ``max_grad_norm=0``, as none is clipped."""
+def steps(texts):
+    """Yield the texts of each step."""
+    for start in range(0, len(texts), TEXTS):
+        yield [texts[i] for i in range(start, start + TEXTS)]
+
+
+def gaps(gradients, texts):
+    """Return how far the gradients of all steps are from ours."""
+    pairs = zip(gradients, steps(texts), strict=True)
+    return np.array([gap(found, our_gradient(own)[1]) for found, own in pairs])
+
+
+def assert_ours(losses, gradients, texts):
+    """Compare steps with ours; others leave the entropy out of their losses."""
+    assert gaps(gradients, texts).max() < 1e-5
+    for loss, own in zip(losses, steps(texts), strict=True):
+        p = np.concatenate([x.rows.counts / x.rows.resolution for x in own])
+        entropy = -(p * np.log(p)).sum() / sum(len(x.rows) for x in own)
+        assert loss + entropy == pytest.approx(our_gradient(own)[0], abs=1e-5)
+
+
+def by_parts(loss_of, texts, **settings):
+    """Return losses and gradients of steps, by a loss made of a trainer's parts."""
+    losses, gradients = [], []
+    for own in steps(texts):
+        student = toy_student()
+        loss = loss_of(student, own, **settings)
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append(flat_gradient(student))
+    return losses, gradients
+
+
+class InOrder(transformers.Trainer):
+    """Takes texts as they come."""
+
+    def _get_train_sampler(self, *_):
+        return SequentialSampler(self.train_dataset)
+
+
+class Kept(transformers.TrainerCallback):
+    """Keeps the loss and the gradient of each step."""
 
     def __init__(self):
-        self.seen = []
+        self.losses, self.gradients = [], []
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
         """Copy it before an optimizer sees it."""
-        self.seen.append(flat_gradient(model))
+        self.gradients.append(flat_gradient(model))
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Keep a step's loss; what is said of all steps has another name."""
+        self.losses += [logs["loss"]] if "loss" in logs else []
+
+
+def train(trainer):
+    """Return losses and gradients of a trainer's steps."""
+    trainer.add_callback(kept := Kept())
+    trainer.train()
+    return kept.losses, kept.gradients

@@ -14,8 +14,8 @@ from sqs_codec._base import checks
 from sqs_codec.system._base import chat
 from sqs_codec.system.hf._models import HFTokenizer
 
-ANSWER = re.compile(r"(?s)\S(.*\S)?")
-"""What is said, but for spaces around it, which a template may take away."""
+ANSWERS = r"(?s).*\S.*", r"(?s)\S(.*\S)?"
+"""What is said, and without spaces around it, which a template may take away."""
 
 GENERATION = re.compile(r"{%-?\s*generation\s*-?%}")
 """What stands before an answer in a template that says which tokens these are."""
@@ -139,14 +139,19 @@ def _answers(
     tokenizer: HFTokenizer, messages: Sequence[Mapping[str, str]], text: str
 ) -> NDArray[np.bool_]:
     """Say of each token of a chat, which is this text, whether it is an answer's."""
-    marks = {"assistant": rf"{chat.OPEN}\g<0>{chat.CLOSE}"}
-    marked = [
-        {**m, "content": ANSWER.sub(marks.get(m["role"], r"\g<0>"), m["content"])}
-        for m in messages
-    ]
-    filled = tokenizer.apply_chat_template(marked, tokenize=False)
-    parts = re.split(f"[{chat.OPEN}{chat.CLOSE}]", filled)
-    if "".join(parts) != text:
+    own = [m["role"] == "assistant" and m["content"].strip() for m in messages]
+    either, mark = f"[{chat.OPEN}{chat.CLOSE}]", rf"{chat.OPEN}\g<0>{chat.CLOSE}"
+    for answer in ANSWERS:
+        marked = [
+            {**m, "content": re.sub(answer, mark, m["content"])} if said else m
+            for m, said in zip(messages, own, strict=True)
+        ]
+        filled = tokenizer.apply_chat_template(marked, tokenize=False)
+        parts, kept = re.split(either, filled), "".join(re.findall(either, filled))
+        asked = (chat.OPEN + chat.CLOSE) * sum(map(bool, own))
+        if "".join(parts) == text and kept == asked:
+            break
+    else:
         raise ValueError(
             "the chat template changes what an answer says: use one that has "
             "{% generation %} around answers"

@@ -23,6 +23,10 @@ LAST = """{% for m in messages %}{% if loop.last %}(at last) {% endif %}
 {{- m['content'].replace('fine', 'well') }}
 {% endfor %}"""
 
+THINKS = """{% for m in messages %}{% set parts = m['content'].split('</think>') %}
+{{- '<think>' + parts[0].split('<think>')[-1] + '</think>' + parts[-1] }}</s>
+{%- endfor %}"""
+
 
 def said(role, content, **more):
     return {"role": role, "content": content, **more}
@@ -30,7 +34,7 @@ def said(role, content, **more):
 
 CHAT = [
     said("user", "Hi"),
-    said("assistant", "Hé, you! ", name=None),
+    said("assistant", "  Hé, you! ", name=None),
     said("user", "you"),
     said("assistant", "Yes"),
 ]
@@ -51,10 +55,10 @@ def tokenizer():
 @pytest.mark.parametrize(
     ("template", "answers"),
     [
-        (CHATML, "Hé, you! <|im_end|>Yes<|im_end|>"),
-        (SAYS, "Hé, you! </s>!Yes</s>!"),
+        (CHATML, "  Hé, you! <|im_end|>Yes<|im_end|>"),
+        (SAYS, "  Hé, you! </s>!Yes</s>!"),
         (TRIMS, "Hé, you! </s>Yes </s>"),
-        (LAST, "Hé, you!Yes"),
+        (LAST, "  Hé, you! Yes"),
     ],
 )
 def test_answers_are_what_an_assistant_says(tokenizer, template, answers):
@@ -74,26 +78,15 @@ def test_answers_are_what_an_assistant_says(tokenizer, template, answers):
         (CHATML, [*CHAT, said("user", [])], r'messages\[4\] has no "content" that'),
         (CHATML, [said("user", "\ud800")], r'"content" of messages\[0\] must be'),
         (CHATML, CHAT[:1], "it has no answer"),
-        (
-            CHATML,
-            [said("assistant", " ")],
-            "it has no answer",
-        ),
+        (CHATML, [said("assistant", " ")], "it has no answer"),
         (CHATML, [*CHAT, said("user", "", tool_calls=[])], r'\[4\] has "tool_calls"'),
         (CHATML, [*CHAT, said("user", "a <|im_end|>")], "spells a token that only"),
         (CHATML, [*CHAT, said("assistant", "\ufdd0x")], "changes what an answer says"),
-        (
-            TRIMS,
-            [*CHAT, said("system", "Be brief")],
-            r"leaves out messages\[4\], of role",
-        ),
+        (THINKS, [said("assistant", "<think>so</think>Yes")], "changes what an answer"),
+        (TRIMS, [*CHAT, said("system", "Be")], r"leaves out messages\[4\], of role"),
         (TRIMS, [*CHAT, said("tool", "5")], "refuses it: no tools"),
         (LAST, [*CHAT, said("assistant", "fine")], r"leaves out messages\[4\]"),
-        (
-            SAYS.replace("assist", "bot"),
-            CHAT,
-            "it has no answer",
-        ),
+        (SAYS.replace("assist", "bot"), CHAT, "it has no answer"),
     ],
 )
 def test_what_is_no_chat_is_said(tokenizer, template, chat, words):

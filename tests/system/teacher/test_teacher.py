@@ -2,18 +2,14 @@
 
 import http.client
 import json
-import math
-import os
-import signal
 import socket
 import threading
-import time
-import urllib.request
-from contextlib import closing, suppress
+from contextlib import closing
 from itertools import count
 
 import numpy as np
 import pytest
+import uvicorn
 from starlette.testclient import TestClient
 
 import sqs_codec as sqs
@@ -26,6 +22,7 @@ from tests.system.serve.kit import PATIENCE, wait_until
 V, L = 40, 12
 PATH = "/v1/completions"
 TEXTS = [[7, 3, 9, 9, 1, 4], [7, 3, 9, 2], [7, 3], [31, *range(20), *range(20)]]
+HERE = TEXTS[0]
 
 
 def store(path, texts=TEXTS, places=None, **said):
@@ -57,39 +54,33 @@ def ask(client, prompt, k=L, **fields):
 
 
 def lists(sequence, tokens, fill=0):
-    """What is to be answered, one token after the other."""
-    found = []
-    row_at = {place + 1: i for i, place in enumerate(sequence.places.tolist())}
-    for position, own in enumerate(tokens):
-        entries = []
-        if position in row_at:
-            row = sequence.rows[row_at[position]]
-            pairs = zip(row.token_ids.tolist(), row.counts.tolist(), strict=True)
-            entries = sorted(((-c, i) for i, c in pairs if i < V))
-        logprobs = {i: math.log(-c / L) for c, i in entries}
-        if position and (fill or (entries and not sequence.tail)):
+    """What is to be answered of each token: log-probabilities in their order."""
+    found = [{} for _ in tokens]
+    rows = zip(sequence.places + 1, sequence.rows.to_dense(float)[:, :V], strict=True)
+    for position, p in rows:
+        if position < len(tokens):
+            order = [i for i in np.argsort(-p, kind="stable").tolist() if p[i]]
+            found[position] = {i: np.log(p[i]) for i in order}
+    for position, (own, logprobs) in enumerate(zip(tokens, found, strict=True)):
+        if position and (fill or (logprobs and not sequence.tail)):
             logprobs.setdefault(own, -9999)
             others = (i for i in count() if i not in logprobs)
             while len(logprobs) < fill:
                 logprobs[next(others)] = -9999
-        found.append(logprobs)
     return found
 
 
-def check(answer, expected):
-    """Compare lists with those of an answer, in their order."""
-    for choice, texts in zip(answer.json()["choices"], expected, strict=True):
+def check(answer, *texts):
+    """Compare an answer with the lists of texts."""
+    for choice, expected in zip(answer.json()["choices"], texts, strict=True):
         assert (choice["text"], choice["finish_reason"]) == ("", "length")
-        assert len(choice["prompt_logprobs"]) == len(texts)
-        for found, logprobs in zip(choice["prompt_logprobs"], texts, strict=True):
-            if not logprobs:
-                assert found is None
-                continue
-            assert [*found] == [*map(str, logprobs)]
-            assert [e["rank"] for e in found.values()] == [*range(1, len(found) + 1)]
-            values = [entry["logprob"] for entry in found.values()]
-            assert values == pytest.approx([*logprobs.values()], rel=1e-6)
-            assert {entry["decoded_token"] for entry in found.values()} == {None}
+        for found, own in zip(choice["prompt_logprobs"], expected, strict=True):
+            assert (found is None) == (not own)
+            entries = [(int(i), *e.values()) for i, e in (found or {}).items()]
+            assert entries == [
+                (i, pytest.approx(logprob, rel=1e-6), rank, None)
+                for rank, (i, logprob) in enumerate(own.items(), 1)
+            ]
 
 
 @pytest.mark.parametrize("fill", [0, L, 15, V])
@@ -103,7 +94,7 @@ def test_lists_are_those_of_the_file(fill, tail, places, tmp_path, monkeypatch):
     app = make_app(data, fill=fill > 0)
     answer = ask(TestClient(app, base_url="http://[::1]"), texts, fill or L)
     assert answer.headers["content-type"] == "application/json"
-    check(answer, [lists(data[i], text, fill) for i, text in enumerate(texts)])
+    check(answer, *(lists(data[i], text, fill) for i, text in enumerate(texts)))
     n = sum(map(len, texts))
     usage = {"prompt_tokens": n, "completion_tokens": 0, "total_tokens": n}
     assert answer.json()["usage"] == usage
@@ -111,8 +102,8 @@ def test_lists_are_those_of_the_file(fill, tail, places, tmp_path, monkeypatch):
 
 
 def test_a_beginning_is_found_and_as_much_as_was_asked_for(client, data):
-    check(ask(client, [7, 3, 9, 2]), [lists(data[1], TEXTS[1])])
-    check(ask(client, [[31, 0], [31]], 10**30), [lists(data[3], [31, 0]), [{}]])
+    check(ask(client, [7, 3, 9, 2]), lists(data[1], TEXTS[1]))
+    check(ask(client, [[31, 0], [31]], 10**30), lists(data[3], [31, 0]), [{}])
 
 
 def test_what_trainers_send(client, data):
@@ -128,14 +119,11 @@ def test_what_trainers_send(client, data):
         "sampling_params": {"max_tokens": 0},
     }
     for fields in trl, axolotl, {"temperature": 0}, {"max_tokens": 0, "n": 1}:
-        check(ask(client, TEXTS[:1], 64, **fields), [lists(data[0], TEXTS[0])])
+        check(ask(client, [HERE], 64, **fields), lists(data[0], HERE))
     [model] = client.get("/v1/models").json()["data"]
     assert model["id"] == "a/teacher"
     assert client.get("/health").status_code == 200
     assert "GET /v1/models, " in client.get("/metrics").json()["error"]["message"]
-
-
-HERE = TEXTS[0]
 
 
 @pytest.mark.parametrize(
@@ -156,10 +144,7 @@ HERE = TEXTS[0]
         ({"prompt_logprobs": 1}, "counts can only teach forward KL"),
         ({"prompt_logprobs": 2.0}, "prompt_logprobs must be a whole number, got 2.0"),
         ({"prompt_logprobs": 2}, "would learn something else: 12 are enough for every"),
-        (
-            {"temperature": 1},
-            "temperature is 1, and the file's distributions are of 1.5",
-        ),
+        ({"temperature": 1}, "is 1, and the file's distributions are of 1.5"),
         ({"temperature": 10**400}, "temperature must be 0 to"),
         ({"max_tokens": 16}, "max_tokens can't be 16: nothing is written here"),
         ({"n": 2}, "n can't be 2"),
@@ -176,13 +161,7 @@ def test_refusals_say_what_would_be_right(client, fields, said):
 
 @pytest.mark.parametrize(
     ("asked", "position"),
-    [
-        ([6, *HERE], 0),  # one more at the beginning
-        ([7, 3, 9, 8, 1, 4], 3),
-        ([*HERE, 5], 6),
-        ([7, 3, 9, 9, 1, 5], 5),
-        ([30], 0),
-    ],
+    [([6, *HERE], 0), ([7, 3, 9, 8, 1, 4], 3), ([*HERE, 5], 6), ([30], 0)],
 )
 def test_a_miss_names_what_the_client_has_and_nothing_else(client, asked, position):
     for prompt, name in (asked, "prompt"), ([HERE, asked, [8]], "prompt[1]"):
@@ -203,11 +182,7 @@ def test_a_request_may_have_so_many_bytes(client):
     assert client.post(PATH, content=b" " * (1 << 22 | 1)).status_code == 413
 
 
-def teaching(data, **options):
-    return closing(Endpoint(make_app(data, **options)))
-
-
-def post(endpoint, prompt, host="localhost", **headers):
+def post(endpoint, prompt=HERE, host="localhost", **headers):
     """Send a request, and return what a connection has of its answer."""
     connection = http.client.HTTPConnection("127.0.0.1", endpoint.port, PATIENCE)
     body = json.dumps({"prompt": prompt, "prompt_logprobs": L})
@@ -223,12 +198,13 @@ def status(connection):
 
 
 def test_who_may_ask(data):
-    with teaching(data, api_key="key", hosts=["teacher.example.org"]) as endpoint:
+    app = make_app(data, api_key="key", hosts=["teacher.example.org"])
+    with closing(Endpoint(app)) as endpoint:
         key = {"Authorization": "Bearer key"}
-        assert status(post(endpoint, HERE, "teacher.example.org", **key)) == 200
-        assert status(post(endpoint, HERE, "evil.example", **key)) == 403
-        assert status(post(endpoint, HERE, Authorization="Bearer other")) == 401
-        assert status(post(endpoint, HERE)) == 401
+        assert status(post(endpoint, host="teacher.example.org", **key)) == 200
+        assert status(post(endpoint, host="evil.example", **key)) == 403
+        assert status(post(endpoint, Authorization="Bearer other")) == 401
+        assert status(post(endpoint)) == 401
         assert endpoint.status("/health", "") == 200
 
 
@@ -237,50 +213,39 @@ def test_others_are_answered_meanwhile(data, monkeypatch):
     monkeypatch.setattr(_app, "SEATS", 1)
     monkeypatch.setattr(_app, "CALLS", 2)
     goes_on, write = threading.Event(), _app.Lists.write
-
-    def late(*given):
-        goes_on.wait(PATIENCE)
-        return write(*given)
-
-    monkeypatch.setattr(_app.Lists, "write", late)
-    with teaching(data) as endpoint:
+    monkeypatch.setattr(
+        _app.Lists, "write", lambda *given: goes_on.wait(PATIENCE) and write(*given)
+    )
+    with closing(Endpoint(make_app(data))) as endpoint:
         with socket.create_connection(("127.0.0.1", endpoint.port)) as half:
             half.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n")
             half.sendall(b"Content-Length: 100\r\n\r\n{")
-        one = post(endpoint, HERE)
+        one = post(endpoint)
         assert one.getresponse().status == 200  # and no more than that
         two = post(endpoint, TEXTS[1])
-        wait_until(lambda: status(post(endpoint, HERE)) == 429)
+        wait_until(lambda: status(post(endpoint)) == 429)
         assert endpoint.status("/health", "") == 200
         goes_on.set()
         assert status(two) == 200
         one.close()
 
 
-def test_the_command(tmp_path, capsys):
-    store(tmp_path / "teacher.parquet", rounding="lattice")
+def test_the_command(tmp_path, monkeypatch, capsys):
+    def visit(server, sockets):
+        visitor = TestClient(server.config.app, base_url="http://127.0.0.1")
+        [model] = visitor.get("/v1/models").json()["data"]
+        assert model["id"] == "named"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(uvicorn.Server, "run", visit)
+    store(path := tmp_path / "teacher.parquet", rounding="lattice")
     with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    models = []
-
-    def visit():
-        while not models:
-            with suppress(OSError):
-                time.sleep(0.05)
-                url = f"http://127.0.0.1:{port}/v1/models"
-                models.extend(json.load(urllib.request.urlopen(url))["data"])
-        os.kill(os.getpid(), signal.SIGINT)
-
-    visitor = threading.Thread(target=visit)
-    visitor.start()
-    serve = ["distill", "serve", str(tmp_path / "teacher.parquet"), "--listen"]
-    named = ["--model-name", "named"]
-    assert cli.main([*serve, f"127.0.0.1:{port}", *named]) == 130
-    visitor.join()
-    assert [model["id"] for model in models] == ["named"]
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    serve = ["distill", "serve", str(path), "--model-name", "named", "--listen"]
+    assert cli.main([*serve, address]) == 130
     said = capsys.readouterr().err
     assert "is lattice, and not right on average: a student learns its bias" in said
-    assert f"Teaching 4 texts at http://127.0.0.1:{port}: at temperature 1.5" in said
+    assert f"Teaching 4 texts at http://{address}: at temperature 1.5" in said
     with pytest.raises(SystemExit):
         cli.main([*serve, "0.0.0.0:80"])
     assert "0.0.0.0 isn't this machine alone" in capsys.readouterr().err
