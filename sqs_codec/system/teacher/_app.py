@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from sqs_codec.distill import Dataset, Lookup, MissError
 from sqs_codec.system.endpoint.app import make_endpoint, model_routes, read_body
 from sqs_codec.system.endpoint.errors import ApiError
+from sqs_codec.system.endpoint.fields import model_names
 from sqs_codec.system.teacher._lists import BLOCK, Lists, Text
 from sqs_codec.system.teacher._request import MOST_BYTES, Tokens, parse
 
@@ -54,8 +55,7 @@ def make_app(
     starlette.applications.Starlette
         An ASGI application.
     """
-    own = data.header.model or "teacher"
-    models = [*([] if {*names} - {"*"} else [own]), *names]
+    models = model_names(names, data.header.model or "teacher")
     calls = _Completions(data, models, fill)
     completions = Route("/v1/completions", calls, methods=["POST"])
     routes = [*model_routes(models, lambda request: {}), completions]

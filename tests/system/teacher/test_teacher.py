@@ -170,6 +170,13 @@ def test_what_trainers_send(client, data):
     assert "GET /v1/models, " in client.get("/metrics").json()["error"]["message"]
 
 
+def test_any_name_is_none_to_answer_by(data):
+    for names, own in (["*", "named"], "named"), (["*"], "a/teacher"):
+        client = TestClient(make_app(data, names=names), base_url="http://localhost")
+        assert ask(client, HERE).json()["model"] == own
+        assert ask(client, HERE, model="other").json()["model"] == "other"
+
+
 HERE = TEXTS[0]
 
 
