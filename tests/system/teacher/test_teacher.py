@@ -29,6 +29,7 @@ from tests.system.serve.kit import PATIENCE, wait_until
 
 V, L = 40, 12
 PATH = "/v1/completions"
+SITE = "https://site.example"
 TEXTS = [[7, 3, 9, 9, 1, 4], [7, 3, 9, 2], [7, 3], [31, *range(20), *range(20)]]
 
 
@@ -356,13 +357,14 @@ def test_the_command(tmp_path, capsys):
             with suppress(OSError):
                 time.sleep(0.05)
                 url = f"http://127.0.0.1:{port}/v1/models"
-                models.extend(json.load(urllib.request.urlopen(url))["data"])
+                asked = urllib.request.Request(url, headers={"Origin": SITE})
+                models.extend(json.load(urllib.request.urlopen(asked))["data"])
         os.kill(os.getpid(), signal.SIGINT)
 
     visitor = threading.Thread(target=visit)
     visitor.start()
     serve = ["distill", "serve", str(tmp_path / "teacher.parquet"), "--listen"]
-    named = ["--model-name", "named"]
+    named = ["--model-name", "named", "--allow-origin", SITE]
     assert cli.main([*serve, f"127.0.0.1:{port}", *named]) == 130
     visitor.join()
     assert [model["id"] for model in models] == ["named"]
