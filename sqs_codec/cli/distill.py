@@ -336,6 +336,7 @@ def serve(args: argparse.Namespace) -> int:
         fill=args.fill,
         api_key=args.api_key,
         hosts=args.allow_host,
+        origins=args.allow_origin,
     )
     said = (
         f"Teaching {len(dataset)} texts at {{url}}: at temperature "

@@ -36,6 +36,11 @@ def add_clients(add: options.Add, listen: str, name: str) -> None:
         "be given several times"
     )
     add("--allow-host", action="append", default=[], metavar="NAME", help=said)
+    said = (
+        "a web site whose pages may call it, as https://chat.example.org; may be "
+        "given several times (default: none)"
+    )
+    add("--allow-origin", action="append", default=[], metavar="URL", help=said)
 
 
 def check(args: argparse.Namespace) -> None:

@@ -49,11 +49,6 @@ def _add_clients(add: options.Add) -> None:
     listening.add_clients(add, LISTEN, "sqs")
     said = "how many texts are written at the same time"
     add("--clients", **options.number(int, 1, 1024), default=8, help=said)
-    said = (
-        "a web site whose pages may call it, as https://chat.example.org; may be "
-        "given several times (default: none)"
-    )
-    add("--allow-origin", action="append", default=[], metavar="URL", help=said)
 
 
 def run(args: argparse.Namespace) -> int:

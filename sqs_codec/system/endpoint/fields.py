@@ -10,6 +10,12 @@ from sqs_codec.system.endpoint.errors import ApiError
 LONGEST_NAME = 256  # characters of a model's name, where any is taken
 
 
+def model_names(names: Collection[str], own: str) -> list[str]:
+    """Return what the model is called, or else its own name; ``*`` comes last."""
+    named = [name for name in names if name != "*"] or [own]
+    return [*named, "*"] if "*" in names else named
+
+
 def check_model(asked: str, models: Collection[str]) -> str:
     """Return what a client calls the model, if it may be called that."""
     if asked in models or ("*" in models and len(asked) <= LONGEST_NAME):

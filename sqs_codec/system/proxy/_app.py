@@ -17,6 +17,7 @@ from starlette.routing import Route
 from sqs_codec.system.edge import MODES
 from sqs_codec.system.endpoint.app import make_endpoint, model_routes, read_body
 from sqs_codec.system.endpoint.errors import ApiError
+from sqs_codec.system.endpoint.fields import model_names
 from sqs_codec.system.proxy import _request
 from sqs_codec.system.proxy._completer import Completer
 from sqs_codec.system.proxy._metrics import CONTENT_TYPE_LATEST, ProxyMetrics
@@ -70,8 +71,7 @@ def make_app(
     starlette.applications.Starlette
         An ASGI application.
     """
-    named = [name for name in names if name != "*"] or [NAME]
-    models = [*named, "*"] if "*" in names else named
+    models = model_names(names, NAME)
     calls = _Calls(completer, models, sampling or Sampling())
     chat, text = (partial(calls.complete, chat=chat) for chat in (True, False))
 

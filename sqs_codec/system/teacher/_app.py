@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from sqs_codec.distill import Dataset, Lookup, MissError
 from sqs_codec.system.endpoint.app import make_endpoint, model_routes, read_body
 from sqs_codec.system.endpoint.errors import ApiError
+from sqs_codec.system.endpoint.fields import model_names
 from sqs_codec.system.teacher._lists import BLOCK, Lists, Text
 from sqs_codec.system.teacher._request import MOST_BYTES, Tokens, parse
 
@@ -54,8 +55,7 @@ def make_app(
     starlette.applications.Starlette
         An ASGI application.
     """
-    own = data.header.model or "teacher"
-    models = [*([] if {*names} - {"*"} else [own]), *names]
+    models = model_names(names, data.header.model or "teacher")
     calls = _Completions(data, models, fill)
     completions = Route("/v1/completions", calls, methods=["POST"])
     routes = [*model_routes(models, lambda request: {}), completions]
@@ -83,8 +83,9 @@ class _Completions:
                 request = HttpRequest(scope, receive)
                 data = await read_body(request, MOST_BYTES)
                 async with self._parsing:
-                    asked = parse, data, self._models, self._header
-                    model, prompts, k = await run_in_threadpool(*asked)
+                    model, prompts, k = await run_in_threadpool(
+                        parse, data, self._models, self._header
+                    )
                 if self._fill and k > BLOCK:
                     said = f"prompt_logprobs may be {BLOCK} where lists are filled"
                     raise ApiError(said, param="prompt_logprobs")
@@ -92,8 +93,8 @@ class _Completions:
                 for name, tokens in prompts.items():
                     if await request.is_disconnected():
                         raise ClientDisconnect
-                    find = self._find, name, tokens, k
-                    texts.append(await run_in_threadpool(*find))
+                    text = await run_in_threadpool(self._find, name, tokens, k)
+                    texts.append(text)
                 # Afterwards nothing can be wrong.
                 pieces = self._write(model, texts, k)
                 answer = StreamingResponse(pieces, media_type="application/json")

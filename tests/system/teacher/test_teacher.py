@@ -26,6 +26,7 @@ from tests.system.serve.kit import PATIENCE, wait_until
 
 V, L = 40, 12
 PATH = "/v1/completions"
+SITE = "https://site.example"
 TEXTS = [[7, 3, 9, 9, 1, 4], [7, 3, 9, 2], [7, 3], [31, *range(20), *range(20)]]
 HERE = TEXTS[0]
 
@@ -160,6 +161,13 @@ def test_what_trainers_send(client, data):
     assert model["id"] == "a/teacher"
     assert client.get("/health").status_code == 200
     assert "GET /v1/models, " in client.get("/metrics").json()["error"]["message"]
+
+
+def test_any_name_is_none_to_answer_by(data):
+    for names, own in (["*", "named"], "named"), (["*"], "a/teacher"):
+        client = TestClient(make_app(data, names=names), base_url="http://localhost")
+        assert ask(client, HERE).json()["model"] == own
+        assert ask(client, HERE, model="other").json()["model"] == "other"
 
 
 @pytest.mark.parametrize(
@@ -319,7 +327,7 @@ def test_no_text_is_sought_for_who_has_left(data, monkeypatch):
 def test_the_command(tmp_path, monkeypatch, capsys):
     def visit(server, sockets):
         visitor = TestClient(server.config.app, base_url="http://127.0.0.1")
-        [model] = visitor.get("/v1/models").json()["data"]
+        [model] = visitor.get("/v1/models", headers={"Origin": SITE}).json()["data"]
         assert model["id"] == "named"
         raise KeyboardInterrupt
 
@@ -327,11 +335,19 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     store(path := tmp_path / "teacher.parquet", rounding="lattice")
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    serve = ["distill", "serve", str(path), "--model-name", "named", "--listen"]
-    assert cli.main([*serve, address]) == 130
+    serve = [
+        "distill",
+        "serve",
+        str(path),
+        "--model-name",
+        "named",
+        "--allow-origin",
+        SITE,
+    ]
+    assert cli.main([*serve, "--listen", address]) == 130
     said = capsys.readouterr().err
     assert "is lattice, and not right on average: a student learns its bias" in said
     assert f"Teaching 4 texts at http://{address}: at temperature 1.5" in said
     with pytest.raises(SystemExit):
-        cli.main([*serve, "0.0.0.0:80"])
+        cli.main([*serve, "--listen", "0.0.0.0:80"])
     assert "0.0.0.0 isn't this machine alone" in capsys.readouterr().err
