@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset, Features, Sequence, Value
+from datasets.exceptions import DatasetGenerationError
 
 from sqs_codec import distill
 
@@ -41,13 +42,16 @@ def as_dataset(
         lists = {"teacher_ids": "int32", "teacher_logprobs": "float32"}
         columns |= {k: Sequence(Sequence(Value(v), top_k)) for k, v in lists.items()}
     content = hashlib.blake2b(np.memmap(data.path, mode="r").data, digest_size=16)
-    return Dataset.from_generator(
-        _rows,
-        features=Features(columns),
-        cache_dir=cache_dir,
-        gen_kwargs={"data": data, "top_k": top_k},
-        fingerprint=f"{content.hexdigest()}-{top_k}",
-    )
+    try:
+        return Dataset.from_generator(
+            _rows,
+            features=Features(columns),
+            cache_dir=cache_dir,
+            gen_kwargs={"data": data, "top_k": top_k},
+            fingerprint=f"{content.hexdigest()}-{top_k}",
+        )
+    except DatasetGenerationError as error:  # which only says that there was one
+        raise error.__cause__ or error from None
 
 
 def _rows(data: distill.Dataset, top_k: int | None) -> Iterator[dict[str, Any]]:
