@@ -16,6 +16,7 @@ from sqs_codec._codec import gumbel
 from sqs_codec._codec.target import check_shape
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.torch import _tensors
+from sqs_codec.torch._tensors import is_on_host
 
 BLOCK = 64
 """Tokens whose least number is known before the others."""
@@ -157,7 +158,7 @@ def _from(
 
 
 def _draw(rows: torch.Tensor, places: Sequence[_Place]) -> list[int]:
-    if _tensors.is_on_host(rows):
+    if is_on_host(rows):
         return _draw_on_host(rows, places)
     return _draw_on_device(rows, places)
 

@@ -12,6 +12,7 @@ from sqs_codec._codec.distribution import SparseDistribution, as_distribution
 from sqs_codec._codec.keep import Keep, TopK, count_kept, rule
 from sqs_codec._codec.rows import SparseRows, as_rows
 from sqs_codec.torch import _tensors
+from sqs_codec.torch._tensors import is_on_host
 
 
 def quantize(
@@ -83,7 +84,7 @@ def quantize_rows(
     [0 3] [5 5]
     """
     rows, shape = rows_of(codec, logits)
-    if _tensors.is_on_host(rows):
+    if is_on_host(rows):
         ready = checks.Rows(_tensors.as_array(rows), shape)
         return codec.quantize_rows(ready, keep, temperature=temperature)
     return _quantize_on_device(codec, rows, shape, keep, temperature)[0]
@@ -115,7 +116,7 @@ def encode_logits_rows(
     [2, 2]
     """
     rows, shape = rows_of(codec, logits)
-    if _tensors.is_on_host(rows):
+    if is_on_host(rows):
         ready = checks.Rows(_tensors.as_array(rows), shape)
         return codec.encode_logits_rows(ready, keep, temperature=temperature)
     found, _ = _quantize_on_device(codec, rows, shape, keep, temperature)
@@ -127,7 +128,7 @@ def quantize_row(
 ) -> SparseDistribution:
     """Return `quantize` of one row, maybe without dropped mass. For `Drafter`."""
     row = row_of(codec, logits)
-    if _tensors.is_on_host(row):
+    if is_on_host(row):
         ready = checks.Rows(_tensors.as_array(row[None])[0], ())
         return codec._quantize(ready, keep, temperature, mass=mass)
     found, masses = _quantize_on_device(codec, row[None], (), keep, temperature)

@@ -12,6 +12,7 @@ from sqs_codec._codec import target
 from sqs_codec._codec.round import Round
 from sqs_codec._codec.verify import Verdict, judge
 from sqs_codec.torch import _tensors
+from sqs_codec.torch._tensors import is_on_host
 
 LEAST_SUM = 2.0**-900
 """Of a residual, whose row has 1 as its largest value. Less is a rounding error, and
@@ -147,7 +148,7 @@ def _verify(
     by_row = temperatures if len(scale) > 1 else [*scale]  # one serves all rows
     scales = _move([[scale[t]] for t in by_row], rows, dtype)
     greedy = [row for row, t in enumerate(temperatures) if t == 0]
-    where = _verify_on_host if _tensors.is_on_host(rows) else _verify_on_device
+    where = _verify_on_host if is_on_host(rows) else _verify_on_device
     return where(rounds, rows, scales, greedy, draws, name_row)
 
 

@@ -155,8 +155,7 @@ def test_vectors_meet_all_ways_of_the_entropy_coding(monkeypatch):
             met.add("saturated")
 
     monkeypatch.setattr(entropy.Memory, "learn", forget)
-    make_vectors.shapes()
-    make_vectors.sequences()
+    [*make_vectors.shapes(), *make_vectors.sequences()]
     assert met == {
         *((part, uniform) for part in ("counts", "ids") for uniform in (False, True)),
         ("complement", True),

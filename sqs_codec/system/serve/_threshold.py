@@ -18,14 +18,9 @@ class HintThreshold:
     rises with the load by itself. Tokens per second are an exponential mean, and at
     least what passes of one session give.
 
-    Parameters
-    ----------
-    steps : mapping of int to float or None
-        Seconds that the model takes by number of tokens. Without them the threshold
-        stays as it is where nothing is known.
+    Steps are the seconds that the model takes by number of tokens. Without them the
+    threshold stays as it is where nothing is known.
 
-    Examples
-    --------
     >>> threshold = HintThreshold({1: 0.120, 6: 0.150})
     >>> round(threshold.at(0.0), 3)  # nobody was served: 0.006 / 0.120
     0.05
