@@ -269,13 +269,16 @@ def info(args: argparse.Namespace) -> int:
     return 0
 
 
-def open_file(args: argparse.Namespace, tokenizer: object = None) -> Dataset | None:
-    """Open the file, or explain what would have to be installed for that."""
+def open_file(
+    args: argparse.Namespace, *modules: str, extra: str = "distill"
+) -> Dataset | None:
+    """Open the file, or explain what would have to be installed for the command."""
     command = args.called.removeprefix("sqs ")
-    if not options.has_packages(command, ["pyarrow"], extra="distill"):
+    if not options.has_packages(command, ["pyarrow", *modules], extra=extra):
         return None
     from sqs_codec import distill
 
+    tokenizer = load_tokenizer(args.tokenizer) if "tokenizers" in modules else None
     return distill.open(
         args.output, prior=options.find_prior(args.prior), tokenizer=tokenizer
     )
@@ -289,14 +292,10 @@ def fill_check(parser: argparse.ArgumentParser) -> None:
 
 def check(args: argparse.Namespace) -> int:
     """Read all of a file; what is wrong is an error."""
-    tokenizer = None
     if args.tokenizer:
-        if not options.has_packages(
-            "distill check", ["tokenizers"], extra="distill,prior"
-        ):
-            return 1
-        tokenizer = load_tokenizer(args.tokenizer)
-    dataset = open_file(args, tokenizer)
+        dataset = open_file(args, "tokenizers", extra="distill,prior")
+    else:
+        dataset = open_file(args)
     if dataset is None:
         return 1
     read = sum(len(sequence.rows) for sequence in dataset)
@@ -319,10 +318,7 @@ def fill_serve(parser: argparse.ArgumentParser) -> None:
 def serve(args: argparse.Namespace) -> int:
     """Answer trainers until interrupted."""
     listening.check(args)
-    needed = ["pyarrow", "starlette", "uvicorn"]
-    if not options.has_packages("distill serve", needed, extra="distill,proxy"):
-        return 1
-    dataset = open_file(args)
+    dataset = open_file(args, "starlette", "uvicorn", extra="distill,proxy")
     if dataset is None:
         return 1
     from sqs_codec.system.teacher import CALLS, make_app

@@ -17,17 +17,11 @@ from sqs_codec import Prior
 from sqs_codec._base.files import require_file
 from sqs_codec._base.words import shown
 from sqs_codec.cli import options
+from sqs_codec.system._base import security
 from sqs_codec.system._base.address import join_address
-from sqs_codec.system._base.security import (
-    check_free,
-    check_security,
-    check_token,
-    read_pair,
-)
 from sqs_codec.system.engine import ENGINES, EngineConfig, EngineName, make_engine
 
 if TYPE_CHECKING:
-    from sqs_codec.system._base.security import Pair
     from sqs_codec.system.engine import Engine, EngineInfo
     from sqs_codec.system.serve import Service
     from sqs_codec.system.serve._datagram.server import DatagramServer
@@ -187,9 +181,9 @@ def run(args: argparse.Namespace) -> int:
     options.log_warnings("sqs serve")
     for name, kind in SOCKETS.items():
         if args.transport in (name, "both"):
-            check_free(args.host, args.port, kind)
+            security.check_free(args.host, args.port, kind)
     if args.metrics_port is not None:
-        check_free(args.metrics_host, args.metrics_port)
+        security.check_free(args.metrics_host, args.metrics_port)
     priors = [Prior.load(path) for path in args.prior]
     return asyncio.run(_serve(args, _load(args), tokens, priors))
 
@@ -223,7 +217,9 @@ def _check(args: argparse.Namespace) -> list[str] | None:
         raise ValueError(NO_CERTIFICATE)
     elif not tokens:
         raise ValueError(NO_TOKEN)
-    pair = check_security(args.host, args.cert, args.key, insecure=args.insecure)
+    pair = security.check_security(
+        args.host, args.cert, args.key, insecure=args.insecure
+    )
     if pair is not None:
         _certificate(pair)
     return tokens or None
@@ -252,7 +248,7 @@ def _tokens(args: argparse.Namespace) -> list[str]:
 
 
 def _check_token(token: str) -> None:
-    check_token(token)
+    security.check_token(token)
     if len(token) < SHORTEST_TOKEN:
         raise ValueError(
             f"a token must have at least {SHORTEST_TOKEN} characters, or it can be "
@@ -260,7 +256,7 @@ def _check_token(token: str) -> None:
         )
 
 
-def _certificate(pair: Pair) -> tuple[list[str], datetime.datetime]:
+def _certificate(pair: security.Pair) -> tuple[list[str], datetime.datetime]:
     """Return which hosts a valid certificate is for, and when it ends."""
     from cryptography import x509
 
@@ -347,14 +343,14 @@ async def _listen(
     await service.start()
     servers: list[GrpcServer | DatagramServer] = []
     metrics = None
-    security = {"cert": args.cert, "key": args.key, "insecure": args.insecure}
+    secured = {"cert": args.cert, "key": args.key, "insecure": args.insecure}
     unwell = asyncio.ensure_future(_unwell(service))
     tasks: list[asyncio.Future[Any]] = [unwell]
     try:
         port = args.port
         for name, start in (("grpc", start_grpc), ("datagram", start_datagrams)):
             if args.transport in (name, "both"):
-                servers.append(await start(service, args.host, port, **security))
+                servers.append(await start(service, args.host, port, **secured))
                 port = servers[-1].port
         if args.metrics_port is not None:
             metrics = await service.metrics.serve(args.metrics_host, args.metrics_port)
@@ -399,7 +395,7 @@ def _renew(
     names: list[str] = []
     words, shows = "", []
     if args.cert is not None:
-        pair = read_pair(args.cert, args.key)
+        pair = security.read_pair(args.cert, args.key)
         names, end = _certificate(pair)
         hosts = ", ".join(names) or "nobody"
         words = f"a certificate for {hosts} until {end:%Y-%m-%d %H:%M} UTC; "

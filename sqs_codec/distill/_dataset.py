@@ -15,14 +15,7 @@ from sqs_codec._base.files import require_file
 from sqs_codec._codec.prior import Prior
 from sqs_codec._codec.rows import SparseRows
 from sqs_codec.distill import _header
-from sqs_codec.distill._header import (
-    Header,
-    NumberName,
-    damage,
-    of_steps,
-    read_metadata,
-    value_of,
-)
+from sqs_codec.distill._header import Header, NumberName
 from sqs_codec.distill._pages import check_columns, check_pages
 
 MOST_VALUES = _header.MOST_TOKENS + (1 << 16)
@@ -98,9 +91,9 @@ class Dataset:
             kind = type(tokenizer).__name__
             raise TypeError(f"tokenizer must be one, with get_vocab(), got {kind}")
         require_file(path)
-        with damage(path):
+        with _header.damage(path):
             self._file = pq.read_metadata(path)
-            self.header = Header.from_json(read_metadata(self._file), prior)
+            self.header = Header.from_json(_header.read_metadata(self._file), prior)
             columns = self._file.schema.to_arrow_schema()
             if not columns.equals(self.header.schema()):
                 raise ValueError(f"its columns are not those of a Writer: {columns}")
@@ -116,7 +109,7 @@ class Dataset:
 
     def sizes(self) -> Sizes:
         """Return how much the file has; of the sequences hardly anything is read."""
-        with damage(self.path):
+        with _header.damage(self.path):
             lengths = [
                 self._table(i, ["lengths"])[0].combine_chunks().values.to_numpy()
                 for i in range(self._file.num_row_groups)
@@ -136,9 +129,9 @@ class Dataset:
     def tokens(self) -> Iterator[NDArray[np.uint32]]:
         """Yield the tokens of each sequence; no distribution is read."""
         for group in range(self._file.num_row_groups):
-            with damage(self.path):
+            with _header.damage(self.path):
                 texts = self._table(group, ["tokens"])[0]
-            yield from map(value_of, texts)
+            yield from map(_header.value_of, texts)
 
     def _table(self, group: int, columns: list[str]) -> pa.Table:
         """Read a row group; the file is opened anew, for threads and forks."""
@@ -164,10 +157,10 @@ class Dataset:
     def __getitem__(self, index: int) -> Sequence:
         row = range(len(self))[operator.index(index)]
         group = int(np.searchsorted(self._ends, row, "right")) - 1
-        with damage(f"{self.path}: sequence {row}"):
+        with _header.damage(f"{self.path}: sequence {row}"):
             place = row - int(self._ends[group])
             cells = (column[place] for column in self._read(group).columns)
-            ids, starts, lengths, packet, *values = map(value_of, cells)
+            ids, starts, lengths, packet, *values = map(_header.value_of, cells)
             places, header = _places(starts, lengths, len(ids)), self.header
             n = len(places)
             tokens, places = header.check_sequence(ids, places, n)
@@ -178,7 +171,7 @@ class Dataset:
             numbers = dict(zip(header.numbers, values, strict=True))
             steps = numbers.get("logprobs")
             if steps is not None and steps.shape == rows.counts.shape:
-                numbers["logprobs"] = of_steps(rows, steps)
+                numbers["logprobs"] = _header.of_steps(rows, steps)
             numbers = header.check_numbers(numbers, rows)
         return Sequence(tokens, places, rows, header.temperature, header.tail, numbers)
 

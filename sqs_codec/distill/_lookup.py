@@ -59,7 +59,7 @@ class Lookup:
         MissError
             There is none.
         ValueError or TypeError
-            These are no tokens.
+            These are no tokens, or the file has changed.
         """
         ids = checks.uint32("tokens", tokens)
         if not ids.size:
@@ -67,7 +67,10 @@ class Lookup:
         asked = ids.astype(TOKEN).tobytes()
         at = bisect_left(self._texts, asked, key=lambda text: text[: len(asked)])
         if at < len(self._texts) and self._texts[at].startswith(asked):
-            return self._data[self._indices[at]]
+            found = self._data[self._indices[at]]
+            if found.tokens.astype(TOKEN).tobytes() != self._texts[at]:
+                raise ValueError(f"{self._data.path} isn't the file that it was")
+            return found
         # Of all texts, its neighbours have most of its beginning.
         beside = self._texts[max(at - 1, 0) : at + 1]
         position = max((_shared(asked, text) for text in beside), default=0)

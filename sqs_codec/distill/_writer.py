@@ -17,14 +17,8 @@ from numpy.typing import ArrayLike
 
 from sqs_codec._base import checks, files
 from sqs_codec._codec.rows import SparseRows
-from sqs_codec.distill._header import (
-    NUMBERS,
-    Header,
-    damage,
-    in_steps,
-    read_metadata,
-    value_of,
-)
+from sqs_codec.distill import _header
+from sqs_codec.distill._header import Header
 
 ROW_GROUP = 1 << 18
 """Bytes that end a row group: what is read for a sequence."""
@@ -35,7 +29,7 @@ MINUTE = 60.0
 PARQUET: dict[str, Any] = {
     "compression": {
         f"{name}.list.element": "zstd"
-        for name in ("tokens", "starts", "lengths", *NUMBERS)
+        for name in ("tokens", "starts", "lengths", *_header.NUMBERS)
     },
     "column_encoding": {"logprobs.list.element": "BYTE_STREAM_SPLIT"},
     "use_dictionary": False,
@@ -119,13 +113,13 @@ class Writer:
         """Go on after the row groups that are there."""
         parts, before = self._parts(), 0
         for i, part in enumerate(parts):
-            with damage(part):
+            with _header.damage(part):
                 if part != self._part(i):
                     raise ValueError(f"{self._part(i).name} is missing before it")
                 before += self._count(part)
         if os.path.lexists(self._path):
             own = files.is_own(self._path)
-            with damage(self._path):
+            with _header.damage(self._path):
                 if own and self._count(self._path) >= before:
                     self._forget()  # which was interrupted
             reason = "it is finished" if own else "it is another's"
@@ -137,7 +131,7 @@ class Writer:
     def _reopen(self, part: Path) -> None:
         """Go on in the last row group unless it is full; its file stays meanwhile."""
         cells = zip(*_read(part).columns, strict=True)
-        rows = [tuple(map(value_of, row)) for row in cells]
+        rows = [tuple(map(_header.value_of, row)) for row in cells]
         size = sum(map(_size, rows))
         if size < ROW_GROUP:
             place, before = self._group.place - 1, self._group.before - len(rows)
@@ -146,7 +140,7 @@ class Writer:
     def _count(self, path: Path) -> int:
         """Return how many sequences a file has, which must be of this header."""
         file = pq.read_metadata(path)
-        self.header.require(read_metadata(file))
+        self.header.require(_header.read_metadata(file))
         return int(file.num_rows)
 
     def _parts(self) -> list[Path]:
@@ -205,11 +199,11 @@ class Writer:
         ids, at = self.header.check_sequence(tokens, places, len(rows))
         own = self.header.check_numbers(numbers or {}, rows)
         if "logprobs" in own:
-            own["logprobs"] = in_steps(rows, own["logprobs"])
+            own["logprobs"] = _header.in_steps(rows, own["logprobs"])
         packet = self.header.codec.encode_sequence(rows)
         cuts = np.flatnonzero(np.diff(at, prepend=-2) > 1)
         lengths = np.diff(cuts, append=at.size).astype(np.uint32)
-        values = (own[name].astype(NUMBERS[name]) for name in own)
+        values = (own[name].astype(_header.NUMBERS[name]) for name in own)
         row: tuple[Any, ...] = ids, at[cuts].astype(np.uint32), lengths, packet, *values
         self._group.rows.append(row)
         self._group.size += _size(row)
@@ -283,7 +277,10 @@ class Writer:
 
 
 def _read(part: Path) -> pa.Table:
-    with damage(part), pq.ParquetFile(part, page_checksum_verification=True) as file:
+    with (
+        _header.damage(part),
+        pq.ParquetFile(part, page_checksum_verification=True) as file,
+    ):
         return file.read(use_threads=False)
 
 

@@ -12,25 +12,10 @@ from numpy.typing import NDArray
 
 from sqs_codec._base import checks
 from sqs_codec._base.exp2 import LOG2_E
-from sqs_codec._codec.gumbel import (
-    LEAST_TEMPERATURE,
-    check_draft,
-    check_key,
-    check_position,
-    race,
-    settle,
-)
+from sqs_codec._codec import gumbel
 from sqs_codec._codec.target import check_shape
 from sqs_codec._codec.verify import Verdict
-from sqs_codec.torch._tensors import (
-    as_array,
-    check_maxima,
-    detached,
-    exp2,
-    is_on_host,
-    temperatures_of,
-    truncated,
-)
+from sqs_codec.torch import _tensors
 
 BLOCK = 64
 """Tokens whose least number is known before the others."""
@@ -67,15 +52,15 @@ def gumbel_verify(
     >>> gumbel_verify([0], rows, bytes(16), 0)
     Verdict(accepted=1, token=0)
     """
-    rows = detached("logits", logits)
+    rows = _tensors.detached("logits", logits)
     tokens = checks.integers("drafted", drafted)
     check_shape("logits", rows.shape, len(tokens) + 1, None)
-    check_draft("drafted", tokens, rows.shape[1])
-    words = check_key("key", key)
-    first = check_position("position", position, len(rows))
+    gumbel.check_draft("drafted", tokens, rows.shape[1])
+    words = gumbel.check_key("key", key)
+    first = gumbel.check_position("position", position, len(rows))
     t = checks.temperature(temperature)
-    rows = truncated(rows, t, top_k, top_p, min_p)
-    return settle(tokens, _draw(rows, _from(words, first, [t] * len(rows))))
+    rows = _tensors.truncated(rows, t, top_k, top_p, min_p)
+    return gumbel.settle(tokens, _draw(rows, _from(words, first, [t] * len(rows))))
 
 
 def gumbel_verify_rounds(
@@ -121,10 +106,10 @@ def gumbel_verify_rounds(
     [Verdict(accepted=1, token=0), Verdict(accepted=0, token=2)]
     """
     drafts = [checks.integers(f"drafted[{i}]", one) for i, one in enumerate(drafted)]
-    rows = detached("logits", logits)
+    rows = _tensors.detached("logits", logits)
     check_shape("logits", rows.shape, sum(map(len, drafts)) + len(drafts), None)
     for i, draft in enumerate(drafts):
-        check_draft(f"drafted[{i}]", draft, rows.shape[1])
+        gumbel.check_draft(f"drafted[{i}]", draft, rows.shape[1])
     places = _places(drafts, keys, positions, temperature)
     if not drafts:
         return []
@@ -132,7 +117,7 @@ def gumbel_verify_rounds(
     verdicts = []
     for draft in drafts:
         own, drawn = drawn[: len(draft) + 1], drawn[len(draft) + 1 :]
-        verdicts.append(settle(draft, own))
+        verdicts.append(gumbel.settle(draft, own))
     return verdicts
 
 
@@ -156,11 +141,11 @@ def _places(
                 f"{name} must be one for each of {len(drafts)} texts, got {len(values)}"
             )
     counts = [len(draft) + 1 for draft in drafts]
-    temperatures = iter(temperatures_of(counts, temperature))
+    temperatures = iter(_tensors.temperatures_of(counts, temperature))
     places: list[_Place] = []
     for i, count in enumerate(counts):
-        words = check_key(f"keys[{i}]", keys[i])
-        first = check_position(f"positions[{i}]", positions[i], count)
+        words = gumbel.check_key(f"keys[{i}]", keys[i])
+        first = gumbel.check_position(f"positions[{i}]", positions[i], count)
         places += _from(words, first, islice(temperatures, count))
     return places
 
@@ -172,7 +157,7 @@ def _from(
 
 
 def _draw(rows: torch.Tensor, places: Sequence[_Place]) -> list[int]:
-    if is_on_host(rows):
+    if _tensors.is_on_host(rows):
         return _draw_on_host(rows, places)
     return _draw_on_device(rows, places)
 
@@ -183,11 +168,11 @@ def _draw_on_host(rows: torch.Tensor, places: Sequence[_Place]) -> list[int]:
     def name_row(_: int) -> str:
         return f"logits[{len(drawn)}]"
 
-    array = as_array(rows)
+    array = _tensors.as_array(rows)
     checks.no_probabilities(array[0])
     for place, row in zip(places, array, strict=True):
         decided = place.temperature, place.key, place.position
-        ((best, _),) = race(row[None], *decided, 1, name_row)
+        ((best, _),) = gumbel.race(row[None], *decided, 1, name_row)
         drawn += best
     return drawn
 
@@ -199,7 +184,7 @@ def _draw_on_host(rows: torch.Tensor, places: Sequence[_Place]) -> list[int]:
 def _draw_on_device(rows: torch.Tensor, places: Sequence[_Place]) -> list[int]:
     tokens, sure, maxima = _race(rows, places, OPENED)
     moved = torch.stack([tokens.double(), sure.double(), maxima]).cpu().numpy()
-    check_maxima(rows, moved[2], "logits[{}]".format)
+    _tensors.check_maxima(rows, moved[2], "logits[{}]".format)
     drawn: list[int] = moved[0].astype(int).tolist()
     again: list[int] = np.flatnonzero(moved[1] == 0).tolist()
     if again:
@@ -260,7 +245,7 @@ def _columns(
 
     That is four words [N, 1].
     """
-    greedy = [place.temperature < LEAST_TEMPERATURE for place in places]
+    greedy = [place.temperature < gumbel.LEAST_TEMPERATURE for place in places]
     scale = [
         [LOG2_E / (1.0 if cold else place.temperature)]
         for place, cold in zip(places, greedy, strict=True)
@@ -333,4 +318,6 @@ def _minus_log(v: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
 
 def _scores(numbers: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     """Return numbers times 2**-t; inf where t < -100, or NaN."""
-    return torch.where(t >= -100, numbers * exp2(-t.clamp(min=-101)), torch.inf)
+    return torch.where(
+        t >= -100, numbers * _tensors.exp2(-t.clamp(min=-101)), torch.inf
+    )

@@ -11,14 +11,7 @@ from sqs_codec._codec.codec import Codec, row_name
 from sqs_codec._codec.distribution import SparseDistribution, as_distribution
 from sqs_codec._codec.keep import Keep, TopK, count_kept, rule
 from sqs_codec._codec.rows import SparseRows, as_rows
-from sqs_codec.torch._tensors import (
-    as_array,
-    check_maxima,
-    detached,
-    exponentials,
-    is_on_host,
-    scale_of,
-)
+from sqs_codec.torch import _tensors
 
 
 def quantize(
@@ -90,8 +83,8 @@ def quantize_rows(
     [0 3] [5 5]
     """
     rows, shape = rows_of(codec, logits)
-    if is_on_host(rows):
-        ready = checks.Rows(as_array(rows), shape)
+    if _tensors.is_on_host(rows):
+        ready = checks.Rows(_tensors.as_array(rows), shape)
         return codec.quantize_rows(ready, keep, temperature=temperature)
     return _quantize_on_device(codec, rows, shape, keep, temperature)[0]
 
@@ -122,8 +115,8 @@ def encode_logits_rows(
     [2, 2]
     """
     rows, shape = rows_of(codec, logits)
-    if is_on_host(rows):
-        ready = checks.Rows(as_array(rows), shape)
+    if _tensors.is_on_host(rows):
+        ready = checks.Rows(_tensors.as_array(rows), shape)
         return codec.encode_logits_rows(ready, keep, temperature=temperature)
     found, _ = _quantize_on_device(codec, rows, shape, keep, temperature)
     return codec.encode_rows(found)
@@ -134,8 +127,8 @@ def quantize_row(
 ) -> SparseDistribution:
     """Return `quantize` of one row, maybe without dropped mass. For `Drafter`."""
     row = row_of(codec, logits)
-    if is_on_host(row):
-        ready = checks.Rows(as_array(row[None])[0], ())
+    if _tensors.is_on_host(row):
+        ready = checks.Rows(_tensors.as_array(row[None])[0], ())
         return codec._quantize(ready, keep, temperature, mass=mass)
     found, masses = _quantize_on_device(codec, row[None], (), keep, temperature)
     shape = codec.vocab_size, codec.resolution
@@ -144,7 +137,7 @@ def quantize_row(
 
 def row_of(codec: Codec, logits: torch.Tensor) -> torch.Tensor:
     """Return logits [V], as they are."""
-    row = detached("logits", logits)
+    row = _tensors.detached("logits", logits)
     if row.shape != (codec.vocab_size,):
         raise ValueError(
             f"logits must have shape [{codec.vocab_size}], got {list(row.shape)}"
@@ -154,7 +147,7 @@ def row_of(codec: Codec, logits: torch.Tensor) -> torch.Tensor:
 
 def rows_of(codec: Codec, logits: torch.Tensor) -> tuple[torch.Tensor, Sequence[int]]:
     """Return logits as rows [B, V], and the shape that these had."""
-    values = detached("logits", logits)
+    values = _tensors.detached("logits", logits)
     if values.ndim == 0 or values.shape[-1] != codec.vocab_size:
         raise ValueError(
             f"logits must have shape [..., {codec.vocab_size}], "
@@ -187,7 +180,7 @@ def _quantize_on_device(
     n, m = len(rows), len(places[0])
     sizes, ids, bits = np.split(moved.cpu().numpy(), [n, n + m])
     maxima, masses, values = np.split(bits.view(np.float64), [n, 2 * n])
-    check_maxima(rows, maxima, lambda row: row_name(row, shape))
+    _tensors.check_maxima(rows, maxima, lambda row: row_name(row, shape))
     width = 1 << max(1, int(sizes.max(initial=0) - 1).bit_length())
     filled = np.arange(width) < sizes[:, None]
     padded, all_ids = np.full(filled.shape, -np.inf), np.zeros(filled.shape, np.uint32)
@@ -208,8 +201,8 @@ def _select(
     The sort is stable, so that equal logits are in the order of their ids.
     """
     logits, token_ids = rows.sort(dim=-1, descending=True, stable=True)
-    scale = scale_of(temperature, torch.float64)
-    unnormalised = exponentials(logits, scale, torch.float64)
+    scale = _tensors.scale_of(temperature, torch.float64)
+    unnormalised = _tensors.exponentials(logits, scale, torch.float64)
     if temperature == 0:
         unnormalised[:, 1:] = 0
     unmasked = (logits > -torch.inf).sum(-1)

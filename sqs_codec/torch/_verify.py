@@ -11,15 +11,7 @@ from sqs_codec._base import checks
 from sqs_codec._codec import target
 from sqs_codec._codec.round import Round
 from sqs_codec._codec.verify import Verdict, judge
-from sqs_codec.torch._tensors import (
-    check_maxima,
-    detached,
-    exponentials,
-    is_on_host,
-    no_probabilities,
-    scale_of,
-    temperatures_of,
-)
+from sqs_codec.torch import _tensors
 
 LEAST_SUM = 2.0**-900
 """Of a residual, whose row has 1 as its largest value. Less is a rounding error, and
@@ -79,7 +71,7 @@ def verify(
     checks.instance("round_", round_, Round, "a Round")
     if rng is not None:
         checks.instance("rng", rng, torch.Generator, "a torch.Generator")
-    rows = detached("target_logits", target_logits)
+    rows = _tensors.detached("target_logits", target_logits)
     n = target.count_rows(round_)
     target.check_shape("target_logits", rows.shape, n, round_.vocab_size)
     temperatures = [checks.temperature(temperature)] * n
@@ -130,10 +122,12 @@ def verify_rounds(
     [Verdict(accepted=1, token=1), Verdict(accepted=0, token=1)]
     """
     vocab_size, n = target.check_rounds(rounds)
-    rows = detached("target_logits", target_logits)
+    rows = _tensors.detached("target_logits", target_logits)
     target.check_shape("target_logits", rows.shape, n, vocab_size)
     numbers = target.check_draws("draws", draws, n)
-    temperatures = temperatures_of([*map(target.count_rows, rounds)], temperature)
+    temperatures = _tensors.temperatures_of(
+        [*map(target.count_rows, rounds)], temperature
+    )
     if not rounds:
         return []
     name_row = target.row_namer("target_logits", rounds)
@@ -149,11 +143,11 @@ def _verify(
 ) -> list[Verdict]:
     """Verify rounds that are checked, each row at its temperature."""
     dtype = torch.promote_types(rows.dtype, torch.float32)
-    scale = {t: scale_of(t, dtype) for t in set(temperatures)}
+    scale = {t: _tensors.scale_of(t, dtype) for t in set(temperatures)}
     by_row = temperatures if len(scale) > 1 else [*scale]  # one serves all rows
     scales = _move([[scale[t]] for t in by_row], rows, dtype)
     greedy = [row for row, t in enumerate(temperatures) if t == 0]
-    where = _verify_on_host if is_on_host(rows) else _verify_on_device
+    where = _verify_on_host if _tensors.is_on_host(rows) else _verify_on_device
     return where(rounds, rows, scales, greedy, draws, name_row)
 
 
@@ -166,7 +160,7 @@ def _verify_on_host(
     name_row: Callable[[int], str],
 ) -> list[Verdict]:
     if not greedy:
-        no_probabilities(rows)
+        _tensors.no_probabilities(rows)
         # One contiguous tensor for all: new memory takes as long as the arithmetic.
         probs = torch.empty(rows.shape, dtype=scales.dtype, device=rows.device)
         torch.mul(rows, scales, out=probs)
@@ -175,8 +169,8 @@ def _verify_on_host(
             return judge(rounds, probs.numpy(), draws, name_row)
         except ValueError:  # of NaN: logits are bad, or scaling them has overflowed
             pass
-    check_maxima(rows, rows.amax(-1).double().numpy(), name_row)
-    probs = exponentials(rows, scales, scales.dtype).contiguous()
+    _tensors.check_maxima(rows, rows.amax(-1).double().numpy(), name_row)
+    probs = _tensors.exponentials(rows, scales, scales.dtype).contiguous()
     probs /= probs.sum(-1, keepdim=True)
     _set_greedy(probs, rows, greedy)
     return judge(rounds, probs.numpy(), draws, name_row)
@@ -204,10 +198,10 @@ def _verify_on_device(
     draws: NDArray[np.float64],
     name_row: Callable[[int], str],
 ) -> list[Verdict]:
-    unnormalised = exponentials(rows, scales, scales.dtype)
+    unnormalised = _tensors.exponentials(rows, scales, scales.dtype)
     _set_greedy(unnormalised, rows, greedy)
     maxima, totals, weights = _sum_up(rounds, rows, unnormalised)
-    check_maxima(rows, maxima, name_row)
+    _tensors.check_maxima(rows, maxima, name_row)
     accepted = _count_accepted(rounds, totals, weights, draws)
     following = [
         _following(round_, span, count, totals, draws)

@@ -317,9 +317,9 @@ def test_numba_overruns_nothing_if_a_row_changes_meanwhile():
     """What C does is seen by AddressSanitizer, in tests/c/changing.c."""
     select = numba.njit(lambda row, maxima: rows.select_from(row, maxima, 1.0))
     leave = numba.njit(lambda ids, counts: quantize.survivors(ids, counts))
-    maxima = np.full(rows.LANES, -np.inf)
+    maxima = np.full(rows.softmax.LANES, -np.inf)
     maxima[3] = 1  # as they were
-    assert select(np.ones(rows.GROUP), maxima).size == rows.GROUP
+    assert select(np.ones(rows.softmax.GROUP), maxima).size == rows.softmax.GROUP
     ids, counts = leave(np.arange(3), np.array([-1, 7, -1]))
     assert (ids.tolist(), counts.tolist()) == ([1], [7])
 

@@ -1,5 +1,7 @@
 """Texts that are found by their tokens, and rows as lists."""
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -50,6 +52,19 @@ def test_a_search_takes_tokens(tmp_path):
         lookup.find([])
     with pytest.raises((TypeError, ValueError), match="tokens"):
         lookup.find([0.5])
+
+
+def test_rows_of_another_file_are_not_found(tmp_path):
+    """It has as many bytes at the same places, so that no checksum tells it."""
+    rows, lookups = sqs.SparseRows([5, 5], [8, 8], [0, 1, 2], V, 8), []
+    for texts in ([1, 2], [3, 4]), ([3, 4], [1, 2]):
+        with distill.Writer(tmp_path / "new", distill.Header(CODEC)) as writer:
+            for text in texts:
+                writer.write(text, rows)
+        os.replace(tmp_path / "new", tmp_path / "teacher")
+        lookups.append(distill.Lookup(distill.open(tmp_path / "teacher")))
+    with pytest.raises(ValueError, match="isn't the file that it was"):
+        lookups[0].find([1, 2])
 
 
 def test_lists_have_all_of_a_row():

@@ -2,28 +2,13 @@
 
 import numpy as np
 
-from sqs_codec._backend.numba.coder import (
-    ALLOWED,
-    EVEN,
-    ROOM,
-    STATUS,
-    ZERO,
-    admit,
-    code_bit,
-    code_weighted,
-)
+from sqs_codec._backend.numba import coder as coding
+from sqs_codec._backend.numba import model
 from sqs_codec._backend.numba.fixed import floor_log2
 from sqs_codec._backend.numba.jit import jit, leaf
-from sqs_codec._backend.numba.model import (
-    RATIO_CLASSES,
-    SIZE_CLASSES,
-    SPLIT_CHANCES,
-    SPLIT_FULL_DEPTH,
-    SPLIT_TOP_DEPTH,
-)
 from sqs_codec._base.errors import Status
 
-CHANCES = np.array(SPLIT_CHANCES, np.int64)
+CHANCES = np.array(model.SPLIT_CHANCES, np.int64)
 
 
 @leaf
@@ -35,18 +20,21 @@ def code_count(coder, packet, low, high, left, count):
     ratio = floor_log2(left) - size
     ratio -= high << ratio > left  # so that it is that of left // high
     chances = CHANCES[
-        (min(size, SIZE_CLASSES) - 1) * RATIO_CLASSES + min(ratio, RATIO_CLASSES - 1)
+        (min(size, model.SIZE_CLASSES) - 1) * model.RATIO_CLASSES
+        + min(ratio, model.RATIO_CLASSES - 1)
     ]
     node = 1
     depth = 0
     while low < high:
         middle = (low + high) // 2
-        chance = EVEN
-        if depth < SPLIT_FULL_DEPTH:
+        chance = coding.EVEN
+        if depth < model.SPLIT_FULL_DEPTH:
             chance = chances[node - 1]
-        elif depth < SPLIT_TOP_DEPTH and node == (2 << depth) - 1:
-            chance = chances[(1 << SPLIT_FULL_DEPTH) - 1 + depth - SPLIT_FULL_DEPTH]
-        bit = code_bit(coder, packet, chance, count > middle)
+        elif depth < model.SPLIT_TOP_DEPTH and node == (2 << depth) - 1:
+            chance = chances[
+                (1 << model.SPLIT_FULL_DEPTH) - 1 + depth - model.SPLIT_FULL_DEPTH
+            ]
+        bit = coding.code_bit(coder, packet, chance, count > middle)
         if bit:
             low = middle + 1
         else:
@@ -63,18 +51,18 @@ def code_partition(coder, packet, vocab_size, resolution, parts):
     When reading, the parts are room for as many as the codec allows. They hold
     nothing of use if the status is no longer OK.
     """
-    most = min(coder[ALLOWED], coder[ROOM])
+    most = min(coder[coding.ALLOWED], coder[coding.ROOM])
     n = 0
     left = resolution
     last = resolution
-    while left > 0 and last > 1 and n < most and coder[STATUS] == Status.OK:
+    while left > 0 and last > 1 and n < most and coder[coding.STATUS] == Status.OK:
         low = (left - 1) // (vocab_size - n) + 1
         last = code_count(coder, packet, low, min(last, left), left, parts[n])
         parts[n] = last
         left -= last
         n += 1
     k = n + left  # if the last part is 1, so are all others; otherwise k is too large
-    if admit(coder, k):
+    if coding.admit(coder, k):
         for i in range(n, k):
             parts[i] = 1
     return k
@@ -102,10 +90,10 @@ def code_group(coder, packet, groups, last, total, count):
     The groups up to the last one that isn't empty have so many tokens in total.
     """
     counts, sizes = groups
-    g = ZERO
+    g = coding.ZERO
     while g < last and counts[g] != count:
         g += 1
-    return code_weighted(coder, packet, sizes, total, last, g)
+    return coding.code_weighted(coder, packet, sizes, total, last, g)
 
 
 @jit
@@ -119,7 +107,7 @@ def code_arrangement(coder, packet, parts, counts):
         g = last
         if alive > 1:
             g = code_group(coder, packet, groups, last, parts.size - i, counts[i])
-        if coder[STATUS] != Status.OK:
+        if coder[coding.STATUS] != Status.OK:
             return
         counts[i] = groups[0][g]
         sizes[g] -= 1

@@ -2,14 +2,7 @@
 
 import numpy as np
 
-from sqs_codec._backend.numba.big import (
-    big,
-    big_append,
-    big_bit,
-    big_compare,
-    big_length,
-    big_subtract,
-)
+from sqs_codec._backend.numba import big as bigint
 from sqs_codec._backend.numba.bits import get, put, width_of
 from sqs_codec._backend.numba.index import index_rank, index_size, index_unrank
 from sqs_codec._backend.numba.jit import entry, jit
@@ -37,8 +30,8 @@ def max_survivors(codec):
 @jit
 def rank_width(size):
     """Return the width of a rank below `size`, which becomes the largest rank."""
-    big_subtract(size, big(1))
-    return big_length(size)
+    bigint.big_subtract(size, bigint.big(1))
+    return bigint.big_length(size)
 
 
 @entry
@@ -62,7 +55,7 @@ def put_distribution(packet, at, codec, ids, counts):
         width = rank_width(index_size(vocab_size, resolution, k))
         rank = index_rank(ids, counts, resolution)
         for place in range(width - 1, -1, -1):
-            at = put(packet, at, big_bit(rank, place), 1)
+            at = put(packet, at, bigint.big_bit(rank, place), 1)
         return at
     for i in range(k):
         at = put(packet, at, np.int64(ids[i]), width_of(vocab_size - 1))
@@ -117,10 +110,10 @@ def get_rank(packet, at, codec, k, room, ids, counts):
     width = rank_width(largest)
     if at + width > 8 * packet.size:
         return Status.TRUNCATED, at
-    rank = big(0)
+    rank = bigint.big(0)
     for i in range(width):
-        big_append(rank, get(packet, at + i, 1))
-    if big_compare(rank, largest) > 0:
+        bigint.big_append(rank, get(packet, at + i, 1))
+    if bigint.big_compare(rank, largest) > 0:
         return Status.RANK, at
     index_unrank(rank, vocab_size, resolution, k, ids, counts)
     return Status.OK, at + width

@@ -2,24 +2,19 @@
 
 import numpy as np
 
+from sqs_codec._backend.numba import model
 from sqs_codec._backend.numba.jit import entry, jit
-from sqs_codec._backend.numba.model import (
-    LOG_KNOT_BITS,
-    LOG_UNIT,
-    POWER_KNOT_BITS,
-    POWER_UNIT,
-)
 
-BIT = 1 << LOG_UNIT
+BIT = 1 << model.LOG_UNIT
 """The logarithm 1, in units of 2^-32."""
 
-ONE = 1 << POWER_UNIT
+ONE = 1 << model.POWER_UNIT
 """The power 1, in units of 2^-31."""
 
-LOG_KNOTS = 1 << LOG_KNOT_BITS
-POWER_KNOTS = 1 << POWER_KNOT_BITS
-LOG_STEP_BITS = LOG_UNIT - LOG_KNOT_BITS
-POWER_STEP_BITS = LOG_UNIT - POWER_KNOT_BITS
+LOG_KNOTS = 1 << model.LOG_KNOT_BITS
+POWER_KNOTS = 1 << model.POWER_KNOT_BITS
+LOG_STEP_BITS = model.LOG_UNIT - model.LOG_KNOT_BITS
+POWER_STEP_BITS = model.LOG_UNIT - model.POWER_KNOT_BITS
 
 # These are the same integers on every platform: no value is closer than 2^-11 to the
 # middle between two integers, and np.log2 and np.exp2 err by less than 2^-17 of one.
@@ -49,18 +44,18 @@ def log2(x):
     """Return log2(x) for 0 < x < 2^53."""
     bits = float_bits(x)
     whole = (bits >> MANTISSA_BITS) - EXPONENT_BIAS
-    fraction = bits >> (MANTISSA_BITS - LOG_UNIT) & BIT - 1
+    fraction = bits >> (MANTISSA_BITS - model.LOG_UNIT) & BIT - 1
     i = fraction >> LOG_STEP_BITS
     past = fraction & (1 << LOG_STEP_BITS) - 1
     step = (LOG2_TABLE[i + 1] - LOG2_TABLE[i]) * past >> LOG_STEP_BITS
-    return (whole << LOG_UNIT) + LOG2_TABLE[i] + step
+    return (whole << model.LOG_UNIT) + LOG2_TABLE[i] + step
 
 
 def log2_small(x):
     """Return what `log2` does for x below 2 * LOG_KNOTS, without compiling it."""
     whole = x.bit_length() - 1
-    knot = (x << LOG_KNOT_BITS >> whole) - LOG_KNOTS
-    return (whole << LOG_UNIT) + int(LOG2_TABLE[knot])
+    knot = (x << model.LOG_KNOT_BITS >> whole) - LOG_KNOTS
+    return (whole << model.LOG_UNIT) + int(LOG2_TABLE[knot])
 
 
 @entry
@@ -69,4 +64,4 @@ def exp2(t):
     i = t >> POWER_STEP_BITS & POWER_KNOTS - 1
     past = t & (1 << POWER_STEP_BITS) - 1
     step = (EXP2_TABLE[i] - EXP2_TABLE[i + 1]) * past >> POWER_STEP_BITS
-    return EXP2_TABLE[i] - step >> min(t >> LOG_UNIT, 63)
+    return EXP2_TABLE[i] - step >> min(t >> model.LOG_UNIT, 63)

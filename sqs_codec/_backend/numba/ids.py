@@ -7,39 +7,27 @@ top of that, see `memory`.
 
 import numpy as np
 
+from sqs_codec._backend.numba import model as models
+from sqs_codec._backend.numba import prior as priors
 from sqs_codec._backend.numba.coder import ZERO
 from sqs_codec._backend.numba.fixed import EXPONENT_BIAS, MANTISSA_BITS, float_bits
 from sqs_codec._backend.numba.jit import jit, leaf
 from sqs_codec._backend.numba.memory import HEAD, SEEN, SIZE
-from sqs_codec._backend.numba.model import (
-    FIRST_BUCKET_BITS,
-    ID_WEIGHTS,
-    MEMORY_DELAY,
-    MEMORY_TOKENS,
-)
-from sqs_codec._backend.numba.prior import (
-    block_below,
-    prior_id,
-    prior_weight_below,
-    ratio_of,
-    row_of,
-    whole_weight,
-)
 
 # Where the buckets begin: at 0, at 2 and 3 times each power of two from 2^4 on, and
 # one more at the end, 2^20.
 BUCKET_STARTS = np.array(
     [0]
     + [
-        halves << FIRST_BUCKET_BITS - 1 + octave
-        for octave in range(len(ID_WEIGHTS) // 2)
+        halves << models.FIRST_BUCKET_BITS - 1 + octave
+        for octave in range(len(models.ID_WEIGHTS) // 2)
         for halves in (2, 3)
     ]
-    + [2 << FIRST_BUCKET_BITS - 1 + len(ID_WEIGHTS) // 2],
+    + [2 << models.FIRST_BUCKET_BITS - 1 + len(models.ID_WEIGHTS) // 2],
     np.int64,
 )
-BUCKET_WEIGHTS = np.array([*ID_WEIGHTS, 1], np.int64)
-WEIGHTS_BELOW = np.cumsum(np.append(0, np.diff(BUCKET_STARTS) * ID_WEIGHTS))
+BUCKET_WEIGHTS = np.array([*models.ID_WEIGHTS, 1], np.int64)
+WEIGHTS_BELOW = np.cumsum(np.append(0, np.diff(BUCKET_STARTS) * models.ID_WEIGHTS))
 """What all ids before a bucket weigh."""
 
 
@@ -62,7 +50,7 @@ def bucket_of(id_):
     """Return the number of an id's bucket."""
     # A float's exponent and the highest bit of its mantissa count half octaves.
     halves = float_bits(max(id_, 1)) >> MANTISSA_BITS - 1
-    return max(halves - 2 * (EXPONENT_BIAS + FIRST_BUCKET_BITS) + 1, 0)
+    return max(halves - 2 * (EXPONENT_BIAS + models.FIRST_BUCKET_BITS) + 1, 0)
 
 
 @jit
@@ -93,21 +81,21 @@ UNIFORM = np.int64(-1)
 def make_ids(vocab_size, prior, c, memory):
     """Return the model of the ids of a vocabulary, in a class if there is a prior."""
     size = memory[SIZE]
-    row = row_of(prior, c)
-    whole = whole_weight(prior, row) if row else static_weight_below(vocab_size)
+    row = priors.row_of(prior, c)
+    whole = priors.whole_weight(prior, row) if row else static_weight_below(vocab_size)
     recent = np.empty(2 * size + 1, np.int64)
     total = ZERO
     for i in range(size):
         recent[i] = memory[HEAD + i]
         recent[size + i] = total
-        weight = memory[HEAD + MEMORY_TOKENS + i]
+        weight = memory[HEAD + models.MEMORY_TOKENS + i]
         if row:
-            weight = weight * ratio_of(prior, row, recent[i]) >> 4
+            weight = weight * priors.ratio_of(prior, row, recent[i]) >> 4
         total += weight
     recent[2 * size] = total
     if size:
         seen = memory[SEEN]
-        unit = whole * seen // (seen + MEMORY_DELAY) // total
+        unit = whole * seen // (seen + models.MEMORY_DELAY) // total
         for i in range(size, 2 * size + 1):
             recent[i] *= unit
     return recent, whole + recent[2 * size], prior, row
@@ -116,7 +104,9 @@ def make_ids(vocab_size, prior, c, memory):
 @jit
 def weight_below(prior, row, id_):
     """Return what all ids below one weigh without a memory."""
-    return prior_weight_below(prior, row, id_) if row else static_weight_below(id_)
+    return (
+        priors.prior_weight_below(prior, row, id_) if row else static_weight_below(id_)
+    )
 
 
 @jit
@@ -140,11 +130,11 @@ def ids_at(model, rest):
         middle = low + high >> 1
         id_ = recent[middle]
         # With a prior, what is before the id's block is near enough.
-        below = block_below(prior, row, id_) if row else static_weight_below(id_)
+        below = priors.block_below(prior, row, id_) if row else static_weight_below(id_)
         if below + recent[size + middle] <= most:
             low = middle + 1
         else:
             high = middle
     most -= recent[size + low]
-    id_ = prior_id(prior, row, most) if row else static_id(most)
+    id_ = priors.prior_id(prior, row, most) if row else static_id(most)
     return max(id_, recent[low - 1]) if low else id_

@@ -8,18 +8,7 @@ import math
 
 import numpy as np
 
-from sqs_codec._backend.numba.big import (
-    LIMB_BITS,
-    big,
-    big_add,
-    big_compare,
-    big_copy,
-    big_multiply,
-    big_scale,
-    big_set,
-    big_shrink,
-    big_subtract,
-)
+from sqs_codec._backend.numba import big as bigint
 from sqs_codec._backend.numba.jit import jit
 
 FACTOR_BITS = 20
@@ -32,7 +21,7 @@ def apply_falling(a, x, i, apply):
     """Multiply or divide by the factors of [x]_i, as many at a time as fit a limb."""
     product = 1
     for j in range(i):
-        if product >> (LIMB_BITS - FACTOR_BITS):
+        if product >> (bigint.LIMB_BITS - FACTOR_BITS):
             apply(a, product)
             product = 1
         product *= x - j
@@ -41,25 +30,25 @@ def apply_falling(a, x, i, apply):
 
 @jit
 def multiply_falling(a, x, i):
-    apply_falling(a, x, i, big_scale)
+    apply_falling(a, x, i, bigint.big_scale)
 
 
 @jit
 def divide_falling(a, x, i):
-    apply_falling(a, x, i, big_shrink)
+    apply_falling(a, x, i, bigint.big_shrink)
 
 
 @jit
 def falling(f, x, i):
     """Set f to [x]_i, which is 0 for x < i."""
-    big_set(f, 1 if x >= i else 0)
+    bigint.big_set(f, 1 if x >= i else 0)
     if x >= i:
         multiply_falling(f, x, i)
 
 
 @jit
 def binomial(n, k):
-    b = big(0)
+    b = bigint.big(0)
     falling(b, n, k)
     divide_falling(b, k, k)
     return b
@@ -78,8 +67,8 @@ def log_big(a):
     rest = max(a[0] - 3, 0)  # limbs that a double doesn't notice
     mantissa = 0.0
     for i in range(a[0], rest, -1):
-        mantissa = mantissa * 2.0**LIMB_BITS + a[i]
-    return math.log(mantissa) + rest * LIMB_BITS * 0.6931471805599453
+        mantissa = mantissa * 2.0**bigint.LIMB_BITS + a[i]
+    return math.log(mantissa) + rest * bigint.LIMB_BITS * 0.6931471805599453
 
 
 @jit
@@ -106,20 +95,20 @@ def search(f, following, r, i, upper):
     """
     x = guess(r, i, upper)
     falling(f, x, i)
-    while big_compare(f, r) > 0:
-        big_scale(f, x - i)
-        big_shrink(f, x)
+    while bigint.big_compare(f, r) > 0:
+        bigint.big_scale(f, x - i)
+        bigint.big_shrink(f, x)
         x -= 1
     while x + 1 < upper:
         if x < i:
             falling(following, x + 1, i)
         else:
-            big_copy(following, f)
-            big_scale(following, x + 1)
-            big_shrink(following, x + 1 - i)
-        if big_compare(following, r) > 0:
+            bigint.big_copy(following, f)
+            bigint.big_scale(following, x + 1)
+            bigint.big_shrink(following, x + 1 - i)
+        if bigint.big_compare(following, r) > 0:
             break
-        big_copy(f, following)
+        bigint.big_copy(f, following)
         x += 1
     return x
 
@@ -127,12 +116,12 @@ def search(f, following, r, i, upper):
 @jit
 def rank_set(elements):
     """Return the rank of a set, which ascends."""
-    rank = big(0)
-    f = big(0)
+    rank = bigint.big(0)
+    f = bigint.big(0)
     for i in range(1, elements.size + 1):
         falling(f, elements[i - 1], i)
-        big_scale(rank, i)
-        big_add(rank, f)
+        bigint.big_scale(rank, i)
+        bigint.big_add(rank, f)
     divide_falling(rank, elements.size, elements.size)
     return rank
 
@@ -141,22 +130,22 @@ def rank_set(elements):
 def unrank_set(rank, n, k):
     """Return the set of k below n that has this rank, which becomes 0."""
     elements = np.empty(k, np.int64)
-    f = big(0)
-    following = big(0)
+    f = bigint.big(0)
+    following = bigint.big(0)
     multiply_falling(rank, k, k)
     for i in range(k, 0, -1):
         n = search(f, following, rank, i, n)
         elements[i - 1] = n
-        big_subtract(rank, f)
-        big_shrink(rank, i)
+        bigint.big_subtract(rank, f)
+        bigint.big_shrink(rank, i)
     return elements
 
 
 @jit
 def index_size(n, resolution, k):
     """Return how many distributions have k tokens."""
-    size = big(0)
-    big_multiply(size, binomial(n, k), binomial(resolution - 1, k - 1))
+    size = bigint.big(0)
+    bigint.big_multiply(size, binomial(n, k), binomial(resolution - 1, k - 1))
     return size
 
 
@@ -164,27 +153,29 @@ def index_size(n, resolution, k):
 def index_rank(ids, counts, resolution):
     """Return the rank of a distribution."""
     k = ids.size
-    rank = big(0)
+    rank = bigint.big(0)
     places = np.empty(k - 1, np.int64)
     at = 0
     for i in range(k - 1):
         at += counts[i]
         places[i] = at - 1
-    big_multiply(rank, rank_set(ids.astype(np.int64)), binomial(resolution - 1, k - 1))
-    big_add(rank, rank_set(places))
+    bigint.big_multiply(
+        rank, rank_set(ids.astype(np.int64)), binomial(resolution - 1, k - 1)
+    )
+    bigint.big_add(rank, rank_set(places))
     return rank
 
 
 @jit
 def index_unrank(rank, n, resolution, k, ids, counts):
     """Set the ids and counts to those of a rank, which is used up."""
-    support = big(0)
-    big_copy(support, rank)
+    support = bigint.big(0)
+    bigint.big_copy(support, rank)
     multiply_falling(support, k - 1, k - 1)
     divide_falling(support, resolution - 1, k - 1)
-    product = big(0)
-    big_multiply(product, support, binomial(resolution - 1, k - 1))
-    big_subtract(rank, product)
+    product = bigint.big(0)
+    bigint.big_multiply(product, support, binomial(resolution - 1, k - 1))
+    bigint.big_subtract(rank, product)
     ids[:k] = unrank_set(support, n, k)
     places = unrank_set(rank, resolution - 1, k - 1)
     at = 0

@@ -7,15 +7,8 @@ ascending, and their weights.
 
 import numpy as np
 
+from sqs_codec._backend.numba import model
 from sqs_codec._backend.numba.jit import jit, leaf
-from sqs_codec._backend.numba.model import (
-    MEMORY_FADING,
-    MEMORY_LEAST_WEIGHT,
-    MEMORY_MOST_SEEN,
-    MEMORY_NEW_WEIGHT,
-    MEMORY_SUPPORT,
-    MEMORY_TOKENS,
-)
 
 SIZE, SEEN, LAST, HEAD = range(4)
 
@@ -29,7 +22,7 @@ def no_memory():
 @jit
 def new_memory():
     """Return an empty memory."""
-    return np.zeros(HEAD + 2 * MEMORY_TOKENS, np.int64)
+    return np.zeros(HEAD + 2 * model.MEMORY_TOKENS, np.int64)
 
 
 @leaf
@@ -40,13 +33,13 @@ def merge(memory, ids, new_ids, new_weights):
     i = 0
     for j in range(ids.size + 1):
         end = ids[j] if j < ids.size else 1 << 32
-        weight = MEMORY_NEW_WEIGHT
+        weight = model.MEMORY_NEW_WEIGHT
         while i < size and memory[HEAD + i] <= end:
-            faded = memory[HEAD + MEMORY_TOKENS + i]
-            faded -= faded >> MEMORY_FADING
+            faded = memory[HEAD + model.MEMORY_TOKENS + i]
+            faded -= faded >> model.MEMORY_FADING
             if memory[HEAD + i] == end:
                 weight += faded
-            elif faded >= MEMORY_LEAST_WEIGHT:
+            elif faded >= model.MEMORY_LEAST_WEIGHT:
                 new_ids[n] = memory[HEAD + i]
                 new_weights[n] = faded
                 n += 1
@@ -61,14 +54,14 @@ def merge(memory, ids, new_ids, new_weights):
 @jit
 def memory_learn(memory, ids):
     """Let a memory fade and add a support to it, unless that is large."""
-    if ids.size > MEMORY_SUPPORT:
+    if ids.size > model.MEMORY_SUPPORT:
         return
-    memory[SEEN] = min(memory[SEEN] + 1, MEMORY_MOST_SEEN)
-    new_ids = np.empty(MEMORY_TOKENS + MEMORY_SUPPORT, np.int64)
-    new_weights = np.empty(MEMORY_TOKENS + MEMORY_SUPPORT, np.int64)
+    memory[SEEN] = min(memory[SEEN] + 1, model.MEMORY_MOST_SEEN)
+    new_ids = np.empty(model.MEMORY_TOKENS + model.MEMORY_SUPPORT, np.int64)
+    new_weights = np.empty(model.MEMORY_TOKENS + model.MEMORY_SUPPORT, np.int64)
     n = merge(memory, ids, new_ids, new_weights)
-    least = MEMORY_LEAST_WEIGHT
-    while n > MEMORY_TOKENS:
+    least = model.MEMORY_LEAST_WEIGHT
+    while n > model.MEMORY_TOKENS:
         least *= 2
         kept = 0
         for i in range(n):
@@ -80,4 +73,4 @@ def memory_learn(memory, ids):
     memory[SIZE] = n
     for i in range(n):
         memory[HEAD + i] = new_ids[i]
-        memory[HEAD + MEMORY_TOKENS + i] = new_weights[i]
+        memory[HEAD + model.MEMORY_TOKENS + i] = new_weights[i]

@@ -2,21 +2,7 @@
 
 import numpy as np
 
-from sqs_codec._backend.numba.coder import (
-    BIT_COSTS,
-    COST,
-    METER,
-    MODE,
-    READ,
-    STATUS,
-    WRITE,
-    ZERO,
-    admit,
-    code_bit,
-    code_uniform,
-    code_weighted,
-    new_coder,
-)
+from sqs_codec._backend.numba import coder as coding
 from sqs_codec._backend.numba.counts import (
     code_arrangement,
     code_partition,
@@ -34,8 +20,8 @@ from sqs_codec._base.errors import Status
 
 # A literal has a type of its own.
 UNIFORM = np.int64(UNIFORM_CHANCE)
-UNIFORM_COST = int(BIT_COSTS[UNIFORM_CHANCE])
-MODEL_COST = int(BIT_COSTS[256 - UNIFORM_CHANCE])
+UNIFORM_COST = int(coding.BIT_COSTS[UNIFORM_CHANCE])
+MODEL_COST = int(coding.BIT_COSTS[256 - UNIFORM_CHANCE])
 
 
 def stirling(n, log):
@@ -75,10 +61,10 @@ def log2_binomial(n, k):
 def counts_costs(codec, parts):
     """Return what counts cost by the model and uniformly."""
     vocab_size, resolution, _ = codec
-    coder = new_coder(METER)
+    coder = coding.new_coder(coding.METER)
     code_partition(coder, np.empty(0, np.uint8), vocab_size, resolution, parts)
     k = parts.size
-    model = MODEL_COST + coder[COST] + log2_factorial(k)
+    model = MODEL_COST + coder[coding.COST] + log2_factorial(k)
     for size in make_groups(parts)[1]:
         model -= log2_factorial(size)
     uniform = log2(min(vocab_size, resolution)) + log2_binomial(resolution - 1, k - 1)
@@ -98,11 +84,11 @@ def distribution_cost(codec, ids, counts):
     """Return what a distribution costs, and whether both models' costs hold."""
     vocab_size, _, prior = codec
     ids = ids.astype(np.int64)
-    c = choose_class(prior, ZERO, ids)
+    c = choose_class(prior, coding.ZERO, ids)
     model = make_ids(vocab_size, prior, c, no_memory())
     a, uniform_a = counts_costs(codec, descending(counts))
     b, uniform_b, rough = ids_costs(vocab_size, model, ids)
-    b += class_cost(prior, ZERO, c)
+    b += class_cost(prior, coding.ZERO, c)
     modelled = a <= uniform_a and b <= uniform_b and not rough
     return min(a, uniform_a) + min(b, uniform_b), modelled
 
@@ -111,17 +97,20 @@ def distribution_cost(codec, ids, counts):
 def code_composition(coder, packet, codec, counts):
     """Code counts by their size and a set of places; return them."""
     vocab_size, resolution, _ = codec
-    k = code_uniform(coder, packet, min(vocab_size, resolution), counts.size - 1) + 1
-    if not admit(coder, k):
+    k = (
+        coding.code_uniform(coder, packet, min(vocab_size, resolution), counts.size - 1)
+        + 1
+    )
+    if not coding.admit(coder, k):
         return np.empty(0, np.int64)
     places = np.empty(k - 1, np.int64)
-    if coder[MODE] == WRITE:
-        before = ZERO
+    if coder[coding.MODE] == coding.WRITE:
+        before = coding.ZERO
         for i in range(k - 1):
             before += counts[i]
             places[i] = before - 1
     code_uniform_set(coder, packet, resolution - 1, places)
-    if coder[MODE] == READ:
+    if coder[coding.MODE] == coding.READ:
         counts = np.empty(k, np.int64)
         start = 0
         for i in range(k - 1):
@@ -138,13 +127,13 @@ def code_counts(coder, packet, codec, counts, parts, uniform):
     When writing, the parts are the same counts in descending order. When reading,
     they are room for as many, and neither the counts nor the mode given matter.
     """
-    if code_bit(coder, packet, UNIFORM, uniform):
+    if coding.code_bit(coder, packet, UNIFORM, uniform):
         return code_composition(coder, packet, codec, counts)
     vocab_size, resolution, _ = codec
     k = code_partition(coder, packet, vocab_size, resolution, parts)
-    if coder[STATUS] != Status.OK:
+    if coder[coding.STATUS] != Status.OK:
         return np.empty(0, np.int64)
-    if coder[MODE] == READ:
+    if coder[coding.MODE] == coding.READ:
         counts = np.empty(k, np.int64)
     code_arrangement(coder, packet, parts[:k], counts)
     return counts
@@ -154,25 +143,25 @@ def code_counts(coder, packet, codec, counts, parts, uniform):
 def code_ids(coder, packet, codec, memory, ids):
     """Code the ids; when reading, set them."""
     vocab_size, _, prior = codec
-    writing = coder[MODE] == WRITE
+    writing = coder[coding.MODE] == coding.WRITE
     uniform = False
-    c = ZERO
+    c = coding.ZERO
     if writing:
         c = choose_class(prior, memory[LAST], ids)
     else:
-        uniform = code_bit(coder, packet, UNIFORM, uniform)
+        uniform = coding.code_bit(coder, packet, UNIFORM, uniform)
         if not uniform:
             c = code_class(coder, packet, prior, memory, c)
     model = make_ids(vocab_size, prior, c, memory)
     if writing:
         by_model, uniformly, _ = ids_costs(vocab_size, model, ids)
         uniform = uniformly < by_model + class_cost(prior, memory[LAST], c)
-        code_bit(coder, packet, UNIFORM, uniform)
+        coding.code_bit(coder, packet, UNIFORM, uniform)
         if not uniform:
             code_class(coder, packet, prior, memory, c)
     if uniform:
         code_uniform_set(coder, packet, vocab_size, ids)
-    elif coder[STATUS] == Status.OK:
+    elif coder[coding.STATUS] == Status.OK:
         code_set(coder, packet, model, vocab_size, ids)
 
 
@@ -180,4 +169,4 @@ def code_ids(coder, packet, codec, memory, ids):
 def code_position(coder, packet, counts, position):
     """Code which token was drawn from a distribution."""
     last = counts.size - 1
-    return code_weighted(coder, packet, counts, counts.sum(), last, position)
+    return coding.code_weighted(coder, packet, counts, counts.sum(), last, position)

@@ -6,31 +6,13 @@ none of them needs the 64th bit.
 
 import numpy as np
 
-from sqs_codec._backend.numba.coder import (
-    MODE,
-    STATUS,
-    WRITE,
-    ZERO,
-    bits_spent,
-    check_end,
-    code_bit,
-    code_uniform,
-    finish_writing,
-    new_coder,
-    new_reader,
-)
+from sqs_codec._backend.numba import coder as coding
+from sqs_codec._backend.numba import modes
 from sqs_codec._backend.numba.counts import descending
 from sqs_codec._backend.numba.fixed import BIT
 from sqs_codec._backend.numba.jit import entry, jit, leaf
 from sqs_codec._backend.numba.memory import memory_learn, new_memory, no_memory
 from sqs_codec._backend.numba.model import MORE_CHANCE
-from sqs_codec._backend.numba.modes import (
-    code_counts,
-    code_ids,
-    code_position,
-    counts_costs,
-    distribution_cost,
-)
 from sqs_codec._base.errors import Status
 from sqs_codec._base.format import MAX_ROUND, MAX_SEQUENCE
 
@@ -62,36 +44,36 @@ def encode_bound(length, survivors):
 def code_distribution(coder, packet, codec, memory, ids, counts):
     """Code a distribution; return its ids and counts, which writing is given."""
     uniform_counts = False
-    writing = coder[MODE] == WRITE
+    writing = coder[coding.MODE] == coding.WRITE
     if writing:
         parts = descending(counts)
-        by_model, uniformly = counts_costs(codec, parts)
+        by_model, uniformly = modes.counts_costs(codec, parts)
         uniform_counts = uniformly < by_model
     else:
         parts = np.empty(min(codec[0], codec[1]), np.int64)
-    counts = code_counts(coder, packet, codec, counts, parts, uniform_counts)
+    counts = modes.code_counts(coder, packet, codec, counts, parts, uniform_counts)
     if not writing:
         ids = np.empty(counts.size, np.int64)
-    code_ids(coder, packet, codec, memory, ids)
+    modes.code_ids(coder, packet, codec, memory, ids)
     return ids, counts
 
 
 @entry
 def encode(codec, ids, counts):
     """Return the packet and its bits before padding."""
-    coder = new_coder(WRITE)
+    coder = coding.new_coder(coding.WRITE)
     packet = np.empty(encode_bound(1, ids.size), np.uint8)
     given = ids.astype(np.int64), counts.astype(np.int64)
     code_distribution(coder, packet, codec, no_memory(), *given)
-    spent = bits_spent(coder)
-    return finish_writing(coder, packet), spent
+    spent = coding.bits_spent(coder)
+    return coding.finish_writing(coder, packet), spent
 
 
 @entry
 def bits(codec, ids, counts):
     """Return the bits of a packet before padding."""
     if ids.size <= min(MOST_ESTIMATED, codec[0] // SPARSE):
-        cost, modelled = distribution_cost(codec, ids, counts)
+        cost, modelled = modes.distribution_cost(codec, ids, counts)
         if modelled:
             return (cost + BIT - 1) // BIT
     return encode(codec, ids, counts)[1]
@@ -101,10 +83,10 @@ def bits(codec, ids, counts):
 def decode(packet, codec, most):
     """Return a status, ids and counts; the receiver takes `most` survivors."""
     packet = packet.copy()  # as coders are compiled for a packet that can be written
-    coder = new_reader(packet, most)
+    coder = coding.new_reader(packet, most)
     none = np.empty(0, np.int64)
     ids, counts = code_distribution(coder, packet, codec, no_memory(), none, none)
-    status = check_end(coder, packet)
+    status = coding.check_end(coder, packet)
     return status, ids.astype(np.uint32), counts.astype(np.uint32)
 
 
@@ -114,18 +96,18 @@ def decode(packet, codec, most):
 @leaf
 def code_more(coder, packet, length, more):
     """Code whether a packet goes on after `length` positions."""
-    return length < MAX_ROUND and code_bit(coder, packet, MORE, more)
+    return length < MAX_ROUND and coding.code_bit(coder, packet, MORE, more)
 
 
 @entry
 def encode_round(codec, ids, counts, survivors, positions):
     """Return the packet, of a sequence if there are no positions."""
-    coder = new_coder(WRITE)
+    coder = coding.new_coder(coding.WRITE)
     packet = np.empty(encode_bound(survivors.size, ids.size), np.uint8)
     memory = new_memory()
     drafted = positions.size > 0
     if not drafted:
-        code_uniform(coder, packet, LENGTHS, np.int64(survivors.size - 1))
+        coding.code_uniform(coder, packet, LENGTHS, np.int64(survivors.size - 1))
     start = 0
     for i in range(survivors.size):
         end = start + np.int64(survivors[i])
@@ -134,10 +116,10 @@ def encode_round(codec, ids, counts, survivors, positions):
         code_distribution(coder, packet, codec, memory, these_ids, these)
         memory_learn(memory, these_ids)
         if drafted:
-            code_position(coder, packet, these, np.int64(positions[i]))
+            modes.code_position(coder, packet, these, np.int64(positions[i]))
             code_more(coder, packet, i + 1, i + 1 < survivors.size)
         start = end
-    return finish_writing(coder, packet)
+    return coding.finish_writing(coder, packet)
 
 
 @leaf
@@ -153,7 +135,7 @@ def with_room(values, used, n):
     if used + n <= values.size:
         return values
     larger = np.empty(max(2 * values.size, used + n), np.uint32)
-    copy_values(values[:used], larger, ZERO)
+    copy_values(values[:used], larger, coding.ZERO)
     return larger
 
 
@@ -164,25 +146,25 @@ def decode_round(packet, codec, most, drafted):
     It is a sequence unless tokens were drafted. The receiver takes `most` survivors.
     """
     packet = packet.copy()
-    coder = new_reader(packet, most)
+    coder = coding.new_reader(packet, most)
     memory = new_memory()
     none = np.empty(0, np.int64)
     all_ids = np.empty(FIRST_ROOM, np.uint32)
     all_counts = np.empty(FIRST_ROOM, np.uint32)
     longest = np.int64(MAX_ROUND)
     if not drafted:
-        longest = 1 + code_uniform(coder, packet, LENGTHS, ZERO)
+        longest = 1 + coding.code_uniform(coder, packet, LENGTHS, coding.ZERO)
     survivors = np.zeros(longest, np.uint32)
     positions = np.zeros(longest, np.uint32)
-    used = ZERO
+    used = coding.ZERO
     length = 0
-    going_on = coder[STATUS] == Status.OK
+    going_on = coder[coding.STATUS] == Status.OK
     while going_on:
         ids, counts = code_distribution(coder, packet, codec, memory, none, none)
         survivors[length] = ids.size
         if drafted:
-            positions[length] = code_position(coder, packet, counts, ZERO)
-        if coder[STATUS] != Status.OK:
+            positions[length] = modes.code_position(coder, packet, counts, coding.ZERO)
+        if coder[coding.STATUS] != Status.OK:
             break
         memory_learn(memory, ids)
         all_ids = with_room(all_ids, used, ids.size)
@@ -195,7 +177,7 @@ def decode_round(packet, codec, most, drafted):
         if drafted:
             going_on = code_more(coder, packet, length, False)
     return (
-        check_end(coder, packet),
+        coding.check_end(coder, packet),
         all_ids[:used],
         all_counts[:used],
         survivors[:length],

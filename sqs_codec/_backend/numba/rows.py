@@ -2,15 +2,8 @@
 
 import numpy as np
 
+from sqs_codec._backend.numba import softmax
 from sqs_codec._backend.numba.jit import entry, jit, leaf, part
-from sqs_codec._backend.numba.softmax import (
-    GROUP,
-    GROUP_VECTORS,
-    LANES,
-    add_striped,
-    exp2_f32,
-    fold_lanes,
-)
 
 HALF_TO_FLOAT = np.float32(2.0 ** (127 - 15))
 U32 = np.uint32
@@ -44,20 +37,20 @@ def widen(row, is_half):
 def fill_maxima(row, maxima):
     """Set the maxima; return whether the row is free of NaN and +inf."""
     bad = False
-    groups = row.size // GROUP
+    groups = row.size // softmax.GROUP
     for g in range(groups):
-        start = g * GROUP
-        to = g * LANES
-        for j in range(LANES):
+        start = g * softmax.GROUP
+        to = g * softmax.LANES
+        for j in range(softmax.LANES):
             best = row[start + j]
-            for r in range(GROUP_VECTORS):
-                x = row[start + r * LANES + j]
+            for r in range(softmax.GROUP_VECTORS):
+                x = row[start + r * softmax.LANES + j]
                 bad |= not x < np.inf
                 best = x if x > best else best
             maxima[to + j] = best
-    maxima[groups * LANES :] = -np.inf
-    for i in range(groups * GROUP, row.size):
-        m = groups * LANES + i % LANES
+    maxima[groups * softmax.LANES :] = -np.inf
+    for i in range(groups * softmax.GROUP, row.size):
+        m = groups * softmax.LANES + i % softmax.LANES
         bad |= not row[i] < np.inf
         maxima[m] = row[i] if row[i] > maxima[m] else maxima[m]
     return not bad
@@ -66,27 +59,27 @@ def fill_maxima(row, maxima):
 @jit
 def scan(row):
     """Return whether the row is free of NaN and +inf, and its maxima."""
-    groups = (row.size + GROUP - 1) // GROUP
-    maxima = np.empty(groups * LANES, row.dtype)
+    groups = (row.size + softmax.GROUP - 1) // softmax.GROUP
+    maxima = np.empty(groups * softmax.LANES, row.dtype)
     finite = fill_maxima(row, maxima)
     return finite, maxima
 
 
 EXP2_AT_ONCE = 1024
-assert EXP2_AT_ONCE % GROUP == 0
+assert EXP2_AT_ONCE % softmax.GROUP == 0
 
 
 @jit
 def sum_exp2(row, top, scale):
     """Return the sum of 2^((x - top) * scale) in single precision, by lanes."""
-    lanes = np.zeros(LANES)
+    lanes = np.zeros(softmax.LANES)
     powers = np.empty(EXP2_AT_ONCE, np.float32)
     for start in range(0, row.size, EXP2_AT_ONCE):
         values = row[start : start + EXP2_AT_ONCE]
         for i in range(values.size):
-            powers[i] = exp2_f32(np.float32(values[i] - top) * scale)
-        add_striped(powers[: values.size], lanes)
-    return fold_lanes(lanes)
+            powers[i] = softmax.exp2_f32(np.float32(values[i] - top) * scale)
+        softmax.add_striped(powers[: values.size], lanes)
+    return softmax.fold_lanes(lanes)
 
 
 @leaf
@@ -103,13 +96,15 @@ def select_from(row, maxima, level):
     """Return the ids of the values at or above a level, ascending."""
     ids = np.empty(row.size, np.int64)  # enough even if the row changes meanwhile
     found = np.int64(0)  # a literal has a type of its own
-    for g in range(maxima.size // LANES):
+    for g in range(maxima.size // softmax.LANES):
         hit = False
-        for j in range(LANES):
-            hit |= maxima[g * LANES + j] >= level
+        for j in range(softmax.LANES):
+            hit |= maxima[g * softmax.LANES + j] >= level
         if not hit:
             continue
-        for start in range(g * GROUP, min((g + 1) * GROUP, row.size), LANES):
+        for start in range(
+            g * softmax.GROUP, min((g + 1) * softmax.GROUP, row.size), softmax.LANES
+        ):
             found = select_from_vector(row, start, level, ids, found)
     return ids[:found]
 
@@ -117,13 +112,13 @@ def select_from(row, maxima, level):
 @leaf
 def select_from_vector(row, start, level, ids, found):
     """Add the ids of one vector's values; return how many ids there are."""
-    if start + LANES <= row.size:
+    if start + softmax.LANES <= row.size:
         hit = False
-        for j in range(LANES):
+        for j in range(softmax.LANES):
             hit |= row[start + j] >= level
         if not hit:
             return found
-    for i in range(start, min(start + LANES, row.size)):
+    for i in range(start, min(start + softmax.LANES, row.size)):
         if row[i] >= level:
             ids[found] = i
             found += 1
@@ -158,13 +153,13 @@ def between(low, high, step):
 @part
 def smallest(values, least, most):
     """Return the smallest value at or above `least`, or `most` if it is smaller."""
-    lanes = np.full(LANES, most)
-    whole = values.size - values.size % GROUP
-    for start in range(0, whole, GROUP):
-        for j in range(LANES):
+    lanes = np.full(softmax.LANES, most)
+    whole = values.size - values.size % softmax.GROUP
+    for start in range(0, whole, softmax.GROUP):
+        for j in range(softmax.LANES):
             low = lanes[j]
-            for r in range(GROUP_VECTORS):
-                x = values[start + r * LANES + j]
+            for r in range(softmax.GROUP_VECTORS):
+                x = values[start + r * softmax.LANES + j]
                 x = x if x >= least else most
                 low = x if x < low else low
             lanes[j] = low

@@ -7,17 +7,7 @@ R(x), what x and all above it weigh.
 
 import numpy as np
 
-from sqs_codec._backend.numba.coder import (
-    CODE,
-    MODE,
-    RANGE,
-    READ,
-    STATUS,
-    WRITE,
-    ZERO,
-    going,
-    narrow,
-)
+from sqs_codec._backend.numba import coder as coding
 from sqs_codec._backend.numba.fixed import BIT, ONE, exp2, log2
 from sqs_codec._backend.numba.ids import UNIFORM, WEIGHTS_BELOW, ids_at, ids_rest
 from sqs_codec._backend.numba.jit import jit, leaf
@@ -119,36 +109,36 @@ def find_member(model, log_a, n, a, e, scale, target):
 @leaf
 def code_member(coder, packet, model, n, a, e, x):
     """Code the least of the members to come, which is one of a .. e - 1."""
-    if not going(coder, packet):
+    if not coding.going(coder, packet):
         return a
-    unit = coder[RANGE] >> POWER_UNIT
+    unit = coder[coding.RANGE] >> POWER_UNIT
     scale = ONE - (e - a)
     log_a = log2(rest(model, a, n))
     c_next = 0
-    if coder[MODE] == READ:
-        target = coder[CODE] // unit
+    if coder[coding.MODE] == coding.READ:
+        target = coder[coding.CODE] // unit
         x, c_x, c_next = find_member(model, log_a, n, a, e, scale, target)
     else:
         c_x = cumulative(model, log_a, n, e, scale, x)
         if x + 1 < e:
             c_next = cumulative(model, log_a, n, e, scale, x + 1)
     start = unit * c_x
-    end = unit * c_next if x + 1 < e else coder[RANGE]
-    narrow(coder, packet, start, end - start)
+    end = unit * c_next if x + 1 < e else coder[coding.RANGE]
+    coding.narrow(coder, packet, start, end - start)
     return x
 
 
 @leaf
 def code_set(coder, packet, model, size, members):
     """Code members below `size`, which ascend."""
-    a = ZERO
+    a = coding.ZERO
     for i in range(members.size):
         n = members.size - i
         e = size - n + 1
         x = a
         if e - a > 1:
             x = code_member(coder, packet, model, n, a, e, members[i])
-        if coder[STATUS] != Status.OK:
+        if coder[coding.STATUS] != Status.OK:
             return
         members[i] = x
         a = x + 1
@@ -174,10 +164,10 @@ def code_uniform_set(coder, packet, size, members):
         code_set(coder, packet, uniform_model(size), size, members)
         return
     others = np.empty(size - members.size, np.int64)
-    if coder[MODE] == WRITE:
+    if coder[coding.MODE] == coding.WRITE:
         fill_complement(members, others)
     code_set(coder, packet, uniform_model(size), size, others)
-    if coder[STATUS] == Status.OK:
+    if coder[coding.STATUS] == Status.OK:
         fill_complement(others, members)
 
 
@@ -213,8 +203,8 @@ def cost_of_members(model, size, members):
     """Return what a set costs, and whether that may be several bits too much."""
     cost = 0
     rough = False
-    log_a = log2(rest(model, ZERO, ZERO))
-    a = ZERO
+    log_a = log2(rest(model, coding.ZERO, coding.ZERO))
+    a = coding.ZERO
     for i in range(members.size):
         n = members.size - i
         values = size - n + 1 - a

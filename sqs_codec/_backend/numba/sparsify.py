@@ -2,15 +2,10 @@
 
 import numpy as np
 
+from sqs_codec._backend.numba import softmax
 from sqs_codec._backend.numba.heap import ahead, heap_offer, heap_sort
 from sqs_codec._backend.numba.jit import jit, leaf, part
 from sqs_codec._backend.numba.rows import select_from, select_top
-from sqs_codec._backend.numba.softmax import (
-    LANES,
-    MIN_EXPONENT_F32,
-    exp2_f32,
-    fold_lanes,
-)
 from sqs_codec._base.format import KeepKind
 
 TOP_K, THRESHOLD, TOP_P, MIN_P = KINDS = [*map(int, KeepKind)]
@@ -25,7 +20,7 @@ def unnormalised(row, id_):
     values, _, _, _, top, scale, probs = row
     if probs:
         return np.float64(values[id_])
-    return np.float64(exp2_f32(np.float32(values[id_] - top) * scale))
+    return np.float64(softmax.exp2_f32(np.float32(values[id_] - top) * scale))
 
 
 @leaf
@@ -66,7 +61,7 @@ def value_bound(row, level):
     if probs:
         bound[0] = max(level, np.float64(lowest))
     elif level <= 1:
-        log = max(low_log2(max(level, 2.0**-101)), np.float64(MIN_EXPONENT_F32))
+        log = max(low_log2(max(level, 2.0**-101)), np.float64(softmax.MIN_EXPONENT_F32))
         value = top + (log - EXPONENT_SLACK) / np.float64(scale)
         value -= abs(value) * VALUE_SLACK + VALUE_SLACK_TINY
         bound[0] = max(value, np.float64(lowest))
@@ -143,8 +138,8 @@ def sparsify(row, total, kind, value):
 @jit
 def dropped_mass(row, total, kept):
     """Return the probability of the tokens that aren't kept."""
-    lanes = np.zeros(LANES)
+    lanes = np.zeros(softmax.LANES)
     for id_ in kept:
-        lanes[id_ % LANES] += unnormalised(row, id_)
-    dropped = total - fold_lanes(lanes)
+        lanes[id_ % softmax.LANES] += unnormalised(row, id_)
+    dropped = total - softmax.fold_lanes(lanes)
     return dropped / total if dropped > 0 else 0.0

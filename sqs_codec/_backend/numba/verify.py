@@ -6,15 +6,9 @@ of the blocks, and then over the values of one block.
 
 import numpy as np
 
+from sqs_codec._backend.numba import softmax
 from sqs_codec._backend.numba.jit import entry, leaf
 from sqs_codec._backend.numba.rows import count_reaching
-from sqs_codec._backend.numba.softmax import (
-    LANES,
-    ZERO_F32,
-    add_striped,
-    fold_lanes,
-    striped_sum,
-)
 from sqs_codec._base.errors import Status
 from sqs_codec._base.format import SUM_TOLERANCE
 
@@ -25,8 +19,8 @@ BLOCK = 256
 def block_sum(values, lanes):
     """Return the sum of values, by lanes, for which there is room."""
     lanes[:] = 0
-    add_striped(values, lanes)
-    return fold_lanes(lanes)
+    softmax.add_striped(values, lanes)
+    return softmax.fold_lanes(lanes)
 
 
 @leaf
@@ -41,14 +35,14 @@ def all_finite(values):
 @entry
 def check_row(values, sums):
     """Return a status and the total of a row; set the sums of its blocks."""
-    lanes = np.zeros(LANES)
+    lanes = np.zeros(softmax.LANES)
     negative = 0
     for b in range(sums.size):
         block = values[b * BLOCK : (b + 1) * BLOCK]
         sums[b] = block_sum(block, lanes)
         # A NaN counts here, too, but is found first.
-        negative += block.size - count_reaching(block, ZERO_F32)
-    total = striped_sum(sums)
+        negative += block.size - count_reaching(block, softmax.ZERO_F32)
+    total = softmax.striped_sum(sums)
     if not np.isfinite(total) and not all_finite(values):
         return Status.NOT_FINITE, total
     if negative > 0:
@@ -157,7 +151,7 @@ def draw_token(values, sums, total, ids, counts, draw):
     block = np.empty(BLOCK)
     probs = counts / counts.sum() * total
     plain = sums.copy()
-    sum_residuals(values, ids, probs, block, np.empty(LANES), sums)
+    sum_residuals(values, ids, probs, block, np.empty(softmax.LANES), sums)
     whole = sum_in_order(sums)
     if whole == 0:  # p exceeds q by less than rounding shows, and p serves as well
         ids = ids[:0]

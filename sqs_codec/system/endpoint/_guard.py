@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection
 from types import SimpleNamespace
 
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -104,8 +105,7 @@ class Guard:
 
 def _header(scope: Scope, name: str) -> str:
     """Return what a header says, which comes once, or nothing."""
-    key = name.encode()
-    found = [value for header, value in scope["headers"] if header == key]
+    found = Headers(scope=scope).getlist(name)
     if len(found) > 1:
         raise ApiError(f"the header {name} may come once")
-    return found[0].decode("latin-1") if found else ""
+    return found[0] if found else ""

@@ -10,14 +10,9 @@ import transformers
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from sqs_codec.system.edge import Edge
+from sqs_codec.system.hf import _text
 from sqs_codec.system.hf._cached import CachedModel
 from sqs_codec.system.hf._models import HFModel, HFTokenizer, stop_tokens, vocab_size
-from sqs_codec.system.hf._text import (
-    TextStream,
-    encode_chat,
-    encode_prompt,
-    tokenizer_fingerprint,
-)
 from sqs_codec.system.session import Link, Sampling
 
 KNOWN_WARPERS = (
@@ -58,7 +53,7 @@ class Draft(CachedModel):
     def __init__(self, model: HFModel, tokenizer: HFTokenizer | None = None) -> None:
         self.vocab_size = vocab_size(model, tokenizer)
         self.stop = stop_tokens(model, tokenizer)
-        self.fingerprint = tokenizer_fingerprint(tokenizer)
+        self.fingerprint = _text.tokenizer_fingerprint(tokenizer)
         self._tokenizer: HFTokenizer = tokenizer
         super().__init__(model, self.vocab_size)
 
@@ -78,19 +73,19 @@ class Draft(CachedModel):
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """Token ids of one user message, as the function of this name gives them."""
-        return encode_prompt(self._tokenizer, prompt)
+        return _text.encode_prompt(self._tokenizer, prompt)
 
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Token ids of a chat in the template, up to where the answer begins."""
-        return encode_chat(self._tokenizer, messages)
+        return _text.encode_chat(self._tokenizer, messages)
 
     def encode_text(self, text: str) -> list[int]:
         """Token ids of a text as it is."""
         return list(self._tokenizer.encode(text))
 
-    def stream(self) -> TextStream:
+    def stream(self) -> _text.TextStream:
         """Return a text that comes token by token."""
-        return TextStream(self._tokenizer)
+        return _text.TextStream(self._tokenizer)
 
 
 def custom_generate(

@@ -156,12 +156,13 @@ def _answers(
             "the chat template changes what an answer says: use one that has "
             "{% generation %} around answers"
         )
-    special = (t for t in tokenizer.added_tokens_decoder.values() if t.special)
-    last = re.compile(
-        rf"\s*({'|'.join(re.escape(t.content) for t in special) or '(?!)'})"
-    )
+    added = tokenizer.added_tokens_decoder.items()
+    special = {i: re.escape(token.content) for i, token in added if token.special}
+    last = re.compile(rf"\s*({'|'.join(special.values()) or '(?!)'})")
     found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     starts, stops = np.array(found["offset_mapping"]).T
+    # Some special tokens take the spaces behind them, with which an answer begins.
+    stops = np.where(np.isin(found["input_ids"], [*special]), starts + 1, stops)
     taught = np.zeros(len(starts), bool)
     ends = [*accumulate(map(len, parts))]
     for begin, end in zip(ends[::2], ends[1::2], strict=False):

@@ -2,14 +2,8 @@
 
 import functools
 
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    generate_latest,
-)
+import prometheus_client as prometheus
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from sqs_codec.system.edge import EdgeMetrics
 
@@ -30,15 +24,15 @@ class ProxyMetrics:
     """Counters in a registry of their own; each says what it counts."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        counter = functools.partial(Counter, registry=self._registry)
+        self._registry = prometheus.CollectorRegistry()
+        counter = functools.partial(prometheus.Counter, registry=self._registry)
         self.requests = counter(
             "sqs_proxy_requests", "Requests by the status of the answer.", ["status"]
         )
-        self.texts = Gauge(
+        self.texts = prometheus.Gauge(
             "sqs_proxy_texts", "Texts being written.", registry=self._registry
         )
-        self.first_token = Histogram(
+        self.first_token = prometheus.Histogram(
             "sqs_proxy_first_token_seconds",
             "Seconds from a request to its first token.",
             buckets=SECONDS,
@@ -55,4 +49,4 @@ class ProxyMetrics:
 
     def page(self) -> bytes:
         """Return them as Prometheus reads them."""
-        return generate_latest(self._registry)
+        return prometheus.generate_latest(self._registry)

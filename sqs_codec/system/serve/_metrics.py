@@ -4,14 +4,7 @@ import asyncio
 import functools
 from collections.abc import Callable
 
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    generate_latest,
-)
+import prometheus_client as prometheus
 
 from sqs_codec._base.words import shown
 
@@ -32,11 +25,11 @@ class ServiceMetrics:
     """A server's counters, in a registry of their own; each says what it counts."""
 
     def __init__(self, model: str, health: Callable[[], str | None]) -> None:
-        self.registry = CollectorRegistry()
+        self.registry = prometheus.CollectorRegistry()
         self._health = health
         self._readers = 0
-        counter = functools.partial(Counter, registry=self.registry)
-        gauge = functools.partial(Gauge, registry=self.registry)
+        counter = functools.partial(prometheus.Counter, registry=self.registry)
+        gauge = functools.partial(prometheus.Gauge, registry=self.registry)
         self.sessions = gauge("sqs_sessions", "Sessions known, connected or not.")
         self._labels = {"model_name": model, "engine": "0"}
         self._drafts, self._drafted, self._accepted = (
@@ -73,7 +66,7 @@ class ServiceMetrics:
             "sqs_jobs", "Jobs that the engine is at, those that wait included."
         )
         said, where = "Seconds that the engine takes for a job.", self.registry
-        self.job_seconds = Histogram(
+        self.job_seconds = prometheus.Histogram(
             "sqs_job_seconds", said, buckets=SECONDS, registry=where
         )
 
@@ -114,14 +107,14 @@ class ServiceMetrics:
         asked = path.partition(b"?")[0] if method == b"GET" else b""
         status, page = "404 Not Found", b"see /metrics and /health\n"
         if asked == b"/metrics":
-            status, page = "200 OK", generate_latest(self.registry)
+            status, page = "200 OK", prometheus.generate_latest(self.registry)
         elif asked == b"/health":
             reason = self._health()
             status = "200 OK" if reason is None else "503 Service Unavailable"
             page = f"{shown(reason or 'it can verify')}\n".encode(errors="replace")
         head = (
             f"HTTP/1.1 {status}\r\n"
-            f"Content-Type: {CONTENT_TYPE_LATEST}\r\n"
+            f"Content-Type: {prometheus.CONTENT_TYPE_LATEST}\r\n"
             f"Content-Length: {len(page)}\r\nConnection: close\r\n\r\n"
         )
         writer.transport.set_write_buffer_limits(0)  # so that all is sent once drained

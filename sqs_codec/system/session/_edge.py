@@ -13,37 +13,18 @@ from sqs_codec import Guesses, SparseDistribution, gumbel_guess
 from sqs_codec._base import checks
 from sqs_codec._base.words import shown
 from sqs_codec.system._base.tokens import common_length
+from sqs_codec.system.session import _handshake, _limits, _text
 from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._edge_rounds import (
     EdgeGeneration,
     EdgeRound,
     RoundDrafter,
 )
-from sqs_codec.system.session._handshake import (
-    Setting,
-    check_settings,
-    make_hello,
-    why_unfit,
-)
+from sqs_codec.system.session._handshake import Setting
 from sqs_codec.system.session._hints import make_branch
 from sqs_codec.system.session._job import Sampling
-from sqs_codec.system.session._limits import (
-    MAX_BRANCHES,
-    MAX_MESSAGE,
-    MAX_STOP,
-    MAX_SURVIVORS,
-    MIN_MESSAGE,
-    ROUND_BYTES,
-    Limits,
-    max_draft,
-)
+from sqs_codec.system.session._limits import MAX_MESSAGE, Limits
 from sqs_codec.system.session._numbers import race_key
-from sqs_codec.system.session._text import (
-    TextSync,
-    check_text,
-    check_tokens,
-    until_stop,
-)
 from sqs_codec.system.session._wire import WireError
 
 OVER = "refused", "ended"
@@ -150,29 +131,32 @@ class EdgeSession:
         rounds: bool = True,
         max_message: int = MAX_MESSAGE,
     ) -> None:
-        settings = check_settings(settings)
+        settings = _handshake.check_settings(settings)
         codecs = [setting.codec for setting in settings]
         self._vocab_size = codecs[0].vocab_size
-        self._max_message = checks.in_range("max_message", max_message, MIN_MESSAGE)
-        packet = min(self._max_message, ROUND_BYTES) - wire.ROUND_HEAD
+        self._max_message = checks.in_range(
+            "max_message", max_message, _limits.MIN_MESSAGE
+        )
+        packet = min(self._max_message, _limits.ROUND_BYTES) - wire.ROUND_HEAD
         self._drafters = [
             RoundDrafter(
                 setting.codec,
                 setting.keep,
                 rng=rng,
                 budget_bits=8 * packet,
-                max_tokens=max_draft(self._vocab_size),
-                max_survivors=MAX_SURVIVORS,
+                max_tokens=_limits.max_draft(self._vocab_size),
+                max_survivors=_limits.MAX_SURVIVORS,
             )
             for setting in settings
         ]
         self._sampling = Sampling() if sampling is None else sampling
         checks.instance("sampling", self._sampling, Sampling, "a Sampling")
-        self._text = check_text(text, self._vocab_size)
-        self._stop = frozenset(check_tokens("stop", stop, self._vocab_size))
-        if len(self._stop) > MAX_STOP:
+        self._text = _text.check_text(text, self._vocab_size)
+        self._stop = frozenset(_text.check_tokens("stop", stop, self._vocab_size))
+        if len(self._stop) > _limits.MAX_STOP:
             raise ValueError(
-                f"stop must have at most {MAX_STOP} tokens, got {len(self._stop)}"
+                f"stop must have at most {_limits.MAX_STOP} tokens, got "
+                f"{len(self._stop)}"
             )
         if epoch and (rounds or seed is None):
             raise ValueError(
@@ -183,13 +167,13 @@ class EdgeSession:
         self._epoch = checks.in_range("epoch", epoch, 0, wire.MOST_NUMBER)
         own = os.urandom(wire.SESSION_BYTES) if session_id is None else session_id
         asked = tokenizer, self._sampling, self._stop, self._max_message
-        self._hello = make_hello(own, self._seed, codecs, *asked)
+        self._hello = _handshake.make_hello(own, self._seed, codecs, *asked)
         self._phase = "greeting"  # or "open", or one of OVER
         self._due: bytes | None = self._hello  # to be sent before all else
         self._refused: str | None = None
         self._stopped = False
         self._welcome: wire.Welcome | None = None
-        self._sync = TextSync(self._vocab_size, self._max_message)
+        self._sync = _text.TextSync(self._vocab_size, self._max_message)
         self._round: EdgeRound | EdgeGeneration | None = None
         self._hints: list[bytes] = []
         self._serial = self._heard = 0  # of the hints
@@ -432,9 +416,9 @@ class EdgeSession:
             for path, tokens, chances in branches
         )
         lengths = {len(branch.tokens) for branch in made}
-        if not 1 <= len(made) <= MAX_BRANCHES or len(lengths) > 1:
+        if not 1 <= len(made) <= _limits.MAX_BRANCHES or len(lengths) > 1:
             raise ValueError(
-                f"branches must be 1 to {MAX_BRANCHES} of one length, got "
+                f"branches must be 1 to {_limits.MAX_BRANCHES} of one length, got "
                 f"{len(made)} of {sorted(lengths)} tokens"
             )
         generates = isinstance(self._round, EdgeGeneration) and self._sync.follows
@@ -473,7 +457,7 @@ class EdgeSession:
             raise RuntimeError("abort: the session is over")
         self._known = self.rounds_from
         if text is not None:
-            self._replace(check_text(text, self._vocab_size))
+            self._replace(_text.check_text(text, self._vocab_size))
         elif self._round is None:
             return
         self._drop()
@@ -599,7 +583,7 @@ class EdgeSession:
         if same and self._phase != "greeting":
             return []  # it came twice
         length = 0 if self.finished else len(self._text)
-        reason = why_unfit(length, welcome.limits, self.limits)
+        reason = _handshake.why_unfit(length, welcome.limits, self.limits)
         if reason is not None:
             return self._refuse(reason)
         self._phase, self._due = "open", None
@@ -667,7 +651,7 @@ class EdgeSession:
 
         The round is over if it is `done`, or at a stop token.
         """
-        tokens = until_stop(tokens, self._stop)
+        tokens = _text.until_stop(tokens, self._stop)
         self._text += tokens
         self._stopped = tokens[-1] in self._stop
         done = done or self._stopped

@@ -13,17 +13,7 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 
 from sqs_codec._base.words import shown
-from sqs_codec.system.session._limits import (
-    MAX_BRANCHES,
-    MAX_HINTED,
-    MAX_NESTED,
-    MAX_REASON,
-    MAX_SETTINGS,
-    MAX_STOP,
-    MIN_MESSAGE,
-    ROUND_BYTES,
-    Limits,
-)
+from sqs_codec.system.session import _limits
 
 PROTOCOL = 1  # goes up with every change of the messages
 ROUND_HEAD = 4
@@ -181,7 +171,7 @@ class Welcome:
     """The cloud's answer to a hello."""
 
     instance: bytes
-    limits: Limits
+    limits: _limits.Limits
     number: int  # of the next round
     length: int  # of the text that the cloud has
     steps: Mapping[int, float] | None  # milliseconds of the target by number of tokens
@@ -249,7 +239,7 @@ class Refusal:
 
     def to_bytes(self) -> bytes:
         """Return the message; a reason that is too long is cut."""
-        reason = self.reason.encode(errors="replace")[:MAX_REASON]
+        reason = self.reason.encode(errors="replace")[: _limits.MAX_REASON]
         return bytes([_REFUSED]) + reason.decode(errors="ignore").encode()
 
 
@@ -286,7 +276,9 @@ def parse_down(message: bytes, vocab_size: int) -> Down:
         _HAVE: lambda: Have(reader.take(INSTANCE_BYTES), *reader.last_varints(2)),
         _TOKENS: lambda: _tokens_of(reader, vocab_size),
         _NEED: lambda: _need(reader),
-        _REFUSED: lambda: Refusal(reader.rest()[:MAX_REASON].decode(errors="replace")),
+        _REFUSED: lambda: Refusal(
+            reader.rest()[: _limits.MAX_REASON].decode(errors="replace")
+        ),
     }
     return _one_of(kind, readers)
 
@@ -304,14 +296,14 @@ def _one_of(kind: int, readers: Mapping[int, Callable[[], Message]]) -> Message:
 
 
 def _round(message: bytes) -> RoundMessage:
-    if not ROUND_HEAD < len(message) <= ROUND_BYTES:
+    if not ROUND_HEAD < len(message) <= _limits.ROUND_BYTES:
         raise WireError(
-            f"a round's message has {ROUND_HEAD + 1} to {ROUND_BYTES} bytes, "
+            f"a round's message has {ROUND_HEAD + 1} to {_limits.ROUND_BYTES} bytes, "
             f"got {len(message)}"
         )
     first, high, low, setting = message[:ROUND_HEAD]
-    if setting >= MAX_SETTINGS:
-        raise WireError(f"a setting is below {MAX_SETTINGS}, got {setting}")
+    if setting >= _limits.MAX_SETTINGS:
+        raise WireError(f"a setting is below {_limits.MAX_SETTINGS}, got {setting}")
     return RoundMessage(first % NUMBERS, high << 8 | low, setting, message[ROUND_HEAD:])
 
 
@@ -335,14 +327,14 @@ def _hint(reader: _Reader, vocab_size: int) -> Hint:
     number, serial, position, length = (reader.varint() for _ in range(4))
     data = reader.rest()
     size = 2 + length * token_bytes(vocab_size)
-    if not 1 <= length <= MAX_HINTED:
+    if not 1 <= length <= _limits.MAX_HINTED:
         raise WireError(
-            f"a hint's branches have 1 to {MAX_HINTED} tokens, not {length}"
+            f"a hint's branches have 1 to {_limits.MAX_HINTED} tokens, not {length}"
         )
     count, rest = divmod(len(data), size)
-    if rest or not 1 <= count <= MAX_BRANCHES:
+    if rest or not 1 <= count <= _limits.MAX_BRANCHES:
         raise WireError(
-            f"a hint has 1 to {MAX_BRANCHES} branches of {size} bytes, "
+            f"a hint has 1 to {_limits.MAX_BRANCHES} branches of {size} bytes, "
             f"got {len(data)} bytes"
         )
     branches = []
@@ -378,11 +370,15 @@ def _hello(reader: _Reader) -> Hello:
     wanted = {"protocol", *(field.name for field in fields(Hello))}
     _check_keys("hello", content, wanted)
     codecs = _typed("codecs", content["codecs"], list)
-    if not 1 <= len(codecs) <= MAX_SETTINGS:
-        raise WireError(f"a hello has 1 to {MAX_SETTINGS} codecs, got {len(codecs)}")
+    if not 1 <= len(codecs) <= _limits.MAX_SETTINGS:
+        raise WireError(
+            f"a hello has 1 to {_limits.MAX_SETTINGS} codecs, got {len(codecs)}"
+        )
     stop = _typed("stop", content["stop"], list)
-    if len(stop) > MAX_STOP:
-        raise WireError(f"a hello has at most {MAX_STOP} stop tokens, got {len(stop)}")
+    if len(stop) > _limits.MAX_STOP:
+        raise WireError(
+            f"a hello has at most {_limits.MAX_STOP} stop tokens, got {len(stop)}"
+        )
     return Hello(
         session=_hex("session", content["session"], SESSION_BYTES),
         seed=_hex("seed", content["seed"], SEED_BYTES),
@@ -390,7 +386,7 @@ def _hello(reader: _Reader) -> Hello:
         tokenizer=_hex("tokenizer", content["tokenizer"], 0, TOKENIZER_BYTES),
         sampling=_typed("sampling", content["sampling"], dict),
         stop=tuple(_whole("stop", token) for token in stop),
-        max_message=_whole("max_message", content["max_message"], MIN_MESSAGE),
+        max_message=_whole("max_message", content["max_message"], _limits.MIN_MESSAGE),
     )
 
 
@@ -398,9 +394,9 @@ def _welcome(reader: _Reader) -> Welcome:
     content = _from_json("welcome", reader.rest())
     _check_keys("welcome", content, {field.name for field in fields(Welcome)})
     limits = _typed("limits", content["limits"], dict)
-    _check_keys("limits", limits, {field.name for field in fields(Limits)})
+    _check_keys("limits", limits, {field.name for field in fields(_limits.Limits)})
     try:
-        taken = Limits(**{name: _whole(name, n) for name, n in limits.items()})
+        taken = _limits.Limits(**{name: _whole(name, n) for name, n in limits.items()})
     except ValueError as error:
         raise WireError(f"the cloud's limits make no sense: {error}") from None
     return Welcome(
@@ -512,8 +508,8 @@ def _as_json(kind: int, content: Mapping[str, Any]) -> bytes:
 
 
 def _from_json(name: str, data: bytes) -> dict[str, Any]:
-    if data.count(b"[") + data.count(b"{") > MAX_NESTED:
-        raise WireError(f"a {name} has at most {MAX_NESTED} arrays and objects")
+    if data.count(b"[") + data.count(b"{") > _limits.MAX_NESTED:
+        raise WireError(f"a {name} has at most {_limits.MAX_NESTED} arrays and objects")
     try:
         content = json.loads(
             data.decode(), parse_constant=_no_number, object_pairs_hook=_object

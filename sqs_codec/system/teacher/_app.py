@@ -9,6 +9,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
@@ -17,8 +18,8 @@ from starlette.types import Receive, Scope, Send
 from sqs_codec.distill import Dataset, Lookup, MissError
 from sqs_codec.system.endpoint.app import make_endpoint, model_routes, read_body
 from sqs_codec.system.endpoint.errors import ApiError
-from sqs_codec.system.teacher._lists import Lists, Text
-from sqs_codec.system.teacher._request import MOST_BYTES, parse
+from sqs_codec.system.teacher._lists import BLOCK, Lists, Text
+from sqs_codec.system.teacher._request import MOST_BYTES, Tokens, parse
 
 SEATS = 8  # requests that are in memory at the same time
 CALLS = 256  # those, and others that wait for a seat
@@ -68,6 +69,7 @@ class _Completions:
         self._header, self._models, self._fill = data.header, models, fill
         self._lookup, self._lists = Lookup(data), Lists(data.header)
         self._calls, self._seats = 0, asyncio.Semaphore(SEATS)
+        self._parsing = asyncio.Lock()  # as the event loop waits for it
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, once there is a seat for it."""
@@ -78,26 +80,35 @@ class _Completions:
         self._calls += 1
         try:
             async with self._seats:
-                data = await read_body(HttpRequest(scope, receive), MOST_BYTES)
-                found = await run_in_threadpool(self._find, data)
-                pieces = self._write(*found)
+                request = HttpRequest(scope, receive)
+                data = await read_body(request, MOST_BYTES)
+                async with self._parsing:
+                    asked = parse, data, self._models, self._header
+                    model, prompts, k = await run_in_threadpool(*asked)
+                if self._fill and k > BLOCK:
+                    said = f"prompt_logprobs may be {BLOCK} where lists are filled"
+                    raise ApiError(said, param="prompt_logprobs")
+                texts = []
+                for name, tokens in prompts.items():
+                    if await request.is_disconnected():
+                        raise ClientDisconnect
+                    find = self._find, name, tokens, k
+                    texts.append(await run_in_threadpool(*find))
+                # Afterwards nothing can be wrong.
+                pieces = self._write(model, texts, k)
                 answer = StreamingResponse(pieces, media_type="application/json")
                 await answer(scope, receive, send)
         finally:
             self._calls -= 1
 
-    def _find(self, data: bytes) -> tuple[str, list[Text], int]:
-        """Return the model's name, texts and K; afterwards nothing can be wrong."""
-        model, prompts, k = parse(data, self._models, self._header)
-        texts = []
-        for name, tokens in prompts.items():
-            try:
-                texts.append(Text(tokens, self._lookup.find(tokens)))
-            except MissError as error:
-                said, code = f"{name} isn't in the file: {error}", "unknown_text"
-                raise ApiError(said, status=404, param=name, code=code) from None
-            texts[-1].check(name, k)
-        return model, texts, k
+    def _find(self, name: str, tokens: Tokens, k: int) -> Text:
+        try:
+            text = Text(tokens, self._lookup.find(tokens))
+        except MissError as error:
+            said, code = f"{name} isn't in the file: {error}", "unknown_text"
+            raise ApiError(said, status=404, param=name, code=code) from None
+        text.check(name, k)
+        return text
 
     def _write(self, model: str, texts: list[Text], k: int) -> Iterator[bytes]:
         """Yield the answer, in pieces."""

@@ -1,5 +1,6 @@
 """The lists of a text's positions, as vLLM has them for ``prompt_logprobs``."""
 
+import copy
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
@@ -24,6 +25,8 @@ class Text:
     def __init__(self, tokens: NDArray[np.uint32], found: Sequence) -> None:
         n = np.searchsorted(found.places, tokens.size - 1)
         self.tokens, self.rows = tokens, found.rows[:n]
+        if 2 * n < len(found.rows):  # or all of them would stay in memory
+            self.rows = copy.deepcopy(self.rows)
         self.positions = found.places[:n] + 1
         last = self.rows.token_ids[self.rows.offsets[1:] - 1]
         is_tail = found.tail & (last == self.rows.vocab_size - 1)
@@ -59,7 +62,7 @@ class Lists:
     def write(self, text: Text, fill: int) -> Iterator[bytes]:
         """Yield the lists of a text; each is filled up to so many tokens."""
         yield b"null"
-        step = max(BLOCK // (fill or 32), 1)
+        step = max(BLOCK // (fill or int(text.sizes.max(initial=0)) + 1), 1)
         for start in range(1, text.tokens.size, step):
             yield self._block(text, start, min(start + step, text.tokens.size), fill)
 

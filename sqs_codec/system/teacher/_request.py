@@ -70,8 +70,8 @@ def _k(fields: dict[str, Any], header: Header) -> int:
     if k is None or k < min(enough, 2):
         raise ApiError(
             f"prompt_logprobs must say how many tokens a list may have, {enough} are "
-            f"enough for all, got {k}. 0 and 1 are for reverse KL or a mixture with "
-            f"it, and counts can only teach forward KL",
+            f"enough for all, got {shown(k)}. 0 and 1 are for reverse KL or a mixture "
+            f"with it, and counts can only teach forward KL",
             param="prompt_logprobs",
         )
     return min(k, header.codec.vocab_size - header.tail)
@@ -79,9 +79,9 @@ def _k(fields: dict[str, Any], header: Header) -> int:
 
 def _prompts(given: Any, vocab_size: int) -> dict[str, Tokens]:
     several = isinstance(given, list) and given and isinstance(given[0], list)
-    prompts = {f"prompt[{i}]": one for i, one in enumerate(given)} if several else {}
-    if len(prompts) > MOST_PROMPTS:
+    if several and len(given) > MOST_PROMPTS:
         raise ApiError(f"prompt may be {MOST_PROMPTS} texts at most", param="prompt")
+    prompts = {f"prompt[{i}]": one for i, one in enumerate(given)} if several else {}
     return {
         name: _tokens(name, tokens, vocab_size)
         for name, tokens in (prompts or {"prompt": given}).items()

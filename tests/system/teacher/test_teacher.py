@@ -4,6 +4,8 @@ import http.client
 import json
 import socket
 import threading
+import time
+import tracemalloc
 from contextlib import closing
 from itertools import count
 
@@ -15,7 +17,10 @@ from starlette.testclient import TestClient
 import sqs_codec as sqs
 from sqs_codec import distill
 from sqs_codec.cli import main as cli
+from sqs_codec.system.endpoint.errors import ApiError
 from sqs_codec.system.teacher import _app, make_app
+from sqs_codec.system.teacher._lists import BLOCK, Lists, Text
+from sqs_codec.system.teacher._request import parse
 from tests.system.proxy.test_server import Endpoint
 from tests.system.serve.kit import PATIENCE, wait_until
 
@@ -106,6 +111,37 @@ def test_a_beginning_is_found_and_as_much_as_was_asked_for(client, data):
     check(ask(client, [[31, 0], [31]], 10**30), lists(data[3], [31, 0]), [{}])
 
 
+def test_long_lists_are_written_in_pieces():
+    header = distill.Header(sqs.Codec(1000, 1000))
+    ids, counts = [np.tile(one, 99) for one in (range(1000), [1] * 1000)]
+    rows = sqs.SparseRows(ids, counts, np.arange(100) * 1000, 1000, 1000)
+    tokens = np.ones(99, np.uint32)
+    found = distill.Sequence(tokens, np.arange(99), rows, 1.0, False, {})
+    pieces = [*Lists(header).write(Text(tokens, found), 0)]
+    assert json.loads(b"[%b]" % b"".join(pieces))[98]["999"]["rank"] == 1000
+    assert max(piece.count(b"rank") for piece in pieces) <= BLOCK
+
+
+def test_a_beginning_takes_no_more_memory_than_it_has(tmp_path):
+    data = store(tmp_path / "f", [[1] * 3000])
+    lookup, asked = distill.Lookup(data), np.array([1, 1])
+    lookup.find(asked)  # whose row group stays
+    tracemalloc.start()
+    texts = [Text(asked, lookup.find(asked)) for _ in range(20)]
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert used < len(texts) * 9999
+    assert {len(text.rows) for text in texts} == {1}
+
+
+def test_lists_are_filled_up_to_a_bound(data, monkeypatch):
+    monkeypatch.setattr(_app, "BLOCK", 20)
+    client = TestClient(make_app(data, fill=True), base_url="http://localhost")
+    assert ask(client, [7, 3], 20).status_code == 200
+    said = ask(client, [7, 3], 21).json()["error"]["message"]
+    assert said == "prompt_logprobs may be 20 where lists are filled"
+
+
 def test_what_trainers_send(client, data):
     """TRL 1.16 and axolotl 0.19; ms-swift sets the temperature to 0."""
     trl = {"model": "a/teacher", "max_tokens": 1, "temperature": 1.5}
@@ -139,7 +175,7 @@ def test_what_trainers_send(client, data):
         ({"prompt": [7, True]}, "got true"),
         ({"prompt": [7, -1]}, "got -1"),
         ({"prompt": [[7]] * 100_000}, "prompt may be 1024 texts at most"),
-        ({"prompt_logprobs": None}, "how many tokens a list may have, 12 are enough"),
+        ({"prompt_logprobs": None}, "12 are enough for all, got null. 0 and 1 are"),
         ({"prompt_logprobs": 0}, "12 are enough for all, got 0. 0 and 1 are for rev"),
         ({"prompt_logprobs": 1}, "counts can only teach forward KL"),
         ({"prompt_logprobs": 2.0}, "prompt_logprobs must be a whole number, got 2.0"),
@@ -180,6 +216,20 @@ def test_a_request_may_have_so_many_bytes(client):
     for data in b"[" * 100_000, b'{"prompt": ' + b"[" * 100_000, b"", b"[]":
         assert client.post(PATH, content=data).status_code == 400
     assert client.post(PATH, content=b" " * (1 << 22 | 1)).status_code == 413
+
+
+def test_too_many_texts_get_no_names():
+    many = json.dumps({"prompt": [[]] * 100_000, "prompt_logprobs": L}).encode()
+    tracemalloc.start()
+    with pytest.raises(ApiError, match="1024 texts at most"):
+        parse(many, ["a/teacher"], distill.Header(sqs.Codec(V, L)))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 10e6
+
+
+def teaching(data, **options):
+    return closing(Endpoint(make_app(data, **options)))
 
 
 def post(endpoint, prompt=HERE, host="localhost", **headers):
@@ -228,6 +278,42 @@ def test_others_are_answered_meanwhile(data, monkeypatch):
         goes_on.set()
         assert status(two) == 200
         one.close()
+
+
+def test_bodies_are_read_one_by_one(data, monkeypatch):
+    """A long one takes the interpreter, and others would take it in turn."""
+    inside, most, read = [], [], _app.parse
+
+    def slow(*given):
+        inside.append(given)
+        most.append(len(inside))
+        time.sleep(0.05)
+        inside.pop()
+        return read(*given)
+
+    monkeypatch.setattr(_app, "parse", slow)
+    with teaching(data) as endpoint:
+        asked = [post(endpoint, HERE) for _ in range(4)]
+        assert [status(one) for one in asked] == [200] * 4
+    assert most == [1] * 4
+
+
+def test_no_text_is_sought_for_who_has_left(data, monkeypatch):
+    sought, goes_on, find = [], threading.Event(), distill.Lookup.find
+
+    def late(*given):
+        sought.append(given)
+        goes_on.wait(PATIENCE)
+        return find(*given)
+
+    monkeypatch.setattr(distill.Lookup, "find", late)
+    with teaching(data) as endpoint:
+        one = post(endpoint, [HERE] * 9)
+        wait_until(lambda: sought)
+        one.close()
+        wait_until(lambda: not endpoint.server._places)
+        goes_on.set()
+    assert len(sought) == 1
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):

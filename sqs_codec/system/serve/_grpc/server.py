@@ -15,14 +15,7 @@ from sqs_codec.system._base import security
 from sqs_codec.system._base.address import join_address
 from sqs_codec.system._base.crowd import half_of_files
 from sqs_codec.system.serve._connection import Connection
-from sqs_codec.system.serve._grpc.link import (
-    METHOD,
-    MOST_WAITING,
-    READY,
-    SERVICE,
-    SHARED_OPTIONS,
-    Options,
-)
+from sqs_codec.system.serve._grpc import link
 from sqs_codec.system.serve._grpc.wire import PING_TIMEOUT
 from sqs_codec.system.serve._service import Service
 
@@ -49,7 +42,9 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]  # it has no typ
         self._service = service
         self._server = server
         self._methods = {
-            f"/{SERVICE}/{METHOD}": grpc.stream_stream_rpc_method_handler(self._open),
+            f"/{link.SERVICE}/{link.METHOD}": grpc.stream_stream_rpc_method_handler(
+                self._open
+            ),
             # As a stream of requests: for a single one gRPC would wait without end.
             CHECK: grpc.stream_unary_rpc_method_handler(
                 self._check,
@@ -93,7 +88,7 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]  # it has no typ
         connection = self._service.connect(owner, stream.send, stream.close)
         stream.connection = connection
         try:
-            await context.send_initial_metadata((READY,))
+            await context.send_initial_metadata((link.READY,))
             await stream.run()
         except asyncio.CancelledError:
             if stream.reason is None:
@@ -113,7 +108,7 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]  # it has no typ
         except asyncio.CancelledError:  # it has to say what of
             request = None
             _cancel_after(STRANGER_SECONDS)
-        if getattr(request, "service", None) not in ("", SERVICE):
+        if getattr(request, "service", None) not in ("", link.SERVICE):
             await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such service")
         statuses = health_pb2.HealthCheckResponse
         well = self._service.health() is None
@@ -137,11 +132,11 @@ class _Stream:
 
     def send(self, message: bytes) -> None:
         """Queue a message, or give up on a peer that doesn't read."""
-        if self._outgoing.qsize() < MOST_WAITING:
+        if self._outgoing.qsize() < link.MOST_WAITING:
             self._outgoing.put_nowait(message)
         else:
             self.connection.end(
-                "slow", f"{MOST_WAITING} messages wait for this peer to read them"
+                "slow", f"{link.MOST_WAITING} messages wait for this peer to read them"
             )
 
     def close(self, reason: str) -> None:
@@ -214,8 +209,8 @@ async def start_grpc(
     # gRPC would say nothing of what is wrong.
     pair = security.check_security(host, cert, key, insecure=insecure)
     security.check_free(host, port)  # gRPC's own error says little
-    options: Options = [
-        *SHARED_OPTIONS,
+    options: link.Options = [
+        *link.SHARED_OPTIONS,
         ("grpc.keepalive_timeout_ms", PING_TIMEOUT),
         # What is a little too large the service refuses in its own words.
         ("grpc.max_receive_message_length", 2 * service.limits.max_message),
