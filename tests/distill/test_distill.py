@@ -777,17 +777,14 @@ def test_make_goes_on_where_it_was_interrupted(teacher, tmp_path, monkeypatch, c
     assert "its source is 'texts.jsonl (" in capsys.readouterr().err
 
 
-TEMPLATE = "{% for m in messages %}{{ m['content'] }} </s> {% endfor %}"
-
-
 def test_answers_of_chats_teach_alone(teacher, tmp_path, caplog):
     chat = [{"role": "user", "content": "the ran"}]
     chat += [{"role": "assistant", "content": "fox the"}]
     found = [{"messages": chat}, {"text": "the fox"}, {"messages": 3 * chat}] * 3
-    lines, template = tmp_path / "a.jsonl", tmp_path / "template"
+    names = ("a.jsonl", "template", "whole", "parted")
+    lines, template, whole, parted = (tmp_path / name for name in names)
     lines.write_text("\n".join(map(json.dumps, found)))
-    template.write_text(TEMPLATE)
-    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    template.write_text("{% for m in messages %}{{ m['content'] }} </s> {% endfor %}")
     options = ["--texts", lines, "--chat-template", template, "--model", teacher]
     options += ["--max-length", 16, "--device", "cpu"]
     assert sqs_distill("make", *options, "-o", whole) == 0
@@ -803,10 +800,11 @@ def test_answers_of_chats_teach_alone(teacher, tmp_path, caplog):
     the, ran, fox = map(WORDS.index, ("the", "ran", "fox"))
     turns = [the, ran, 1, fox, the, 1]
     for i, sequence in enumerate(distill.open(whole)):
-        tokens = [turns, [the, fox], (3 * turns)[:16]][i % 3]
-        places = [[2, 3, 4], [0, 1], [2, 3, 4, 8, 9, 10, 14, 15]][i % 3]
-        assert sequence.tokens.tolist() == tokens
-        assert sequence.places.tolist() == places
+        assert (sequence.tokens.tolist(), sequence.places.tolist()) == [
+            (turns, [2, 3, 4]),
+            ([the, fox], [0, 1]),
+            ((3 * turns)[:16], [2, 3, 4, 8, 9, 10, 14, 15]),
+        ][i % 3]
 
 
 class Teller:
@@ -911,11 +909,7 @@ def test_a_log_shows_progress_as_lines(monkeypatch, capsys):
         ("a.jsonl", b"{", 'line 2, is no object with a "text"'),
         ("a.jsonl", b"[" * 100_000, 'line 2, is no object with a "text"'),
         ("a.jsonl", b'{"messages": []}', "line 2, is no chat .* has no chat template"),
-        (
-            "a.jsonl",
-            b'{"messages": [5], "tools": [1]}',
-            'line 2, .* chats with "tools"',
-        ),
+        ("a.jsonl", b'{"messages": [5], "tools": [1]}', "line 2, .* chats with .tools"),
         ("a.JSONL", b'{"text": "\\ud800"}', "line 2, is .* of valid Unicode"),
         ("a.txt", b"", "nothing to keep is in "),
         ("a.txt", b"\xff", "line 2, is not UTF-8"),

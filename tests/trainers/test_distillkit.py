@@ -13,12 +13,10 @@ from distillkit.signals import OfflineSignalSource
 from distillkit.trainer import DistillationTrainer
 from trl import SFTConfig
 
-import sqs_codec as sqs
-from sqs_codec import distill
 from sqs_codec.trainers.datasets import as_dataset
 from sqs_codec.trainers.distillkit import StoredCompressor
 from tests.trainers import toys
-from tests.trainers.toys import CODEC, TEXTS, L, V, gap, our_gradient
+from tests.trainers.toys import TEXTS, V, gap, our_gradient
 
 
 def run_config(**loss):
@@ -114,8 +112,6 @@ def test_settings_that_are_wrong(train, data, tmp_path):
     assert math.isnan(train(loss=uniform)[0][0])
     with pytest.raises(ValueError, match=r"labels\[\d, \d\] isn't -100, but the file"):
         train(change=lambda row: {"labels": [-100, *row["labels"][:-1]]})
-    header = distill.Header(CODEC, tail=True)
-    with distill.Writer(tmp_path / "tail.parquet", header) as writer:
-        writer.write([1, 2], sqs.SparseRows([V - 1], [L], [0, 1], V, L), [0])
+    tailed = toys.toy_file(tmp_path / "tail.parquet", tail=True)
     with pytest.raises(ValueError, match=r"tail\.parquet has a tail, which"):
-        StoredCompressor(distill.open(tmp_path / "tail.parquet"))
+        StoredCompressor(tailed)

@@ -3,18 +3,16 @@
 import importlib
 from contextlib import nullcontext
 
-import numpy as np
 import pytest
 import trl
 from trl.experimental.server_distillation import ServerDistillationConfig
 from trl.generation import vllm_client
 
-import sqs_codec as sqs
 import sqs_codec.trainers.trl as ours
 from benchmarks.distill.trl import serving
 from sqs_codec import distill
 from tests.trainers import toys
-from tests.trainers.toys import STEPS, TEXTS, L, V
+from tests.trainers.toys import STEPS, TEXTS, L
 
 
 @pytest.fixture(autouse=True)
@@ -61,17 +59,8 @@ def test_gradients_are_those_of_our_loss(train, hundred, labelled, at_server):
 
 @pytest.mark.parametrize("at_server", [False, True])
 def test_a_tail_is_trls_own(train, tmp_path, at_server):
-    rng, codec = np.random.default_rng(0), sqs.Codec(V + 1, 1024)
-    header = distill.Header(codec, rounding="lattice", tail=True)
-    with distill.Writer(tmp_path / "lists.parquet", header) as writer:
-        for _ in range(TEXTS):
-            logits = rng.normal(0, 2, (9, V))
-            ids = np.argsort(-logits)[:, :8]
-            logprobs = np.take_along_axis(logits, ids, 1)
-            logprobs -= np.log(np.exp(logits).sum(1, keepdims=True))
-            rows = codec.quantize_top_logprobs_rows(ids, logprobs)
-            writer.write(rng.integers(V, size=9), rows[:8], range(8))
-    lists = distill.open(tmp_path / "lists.parquet")
+    path, places = tmp_path / "lists.parquet", lambda n: range(n - 1)
+    lists = toys.toy_file(path, count=TEXTS, places=places, tail=True)
     with serving(lists.path) if at_server else nullcontext() as url:
         found = train(lists, url, per_device_train_batch_size=TEXTS, max_steps=1)
     toys.assert_ours(*found, lists)

@@ -14,7 +14,6 @@ from sqs_codec import distill
 from sqs_codec.torch import distillation_loss
 
 V, L = 64, 16
-CODEC = sqs.Codec(V, L)
 
 STEPS, TEXTS = 100, 3
 """Of a run, and of a step; each row has a rounding of its own."""
@@ -38,15 +37,18 @@ def two_runs(n):
     return np.r_[1 : n // 3, n // 2 : n]
 
 
-def toy_file(path, rounding_seed=0, *, count=6, places=two_runs, temperature=1.0):
+def toy_file(path, rounding_seed=0, *, count=6, places=two_runs, **said):
     """Write the same texts with one rounding of their distributions, and open them."""
     rng, rounding = map(np.random.default_rng, (7, rounding_seed))
-    header = distill.Header(CODEC, temperature=temperature)
+    codec = sqs.Codec(V + said.get("tail", False), L)
+    header = distill.Header(codec, **said)
     with distill.Writer(path, header) as writer:
         for n in rng.integers(6, 15, count):
-            tokens, logits = rng.integers(0, V, n), rng.normal(0, 3, (n, V))
-            rows = CODEC.quantize_unbiased_rows(
-                logits[places(n)], temperature=temperature, rng=rounding
+            tokens = rng.integers(0, V, n)
+            logits = rng.normal(0, 3, (n, codec.vocab_size))
+            logits[:, V:] += 6  # a tail is likely
+            rows = codec.quantize_unbiased_rows(
+                logits[places(n)], temperature=header.temperature, rng=rounding
             )
             writer.write(tokens, rows, places(n))
     return distill.open(path)
