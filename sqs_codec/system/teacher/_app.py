@@ -9,7 +9,6 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
@@ -89,14 +88,12 @@ class _Completions:
                 if self._fill and k > BLOCK:
                     said = f"prompt_logprobs may be {BLOCK} where lists are filled"
                     raise ApiError(said, param="prompt_logprobs")
-                texts = []
+                texts: list[Text] = []
                 for name, tokens in prompts.items():
                     if await request.is_disconnected():
-                        raise ClientDisconnect
-                    text = await run_in_threadpool(self._find, name, tokens, k)
-                    texts.append(text)
-                # Afterwards nothing can be wrong.
-                pieces = self._write(model, texts, k)
+                        return  # nobody is told
+                    texts += [await run_in_threadpool(self._find, name, tokens, k)]
+                pieces = self._write(model, texts, k)  # in which nothing can be wrong
                 answer = StreamingResponse(pieces, media_type="application/json")
                 await answer(scope, receive, send)
         finally:

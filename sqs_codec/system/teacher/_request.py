@@ -81,11 +81,10 @@ def _prompts(given: Any, vocab_size: int) -> dict[str, Tokens]:
     several = isinstance(given, list) and given and isinstance(given[0], list)
     if several and len(given) > MOST_PROMPTS:
         raise ApiError(f"prompt may be {MOST_PROMPTS} texts at most", param="prompt")
-    prompts = {f"prompt[{i}]": one for i, one in enumerate(given)} if several else {}
-    return {
-        name: _tokens(name, tokens, vocab_size)
-        for name, tokens in (prompts or {"prompt": given}).items()
-    }
+    prompts = {"prompt": given}
+    if several:
+        prompts = {f"prompt[{i}]": one for i, one in enumerate(given)}
+    return {name: _tokens(name, one, vocab_size) for name, one in prompts.items()}
 
 
 def _tokens(name: str, tokens: Any, vocab_size: int) -> Tokens:
