@@ -109,7 +109,7 @@ def by_trl(
     from trl.experimental.server_distillation import ServerDistillationConfig
     from trl.generation import vllm_client
 
-    from sqs_codec.trainers.trl import StoredDistillationTrainer, as_dataset
+    from sqs_codec.trainers.trl import StoredDistillationTrainer, as_completions
 
     # The client refuses to be without vLLM, of which it uses nothing here.
     vllm_client.is_vllm_available = lambda *_, **__: True
@@ -134,7 +134,7 @@ def by_trl(
     config = ServerDistillationConfig(folder, teacher_model_server_url=url, **options)
     student.is_quantized = False  # its file was, its weights in memory aren't
     trainer = StoredDistillationTrainer(
-        student, config, train_dataset=as_dataset(data), processing_class=tokenizer
+        student, config, train_dataset=as_completions(data), processing_class=tokenizer
     )
     trainer.train()
     return [step["loss"] for step in trainer.state.log_history if "loss" in step]

@@ -16,8 +16,6 @@ from sqs_codec.distill._tasks import Counting, Reader, done
 from sqs_codec.distill._writer import Writer
 
 Tokens = TypeVar("Tokens", bound="Piece")
-
-
 log = logging.getLogger(__name__)
 
 

@@ -9,7 +9,7 @@ from trl.experimental.server_distillation import ServerDistillationTrainer
 
 from sqs_codec import distill
 
-__all__ = ["StoredDistillationTrainer", "TeacherClient", "as_dataset"]
+__all__ = ["StoredDistillationTrainer", "TeacherClient", "as_completions"]
 
 VERSION = "1.16"
 if not trl.__version__.startswith(VERSION + "."):
@@ -19,7 +19,7 @@ if not trl.__version__.startswith(VERSION + "."):
     )
 
 
-def as_dataset(data: distill.Dataset) -> datasets.Dataset:
+def as_completions(data: distill.Dataset) -> datasets.Dataset:
     """Return the texts of a file as columns ``prompt`` and ``completion`` of token ids.
 
     A completion is a run of tokens that the file has distributions of, after a prompt
@@ -75,7 +75,7 @@ class TeacherClient:
         if absent.size:  # TRL would count its loss as 0
             raise ValueError(
                 f"no distribution is stored of the token at position {absent[0] + 1}, "
-                f"where the prompt has {start}: as_dataset() has prompts that fit"
+                f"where the prompt has {start}: as_completions() has prompts that fit"
             )
         first = int(np.searchsorted(text.places, start - 1))
         rows = text.rows[first : first + len(places)]
@@ -105,7 +105,7 @@ class StoredDistillationTrainer(ServerDistillationTrainer):  # type: ignore[misc
         By default TRL's own, of ``args.teacher_model_server_url``, which wants vLLM to
         be installed.
     **others
-        As TRL takes them. A data set has what that of `as_dataset` has.
+        As TRL takes them. A data set is as `as_completions` makes it.
     """
 
     def __init__(

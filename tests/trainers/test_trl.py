@@ -40,7 +40,7 @@ def train(tmp_path):
                 str(tmp_path), **toys.ARGUMENTS | options | settings
             ),
             teacher_client=None if url else ours.TeacherClient(data),
-            train_dataset=ours.as_dataset(data),
+            train_dataset=ours.as_completions(data),
             processing_class=toys.toy_tokenizer(),
         )
         trainer.__dict__ |= dict(change)

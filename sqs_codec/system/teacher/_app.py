@@ -48,11 +48,6 @@ def make_app(
         has a list.
     access : dict
         As `sqs_codec.system.proxy.make_app` takes it.
-
-    Returns
-    -------
-    starlette.applications.Starlette
-        An ASGI application.
     """
     models = model_names(names, data.header.model or "teacher")
     calls = _Completions(data, models, fill)
