@@ -29,9 +29,13 @@ collect_ignore = [
     )
 ]
 collect_ignore += [
-    f"sqs_codec/trainers/{package}.py"
-    for package in ("swift", "trl")
+    place
+    for package in ("axolotl", "distillkit", "swift", "trl", "verl")
     if find_spec(package) is None
+    for place in (
+        f"sqs_codec/trainers/{package}.py",
+        f"tests/trainers/test_{package}.py",
+    )
 ]
 if find_spec("playwright") is None:
     collect_ignore.append("tests/web")

@@ -3,10 +3,6 @@
 import math
 
 import pytest
-
-# With it all that it imports, whose warnings are its own.
-pytest.importorskip("distillkit.main", reason="make test-trainers installs it")
-
 from distillkit.configuration import DistillationRunConfig
 from distillkit.main import collate_packed_batch
 from distillkit.signals import OfflineSignalSource
