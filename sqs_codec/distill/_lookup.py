@@ -42,10 +42,9 @@ class Lookup:
     """
 
     def __init__(self, data: Dataset) -> None:
-        texts = enumerate(data.tokens())
-        pairs = sorted((tokens.astype(TOKEN).tobytes(), i) for i, tokens in texts)
-        self._texts = [text for text, _ in pairs]
-        self._indices = [i for _, i in pairs]
+        texts = [tokens.astype(TOKEN).tobytes() for tokens in data.tokens()]
+        self._indices = sorted(range(len(texts)), key=texts.__getitem__)
+        self._texts = [texts[i] for i in self._indices]
         self._data = data
 
     def __repr__(self) -> str:
