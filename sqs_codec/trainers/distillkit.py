@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from sqs_codec import distill
+from sqs_codec.trainers._lists import stored_lists
 
 __all__ = ["StoredCompressor"]
 
@@ -35,18 +36,9 @@ class StoredCompressor:
         Labels of rows without a distribution are a ValueError, other texts a MissError.
         """
         tokens = batch["input_ids"]
-        ids = torch.zeros(*tokens.shape, self._width, dtype=torch.int64)
-        logprobs = torch.full(ids.shape, distill.NOTHING)
-        filled = batch.get("attention_mask", torch.ones_like(tokens)).bool().cpu()
-        missing = batch["labels"].cpu() >= 0
-        for b, (row, own) in enumerate(zip(tokens.cpu(), filled, strict=True)):
-            text = self._lookup.find(row[own].numpy())
-            columns = own.nonzero()[:, 0]
-            here = text.places < len(columns)
-            at = columns[torch.from_numpy(text.places[here])]
-            lists = distill.top_lists(text.rows, self._width)
-            ids[b, at], logprobs[b, at] = (torch.from_numpy(x[here]) for x in lists)
-            missing[b, at] = False
+        filled = batch.get("attention_mask", torch.ones_like(tokens))
+        ids, logprobs, has = stored_lists(self._lookup, tokens, filled, self._width)
+        missing = (batch["labels"].cpu() >= 0) & ~has
         if missing.any():
             b, t = missing.nonzero()[0].tolist()
             raise ValueError(

@@ -9,12 +9,12 @@ softmax is over its vocabulary, where ms-swift takes it over the list.
 from functools import cache
 from typing import Any
 
-import torch
 from swift.rlhf_trainers import gkd_trainer, rollout_mixin
 from swift.rlhf_trainers.gkd_loss import extract_active
 from swift.version import __version__
 
 from sqs_codec import distill
+from sqs_codec.trainers._lists import stored_lists
 
 if not __version__.startswith("4.6."):
     raise ImportError(f"it changes ms-swift 4.6 inside, and this is {__version__}")
@@ -36,23 +36,15 @@ def fetch(self: Any, chunks: list[dict[str, Any]]) -> None:
         )
     for chunk in chunks:
         inputs, k = chunk["teacher_model_inputs"], self.gkd_logits_topk
-        tokens = inputs["input_ids"].cpu()
-        ids = tokens.new_zeros(*tokens.shape, k)
-        logprobs = torch.full(ids.shape, distill.NOTHING)
-        lacking = inputs["labels"].cpu().roll(-1, 1) != -100
-        for b, mask in enumerate(inputs["attention_mask"].cpu().bool()):
-            text = lookup.find(tokens[b, mask])
-            own = text.places[text.places < int(mask.sum())]
-            at = mask.nonzero()[own, 0]
-            lists = distill.top_lists(text.rows[: len(own)], k)
-            ids[b, at], logprobs[b, at] = map(torch.from_numpy, lists)
-            lacking[b, at] = False
+        tokens, filled = inputs["input_ids"], inputs["attention_mask"]
+        ids, logprobs, has = stored_lists(lookup, tokens, filled, k)
+        lacking = (inputs["labels"].cpu().roll(-1, 1) != -100) & ~has
         if lacking.any():
             b, t = lacking.nonzero()[0].tolist()
             raise ValueError(f"text {b} of a batch has no distribution at position {t}")
-        batch, device = chunk["gkd_batch"], inputs["input_ids"].device
-        batch.teacher_topk_indices = ids.to(device)
-        batch.teacher_topk_logprobs = logprobs.to(device)
+        batch = chunk["gkd_batch"]
+        batch.teacher_topk_indices = ids.to(tokens.device)
+        batch.teacher_topk_logprobs = logprobs.to(tokens.device)
 
 
 def loss(
