@@ -11,10 +11,7 @@ should say, to the letter. It ends with 1 if one is wrong.
 
 import http.client
 import json
-import os
 import resource
-import socket
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -22,11 +19,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 from rich.console import Console
 
 import sqs_codec as sqs
 from benchmarks.data.drafts import load_drafts
+from benchmarks.distill.serving import serving
 from benchmarks.tables import about, about_line, command, dim, table
 from sqs_codec import distill
 
@@ -55,13 +54,13 @@ def write(path: Path, most: int, rows: int) -> None:
 class Asker:
     """Asks for texts of a file, and checks what comes."""
 
-    def __init__(self, data: distill.Dataset, port: int) -> None:
+    def __init__(self, data: distill.Dataset, url: str) -> None:
         self.data, self.rng = data, np.random.default_rng(1)
         self.texts = [tokens.tolist() for tokens in data.tokens()]
         most = max(map(len, self.texts)) + 2
         padded = [text + (most - len(text)) * [-1] for text in self.texts]
         self.padded = np.array(padded, np.int8)
-        self.server = http.client.HTTPConnection("127.0.0.1", port)
+        self.server = http.client.HTTPConnection(url.removeprefix("http://"))
         self.found, self.tokens, self.bytes = Counter[str](), 0, 0
 
     def choose(self) -> tuple[str, Text]:
@@ -122,10 +121,10 @@ class Asker:
         return lists[0] is None
 
 
-def seconds(pid: int) -> float:
-    """Return what a process has had of a core."""
-    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(") ")[2].split()
-    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+def seconds() -> float:
+    """Return what the server has had of a core."""
+    [server] = psutil.Process().children()
+    return float(sum(server.cpu_times()[:2]))  # for itself, and for it in the system
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -140,20 +139,11 @@ def main(argv: list[str] | None = None) -> int:
     with TemporaryDirectory() as folder:
         path = Path(folder, "teacher.parquet")
         write(path, args.tokens, args.rows)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        serve = ["distill", "serve", f"{path}", "--listen", f"127.0.0.1:{port}"]
-        program = [sys.executable, "-m", "sqs_codec", *serve]
-        with subprocess.Popen(program, stderr=subprocess.PIPE) as server:
-            assert server.stderr is not None
-            try:
-                server.stderr.readline()
-                asker, before = Asker(distill.open(path), port), seconds(server.pid)
-                while asker.found.total() < args.lookups:
-                    asker.ask([asker.choose() for _ in range(BATCH)])
-                rate = asker.tokens / (seconds(server.pid) - before)
-            finally:
-                server.terminate()
+        with serving(path) as url:
+            asker, before = Asker(distill.open(path), url), seconds()
+            while asker.found.total() < args.lookups:
+                asker.ask([asker.choose() for _ in range(BATCH)])
+            rate = asker.tokens / (seconds() - before)
     memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     shown = table("What was asked for", "", "times")
     for kind, times in sorted(asker.found.items()):

@@ -9,12 +9,8 @@ the stored rows, which is computed and added.
 """
 
 import os
-import socket
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -23,6 +19,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from benchmarks.distill.serving import serving
 from benchmarks.tables import about, about_line, command, dim, table
 from sqs_codec import Codec, Prior, distill
 from sqs_codec.system.hf import LanguageModel, ModelReader, load_model
@@ -86,19 +83,6 @@ def own_loop(data: distill.Dataset, student: Any) -> tuple[list[float], list[flo
         p = batch.counts.double() / batch.resolution
         entropies.append(float(-(p * p.log()).sum() / len(batch.places)))
     return losses, entropies
-
-
-@contextmanager
-def serving(path: Path, *options: str) -> Iterator[str]:
-    """Serve a file to trainers of this machine, which wait until it answers."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
-    called = sys.executable, "-m", "sqs_codec", "distill", "serve", str(path)
-    with subprocess.Popen([*called, "--listen", address, *options]) as server:
-        try:
-            yield f"http://{address}"
-        finally:
-            server.terminate()
 
 
 def by_trl(

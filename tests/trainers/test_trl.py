@@ -9,7 +9,7 @@ from trl.experimental.server_distillation import ServerDistillationConfig
 from trl.generation import vllm_client
 
 import sqs_codec.trainers.trl as ours
-from benchmarks.distill.trl import serving
+from benchmarks.distill.serving import serving
 from sqs_codec import distill
 from tests.trainers import toys
 from tests.trainers.toys import STEPS, TEXTS, L
