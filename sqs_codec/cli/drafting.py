@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, get_args
 import sqs_codec as sqs
 from sqs_codec._base.words import shown
 from sqs_codec.cli import options
-from sqs_codec.system._base.hub import lacks_folder
+from sqs_codec.system._base.hub import is_gguf, lacks_folder
 from sqs_codec.system.edge import MODES, Mode, Prefer
 
 if TYPE_CHECKING:
@@ -103,11 +103,6 @@ def carry_out(
     except (ImportError, RuntimeError) as error:
         raise ValueError(str(error)) from error
     return 0
-
-
-def is_gguf(draft: str | None) -> bool:
-    """Whether llama.cpp runs a draft model."""
-    return draft is not None and draft.endswith(".gguf")
 
 
 def _has_packages(args: argparse.Namespace, more: Sequence[str], extra: str) -> bool:

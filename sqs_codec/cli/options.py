@@ -139,14 +139,15 @@ def add_loading(add: Add) -> None:
 
 
 def add_engine_option(add: Add) -> None:
-    """Add the option that gives vLLM arguments of its own."""
+    """Add the option that gives an engine arguments of its own."""
     add(
         "--engine-option",
         type=_option,
         action="append",
         metavar="NAME=VALUE",
-        help="an argument of vLLM, such as tensor_parallel_size=2; the value is JSON "
-        "or a word; may be given several times",
+        help="an argument of vLLM, such as tensor_parallel_size=2, or an option of "
+        "llama.cpp, such as n-gpu-layers=20; the value is JSON or a word; may be given "
+        "several times",
     )
 
 

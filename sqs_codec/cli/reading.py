@@ -10,12 +10,12 @@ from functools import partial
 from hashlib import blake2b
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqs_codec._base.files import require_file
 from sqs_codec._base.words import shown
 from sqs_codec.cli import options
-from sqs_codec.system.engine import EngineName
+from sqs_codec.system._base.hub import is_gguf
 
 if TYPE_CHECKING:
     from sqs_codec.distill import Dataset, Reader
@@ -41,7 +41,7 @@ LLAMA_CPP = _Kind("llama.cpp", "llama_cpp", ("threads",))
 def add_reading(add: options.Add) -> None:
     """Add the options that say how models are run, without defaults."""
     said = "what runs a model that is no GGUF file (default: transformers)"
-    add("--engine", choices=get_args(EngineName), help=said)
+    add("--engine", choices=["transformers", "vllm"], help=said)
     options.add_engine_option(add)
     said = "have so many replicas of the model, which Ray starts on this machine"
     add("--ray", **options.number(int, 1, 1000), help=said)
@@ -51,7 +51,7 @@ def add_reading(add: options.Add) -> None:
 
 
 def _kind(args: argparse.Namespace, model: str | None) -> _Kind:
-    if model and model.lower().endswith(".gguf"):
+    if is_gguf(model):
         return LLAMA_CPP
     return VLLM if args.engine == "vllm" else HUGGING_FACE
 

@@ -100,9 +100,10 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def _fill_model(add: options.Add) -> None:
-    said = f"what runs the model (default: {EngineConfig.engine})"
+    said = "what runs the model (default: llama.cpp for a GGUF file, else transformers)"
     add("--engine", choices=get_args(EngineName), help=said)
-    add("--target", metavar="MODEL", help=f"{options.MODEL} (default: SmolLM2)")
+    said = f"{options.MODEL}, or a file that ends in .gguf (default: SmolLM2)"
+    add("--target", "--model", metavar="MODEL", help=said)
     options.add_loading(add)
     add(
         "--target-ms",
@@ -190,12 +191,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _has_packages(args: argparse.Namespace) -> bool:
     needed, extras = [*options.SERVER], ["serve"]
-    if not args.ray:  # otherwise a cluster runs the model
+    engine = EngineConfig(args.engine, args.target).engine or "transformers"
+    if not args.ray and engine != "llama.cpp":  # otherwise a cluster runs the model
         needed += options.model_modules(args.target)
         extras += ["hf"] if args.target else []
-    own = [*ENGINES[args.engine or EngineConfig.engine].packages]
-    own += ["ray"] * (args.ray is not None)
-    return options.has_packages("serve", needed + own, extra=",".join(extras + own))
+    own = [*ENGINES[engine].packages] + ["ray"] * (args.ray is not None)
+    extras += [name.replace("_", "-") for name in own]
+    return options.has_packages("serve", needed + own, extra=",".join(extras))
 
 
 def _check(args: argparse.Namespace) -> list[str] | None:

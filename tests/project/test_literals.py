@@ -36,7 +36,7 @@ def planner(**given):
 )
 def test_a_parameter_takes_its_words_alone(of, name, literal, call):
     annotation = inspect.signature(of, eval_str=True).parameters[name].annotation
-    assert annotation in (literal, Collection[literal])
+    assert annotation in (literal, literal | None, Collection[literal])
     for word in get_args(literal):
         call(word)
     with pytest.raises(ValueError, match=r"must be (one|some) of .*, got .*'typo'"):

@@ -3,6 +3,11 @@
 import os
 
 
+def is_gguf(model: str | None) -> bool:
+    """Whether a model is a file that llama.cpp runs."""
+    return model is not None and model.lower().endswith(".gguf")
+
+
 def lacks_folder(model: str) -> bool:
     """Say whether a model is named by a folder that isn't there.
 

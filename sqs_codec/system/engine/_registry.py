@@ -7,9 +7,10 @@ from typing import Any, Literal, NamedTuple
 
 from sqs_codec._base import checks
 from sqs_codec.system._base.devices import Device, Dtype
+from sqs_codec.system._base.hub import is_gguf
 from sqs_codec.system.engine._protocol import Engine
 
-EngineName = Literal["transformers", "vllm"]
+EngineName = Literal["transformers", "vllm", "llama.cpp"]
 """Engines that come with the package."""
 
 
@@ -21,6 +22,7 @@ class _Maker(NamedTuple):
 ENGINES: dict[EngineName, _Maker] = {
     "transformers": _Maker("sqs_codec.system.hf._engine"),
     "vllm": _Maker("sqs_codec.system.vllm._engine", ("vllm",)),
+    "llama.cpp": _Maker("sqs_codec.system.llama_cpp._engine", ("llama_cpp",)),
 }
 """What makes engines. Modules are imported when they are asked for: each needs packages
 that the others do without."""
@@ -32,13 +34,15 @@ class EngineConfig:
 
     Attributes
     ----------
-    engine : EngineName
+    engine : EngineName or None
+        None is llama.cpp for a GGUF file, else transformers.
     target : str or None
-        A Hugging Face model, by directory or name. None is SmolLM2-135M-Instruct.
+        A Hugging Face model, by directory or name, or a file that ends in ``.gguf``.
+        None is SmolLM2-135M-Instruct.
     max_memory : int
         MiB for the keys and values of all sessions.
     device : Device
-        vLLM has its own.
+        vLLM and llama.cpp have their own.
     dtype : Dtype
         If ``"auto"``, vLLM chooses by itself on a GPU.
     revision : str or None
@@ -46,10 +50,11 @@ class EngineConfig:
     target_ms : float
         Milliseconds that a pass of the model takes at least, as `BatchEngine` has it.
     options : mapping
-        What else the engine takes: arguments of ``vllm.AsyncEngineArgs``.
+        What else the engine takes: arguments of ``vllm.AsyncEngineArgs``, or options
+        of llama.cpp.
     """
 
-    engine: EngineName = "transformers"
+    engine: EngineName | None = None
     target: str | None = None
     max_memory: int = 1024
     device: Device = "auto"
@@ -59,6 +64,9 @@ class EngineConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.engine is None:
+            own = "llama.cpp" if is_gguf(self.target) else "transformers"
+            object.__setattr__(self, "engine", own)
         checks.one_of("engine", self.engine, EngineName)
         checks.one_of("device", self.device, Device)
         checks.one_of("dtype", self.dtype, Dtype)
@@ -80,5 +88,6 @@ def make_engine(config: EngineConfig) -> Engine:
     ImportError
         The engine isn't installed.
     """
+    assert config.engine is not None  # as there is a default
     engine: Engine = import_module(ENGINES[config.engine].module).make_engine(config)
     return engine

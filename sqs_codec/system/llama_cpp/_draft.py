@@ -19,6 +19,7 @@ from sqs_codec._base import checks
 from sqs_codec.system._base import chat
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.llama_cpp._model import USER_DEFINED, Context, Model
+from sqs_codec.system.llama_cpp._options import Options
 
 BRANCHES = 8
 """Texts that share a beginning and are read at once."""
@@ -72,7 +73,7 @@ class Draft:
         threads: int | None = None,
     ) -> None:
         checks.in_range("n_ctx", n_ctx, 1)
-        self._model = Model(path, threads)
+        self._model = Model(path, Options(threads=threads))
         self.n_ctx = min(n_ctx, self._model.max_tokens)
         self._read_vocabulary()
         self._open()
@@ -229,7 +230,7 @@ class Draft:
         so it is asked each time.
         """
         del self._texts[place][length:]
-        if not llama.llama_memory_seq_rm(self._context.memory, place, length, -1):
+        if not self._context.cut(place, length):
             self._clear()
 
     def _clear(self) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqs_codec import vocabulary_fingerprint
-from sqs_codec._base import checks
+from sqs_codec.system.llama_cpp._options import Options
 
 if not hasattr(llama, "llama_memory_seq_rm"):
     raise ImportError(
@@ -22,14 +22,14 @@ if not hasattr(llama, "llama_memory_seq_rm"):
         f"not {llama.__version__}"
     )
 
-BATCH = 512
-"""Tokens that are read at once."""
-
 USER_DEFINED = llama.LLAMA_TOKEN_ATTR_USER_DEFINED
 """Tokens that the tokenizer was given beside its own."""
 
 LOG_ERROR = 4
 """``GGML_LOG_LEVEL_ERROR``, which the package doesn't name."""
+
+MOST_DRAFTED = 32
+"""Tokens of a draft, which a recurrent state has to be rolled back over."""
 
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 """What stands for a space in many vocabularies."""
@@ -37,14 +37,28 @@ SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 PADDING = re.compile(r"\[PAD\d+\]")
 """What a converter adds where a model has more logits than its tokenizer tokens."""
 
+BUFFER = re.compile(r"(\S+) +(model|KV|RS|compute) buffer size = +([0-9.]+) MiB")
+"""What llama.cpp's log says of memory: where, for what, how much."""
+
+TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8}
+TYPES |= {"iq4_nl": 20, "bf16": 30}
+"""What `Options` calls ggml's types of keys and values."""
+
+FLASH = {"auto": -1, "off": 0, "on": 1}
+"""Likewise ``llama_flash_attn_type``."""
+
 _errors: deque[str] = deque(maxlen=8)
+_buffers: deque[tuple[str, str, float]] = deque(maxlen=256)
 
 
 @llama.llama_log_callback  # type: ignore[untyped-decorator]  # theirs
 def _log(level: int, text: bytes, _: object) -> None:
     """Keep llama.cpp's errors for our own, and the rest of its log from the screen."""
+    said = text.decode(errors="replace").strip()
     if level == LOG_ERROR:
-        _errors.append(text.decode(errors="replace").strip())
+        _errors.append(said)
+    elif found := BUFFER.search(said):
+        _buffers.append((found[1], found[2], float(found[3])))
 
 
 class Model:
@@ -55,14 +69,14 @@ class Model:
     llama-cpp-python can't say it of all. Errors are those of `Draft`.
     """
 
-    def __init__(self, path: str | os.PathLike[str], threads: int | None) -> None:
-        if threads is None:
-            threads = max(1, (os.cpu_count() or 1) // 2)
-        self.path, self.threads = path, checks.in_range("threads", threads, 1)
+    def __init__(self, path: str | os.PathLike[str], options: Options) -> None:
+        self.path, self.options = path, options
         llama.llama_log_set(_log, ctypes.c_void_p(0))
         llama.llama_backend_init()
-        self.pointer = _load(path)
-        weakref.finalize(self, llama.llama_model_free, self.pointer)
+        _buffers.clear()
+        self.pointer = _load(path, options)
+        self.buffers = [*_buffers]
+        _free(self, llama.llama_model_free, self.pointer)
         kind = ctypes.create_string_buffer(128)
         llama.llama_model_desc(self.pointer, kind, 128)
         self.name = f"{Path(path).name} ({kind.value.decode(errors='replace')})"
@@ -123,39 +137,70 @@ the places among these where logits are wanted, ascending."""
 class Context:
     """Memory for `places` texts of `n_ctx` tokens in all, taken at once.
 
-    A model that can't branch has one place. Only a context that goes back may have its
-    texts cut. A ValueError says that the model writes no texts, or lacks memory.
+    The texts share it; `apart`, each has its own part. Sharing, a model that can't
+    branch has one place. Only a context that goes back may have its texts cut. A
+    ValueError says that the model writes no texts, or lacks memory.
     """
 
     def __init__(
-        self, model: Model, n_ctx: int, places: int, *, goes_back: bool = False
+        self,
+        model: Model,
+        n_ctx: int,
+        places: int,
+        *,
+        goes_back: bool = False,
+        apart: bool = False,
     ) -> None:
         self.model, self.n_ctx = model, n_ctx  # freed after what is finalized here
-        self.batch_size = min(BATCH, n_ctx)
+        options = model.options
+        self.batch_size = min(options.batch_size, n_ctx)
         # More texts than tokens make llama.cpp abort.
-        self.places = min(places if model.can_branch else 1, self.batch_size)
+        self.places = min(places if model.can_branch or apart else 1, self.batch_size)
         params = llama.llama_context_default_params()
         params.n_ctx, params.n_seq_max = n_ctx, self.places
         params.n_batch = params.n_ubatch = self.batch_size
-        params.n_threads = params.n_threads_batch = model.threads
-        params.kv_unified = True  # so that what texts share is there once
+        params.n_threads = params.n_threads_batch = options.threads
+        params.kv_unified = not apart
         # After a rollback a window reaches back to what had already left it.
         params.swa_full = goes_back
+        if apart and not model.can_branch and hasattr(params, "n_rs_seq"):
+            params.n_rs_seq = MOST_DRAFTED
+        if options.flash_attn != "auto":
+            params.flash_attn_type = FLASH[options.flash_attn]
+        params.type_k = TYPES[options.cache_type_k]
+        params.type_v = TYPES[options.cache_type_v]
+        _errors.clear()
+        _buffers.clear()
         self._pointer = llama.llama_init_from_model(model.pointer, params)
         if self._pointer is None:
             raise ValueError(f"cannot use {model.path}: {_reason()}")
-        weakref.finalize(self, llama.llama_free, self._pointer)
+        self.buffers = [*_buffers]
+        _free(self, llama.llama_free, self._pointer)
         self.memory = llama.llama_get_memory(self._pointer)
         if self.memory is None or llama.llama_model_has_encoder(model.pointer):
             raise ValueError(f"{model.path} is no model that continues a text")
         self._batch = llama.llama_batch_init(self.batch_size, 0, 1)
-        weakref.finalize(self, llama.llama_batch_free, self._batch)
+        _free(self, llama.llama_batch_free, self._batch)
         for i in range(self.batch_size):
             self._batch.n_seq_id[i] = 1
 
     def clear(self) -> None:
         """Forget all texts."""
         llama.llama_memory_clear(self.memory, True)
+
+    def cut(self, place: int, length: int) -> bool:
+        """Forget what follows the first `length` tokens of a text; say if it can be."""
+        return bool(llama.llama_memory_seq_rm(self.memory, place, length, -1))
+
+    def size(self, place: int) -> int:
+        """Return the bytes that a text's keys and values take."""
+        return int(llama.llama_state_seq_get_size(self._pointer, place))
+
+    @property
+    def goes_back(self) -> int:
+        """How many tokens a recurrent state can be rolled back over."""
+        known = getattr(llama, "llama_n_rs_seq", lambda _: 0)
+        return int(known(self._pointer))
 
     def decode(self, parts: Iterable[Part]) -> NDArray[np.float32]:
         """Read `batch_size` tokens or fewer; return the logits that are wanted.
@@ -188,13 +233,23 @@ class Context:
         return logits.reshape(rows, size)[:, : self.model.vocab_size]
 
 
-def _load(path: str | os.PathLike[str]) -> llama.llama_model_p:
+def _load(path: str | os.PathLike[str], options: Options) -> llama.llama_model_p:
     if not os.path.isfile(path):
         raise FileNotFoundError(f"there is no file {path}")
+    params = llama.llama_model_default_params()
+    if options.n_gpu_layers is not None:
+        params.n_gpu_layers = options.n_gpu_layers
+    most = llama.llama_max_devices()
+    if len(options.tensor_split) > most:
+        raise ValueError(
+            f"tensor_split is for {most} devices at most here, not "
+            f"{len(options.tensor_split)}"
+        )
+    split = (ctypes.c_float * most)(*options.tensor_split)
+    if options.tensor_split:
+        params.tensor_split = split
     _errors.clear()
-    model = llama.llama_model_load_from_file(
-        os.fsencode(path), llama.llama_model_default_params()
-    )
+    model = llama.llama_model_load_from_file(os.fsencode(path), params)
     if model is None:
         raise ValueError(f"cannot load {path}: {_reason()}")
     return model
@@ -203,3 +258,11 @@ def _load(path: str | os.PathLike[str]) -> llama.llama_model_p:
 def _reason() -> str:
     """Return llama.cpp's first error without the function's name."""
     return _errors[0].partition(": ")[2] if _errors else "it doesn't say why"
+
+
+def _free(owner: object, free: Any, what: Any) -> None:
+    """Free what llama.cpp has made once its owner is gone.
+
+    Not at the end of the process, when another thread may still be at it.
+    """
+    weakref.finalize(owner, free, what).atexit = False

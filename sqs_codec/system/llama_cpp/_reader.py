@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING
 
 import llama_cpp as llama
 
-from sqs_codec.system.llama_cpp._model import BATCH, Context, Model, Part
+from sqs_codec.system.llama_cpp._model import Context, Model, Part
+from sqs_codec.system.llama_cpp._options import BATCH, TEXTS, Options
 
 if TYPE_CHECKING:
     from sqs_codec.distill import Task
-
-
-TEXTS = 64
-"""Short texts that are read at once, which all of llama.cpp's versions can."""
 
 
 class ModelReader:
@@ -42,7 +39,7 @@ class ModelReader:
     def __init__(
         self, path: str | os.PathLike[str], *, threads: int | None = None
     ) -> None:
-        model = Model(path, threads)
+        model = Model(path, Options(threads=threads))
         self.name, self.vocab_size = model.name, model.vocab_size
         self.tokenizer_fingerprint = model.fingerprint
         self.max_tokens = model.max_tokens

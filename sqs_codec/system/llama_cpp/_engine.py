@@ -1,0 +1,20 @@
+"""The engine of a GGUF file."""
+
+from sqs_codec.system.engine import BatchEngine, EngineConfig
+from sqs_codec.system.llama_cpp._cloud import Cloud
+from sqs_codec.system.llama_cpp._options import Options
+
+
+def make_engine(config: EngineConfig) -> BatchEngine:
+    """Load the file that a configuration names, and make an engine of it."""
+    if config.target is None:
+        raise ValueError("llama.cpp's engine needs a target, a GGUF file")
+    for name in "device", "dtype", "revision":
+        if getattr(config, name) not in (None, "auto"):
+            raise ValueError(
+                f"{name} is for models of transformers: llama.cpp runs a file in its "
+                f"own types, on the device that it was built for"
+            )
+    options = Options.from_config(config.options)
+    cloud = Cloud(config.target, max_memory=config.max_memory << 20, options=options)
+    return BatchEngine(cloud, summary=cloud.summary, tokenizer=cloud.fingerprint)
