@@ -88,7 +88,7 @@ def llama_cpp_engine(
     from sqs_codec.system.llama_cpp import Cloud, Options
 
     options = Options(threads=1, batch_size=max(batch_tokens or 512, 64))
-    memory = max_memory << 22
+    memory = max_memory << 21
     cloud = Cloud(gguf_file(model, kind), max_memory=memory, options=options)
     return BatchEngine(cloud, summary=cloud.summary)
 
