@@ -2,7 +2,6 @@
 
 import copy
 import importlib
-import subprocess
 import sys
 from collections import Counter
 from decimal import Decimal
@@ -15,6 +14,7 @@ import pytest
 import sqs_codec as sqs
 from sqs_codec._base.format import KeepKind
 from sqs_codec._codec.keep import count_kept
+from tests.backend.test_backend import output
 from tests.kit import Script
 
 torch = pytest.importorskip("torch")
@@ -931,16 +931,9 @@ def test_races_say_what_they_expected(path):
     assert adapter.gumbel_verify_rounds(*none, temperature=1.0) == []
 
 
-def run_python(code):
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    return result.stdout
-
-
 def test_the_core_does_not_import_torch():
     code = "import sys, sqs_codec; print('torch' in sys.modules)"
-    assert run_python(code) == "False\n"
+    assert output(code) == "False"
 
 
 def test_the_adapter_imports_only_torch_and_the_core():
@@ -951,7 +944,7 @@ import sqs_codec.torch
 others = "torch.", "sqs_codec.torch"
 print(*(m for m in set(sys.modules) - before if not m.startswith(others)))
 """
-    assert run_python(code) == "\n"
+    assert not output(code)
 
 
 def test_without_torch_the_error_says_what_to_install(monkeypatch):
