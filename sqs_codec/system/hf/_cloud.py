@@ -92,7 +92,7 @@ class Cloud:
             "vocab_size", given if vocab_size is None else vocab_size, 2, given
         )
         self._batch_tokens = checks.in_range("batch_tokens", batch_tokens, 1)
-        self.fingerprint = tokenizer_fingerprint(tokenizer)
+        self.fingerprint = tokenizer_fingerprint(tokenizer, self.vocab_size)
         self._model = RaggedModel(model, self.vocab_size)
         self._caches = _Caches(
             self._model.layout, checks.in_range("max_memory", max_memory, 1)
