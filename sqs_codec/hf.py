@@ -79,10 +79,7 @@ class SparseLogitsProcessor(transformers.LogitsProcessor):
     def on(self, assistant: Any) -> Iterator[None]:
         """Process the logits of this model alone, and nothing after it.
 
-        Parameters
-        ----------
-        assistant : transformers.PreTrainedModel
-            To be given to ``generate(assistant_model=...)`` in the meantime.
+        It is to be given to ``generate(assistant_model=...)`` in the meantime.
         """
         # generate() hands the target's processors on to the assistant and adds the
         # temperature and truncations once more, all after those of the caller's. There

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from benchmarks.experiments.models import Models, load
 from benchmarks.rate.schemes import softmax
+from sqs_codec.system.engine import Piece
 from sqs_codec.system.hf import CachedModel, ModelError
-from sqs_codec.system.hf._ragged import Cache, Piece, RaggedModel
+from sqs_codec.system.hf._ragged import Cache, RaggedModel
 
 if TYPE_CHECKING:
     from benchmarks.experiments.experiment import Options

@@ -23,8 +23,9 @@ from benchmarks.harness import RESOLUTION, ROUND, TEMPERATURE, K
 from benchmarks.pair import PROMPTS
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.system._base.tokens import common_length
+from sqs_codec.system.engine import Piece
 from sqs_codec.system.hf._cloud import BLOCK
-from sqs_codec.system.hf._ragged import Cache, Piece, RaggedModel
+from sqs_codec.system.hf._ragged import Cache, RaggedModel
 from sqs_codec.system.session import (
     CloudSession,
     EdgeSession,
@@ -112,7 +113,7 @@ class Drafts:
         rows = self._model.read(pieces).float().cpu().numpy()
         return dict(zip(texts, rows, strict=True))
 
-    def _piece(self, name: int, text: list[int]) -> Piece:
+    def _piece(self, name: int, text: list[int]) -> Piece[Cache]:
         cache = self._caches.setdefault(name, Cache())
         del cache.tokens[min(common_length(cache.tokens, text), len(text) - 1) :]
         if cache.capacity < len(text):

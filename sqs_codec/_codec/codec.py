@@ -298,7 +298,7 @@ class Codec:
         Parameters
         ----------
         logits, temperature
-            As for `quantize`.
+            As for `quantize`, with its errors.
         rng : numpy.random.Generator
             Asked for one integer in [0, 2**64).
 
@@ -306,11 +306,6 @@ class Codec:
         -------
         SparseDistribution
             Its dropped mass is 0, as every token has its chance.
-
-        Raises
-        ------
-        ValueError, TypeError
-            As `quantize`.
 
         Notes
         -----
@@ -464,14 +459,10 @@ class Codec:
         Parameters
         ----------
         logits, temperature, threads
-            As for `quantize_rows`, of N rows. The result doesn't depend on threads.
+            As for `quantize_rows`, of N rows, with its errors. The result doesn't
+            depend on threads.
         rng : numpy.random.Generator
             Asked once for N integers in [0, 2**64), one for each row.
-
-        Raises
-        ------
-        ValueError, TypeError
-            As `quantize`; the message names the row.
         """
         checks.generator(rng)
         arguments = (checks.temperature(temperature),)
@@ -622,7 +613,7 @@ class Codec:
     def encode_rows(
         self, rows: Sequence[SparseDistribution], *, threads: int = 1
     ) -> list[bytes]:
-        """Return a packet of each row, as `encode` makes it, in less time.
+        """Return a packet of each row, as `encode` makes or refuses it, in less time.
 
         Parameters
         ----------
@@ -631,11 +622,6 @@ class Codec:
         threads : int
             How many threads share the rows. More than one pays for some hundred rows.
             Other Python threads can run meanwhile in any case.
-
-        Raises
-        ------
-        ValueError
-            As `encode`.
 
         Examples
         --------
@@ -669,18 +655,8 @@ class Codec:
     ) -> SparseRows:
         """Return the distributions of packets, each as `decode` reads it.
 
-        Parameters
-        ----------
-        packets : sequence of bytes-like
-        max_survivors : int, optional
-            As for `decode`, of each packet.
-        threads : int
-            As for `encode_rows`.
-
-        Raises
-        ------
-        PacketError
-            As `decode`; the message names the packet by its index.
+        An error names the packet by its index. `max_survivors` is that of each packet,
+        and `threads` are as for `encode_rows`.
         """
         data = [
             one if type(one) is bytes else checks.packet(one, f"packets[{i}]: ")
@@ -706,10 +682,6 @@ class Codec:
 
         Each is coded with what those before it have left in a memory, and can't be
         read without them.
-
-        Parameters
-        ----------
-        rows : SparseRows, or sequence of SparseDistribution
 
         Raises
         ------
@@ -738,7 +710,7 @@ class Codec:
     def decode_sequence(
         self, data: bytes, *, max_survivors: int | None = None
     ) -> SparseRows:
-        """Return the distributions of a sequence's packet.
+        """Return the distributions of a sequence's packet, or refuse it as `decode`.
 
         Parameters
         ----------
@@ -752,8 +724,6 @@ class Codec:
         ------
         ValueError
             If the coding isn't ``"entropy"``.
-        PacketError
-            As `decode`.
         """
         self._check_sequences()
         packet, most = checks.packet(data), _survivors_limit(max_survivors)
@@ -835,7 +805,7 @@ class Codec:
         return self.coding != "enumerative" or squares <= MAX_ENUMERATIVE_SQUARES
 
     def decode_round(self, data: bytes, *, max_survivors: int | None = None) -> Round:
-        """Return the round of a packet.
+        """Return the round of a packet, or refuse it as `decode`.
 
         Parameters
         ----------
@@ -844,11 +814,6 @@ class Codec:
             As for `decode`, of all distributions together. If None, a packet of 72
             bytes may hold 1 048 576 survivors, which take 8 MB and up to 0.2 s. A
             round of five drafted tokens seldom has more than 200.
-
-        Raises
-        ------
-        PacketError
-            As `decode`.
         """
         packet, most = checks.packet(data), _survivors_limit(max_survivors)
         status, ids, counts, sizes, positions = self._core.decode_round(packet, most)

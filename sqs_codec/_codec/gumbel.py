@@ -20,6 +20,7 @@ from sqs_codec._backend.core import Best
 from sqs_codec._base import checks
 from sqs_codec._base.errors import row_error
 from sqs_codec._base.format import MAX_ROUND
+from sqs_codec._codec.target import check_shape
 from sqs_codec._codec.truncation import truncate
 from sqs_codec._codec.verify import Verdict
 
@@ -171,14 +172,9 @@ def gumbel_verify(
     """
     tokens = checks.integers("drafted", drafted)
     shape = np.shape(logits)
-    if len(shape) != 2 or shape[0] != len(tokens) + 1:
-        raise ValueError(
-            f"logits must have shape ({len(tokens) + 1}, vocabulary) (a row for each "
-            f"drafted token and one for the token after), got {shape}"
-        )
-    vocab_size = checks.vocabulary(shape[1], "the vocabulary of logits")
-    check_draft("drafted", tokens, vocab_size)
-    rows, _ = checks.rows("logits", logits, vocab_size)
+    check_shape("logits", shape, len(tokens) + 1, None)
+    check_draft("drafted", tokens, shape[1])
+    rows, _ = checks.rows("logits", logits, shape[1])
     checks.no_probabilities(rows[0])
     t = checks.temperature(temperature)
     rows = truncate(rows, t, top_k, top_p, min_p)

@@ -214,10 +214,6 @@ class Prior:
     def from_bytes(cls, data: bytes) -> Prior:
         """Return the prior of a file's bytes, which may come from anywhere.
 
-        Parameters
-        ----------
-        data : bytes-like
-
         Raises
         ------
         ValueError

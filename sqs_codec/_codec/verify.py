@@ -160,8 +160,6 @@ def verify_rounds(
         tokens. In a round, number i decides about token i, and the number after the
         last one used draws the next token.
 
-
-
     Raises
     ------
     ValueError

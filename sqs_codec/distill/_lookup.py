@@ -35,10 +35,6 @@ class Lookup:
 
     It has the tokens of all texts in memory, 4 bytes each, sorted. A search compares
     with some ``log2(len(data))`` of them, whether it finds one or not.
-
-    Parameters
-    ----------
-    data : Dataset
     """
 
     def __init__(self, data: Dataset) -> None:

@@ -75,8 +75,8 @@ def gumbel_verify_rounds(
     """Verify the drafts of many texts by the numbers of a key each.
 
     Each verdict is what `sqs_codec.gumbel_verify` gives, to the bit, wherever
-    the logits are. This waits for an accelerator once, seldom twice, whatever the
-    number of texts.
+    the logits are, and so are errors, which name the row. This waits for an
+    accelerator once, seldom twice, whatever the number of texts.
 
     Parameters
     ----------
@@ -92,13 +92,6 @@ def gumbel_verify_rounds(
         Of the first drafted token of each text, in [0, 2**64).
     temperature : float or sequence of float
         Of all texts, or one for each.
-
-
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `sqs_codec.gumbel_verify`; the message names the row.
 
     Examples
     --------

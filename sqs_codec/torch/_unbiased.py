@@ -49,7 +49,7 @@ def quantize_unbiased_rows(
     Parameters
     ----------
     codec, logits, temperature
-        As for `quantize_rows`.
+        As for `quantize_rows`, with its errors.
     rng : numpy.random.Generator
         As for `Codec.quantize_unbiased_rows`.
 
@@ -57,11 +57,6 @@ def quantize_unbiased_rows(
     -------
     SparseRows
         One row after the other, whatever the leading dimensions.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `quantize_rows`; the message names the row.
 
     Examples
     --------

@@ -90,9 +90,10 @@ def verify_rounds(
 ) -> list[Verdict]:
     """Verify many rounds, of any lengths, by numbers that the caller draws.
 
-    As `sqs_codec.verify_rounds`, on logits as `verify` takes them. This waits for an
-    accelerator twice, whatever the number of rounds: once for the probabilities of
-    the drafted tokens, once for the tokens that follow.
+    As `sqs_codec.verify_rounds`, on logits as `verify` takes and refuses them; an error
+    names the round and the row. This waits for an accelerator twice, whatever the
+    number of rounds: once for the probabilities of the drafted tokens, once for the
+    tokens that follow.
 
     Parameters
     ----------
@@ -104,14 +105,6 @@ def verify_rounds(
         On the host.
     temperature : float or sequence of float
         The target's for all rounds, or one for each.
-
-
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `sqs_codec.verify_rounds` and `verify`; the message names the round and the
-        row.
 
     Examples
     --------

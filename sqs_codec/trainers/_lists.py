@@ -6,12 +6,18 @@ from sqs_codec import distill
 
 
 def stored_lists(
-    lookup: distill.Lookup, tokens: torch.Tensor, filled: torch.Tensor, k: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return ids and log-probabilities [B, T, k] on the CPU, and which rows have some.
+    lookup: distill.Lookup,
+    tokens: torch.Tensor,
+    filled: torch.Tensor,
+    wanted: torch.Tensor,
+    k: int,
+    fits: str,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ids and log-probabilities [B, T, k], where the tokens are.
 
     The texts are those of tokens [B, T] that are filled, in stored texts or their
-    beginnings; another one is a MissError.
+    beginnings; another one is a MissError, a wanted row that isn't stored a ValueError,
+    which says what fits.
     """
     ids = torch.zeros(*tokens.shape, k, dtype=torch.int64)
     logprobs = torch.full(ids.shape, distill.NOTHING)
@@ -24,4 +30,8 @@ def stored_lists(
         lists = distill.top_lists(text.rows[: len(places)], k)
         ids[b, at], logprobs[b, at] = map(torch.from_numpy, lists)
         has[b, at] = True
-    return ids, logprobs, has
+    if (missing := wanted.cpu() & ~has).any():
+        b, t = missing.nonzero()[0].tolist()
+        said = f"text {b} of a batch has no distribution at position {t}"
+        raise ValueError(f"{said}: {fits}")
+    return ids.to(tokens.device), logprobs.to(tokens.device)

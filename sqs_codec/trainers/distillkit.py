@@ -37,12 +37,6 @@ class StoredCompressor:
         """
         tokens = batch["input_ids"]
         filled = batch.get("attention_mask", torch.ones_like(tokens))
-        ids, logprobs, has = stored_lists(self._lookup, tokens, filled, self._width)
-        missing = (batch["labels"].cpu() >= 0) & ~has
-        if missing.any():
-            b, t = missing.nonzero()[0].tolist()
-            raise ValueError(
-                f"labels[{b}, {t}] isn't -100, but the file has no distribution there: "
-                "those of as_dataset fit, and aren't to be shifted"
-            )
-        return ids.to(tokens.device), logprobs.to(tokens.device)
+        wanted, k = batch["labels"] >= 0, self._width
+        fits = "labels of as_dataset fit, and aren't to be shifted"
+        return stored_lists(self._lookup, tokens, filled, wanted, k, fits)

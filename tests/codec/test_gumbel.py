@@ -216,7 +216,7 @@ def test_a_temperature_may_be_any_number(kind, backend):
 def test_bad_rows_and_drafts(backend):
     rows = np.zeros((3, 10))
     for drafted, said in (
-        ([1], r"logits must have shape \(2, vocabulary\).* got \(3, 10\)"),
+        ([1], r"logits must have shape \(2, 10\).* got \(3, 10\)"),
         ([1, 10], r"drafted\[1\] must be in \[0, 9\], got 10"),
     ):
         with pytest.raises(ValueError, match=said):

@@ -43,7 +43,6 @@ def big_copy(a, b):
 
 @jit
 def big_length(a):
-    """Return how many bits an integer has."""
     if a[0] == 0:
         return 0
     return (a[0] - 1) * LIMB_BITS + width_of(a[a[0]])
@@ -51,7 +50,6 @@ def big_length(a):
 
 @jit
 def big_compare(a, b):
-    """Return -1, 0 or 1 as a is less than, equal to or greater than b."""
     for i in range(max(a[0], b[0]), 0, -1):
         left = a[i] if i <= a[0] else 0
         right = b[i] if i <= b[0] else 0
@@ -101,7 +99,6 @@ def big_scale(a, factor):
 
 @jit
 def big_shrink(a, divisor):
-    """Divide by a limb, rounding down."""
     rest = 0
     for i in range(a[0], 0, -1):
         part = rest << LIMB_BITS | a[i]
@@ -133,7 +130,6 @@ def big_bit(a, at):
 
 @jit
 def big_append(a, bit):
-    """Move up by a bit and fill it in."""
     if a[0] == 0:
         big_set(a, bit)
         return

@@ -110,7 +110,6 @@ BIT_COSTS = np.array([0] + [8 * BIT - log2_small(x) for x in range(1, 257)])
 
 @inlined
 def code_bit(coder, packet, chance, bit):
-    """Code a bit that is 1 with a chance in 256ths."""
     if coder[MODE] == METER:
         coder[COST] += BIT_COSTS[chance if bit else 256 - chance]
         return bit
@@ -128,7 +127,6 @@ def code_bit(coder, packet, chance, bit):
 
 @leaf
 def code_uniform(coder, packet, n, value):
-    """Code one of n values, all equally likely."""
     if not going(coder, packet):
         return 0
     unit = coder[RANGE] // n

@@ -13,7 +13,6 @@ CHANCES = np.array(model.SPLIT_CHANCES, np.int64)
 
 @leaf
 def code_count(coder, packet, low, high, left, count):
-    """Code a count in low .. high, when `left` is left of the resolution."""
     if low == high:
         return low
     size = floor_log2(high)
@@ -70,7 +69,6 @@ def code_partition(coder, packet, vocab_size, resolution, parts):
 
 @jit
 def make_groups(parts):
-    """Return the counts that differ, ascending, and how many tokens have each."""
     counts = np.empty(parts.size, np.int64)
     sizes = np.empty(parts.size, np.int64)
     n = 0
@@ -98,7 +96,6 @@ def code_group(coder, packet, groups, last, total, count):
 
 @jit
 def code_arrangement(coder, packet, parts, counts):
-    """Code which token, by ascending id, has which part of a partition."""
     groups = make_groups(parts)
     sizes = groups[1]
     alive = sizes.size  # groups that have tokens left

@@ -35,7 +35,6 @@ def float_bits(x):
 
 @jit
 def floor_log2(x):
-    """Return the number of bits before the highest set one."""
     return (float_bits(x) >> MANTISSA_BITS) - EXPONENT_BIAS
 
 
@@ -60,7 +59,6 @@ def log2_small(x):
 
 @entry
 def exp2(t):
-    """Return 2^-t for t >= 0."""
     i = t >> POWER_STEP_BITS & POWER_KNOTS - 1
     past = t & (1 << POWER_STEP_BITS) - 1
     step = (EXP2_TABLE[i] - EXP2_TABLE[i + 1]) * past >> POWER_STEP_BITS

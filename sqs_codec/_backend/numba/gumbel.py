@@ -52,7 +52,6 @@ def word(numbers, stream, i):
 
 @leaf
 def minus_log(v, u):
-    """Return -ln(u) of v and u = 1 - v."""
     k = 0.0
     s = v / (2.0 - v)
     if v >= 0.25:
@@ -105,7 +104,6 @@ def fill_blocks(row, maxima):
 
 @leaf
 def offer(score, token, scores, ids):
-    """Put a token in its place, unless all are taken by better ones."""
     i = scores.size
     while i > 0 and (
         score < scores[i - 1] or (score == scores[i - 1] and token < ids[i - 1])
@@ -177,7 +175,6 @@ def run(row, maxima, top, scale, numbers, scores, ids):
 
 @leaf
 def choose(row, maxima, scores, ids):
-    """Find the largest logits; their scores are these with the other sign."""
     for b in range(maxima.size):
         if -np.float64(maxima[b]) > scores[-1]:
             continue

@@ -8,7 +8,6 @@ from sqs_codec._backend.numba.jit import leaf
 
 @leaf
 def ahead(key_a, id_a, key_b, id_b):
-    """Return whether item a is better than item b: ties go to the lower id."""
     return key_a > key_b or (key_a == key_b and id_a < id_b)
 
 
@@ -54,7 +53,6 @@ def heap_offer(keys, ids, n, capacity, key, id_):
 
 @leaf
 def heap_sort(keys, ids, n):
-    """Turn a heap into arrays, the best item first."""
     while n > 1:
         key, id_ = keys[0], ids[0]
         n -= 1

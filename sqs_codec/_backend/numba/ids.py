@@ -55,7 +55,6 @@ def bucket_of(id_):
 
 @jit
 def static_weight_below(id_):
-    """Return what all ids below one weigh by their buckets."""
     bucket = bucket_of(id_)
     return WEIGHTS_BELOW[bucket] + BUCKET_WEIGHTS[bucket] * (
         id_ - BUCKET_STARTS[bucket]
@@ -64,7 +63,6 @@ def static_weight_below(id_):
 
 @jit
 def static_id(below):
-    """Return the last id with at most that weight below it."""
     bucket = max(count_below(WEIGHTS_BELOW, WEIGHTS_BELOW.size, below + 1) - 1, 0)
     past = (below - WEIGHTS_BELOW[bucket]) // BUCKET_WEIGHTS[bucket]
     return BUCKET_STARTS[bucket] + past
@@ -111,7 +109,6 @@ def weight_below(prior, row, id_):
 
 @jit
 def ids_rest(model, id_):
-    """Return what an id and all above it weigh."""
     recent, whole, prior, row = model
     size = recent.size >> 1
     rest = whole - recent[size + count_below(recent, size, id_)]
@@ -120,7 +117,6 @@ def ids_rest(model, id_):
 
 @jit
 def ids_at(model, rest):
-    """Return the last id of about that rest or more."""
     recent, whole, prior, row = model
     size = recent.size >> 1
     most = whole - rest

@@ -18,7 +18,6 @@ CLOSE = 0.01
 
 @jit
 def apply_falling(a, x, i, apply):
-    """Multiply or divide by the factors of [x]_i, as many at a time as fit a limb."""
     product = 1
     for j in range(i):
         if product >> (bigint.LIMB_BITS - FACTOR_BITS):
@@ -73,7 +72,6 @@ def log_big(a):
 
 @jit
 def guess(r, i, upper):
-    """Return about the largest x < upper with [x]_i <= r, by Newton's method."""
     if r[0] == 0:
         return i - 1
     target = log_big(r)
@@ -115,7 +113,6 @@ def search(f, following, r, i, upper):
 
 @jit
 def rank_set(elements):
-    """Return the rank of a set, which ascends."""
     rank = bigint.big(0)
     f = bigint.big(0)
     for i in range(1, elements.size + 1):
@@ -128,7 +125,6 @@ def rank_set(elements):
 
 @jit
 def unrank_set(rank, n, k):
-    """Return the set of k below n that has this rank, which becomes 0."""
     elements = np.empty(k, np.int64)
     f = bigint.big(0)
     following = bigint.big(0)
@@ -143,7 +139,6 @@ def unrank_set(rank, n, k):
 
 @jit
 def index_size(n, resolution, k):
-    """Return how many distributions have k tokens."""
     size = bigint.big(0)
     bigint.big_multiply(size, binomial(n, k), binomial(resolution - 1, k - 1))
     return size
@@ -151,7 +146,6 @@ def index_size(n, resolution, k):
 
 @jit
 def index_rank(ids, counts, resolution):
-    """Return the rank of a distribution."""
     k = ids.size
     rank = bigint.big(0)
     places = np.empty(k - 1, np.int64)
@@ -168,7 +162,6 @@ def index_rank(ids, counts, resolution):
 
 @jit
 def index_unrank(rank, n, resolution, k, ids, counts):
-    """Set the ids and counts to those of a rank, which is used up."""
     support = bigint.big(0)
     bigint.big_copy(support, rank)
     multiply_falling(support, k - 1, k - 1)

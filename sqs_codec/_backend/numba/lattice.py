@@ -9,7 +9,6 @@ from sqs_codec._backend.numba.softmax import striped_sum
 
 @jit
 def lattice(weights, resolution):
-    """Return counts, some of them 0, that sum to the resolution."""
     n = weights.size
     total = striped_sum(weights)
     exact = np.empty(n)

@@ -53,7 +53,6 @@ def merge(memory, ids, new_ids, new_weights):
 
 @jit
 def memory_learn(memory, ids):
-    """Let a memory fade and add a support to it, unless that is large."""
     if ids.size > model.MEMORY_SUPPORT:
         return
     memory[SEEN] = min(memory[SEEN] + 1, model.MEMORY_MOST_SEEN)

@@ -42,7 +42,6 @@ compiled_stirling = leaf(stirling)
 
 @leaf
 def log2_factorial(n):
-    """Return log2(n!)."""
     if n < LOG2_FACTORIALS.size:
         return LOG2_FACTORIALS[n]
     return compiled_stirling(n, log2(n))

@@ -95,7 +95,6 @@ def decode(packet, codec, most):
 
 @leaf
 def code_more(coder, packet, length, more):
-    """Code whether a packet goes on after `length` positions."""
     return length < MAX_ROUND and coding.code_bit(coder, packet, MORE, more)
 
 

@@ -129,7 +129,6 @@ def prior_weight_below(prior, row, id_):
 
 @leaf
 def prior_id(prior, row, below):
-    """Return the last id with at most that weight below it."""
     low = ZERO  # this block or one that is before `high`
     high = prior[ROW_SIZE] - SUMS - 1
     while high - low > 1:
@@ -181,7 +180,6 @@ def class_cost(prior, last, c):
 
 @leaf
 def code_class(coder, packet, prior, memory, c):
-    """Code which class the ids are in, and have the memory know it."""
     classes = prior[CLASSES]
     if classes < 2:
         return ZERO

@@ -17,7 +17,6 @@ LEAST_PROB = np.nextafter(0.0, 1.0)  # that isn't masked
 
 @part
 def exponent_scale(temperature):
-    """Return log2(e) / temperature, finite so that 0 times it is 0."""
     return np.float32(min(LOG2_E / temperature, np.float64(MAX_F32)))
 
 

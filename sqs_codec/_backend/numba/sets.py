@@ -39,7 +39,6 @@ def rest(model, x, n):
 
 @leaf
 def value_at(model, weight, n):
-    """Return the last x with an R(x) of about this weight or more."""
     _, whole, _, row = model
     if row == UNIFORM:
         return (whole - (n - 1) - weight) // 2
@@ -55,7 +54,6 @@ def cumulative(model, log_a, n, e, scale, x):
 
 @leaf
 def power(log):
-    """Return 2^log for logarithms below MOST_LOG."""
     whole = (log >> LOG_UNIT) + 1
     fraction = exp2((whole << LOG_UNIT) - log)
     return fraction << (MOST_LOG - POWER_UNIT) >> (MOST_LOG - whole)
@@ -63,10 +61,7 @@ def power(log):
 
 @leaf
 def guess_member(model, log_a, n, a, e, scale, target):
-    """Return about the last x with c(x) <= target: c(x) = target, solved for R(x).
-
-    In the term e - x, which counts little, x is first a and then the solution.
-    """
+    """Return about the last x with c(x) <= target: c(x) = target, solved for R(x)."""
     log_scale = log2(scale)
     x = a
     for _ in range(2):
@@ -78,11 +73,7 @@ def guess_member(model, log_a, n, a, e, scale, target):
 
 @leaf
 def find_member(model, log_a, n, a, e, scale, target):
-    """Return the last x with c(x) <= target, c(x) and c(x + 1).
-
-    The search goes outwards from a guess, in steps that double, and then bisects.
-    If x + 1 = e, then c(x + 1) is of no use.
-    """
+    """Return the last x with c(x) <= target, c(x) and c(x + 1), of no use at e."""
     low = a
     high = e
     c_low = 0
@@ -159,7 +150,6 @@ def fill_complement(others, members):
 
 @jit
 def code_uniform_set(coder, packet, size, members):
-    """Code equally likely members below `size`, or the others if these are fewer."""
     if 2 * members.size <= size:
         code_set(coder, packet, uniform_model(size), size, members)
         return
@@ -179,7 +169,6 @@ NO_NEXT = 64 * BIT
 
 @leaf
 def member_cost(fall, step, values):
-    """Return about what a share of 2^-fall - 2^-(fall + step) of so many costs."""
     if step < SMALL_STEP:  # the series of -log2(1 - 2^-step)
         cost = fall + LOG_UNIT * BIT - log2(max(step, 1)) + step // 2 + LOG2_OF_LOG2_E
     else:
@@ -200,7 +189,6 @@ RARE_LAST = 10 * BIT
 
 @leaf
 def cost_of_members(model, size, members):
-    """Return what a set costs, and whether that may be several bits too much."""
     cost = 0
     rough = False
     log_a = log2(rest(model, coding.ZERO, coding.ZERO))

@@ -16,7 +16,6 @@ NUCLEUS_GROWTH = 8
 
 @leaf
 def unnormalised(row, id_):
-    """Return a token's unnormalised probability."""
     values, _, _, _, top, scale, probs = row
     if probs:
         return np.float64(values[id_])
@@ -42,10 +41,7 @@ VALUE_SLACK_TINY = 2.0**-147
 
 @part
 def low_log2(x):
-    """Return what is at most log2(x), and less than 0.09 below, for 0 < x <= 1.
-
-    Between powers of two the logarithm is above its chords.
-    """
+    """Return what is at most log2(x), and less than 0.09 below, for 0 < x <= 1."""
     bits = np.float64(x).view(np.int64)
     return (bits >> 52) - 1023 + (bits & (1 << 52) - 1) / 2.0**52
 
@@ -70,7 +66,6 @@ def value_bound(row, level):
 
 @part
 def keep_level(row, level):
-    """Keep probabilities at or above a level, and in any case the first maximum."""
     values, maxima, _, _, top, _, _ = row
     ids = select_from(values, maxima, value_bound(row, level))
     found = 0
@@ -137,7 +132,6 @@ def sparsify(row, total, kind, value):
 
 @jit
 def dropped_mass(row, total, kept):
-    """Return the probability of the tokens that aren't kept."""
     lanes = np.zeros(softmax.LANES)
     for id_ in kept:
         lanes[id_ % softmax.LANES] += unnormalised(row, id_)

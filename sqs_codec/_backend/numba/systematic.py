@@ -17,7 +17,6 @@ HALF, LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
 
 @leaf
 def multiply_high(a, b):
-    """Return the upper half of a product of two uint64."""
     low = (a & LOW) * (b & LOW)
     middle = (a >> HALF) * (b & LOW) + (low >> HALF)
     other = (a & LOW) * (b >> HALF) + (middle & LOW)

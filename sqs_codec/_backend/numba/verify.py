@@ -81,7 +81,6 @@ def count_accepted(totals, probs, counts, survivors, positions, draws):
 
 @leaf
 def residual(p, q):
-    """Return the unnormalised probability of a token that follows a rejection."""
     return max(p - q, 0.0)
 
 
@@ -103,7 +102,6 @@ def fill_residuals(values, ids, probs, at, start, block):
 
 @leaf
 def sum_residuals(values, ids, probs, block, lanes, sums):
-    """Sum the blocks that hold tokens of the support by their residuals."""
     last = -1
     for at in range(ids.size):
         b = ids[at] // BLOCK

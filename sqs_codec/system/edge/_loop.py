@@ -97,10 +97,6 @@ def generate(
     clock, sleep : callable
         As in `time`.
 
-    Yields
-    ------
-    Step
-
     Raises
     ------
     RefusalError

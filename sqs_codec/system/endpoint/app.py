@@ -32,16 +32,10 @@ def make_endpoint(
     origins: Collection[str] = (),
     lifespan: Any = None,
 ) -> Starlette:
-    """Make what answers clients.
+    """Make what answers clients, by these routes and ``/health``.
 
-    Parameters
-    ----------
-    routes : sequence of starlette.routing.Route
-        An `ApiError` of theirs becomes an answer, by `refuse`.
-    free : collection of str
-        Paths that take no key, besides ``/health``.
-    api_key, hosts, origins
-        As `sqs_codec.system.proxy.make_app` takes them.
+    An `ApiError` of theirs becomes an answer, by `refuse`. Paths that are free take no
+    key; `sqs_codec.system.proxy.make_app` describes who else may call.
     """
     well = JSONResponse({"status": "ok"}, 200, CLOSE)
     routes = [*routes, Route(HEALTH, well, methods=["GET"])]

@@ -186,14 +186,7 @@ def make_server(
 ) -> uvicorn.Server:
     """Make a server, to be run with a socket that listens.
 
-    Parameters
-    ----------
-    app : Starlette
-        As `make_endpoint` makes it.
-    clients : int
-        How many have an answer in the making at the same time.
-    cert, key : path, optional
-        PEM files, for TLS.
+    So many clients have an answer in the making at a time; PEM files are for TLS.
     """
     config = uvicorn.Config(
         app,

@@ -1,13 +1,15 @@
 """What runs a target model, whatever serves it.
 
 * `Engine`, `EngineInfo`: what a server asks of it
-* `BatchEngine`: an engine of a `sqs_codec.system.session.Verifier`
+* `BatchEngine`, `paced`: an engine of a `sqs_codec.system.session.Verifier`
+* `CachingVerifier`, `Piece`, `Reading`: what such verifiers have in common
 * `EngineConfig`, `make_engine`: the engines that `sqs serve` knows by name
 * `measure_steps`: how long an engine takes for a token
 """
 
 from sqs_codec.system._base.devices import Device, Dtype
-from sqs_codec.system.engine._batch import BatchEngine
+from sqs_codec.system.engine._batch import BatchEngine, paced
+from sqs_codec.system.engine._caching import CachingVerifier, Piece, Reading
 from sqs_codec.system.engine._protocol import Engine, EngineInfo, measure_steps
 from sqs_codec.system.engine._registry import (
     ENGINES,
@@ -19,12 +21,16 @@ from sqs_codec.system.engine._registry import (
 __all__ = [
     "ENGINES",
     "BatchEngine",
+    "CachingVerifier",
     "Device",
     "Dtype",
     "Engine",
     "EngineConfig",
     "EngineInfo",
     "EngineName",
+    "Piece",
+    "Reading",
     "make_engine",
     "measure_steps",
+    "paced",
 ]

@@ -4,16 +4,19 @@ import asyncio
 import contextlib
 import logging
 import math
+import statistics
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from sqs_codec import Verdict
 from sqs_codec._base import checks
 from sqs_codec.system.engine._protocol import EngineInfo
-from sqs_codec.system.session import Job, Verifier
+from sqs_codec.system.session import Job, Sampling, Verifier
 
 PART = 512
 """Tokens of texts that are read in one call: more than take a processor's time, and few
@@ -274,3 +277,25 @@ class BatchEngine:
                 return [RuntimeError(f"the target model failed: {error!r}")]
             log.warning("the target model failed on %d jobs: %r", len(jobs), error)
             return [verdict for job in jobs for verdict in self._verify([job])]
+
+
+def paced(
+    verifier: Verifier, *, summary: str, tokenizer: bytes, target_ms: float
+) -> BatchEngine:
+    """Return an engine that says if it is held to a pace, and what its own is."""
+    if target_ms:
+        own = 1e3 * _pass_seconds(verifier)
+        summary += f", held to {target_ms:g} ms a pass (by itself {own:.0f} ms),"
+    pace = target_ms / 1e3
+    return BatchEngine(verifier, summary=summary, tokenizer=tokenizer, pace=pace)
+
+
+def _pass_seconds(verifier: Verifier) -> float:
+    job = Job(b"pace", [0] * 8, None, np.zeros(1), Sampling())
+    times = []
+    for _ in range(6):  # the first of them reads the text
+        began = time.perf_counter()
+        verifier.verify([job])
+        times.append(time.perf_counter() - began)
+    verifier.forget(job.session)
+    return statistics.median(times[1:])

@@ -71,11 +71,8 @@ class EngineConfig:
         checks.one_of("device", self.device, Device)
         checks.one_of("dtype", self.dtype, Dtype)
         checks.finite("target_ms", self.target_ms, 0, 60_000)
-        if self.target_ms and self.engine != "transformers":
-            raise ValueError(
-                f"target_ms is for the engine transformers: {self.engine} can't be "
-                f"held to a pace"
-            )
+        if self.target_ms and self.engine == "vllm":
+            raise ValueError("target_ms isn't for vllm, which can't be held to a pace")
 
 
 def make_engine(config: EngineConfig) -> Engine:

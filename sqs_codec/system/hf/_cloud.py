@@ -5,14 +5,15 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
 
 from sqs_codec import Verdict
 from sqs_codec._base import checks
-from sqs_codec.system._base.tokens import common_length
+from sqs_codec.system.engine import CachingVerifier, Piece, Reading
 from sqs_codec.system.hf._models import HFModel, HFTokenizer, logits_size
-from sqs_codec.system.hf._ragged import Cache, Layout, Piece, RaggedModel
+from sqs_codec.system.hf._ragged import Cache, Layout, RaggedModel
 from sqs_codec.system.hf._sampling import verify_jobs
 from sqs_codec.system.hf._text import tokenizer_fingerprint
 from sqs_codec.system.session import Job
@@ -21,14 +22,11 @@ BLOCK = 64
 """Buffers have room for a multiple of so many tokens, so that they seldom grow."""
 
 
-class Cloud:
+class Cloud(CachingVerifier[Cache]):
     """A `Verifier` of rounds by a causal model from Hugging Face.
 
-    The new tokens of all jobs pass through the model in one row, without padding
-    (``docs/verifier.md``). The keys and values of each session's text stay for its
-    next job, as far as memory allows; they are found by the session and compared with
-    the job's text, so that a job alone says everything: what was rejected, aborted,
-    evicted or never there is read again.
+    A `CachingVerifier`: the new tokens of all jobs pass through the model in one row,
+    without padding (``docs/verifier.md``), and keys and values stay.
 
     Parameters
     ----------
@@ -91,48 +89,22 @@ class Cloud:
         self.vocab_size = checks.in_range(
             "vocab_size", given if vocab_size is None else vocab_size, 2, given
         )
-        self._batch_tokens = checks.in_range("batch_tokens", batch_tokens, 1)
+        self._pass_tokens = checks.in_range("batch_tokens", batch_tokens, 1)
+        self._piece_tokens = batch_tokens
         self.fingerprint = tokenizer_fingerprint(tokenizer, self.vocab_size)
         self._model = RaggedModel(model, self.vocab_size)
         self._caches = _Caches(
             self._model.layout, checks.in_range("max_memory", max_memory, 1)
         )
-        self.max_text = min(self._model.max_text, self._caches.max_tokens)
+        most = self._model.max_text, self._caches.max_tokens
+        self.max_text = min(most)
+        self._because = "the model reads {}, max_memory has room for {}".format(*most)
 
     def __repr__(self) -> str:
         return (
             f"<Cloud, vocabulary {self.vocab_size}, texts of at most {self.max_text} "
             "tokens>"
         )
-
-    def verify(self, jobs: Sequence[Job]) -> list[Verdict | None]:
-        """Return the verdict on each job, None where there was nothing to verify.
-
-        Rounds come before texts that are only to be read. Jobs whose caches don't
-        fit in memory together are done one after the other.
-
-        Parameters
-        ----------
-        jobs : sequence of Job
-            Of different sessions.
-
-        Raises
-        ------
-        ValueError
-            If a job is none that the model can do; nothing has been done then. Or if
-            the model gives NaN.
-        """
-        tasks = [self._task(i, job) for i, job in enumerate(jobs)]
-        if len({job.session for job in jobs}) < len(jobs):
-            raise ValueError("jobs must be of different sessions")
-        verdicts: dict[bytes, Verdict | None] = {}
-        # Those that are cached first, before the others evict them.
-        waiting = sorted(tasks, key=lambda task: task.job.session not in self._caches)
-        while waiting:
-            with self._caches.opened(waiting) as group:
-                self._run(group, verdicts)
-            waiting = waiting[len(group) :]
-        return [verdicts.get(job.session) for job in jobs]
 
     def forget(self, session: bytes) -> None:
         """Free the cache of a session, if there is one. From any thread."""
@@ -143,67 +115,19 @@ class Cloud:
         """Bytes that keys and values take now, at most `max_memory`."""
         return self._caches.memory
 
-    def _task(self, index: int, job: Job) -> _Task:
-        """Check a job."""
-        because = (
-            f"the model reads {self._model.max_text}, max_memory has room for "
-            f"{self._caches.max_tokens}"
-        )
-        try:
-            tokens = job.check(self.vocab_size, self.max_text, because)
-        except ValueError as error:
-            raise ValueError(f"jobs[{index}]: {error}") from None
-        return _Task(job, tokens)
+    def _has(self, session: bytes) -> bool:
+        return session in self._caches
 
-    def _run(self, group: list[_Task], verdicts: dict[bytes, Verdict | None]) -> None:
-        """Do jobs whose caches are open, a row of about `batch_tokens` at a time."""
-        group = [task for task in group if task.left]
-        while group:
-            # Rounds first, as a rule the shortest: others may wait for a long text.
-            group.sort(key=lambda task: (not task.job.wanted, task.left))
-            taken = self._take(group)
-            logits = self._model.read([piece for _, piece in taken])
-            done = [task.job for task, piece in taken if piece.wanted]
-            found = verify_jobs(done, logits)
-            for job, verdict in zip(done, found, strict=True):
-                verdicts[job.session] = verdict
-            group = [task for task in group if task.left]
+    def _opened(
+        self, waiting: Sequence[Reading[Cache]]
+    ) -> AbstractContextManager[list[Reading[Cache]]]:
+        return self._caches.opened(waiting)
 
-    def _take(self, group: Sequence[_Task]) -> list[tuple[_Task, Piece]]:
-        """Choose what to read next."""
-        taken: list[tuple[_Task, Piece]] = []
-        room = self._batch_tokens
-        for task in group:
-            count = task.left
-            if count > room:
-                # The wanted rows come out of one forward.
-                count = min(room, count - task.job.wanted)
-                if not count and not taken:
-                    count = task.left
-            if count > 0:
-                taken.append((task, task.piece(count)))
-                room -= count
-        return taken
+    def _read(self, pieces: Sequence[Piece[Cache]]) -> torch.Tensor:
+        return self._model.read(pieces)
 
-
-@dataclass(eq=False)
-class _Task:
-    """A job in the works, its text and draft, and its session's cache once open."""
-
-    job: Job
-    tokens: list[int]
-    cache: Cache | None = None
-
-    @property
-    def left(self) -> int:
-        assert self.cache is not None
-        return len(self.tokens) - len(self.cache.tokens)
-
-    def piece(self, count: int) -> Piece:
-        assert self.cache is not None
-        start = len(self.cache.tokens)
-        wanted = self.job.wanted if count == self.left else 0
-        return Piece(self.cache, self.tokens[start : start + count], wanted)
+    def _judge(self, jobs: Sequence[Job], logits: torch.Tensor) -> list[Verdict | None]:
+        return verify_jobs(jobs, logits)
 
 
 class _Caches:
@@ -229,7 +153,9 @@ class _Caches:
         return session in self._caches
 
     @contextmanager
-    def opened(self, waiting: Sequence[_Task]) -> Iterator[list[_Task]]:
+    def opened(
+        self, waiting: Sequence[Reading[Cache]]
+    ) -> Iterator[list[Reading[Cache]]]:
         """Open the caches of the first jobs, as many as fit together."""
         group, room = [], self.max_tokens
         with self._lock:
@@ -241,11 +167,9 @@ class _Caches:
             self._pinned = {task.job.session for task in group}
         try:
             for task in group:
-                task.cache = self._open(task)
+                self._open(task)
             yield group
         finally:
-            for task in group:
-                task.cache = None  # or it would outlive its eviction
             with self._lock:
                 for session in self._pinned & self._forgotten:
                     self._caches.pop(session, None)
@@ -259,19 +183,18 @@ class _Caches:
             else:
                 self._caches.pop(session, None)
 
-    def _open(self, task: _Task) -> Cache:
-        """Return a session's cache with nothing in it but what the job can use."""
+    def _open(self, task: Reading[Cache]) -> None:
+        """Open a session's cache with nothing in it but what the job can use."""
         session = task.job.session
         with self._lock:
             capacity = self._capacity(task)
             cache = self._caches.setdefault(session, Cache())
             self._caches.move_to_end(session)
             self._evict(capacity - cache.capacity)
-        most = len(task.tokens) - task.job.wanted
-        del cache.tokens[min(common_length(cache.tokens, task.tokens), most) :]
+        task.cache = cache
+        del cache.tokens[task.known :]
         if capacity > cache.capacity:
             cache.grow(self._layout, capacity)
-        return cache
 
     def _evict(self, tokens: int) -> None:
         """Make room for so many tokens more."""
@@ -292,7 +215,7 @@ class _Caches:
         """Return how many tokens all caches have room for."""
         return sum(cache.capacity for cache in self._caches.values())
 
-    def _capacity(self, task: _Task) -> int:
+    def _capacity(self, task: Reading[Cache]) -> int:
         """Return how many tokens a job's cache is to have room for."""
         cache = self._caches.get(task.job.session)
         length = len(task.tokens)

@@ -20,6 +20,7 @@ import torch
 import transformers
 from torch.nn.functional import scaled_dot_product_attention
 
+from sqs_codec.system.engine import Piece
 from sqs_codec.system.hf._cached import LAYERS, TOLERANCE
 from sqs_codec.system.hf._models import HFModel, ModelError, check_rollback, share
 
@@ -83,24 +84,6 @@ class Layout:
         return sum(layers) + max(layers)
 
 
-@dataclass(frozen=True, eq=False)
-class Piece:
-    """Tokens of one text in a row, of whose last ones some logits are wanted."""
-
-    cache: Cache  # of the text before them, with room for them
-    tokens: Sequence[int]  # at least one
-    wanted: int
-
-    @property
-    def past(self) -> int:
-        """How many tokens are before them."""
-        return len(self.cache.tokens)
-
-    @property
-    def end(self) -> int:
-        return self.past + len(self.tokens)
-
-
 class RaggedModel:
     """A causal model that reads pieces of texts; a ModelError if it can't.
 
@@ -120,7 +103,7 @@ class RaggedModel:
         self.layout = self._probe(config.num_hidden_layers)
         self._compare(model)
 
-    def read(self, pieces: Sequence[Piece]) -> torch.Tensor:
+    def read(self, pieces: Sequence[Piece[Cache]]) -> torch.Tensor:
         """Return the wanted logits, and add the tokens to their caches.
 
         These are [sum of wanted, V]. There is at least one piece, and each has a cache
@@ -217,7 +200,7 @@ class RaggedModel:
 class _Row:
     """Pieces and where in the row they end, for `_attend`."""
 
-    pieces: Sequence[Piece]
+    pieces: Sequence[Piece[Cache]]
     ends: Sequence[int]
     masks: dict[Any, tuple[int, torch.Tensor | None]] = field(default_factory=dict)
 
@@ -253,7 +236,7 @@ class _Row:
         return out
 
     def _mask(
-        self, piece: Piece, groups: int, window: int | None, query: torch.Tensor
+        self, piece: Piece[Cache], groups: int, window: int | None, query: torch.Tensor
     ) -> tuple[int, torch.Tensor | None]:
         """Return the first key that is seen, and what to add to scores from it on.
 

@@ -1,6 +1,6 @@
 """The engine of a GGUF file."""
 
-from sqs_codec.system.engine import BatchEngine, EngineConfig
+from sqs_codec.system.engine import BatchEngine, EngineConfig, paced
 from sqs_codec.system.llama_cpp._cloud import Cloud
 from sqs_codec.system.llama_cpp._options import Options
 
@@ -17,4 +17,9 @@ def make_engine(config: EngineConfig) -> BatchEngine:
             )
     options = Options.from_config(config.options)
     cloud = Cloud(config.target, max_memory=config.max_memory << 20, options=options)
-    return BatchEngine(cloud, summary=cloud.summary, tokenizer=cloud.fingerprint)
+    return paced(
+        cloud,
+        summary=cloud.summary,
+        tokenizer=cloud.fingerprint,
+        target_ms=config.target_ms,
+    )

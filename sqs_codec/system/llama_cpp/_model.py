@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sqs_codec import vocabulary_fingerprint
 from sqs_codec.system.llama_cpp._options import Options
+from sqs_codec.system.session import MAX_DRAFT
 
 if not hasattr(llama, "llama_memory_seq_rm"):
     raise ImportError(
@@ -27,9 +28,6 @@ USER_DEFINED = llama.LLAMA_TOKEN_ATTR_USER_DEFINED
 
 LOG_ERROR = 4
 """``GGML_LOG_LEVEL_ERROR``, which the package doesn't name."""
-
-MOST_DRAFTED = 32
-"""Tokens of a draft, which a recurrent state has to be rolled back over."""
 
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 """What stands for a space in many vocabularies."""
@@ -151,7 +149,7 @@ class Context:
         goes_back: bool = False,
         apart: bool = False,
     ) -> None:
-        self.model, self.n_ctx = model, n_ctx  # freed after what is finalized here
+        self.model, self.n_ctx = model, n_ctx
         options = model.options
         self.batch_size = min(options.batch_size, n_ctx)
         # More texts than tokens make llama.cpp abort.
@@ -164,7 +162,7 @@ class Context:
         # After a rollback a window reaches back to what had already left it.
         params.swa_full = goes_back
         if apart and not model.can_branch and hasattr(params, "n_rs_seq"):
-            params.n_rs_seq = MOST_DRAFTED
+            params.n_rs_seq = MAX_DRAFT
         if options.flash_attn != "auto":
             params.flash_attn_type = FLASH[options.flash_attn]
         params.type_k = TYPES[options.cache_type_k]
@@ -175,9 +173,11 @@ class Context:
         if self._pointer is None:
             raise ValueError(f"cannot use {model.path}: {_reason()}")
         self.buffers = [*_buffers]
-        _free(self, llama.llama_free, self._pointer)
+        _free(self, llama.llama_free, self._pointer, model)
         self.memory = llama.llama_get_memory(self._pointer)
-        if self.memory is None or llama.llama_model_has_encoder(model.pointer):
+        embeds = llama.llama_pooling_type(self._pointer) > 0
+        encodes = llama.llama_model_has_encoder(model.pointer)
+        if self.memory is None or embeds or encodes:
             raise ValueError(f"{model.path} is no model that continues a text")
         self._batch = llama.llama_batch_init(self.batch_size, 0, 1)
         _free(self, llama.llama_batch_free, self._batch)
@@ -212,6 +212,8 @@ class Context:
         batch, i, rows = self._batch, 0, 0
         for place, start, tokens, wanted in parts:
             first = i
+            if i + len(tokens) > self.batch_size:
+                raise ValueError(f"a batch has {self.batch_size} tokens at most")
             for position, token in enumerate(tokens, start):
                 batch.token[i], batch.pos[i] = token, position
                 batch.seq_id[i][0], batch.logits[i] = place, 0
@@ -245,6 +247,12 @@ def _load(path: str | os.PathLike[str], options: Options) -> llama.llama_model_p
             f"tensor_split is for {most} devices at most here, not "
             f"{len(options.tensor_split)}"
         )
+    wants = options.n_gpu_layers or options.tensor_split
+    if wants and not llama.llama_supports_gpu_offload():
+        raise ValueError(
+            "n_gpu_layers and tensor_split are for GPUs, and llama.cpp finds none that "
+            "it was built for"
+        )
     split = (ctypes.c_float * most)(*options.tensor_split)
     if options.tensor_split:
         params.tensor_split = split
@@ -260,9 +268,9 @@ def _reason() -> str:
     return _errors[0].partition(": ")[2] if _errors else "it doesn't say why"
 
 
-def _free(owner: object, free: Any, what: Any) -> None:
-    """Free what llama.cpp has made once its owner is gone.
+def _free(owner: object, free: Any, what: Any, needed: object = None) -> None:
+    """Free what llama.cpp has made once its owner is gone, before what that needed.
 
     Not at the end of the process, when another thread may still be at it.
     """
-    weakref.finalize(owner, free, what).atexit = False
+    weakref.finalize(owner, lambda _: free(what), needed).atexit = False

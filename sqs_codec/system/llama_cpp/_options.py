@@ -15,6 +15,15 @@ BATCH = 512
 TEXTS = 64
 """Texts that are read side by side, which all of llama.cpp's versions can."""
 
+RANGES = {
+    "threads": (1, 512),
+    "n_gpu_layers": (0, 1 << 30),
+    "ctx_size": (1, 1 << 30),
+    "parallel": (1, TEXTS),
+    "batch_size": (64, 1 << 30),
+}
+"""What integers may be: llama.cpp's have 32 bits, and a batch has room for a draft."""
+
 WORDS = {"auto": None, "all": 1 << 20}
 """What `Options.n_gpu_layers` may be called: "all" is more than any model has."""
 
@@ -61,9 +70,8 @@ class Options:
         put = object.__setattr__
         if self.threads is None:
             put(self, "threads", max(1, (os.cpu_count() or 1) // 2))
-        layers: Any = self.n_gpu_layers
-        if layers in WORDS:
-            put(self, "n_gpu_layers", WORDS[layers])
+        if isinstance(self.n_gpu_layers, str) and self.n_gpu_layers in WORDS:
+            put(self, "n_gpu_layers", WORDS[self.n_gpu_layers])
         given: Any = self.tensor_split
         try:
             shares = [
@@ -74,12 +82,12 @@ class Options:
         for share in shares:
             checks.finite("tensor_split", share, 0, 1e9)
         put(self, "tensor_split", tuple(shares))
-        for name, least in ("threads", 1), ("n_gpu_layers", 0), ("ctx_size", 1):
-            if getattr(self, name) is not None:
-                checks.in_range(name, getattr(self, name), least)
-        if self.parallel is not None:
-            checks.in_range("parallel", self.parallel, 1, TEXTS)
-        checks.in_range("batch_size", self.batch_size, 64)
+        for name, (least, most) in RANGES.items():
+            value = getattr(self, name)
+            if isinstance(value, bool):
+                raise TypeError(f"{name} must be an integer, got {value}")
+            if value is not None or name == "batch_size":
+                checks.in_range(name, value, least, most)
         checks.one_of("flash_attn", self.flash_attn, FlashAttention)
         checks.one_of("cache_type_k", self.cache_type_k, CacheType)
         checks.one_of("cache_type_v", self.cache_type_v, CacheType)

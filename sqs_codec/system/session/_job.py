@@ -117,32 +117,16 @@ class Job:
 
     @staticmethod
     def rows_of(jobs: Sequence[Job], count: int) -> list[int]:
-        """Return how many rows each of some jobs wants, of `count` for them all.
-
-        Raises
-        ------
-        ValueError
-            They want more or fewer.
-        """
+        """Return how many rows each of some jobs wants; ValueError if not `count`."""
         wanted = [job.wanted for job in jobs]
         if sum(wanted) != count:
             raise ValueError(f"the jobs want {sum(wanted)} rows of logits, got {count}")
         return wanted
 
     def check(self, vocab_size: int, max_text: int, because: str) -> list[int]:
-        """Return the text and draft, of a job that a target model can do.
+        """Return the text and draft; ValueError if the `Verifier` can't do the job.
 
-        Parameters
-        ----------
-        vocab_size, max_text : int
-            The model's, as in `Verifier`.
-        because : str
-            What `max_text` comes from, for people.
-
-        Raises
-        ------
-        ValueError
-            It can't.
+        `because` says what `max_text` comes from, for people.
         """
         tokens, drafted = [*self.text, *self.drafted], len(self.drafted)
         if len(tokens) == drafted:

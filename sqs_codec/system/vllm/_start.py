@@ -39,12 +39,8 @@ def start(
 
     Settings, those for a CPU and the user's options are arguments of
     ``vllm.AsyncEngineArgs``; of two the later counts. What comes is an ``AsyncLLM`` or
-    an ``LLMEngine``, and its model's information, name and tokenizer.
-
-    Raises
-    ------
-    ModelError
-        This version of vLLM or this model can't be served, or vLLM doesn't start.
+    an ``LLMEngine``, and its model's information, name and tokenizer. A ModelError says
+    why there is none.
     """
     version = import_vllm()
     from vllm import AsyncEngineArgs

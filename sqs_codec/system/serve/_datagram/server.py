@@ -51,7 +51,7 @@ async def start_datagrams(
     key: File | None = None,
     insecure: bool = False,
 ) -> DatagramServer:
-    """Serve a service by datagrams, in the running event loop.
+    """Serve a service by datagrams, in the running event loop, as `start_grpc` does.
 
     Parameters
     ----------
@@ -63,11 +63,6 @@ async def start_datagrams(
     insecure : bool
         Do without `cert` and `key`, on a loopback address only. Messages are encrypted
         all the same, but clients can't know to whom.
-
-    Raises
-    ------
-    ValueError, OSError
-        As `start_grpc`.
     """
     pair = check_security(host, cert, key, insecure=insecure)
     server = DatagramServer(service, pair)

@@ -197,8 +197,6 @@ async def start_grpc(
     insecure : bool, optional
         Plain text instead, at a loopback address.
 
-
-
     Raises
     ------
     ValueError

@@ -1,0 +1,179 @@
+"""What verifiers share that keep what they have read of each session's text."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from sqs_codec import Verdict
+from sqs_codec.system._base.tokens import common_length
+from sqs_codec.system.session import Job
+
+
+class _Cache(Protocol):
+    tokens: list[int]
+
+
+C = TypeVar("C", bound=_Cache)
+"""What a model keeps of a text, whose `tokens` are those that it has read."""
+
+
+@dataclass(frozen=True, eq=False)
+class Piece(Generic[C]):
+    """Tokens of one text in a pass, of whose last ones some logits are wanted."""
+
+    cache: C  # of the text before them
+    tokens: Sequence[int]  # at least one
+    wanted: int
+
+    @property
+    def past(self) -> int:
+        """How many tokens are before them."""
+        return len(self.cache.tokens)
+
+    @property
+    def end(self) -> int:
+        return self.past + len(self.tokens)
+
+
+@dataclass(eq=False)
+class Reading(Generic[C]):
+    """A job in the works, its text and draft, and its session's cache once open."""
+
+    job: Job
+    tokens: list[int]
+    cache: C = field(init=False)
+
+    @property
+    def known(self) -> int:
+        """Of what is cached, how many tokens the job can use."""
+        most = len(self.tokens) - self.job.wanted
+        return min(common_length(self.cache.tokens, self.tokens), most)
+
+    @property
+    def left(self) -> int:
+        return len(self.tokens) - len(self.cache.tokens)
+
+    def piece(self, count: int) -> Piece[C]:
+        start = len(self.cache.tokens)
+        wanted = self.job.wanted if count == self.left else 0
+        return Piece(self.cache, self.tokens[start : start + count], wanted)
+
+
+class CachingVerifier(ABC, Generic[C]):
+    """A `Verifier` of a model that reads pieces of many texts in one pass.
+
+    What it has read of a session's text stays for the session's next job, as far as
+    there is memory. It is found by the session and compared with the job's text, so
+    that a job alone says everything: what was rejected, aborted, evicted or never there
+    is read again.
+    """
+
+    vocab_size: int
+    max_text: int
+    _because: str
+    """What `max_text` comes from, for people."""
+
+    _pass_tokens: int
+    """How many tokens to read at once."""
+
+    _piece_tokens: int
+    """How many of one text, at most as many."""
+
+    _multiple = 1
+    """Pieces take as much of a pass as if they had a multiple of so many tokens."""
+
+    def verify(self, jobs: Sequence[Job]) -> list[Verdict | None]:
+        """Return the verdict on each job, None where there was nothing to verify.
+
+        Rounds come before texts that are only to be read. Jobs whose caches don't
+        fit in memory together are done one after the other.
+
+        Parameters
+        ----------
+        jobs : sequence of Job
+            Of different sessions.
+
+        Raises
+        ------
+        ValueError
+            If a job is none that the model can do; nothing has been done then. Or if
+            the model gives NaN.
+        """
+        waiting = []
+        for i, job in enumerate(jobs):
+            try:
+                waiting.append(Reading[C](job, self._check(job)))
+            except ValueError as error:
+                raise ValueError(f"jobs[{i}]: {error}") from None
+        if len({job.session for job in jobs}) < len(jobs):
+            raise ValueError("jobs must be of different sessions")
+        verdicts: dict[bytes, Verdict | None] = {}
+        # Those that are cached first, before the others evict them.
+        waiting.sort(key=lambda each: not self._has(each.job.session))
+        while waiting:
+            with self._opened(waiting) as group:
+                self._run(group, verdicts)
+            waiting = waiting[len(group) :]
+            del group  # or its caches would outlive their eviction
+        return [verdicts.get(job.session) for job in jobs]
+
+    def _check(self, job: Job) -> list[int]:
+        """Return the text and draft, of a job that the model can do."""
+        return job.check(self.vocab_size, self.max_text, self._because)
+
+    @abstractmethod
+    def _has(self, session: bytes) -> bool:
+        """Say whether anything is cached of a session's text."""
+
+    @abstractmethod
+    def _opened(
+        self, waiting: Sequence[Reading[C]]
+    ) -> AbstractContextManager[list[Reading[C]]]:
+        """Open the caches of the first jobs, as many as fit together, in any order.
+
+        They hold what the jobs can use and no more.
+        """
+
+    @abstractmethod
+    def _read(self, pieces: Sequence[Piece[C]]) -> Any:
+        """Return the wanted logits of a pass, and add its tokens to their caches."""
+
+    @abstractmethod
+    def _judge(self, jobs: Sequence[Job], logits: Any) -> list[Verdict | None]:
+        """Return the verdicts on jobs by all the rows that they want."""
+
+    def _run(
+        self, group: list[Reading[C]], verdicts: dict[bytes, Verdict | None]
+    ) -> None:
+        """Do jobs whose caches are open, a pass at a time."""
+        while group := [reading for reading in group if reading.left]:
+            taken = self._take(group)
+            pieces = [reading.piece(count) for reading, count in taken]
+            done = [
+                reading.job
+                for (reading, _), piece in zip(taken, pieces, strict=True)
+                if piece.wanted
+            ]
+            found = self._judge(done, self._read(pieces))
+            verdicts |= zip((job.session for job in done), found, strict=True)
+
+    def _take(self, group: Sequence[Reading[C]]) -> list[tuple[Reading[C], int]]:
+        """Choose what to read next: of which texts how many tokens."""
+        taken: dict[Reading[C], int] = {}
+        room = self._pass_tokens
+        # Rounds first, as a rule the shortest: others may wait for a long text.
+        for reading in sorted(group, key=lambda each: (not each.job.wanted, each.left)):
+            count, most = reading.left, min(room, self._piece_tokens)
+            if count > most:
+                # The wanted rows come out of one pass.
+                count = min(most, count - reading.job.wanted)
+                if not count and not taken:
+                    count = reading.left
+            if count > 0:
+                taken[reading] = count
+                room -= count + -count % self._multiple
+        return [(each, taken[each]) for each in group if each in taken]
