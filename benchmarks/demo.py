@@ -62,6 +62,7 @@ def main() -> None:
     add("--max-tokens", **number(int, 1), default=48, help="of a text")
     add("--target-ms", **number(float, 0), default=120.0, help="of a pass at least")
     args = parser.parse_args()
+    args.before = resident()
     torch.set_num_threads(1)
     console = Console()
     for pair in args.pairs if args.gguf else ["without 2 layers,SmolLM2"]:
@@ -77,7 +78,6 @@ def main() -> None:
 
 def run(args: argparse.Namespace, *names: str) -> Table:
     """Write the texts of a pair over each link; return what came of it."""
-    before = resident()
     draft, options = load(args.gguf, names)
     codec = sqs.Codec(
         draft.vocab_size, RESOLUTION, prior=sqs.Prior.builtin(args.gguf or "smollm2")
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace, *names: str) -> Table:
                 if shaped:
                     link = ShapedLink(link, shape.rate, shape.trip)
                 [*race.write(way, draft.encode_prompt(text), link)]
-        sizes = resident() - before, resident(server._process.pid)
+        sizes = resident() - args.before, resident(server._process.pid)
     ends = (f"{name} ({mb:.0f} MB)" for name, mb in zip(names, sizes, strict=True))
     return report(" drafts for ".join(ends), races)
 
