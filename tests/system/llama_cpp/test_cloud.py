@@ -132,16 +132,6 @@ def test_who_waited_longest_is_read_again(path, passes):
     assert passes == [(1 + 1 + ord("e"), 3), (ord("b"), 1)]
 
 
-def test_rounds_come_before_long_texts(path, passes):
-    cloud = open_cloud(path, parallel=4)
-    rounds = [asking(b"%d" % i, [3] * 9, [3] * 20) for i in range(2)]
-    passes.clear()
-    long = asking(b"long", [3] * 130)
-    cloud.verify([reading(b"text", [3] * 30), long, *rounds])
-    # The one row of the long text is of its last pass.
-    assert passes == [(64, 42), (64, 0), (64, 1), (26, 0)]
-
-
 def test_forget_from_another_thread(path, monkeypatch):
     cloud, decode = open_cloud(path, parallel=2), llama.llama_decode
     job = asking(b"a", [3] * 100)
@@ -192,16 +182,14 @@ def test_what_gives_nan_spoils_nobody_elses_text(tmp_path):
 
 
 def test_jobs_that_cant_be_done_are_named(path, passes):
-    cloud, good = open_cloud(path, parallel=2), asking(b"good", [3])
+    cloud = open_cloud(path, parallel=2)
     passes.clear()
     for bad, said in (
         (asking(b"bad", [3] * 513), r"513 .* fits is 512 \(2 sessions have that much"),
-        (asking(b"bad", [V]), r"token ids must be in \[0, 6\), got 6 to 6"),
         (asking(b"bad", [3], [3] * 33), "a draft may have 32 tokens, got 33"),
-        (good, "must be of different sessions"),
     ):
-        with pytest.raises(ValueError, match=rf"^jobs(\[1\]:)? {said}"):
-            cloud.verify([good, bad])
+        with pytest.raises(ValueError, match=rf"^jobs\[1\]: {said}"):
+            cloud.verify([asking(b"good", [3]), bad])
     assert not passes
 
 
