@@ -247,8 +247,8 @@ def _sizes(model: Model, max_memory: int) -> tuple[int, int]:
     if pages < 1:
         least = places * (fixed + PAGE * each)
         raise ValueError(
-            f"max_memory must be at least {least} for {places} sessions of {PAGE} "
-            f"tokens of this model, got {max_memory}"
+            f"max_memory must be at least {least} bytes, {-(-least >> 20)} MiB, for "
+            f"{PAGE} tokens of {places} sessions of this model, got {max_memory}"
         )
     return pages * PAGE, places
 
@@ -266,15 +266,15 @@ def _memory(model: Model) -> tuple[int, int]:
 
 def _where(model: Model, context: Context) -> str:
     """Say what is on which device."""
+    found: dict[str, dict[str, float]] = {}
+    for where, what, size in model.buffers + context.buffers:
+        device = where.removesuffix("_Mapped").removesuffix("_REPACK")
+        sizes = found.setdefault(device, {})
+        sizes[KINDS[what]] = sizes.get(KINDS[what], 0.0) + size
     said = []
-    for kind, name in KINDS.items():
-        sizes: dict[str, float] = {}
-        for where, what, size in model.buffers + context.buffers:
-            if what == kind:
-                sizes[where] = sizes.get(where, 0.0) + size
-        if sizes:
-            parts = (f"{size:.0f} MiB on {where}" for where, size in sizes.items())
-            said.append(f"{name} {', '.join(parts)}")
-    tokens = context.n_ctx // context.places
-    said.append(f"{context.places} sessions of {tokens} tokens")
+    for device, sizes in found.items():
+        parts = (f"{size:,.0f} MiB of {name}" for name, size in sizes.items())
+        said.append(f"on {device} {', '.join(parts)}")
+    places, tokens = context.places, context.n_ctx // context.places
+    said.append(f"{places} session{'s' * (places > 1)} of {tokens:,} tokens")
     return "; ".join(said)
