@@ -166,7 +166,7 @@ def test_files_that_are_no_targets(tmp_path):
 
 
 def test_memory(path):
-    with pytest.raises(ValueError, match="for 1 sessions of 256 tokens") as error:
+    with pytest.raises(ValueError, match="for 256 tokens of 1 sessions") as error:
         Cloud(path, max_memory=1)
     page = int(re.findall("at least ([0-9]+)", str(error.value))[0])
     for pages, options, places, tokens in (
@@ -214,7 +214,7 @@ def test_rows_that_arent_repeatable_are_refused(path, monkeypatch):
 
 def test_an_engine(path):
     config = EngineConfig(target=str(path), target_ms=5, options={"parallel": 1})
-    said = r"m.gguf \(llama .*; 1 sessions of 512 tokens, held to 5 ms .*by itself "
+    said = r"m.gguf \(llama .*; 1 session of 512 tokens, held to 5 ms .*by itself "
     assert re.search(said, repr(make_engine(config)))
 
 
