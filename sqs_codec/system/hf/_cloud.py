@@ -91,7 +91,7 @@ class Cloud(CachingVerifier[Cache]):
         )
         self._pass_tokens = checks.in_range("batch_tokens", batch_tokens, 1)
         self._piece_tokens = batch_tokens
-        self.fingerprint = tokenizer_fingerprint(tokenizer)
+        self.fingerprint = tokenizer_fingerprint(tokenizer, self.vocab_size)
         self._model = RaggedModel(model, self.vocab_size)
         self._caches = _Caches(
             self._model.layout, checks.in_range("max_memory", max_memory, 1)

@@ -213,15 +213,16 @@ class Cloud(CachingVerifier[_Slot]):
     def _compare(self) -> None:
         """Hold texts to each other that are read in other pieces and beside another."""
         text = [(7 * i + 1) % self.vocab_size for i in range(SHORT + ALIKE)]
-        most = min(self.places, 2, self._pass_tokens // SHORT)
+        two = min(self.places, 2)
+        most = min(two, self._pass_tokens // SHORT)
         found: list[NDArray[np.float32]] = []
-        for size, beside in (SHORT, most), (2 * ALIKE, 1), (ALIKE, most):
-            slots = [_Slot(place) for place in range(most)]
+        for size, beside in (SHORT, most), (2 * ALIKE, 1), (ALIKE, two):
+            slots = [_Slot(place) for place in range(beside)]
             for start in range(0, SHORT, size):
                 piece = text[start : min(start + size, SHORT)]
                 self._read([Piece(slot, piece, 0) for slot in slots])
-            last = [Piece(slot, text[SHORT:], ALIKE) for slot in slots[:beside]]
-            found.extend(self._read(last).reshape(beside, ALIKE, -1).copy())
+            rows = self._read([Piece(slot, text[SHORT:], ALIKE) for slot in slots])
+            found.extend(rows.reshape(beside, ALIKE, -1).copy())
             self._context.clear()
         error = max(float(np.abs(each - found[0]).max()) for each in found)
         if error:
@@ -248,8 +249,8 @@ def _sizes(model: Model, max_memory: int) -> tuple[int, int]:
     if pages < 1:
         least = places * (fixed + PAGE * each)
         raise ValueError(
-            f"max_memory must be at least {least} for {places} sessions of {PAGE} "
-            f"tokens of this model, got {max_memory}"
+            f"max_memory must be at least {least} bytes, {-(-least >> 20)} MiB, for "
+            f"{PAGE} tokens of {places} sessions of this model, got {max_memory}"
         )
     return pages * PAGE, places
 
@@ -267,15 +268,15 @@ def _memory(model: Model) -> tuple[int, int]:
 
 def _where(model: Model, context: Context) -> str:
     """Say what is on which device."""
+    found: dict[str, dict[str, float]] = {}
+    for where, what, size in model.buffers + context.buffers:
+        device = where.removesuffix("_Mapped").removesuffix("_REPACK")
+        sizes = found.setdefault(device, {})
+        sizes[KINDS[what]] = sizes.get(KINDS[what], 0.0) + size
     said = []
-    for kind, name in KINDS.items():
-        sizes: dict[str, float] = {}
-        for where, what, size in model.buffers + context.buffers:
-            if what == kind:
-                sizes[where] = sizes.get(where, 0.0) + size
-        if sizes:
-            parts = (f"{size:.0f} MiB on {where}" for where, size in sizes.items())
-            said.append(f"{name} {', '.join(parts)}")
-    tokens = context.n_ctx // context.places
-    said.append(f"{context.places} sessions of {tokens} tokens")
+    for device, sizes in found.items():
+        parts = (f"{size:,.0f} MiB of {name}" for name, size in sizes.items())
+        said.append(f"on {device} {', '.join(parts)}")
+    places, tokens = context.places, context.n_ctx // context.places
+    said.append(f"{places} session{'s' * (places > 1)} of {tokens:,} tokens")
     return "; ".join(said)

@@ -615,6 +615,8 @@ def test_texts_end_where_rotary_angles_would_change():
 
 def test_fingerprints_of_tokenizers():
     class Tokenizer:
+        eos_token_id = None
+
         def __init__(self, *tokens):
             self.tokens = tokens
 
@@ -627,6 +629,16 @@ def test_fingerprints_of_tokenizers():
     }
     assert len(prints) == 5
     assert {len(p) for p in prints} == {8}
+    # Gemma 3 has a token for pictures that its small models have no logits for.
+    model = tiny()
+    words = [f"word{i}" for i in range(model.config.vocab_size)]
+    for end in hf.Draft, hf.Cloud:
+        more, own = (
+            end(model, tokenizer=Tokenizer(*words, *pictures))
+            for pictures in (["<image>"], [])
+        )
+        assert more.fingerprint == own.fingerprint
+        assert more.vocab_size == own.vocab_size
 
 
 def test_the_benchmark_replays_what_was_played(model):

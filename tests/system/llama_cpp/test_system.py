@@ -1,12 +1,15 @@
-"""An edge of llama.cpp and a cloud of transformers, over gRPC."""
+"""llama.cpp at one end or at both, and transformers at the other, over gRPC."""
 
+import re
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 
+from sqs_codec.system import hf
 from sqs_codec.system.edge import Edge, FixedPlan, RefusalError
-from sqs_codec.system.engine import BatchEngine
+from sqs_codec.system.engine import BatchEngine, EngineConfig, make_engine
 from sqs_codec.system.hf import Cloud
 from sqs_codec.system.hf._models import _smollm2_gguf
 from sqs_codec.system.llama_cpp import Draft
@@ -34,9 +37,9 @@ def server(smollm2):
         yield server
 
 
-def generate(server, *arguments):
+def generate(address, *arguments):
     """Run ``sqs generate`` where no framework can be imported."""
-    options = ["--server", server.address, "--insecure", "--threads", "1"]
+    options = ["--server", address, "--insecure", "--threads", "1"]
     options += ["--draft", str(_smollm2_gguf()), "--max-tokens", str(LENGTH)]
     return subprocess.run(
         [sys.executable, "-c", WITHOUT_FRAMEWORKS, "generate", *options, *arguments],
@@ -60,7 +63,7 @@ def test_greedy_text_is_the_targets_own_token_for_token(server, smollm2):
 
 
 def test_command_writes_the_targets_greedy_text_without_a_framework(server, smollm2):
-    done = generate(server, "--temperature", "0", PLEA)
+    done = generate(server.address, "--temperature", "0", PLEA)
     assert done.returncode == 0, done.stderr
     expected = greedy(smollm2.target, tuple(smollm2.encode(PLEA)), LENGTH)
     said = smollm2.tokenizer.decode(expected, skip_special_tokens=True)
@@ -68,9 +71,74 @@ def test_command_writes_the_targets_greedy_text_without_a_framework(server, smol
     assert done.stderr.startswith(f"{LENGTH} tokens")
 
 
+@contextmanager
+def served(path):
+    """Run ``sqs serve`` likewise; give what it says at the start, and its address."""
+    command = [sys.executable, "-c", WITHOUT_FRAMEWORKS, "serve", "--model", str(path)]
+    options = ["--insecure", "--port", "0", "--engine-option", "threads=1"]
+    with subprocess.Popen(
+        [*command, *options], stderr=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            said = [server.stderr.readline() for _ in range(2)][-1]
+            yield said, re.search(r" at (127\.0\.0\.1:\d+) ", said)[1]
+        finally:
+            server.terminate()
+            server.stderr.read()
+    assert server.returncode == 0
+
+
+@pytest.mark.smoke
+def test_both_ends_without_a_framework():
+    with served(_smollm2_gguf()) as (said, address):
+        done = generate(address, "--temperature", "0", "--mode", "rounds", PLEA)
+    assert re.search(
+        r" by llama\.cpp, on CPU \d+ MiB of weights, \d+ MiB of keys and values, "
+        r"\d+ MiB of work; 11 sessions of 4,096 tokens at ",
+        said,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) > 5
+    accepted = re.match(rf"{LENGTH} tokens.*\nacceptance (\d+)%", done.stderr)[1]
+    assert int(accepted) > 70  # of the same file
+
+
+def test_a_draft_of_transformers_for_a_file(smollm2):
+    draft = hf.Draft(smollm2.draft, smollm2.tokenizer)
+    engine = make_engine(
+        EngineConfig(target=str(_smollm2_gguf()), options={"threads": 1})
+    )
+    with serving(engine) as server:
+        edge = Edge(draft, planner=FixedPlan(4))
+        prompt = draft.encode_prompt(PLEA)
+        steps = edge.generate(
+            prompt, server.link, max_tokens=LENGTH, sampling=Sampling(temperature=0)
+        )
+        assert sum(len(step.tokens) for step in steps) == LENGTH
+    assert edge.metrics.acceptance_rate > 0.7
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"engine": "llama.cpp"}, "needs a target, a GGUF file"),
+        ({"engine": "llama.cpp", "target": "."}, "\\. is a folder"),
+        ({"target": "none.GGUF"}, "there is no file none.GGUF"),
+        ({"target": "a.gguf", "device": "cpu"}, "device is for models of transformers"),
+        ({"target": "a.gguf", "dtype": "float32"}, "dtype is for models of transf"),
+        ({"target": "a.gguf", "revision": "1"}, "revision is for models of transf"),
+        ({"target": "a.gguf", "options": {"ngl": 1}}, "flash_attn, .* not ngl"),
+        ({"target": "a.gguf", "options": {"threads": "x"}}, "threads must be an int"),
+    ],
+)
+def test_what_the_engine_refuses(config, words):
+    with pytest.raises((ValueError, OSError), match=words):
+        make_engine(EngineConfig(**config))
+
+
 def test_command_samples(server):
     done = generate(
-        server, "--temperature", "0.7", "--seed", "1", "--top-k", "32", PLEA
+        server.address, "--temperature", "0.7", "--seed", "1", "--top-k", "32", PLEA
     )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()) > 5
@@ -81,7 +149,7 @@ def test_command_says_what_is_wrong(server):
         (["--draft", "/none.gguf"], "there is no file /none.gguf"),
         (["--draft", "/none"], "sqs generate needs torch, transformers"),
     ):
-        done = generate(server, *arguments, PLEA)
+        done = generate(server.address, *arguments, PLEA)
         assert done.returncode == 1
         assert done.stdout == ""
         assert said in done.stderr

@@ -150,13 +150,20 @@ CONFIG = sqs.Codec(V, 16).config() | {"fingerprint": sqs.Codec(V, 16).fingerprin
         ({"seed": "00" * 15}, f"seed must be 16 bytes in hex, got '{'00' * 15}'"),
         ({"seed": 5}, "seed: expected a str, got 5"),
         ({"codecs": [CONFIG | {"vocab_size": 9}]}, "vocabulary has 9 tokens, the"),
+        (
+            {"codecs": [CONFIG | {"vocab_size": 9}], "tokenizer": "0123456789abcdef"},
+            "vocabulary has 9 tokens, the cloud's has 8",
+        ),
         ({"codecs": []}, "a hello has 1 to 4 codecs, got 0"),
         ({"codecs": [CONFIG] * 5}, "a hello has 1 to 4 codecs, got 5"),
         ({"codecs": [CONFIG | {"format_version": 7}]}, "for format version 7, and"),
         ({"codecs": [CONFIG | {"prior": "0123456789abcdef"}]}, "needs the prior '012"),
         ({"codecs": [CONFIG | {"resolution": [1]}]}, "resolution must be an integer"),
         ({"codecs": [CONFIG | {"fingerprint": "00"}]}, "fingerprint '00', the cloud"),
-        ({"tokenizer": "0123456789abcdef"}, "is 0123456789abcdef, the cloud's is unkn"),
+        (
+            {"tokenizer": "0123456789abcdef"},
+            "is 0123456789abcdef, the cloud's is unknown: of 8 tokens some are others",
+        ),
         ({"sampling": {"temperature": 1}}, "can't sample as .* must have the keys"),
         (
             {"sampling": Sampling().config() | {"typical_p": 1}},
