@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +14,8 @@ from sqs_codec.system.engine import BatchEngine, EngineConfig, make_engine
 from sqs_codec.system.hf import Cloud
 from sqs_codec.system.hf._models import _smollm2_gguf
 from sqs_codec.system.llama_cpp import Draft
+from sqs_codec.system.llama_cpp._cloud import _where
+from sqs_codec.system.llama_cpp._model import BUFFER
 from sqs_codec.system.session import Sampling
 from tests.system.hf.test_edge import greedy
 from tests.system.llama_cpp.files import write_model
@@ -101,6 +104,26 @@ def test_both_ends_without_a_framework():
     assert len(done.stdout.split()) > 5
     accepted = re.match(rf"{LENGTH} tokens.*\nacceptance (\d+)%", done.stderr)[1]
     assert int(accepted) > 70  # of the same file
+
+
+def test_memory_is_said_by_device():
+    """In the words of llama.cpp's log, of a machine with two GPUs."""
+    log = """\
+load_tensors:   CPU_Mapped model buffer size =   136.73 MiB
+load_tensors:        CUDA0 model buffer size =  1900.00 MiB
+load_tensors:        CUDA1 model buffer size =  2000.00 MiB
+llama_kv_cache:      CUDA0 KV buffer size =   500.00 MiB
+llama_memory_recurrent:  CPU RS buffer size =     1.50 MiB
+llama_context:   CUDA_Host compute buffer size =     9.02 MiB"""
+    found = [BUFFER.search(line).groups() for line in log.splitlines()]
+    buffers = [(where, what, float(size)) for where, what, size in found]
+    model = SimpleNamespace(buffers=buffers[:3])
+    context = SimpleNamespace(buffers=buffers[3:], places=1, n_ctx=4096)
+    assert _where(model, context) == (
+        "on CPU 137 MiB of weights, 2 MiB of states; on CUDA0 1,900 MiB of weights, "
+        "500 MiB of keys and values; on CUDA1 2,000 MiB of weights; on CUDA_Host 9 MiB "
+        "of work; 1 session of 4,096 tokens"
+    )
 
 
 def test_a_draft_of_transformers_for_a_file(smollm2):
