@@ -213,15 +213,16 @@ class Cloud(CachingVerifier[_Slot]):
     def _compare(self) -> None:
         """Hold texts to each other that are read in other pieces and beside another."""
         text = [(7 * i + 1) % self.vocab_size for i in range(SHORT + ALIKE)]
-        most = min(self.places, 2, self._pass_tokens // SHORT)
+        two = min(self.places, 2)
+        most = min(two, self._pass_tokens // SHORT)
         found: list[NDArray[np.float32]] = []
-        for size, beside in (SHORT, most), (2 * ALIKE, 1), (ALIKE, most):
-            slots = [_Slot(place) for place in range(most)]
+        for size, beside in (SHORT, most), (2 * ALIKE, 1), (ALIKE, two):
+            slots = [_Slot(place) for place in range(beside)]
             for start in range(0, SHORT, size):
                 piece = text[start : min(start + size, SHORT)]
                 self._read([Piece(slot, piece, 0) for slot in slots])
-            last = [Piece(slot, text[SHORT:], ALIKE) for slot in slots[:beside]]
-            found.extend(self._read(last).reshape(beside, ALIKE, -1).copy())
+            rows = self._read([Piece(slot, text[SHORT:], ALIKE) for slot in slots])
+            found.extend(rows.reshape(beside, ALIKE, -1).copy())
             self._context.clear()
         error = max(float(np.abs(each - found[0]).max()) for each in found)
         if error:

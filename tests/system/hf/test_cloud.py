@@ -213,25 +213,6 @@ def test_greedy_text_is_that_of_generate(model):
         assert text[: length + n] == own[0].tolist()
 
 
-def test_greedy_text_of_smollm2(smollm2):
-    n = 12
-    cloud = hf.Cloud(smollm2.target, tokenizer=smollm2.tokenizer)
-    assert cloud.fingerprint == hf.tokenizer_fingerprint(smollm2.tokenizer)
-    text = smollm2.encode("Why is the sky blue?")
-    start = torch.tensor([text])
-    how = {"max_new_tokens": n, "do_sample": False, "pad_token_id": 0}
-    seen = torch.ones_like(start)
-    own = smollm2.target.generate(start, attention_mask=seen, **how)[0].tolist()
-    while len(text) < len(own):
-        # Two tokens that are right and one that isn't.
-        guess = [*own[len(text) : len(text) + 2], 5]
-        qs = [sqs.SparseDistribution([x], [1], cloud.vocab_size) for x in guess]
-        round_ = sqs.Round(qs, guess)
-        [verdict] = cloud.verify([Job(b"s", text, round_, np.full(4, 0.5), GREEDY)])
-        text += [*guess[: verdict.accepted], verdict.token]
-    assert text[: len(own)] == own
-
-
 def test_whatever_comes_a_job_says_everything(model, monkeypatch):
     """Other texts, shorter ones, repeats, prefills, sessions forgotten or evicted."""
     rng = np.random.default_rng(SEED)

@@ -360,18 +360,6 @@ def test_the_same_number_with_other_bytes_is_refused():
 # Numbers
 
 
-def test_an_answer_crosses_an_abort():
-    edge, cloud, target = start()
-    verify(edge, cloud, target)
-    edge.abort()
-    assert read(edge, cloud) == []
-    assert edge.text == [1, 2]
-    draft(edge)
-    exchange(edge, cloud, target)
-    assert edge.text == cloud._text
-    assert edge.text[:2] == [1, 2]
-
-
 @pytest.mark.parametrize("aborts", [1, 31, 32, 64, 128])
 def test_an_answer_isnt_taken_for_that_to_a_round_128_numbers_later(aborts):
     edge, cloud, target = start(sampling=Sampling(0.0))
@@ -416,20 +404,6 @@ def test_many_rounds_and_bases_wrap():
     assert len(edge.text) > 1 << 16
     assert edge.text == cloud._text
     assert edge._sync.number > 128
-
-
-def test_a_text_that_was_overtaken():
-    edge, cloud, target = start()
-    edge.abort([3])
-    old = edge.data_to_send()
-    edge.abort([4, 5])
-    new = edge.data_to_send()
-    receive(cloud, new + old)
-    read(edge, cloud)
-    assert cloud._text == [4, 5]
-    draft(edge)
-    exchange(edge, cloud, target)
-    assert edge.text == cloud._text
 
 
 def test_another_text_for_the_same_round_is_refused():
