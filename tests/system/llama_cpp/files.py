@@ -1,9 +1,11 @@
 """GGUF files small enough to be made here."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import gguf
 import numpy as np
+from numpy.typing import NDArray
 
 WORDS = ["<unk>", "<s>", "</s>", "\u2581the", "\u2581fox", "  ", "[PAD6]", "[PAD7]"]
 """As a converter writes them: before, the sixth was U+2581 twice, and that was all."""
@@ -17,10 +19,11 @@ def write_model(
     words: list[str] = WORDS,
     *,
     context: int = 64,
+    tensors: Mapping[str, NDArray[np.float32]] | None = None,
     template: str | None = None,
     sampling: dict[str, float] | None = None,
 ) -> Path:
-    """Write a model of random weights, ``"llama"`` or ``"mamba"``."""
+    """Write a model, ``"llama"`` or ``"mamba"``, of weights random or given."""
     writer = gguf.GGUFWriter(str(path), architecture)
     writer.add_context_length(context)
     writer.add_embedding_length(WIDTH)
@@ -57,6 +60,7 @@ def write_model(
         values = np.ones(shape) if ones else rng.normal(0, 0.3, shape)
         if name.endswith("ssm_a"):
             values = -np.abs(values)
+        values = (tensors or {}).get(name, values)
         writer.add_tensor(name, values.astype(np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
