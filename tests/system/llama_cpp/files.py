@@ -25,7 +25,7 @@ def write_model(
     pooling: bool = False,
     spoiled: int | None = None,
 ) -> Path:
-    """Write a model, ``"llama"``, ``"mamba"`` or ``"lfm2"``, of weights random or given.
+    """Write a ``"llama"``, ``"mamba"`` or ``"lfm2"``, of weights random or given.
 
     The last has a layer of each kind; with the token `spoiled` a model gives NaN.
     """
