@@ -1,9 +1,12 @@
 """llama.cpp at one end or at both, and transformers at the other, over gRPC."""
 
+import json
 import re
 import subprocess
 import sys
+import urllib.request
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,10 +16,13 @@ from sqs_codec.system.engine import BatchEngine, EngineConfig, make_engine
 from sqs_codec.system.hf import Cloud
 from sqs_codec.system.hf._models import _smollm2_gguf
 from sqs_codec.system.llama_cpp import Draft
+from sqs_codec.system.llama_cpp._cloud import _where
+from sqs_codec.system.llama_cpp._model import BUFFER
 from sqs_codec.system.session import Sampling
+from tests.cli.test_serve import free_port
 from tests.system.hf.test_edge import greedy
 from tests.system.llama_cpp.files import write_model
-from tests.system.serve.kit import serving
+from tests.system.serve.kit import PATIENCE, serving
 
 PLEA = "Tell me of a fox."
 LENGTH = 32
@@ -72,35 +78,76 @@ def test_command_writes_the_targets_greedy_text_without_a_framework(server, smol
 
 
 @contextmanager
-def served(path):
-    """Run ``sqs serve`` likewise; give what it says at the start, and its address."""
-    command = [sys.executable, "-c", WITHOUT_FRAMEWORKS, "serve", "--model", str(path)]
-    options = ["--insecure", "--port", "0", "--engine-option", "threads=1"]
-    with subprocess.Popen(
-        [*command, *options], stderr=subprocess.PIPE, text=True
-    ) as server:
+def running(*arguments):
+    """Run another command likewise; give what it says at the start, and its address."""
+    command = [sys.executable, "-c", WITHOUT_FRAMEWORKS, *arguments, "--insecure"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
-            said = [server.stderr.readline() for _ in range(2)][-1]
-            yield said, re.search(r" at (127\.0\.0\.1:\d+) ", said)[1]
+            found = None
+            while found is None:
+                said = process.stderr.readline()
+                assert said, "it ended early"
+                found = re.search(r"(127\.0\.0\.1:\d+)(/v1| \()", said)
+            yield said, found[1]
         finally:
-            server.terminate()
-            server.stderr.read()
-    assert server.returncode == 0
+            process.terminate()
+            process.stderr.read()
+
+
+@pytest.fixture(scope="module")
+def served():
+    own = ["--model", str(_smollm2_gguf()), "--engine-option", "threads=1"]
+    with running("serve", "--port", "0", *own) as found:
+        yield found
 
 
 @pytest.mark.smoke
-def test_both_ends_without_a_framework():
-    with served(_smollm2_gguf()) as (said, address):
-        done = generate(address, "--temperature", "0", "--mode", "rounds", PLEA)
+def test_both_ends_without_a_framework(served):
+    said, address = served
     assert re.search(
         r" by llama\.cpp, on CPU \d+ MiB of weights, \d+ MiB of keys and values, "
         r"\d+ MiB of work; 11 sessions of 4,096 tokens at ",
         said,
     )
+    done = generate(address, "--temperature", "0", "--mode", "rounds", PLEA)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()) > 5
     accepted = re.match(rf"{LENGTH} tokens.*\nacceptance (\d+)%", done.stderr)[1]
     assert int(accepted) > 70  # of the same file
+
+
+def test_a_proxy_without_a_framework(served):
+    pytest.importorskip("uvicorn")
+    listen = f"127.0.0.1:{free_port()}"
+    own = ["--draft", str(_smollm2_gguf()), "--threads", "1", "--listen", listen]
+    chat = {"messages": [{"role": "user", "content": PLEA}], "max_tokens": 8}
+    with running("proxy", "--server", served[1], *own) as (_, address):
+        url = f"http://{address}/v1/chat/completions"
+        with urllib.request.urlopen(url, json.dumps(chat).encode(), PATIENCE) as answer:
+            said = json.load(answer)
+    assert said["usage"]["completion_tokens"] == 8
+    # In the file's template, which begins with a message of its own.
+    assert said["usage"]["prompt_tokens"] > 25
+
+
+def test_memory_is_said_by_device():
+    """In the words of llama.cpp's log, of a machine with two GPUs."""
+    log = """\
+load_tensors:   CPU_Mapped model buffer size =   136.73 MiB
+load_tensors:        CUDA0 model buffer size =  1900.00 MiB
+load_tensors:        CUDA1 model buffer size =  2000.00 MiB
+llama_kv_cache:      CUDA0 KV buffer size =   500.00 MiB
+llama_memory_recurrent:  CPU RS buffer size =     1.50 MiB
+llama_context:   CUDA_Host compute buffer size =     9.02 MiB"""
+    found = [BUFFER.search(line).groups() for line in log.splitlines()]
+    buffers = [(where, what, float(size)) for where, what, size in found]
+    model = SimpleNamespace(buffers=buffers[:3])
+    context = SimpleNamespace(buffers=buffers[3:], places=1, n_ctx=4096)
+    assert _where(model, context) == (
+        "on CPU 137 MiB of weights, 2 MiB of states; on CUDA0 1,900 MiB of weights, "
+        "500 MiB of keys and values; on CUDA1 2,000 MiB of weights; on CUDA_Host 9 MiB "
+        "of work; 1 session of 4,096 tokens"
+    )
 
 
 def test_a_draft_of_transformers_for_a_file(smollm2):
