@@ -43,12 +43,65 @@ class _Slot:
     session: bytes | None = None
     tokens: list[int] = field(default_factory=list)
     last: int = 0  # how many of them the last pass read
-    used: int = -1
+    used: int = -1  # when it was last
 
-    def turn(self) -> tuple[bool, int]:
-        """Sort those that are free by where they are, before others by their age."""
-        taken = self.session is not None
-        return taken, self.used if taken else self.place
+
+class _Slots:
+    """The caches of all sessions: the memory that llama.cpp has for so many texts."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._is_recurrent = not context.model.can_branch
+        self._slots = [_Slot(place) for place in range(context.places)]
+        self._clock = itertools.count()
+
+    def __contains__(self, session: bytes) -> bool:
+        return any(slot.session == session for slot in self._slots)
+
+    @contextmanager
+    def opened(
+        self, waiting: Sequence[Reading[_Slot]]
+    ) -> Iterator[list[Reading[_Slot]]]:
+        """Give the first jobs memory with nothing in it but what they can use."""
+        group = waiting[: len(self._slots)]
+        try:
+            self._open(group)
+            # llama.cpp reads neighbours at once.
+            yield sorted(group, key=lambda reading: reading.cache.place)
+        except BaseException:
+            # NaN, too, would stay in memory, and spoil the text that is there next.
+            for slot in self._slots:
+                slot.tokens.clear()
+            self._context.clear()
+            raise
+
+    def forget(self, session: bytes) -> None:
+        """Give a session's memory to the next that needs some. From any thread."""
+        for slot in self._slots:
+            if slot.session == session:
+                slot.session, slot.used = None, -1
+
+    def _open(self, group: Sequence[Reading[_Slot]]) -> None:
+        own = {slot.session: slot for slot in self._slots if slot.session is not None}
+        kept = [own[each.job.session] for each in group if each.job.session in own]
+        # The lowest of those that are free, then those that have waited longest.
+        free = (slot for slot in self._slots if slot not in kept)
+        others = iter(sorted(free, key=lambda slot: (slot.used, slot.place)))
+        for reading in group:
+            session = reading.job.session
+            if session not in own:
+                own[session] = next(others)
+                own[session].tokens.clear()  # so that nobody learns what others say
+            slot = reading.cache = own[session]
+            slot.session, slot.used = session, next(self._clock)
+            length = reading.known
+            back = len(slot.tokens) - length
+            del slot.tokens[length:]
+            # A recurrent state goes back within the last pass, and once.
+            lost = self._is_recurrent and 0 < slot.last <= back
+            if lost or not self._context.cut(slot.place, length):
+                slot.tokens.clear()
+                self._context.cut(slot.place, 0)
 
 
 class Cloud(CachingVerifier[_Slot]):
@@ -66,8 +119,7 @@ class Cloud(CachingVerifier[_Slot]):
         The file; of a model in several files, the first one.
     max_memory : int
         Bytes that keys and values may take, unless there is a ``ctx_size``.
-    options : mapping, optional
-        What `Options` has, for llama.cpp.
+    options : Options, optional
 
     Attributes
     ----------
@@ -104,20 +156,20 @@ class Cloud(CachingVerifier[_Slot]):
         self._context = Context(
             model, tokens * self.places, self.places, goes_back=True, apart=True
         )
-        self._is_recurrent = not model.can_branch
-        if self._is_recurrent and self._context.goes_back < MAX_DRAFT:
+        self._context.decode([(0, 0, [0] * (1 + MAX_DRAFT), ())])
+        if not self._context.cut(0, 1):
             raise ValueError(
                 f"{path} keeps a recurrent state, which llama.cpp can't roll back over "
                 f"the {MAX_DRAFT} tokens that a draft may have"
             )
+        self._context.clear()
         self.max_text = min(model.max_tokens, tokens)
         self._because = f"{self.places} sessions have that much of the memory each"
         self._pass_tokens = self._piece_tokens = self._context.batch_size
-        self._slots = [_Slot(place) for place in range(self.places)]
-        self._clock = itertools.count()
+        self._caches = _Slots(self._context)
         self.summary = f"{model.name} by llama.cpp, {_where(model, self._context)}"
         if options.repeatable:
-            if self._is_recurrent:
+            if not model.can_branch:
                 raise ValueError(f"{path} keeps a recurrent state: not repeatable")
             self.max_text -= ALIKE
             self._multiple, self._piece_tokens = ALIKE, SHORT
@@ -130,62 +182,13 @@ class Cloud(CachingVerifier[_Slot]):
             f"of at most {self.max_text} tokens>"
         )
 
-    def forget(self, session: bytes) -> None:
-        """Give a session's memory to the next that needs some. From any thread."""
-        for slot in self._slots:
-            if slot.session == session:
-                slot.session = None
-
-    def _check(self, job: Job) -> list[int]:
-        if len(job.drafted) > MAX_DRAFT:
-            raise ValueError(
-                f"a draft may have {MAX_DRAFT} tokens, got {len(job.drafted)}"
-            )
-        return super()._check(job)
-
-    def _has(self, session: bytes) -> bool:
-        return any(slot.session == session for slot in self._slots)
-
-    @contextmanager
-    def _opened(
-        self, waiting: Sequence[Reading[_Slot]]
-    ) -> Iterator[list[Reading[_Slot]]]:
-        group = waiting[: self.places]
-        try:
-            self._open(group)
-            # llama.cpp reads neighbours at once.
-            yield sorted(group, key=lambda reading: reading.cache.place)
-        except BaseException:
-            # NaN, too, would stay in memory, and spoil the text that is there next.
-            for slot in self._slots:
-                slot.tokens.clear()
-            self._context.clear()
-            raise
-
-    def _open(self, group: Sequence[Reading[_Slot]]) -> None:
-        """Give each job memory with nothing in it but what it can use."""
-        own = {slot.session: slot for slot in self._slots if slot.session is not None}
-        kept = [own[each.job.session] for each in group if each.job.session in own]
-        # The lowest of those that are free, then those that have waited longest.
-        free = (slot for slot in self._slots if slot not in kept)
-        others = iter(sorted(free, key=_Slot.turn))
-        for reading in group:
-            session = reading.job.session
-            if session not in own:
-                own[session] = next(others)
-                own[session].tokens.clear()  # so that nobody learns what others say
-            slot = reading.cache = own[session]
-            slot.session, slot.used = session, next(self._clock)
-            length = reading.known
-            back = len(slot.tokens) - length
-            del slot.tokens[length:]
-            # A recurrent state goes back within the last pass, and once.
-            lost = self._is_recurrent and 0 < slot.last <= back
-            if lost or not self._context.cut(slot.place, length):
-                slot.tokens.clear()
-                self._context.cut(slot.place, 0)
+    def _verify(
+        self, pieces: Sequence[Piece[_Slot]], jobs: Sequence[Job]
+    ) -> list[Verdict | None]:
+        return verify_jobs(jobs, self._read(pieces))
 
     def _read(self, pieces: Sequence[Piece[_Slot]]) -> NDArray[np.float32]:
+        """Return the wanted logits. Repeatable ones take more tokens and more rows."""
         parts: list[Part] = []
         kept: list[int] = []
         rows = 0
@@ -204,11 +207,6 @@ class Cloud(CachingVerifier[_Slot]):
             piece.cache.last = len(piece.tokens)
             self._context.cut(piece.cache.place, len(piece.cache.tokens))
         return logits if len(kept) == rows else logits[kept]
-
-    def _judge(
-        self, jobs: Sequence[Job], logits: NDArray[np.float32]
-    ) -> list[Verdict | None]:
-        return verify_jobs(jobs, logits)
 
     def _compare(self) -> None:
         """Hold texts to each other that are read in other pieces and beside another."""
@@ -263,7 +261,7 @@ def _memory(model: Model) -> tuple[int, int]:
         context.decode([(0, i, [0], ())])
         sizes.append(context.size(0))
     each = max(sizes[1] - sizes[0], 1)
-    return max(sizes[0] - each, 0) * (1 + context.goes_back), each
+    return max(sizes[0] - each, 0) * (1 + context.most_back), each
 
 
 def _where(model: Model, context: Context) -> str:

@@ -197,7 +197,7 @@ class Context:
         return int(llama.llama_state_seq_get_size(self._pointer, place))
 
     @property
-    def goes_back(self) -> int:
+    def most_back(self) -> int:
         """How many tokens a recurrent state can be rolled back over."""
         known = getattr(llama, "llama_n_rs_seq", lambda _: 0)
         return int(known(self._pointer))

@@ -5,7 +5,7 @@ import pytest
 
 from sqs_codec import vocabulary_fingerprint
 from sqs_codec.system._base.tokens import common_length
-from sqs_codec.system.edge import Edge, FixedPlan, RefusalError, default_settings
+from sqs_codec.system.edge import Edge, FixedPlan
 from sqs_codec.system.edge._edge import MOST_PLANNERS
 from sqs_codec.system.session import LocalLink, Sampling
 from tests.backend.test_backend import output
@@ -51,13 +51,6 @@ def test_stop_tokens_are_the_drafts():
     assert found == text[: text.index(text[9], 2) + 1]
 
 
-def test_cloud_refuses_another_vocabulary():
-    link = LocalLink(Toy(), tokenizer=vocabulary_fingerprint({"word": 0}))
-    steps = Edge(ToyDraft()).generate([1], link, max_tokens=4, sampling=Sampling())
-    with pytest.raises(RefusalError, match="tokenizer"):
-        next(steps)
-
-
 def test_what_was_learned_for_other_samplings_is_forgotten():
     """Or whoever asks for many temperatures would fill the memory."""
     edge, link = Edge(ToyDraft()), LocalLink(Toy(), tokenizer=TOKENIZER)
@@ -71,10 +64,6 @@ def test_fingerprint_depends_on_ids_alone():
     one = {"a": 0, "b": 1}
     assert vocabulary_fingerprint(one) == vocabulary_fingerprint({"b": 1, "a": 0})
     assert vocabulary_fingerprint(one) != vocabulary_fingerprint({"a": 1, "b": 0})
-
-
-def test_settings_are_for_the_vocabulary():
-    assert {s.codec.vocab_size for s in default_settings(77)} == {77}
 
 
 @pytest.mark.parametrize(

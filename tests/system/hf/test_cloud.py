@@ -498,6 +498,7 @@ def test_padded_vocabularies_are_cropped(model):
         ({"text": []}, r"jobs\[0\]: the text must have at least one token"),
         ({"text": [-1]}, r"ids must be in \[0, 50\), got -1 to -1"),
         ({"text": [1] * 513}, r"513 tokens, and the most that fits is 512 \(the model"),
+        ({"hints": [1] * 33}, "a draft may have 32 tokens, got 33"),
         ({"draws": np.zeros(2)}, "0 drafted tokens take 1 draws, or none, got 2"),
         (
             {"round_": sqs.Round([sqs.SparseDistribution([1], [1], 60)], [1])},

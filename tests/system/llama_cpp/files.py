@@ -1,9 +1,11 @@
 """GGUF files small enough to be made here."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import gguf
 import numpy as np
+from numpy.typing import NDArray
 
 WORDS = ["<unk>", "<s>", "</s>", "\u2581the", "\u2581fox", "  ", "[PAD6]", "[PAD7]"]
 """As a converter writes them: before, the sixth was U+2581 twice, and that was all."""
@@ -17,12 +19,13 @@ def write_model(
     words: list[str] = WORDS,
     *,
     context: int = 64,
+    tensors: Mapping[str, NDArray[np.float32]] | None = None,
     template: str | None = None,
     sampling: dict[str, float] | None = None,
     pooling: bool = False,
     spoiled: int | None = None,
 ) -> Path:
-    """Write a model of random weights, ``"llama"``, ``"mamba"`` or ``"lfm2"``.
+    """Write a ``"llama"``, ``"mamba"`` or ``"lfm2"``, of weights random or given.
 
     The last has a layer of each kind; with the token `spoiled` a model gives NaN.
     """
@@ -67,6 +70,7 @@ def write_model(
         values = np.ones(shape) if ones else rng.normal(0, 0.3, shape)
         if name.endswith("ssm_a"):
             values = -np.abs(values)
+        values = (tensors or {}).get(name, values)
         if name == "token_embd.weight" and spoiled is not None:
             values[spoiled] = np.nan
         writer.add_tensor(name, values.astype(np.float32))
