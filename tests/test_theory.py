@@ -61,34 +61,6 @@ def smallest_power(count):
     return bits
 
 
-def test_the_papers_figure_is_the_one_of_k_sqs():
-    assert theory.paper_support_bits(49152, 64) == 702
-    assert theory.paper_count_bits(64, 100) == 153
-    assert theory.paper_bits(49152, 64, 100) == 855
-    assert theory.paper_bits(49152, 64, 100, conformal=True) == 855 + 16
-
-
-@pytest.mark.parametrize(
-    ("vocab_size", "support", "resolution", "support_bits", "count_bits"),
-    [
-        (2, 1, 1, 1, 0),  # C(2,1) = 2, C(1,0) = 1
-        (4, 2, 2, 3, 2),  # C(4,2) = 6, C(3,1) = 3
-        (4, 4, 1, 0, 2),  # C(4,4) = 1, C(4,3) = 4: a power of two is not rounded up
-        (5, 1, 9, 3, 0),  # C(5,1) = 5, C(9,0) = 1
-        (10, 3, 4, 7, 4),  # C(10,3) = 120, C(6,2) = 15
-    ],
-)
-def test_the_papers_formulas_by_hand(
-    vocab_size, support, resolution, support_bits, count_bits
-):
-    assert theory.paper_support_bits(vocab_size, support) == support_bits
-    assert theory.paper_count_bits(support, resolution) == count_bits
-    bits = theory.paper_bits(vocab_size, support, resolution)
-    assert bits == support_bits + count_bits
-    conformal = theory.paper_bits(vocab_size, support, resolution, conformal=True)
-    assert conformal == bits + smallest_power(vocab_size)
-
-
 @pytest.mark.parametrize("exponent", [1, 16, 52, 53, 54, 64, 200])
 def test_ceilings_are_exact_next_to_powers_of_two(exponent):
     # C(n, 1) = n puts the argument where floats can't tell it from a power of two.
@@ -108,6 +80,10 @@ def test_formulas_meet_their_definitions(vocab, size, resolution):
     assert theory.paper_support_bits(vocab, size) == smallest_power(supports)
     points = math.comb(resolution + size - 1, size - 1)
     assert theory.paper_count_bits(size, resolution) == smallest_power(points)
+    both = smallest_power(supports) + smallest_power(points)
+    assert theory.paper_bits(vocab, size, resolution) == both
+    conformal = theory.paper_bits(vocab, size, resolution, conformal=True)
+    assert conformal == both + smallest_power(vocab)
     if size <= resolution:
         joint = supports * math.comb(resolution - 1, size - 1)
         assert theory.enumerative_bits(vocab, size, resolution) == smallest_power(joint)

@@ -4,6 +4,7 @@
     python -m benchmarks.engines speed
     python -m benchmarks.engines overhead
     python -m benchmarks.engines memory
+    python -m benchmarks.engines passes
 
 docs/engines.md says what the tables mean, and how to write an engine.
 """
@@ -18,7 +19,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from benchmarks.tables import command
 
-MEASURES = ("equal", "speed", "overhead", "memory")
+MEASURES = ("equal", "speed", "overhead", "memory", "passes")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,7 +6,7 @@ import importlib
 import importlib.metadata
 import tempfile
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,13 +24,16 @@ Make = Callable[..., "Engine"]
 def maker(name: str) -> Make:
     """Return what makes an engine, by its name.
 
-    That is ``transformers``, ``vllm``, or MODULE:FUNCTION for an engine of one's own;
-    ValueError if there is no such function. It is called with keywords: `target`, a
-    model's directory or name, None for SmolLM2; `max_memory`, MiB for keys and values;
-    and `batch_tokens`, about how many tokens to read at once, None for the engine's own
-    choice. Where they aren't as by default, `dtype` and `device`, as `sqs serve` takes
-    them, too.
+    That is ``transformers``, ``vllm``, llama.cpp with a file of `gguf_files`, such as
+    ``smollm2-F32``, or MODULE:FUNCTION for an engine of one's own; ValueError if there
+    is no such function. It is called with keywords: `target`, a model's directory or
+    name, None for SmolLM2; `max_memory`, MiB for keys and values; and `batch_tokens`,
+    about how many tokens to read at once, None for the engine's own choice. Where they
+    aren't as by default, `dtype` and `device`, as `sqs serve` takes them, too.
     """
+    model, dash, kind = name.partition("-")
+    if dash and model in ("smollm2", "gemma3"):
+        return partial(llama_cpp_engine, model, kind)
     module, _, function = KNOWN.get(name, name).partition(":")
     try:
         made: Make = getattr(importlib.import_module(module), function)
@@ -74,6 +77,20 @@ def _load(target: str | None, device: str, dtype: str) -> LanguageModel:
     from sqs_codec.system.hf import load_model
 
     return load_model(target, device=device, dtype=dtype)
+
+
+def llama_cpp_engine(
+    model: str, kind: str, *, target: None, max_memory: int, batch_tokens: int | None
+) -> Engine:
+    """Make llama.cpp's, by one thread, with more memory: each text has as much."""
+    from benchmarks.gguf_files import gguf_file
+    from sqs_codec.system.engine import BatchEngine
+    from sqs_codec.system.llama_cpp import Cloud, Options
+
+    options = Options(threads=1, batch_size=max(batch_tokens or 512, 64))
+    memory = max_memory << 21
+    cloud = Cloud(gguf_file(model, kind), max_memory=memory, options=options)
+    return BatchEngine(cloud, summary=cloud.summary)
 
 
 def vllm_engine(

@@ -100,7 +100,7 @@ def carry_out(
             raise ValueError(f"cannot load {args.draft}: there is no such directory")
         work(args)
     # A refusal is a RuntimeError, and so is what llama.cpp's package and torch raise.
-    except (ImportError, RuntimeError) as error:
+    except RuntimeError as error:
         raise ValueError(str(error)) from error
     return 0
 

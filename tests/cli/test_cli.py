@@ -150,34 +150,16 @@ def test_inspect_names_a_file_that_is_not_there(tmp_path, capsys):
     assert "nothing.bin" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("command", "said"),
-    [
-        ("", "demo, serve, generate, inspect, bits"),
-        (
-            "generate",
-            "--server, --draft, --transport, --cert, --token, --insecure, "
-            "--temperature, --max-tokens, --seed, --top-k, --alpha, standard input",
-        ),
-        ("bits", "--temperature, --tv, --rows, --json, --plot"),
-        ("inspect", "--vocab-size, --kind, standard input"),
-        ("distill", "make, info, check, teacher.parquet"),
-        ("distill make", "--texts, --model, --seed, jsonl"),
-        ("distill serve", "FILE, --listen, --api-key, --tls-cert, --fill, forward KL"),
-        (
-            "demo",
-            "--prompt, --temperature, --top-k, --link, --target-ms, --resolution, "
-            "--draft, --target, --max-tokens, --draft-length, --seed, --coding, "
-            "--packets",
-        ),
-    ],
-)
-def test_help(command, said, capsys):
+BELOW = [f"distill {name}" for name in ("make", "import", "info", "check", "serve")]
+BELOW += ["kld make", "kld measure"]
+
+
+@pytest.mark.parametrize("command", ["", *(c[0] for c in cli.COMMANDS), *BELOW])
+def test_help(command, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main([*command.split(), "--help"])
     assert end.value.code == 0
-    out = capsys.readouterr().out
-    assert [text for text in said.split(", ") if text not in out] == []
+    assert capsys.readouterr().out.startswith(f"usage: sqs {command}".rstrip())
 
 
 @pytest.mark.parametrize(

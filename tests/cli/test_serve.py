@@ -90,6 +90,7 @@ def test_wrong_usage(options, words, capsys):
         ("--target . --revision v1", ". is a directory, which has no revisions"),
         ("--engine-option a=1 --engine-option b=2", "transformers takes no options, "),
         ("--engine vllm --device cpu", "vLLM runs on what it was built for"),
+        ("--engine vllm --model a.gguf", "a GGUF file, which the engine llama.cpp run"),
     ],
 )
 def test_what_no_engine_can_do_is_said_before_a_model_is_loaded(
@@ -378,14 +379,41 @@ def test_command_names_the_certificates_host(tmp_path, monkeypatch, capsys):
     assert f"--server cloud.example.org:{port} " in capsys.readouterr().err
 
 
-def test_missing_packages(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [("", "serve,demo"), ("--model a.GGUF", "serve,llama-cpp")],
+)
+def test_missing_packages(arguments, extra, monkeypatch, capsys):
     monkeypatch.setattr(options, "has_packages", has_packages)
-    monkeypatch.setitem(sys.modules, "prometheus_client", None)
-    assert main(["serve", "--insecure"]) == 1
-    err = capsys.readouterr().err
-    assert "sqs serve needs" in err
-    assert "prometheus-client" in err
-    assert "pip install '.[serve,demo]'" in err
+    for name in "prometheus_client", "llama_cpp":
+        monkeypatch.setitem(sys.modules, name, None)
+    assert main(["serve", "--insecure", *arguments.split()]) == 1
+    needs, how, *_ = capsys.readouterr().err.splitlines()
+    assert "sqs serve needs" in needs
+    assert "prometheus-client" in needs
+    assert ("llama-cpp-python" in needs) == ("llama" in extra)
+    assert f"pip install '.[{extra}]'" in how
+
+
+def test_a_package_that_an_engine_lacks_is_named(monkeypatch, capsys):
+    def load(_):
+        raise ImportError("the engine needs jinja2")
+
+    monkeypatch.setattr(module, "_load", load)
+    assert main(["serve", "--insecure", "--port", "0"]) == 1
+    assert capsys.readouterr().err == "sqs serve: the engine needs jinja2\n"
+
+
+@pytest.mark.parametrize(
+    ("model", "draft"),
+    [("a.gguf", "FILE.gguf"), ("a/b", "MODEL")],
+)
+def test_a_draft_that_fits_is_named(model, draft, capsys):
+    port = free_port()
+    serve_while(["--insecure", "--model", model], port, lambda: None)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "To use it, with a smaller model of the same tokenizer: sqs" in said
+    assert f' --draft {draft} "Why' in said
 
 
 if __name__ == "__main__":  # for a test of what happens to a process

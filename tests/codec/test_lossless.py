@@ -241,26 +241,6 @@ def test_what_is_impossible_is_not_drawn_by_rounding(seed):
         assert p[1, verdict.token] > 0
 
 
-def test_targets_of_any_layout():
-    rng = np.random.default_rng(3)
-    q = sqs.SparseDistribution([3, 40, 99], [5, 3, 2], 100)
-    round_ = sqs.Round([q] * 4, [40, 3, 99, 3])
-    p = rng.dirichlet(np.ones(100), 5) / 2
-    p[:, [3, 40, 99]] += [0.25, 0.15, 0.1]
-    spread = np.full((5, 3, 110), np.nan)
-    spread[:, 1, 5:105] = p
-    locked = p.copy()
-    locked.flags.writeable = False
-    unaligned = np.frombuffer(b"\0" + p.tobytes(), np.uint8)[1:].view(float)
-    turned = np.asfortranarray(p), p[::-1].copy()[::-1]
-    for same in (spread[:, 1, 5:105], *turned, locked, unaligned.reshape(5, 100)):
-        for seed in range(20):
-            ours, theirs = np.random.default_rng(seed), np.random.default_rng(seed)
-            assert sqs.verify(round_, same, ours) == sqs.verify(round_, p, theirs)
-    same = np.broadcast_to(p[0], p.shape)
-    assert sqs.verify(round_, same, Script([0] * 5)).accepted == 4
-
-
 def test_a_number_for_each_row_is_drawn():
     q = sqs.SparseDistribution([0], [1], 2)
     ours, theirs = np.random.default_rng(0), np.random.default_rng(0)

@@ -168,8 +168,6 @@ def test_input_is_left_alone():
     codec.quantize(row[::-1], keep)
     assert np.array_equal(q.token_ids, ids)
     assert np.array_equal(q.counts, counts)
-    with pytest.raises(ValueError, match="read-only"):
-        q.counts[0] = 1
 
 
 BAD_ROWS = [
@@ -356,8 +354,6 @@ def test_distribution_as_a_value():
         q.prob(1.5)
     with pytest.raises(TypeError, match="floating-point type, got int64"):
         q.to_dense(np.int64)
-    with pytest.raises(ValueError, match="WRITEABLE"):
-        q.counts.flags.writeable = True
     with pytest.raises(ValueError, match="dropped_mass must be finite and in"):
         sqs.SparseDistribution([1], [1], 8, dropped_mass=1.5)
 

@@ -14,6 +14,7 @@ from benchmarks.data.drafts import VOCAB_SIZE, held_out, load_drafts
 from sqs_codec._backend import native, numba
 from sqs_codec._base.errors import Status
 from sqs_codec._codec.rows import as_rows
+from tests.codec.test_gumbel import random_row
 from tests.kit import Words, softmax
 from tests.reference import sqs_reference as reference
 
@@ -49,17 +50,6 @@ def count(name, rows, numbers, resolution, t):
     )
     assert (status, done) == (Status.OK, len(rows))
     return as_rows(*found, vocab_size, resolution)
-
-
-def random_row(rng, vocab_size):
-    """Return logits that are spread, equal, far apart or masked, with ties."""
-    row = rng.normal(0, rng.choice([0, 0.01, 1, 4, 20, 1e4]), vocab_size)
-    if rng.random() < 0.5:
-        row = np.round(row)
-    if rng.random() < 0.3:
-        row[rng.random(vocab_size) < rng.choice([0.1, 0.9, 0.999])] = -np.inf
-    row[rng.integers(vocab_size)] = 1
-    return row.astype(rng.choice(["f2", "f4", "f8"]))
 
 
 @pytest.mark.parametrize("resolution", [1, 3, 50, 65536])

@@ -81,10 +81,15 @@ def test_rows_and_numbers_of_any_layout(dtype):
     spread[:, 1, 5 : vocab_size + 5] = rows
     locked = rows.copy()
     locked.flags.writeable = False
+    unaligned = np.frombuffer(b"\0" + rows.tobytes(), np.uint8)[1:].view(dtype)
     assert len(rounds) > 1
     turned = np.asfortranarray(rows), rows[::-1].copy()[::-1]
-    for same in (spread[:, 1, 5 : vocab_size + 5], *turned, locked):
+    others = spread[:, 1, 5 : vocab_size + 5], locked, unaligned.reshape(rows.shape)
+    for same in (*turned, *others):
         assert sqs.verify_rounds(rounds, same, draws) == expected
+    same = np.broadcast_to(rows[0], rows.shape)
+    expected_of_same = sqs.verify_rounds(rounds, same.copy(), draws)
+    assert sqs.verify_rounds(rounds, same, draws) == expected_of_same
     every_other = np.repeat(draws, 2)[::2]
     assert sqs.verify_rounds(tuple(rounds), rows, every_other) == expected
     assert sqs.verify_rounds(rounds, rows, draws.tolist()) == expected

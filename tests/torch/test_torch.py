@@ -2,7 +2,6 @@
 
 import copy
 import importlib
-import subprocess
 import sys
 from collections import Counter
 from decimal import Decimal
@@ -15,6 +14,7 @@ import pytest
 import sqs_codec as sqs
 from sqs_codec._base.format import KeepKind
 from sqs_codec._codec.keep import count_kept
+from tests.backend.test_backend import output
 from tests.kit import Script
 
 torch = pytest.importorskip("torch")
@@ -207,15 +207,6 @@ def test_one_token_may_be_all_there_is(path):
         assert q.dropped_mass == 0
 
 
-def test_rows_may_keep_different_numbers_of_tokens(path):
-    logits = torch.full((3, 8), -torch.inf)
-    logits[0, 5] = 0
-    logits[1] = 0
-    logits[2, [3, 6]] = 0
-    found = adapter.quantize_rows(sqs.Codec(8, resolution=8), logits, sqs.TopK(64))
-    assert [q.token_ids.tolist() for q in found] == [[5], [*range(8)], [3, 6]]
-
-
 def test_strides_and_gradients_do_not_matter(path):
     logits = tensor_with_ties(4, VOCAB)
     strided = logits.T.contiguous().T.requires_grad_()
@@ -240,27 +231,20 @@ def test_nothing_of_the_callers_changes(path):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (torch.nan, r"(\[0\] is|: holds) nan; values must be finite or -inf"),
-        (torch.inf, r"(\[0\] is|: holds) inf; values must be finite or -inf"),
+        (torch.nan, r"(\[7\] is|: holds) nan; values must be finite or -inf"),
+        (torch.inf, r"(\[7\] is|: holds) inf; values must be finite or -inf"),
         (-torch.inf, r": every token is masked \(-inf\)"),
     ],
 )
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_bad_rows_are_named(dtype, value, message, keep, path):
     logits = tensor_with_ties(2, 4, VOCAB, dtype=dtype)
-    logits[1, 3] = value
+    logits[1, 3, slice(None) if value == -torch.inf else 7] = value
     for temperature in (0, 1):
         with pytest.raises(ValueError, match=rf"^logits\[1, 3\]{message}$"):
             adapter.quantize_rows(CODEC, logits, keep, temperature=temperature)
         with pytest.raises(ValueError, match=f"^logits{message}$"):
             adapter.quantize(CODEC, logits[1, 3], keep, temperature=temperature)
-
-
-def test_one_bad_value_is_enough(path):
-    logits = tensor_with_ties(3, VOCAB)
-    logits[2, 7] = torch.nan
-    with pytest.raises(ValueError, match=r"^logits\[2\](\[7\] is|: holds) nan"):
-        adapter.quantize_rows(CODEC, logits, sqs.TopK(4))
 
 
 def test_quantize_says_what_it_expected(path):
@@ -363,19 +347,6 @@ def test_a_drafter_takes_tensors(dtype, keep, path):
     assert edges[0].finish() == edges[1].finish()
     states = [edge.keep.checkpoint() for edge in edges]
     assert states[0] == pytest.approx(states[1], abs=1e-8)
-
-
-def test_a_drafter_says_what_tensors_it_expected(path):
-    edge = sqs.Drafter(CODEC, sqs.TopK(9), rng=np.random.default_rng(SEED))
-    with pytest.raises(ValueError, match=r"shape \[203\], got \[9\]"):
-        edge.push(torch.zeros(9))
-    with pytest.raises(ValueError, match=r"shape \[203\], got \[1, 203\]"):
-        edge.push(torch.zeros(1, VOCAB))
-    with pytest.raises(TypeError, match=r"float32 or float64, got torch.int64"):
-        edge.push(torch.zeros(VOCAB, dtype=torch.int64))
-    with pytest.raises(ValueError, match=r"logits.* nan"):
-        edge.push(torch.full((VOCAB,), torch.nan))
-    assert edge.tokens == ()
 
 
 def test_what_rules_keep_by_hand():
@@ -824,8 +795,6 @@ def test_probabilities_are_not_taken_for_logits():
     """Nor the other way round: each kind of call takes arrays of its own."""
     round_ = sqs.Round([eighths(4, 4)], [0])
     probs = torch.full((2, 2), 0.5)
-    with pytest.raises(TypeError, match=r"must be a torch\.Tensor, got ndarray"):
-        adapter.verify(round_, probs.numpy())
     with pytest.raises(TypeError, match="rng"):
         sqs.verify(round_, probs.numpy())
     with pytest.raises(TypeError, match=r"sqs_codec\.torch\.verify takes logits as"):
@@ -962,16 +931,9 @@ def test_races_say_what_they_expected(path):
     assert adapter.gumbel_verify_rounds(*none, temperature=1.0) == []
 
 
-def run_python(code):
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    return result.stdout
-
-
 def test_the_core_does_not_import_torch():
     code = "import sys, sqs_codec; print('torch' in sys.modules)"
-    assert run_python(code) == "False\n"
+    assert output(code) == "False"
 
 
 def test_the_adapter_imports_only_torch_and_the_core():
@@ -982,7 +944,7 @@ import sqs_codec.torch
 others = "torch.", "sqs_codec.torch"
 print(*(m for m in set(sys.modules) - before if not m.startswith(others)))
 """
-    assert run_python(code) == "\n"
+    assert not output(code)
 
 
 def test_without_torch_the_error_says_what_to_install(monkeypatch):

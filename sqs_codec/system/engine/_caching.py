@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from sqs_codec import Verdict
 from sqs_codec.system._base.tokens import common_length
@@ -63,6 +63,24 @@ class Reading(Generic[C]):
         return Piece(self.cache, self.tokens[start : start + count], wanted)
 
 
+class Caches(Protocol[C]):
+    """What keeps the texts of sessions, as far as there is memory."""
+
+    def __contains__(self, session: bytes) -> bool:
+        """Say whether anything of a session's text is cached."""
+
+    def opened(
+        self, waiting: Sequence[Reading[C]]
+    ) -> AbstractContextManager[list[Reading[C]]]:
+        """Open the caches of the first jobs, as many as fit together, in any order.
+
+        They hold what the jobs can use and no more.
+        """
+
+    def forget(self, session: bytes) -> None:
+        """Free the cache of a session, if there is one. From any thread."""
+
+
 class CachingVerifier(ABC, Generic[C]):
     """A `Verifier` of a model that reads pieces of many texts in one pass.
 
@@ -74,6 +92,7 @@ class CachingVerifier(ABC, Generic[C]):
 
     vocab_size: int
     max_text: int
+    _caches: Caches[C]
     _because: str
     """What `max_text` comes from, for people."""
 
@@ -104,47 +123,36 @@ class CachingVerifier(ABC, Generic[C]):
             the model gives NaN.
         """
         waiting = []
+        limits = self.vocab_size, self.max_text, self._because
         for i, job in enumerate(jobs):
             try:
-                waiting.append(Reading[C](job, self._check(job)))
+                waiting.append(Reading[C](job, job.check(*limits)))
             except ValueError as error:
                 raise ValueError(f"jobs[{i}]: {error}") from None
         if len({job.session for job in jobs}) < len(jobs):
             raise ValueError("jobs must be of different sessions")
         verdicts: dict[bytes, Verdict | None] = {}
         # Those that are cached first, before the others evict them.
-        waiting.sort(key=lambda each: not self._has(each.job.session))
+        waiting.sort(key=lambda each: each.job.session not in self._caches)
         while waiting:
-            with self._opened(waiting) as group:
+            with self._caches.opened(waiting) as group:
                 self._run(group, verdicts)
             waiting = waiting[len(group) :]
             del group  # or its caches would outlive their eviction
         return [verdicts.get(job.session) for job in jobs]
 
-    def _check(self, job: Job) -> list[int]:
-        """Return the text and draft, of a job that the model can do."""
-        return job.check(self.vocab_size, self.max_text, self._because)
+    def forget(self, session: bytes) -> None:
+        """Free the cache of a session, if there is one. From any thread."""
+        self._caches.forget(session)
 
     @abstractmethod
-    def _has(self, session: bytes) -> bool:
-        """Say whether anything is cached of a session's text."""
+    def _verify(
+        self, pieces: Sequence[Piece[C]], jobs: Sequence[Job]
+    ) -> list[Verdict | None]:
+        """Read pieces in one pass, add them to their caches, and judge by the logits.
 
-    @abstractmethod
-    def _opened(
-        self, waiting: Sequence[Reading[C]]
-    ) -> AbstractContextManager[list[Reading[C]]]:
-        """Open the caches of the first jobs, as many as fit together, in any order.
-
-        They hold what the jobs can use and no more.
+        The jobs are those of which logits are wanted.
         """
-
-    @abstractmethod
-    def _read(self, pieces: Sequence[Piece[C]]) -> Any:
-        """Return the wanted logits of a pass, and add its tokens to their caches."""
-
-    @abstractmethod
-    def _judge(self, jobs: Sequence[Job], logits: Any) -> list[Verdict | None]:
-        """Return the verdicts on jobs by all the rows that they want."""
 
     def _run(
         self, group: list[Reading[C]], verdicts: dict[bytes, Verdict | None]
@@ -158,7 +166,7 @@ class CachingVerifier(ABC, Generic[C]):
                 for (reading, _), piece in zip(taken, pieces, strict=True)
                 if piece.wanted
             ]
-            found = self._judge(done, self._read(pieces))
+            found = self._verify(pieces, done)
             verdicts |= zip((job.session for job in done), found, strict=True)
 
     def _take(self, group: Sequence[Reading[C]]) -> list[tuple[Reading[C], int]]:

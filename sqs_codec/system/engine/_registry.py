@@ -68,6 +68,11 @@ class EngineConfig:
             own = "llama.cpp" if is_gguf(self.target) else "transformers"
             object.__setattr__(self, "engine", own)
         checks.one_of("engine", self.engine, EngineName)
+        if is_gguf(self.target) and self.engine != "llama.cpp":
+            raise ValueError(
+                f"{self.target} is a GGUF file, which the engine llama.cpp runs, not "
+                f"{self.engine}"
+            )
         checks.one_of("device", self.device, Device)
         checks.one_of("dtype", self.dtype, Dtype)
         checks.finite("target_ms", self.target_ms, 0, 60_000)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-
-import torch
+from contextlib import contextmanager
 
 from sqs_codec import Verdict
 from sqs_codec._base import checks
@@ -91,7 +89,7 @@ class Cloud(CachingVerifier[Cache]):
         )
         self._pass_tokens = checks.in_range("batch_tokens", batch_tokens, 1)
         self._piece_tokens = batch_tokens
-        self.fingerprint = tokenizer_fingerprint(tokenizer)
+        self.fingerprint = tokenizer_fingerprint(tokenizer, self.vocab_size)
         self._model = RaggedModel(model, self.vocab_size)
         self._caches = _Caches(
             self._model.layout, checks.in_range("max_memory", max_memory, 1)
@@ -106,28 +104,10 @@ class Cloud(CachingVerifier[Cache]):
             "tokens>"
         )
 
-    def forget(self, session: bytes) -> None:
-        """Free the cache of a session, if there is one. From any thread."""
-        self._caches.forget(session)
-
-    @property
-    def memory(self) -> int:
-        """Bytes that keys and values take now, at most `max_memory`."""
-        return self._caches.memory
-
-    def _has(self, session: bytes) -> bool:
-        return session in self._caches
-
-    def _opened(
-        self, waiting: Sequence[Reading[Cache]]
-    ) -> AbstractContextManager[list[Reading[Cache]]]:
-        return self._caches.opened(waiting)
-
-    def _read(self, pieces: Sequence[Piece[Cache]]) -> torch.Tensor:
-        return self._model.read(pieces)
-
-    def _judge(self, jobs: Sequence[Job], logits: torch.Tensor) -> list[Verdict | None]:
-        return verify_jobs(jobs, logits)
+    def _verify(
+        self, pieces: Sequence[Piece[Cache]], jobs: Sequence[Job]
+    ) -> list[Verdict | None]:
+        return verify_jobs(jobs, self._model.read(pieces))
 
 
 class _Caches:
@@ -204,12 +184,6 @@ class _Caches:
                 break
             if session not in self._pinned:
                 room += self._caches.pop(session).capacity
-
-    @property
-    def memory(self) -> int:
-        """Bytes of all caches."""
-        with self._lock:
-            return self._tokens() * self._layout.token_bytes
 
     def _tokens(self) -> int:
         """Return how many tokens all caches have room for."""

@@ -53,7 +53,7 @@ class Draft(CachedModel):
     def __init__(self, model: HFModel, tokenizer: HFTokenizer | None = None) -> None:
         self.vocab_size = vocab_size(model, tokenizer)
         self.stop = stop_tokens(model, tokenizer)
-        self.fingerprint = _text.tokenizer_fingerprint(tokenizer)
+        self.fingerprint = _text.tokenizer_fingerprint(tokenizer, self.vocab_size)
         self._tokenizer: HFTokenizer = tokenizer
         super().__init__(model, self.vocab_size)
 

@@ -35,7 +35,7 @@ class TextReader:
     ) -> None:
         self.at_once = at_once
         self.name, self.vocab_size, self.max_tokens = name, vocab_size, max_tokens
-        self.tokenizer_fingerprint = tokenizer_fingerprint(tokenizer)
+        self.tokenizer_fingerprint = tokenizer_fingerprint(tokenizer, vocab_size)
         own, bos = tokenizer.encode(""), tokenizer.bos_token_id
         self.bos: int | None = bos if bos in own[:1] else None
         self.tokenizer = tokenizer

@@ -171,15 +171,21 @@ def _answers(
     return taught
 
 
-def tokenizer_fingerprint(tokenizer: HFTokenizer | None) -> bytes:
+def tokenizer_fingerprint(
+    tokenizer: HFTokenizer | None, vocab_size: int | None = None
+) -> bytes:
     """Return 8 bytes that tell vocabularies apart: who has the same has the same ids.
 
     Parameters
     ----------
     tokenizer : transformers.PreTrainedTokenizerBase or None
         If None, there are no bytes.
+    vocab_size : int, optional
+        As `sqs_codec.vocabulary_fingerprint` takes it.
     """
-    return b"" if tokenizer is None else vocabulary_fingerprint(tokenizer.get_vocab())
+    if tokenizer is None:
+        return b""
+    return vocabulary_fingerprint(tokenizer.get_vocab(), vocab_size)
 
 
 class TextStream:

@@ -43,12 +43,65 @@ class _Slot:
     session: bytes | None = None
     tokens: list[int] = field(default_factory=list)
     last: int = 0  # how many of them the last pass read
-    used: int = -1
+    used: int = -1  # when it was last
 
-    def turn(self) -> tuple[bool, int]:
-        """Sort those that are free by where they are, before others by their age."""
-        taken = self.session is not None
-        return taken, self.used if taken else self.place
+
+class _Slots:
+    """The caches of all sessions: the memory that llama.cpp has for so many texts."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._is_recurrent = not context.model.can_branch
+        self._slots = [_Slot(place) for place in range(context.places)]
+        self._clock = itertools.count()
+
+    def __contains__(self, session: bytes) -> bool:
+        return any(slot.session == session for slot in self._slots)
+
+    @contextmanager
+    def opened(
+        self, waiting: Sequence[Reading[_Slot]]
+    ) -> Iterator[list[Reading[_Slot]]]:
+        """Give the first jobs memory with nothing in it but what they can use."""
+        group = waiting[: len(self._slots)]
+        try:
+            self._open(group)
+            # llama.cpp reads neighbours at once.
+            yield sorted(group, key=lambda reading: reading.cache.place)
+        except BaseException:
+            # NaN, too, would stay in memory, and spoil the text that is there next.
+            for slot in self._slots:
+                slot.tokens.clear()
+            self._context.clear()
+            raise
+
+    def forget(self, session: bytes) -> None:
+        """Give a session's memory to the next that needs some. From any thread."""
+        for slot in self._slots:
+            if slot.session == session:
+                slot.session, slot.used = None, -1
+
+    def _open(self, group: Sequence[Reading[_Slot]]) -> None:
+        own = {slot.session: slot for slot in self._slots if slot.session is not None}
+        kept = [own[each.job.session] for each in group if each.job.session in own]
+        # The lowest of those that are free, then those that have waited longest.
+        free = (slot for slot in self._slots if slot not in kept)
+        others = iter(sorted(free, key=lambda slot: (slot.used, slot.place)))
+        for reading in group:
+            session = reading.job.session
+            if session not in own:
+                own[session] = next(others)
+                own[session].tokens.clear()  # so that nobody learns what others say
+            slot = reading.cache = own[session]
+            slot.session, slot.used = session, next(self._clock)
+            length = reading.known
+            back = len(slot.tokens) - length
+            del slot.tokens[length:]
+            # A recurrent state goes back within the last pass, and once.
+            lost = self._is_recurrent and 0 < slot.last <= back
+            if lost or not self._context.cut(slot.place, length):
+                slot.tokens.clear()
+                self._context.cut(slot.place, 0)
 
 
 class Cloud(CachingVerifier[_Slot]):
@@ -66,8 +119,7 @@ class Cloud(CachingVerifier[_Slot]):
         The file; of a model in several files, the first one.
     max_memory : int
         Bytes that keys and values may take, unless there is a ``ctx_size``.
-    options : mapping, optional
-        What `Options` has, for llama.cpp.
+    options : Options, optional
 
     Attributes
     ----------
@@ -104,20 +156,20 @@ class Cloud(CachingVerifier[_Slot]):
         self._context = Context(
             model, tokens * self.places, self.places, goes_back=True, apart=True
         )
-        self._is_recurrent = not model.can_branch
-        if self._is_recurrent and self._context.goes_back < MAX_DRAFT:
+        self._context.decode([(0, 0, [0] * (1 + MAX_DRAFT), ())])
+        if not self._context.cut(0, 1):
             raise ValueError(
                 f"{path} keeps a recurrent state, which llama.cpp can't roll back over "
                 f"the {MAX_DRAFT} tokens that a draft may have"
             )
+        self._context.clear()
         self.max_text = min(model.max_tokens, tokens)
         self._because = f"{self.places} sessions have that much of the memory each"
         self._pass_tokens = self._piece_tokens = self._context.batch_size
-        self._slots = [_Slot(place) for place in range(self.places)]
-        self._clock = itertools.count()
+        self._caches = _Slots(self._context)
         self.summary = f"{model.name} by llama.cpp, {_where(model, self._context)}"
         if options.repeatable:
-            if self._is_recurrent:
+            if not model.can_branch:
                 raise ValueError(f"{path} keeps a recurrent state: not repeatable")
             self.max_text -= ALIKE
             self._multiple, self._piece_tokens = ALIKE, SHORT
@@ -130,62 +182,13 @@ class Cloud(CachingVerifier[_Slot]):
             f"of at most {self.max_text} tokens>"
         )
 
-    def forget(self, session: bytes) -> None:
-        """Give a session's memory to the next that needs some. From any thread."""
-        for slot in self._slots:
-            if slot.session == session:
-                slot.session = None
-
-    def _check(self, job: Job) -> list[int]:
-        if len(job.drafted) > MAX_DRAFT:
-            raise ValueError(
-                f"a draft may have {MAX_DRAFT} tokens, got {len(job.drafted)}"
-            )
-        return super()._check(job)
-
-    def _has(self, session: bytes) -> bool:
-        return any(slot.session == session for slot in self._slots)
-
-    @contextmanager
-    def _opened(
-        self, waiting: Sequence[Reading[_Slot]]
-    ) -> Iterator[list[Reading[_Slot]]]:
-        group = waiting[: self.places]
-        try:
-            self._open(group)
-            # llama.cpp reads neighbours at once.
-            yield sorted(group, key=lambda reading: reading.cache.place)
-        except BaseException:
-            # NaN, too, would stay in memory, and spoil the text that is there next.
-            for slot in self._slots:
-                slot.tokens.clear()
-            self._context.clear()
-            raise
-
-    def _open(self, group: Sequence[Reading[_Slot]]) -> None:
-        """Give each job memory with nothing in it but what it can use."""
-        own = {slot.session: slot for slot in self._slots if slot.session is not None}
-        kept = [own[each.job.session] for each in group if each.job.session in own]
-        # The lowest of those that are free, then those that have waited longest.
-        free = (slot for slot in self._slots if slot not in kept)
-        others = iter(sorted(free, key=_Slot.turn))
-        for reading in group:
-            session = reading.job.session
-            if session not in own:
-                own[session] = next(others)
-                own[session].tokens.clear()  # so that nobody learns what others say
-            slot = reading.cache = own[session]
-            slot.session, slot.used = session, next(self._clock)
-            length = reading.known
-            back = len(slot.tokens) - length
-            del slot.tokens[length:]
-            # A recurrent state goes back within the last pass, and once.
-            lost = self._is_recurrent and 0 < slot.last <= back
-            if lost or not self._context.cut(slot.place, length):
-                slot.tokens.clear()
-                self._context.cut(slot.place, 0)
+    def _verify(
+        self, pieces: Sequence[Piece[_Slot]], jobs: Sequence[Job]
+    ) -> list[Verdict | None]:
+        return verify_jobs(jobs, self._read(pieces))
 
     def _read(self, pieces: Sequence[Piece[_Slot]]) -> NDArray[np.float32]:
+        """Return the wanted logits. Repeatable ones take more tokens and more rows."""
         parts: list[Part] = []
         kept: list[int] = []
         rows = 0
@@ -205,23 +208,19 @@ class Cloud(CachingVerifier[_Slot]):
             self._context.cut(piece.cache.place, len(piece.cache.tokens))
         return logits if len(kept) == rows else logits[kept]
 
-    def _judge(
-        self, jobs: Sequence[Job], logits: NDArray[np.float32]
-    ) -> list[Verdict | None]:
-        return verify_jobs(jobs, logits)
-
     def _compare(self) -> None:
         """Hold texts to each other that are read in other pieces and beside another."""
         text = [(7 * i + 1) % self.vocab_size for i in range(SHORT + ALIKE)]
-        most = min(self.places, 2, self._pass_tokens // SHORT)
+        two = min(self.places, 2)
+        most = min(two, self._pass_tokens // SHORT)
         found: list[NDArray[np.float32]] = []
-        for size, beside in (SHORT, most), (2 * ALIKE, 1), (ALIKE, most):
-            slots = [_Slot(place) for place in range(most)]
+        for size, beside in (SHORT, most), (2 * ALIKE, 1), (ALIKE, two):
+            slots = [_Slot(place) for place in range(beside)]
             for start in range(0, SHORT, size):
                 piece = text[start : min(start + size, SHORT)]
                 self._read([Piece(slot, piece, 0) for slot in slots])
-            last = [Piece(slot, text[SHORT:], ALIKE) for slot in slots[:beside]]
-            found.extend(self._read(last).reshape(beside, ALIKE, -1).copy())
+            rows = self._read([Piece(slot, text[SHORT:], ALIKE) for slot in slots])
+            found.extend(rows.reshape(beside, ALIKE, -1).copy())
             self._context.clear()
         error = max(float(np.abs(each - found[0]).max()) for each in found)
         if error:
@@ -248,8 +247,8 @@ def _sizes(model: Model, max_memory: int) -> tuple[int, int]:
     if pages < 1:
         least = places * (fixed + PAGE * each)
         raise ValueError(
-            f"max_memory must be at least {least} for {places} sessions of {PAGE} "
-            f"tokens of this model, got {max_memory}"
+            f"max_memory must be at least {least} ({-(-least >> 20)} MiB) for {places} "
+            f"sessions of {PAGE} tokens of this model, got {max_memory}"
         )
     return pages * PAGE, places
 
@@ -262,20 +261,20 @@ def _memory(model: Model) -> tuple[int, int]:
         context.decode([(0, i, [0], ())])
         sizes.append(context.size(0))
     each = max(sizes[1] - sizes[0], 1)
-    return max(sizes[0] - each, 0) * (1 + context.goes_back), each
+    return max(sizes[0] - each, 0) * (1 + context.most_back), each
 
 
 def _where(model: Model, context: Context) -> str:
     """Say what is on which device."""
+    found: dict[str, dict[str, float]] = {}
+    for where, what, size in model.buffers + context.buffers:
+        device = where.removesuffix("_Mapped").removesuffix("_REPACK")
+        sizes = found.setdefault(device, {})
+        sizes[KINDS[what]] = sizes.get(KINDS[what], 0.0) + size
     said = []
-    for kind, name in KINDS.items():
-        sizes: dict[str, float] = {}
-        for where, what, size in model.buffers + context.buffers:
-            if what == kind:
-                sizes[where] = sizes.get(where, 0.0) + size
-        if sizes:
-            parts = (f"{size:.0f} MiB on {where}" for where, size in sizes.items())
-            said.append(f"{name} {', '.join(parts)}")
-    tokens = context.n_ctx // context.places
-    said.append(f"{context.places} sessions of {tokens} tokens")
+    for device, sizes in found.items():
+        parts = (f"{size:,.0f} MiB of {name}" for name, size in sizes.items())
+        said.append(f"on {device} {', '.join(parts)}")
+    places, tokens = context.places, context.n_ctx // context.places
+    said.append(f"{places} session{'s' * (places > 1)} of {tokens:,} tokens")
     return "; ".join(said)

@@ -50,6 +50,8 @@ class Draft:
     ----------
     vocab_size : int
         V, without what only pads the vocabulary.
+    vocabulary : mapping of str to int
+        Ids of the tokens, as the tokenizer of the fingerprint spells them.
     stop : frozenset of int
         Tokens that end a text.
     fingerprint : bytes
@@ -99,6 +101,7 @@ class Draft:
     def _read_vocabulary(self) -> None:
         model = self._model
         self.vocab_size, self.fingerprint = model.vocab_size, model.fingerprint
+        self.vocabulary = model.vocabulary
         # Not all that llama.cpp holds for an end: it goes by the spelling, and ``</s>``
         # is HTML to some.
         ends = llama.llama_vocab_eos(model.vocab), llama.llama_vocab_eot(model.vocab)

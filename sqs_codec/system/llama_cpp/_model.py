@@ -197,7 +197,7 @@ class Context:
         return int(llama.llama_state_seq_get_size(self._pointer, place))
 
     @property
-    def goes_back(self) -> int:
+    def most_back(self) -> int:
         """How many tokens a recurrent state can be rolled back over."""
         known = getattr(llama, "llama_n_rs_seq", lambda _: 0)
         return int(known(self._pointer))
@@ -237,7 +237,9 @@ class Context:
 
 def _load(path: str | os.PathLike[str], options: Options) -> llama.llama_model_p:
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"there is no file {path}")
+        is_folder = os.path.isdir(path)
+        said = f"{path} is a folder" if is_folder else f"there is no file {path}"
+        raise FileNotFoundError(said)
     params = llama.llama_model_default_params()
     if options.n_gpu_layers is not None:
         params.n_gpu_layers = options.n_gpu_layers

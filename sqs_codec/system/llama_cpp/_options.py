@@ -95,11 +95,14 @@ class Options:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Options:
-        """Return what `config` says; ValueError if it has other keys."""
+        """Return what `config` says; ValueError if it has other keys or values."""
         known = [field.name for field in fields(cls)]
         if unknown := sorted(set(config) - {*known}):
             raise ValueError(
                 f"llama.cpp's engine takes the options {', '.join(known)}, not "
                 f"{', '.join(unknown)}"
             )
-        return cls(**config)
+        try:
+            return cls(**config)
+        except TypeError as error:
+            raise ValueError(str(error)) from error

@@ -119,9 +119,13 @@ def agree(
         raise WireError(
             f"the hello is of session {hello.session.hex()}, this is {session_id.hex()}"
         )
+    codecs = tuple(_codec(config, vocab_size, priors) for config in hello.codecs)
     if hello.tokenizer != tokenizer:
         edge, cloud = (t.hex() or "unknown" for t in (hello.tokenizer, tokenizer))
-        raise WireError(f"the edge's tokenizer is {edge}, the cloud's is {cloud}")
+        raise WireError(
+            f"the edge's tokenizer is {edge}, the cloud's is {cloud}; both have "
+            f"{vocab_size} tokens"
+        )
     outside = [token for token in hello.stop if token >= vocab_size]
     if outside:
         raise WireError(
@@ -131,7 +135,6 @@ def agree(
         sampling = Sampling.from_config(hello.sampling)
     except (ValueError, TypeError) as error:
         raise WireError(f"the cloud can't sample as the edge asks: {error}") from None
-    codecs = tuple(_codec(config, vocab_size, priors) for config in hello.codecs)
     return Agreement(hello, codecs, sampling, frozenset(hello.stop))
 
 

@@ -18,6 +18,7 @@ from sqs_codec import Round, Verdict, gumbel_verify, verify_rounds
 from sqs_codec._base import checks
 from sqs_codec._base.errors import Status, row_error
 from sqs_codec._codec.truncation import truncate
+from sqs_codec.system.session._limits import MAX_DRAFT
 
 MOST_K = (1 << 31) - 1  # of `Sampling.top_k`: what engines hold it in
 
@@ -134,6 +135,8 @@ class Job:
         if len(tokens) > max_text:
             fits = f"the most that fits is {max_text} ({because})"
             raise ValueError(f"{len(tokens)} tokens, and {fits}")
+        if drafted > MAX_DRAFT:
+            raise ValueError(f"a draft may have {MAX_DRAFT} tokens, got {drafted}")
         least, most = min(tokens), max(tokens)
         if not 0 <= least <= most < vocab_size:
             raise ValueError(

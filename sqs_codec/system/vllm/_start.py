@@ -83,7 +83,7 @@ def start(
                 summary=f"{name} on vLLM {version} {where}",
                 vocab_size=vocab_size,
                 max_text=model.max_model_len,
-                tokenizer=hf.tokenizer_fingerprint(tokenizer),
+                tokenizer=hf.tokenizer_fingerprint(tokenizer, vocab_size),
             )
         except BaseException:
             llm.engine_core.shutdown()  # its processes would stay

@@ -22,16 +22,20 @@ def write_model(
     tensors: Mapping[str, NDArray[np.float32]] | None = None,
     template: str | None = None,
     sampling: dict[str, float] | None = None,
+    pooling: bool = False,
 ) -> Path:
-    """Write a model, ``"llama"`` or ``"mamba"``, of weights random or given."""
+    """Write a ``"llama"``, ``"mamba"`` or ``"lfm2"``, of weights random or given.
+
+    The last has a layer of each kind.
+    """
     writer = gguf.GGUFWriter(str(path), architecture)
     writer.add_context_length(context)
     writer.add_embedding_length(WIDTH)
-    writer.add_block_count(1)
+    writer.add_block_count(2 if architecture == "lfm2" else 1)
     writer.add_feed_forward_length(WIDTH)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_head_count(2)
-    writer.add_head_count_kv(2)
+    writer.add_head_count_kv([0, 2] if architecture == "lfm2" else 2)
     writer.add_tokenizer_model("llama")
     writer.add_token_list(words)
     writer.add_token_scores([0.0] * len(words))
@@ -54,6 +58,11 @@ def write_model(
         writer.add_ssm_inner_size(2 * WIDTH)
         writer.add_ssm_state_size(4)
         writer.add_ssm_time_step_rank(2)
+    if architecture == "lfm2":
+        writer.add_shortconv_l_cache(3)
+        writer.add_vocab_size(len(words))
+    if pooling:
+        writer.add_pooling_type(gguf.PoolingType.LAST)
     rng = np.random.default_rng(0)
     for name, shape in _tensors(architecture, len(words)).items():
         ones = name.endswith("norm.weight")
@@ -72,28 +81,43 @@ def write_model(
 def _tensors(architecture: str, size: int) -> dict[str, tuple[int, ...]]:
     inner = 2 * WIDTH
     square = (WIDTH, WIDTH)
-    parts: dict[str, tuple[int, ...]] = {"attn_norm.weight": (WIDTH,)}
+    names = ("attn_q", "attn_k", "attn_v", "attn_output")
+    attention = {f"{name}.weight": square for name in names}
+    names = ("ffn_gate", "ffn_up", "ffn_down")
+    forward = {f"{name}.weight": square for name in names}
+    forward["ffn_norm.weight"] = (WIDTH,)
+    blocks: list[dict[str, tuple[int, ...]]]
     if architecture == "llama":
-        names = ("attn_q", "attn_k", "attn_v", "attn_output")
-        parts |= {f"{name}.weight": square for name in names}
-        parts["ffn_norm.weight"] = (WIDTH,)
-        names = ("ffn_gate", "ffn_up", "ffn_down")
-        parts |= {f"{name}.weight": square for name in names}
+        blocks = [attention | forward]
+    elif architecture == "lfm2":
+        conv = {"conv": (WIDTH, 3), "in_proj": (3 * WIDTH, WIDTH), "out_proj": square}
+        blocks = [
+            {f"shortconv.{name}.weight": shape for name, shape in conv.items()},
+            {f"attn_{name}_norm.weight": (WIDTH // 2,) for name in "qk"} | attention,
+        ]
+        blocks = [block | forward for block in blocks]
     else:
-        parts |= {
-            "ssm_in.weight": (2 * inner, WIDTH),
-            "ssm_conv1d.weight": (inner, 4),
-            "ssm_conv1d.bias": (inner,),
-            "ssm_x.weight": (2 + 2 * 4, inner),
-            "ssm_dt.weight": (inner, 2),
-            "ssm_dt.bias": (inner,),
-            "ssm_a": (inner, 4),
-            "ssm_d": (inner,),
-            "ssm_out.weight": (WIDTH, inner),
-        }
+        blocks = [
+            {
+                "ssm_in.weight": (2 * inner, WIDTH),
+                "ssm_conv1d.weight": (inner, 4),
+                "ssm_conv1d.bias": (inner,),
+                "ssm_x.weight": (2 + 2 * 4, inner),
+                "ssm_dt.weight": (inner, 2),
+                "ssm_dt.bias": (inner,),
+                "ssm_a": (inner, 4),
+                "ssm_d": (inner,),
+                "ssm_out.weight": (WIDTH, inner),
+            }
+        ]
+    norm = "token_embd_norm" if architecture == "lfm2" else "output_norm"
     return {
         "token_embd.weight": (size, WIDTH),
-        "output_norm.weight": (WIDTH,),
+        f"{norm}.weight": (WIDTH,),
         "output.weight": (size, WIDTH),
-        **{f"blk.0.{name}": shape for name, shape in parts.items()},
+        **{
+            f"blk.{i}.{name}": shape
+            for i, block in enumerate(blocks)
+            for name, shape in ({"attn_norm.weight": (WIDTH,)} | block).items()
+        },
     }

@@ -1,19 +1,28 @@
-"""An edge of llama.cpp and a cloud of transformers, over gRPC."""
+"""llama.cpp at one end or at both, and transformers at the other, over gRPC."""
 
+import json
+import re
 import subprocess
 import sys
+import urllib.request
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
+from sqs_codec.system import hf
 from sqs_codec.system.edge import Edge, FixedPlan, RefusalError
-from sqs_codec.system.engine import BatchEngine
+from sqs_codec.system.engine import BatchEngine, EngineConfig, make_engine
 from sqs_codec.system.hf import Cloud
 from sqs_codec.system.hf._models import _smollm2_gguf
 from sqs_codec.system.llama_cpp import Draft
+from sqs_codec.system.llama_cpp._cloud import _where
+from sqs_codec.system.llama_cpp._model import BUFFER
 from sqs_codec.system.session import Sampling
+from tests.cli.test_serve import free_port
 from tests.system.hf.test_edge import greedy
 from tests.system.llama_cpp.files import write_model
-from tests.system.serve.kit import serving
+from tests.system.serve.kit import PATIENCE, serving
 
 PLEA = "Tell me of a fox."
 LENGTH = 32
@@ -34,9 +43,9 @@ def server(smollm2):
         yield server
 
 
-def generate(server, *arguments):
+def generate(address, *arguments):
     """Run ``sqs generate`` where no framework can be imported."""
-    options = ["--server", server.address, "--insecure", "--threads", "1"]
+    options = ["--server", address, "--insecure", "--threads", "1"]
     options += ["--draft", str(_smollm2_gguf()), "--max-tokens", str(LENGTH)]
     return subprocess.run(
         [sys.executable, "-c", WITHOUT_FRAMEWORKS, "generate", *options, *arguments],
@@ -60,7 +69,7 @@ def test_greedy_text_is_the_targets_own_token_for_token(server, smollm2):
 
 
 def test_command_writes_the_targets_greedy_text_without_a_framework(server, smollm2):
-    done = generate(server, "--temperature", "0", PLEA)
+    done = generate(server.address, "--temperature", "0", PLEA)
     assert done.returncode == 0, done.stderr
     expected = greedy(smollm2.target, tuple(smollm2.encode(PLEA)), LENGTH)
     said = smollm2.tokenizer.decode(expected, skip_special_tokens=True)
@@ -68,9 +77,115 @@ def test_command_writes_the_targets_greedy_text_without_a_framework(server, smol
     assert done.stderr.startswith(f"{LENGTH} tokens")
 
 
+@contextmanager
+def running(*arguments):
+    """Run another command likewise; give what it says at the start, and its address."""
+    command = [sys.executable, "-c", WITHOUT_FRAMEWORKS, *arguments, "--insecure"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            found = None
+            while found is None:
+                said = process.stderr.readline()
+                assert said, "it ended early"
+                found = re.search(r"(127\.0\.0\.1:\d+)(/v1| \()", said)
+            yield said, found[1]
+        finally:
+            process.terminate()
+            process.stderr.read()
+
+
+@pytest.fixture(scope="module")
+def served():
+    own = ["--model", str(_smollm2_gguf()), "--engine-option", "threads=1"]
+    with running("serve", "--port", "0", *own) as found:
+        yield found
+
+
+@pytest.mark.smoke
+def test_both_ends_without_a_framework(served):
+    said, address = served
+    assert re.search(
+        r" by llama\.cpp, on CPU \d+ MiB of weights, \d+ MiB of keys and values, "
+        r"\d+ MiB of work; 11 sessions of 4,096 tokens at ",
+        said,
+    )
+    done = generate(address, "--temperature", "0", "--mode", "rounds", PLEA)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) > 5
+    accepted = re.match(rf"{LENGTH} tokens.*\nacceptance (\d+)%", done.stderr)[1]
+    assert int(accepted) > 70  # of the same file
+
+
+def test_a_proxy_without_a_framework(served):
+    pytest.importorskip("uvicorn")
+    listen = f"127.0.0.1:{free_port()}"
+    own = ["--draft", str(_smollm2_gguf()), "--threads", "1", "--listen", listen]
+    chat = {"messages": [{"role": "user", "content": PLEA}], "max_tokens": 8}
+    with running("proxy", "--server", served[1], *own) as (_, address):
+        url = f"http://{address}/v1/chat/completions"
+        with urllib.request.urlopen(url, json.dumps(chat).encode(), PATIENCE) as answer:
+            said = json.load(answer)
+    assert said["usage"]["completion_tokens"] == 8
+    # In the file's template, which begins with a message of its own.
+    assert said["usage"]["prompt_tokens"] > 25
+
+
+def test_memory_is_said_by_device():
+    """In the words of llama.cpp's log, of a machine with two GPUs."""
+    log = """\
+load_tensors:   CPU_Mapped model buffer size =   136.73 MiB
+load_tensors:        CUDA0 model buffer size =  1900.00 MiB
+load_tensors:        CUDA1 model buffer size =  2000.00 MiB
+llama_kv_cache:      CUDA0 KV buffer size =   500.00 MiB
+llama_memory_recurrent:  CPU RS buffer size =     1.50 MiB
+llama_context:   CUDA_Host compute buffer size =     9.02 MiB"""
+    found = [BUFFER.search(line).groups() for line in log.splitlines()]
+    buffers = [(where, what, float(size)) for where, what, size in found]
+    model = SimpleNamespace(buffers=buffers[:3])
+    context = SimpleNamespace(buffers=buffers[3:], places=1, n_ctx=4096)
+    assert _where(model, context) == (
+        "on CPU 137 MiB of weights, 2 MiB of states; on CUDA0 1,900 MiB of weights, "
+        "500 MiB of keys and values; on CUDA1 2,000 MiB of weights; on CUDA_Host 9 MiB "
+        "of work; 1 session of 4,096 tokens"
+    )
+
+
+def test_a_draft_of_transformers_for_a_file(smollm2):
+    draft = hf.Draft(smollm2.draft, smollm2.tokenizer)
+    engine = make_engine(
+        EngineConfig(target=str(_smollm2_gguf()), options={"threads": 1})
+    )
+    with serving(engine) as server:
+        edge = Edge(draft, planner=FixedPlan(4))
+        prompt = draft.encode_prompt(PLEA)
+        steps = edge.generate(
+            prompt, server.link, max_tokens=LENGTH, sampling=Sampling(temperature=0)
+        )
+        assert sum(len(step.tokens) for step in steps) == LENGTH
+    assert edge.metrics.acceptance_rate > 0.7
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"engine": "llama.cpp"}, "needs a target, a GGUF file"),
+        ({"engine": "llama.cpp", "target": "."}, "\\. is a folder"),
+        ({"target": "none.GGUF"}, "there is no file none.GGUF"),
+        ({"target": "a.gguf", "device": "cpu"}, "device is for models of transformers"),
+        ({"target": "a.gguf", "dtype": "float32"}, "dtype is for models of transf"),
+        ({"target": "a.gguf", "revision": "1"}, "revision is for models of transf"),
+        ({"target": "a.gguf", "options": {"ngl": 1}}, "flash_attn, .* not ngl"),
+        ({"target": "a.gguf", "options": {"threads": "x"}}, "threads must be an int"),
+    ],
+)
+def test_what_the_engine_refuses(config, words):
+    with pytest.raises((ValueError, OSError), match=words):
+        make_engine(EngineConfig(**config))
+
+
 def test_command_samples(server):
     done = generate(
-        server, "--temperature", "0.7", "--seed", "1", "--top-k", "32", PLEA
+        server.address, "--temperature", "0.7", "--seed", "1", "--top-k", "32", PLEA
     )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()) > 5
@@ -81,7 +196,7 @@ def test_command_says_what_is_wrong(server):
         (["--draft", "/none.gguf"], "there is no file /none.gguf"),
         (["--draft", "/none"], "sqs generate needs torch, transformers"),
     ):
-        done = generate(server, *arguments, PLEA)
+        done = generate(server.address, *arguments, PLEA)
         assert done.returncode == 1
         assert done.stdout == ""
         assert said in done.stderr

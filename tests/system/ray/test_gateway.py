@@ -19,6 +19,7 @@ from sqs_codec.system.hf import encode_prompt, load_model, tokenizer_fingerprint
 from sqs_codec.system.serve import connect
 from sqs_codec.system.session import EdgeSession, Sampling, Setting
 from tests.system.ray.processes import descendants, replicas, wait_until
+from tests.system.serve.kit import try_exchange
 
 SQS = Path(sys.executable).with_name("sqs")
 
@@ -75,13 +76,9 @@ def write(where, number, text, tokenizer):
                 for row in rng.integers(0, len(drafts), 3):
                     edge.push(drafts.row(int(row)))
                 edge.flush()
-            for message in edge.data_to_send():
-                link.send(message)
             began = time.monotonic()
-            message = link.receive(300.0)
+            assert try_exchange(edge, link, 300.0), "the cloud is silent"
             longest = max(longest, time.monotonic() - began)
-            assert message is not None, "the cloud is silent"
-            edge.receive(message)
             assert edge.refused is None
         return list(edge.text), longest
     finally:

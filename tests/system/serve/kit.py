@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 import sqs_codec as sqs
 from benchmarks.wire.certificates import issue
 from sqs_codec._codec.verify import Verdict
+from sqs_codec.system.edge import DraftModel
 from sqs_codec.system.engine import BatchEngine, Engine
 from sqs_codec.system.serve import Service, connect, start_datagrams
 from sqs_codec.system.serve._connect import Transport
@@ -52,6 +53,14 @@ def greedy(text: Sequence[int], length: int) -> list[int]:
     for _ in range(length):
         text.append(int(toy_logits(text).argmax()))
     return text
+
+
+class Draft(DraftModel):
+    """A draft model that is wrong now and then."""
+
+    def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """The row after a text, [1, V]."""
+        return toy_logits(tokens, noise=len(tokens) % 3)[None]
 
 
 class Toy:

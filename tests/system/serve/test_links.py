@@ -10,25 +10,16 @@ from benchmarks import relay as relays
 from benchmarks.relay import Relay, StreamRelay
 from benchmarks.wire.certificates import issue
 from benchmarks.wire.echo import TOKEN, running
-from sqs_codec.system.edge import DraftModel, FixedPlan, _line, generate
+from sqs_codec.system.edge import FixedPlan, _line, generate
 from sqs_codec.system.engine import BatchEngine
 from sqs_codec.system.serve import Service, connect, start_datagrams, start_grpc
 from sqs_codec.system.session import EdgeSession, Sampling, Setting
-from tests.system.serve.kit import CODEC, KEEP, Toy, greedy, toy_logits, wait_until
+from tests.system.serve.kit import CODEC, KEEP, Draft, Toy, greedy, wait_until
 
 HOST = "127.0.0.1"
 PROMPT = [5, 7, 11]
 BAD = relays.Link(trip=0.01, loss=0.2, duplicate=0.2, reorder=0.3, truncate=0.03)
 PLANS = {"four": FixedPlan(4), "six": FixedPlan(6), "alone": FixedPlan(0)}
-
-
-class Draft(DraftModel):
-    """A draft model that is wrong now and then."""
-
-    def logits(self, tokens, last=1):
-        """The rows after the last tokens."""
-        ends = range(len(tokens) - last + 1, len(tokens) + 1)
-        return np.array([toy_logits(tokens[:end], noise=end % 3) for end in ends])
 
 
 class Cloud:

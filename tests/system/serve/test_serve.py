@@ -371,31 +371,6 @@ def test_model_that_fails_on_one_text_serves_the_others():
         assert [text.result() for text in texts] == expected
 
 
-def test_long_texts_are_read_in_parts_between_rounds():
-    calls = []
-    go_on = threading.Semaphore(0)
-
-    def note(jobs):
-        calls.append([len(job.text) for job in jobs])
-        go_on.acquire(timeout=PATIENCE)
-
-    with serving(Toy(note)) as server, ThreadPoolExecutor() as pool:
-        text = [token % 50 for token in range(2000)]
-        link, short = server.link(), server.link()
-        reading = pool.submit(converse, edge_session(text), link, 2010)
-        wait_until(lambda: len(calls) > 0)
-        writing = pool.submit(converse, edge_session(PROMPT), short, 10)
-        wait_until(lambda: server.metric("sqs_sessions") == 2)
-        time.sleep(0.05)  # its round comes, while the model is at the first part
-        go_on.release(1000)
-        assert writing.result() == greedy(PROMPT, 7)
-        assert reading.result() == greedy(text, 10)
-        assert calls[0] == [512]
-        read = [length for call in calls for length in call if length > 100]
-        assert read[:4] == [512, 1024, 1536, 2000]
-        assert min(calls[1]) < 10  # the round didn't wait for all of the text
-
-
 def test_too_many_sessions():
     with serving(max_sessions=2) as server:
         links = [server.link() for _ in range(3)]
@@ -612,14 +587,6 @@ def test_strangers_that_take_all_connections():
             assert converse(edge, link, 30) == greedy(PROMPT, 27)
         for link in (early, late, datagrams):
             link.close()
-
-
-def test_health(server):
-    with grpc.insecure_channel(server.address) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
-        for name in ("", "sqs.Sessions"):
-            answer = stub.Check(health_pb2.HealthCheckRequest(service=name))
-            assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
 def test_tls(tmp_path, monkeypatch):

@@ -20,22 +20,15 @@ from functools import partial
 import numpy as np
 
 import sqs_codec as sqs
-from sqs_codec.system.edge import DraftModel, FixedPlan, Hints, generate
+from sqs_codec.system.edge import FixedPlan, Hints, generate
 from sqs_codec.system.serve import connect
 from sqs_codec.system.serve._connect import Transport
 from sqs_codec.system.session import Link, LinkError, Sampling
 from sqs_codec.system.session._numbers import race_key, seed_of
 from tests.system.serve import kit
+from tests.system.serve.kit import Draft
 
 LENGTH = 24
-
-
-class Draft(DraftModel):
-    """A draft that is wrong now and then."""
-
-    def logits(self, tokens: list[int]) -> np.ndarray:
-        """Return the logits after a text, [1, V]."""
-        return kit.toy_logits(tokens, noise=len(tokens) % 3)[None]
 
 
 class Adversary:

@@ -113,10 +113,7 @@ class DatagramLink:
             self._probe_at = time.monotonic() + _PROBE_SECONDS
 
     def receive(self, timeout: float | None) -> bytes | None:
-        """Return the next message; None if none came within `timeout` seconds.
-
-        While the server is silent it is asked whether it is there.
-        """
+        """Return the next message, or ask a silent server whether it is there."""
         now = time.monotonic()
         end = float("inf") if timeout is None else now + timeout
         while not self._inbox:
@@ -132,7 +129,6 @@ class DatagramLink:
         return self._inbox.popleft()
 
     def wake(self) -> None:
-        """Have `receive` return at once."""
         with contextlib.suppress(OSError):  # it is closed, or was called often
             self._rope.send(b"!")
 

@@ -33,7 +33,7 @@ Options = list[tuple[str, int]]
 
 
 class GrpcLink:
-    """A link by gRPC; `sqs_codec.system.serve.connect` describes the parameters."""
+    """A `Link` by gRPC; `sqs_codec.system.serve.connect` describes the parameters."""
 
     reliable = True
     max_message = MAX_MESSAGE
@@ -82,12 +82,10 @@ class GrpcLink:
 
     @property
     def sent(self) -> int:
-        """Bytes sent on the wire so far."""
         return self._wire.total()[0]
 
     @property
     def received(self) -> int:
-        """Bytes received on the wire so far."""
         return self._wire.total()[1]
 
     def send(self, message: bytes) -> None:
@@ -106,7 +104,6 @@ class GrpcLink:
             return
 
     def receive(self, timeout: float | None) -> bytes | None:
-        """Return the next message; None if none came within `timeout` seconds."""
         try:
             message = self._incoming.get(timeout != 0, timeout)
         except queue.Empty:
@@ -122,7 +119,6 @@ class GrpcLink:
         return None
 
     def wake(self) -> None:
-        """Have `receive` return at once."""
         if not self._woken:
             self._woken = True
             self._incoming.put(None)

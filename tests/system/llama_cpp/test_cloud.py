@@ -1,0 +1,248 @@
+"""A GGUF file as a target: the sessions of many edges in one context."""
+
+import gc
+import re
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import sqs_codec as sqs
+from sqs_codec.system.engine import EngineConfig, make_engine
+from sqs_codec.system.llama_cpp import Cloud, Draft, ModelReader, Options, _cloud
+from sqs_codec.system.llama_cpp._model import Context, llama
+from sqs_codec.system.session import Job, Sampling, verify_jobs
+from tests.system.llama_cpp.files import write_model
+
+V = 6
+SEED = 12
+FLOAT32 = {"flash_attn": "off", "cache_type_k": "f32", "cache_type_v": "f32"}
+REPEATABLE = {"repeatable": True, "batch_size": 101}
+
+
+def text_of(rng, n):
+    return rng.integers(3, V, n).tolist()
+
+
+def reading(session, text):
+    return Job(session, [*text], None, np.zeros(0), Sampling())
+
+
+def asking(session, text, hints=()):
+    return replace(reading(session, text), hints=hints, key=bytes(16))
+
+
+def job_of(rng, session, text):
+    """A round, hints, or a text that is only to be read."""
+    drafted = text_of(rng, int(rng.choice([0, 1, 4, 32])))
+    qs = [sqs.SparseDistribution([3, 4, 5], [4, 3, 3], V) for _ in drafted]
+    round_ = {"round_": sqs.Round(qs, drafted)} if drafted else {}
+    draws = rng.random(len(drafted) + 1)
+    job = reading(session, text)
+    jobs = job, replace(job, draws=draws, **round_), asking(session, text, drafted)
+    return jobs[rng.integers(3)]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("m") / "m.gguf", "llama", context=512)
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """Return how many tokens and rows each pass will have."""
+    found, decode = [], Context.decode
+
+    def note(context, parts):
+        counts = [(len(tokens), len(wanted)) for _, _, tokens, wanted in parts]
+        found.append(tuple(map(sum, zip(*counts, strict=True))))
+        return decode(context, parts)
+
+    monkeypatch.setattr(Context, "decode", note)
+    return found
+
+
+def open_cloud(path, **options):
+    return Cloud(path, options=Options(**{"threads": 1, "batch_size": 64} | options))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options", "error"),
+    [
+        ("llama", FLOAT32, 1e-4),
+        ("lfm2", FLOAT32, 1e-4),
+        ("llama", REPEATABLE, 0),
+        ("llama", REPEATABLE | {"flash_attn": "off"}, 0),
+    ],
+)
+def test_a_job_says_everything(tmp_path, monkeypatch, architecture, options, error):
+    """Its verdict and rows are those that it has alone, with nothing cached.
+
+    Whatever came before: other texts, shorter ones, repeats, prefills, and whoever was
+    forgotten or evicted.
+    """
+    rng, seen = np.random.default_rng(SEED), {}
+
+    def judge(jobs, logits):
+        ends = np.cumsum([job.wanted for job in jobs])
+        for job, rows in zip(jobs, np.split(logits, ends), strict=False):
+            seen[job.session] = rows.copy()
+        cloud.forget(b"%d" % rng.integers(24))  # as another thread may
+        return verify_jobs(jobs, logits)
+
+    monkeypatch.setattr(_cloud, "verify_jobs", judge)
+    path = write_model(tmp_path / "model.gguf", architecture, context=512)
+    cloud = open_cloud(path, ctx_size=3 * 512, parallel=3, **options)
+    alone = open_cloud(path, ctx_size=512, parallel=1, **{"batch_size": 512} | options)
+    texts = [text_of(rng, n) for n in (1, 5, 20, 60, 100, 150, 9, 400)]
+    for _ in range(50):
+        jobs = []
+        for i in rng.permutation(8)[: rng.integers(1, 6)]:
+            change = rng.integers(5)
+            if change == 0:
+                texts[i] = text_of(rng, int(rng.integers(1, 200)))
+            elif change == 1:
+                texts[i] = texts[i][: max(1, len(texts[i]) - int(rng.integers(40)))]
+            elif change == 2:
+                texts[i] = [*texts[i], *text_of(rng, int(rng.integers(1, 4)))][:460]
+            jobs.append(job_of(rng, b"%d" % i, texts[i]))
+        verdicts, rows = cloud.verify(jobs), dict(seen)
+        for job, verdict in zip(jobs, verdicts, strict=True):
+            alone.forget(job.session)
+            assert alone.verify([job]) == [verdict]
+            if job.wanted:
+                expected = seen[job.session]
+                np.testing.assert_allclose(rows[job.session], expected, 0, error)
+
+
+def test_who_waited_longest_is_read_again(path, passes):
+    cloud = open_cloud(path, parallel=3, batch_size=512)
+    for name in "abcad":  # the last of which takes b's memory
+        cloud.verify([reading(name.encode(), [3] * ord(name))])
+    cloud.forget(b"d")
+    cloud.verify([reading(b"e", [3] * ord("e"))])  # takes d's
+    passes.clear()
+    # Those that are cached go first.
+    cloud.verify([asking(name.encode(), [3] * ord(name)) for name in "bcae"])
+    assert passes == [(3, 3), (ord("b"), 1)]
+
+
+def test_a_failure_leaves_nothing_cached(path, passes, monkeypatch):
+    cloud, decode = open_cloud(path), llama.llama_decode
+    jobs = [asking(b"%d" % i, [3 + i] * 50) for i in range(3)]
+    expected = cloud.verify(jobs)
+
+    monkeypatch.setattr(llama, "llama_decode", lambda *given: decode(*given) or -2)
+    with pytest.raises(RuntimeError, match=r"llama.cpp can't decode \(-2\): "):
+        cloud.verify([replace(job, text=[*job.text, 3]) for job in jobs])
+    monkeypatch.setattr(llama, "llama_decode", decode)
+    passes.clear()
+    assert cloud.verify(jobs) == expected
+    assert sum(size for size, _ in passes) == 3 * 50
+
+
+def test_what_gives_nan_spoils_nobody_elses_text(tmp_path):
+    words = np.ones((8, 32), np.float32)
+    words[4] = np.nan
+    spoiled = {"token_embd.weight": words}
+    path = write_model(tmp_path / "model.gguf", "llama", context=512, tensors=spoiled)
+    cloud = open_cloud(path, parallel=2, flash_attn="off")
+    good, bad = asking(b"good", [3] * 9), asking(b"bad", [4] * 20)
+    expected = cloud.verify([good])
+    with pytest.raises(ValueError, match=r"logits\[0\]\[0\] is nan"):
+        cloud.verify([bad, good])
+    for name in (b"good", b"one", b"two"):
+        assert cloud.verify([replace(good, session=name)]) == expected
+
+
+def test_files_that_are_no_targets(tmp_path):
+    with pytest.raises(ValueError, match=r"recurrent state, .* roll back over the 32"):
+        Cloud(write_model(tmp_path / "mamba.gguf", "mamba"))
+    with pytest.raises(ValueError, match="a recurrent state: not repeatable"):
+        open_cloud(write_model(tmp_path / "lfm2.gguf", "lfm2"), repeatable=True)
+    path = write_model(tmp_path / "pooling.gguf", "llama", pooling=True)
+    for kind in (Cloud, Draft, ModelReader):
+        with pytest.raises(ValueError, match="is no model that continues a text"):
+            kind(path)
+
+
+def test_memory(path):
+    with pytest.raises(ValueError, match="max_memory must be at least") as error:
+        Cloud(path, max_memory=1)
+    page = int(re.findall("at least ([0-9]+)", str(error.value))[0])
+    for pages, options, places, tokens in (
+        (1000, {}, 64, 512),
+        (1, {}, 1, 256),
+        (3, {"parallel": 2}, 2, 256),
+        (1, {"ctx_size": 1000}, 1, 512),
+        (1, {"ctx_size": 512, "repeatable": True}, 1, 512 - 8),
+        (1, {"ctx_size": 1, "parallel": 64}, 64, 256),
+    ):
+        given = Options(threads=1, **options)
+        cloud = Cloud(path, max_memory=pages * page, options=given)
+        assert (cloud.places, cloud.max_text) == (places, tokens)
+    assert "; 64 sessions of 256 tokens" in cloud.summary
+    with pytest.raises(ValueError, match=r"fits is 256 \(64 sessions have that much"):
+        cloud.verify([reading(b"a", [3] * 257)])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"threads": "two"}, "threads must be an integer, got 'two'"),
+        ({"ctx_size": 0}, r"ctx_size must be in \[1, \d+\], got 0"),
+        ({"batch_size": True}, "batch_size must be an integer, got True"),
+        ({"tensor_split": "1,x"}, "tensor_split must be numbers: .*'x'"),
+        ({"ngl": 1, "threads": 1}, r"takes the options threads, .*, not ngl"),
+        ({"cache_type_v": "q8_0", "flash_attn": "off"}, "V cache requires flash_attn"),
+        ({"tensor_split": "1,2"}, "are for GPUs, and llama.cpp finds none"),
+    ],
+)
+def test_options_that_wont_do(path, options, said, monkeypatch):
+    monkeypatch.setattr(llama, "llama_supports_gpu_offload", lambda: False)
+    with pytest.raises((ValueError, TypeError), match=said):
+        make_engine(EngineConfig(target=str(path), options=options))
+
+
+def test_rows_that_arent_repeatable_are_refused(path, monkeypatch):
+    own = Context.decode
+    monkeypatch.setattr(Context, "decode", lambda self, p: own(self, p) + len(p))
+    with pytest.raises(ValueError, match=r"aren't repeatable here: .* up to 1 "):
+        open_cloud(path, repeatable=True)
+
+
+def test_a_context_is_freed_before_its_model(path, monkeypatch):
+    freed = []
+    for name in "llama_free", "llama_model_free":
+        monkeypatch.setattr(llama, name, lambda _, name=name: freed.append(name))
+    cloud = open_cloud(path, ctx_size=256)
+    cloud.itself = cloud  # garbage that has its own order
+    del cloud
+    gc.collect()
+    assert freed == ["llama_free", "llama_model_free"]
+
+
+def test_an_engine(path):
+    config = EngineConfig(target=str(path), target_ms=5, options={"parallel": 1})
+    said = r"m.gguf \(llama .*; 1 session of 512 tokens, held to 5 ms .*by itself "
+    assert re.search(said, repr(make_engine(config)))
+
+
+END = """\
+import sys, threading
+from tests.system.llama_cpp.test_cloud import open_cloud, reading
+cloud, busy = open_cloud(sys.argv[1]), threading.Event()
+def read():
+    while True:
+        cloud.verify([reading(b"a", [3] * 500)])
+        busy.set()
+        cloud.forget(b"a")
+threading.Thread(target=read, daemon=True).start()
+busy.wait()
+"""
+
+
+def test_a_process_ends_in_the_midst_of_a_pass(path):
+    assert not subprocess.run([sys.executable, "-c", END, path], timeout=60).returncode
