@@ -1,11 +1,11 @@
 """Run the race of sqs demo over links of the relay, and over its own thin link.
 
-    python -m benchmarks.demo          # two minutes on two cores
+    python -m benchmarks.demo    # four minutes on two cores
     python -m benchmarks.demo --gguf smollm2 --target-ms 0    # six
-    python -m benchmarks.demo --quick  # the first in miniature
 
 A text comes by the cloud alone, in rounds and with hints. The server is a process of
-`sqs serve`, and each end has one thread. Links and ways take turns, prompt by prompt.
+`sqs serve`; with GGUF files each end has one thread. Links and ways take turns, prompt
+by prompt.
 """
 
 from __future__ import annotations
