@@ -5,13 +5,15 @@ texts, after a prompt that was read in other parts, at another place, or all of 
 change is the largest one of how far any token is ahead of another. Then 16 texts are
 drawn by seeds, each by itself, and again all at once, with hints, after prompts in
 parts. Where a token is another, its margin says how far behind it was before. Both are
-in nats. An error says that a margin is larger than the change.
+in nats. An error says that a margin is larger than the change. What a token alone takes
+is the processor's time.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from unittest import mock
@@ -59,7 +61,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run it and print what came of it."""
     rows = table("Total variation, at most", "", *args.shapes, "change")
-    words = "", "apart", "other tokens", "largest margin"
+    words = "", "apart", "other tokens", "largest margin", "ms a row"
     texts = table(f"{SESSIONS} texts of {args.tokens} tokens", *words)
     for name, repeatable in itertools.product(args.types, (False, True)):
         label, file = name + ", repeatable" * repeatable, gguf_file(args.model, name)
@@ -70,11 +72,11 @@ def main(args: argparse.Namespace) -> int:
         prompts = [*zip(*[tokens] * (PROMPT + ROWS), strict=False)][:SESSIONS]
         *apart, change = compare(cloud, prompts, args.shapes)
         rows.add_row(label, *(f"{x:.1g}" for x in apart), f"{change:.2g}")
-        found = differ(cloud, prompts, args.tokens)
+        found, seconds = differ(cloud, prompts, args.tokens)
         most = max(itertools.chain([0.0], *found))
         assert most <= change, label
         counts = f"{sum(map(bool, found))}", f"{sum(map(len, found))}"
-        texts.add_row(label, *counts, f"{most:.2g}")
+        texts.add_row(label, *counts, f"{most:.2g}", f"{1e3 * seconds:.0f}")
     ran = about_line(about("llama-cpp-python")) + f"{args.model}, T = {TEMPERATURE}"
     Console().print(rows, texts, dim(ran))
     return 0
@@ -135,13 +137,19 @@ def compare(cloud: Cloud, texts: Texts, names: Sequence[str]) -> list[float]:
     return [*apart, max(changes)]
 
 
-def differ(cloud: Cloud, texts: Texts, length: int) -> list[list[float]]:
-    """Return the margins of each text's tokens that are others with hints."""
+def differ(cloud: Cloud, texts: Texts, length: int) -> tuple[list[list[float]], float]:
+    """Return the margins of each text's tokens that are others with hints.
+
+    And what a token alone takes of the processor's time.
+    """
+    took = []
     read(cloud, texts, PROMPT)  # nothing: each is read at once by its first job
     written = [[*text] for text in texts]
     drawn: dict[tuple[int, int], dict[int, float]] = {}
     for (i, text), _ in itertools.product(enumerate(written), range(length)):
+        began = time.process_time()
         [row] = rows_of(cloud, [draw(i, text)])
+        took.append(time.process_time() - began)
         given = row, bytes([i] * 16), len(text), 8
         found = sqs.gumbel_guess(*given, temperature=TEMPERATURE)
         drawn[i, len(text)] = dict(
@@ -161,4 +169,4 @@ def differ(cloud: Cloud, texts: Texts, length: int) -> list[list[float]]:
                 leads = drawn[i, place]
                 margins[i].append(max(leads.values()) - leads[verdict.token])
         at = end + 1
-    return margins
+    return margins, float(np.median(took))
