@@ -82,13 +82,19 @@ def _load(target: str | None, device: str, dtype: str) -> LanguageModel:
 def llama_cpp_engine(
     model: str, kind: str, *, target: None, max_memory: int, batch_tokens: int | None
 ) -> Engine:
-    """Make llama.cpp's, by one thread, with more memory: each text has as much."""
+    """Make llama.cpp's, by one thread, and with an F32 file in nothing but F32.
+
+    It has more memory, as each text has as much.
+    """
     from benchmarks.gguf_files import gguf_file
     from sqs_codec.system.engine import BatchEngine
     from sqs_codec.system.llama_cpp import Cloud, Options
 
-    options = Options(threads=1, batch_size=max(batch_tokens or 512, 64))
-    memory = max_memory << 21
+    wide: dict[str, Any] = {}
+    if kind == "F32":  # flash attention rounds keys and values to F16
+        wide = {"flash_attn": "off", "cache_type_k": "f32", "cache_type_v": "f32"}
+    options = Options(threads=1, batch_size=max(batch_tokens or 512, 64), **wide)
+    memory = max_memory << (22 if wide else 21)
     cloud = Cloud(gguf_file(model, kind), max_memory=memory, options=options)
     return BatchEngine(cloud, summary=cloud.summary)
 
