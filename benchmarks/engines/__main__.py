@@ -5,6 +5,7 @@
     python -m benchmarks.engines overhead
     python -m benchmarks.engines memory
     python -m benchmarks.engines passes
+    python -m benchmarks.engines shapes
 
 docs/engines.md says what the tables mean, and how to write an engine.
 """
@@ -19,7 +20,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from benchmarks.tables import command
 
-MEASURES = ("equal", "speed", "overhead", "memory", "passes")
+MEASURES = ("equal", "speed", "overhead", "memory", "passes", "shapes")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -25,6 +25,7 @@ ARGUMENTS = {
     "benchmarks.engines": [
         *(f"{part} --quick" for part in ("equal", "speed", "overhead", "memory")),
         "passes --quick",
+        "shapes --quick",
         "speed --quick --engines smollm2-F32",
     ],
     "benchmarks.experiments": ["all --quick"],
@@ -89,7 +90,7 @@ def test_a_program_ends_well_and_prints_figures(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     name, *arguments = command.split()
-    if re.search("gguf|passes|smollm2-", command):
+    if re.search("gguf|passes|shapes|smollm2-", command):
         pytest.importorskip("llama_cpp")
     if name.endswith("vllm"):
         pytest.importorskip("vllm")

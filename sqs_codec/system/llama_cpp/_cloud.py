@@ -247,8 +247,8 @@ def _sizes(model: Model, max_memory: int) -> tuple[int, int]:
     if pages < 1:
         least = places * (fixed + PAGE * each)
         raise ValueError(
-            f"max_memory must be at least {least} ({-(-least >> 20)} MiB) for {places} "
-            f"sessions of {PAGE} tokens of this model, got {max_memory}"
+            f"max_memory must be at least {least} bytes, {-(-least >> 20)} MiB, for "
+            f"{PAGE} tokens of {places} sessions of this model, got {max_memory}"
         )
     return pages * PAGE, places
 

@@ -123,8 +123,8 @@ def agree(
     if hello.tokenizer != tokenizer:
         edge, cloud = (t.hex() or "unknown" for t in (hello.tokenizer, tokenizer))
         raise WireError(
-            f"the edge's tokenizer is {edge}, the cloud's is {cloud}: of {vocab_size} "
-            f"tokens some are others"
+            f"the edge's tokenizer is {edge}, the cloud's is {cloud}; both have "
+            f"{vocab_size} tokens"
         )
     outside = [token for token in hello.stop if token >= vocab_size]
     if outside:

@@ -23,11 +23,10 @@ def write_model(
     template: str | None = None,
     sampling: dict[str, float] | None = None,
     pooling: bool = False,
-    spoiled: int | None = None,
 ) -> Path:
     """Write a ``"llama"``, ``"mamba"`` or ``"lfm2"``, of weights random or given.
 
-    The last has a layer of each kind; with the token `spoiled` a model gives NaN.
+    The last has a layer of each kind.
     """
     writer = gguf.GGUFWriter(str(path), architecture)
     writer.add_context_length(context)
@@ -71,8 +70,6 @@ def write_model(
         if name.endswith("ssm_a"):
             values = -np.abs(values)
         values = (tensors or {}).get(name, values)
-        if name == "token_embd.weight" and spoiled is not None:
-            values[spoiled] = np.nan
         writer.add_tensor(name, values.astype(np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

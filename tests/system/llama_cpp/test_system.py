@@ -17,7 +17,6 @@ from sqs_codec.system.hf import Cloud
 from sqs_codec.system.hf._models import _smollm2_gguf
 from sqs_codec.system.llama_cpp import Draft
 from sqs_codec.system.llama_cpp._cloud import _where
-from sqs_codec.system.llama_cpp._model import BUFFER
 from sqs_codec.system.session import Sampling
 from tests.cli.test_serve import free_port
 from tests.system.hf.test_edge import greedy
@@ -55,15 +54,19 @@ def generate(address, *arguments):
     )
 
 
-@pytest.mark.smoke
-def test_greedy_text_is_the_targets_own_token_for_token(server, smollm2):
-    draft = Draft(_smollm2_gguf())
+def write(server, draft):
+    """Write a greedy text; return the edge, the prompt and the text."""
     prompt = draft.encode_prompt(PLEA)
     edge = Edge(draft, planner=FixedPlan(4))
     steps = edge.generate(
         prompt, server.link, max_tokens=LENGTH, sampling=Sampling(temperature=0)
     )
-    text = [token for step in steps for token in step.tokens]
+    return edge, prompt, [token for step in steps for token in step.tokens]
+
+
+@pytest.mark.smoke
+def test_greedy_text_is_the_targets_own_token_for_token(server, smollm2):
+    edge, prompt, text = write(server, Draft(_smollm2_gguf()))
     assert text == greedy(smollm2.target, tuple(prompt), LENGTH)
     assert edge.metrics.acceptance_rate > 0.7
 
@@ -105,9 +108,7 @@ def served():
 def test_both_ends_without_a_framework(served):
     said, address = served
     assert re.search(
-        r" by llama\.cpp, on CPU \d+ MiB of weights, \d+ MiB of keys and values, "
-        r"\d+ MiB of work; 11 sessions of 4,096 tokens at ",
-        said,
+        r" by llama\.cpp, on CPU \d.*; 11 sessions of 4,096 tokens at", said
     )
     done = generate(address, "--temperature", "0", "--mode", "rounds", PLEA)
     assert done.returncode == 0, done.stderr
@@ -131,37 +132,21 @@ def test_a_proxy_without_a_framework(served):
 
 
 def test_memory_is_said_by_device():
-    """In the words of llama.cpp's log, of a machine with two GPUs."""
-    log = """\
-load_tensors:   CPU_Mapped model buffer size =   136.73 MiB
-load_tensors:        CUDA0 model buffer size =  1900.00 MiB
-load_tensors:        CUDA1 model buffer size =  2000.00 MiB
-llama_kv_cache:      CUDA0 KV buffer size =   500.00 MiB
-llama_memory_recurrent:  CPU RS buffer size =     1.50 MiB
-llama_context:   CUDA_Host compute buffer size =     9.02 MiB"""
-    found = [BUFFER.search(line).groups() for line in log.splitlines()]
-    buffers = [(where, what, float(size)) for where, what, size in found]
-    model = SimpleNamespace(buffers=buffers[:3])
-    context = SimpleNamespace(buffers=buffers[3:], places=1, n_ctx=4096)
-    assert _where(model, context) == (
+    model = [("CPU_Mapped", "model", 136.73), ("CUDA0", "model", 1900.0)]
+    own = [("CUDA0", "KV", 500.0), ("CPU", "RS", 1.5), ("CUDA_Host", "compute", 9.0)]
+    context = SimpleNamespace(buffers=own, places=1, n_ctx=4096)
+    assert _where(SimpleNamespace(buffers=model), context) == (
         "on CPU 137 MiB of weights, 2 MiB of states; on CUDA0 1,900 MiB of weights, "
-        "500 MiB of keys and values; on CUDA1 2,000 MiB of weights; on CUDA_Host 9 MiB "
-        "of work; 1 session of 4,096 tokens"
+        "500 MiB of keys and values; on CUDA_Host 9 MiB of work; 1 session of 4,096 "
+        "tokens"
     )
 
 
 def test_a_draft_of_transformers_for_a_file(smollm2):
-    draft = hf.Draft(smollm2.draft, smollm2.tokenizer)
-    engine = make_engine(
-        EngineConfig(target=str(_smollm2_gguf()), options={"threads": 1})
-    )
-    with serving(engine) as server:
-        edge = Edge(draft, planner=FixedPlan(4))
-        prompt = draft.encode_prompt(PLEA)
-        steps = edge.generate(
-            prompt, server.link, max_tokens=LENGTH, sampling=Sampling(temperature=0)
-        )
-        assert sum(len(step.tokens) for step in steps) == LENGTH
+    config = EngineConfig(target=str(_smollm2_gguf()), options={"threads": 1})
+    with serving(make_engine(config)) as server:
+        edge, _, text = write(server, hf.Draft(smollm2.draft, smollm2.tokenizer))
+    assert len(text) == LENGTH
     assert edge.metrics.acceptance_rate > 0.7
 
 
@@ -174,7 +159,6 @@ def test_a_draft_of_transformers_for_a_file(smollm2):
         ({"target": "a.gguf", "device": "cpu"}, "device is for models of transformers"),
         ({"target": "a.gguf", "dtype": "float32"}, "dtype is for models of transf"),
         ({"target": "a.gguf", "revision": "1"}, "revision is for models of transf"),
-        ({"target": "a.gguf", "options": {"ngl": 1}}, "flash_attn, .* not ngl"),
         ({"target": "a.gguf", "options": {"threads": "x"}}, "threads must be an int"),
     ],
 )

@@ -162,7 +162,7 @@ CONFIG = sqs.Codec(V, 16).config() | {"fingerprint": sqs.Codec(V, 16).fingerprin
         ({"codecs": [CONFIG | {"fingerprint": "00"}]}, "fingerprint '00', the cloud"),
         (
             {"tokenizer": "0123456789abcdef"},
-            "is 0123456789abcdef, the cloud's is unknown: of 8 tokens some are others",
+            "is 0123456789abcdef, the cloud's is unknown; both have 8 tokens",
         ),
         ({"sampling": {"temperature": 1}}, "can't sample as .* must have the keys"),
         (
