@@ -26,7 +26,7 @@ RECENT_SECONDS = 1.0
 """So long after a round others may follow, and texts leave them half of the time."""
 
 STUCK_SECONDS = 120.0
-"""So long a call may take. A model that is at one for longer has hung."""
+"""So long a call may take, or a pass of one. A model that is longer at it has hung."""
 
 MOST_AT_ONCE = 64
 """Jobs in one call. More would only make each wait longer."""
@@ -79,7 +79,8 @@ class BatchEngine:
     a pause would fall into halves that take turns. Texts that are only to be read are
     read in parts, and a call has one of them. Where there are rounds, calls without
     texts follow for as long. If a call takes two minutes, the engine is unwell until it
-    ends, and whoever waits is told.
+    ends, and whoever waits is told; of a verifier that counts its `passes`, if one of
+    these does.
 
     Parameters
     ----------
@@ -109,6 +110,7 @@ class BatchEngine:
         self._fresh: list[_Task] = []
         self._at_work: set[_Task] = set()
         self._began: float | None = None  # when the present call did
+        self._passes, self._passed = 0, -math.inf  # how many were seen, and when
         self._round_at = -math.inf  # when a call with rounds ended last
         self._text_at = -math.inf  # when a text may be read again
         self._stopped = False
@@ -154,8 +156,11 @@ class BatchEngine:
         """Say why nothing can be verified now; None if it can."""
         if not self._thread.is_alive():
             return "the target model's thread isn't running"
-        began = self._began
-        seconds = 0.0 if began is None else time.monotonic() - began
+        began, now = self._began, time.monotonic()
+        passes = getattr(self.verifier, "passes", 0)
+        if passes != self._passes:  # a long text takes many
+            self._passes, self._passed = passes, now
+        seconds = 0.0 if began is None else now - max(began, self._passed)
         if seconds > STUCK_SECONDS:
             return f"the target model has been at one call for {seconds:.0f} s"
         return None

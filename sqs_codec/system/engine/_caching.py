@@ -102,6 +102,9 @@ class CachingVerifier(ABC, Generic[C]):
     _piece_tokens: int
     """How many of one text, at most as many."""
 
+    passes = 0
+    """How many there have been."""
+
     _multiple = 1
     """Pieces take as much of a pass as if they had a multiple of so many tokens."""
 
@@ -167,6 +170,7 @@ class CachingVerifier(ABC, Generic[C]):
                 if piece.wanted
             ]
             found = self._verify(pieces, done)
+            self.passes += 1
             verdicts |= zip((job.session for job in done), found, strict=True)
 
     def _take(self, group: Sequence[Reading[C]]) -> list[tuple[Reading[C], int]]:

@@ -368,6 +368,24 @@ def test_a_model_that_hangs_is_noticed(hanging):
     with_engine(toy, run)
 
 
+def test_a_call_of_many_passes_may_be_long(hanging):
+    toy, goes_on = hanging
+
+    class Passing(type(toy)):
+        passes = property(lambda _: time.monotonic())
+
+    toy.__class__ = Passing
+
+    async def run(engine):
+        waiting = asyncio.ensure_future(engine.verify(job(b"1")))
+        await asyncio.sleep(3 * _batch.STUCK_SECONDS)
+        assert engine.health() is None
+        goes_on.set()
+        assert await asyncio.wait_for(waiting, PATIENCE)
+
+    with_engine(toy, run)
+
+
 def test_sessions_behind_a_model_that_hangs_are_told(hanging):
     toy, goes_on = hanging
     with serving(toy) as server:
