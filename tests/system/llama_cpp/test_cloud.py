@@ -168,6 +168,21 @@ def test_files_that_are_no_targets(tmp_path):
             kind(path)
 
 
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        ({"words": [f"[PAD{i}]" for i in range(8)]}, llama.LLAMA_VOCAB_TYPE_SPM),
+        ({"context": 0}, llama.LLAMA_VOCAB_TYPE_SPM),
+        ({}, llama.LLAMA_VOCAB_TYPE_NONE),
+    ],
+)
+def test_files_without_what_is_asked_of_them(tmp_path, monkeypatch, given, kind):
+    path = write_model(tmp_path / "model.gguf", "llama", **given)
+    monkeypatch.setattr(llama, "llama_vocab_type", lambda _: kind)
+    with pytest.raises(ValueError, match="lacks a vocabulary or the length of a text"):
+        Cloud(path)
+
+
 def test_memory(path):
     with pytest.raises(ValueError, match="max_memory must be at least") as error:
         Cloud(path, max_memory=1)
