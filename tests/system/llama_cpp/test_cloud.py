@@ -213,6 +213,7 @@ def test_memory(path):
         ({"ngl": 1, "threads": 1}, r"takes the options threads, .*, not ngl"),
         ({"cache_type_v": "q8_0", "flash_attn": "off"}, "V cache requires flash_attn"),
         ({"tensor_split": "1,2"}, "are for GPUs, and llama.cpp finds none"),
+        ({"tensor_split": 1}, "are for GPUs, and llama.cpp finds none"),
     ],
 )
 def test_options_that_wont_do(path, options, said, monkeypatch):
