@@ -222,10 +222,13 @@ def test_options_that_wont_do(path, options, said, monkeypatch):
         make_engine(EngineConfig(target=str(path), options=options))
 
 
-def test_rows_that_arent_repeatable_are_refused(path, monkeypatch):
-    own = Context.decode
-    monkeypatch.setattr(Context, "decode", lambda self, p: own(self, p) + len(p))
-    with pytest.raises(ValueError, match=r"aren't repeatable here: .* up to 1 "):
+@pytest.mark.parametrize("change", [1.0, np.nan])
+def test_rows_that_arent_repeatable_are_refused(path, monkeypatch, change):
+    own, add = Context.decode, {2: np.float32(change)}
+    monkeypatch.setattr(
+        Context, "decode", lambda self, p: own(self, p) + add.get(len(p), 0)
+    )
+    with pytest.raises(ValueError, match=rf"repeatable here: .* up to {change:g} "):
         open_cloud(path, repeatable=True)
 
 
