@@ -2,8 +2,10 @@
 
 import gc
 import re
+import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +13,14 @@ import pytest
 
 import sqs_codec as sqs
 from sqs_codec.system.engine import EngineConfig, make_engine
-from sqs_codec.system.llama_cpp import Cloud, Draft, ModelReader, Options, _cloud
+from sqs_codec.system.llama_cpp import (
+    Cloud,
+    Draft,
+    ModelReader,
+    Options,
+    _cloud,
+    _engine,
+)
 from sqs_codec.system.llama_cpp._model import Context, llama
 from sqs_codec.system.session import Job, Sampling, verify_jobs
 from tests.system.llama_cpp.files import write_model
@@ -247,6 +256,19 @@ def test_an_engine(path):
     config = EngineConfig(target=str(path), target_ms=5, options={"parallel": 1})
     said = r"m.gguf \(llama .*; 1 session of 512 tokens, held to 5 ms .*by itself "
     assert re.search(said, repr(make_engine(config)))
+
+
+def test_a_signal_ends_what_loads(path, monkeypatch):
+    ended = threading.Event()
+
+    def load(_):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        ended.wait(60)
+
+    monkeypatch.setattr(_engine, "_load", load)
+    with pytest.raises(KeyboardInterrupt):
+        make_engine(EngineConfig(target=str(path)))
+    ended.set()
 
 
 END = """\
