@@ -222,8 +222,8 @@ class Cloud(CachingVerifier[_Slot]):
             rows = self._read([Piece(slot, text[SHORT:], ALIKE) for slot in slots])
             found.extend(rows.reshape(beside, ALIKE, -1).copy())
             self._context.clear()
-        error = max(float(np.abs(each - found[0]).max()) for each in found)
-        if error:
+        error = float(np.abs(np.stack(found) - found[0]).max())
+        if error:  # or NaN
             raise ValueError(
                 f"rows aren't repeatable here: llama.cpp's logits change by up to "
                 f"{error:.2g} with what is read beside them"

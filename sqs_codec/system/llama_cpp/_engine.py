@@ -1,12 +1,31 @@
 """The engine of a GGUF file."""
 
+import threading
+from concurrent.futures import Future
+
 from sqs_codec.system.engine import BatchEngine, EngineConfig, paced
 from sqs_codec.system.llama_cpp._cloud import Cloud
 from sqs_codec.system.llama_cpp._options import Options
 
 
 def make_engine(config: EngineConfig) -> BatchEngine:
-    """Load the file that a configuration names, and make an engine of it."""
+    """Load the file that a configuration names, and make an engine of it.
+
+    In a thread, so that a signal needn't wait until llama.cpp has loaded it.
+    """
+    loaded: Future[BatchEngine] = Future()
+
+    def load() -> None:
+        try:
+            loaded.set_result(_load(config))
+        except BaseException as error:
+            loaded.set_exception(error)
+
+    threading.Thread(target=load, daemon=True).start()
+    return loaded.result()
+
+
+def _load(config: EngineConfig) -> BatchEngine:
     if config.target is None:
         raise ValueError("llama.cpp's engine needs a target, a GGUF file")
     for name in "device", "dtype", "revision":

@@ -82,6 +82,8 @@ class Model:
         self.vocab = llama.llama_model_get_vocab(self.pointer)
         self.logits_size: int = llama.llama_vocab_n_tokens(self.vocab)
         self.vocabulary = self._read_vocabulary()
+        if not self.vocabulary or self.max_tokens < 1:
+            raise ValueError(f"{path} lacks a vocabulary or the length of a text")
         self.vocab_size = max(self.vocabulary.values()) + 1
         self.fingerprint = vocabulary_fingerprint(self.vocabulary)
         self.can_branch = hasattr(llama, "llama_model_is_hybrid") and not (
@@ -95,6 +97,8 @@ class Model:
         The converter fills the vocabulary up, and in tokens that the tokenizer was
         given beside its own it writes spaces for the marks that stand for them.
         """
+        if llama.llama_vocab_type(self.vocab) == llama.LLAMA_VOCAB_TYPE_NONE:
+            return {}  # llama.cpp aborts on questions about its tokens
         words = [self.word(i) for i in range(self.logits_size)]
         if any(SPACE in word for word in words):
             for i, word in enumerate(words):

@@ -73,10 +73,10 @@ class Options:
         if isinstance(self.n_gpu_layers, str) and self.n_gpu_layers in WORDS:
             put(self, "n_gpu_layers", WORDS[self.n_gpu_layers])
         given: Any = self.tensor_split
+        if isinstance(given, (str, int, float)):
+            given = str(given).split(",")
         try:
-            shares = [
-                *map(float, given.split(",") if isinstance(given, str) else given)
-            ]
+            shares = [*map(float, given)]
         except (TypeError, ValueError) as error:
             raise ValueError(f"tensor_split must be numbers: {error}") from None
         for share in shares:

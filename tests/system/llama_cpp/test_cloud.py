@@ -2,8 +2,10 @@
 
 import gc
 import re
+import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +13,14 @@ import pytest
 
 import sqs_codec as sqs
 from sqs_codec.system.engine import EngineConfig, make_engine
-from sqs_codec.system.llama_cpp import Cloud, Draft, ModelReader, Options, _cloud
+from sqs_codec.system.llama_cpp import (
+    Cloud,
+    Draft,
+    ModelReader,
+    Options,
+    _cloud,
+    _engine,
+)
 from sqs_codec.system.llama_cpp._model import Context, llama
 from sqs_codec.system.session import Job, Sampling, verify_jobs
 from tests.system.llama_cpp.files import write_model
@@ -168,6 +177,21 @@ def test_files_that_are_no_targets(tmp_path):
             kind(path)
 
 
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        ({"words": [f"[PAD{i}]" for i in range(8)]}, llama.LLAMA_VOCAB_TYPE_SPM),
+        ({"context": 0}, llama.LLAMA_VOCAB_TYPE_SPM),
+        ({}, llama.LLAMA_VOCAB_TYPE_NONE),
+    ],
+)
+def test_files_without_what_is_asked_of_them(tmp_path, monkeypatch, given, kind):
+    path = write_model(tmp_path / "model.gguf", "llama", **given)
+    monkeypatch.setattr(llama, "llama_vocab_type", lambda _: kind)
+    with pytest.raises(ValueError, match="lacks a vocabulary or the length of a text"):
+        Cloud(path)
+
+
 def test_memory(path):
     with pytest.raises(ValueError, match="max_memory must be at least") as error:
         Cloud(path, max_memory=1)
@@ -198,6 +222,7 @@ def test_memory(path):
         ({"ngl": 1, "threads": 1}, r"takes the options threads, .*, not ngl"),
         ({"cache_type_v": "q8_0", "flash_attn": "off"}, "V cache requires flash_attn"),
         ({"tensor_split": "1,2"}, "are for GPUs, and llama.cpp finds none"),
+        ({"tensor_split": 1}, "are for GPUs, and llama.cpp finds none"),
     ],
 )
 def test_options_that_wont_do(path, options, said, monkeypatch):
@@ -206,10 +231,13 @@ def test_options_that_wont_do(path, options, said, monkeypatch):
         make_engine(EngineConfig(target=str(path), options=options))
 
 
-def test_rows_that_arent_repeatable_are_refused(path, monkeypatch):
-    own = Context.decode
-    monkeypatch.setattr(Context, "decode", lambda self, p: own(self, p) + len(p))
-    with pytest.raises(ValueError, match=r"aren't repeatable here: .* up to 1 "):
+@pytest.mark.parametrize("change", [1.0, np.nan])
+def test_rows_that_arent_repeatable_are_refused(path, monkeypatch, change):
+    own, add = Context.decode, {2: np.float32(change)}
+    monkeypatch.setattr(
+        Context, "decode", lambda self, p: own(self, p) + add.get(len(p), 0)
+    )
+    with pytest.raises(ValueError, match=rf"repeatable here: .* up to {change:g} "):
         open_cloud(path, repeatable=True)
 
 
@@ -228,6 +256,19 @@ def test_an_engine(path):
     config = EngineConfig(target=str(path), target_ms=5, options={"parallel": 1})
     said = r"m.gguf \(llama .*; 1 session of 512 tokens, held to 5 ms .*by itself "
     assert re.search(said, repr(make_engine(config)))
+
+
+def test_a_signal_ends_what_loads(path, monkeypatch):
+    ended = threading.Event()
+
+    def load(_):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        ended.wait(60)
+
+    monkeypatch.setattr(_engine, "_load", load)
+    with pytest.raises(KeyboardInterrupt):
+        make_engine(EngineConfig(target=str(path)))
+    ended.set()
 
 
 END = """\
