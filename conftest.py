@@ -37,6 +37,11 @@ collect_ignore += [
         f"tests/trainers/test_{package}.py",
     )
 ]
+if find_spec("llama_cpp") is None:
+    collect_ignore += [
+        f"benchmarks/{name}.py"
+        for name in ("gguf_files", "engines/passes", "engines/shapes")
+    ]
 if find_spec("playwright") is None:
     collect_ignore.append("tests/web")
 if find_spec("litellm") is None:
