@@ -1,7 +1,7 @@
 """Run the race of sqs demo over links of the relay, and over its own thin link.
 
     python -m benchmarks.demo    # four minutes on two cores
-    python -m benchmarks.demo --gguf smollm2 --target-ms 0    # six
+    python -m benchmarks.demo --gguf smollm2 --target-ms 0    # five
 
 A text comes by the cloud alone, in rounds and with hints. The server is a process of
 `sqs serve`; with GGUF files each end has one thread. Links and ways take turns, prompt
