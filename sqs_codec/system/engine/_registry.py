@@ -16,7 +16,7 @@ EngineName = Literal["transformers", "vllm", "llama.cpp"]
 
 class _Maker(NamedTuple):
     module: str  # whose `make_engine` makes one of an `EngineConfig`
-    packages: tuple[str, ...] = ()  # besides transformers; extras have their names
+    packages: tuple[str, ...] = ()  # of its own, each with an extra of that name
 
 
 ENGINES: dict[EngineName, _Maker] = {

@@ -205,7 +205,8 @@ class Cloud(CachingVerifier[_Slot]):
         for piece in pieces:
             piece.cache.tokens += piece.tokens
             piece.cache.last = len(piece.tokens)
-            self._context.cut(piece.cache.place, len(piece.cache.tokens))
+            if self._multiple > 1:  # there may be more in memory
+                self._context.cut(piece.cache.place, len(piece.cache.tokens))
         return logits if len(kept) == rows else logits[kept]
 
     def _compare(self) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqs_codec import vocabulary_fingerprint
-from sqs_codec.system.llama_cpp._options import Options
+from sqs_codec.system.llama_cpp._options import CacheType, Options
 from sqs_codec.system.session import MAX_DRAFT
 
 if not hasattr(llama, "llama_memory_seq_rm"):
@@ -38,12 +38,8 @@ PADDING = re.compile(r"\[PAD\d+\]")
 BUFFER = re.compile(r"(\S+) +(model|KV|RS|compute) buffer size = +([0-9.]+) MiB")
 """What llama.cpp's log says of memory: where, for what, how much."""
 
-TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8}
-TYPES |= {"iq4_nl": 20, "bf16": 30}
-"""What `Options` calls ggml's types of keys and values."""
-
-FLASH = {"auto": -1, "off": 0, "on": 1}
-"""Likewise ``llama_flash_attn_type``."""
+BF16 = 30
+"""``GGML_TYPE_BF16``, of ggml's types of `CacheType` what the package doesn't name."""
 
 _errors: deque[str] = deque(maxlen=8)
 _buffers: deque[tuple[str, str, float]] = deque(maxlen=256)
@@ -168,9 +164,9 @@ class Context:
         if apart and not model.can_branch and hasattr(params, "n_rs_seq"):
             params.n_rs_seq = MAX_DRAFT
         if options.flash_attn != "auto":
-            params.flash_attn_type = FLASH[options.flash_attn]
-        params.type_k = TYPES[options.cache_type_k]
-        params.type_v = TYPES[options.cache_type_v]
+            params.flash_attn_type = int(options.flash_attn == "on")
+        params.type_k = _ggml_type(options.cache_type_k)
+        params.type_v = _ggml_type(options.cache_type_v)
         _errors.clear()
         _buffers.clear()
         self._pointer = llama.llama_init_from_model(model.pointer, params)
@@ -267,6 +263,10 @@ def _load(path: str | os.PathLike[str], options: Options) -> llama.llama_model_p
     if model is None:
         raise ValueError(f"cannot load {path}: {_reason()}")
     return model
+
+
+def _ggml_type(name: CacheType) -> int:
+    return BF16 if name == "bf16" else int(getattr(llama, f"GGML_TYPE_{name.upper()}"))
 
 
 def _reason() -> str:
