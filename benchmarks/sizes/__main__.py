@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import torch
 
 from benchmarks.sizes import measure, texts, train
-from benchmarks.sizes.student import SIZES
+from benchmarks.sizes.student import SIZES, save
 from sqs_codec.cli.options import MODEL, number
 
 
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         student, model = train.train(
             args.files, args.target, args.size, args.minutes, args.epochs
         )
-        train.save(student, model, args.output)
+        save(student, model, args.output)
     else:
         measure.show(
             args.drafts, args.target, args.prompts, args.positions, args.answers

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import lzma
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from benchmarks.sizes.lessons import Batch
+from sqs_codec.system.hf import LanguageModel
+
+if TYPE_CHECKING:
+    from benchmarks.sizes.lessons import Batch
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 
@@ -159,3 +165,17 @@ class Student(nn.Module):
             found[name] = steps.clip(-127, 127).astype(np.int8)
             found[f"{name}_scale"] = scale
         return found
+
+
+def save(student: Student, model: LanguageModel, path: Path) -> None:
+    """Write the file of a draft."""
+    about = {
+        "version": 1,
+        "summary": f"a small draft for {model.summary}",
+        "template": model.tokenizer.chat_template or "",
+        "stop": sorted(model.stop),
+    }
+    tokenizer = lzma.compress(model.tokenizer.backend_tokenizer.to_str().encode())
+    texts = {"about": json.dumps(about).encode(), "tokenizer": tokenizer}
+    parts = {name: np.frombuffer(text, np.uint8) for name, text in texts.items()}
+    np.savez_compressed(path, **parts, **student.arrays())

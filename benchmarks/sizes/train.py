@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import lzma
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,10 +16,10 @@ from benchmarks.sizes.lessons import Lesson
 from benchmarks.sizes.student import SIZES, Student
 from sqs_codec.system import hf
 
-BATCH = 8
+BATCH = 4
 """Texts of a step."""
 
-RATE, DECAY = 3e-3, 0.05
+RATE, DECAY = 4e-3, 0.05
 """Of AdamW; the rate rises for 50 steps and falls as a cosine."""
 
 
@@ -90,17 +88,3 @@ def held_out(student: Student, held: Sequence[Lesson]) -> float:
             rows = int(batch.taught.sum())
             found, n = found + rows * loss(student, batch).item(), n + rows
     return found / n
-
-
-def save(student: Student, model: hf.LanguageModel, path: Path) -> None:
-    """Write the file of a draft."""
-    about = {
-        "version": 1,
-        "summary": f"a small draft for {model.summary}",
-        "template": model.tokenizer.chat_template or "",
-        "stop": sorted(model.stop),
-    }
-    tokenizer = lzma.compress(model.tokenizer.backend_tokenizer.to_str().encode())
-    texts = {"about": json.dumps(about).encode(), "tokenizer": tokenizer}
-    parts = {name: np.frombuffer(text, np.uint8) for name, text in texts.items()}
-    np.savez_compressed(path, **parts, **student.arrays())

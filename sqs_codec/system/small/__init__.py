@@ -1,8 +1,8 @@
 """A draft of a hundredth of its target, in NumPy (the extra ``[small]``).
 
 `Draft` is a gated recurrence over a part of the target's vocabulary, beside which it
-points at what the text said before. One for SmolLM2-135M-Instruct comes with this
-package; ``docs/howto/small-draft.md`` makes one for any target.
+points at what the text said before. ``docs/howto/small-draft.md`` makes one for any
+target.
 """
 
 try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -17,9 +16,6 @@ from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.edge import DraftModel
 from sqs_codec.system.small._file import File
 from sqs_codec.system.small._network import Array, Network
-
-SMOLLM2 = Path(__file__).with_name("smollm2.npz")
-"""The draft that comes with this package."""
 
 SEEN = 1024
 """The last positions of a text, at which a network may point."""
@@ -36,8 +32,8 @@ class Draft(DraftModel):
 
     Parameters
     ----------
-    path : str or path, optional
-        The file. By default the draft for SmolLM2-135M-Instruct.
+    path : str or path
+        The file.
 
     Attributes
     ----------
@@ -58,20 +54,12 @@ class Draft(DraftModel):
         There is no such file.
     ValueError
         It isn't one of a small draft, is cut, or was made for another version.
-
-    Examples
-    --------
-    >>> draft = Draft()
-    >>> text = draft.encode_prompt("Why is the sea salty?")
-    >>> row = draft.logits(text)
-    >>> row.shape, draft.stream().add([int(row.argmax())])
-    ((1, 49152), 'The')
     """
 
     n_ctx = None
 
-    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        self._file = file = File.read(SMOLLM2 if path is None else path)
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._file = file = File.read(path)
         self._network = file.network
         self._tokenizer = file.tokenizer
         self.vocab_size = file.network.inputs.size

@@ -5,14 +5,13 @@ import io
 import json
 import re
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks.sizes.lessons import Batch
-from benchmarks.sizes.student import Size, Student
-from benchmarks.sizes.train import save
+from benchmarks.sizes.student import Size, Student, save
 from sqs_codec.cli.options import SMOLLM2_FINGERPRINT as SMOLLM2
 from sqs_codec.system import hf
 from sqs_codec.system.edge import Edge, FixedPlan, Hints
@@ -57,12 +56,11 @@ def text(student):
 def test_logits_are_those_that_were_trained(student, path, text):
     """But for weights in eight bits, and biases in sixteen."""
     rows, ids = np.indices((len(text), C)).reshape(2, -1)
-    batch = Batch(
-        torch.tensor([text]),
-        torch.ones(1, len(text), dtype=torch.bool),
-        torch.tensor(rows),
-        torch.tensor(student.columns[ids]),
-        torch.ones(ids.size),
+    batch = SimpleNamespace(
+        tokens=torch.tensor([text]),
+        taught=torch.ones(1, len(text), dtype=torch.bool),
+        rows=torch.tensor(rows),
+        ids=torch.tensor(student.columns[ids]),
     )
     with torch.inference_mode():
         expected = student(batch).exp().numpy().reshape(-1, C)[1:]
