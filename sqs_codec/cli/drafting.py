@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, get_args
 import sqs_codec as sqs
 from sqs_codec._base.words import shown
 from sqs_codec.cli import options
-from sqs_codec.system._base.hub import is_gguf, lacks_folder
+from sqs_codec.system._base.hub import is_gguf, is_small, lacks_folder
 from sqs_codec.system.edge import MODES, Mode, Prefer
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def add_mode(add: options.Add) -> None:
 
 def add_model(add: options.Add) -> None:
     """Add the options of the draft model."""
-    draft = f"{options.MODEL}, or a file that ends in .gguf"
+    draft = f"{options.MODEL}, or a file that ends in .gguf or .npz"
     add("--draft", metavar="MODEL", help=draft)
     options.add_drop_layers(add, 0)
     options.add_loading(add)
@@ -80,11 +80,13 @@ def carry_out(
         args.usage_error("--insecure goes without --cert")
     if args.draft and args.drop_layers is not None:
         args.usage_error("--drop-layers is for SmolLM2, not for --draft")
-    if is_gguf(args.draft) and (found := options.given(args, *options.LOADING)):
-        args.usage_error(
-            f"--{next(iter(found))} is for models of transformers: llama.cpp runs a "
-            f"file in its own types, on the device that it was built for"
-        )
+    found = options.given(args, *options.LOADING)
+    if found and (is_gguf(args.draft) or is_small(args.draft)):
+        how = "NumPy runs a small draft"
+        if is_gguf(args.draft):
+            how = "llama.cpp runs a file in its own types, on the device that it was "
+            how += "built for"
+        args.usage_error(f"--{next(iter(found))} is for models of transformers: {how}")
     if not _has_packages(args, modules, extra):
         return 1
 
@@ -96,6 +98,8 @@ def carry_out(
         options.find_prior(args.prior)
         if is_gguf(args.draft):
             import_module("sqs_codec.system.llama_cpp")  # or it says what it lacks
+        elif is_small(args.draft):
+            pass
         elif args.draft and lacks_folder(args.draft):
             raise ValueError(f"cannot load {args.draft}: there is no such directory")
         work(args)
@@ -110,6 +114,9 @@ def _has_packages(args: argparse.Namespace, more: Sequence[str], extra: str) -> 
     if is_gguf(args.draft):
         own = "llama-cpp"
         needed += ["llama_cpp"]
+    elif is_small(args.draft):
+        own = "small"
+        needed += ["jinja2", "tokenizers"]
     else:
         own = "serve,hf" if args.draft else "serve"
         needed += options.model_modules(args.draft)
@@ -130,6 +137,12 @@ def load(args: argparse.Namespace, longest: int) -> TextDraft:
         from sqs_codec.system import llama_cpp
 
         return llama_cpp.Draft(args.draft, n_ctx=longest, threads=args.threads)
+    if is_small(args.draft):
+        from sqs_codec.system import small
+
+        draft = small.Draft(args.draft)
+        print(f"Drafting with {shown(draft.summary)}", file=sys.stderr)
+        return draft
     from sqs_codec.system.hf import Draft, load_model
 
     dropped = options.DROP_LAYERS if args.drop_layers is None else args.drop_layers

@@ -17,10 +17,10 @@ from sqs_codec.cli import main as cli
 from sqs_codec.cli.bits import WINDOW, read
 from sqs_codec.cli.demo import report, server
 from sqs_codec.cli.demo.race import Figures, Race
+from sqs_codec.system._base.chat import TextStream
 from sqs_codec.system._base.hub import ask_hub
 from sqs_codec.system.edge import Step
 from sqs_codec.system.hf import ModelError, load_model
-from sqs_codec.system.hf._text import TextStream
 from sqs_codec.system.session import LinkError
 
 # A pair from Hugging Face: models small enough to be made here.
@@ -210,7 +210,7 @@ def test_stream_redraws_in_a_terminal_and_leaves_the_text(smollm2):
     for terminal in (False, True):
         file = io.StringIO()
         console = Console(file=file, width=20, force_terminal=terminal)
-        with report.Stream(console, TextStream(smollm2.tokenizer)) as stream:
+        with report.Stream(console, TextStream(smollm2.tokenizer.decode)) as stream:
             for token in ids:
                 step = Step((token,), 1, 1, 0, 0, 0, "")
                 stream.show(step, report.live_line("hints", Figures()))

@@ -24,6 +24,7 @@ EXTRAS = {
     "serve": "system/serve cli/test_serve.py",
     "proxy": "system/proxy",
     "llama-cpp": "system/llama_cpp",
+    "small": "system/small",
     "ray": "system/ray",
     "demo": "cli/test_demo.py cli/test_generate.py",
     "distill": "distill",

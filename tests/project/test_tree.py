@@ -122,7 +122,7 @@ SYSTEM = (
     {"_base", "__init__"},
     {"session", "endpoint"},
     {"edge", "engine"},
-    {"llama_cpp", "hf"},
+    {"llama_cpp", "hf", "small"},
     {"vllm", "ray"},
     {"serve"},
     {"proxy", "teacher"},
@@ -188,9 +188,12 @@ def test_sessions_have_no_clock_socket_or_thread():
             assert not roots & unwanted, name
 
 
+EDGES = "edge", "llama_cpp", "small"
+
+
 def test_an_edge_needs_no_framework():
     for name, path in python_files().items():
-        if name.startswith(("sqs_codec.system.edge", "sqs_codec.system.llama_cpp")):
+        if name.startswith(tuple(f"sqs_codec.system.{room}" for room in EDGES)):
             roots = {imported.split(".")[0] for imported in imported_names(path)}
             assert not roots & {"torch", "transformers"}, name
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 OPEN, CLOSE = "\ufdd0", "\ufdd1"
 """Marks of what a message says; Unicode keeps them for use inside a program."""
@@ -15,6 +16,22 @@ def names(template: str, token: str) -> bool:
     """Whether a template writes a token: whole in its source, or with a role's name."""
     said = token in template or ROLE.search(token)
     return bool(said) and not token.isspace()
+
+
+def reserved(
+    added: Mapping[int, Any], template: str, unknown: Collection[int]
+) -> dict[int, str]:
+    """Return what `encode` is to keep messages from spelling.
+
+    Added are a tokenizer's tokens that aren't parts of words, as ``tokenizers`` has
+    them; unknown is what stands for all that a vocabulary lacks, and opens nothing.
+    """
+    return {
+        i: token.content
+        for i, token in added.items()
+        if token.special or names(template, token.content)
+        if i not in unknown
+    }
 
 
 def encode(
@@ -57,3 +74,24 @@ def encode(
     whole = tokenize(render(messages))
     ours, own = ([i for i in ids if i in reserved] for ids in (whole, apart))
     return whole if ours == own else apart
+
+
+class TextStream:
+    """What tokens say, as far as it is whole characters.
+
+    `decode` is that of a tokenizer of ``tokenizers`` or of transformers.
+    """
+
+    def __init__(self, decode: Callable[..., str]) -> None:
+        self._decode = decode
+        self._ids: list[int] = []
+        self._shown = 0
+
+    def add(self, tokens: Iterable[int]) -> str:
+        """Return what these tokens add to the text; special ones add nothing."""
+        self._ids += tokens
+        said = self._decode(self._ids, skip_special_tokens=True)
+        whole = said.rstrip("\N{REPLACEMENT CHARACTER}")
+        fresh = whole[self._shown :]
+        self._shown = max(self._shown, len(whole))
+        return fresh

@@ -8,6 +8,11 @@ def is_gguf(model: str | None) -> bool:
     return model is not None and model.lower().endswith(".gguf")
 
 
+def is_small(model: str | None) -> bool:
+    """Whether a model is the file of a small draft, which NumPy runs."""
+    return model is not None and model.lower().endswith(".npz")
+
+
 def lacks_folder(model: str) -> bool:
     """Say whether a model is named by a folder that isn't there.
 

@@ -9,6 +9,7 @@ import torch
 import transformers
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
+from sqs_codec.system._base.chat import TextStream
 from sqs_codec.system.edge import Edge
 from sqs_codec.system.hf import _text
 from sqs_codec.system.hf._cached import CachedModel
@@ -83,9 +84,9 @@ class Draft(CachedModel):
         """Token ids of a text as it is."""
         return list(self._tokenizer.encode(text))
 
-    def stream(self) -> _text.TextStream:
+    def stream(self) -> TextStream:
         """Return a text that comes token by token."""
-        return _text.TextStream(self._tokenizer)
+        return TextStream(self._tokenizer.decode)
 
 
 def custom_generate(

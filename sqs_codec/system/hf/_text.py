@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -47,9 +47,6 @@ def encode_chat(
     What a message says is text; ValueError if it spells a token in spite of that.
     """
     tokenize = functools.partial(tokenizer.encode, add_special_tokens=False)
-    source = str(tokenizer.chat_template)
-    # What stands for all that a vocabulary lacks opens nothing.
-    unknown = tokenize(chat.OPEN)
     return chat.encode(
         messages,
         render=functools.partial(
@@ -58,12 +55,11 @@ def encode_chat(
             tokenize=False,
         ),
         tokenize=tokenize,
-        reserved={
-            i: token.content
-            for i, token in tokenizer.added_tokens_decoder.items()
-            if token.special or chat.names(source, token.content)
-            if i not in unknown
-        },
+        reserved=chat.reserved(
+            tokenizer.added_tokens_decoder,
+            str(tokenizer.chat_template),
+            tokenize(chat.OPEN),
+        ),
     )
 
 
@@ -186,21 +182,3 @@ def tokenizer_fingerprint(
     if tokenizer is None:
         return b""
     return vocabulary_fingerprint(tokenizer.get_vocab(), vocab_size)
-
-
-class TextStream:
-    """What tokens say, as far as it is whole characters."""
-
-    def __init__(self, tokenizer: HFTokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._ids: list[int] = []
-        self._shown = 0
-
-    def add(self, tokens: Iterable[int]) -> str:
-        """Return what these tokens add to the text; special ones add nothing."""
-        self._ids += tokens
-        said = self._tokenizer.decode(self._ids, skip_special_tokens=True)
-        whole = said.rstrip("\N{REPLACEMENT CHARACTER}")
-        fresh = whole[self._shown :]
-        self._shown = max(self._shown, len(whole))
-        return str(fresh)

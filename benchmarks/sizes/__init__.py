@@ -1,0 +1,1 @@
+"""Small drafts for a target: texts, training, and what they are worth."""

@@ -1,0 +1,90 @@
+"""Training of small drafts, and their files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from benchmarks.sizes import lessons
+from benchmarks.sizes.lessons import Lesson
+from benchmarks.sizes.student import SIZES, Student
+from sqs_codec.system import hf
+
+BATCH = 4
+"""Texts of a step."""
+
+RATE, DECAY = 4e-3, 0.05
+"""Of AdamW; the rate rises for 50 steps and falls as a cosine."""
+
+
+def loss(student: Student, batch: lessons.Batch) -> torch.Tensor:
+    """Return the cross-entropy of a batch's distributions."""
+    found: torch.Tensor = -(batch.weights * student(batch)).sum()
+    return found / int(batch.taught.sum())
+
+
+def train(
+    files: Sequence[Path], target: str | None, size: str, minutes: float, epochs: float
+) -> tuple[Student, hf.LanguageModel]:
+    """Train for so many epochs, or minutes if these are over before."""
+    torch.manual_seed(0)
+    rng, model = np.random.default_rng(0), hf.load_model(target)
+    taught, held = lessons.read(files)
+    counts, shape = lessons.counts(taught, model.vocab_size), SIZES[size]
+    columns = np.sort(np.argsort(-counts, kind="stable")[: shape.columns])
+    inputs = lessons.nearest(model, columns)
+    table = lessons.directions(model, columns, shape.embedding)
+    student = Student(shape, inputs, columns, table, counts)
+    parameters = sum(each.numel() for each in student.parameters())
+    positions = sum(len(lesson.places) for lesson in taught)
+    print(
+        f"{size}: {parameters:,} parameters, {student.embedding.numel():,} of them "
+        f"embeddings; {positions:,} distributions of {len(taught):,} texts"
+    )
+    optimizer = torch.optim.AdamW(
+        student.parameters(), RATE, betas=(0.9, 0.99), weight_decay=DECAY
+    )
+    steps = int(epochs * -(-len(taught) // BATCH))
+    began, step, done = time.monotonic(), 0, 0.0
+    with tqdm(total=100, unit="%") as bar:
+        while done < 1:
+            for batch in lessons.batches(taught, BATCH, rng):
+                spent = (time.monotonic() - began) / 60 / minutes
+                done = max(step / steps, spent)
+                if done >= 1:
+                    break
+                cosine = 0.5 + 0.5 * np.cos(np.pi * done)
+                for group in optimizer.param_groups:
+                    group["lr"] = RATE * min(1, (step + 1) / 50) * (0.02 + cosine)
+                found = loss(student, batch)
+                optimizer.zero_grad()
+                found.backward()
+                nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+                optimizer.step()
+                step += 1
+                bar.set_postfix(loss=f"{found.item():.3f}")
+                bar.update(100 * done - bar.n)
+    seconds = time.monotonic() - began
+    epochs = step * BATCH / len(taught)
+    print(
+        f"{epochs:.1f} epochs in {seconds:.0f} s; loss of texts held out: "
+        f"{held_out(student, held):.3f}"
+    )
+    return student, model
+
+
+def held_out(student: Student, held: Sequence[Lesson]) -> float:
+    """Return the loss of texts that weren't learned of."""
+    student.eval()
+    found = n = 0.0
+    with torch.inference_mode():
+        for batch in lessons.batches(held, BATCH):
+            rows = int(batch.taught.sum())
+            found, n = found + rows * loss(student, batch).item(), n + rows
+    return found / n

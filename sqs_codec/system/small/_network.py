@@ -1,0 +1,97 @@
+"""The network of a small draft.
+
+With tokens x_1 ... x_n, embeddings e and matrices W:
+
+    h_n = GRU(e(x_n), h_{n-1})
+    q_n = (1 - g_n) softmax(E W_o h_n + b) + g_n sum_{j < n} a_nj [x_{j+1}]
+
+where the weights a_nj are the softmax of (W_q h_n)·(W_k h_j) over the last positions of
+the text, and g_n = sigmoid(w·h_n + b_g). So it draws from its columns, which are the
+tokens that its target writes most often, or points at what followed a place like this
+one. E has the embeddings of the columns; any other token is read as one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+LEAST = 1e-9
+"""The probability of what is neither a column nor pointed at."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """Weights, as they are used."""
+
+    inputs: NDArray[np.int64]
+    """[V]: the column as which each token is read."""
+    columns: NDArray[np.int64]
+    """[C]: the token of each column."""
+    embedding: Array
+    """[C, e]."""
+    bias: Array
+    """[C]: b."""
+    given: Array
+    """[3h, e]: the reset, the update and the candidate of an embedding."""
+    given_bias: Array
+    kept: Array
+    """[3h, h]: the same of a state."""
+    kept_bias: Array
+    out: Array
+    """[e, h]: W_o."""
+    out_bias: Array
+    pointer: Array
+    """[2d + 1, h]: W_q, W_k and w."""
+    pointer_bias: Array
+
+    @property
+    def begin(self) -> Array:
+        """The state before a text."""
+        return np.zeros(self.kept.shape[1], np.float32)
+
+    def step(self, token: int, state: Array) -> Array:
+        """Return the state [h] after another token."""
+        size = state.size
+        given = self.given @ self.embedding[self.inputs[token]] + self.given_bias
+        kept = self.kept @ state + self.kept_bias
+        gates = _sigmoid(given[: 2 * size] + kept[: 2 * size])
+        candidate = np.tanh(given[2 * size :] + gates[:size] * kept[2 * size :])
+        new: Array = candidate + gates[size:] * (state - candidate)
+        return new
+
+    def point(self, state: Array) -> tuple[Array, Array, float]:
+        """Return the query [d] and the key [d] of a state, and how much it points."""
+        found = self.pointer @ state + self.pointer_bias
+        query, key = found[:-1].reshape(2, -1)
+        return query / np.sqrt(np.float32(query.size)), key, float(_sigmoid(found[-1]))
+
+    def logits(
+        self, state: Array, keys: Array, followed: Sequence[int], query: Array, g: float
+    ) -> Array:
+        """Return the logarithms of q [V] at a state.
+
+        Keys [n, d] are those of the states before it, and followed the tokens [n] that
+        these were followed by.
+        """
+        z = self.embedding @ (self.out @ state + self.out_bias) + self.bias
+        row = np.full(self.inputs.size, LEAST, np.float32)
+        row[self.columns] += _softmax(z) * (1 - g * bool(followed))
+        np.add.at(row, followed, _softmax(keys @ query) * g)
+        return np.log(row, out=row)
+
+
+def _softmax(z: Array) -> Array:
+    found: Array = np.exp(z - z.max(initial=-np.inf))
+    found /= found.sum()
+    return found
+
+
+def _sigmoid(x: Any) -> Any:
+    return 0.5 * np.tanh(0.5 * x) + 0.5

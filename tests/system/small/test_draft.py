@@ -1,0 +1,232 @@
+"""Small drafts: a network of NumPy, its file, and the texts that it has read."""
+
+import contextlib
+import io
+import json
+import re
+import zipfile
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.sizes.student import Size, Student, save
+from sqs_codec.cli.options import SMOLLM2_FINGERPRINT as SMOLLM2
+from sqs_codec.system import hf
+from sqs_codec.system.edge import Edge, FixedPlan, Hints
+from sqs_codec.system.hf import Cloud
+from sqs_codec.system.session import LocalLink, Sampling
+from sqs_codec.system.small import Draft, _draft
+from tests.system.hf.test_cloud import tiny
+
+V, C = 49_152, 64
+PROMPTS = [
+    "Why is the sea salty?",
+    " caf\u00e9, \u65e5\u672c\u8a9e and \U0001f98a\n\n\ttabs",
+    "<|im_end|> it's 12345 \r\n<|endoftext|>x",
+]
+
+
+@pytest.fixture(scope="module")
+def student():
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    inputs, columns = rng.integers(0, C, V), np.sort(rng.choice(V, C, replace=False))
+    inputs[columns] = np.arange(C)
+    table = torch.randn(C, 8)
+    student = Student(Size(C, 8, 24, 4), inputs, columns, table, np.ones(V)).eval()
+    for weights in student.parameters():
+        weights.data += 0.3 * torch.randn(weights.shape)
+    return student
+
+
+@pytest.fixture(scope="module")
+def path(student, smollm2, tmp_path_factory):
+    path = tmp_path_factory.mktemp("small") / "draft.npz"
+    save(student, smollm2, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def text(student):
+    return [int(t) for t in np.random.default_rng(1).choice(student.columns, 80)]
+
+
+def test_logits_are_those_that_were_trained(student, path, text):
+    """But for weights in eight bits, and biases in sixteen."""
+    rows, ids = np.indices((len(text), C)).reshape(2, -1)
+    batch = SimpleNamespace(
+        tokens=torch.tensor([text]),
+        taught=torch.ones(1, len(text), dtype=torch.bool),
+        rows=torch.tensor(rows),
+        ids=torch.tensor(student.columns[ids]),
+    )
+    with torch.inference_mode():
+        expected = student(batch).exp().numpy().reshape(-1, C)[1:]
+    draft = Draft(path)
+    found = np.concatenate([draft.logits(text[: i + 2]) for i in range(len(expected))])
+    assert found.shape == (79, V)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(np.exp(found).sum(-1), 1, atol=1e-4)
+    found = np.exp(found[:, student.columns])
+    assert np.abs(found - expected).sum(-1).max() < 0.1
+    assert np.abs(expected[:, :, None] - expected.T).sum(1).max() > 0.5  # rows differ
+
+
+def test_what_was_read_before_changes_nothing(path, text):
+    draft, branches = Draft(path), [[*text[:40], *text[n : n + 3]] for n in range(12)]
+    for other in (text, text[:50], *branches, [], text[:1], text):
+        if other:
+            fresh = Draft(path).logits(other)
+            np.testing.assert_array_equal(draft.logits(other), fresh)
+    together = Draft(path).branches(branches)
+    alone = [Draft(path).logits(branch)[0] for branch in branches]
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_twins_have_texts_of_their_own(path, text, monkeypatch):
+    draft = Draft(path)
+    draft.logits(text)
+    twin, row = draft.twin(), draft.logits(text[:30])
+    np.testing.assert_array_equal(twin.logits(text[:30]), row)
+    read = []
+    monkeypatch.setattr(_draft._Text, "read", lambda *given: read.append(given))
+    draft.logits(text[:30])
+    assert not read
+
+
+def test_a_long_text_points_at_its_end(path, text, monkeypatch):
+    monkeypatch.setattr(_draft, "SEEN", 8)
+    other = [text[1], *text[1:]]
+    near = [Draft(path).logits(each) for each in (text, other)]
+    assert np.abs(np.exp(near[0]) - np.exp(near[1])).max() < 0.05
+    with pytest.raises(ValueError, match=re.escape("one token or more")):
+        Draft(path).logits([])
+    with pytest.raises(ValueError, match=r"a token must be .*49151"):
+        Draft(path).logits([V])
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_texts_are_tokenized_as_transformers_does(path, smollm2, prompt):
+    draft = Draft(path)
+    assert (draft.vocab_size, draft.fingerprint) == (V, SMOLLM2)
+    assert draft.stop == smollm2.stop
+    ids = hf.encode_prompt(smollm2.tokenizer, prompt)
+    assert draft.encode_prompt(prompt) == ids
+    assert draft.encode_text(prompt) == smollm2.tokenizer.encode(prompt)
+    told, own = draft.stream(), hf.Draft(smollm2.draft, smollm2.tokenizer).stream()
+    assert [told.add([i]) for i in ids] == [own.add([i]) for i in ids]
+
+
+def test_a_template_that_fails_is_said(path, tmp_path):
+    for template, said in (
+        ("{{ ''.__class__.__mro__ }}", "fails"),
+        ("{{ raise }}{{ 1 / 0 }}", "fails: division by zero"),
+        ("", "no chat template"),
+    ):
+        draft = Draft(changed(path, tmp_path, template=template))
+        with pytest.raises(ValueError, match=said):
+            draft.encode_chat([{"role": "user", "content": "hello"}])
+    assert draft.encode_prompt("hello") == draft.encode_text("hello")
+    with pytest.raises(ValueError, match="the prompt"):
+        draft.encode_prompt("\udcff")
+
+
+def test_texts_are_the_targets_own(path, smollm2):
+    """With a draft that knows nothing of it: greedy, and by a seed with hints."""
+    target = tiny(seed=3, vocab_size=V, bos_token_id=0, pad_token_id=0)
+    cloud = Cloud(target, vocab_size=V, tokenizer=smollm2.tokenizer)
+
+    def write(plan, sampling, seed):
+        edge = Edge(Draft(path), planner=plan)
+        link = LocalLink(cloud, tokenizer=cloud.fingerprint)
+        steps = edge.generate([5, 6], link, max_tokens=6, sampling=sampling, seed=seed)
+        return [token for step in steps for token in step.tokens]
+
+    assert write(FixedPlan(3), Sampling(0), None) == write(
+        FixedPlan(0), Sampling(0), None
+    )
+    hints = FixedPlan(0, hints=Hints())
+    assert write(hints, Sampling(1.0), 7) == write(FixedPlan(0), Sampling(1.0), 7)
+
+
+def changed(path, folder, **about):
+    """Return another file with arrays, or entries of "about", replaced."""
+    with np.load(path) as file:
+        arrays = dict(file)
+    own = json.loads(arrays["about"].tobytes())
+    for name, value in about.items():
+        if name in arrays:
+            arrays[name] = value(arrays[name])
+        else:
+            own[name] = value
+    arrays["about"] = np.frombuffer(json.dumps(own).encode(), np.uint8)
+    np.savez_compressed(folder / "changed.npz", **arrays)
+    return folder / "changed.npz"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"version": 2}, "it is of version 2, and this package reads version 1"),
+        ({"stop": ["end"]}, "invalid literal"),
+        ({"bias": lambda a: a * np.nan}, "bias has values that are not finite"),
+        ({"bias": lambda a: a[1:]}, "bias has the shape (63,)"),
+        ({"kept": lambda a: a.T}, "kept has the shape (24, 72)"),
+        ({"kept": lambda a: a[:0]}, "kept has the shape (0, 24)"),
+        ({"pointer": lambda a: a[1:]}, "pointer_scale has the shape (9,)"),
+        ({"inputs": lambda a: a + 1}, "inputs has ids outside 0 to 63"),
+        ({"columns": lambda a: a[:-1]}, "63 columns, not 64"),
+        ({"columns": lambda a: a + np.uint16(40_000)}, "columns has ids outside"),
+        ({"bias": lambda a: a.astype(object)}, "Object arrays cannot be loaded"),
+        ({"tokenizer": lambda a: a[:-9]}, "cut or damaged"),
+        ({"tokenizer": lambda a: a[:0]}, "cut or damaged"),
+        ({"summary": None}, None),
+    ],
+    ids=str,
+)
+def test_a_file_that_is_none_is_refused(path, tmp_path, change, said):
+    file = changed(path, tmp_path, **change)
+    if said is None:
+        Draft(file)
+        return
+    with pytest.raises(
+        ValueError, match=rf"changed.npz is no small draft: .*{re.escape(said)}"
+    ):
+        Draft(file)
+
+
+def test_a_file_cut_anywhere_is_refused(path, tmp_path):
+    data, cut = path.read_bytes(), tmp_path / "cut.npz"
+    for length in (0, 1, 100, len(data) // 2, len(data) - 1):
+        cut.write_bytes(data[:length])
+        with pytest.raises(ValueError, match=r"cut.npz is no small draft"):
+            Draft(cut)
+    rng = np.random.default_rng(0)
+    for place in rng.integers(0, len(data), 40):
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        cut.write_bytes(damaged)
+        # Some bits are in no sum, as a member's time.
+        with contextlib.suppress(ValueError):
+            Draft(cut)
+
+
+def test_a_file_that_would_fill_the_memory_is_refused(path, tmp_path):
+    bomb = tmp_path / "bomb.npz"
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("about.npy", bytes(1 << 29))
+    with pytest.raises(ValueError, match="it has more than 256 MiB"):
+        Draft(bomb)
+    header = io.BytesIO()
+    shape = {"descr": "|u1", "fortran_order": False, "shape": (1 << 50,)}
+    np.lib.format.write_array_header_1_0(header, shape)
+    with zipfile.ZipFile(bomb, "w") as file:
+        file.writestr("about.npy", header.getvalue())
+    with pytest.raises(ValueError, match=r"bomb.npz is no small draft"):
+        Draft(bomb)
+    with pytest.raises(FileNotFoundError):
+        Draft(tmp_path / "none.npz")
+    with pytest.raises(ValueError, match="is a folder"):
+        Draft(tmp_path)
