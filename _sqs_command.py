@@ -20,6 +20,8 @@ if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not if igno
 
 def main() -> int:
     """Run the command line, for the console script and ``python -m sqs_codec``."""
+    # A step of a small draft is too short to be shared. NumPy reads this as it loads.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from sqs_codec.cli.main import main
 
     status = main()

@@ -42,6 +42,10 @@ SIZES = {
 """By about how many parameters they have."""
 
 
+LEVELS = 31
+"""Of weights to either side of 0, in eight bits, of which zip takes six."""
+
+
 class Scores(torch.autograd.Function):
     """Logarithms of the sum of exponentials of all columns' logits, and some logits."""
 
@@ -158,11 +162,11 @@ class Student(nn.Module):
             if values.ndim == 1:
                 found[name] = values.astype(np.float16)
                 continue
-            scale = (np.abs(values).max(1) / 127).astype(np.float16)
+            scale = (np.abs(values).max(1) / LEVELS).astype(np.float16)
             steps = np.rint(
                 values / np.maximum(scale, 1e-7).astype(np.float32)[:, None]
             )
-            found[name] = steps.clip(-127, 127).astype(np.int8)
+            found[name] = steps.clip(-LEVELS, LEVELS).astype(np.int8)
             found[f"{name}_scale"] = scale
         return found
 

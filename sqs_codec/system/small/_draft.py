@@ -185,14 +185,13 @@ class _Text:
         self.tokens: list[int] = []
         self._states = [network.begin]
         self._keys = np.empty((64, network.pointer.shape[0] // 2), np.float32)
-        self._query, self._pointed = self._keys[0], 0.0
+        self._pointing: list[tuple[Array, float]] = []
 
     def cut(self, length: int) -> _Text:
-        """Return the first tokens of the text, of which the last is read again."""
+        """Return the first tokens of the text, which needn't be read again."""
         text = copy.copy(self)
-        kept = max(0, length - 1)
-        text.tokens, text._states = self.tokens[:kept], self._states[: kept + 1]
-        text._keys = self._keys.copy()
+        text.tokens, text._states = self.tokens[:length], self._states[: length + 1]
+        text._pointing, text._keys = self._pointing[:length], self._keys.copy()
         return text
 
     def read(self, token: int) -> None:
@@ -201,7 +200,8 @@ class _Text:
         n = len(self.tokens)
         if n == len(self._keys):
             self._keys = np.concatenate([self._keys, np.empty_like(self._keys)])
-        self._query, self._keys[n], self._pointed = self._network.point(state)
+        query, self._keys[n], pointed = self._network.point(state)
+        self._pointing.append((query, pointed))
         self._states.append(state)
         self.tokens.append(token)
 
@@ -212,6 +212,5 @@ class _Text:
             self._states[-1],
             self._keys[first:last],
             self.tokens[first + 1 :],
-            self._query,
-            self._pointed,
+            *self._pointing[-1],
         )

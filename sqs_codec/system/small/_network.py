@@ -81,10 +81,15 @@ class Network:
         these were followed by.
         """
         z = self.embedding @ (self.out @ state + self.out_bias) + self.bias
-        row = np.full(self.inputs.size, LEAST, np.float32)
-        row[self.columns] += _softmax(z) * (1 - g * bool(followed))
+        row = np.zeros(self.inputs.size, np.float32)
+        row[self.columns] = _softmax(z) * (1 - g * bool(followed))
         np.add.at(row, followed, _softmax(keys @ query) * g)
-        return np.log(row, out=row)
+        # Most tokens are neither: their logarithm is known.
+        has = np.concatenate([self.columns, np.array(followed, np.int64)])
+        logs = np.log(row[has] + np.float32(LEAST))
+        row.fill(np.log(LEAST))
+        row[has] = logs
+        return row
 
 
 def _softmax(z: Array) -> Array:
