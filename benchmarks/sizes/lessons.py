@@ -55,12 +55,12 @@ def read(paths: Sequence[Path]) -> tuple[list[Lesson], list[Lesson]]:
         for text in distill.open(path):
             sizes = np.diff(text.rows.offsets)
             ids = text.rows.token_ids.astype(np.int64)
-            weights = text.rows.counts / np.float32(text.rows.resolution)
+            weights = text.rows.counts.astype(np.float32) / text.rows.resolution
             rows = np.repeat(np.arange(len(sizes)), sizes)
             if text.tail:  # what a list left out isn't taught
                 kept = ids < text.rows.vocab_size - 1
                 rows, ids, weights = rows[kept], ids[kept], weights[kept]
-                weights /= np.bincount(rows, weights)[rows]
+                weights /= np.bincount(rows, weights)[rows].astype(np.float32)
             tokens = text.tokens.astype(np.int64)
             asked = zlib.crc32(tokens[: text.places[0] + 1].tobytes())
             held = asked % HELD_OUT == 0

@@ -4,12 +4,20 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from sqs_codec.system.edge._model import DraftModel
 from sqs_codec.system.edge._planner import Hints
 from sqs_codec.system.session import MAX_HINTED, EdgeSession, Emitted
 
 MOST = 16  # tokens of a branch beyond the text
+
+WIDTH = 6
+"""Branches that are drafted on in a step and told in a hint, at most."""
+
+OPENS, LATE = 2.0, 4
+"""A guess opens a branch if it is reached with so many times the threshold, unless the
+cloud hears of hints after more than so many of its messages: the link has no room."""
 
 IN_FLIGHT, SLOW, LOST = 3, 0.5, 2.0
 """Hints of which the cloud isn't known to have heard: one, or three where it has heard
@@ -48,8 +56,11 @@ class Ahead:
         self._end = end  # of what the cloud is to decode
         self._clock = clock
         self._branches: list[_DraftBranch] = []
-        self._told: deque[float] = deque()  # when, of hints that aren't heard of
-        self._slow = True  # whether the cloud hears of hints late, as far as is known
+        self._messages = 0  # of the cloud's tokens
+        # Of hints that aren't heard of: when they were told, and after which message.
+        self._told: deque[tuple[float, int]] = deque()
+        # Whether the cloud hears of hints late, as far as is known.
+        self._slow = self._late = True
         self.seconds = 0.0
         """What the last step took that has read no more than a token of each branch."""
 
@@ -59,6 +70,7 @@ class Ahead:
         Returns these, with how many of them were guessed, and how many rightly.
         """
         guessed = right = 0
+        self._messages += 1
         for token in emitted.tokens:
             if not self._branches:
                 continue
@@ -80,32 +92,35 @@ class Ahead:
         return drafted
 
     def _step(self, text: list[int]) -> bool:
-        if not self._branches:
-            self._begin(text)
-            return bool(self._branches)
         most = min(MOST, self._end - len(text))
-        short = [one for one in self._branches if len(one.tokens) < most]
-        alive = [*filter(self._is_worth_it, short)]
+        known = self._branches or [_DraftBranch([], [])]
+        short = [one for one in known if len(one.tokens) < most]
+        alive = [*filter(self._is_worth_it, short)][:WIDTH]
         if not alive:
             return False
         draft, texts = self._draft, [[*text, *branch.tokens] for branch in alive]
         rows = draft.branches(texts) if len(texts) > 1 else draft.logits(*texts)
         for branch, row in zip(alive, rows, strict=True):
-            position = len(text) + len(branch.tokens)
-            guesses = self._session.guess(row, position)
-            branch.tokens += guesses.tokens
-            branch.chances += guesses.chances
+            known += self._grow(branch, row, len(text) + len(branch.tokens))
+        self._branches = sorted(known, key=lambda one: one.reached, reverse=True)
         return True
 
-    def _begin(self, text: list[int]) -> None:
-        if len(text) >= self._end:
-            return
-        row = self._draft.logits(text)[-1]
-        guesses = self._session.guess(row, len(text), self._hints.branches)
-        self._branches = [
-            _DraftBranch([token], [chance])
+    def _grow(self, branch: _DraftBranch, row: Any, at: int) -> list[_DraftBranch]:
+        """Add the first guess to a branch; return what the others open.
+
+        At the token after the text each of them does.
+        """
+        guesses = self._session.guess(row, at, self._hints.branches)
+        before, sure, told = branch.tokens, branch.chances, branch.told
+        first, *others = (
+            _DraftBranch([*before, token], [*sure, chance], told)
             for token, chance in zip(guesses.tokens, guesses.chances, strict=True)
-        ]
+        )
+        if branch.tokens:
+            least = math.inf if self._late else OPENS * self._hints.threshold
+            others = [one for one in others if one.reached >= least]
+        branch.tokens, branch.chances = first.tokens, first.chances
+        return others
 
     def _is_worth_it(self, branch: _DraftBranch) -> bool:
         return branch.reached >= self._hints.threshold / 4
@@ -127,13 +142,14 @@ class Ahead:
         length = min(len(fresh[0].tokens) - start, MAX_HINTED)
         end = start + length
         alike = [one for one in fresh if one.told == start and len(one.tokens) >= end]
-        part = slice(start, start + length)
+        del alike[WIDTH:]
+        part = slice(start, end)
         queued = self._session.hint(
             len(self._session.text) + start,
             [(b.tokens[:start], b.tokens[part], b.chances[part]) for b in alike],
         )
         if queued:
-            self._told.append(self._clock())
+            self._told.append((self._clock(), self._messages))
             for branch in alike:
                 branch.told = end
 
@@ -141,8 +157,10 @@ class Ahead:
         """Say whether the cloud is still to hear of as many hints as there may be."""
         now = self._clock()
         while len(self._told) > self._session.unheard:
-            self._slow = now - self._told.popleft() > SLOW
-        if self._told and now - self._told[-1] > LOST:
+            at, messages = self._told.popleft()
+            self._slow = now - at > SLOW
+            self._late = self._slow or self._messages - messages > LATE
+        if self._told and now - self._told[-1][0] > LOST:
             return False
         return len(self._told) >= (1 if self._slow else IN_FLIGHT)
 

@@ -55,10 +55,11 @@ class Hints:
     positions : int
         Of a message, at least: more have come together while the one before was sent.
     branches : int
-        How many guesses at the token after the text are drafted on from.
+        How many guesses are drafted on from: at the token after the text, and where a
+        branch may well fail.
     threshold : float
         Drafting pauses where a branch is right with less than a quarter of this
-        probability.
+        probability, and another one begins where it is with twice as much.
     """
 
     positions: int = 3

@@ -1,0 +1,86 @@
+"""What an edge drafts while the cloud decodes, and which branches it tells of."""
+
+import numpy as np
+import pytest
+
+from sqs_codec import Guesses
+from sqs_codec.system.edge import DraftModel, Hints
+from sqs_codec.system.edge._ahead import LATE, SLOW, WIDTH, Ahead
+from sqs_codec.system.session import Emitted
+
+
+class Toy(DraftModel):
+    """A draft and a session, whose guesses at position i are 100 + i, 200 + i, 300 + i.
+
+    They are as sure everywhere. The cloud hears of a first hint so late.
+    """
+
+    def __init__(self, *chances, seconds=0.0, messages=1):
+        self.now, self.text, self.unheard = 0.0, [0], 0
+        self.chances, self.steps, self.hints = chances, [], []
+        self.ahead = Ahead(self, self, Hints(), 99, lambda: self.now)
+        self.draft(3)
+        self.unheard = 1
+        for _ in range(messages):
+            self.come(-1)  # which no branch has
+        self.now, self.unheard = seconds, 0
+        self.steps.clear()
+        self.hints.clear()
+
+    def logits(self, tokens, last=1):
+        """A row that says nothing."""
+        return self.branches([tokens])
+
+    def branches(self, texts):
+        """As many."""
+        self.steps.append(texts)
+        return np.zeros((len(texts), 1))
+
+    def guess(self, row, position, count):
+        """The guesses at a position."""
+        ranks = range(100, 100 * len(self.chances) + 1, 100)
+        return Guesses(tuple(rank + position for rank in ranks), self.chances)
+
+    def hint(self, position, branches):
+        """Keep what each branch comes to."""
+        self.hints.append([[*path, *tokens] for path, tokens, _ in branches])
+        return True
+
+    def draft(self, count):
+        """Draft and tell so often."""
+        for _ in range(count):
+            self.ahead.step()
+            self.ahead.tell(drafting=True)
+
+    def come(self, *tokens):
+        """Take what a message of the cloud has."""
+        self.text += tokens
+        return self.ahead.follow(Emitted(tokens, 0, 0))
+
+
+def test_likely_guesses_open_branches_and_one_goes_on_where_the_chain_broke():
+    toy = Toy(0.8, 0.1, 0.03)
+    toy.draft(6)
+    likely = [102, 103, 104], [102, 203, 104], [102, 303, 104], [102, 103, 204]
+    assert all(branch in toy.hints[0] for branch in likely)
+    assert [102, 103, 304] not in toy.hints[0]  # 0.8 * 0.8 * 0.03 is below 0.02
+    assert [0, -1, 102, 103, 104, 205] in toy.steps[4]  # likelier than [.., 302, ..]
+    assert [102, 103, 104, 205, 106, 107] in toy.hints[1]
+    assert toy.come(102, 203) == Emitted((102, 203), 2, 2)
+    toy.draft(1)
+    assert toy.steps[-1][0][:5] == [0, -1, 102, 203, 104]
+
+
+@pytest.mark.parametrize("late", [{"seconds": SLOW + 0.1}, {"messages": LATE + 1}])
+def test_where_hints_come_late_only_the_next_token_has_alternatives(late):
+    toys = Toy(0.8, 0.1, 0.05, **late), Toy(0.8, 0.1, 0.05, messages=LATE)
+    for toy in toys:
+        toy.draft(4)
+    rows = [[len(texts) for texts in toy.steps] for toy in toys]
+    assert rows == [[1, 3, 3, 3], [1, 3, 5, WIDTH]]
+
+
+def test_no_step_and_no_hint_has_more_than_so_many_branches():
+    toy = Toy(0.4, 0.3, 0.3)
+    toy.draft(8)
+    assert max(map(len, toy.steps)) == max(map(len, toy.hints)) == WIDTH
