@@ -31,7 +31,7 @@ from sqs_codec.system.hf import ModelError
 
 NAMES = (
     *("temperature", "bounds", "protocols", "rules"),
-    *("lattices", "mismatch", "capacity", "languages"),
+    *("lattices", "mismatch", "sizes", "capacity", "languages"),
 )
 
 
@@ -43,9 +43,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--draft and --target go together")
     names = NAMES if "all" in args.names else tuple(dict.fromkeys(args.names))
     folder = args.folder or Path("build", "quick" if args.quick else "experiments")
-    options = Options(
-        folder, args.quick, args.seed, args.prompts, args.draft, args.target
-    )
+    given = args.prompts, args.draft, args.target, args.drafts
+    options = Options(folder, args.quick, args.seed, *given)
     modules: dict[str, Experiment] = {
         name: importlib.import_module(f"benchmarks.experiments.{name}")
         for name in names
@@ -96,6 +95,14 @@ def _prompts(name: str) -> Path:
     return Path(name)
 
 
+def _drafts(name: str) -> Path:
+    """Return the path of a folder that has small drafts."""
+    if not any(Path(name).glob("*-*.npz")):
+        said = f"{name} has no files MODEL-SIZE.npz, such as smollm2-2.5M.npz"
+        raise argparse.ArgumentTypeError(said)
+    return Path(name)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = command("experiments", __doc__, quick=True)
     add = parser.add_argument
@@ -109,6 +116,8 @@ def _parser() -> argparse.ArgumentParser:
     said = "a Hugging Face model instead of our own pairs"
     add("--draft", metavar="MODEL", help=said)
     add("--target", metavar="MODEL", help="the model that --draft drafts for")
+    said = "of benchmarks.sizes' MODEL-SIZE.npz (default: drafts in the results')"
+    add("--drafts", type=_drafts, metavar="FOLDER", help=said)
     add("--json", type=Path, metavar="FILE", help="write all summaries")
     return parser
 

@@ -32,6 +32,8 @@ class Options:
     draft: str | None = None
     target: str | None = None
     """Hugging Face models instead of SmolLM2 and Gemma 3."""
+    drafts: Path | None = None
+    """The folder of small drafts, MODEL-SIZE.npz."""
 
     @property
     def models(self) -> tuple[str, ...]:

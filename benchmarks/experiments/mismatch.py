@@ -72,6 +72,11 @@ class Uplink(NamedTuple):
     rate: float
     trip: float
 
+    @property
+    def asked(self) -> float:
+        """Seconds that a message without drafts and its answer are on the way."""
+        return self.trip + 8 * (ROUND_HEAD + DatagramLink.overhead) / self.rate
+
     def __str__(self) -> str:
         unit, name = (1e6, "Mbit/s") if self.rate >= 1e6 else (1e3, "kbit/s")
         return f"{self.rate / unit:g} {name}, {1000 * self.trip:g} ms"
@@ -117,6 +122,11 @@ class Bigram:
         singles = (counts + kinds / vocab_size) / (counts.sum() + kinds)
         return cls(follows, singles)
 
+    @property
+    def pairs(self) -> int:
+        """How many different ones were counted."""
+        return sum(map(len, self.follows.values()))
+
     def probs(self, token: int) -> Floats:
         """Return the probabilities of what follows a token, [V]."""
         seen = self.follows.get(token, Counter())
@@ -125,6 +135,11 @@ class Bigram:
         found = len(seen) * self.singles
         found[list(seen)] += list(seen.values())
         return np.asarray(found / (len(seen) + seen.total()))
+
+    def logits(self, tokens: Sequence[int], temperature: float) -> NDArray[np.float32]:
+        """Return them after each token [n, V], of texts written at a temperature."""
+        probs = np.array([self.probs(token) for token in tokens])
+        return (temperature * np.log(probs)).astype(np.float32)
 
 
 def rounded(model: HFModel, bits: int) -> HFModel:
@@ -203,13 +218,15 @@ def measure(options: Options, name: str, temperature: float) -> Records:
     others = _others(options, models)
     layers = _layers(options, models)
     steps = _draft_steps(models, layers, others)
-    bigram = Bigram.of(_written(options, models, temperature), models.vocab_size)
+    bigram = Bigram.of(written(options, models, temperature), models.vocab_size)
     records = []
     for trace in traces(options, name, temperature, layers, prompts):
         for draft, logits in _rows(models, trace, others, bigram, temperature):
             cell = {"model": name, "temperature": temperature, "prompt": trace.prompt}
             named = {"draft": draft, "step": steps[draft]}
-            records.append(cell | named | _judged(models, trace, logits, temperature))
+            pairs = zip(logits, trace.target, strict=True)
+            rows = (Row(*pair, temperature) for pair in pairs)
+            records.append(cell | named | judged(models, rows, trace.tokens))
     return records
 
 
@@ -248,17 +265,18 @@ def _draft_steps(
     """
     drafts = {_layers_name(n): models.draft(n) for n in layers}
     drafts |= {ITSELF: models.pair.target, **others}
-    whole = _weights(models.pair.draft)
+    whole = weights(models.pair.draft)
     drafting = STEPS["slow"].draft
-    steps = {name: drafting * _weights(m) / whole for name, m in drafts.items()}
+    steps = {name: drafting * weights(m) / whole for name, m in drafts.items()}
     return steps | {BIGRAM: 0.0}
 
 
-def _weights(model: HFModel) -> int:
+def weights(model: HFModel) -> int:
+    """Return how many parameters a model has."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _written(
+def written(
     options: Options, models: Models, temperature: float
 ) -> Iterator[list[int]]:
     """Yield texts, with what they begin with: prompts that nothing is measured on."""
@@ -299,20 +317,17 @@ def _rows(
         yield _layers_name(dropped), logits
     for name, model in others.items():
         yield name, CachedModel(model, models.vocab_size).logits(text, len(trace))
-    probs = np.array([bigram.probs(token) for token in text[-len(trace) :]])
-    # Counted from texts that were written at this temperature.
-    yield BIGRAM, (temperature * np.log(probs)).astype(np.float32)
+    yield BIGRAM, bigram.logits(text[-len(trace) :], temperature)
 
 
-def _judged(
-    models: Models, trace: Trace, logits: NDArray[np.float32], temperature: float
+def judged(
+    models: Models, rows: Iterable[Row], tokens: Sequence[int]
 ) -> dict[str, Any]:
     """Return sums over a text, and what it takes by rounds of each length."""
     one = codec(models.vocab_size, SAME.resolution or 0, "entropy", models.prior)
     keep = SAME.keep or sqs.TopK(models.vocab_size)
     found = []
-    for draft, target, token in zip(logits, trace.target, trace.tokens, strict=True):
-        row = Row(draft, target, temperature)
+    for row, token in zip(rows, tokens, strict=True):
         sent = row.send(keep, one.resolution)
         # The token takes the entropy of what it is drawn from, on average.
         drawn = -float(sent.q.probs @ np.log2(sent.q.probs))
@@ -322,7 +337,7 @@ def _judged(
         )
     tv, acceptance, bits, accepted, drawn = np.array(found).T
     return {
-        "rows": len(trace),
+        "rows": len(tokens),
         "tv": tv.sum(),
         "acceptance": acceptance.sum(),
         "bits": bits.sum(),
@@ -364,20 +379,19 @@ def _draft(name: str, records: Records) -> dict[str, Any]:
     for what in ("tv", "acceptance", "bits"):
         found[what] = ratio([record[what] for record in records], rows).as_json()
     found["best"] = [
-        {"cloud": cloud, "uplink": str(uplink)} | _best(records, rows, uplink, steps)
+        {"cloud": cloud, "uplink": str(uplink)} | fastest(records, rows, uplink, steps)
         for cloud, steps in STEPS.items()
         for uplink in UPLINKS
     ]
     return found
 
 
-def _best(
+def fastest(
     records: Records, rows: Floats, uplink: Uplink, steps: Steps
 ) -> dict[str, Any]:
     """Return the length that gives the most tokens per second; 0 is no draft."""
     steps = steps._replace(draft=records[0]["step"])
-    message = uplink.trip + 8 * (ROUND_HEAD + DatagramLink.overhead) / uplink.rate
-    seconds = {0: message + rows * steps.target}
+    seconds = {0: uplink.asked + rows * steps.target}
     for length, counts in zip(
         LENGTHS, zip(*(r["counts"] for r in records), strict=True), strict=True
     ):

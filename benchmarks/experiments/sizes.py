@@ -1,0 +1,460 @@
+"""Drafts of a thousandth of their target and more: what size buys, and where it pays.
+
+Small drafts are the files MODEL-SIZE.npz of a folder, such as smollm2-2.5M.npz, which
+`benchmarks.sizes train` makes. Beside them are a bigram table and the target without
+layers. All read the target's texts at the temperature at which it wrote them. A small
+draft's step is measured; the other models' and links are stated. Rounds are counted as
+in `mismatch`, hints simulated.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.table import Table
+from rich.text import Text
+
+import sqs_codec as sqs
+from benchmarks.charts import Panel, Point, estimated
+from benchmarks.experiments import mismatch
+from benchmarks.experiments.bounds import ROUNDING
+from benchmarks.experiments.estimate import draws, of_draws, ratio, shown
+from benchmarks.experiments.experiment import (
+    NAMES,
+    Check,
+    Options,
+    Records,
+    Task,
+    grouped,
+)
+from benchmarks.experiments.mismatch import BIGRAM, UPLINKS, Bigram, Count, Uplink
+from benchmarks.experiments.models import GEMMA3, Models, load
+from benchmarks.experiments.temperature import C_SQS, DEFAULTS, K_SQS
+from benchmarks.experiments.traces import Trace, traces
+from benchmarks.harness import cells
+from benchmarks.harness.recorded import STEPS, Steps
+from benchmarks.rate.schemes import Row, Rule, codec, paper_bits
+from benchmarks.relay import Link
+from benchmarks.sizes.student import Size, Student, save
+from benchmarks.tables import dim, table
+from sqs_codec.system.edge import FixedPlan, Hints, default_settings
+from sqs_codec.system.hf import ModelError
+from sqs_codec.system.small import Draft
+from sqs_codec.system.small._file import SHAPES
+
+TITLE = "Drafts of a thousandth of their target and more"
+ALONE = True
+
+TEMPERATURES, QUICK_TEMPERATURES = (0.3, 0.7, 1.0), (0.7,)
+PROMPTS = {GEMMA3: 20}
+"""Two of each kind; of other models all there are."""
+
+TIMED = 10
+"""Texts whose seconds are compared: two of each of SmolLM2's kinds."""
+
+PAYS = 1.05
+"""A draft pays if texts come so many times as fast as by the cloud alone."""
+
+TINY = Size(columns=256, embedding=8, state=16, pointer=4)
+"""Of the draft that there is with --quick, which has learned nothing."""
+
+SLOWEST = 0.1
+"""Tokens a second of a target that is slower than any."""
+
+PLACES = [(cloud, uplink) for cloud in STEPS for uplink in UPLINKS]
+PARTS = ("mismatch", "sparsification", "quantization")
+WAYS = {"speed": "rounds", "hints": "hints"}
+SUMS = ("accepted", "formula", "ours", *PARTS)
+
+Floats = NDArray[np.float64]
+
+
+def places(options: Options) -> list[tuple[str, float]]:
+    """Return the models and temperatures whose texts are read."""
+    return options.places(TEMPERATURES, QUICK_TEMPERATURES)
+
+
+def tasks(options: Options) -> list[Task]:
+    """Return a task for each place; it has another name with other files."""
+    found = []
+    for name, temperature in places(options):
+        files = sha256(b"".join(p.read_bytes() for p in _files(options, name)))
+        key = f"{name} {temperature:g} {files.hexdigest()[:8]}"
+        found.append(Task(key, measure, (name, temperature)))
+    return found
+
+
+def _files(options: Options, name: str) -> list[Path]:
+    return sorted((options.drafts or options.folder / "drafts").glob(f"{name}-*.npz"))
+
+
+def measure(options: Options, name: str, temperature: float) -> Records:
+    """Let all drafts read the texts of a target, and guess at some over links."""
+    models = load(options, name)
+    written = mismatch.written(options, models, temperature)
+    bigram = Bigram.of(written, models.vocab_size)
+    about: dict[str, Any] = {"model": name, "temperature": temperature}
+    about["target"] = mismatch.weights(models.pair.target)
+    records: Records = []
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        drafts = _drafts(options, models, bigram)
+        rules = {draft: {n: s.keep() for n, s in DEFAULTS.items()} for draft in drafts}
+        for trace in traces(options, name, temperature, prompts=PROMPTS.get(name)):
+            text = [*models.prompts[trace.prompt].tokens, *trace.tokens[:-1]]
+            for draft, (size, model) in drafts.items():
+                logits, step = _read(text, trace, model, temperature)
+                pairs = zip(logits, trace.target, strict=True)
+                rows = [Row(*pair, temperature) for pair in pairs]
+                record = about | {"draft": draft, "step": step, **size}
+                record |= {"prompt": trace.prompt, "kind": trace.kind, "timed": []}
+                record |= mismatch.judged(models, rows, trace.tokens)
+                for rule, keep in rules[draft].items():
+                    record[rule] = losses(models, rows, keep, rule == C_SQS)
+                if trace.prompt < TIMED:
+                    np.save(folder / "draft.npy", logits)
+                    np.save(folder / "target.npy", trace.target)
+                    record["timed"] = [*_simulated(models, folder, record)]
+                records.append(record)
+    return records
+
+
+def _drafts(
+    options: Options, models: Models, bigram: Bigram
+) -> dict[str, tuple[dict[str, int], Draft | Bigram | None]]:
+    """Return sizes and drafts, from the smallest kind to the largest."""
+    whole = models.pair.draft
+    embedding = whole.get_input_embeddings().weight.numel()
+    size = _size(mismatch.weights(whole), embedding)
+    return {
+        BIGRAM: (_size(bigram.pairs), bigram),
+        **small_drafts(options, models),
+        f"{models.dropped} layers less" if models.dropped else "given": (size, None),
+    }
+
+
+def small_drafts(
+    options: Options, models: Models
+) -> dict[str, tuple[dict[str, int], Draft]]:
+    """Return sizes and drafts of files; ModelError if one isn't for this target."""
+    vocabulary = models.pair.tokenizer.get_vocab()
+    known = sqs.vocabulary_fingerprint(vocabulary, models.vocab_size)
+    if options.quick and not options.drafts:
+        folder = options.folder / "drafts"
+        folder.mkdir(parents=True, exist_ok=True)
+        make_tiny(models, folder / f"{models.name}-tiny.npz")
+    found = {}
+    for path in _files(options, models.name):
+        try:
+            small = Draft(path)
+        except ValueError as error:
+            raise ModelError(str(error)) from error
+        if small.fingerprint != known:
+            raise ModelError(f"{path} is a draft of another tokenizer")
+        with np.load(path) as arrays:
+            sizes = {name: arrays[name].size for name in SHAPES}
+        size = _size(sum(sizes.values()), sizes["embedding"])
+        found[path.stem.removeprefix(f"{models.name}-")] = size, small
+    return found
+
+
+def _size(parameters: int, embeddings: int = 0) -> dict[str, int]:
+    return {"parameters": parameters, "embeddings": embeddings}
+
+
+def make_tiny(models: Models, path: Path) -> None:
+    """Write the file of a draft that has learned nothing."""
+    columns, v = np.arange(TINY.columns), models.vocab_size
+    embedding = torch.zeros(TINY.columns, TINY.embedding)
+    tiny = Student(TINY, np.arange(v) % columns.size, columns, embedding, np.ones(v))
+    save(tiny, models.pair, path)
+
+
+def _read(
+    text: list[int], trace: Trace, draft: Draft | Bigram | None, temperature: float
+) -> tuple[NDArray[np.float32], float]:
+    """Return a draft's logits of a text [n, V], and the seconds of a step."""
+    if draft is None:
+        return trace.draft, STEPS["slow"].draft
+    if isinstance(draft, Bigram):
+        return draft.logits(text[-len(trace) :], temperature), 0.0
+    small, rows, steps = draft.twin(), [], []
+    small.logits(text[: 1 - len(trace) or None])
+    for end in range(len(text) - len(trace) + 1, len(text) + 1):
+        began = time.perf_counter()
+        rows.append(small.logits(text[:end])[0])
+        steps.append(time.perf_counter() - began)
+    return np.array(rows), float(np.median(steps))
+
+
+def losses(
+    models: Models, rows: Sequence[Row], keep: Rule, conformal: bool
+) -> dict[str, float]:
+    """Return sums over a text of what a rule's distributions cost, and give."""
+    resolution = DEFAULTS[K_SQS].resolution
+    one = codec(models.vocab_size, resolution, "entropy", models.prior)
+    found = []
+    for row in rows:
+        sent = row.send(keep, resolution)
+        dropped = row.dropped_mass(sent.kept)
+        keep.update(dropped)
+        kept = row.q[sent.q.token_ids] / (1 - dropped)
+        rounded = np.maximum(0.0, sent.q.probs - kept).sum()
+        formula = paper_bits(models.vocab_size, sent.kept, resolution, conformal)
+        bits = formula, one.bits(sent.q)
+        parts = row.mismatch, dropped, rounded
+        found.append((sent.loss.acceptance, *bits, *parts))
+    sums = np.array(found)
+    excess = 1 - sums[:, 0] - sums[:, -len(PARTS) :].sum(1)
+    named = dict(zip(SUMS, sums.sum(0).tolist(), strict=True))
+    return named | {"excess": float(excess.max())}
+
+
+def _simulated(
+    models: Models, folder: Path, record: dict[str, Any]
+) -> Iterator[list[float]]:
+    """Yield the seconds of a text, with hints and alone, at each of `PLACES`."""
+    # What goes before the text takes no time, as rounds are counted without it, too.
+    text = cells.Text((0,), folder / "draft.npy", folder / "target.npy")
+    settings = tuple(default_settings(models.vocab_size, models.prior))
+    for cloud, uplink in PLACES:
+        steps = STEPS[cloud]._replace(draft=record["step"])
+        known = (text,), record["rows"], settings, None, steps, record["temperature"]
+        cell = cells.Cell("", Link(*uplink), *known, seed=record["prompt"])
+        plans = FixedPlan(hints=Hints()), FixedPlan(0)
+        both = [cells.simulate(replace(cell, plan=plan)) for plan in plans]
+        yield [played.seconds for (played,) in both]
+
+
+# Summary
+
+
+def summary(records: Records, options: Options) -> dict[str, Any]:
+    """Return what each draft comes to, by models and temperature."""
+    found = []
+    for (name, temperature), of_place in grouped(records, "model", "temperature"):
+        drafts = [group for _, group in grouped(of_place, "draft")]
+        drafts.sort(key=lambda group: group[0]["parameters"])
+        sizes = [group[0]["parameters"] for group in drafts]
+        found.append(
+            {
+                "model": name,
+                "temperature": temperature,
+                "texts": len(drafts[0]),
+                "orders": math.log10(of_place[0]["target"] / sizes[0]),
+                "drafts": [_draft(group) for group in drafts],
+                "decade": _decade(drafts[1:-1]),
+            }
+        )
+    return {"cells": found}
+
+
+def _draft(records: Records) -> dict[str, Any]:
+    step = float(np.median(_column(records, "step")))
+    records = [record | {"step": step} for record in records]
+    names = ("draft", "parameters", "embeddings", "step")
+    found: dict[str, Any] = {name: records[0][name] for name in names}
+    rows = _column(records, "rows")
+    found["tv"] = ratio(_column(records, "tv"), rows).as_json()
+    for rule in DEFAULTS:
+        sent = [record[rule] for record in records]
+        found[rule] = {n: ratio(_column(sent, n), rows).as_json() for n in SUMS}
+        found[rule]["excess"] = float(max(_column(sent, "excess")))
+    found["kinds"] = {
+        kind: ratio(_column(group, "acceptance"), _column(group, "rows")).as_json()
+        for (kind,), group in grouped(records, "kind")
+    }
+    timed = [record for record in records if record["timed"]]
+    found["links"] = [_link(timed, i) for i in range(len(PLACES))]
+    found["pays"] = [pays(records, uplink) for uplink in UPLINKS]
+    return found
+
+
+def _column(records: Records, name: str) -> Floats:
+    return np.array([record[name] for record in records], float)
+
+
+def _link(records: Records, place: int) -> dict[str, Any]:
+    """Return tokens a second at a place: counted, and simulated."""
+    (cloud, uplink), rows = PLACES[place], _column(records, "rows")
+    hints, alone = np.array([record["timed"][place] for record in records]).T
+    return {
+        **{"cloud": cloud, "uplink": str(uplink)},
+        **mismatch.fastest(records, rows, uplink, STEPS[cloud]),
+        "simulated": float(rows.sum() / alone.sum()),
+        "hints": ratio(rows, hints).as_json(),
+        "gain": ratio(alone, hints).as_json(),
+    }
+
+
+def pays(records: Records, uplink: Uplink) -> dict[str, float]:
+    """Return tokens a second of the fastest target beside which rounds pay; 0: none.
+
+    Both seconds of a text are linear in the target's, alone and by rounds of a length.
+    """
+    more = STEPS["slow"].more / STEPS["slow"].target
+    steps = Steps(records[0]["step"], 0, 0)
+    weights, rows = draws(len(records)), _column(records, "rows")
+    found = [np.zeros(len(weights))]
+    for counts in zip(*(record["counts"] for record in records), strict=True):
+        texts = [Count(*each) for each in counts]
+        read = np.array([each.rounds + more * each.drafted for each in texts])
+        other = np.array([each.seconds(uplink, steps) for each in texts])
+        spared = weights @ (rows - PAYS * read)
+        found.append(spared / (weights @ (PAYS * other - uplink.asked)))
+    return of_draws(np.max(found, axis=0)).as_json()
+
+
+def _decade(drafts: list[Records]) -> dict[str, float] | None:
+    """Return what is accepted more at ten times the size, by a line through drafts."""
+    if len(drafts) < 2:
+        return None
+    weights, rows = draws(len(drafts[0])), _column(drafts[0], "rows")
+    sizes = [math.log10(group[0]["parameters"]) for group in drafts]
+    accepted = [weights @ _column(g, "acceptance") / (weights @ rows) for g in drafts]
+    return of_draws(np.polyfit(sizes, accepted, 1)[0]).as_json()
+
+
+def checks(summary: dict[str, Any]) -> list[Check]:
+    """Return the theorem."""
+    drafts = [draft for cell in summary["cells"] for draft in cell["drafts"]]
+    worst = max(draft[rule]["excess"] for draft in drafts for rule in DEFAULTS)
+    return [
+        Check(
+            "TV(p, q^) is at most the sum of its three parts at every position",
+            worst <= ROUNDING,
+            f"the closest is {-worst:.2g} below",
+        )
+    ]
+
+
+# Tables
+
+
+def tables(summary: dict[str, Any]) -> Iterator[Table | Text]:
+    """Yield what drafts are, what is sent of them, and what they give."""
+    for cell in summary["cells"]:
+        title = f": {cell['texts']} texts, {cell['orders']:.1f} orders of magnitude"
+        yield _table(
+            cell, title, ("parameters", "embeddings", "ms", "TV(p, q)"), _about
+        )
+        if cell["decade"]:
+            gained = shown(cell["decade"], ".3f")
+            yield dim(f"Ten times the parameters: {gained} accepted more")
+        for rule in DEFAULTS:
+            heads = ("accepted", "formula", "ours", "q", "q_S", "q^", "bound")
+            yield _table(cell, f", {rule}", heads, partial(_sent, rule=rule))
+        yield _table(cell, ", accepted", [*cell["drafts"][0]["kinds"]], _kinds)
+        for cloud in STEPS:
+            speeds = partial(_speeds, cloud=cloud)
+            title = f", {cloud} cloud: length, tokens a second by rounds and hints"
+            made = _table(cell, title, UPLINKS, speeds)
+            links = [x for x in cell["drafts"][0]["links"] if x["cloud"] == cloud]
+            made.add_row(
+                "the cloud alone",
+                *(f"{x['alone']:.1f}  {x['simulated']:.1f}" for x in links),
+            )
+            yield made
+        yield _table(cell, ": ms of a target from which rounds pay", UPLINKS, _pace)
+    yield dim(
+        "Intervals of 95 % over texts. K-SQS of 64, C-SQS of alpha = 0.05 and eta = "
+        "0.001, l = 100. formula, ours: bits of a distribution, by the paper's formula "
+        "and our entropy coding. q, q_S, q^: what % of their sum are TV(p, q) of the "
+        "models, TV(q, q_S) of what is dropped, TV(q_S, q^) of what is rounded; bound: "
+        "that sum. Steps of small drafts are measured (median), others stated. Rounds "
+        "of the best length, where 0 is the cloud alone, are counted and hints "
+        f"simulated, and the cloud alone for each, over {TIMED} texts. The target "
+        "takes 30 ms (fast) or 120 ms (slow) for a token, and 5 % of that for each "
+        f"more. To pay is to be {PAYS:g} times as fast as the cloud alone."
+    )
+
+
+def _table(
+    cell: dict[str, Any],
+    title: str,
+    heads: Sequence[object],
+    columns: Callable[[dict[str, Any]], Iterable[str]],
+) -> Table:
+    place = f"{cell['model']}, T = {cell['temperature']:g}"
+    made = table(place + title, "", *map(str, heads))
+    for draft in cell["drafts"]:
+        made.add_row(draft["draft"], *columns(draft))
+    return made
+
+
+def _near(estimate: dict[str, float], digits: int) -> str:
+    half = (estimate["high"] - estimate["low"]) / 2
+    return f"{estimate['value']:.{digits}f}±{half:.{digits}f}"
+
+
+def _about(draft: dict[str, Any]) -> Iterator[str]:
+    yield f"{draft['parameters']:,}"
+    yield f"{draft['embeddings'] / draft['parameters']:.0%}"
+    yield f"{1000 * draft['step']:.2f}"
+    yield shown(draft["tv"], ".3f")
+
+
+def _sent(draft: dict[str, Any], rule: str) -> Iterator[str]:
+    found = draft[rule]
+    yield _near(found["accepted"], 3)
+    yield f"{found['formula']['value']:.0f}"
+    yield _near(found["ours"], 0)
+    bound = sum(found[part]["value"] for part in PARTS)
+    yield from (f"{100 * found[part]['value'] / bound:.0f}" for part in PARTS)
+    yield f"{bound:.2f}"
+
+
+def _kinds(draft: dict[str, Any]) -> Iterator[str]:
+    kinds = draft["kinds"].values()
+    many = len(kinds) > 5
+    yield from (f"{k['value']:.2f}" if many else _near(k, 2) for k in kinds)
+
+
+def _speeds(draft: dict[str, Any], cloud: str) -> Iterator[str]:
+    for link in draft["links"]:
+        if link["cloud"] == cloud:
+            rounds, hints = (_near(link[way], 1) for way in WAYS)
+            yield f"{link['length']} {rounds} {hints}"
+
+
+def _pace(draft: dict[str, Any]) -> Iterator[str]:
+    for found in draft["pays"]:
+        rates = (found[name] for name in ("value", "high", "low"))
+        value, low, high = (f"{1e3 / r:.0f}" if r > SLOWEST else "never" for r in rates)
+        yield value if value == "never" else f"{value} ({low} to {high})"
+
+
+def chart(summary: dict[str, Any]) -> list[Panel]:
+    """Show acceptance and, of the first model at 0.7, tokens a second by parameters."""
+    accepted: dict[str, list[Point]] = {}
+    speeds: dict[str, list[Point]] = {}
+    first = summary["cells"][0]["model"]
+    for cell in summary["cells"]:
+        series = f"{NAMES[cell['model']]}, T = {cell['temperature']:g}"
+        for draft in cell["drafts"]:
+            size = draft["parameters"] / 1e6
+            point = estimated(size, draft[K_SQS]["accepted"])
+            accepted.setdefault(series, []).append(point)
+            if (cell["model"], cell["temperature"]) != (first, *QUICK_TEMPERATURES):
+                continue
+            slow = [link for link in draft["links"] if link["cloud"] == "slow"]
+            for link, (way, name) in itertools.product(slow, WAYS.items()):
+                points = speeds.setdefault(f"{name}, {link['uplink']}", [])
+                points.append(estimated(size, link[way]))
+    title, millions = f"Tokens a second, {NAMES[first]}", "millions of parameters"
+    return [
+        Panel("Accepted", accepted, millions, log="x"),
+        Panel(title, speeds, millions, log="x"),
+    ]
