@@ -13,6 +13,7 @@ accepted. Without --target it is SmolLM2-135M-Instruct.
 import argparse
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read by libraries as they load
@@ -28,9 +29,12 @@ from sqs_codec.cli.options import MODEL, number
 def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
     args = _parser().parse_args(argv)
+    if args.part == "quick":
+        return _quick()
     torch.set_num_threads(args.threads)
     if args.part == "texts":
-        texts.write(args.folder, args.target, args.tokens, args.places, args.seed)
+        of = args.tokens, args.places, args.longest, args.seed
+        texts.write(args.folder, args.target, *of)
     elif args.part == "train":
         student, model = train.train(
             args.files, args.target, args.size, args.minutes, args.epochs
@@ -43,19 +47,36 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _quick() -> int:
+    """Run all parts in miniature, in a folder that is removed."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        draft, prompts = folder / "draft.npz", folder / "prompts.txt"
+        prompts.write_text("Why is the sea salty?\n", "utf-8")
+        main(["texts", name, "--tokens=1", "--places=2", "--longest=60"])
+        made = [str(folder / "128.parquet"), "--size", "0.13M", "-o", str(draft)]
+        main(["train", *made, "--epochs", "1"])
+        return main(["measure", str(draft), "--prompts", str(prompts), "--positions=8"])
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    whole = argparse.ArgumentParser(
         prog="python -m benchmarks.sizes",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parts = parser.add_subparsers(dest="part", required=True)
+    parts = whole.add_subparsers(dest="part", required=True)
+    parts.add_parser("quick", help="all in miniature: does it run?")
     parser = parts.add_parser("texts")
     parser.add_argument("folder", type=Path)
     said = "of answers (default: %(default)s)"
     parser.add_argument("--tokens", **number(int, 1), default=1_000_000, help=said)
     said = "texts side by side (default: %(default)s)"
     parser.add_argument("--places", **number(int, 1), default=128, help=said)
+    said = "of a text, in tokens (default: %(default)s)"
+    parser.add_argument(
+        "--longest", **number(int, 48), default=texts.LONGEST, help=said
+    )
     parser.add_argument("--seed", **number(int, 0), default=0)
     _add_model(parser)
     parser = parts.add_parser("train")
@@ -75,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--answers", **number(int, 1), default=40, help=said_answers)
     parser.add_argument("--positions", **number(int, 1), default=64, help=said)
     _add_model(parser)
-    return parser
+    return whole
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:

@@ -40,12 +40,16 @@ def show(
         (rows,) = read(cached, [prompt], [tokens])
         for name, draft in drafts.items():
             sums[name].append(_judge(draft.twin(), prompt, tokens, rows))
-    heads = [f"T = {t:g}" for t in TEMPERATURES]
-    made = table("Accepted", *("", *heads, f"{GUESSES} guesses", "ms a token"))
-    for name, found in sums.items():
+    heads = [*(f"accepted, T = {t:g}" for t in TEMPERATURES), f"{GUESSES} guesses"]
+    made = table("Small drafts", "", *sums)
+    cells = defaultdict(list)
+    for found in sums.values():
         *columns, n, seconds = np.array(found).T
-        cells = [shown(ratio(column, n).as_json(), ".3f") for column in columns]
-        made.add_row(name, *cells, f"{1e3 * seconds.sum() / n.sum():.2f}")
+        for head, column in zip(heads, columns, strict=True):
+            cells[head].append(shown(ratio(column, n).as_json(), ".3f"))
+        cells["ms a token"].append(f"{1e3 * seconds.sum() / n.sum():.2f}")
+    for head, of_drafts in cells.items():
+        made.add_row(head, *of_drafts)
     console = Console()
     console.print(made)
     console.print(

@@ -41,8 +41,8 @@ TEMPERATURES = (0.7, 1.0, 0.5)
 """At which each prompt is answered, once each."""
 
 PROMPT_TEMPERATURE = 0.9
-LONGEST_PROMPT, LONGEST = 160, 512
-"""In tokens: what a user says, and the whole text."""
+LONGEST = 512
+"""Tokens of a text, of which a third is for the prompt."""
 
 LIKELY = 1024
 """Tokens are drawn of so many likeliest ones."""
@@ -57,6 +57,7 @@ class Text:
     """What comes next, whatever the model would say."""
     answered: int = 0
     """How often the prompt was answered before."""
+    longest: int = LONGEST
     is_asked: bool = False
     """Whether the prompt is whole."""
     is_whole: bool = False
@@ -76,7 +77,7 @@ class Text:
     def again(self) -> Text:
         """Return the text whose prompt is to be answered once more."""
         asked = self.tokens[: -len(self.rows)]
-        return Text(asked, [], self.answered + 1, is_asked=True)
+        return Text(asked, [], self.answered + 1, self.longest, is_asked=True)
 
     def go_on(self, drawn: int, ends: AbstractSet[int], after: Sequence[int]) -> None:
         """Add the next token: the one that is drawn unless another has to come."""
@@ -84,8 +85,8 @@ class Text:
             self.tokens.append(self.forced.pop(0))
         elif self.is_asked:
             self.tokens.append(drawn)
-            self.is_whole = drawn in ends or len(self.tokens) >= LONGEST
-        elif drawn in ends or len(self.tokens) >= LONGEST_PROMPT:
+            self.is_whole = drawn in ends or len(self.tokens) >= self.longest
+        elif drawn in ends or len(self.tokens) >= self.longest // 3:
             first, *self.forced = after
             self.tokens.append(first)
             self.is_asked = True
@@ -196,7 +197,8 @@ class _Files:
 class _Prompts:
     """What the next texts begin with."""
 
-    def __init__(self, model: hf.LanguageModel) -> None:
+    def __init__(self, model: hf.LanguageModel, longest: int) -> None:
+        self._longest = longest
         mark = "\N{OBJECT REPLACEMENT CHARACTER}"
         chat = [{"role": "user", "content": mark}]
         whole = model.tokenizer.apply_chat_template(
@@ -216,22 +218,23 @@ class _Prompts:
         """Return the next text."""
         start = self._starts[self._next % len(self._starts)]
         self._next += 1
-        return Text([self.before[0]], [*self.before[1:], *start])
+        forced = [*self.before[1:], *start]
+        return Text([self.before[0]], forced, longest=self._longest)
 
 
 def write(
-    folder: Path, target: str | None, tokens: int, places: int, seed: int
+    folder: Path, target: str | None, tokens: int, places: int, longest: int, seed: int
 ) -> None:
     """Write files of so many tokens of a target's answers."""
     model = hf.load_model(target)
     folder.mkdir(parents=True, exist_ok=True)
     source = f"its own answers to prompts of its own; seed {seed}"
-    files, prompts = _Files(folder, model, source), _Prompts(model)
+    files, prompts = _Files(folder, model, source), _Prompts(model, longest)
     ends = {*model.stop, prompts.after[0]}
     rng = np.random.default_rng([seed, len(files)])
     torch.manual_seed(int(rng.integers(1 << 32)))
     texts = [prompts.text() for _ in range(places)]
-    at = _Places(model.model, places, LONGEST)
+    at = _Places(model.model, places, longest)
     try:
         with tqdm(total=tokens, unit=" tokens") as bar:
             while bar.n < tokens:

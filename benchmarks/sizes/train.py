@@ -101,4 +101,4 @@ def held_out(student: Student, held: Sequence[Lesson]) -> list[float]:
             rows = int(batch.taught.sum())
             found += rows * np.array([one.item() for one in losses(student, batch)])
             n += rows
-    return [round(float(one), 3) for one in found / n]
+    return [round(float(one), 3) for one in found / max(1, n)]

@@ -31,6 +31,7 @@ ARGUMENTS = {
     "benchmarks.experiments": ["all --quick"],
     "benchmarks.kld.llama": [],  # of a program that has to be built
     "benchmarks.rate.worst_sets": ["60 4", "400 4 --quick"],
+    "benchmarks.sizes": ["quick"],
     "benchmarks.speed.instructions": [""],  # in seconds as it is
 }
 """Those that ``--quick`` isn't enough for."""

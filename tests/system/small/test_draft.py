@@ -184,7 +184,7 @@ def changed(path, folder, **about):
         ({"tokenizer": lambda a: a[:0]}, "cut or damaged"),
         ({"summary": None}, None),
     ],
-    ids=str,
+    ids=lambda given: next(iter(given)) if isinstance(given, dict) else None,
 )
 def test_a_file_that_is_none_is_refused(path, tmp_path, change, said):
     file = changed(path, tmp_path, **change)
