@@ -204,9 +204,11 @@ def write_batch(
         seen = torch.cat([seen, torch.ones_like(seen[:, :1])], 1)
 
 
-def sample(logits: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Draw a token for each row, of the 4 096 most probable ones."""
-    likely = logits.topk(4096)
+def sample(
+    logits: torch.Tensor, temperature: float | torch.Tensor, most: int = 4096
+) -> torch.Tensor:
+    """Draw a token for each row, of its most probable ones; temperatures are [n, 1]."""
+    likely = logits.topk(most)
     drawn = torch.multinomial((likely.values / temperature).softmax(-1), 1)
     return likely.indices.gather(1, drawn)
 

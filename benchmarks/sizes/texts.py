@@ -20,6 +20,7 @@ import transformers
 from tqdm import tqdm
 
 import sqs_codec as sqs
+from benchmarks.data.make_corpus import sample
 from sqs_codec import distill
 from sqs_codec.cli.options import find_prior
 from sqs_codec.system import hf
@@ -246,7 +247,8 @@ def write(
                     parts = files.round(logits[answers], rng)
                     for n, i in enumerate(answers):
                         texts[i].rows.append([rows[n : n + 1] for rows in parts])
-                drawn = _draw(logits, [text.temperature for text in texts])
+                heat = torch.tensor([[text.temperature] for text in texts])
+                drawn = sample(logits, heat, LIKELY)[:, 0].tolist()
                 for i, (text, token) in enumerate(zip(texts, drawn, strict=True)):
                     text.go_on(token, ends, prompts.after)
                     if text.is_whole:
@@ -257,11 +259,3 @@ def write(
     except KeyboardInterrupt:
         pass  # what is written is kept
     files.close()
-
-
-def _draw(logits: torch.Tensor, temperatures: Sequence[float]) -> list[int]:
-    """Draw a token for each row, of its likeliest ones."""
-    likely = logits.topk(LIKELY)
-    probs = (likely.values / torch.tensor(temperatures)[:, None]).softmax(-1)
-    found = likely.indices.gather(1, torch.multinomial(probs, 1))
-    return [int(token) for token in found[:, 0]]

@@ -98,9 +98,7 @@ def carry_out(
         options.find_prior(args.prior)
         if is_gguf(args.draft):
             import_module("sqs_codec.system.llama_cpp")  # or it says what it lacks
-        elif is_small(args.draft):
-            pass
-        elif args.draft and lacks_folder(args.draft):
+        elif not is_small(args.draft) and args.draft and lacks_folder(args.draft):
             raise ValueError(f"cannot load {args.draft}: there is no such directory")
         work(args)
     # A refusal is a RuntimeError, and so is what llama.cpp's package and torch raise.

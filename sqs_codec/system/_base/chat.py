@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from sqs_codec._base import checks
+
 OPEN, CLOSE = "\ufdd0", "\ufdd1"
 """Marks of what a message says; Unicode keeps them for use inside a program."""
 
@@ -16,6 +18,14 @@ def names(template: str, token: str) -> bool:
     """Whether a template writes a token: whole in its source, or with a role's name."""
     said = token in template or ROLE.search(token)
     return bool(said) and not token.isspace()
+
+
+def encode_prompt(draft: Any, prompt: str) -> list[int]:
+    """Token ids of one user message, by a `TextDraft`'s own template if it has one."""
+    checks.utf8("the prompt", prompt)
+    chat = [{"role": "user", "content": prompt}]
+    ids = draft.encode_chat(chat) if draft.has_template else draft.encode_text(prompt)
+    return list(ids)
 
 
 def reserved(

@@ -111,15 +111,18 @@ class Ahead:
         At the token after the text each of them does.
         """
         guesses = self._session.guess(row, at, self._hints.branches)
-        before, sure, told = branch.tokens, branch.chances, branch.told
-        first, *others = (
-            _DraftBranch([*before, token], [*sure, chance], told)
-            for token, chance in zip(guesses.tokens, guesses.chances, strict=True)
-        )
+        first, *rest = zip(guesses.tokens, guesses.chances, strict=True)
+        others = [
+            _DraftBranch(
+                [*branch.tokens, token], [*branch.chances, chance], branch.told
+            )
+            for token, chance in rest
+        ]
         if branch.tokens:
             least = math.inf if self._late else OPENS * self._hints.threshold
             others = [one for one in others if one.reached >= least]
-        branch.tokens, branch.chances = first.tokens, first.chances
+        branch.tokens.append(first[0])
+        branch.chances.append(first[1])
         return others
 
     def _is_worth_it(self, branch: _DraftBranch) -> bool:

@@ -117,10 +117,7 @@ class Draft(DraftModel):
         ValueError
             The prompt has bytes that aren't text, or the template fails.
         """
-        checks.utf8("the prompt", prompt)
-        if not self.has_template:
-            return self.encode_text(prompt)
-        return self.encode_chat([{"role": "user", "content": prompt}])
+        return chat.encode_prompt(self, prompt)
 
     @property
     def has_template(self) -> bool:
