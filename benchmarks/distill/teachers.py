@@ -21,6 +21,7 @@ from benchmarks.distill.schemes import RESOLUTIONS, Array, lists
 from benchmarks.experiments.experiment import Options
 from benchmarks.experiments.models import GEMMA3, Models, load
 from benchmarks.pair import Pair
+from benchmarks.sizes.lessons import directions
 from benchmarks.sources import read_prompts
 from sqs_codec.system.hf import CachedModel
 
@@ -201,9 +202,7 @@ def _embedding(pair: Pair, column: Array, width: int) -> Array:
     own = torch.zeros(int(column.max()) + 1, weights.shape[1])
     own.index_add_(0, torch.from_numpy(column), weights.float())
     own /= torch.from_numpy(np.bincount(column))[:, None]
-    own -= own.mean(0)
-    main = own @ torch.linalg.eigh(own.T @ own).eigenvectors[:, -width:]
-    return (main * (SCALE / main.std())).numpy()
+    return (SCALE * directions(own, width)).numpy()
 
 
 def _logs(probs: Array, column: Array, width: int) -> Array:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,26 +17,15 @@ from torch.nn.functional import normalize
 from sqs_codec import distill
 from sqs_codec.system.hf import LanguageModel
 
+Texts = list[distill.Sequence]
+
 HELD_OUT = 40
 """Of so many prompts the answers to one are held out."""
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """A text, and the distributions of some of its tokens."""
-
-    tokens: NDArray[np.int64]
-    places: NDArray[np.int64]
-    """After which tokens these are."""
-    rows: NDArray[np.int64]
-    """Of each weight: the number of its distribution, from 0."""
-    ids: NDArray[np.int64]
-    weights: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
 class Batch:
-    """Lessons side by side."""
+    """Texts side by side."""
 
     tokens: torch.Tensor
     """[B, T]."""
@@ -48,32 +39,33 @@ class Batch:
     """[M]."""
 
 
-def read(paths: Sequence[Path]) -> tuple[list[Lesson], list[Lesson]]:
+def read(paths: Sequence[Path]) -> tuple[Texts, Texts]:
     """Read files; return what is for learning, and what is held out."""
-    parts: tuple[list[Lesson], list[Lesson]] = [], []
-    for path in paths:
-        for text in distill.open(path):
-            sizes = np.diff(text.rows.offsets)
-            ids = text.rows.token_ids.astype(np.int64)
-            weights = text.rows.counts.astype(np.float32) / text.rows.resolution
-            rows = np.repeat(np.arange(len(sizes)), sizes)
-            if text.tail:  # what a list left out isn't taught
-                kept = ids < text.rows.vocab_size - 1
-                rows, ids, weights = rows[kept], ids[kept], weights[kept]
-                weights /= np.bincount(rows, weights)[rows].astype(np.float32)
-            tokens = text.tokens.astype(np.int64)
-            asked = zlib.crc32(tokens[: text.places[0] + 1].tobytes())
-            held = asked % HELD_OUT == 0
-            parts[held].append(Lesson(tokens, text.places, rows, ids, weights))
+    parts: tuple[Texts, Texts] = [], []
+    for text in itertools.chain.from_iterable(map(distill.open, paths)):
+        asked = text.tokens[: text.places[0] + 1].astype(np.int64)
+        parts[zlib.crc32(asked.tobytes()) % HELD_OUT == 0].append(text)
     return parts
 
 
-def counts(lessons: Sequence[Lesson], vocab_size: int) -> NDArray[np.float64]:
+def _taught(text: distill.Sequence) -> tuple[NDArray[Any], ...]:
+    """Return the row of each weight, from 0, its token, and the weight."""
+    sizes = np.diff(text.rows.offsets)
+    rows, ids = np.repeat(np.arange(len(sizes)), sizes), text.rows.token_ids
+    weights = text.rows.counts.astype(np.float32) / text.rows.resolution
+    if text.tail:  # what a list left out isn't taught
+        kept = ids < text.rows.vocab_size - 1
+        rows, ids, weights = rows[kept], ids[kept], weights[kept]
+        weights /= np.bincount(rows, weights)[rows].astype(np.float32)
+    return rows, ids.astype(np.int64), weights
+
+
+def counts(texts: Texts, vocab_size: int) -> NDArray[np.float64]:
     """Return how often each token is expected after what is taught."""
     found = np.full(vocab_size, 1e-3)
-    for lesson in lessons:
-        np.add.at(found, lesson.ids, lesson.weights)
-        np.add.at(found, lesson.tokens, 0.1)
+    for text in texts:
+        np.add.at(found, *_taught(text)[1:])
+        np.add.at(found, text.tokens, 0.1)
     return found
 
 
@@ -88,21 +80,18 @@ def nearest(model: LanguageModel, columns: NDArray[np.int64]) -> NDArray[np.int6
     return found
 
 
-def directions(
-    model: LanguageModel, columns: NDArray[np.int64], width: int
-) -> torch.Tensor:
-    """Return the main directions [C, width] of the columns' embeddings."""
-    table = model.model.get_output_embeddings().weight.detach()[columns].float()
+def directions(table: torch.Tensor, width: int) -> torch.Tensor:
+    """Return a table's rows [n, width] by its main directions, of deviation 1."""
     table = table - table.mean(0)
     main = table @ torch.linalg.eigh(table.T @ table).eigenvectors[:, -width:]
     return main / main.std()
 
 
 def batches(
-    lessons: Sequence[Lesson], size: int, rng: np.random.Generator | None = None
+    texts: Texts, size: int, rng: np.random.Generator | None = None
 ) -> Iterator[Batch]:
-    """Yield all lessons, those of about the same length side by side."""
-    lengths = np.array([len(lesson.tokens) for lesson in lessons], float)
+    """Yield all texts, those of about the same length side by side."""
+    lengths = np.array([len(text.tokens) for text in texts], float)
     if rng is not None:
         lengths += rng.normal(0, 20, len(lengths))
     order = np.argsort(lengths)
@@ -110,18 +99,15 @@ def batches(
     if rng is not None:
         rng.shuffle(groups)
     for group in groups:
-        own = [lessons[i] for i in group]
-        shape = len(own), max(len(lesson.tokens) for lesson in own)
+        own = [texts[i] for i in group]
+        shape = len(own), max(len(text.tokens) for text in own)
         tokens, taught = np.zeros(shape, np.int64), np.zeros(shape, np.bool_)
-        for i, lesson in enumerate(own):
-            tokens[i, : len(lesson.tokens)] = lesson.tokens
-            taught[i, lesson.places] = True
-        before = np.cumsum([0, *(len(lesson.places) for lesson in own)])
-        rows = [n + lesson.rows for n, lesson in zip(before, own, strict=False)]
-        yield Batch(
-            torch.from_numpy(tokens),
-            torch.from_numpy(taught),
-            torch.from_numpy(np.concatenate(rows)),
-            torch.from_numpy(np.concatenate([lesson.ids for lesson in own])),
-            torch.from_numpy(np.concatenate([lesson.weights for lesson in own])),
-        )
+        parts, before = [], 0
+        for i, text in enumerate(own):
+            tokens[i, : len(text.tokens)] = text.tokens
+            taught[i, text.places] = True
+            rows, *weighed = _taught(text)
+            parts.append((before + rows, *weighed))
+            before += len(text.places)
+        joined = map(np.concatenate, zip(*parts, strict=True))
+        yield Batch(*map(torch.from_numpy, (tokens, taught, *joined)))

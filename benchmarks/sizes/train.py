@@ -12,8 +12,7 @@ from torch import nn
 from tqdm import tqdm
 
 from benchmarks.sizes import lessons
-from benchmarks.sizes.lessons import Lesson
-from benchmarks.sizes.student import SIZES, Student
+from benchmarks.sizes.student import SIZES, Student, save
 from sqs_codec.system import hf
 
 BATCH = 4
@@ -27,8 +26,8 @@ RATE, DECAY = 4e-3, 0.05
 """Of AdamW; the rate rises for 50 steps and falls as a cosine."""
 
 
-def losses(student: Student, batch: lessons.Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the mean cross-entropy, and that of -log(what is accepted), of a batch.
+def losses(student: Student, batch: lessons.Batch) -> tuple[torch.Tensor, ...]:
+    """Return means of a batch: cross-entropy, -log(what is accepted), the accepted.
 
     By the second one a small draft learns what its target is likeliest to say, where
     the first has it spread over all that the target may say.
@@ -37,23 +36,29 @@ def losses(student: Student, batch: lessons.Batch) -> tuple[torch.Tensor, torch.
     entropy = -(batch.weights * logs).sum() / rows
     both = torch.minimum(batch.weights, logs.exp())
     accepted = torch.zeros(rows).index_add(0, batch.rows, both)
-    return entropy, -(accepted + 1e-3).log().mean()
+    return entropy, -(accepted + 1e-3).log().mean(), accepted.mean()
 
 
 def train(
-    files: Sequence[Path], target: str | None, size: str, minutes: float, epochs: float
-) -> tuple[Student, hf.LanguageModel]:
-    """Train for so many epochs, or minutes if these are over before."""
+    files: Sequence[Path],
+    output: Path,
+    size: str,
+    target: str | None,
+    minutes: float,
+    epochs: float,
+) -> None:
+    """Train for so many epochs, or minutes if these are over before; write the file."""
     torch.manual_seed(0)
     rng, model = np.random.default_rng(0), hf.load_model(target)
     taught, held = lessons.read(files)
     counts, shape = lessons.counts(taught, model.vocab_size), SIZES[size]
     columns = np.sort(np.argsort(-counts, kind="stable")[: shape.columns])
     inputs = lessons.nearest(model, columns)
-    table = lessons.directions(model, columns, shape.embedding)
+    table = model.model.get_output_embeddings().weight.detach()[columns].float()
+    table = lessons.directions(table, shape.embedding)
     student = Student(shape, inputs, columns, table, counts)
     parameters = sum(each.numel() for each in student.parameters())
-    positions = sum(len(lesson.places) for lesson in taught)
+    positions = sum(len(text.places) for text in taught)
     print(
         f"{size}: {parameters:,} parameters, {student.embedding.numel():,} of them "
         f"embeddings; {positions:,} distributions of {len(taught):,} texts"
@@ -73,7 +78,7 @@ def train(
                 cosine = 0.5 + 0.5 * np.cos(np.pi * done)
                 for group in optimizer.param_groups:
                     group["lr"] = RATE * min(1, (step + 1) / 50) * (0.02 + cosine)
-                entropy, refused = losses(student, batch)
+                entropy, refused, accepted = losses(student, batch)
                 share = min(1.0, max(0.0, (done - BEGIN) / (END - BEGIN)))
                 found = (1 - share) * entropy + share * refused
                 optimizer.zero_grad()
@@ -81,24 +86,25 @@ def train(
                 nn.utils.clip_grad_norm_(student.parameters(), 1.0)
                 optimizer.step()
                 step += 1
-                bar.set_postfix(entropy=f"{entropy:.3f}", refused=f"{refused:.3f}")
+                bar.set_postfix(entropy=f"{entropy:.3f}", accepted=f"{accepted:.3f}")
                 bar.update(100 * done - bar.n)
-    seconds = time.monotonic() - began
-    epochs = step * BATCH / len(taught)
-    print(
-        f"{epochs:.1f} epochs in {seconds:.0f} s; losses of texts held out: "
-        f"{held_out(student, held)}"
-    )
-    return student, model
+    save(student, model, output)
+    seconds, epochs = time.monotonic() - began, step * BATCH / len(taught)
+    print(f"{epochs:.1f} epochs in {seconds:.0f} s; {_held_out(student, held)}")
 
 
-def held_out(student: Student, held: Sequence[Lesson]) -> list[float]:
-    """Return the losses of texts that weren't learned of."""
+def _held_out(student: Student, held: lessons.Texts) -> str:
+    """Say how a student fares with texts that it didn't learn of."""
+    if not held:
+        return "no texts were held out"
     student.eval()
-    found, n = np.zeros(2), 0
+    rows, found = [], []
     with torch.inference_mode():
         for batch in lessons.batches(held, BATCH):
-            rows = int(batch.taught.sum())
-            found += rows * np.array([one.item() for one in losses(student, batch)])
-            n += rows
-    return [round(float(one), 3) for one in found / max(1, n)]
+            rows.append(int(batch.taught.sum()))
+            found.append([one.item() for one in losses(student, batch)])
+    entropy, refused, accepted = np.average(found, 0, rows)
+    return (
+        f"of texts held out {accepted:.3f} is accepted, with losses of {entropy:.3f} "
+        f"and {refused:.3f}"
+    )

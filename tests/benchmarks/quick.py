@@ -36,7 +36,15 @@ ARGUMENTS = {
 }
 """Those that ``--quick`` isn't enough for."""
 
-FIRST = ("experiments", "distill", "speed ", "planner", "engines equal", "wire")
+FIRST = (
+    "experiments",
+    "distill",
+    "sizes",
+    "speed ",
+    "planner",
+    "engines equal",
+    "wire",
+)
 """What takes longest comes first, so that all cores are done at about the same time."""
 
 
