@@ -18,10 +18,9 @@ from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
@@ -29,17 +28,9 @@ from rich.text import Text
 import sqs_codec as sqs
 from benchmarks.charts import Panel, Point, estimated
 from benchmarks.experiments import mismatch
-from benchmarks.experiments.bounds import ROUNDING
 from benchmarks.experiments.estimate import draws, of_draws, ratio, shown
-from benchmarks.experiments.experiment import (
-    NAMES,
-    Check,
-    Options,
-    Records,
-    Task,
-    grouped,
-)
-from benchmarks.experiments.mismatch import BIGRAM, UPLINKS, Bigram, Count, Uplink
+from benchmarks.experiments.experiment import NAMES, Options, Records, Task, grouped
+from benchmarks.experiments.mismatch import UPLINKS, Bigram, Count, Uplink
 from benchmarks.experiments.models import GEMMA3, Models, load
 from benchmarks.experiments.temperature import C_SQS, DEFAULTS, K_SQS
 from benchmarks.experiments.traces import Trace, traces
@@ -47,7 +38,6 @@ from benchmarks.harness import cells
 from benchmarks.harness.recorded import STEPS, Steps
 from benchmarks.rate.schemes import Row, Rule, codec, paper_bits
 from benchmarks.relay import Link
-from benchmarks.sizes.student import Size, Student, save
 from benchmarks.tables import dim, table
 from sqs_codec.system.edge import FixedPlan, Hints, default_settings
 from sqs_codec.system.hf import ModelError
@@ -67,9 +57,6 @@ TIMED = 10
 PAYS = 1.05
 """A draft pays if texts come so many times as fast as by the cloud alone."""
 
-TINY = Size(columns=256, embedding=8, state=16, pointer=4)
-"""Of the draft that there is with --quick, which has learned nothing."""
-
 SLOWEST = 0.1
 """Tokens a second of a target that is slower than any."""
 
@@ -79,6 +66,33 @@ WAYS = {"speed": "rounds", "hints": "hints"}
 SUMS = ("accepted", "formula", "ours", *PARTS)
 
 Floats = NDArray[np.float64]
+
+
+class Sized(NamedTuple):
+    """A draft, and how many parameters it has."""
+
+    name: str
+    parameters: int
+    embeddings: int
+    """Those of them that are embeddings."""
+    model: Draft | Bigram | None
+    """None: the pair's own draft, whose rows come with the text."""
+
+    def read(
+        self, text: list[int], trace: Trace, temperature: float
+    ) -> tuple[NDArray[np.float32], float]:
+        """Return its logits of a text [n, V], and the seconds of a step."""
+        if self.model is None:
+            return trace.draft, STEPS["slow"].draft
+        if isinstance(self.model, Bigram):
+            return self.model.logits(text[-len(trace) :], temperature), 0.0
+        small, rows, steps = self.model.twin(), [], []
+        small.logits(text[: 1 - len(trace) or None])
+        for end in range(len(text) - len(trace) + 1, len(text) + 1):
+            began = time.perf_counter()
+            rows.append(small.logits(text[:end])[0])
+            steps.append(time.perf_counter() - began)
+        return np.array(rows), float(np.median(steps))
 
 
 def places(options: Options) -> list[tuple[str, float]]:
@@ -105,57 +119,44 @@ def measure(options: Options, name: str, temperature: float) -> Records:
     models = load(options, name)
     written = mismatch.written(options, models, temperature)
     bigram = Bigram.of(written, models.vocab_size)
+    own = models.pair.draft
+    drafts = [
+        Sized(mismatch.BIGRAM, bigram.pairs, 0, bigram),
+        *small_drafts(options, models),
+        Sized(
+            f"{models.dropped} layers less" if models.dropped else "given",
+            mismatch.weights(own),
+            own.get_input_embeddings().weight.numel(),
+            None,
+        ),
+    ]
+    rules = {d.name: {n: s.keep() for n, s in DEFAULTS.items()} for d in drafts}
     about: dict[str, Any] = {"model": name, "temperature": temperature}
     about["target"] = mismatch.weights(models.pair.target)
     records: Records = []
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        drafts = _drafts(options, models, bigram)
-        rules = {draft: {n: s.keep() for n, s in DEFAULTS.items()} for draft in drafts}
-        for trace in traces(options, name, temperature, prompts=PROMPTS.get(name)):
-            text = [*models.prompts[trace.prompt].tokens, *trace.tokens[:-1]]
-            for draft, (size, model) in drafts.items():
-                logits, step = _read(text, trace, model, temperature)
-                pairs = zip(logits, trace.target, strict=True)
-                rows = [Row(*pair, temperature) for pair in pairs]
-                record = about | {"draft": draft, "step": step, **size}
-                record |= {"prompt": trace.prompt, "kind": trace.kind, "timed": []}
-                record |= mismatch.judged(models, rows, trace.tokens)
-                for rule, keep in rules[draft].items():
-                    record[rule] = losses(models, rows, keep, rule == C_SQS)
-                if trace.prompt < TIMED:
-                    np.save(folder / "draft.npy", logits)
-                    np.save(folder / "target.npy", trace.target)
-                    record["timed"] = [*_simulated(models, folder, record)]
-                records.append(record)
+    for trace in traces(options, name, temperature, prompts=PROMPTS.get(name)):
+        text = [*models.prompts[trace.prompt].tokens, *trace.tokens[:-1]]
+        for draft in drafts:
+            logits, step = draft.read(text, trace, temperature)
+            pairs = zip(logits, trace.target, strict=True)
+            rows = [Row(*pair, temperature) for pair in pairs]
+            record = about | {"draft": draft.name, "step": step}
+            record |= {"parameters": draft.parameters, "embeddings": draft.embeddings}
+            record |= {"prompt": trace.prompt, "kind": trace.kind, "timed": []}
+            record |= mismatch.judged(models, rows, trace.tokens)
+            for rule, keep in rules[draft.name].items():
+                record[rule] = losses(models, rows, keep, rule == C_SQS)
+            if trace.prompt < TIMED:
+                record["timed"] = _simulated(models, (logits, trace.target), record)
+            records.append(record)
     return records
 
 
-def _drafts(
-    options: Options, models: Models, bigram: Bigram
-) -> dict[str, tuple[dict[str, int], Draft | Bigram | None]]:
-    """Return sizes and drafts, from the smallest kind to the largest."""
-    whole = models.pair.draft
-    embedding = whole.get_input_embeddings().weight.numel()
-    size = _size(mismatch.weights(whole), embedding)
-    return {
-        BIGRAM: (_size(bigram.pairs), bigram),
-        **small_drafts(options, models),
-        f"{models.dropped} layers less" if models.dropped else "given": (size, None),
-    }
-
-
-def small_drafts(
-    options: Options, models: Models
-) -> dict[str, tuple[dict[str, int], Draft]]:
-    """Return sizes and drafts of files; ModelError if one isn't for this target."""
+def small_drafts(options: Options, models: Models) -> list[Sized]:
+    """Return the drafts of files; ModelError if one isn't for this target."""
     vocabulary = models.pair.tokenizer.get_vocab()
     known = sqs.vocabulary_fingerprint(vocabulary, models.vocab_size)
-    if options.quick and not options.drafts:
-        folder = options.folder / "drafts"
-        folder.mkdir(parents=True, exist_ok=True)
-        make_tiny(models, folder / f"{models.name}-tiny.npz")
-    found = {}
+    found = []
     for path in _files(options, models.name):
         try:
             small = Draft(path)
@@ -163,40 +164,11 @@ def small_drafts(
             raise ModelError(str(error)) from error
         if small.fingerprint != known:
             raise ModelError(f"{path} is a draft of another tokenizer")
+        name = path.stem.removeprefix(f"{models.name}-")
         with np.load(path) as arrays:
-            sizes = {name: arrays[name].size for name in SHAPES}
-        size = _size(sum(sizes.values()), sizes["embedding"])
-        found[path.stem.removeprefix(f"{models.name}-")] = size, small
+            parameters = sum(arrays[weights].size for weights in SHAPES)
+            found.append(Sized(name, parameters, arrays["embedding"].size, small))
     return found
-
-
-def _size(parameters: int, embeddings: int = 0) -> dict[str, int]:
-    return {"parameters": parameters, "embeddings": embeddings}
-
-
-def make_tiny(models: Models, path: Path) -> None:
-    """Write the file of a draft that has learned nothing."""
-    columns, v = np.arange(TINY.columns), models.vocab_size
-    embedding = torch.zeros(TINY.columns, TINY.embedding)
-    tiny = Student(TINY, np.arange(v) % columns.size, columns, embedding, np.ones(v))
-    save(tiny, models.pair, path)
-
-
-def _read(
-    text: list[int], trace: Trace, draft: Draft | Bigram | None, temperature: float
-) -> tuple[NDArray[np.float32], float]:
-    """Return a draft's logits of a text [n, V], and the seconds of a step."""
-    if draft is None:
-        return trace.draft, STEPS["slow"].draft
-    if isinstance(draft, Bigram):
-        return draft.logits(text[-len(trace) :], temperature), 0.0
-    small, rows, steps = draft.twin(), [], []
-    small.logits(text[: 1 - len(trace) or None])
-    for end in range(len(text) - len(trace) + 1, len(text) + 1):
-        began = time.perf_counter()
-        rows.append(small.logits(text[:end])[0])
-        steps.append(time.perf_counter() - began)
-    return np.array(rows), float(np.median(steps))
 
 
 def losses(
@@ -216,26 +188,28 @@ def losses(
         bits = formula, one.bits(sent.q)
         parts = row.mismatch, dropped, rounded
         found.append((sent.loss.acceptance, *bits, *parts))
-    sums = np.array(found)
-    excess = 1 - sums[:, 0] - sums[:, -len(PARTS) :].sum(1)
-    named = dict(zip(SUMS, sums.sum(0).tolist(), strict=True))
-    return named | {"excess": float(excess.max())}
+    return dict(zip(SUMS, np.sum(found, 0).tolist(), strict=True))
 
 
 def _simulated(
-    models: Models, folder: Path, record: dict[str, Any]
-) -> Iterator[list[float]]:
-    """Yield the seconds of a text, with hints and alone, at each of `PLACES`."""
-    # What goes before the text takes no time, as rounds are counted without it, too.
-    text = cells.Text((0,), folder / "draft.npy", folder / "target.npy")
-    settings = tuple(default_settings(models.vocab_size, models.prior))
-    for cloud, uplink in PLACES:
-        steps = STEPS[cloud]._replace(draft=record["step"])
-        known = (text,), record["rows"], settings, None, steps, record["temperature"]
-        cell = cells.Cell("", Link(*uplink), *known, seed=record["prompt"])
-        plans = FixedPlan(hints=Hints()), FixedPlan(0)
-        both = [cells.simulate(replace(cell, plan=plan)) for plan in plans]
-        yield [played.seconds for (played,) in both]
+    models: Models, rows: Sequence[NDArray[np.float32]], record: dict[str, Any]
+) -> list[list[float]]:
+    """Return the seconds of a text, with hints and alone, at each of `PLACES`."""
+    settings, found = tuple(default_settings(models.vocab_size, models.prior)), []
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(folder, "draft.npy"), Path(folder, "target.npy")
+        for file, logits in zip(files, rows, strict=True):
+            np.save(file, logits)
+        # What goes before the text takes no time, as rounds are counted without it.
+        text = cells.Text((0,), *files)
+        for cloud, uplink in PLACES:
+            steps = STEPS[cloud]._replace(draft=record["step"])
+            known = record["rows"], settings, None, steps, record["temperature"]
+            cell = cells.Cell("", Link(*uplink), (text,), *known, seed=record["prompt"])
+            plans = FixedPlan(hints=Hints()), FixedPlan(0)
+            both = [cells.simulate(replace(cell, plan=plan)) for plan in plans]
+            found.append([played.seconds for (played,) in both])
+    return found
 
 
 # Summary
@@ -247,17 +221,10 @@ def summary(records: Records, options: Options) -> dict[str, Any]:
     for (name, temperature), of_place in grouped(records, "model", "temperature"):
         drafts = [group for _, group in grouped(of_place, "draft")]
         drafts.sort(key=lambda group: group[0]["parameters"])
-        sizes = [group[0]["parameters"] for group in drafts]
-        found.append(
-            {
-                "model": name,
-                "temperature": temperature,
-                "texts": len(drafts[0]),
-                "orders": math.log10(of_place[0]["target"] / sizes[0]),
-                "drafts": [_draft(group) for group in drafts],
-                "decade": _decade(drafts[1:-1]),
-            }
-        )
+        cell = {"model": name, "temperature": temperature, "texts": len(drafts[0])}
+        orders = math.log10(of_place[0]["target"] / drafts[0][0]["parameters"])
+        cell |= {"orders": orders, "decade": _decade(drafts[1:-1])}
+        found.append(cell | {"drafts": [_draft(group) for group in drafts]})
     return {"cells": found}
 
 
@@ -265,25 +232,31 @@ def _draft(records: Records) -> dict[str, Any]:
     step = float(np.median(_column(records, "step")))
     records = [record | {"step": step} for record in records]
     names = ("draft", "parameters", "embeddings", "step")
-    found: dict[str, Any] = {name: records[0][name] for name in names}
-    rows = _column(records, "rows")
-    found["tv"] = ratio(_column(records, "tv"), rows).as_json()
-    for rule in DEFAULTS:
-        sent = [record[rule] for record in records]
-        found[rule] = {n: ratio(_column(sent, n), rows).as_json() for n in SUMS}
-        found[rule]["excess"] = float(max(_column(sent, "excess")))
-    found["kinds"] = {
-        kind: ratio(_column(group, "acceptance"), _column(group, "rows")).as_json()
-        for (kind,), group in grouped(records, "kind")
-    }
     timed = [record for record in records if record["timed"]]
-    found["links"] = [_link(timed, i) for i in range(len(PLACES))]
-    found["pays"] = [pays(records, uplink) for uplink in UPLINKS]
-    return found
+    return {
+        **{name: records[0][name] for name in names},
+        "tv": _mean(records, "tv"),
+        **{rule: _sums(records, rule) for rule in DEFAULTS},
+        "kinds": {
+            kind: _mean(group, "acceptance")
+            for (kind,), group in grouped(records, "kind")
+        },
+        "links": [_link(timed, i) for i in range(len(PLACES))],
+        "pays": [pays(records, uplink) for uplink in UPLINKS],
+    }
 
 
 def _column(records: Records, name: str) -> Floats:
     return np.array([record[name] for record in records], float)
+
+
+def _mean(records: Records, name: str) -> dict[str, float]:
+    return ratio(_column(records, name), _column(records, "rows")).as_json()
+
+
+def _sums(records: Records, rule: str) -> dict[str, Any]:
+    sent = [record | record[rule] for record in records]
+    return {name: _mean(sent, name) for name in SUMS}
 
 
 def _link(records: Records, place: int) -> dict[str, Any]:
@@ -293,9 +266,8 @@ def _link(records: Records, place: int) -> dict[str, Any]:
     return {
         **{"cloud": cloud, "uplink": str(uplink)},
         **mismatch.fastest(records, rows, uplink, STEPS[cloud]),
-        "simulated": float(rows.sum() / alone.sum()),
         "hints": ratio(rows, hints).as_json(),
-        "gain": ratio(alone, hints).as_json(),
+        "simulated": float(rows.sum() / alone.sum()),
     }
 
 
@@ -325,19 +297,6 @@ def _decade(drafts: list[Records]) -> dict[str, float] | None:
     sizes = [math.log10(group[0]["parameters"]) for group in drafts]
     accepted = [weights @ _column(g, "acceptance") / (weights @ rows) for g in drafts]
     return of_draws(np.polyfit(sizes, accepted, 1)[0]).as_json()
-
-
-def checks(summary: dict[str, Any]) -> list[Check]:
-    """Return the theorem."""
-    drafts = [draft for cell in summary["cells"] for draft in cell["drafts"]]
-    worst = max(draft[rule]["excess"] for draft in drafts for rule in DEFAULTS)
-    return [
-        Check(
-            "TV(p, q^) is at most the sum of its three parts at every position",
-            worst <= ROUNDING,
-            f"the closest is {-worst:.2g} below",
-        )
-    ]
 
 
 # Tables
