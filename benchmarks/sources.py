@@ -23,7 +23,13 @@ from benchmarks.data.drafts import (
     load_languages,
     load_targets,
 )
-from sqs_codec.cli.options import add_models, check_models, find_prior, number
+from sqs_codec.cli.options import (
+    DROP_LAYERS,
+    add_models,
+    check_models,
+    find_prior,
+    number,
+)
 
 if TYPE_CHECKING:
     from benchmarks.pair import Pair
@@ -265,7 +271,8 @@ def from_options(args: argparse.Namespace) -> Source:
     from benchmarks.pair import load_pair
 
     prompts = read_prompts(args.prompts)[: -(-args.rows // args.positions)]
-    pair = load_pair(args.draft, args.target, args.drop_layers)
+    dropped = args.drop_layers or DROP_LAYERS
+    pair = load_pair(args.draft, args.target, dropped)
     name, positions = args.prompts.name, args.positions
     source = from_prompts(pair, prompts, name, positions, args.seed)
     return replace(source, prior=prior).first(args.rows)

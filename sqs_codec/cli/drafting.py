@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, get_args
 import sqs_codec as sqs
 from sqs_codec._base.words import shown
 from sqs_codec.cli import options
-from sqs_codec.system._base.hub import is_gguf, is_small, lacks_folder
+from sqs_codec.system._base.hub import SMALL, is_gguf, is_small, lacks_folder
 from sqs_codec.system.edge import MODES, Mode, Prefer
 
 if TYPE_CHECKING:
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
 MODULES: dict[Transport, str] = {"grpc": "grpc", "datagram": "OpenSSL"}
 """What a transport needs."""
+
+SMALL_MODULES = ["jinja2", "tokenizers"]
+"""What a small draft needs."""
+
+NONE_DROPPED = "a small draft takes its place"
+"""What is said of ``--drop-layers``."""
 
 TEMPLATE = 1024
 """Tokens for what a chat template puts around a prompt."""
@@ -42,7 +48,7 @@ def add_model(add: options.Add) -> None:
     """Add the options of the draft model."""
     draft = f"{options.MODEL}, or a file that ends in .gguf or .npz"
     add("--draft", metavar="MODEL", help=draft)
-    options.add_drop_layers(add, 0)
+    options.add_drop_layers(add, 0, NONE_DROPPED)
     options.add_loading(add)
     said = "threads of the draft model (default: 1; with a GGUF file, half the cores)"
     add("--threads", **options.number(int, 1), help=said)
@@ -80,6 +86,7 @@ def carry_out(
         args.usage_error("--insecure goes without --cert")
     if args.draft and args.drop_layers is not None:
         args.usage_error("--drop-layers is for SmolLM2, not for --draft")
+    choose(args)
     found = options.given(args, *options.LOADING)
     if found and (is_gguf(args.draft) or is_small(args.draft)):
         how = "NumPy runs a small draft"
@@ -114,12 +121,18 @@ def _has_packages(args: argparse.Namespace, more: Sequence[str], extra: str) -> 
         needed += ["llama_cpp"]
     elif is_small(args.draft):
         own = "small"
-        needed += ["jinja2", "tokenizers"]
+        needed += SMALL_MODULES
     else:
         own = "serve,hf" if args.draft else "serve"
         needed += options.model_modules(args.draft)
     command = args.called.removeprefix("sqs ")
     return options.has_packages(command, needed, extra=",".join([own, *extra.split()]))
+
+
+def choose(args: argparse.Namespace) -> None:
+    """Have the draft that comes with the package if none is named."""
+    if args.draft is None and args.drop_layers is None:
+        args.draft = SMALL
 
 
 def modes(args: argparse.Namespace) -> Sequence[Mode]:
@@ -129,7 +142,7 @@ def modes(args: argparse.Namespace) -> Sequence[Mode]:
 
 def load(args: argparse.Namespace, longest: int) -> TextDraft:
     """Load the draft model, one of llama.cpp with memory for so many tokens."""
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and not is_small(args.draft):
         print(f"Loading {shown(args.draft or 'SmolLM2')} to draft ...", file=sys.stderr)
     if is_gguf(args.draft):
         from sqs_codec.system import llama_cpp
@@ -143,13 +156,12 @@ def load(args: argparse.Namespace, longest: int) -> TextDraft:
         return draft
     from sqs_codec.system.hf import Draft, load_model
 
-    dropped = options.DROP_LAYERS if args.drop_layers is None else args.drop_layers
+    loading = options.loading(args) | options.given(args, "drop_layers")
     import torch  # after hf, which says how its threads wait
 
     # A step of a small model is too short to share.
     torch.set_num_threads(args.threads or 1)
-    loading = options.loading(args)
-    model = load_model(args.draft, drop_layers=dropped, drafts=True, **loading)
+    model = load_model(args.draft, drafts=True, **loading)
     print(f"Drafting with {shown(model.summary)} {model.placement}", file=sys.stderr)
     return Draft(model.model, model.tokenizer)
 

@@ -26,9 +26,9 @@ the fewest bytes. A planner measures both models and chooses; --mode rules.
 
 The text goes to standard output, with controls spelled if that is a terminal;
 what it took, and the planner's line, to standard error. Without --draft the draft
-is SmolLM2-135M-Instruct without a few of its layers, for the target that sqs serve
-has by default. A draft in a GGUF file is run by llama.cpp, which needs neither
-torch nor transformers.
+is a small one that comes with the package, for the target that sqs serve has by
+default. It needs neither torch nor transformers, and nor does a draft in a GGUF
+file, which llama.cpp runs.
 """
 
 EXAMPLES = """\

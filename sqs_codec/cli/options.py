@@ -110,18 +110,18 @@ def number(
     return {"type": parse, "metavar": metavar}
 
 
-def add_models(add: Add) -> None:
-    """Add the options that name two models."""
-    add_drop_layers(add, 1)
+def add_models(add: Add, default: str = f"{DROP_LAYERS}") -> None:
+    """Add the options that name two models; `default` says how SmolLM2 drafts."""
+    add_drop_layers(add, 1, default)
     add("--draft", metavar="MODEL", help=f"{MODEL}, to draft with")
     said = "a model to verify with; needs --draft, and both must share a tokenizer"
     add("--target", metavar="MODEL", help=said)
 
 
-def add_drop_layers(add: Add, least: int) -> None:
-    """Add the option that makes a draft of SmolLM2."""
-    said = f"how many layers SmolLM2 drafts without, {least} to 4 (default: "
-    add("--drop-layers", **number(int, least, 4), help=f"{said}{DROP_LAYERS})")
+def add_drop_layers(add: Add, least: int, default: str) -> None:
+    """Add the option that makes a draft of SmolLM2; `default` says what there is."""
+    said = f"how many layers SmolLM2 drafts without, {least} to 4 (default: {default})"
+    add("--drop-layers", **number(int, least, 4), help=said)
 
 
 def add_loading(add: Add) -> None:
@@ -175,7 +175,6 @@ def check_models(args: argparse.Namespace) -> None:
         args.usage_error("--draft and --target go together: a pair shares a tokenizer")
     if args.draft and args.drop_layers:
         args.usage_error("--drop-layers is for SmolLM2, not for --draft and --target")
-    args.drop_layers = args.drop_layers or DROP_LAYERS
 
 
 def add_prior(

@@ -9,8 +9,8 @@ An endpoint on this machine for any client that speaks the OpenAI protocol: it
 writes with the server of sqs serve, as sqs generate does, and drafts here. At /
 there is a page that shows which tokens the draft had, and what the text takes.
 
-Without --draft the draft is SmolLM2-135M-Instruct without a few of its layers,
-for the target that sqs serve has by default. Beyond this machine it needs a key,
+Without --draft the draft is a small one that comes with the package, for the
+target that sqs serve has by default. Beyond this machine it needs a key,
 in SQS_API_KEY or by --api-key, and a certificate.
 """
 

@@ -1,6 +1,10 @@
 """The Hugging Face hub, asked before its library asks again and again."""
 
 import os
+from pathlib import Path
+
+SMALL = str(Path(__file__).parents[1] / "small" / "smollm2.npz")
+"""The small draft for SmolLM2-135M-Instruct, which comes with the package."""
 
 
 def is_gguf(model: str | None) -> bool:

@@ -141,7 +141,8 @@ def load_model(
         How many decoder layers of `DROP_ORDER` SmolLM2 does without, 0 to 4.
     device : Device
     dtype : Dtype
-        On an x86 CPU, "float16" holds weights in float16 and computes in float32.
+        On an x86 CPU, "float16" holds weights in float16 and computes in float32, and
+        "auto" does so with SmolLM2, whose weights have four bits.
     revision : str, optional
         A branch, tag or commit of the model on the hub.
     drafts : bool
@@ -155,7 +156,7 @@ def load_model(
         cannot be rolled back.
     """
     where, kind = place(device, dtype, devices())
-    halved = kind == "float16" or (drafts and dtype == "auto")
+    halved = kind == "float16" or (dtype == "auto" and (drafts or name is None))
     halved &= where == "cpu" and torch.backends.quantized.engine in HALF_ENGINES
     kind = "float32" if halved else kind
     if name is None:

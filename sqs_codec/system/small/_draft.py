@@ -12,6 +12,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from sqs_codec import vocabulary_fingerprint
 from sqs_codec._base import checks
 from sqs_codec.system._base import chat
+from sqs_codec.system._base.hub import SMALL
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.edge import DraftModel
 from sqs_codec.system.small._file import File
@@ -32,8 +33,9 @@ class Draft(DraftModel):
 
     Parameters
     ----------
-    path : str or path
-        The file.
+    path : str or path, optional
+        The file. By default it is the one that comes with the package, for
+        SmolLM2-135M-Instruct.
 
     Attributes
     ----------
@@ -58,7 +60,7 @@ class Draft(DraftModel):
 
     n_ctx = None
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str] = SMALL) -> None:
         self._file = file = File.read(path)
         self._network = file.network
         self._tokenizer = file.tokenizer

@@ -4,21 +4,31 @@ import contextlib
 import io
 import json
 import re
+import sys
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+import sqs_codec as sqs
+from benchmarks.pair import PROMPTS as QUESTIONS
+from benchmarks.rate.schemes import softmax
 from benchmarks.sizes.student import Size, Student, save
+from sqs_codec.cli import main as cli
 from sqs_codec.cli.options import SMOLLM2_FINGERPRINT as SMOLLM2
 from sqs_codec.system import hf
+from sqs_codec.system._base.hub import SMALL
 from sqs_codec.system.edge import Edge, FixedPlan, Hints
 from sqs_codec.system.hf import Cloud
-from sqs_codec.system.session import LocalLink, Sampling
+from sqs_codec.system.session import LocalLink, Sampling, Setting
 from sqs_codec.system.small import Draft, _draft
+from sqs_codec.testing import check_lossless
 from tests.system.hf.test_cloud import tiny
+from tests.system.serve.kit import serving
+from tests.system.session.kit import Target, exchange, make_cloud, make_edge
 
 V, C = 49_152, 64
 PROMPTS = [
@@ -230,3 +240,62 @@ def test_a_file_that_would_fill_the_memory_is_refused(path, tmp_path):
         Draft(tmp_path / "none.npz")
     with pytest.raises(ValueError, match="is a folder"):
         Draft(tmp_path)
+
+
+# The one that comes with the package.
+
+
+def test_smollm2s_is_of_its_tokenizer_and_knows_it(smollm2):
+    draft, accepted = Draft(), []
+    assert Path(SMALL).stat().st_size < 2_500_000
+    assert (draft.vocab_size, draft.fingerprint) == (V, SMOLLM2)
+    assert draft.stop == smollm2.stop
+    for question in QUESTIONS[:3]:
+        text = smollm2.encode(question)
+        assert draft.encode_prompt(question) == text
+        target = hf.CachedModel(smollm2.model, V)
+        for _ in range(24):
+            p = softmax(target.logits(text)[-1], 0.7)
+            q = softmax(draft.logits(text)[0], 0.7)
+            accepted.append(np.minimum(p, q).sum())
+            text = [*text, int(p.argmax())]
+    assert np.mean(accepted) > 0.35
+
+
+def test_its_sessions_have_the_targets_law():
+    """The target is a toy, whose tokens are those that the draft expects first."""
+    draft, setting = Draft(), Setting(sqs.Codec(V, 256), sqs.TopK(64))
+    text = draft.encode_prompt("Why is the sea salty?")
+    ids = np.argsort(-draft.logits(text)[0])[:64]
+    place = {int(token): i for i, token in enumerate(ids)}
+
+    def decode(prompt, _, target, rng):
+        def probs(read):
+            found, own = np.zeros(V), (place.get(x, 0) for x in read[len(text) :])
+            found[ids] = target([*prompt, *own])
+            return found
+
+        numbers = {"rng": rng, "seed": rng.bytes(16)}
+        edge = make_edge(text, [setting], sampling=Sampling(1.0), **numbers)
+        for _ in range(3):
+            edge.push(draft.logits([*edge.text, *edge.drafted])[0])
+        edge.flush()
+        exchange(edge, make_cloud(vocab_size=V), Target(probs, V))
+        return [place[token] for token in edge.text[len(text) :]]
+
+    report = check_lossless(decode, exact=False, trials=2000)
+    assert report.acceptance > 0.1
+
+
+def test_a_first_try_has_it_and_no_transformers(smollm2, monkeypatch, capsys):
+    cloud = Cloud(smollm2.model, vocab_size=V, tokenizer=smollm2.tokenizer)
+    texts = {}
+    with serving(cloud) as server:
+        monkeypatch.setitem(sys.modules, "transformers", None)
+        given = ["--server", server.address, "--insecure", "--seed", "7"]
+        for way in ("alone", "hints"):
+            command = ["generate", *given, "--max-tokens", "16", "--mode", way]
+            assert cli.main([*command, QUESTIONS[0]]) == 0
+            texts[way], err = capsys.readouterr()
+            assert "Drafting with a small draft for SmolLM2" in err
+    assert texts["alone"] == texts["hints"]
