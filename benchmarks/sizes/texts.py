@@ -1,8 +1,10 @@
 """A chat model writes prompts and answers; its distributions of these are kept.
 
-The model goes on with the beginnings of ``starts.txt`` as a user would, then answers.
-So all that a draft learns of is the model's own. Many texts are written side by side:
-one that ends leaves its place to the next. Ends of the process lose a minute at most.
+The model goes on with the beginnings of ``starts.txt`` as a user would, then answers;
+one without a chat template goes on with those of ``benchmarks/data/texts.txt``, which
+are in nine languages. So all that a draft learns of is the model's own. Many texts are
+written side by side: one that ends leaves its place to the next. Ends of the process
+lose a minute at most.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 import sqs_codec as sqs
-from benchmarks.data.make_corpus import sample
+from benchmarks.data.make_corpus import read_texts, sample
 from sqs_codec import distill
 from sqs_codec.cli.options import find_prior
 from sqs_codec.system import hf
@@ -120,14 +122,20 @@ class _Chat:
     def of(cls, model: hf.LanguageModel, longest: int) -> _Chat:
         """Read the model's template, and the beginnings."""
         mark = "\N{OBJECT REPLACEMENT CHARACTER}"
-        chat = [{"role": "user", "content": mark}]
-        whole = model.tokenizer.apply_chat_template(
-            chat, tokenize=False, add_generation_prompt=True
-        )
+        if model.tokenizer.chat_template:
+            whole = model.tokenizer.apply_chat_template(
+                [{"role": "user", "content": mark}],
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+            lines = STARTS.read_text("utf-8").splitlines()
+            starts = [line.split("\t")[1] for line in lines if line[0] != "#"]
+        else:  # it goes on with texts, a paragraph after another
+            whole = f"{model.tokenizer.bos_token}{mark}\n\n"
+            kinds = read_texts(held_out=False)
+            starts = [text for kind in kinds if kind != "chat" for text in kinds[kind]]
         encode = partial(model.tokenizer.encode, add_special_tokens=False)
         before, after = map(encode, whole.split(mark))
-        lines = STARTS.read_text("utf-8").splitlines()
-        starts = [line.split("\t")[1] for line in lines if line[0] != "#"]
         begun = itertools.cycle([[*before, *encode(start)] for start in starts])
         return cls(begun, after, frozenset({*model.stop, after[0]}), longest)
 
