@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 from typing import TYPE_CHECKING
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the command `sqs` has it
 
 import psutil
 import torch
