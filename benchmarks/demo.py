@@ -1,7 +1,6 @@
 """Run the race of sqs demo over links of the relay, and over its own thin link.
 
     python -m benchmarks.demo    # four minutes on two cores
-    python -m benchmarks.demo --target-ms 0 --texts 5    # a first try, at its own pace
     python -m benchmarks.demo --gguf smollm2 --target-ms 0    # five
 
 A text comes by the cloud alone, in rounds and with hints. The server is a process of
@@ -13,10 +12,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 from typing import TYPE_CHECKING
-
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the command `sqs` has it
 
 import psutil
 import torch
@@ -31,9 +27,9 @@ from sqs_codec.cli.demo.race import Race
 from sqs_codec.cli.demo.server import Server
 from sqs_codec.cli.options import number
 from sqs_codec.system.edge import MODES, ShapedLink
+from sqs_codec.system.hf import Draft, load_model
 from sqs_codec.system.serve import connect
 from sqs_codec.system.session import Sampling, Setting
-from sqs_codec.system.small import Draft
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -65,19 +61,17 @@ def main() -> None:
     add("--texts", **number(int, 1, len(PROMPTS)), default=3)
     add("--max-tokens", **number(int, 1), default=48, help="of a text")
     add("--target-ms", **number(float, 0), default=120.0, help="of a pass at least")
-    kind = number(float, 0, metavar="T")
-    add("--temperature", **kind, default=TEMPERATURE, help="(default: %(default)s)")
     args = parser.parse_args()
     args.before = resident()
     torch.set_num_threads(1)
     console = Console()
-    for pair in args.pairs if args.gguf else ["A small one,SmolLM2"]:
+    for pair in args.pairs if args.gguf else ["without 2 layers,SmolLM2"]:
         console.print(run(args, *pair.split(",")))
     said = (
-        f"{args.texts} texts of {args.max_tokens} tokens, T = {args.temperature:g}, "
-        f"rounds of 4 (K = {K}, l = {RESOLUTION}), a pass of {args.target_ms:g} ms or "
-        "more. Bits are of a token, both ways. MB are resident: what a draft adds to "
-        "its process, and a server in all.\n"
+        f"{args.texts} texts of {args.max_tokens} tokens, T = {TEMPERATURE}, rounds of "
+        f"4 (K = {K}, l = {RESOLUTION}), a pass of {args.target_ms:g} ms or more. Bits "
+        "are of a token, both ways. MB are resident: what a draft adds to its process, "
+        "and a server in all.\n"
     )
     console.print(dim(said + about_line(about("torch"))))
 
@@ -91,7 +85,7 @@ def run(args: argparse.Namespace, *names: str) -> Table:
     given = (
         draft,
         Setting(codec, sqs.TopK(K)),
-        Sampling(args.temperature),
+        Sampling(TEMPERATURE),
         0,
         args.max_tokens,
     )
@@ -116,7 +110,8 @@ def run(args: argparse.Namespace, *names: str) -> Table:
 def load(model: str | None, types: tuple[str, ...]) -> tuple[TextDraft, list[str]]:
     """Load a draft; return it, and a server's options for its target."""
     if model is None:
-        return Draft(), []
+        loaded = load_model(None, drop_layers=2, dtype="auto", drafts=True)
+        return Draft(loaded.model, loaded.tokenizer), ["--dtype=float16"]
     from benchmarks.gguf_files import gguf_file
     from sqs_codec.system import llama_cpp
 

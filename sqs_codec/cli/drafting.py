@@ -23,12 +23,6 @@ if TYPE_CHECKING:
 MODULES: dict[Transport, str] = {"grpc": "grpc", "datagram": "OpenSSL"}
 """What a transport needs."""
 
-SMALL_MODULES = ["jinja2", "tokenizers"]
-"""What a small draft needs."""
-
-NONE_DROPPED = "a small draft takes its place"
-"""What is said of ``--drop-layers``."""
-
 TEMPLATE = 1024
 """Tokens for what a chat template puts around a prompt."""
 
@@ -48,7 +42,7 @@ def add_model(add: options.Add) -> None:
     """Add the options of the draft model."""
     draft = f"{options.MODEL}, or a file that ends in .gguf or .npz"
     add("--draft", metavar="MODEL", help=draft)
-    options.add_drop_layers(add, 0, NONE_DROPPED)
+    options.add_drop_layers(add, 0, "a small draft takes its place")
     options.add_loading(add)
     said = "threads of the draft model (default: 1; with a GGUF file, half the cores)"
     add("--threads", **options.number(int, 1), help=said)
@@ -121,7 +115,7 @@ def _has_packages(args: argparse.Namespace, more: Sequence[str], extra: str) -> 
         needed += ["llama_cpp"]
     elif is_small(args.draft):
         own = "small"
-        needed += SMALL_MODULES
+        needed += ["jinja2", "tokenizers"]
     else:
         own = "serve,hf" if args.draft else "serve"
         needed += options.model_modules(args.draft)

