@@ -23,13 +23,7 @@ from benchmarks.data.drafts import (
     load_languages,
     load_targets,
 )
-from sqs_codec.cli.options import (
-    DROP_LAYERS,
-    add_models,
-    check_models,
-    find_prior,
-    number,
-)
+from sqs_codec.cli.options import add_models, check_models, find_prior, number
 
 if TYPE_CHECKING:
     from benchmarks.pair import Pair
@@ -271,8 +265,7 @@ def from_options(args: argparse.Namespace) -> Source:
     from benchmarks.pair import load_pair
 
     prompts = read_prompts(args.prompts)[: -(-args.rows // args.positions)]
-    dropped = args.drop_layers or DROP_LAYERS
-    pair = load_pair(args.draft, args.target, dropped)
+    pair = load_pair(args.draft, args.target, args.drop_layers)
     name, positions = args.prompts.name, args.positions
     source = from_prompts(pair, prompts, name, positions, args.seed)
     return replace(source, prior=prior).first(args.rows)

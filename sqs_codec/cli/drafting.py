@@ -80,7 +80,8 @@ def carry_out(
         args.usage_error("--insecure goes without --cert")
     if args.draft and args.drop_layers is not None:
         args.usage_error("--drop-layers is for SmolLM2, not for --draft")
-    choose(args)
+    if args.draft is None and args.drop_layers is None:
+        args.draft = SMALL
     found = options.given(args, *options.LOADING)
     if found and (is_gguf(args.draft) or is_small(args.draft)):
         how = "NumPy runs a small draft"
@@ -121,12 +122,6 @@ def _has_packages(args: argparse.Namespace, more: Sequence[str], extra: str) -> 
         needed += options.model_modules(args.draft)
     command = args.called.removeprefix("sqs ")
     return options.has_packages(command, needed, extra=",".join([own, *extra.split()]))
-
-
-def choose(args: argparse.Namespace) -> None:
-    """Have the draft that comes with the package if none is named."""
-    if args.draft is None and args.drop_layers is None:
-        args.draft = SMALL
 
 
 def modes(args: argparse.Namespace) -> Sequence[Mode]:

@@ -175,6 +175,7 @@ def check_models(args: argparse.Namespace) -> None:
         args.usage_error("--draft and --target go together: a pair shares a tokenizer")
     if args.draft and args.drop_layers:
         args.usage_error("--drop-layers is for SmolLM2, not for --draft and --target")
+    args.drop_layers = args.drop_layers or DROP_LAYERS
 
 
 def add_prior(

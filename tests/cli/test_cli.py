@@ -395,9 +395,8 @@ import os, sys, types
 from contextlib import suppress
 from sqs_codec.cli import drafting, main
 
-demo = ["demo", "--drop-layers", "2"]
 make = ["distill", "make", "--texts", __file__, "-o", __file__ + ".parquet"]
-for argv in demo, ["bits", "--texts", __file__], ["serve", "--insecure"], make:
+for argv in ["demo"], ["bits", "--texts", __file__], ["serve", "--insecure"], make:
     with suppress(ImportError):
         main.main(argv)
 with suppress(ImportError):

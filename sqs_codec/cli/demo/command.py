@@ -107,9 +107,6 @@ def fill(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command, and return its exit status."""
     options.check_models(args)
-    # Over a thin link a small draft gives little: it is wrong too often.
-    if not args.draft:
-        args.drop_layers = args.drop_layers or options.DROP_LAYERS
     needed = [*options.model_modules(args.draft), "rich", *options.SERVER]
     if not options.has_packages("demo", needed, extra="demo"):
         return 1
