@@ -4,11 +4,11 @@
 * `BatchEngine`, `paced`: an engine of a `sqs_codec.system.session.Verifier`
 * `CachingVerifier`, `Piece`, `Reading`: what such verifiers have in common
 * `EngineConfig`, `make_engine`: the engines that `sqs serve` knows by name
-* `measure_steps`: how long an engine takes for a token
+* `measure_steps`, `pass_seconds`: how long an engine or a verifier takes for a token
 """
 
 from sqs_codec.system._base.devices import Device, Dtype
-from sqs_codec.system.engine._batch import BatchEngine, paced
+from sqs_codec.system.engine._batch import BatchEngine, paced, pass_seconds
 from sqs_codec.system.engine._caching import CachingVerifier, Piece, Reading
 from sqs_codec.system.engine._protocol import Engine, EngineInfo, measure_steps
 from sqs_codec.system.engine._registry import (
@@ -33,4 +33,5 @@ __all__ = [
     "make_engine",
     "measure_steps",
     "paced",
+    "pass_seconds",
 ]

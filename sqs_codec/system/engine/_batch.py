@@ -289,13 +289,14 @@ def paced(
 ) -> BatchEngine:
     """Return an engine that says if it is held to a pace, and what its own is."""
     if target_ms:
-        own = 1e3 * _pass_seconds(verifier)
+        own = 1e3 * pass_seconds(verifier)
         summary += f", held to {target_ms:g} ms a pass (by itself {own:.0f} ms),"
     pace = target_ms / 1e3
     return BatchEngine(verifier, summary=summary, tokenizer=tokenizer, pace=pace)
 
 
-def _pass_seconds(verifier: Verifier) -> float:
+def pass_seconds(verifier: Verifier) -> float:
+    """Measure what a verifier takes for a token."""
     job = Job(b"pace", [0] * 8, None, np.zeros(1), Sampling())
     times = []
     for _ in range(6):  # the first of them reads the text

@@ -1,8 +1,28 @@
 """The engine of a Hugging Face model."""
 
-from sqs_codec.system.engine import BatchEngine, EngineConfig, paced
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from sqs_codec import Verdict
+from sqs_codec.system.engine import (
+    BatchEngine,
+    EngineConfig,
+    Piece,
+    paced,
+    pass_seconds,
+)
 from sqs_codec.system.hf._cloud import Cloud
 from sqs_codec.system.hf._models import ModelError, load_model
+from sqs_codec.system.hf._ragged import Cache
+from sqs_codec.system.session import Job
+
+FEW = 32
+"""Passes of fewer tokens take the threads by which they are the fastest."""
+
+WORSE = 1.5
+"""Half as many aren't tried where a number takes so many times as long as the best."""
 
 
 def make_engine(config: EngineConfig) -> BatchEngine:
@@ -17,7 +37,8 @@ def make_engine(config: EngineConfig) -> BatchEngine:
         dtype=config.dtype,
         revision=config.revision,
     )
-    cloud = Cloud(
+    on_cpu = target.model.device.type == "cpu"
+    cloud = (ThreadedCloud if on_cpu else Cloud)(
         target.model,
         vocab_size=target.vocab_size,
         tokenizer=target.tokenizer,
@@ -29,3 +50,29 @@ def make_engine(config: EngineConfig) -> BatchEngine:
         tokenizer=cloud.fingerprint,
         target_ms=config.target_ms,
     )
+
+
+class ThreadedCloud(Cloud):
+    """A `Cloud` on a CPU, whose short passes take no more threads than help.
+
+    Threads wait for each other at each layer: in a pass of a few tokens of a small
+    model for longer than one of them takes to do it all.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._all = torch.get_num_threads()
+        times: dict[int, float] = {}
+        for shift in range(self._all.bit_length()):
+            self._few = self._all >> shift
+            times[self._few] = pass_seconds(self)
+            if times[self._few] > WORSE * min(times.values()):
+                break
+        self._few = min(times, key=times.__getitem__)
+
+    def _verify(
+        self, pieces: Sequence[Piece[Cache]], jobs: Sequence[Job]
+    ) -> list[Verdict | None]:
+        tokens = sum(len(piece.tokens) for piece in pieces)
+        torch.set_num_threads(self._few if tokens < FEW else self._all)
+        return super()._verify(pieces, jobs)
