@@ -10,6 +10,8 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from sqs_codec._base import checks
 from sqs_codec.system.edge._ahead import Ahead
 from sqs_codec.system.edge._line import Line
@@ -141,7 +143,8 @@ class _Loop:
         self._line.transmit()
         while self._session.limits is None:
             self._line.wait()
-        self._observe(Plan(0, 0, "the handshake"), Emitted((), 0, 0))
+        trip = self._line.round_trip or math.inf
+        self._observe(Plan(0, 0, "the handshake"), Emitted((), 0, 0), trip=trip)
 
     def advance(self, left: int) -> Iterator[Step]:
         plan = self._next or self._planner.plan()
@@ -161,12 +164,14 @@ class _Loop:
 
     def _speculate(self, plan: Plan, length: int) -> Iterator[Step]:
         """Draft a round, wait for its answer and tell the planner of it."""
+        began = self._clock()
         self._write(plan, length)
+        drafting = self._clock() - began
         events: list[Emitted] = []
         while not events:
             events = self._line.wait()
         for emitted in events:
-            self._observe(plan, emitted)
+            self._observe(plan, emitted, drafting)
             yield self._step(emitted, plan)
 
     def _write(self, plan: Plan, length: int) -> None:
@@ -234,7 +239,13 @@ class _Loop:
         self._next = fresh
         return plan
 
-    def _observe(self, plan: Plan, emitted: Emitted, drafting: float = 0.0) -> None:
+    def _observe(
+        self,
+        plan: Plan,
+        emitted: Emitted,
+        drafting: float = 0.0,
+        trip: float = math.inf,
+    ) -> None:
         decoded = plan.length == 0 or emitted.drafted == 0
         self._planner.observe(
             Observation(
@@ -242,13 +253,17 @@ class _Loop:
                 drafted=0 if decoded else emitted.drafted,
                 accepted=len(emitted.tokens) if decoded else emitted.accepted,
                 draft_seconds=drafting,
-                target_seconds=self._target_seconds,
+                target_seconds=self._target_seconds(1),
+                more_seconds=self._target_seconds(2) - self._target_seconds(1),
+                trip_seconds=trip,
             )
         )
 
-    @property
-    def _target_seconds(self) -> float:
-        return (self._session.target_steps or {}).get(1, 0.0)
+    def _target_seconds(self, tokens: int) -> float:
+        """Return what the target takes for so many tokens, as far as the cloud says."""
+        steps = self._session.target_steps or {1: 0.0}
+        sizes = sorted(steps)
+        return float(np.interp(tokens, sizes, [steps[size] for size in sizes]))
 
     def _ahead(self, plan: Plan) -> int:
         """Return how many tokens the cloud should know that it has to decode.
@@ -258,7 +273,7 @@ class _Loop:
         """
         if plan.hints is not None:
             return MAX_AHEAD
-        target = self._target_seconds
+        target = self._target_seconds(1)
         if not target or self._line.round_trip is None:
             return MAX_AHEAD // 4
         trips = math.ceil(2 * self._line.round_trip / max(target, 1e-3))
@@ -276,7 +291,7 @@ class _Loop:
             down - self._received,
             plan.reason,
             plan.mode,
-            self._target_seconds,
+            self._target_seconds(1),
         )
         self._sent, self._received = up, down
         return step

@@ -1,8 +1,9 @@
 """What an edge does next: give hints, draft a round, or nothing at all.
 
-Hints are the fastest wherever they help at all, so for speed a planner only looks
-whether they do. For few bytes it compares what rounds of a few lengths put on the wire
-for a token, on average, with what the cloud alone does.
+For speed that is short rounds where a cloud hardly has to wait for them, and elsewhere
+hints, which are the fastest wherever they help at all: a planner only looks whether
+they do. For few bytes it compares what rounds of a few lengths put on the wire for a
+token, on average, with what the cloud alone does.
 ``docs/planner.md`` has on what that rests, and what it is worth.
 """
 
@@ -31,7 +32,7 @@ Prefer = Literal["speed", "bytes"]
 """What a planner chooses by."""
 
 MEMORY = 0.97  # weight of what a round showed once the next one has shown something
-PRIOR = 4.0  # rejections that the table counts for
+PRIOR = 4.0  # rejections that the table, or the guess for speed, counts for
 
 GAIN = 0.95  # of the cloud's bytes alone rounds may look to take to begin
 
@@ -40,6 +41,12 @@ PASSES, HELP = 64, 1.02
 tokens each, where it gives 1 alone."""
 
 BATCHES = 5  # steps of the draft by which it is too slow for hints in this text
+
+NEAR = 0.25
+"""For speed there may be rounds if a cloud waits for one, trip and drafting, no longer
+than NEAR of the time that its target takes for a token."""
+
+REJECTED = 0.6  # of the tokens judged, for speed before any have been
 
 SPARE, SHARE = 2.0, 0.01
 """What rounds that only measure may be expected to cost more, in tokens that the cloud
@@ -117,10 +124,14 @@ class Observation:
         How many of them were accepted, or how many tokens a message of the cloud had
         that decodes: 0 in the handshake, with which a text begins.
     draft_seconds : float
-        With hints, what the last step of all branches took; 0 if there was none that
-        read a token of each.
+        What it took to draft a round; with hints, what the last step of all branches
+        did, 0 if there was none that read a token of each.
     target_seconds : float
         What the target takes for a token, as the cloud says; 0 if it doesn't.
+    more_seconds : float
+        What each more takes where it reads some at once.
+    trip_seconds : float
+        Of the handshake: how long the cloud's answer took.
     """
 
     plan: Plan
@@ -128,6 +139,8 @@ class Observation:
     accepted: int
     draft_seconds: float = 0.0
     target_seconds: float = 0.0
+    more_seconds: float = 0.0
+    trip_seconds: float = math.inf
 
     def __post_init__(self) -> None:
         drafted = checks.in_range("drafted", self.drafted, 0)
@@ -135,6 +148,7 @@ class Observation:
         checks.in_range("accepted", self.accepted, 0, most)
         checks.finite("draft_seconds", self.draft_seconds, 0, math.inf)
         checks.finite("target_seconds", self.target_seconds, 0, math.inf)
+        checks.finite("more_seconds", self.more_seconds, 0, math.inf)
 
 
 class FixedPlan:
@@ -174,7 +188,7 @@ class FixedPlan:
 
 
 class Planner:
-    """Chooses hints for speed, rounds for few bytes, or the cloud alone.
+    """Chooses hints or short rounds for speed, rounds for few bytes, or none of them.
 
     Parameters
     ----------
@@ -183,7 +197,8 @@ class Planner:
     sampling : Sampling
         How the text is drawn. The truncations are left out of account.
     prefer : Prefer
-        For speed there are hints wherever they help. For few bytes there are rounds
+        For speed there are short rounds where the cloud is near and the draft quick,
+        and hints wherever else they help. For few bytes there are rounds
         where they take fewer than the cloud alone, up and down together, whatever
         they take in time.
     modes : collection of Mode
@@ -226,12 +241,18 @@ class Planner:
         self._choices = np.tile(np.arange(len(settings)), len(LENGTHS))
         self._temperature = sampling.temperature
         self._target = 0.0  # seconds for a token
-        # Rejections lately: those that there were, and as many as the table has.
-        self._rejections = np.full(2, PRIOR)
+        # Tokens lately rejected and judged by each setting; what a guess counts for.
+        self._judged = np.zeros((2, len(settings)))
+        self._prior = PRIOR
         # With hints, in this text: tokens of each pass, seconds of a step of the draft.
         self._passes: deque[int] = deque(maxlen=PASSES)
         self._batches: deque[float] = deque(maxlen=BATCHES)
         self._alone, self._spare = False, SPARE
+        # For speed: seconds of the trip, of the target for a further token, and of the
+        # draft for one in each of the last rounds but a text's first.
+        self._trip, self._more = math.inf, 0.0
+        self._drafting: deque[float] = deque(maxlen=BATCHES)
+        self._read = False  # whether the draft has read the prompt
         self.reason = ""
 
     def __repr__(self) -> str:
@@ -246,13 +267,30 @@ class Planner:
         """Return what to do next."""
         modes = self._modes
         if modes == {"hints"} or ("hints" in modes and self._prefer == "speed"):
-            plan = self._fastest()
+            plan = self._near() if "rounds" in modes else None
+            plan = plan or self._fastest()
         elif "rounds" in modes:
             plan = self._fewest_bytes()
         else:
             plan = self._say(0, 0, "as asked")
         self.reason = plan.reason
         return plan
+
+    def _near(self) -> Plan | None:
+        """Choose the fastest round, if the cloud hardly waits for it and it helps."""
+        target, lengths = self._target, np.array(LENGTHS)
+        if not self._trip <= NEAR * target:
+            return None
+        waits = self._trip + lengths * min(self._drafting, default=0.0)
+        took = (waits + target + lengths * self._more) / target
+        seen, judged = self._judged.sum(1)
+        rejected = (self._prior + seen) / (self._prior / REJECTED + judged)
+        gains = costs.tokens(lengths, np.full(len(lengths), rejected)) / took
+        best = int(gains.argmax())
+        if waits[best] > NEAR * target or gains[best] < HELP:
+            return None
+        why = f"the cloud is near, {gains[best]:.2f} times its tokens expected"
+        return self._say(LENGTHS[best], 0, why)
 
     def _fastest(self) -> Plan:
         """Choose hints, unless they help too little."""
@@ -273,8 +311,9 @@ class Planner:
 
     def _fewest_bytes(self) -> Plan:
         lengths, choices, table = self._lengths, self._choices, self._table
-        seen, told = self._rejections
-        rejected = np.clip(table.rejected * seen / told, 0.001, 0.999)
+        seen, judged = self._judged
+        ratio = (self._prior + seen.sum()) / (self._prior + judged @ table.rejected)
+        rejected = np.clip(table.rejected * ratio, 0.001, 0.999)
         tokens = costs.tokens(lengths, rejected[choices])
         sizes = costs.rounds(lengths, table.bits[choices], self._overhead)
         alone = costs.alone(self._overhead)
@@ -309,27 +348,32 @@ class Planner:
         """Learn what came of a plan."""
         checks.instance("observation", observation, Observation, "an Observation")
         seen = observation
-        self._target = seen.target_seconds
-        if seen.draft_seconds:
-            self._batches.append(seen.draft_seconds)
+        self._target, self._more = seen.target_seconds, seen.more_seconds
         if seen.drafted:
             self._judge(seen)
         elif not seen.accepted:  # a handshake
+            self._trip = seen.trip_seconds
+            self._read = False
             self._spare = max(self._spare, SPARE)
             self._passes.clear()
             self._batches.clear()
         elif seen.plan.hints:
             self._passes.append(seen.accepted)
+            if seen.draft_seconds:
+                self._batches.append(seen.draft_seconds)
         else:
             self._spare += SHARE * seen.accepted
 
     def _judge(self, seen: Observation) -> None:
-        """Compare what was rejected with the table."""
         most = len(self._settings) - 1
         at = checks.in_range("setting", seen.plan.setting, 0, most)
         rejected = seen.accepted < seen.drafted
-        told = (seen.accepted + rejected) * self._table.rejected[at]
-        self._rejections = MEMORY * self._rejections + (rejected, told)
+        self._prior *= MEMORY
+        self._judged *= MEMORY
+        self._judged[:, at] += rejected, seen.accepted + rejected
+        if self._read:
+            self._drafting.append(seen.draft_seconds / seen.drafted)
+        self._read = True
 
 
 def _words(length: int, hints: Hints | None) -> str:

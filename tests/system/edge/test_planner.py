@@ -12,7 +12,14 @@ import pytest
 import sqs_codec as sqs
 from benchmarks.data.drafts import VOCAB_SIZE
 from benchmarks.planner import __main__ as benchmark
-from sqs_codec.system.edge import FixedPlan, Hints, Observation, Plan, Planner
+from sqs_codec.system.edge import (
+    MODES,
+    FixedPlan,
+    Hints,
+    Observation,
+    Plan,
+    Planner,
+)
 from sqs_codec.system.session import Sampling, Setting
 
 SETTINGS = [
@@ -169,6 +176,58 @@ def test_for_few_bytes_there_are_no_hints():
     assert taught(GOOD).plan().hints is None
 
 
+# Short rounds for speed
+
+TRIP, STEP, MORE = 0.003, 0.001, 0.005
+
+
+def near(drafts, rounds, *, step=STEP, modes=MODES, **greeted):
+    """A planner for speed that has seen rounds with a cloud that is near."""
+    planner = Planner(SETTINGS, sampling=Sampling(0.7), modes=modes)
+    told = {"target_seconds": TARGET, "more_seconds": MORE, "trip_seconds": TRIP}
+    planner.observe(dataclasses.replace(HANDSHAKE, **told | greeted))
+    for _ in range(rounds):
+        seen = drafts.observed(planner.plan())
+        times = {"draft_seconds": step * seen.drafted, "more_seconds": MORE}
+        planner.observe(dataclasses.replace(seen, **times))
+    return planner
+
+
+def test_rounds_are_drafted_where_the_cloud_hardly_waits_for_them():
+    for count in 0, 100:
+        planner = near(Drafts(0.35), count)
+        assert planner.plan().mode == "rounds"
+    assert re.search(r"near, 1\.[2-4]\d times its tokens expected", planner.reason)
+    lengths = [near(Drafts(a), 100).plan().length for a in (0.3, 0.7, 0.95)]
+    assert 1 <= lengths[0] < lengths[1] < lengths[2]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"trip_seconds": 0.05},
+        {"trip_seconds": math.inf},  # it isn't known
+        {"target_seconds": 0.0},  # the cloud doesn't say
+        {"target_seconds": 0.01},
+        {"modes": ("alone", "hints")},
+    ],
+)
+def test_elsewhere_there_are_hints(given):
+    assert near(GOOD, 0, **given).plan().mode == "hints"
+
+
+def test_a_slow_draft_gives_hints_once_that_is_known():
+    assert near(GOOD, 1, step=0.05).plan().mode == "rounds"  # it may be the prompt's
+    planner = near(GOOD, 2, step=0.05)
+    assert planner.plan().mode == "hints"
+    planner.observe(HANDSHAKE)
+    assert planner.plan().mode == "hints"
+
+
+def test_rounds_that_do_not_help_end_soon():
+    assert near(Drafts(0.02), 40).plan().mode == "hints"
+
+
 # How it learns
 
 
@@ -289,6 +348,7 @@ def test_bad_hints_are_refused(change, message):
         ({"accepted": 5}, r"accepted must be in \[0, 4\], got 5"),
         ({"draft_seconds": math.nan}, "draft_seconds must be finite"),
         ({"target_seconds": -0.1}, "target_seconds must be finite"),
+        ({"more_seconds": -0.1}, "more_seconds must be finite"),
         ({"target_seconds": math.inf}, "target_seconds must be finite"),
     ],
 )
