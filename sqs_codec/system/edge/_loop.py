@@ -254,7 +254,7 @@ class _Loop:
                 accepted=len(emitted.tokens) if decoded else emitted.accepted,
                 draft_seconds=drafting,
                 target_seconds=self._target_seconds(1),
-                more_seconds=self._target_seconds(2) - self._target_seconds(1),
+                more_seconds=max(0, self._target_seconds(2) - self._target_seconds(1)),
                 trip_seconds=trip,
             )
         )

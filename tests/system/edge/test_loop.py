@@ -1,6 +1,7 @@
 """The loop of an edge: whatever the plan is and the link does, the text is right."""
 
 import itertools
+import math
 from functools import partial
 
 import numpy as np
@@ -217,6 +218,19 @@ def test_planner_may_switch_and_hears_of_every_token():
     assert sum(alone) > 20
     assert sum(rounds) > 20
     assert {step.reason for step in steps} == {"draft 3", "draft 0", "draft 5"}
+
+
+@pytest.mark.parametrize("more", [0.004, -0.004])  # two measurements may differ so
+def test_planner_hears_what_trips_and_the_target_take(more):
+    world, planner = World(), Script([3])
+    steps = Steps(0.0, 0.1, more)
+    list(write(world, linked(world, steps=steps, trip=0.02), planner))
+    greeted, *rounds = planner.heard
+    assert greeted.trip_seconds == pytest.approx(0.02, rel=0.3)
+    assert {each.trip_seconds for each in rounds} == {math.inf}
+    for each in planner.heard:
+        assert each.target_seconds == pytest.approx(0.1)
+        assert each.more_seconds == pytest.approx(max(more, 0.0))
 
 
 @pytest.mark.parametrize("name", PLANS)
