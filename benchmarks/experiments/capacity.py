@@ -30,7 +30,7 @@ from benchmarks.harness.recorded import RecordedDraft, TimedVerifier
 from benchmarks.tables import dim, table
 from sqs_codec.system.edge import FixedPlan, Hints, default_settings
 from sqs_codec.system.engine import BatchEngine
-from sqs_codec.system.hf import Cloud
+from sqs_codec.system.hf._engine import ThreadedCloud
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -114,7 +114,7 @@ class OneByOne(BatchEngine):
 def serve(options: Options, name: str, edges: int) -> Records:
     """Serve so many edges; return the tokens and texts of each window."""
     models = load(options, options.model)
-    cloud = Cloud(
+    cloud = ThreadedCloud(
         models.pair.target,
         vocab_size=models.vocab_size,
         tokenizer=models.pair.tokenizer,

@@ -35,7 +35,7 @@ from benchmarks.relay import Link
 from benchmarks.sources import shipped
 from benchmarks.tables import about, about_line, dim, table
 from benchmarks.world import WorldLink
-from sqs_codec.system.edge import FixedPlan, Hints, default_settings
+from sqs_codec.system.edge import MODES, FixedPlan, Hints, default_settings
 
 LINKS = (
     *((2e3, 0.1), (1e4, 0.02), (1e4, 0.1), (1e5, 0.02), (1e5, 0.1)),
@@ -214,7 +214,7 @@ def _written(cell: Cell, rounds: Rounds) -> dict[str, tuple[float, float]]:
         ALONE: replace(cell, plan=FixedPlan(0)),
         ROUNDS: replace(cell, plan=best),
         HINTED: replace(cell, plan=FixedPlan(hints=Hints())),
-        PLANNED: cell,
+        PLANNED: replace(cell, modes=MODES),
         BYTES: replace(cell, modes=("alone", "rounds"), prefer="bytes"),
     }
     return {way: _sums(each) for way, each in ways.items()}
