@@ -285,7 +285,7 @@ class Planner:
         took = (waits + target + lengths * self._more) / target
         seen, judged = self._judged.sum(1)
         rejected = (self._prior + seen) / (self._prior / REJECTED + judged)
-        gains = costs.tokens(lengths, np.full(len(lengths), rejected)) / took
+        gains = costs.tokens(lengths, np.clip(rejected, 0.001, 0.999)) / took
         best = int(gains.argmax())
         if waits[best] > NEAR * target or gains[best] < HELP:
             return None
@@ -354,6 +354,8 @@ class Planner:
         elif not seen.accepted:  # a handshake
             self._trip = seen.trip_seconds
             self._read = False
+            if self._prefer == "speed":  # or one bad text would end rounds in all
+                self._prior, self._judged = PRIOR, self._judged / 2
             self._spare = max(self._spare, SPARE)
             self._passes.clear()
             self._batches.clear()

@@ -224,8 +224,18 @@ def test_a_slow_draft_gives_hints_once_that_is_known():
     assert planner.plan().mode == "hints"
 
 
-def test_rounds_that_do_not_help_end_soon():
-    assert near(Drafts(0.02), 40).plan().mode == "hints"
+def test_rounds_that_do_not_help_end_with_the_text():
+    planner = near(Drafts(0.02), 40)
+    assert planner.plan().mode == "hints"
+    told = {"target_seconds": TARGET, "more_seconds": MORE, "trip_seconds": TRIP}
+    planner.observe(dataclasses.replace(HANDSHAKE, **told))
+    assert planner.plan().mode == "rounds"
+
+
+def test_a_draft_that_is_never_rejected_stays():
+    planner = near(Drafts(1.0), 2000)
+    assert planner.plan().length == 16
+    assert "near, 9." in planner.reason
 
 
 # How it learns
