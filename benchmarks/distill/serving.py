@@ -1,18 +1,18 @@
 """A server of a stored teacher, for what asks one."""
 
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.commands import free_port
+
 
 @contextmanager
 def serving(path: Path, *options: str) -> Iterator[str]:
     """Serve a file on this machine; yield its address."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     called = sys.executable, "-m", "sqs_codec", "distill", "serve", str(path)
     given = "--listen", address, *options
     with subprocess.Popen([*called, *given], stderr=subprocess.PIPE) as server:

@@ -3,15 +3,9 @@
 import argparse
 import contextlib
 import io
-import json
 import re
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -19,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
+from benchmarks.commands import ask, free_port, running
 from benchmarks.harness.serving import HOST
 from benchmarks.wire.capture import Capture, sizes
 from benchmarks.wire.certificates import issue
@@ -63,7 +58,7 @@ def printed(transports: Sequence[str], most: int) -> Iterator[Printed]:
         files = ["--cert", f"{issued.cert}", "--key", f"{issued.key}"]
         secret = ["--token", TOKEN]
         serve = ["serve", "--port", "0", *files, *secret]
-        port = stack.enter_context(_running(serve, r" at \S+:(\d+) \(gRPC"))
+        port = stack.enter_context(running(serve, r" at \S+:(\d+) \(gRPC"))
         stack.enter_context(_one_draft())
         for transport in transports:
             server = ["--server", f"{HOST}:{port}", "--transport", transport]
@@ -72,16 +67,10 @@ def printed(transports: Sequence[str], most: int) -> Iterator[Printed]:
                 text = ["--max-tokens", f"{most}", *options, PROMPT]
                 command = ["generate", *common, *text]
                 yield Printed(transport, way, *_crossed(port, partial(_said, command)))
-            proxy = ["proxy", *common, "--listen", f"{HOST}:{_free()}"]
-            at = stack.enter_context(_running(proxy, r"(\d+)/v1"))
+            proxy = ["proxy", *common, "--listen", f"{HOST}:{free_port()}"]
+            at = stack.enter_context(running(proxy, r"(\d+)/v1"))
             counted = _crossed(port, partial(_usage, at, most))
             yield Printed(transport, "sqs proxy", *counted)
-
-
-def _free() -> int:
-    """Return a port that nobody has."""
-    with socket.create_server((HOST, 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @contextmanager
@@ -96,23 +85,6 @@ def _one_draft() -> Iterator[None]:
 
     with mock.patch.object(drafting, "load", once):
         yield
-
-
-@contextmanager
-def _running(arguments: Sequence[str], port: str) -> Iterator[int]:
-    """Run a command until the context ends; give the port that it names."""
-    command = [sys.executable, "-m", "sqs_codec", *arguments]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        found = (re.search(port, line) for line in process.stderr)
-        try:
-            match = next(filter(None, found), None)
-            if match is None:
-                raise RuntimeError(f"{' '.join(command)} doesn't run")
-            yield int(match[1])
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.communicate()
 
 
 def _crossed(
@@ -139,10 +111,5 @@ def _said(command: list[str]) -> tuple[int, int, int]:
 
 def _usage(port: int, most: int) -> tuple[int, int, int]:
     """Return those of the usage that `sqs proxy` answers."""
-    asked = {"messages": [{"role": "user", "content": PROMPT}], "max_tokens": most}
-    url, kind = f"http://{HOST}:{port}/v1/chat/completions", "application/json"
-    body = json.dumps({"model": "sqs", **asked}).encode()
-    request = urllib.request.Request(url, body, {"content-type": kind})
-    with urllib.request.urlopen(request) as answer:
-        used = json.load(answer)["usage"]["sqs"]
+    used = ask(port, PROMPT, most)["sqs"]
     return used["tokens"], used["bytes_up"], used["bytes_down"]

@@ -10,14 +10,18 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
 from sqs_codec._base import checks
 from sqs_codec.system.edge._ahead import Ahead
 from sqs_codec.system.edge._line import Line
 from sqs_codec.system.edge._model import DraftModel
 from sqs_codec.system.edge._planner import Mode, Observation, Plan
-from sqs_codec.system.session import MAX_AHEAD, EdgeSession, Emitted, Link
+from sqs_codec.system.session import (
+    MAX_AHEAD,
+    EdgeSession,
+    Emitted,
+    Link,
+    more_seconds,
+)
 
 
 class Planning(Protocol):
@@ -253,17 +257,15 @@ class _Loop:
                 drafted=0 if decoded else emitted.drafted,
                 accepted=len(emitted.tokens) if decoded else emitted.accepted,
                 draft_seconds=drafting,
-                target_seconds=self._target_seconds(1),
-                more_seconds=max(0, self._target_seconds(2) - self._target_seconds(1)),
+                target_seconds=self._target_seconds,
+                more_seconds=max(more_seconds(self._session.target_steps) or 0.0, 0.0),
                 trip_seconds=trip,
             )
         )
 
-    def _target_seconds(self, tokens: int) -> float:
-        """Return what the target takes for so many tokens, as far as the cloud says."""
-        steps = self._session.target_steps or {1: 0.0}
-        sizes = sorted(steps)
-        return float(np.interp(tokens, sizes, [steps[size] for size in sizes]))
+    @property
+    def _target_seconds(self) -> float:
+        return (self._session.target_steps or {}).get(1, 0.0)
 
     def _ahead(self, plan: Plan) -> int:
         """Return how many tokens the cloud should know that it has to decode.
@@ -273,7 +275,7 @@ class _Loop:
         """
         if plan.hints is not None:
             return MAX_AHEAD
-        target = self._target_seconds(1)
+        target = self._target_seconds
         if not target or self._line.round_trip is None:
             return MAX_AHEAD // 4
         trips = math.ceil(2 * self._line.round_trip / max(target, 1e-3))
@@ -291,7 +293,7 @@ class _Loop:
             down - self._received,
             plan.reason,
             plan.mode,
-            self._target_seconds(1),
+            self._target_seconds,
         )
         self._sent, self._received = up, down
         return step

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from sqs_codec.system.session import HINT_THRESHOLD
+from sqs_codec.system.session import HINT_THRESHOLD, more_seconds
 
 LEAST, MOST = 0.02, 0.95  # what it is in any case: measured times may be noise
 MEMORY_SECONDS = 2.0  # how far back tokens count
@@ -31,13 +31,10 @@ class HintThreshold:
     """
 
     def __init__(self, steps: Mapping[int, float] | None) -> None:
-        self._more: float | None = None
-        self._rate = self._least = 0.0
+        self._more = more_seconds(steps)
+        self._rate = 0.0
+        self._least = 1 / max(steps[min(steps)], 1e-9) if steps else 0.0
         self._at = -math.inf
-        if steps and len(steps) > 1:
-            few, many = min(steps), max(steps)
-            self._more = (steps[many] - steps[few]) / (many - few)
-            self._least = 1 / max(steps[few], 1e-9)
 
     def count(self, tokens: int, now: float) -> None:
         """Take that sessions have got tokens."""

@@ -14,7 +14,7 @@ from sqs_codec.system.session._cloud import (
 )
 from sqs_codec.system.session._edge import EdgeSession, Emitted, Refused, Welcomed
 from sqs_codec.system.session._handshake import Setting
-from sqs_codec.system.session._hints import HINT_THRESHOLD
+from sqs_codec.system.session._hints import HINT_THRESHOLD, more_seconds
 from sqs_codec.system.session._job import Job, Sampling, Verifier, verify_jobs
 from sqs_codec.system.session._limits import (
     MAX_AHEAD,
@@ -50,6 +50,7 @@ __all__ = [
     "Setting",
     "Verifier",
     "Welcomed",
+    "more_seconds",
     "refusal",
     "seed_of",
     "session_of",

@@ -6,7 +6,7 @@ is lost, late, doubled or a lie: guesses decide what is read, never what is draw
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from zlib import crc32
 
@@ -25,6 +25,17 @@ HASHED = 4  # tokens before a guess that its hash is of
 PRIOR, MEMORY = 2.0, 0.99
 """Misses by which an edge's word is taken at first, and the weight of what came of a
 guess once the next is judged."""
+
+
+def more_seconds(steps: Mapping[int, float] | None) -> float | None:
+    """Return what each further token of a pass takes, by the seconds of some numbers.
+
+    None if fewer than two are known. Measured times may be noise: it may be negative.
+    """
+    if not steps or len(steps) < 2:
+        return None
+    few, many = min(steps), max(steps)
+    return (steps[many] - steps[few]) / (many - few)
 
 
 def path_hash(tokens: Sequence[int], position: int) -> int:

@@ -3,18 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from sqs_codec.system.hf import _engine
 from sqs_codec.system.session import Job, Sampling
-
-TINY = LlamaConfig(
-    vocab_size=50,
-    hidden_size=16,
-    num_hidden_layers=2,
-    intermediate_size=16,
-    num_attention_heads=2,
-)
+from tests.system.hf.test_cloud import tiny
 
 
 @pytest.fixture
@@ -48,6 +40,6 @@ def test_short_passes_take_the_threads_by_which_they_are_the_fastest(
         return times[tried[-1]]
 
     monkeypatch.setattr(_engine, "pass_seconds", pass_seconds)
-    cloud = _engine.ThreadedCloud(LlamaForCausalLM(TINY))
+    cloud = _engine.ThreadedCloud(tiny())
     assert tried == [*times]
     assert [threads(cloud, tokens) for tokens in (1, 41, 42)] == [few, 4, few]
