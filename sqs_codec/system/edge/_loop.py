@@ -6,9 +6,11 @@ are, the loop when they go, and its line what happens when no answer comes.
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+import numpy as np
 
 from sqs_codec._base import checks
 from sqs_codec.system.edge._ahead import Ahead
@@ -152,10 +154,7 @@ class _Loop:
 
     def advance(self, left: int) -> Iterator[Step]:
         plan = self._next or self._planner.plan()
-        self._next = None
-        limits = self._session.limits
-        assert limits is not None  # since the cloud's welcome
-        left = min(left, limits.max_text - len(self._session.text))
+        self._next, left = None, self._room(left)
         # A round ends with a token of the cloud's own, so the last token of all needs
         # no draft.
         if plan.length == 0 or left == 1:
@@ -164,28 +163,51 @@ class _Loop:
         if owed > 0:  # of these positions the edge may know the numbers
             why = "alone, up to where a round may begin"
             return self._decode(Plan(0, 0, why), min(owed, left))
-        return self._speculate(plan, min(plan.length, left - 1))
+        return self._speculate(plan, left)
 
-    def _speculate(self, plan: Plan, length: int) -> Iterator[Step]:
-        """Draft a round, wait for its answer and tell the planner of it."""
-        began = self._clock()
-        self._write(plan, length)
-        drafting = self._clock() - began
-        events: list[Emitted] = []
-        while not events:
-            events = self._line.wait()
-        for emitted in events:
-            self._observe(plan, emitted, drafting)
-            yield self._step(emitted, plan)
+    def _room(self, left: int) -> int:
+        """Return how many tokens may come, of so many that are wanted."""
+        limits = self._session.limits
+        assert limits is not None  # since the cloud's welcome
+        return min(left, limits.max_text - len(self._session.text))
+
+    def _speculate(self, plan: Plan | None, left: int) -> Iterator[Step]:
+        """Draft rounds while they are the plan.
+
+        Whoever takes a step does so while the cloud is at the next round.
+        """
+        step = None
+        while plan is not None and plan.length:
+            began = self._clock()
+            try:
+                self._write(plan, min(plan.length, left - 1))
+            finally:  # whatever happened, these tokens are in the text
+                drafting, sure = self._clock() - began, self._session.sure
+                if step is not None:
+                    yield step
+            events: list[Emitted] = []
+            while not events:
+                events = self._line.wait()
+            [emitted] = events
+            self._observe(plan, emitted, drafting, sure=sure)
+            step = self._step(emitted, plan)
+            left = self._room(left - len(emitted.tokens))
+            goes_on = left > 1 and not self._session.finished
+            plan = self._next = self._planner.plan() if goes_on else None
+        assert step is not None  # as there was a round
+        yield step
 
     def _write(self, plan: Plan, length: int) -> None:
-        session, line = self._session, self._line
-        while len(session.drafted) < length:
+        session, line, holds = self._session, self._line, math.inf
+        least, slope = plan.line
+        while len(session.drafted) < length and holds >= plan.least:
             tokens = [*session.text, *session.drafted]
             token = session.push(self._draft.logits(tokens)[-1], setting=plan.setting)
             if token is None:
                 break
             line.poll()  # the link may have broken
+            chances = np.clip([least + slope * sure for sure in session.sure], 0, 1)
+            holds = float(chances.prod())
         session.flush()
         line.transmit()
 
@@ -249,6 +271,7 @@ class _Loop:
         emitted: Emitted,
         drafting: float = 0.0,
         trip: float = math.inf,
+        sure: Sequence[float] = (),
     ) -> None:
         decoded = plan.length == 0 or emitted.drafted == 0
         self._planner.observe(
@@ -260,6 +283,7 @@ class _Loop:
                 target_seconds=self._target_seconds,
                 more_seconds=max(more_seconds(self._session.target_steps) or 0.0, 0.0),
                 trip_seconds=trip,
+                sure=sure,
             )
         )
 

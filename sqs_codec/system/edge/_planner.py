@@ -11,7 +11,7 @@ import math
 import statistics
 from collections import deque
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, get_args
 
@@ -47,6 +47,10 @@ NEAR = 0.25
 than NEAR of the time that its target takes for a token."""
 
 REJECTED = 0.6  # of the tokens judged, for speed before any have been
+
+FEW = 8.0 * np.array([[1.0, 1 / 2, 0.4], [1 / 2, 1 / 3, 0.25]])
+"""What the guess at a line counts for, 0.1 + 0.6 times how sure, as of small drafts:
+sums over tokens of 1, how sure and whether accepted, and of these times how sure."""
 
 SPARE, SHARE = 2.0, 0.01
 """What rounds that only measure may be expected to cost more, in tokens that the cloud
@@ -86,23 +90,31 @@ class Plan:
     Attributes
     ----------
     length : int
-        How many tokens to draft for a round. At 0 the cloud decodes, with hints or
-        alone.
+        How many tokens to draft for a round, at most. At 0 the cloud decodes, with
+        hints or alone.
     setting : int
         Which of the session's settings quantizes the drafts.
     reason : str
         Why, in a line.
     hints : Hints, optional
+    least : float
+        A round ends where it is accepted as a whole with a smaller probability.
+    line : (float, float)
+        By which that is reckoned: a token is accepted with that much, and so much more
+        for each of how sure the draft is of it.
     """
 
     length: int
     setting: int
     reason: str
     hints: Hints | None = None
+    least: float = 0.0
+    line: tuple[float, float] = (1.0, 0.0)
 
     def __post_init__(self) -> None:
         checks.in_range("length", self.length, 0, 0 if self.hints else None)
         checks.in_range("setting", self.setting, 0, MAX_SETTINGS - 1)
+        checks.finite("least", self.least, 0, math.inf)
 
     @property
     def mode(self) -> Mode:
@@ -132,6 +144,8 @@ class Observation:
         What each more takes where it reads some at once.
     trip_seconds : float
         Of the handshake: how long the cloud's answer took.
+    sure : sequence of float
+        How likely each drafted token would be drawn again.
     """
 
     plan: Plan
@@ -141,6 +155,7 @@ class Observation:
     target_seconds: float = 0.0
     more_seconds: float = 0.0
     trip_seconds: float = math.inf
+    sure: Sequence[float] = ()
 
     def __post_init__(self) -> None:
         drafted = checks.in_range("drafted", self.drafted, 0)
@@ -253,6 +268,7 @@ class Planner:
         self._trip, self._more = math.inf, 0.0
         self._drafting: deque[float] = deque(maxlen=BATCHES)
         self._read = False  # whether the draft has read the prompt
+        self._seen = np.zeros_like(FEW)  # as FEW, of the tokens lately judged
         self.reason = ""
 
     def __repr__(self) -> str:
@@ -281,16 +297,23 @@ class Planner:
         target, lengths = self._target, np.array(LENGTHS)
         if not self._trip <= NEAR * target:
             return None
-        waits = self._trip + lengths * min(self._drafting, default=0.0)
+        drafting = min(self._drafting, default=0.0)
+        waits = self._trip + lengths * drafting
         took = (waits + target + lengths * self._more) / target
         seen, judged = self._judged.sum(1)
         rejected = (self._prior + seen) / (self._prior / REJECTED + judged)
-        gains = costs.tokens(lengths, np.clip(rejected, 0.001, 0.999)) / took
-        best = int(gains.argmax())
-        if waits[best] > NEAR * target or gains[best] < HELP:
+        rejected = np.clip(rejected, 0.001, 0.999)
+        gains = costs.tokens(lengths, rejected) / took
+        best, room = int(gains.argmax()), waits <= NEAR * target
+        if not room[best] or gains[best] < HELP:
             return None
         why = f"the cloud is near, {gains[best]:.2f} times its tokens expected"
-        return self._say(LENGTHS[best], 0, why)
+        # From there on a token takes longer than what it is expected to save.
+        least = float((drafting + self._more) / target / (1 - rejected))
+        *products, sums = (FEW + self._seen).T
+        line = tuple(np.linalg.solve(products, sums).tolist())
+        plan = self._say(int(lengths[room].max()), 0, why)
+        return replace(plan, least=least, line=line)
 
     def _fastest(self) -> Plan:
         """Choose hints, unless they help too little."""
@@ -356,6 +379,7 @@ class Planner:
             self._read = False
             if self._prefer == "speed":  # or one bad text would end rounds in all
                 self._prior, self._judged = PRIOR, self._judged / 2
+                self._seen = self._seen / 2
             self._spare = max(self._spare, SPARE)
             self._passes.clear()
             self._batches.clear()
@@ -373,6 +397,9 @@ class Planner:
         self._prior *= MEMORY
         self._judged *= MEMORY
         self._judged[:, at] += rejected, seen.accepted + rejected
+        self._seen = MEMORY * self._seen
+        for i, sure in enumerate(seen.sure[: seen.accepted + rejected]):
+            self._seen += np.outer((1, sure), (1, sure, i < seen.accepted))
         if self._read:
             self._drafting.append(seen.draft_seconds / seen.drafted)
         self._read = True

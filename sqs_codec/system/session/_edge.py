@@ -206,6 +206,14 @@ class EdgeSession:
         return self._round.drafter.tokens if isinstance(self._round, EdgeRound) else ()
 
     @property
+    def sure(self) -> tuple[float, ...]:
+        """How likely each of them would be drawn again."""
+        if not isinstance(self._round, EdgeRound):
+            return ()
+        qs = self._round.drafter.distributions
+        return tuple(float(np.square(q.counts / q.resolution).sum()) for q in qs)
+
+    @property
     def seed(self) -> bytes:
         """What the numbers of the target's choices derive from."""
         return self._seed

@@ -220,6 +220,53 @@ def test_planner_may_switch_and_hears_of_every_token():
     assert {step.reason for step in steps} == {"draft 3", "draft 0", "draft 5"}
 
 
+@pytest.mark.parametrize(
+    ("likely", "least", "drafted"),
+    [
+        (1, 0.3, 4),  # 0.7^4 is less
+        (2, 0.3, 2),
+        (2, 0.46, 1),
+        (2, 9.0, 1),
+        (2, 0.0, 8),
+    ],
+)
+def test_a_round_ends_where_it_hardly_holds(likely, least, drafted):
+    """A draft has that many tokens, each as likely."""
+    logits = np.where(np.arange(VOCAB_SIZE) < likely, 0.0, -np.inf)
+    planner = Script([8])
+    planner.plan = lambda: Plan(8, 0, "", least=least, line=(0.1, 0.6))
+
+    class Sure(DraftModel):
+        def logits(self, tokens):
+            return logits[None]
+
+    list(generate(edge(temperature=1), Sure(), local, planner, max_tokens=40))
+    assert planner.heard[1].drafted == drafted
+    assert planner.heard[1].sure == (1 / likely,) * drafted
+
+
+def test_the_cloud_is_at_the_next_round_while_a_step_is_taken():
+    """Whatever comes of that, no token is lost."""
+    texts = []
+
+    class Failing(Toy):
+        def logits(self, tokens, last=1):
+            texts.append(len(tokens))
+            if len(texts) > 8:
+                raise OSError("the draft is gone")
+            return super().logits(tokens, last)
+
+    session = edge()
+    steps = generate(session, Failing(0.6), local, FixedPlan(4), max_tokens=40)
+    found = [*next(steps).tokens]
+    assert len(texts) == 8
+    found += next(steps).tokens
+    with pytest.raises(OSError, match="gone"):
+        next(steps)
+    assert session.text == [*PROMPT, *found]
+    assert found == greedy(len(found))
+
+
 @pytest.mark.parametrize("more", [0.004, -0.004])  # two measurements may differ so
 def test_planner_hears_what_trips_and_the_target_take(more):
     world, planner = World(), Script([3])
@@ -285,8 +332,9 @@ def test_a_cloud_that_takes_shorter_texts_ends_it_with_that_reason(name):
     assert session.text == [*PROMPT, *found]
 
 
+@pytest.mark.parametrize("name", ["alone", "drafts"])
 @pytest.mark.parametrize("reliable", [True, False])
-def test_a_reader_may_take_longer_than_patience_lasts(*, reliable):
+def test_a_reader_may_take_longer_than_patience_lasts(name, *, reliable):
     """What the cloud has sent meanwhile is there; it isn't silent."""
 
     def sent(pause):
@@ -294,7 +342,7 @@ def test_a_reader_may_take_longer_than_patience_lasts(*, reliable):
         link = linked(world, steps=Steps(0.0, 0.01, 0.0))
         link.reliable = reliable
         found = []
-        for step in write(world, link, FixedPlan(0), max_tokens=40, patience=60):
+        for step in write(world, link, PLANS[name], max_tokens=40, patience=60):
             found += step.tokens
             world.sleep(pause)
         assert found == greedy(40)

@@ -198,8 +198,21 @@ def test_rounds_are_drafted_where_the_cloud_hardly_waits_for_them():
         planner = near(Drafts(0.35), count)
         assert planner.plan().mode == "rounds"
     assert re.search(r"near, 1\.[2-4]\d times its tokens expected", planner.reason)
-    lengths = [near(Drafts(a), 100).plan().length for a in (0.3, 0.7, 0.95)]
-    assert 1 <= lengths[0] < lengths[1] < lengths[2]
+    least = [near(Drafts(a), 100).plan().least for a in (0.3, 0.7, 0.95)]
+    assert 0.3 > least[0] > least[1] > least[2] > (STEP + MORE) / TARGET
+
+
+@pytest.mark.parametrize("line", [(0.7, 0.0), (0.1, 0.6), (0.0, 0.5)])
+def test_what_a_draft_is_sure_of_is_weighed_as_it_was_found(line):
+    planner, rng = near(GOOD, 0), np.random.default_rng(0)
+    assert planner.plan().line == pytest.approx((0.1, 0.6))
+    for _ in range(200):
+        sure = rng.random(4)
+        right = rng.random(4) < line[0] + line[1] * sure
+        accepted = 4 if right.all() else int(right.argmin())
+        seen = Observation(planner.plan(), 4, accepted, 0.0, TARGET, MORE, sure=sure)
+        planner.observe(seen)
+    assert planner.plan().line == pytest.approx(line, abs=0.25)
 
 
 @pytest.mark.parametrize(
@@ -330,6 +343,7 @@ def test_a_fixed_plan_stays():
         ({"length": 2.5}, "length must be an integer"),
         ({"setting": 4}, r"setting must be in \[0, 3\], got 4"),
         ({"hints": Hints()}, r"length must be in \[0, 0\], got 6"),
+        ({"least": math.nan}, r"least must be"),
     ],
 )
 def test_bad_plans_are_refused(change, message):
