@@ -1,10 +1,10 @@
-"""A chat model writes prompts and answers; its distributions of these are kept.
+"""A chat model answers prompts; its distributions of these answers are kept.
 
-The model goes on with the beginnings of ``starts.txt`` as a user would, then answers;
-one without a chat template goes on with those of ``benchmarks/data/texts.txt``, which
-are in nine languages. So all that a draft learns of is the model's own. Many texts are
-written side by side: one that ends leaves its place to the next. Ends of the process
-lose a minute at most.
+Prompts are in ``starts.txt``: whole ones about topics, and beginnings, with which the
+model goes on as a user would. One without a chat template goes on with those of
+``benchmarks/data/texts.txt``, which are in nine languages. So what a draft learns of is
+the model's own. Many texts are written side by side: one that ends leaves its place to
+the next. Ends of the process lose a minute at most.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ TOP = 64
 FINE = 4096
 
 TEMPERATURES = (0.7, 1.0, 0.5)
-"""At which each prompt is answered, once each."""
+"""At which whole prompts are answered in turn, and the others once each."""
+
+WHOLE = 6
+"""Whole prompts for each that is only begun."""
 
 PROMPT_TEMPERATURE = 0.9
 
@@ -105,12 +108,28 @@ class _Files:
             writer.close()
 
 
+def read_starts(rng: np.random.Generator) -> Iterator[tuple[str, bool]]:
+    """Yield what prompts begin with, without end, and whether that is all of them."""
+    kinds: dict[str, list[str]] = {}
+    for line in STARTS.read_text("utf-8").splitlines():
+        if not line.startswith("#"):
+            kind, start = line.split("\t")
+            kinds.setdefault(kind, []).append(start)
+    topics, asks = kinds.pop("topics"), itertools.cycle(kinds.pop("about"))
+    named = ", ".join(topics).split(", ")
+    for start in itertools.cycle(itertools.chain.from_iterable(kinds.values())):
+        for ask in itertools.islice(asks, WHOLE):
+            yield ask.format(*rng.choice(named, 2, replace=False)), True
+        yield start, False
+
+
 @dataclass(frozen=True)
 class _Chat:
     """How texts of a model are made."""
 
-    starts: Iterator[list[int]]
-    """What the next prompts begin with, the template's tokens included."""
+    starts: Iterator[tuple[list[int], bool]]
+    """What the next prompts begin with, the template's tokens included, and whether
+    that is all of them."""
     after: list[int]
     """What ends a prompt, and begins the answer."""
     ends: frozenset[int]
@@ -119,7 +138,7 @@ class _Chat:
     """Tokens of a text, of which a third is for the prompt."""
 
     @classmethod
-    def of(cls, model: hf.LanguageModel, longest: int) -> _Chat:
+    def of(cls, model: hf.LanguageModel, longest: int, seed: int) -> _Chat:
         """Read the model's template, and the beginnings."""
         mark = "\N{OBJECT REPLACEMENT CHARACTER}"
         if model.tokenizer.chat_template:
@@ -128,26 +147,29 @@ class _Chat:
                 tokenize=False,
                 add_generation_prompt=True,
             )
-            lines = STARTS.read_text("utf-8").splitlines()
-            starts = [line.split("\t")[1] for line in lines if line[0] != "#"]
+            starts = read_starts(np.random.default_rng(seed))
         else:  # it goes on with texts, a paragraph after another
             whole = f"{model.tokenizer.bos_token}{mark}\n\n"
             kinds = read_texts(held_out=False)
-            starts = [text for kind in kinds if kind != "chat" for text in kinds[kind]]
+            texts = [text for kind in kinds if kind != "chat" for text in kinds[kind]]
+            starts = ((text, False) for text in itertools.cycle(texts))
         encode = partial(model.tokenizer.encode, add_special_tokens=False)
         before, after = map(encode, whole.split(mark))
-        begun = itertools.cycle([[*before, *encode(start)] for start in starts])
+        begun = (([*before, *encode(start)], whole) for start, whole in starts)
         return cls(begun, after, frozenset({*model.stop, after[0]}), longest)
 
     def texts(self, cache: Cache, files: _Files) -> Generator[_Next, int, None]:
         """Write prompts and answers without end, given each token that is drawn."""
-        for text in map(list, self.starts):
+        turns = itertools.cycle(TEMPERATURES)
+        for text, whole in self.starts:
             cache.tokens.clear()
             token = yield _Next(text, PROMPT_TEMPERATURE)
-            while token not in self.ends and len(text) < self.longest // 3:
+            while (
+                not whole and token not in self.ends and len(text) < self.longest // 3
+            ):
                 text.append(token)
                 token = yield _Next([token], PROMPT_TEMPERATURE)
-            for temperature in TEMPERATURES:
+            for temperature in [next(turns)] if whole else TEMPERATURES:
                 del cache.tokens[len(text) :]
                 rows: list[list[sqs.SparseRows]] = []
                 answered = [*text, *self.after]
@@ -162,7 +184,7 @@ def write(
 ) -> None:
     """Write files of so many tokens of a target's answers."""
     model = hf.load_model(target)
-    files, chat = _Files(folder, model, seed), _Chat.of(model, longest)
+    files, chat = _Files(folder, model, seed), _Chat.of(model, longest, seed)
     reader, caches = RaggedModel(model.model, model.vocab_size), []
     for _ in range(places):
         caches.append(Cache())
