@@ -65,7 +65,7 @@ class _Files:
     """The files of answers, of several resolutions and of lists."""
 
     def __init__(self, folder: Path, model: hf.LanguageModel, seed: int) -> None:
-        source = f"its own answers to prompts of its own; seed {seed}"
+        source = f"its own answers; seed {seed}"
         known = hf.tokenizer_fingerprint(model.tokenizer, model.vocab_size)
         prior = find_prior(None, known)
         said: dict[str, Any] = {"model": model.summary, "source": source}
@@ -115,12 +115,16 @@ def read_starts(rng: np.random.Generator) -> Iterator[tuple[str, bool]]:
         if not line.startswith("#"):
             kind, start = line.split("\t")
             kinds.setdefault(kind, []).append(start)
-    topics, asks = kinds.pop("topics"), itertools.cycle(kinds.pop("about"))
-    named = ", ".join(topics).split(", ")
-    for start in itertools.cycle(itertools.chain.from_iterable(kinds.values())):
+    topics = ", ".join(kinds.pop("topics", [])).split(", ")
+    asks = itertools.cycle(kinds.pop("about", []))
+    begun = [*itertools.chain.from_iterable(kinds.values())]
+    for start in itertools.cycle(begun or [""]):
         for ask in itertools.islice(asks, WHOLE):
-            yield ask.format(*rng.choice(named, 2, replace=False)), True
-        yield start, False
+            while "{}" in ask:
+                ask = ask.replace("{}", str(rng.choice(topics)), 1)
+            yield ask, True
+        if begun:
+            yield start, False
 
 
 @dataclass(frozen=True)

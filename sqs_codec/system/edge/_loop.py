@@ -10,8 +10,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
 from sqs_codec._base import checks
 from sqs_codec.system.edge._ahead import Ahead
 from sqs_codec.system.edge._line import Line
@@ -171,20 +169,32 @@ class _Loop:
         assert limits is not None  # since the cloud's welcome
         return min(left, limits.max_text - len(self._session.text))
 
-    def _speculate(self, plan: Plan | None, left: int) -> Iterator[Step]:
+    def _speculate(self, first: Plan, left: int) -> Iterator[Step]:
         """Draft rounds while they are the plan.
 
-        Whoever takes a step does so while the cloud is at the next round.
+        Where a quick draft's cloud is near, whoever takes a step does so while the
+        cloud is at the next round.
         """
-        step = None
-        while plan is not None and plan.length:
+        plan: Plan | None = first
+        step: Step | None = None
+        while left > 1 and not self._session.finished:
             began = self._clock()
+            sure: tuple[float, ...] = ()
             try:
-                self._write(plan, min(plan.length, left - 1))
-            finally:  # whatever happened, these tokens are in the text
-                drafting, sure = self._clock() - began, self._session.sure
-                if step is not None:
+                plan = plan or self._planner.plan()
+                if plan.length:
+                    sure = self._write(plan, min(plan.length, left - 1))
+            except Exception:
+                if step is not None:  # its tokens are in the text
                     yield step
+                raise
+            drafting = self._clock() - began
+            if step is not None:
+                yield step
+                step = None
+            if plan.length == 0:
+                self._next = plan
+                return
             events: list[Emitted] = []
             while not events:
                 events = self._line.wait()
@@ -192,24 +202,29 @@ class _Loop:
             self._observe(plan, emitted, drafting, sure=sure)
             step = self._step(emitted, plan)
             left = self._room(left - len(emitted.tokens))
-            goes_on = left > 1 and not self._session.finished
-            plan = self._next = self._planner.plan() if goes_on else None
-        assert step is not None  # as there was a round
-        yield step
+            if not plan.least:
+                yield step
+                step = None
+            plan = None
+        if step is not None:
+            yield step
 
-    def _write(self, plan: Plan, length: int) -> None:
-        session, line, holds = self._session, self._line, math.inf
-        least, slope = plan.line
-        while len(session.drafted) < length and holds >= plan.least:
+    def _write(self, plan: Plan, length: int) -> tuple[float, ...]:
+        """Draft and send a round; return how sure the draft was of each token."""
+        session, line = self._session, self._line
+        sure: list[float] = []
+        holds, (base, slope) = 1.0, plan.line
+        while len(sure) < length and (not sure or holds >= plan.least):
             tokens = [*session.text, *session.drafted]
             token = session.push(self._draft.logits(tokens)[-1], setting=plan.setting)
             if token is None:
                 break
             line.poll()  # the link may have broken
-            chances = np.clip([least + slope * sure for sure in session.sure], 0, 1)
-            holds = float(chances.prod())
+            sure.append(session.sure)
+            holds *= min(max(base + slope * sure[-1], 0.0), 1.0)
         session.flush()
         line.transmit()
+        return tuple(sure)
 
     def _decode(self, plan: Plan, left: int) -> Iterator[Step]:
         """Let the cloud decode, and ask for more before it runs out."""

@@ -115,6 +115,8 @@ class Plan:
         checks.in_range("length", self.length, 0, 0 if self.hints else None)
         checks.in_range("setting", self.setting, 0, MAX_SETTINGS - 1)
         checks.finite("least", self.least, 0, math.inf)
+        for part in self.line:
+            checks.finite("line", part, -math.inf, math.inf)
 
     @property
     def mode(self) -> Mode:
@@ -164,6 +166,8 @@ class Observation:
         checks.finite("draft_seconds", self.draft_seconds, 0, math.inf)
         checks.finite("target_seconds", self.target_seconds, 0, math.inf)
         checks.finite("more_seconds", self.more_seconds, 0, math.inf)
+        for sure in self.sure:
+            checks.finite("sure", sure, 0, 1)
 
 
 class FixedPlan:
@@ -295,7 +299,7 @@ class Planner:
     def _near(self) -> Plan | None:
         """Choose the fastest round, if the cloud hardly waits for it and it helps."""
         target, lengths = self._target, np.array(LENGTHS)
-        if not self._trip <= NEAR * target:
+        if not target or not self._trip <= NEAR * target:
             return None
         drafting = min(self._drafting, default=0.0)
         waits = self._trip + lengths * drafting
@@ -308,12 +312,13 @@ class Planner:
         if not room[best] or gains[best] < HELP:
             return None
         why = f"the cloud is near, {gains[best]:.2f} times its tokens expected"
-        # From there on a token takes longer than what it is expected to save.
-        least = float((drafting + self._more) / target / (1 - rejected))
+        # From there on a token takes longer than the pass that it is expected to save.
+        least = (drafting + self._more) / target / (1 - rejected)
         *products, sums = (FEW + self._seen).T
         line = tuple(np.linalg.solve(products, sums).tolist())
         plan = self._say(int(lengths[room].max()), 0, why)
-        return replace(plan, least=least, line=line)
+        reason = f"draft up to{plan.reason.removeprefix('draft')}"
+        return replace(plan, reason=reason, least=float(least), line=line)
 
     def _fastest(self) -> Plan:
         """Choose hints, unless they help too little."""

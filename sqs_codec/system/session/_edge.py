@@ -206,12 +206,12 @@ class EdgeSession:
         return self._round.drafter.tokens if isinstance(self._round, EdgeRound) else ()
 
     @property
-    def sure(self) -> tuple[float, ...]:
-        """How likely each of them would be drawn again."""
+    def sure(self) -> float:
+        """How likely the last of them would be drawn again."""
         if not isinstance(self._round, EdgeRound):
-            return ()
-        qs = self._round.drafter.distributions
-        return tuple(float(np.square(q.counts / q.resolution).sum()) for q in qs)
+            raise RuntimeError("sure: nothing was drafted")
+        q = self._round.drafter.distributions[-1]
+        return float(np.square(q.counts / q.resolution).sum())
 
     @property
     def seed(self) -> bytes:

@@ -245,21 +245,30 @@ def test_a_round_ends_where_it_hardly_holds(likely, least, drafted):
     assert planner.heard[1].sure == (1 / likely,) * drafted
 
 
-def test_the_cloud_is_at_the_next_round_while_a_step_is_taken():
+@pytest.mark.parametrize("of", ["logits", "plan"])
+def test_a_near_cloud_is_at_the_next_round_while_a_step_is_taken(of):
     """Whatever comes of that, no token is lost."""
-    texts = []
+    calls = {"logits": 0, "plan": 0}
 
-    class Failing(Toy):
+    def count(name):
+        calls[name] += 1
+        if name == of and calls[name] > {"logits": 8, "plan": 2}[name]:
+            raise OSError("it is gone")
+
+    class Draft(Toy):
         def logits(self, tokens, last=1):
-            texts.append(len(tokens))
-            if len(texts) > 8:
-                raise OSError("the draft is gone")
+            count("logits")
             return super().logits(tokens, last)
 
+    class Planner(FixedPlan):
+        def plan(self):
+            count("plan")
+            return Plan(4, 0, "", least=1e-9)
+
     session = edge()
-    steps = generate(session, Failing(0.6), local, FixedPlan(4), max_tokens=40)
+    steps = generate(session, Draft(0.6), local, Planner(), max_tokens=40)
     found = [*next(steps).tokens]
-    assert len(texts) == 8
+    assert calls == {"logits": 8, "plan": 2}
     found += next(steps).tokens
     with pytest.raises(OSError, match="gone"):
         next(steps)

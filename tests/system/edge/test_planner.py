@@ -199,20 +199,21 @@ def test_rounds_are_drafted_where_the_cloud_hardly_waits_for_them():
         assert planner.plan().mode == "rounds"
     assert re.search(r"near, 1\.[2-4]\d times its tokens expected", planner.reason)
     least = [near(Drafts(a), 100).plan().least for a in (0.3, 0.7, 0.95)]
-    assert 0.3 > least[0] > least[1] > least[2] > (STEP + MORE) / TARGET
+    assert all((STEP + MORE) / TARGET < x < 0.5 for x in least)
 
 
-@pytest.mark.parametrize("line", [(0.7, 0.0), (0.1, 0.6), (0.0, 0.5)])
+@pytest.mark.parametrize("line", [(0.7, 0.0), (0.4, 0.6), (0.0, 0.3)])
 def test_what_a_draft_is_sure_of_is_weighed_as_it_was_found(line):
     planner, rng = near(GOOD, 0), np.random.default_rng(0)
     assert planner.plan().line == pytest.approx((0.1, 0.6))
     for _ in range(200):
-        sure = rng.random(4)
-        right = rng.random(4) < line[0] + line[1] * sure
+        sure = tuple(rng.random(4))
+        right = rng.random(4) < line[0] + line[1] * np.array(sure)
         accepted = 4 if right.all() else int(right.argmin())
         seen = Observation(planner.plan(), 4, accepted, 0.0, TARGET, MORE, sure=sure)
         planner.observe(seen)
-    assert planner.plan().line == pytest.approx(line, abs=0.25)
+    base, slope = planner.plan().line
+    assert base + slope / 2 == pytest.approx(line[0] + line[1] / 2, abs=0.12)
 
 
 @pytest.mark.parametrize(
@@ -344,6 +345,7 @@ def test_a_fixed_plan_stays():
         ({"setting": 4}, r"setting must be in \[0, 3\], got 4"),
         ({"hints": Hints()}, r"length must be in \[0, 0\], got 6"),
         ({"least": math.nan}, r"least must be"),
+        ({"line": (math.nan, 0.0)}, r"line must be"),
     ],
 )
 def test_bad_plans_are_refused(change, message):
