@@ -159,7 +159,7 @@ class _Chat:
             starts = ((text, False) for text in itertools.cycle(texts))
         encode = partial(model.tokenizer.encode, add_special_tokens=False)
         before, after = map(encode, whole.split(mark))
-        begun = (([*before, *encode(start)], whole) for start, whole in starts)
+        begun = (([*before, *encode(text)], complete) for text, complete in starts)
         return cls(begun, after, frozenset({*model.stop, after[0]}), longest)
 
     def texts(self, cache: Cache, files: _Files) -> Generator[_Next, int, None]:

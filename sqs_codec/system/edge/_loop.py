@@ -169,21 +169,21 @@ class _Loop:
         assert limits is not None  # since the cloud's welcome
         return min(left, limits.max_text - len(self._session.text))
 
-    def _speculate(self, first: Plan, left: int) -> Iterator[Step]:
-        """Draft rounds while they are the plan.
+    def _speculate(self, plan: Plan, left: int) -> Iterator[Step]:
+        """Draft a round, or where a quick draft's cloud is near all that are planned.
 
-        Where a quick draft's cloud is near, whoever takes a step does so while the
-        cloud is at the next round.
+        There whoever takes a step does so while the cloud is at the next round.
         """
-        plan: Plan | None = first
         step: Step | None = None
         while left > 1 and not self._session.finished:
             began = self._clock()
-            sure: tuple[float, ...] = ()
             try:
-                plan = plan or self._planner.plan()
-                if plan.length:
-                    sure = self._write(plan, min(plan.length, left - 1))
+                if step is not None:
+                    plan = self._planner.plan()
+                if plan.length == 0:
+                    self._next = plan
+                    break
+                sure = self._write(plan, min(plan.length, left - 1))
             except Exception:
                 if step is not None:  # its tokens are in the text
                     yield step
@@ -191,10 +191,6 @@ class _Loop:
             drafting = self._clock() - began
             if step is not None:
                 yield step
-                step = None
-            if plan.length == 0:
-                self._next = plan
-                return
             events: list[Emitted] = []
             while not events:
                 events = self._line.wait()
@@ -203,9 +199,7 @@ class _Loop:
             step = self._step(emitted, plan)
             left = self._room(left - len(emitted.tokens))
             if not plan.least:
-                yield step
-                step = None
-            plan = None
+                break
         if step is not None:
             yield step
 

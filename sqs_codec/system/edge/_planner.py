@@ -11,9 +11,9 @@ import math
 import statistics
 from collections import deque
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -316,9 +316,8 @@ class Planner:
         least = (drafting + self._more) / target / (1 - rejected)
         *products, sums = (FEW + self._seen).T
         line = tuple(np.linalg.solve(products, sums).tolist())
-        plan = self._say(int(lengths[room].max()), 0, why)
-        reason = f"draft up to{plan.reason.removeprefix('draft')}"
-        return replace(plan, reason=reason, least=float(least), line=line)
+        longest = int(lengths[room].max())
+        return self._say(longest, 0, why, least=float(least), line=line)
 
     def _fastest(self) -> Plan:
         """Choose hints, unless they help too little."""
@@ -364,13 +363,18 @@ class Planner:
         return self._say(int(lengths[best]), setting, why)
 
     def _say(
-        self, length: int, setting: int, why: str, hints: Hints | None = None
+        self,
+        length: int,
+        setting: int,
+        why: str,
+        hints: Hints | None = None,
+        **ending: Any,
     ) -> Plan:
-        what = _words(length, hints)
+        what = _words(length, hints, "up to " if ending else "")
         if length and len(self._settings) > 1:
             chosen = self._settings[setting]
             what = f"{what}, {chosen.keep} of {chosen.codec.resolution}"
-        return Plan(length, setting, f"{what}: {why}", hints)
+        return Plan(length, setting, f"{what}: {why}", hints, **ending)
 
     def observe(self, observation: Observation) -> None:
         """Learn what came of a plan."""
@@ -410,10 +414,10 @@ class Planner:
         self._read = True
 
 
-def _words(length: int, hints: Hints | None) -> str:
+def _words(length: int, hints: Hints | None, most: str = "") -> str:
     if hints:
         return f"hints of {hints.positions} positions, {hints.branches} branches"
-    return f"draft {length}" if length else "the cloud decodes alone"
+    return f"draft {most}{length}" if length else "the cloud decodes alone"
 
 
 def check_modes(modes: Collection[Mode]) -> tuple[Mode, ...]:
