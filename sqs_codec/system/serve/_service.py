@@ -6,8 +6,9 @@ import hashlib
 import hmac
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import get_args
 
-from sqs_codec import Prior, Verdict
+from sqs_codec import Prior, PriorName, Verdict
 from sqs_codec._base import checks
 from sqs_codec.system._base.crowd import first_of_crowd
 from sqs_codec.system._base.security import check_token
@@ -94,7 +95,8 @@ class Service:
         self._idle_seconds = checks.finite("idle_seconds", idle_seconds, 0.01, 1e9)
         self._steps = steps
         self._threshold = HintThreshold(steps)
-        self._priors = priors
+        # Those of the package are read now, or the first session would wait for them.
+        self._priors = (*map(Prior.builtin, get_args(PriorName)), *priors)
         self._known: dict[str, Owner] = {}
         self._sessions: dict[bytes, Session] = {}
         self._connections: dict[Connection, None] = {}  # the oldest first

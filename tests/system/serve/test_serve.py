@@ -37,7 +37,15 @@ from sqs_codec.system.serve._datagram.link import DatagramLink
 from sqs_codec.system.serve._grpc import link as grpc_link
 from sqs_codec.system.serve._grpc import server as grpc_server
 from sqs_codec.system.serve._threshold import HintThreshold
-from sqs_codec.system.session import HINT_THRESHOLD, Limits, LinkError, Sampling
+from sqs_codec.system.session import (
+    HINT_THRESHOLD,
+    EdgeSession,
+    Limits,
+    LinkError,
+    Sampling,
+    Setting,
+    session_of,
+)
 from sqs_codec.system.session._wire import Refusal
 from tests.system.serve.kit import (
     PATIENCE,
@@ -725,6 +733,19 @@ def test_port_in_use(server):
 def test_bad_options(options, words):
     with pytest.raises(ValueError, match=words):
         Service(batch(Toy()), INFO, **({"tokens": None} | options))
+
+
+def test_the_first_session_waits_for_no_prior(monkeypatch):
+    prior, info = sqs.Prior.builtin("smollm2"), EngineInfo("a toy", 49152, 4096)
+    codec = sqs.Codec(49152, 37, prior=prior)  # of no other test
+    service = Service(batch(Toy()), info, tokens=None)
+    monkeypatch.setattr(sqs.Prior, "builtin", None)
+    rng = np.random.default_rng(0)
+    edge = EdgeSession([Setting(codec, sqs.TopK(8))], PROMPT, rng=rng)
+    hello = edge.data_to_send()[0]
+    cloud = service._cloud(session_of(hello))
+    cloud.receive(hello)
+    assert cloud.refused is None
 
 
 def test_bad_certificates(tmp_path):
