@@ -1,17 +1,18 @@
 """A chat model answers prompts; its distributions of these answers are kept.
 
-Prompts are in ``starts.txt``: whole ones about topics, and beginnings, with which the
-model goes on as a user would. One without a chat template goes on with those of
-``benchmarks/data/texts.txt``, which are in nine languages. So what a draft learns of is
-the model's own. Many texts are written side by side: one that ends leaves its place to
-the next. Ends of the process lose a minute at most.
+Prompts are in ``starts.txt``: whole ones, about topics or an answer to another, and
+beginnings, with which the model goes on as a user would. One without a chat template
+goes on with those of ``benchmarks/data/texts.txt``, which are in nine languages. So
+what a draft learns of is the model's own. Many texts are written side by side: one that
+ends leaves its place to the next. Ends of the process lose a minute at most.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Generator, Iterator, Sequence
+import re
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,6 +42,9 @@ FINE = 4096
 
 TEMPERATURES = (0.7, 1.0, 0.5)
 """At which whole prompts are answered in turn, and the others once each."""
+
+WORD = re.compile("[Ġ▁][A-Za-z][a-z]{4,}")
+"""Of a tokenizer's pieces, which may be a topic."""
 
 WHOLE = 6
 """Whole prompts for each that is only begun."""
@@ -108,21 +112,31 @@ class _Files:
             writer.close()
 
 
-def read_starts(rng: np.random.Generator) -> Iterator[tuple[str, bool]]:
-    """Yield what prompts begin with, without end, and whether that is all of them."""
+def read_starts(
+    rng: np.random.Generator, words: Sequence[str], said: Sequence[str]
+) -> Iterator[tuple[str, bool]]:
+    """Yield what prompts begin with, without end, and whether that is all of them.
+
+    Half of the topics are words; what was said before is asked about, too.
+    """
     kinds: dict[str, list[str]] = {}
     for line in STARTS.read_text("utf-8").splitlines():
         if not line.startswith("#"):
             kind, start = line.split("\t")
             kinds.setdefault(kind, []).append(start)
     topics = ", ".join(kinds.pop("topics", [])).split(", ")
-    asks = itertools.cycle(kinds.pop("about", []))
+    given = (f"{ask}\n\n{{text}}" for ask in kinds.pop("given", []))
+    whole = [*kinds.pop("about", []), *given]
+    rng.shuffle(whole)
+    asks = itertools.cycle(whole)
     begun = [*itertools.chain.from_iterable(kinds.values())]
     for start in itertools.cycle(begun or [""]):
         for ask in itertools.islice(asks, WHOLE):
             while "{}" in ask:
-                ask = ask.replace("{}", str(rng.choice(topics)), 1)
-            yield ask, True
+                topic = rng.choice(words if words and rng.random() < 0.5 else topics)
+                ask = ask.replace("{}", str(topic), 1)
+            if said or "{text}" not in ask:
+                yield ask.replace("{text}", str(rng.choice(said or [""]))), True
         if begun:
             yield start, False
 
@@ -139,19 +153,24 @@ class _Chat:
     ends: frozenset[int]
     """Tokens that end a prompt or an answer."""
     longest: int
-    """Tokens of a text, of which a third is for the prompt."""
+    """Tokens of a text; a beginning goes on to a third of it."""
+    said: list[str]
+    """What answers began with, of which prompts are made."""
+    decode: Callable[[list[int]], str]
 
     @classmethod
     def of(cls, model: hf.LanguageModel, longest: int, seed: int) -> _Chat:
         """Read the model's template, and the beginnings."""
-        mark = "\N{OBJECT REPLACEMENT CHARACTER}"
+        mark, said = "\N{OBJECT REPLACEMENT CHARACTER}", list[str]()
         if model.tokenizer.chat_template:
             whole = model.tokenizer.apply_chat_template(
                 [{"role": "user", "content": mark}],
                 tokenize=False,
                 add_generation_prompt=True,
             )
-            starts = read_starts(np.random.default_rng(seed))
+            pieces = model.tokenizer.get_vocab()
+            words = [piece[1:] for piece in pieces if WORD.fullmatch(piece)]
+            starts = read_starts(np.random.default_rng(seed), sorted(words), said)
         else:  # it goes on with texts, a paragraph after another
             whole = f"{model.tokenizer.bos_token}{mark}\n\n"
             kinds = read_texts(held_out=False)
@@ -160,13 +179,15 @@ class _Chat:
         encode = partial(model.tokenizer.encode, add_special_tokens=False)
         before, after = map(encode, whole.split(mark))
         begun = (([*before, *encode(text)], complete) for text, complete in starts)
-        return cls(begun, after, frozenset({*model.stop, after[0]}), longest)
+        ends = frozenset({*model.stop, after[0]})
+        return cls(begun, after, ends, longest, said, model.tokenizer.decode)
 
     def texts(self, cache: Cache, files: _Files) -> Generator[_Next, int, None]:
         """Write prompts and answers without end, given each token that is drawn."""
         turns = itertools.cycle(TEMPERATURES)
         for text, whole in self.starts:
             cache.tokens.clear()
+            del text[self.longest // 2 :]
             token = yield _Next(text, PROMPT_TEMPERATURE)
             while (
                 not whole and token not in self.ends and len(text) < self.longest // 3
@@ -181,6 +202,8 @@ class _Chat:
                 while answered[-1] not in self.ends and len(answered) < self.longest:
                     answered.append((yield _Next(answered[-1:], temperature, rows)))
                 files.write(answered, rows)
+                part = answered[len(text) + len(self.after) : -1][: self.longest // 5]
+                self.said.append(self.decode(part))
 
 
 def write(
