@@ -317,7 +317,9 @@ class Planner:
         *products, sums = (FEW + self._seen).T
         line = tuple(np.linalg.solve(products, sums).tolist())
         longest = int(lengths[room].max())
-        return self._say(longest, 0, why, least=float(least), line=line)
+        # Bytes hardly count beside a pass.
+        finest = int(np.argmax([one.codec.resolution for one in self._settings]))
+        return self._say(longest, finest, why, least=float(least), line=line)
 
     def _fastest(self) -> Plan:
         """Choose hints, unless they help too little."""

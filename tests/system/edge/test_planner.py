@@ -197,6 +197,8 @@ def test_rounds_are_drafted_where_the_cloud_hardly_waits_for_them():
     for count in 0, 100:
         planner = near(Drafts(0.35), count)
         assert planner.plan().mode == "rounds"
+        finest = max(SETTINGS, key=lambda one: one.codec.resolution)
+        assert SETTINGS[planner.plan().setting] == finest
     assert re.search(r"near, 1\.[2-4]\d times its tokens expected", planner.reason)
     least = [near(Drafts(a), 100).plan().least for a in (0.3, 0.7, 0.95)]
     assert all((STEP + MORE) / TARGET < x < 0.5 for x in least)
