@@ -135,8 +135,11 @@ def read_starts(
             while "{}" in ask:
                 topic = rng.choice(words if words and rng.random() < 0.5 else topics)
                 ask = ask.replace("{}", str(topic), 1)
-            if said or "{text}" not in ask:
-                yield ask.replace("{text}", str(rng.choice(said or [""]))), True
+            if "{text}" in ask:
+                if not said:
+                    continue
+                ask = ask.replace("{text}", said[int(rng.integers(len(said)))])
+            yield ask, True
         if begun:
             yield start, False
 
@@ -153,7 +156,7 @@ class _Chat:
     ends: frozenset[int]
     """Tokens that end a prompt or an answer."""
     longest: int
-    """Tokens of a text; a beginning goes on to a third of it."""
+    """Tokens of a text; a beginning goes on to a third, a whole prompt has half."""
     said: list[str]
     """What answers began with, of which prompts are made."""
     decode: Callable[[list[int]], str]
