@@ -308,7 +308,7 @@ def _keep_quiet() -> None:
 
 
 def _init(**options: Any) -> None:
-    import ray
+    import ray.serve  # first, as importing it sets the level of its log
 
     ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
