@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import math
 import re
 import sys
-from collections.abc import Iterator
 from functools import partial
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqs_codec as sqs
-from sqs_codec._base.files import leave_folder, lock_file, own_folder
 from sqs_codec._base.words import shown
 from sqs_codec.cli import options, reading
 
 if TYPE_CHECKING:
-    from sqs_codec.distill import KLD, Dataset, Estimate, Piece, Reader
+    from sqs_codec.distill import KLD, Estimate, Piece, Reader
 
 CTX, LEAST = 512, 8
 """Tokens of a context, and the resolution below which a row says too little."""
@@ -52,8 +48,7 @@ it was if the same command is given again.
 MEASURE = """\
 Lets models read the texts of a reference, and prints for each the table of
 llama-perplexity, with two errors apart: "text" is that of another text of this kind and
-length, "reference" that of the few bytes which are kept of the original. What was
-interrupted goes on where it was if the same command is given again.
+length, "reference" that of the few bytes which are kept of the original.
 """
 
 
@@ -159,8 +154,6 @@ def fill_measure(parser: argparse.ArgumentParser) -> None:
     reading.add_reading(add)
     add("--json", action="store_true", help="print an object a model, a line each")
     add("--prior", metavar="FILE", help="that of its codec, if it isn't a built-in one")
-    said = "where what is measured waits until all is (default: REF.measured)"
-    add("--state", type=Path, metavar="FOLDER", help=said)
 
 
 def measure(args: argparse.Namespace) -> int:
@@ -172,63 +165,20 @@ def measure(args: argparse.Namespace) -> int:
 
     data = distill.open(args.reference, prior=options.find_prior(args.prior))
     require_reference(data)
-    folder = args.state or Path(f"{args.reference}.measured")
-    paths = {model: folder / key(args, data, model) for model in args.model}
-    with keeping(folder):
-        for model, path in paths.items():
-            found = measured(args, data, model, path)
-            if args.json:
-                names = {"model": model, "original": data.header.model}
-                print(json.dumps(names | plain(vars(found)), allow_nan=False))
-            else:
-                name = f"{model} beside {data.header.model}, by {args.reference}"
-                print(f"{shown(name)}\n{table(found)}")
-            sys.stdout.flush()
-            if not found.is_trusted:
-                said = f"{args.called}: {model}: {TOO_FAR}"
-                print(shown(said, None), file=sys.stderr)
-        for path in paths.values():
-            path.unlink()
+    for model in args.model:
+        with reading.open_reader(args, model) as reader, options.interrupts_raise():
+            found = distill.measure(data, reader, progress=shown_contexts)
+        if args.json:
+            names = {"model": model, "original": data.header.model}
+            print(json.dumps(names | plain(vars(found)), allow_nan=False))
+        else:
+            name = f"{model} beside {data.header.model}, by {args.reference}"
+            print(f"{shown(name)}\n{table(found)}")
+        sys.stdout.flush()
+        if not found.is_trusted:
+            said = f"{args.called}: {model}: {TOO_FAR}"
+            print(shown(said, None), file=sys.stderr)
     return 0
-
-
-def measured(args: argparse.Namespace, data: Dataset, model: str, path: Path) -> KLD:
-    """Compare a model, unless it is done, and keep its rows."""
-    from sqs_codec import distill
-    from sqs_codec.distill._divergence import summarize
-    from sqs_codec.distill._kld import load_rows
-
-    if len(found := load_rows(path)) == len(data):
-        return summarize(found)
-    with reading.open_reader(args, model) as reader, options.interrupts_raise():
-        return distill.measure(data, reader, path, shown_contexts)
-
-
-def key(args: argparse.Namespace, data: Dataset, model: str) -> str:
-    """Return the name of a file of rows, of all that decides them."""
-    path = Path(model)
-    files = [args.reference, *(sorted(path.rglob("*")) if path.is_dir() else [path])]
-    known = [(f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
-    said = [data.header.to_json(), model, known, options.given(args, *reading.OPTIONS)]
-    text = json.dumps(said, sort_keys=True).encode()
-    return f"{blake2b(text, digest_size=8).hexdigest()}.npz"
-
-
-@contextlib.contextmanager
-def keeping(folder: Path) -> Iterator[None]:
-    """Have a folder for rows to oneself; remove it if none are left in it."""
-    try:
-        own_folder(folder)
-        lock = lock_file(folder / "lock")
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise ValueError(f"{folder}: {why}: --state names another folder") from error
-    try:
-        yield
-    finally:
-        lock.close()
-        if not any(folder.glob("*.npz")):
-            leave_folder(folder, "lock", ".*.npz.*")
 
 
 def plain(value: Any) -> Any:

@@ -1,26 +1,17 @@
 """Comparing models with a reference (docs/howto/kld.md)."""
 
-import io
-import os
-import time
-import zipfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sqs_codec._base.files import require_file, write_file
 from sqs_codec.distill._dataset import Dataset, Sequence
-from sqs_codec.distill._divergence import KLD, ROW, estimate_rows, summarize
+from sqs_codec.distill._divergence import KLD, estimate_rows, summarize
 from sqs_codec.distill._header import NUMBERS
 from sqs_codec.distill._make import windows
 from sqs_codec.distill._tasks import Comparing, Reader, done
-
-MINUTE = 60.0
-"""Seconds after which what is measured is kept."""
 
 
 def kld(data: Dataset, logits: Iterable[Any]) -> KLD:
@@ -71,7 +62,7 @@ def kld(data: Dataset, logits: Iterable[Any]) -> KLD:
 def measure(
     data: Dataset,
     reader: Reader,
-    kept: str | os.PathLike[str] | None = None,
+    *,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> KLD:
     """Let a model read a reference's texts, and compare it.
@@ -82,9 +73,6 @@ def measure(
         As for `kld`.
     reader : Reader
         Of the same tokenizer.
-    kept : path-like, optional
-        A file for what is measured, each minute, that lets the same call go on after an
-        interruption. It is for one data set and one model.
     progress : callable, optional
         Put around the texts.
 
@@ -95,26 +83,20 @@ def measure(
     """
     require_reference(data)
     _require_same_tokens(data, reader)
-    found = load_rows(kept) if kept is not None else []
-    last, texts = time.monotonic(), deque[Sequence]()
+    texts = deque[Sequence]()
 
     def batches() -> Iterator[list[Comparing]]:
         for first, window in windows(progress(data), reader.at_once):
-            if first + len(window) > len(found):
-                texts.extend(window)
-                yield [_task(i, own, data) for i, own in enumerate(window, first)]
+            texts.extend(window)
+            yield [_task(i, own, data) for i, own in enumerate(window, first)]
 
-    try:
-        for tasks in done(reader, batches()):
-            told = [estimate_rows(texts.popleft(), task.answer) for task in tasks]
-            found[tasks[0].index :] = told
-            if kept is not None and time.monotonic() - last > MINUTE:
-                _save(kept, found)
-                last = time.monotonic()
-    finally:
-        if kept is not None and found:
-            _save(kept, found)
-    return summarize(found)
+    return summarize(
+        [
+            estimate_rows(texts.popleft(), task.answer)
+            for tasks in done(reader, batches())
+            for task in tasks
+        ]
+    )
 
 
 def require_reference(data: Dataset) -> None:
@@ -149,24 +131,3 @@ def _task(index: int, sequence: Sequence, data: Dataset) -> Comparing:
     text = sequence.tokens.tolist()
     size = data.header.codec.vocab_size
     return Comparing(index, text, sequence.places, size, ids, sizes)
-
-
-def _save(path: str | os.PathLike[str], found: list[NDArray[Any]]) -> None:
-    sink = io.BytesIO()
-    np.savez(sink, rows=np.concatenate(found), sizes=[*map(len, found)])
-    write_file(path, sink.getvalue())
-
-
-def load_rows(path: str | os.PathLike[str]) -> list[NDArray[Any]]:
-    """Return what `measure` has kept of each text, if there is anything."""
-    if not os.path.exists(path):
-        return []
-    require_file(path)
-    try:
-        kept = np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False)
-        rows, sizes = kept["rows"], kept["sizes"]
-        if rows.dtype != ROW or sizes.sum() != len(rows):
-            raise ValueError("other columns")
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} isn't what was measured: remove it") from error
-    return np.split(rows, np.cumsum(sizes)[:-1])

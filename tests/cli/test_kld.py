@@ -1,4 +1,4 @@
-"""``sqs kld``: a reference made, models measured, interrupted, and what is refused."""
+"""``sqs kld``: a reference made, interrupted, models measured, and what is refused."""
 
 import contextlib
 import itertools
@@ -89,12 +89,12 @@ def test_a_model_is_itself_and_no_other(folder, capsys):
 
 @pytest.fixture
 def reads(monkeypatch):
-    """Return who reads; the third and the tenth time end in an interrupt."""
+    """Return who reads; the third time ends in an interrupt."""
     reads, read = [], ModelReader.read
 
     def counted(self, tasks):
         reads.append(Path(self.name).name)
-        if len(reads) in (3, 10):
+        if len(reads) == 3:
             raise KeyboardInterrupt
         read(self, tasks)
 
@@ -102,28 +102,21 @@ def reads(monkeypatch):
     return reads
 
 
-def test_it_goes_on_where_it_was_interrupted(folder, tmp_path, capsys, reads):
-    state, models = tmp_path / "state", [folder / "original", folder / "other"]
-    measure = ["measure", folder / "ref", "--model", *models]
-    assert sqs_kld(*measure, "--state", state) == 130
-    assert capsys.readouterr().out == ""
-    assert sqs_kld(*measure, "--state", state) == 130
-    first = capsys.readouterr().out
-    assert first
-    assert len([*state.glob("*.npz")]) == 2
-    assert sqs_kld(*measure, "--state", state) == 0
-    whole = capsys.readouterr().out
-    assert whole.startswith(first)
-    assert not state.exists()
-    assert reads == 7 * ["original"] + 7 * ["other"]
-    assert sqs_kld(*measure) == 0
-    assert capsys.readouterr().out == whole
-    assert not (folder / "ref.measured").exists()
-    reads.clear()
+def test_make_continues_where_it_was_interrupted(folder, reads):
     assert make(folder, "parted") == 130
     assert make(folder, "parted") == 0
     assert len(reads) == 7
     assert (folder / "parted").read_bytes() == (folder / "ref").read_bytes()
+
+
+def test_an_interrupted_measurement_leaves_nothing(folder, capsys, reads):
+    measure = ["measure", folder / "ref", "--model", folder / "original"]
+    before = sorted(folder.iterdir())
+    assert sqs_kld(*measure) == 130
+    assert capsys.readouterr().out == ""
+    assert sorted(folder.iterdir()) == before
+    assert sqs_kld(*measure) == 0
+    assert len(reads) == 3 + 6
 
 
 def test_a_base_file_is_a_reference(folder, capsys):
@@ -186,7 +179,6 @@ def test_what_reads_is_what_was_asked_for(folder, monkeypatch):
             assert cli.main(f"{begin} --model {more}".split()) == 1
     options = {"options": {"tensor_parallel_size": 2}, "dtype": "float16"}
     assert asked == 3 * [(("a.GGUF",), {"threads": 3}), (("a",), options)]
-    assert [*folder.glob("*.measured")] == []
 
 
 @pytest.mark.parametrize(
@@ -206,8 +198,6 @@ def test_what_reads_is_what_was_asked_for(folder, monkeypatch):
         ("measure F/teacher", "teacher: it is no reference, .* sqs kld make makes"),
         ("measure F/ref --model F/words", "words has another tokenizer than"),
         ("measure F/larger", "other has 13 tokens, and the reference 14"),
-        ("measure F/ref --state F/text", "F/text must be .*: --state names another"),
-        ("measure F/ref --state F/a/b", "F/a/b: No such file.*: --state names"),
         ("measure F/ref --model a.gguf", "needs llama-cpp-python.*'..distill,llama"),
         ("measure F/ref --engine vllm", r"needs vllm\. .*'.\[distill,vllm\]'"),
         ("measure F/ref --model a.gguf --device cpu", "--device isn't for a.gguf, wh"),
@@ -228,4 +218,3 @@ def test_bad_input_is_explained(arguments, words, folder, capsys, monkeypatch):
         assert sqs_kld(*asked, *own) == 1
     err = capsys.readouterr().err.replace(f"{folder}/", "F/")
     assert re.search(words, err, re.DOTALL), err
-    assert [*folder.glob("*.measured")] == []

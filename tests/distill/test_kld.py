@@ -10,7 +10,7 @@ import torch
 
 import sqs_codec as sqs
 from sqs_codec import distill
-from sqs_codec.distill import _divergence, _kld, _tasks
+from sqs_codec.distill import _divergence, _tasks
 from sqs_codec.torch import _look_up
 from tests.kit import Words
 
@@ -174,37 +174,6 @@ def test_tensors_are_looked_up_as_arrays_are(dtype, far, monkeypatch):
         _tasks.look_up(rows, ids, sizes, following, temperature=0)
     with pytest.raises(TypeError, match="whose mask isn't read"):
         _tasks.look_up(np.ma.array(rows.double().numpy()), ids, sizes, following)
-
-
-class Interrupted(Toy):
-    """A reader that ends at some window of texts."""
-
-    def __init__(self, noise, windows):
-        super().__init__(noise)
-        self.left = windows
-
-    def read(self, tasks):
-        """Read, or not."""
-        self.left -= 1
-        if self.left < 0:
-            raise KeyboardInterrupt
-        super().read(tasks)
-
-
-def test_measuring_goes_on(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(_kld, "MINUTE", -1.0)
-    kept = tmp_path / "kept"
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            distill.measure(data, Interrupted(0.1, 5), kept)
-    last = Interrupted(0.1, 4)  # windows of three of forty texts: 14
-    with pytest.raises(KeyboardInterrupt):
-        distill.measure(data, Interrupted(0.1, 0), tmp_path / "none")
-    assert not (tmp_path / "none").exists()
-    assert distill.measure(data, last, kept) == distill.measure(data, Toy(0.1))
-    kept.write_bytes(kept.read_bytes()[:-30])
-    with pytest.raises(ValueError, match="kept isn't what was measured: remove it"):
-        distill.measure(data, Toy(0.1), kept)
 
 
 def test_what_cannot_be_compared_is_refused(data, tmp_path):
