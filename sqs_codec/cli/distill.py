@@ -128,6 +128,7 @@ def make(args: argparse.Namespace) -> int:
             reader,
             texts(args.texts, reader),
             source=source,
+            identity=reading.identity(args, args.model),
             **options.given(args, "temperature", "max_length", "seed"),
         )
     return info(args)

@@ -118,6 +118,7 @@ def make(args: argparse.Namespace) -> int:
             max_length=len(pieces[0].tokens),
             seed=args.seed,
             source=source,
+            identity="" if args.base else reading.identity(args, args.model),
             numbers=(*distill.NUMBERS,),
         )
     reading.say(distill.open(args.output, prior=prior))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import glob
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqs_codec._base.files import require_file
 from sqs_codec._base.words import shown
 from sqs_codec.cli import options
-from sqs_codec.system._base.hub import is_gguf
+from sqs_codec.system._base.hub import cached_commit, is_gguf
 
 if TYPE_CHECKING:
     from sqs_codec.distill import Dataset, Reader
@@ -108,15 +110,39 @@ def _make(room: str, model: str | None, own: Mapping[str, Any]) -> Any:
     return reader(load_model(model, **own))
 
 
+def identity(args: argparse.Namespace, model: str | None) -> str:
+    """Return what tells a model, once it is loaded, from another one of its name.
+
+    That is a digest of all its files, or the commit of one of the hub, and the options
+    that change its weights.
+    """
+    own = {"dtype": args.dtype, "revision": args.revision, "quantization": None}
+    own |= dict(args.engine_option or ())
+    path = Path(model or "")
+    if is_gguf(model):  # and the other files of a split one
+        name = re.sub(r"-\d{5}(-of-\d{5}\.gguf)$", r"-?????\1", glob.escape(path.name))
+        weights = _contents(sorted(path.parent.glob(name)))
+    elif model and path.is_dir():
+        weights = _contents(sorted(filter(Path.is_file, path.iterdir())))
+    else:
+        weights = cached_commit(model, own["revision"]) if model else ""
+    said = weights, own["dtype"], own["quantization"]
+    return ", ".join(str(one) for one in said if one)
+
+
 def digest(paths: Sequence[Path]) -> str:
     """Return the names of files and what tells their contents apart."""
+    return f"{' '.join(path.name for path in paths)} ({_contents(paths)})"
+
+
+def _contents(paths: Sequence[Path]) -> str:
     state = blake2b(digest_size=8)
     for path in paths:
         require_file(path)  # a pipe could be read but once
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 state.update(block)
-    return f"{' '.join(path.name for path in paths)} ({state.hexdigest()})"
+    return state.hexdigest()
 
 
 def progress(*around: Any, **how: Any) -> Any:

@@ -36,6 +36,7 @@ def make(
     max_length: int | None = None,
     seed: int = 0,
     source: str = "",
+    identity: str = "",
     numbers: tuple[NumberName, ...] = (),
 ) -> None:
     """Let a teacher read texts, and write the file; go on where it was interrupted.
@@ -52,6 +53,8 @@ def make(
         logged as a warning.
     temperature, source
         As for `Header`; the seed and the length are added to the source.
+    identity
+        As for `Writer`: another model of the reader's name doesn't continue the file.
     numbers : tuple of NumberName, optional
         As for `Header`: what the file is to have besides.
     max_length : int, optional
@@ -79,7 +82,7 @@ def make(
         source=f"{source}; seed {seed}; up to {length} tokens",
         numbers=numbers,
     )
-    with Writer(path, header) as writer:
+    with Writer(path, header, identity=identity) as writer:
         pieces = windows(_pieces(texts, reader, length), reader.at_once)
         batches = (
             [

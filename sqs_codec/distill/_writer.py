@@ -26,6 +26,9 @@ ROW_GROUP = 1 << 18
 MINUTE = 60.0
 """Seconds after which one that isn't full is kept, too."""
 
+IDENTITY = b"sqs_codec.identity"
+"""The key of a part's identity, in its metadata; the finished file has none."""
+
 PARQUET: dict[str, Any] = {
     "compression": {
         f"{name}.list.element": "zstd"
@@ -69,6 +72,9 @@ class Writer:
         The file, which isn't there until it is whole.
     header : Header
         What the file says of all its sequences.
+    identity : str, optional
+        What tells the model from another one of its name, such as a digest. Only a
+        writer with the same identity continues the file, which doesn't keep it.
 
     Raises
     ------
@@ -78,7 +84,7 @@ class Writer:
         Another writer is at it.
     ValueError
         What is kept of it is of another codec, model, temperature or so, which the
-        message names; or the folder may be another user's work.
+        message names, or of another identity; or the folder may be another user's work.
 
     Examples
     --------
@@ -95,8 +101,12 @@ class Writer:
     True
     """
 
-    def __init__(self, path: str | os.PathLike[str], header: Header) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], header: Header, *, identity: str = ""
+    ) -> None:
         checks.instance("header", header, Header, "a Header")
+        checks.instance("identity", identity, str, "a string")
+        self._identity = checks.utf8("identity", identity)
         self.header = header
         self._path = Path(path)
         self._folder = Path(f"{os.fspath(path)}.parts")
@@ -138,9 +148,17 @@ class Writer:
             self._group = _Group(place, before, rows, size)
 
     def _count(self, path: Path) -> int:
-        """Return how many sequences a file has, which must be of this header."""
+        """Return how many sequences a file has; refuse another header or identity."""
         file = pq.read_metadata(path)
         self.header.require(_header.read_metadata(file))
+        began = file.metadata.get(IDENTITY, self._identity)
+        if began != self._identity:
+            one, other = (x.decode(errors="replace") for x in (began, self._identity))
+            raise ValueError(
+                f"it was begun with another model: its identity is {one!r}, and this "
+                f"one's is {other!r}. Go on with the model that began it, or remove "
+                f"{self._folder} to begin again"
+            )
         return int(file.num_rows)
 
     def _parts(self) -> list[Path]:
@@ -219,6 +237,7 @@ class Writer:
         if not group.rows:
             return
         schema, cells = self.header.schema(), zip(*group.rows, strict=True)
+        schema = schema.with_metadata({**schema.metadata, IDENTITY: self._identity})
         columns = [_column(own, f.type) for own, f in zip(cells, schema, strict=True)]
         sink = pa.BufferOutputStream()
         with pq.ParquetWriter(sink, schema, **PARQUET) as writer:

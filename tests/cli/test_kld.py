@@ -1,10 +1,13 @@
 """``sqs kld``: a reference made, interrupted, models measured, and what is refused."""
 
+import argparse
 import contextlib
 import itertools
 import json
 import math
+import os
 import re
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +19,7 @@ import sqs_codec as sqs
 from sqs_codec import distill
 from sqs_codec.cli import kld as command
 from sqs_codec.cli import main as cli
+from sqs_codec.cli import reading
 from sqs_codec.system.hf import ModelReader, _reader, load_model
 from tests.cli.test_demo import WORDS, save_model
 from tests.distill.test_base_file import draw, write_base
@@ -107,6 +111,82 @@ def test_make_continues_where_it_was_interrupted(folder, reads):
     assert make(folder, "parted") == 0
     assert len(reads) == 7
     assert (folder / "parted").read_bytes() == (folder / "ref").read_bytes()
+
+
+@pytest.mark.parametrize("begin", [["kld", "make"], ["distill", "make"]])
+def test_another_model_of_the_same_name_does_not_continue(
+    begin, folder, tmp_path, capsys, reads
+):
+    model = shutil.copytree(folder / "original", tmp_path / "model")
+    weights, other = model / "model.safetensors", folder / "other/model.safetensors"
+    own, lines = weights.read_bytes(), folder / "lines"
+    lines.write_text(9 * f"{TEXT}\n")
+    texts = (
+        [lines, "--max-length", 50] if begin[0] == "distill" else [lines, "--ctx", 32]
+    )
+    made = [*begin, "--model", model, "--texts", *texts, "-o", tmp_path / "made"]
+    assert cli.main([*map(str, made)]) == 130
+    weights.write_bytes(other.read_bytes())
+    assert cli.main([*map(str, made)]) == 1
+    said = rf"made\.parts/0+\.parquet: .* model: .*, or remove {tmp_path}/made\.parts "
+    assert re.search(said, capsys.readouterr().err)
+    weights.write_bytes(own)  # of another time
+    assert cli.main([*map(str, made)]) == 0
+    assert cli.main([*map(str, made[:-1]), str(tmp_path / "whole")]) == 0
+    assert (tmp_path / "made").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def identity(model, *options):
+    parser = argparse.ArgumentParser()
+    reading.add_reading(parser.add_argument)
+    return reading.identity(parser.parse_args(options), model and str(model))
+
+
+def test_every_file_of_a_model_identifies_it(tmp_path):
+    parts = [tmp_path / f"[a]-0000{i}-of-00002.gguf" for i in (1, 2)]
+    whole, model = tmp_path / "whole.gguf", tmp_path / "model"
+    model.mkdir()
+    files = [*parts, whole, model / "config.json", model / "a.safetensors"]
+    for file in files:
+        file.write_text(file.name)
+
+    def identities():
+        return [identity(path) for path in (parts[0], whole, model)]
+
+    before = identities()
+    assert len({*before}) == 3
+    (tmp_path / "[a]-00001-of-00003.gguf").touch()
+    (model / "made.parts").mkdir()
+    os.utime(whole, (0, 0))
+    assert identities() == before
+    copied = shutil.copytree(tmp_path, tmp_path / "copied", symlinks=True)
+    assert identity(copied / model.name) == before[2]
+    for file, which in zip(files, (0, 0, 1, 2, 2), strict=True):
+        file.write_text(file.name.upper())
+        now = identities()
+        assert [i for i in range(3) if now[i] != before[i]] == [which]
+        before = now
+    assert identity(model, "--dtype", "bfloat16") != before[2]
+    quantized = "--engine-option", "quantization=fp8"
+    assert identity(model, *quantized) != before[2]
+    resources = "--threads", "3", "--engine-option", "tensor_parallel_size=2"
+    assert identity(model, *resources) == before[2]
+    assert identity(None) == ""
+
+
+def test_a_commit_identifies_a_model_of_the_hub(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    cached = tmp_path / "models--an--owner"
+    for commit in "a" * 40, "b" * 40:
+        (cached / "snapshots" / commit).mkdir(parents=True)
+        (cached / "snapshots" / commit / "config.json").touch()
+    (cached / "refs").mkdir()
+    for name, commit in ("main", "a" * 40), ("tag", "b" * 40), ("main", "b" * 40):
+        (cached / "refs" / name).write_text(commit)
+        given = [] if name == "main" else ["--revision", name]
+        assert identity("an/owner", *given) == commit
+    assert identity("an/owner", "--engine-option", f"revision={'a' * 40}") == "a" * 40
+    assert identity("an/other", "--revision", "tag") == "tag"
 
 
 def test_an_interrupted_measurement_leaves_nothing(folder, capsys, reads):

@@ -333,6 +333,31 @@ def test_a_kept_part_that_is_missing_or_another_s_is_named(tmp_path):
     assert all(same(s, i) for i, s in enumerate(distill.open(path)))
 
 
+def test_only_the_model_that_began_a_file_continues_it(path, tmp_path):
+    begun, header = tmp_path / "begun", distill.Header(sqs.Codec(V, L), **SETTING)
+    with (
+        contextlib.suppress(Crash),
+        distill.Writer(begun, header, identity="one") as writer,
+    ):
+        for i in range(20):
+            writer.write(*text(i))
+        raise Crash
+    said = (
+        r"000000\.parquet: .* its identity is 'one', and this one's is '{}'.*remove .*"
+    )
+    for other in "another", "":
+        with pytest.raises(ValueError, match=said.format(other) + r"begun\.parts"):
+            distill.Writer(begun, header, identity=other)
+    with distill.Writer(begun, header, identity="one") as writer:
+        for i in range(len(writer), 40):
+            writer.write(*text(i))
+    assert begun.read_bytes() == path.read_bytes()
+    with pytest.raises(FileExistsError, match="finished"):
+        distill.Writer(begun, header, identity="another")
+    with pytest.raises(TypeError, match="identity must be a string, got int"):
+        distill.Writer(tmp_path / "none", header, identity=1)
+
+
 def test_one_writer_at_a_time(tmp_path):
     path = tmp_path / "teacher.parquet"
     with new(path, **SETTING) as writer:

@@ -1,5 +1,6 @@
 """A GGUF file as a reader: all rows of many texts, and what is measured by them."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ import pytest
 
 import sqs_codec as sqs
 from sqs_codec import distill
+from sqs_codec.cli import main as cli
 from sqs_codec.system.hf._models import _smollm2_gguf
 from sqs_codec.system.llama_cpp import Draft, ModelReader, _model
-from tests.system.llama_cpp.files import WORDS, write_model
+from tests.system.llama_cpp.files import WIDTH, WORDS, write_model
 
 SIZE = 6
 """Of the vocabulary of `WORDS`."""
@@ -111,6 +113,39 @@ def test_a_file_is_near_itself(tmp_path: Path) -> None:
     other = ModelReader(write_model(tmp_path / "other.gguf", "llama", added))
     with pytest.raises(ValueError, match=r"other\.gguf .* has another tokenizer"):
         distill.measure(data, other)
+
+
+def test_another_file_of_the_same_name_does_not_continue_a_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, text, made = (tmp_path / name for name in ("F16.gguf", "text", "made"))
+    text.write_text(" the fox" * 400)
+    given = ["--model", model, "--texts", text, "--ctx", 8, "--threads", 1]
+    command = [*map(str, ["kld", "make", *given, "-o", made])]
+    read, calls = ModelReader.read, itertools.count()
+
+    def interrupted(self: ModelReader, tasks: Any) -> None:
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+        read(self, tasks)
+
+    words = [
+        *WORDS[:6],
+        *(f"<0x{i:02X}>" for i in range(256)),
+    ]
+    write_model(model, "llama", words)
+    monkeypatch.setattr(ModelReader, "read", interrupted)
+    monkeypatch.setattr("sqs_codec.system.llama_cpp._reader.BATCH", 64)
+    assert cli.main(command) == 130
+    own = model.read_bytes()
+    output = np.random.default_rng(1).normal(0, 0.3, (len(words), WIDTH))
+    tensors = {"output.weight": output.astype(np.float32)}
+    write_model(model, "llama", words, tensors=tensors)
+    assert cli.main(command) == 1
+    assert "it was begun with another model" in capsys.readouterr().err
+    model.write_bytes(own)
+    assert cli.main(command) == cli.main([*command[:-1], str(tmp_path / "whole")]) == 0
+    assert made.read_bytes() == (tmp_path / "whole").read_bytes()
 
 
 def test_a_reader_says_what_it_is() -> None:
