@@ -81,6 +81,8 @@ def fill_make(parser: argparse.ArgumentParser) -> None:
     reading.add_reading(add)
     said = f"tokens of a context (default: {CTX}; with --from what the file has)"
     add("--ctx", **options.number(int, 4), help=said)
+    said = "contexts to read at most, as llama-perplexity takes it (default: all)"
+    add("--chunks", **options.number(int, 1), help=said)
     options.add_resolution(add, default=32)
     options.add_prior(add)
     said = "of the rounding to counts"
@@ -89,8 +91,8 @@ def fill_make(parser: argparse.ArgumentParser) -> None:
 
 def make(args: argparse.Namespace) -> int:
     """Let a model read texts, or take what it told of them; write the reference."""
-    if args.base and args.ctx:
-        args.usage_error("--ctx is for --texts: a base file has its own contexts")
+    for name in options.given(args, "ctx", "chunks") if args.base else ():
+        args.usage_error(f"--{name} is for --texts: a base file has its own contexts")
     if args.resolution < LEAST:
         args.usage_error(f"--resolution must be {LEAST} or more to tell errors by")
     if args.base and not args.model:
@@ -100,6 +102,8 @@ def make(args: argparse.Namespace) -> int:
     options.check_folder(args.output)
     options.find_prior(args.prior)
     source = reading.digest(args.texts or [args.base])
+    if args.chunks:
+        source += f"; up to {args.chunks} contexts"
     from sqs_codec import distill
 
     with reading.open_reader(args, args.model) as model, options.interrupts_raise():
@@ -126,7 +130,7 @@ def make(args: argparse.Namespace) -> int:
 
 
 def contexts(args: argparse.Namespace, reader: Reader) -> list[Piece]:
-    """Return the contexts of all texts."""
+    """Return the contexts of the texts that are wanted."""
     from sqs_codec import distill
 
     size = args.ctx or CTX
@@ -143,7 +147,7 @@ def contexts(args: argparse.Namespace, reader: Reader) -> list[Piece]:
             raise ValueError(f"{path} is not UTF-8: {error}") from error
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-    return pieces
+    return pieces[: args.chunks]
 
 
 def fill_measure(parser: argparse.ArgumentParser) -> None:

@@ -199,6 +199,35 @@ def test_an_interrupted_measurement_leaves_nothing(folder, capsys, reads):
     assert len(reads) == 3 + 6
 
 
+def test_chunks_are_the_first_contexts_of_all_texts(folder, tmp_path, capsys):
+    made = "make", "--texts", folder / "text", folder / "short", "--ctx", CTX
+    made = *made, "--model", folder / "original", "-o"
+    assert sqs_kld(*made, tmp_path / "all") == 0
+    for given, read in (1, 1), (7, 7), (99, 7):
+        assert sqs_kld(*made, tmp_path / f"{given}", "--chunks", given) == 0
+        some = distill.open(tmp_path / f"{given}")
+        assert len(some) == read
+        for one, other in zip(some, distill.open(tmp_path / "all"), strict=False):
+            assert (one.rows, one.tokens.tolist()) == (
+                other.rows,
+                other.tokens.tolist(),
+            )
+        assert f"; up to {given} contexts; " in some.header.source
+    measure = "measure", tmp_path / "1", "--model", folder / "other"
+    capsys.readouterr()
+    assert sqs_kld(*measure) == 0
+    assert "\n15 rows of 1 contexts\n" in capsys.readouterr().out
+
+
+def test_another_number_of_chunks_does_not_continue(folder, tmp_path, capsys, reads):
+    made = "make", "--texts", folder / "text", "--ctx", CTX
+    made = *made, "--model", folder / "original", "-o", tmp_path / "made", "--chunks"
+    assert sqs_kld(*made, 5) == 130
+    assert sqs_kld(*made, 1) == 1
+    assert "; up to 5 contexts; " in capsys.readouterr().err
+    assert sqs_kld(*made, 5) == 0
+
+
 def test_a_base_file_is_a_reference(folder, capsys):
     tokens, _ = write_base(folder / "base.kld", draw(len(WORDS), 2))
     made, model = ("make", "--from", folder / "base.kld", "-o"), folder / "original"
@@ -271,6 +300,8 @@ def test_what_reads_is_what_was_asked_for(folder, monkeypatch):
         ("make --texts F/text -o F/no/no", "no folder .*no to write to"),
         ("make --from F/text -o F/no --model F/other", "it doesn't begin as a"),
         ("make --from a -o b --ctx 8", "--ctx is for --texts"),
+        ("make --from a -o b --chunks 8", "--chunks is for --texts"),
+        ("make --texts a -o b --chunks 0", "--chunks: must be at least 1, not 0"),
         ("make --from a -o b", "--from needs --model"),
         ("make --texts a -o b --resolution 7", "--resolution must be 8 or more"),
         ("measure F/none", "none: No such file"),
