@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 CTX, LEAST = 512, 8
 """Tokens of a context, and the resolution below which a row says too little."""
 
-TOO_FAR = (
-    "the model is too far off for this reference: don't trust its KLD, but try a "
-    "reference of a higher --resolution"
-)
-
 DESCRIPTION = """\
 Measures the Kullback-Leibler divergence (KLD) of quantised models from the original,
 and the perplexity of both. The original reads a text once, and 30 to 40 bytes of each
@@ -181,7 +176,7 @@ def measure(args: argparse.Namespace) -> int:
             print(f"{shown(name)}\n{table(found)}")
         sys.stdout.flush()
         if not found.is_trusted:
-            said = f"{args.called}: {model}: {TOO_FAR}"
+            said = f"{args.called}: {model}: {trust(found)}"
             print(shown(said, None), file=sys.stderr)
     return 0
 
@@ -232,7 +227,7 @@ Mean PPL(Q)-PPL(base)         : {_pair(q.value - p.value, max(apart, 0) ** 0.5)}
 ====== KL divergence statistics ======
 Mean    KLD: {mean}
 Control    : {_pair(k.control.value, k.control.reference)} reference: \
-{"0 within four of these" if k.is_trusted else TOO_FAR}
+{trust(k)}
 In brackets: how much of it is noise; rows are estimates, and a maximum and a minimum \
 would be nothing else.
 {divergences}
@@ -244,6 +239,20 @@ RMS Δp    : {_share(k.rms_difference)}
 Same top p: {_share(k.same_likeliest)}
 """
     return re.sub(r" {0,3}\bnan\b", "unknown", said)
+
+
+def trust(k: KLD) -> str:
+    """Say whether the control lets the KLD be trusted, and what to do if not."""
+    from sqs_codec.distill._divergence import MOST_ERRORS
+
+    value, error = abs(k.control.value), k.control.reference
+    if k.is_trusted:
+        return f"the control is 0 within {MOST_ERRORS} errors: the KLD can be trusted"
+    why = "the model gives too little probability to the tokens of the reference"
+    if value > MOST_ERRORS * error:
+        off = f"{value / error:.1f}" if error else f"more than {MOST_ERRORS}"
+        why = f"the control is {off} errors from 0"
+    return f"{why}: don't trust the KLD, and try a reference of a higher --resolution"
 
 
 def _pair(value: float, error: float, *_: float) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqs_codec._base.files import require_file
 from sqs_codec._base.words import shown
 from sqs_codec.cli import options
-from sqs_codec.system._base.hub import cached_commit, is_gguf
+from sqs_codec.system._base.hub import is_gguf
 
 if TYPE_CHECKING:
     from sqs_codec.distill import Dataset, Reader
@@ -111,21 +111,20 @@ def _make(room: str, model: str | None, own: Mapping[str, Any]) -> Any:
 
 
 def identity(args: argparse.Namespace, model: str | None) -> str:
-    """Return what tells a model, once it is loaded, from another one of its name.
-
-    That is a digest of all its files, or the commit of one of the hub, and the options
-    that change its weights.
-    """
+    """Return what tells a model, once it is loaded, from another one of its name."""
     own = {"dtype": args.dtype, "revision": args.revision, "quantization": None}
     own |= dict(args.engine_option or ())
-    path = Path(model or "")
+    path, weights = Path(model or ""), own["revision"]
     if is_gguf(model):  # and the other files of a split one
         name = re.sub(r"-\d{5}(-of-\d{5}\.gguf)$", r"-?????\1", glob.escape(path.name))
         weights = _contents(sorted(path.parent.glob(name)))
     elif model and path.is_dir():
         weights = _contents(sorted(filter(Path.is_file, path.iterdir())))
-    else:
-        weights = cached_commit(model, own["revision"]) if model else ""
+    elif model:
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(model, "config.json", revision=weights)
+        weights = Path(found).parent.name if isinstance(found, str) else weights
     said = weights, own["dtype"], own["quantization"]
     return ", ".join(str(one) for one in said if one)
 

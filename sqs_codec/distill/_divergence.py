@@ -17,6 +17,9 @@ from sqs_codec.distill._tasks import Answer
 SEEN = 1 / 4
 """The least share of a model's probability at ids with counts, of the reference's."""
 
+MOST_ERRORS = 4
+"""How far the control may be from 0: by chance one of 16,000 is farther."""
+
 PERCENTILES = (0.1, 1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9)
 
 ROW = np.dtype(
@@ -162,7 +165,7 @@ def summarize(found: Items[NDArray[Any]]) -> KLD:
     error = float(np.linalg.norm(control - middle)) / max(len(finite), 1)
     off = Estimate(middle, 0.0, error)
     seen = finite["seen"].sum() >= SEEN * finite["reference_seen"].sum()
-    is_trusted = bool(abs(off.value) <= 4 * off.reference and seen)
+    is_trusted = bool(abs(off.value) <= MOST_ERRORS * error and seen)
     better = "both" if is_trusted and both.reference < plain.reference else "plain"
     text = np.fmin(plain.text, both.text)  # the noisier one is known worse
     is_controlled = better == "both" and not plain.reference <= text / 2

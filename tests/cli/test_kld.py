@@ -89,6 +89,7 @@ def test_a_model_is_itself_and_no_other(folder, capsys):
     value, text, reference = (f"{x:10.6f}" for x in found.mean)
     said = f"Mean    KLD: {value} ± {text} text ± {reference} reference\n"
     assert said in tables[1]
+    assert f" reference: {command.trust(found)}\n" in tables[1]
 
 
 @pytest.fixture
@@ -259,8 +260,24 @@ def test_what_is_not_known_is_said(folder, capsys, monkeypatch):
     assert sqs_kld("measure", folder / "ref", "--model", model) == 0
     out, err = capsys.readouterr()
     assert "inf: of 2 rows, 1 of them with NaN\n Others KLD: " in out
-    assert command.TOO_FAR in out
-    assert err == f"sqs kld measure: {model}: {command.TOO_FAR}\n"
+    said = re.search(r" reference: (the control is more than 4 errors .*)", out)
+    assert err == f"sqs kld measure: {model}: {said[1]}\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "trusted", "said"),
+    [
+        (0.02, 0.01, True, "the control is 0 within 4 errors: the KLD can be trusted"),
+        (-0.5, 0.1, False, "the control is 5.0 errors from 0: don't trust the KLD, "),
+        (0.02, 0.01, False, "the model gives too little probability to the tokens of"),
+        (-1.0, 0.0, False, "the control is more than 4 errors from 0: don't trust"),
+        (math.nan, 0.0, False, "the model gives too little probability to the tokens"),
+    ],
+)
+def test_the_control_says_whether_the_estimate_is_trusted(value, error, trusted, said):
+    control = distill.Estimate(value, 0.0, error)
+    found = SimpleNamespace(control=control, is_trusted=trusted)
+    assert command.trust(found).startswith(said)
 
 
 def test_a_text_that_a_model_cannot_read_is_refused(folder):

@@ -41,13 +41,3 @@ def ask_hub(name: str, file: str, revision: str | None = None) -> None:
             return  # it answers, and the library says best what
         except Exception as error:  # of whichever library it uses for HTTP
             raise ValueError(f"the Hugging Face hub doesn't answer: {error}") from error
-
-
-def cached_commit(name: str, revision: str | None) -> str:
-    """Return the commit of a model that is cached, or its revision if it isn't."""
-    import huggingface_hub
-
-    found = huggingface_hub.try_to_load_from_cache(
-        name, "config.json", revision=revision
-    )
-    return Path(found).parent.name if isinstance(found, str) else revision or ""
