@@ -20,6 +20,7 @@ Threshold(beta=0.002) 50 85
 
 import copy
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, get_args
@@ -135,21 +136,25 @@ def measure(
     }
     learning = [copy.copy(keep) for keep, _ in settings]
     sums = np.zeros((len(settings), 3 + len(CODINGS)))
-    for i in chosen:
-        row = np.array(logits[i], logits.dtype.newbyteorder("="))
-        probs = _softmax(row, temperature)
-        for means, keep, (_, resolution) in zip(sums, learning, settings, strict=True):
-            same = codecs[resolution]
-            try:
-                q = same[0].quantize(row, keep, temperature=temperature)
-            except ValueError as error:
-                raise ValueError(f"row {i}: {error}") from error
-            dropped = q.dropped_mass or 0.0
-            keep.update(dropped)
-            lost = np.maximum(0.0, q.probs - probs[q.token_ids]).sum()
-            n = len(q.token_ids)
-            spent = [c.bits(q) if n <= c.max_survivors else math.inf for c in same]
-            means += [n, dropped, lost, *spent]
+    each = [*zip(sums, learning, settings, strict=True)]
+    checks.no_probabilities(np.asarray(logits[chosen[0]]))
+    with warnings.catch_warnings():  # once is enough
+        warnings.filterwarnings("ignore", "these logits look like probabilities")
+        for i in chosen:
+            row = np.array(logits[i], logits.dtype.newbyteorder("="))
+            probs = _softmax(row, temperature)
+            for means, keep, (_, resolution) in each:
+                same = codecs[resolution]
+                try:
+                    q = same[0].quantize(row, keep, temperature=temperature)
+                except ValueError as error:
+                    raise ValueError(f"row {i}: {error}") from error
+                dropped = q.dropped_mass or 0.0
+                keep.update(dropped)
+                lost = np.maximum(0.0, q.probs - probs[q.token_ids]).sum()
+                n = len(q.token_ids)
+                spent = [c.bits(q) if n <= c.max_survivors else math.inf for c in same]
+                means += [n, dropped, lost, *spent]
     points = []
     for setting, means in zip(settings, sums / len(chosen), strict=True):
         tokens, dropped, lost, *spent = means.tolist()

@@ -40,6 +40,14 @@ def test_settings_and_rows_are_those_asked_for():
     assert same == dataclasses.replace(high, keep=same.keep)
 
 
+def test_probabilities_are_warned_of_once():
+    probs = np.random.default_rng(5).dirichlet(np.ones(20), 3)
+    with pytest.warns(UserWarning, match="these logits look like prob") as caught:
+        bits.measure(probs, [sqs.TopK(4), sqs.TopK(8)], [10, 20])
+    (one,) = caught
+    assert one.filename == __file__
+
+
 def test_what_cannot_be_measured_is_said():
     for logits, options, said in (
         (np.zeros(9), {}, "logits must have shape [N, V], got [9]"),

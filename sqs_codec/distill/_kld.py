@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -90,13 +91,8 @@ def measure(
             texts.extend(window)
             yield [_task(i, own, data) for i, own in enumerate(window, first)]
 
-    return summarize(
-        [
-            estimate_rows(texts.popleft(), task.answer)
-            for tasks in done(reader, batches())
-            for task in tasks
-        ]
-    )
+    tasks = chain.from_iterable(done(reader, batches()))
+    return summarize([estimate_rows(texts.popleft(), task.answer) for task in tasks])
 
 
 def require_reference(data: Dataset) -> None:
