@@ -50,7 +50,8 @@ def fill(parser: argparse.ArgumentParser) -> None:
     add("--texts", **options.FILE, nargs="+", help=said)
     said = f"{options.MODEL}, for --texts (default: SmolLM2)"
     add("--model", metavar="MODEL", help=said)
-    options.add_temperature(add, "of the distributions", default=1.0, least=1e-3)
+    said = "the temperature that your draft samples at"
+    options.add_temperature(add, said, default=1.0, least=1e-3)
     said = "the mean total variation that the recommendation may lose"
     add("--tv", **options.number(float, 0, 1, None), default=0.05, help=said)
     said = "measure at most so many rows, evenly spaced"
@@ -166,11 +167,13 @@ def report(
     m: dict[str, Any], points: list[Point], best: list[Point], most_tv: float
 ) -> str:
     """Render each rule, swept at its best resolution, and the best points."""
-    most = f"{most_tv:g}"
+    most, given = f"{most_tv:g}", m["temperature"]
+    other = "; --temperature sets your draft's" if given == 1 else ""
     lines = [
+        f"Distributions at temperature {given:g}{other}.",
         *([f"{m['file']}, read by {m['model']}:"] if m["model"] else []),
         f"{m['rows']} of {m['rows_in_file']} rows of {m['vocab_size']} logits, "
-        f"{m['dtype']}, at temperature {m['temperature']:g}.",
+        f"{m['dtype']}.",
         "",
         "Means over these rows: tokens sent, mass dropped, total variation lost, and",
         "bits of a distribution by coding, each rule at one resolution l.",

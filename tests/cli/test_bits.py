@@ -115,7 +115,9 @@ def test_report_names_the_best_settings(logits, tmp_path, capsys):
     file = save(tmp_path / "logits.npy", logits)
     assert cli.main(["bits", file, "--tv", "0.2", "--rows", "4"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("4 of 6 rows of 700 logits, float32, at temperature 1.\n")
+    first, second, *_ = out.splitlines()
+    assert first == "Distributions at temperature 1; --temperature sets your draft's."
+    assert second == "4 of 6 rows of 700 logits, float32."
     assert all(len(line) <= 80 for line in out.splitlines())
     assert "mean TV up to 0.2:\n" in out
     for name in ("thin", "balanced", "fat"):
@@ -125,8 +127,9 @@ def test_report_names_the_best_settings(logits, tmp_path, capsys):
     assert out.count("TopK(64) ") >= 1
     assert out.count("Threshold(0.001) ") >= 1
     assert "\nConformal(alpha=" in out
-    assert cli.main(["bits", file, "--tv", "0.0001"]) == 0
+    assert cli.main(["bits", file, "--tv", "0.0001", "--temperature", "0.7"]) == 0
     out = capsys.readouterr().out
+    assert out.startswith("Distributions at temperature 0.7.\n")
     assert "No setting has a mean TV up to 0.0001. The least has:" in out
     assert out.count(" has the least TV; none has a mean TV up to 0.0001:\n") == 2
     assert "takes the fewest" not in out

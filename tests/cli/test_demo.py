@@ -71,7 +71,7 @@ def test_bits_reads_texts_with_a_model(tmp_path, capsys):
     command = ["bits", "--model", model, "--rows", "99", "--texts"]
     assert cli.main([*command, *map(str, texts[:2])]) == 0
     said = f"{texts[0]}, {texts[1]}, read by {model}:\n91 of 91 rows of "
-    assert capsys.readouterr().out.startswith(said)
+    assert said in capsys.readouterr().out
     assert cli.main([*command, str(texts[2])]) == 1
     assert capsys.readouterr().err == f"sqs bits: {texts[2]} has no tokens\n"
 
