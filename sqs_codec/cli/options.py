@@ -145,7 +145,7 @@ def add_engine_option(add: Add) -> None:
         type=_option,
         action="append",
         metavar="NAME=VALUE",
-        help="an argument of vLLM, such as tensor_parallel_size=2, or an option of "
+        help="an argument of vLLM, such as tensor-parallel-size=2, or an option of "
         "llama.cpp, such as n-gpu-layers=20; the value is JSON or a word; may be given "
         "several times",
     )

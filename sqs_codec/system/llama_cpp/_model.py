@@ -246,13 +246,13 @@ def _load(path: str | os.PathLike[str], options: Options) -> llama.llama_model_p
     most = llama.llama_max_devices()
     if len(options.tensor_split) > most:
         raise ValueError(
-            f"tensor_split is for {most} devices at most here, not "
+            f"tensor-split is for {most} devices at most here, not "
             f"{len(options.tensor_split)}"
         )
     wants = options.n_gpu_layers or options.tensor_split
     if wants and not llama.llama_supports_gpu_offload():
         raise ValueError(
-            "n_gpu_layers and tensor_split are for GPUs, and llama.cpp finds none that "
+            "n-gpu-layers and tensor-split are for GPUs, and llama.cpp finds none that "
             "it was built for"
         )
     split = (ctypes.c_float * most)(*options.tensor_split)

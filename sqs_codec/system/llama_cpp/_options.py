@@ -78,19 +78,19 @@ class Options:
         try:
             shares = [*map(float, given)]
         except (TypeError, ValueError) as error:
-            raise ValueError(f"tensor_split must be numbers: {error}") from None
+            raise ValueError(f"tensor-split must be numbers: {error}") from None
         for share in shares:
-            checks.finite("tensor_split", share, 0, 1e9)
+            checks.finite("tensor-split", share, 0, 1e9)
         put(self, "tensor_split", tuple(shares))
         for name, (least, most) in RANGES.items():
-            value = getattr(self, name)
+            value, called = getattr(self, name), name.replace("_", "-")
             if isinstance(value, bool):
-                raise TypeError(f"{name} must be an integer, got {value}")
+                raise TypeError(f"{called} must be an integer, got {value}")
             if value is not None or name == "batch_size":
-                checks.in_range(name, value, least, most)
-        checks.one_of("flash_attn", self.flash_attn, FlashAttention)
-        checks.one_of("cache_type_k", self.cache_type_k, CacheType)
-        checks.one_of("cache_type_v", self.cache_type_v, CacheType)
+                checks.in_range(called, value, least, most)
+        checks.one_of("flash-attn", self.flash_attn, FlashAttention)
+        checks.one_of("cache-type-k", self.cache_type_k, CacheType)
+        checks.one_of("cache-type-v", self.cache_type_v, CacheType)
         checks.instance("repeatable", self.repeatable, bool, "true or false")
 
     @classmethod
@@ -98,10 +98,8 @@ class Options:
         """Return what `config` says; ValueError if it has other keys or values."""
         known = [field.name for field in fields(cls)]
         if unknown := sorted(set(config) - {*known}):
-            raise ValueError(
-                f"llama.cpp's engine takes the options {', '.join(known)}, not "
-                f"{', '.join(unknown)}"
-            )
+            said = f"options {', '.join(known)}, not {', '.join(unknown)}"
+            raise ValueError(f"llama.cpp's engine takes the {said.replace('_', '-')}")
         try:
             return cls(**config)
         except TypeError as error:

@@ -216,12 +216,19 @@ def test_memory(path):
     ("options", "said"),
     [
         ({"threads": "two"}, "threads must be an integer, got 'two'"),
-        ({"ctx_size": 0}, r"ctx_size must be in \[1, \d+\], got 0"),
-        ({"batch_size": True}, "batch_size must be an integer, got True"),
-        ({"tensor_split": "1,x"}, "tensor_split must be numbers: .*'x'"),
-        ({"ngl": 1, "threads": 1}, r"takes the options threads, .*, not ngl"),
+        ({"ctx_size": 0}, r"ctx-size must be in \[1, \d+\], got 0"),
+        ({"batch_size": True}, "batch-size must be an integer, got True"),
+        ({"tensor_split": "1,x"}, "tensor-split must be numbers: .*'x'"),
+        (
+            {"ngl": 1, "threads": 1},
+            "options threads, n-gpu-layers, .*, not ngl",
+        ),
         ({"cache_type_v": "q8_0", "flash_attn": "off"}, "V cache requires flash_attn"),
+        ({"n_gpu_layers": -1}, r"n-gpu-layers must be in \[0, \d+\], got -1"),
+        ({"n_gpu_layers": 1}, "n-gpu-layers and tensor-split are for GPUs, and"),
         ({"tensor_split": "1,2"}, "are for GPUs, and llama.cpp finds none"),
+        ({"flash_attn": "no"}, "flash-attn must be one of"),
+        ({"cache_type_k": "q9"}, "cache-type-k must be one of"),
         ({"tensor_split": 1}, "are for GPUs, and llama.cpp finds none"),
     ],
 )
