@@ -34,8 +34,8 @@ export async function load(wasm) {
   const record = (...values) => put(Uint32Array.from(values));
   function check(status) {
     if (status === 0) return;
-    const text = bytes(core.sqs_status_text(status), 100);
-    throw new Error(new TextDecoder().decode(text.slice(0, text.indexOf(0))));
+    const at = core.sqs_status_text(status), all = new Uint8Array(core.memory.buffer);
+    throw new Error(new TextDecoder().decode(all.subarray(at, all.indexOf(0, at))));
   }
 
   class Prior {
