@@ -46,11 +46,6 @@ static sqs_status check_rows(const sqs_rows *rows, double temperature,
     return sqs_check_rows(rows, temperature);
 }
 
-size_t sqs_quantize_scratch(const sqs_codec *codec)
-{
-    return sqs_quantizer_scratch(codec->vocab_size);
-}
-
 static sqs_status quantize_rows(sqs_quantizer *q, const sqs_rows *rows,
                                 sqs_sparse_room *to)
 {
@@ -111,7 +106,7 @@ size_t sqs_encode_logits_bound(const sqs_codec *codec, const sqs_keep *keep)
 
 size_t sqs_encode_logits_scratch(const sqs_codec *codec)
 {
-    return sqs_quantizer_scratch(codec->vocab_size) +
+    return sqs_quantize_scratch(codec) +
            2 * sizeof(uint32_t) * sqs_max_survivors(codec);
 }
 
@@ -178,8 +173,7 @@ sqs_status sqs_bits(const sqs_codec *codec, const uint32_t *token_ids,
 
 size_t sqs_encode_bound(const sqs_codec *codec, uint32_t survivors)
 {
-    return is_entropy(codec) ? sqs_entropy_bound(1, survivors)
-                             : sqs_fields_bound(codec, survivors);
+    return sqs_encode_round_bound(codec, 1, survivors);
 }
 
 sqs_status sqs_encode(const sqs_codec *codec, const uint32_t *token_ids,
@@ -273,9 +267,8 @@ static sqs_status check_round(const sqs_codec *codec,
 size_t sqs_encode_round_bound(const sqs_codec *codec, uint32_t length,
                               uint32_t survivors)
 {
-    return is_entropy(codec)
-               ? sqs_entropy_bound(length, survivors)
-               : sqs_fields_round_bound(codec, length, survivors);
+    return is_entropy(codec) ? sqs_entropy_bound(length, survivors)
+                             : sqs_fields_bound(codec, length, survivors);
 }
 
 sqs_status sqs_encode_round(const sqs_codec *codec,

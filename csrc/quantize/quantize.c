@@ -9,11 +9,12 @@
 /* What sqs_make_quantizer cuts the scratch up into, the widest elements first,
  * so that all are aligned: a heap, values, what rows/ works in, maxima with
  * room for doubles, ids and counts. */
-size_t sqs_quantizer_scratch(uint32_t vocab_size)
+size_t sqs_quantize_scratch(const sqs_codec *codec)
 {
-    return vocab_size * (sizeof(sqs_ranked) + 2 * sizeof(double) +
-                         2 * sizeof(uint32_t)) +
-           (SQS_LANES + sqs_maxima(vocab_size)) * sizeof(double);
+    uint32_t n = codec->vocab_size;
+    size_t each = sizeof(sqs_ranked) + 2 * sizeof(double);
+    return n * (each + 2 * sizeof(uint32_t)) +
+           (SQS_LANES + sqs_maxima(n)) * sizeof(double);
 }
 
 /* The smallest value that isn't masked: of logits the lowest finite one, of

@@ -17,12 +17,9 @@ typedef struct sqs_quantizer {
     uint32_t *counts; /* of the tokens kept, some of them 0 */
 } sqs_quantizer;
 
-/* Bytes of scratch for rows of so many values, aligned as malloc aligns. */
-size_t sqs_quantizer_scratch(uint32_t vocab_size);
-
 /* The arguments have been checked; rows of probabilities don't look at the
  * temperature, which must not be 0 then. The quantizer keeps `keep` and
- * sqs_quantizer_scratch(codec->vocab_size) bytes of scratch. */
+ * the scratch, sqs_quantize_scratch(codec) bytes. */
 sqs_quantizer sqs_make_quantizer(const sqs_codec *codec, const sqs_rows *rows,
                                  bool probs, double temperature,
                                  const sqs_keep *keep, void *scratch);

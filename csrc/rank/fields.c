@@ -75,23 +75,13 @@ uint32_t sqs_fields_bits(const sqs_codec *codec, uint32_t survivors)
 
 /* Ids, counts and positions of an enumerative packet never take more than
  * those of a bitpack one: a fixed width is one way of numbering them. */
-static size_t bound(const sqs_codec *codec, uint64_t fixed, uint64_t length,
-                    uint64_t survivors)
+size_t sqs_fields_bound(const sqs_codec *codec, uint64_t length,
+                        uint64_t survivors)
 {
     uint64_t each = id_width(codec) + sqs_width(codec->resolution);
     uint64_t once = size_width(codec) + size_width(codec);
-    return (size_t)((fixed + length * once + survivors * each + 7) / 8);
-}
-
-size_t sqs_fields_bound(const sqs_codec *codec, uint32_t survivors)
-{
-    return bound(codec, 0, 1, survivors);
-}
-
-size_t sqs_fields_round_bound(const sqs_codec *codec, uint32_t length,
-                              size_t survivors)
-{
-    return bound(codec, LENGTH_WIDTH, length, survivors);
+    uint64_t bits = LENGTH_WIDTH + length * once + survivors * each;
+    return (size_t)((bits + 7) / 8);
 }
 
 uint32_t sqs_fields_most(const sqs_codec *codec, size_t size)

@@ -12,10 +12,9 @@
 
 uint32_t sqs_fields_bits(const sqs_codec *codec, uint32_t survivors);
 
-/* An upper bound in bytes of a packet of one distribution, and of a round. */
-size_t sqs_fields_bound(const sqs_codec *codec, uint32_t survivors);
-size_t sqs_fields_round_bound(const sqs_codec *codec, uint32_t length,
-                              size_t survivors);
+/* An upper bound in bytes of a round. */
+size_t sqs_fields_bound(const sqs_codec *codec, uint64_t length,
+                        uint64_t survivors);
 
 /* The most survivors that a round of so many bytes can have. */
 uint32_t sqs_fields_most(const sqs_codec *codec, size_t size);
