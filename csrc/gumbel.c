@@ -283,6 +283,8 @@ static sqs_status draw(race *r, double temperature)
 
 size_t sqs_gumbel_scratch(uint32_t vocab_size)
 {
+    if (vocab_size < SQS_MIN_VOCAB || vocab_size > SQS_MAX_VOCAB)
+        return SIZE_MAX;
     size_t n = sqs_races(vocab_size);
     return n * (sizeof(double) + sizeof(float) + sizeof(uint32_t)) +
            SQS_WORDS * sizeof(uint32_t);

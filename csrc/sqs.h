@@ -585,8 +585,9 @@ sqs_status sqs_decode_sequence(const sqs_codec *codec, const uint8_t *packet,
 /* What the cloud does with a round, for which it needs no codec: vocab_size and
  * isa are as a codec has them. */
 
-/* Bytes of scratch that sqs_verify and sqs_verify_logits need, as for
- * sqs_quantize_logits. */
+/* Bytes of scratch that sqs_verify and sqs_verify_logits need, aligned as
+ * malloc aligns. SIZE_MAX, which nobody can allocate, if no codec has the
+ * vocab_size or length is above SQS_MAX_ROUND. */
 SQS_API
 size_t sqs_verify_scratch(uint32_t vocab_size, uint32_t length);
 
@@ -658,7 +659,7 @@ sqs_status sqs_verify_logits(uint32_t vocab_size, uint32_t isa,
 
 #define SQS_MAX_GUESSES 8u
 
-/* Bytes of scratch that sqs_gumbel needs, as for sqs_quantize_logits. */
+/* Bytes of scratch that sqs_gumbel needs, as for sqs_verify. */
 SQS_API
 size_t sqs_gumbel_scratch(uint32_t vocab_size);
 

@@ -69,6 +69,9 @@ static uint32_t blocks(uint32_t n)
 
 size_t sqs_verify_scratch(uint32_t vocab_size, uint32_t length)
 {
+    if (vocab_size < SQS_MIN_VOCAB || vocab_size > SQS_MAX_VOCAB ||
+        length > SQS_MAX_ROUND)
+        return SIZE_MAX;
     return ((size_t)length + 1) * blocks(vocab_size) * sizeof(double);
 }
 

@@ -716,6 +716,26 @@ static void large_packets(void)
     EXPECT(SQS_OK, send(&codec, SEQUENCE, longest, &size));
 }
 
+/* Nobody can allocate SIZE_MAX bytes, so nobody passes on too few of them. */
+static void scratch_sizes(void)
+{
+    static const uint32_t strange[] = {
+        0,        SQS_MIN_VOCAB - 1, SQS_MAX_VOCAB + 1,
+        1u << 31, UINT32_MAX - 100,  UINT32_MAX};
+    const uint32_t n = SQS_MAX_VOCAB, most = SQS_MAX_ROUND;
+    for (size_t i = 0; i < COUNT(strange); i++) {
+        CHECK(sqs_verify_scratch(strange[i], 0) == SIZE_MAX);
+        CHECK(sqs_verify_scratch(strange[i], most) == SIZE_MAX);
+        CHECK(sqs_gumbel_scratch(strange[i]) == SIZE_MAX);
+    }
+    CHECK(sqs_verify_scratch(n, most + 1) == SIZE_MAX);
+    CHECK(sqs_verify_scratch(SQS_MIN_VOCAB, UINT32_MAX) == SIZE_MAX);
+    /* a double for each 256 values of a row, and 16 bytes for each 64 */
+    CHECK(sqs_verify_scratch(n, most) == 8 * (most + 1) * (n / 256));
+    CHECK(sqs_gumbel_scratch(n) >= 16 * (n / 64));
+    CHECK(sqs_gumbel_scratch(n) < 17 * (n / 64));
+}
+
 /* Bytes that are no packets. */
 
 #define DENSE "1111111111 0000000000"
@@ -927,6 +947,7 @@ int main(void)
     instruction_sets();
     draw();
     large_packets();
+    scratch_sizes();
     broken_packets();
     broken_entropy();
     priors();
