@@ -439,7 +439,10 @@ sqs_status sqs_encode(const sqs_codec *codec, const uint32_t *token_ids,
                       uint8_t *packet, size_t capacity, size_t *size);
 
 /*
- * Reads one distribution from exactly `size` bytes, which may be hostile.
+ * Reads one distribution from exactly `size` bytes, which may be hostile. They
+ * don't say what they hold: with SQS_ENTROPY many rounds of one token are read
+ * here without an error, and sqs_decode_round reads many packets of sqs_encode
+ * as rounds. docs/faq.md has figures.
  *
  * most               the receiver's limit: the most survivors that it takes
  * token_ids, counts  out, room for `most` values each, or for
@@ -522,7 +525,8 @@ SQS_API
 uint32_t sqs_max_round_survivors(const sqs_codec *codec, size_t size);
 
 /*
- * Reads a round from exactly `size` bytes, which may be hostile.
+ * Reads a round from exactly `size` bytes, which may be hostile. They must be
+ * of sqs_encode_round: sqs_decode says what happens otherwise.
  *
  * most  the receiver's limit: the most survivors, in all, that it takes
  * to    out. token_ids and counts have room for `most` values each, or for

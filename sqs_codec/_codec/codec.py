@@ -569,7 +569,8 @@ class Codec:
         Parameters
         ----------
         data : bytes-like
-            Exactly one packet. It may come from anywhere.
+            Exactly one packet of `encode`. It may come from anywhere. With coding
+            'entropy' a packet of `encode_round` may be read without an error.
         max_survivors : int, optional
             Refuse a packet with more survivors (tokens with a count) than this, as
             soon as their number is known. If None, the format's own limits are the
@@ -810,6 +811,9 @@ class Codec:
         Parameters
         ----------
         data : bytes-like
+            Exactly one packet of `encode_round`. With coding 'entropy', many packets
+            of `encode` are read as rounds of one token, without an error:
+            ``docs/faq.md`` says how many. Read those with `decode`.
         max_survivors : int, optional
             As for `decode`, of all distributions together. If None, a packet of 72
             bytes may hold 1 048 576 survivors, which take 8 MB and up to 0.2 s. A

@@ -1,5 +1,6 @@
 """What is encoded comes back, for every backend and coding."""
 
+import contextlib
 import copy
 import json
 import math
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sqs_codec as sqs
+from benchmarks.data.drafts import VOCAB_SIZE, held_out, load_drafts
 from tests import kit
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -67,6 +69,38 @@ def test_a_round_is_given_in_one_or_in_two():
         codec.encode_round(round_, round_.tokens)
     with pytest.raises(TypeError, match="distributions and tokens, or a Round"):
         codec.encode_round(round_.distributions)
+
+
+def share_decoded(decode, packets, qs):
+    """Return how many packets, in percent, decode without an error, and as `qs`."""
+    decoded = 0
+    for packet, q in zip(packets, qs, strict=True):
+        with contextlib.suppress(sqs.PacketError):
+            assert decode(packet) == q
+            decoded += 1
+    return round(100 * decoded / len(qs))
+
+
+@pytest.mark.parametrize("coding", kit.CODINGS)
+def test_packets_of_the_other_kind(coding):
+    """The figures of docs/faq.md: `decode_round` on one distribution, and `decode`."""
+    prior = sqs.Prior.builtin("smollm2") if coding == "entropy" else None
+    codec, drafts = sqs.Codec(VOCAB_SIZE, coding=coding, prior=prior), load_drafts()
+    rows = map(drafts.row, held_out(drafts).nonzero()[0].tolist())
+    qs = [codec.quantize(row, sqs.TopK(64), temperature=0.7) for row in rows]
+    drawn = [q.sample(kit.Draws([61 * i % 100])) for i, q in enumerate(qs)]
+    singles = map(codec.encode, qs)
+    rounds = [codec.encode_round([q], [x]) for q, x in zip(qs, drawn, strict=True)]
+
+    def only_one(packet):
+        (q,) = codec.decode_round(packet).distributions
+        return q
+
+    found = (
+        share_decoded(only_one, singles, qs),
+        share_decoded(codec.decode, rounds, qs),
+    )
+    assert found == ((0, 0) if prior is None else (38, 28))
 
 
 @pytest.mark.parametrize("counts", [[100], [1, 99], [34, 33, 33], [1] * 100, [24, 76]])
