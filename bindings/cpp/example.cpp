@@ -13,6 +13,17 @@ static void check(bool holds, const char *what)
         throw std::runtime_error(what);
 }
 
+template <class Call> static void refused(sqs_status status, Call call)
+{
+    try {
+        call();
+    } catch (const sqs::error &error) {
+        check(error.status == status, error.what());
+        return;
+    }
+    check(false, "a packet was accepted");
+}
+
 int main()
 {
     const uint32_t vocab = 32000, length = 4;
@@ -29,9 +40,9 @@ int main()
         sqs::distribution q = codec.quantize(&logits[i * vocab], keep, 0.7);
         drafted.push(q, q.sample(number(edge)));
     }
-    sqs::bytes packet = codec.encode(drafted);
+    sqs::bytes packet = codec.encode_round(drafted);
 
-    sqs::round got = codec.decode(packet, length * 64);
+    sqs::round got = codec.decode_round(packet, length * 64);
     check(got.token_ids == drafted.token_ids && got.counts == drafted.counts &&
               got.survivors == drafted.survivors &&
               got.positions == drafted.positions,
@@ -44,10 +55,17 @@ int main()
     std::printf("%zu bytes, %u of %u tokens accepted, then token %u\n",
                 packet.size(), verdict.accepted, length, verdict.token);
 
-    try {
-        codec.decode({}, length * 64);
-        check(false, "nothing is taken for a round");
-    } catch (const sqs::error &refused) {
-        check(refused.status == SQS_TRUNCATED, refused.what());
-    }
+    refused(SQS_TRUNCATED, [&] { codec.decode_round({}, length * 64); });
+
+    /* One distribution, without a drafted token. */
+    sqs::distribution q = codec.quantize(logits.data(), keep, 0.7);
+    packet = codec.encode(q);
+    sqs::distribution same = codec.decode(packet, 64);
+    check(same.token_ids == q.token_ids && same.counts == q.counts,
+          "another distribution");
+    uint32_t fewer = uint32_t(q.counts.size()) - 1;
+    refused(SQS_NO_SPACE, [&] { codec.decode(packet, fewer); });
+    refused(SQS_TRUNCATED, [&] { codec.decode({}, 64); });
+    q.token_ids.pop_back();
+    refused(SQS_BAD_DISTRIBUTION, [&] { codec.encode(q); });
 }

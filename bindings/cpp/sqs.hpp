@@ -110,7 +110,34 @@ struct codec {
         return q;
     }
 
-    bytes encode(const round &r) const
+    bytes encode(const distribution &q) const
+    {
+        if (q.token_ids.size() != q.counts.size())
+            throw error(SQS_BAD_DISTRIBUTION);
+        uint32_t k = uint32_t(q.counts.size());
+        bytes packet(sqs_encode_bound(&c, k));
+        size_t n = packet.size();
+        check(sqs_encode(&c, q.token_ids.data(), q.counts.data(), k,
+                         packet.data(), n, &n));
+        packet.resize(n);
+        return packet;
+    }
+
+    /* Reads a packet of `encode`, which may be hostile, of at most `most`
+     * survivors. */
+    distribution decode(const bytes &b, uint32_t most) const
+    {
+        most = std::min(most, sqs_max_survivors(&c));
+        uint32_t k;
+        distribution q{numbers(most), numbers(most)};
+        check(sqs_decode(&c, b.data(), b.size(), most, q.token_ids.data(),
+                         q.counts.data(), &k));
+        q.token_ids.resize(k);
+        q.counts.resize(k);
+        return q;
+    }
+
+    bytes encode_round(const round &r) const
     {
         sqs_sparse_rows v = r.view();
         uint32_t survivors = uint32_t(r.counts.size());
@@ -121,8 +148,9 @@ struct codec {
         return packet;
     }
 
-    /* Reads a packet, which may be hostile, of at most `most` survivors. */
-    round decode(const bytes &b, uint32_t most) const
+    /* Reads a packet of `encode_round`, likewise. It often takes one of
+     * `encode`, too: sqs_decode in sqs.h says when. */
+    round decode_round(const bytes &b, uint32_t most) const
     {
         most = std::min(most, sqs_max_round_survivors(&c, b.size()));
         numbers entries(most), items(SQS_MAX_ROUND);
