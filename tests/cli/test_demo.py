@@ -130,7 +130,7 @@ sys.exit("it broke")
 
 
 def test_a_server_that_ends_is_told(monkeypatch):
-    monkeypatch.setattr(server, "CHILD", DIES)
+    monkeypatch.setattr(server, "CHILD", [sys.executable, "-c", DIES])
 
     def use():
         with server.Server([]) as running:
@@ -146,6 +146,16 @@ def test_a_server_that_ends_is_told(monkeypatch):
     )
     with pytest.raises(ValueError, match=words):
         use()
+
+
+def test_a_server_takes_no_modules_of_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "argparse.py").write_text("raise ImportError('it is from elsewhere')")
+    monkeypatch.chdir(tmp_path)
+    with (
+        server.Server(["--wrong"]) as running,
+        pytest.raises(ValueError, match="unrecognized arguments: --wrong"),
+    ):
+        running.wait()
 
 
 WAITS = """\

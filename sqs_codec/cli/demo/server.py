@@ -10,15 +10,8 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
 
-import sqs_codec
-
-CHILD = """\
-import sys
-sys.path.insert(0, sys.argv.pop(1))
-from sqs_codec.cli.demo.server import child
-sys.exit(child())"""
+CHILD = [sys.executable, __file__]
 
 READY = re.compile(r"Serving (.*) at 127\.0\.0\.1:(\d+) ")
 
@@ -40,18 +33,21 @@ class Server:
 
     def __enter__(self) -> Server:
         """Start it."""
-        root = str(Path(sqs_codec.__file__).parents[1])
         served = ["serve", "--insecure", "--transport", "datagram", "--port", "0"]
         cores = max(1, (os.cpu_count() or 2) - 1)  # one is the draft's
         self._process = subprocess.Popen(
-            [sys.executable, "-c", CHILD, root, *served, *self._options],
+            [*CHILD, *served, *self._options],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             encoding="utf-8",
             errors="replace",
-            # A token of the environment would be asked of the demo.
-            env={"OMP_NUM_THREADS": str(cores), **os.environ, "SQS_TOKEN": ""},
+            env={
+                "OMP_NUM_THREADS": str(cores),
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(sys.path),  # so it is this package
+                "SQS_TOKEN": "",  # or it would be asked of the demo
+            },
             start_new_session=True,  # Ctrl-C is for this process
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -109,3 +105,7 @@ def child() -> int:
     from sqs_codec.cli.main import main
 
     return main()
+
+
+if __name__ == "__main__":
+    sys.exit(child())
