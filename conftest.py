@@ -9,7 +9,8 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Generator, Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,6 +47,25 @@ if find_spec("playwright") is None:
     collect_ignore.append("tests/web")
 if find_spec("litellm") is None:
     collect_ignore.append("tests/clients")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Run the examples of documentation in a folder that is removed afterwards.
+
+    An example may not leave anything in the folder for temporary files either: whoever
+    pastes it would have to find and remove that.
+    """
+    if not isinstance(item, pytest.DoctestItem):
+        return (yield)
+    with tempfile.TemporaryDirectory() as here, pytest.MonkeyPatch.context() as patch:
+        patch.chdir(here)
+        (temporary := Path(here, "temporary")).mkdir()
+        patch.setattr(tempfile, "tempdir", str(temporary))
+        yield
+        left = sorted(path.name for path in temporary.iterdir())
+        assert not left, f"the example leaves {left} in the folder for temporary files"
+
 
 OWN = {"benchmarks", "sqs_codec", "tests"}
 KNOWN = OWN | {

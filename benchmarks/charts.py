@@ -98,7 +98,7 @@ def estimated(
 def draw(title: str, panels: Sequence[Panel], path: Path) -> None:
     """Write panels below each other as SVG; the title is for who can't see it.
 
-    >>> path = getfixture("tmp_path") / "speeds.svg"
+    >>> path = Path("speeds.svg")
     >>> speeds = {"alone": [("10 kbit/s", 8.1)], "hints": [("10 kbit/s", 12.5)]}
     >>> draw("Speeds", [Panel("tokens a second", speeds, bars=True)], path)
     >>> "<title>Speeds</title>" in path.read_text()

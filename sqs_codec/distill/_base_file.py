@@ -52,16 +52,14 @@ class BaseFile:
     Of a context of 4 tokens there is one row, of what follows the third. Where the
     model is at hand, ``BaseFile(path, ModelReader("model.gguf"))`` knows more.
 
-    >>> import tempfile
     >>> import sqs_codec as sqs
     >>> from sqs_codec import distill
-    >>> folder = tempfile.mkdtemp()
-    >>> with open(folder + "/base.kld", "wb") as file:
+    >>> with open("base.kld", "wb") as file:
     ...     _ = file.write(b"_logits_" + np.int32([4, 4, 1, 0, 1, 2, 3]).tobytes())
     ...     _ = file.write(np.float32([1 / 65535, -2]).tobytes())
     ...     _ = file.write(np.uint16([65535, 32767, 32767, 0]).tobytes())
-    >>> base = distill.BaseFile(folder + "/base.kld")
-    >>> path, codec = folder + "/ref.parquet", sqs.Codec(4, 50)
+    >>> base = distill.BaseFile("base.kld")
+    >>> path, codec = "reference.parquet", sqs.Codec(4, 50)
     >>> distill.make(path, codec, base, base.contexts(), numbers=(*distill.NUMBERS,))
     >>> distill.open(path)[0].numbers["token_logprobs"]
     array([-2.], dtype=float32)

@@ -32,10 +32,9 @@ def kld(data: Dataset, logits: Iterable[Any]) -> KLD:
 
     Examples
     --------
-    >>> import tempfile
     >>> import sqs_codec as sqs
     >>> from sqs_codec import distill
-    >>> path, rng = tempfile.mkdtemp() + "/ref.parquet", np.random.default_rng(0)
+    >>> path, rng = "reference.parquet", np.random.default_rng(0)
     >>> logits = rng.normal(0, 3, (64, 1000))
     >>> header = distill.Header(sqs.Codec(1000, 32), numbers=tuple(distill.NUMBERS))
     >>> with distill.Writer(path, header) as writer:

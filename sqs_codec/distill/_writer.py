@@ -88,16 +88,14 @@ class Writer:
 
     Examples
     --------
-    >>> import tempfile
     >>> import sqs_codec as sqs
     >>> from sqs_codec import distill
-    >>> path = tempfile.mkdtemp() + "/teacher.parquet"
     >>> codec = sqs.Codec(vocab_size=8, resolution=4)
     >>> rows = sqs.SparseRows([2, 7, 5], [3, 1, 4], [0, 2, 3], 8, resolution=4)
     >>> header = distill.Header(codec, model="mine")
-    >>> with distill.Writer(path, header) as writer:
+    >>> with distill.Writer("teacher.parquet", header) as writer:
     ...     writer.write([1, 2, 5], rows)
-    >>> distill.open(path)[0].rows == rows
+    >>> distill.open("teacher.parquet")[0].rows == rows
     True
     """
 
