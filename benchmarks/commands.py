@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -31,12 +30,6 @@ def running(arguments: Sequence[str], port: str) -> Iterator[int]:
         finally:
             process.send_signal(signal.SIGINT)
             process.communicate()
-
-
-def free_port() -> int:
-    """Return a port that nobody has."""
-    with socket.create_server((HOST, 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def ask(port: int, prompt: str, most: int, **more: object) -> dict[str, Any]:

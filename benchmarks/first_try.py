@@ -12,7 +12,7 @@ import time
 import numpy as np
 from rich.console import Console
 
-from benchmarks.commands import SQS, ask, free_port, running
+from benchmarks.commands import SQS, ask, running
 from benchmarks.experiments.estimate import draws, of_draws, shown
 from benchmarks.pair import PROMPTS
 from benchmarks.tables import about, about_line, command, dim, table
@@ -31,7 +31,7 @@ def main() -> None:
     made = table("Tokens a second", "T", "", "alone", "planner", "times (95 %)")
     with running(["serve", "--insecure", "--port=0"], r" at \S+:(\d+) ") as port:
         cloud = ["--insecure", f"--server=localhost:{port}"]
-        proxy = ["proxy", *cloud, f"--listen=127.0.0.1:{free_port()}"]
+        proxy = ["proxy", *cloud, "--listen=127.0.0.1:0"]
         with running(proxy, r"(\d+)/v1") as page:
             writers = {
                 "generate": lambda *text: by_generate(cloud, args.max_tokens, *text),

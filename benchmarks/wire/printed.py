@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
-from benchmarks.commands import ask, free_port, running
+from benchmarks.commands import ask, running
 from benchmarks.harness.serving import HOST
 from benchmarks.wire.capture import Capture, sizes
 from benchmarks.wire.certificates import issue
@@ -67,7 +67,7 @@ def printed(transports: Sequence[str], most: int) -> Iterator[Printed]:
                 text = ["--max-tokens", f"{most}", *options, PROMPT]
                 command = ["generate", *common, *text]
                 yield Printed(transport, way, *_crossed(port, partial(_said, command)))
-            proxy = ["proxy", *common, "--listen", f"{HOST}:{free_port()}"]
+            proxy = ["proxy", *common, "--listen", f"{HOST}:0"]
             at = stack.enter_context(running(proxy, r"(\d+)/v1"))
             counted = _crossed(port, partial(_usage, at, most))
             yield Printed(transport, "sqs proxy", *counted)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 def add_clients(add: options.Add, listen: str, name: str) -> None:
     """Add the options that say where it listens, to whom, and by which names."""
-    add("--listen", default=listen, metavar="HOST:PORT", help="where clients find it")
+    said = "where clients find it; port 0 is any free port"
+    add("--listen", default=listen, metavar="HOST:PORT", help=said)
     said = (
         "what clients call the model; may be given several times, and * is any "
         f"name (default: {name})"
@@ -46,7 +47,7 @@ def add_clients(add: options.Add, listen: str, name: str) -> None:
 def check(args: argparse.Namespace) -> None:
     """Refuse options that don't go together, and an address that isn't free."""
     try:
-        host, port = split_address(args.listen)
+        host, port = split_address(args.listen, 0)
         if args.api_key:
             security.check_token(args.api_key)
         if bool(args.tls_cert) != bool(args.tls_key):
@@ -74,11 +75,12 @@ def run(app: Starlette, args: argparse.Namespace, said: str, *, clients: int) ->
     """Say what it does, where ``{url}`` is its address; answer until interrupted."""
     from sqs_codec.system.endpoint.server import make_server
 
-    host, port = split_address(args.listen)
+    host, port = split_address(args.listen, 0)
     server = make_server(app, clients=clients, cert=args.tls_cert, key=args.tls_key)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    url = f"{'https' if args.tls_cert else 'http'}://{join_address(host, port)}"
     with socket.create_server((host, port), family=family) as listener:
+        where = join_address(host, listener.getsockname()[1])
+        url = f"{'https' if args.tls_cert else 'http'}://{where}"
         print(f"{said.replace('{url}', url)} Ctrl-C stops it.", file=sys.stderr)
         with options.interrupts_raise():
             server.run(sockets=[listener])

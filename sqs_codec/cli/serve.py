@@ -360,6 +360,8 @@ async def _listen(
                 port = servers[-1].port
         if args.metrics_port is not None:
             metrics = await service.metrics.serve(args.metrics_host, args.metrics_port)
+            at = metrics.sockets[0].getsockname()[1]
+            _say(f"/metrics is at http://{join_address(args.metrics_host, at)}/metrics")
         # What was renewed while the model was loaded counts.
         names, _ = _renew(args, service, servers)
         renewing = _renew_when(asked, names, args, service, servers)

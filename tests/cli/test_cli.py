@@ -224,7 +224,8 @@ def test_a_command_names_those_that_install_what_it_lacks(
     module, package, command, extra, monkeypatch, capsys
 ):
     monkeypatch.setitem(sys.modules, module, None)
-    more = {"demo": "", "proxy": " --server a:1"}.get(command, " --server a:1 ?")
+    more = {"demo": "", "proxy": " --server a:1 --listen 127.0.0.1:0"}
+    more = more.get(command, " --server a:1 ?")
     assert cli.main((command + more).split()) == 1
     err = capsys.readouterr().err
     assert f"needs {package}." in err
@@ -396,7 +397,8 @@ from contextlib import suppress
 from sqs_codec.cli import drafting, main
 
 make = ["distill", "make", "--texts", __file__, "-o", __file__ + ".parquet"]
-for argv in ["demo"], ["bits", "--texts", __file__], ["serve", "--insecure"], make:
+serve = ["serve", "--insecure", "--port", "0"]
+for argv in ["demo"], ["bits", "--texts", __file__], serve, make:
     with suppress(ImportError):
         main.main(argv)
 with suppress(ImportError):

@@ -1,8 +1,10 @@
 """The command ``sqs serve``: what it refuses, what it prints, how it stops."""
 
 import asyncio
+import io
 import itertools
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,7 +12,7 @@ import sys
 import threading
 import time
 import urllib.request
-from contextlib import closing
+from contextlib import closing, redirect_stderr
 from unittest.mock import Mock
 
 import pytest
@@ -41,12 +43,6 @@ def no_token(monkeypatch):
 
     monkeypatch.setattr(module, "_load", load)
     monkeypatch.setattr(options, "has_packages", lambda *_, **__: True)
-
-
-def free_port():
-    """A port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
 
 
 @pytest.mark.parametrize(
@@ -153,7 +149,7 @@ def test_port_in_use_by_the_other_transport(capsys, monkeypatch):
 def test_metrics_port_in_use(capsys):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
-        arguments = ["--port", str(free_port()), "--metrics-port", port]
+        arguments = ["--port", "0", "--metrics-port", port]
         assert main(["serve", "--insecure", *arguments]) == 1
     err = capsys.readouterr().err
     assert f"127.0.0.1:{port}: Address already in use" in err
@@ -207,27 +203,45 @@ def test_a_second_signal_waits_for_nothing():
         assert server.wait(kit.PATIENCE) == -signal.SIGINT
 
 
-def serve_while(arguments, port, use):
-    """Run the command, and use it from another thread until a signal stops it."""
-    results = []
+def run_while(arguments, use, end):
+    """Run a command until a thread has used it; return its status and what it said.
+
+    Once it listens, `use` is called with what it has said; then a signal ends it.
+    """
+    said, ended, results = io.StringIO(), threading.Event(), []
 
     def client():
         try:
-            kit.wait_until(lambda: _answers(port))
-            use()
-            results.append(None)
+            kit.wait_until(lambda: "Ctrl-C stops" in said.getvalue() or ended.is_set())
+            results.append(use(said.getvalue()))
         except BaseException as error:
             results.append(error)
         finally:
-            os.kill(os.getpid(), signal.SIGTERM)
+            if not ended.is_set():
+                os.kill(os.getpid(), end)
 
     thread = threading.Thread(target=client)
-    thread.start()
-    try:
-        assert main(["serve", "--port", str(port), *arguments]) == 0
-    finally:
-        thread.join()
-    assert results == [None]
+    with redirect_stderr(said):
+        thread.start()
+        try:
+            status = main(arguments)
+        finally:
+            ended.set()
+            thread.join()
+    assert results == [None], said.getvalue()
+    return status, said.getvalue()
+
+
+def serve_while(arguments, use):
+    """Run ``sqs serve`` until its port has been used; return what it said."""
+
+    def find(said):
+        use(int(re.search(r"Serving .* at 127\.0\.0\.1:(\d+)", said)[1]))
+
+    arguments = ["serve", "--port", "0", *arguments]
+    status, said = run_while(arguments, find, signal.SIGTERM)
+    assert status == 0
+    return said
 
 
 def write(port, **how):
@@ -236,46 +250,36 @@ def write(port, **how):
     assert text == kit.greedy([1, 2], 18)
 
 
-def _answers(port):
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 def test_insecure(capsys):
-    port, metrics = free_port(), free_port()
-
-    def use():
+    def use(port):
         write(port, insecure=True)
-        kit.wait_until(lambda: _answers(metrics))
-        page = urllib.request.urlopen(
-            f"http://127.0.0.1:{metrics}/metrics", timeout=kit.PATIENCE
-        )
+        url = re.search(r"http://\S+/metrics", sys.stderr.getvalue())[0]
+        page = urllib.request.urlopen(url, timeout=kit.PATIENCE)
         assert b"sqs_text_tokens_total" in page.read()
+        ports.append(port)
 
-    serve_while(
-        ["--insecure", "--transport", "grpc", "--metrics-port", str(metrics)], port, use
-    )
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert f"Serving a toy at 127.0.0.1:{port} (gRPC)" in err
-    assert f"sqs generate --server 127.0.0.1:{port} --insecure" in err
-    assert "Stopping" in err
+    ports = []
+    arguments = ["--insecure", "--transport", "grpc", "--metrics-port", "0"]
+    said = serve_while(arguments, use)
+    assert capsys.readouterr().out == ""
+    assert f"Serving a toy at 127.0.0.1:{ports[0]} (gRPC)" in said
+    assert f"sqs generate --server 127.0.0.1:{ports[0]} --insecure" in said
+    assert "Stopping" in said
 
 
-def test_certificate_and_token(tmp_path, monkeypatch, capsys):
+def test_certificate_and_token(tmp_path, monkeypatch):
     cert, key = kit.certificate(tmp_path)
-    port = free_port()
     monkeypatch.setenv("SQS_TOKEN", f"{TOKEN} {TOKEN}-of-another")
 
-    def use():
+    def use(port):
         for token in (TOKEN, f"{TOKEN}-of-another"):
             write(port, cert=cert, token=token)
 
-    serve_while(["--cert", str(cert), "--key", str(key)], port, use)
-    err = capsys.readouterr().err
-    assert f"SQS_TOKEN=... sqs generate --server 127.0.0.1:{port} --cert {cert}" in err
-    assert "gRPC and datagrams" in err
-    assert TOKEN not in err
+    said = serve_while(["--cert", str(cert), "--key", str(key)], use)
+    command = rf"SQS_TOKEN=\.\.\. sqs generate --server 127\.0\.0\.1:\d+ --cert {cert}"
+    assert re.search(command, said)
+    assert "gRPC and datagrams" in said
+    assert TOKEN not in said
 
 
 def test_a_closed_terminal_ends_nothing(monkeypatch):
@@ -300,7 +304,7 @@ def test_sighup_renews_all_or_nothing(tmp_path, monkeypatch):
     new = issue(tmp_path / "new", "localhost")
     ended = issue(tmp_path, "localhost", minutes=-1)
     cert, key, tokens = (tmp_path / "now" / name for name in ("cert", "key", "tokens"))
-    port, seconds = free_port(), itertools.count(10)
+    seconds = itertools.count(10)
 
     def put(of, key_of, *lines):
         cert.write_bytes(of.cert.read_bytes())
@@ -313,12 +317,12 @@ def test_sighup_renews_all_or_nothing(tmp_path, monkeypatch):
         kit.wait_until(lambda: len(said) > before)
         return said[-1]
 
-    def link(transport, token, of):
-        timeout = next(seconds)  # of another timeout, or gRPC would share connections
-        options = {"transport": transport, "timeout": timeout}
-        return connect(f"localhost:{port}", cert=of.cert, token=token, **options)
+    def use(port):
+        def link(transport, token, of):
+            timeout = next(seconds)  # or gRPC would share connections
+            options = {"transport": transport, "timeout": timeout}
+            return connect(f"localhost:{port}", cert=of.cert, token=token, **options)
 
-    def use():
         kit.wait_until(lambda: bool(said))
         assert "others on this machine may read the tokens" in said[0]
         tokens.chmod(0o600)
@@ -366,17 +370,17 @@ def test_sighup_renews_all_or_nothing(tmp_path, monkeypatch):
     tokens.chmod(0o644)
     files = ["--cert", str(cert), "--key", str(key), "--token-file", str(tokens)]
     before = signal.signal(signal.SIGHUP, lambda *_: said.append("not ignored"))
-    serve_while(files, port, use)
+    serve_while(files, use)
     signal.signal(signal.SIGHUP, before)
     assert "not ignored" not in said
 
 
-def test_command_names_the_certificates_host(tmp_path, monkeypatch, capsys):
+def test_command_names_the_certificates_host(tmp_path, monkeypatch):
     cert, key = kit.certificate(tmp_path, "cloud.example.org")
-    port = free_port()
     monkeypatch.setenv("SQS_TOKEN", TOKEN)
-    serve_while(["--cert", str(cert), "--key", str(key)], port, lambda: None)
-    assert f"--server cloud.example.org:{port} " in capsys.readouterr().err
+    ports = []
+    said = serve_while(["--cert", str(cert), "--key", str(key)], ports.append)
+    assert f"--server cloud.example.org:{ports[0]} " in said
 
 
 @pytest.mark.parametrize(
@@ -387,7 +391,7 @@ def test_missing_packages(arguments, extra, monkeypatch, capsys):
     monkeypatch.setattr(options, "has_packages", has_packages)
     for name in "prometheus_client", "llama_cpp":
         monkeypatch.setitem(sys.modules, name, None)
-    assert main(["serve", "--insecure", *arguments.split()]) == 1
+    assert main(["serve", "--insecure", "--port", "0", *arguments.split()]) == 1
     needs, how, *_ = capsys.readouterr().err.splitlines()
     assert "sqs serve needs" in needs
     assert "prometheus-client" in needs
@@ -405,9 +409,8 @@ def test_a_package_that_an_engine_lacks_is_named(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(("model", "draft"), [("a.gguf", "FILE.gguf"), ("a", "MODEL")])
-def test_a_draft_that_fits_is_named(model, draft, capsys):
-    serve_while(["--insecure", "--model", model], free_port(), lambda: None)
-    said = capsys.readouterr().err
+def test_a_draft_that_fits_is_named(model, draft):
+    said = serve_while(["--insecure", "--model", model], lambda port: None)
     assert "To use it, with a smaller model of the same tokenizer:\n" in said
     assert f' --draft {draft} "Why' in said
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import reserved_port
+
 ROOT = Path(__file__).parents[2]
 KEY = "a-key-of-the-tests"
 
@@ -24,15 +26,11 @@ def pytest_configure(config: pytest.Config) -> None:
 @contextmanager
 def running(log: Path, *command: str | Path, **environ: str) -> Iterator[str]:
     """Run a server at a free PORT, which the command names; yield the address."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    filled = [str(word).replace("PORT", str(port)) for word in command]
-    with (
-        log.open("w") as said,
-        subprocess.Popen(
+    with reserved_port() as port, log.open("w") as said:
+        filled = [str(word).replace("PORT", str(port)) for word in command]
+        process = subprocess.Popen(
             filled, stdout=said, stderr=said, env=os.environ | environ
-        ) as process,
-    ):
+        )
         try:
             deadline = time.monotonic() + 600
             while process.poll() is None and time.monotonic() < deadline:
@@ -45,6 +43,7 @@ def running(log: Path, *command: str | Path, **environ: str) -> Iterator[str]:
             yield f"127.0.0.1:{port}"
         finally:
             process.terminate()
+            process.wait()
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,8 @@
 """Addresses of servers, HOST:PORT."""
 
 
-def split_address(address: str) -> tuple[str, int]:
-    """Return host and port of HOST:PORT; ValueError if it is something else.
+def split_address(address: str, least: int = 1) -> tuple[str, int]:
+    """Return host and port, at least `least`, of HOST:PORT; else raise ValueError.
 
     >>> split_address("example.org:8743"), split_address("[::1]:8743")
     (('example.org', 8743), ('::1', 8743))
@@ -11,8 +11,8 @@ def split_address(address: str) -> tuple[str, int]:
     bare = host.startswith("[") and host.endswith("]")
     if bare:
         host = host[1:-1]
-    number = int(port) if port.isascii() and port.isdigit() else 0
-    if not (colon and host and 1 <= number < 1 << 16) or (":" in host and not bare):
+    number = int(port) if port.isascii() and port.isdigit() else -1
+    if not (colon and host and least <= number < 1 << 16) or (":" in host and not bare):
         raise ValueError(
             f"a server's address must be HOST:PORT, as localhost:8743 or [::1]:8743, "
             f"got {address!r}"

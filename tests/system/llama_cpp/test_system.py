@@ -18,7 +18,6 @@ from sqs_codec.system.hf._models import _smollm2_gguf
 from sqs_codec.system.llama_cpp import Draft
 from sqs_codec.system.llama_cpp._cloud import _where
 from sqs_codec.system.session import Sampling
-from tests.cli.test_serve import free_port
 from tests.system.hf.test_edge import greedy
 from tests.system.llama_cpp.files import write_model
 from tests.system.serve.kit import PATIENCE, serving
@@ -119,8 +118,8 @@ def test_both_ends_without_a_framework(served):
 
 def test_a_proxy_without_a_framework(served):
     pytest.importorskip("uvicorn")
-    listen = f"127.0.0.1:{free_port()}"
-    own = ["--draft", str(_smollm2_gguf()), "--threads", "1", "--listen", listen]
+    own = ["--draft", str(_smollm2_gguf()), "--threads", "1"]
+    own += ["--listen", "127.0.0.1:0"]
     chat = {"messages": [{"role": "user", "content": PLEA}], "max_tokens": 8}
     with running("proxy", "--server", served[1], *own) as (_, address):
         url = f"http://{address}/v1/chat/completions"

@@ -3,8 +3,8 @@
 import asyncio
 import http.client
 import json
-import os
 import random
+import re
 import signal
 import socket
 import threading
@@ -29,6 +29,7 @@ from sqs_codec.system.proxy._request import REFUSED, parse
 from sqs_codec.system.serve import connect
 from sqs_codec.system.session import Sampling
 from tests.cli.test_demo import WORDS, save_model
+from tests.cli.test_serve import run_while
 from tests.system.proxy.test_server import Endpoint, Played
 from tests.system.serve.kit import PATIENCE, Server, serving, wait_until
 
@@ -443,28 +444,19 @@ def test_a_cloud_that_goes_away(folder):
         assert e.value.status_code == 503
 
 
-def test_the_command(folder, server, capsys):
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    found = []
-
-    def visit():
-        while not found:
-            try:
-                url = f"http://127.0.0.1:{port}/health"
-                found.append(urllib.request.urlopen(url).status)
-            except OSError:
-                time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    visitor = threading.Thread(target=visit)
-    visitor.start()
+def test_the_command(folder, server):
     given = ["--server", server.address, "--insecure", "--draft", str(folder / "draft")]
-    assert cli.main(["proxy", *given, "--listen", f"127.0.0.1:{port}"]) == 130
-    visitor.join()
-    assert found == [200]
-    said = capsys.readouterr().err
-    assert f"Writing with {server.address} for clients of http://127.0.0.1:" in said
+    clients = (
+        rf"Writing with {server.address} for clients of (http://127.0.0.1:\d+)/v1;"
+    )
+
+    def visit(said):
+        url = re.search(clients, said)[1]
+        assert urllib.request.urlopen(f"{url}/health", timeout=PATIENCE).status == 200
+
+    command = ["proxy", *given, "--listen", "127.0.0.1:0"]
+    status, _ = run_while(command, visit, signal.SIGINT)
+    assert status == 130
 
 
 @pytest.mark.parametrize(

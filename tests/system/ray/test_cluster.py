@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.ports import reserved_port
 from tests.system.ray.processes import descendants, replicas, wait_until
 
 ROOT = Path(__file__).parents[3]
@@ -38,16 +38,10 @@ asyncio.run(main())
 """
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
-
-
 class Cluster:
     """Ray in a process of its own."""
 
-    def __init__(self):
-        gcs, dashboard, agent, client = (free_port() for _ in range(4))
+    def __init__(self, gcs, dashboard, agent, client):
         self.address = f"127.0.0.1:{gcs}"
         self.dashboard = f"http://127.0.0.1:{dashboard}"
         self.environment = os.environ | {
@@ -93,13 +87,13 @@ class Cluster:
 
 @pytest.fixture
 def cluster():
-    started = Cluster()
-    try:
+    with contextlib.ExitStack() as stack:
+        ports = [stack.enter_context(reserved_port()) for _ in range(4)]
+        started = Cluster(*ports)
+        stack.callback(started.stop)
         ask = "serve", "status", "-a", started.dashboard
         wait_until(lambda: started.run(*ask).returncode == 0, 60)
         yield started
-    finally:
-        started.stop()
 
 
 def test_cluster(cluster, tmp_path):

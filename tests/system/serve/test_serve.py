@@ -639,7 +639,7 @@ def test_no_server():
         connect("nowhere.invalid:1", cert=None, timeout=5.0)
     with pytest.raises(LinkError, match="can't load the certificate"):
         connect("localhost:1", cert="nowhere.pem")
-    for address in ("localhost", "localhost:", ":1", "localhost:99999", "::1:5", ""):
+    for address in ("localhost", "localhost:", ":1", "a:0", "a:99999", "::1:5", ""):
         with pytest.raises(ValueError, match="must be HOST:PORT"):
             connect(address, insecure=True)
     with pytest.raises(ValueError, match="isn't this machine"):

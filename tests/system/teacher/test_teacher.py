@@ -325,7 +325,10 @@ def test_no_text_is_sought_for_who_has_left(data, monkeypatch):
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):
+    ports = []
+
     def visit(server, sockets):
+        ports.extend(each.getsockname()[1] for each in sockets)
         visitor = TestClient(server.config.app, base_url="http://127.0.0.1")
         [model] = visitor.get("/v1/models", headers={"Origin": SITE}).json()["data"]
         assert model["id"] == "named"
@@ -333,8 +336,6 @@ def test_the_command(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(uvicorn.Server, "run", visit)
     store(path := tmp_path / "teacher.parquet", rounding="lattice")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
     serve = [
         "distill",
         "serve",
@@ -344,10 +345,11 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         "--allow-origin",
         SITE,
     ]
-    assert cli.main([*serve, "--listen", address]) == 130
+    assert cli.main([*serve, "--listen", "127.0.0.1:0"]) == 130
     said = capsys.readouterr().err
     assert "is lattice, and not right on average: a student learns its bias" in said
-    assert f"Teaching 4 texts at http://{address}: at temperature 1.5" in said
+    [port] = ports
+    assert f"Teaching 4 texts at http://127.0.0.1:{port}: at temperature 1.5" in said
     with pytest.raises(SystemExit):
         cli.main([*serve, "--listen", "0.0.0.0:80"])
     assert "0.0.0.0 isn't this machine alone" in capsys.readouterr().err
