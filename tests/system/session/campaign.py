@@ -13,8 +13,9 @@ import argparse
 import time
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import NoReturn
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from sqs_codec.system.serve._connect import Transport
 from sqs_codec.system.session import _limits as limits
 from sqs_codec.system.session import _wire as wire
 from tests.kit import mutate
-from tests.system.serve.kit import both_transports, serving, try_exchange
+from tests.system.serve.kit import PATIENCE, both_transports, serving, try_exchange
 from tests.system.session import kit
 
 LIMITS = session.Limits(max_text=200, max_message=4096)
@@ -185,7 +186,10 @@ def attack_edge(rng: np.random.Generator, count: int) -> Counter[str]:
 def attack_server(
     rng: np.random.Generator, count: int, transport: Transport
 ) -> Counter[str]:
-    """Send messages to a server that has another session; count reasons."""
+    """Send messages to a server that has another session; count reasons.
+
+    The last message of a link is one that the server refuses, whatever came before.
+    """
     found: Counter[str] = Counter()
     with (
         serving(BatchEngine(kit.Target()), limits=LIMITS) as server,
@@ -194,33 +198,45 @@ def attack_server(
         address = f"127.0.0.1:{ports[transport]}"
         good = connect(address, transport=transport, insecure=True)
         victim = kit.make_edge(sampling=session.Sampling(0.0), session_id=bytes(16))
-        link, at, instance = None, 0, bytes(4)
-        for n in range(count):
-            if n % 100 == 0:
-                messages, _ = honest(rng)
-                go_on(victim, good)
-                assert victim.text == kit.greedy([1, 2], len(victim.text) - 2)
-                if len(victim.text) > 150:
-                    victim.abort([1, 2])
-            message = hostile(rng, messages, at)[:1171] or bytes(1)
-            if message[:1] == b"\x02" and rng.random() < 0.8:
-                message = message[:1] + instance + message[5:]
-            at += 1
-            try:
-                if link is None:
-                    link = connect(address, transport=transport, insecure=True)
-                link.send(message)
-                while answer := link.receive(0.01 if at % 10 == 1 else 0):
-                    down = wire.parse_down(answer, kit.V)
-                    instance = getattr(down, "instance", None) or instance
-            except session.LinkError as error:
-                found[str(error).partition("connection: ")[2][:24]] += 1
+        while count > 0:
+            messages, _ = honest(rng)
+            go_on(victim, good)
+            assert victim.text == kit.greedy([1, 2], len(victim.text) - 2)
+            if len(victim.text) > 150:
+                victim.abort([1, 2])
+            for length in rng.integers(1, 40, 5):
+                sent = [hostile(rng, messages, at)[:1171] for at in range(length)]
+                mine = rng.random(length) < 0.8  # which contexts are for this cloud
+                link = connect(address, transport=transport, insecure=True)
+                try:
+                    talk(link, [message or bytes(1) for message in sent], mine)
+                except session.LinkError as error:
+                    found[str(error).partition("connection: ")[2][:24]] += 1
                 link.close()
-                link, at = None, 0
-        for each in (link, good):
-            if each is not None:
-                each.close()
+                count -= int(length)
+        good.close()
     return found
+
+
+def talk(link: session.Link, messages: list[bytes], mine: Sequence[bool]) -> NoReturn:
+    """Send messages, and read all answers until the server ends the link."""
+    instance = bytes(4)
+    for i, message in enumerate(messages):
+        if message[:1] == b"\x02" and mine[i]:
+            message = message[:1] + instance + message[5:]
+        link.send(message)
+        if i == 0:  # which is always answered, a hello with the cloud's name
+            down = wire.parse_down(answer_of(link), kit.V)
+            instance = getattr(down, "instance", None) or instance
+    link.send(bytes([wire.HELLO]))  # without what a hello has to say
+    while True:
+        wire.parse_down(answer_of(link), kit.V)
+
+
+def answer_of(link: session.Link) -> bytes:
+    answer = link.receive(PATIENCE)
+    assert answer is not None, "the server is silent"
+    return answer
 
 
 def go_on(edge: session.EdgeSession, link: session.Link) -> None:
