@@ -16,6 +16,7 @@ import pytest
 
 from benchmarks.data.drafts import load_drafts
 from tests.backends import using
+from tests.ports import reserved_port
 
 if TYPE_CHECKING:
     from benchmarks.pair import Pair
@@ -48,6 +49,13 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run a module's tests once on each backend."""
     with using(request.param):
         yield request.param
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """Reserve a port, for a server that is started again at the same place."""
+    with reserved_port() as reserved:
+        yield reserved
 
 
 @pytest.fixture

@@ -157,17 +157,17 @@ def test_metrics_port_in_use(capsys):
 
 
 class Slow(BatchEngine):
-    """An engine that takes a minute in a thread to load its model."""
+    """An engine that loads its model in a thread, by a function that takes long."""
 
-    def __init__(self):
+    def __init__(self, load):
         super().__init__(kit.Toy())
-        self.steps = []
+        self.load, self.steps = load, []
 
     async def open(self):
         """Load, and be cancelled meanwhile."""
         try:
             print("opening", flush=True)
-            await asyncio.to_thread(time.sleep, 60 if __name__ == "__main__" else 0.5)
+            await asyncio.to_thread(self.load)
             return await super().open()
         finally:
             await asyncio.sleep(0.01)
@@ -180,11 +180,13 @@ class Slow(BatchEngine):
 
 
 def test_stop_while_the_engine_opens(monkeypatch, capsys):
-    engine = Slow()
+    def load():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+
+    engine = Slow(load)
     monkeypatch.setattr(module, "_load", lambda _: engine)
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
     assert main(["serve", "--insecure", "--port", "0"]) == 0
     assert engine.steps == ["opened", "closed"]  # one after the other
     assert capsys.readouterr().err == "Stopping; once more stops at once.\n"
@@ -418,6 +420,6 @@ def test_a_draft_that_fits_is_named(model, draft):
 if __name__ == "__main__":  # for a test of what happens to a process
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_load", lambda _: Slow())
+        patch.setattr(module, "_load", lambda _: Slow(lambda: time.sleep(kit.PATIENCE)))
         patch.setattr(options, "has_packages", lambda *_, **__: True)
         sys.exit(main(["serve", "--insecure", "--port", "0"]))

@@ -1,6 +1,5 @@
 """Whatever the bytes, decoding ends in what it is for or in PacketError."""
 
-import time
 from functools import partial
 
 import numpy as np
@@ -39,9 +38,7 @@ def test_mutated_packets(coding, backend, pytestconfig):
     But for the entropy coding, where there may be two ways to say the same. Numba,
     which takes longer, tries a tenth.
     """
-    seed = int(time.time())
-    print(f"seed {seed}")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     shapes = [(2, 1), (8, 10), (1000, 100), (49152, 100), (1 << 20, 1 << 16)]
     kinds = KINDS if coding == "entropy" else KINDS[:2]
     codecs = [sqs.Codec(*shape, coding) for shape in shapes]

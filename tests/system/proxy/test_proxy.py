@@ -341,16 +341,21 @@ def test_who_says_nothing_is_hung_up_on(proxy, monkeypatch):
                 pass
 
 
-def test_a_client_that_hangs_up_ends_its_session(proxy, server, monkeypatch):
-    verifier = server.engine.verifier
-    verify, calls = verifier.verify, list[int]()
+def slow_down(server, seconds, monkeypatch):
+    """Have each call of a server's model last; return the list of calls to come."""
+    verify, calls = server.engine.verifier.verify, list[int]()
 
     def slowly(jobs):
         calls.append(len(jobs))
-        time.sleep(0.05)  # so that a text takes ten seconds
+        time.sleep(seconds)
         return verify(jobs)
 
-    monkeypatch.setattr(verifier, "verify", slowly)
+    monkeypatch.setattr(server.engine.verifier, "verify", slowly)
+    return calls
+
+
+def test_a_client_that_hangs_up_ends_its_session(proxy, server, monkeypatch):
+    calls = slow_down(server, 0.05, monkeypatch)  # so that a text takes ten seconds
     wait_until(lambda: not proxy.completer._answers)
     for _, edge in proxy.completer._free:
         monkeypatch.setattr(edge, "stop", frozenset())
@@ -417,12 +422,11 @@ def test_what_there_is_to_see(proxy):
         assert "default-src 'none'" in headers["content-security-policy"]
 
 
-def test_a_cloud_that_goes_away(folder):
+def test_a_cloud_that_goes_away(folder, port, monkeypatch):
     """It comes back in time, or it doesn't, before a text or in its midst."""
     config = EngineConfig(target=str(folder / "target"))
-    first = Server(make_engine(config))
-    port = first.grpc.port
     options = {"seed": 5, "temperature": 1.5, "max_tokens": 200}
+    first = Server(make_engine(config), port=port)
     with closing(Proxy(folder, first.address)) as proxy:
         client = proxy.client()
         expected = ask(client, **options).choices[0].message.content
@@ -434,6 +438,7 @@ def test_a_cloud_that_goes_away(folder):
         said += "".join(chunk.choices[0].delta.content or "" for chunk in stream)
         assert said == expected
         proxy.completer._patience = 1.0
+        slow_down(second, 0.1, monkeypatch)
         stream = iter(ask(client, **options, stream=True))
         next(stream)
         second.stop()

@@ -203,17 +203,20 @@ def test_who_reads_slowly_gets_all(monkeypatch):
 def test_who_waits_for_a_seat_is_answered(monkeypatch):
     monkeypatch.setattr("sqs_codec.system.endpoint.server.CONNECTIONS", 4)
 
+    all_came = threading.Event()
+
     class Full(Played):
         async def write(self, request):
-            await asyncio.sleep(0.5)
+            await asyncio.to_thread(all_came.wait, PATIENCE)
             raise ApiError("there is no seat", status=429)
 
     with playing(Full()) as endpoint:
-        waiting = []
+        waiting, places = [], endpoint.server._places
         for _ in range(12):
             waiting.append(endpoint.open())
             stream(waiting[-1])
-            time.sleep(0.02)  # till it has shown the key
+            wait_until(lambda: sum(v.known for v in [*places]) == len(waiting))
+        all_came.set()
         answers = [raw.recv(12) for raw in waiting]
         for raw in waiting:
             raw.close()
@@ -235,8 +238,8 @@ def test_handshakes_that_stop_half_way(tmp_path, monkeypatch):
         wait_until(lambda: all(map(ended, half)))
         for each in half:
             each.close()
-        endpoint.server._share("127.0.0.3").use(1.5)  # so it has to wait for 0.5
         began = time.monotonic()
+        endpoint.server._share("127.0.0.3").use(1.5)  # so it has to wait for 0.5
         with context.wrap_socket(
             endpoint.open("127.0.0.3"), server_hostname="localhost"
         ):
