@@ -2,13 +2,16 @@
 
 NumPy, OpenBLAS, torch and the C core take this machine for one that lacks what they
 have faster code for, so that their sums round otherwise. Each has one thread; and until
-the command ends, a process for each core wants all of it.
+the command ends, a process for each core wants all of it, and the ports on which the
+commands of `sqs` listen by default are taken.
 """
 
 import os
 import platform
+import socket
 import subprocess
 import sys
+from contextlib import suppress
 
 import numpy as np
 
@@ -16,6 +19,21 @@ BUSY = "import os, sys\nwhile os.getppid() == int(sys.argv[1]): sum(range(100_00
 
 KERNELS = {"x86_64": "Prescott", "aarch64": "ARMV8"}
 """Those of OpenBLAS that run on every such processor."""
+
+
+PORTS = 8000, 8080, 8743
+"""The defaults of ``sqs distill serve``, ``sqs proxy`` and ``sqs serve``."""
+
+
+def take_ports() -> None:
+    """Take the default ports, for this process and the command that replaces it."""
+    for port in PORTS:
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            taken = socket.socket(socket.AF_INET, kind)
+            with suppress(OSError):  # another process has it, which will do
+                taken.bind(("127.0.0.1", port))
+            taken.set_inheritable(True)
+            taken.detach()  # it stays open
 
 
 def elsewhere() -> dict[str, str]:
@@ -35,6 +53,7 @@ def elsewhere() -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    take_ports()
     for _ in range(os.cpu_count() or 1):
         subprocess.Popen([sys.executable, "-c", BUSY, str(os.getpid())])
     os.execvpe(sys.argv[1], sys.argv[1:], os.environ | elsewhere())
