@@ -119,8 +119,8 @@ class HeardHints:
         self._branches = [one for one in known if one.position + len(one.tokens) > end]
         path, self._claims = [*text], []
         reached, bias = 1.0, self._missed / self._doubted
-        while len(self._claims) < min(most, MAX_DRAFT):
-            chance, token = max(self._next(path), default=(0.0, 0))
+        while len(self._claims) < min(most, MAX_DRAFT) and (found := self._next(path)):
+            chance, token = max(found)
             reached *= max(0.0, 1 - (1 - chance) * bias)
             if reached < max(threshold, 1e-9):
                 break

@@ -906,6 +906,23 @@ def test_who_boasts_is_believed_less():
     assert lengths[-1] <= 2
 
 
+@pytest.mark.parametrize("chance", [0.5, 1.0])
+def test_a_chain_ends_where_no_hint_goes_on(chance):
+    """Also if the edge is modest, so that the cloud takes it to be right more often."""
+    edge, cloud, target = start(sampling=Sampling(0.0))
+    for _ in range(40):
+        edge.generate(9)
+        send(edge, cloud)
+        right = greedy(edge.text, 3)[len(edge.text) :]
+        hinted(edge, cloud, len(edge.text), [], right, chance)
+        job = cloud.next_job(0.02)
+        assert list(job.hints) == right[: len(job.hints)]
+        cloud.complete(job, target.judge(job))
+        work(cloud, target)
+        read(edge, cloud)
+    assert len(job.hints) == 3  # it learned that all of them are read
+
+
 @pytest.mark.parametrize("how", ["draft", "generate"])
 def test_a_stop_token_ends_the_text_at_both_ends(how):
     text = greedy([1, 2], 30)
