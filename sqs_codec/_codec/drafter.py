@@ -51,7 +51,8 @@ class Drafter:
     ----------
     codec : Codec
     keep : Keep
-        Which tokens to keep; a stateful rule belongs to one drafter.
+        Which tokens to keep. `push`, `feedback` and `abort` change a rule that learns.
+        Drafters may share such a rule if only one of them has a round at a time.
     rng : numpy.random.Generator
         Draws the tokens. It has to be independent of the one that `verify` is
         given: two generators of one seed aren't.
@@ -114,15 +115,14 @@ class Drafter:
         )
 
     def _start(self) -> None:
-        self._start_state = self.keep.checkpoint()
         self._full = False
         self._finished = False
-        # Of the tokens drafted; a state is what `keep` had learned with one.
         self._distributions: list[SparseDistribution] = []
         self._positions: list[int] = []
         self._tokens: list[int] = []
-        self._states: list[float] = []
         self._sizes: list[int] = []
+        # What `keep` had learned before the first of them, and after each.
+        self._states: list[float] = []
         # What the packet takes at most.
         self._bits = LAST_BYTE + NO_MORE if self._entropy else FIELDS
 
@@ -206,6 +206,8 @@ class Drafter:
         position = q._draw(self.rng)
         if self.keep._learns:
             assert q.dropped_mass is not None  # as was seen to
+            if not self._states:
+                self._states.append(self.keep.checkpoint())
             self.keep.update(q.dropped_mass)
             self._states.append(self.keep.checkpoint())
         token = int(q._token_ids[position])
@@ -288,7 +290,7 @@ class Drafter:
             accepted = accepted.accepted
         accepted = checks.in_range("accepted", accepted, 0, len(self._tokens))
         if self.keep._learns:
-            self.keep.rollback(self._states[min(accepted, len(self._tokens) - 1)])
+            self.keep.rollback(self._states[min(accepted + 1, len(self._tokens))])
         self._start()
 
     def abort(self) -> None:
@@ -298,7 +300,8 @@ class Drafter:
         text, or when no answer comes to a packet. What `keep` learned from the
         round is taken back.
         """
-        self.keep.rollback(self._start_state)
+        if self._states:
+            self.keep.rollback(self._states[0])
         self._start()
 
 

@@ -216,6 +216,23 @@ def test_a_round_that_is_given_up(pushes, finish):
     assert edge.codec.decode_round(edge.finish()).tokens == tuple(drafted[:3])
 
 
+def test_to_give_a_round_up_undoes_nothing_else():
+    """Neither what another drafter learned before the round, nor without a round."""
+    keep = sqs.Conformal(alpha=0.01, eta=0.1, beta=0.02)
+    one, other = drafter(keep), drafter(keep)
+    for row in rows(0, 6):
+        one.push(row)
+        one.finish()
+        one.feedback(1)
+        learned = keep.threshold
+        other.abort()
+        other.push(row)
+        assert keep.threshold != learned
+        other.abort()
+        assert keep.threshold == learned
+    assert learned != 0.02
+
+
 def test_rounds_follow_each_other():
     edge = drafter(max_tokens=2)
     for _ in range(3):

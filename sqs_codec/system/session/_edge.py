@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -141,7 +142,7 @@ class EdgeSession:
         self._drafters = [
             RoundDrafter(
                 setting.codec,
-                setting.keep,
+                copy.copy(setting.keep),
                 rng=rng,
                 budget_bits=8 * packet,
                 max_tokens=_limits.max_draft(self._vocab_size),

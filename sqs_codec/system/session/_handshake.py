@@ -22,7 +22,7 @@ class Setting:
     ----------
     codec : Codec
     keep : Keep
-        A stateful rule belongs to one session.
+        A session copies it, and what the session learns stays there.
     """
 
     codec: Codec

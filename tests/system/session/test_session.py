@@ -22,6 +22,7 @@ from sqs_codec.system.session import (
 )
 from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._numbers import draws
+from sqs_codec.theory import conformal_bound
 from tests.kit import make_prior
 from tests.system.session.kit import (
     SEED,
@@ -963,11 +964,12 @@ def test_a_stop_token_in_the_prompt_ends_nothing():
 
 @pytest.mark.parametrize("answer", ["round", "abort"])
 def test_the_threshold_rolls_back_as_a_drafters(answer):
-    keep, twin = (sqs.Conformal(alpha=0.05, eta=0.3) for _ in range(2))
+    twin = sqs.Conformal(alpha=0.05, eta=0.3)
     codec = sqs.Codec(V, 16)
     edge, cloud, target = start(
-        settings=[Setting(codec, keep)], rng=np.random.default_rng(3)
+        settings=[Setting(codec, twin)], rng=np.random.default_rng(3)
     )
+    keep = edge._drafters[0].keep
     drafter = sqs.Drafter(codec, twin, rng=np.random.default_rng(3))
     for _ in range(20):
         for _ in range(5):
@@ -983,6 +985,36 @@ def test_the_threshold_rolls_back_as_a_drafters(answer):
             drafter.finish()
             drafter.feedback(events[-1].accepted)
         assert keep.threshold == twin.threshold
+
+
+def test_sessions_of_one_setting_learn_apart():
+    keep = sqs.Conformal(alpha=0.05, eta=0.3)
+    sessions = [start(settings=[Setting(sqs.Codec(V, 16), keep)]) for _ in range(2)]
+    for rounds, (edge, cloud, target) in enumerate(sessions, 1):
+        for _ in range(rounds):
+            draft(edge)
+            exchange(edge, cloud, target)
+    rules = [edge._drafters[0].keep for edge, _, _ in sessions]
+    assert len({rule.threshold for rule in [keep, *rules]}) == 3
+    assert keep.threshold == sqs.Conformal().threshold
+
+
+def test_the_bound_holds_where_rounds_of_another_setting_are_given_up():
+    alpha, eta, beta = 0.01, 0.5, 1.0
+    keep = sqs.Conformal(alpha, eta, beta)
+    both = [Setting(sqs.Codec(V, resolution), keep) for resolution in (16, 32)]
+    edge, cloud, target = start(settings=both)
+    dropped = []
+    for _ in range(100):
+        edge.push(np.zeros(V))
+        dropped.append(edge._round.drafter.distributions[0].dropped_mass)
+        edge.flush()
+        exchange(edge, cloud, target)
+        edge.push(np.zeros(V), setting=1)
+        edge.abort()
+        exchange(edge, cloud, target)
+        bound = conformal_bound(alpha, eta, beta, len(dropped))
+        assert np.mean(dropped) <= bound
 
 
 # Limits
