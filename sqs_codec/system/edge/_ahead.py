@@ -3,7 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqs_codec.system.edge._model import DraftModel
@@ -32,6 +32,7 @@ class _DraftBranch:
     tokens: list[int]
     chances: list[float]
     told: int = 0  # how many of them the cloud was told
+    heard: int = 0  # up to which position of the text the cloud is known to have it
 
     @property
     def reached(self) -> float:
@@ -57,8 +58,9 @@ class Ahead:
         self._clock = clock
         self._branches: list[_DraftBranch] = []
         self._messages = 0  # of the cloud's tokens
-        # Of hints that aren't heard of: when they were told, and after which message.
-        self._told: deque[tuple[float, int]] = deque()
+        # Of hints that aren't heard of: when they were told, after which message, up to
+        # which position, and of which branches.
+        self._told: deque[tuple[float, int, int, list[_DraftBranch]]] = deque()
         # Whether the cloud hears of hints late, as far as is known.
         self._slow = self._late = True
         self.seconds = 0.0
@@ -67,21 +69,23 @@ class Ahead:
     def follow(self, emitted: Emitted) -> Emitted:
         """Keep what fits tokens that have come.
 
-        Returns these, with how many of them were guessed, and how many rightly.
+        Returns these, with how many the cloud took from hints, and how many it had
+        hints of: the last one, which is the target's own, if it had them in time.
         """
-        guessed = right = 0
+        right = told = in_time = 0
         self._messages += 1
-        for token in emitted.tokens:
-            if not self._branches:
-                continue
+        start = len(self._session.text) - len(emitted.tokens)
+        for at, token in enumerate(emitted.tokens, start):
             kept = [b for b in self._branches if b.tokens[0] == token]
-            guessed += 1
-            right += bool(kept)
+            in_time = any(branch.heard > at for branch in self._branches)
+            told = any(branch.told for branch in kept)
+            right += told
             for branch in kept:
                 del branch.tokens[0], branch.chances[0]
                 branch.told = max(0, branch.told - 1)
             self._branches = [branch for branch in kept if branch.tokens]
-        return Emitted(emitted.tokens, right, guessed)
+        accepted = right - told
+        return Emitted(emitted.tokens, accepted, accepted + in_time)
 
     def step(self) -> bool:
         """Draft a token more of each branch that is worth it; say if any is."""
@@ -113,10 +117,8 @@ class Ahead:
         guesses = self._session.guess(row, at, self._hints.branches)
         first, *rest = zip(guesses.tokens, guesses.chances, strict=True)
         others = [
-            _DraftBranch(
-                [*branch.tokens, token], [*branch.chances, chance], branch.told
-            )
-            for token, chance in rest
+            replace(branch, tokens=[*branch.tokens, t], chances=[*branch.chances, c])
+            for t, c in rest
         ]
         if branch.tokens:
             least = math.inf if self._late else OPENS * self._hints.threshold
@@ -152,15 +154,20 @@ class Ahead:
             [(b.tokens[:start], b.tokens[part], b.chances[part]) for b in alike],
         )
         if queued:
-            self._told.append((self._clock(), self._messages))
+            to = len(self._session.text) + end
+            self._told.append((self._clock(), self._messages, to, alike))
             for branch in alike:
                 branch.told = end
+                if not self._messages:  # it still reads the prompt
+                    branch.heard = to
 
     def _is_busy(self) -> bool:
         """Say whether the cloud is still to hear of as many hints as there may be."""
         now = self._clock()
         while len(self._told) > self._session.unheard:
-            at, messages = self._told.popleft()
+            at, messages, to, branches = self._told.popleft()
+            for branch in branches:
+                branch.heard = to
             self._slow = now - at > SLOW
             self._late = self._slow or self._messages - messages > LATE
         if self._told and now - self._told[-1][0] > LOST:

@@ -29,10 +29,14 @@ class EdgeMetrics:
     tokens : int
         Of the texts, prompts not counted.
     drafted : int
-        Tokens that were sent to be judged in rounds; with hints, tokens of the text of
-        which there were guesses.
-    accepted, resampled : int
-        Of the judged ones; after a rejection the rest of a round is void.
+        Tokens that were sent in rounds; with hints, tokens of the text that the cloud
+        had hints of in time.
+    accepted : int
+        Drafted tokens that the cloud accepted; with hints, tokens that took no forward
+        pass of their own.
+    resampled : int
+        Rejected tokens, at most one per answer: after it the rest of a round is void.
+        With hints also tokens whose hints the cloud found too unlikely to read.
     answers : int
         Rounds, and passes of the target model while it decodes.
     bytes_up, bytes_down : int
@@ -59,7 +63,7 @@ class EdgeMetrics:
 
     @property
     def acceptance_rate(self) -> float:
-        """Accepted tokens per token that the cloud judged."""
+        """Accepted tokens per accepted or rejected token."""
         return self.accepted / max(1, self.accepted + self.resampled)
 
     @property

@@ -42,11 +42,8 @@ class Step:
     ----------
     tokens : tuple of int
         The drafted ones that were accepted, then the cloud's own. One at least.
-    accepted, drafted : int
-        Of the round; with hints, how many of the tokens the edge had guessed, and how
-        many it had guesses of. Both are 0 where the cloud decodes alone.
-    resampled : int
-        Drafted tokens that were judged and not accepted; in a round one at most.
+    accepted, drafted, resampled : int
+        What the step adds to those of `EdgeMetrics`.
     bytes_up, bytes_down : int
         Bytes on the wire since the step before.
     reason : str
@@ -316,12 +313,11 @@ class _Loop:
 
     def _step(self, emitted: Emitted, plan: Plan) -> Step:
         up, down = self._line.sent, self._line.received
-        missed = emitted.drafted - emitted.accepted
         step = Step(
             tuple(emitted.tokens),
             emitted.accepted,
             emitted.drafted,
-            missed if plan.length == 0 else min(missed, 1),
+            min(emitted.drafted - emitted.accepted, 1),
             up - self._sent,
             down - self._received,
             plan.reason,

@@ -13,8 +13,9 @@ SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0)
 
 SUMS = {
     "tokens": "Tokens of texts, prompts not counted.",
-    "drafted": "Tokens for which the draft had a guess, or that it drafted.",
-    "accepted": "Of these, the right ones.",
+    "drafted": "Tokens sent in rounds, or that the cloud had hints of in time.",
+    "accepted": "Of these, tokens that took no forward pass of their own.",
+    "resampled": "Drafted tokens rejected, at most one per answer.",
     "bytes_up": "Bytes on the wire to the cloud, with headers and connecting.",
     "bytes_down": "Bytes on the wire from the cloud, likewise.",
 }

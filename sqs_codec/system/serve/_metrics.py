@@ -35,15 +35,19 @@ class ServiceMetrics:
         self._drafts, self._drafted, self._accepted = (
             counter(SPECULATION + name, what, self._labels).labels(**self._labels)
             for name, what in (
-                ("drafts", "Drafts verified."),
-                ("draft_tokens", "Tokens drafted."),
-                ("accepted_tokens", "Drafted tokens accepted."),
+                ("drafts", "Rounds verified, and forward passes with hints."),
+                ("draft_tokens", "Drafted tokens and hints verified."),
+                ("accepted_tokens", "Drafted tokens and hints accepted."),
             )
         )
         self._accepted_at = counter(
             SPECULATION + "accepted_tokens_per_pos",
             "Drafted tokens accepted, by their position in the draft.",
             [*self._labels, "position"],
+        )
+        self._rejected = counter(
+            "sqs_rejected_tokens",
+            "Drafted tokens and hints rejected, at most one per draft.",
         )
         self.tokens = counter(
             "sqs_text_tokens", "Tokens added to texts, the target's own included."
@@ -70,11 +74,12 @@ class ServiceMetrics:
             "sqs_job_seconds", said, buckets=SECONDS, registry=where
         )
 
-    def count_round(self, drafted: int, accepted: int) -> None:
-        """Count a draft that was verified."""
+    def count_draft(self, drafted: int, accepted: int, rejected: bool) -> None:
+        """Count a round or the hints of a pass, once the text has what came of it."""
         self._drafts.inc()
         self._drafted.inc(drafted)
         self._accepted.inc(accepted)
+        self._rejected.inc(rejected)
         for position in range(accepted):
             self._accepted_at.labels(**self._labels, position=position).inc()
 

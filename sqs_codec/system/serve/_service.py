@@ -377,8 +377,11 @@ class Service:
         fresh = session.cloud.text_length - length
         self.metrics.tokens.inc(fresh)
         self._threshold.count(fresh, self._loop.time())
-        if job.drafted and verdict is not None:
-            self.metrics.count_round(len(job.drafted), verdict.accepted)
+        if fresh and job.drafted and verdict is not None:
+            # The edge can't tell whether a last token was hinted: it isn't counted.
+            accepted = min(verdict.accepted, fresh - (job.key is not None))
+            rejected = verdict.accepted < min(len(job.drafted), fresh)
+            self.metrics.count_draft(len(job.drafted), accepted, rejected)
         return None
 
     def _give_up(self, session: Session, kind: str, reason: str) -> None:

@@ -66,7 +66,7 @@ def test_likely_guesses_open_branches_and_one_goes_on_where_the_chain_broke():
     assert [102, 103, 304] not in toy.hints[0]  # 0.8 * 0.8 * 0.03 is below 0.02
     assert [0, -1, 102, 103, 104, 205] in toy.steps[4]  # likelier than [.., 302, ..]
     assert [102, 103, 104, 205, 106, 107] in toy.hints[1]
-    assert toy.come(102, 203) == Emitted((102, 203), 2, 2)
+    assert toy.come(102, 203) == Emitted((102, 203), 1, 2)  # 203 is the cloud's own
     toy.draft(1)
     assert toy.steps[-1][0][:5] == [0, -1, 102, 203, 104]
 

@@ -150,7 +150,7 @@ def test_text_is_the_targets_own_and_as_long_as_asked(name):
         text = tokens(steps)
         assert text == greedy(length)
         assert session.text == [*PROMPT, *text]
-        if name != "alone" and length == 60:
+        if name == "drafts" and length == 60:
             assert 0 < sum(step.accepted for step in steps) < length
         assert all(step.tokens and step.reason for step in steps)
 
