@@ -127,17 +127,18 @@ def test_a_dead_port_is_told_before_a_model_is_loaded(models, monkeypatch, capsy
 def test_modes_are_kept_to_and_a_seed_gives_one_text(server, models, capsys):
     token = ["--token", "a-token-of-the-tests", "--max-tokens", "30"]
     texts = {}
-    for way, drafts in (
-        ("--draft-length 3", True),
-        ("--mode rounds", True),
-        ("--mode alone --seed 7", False),
-        ("--mode hints --seed 7", True),
-        ("--seed 7", True),
-        ("--mode alone --seed 8", False),
+    for way, plan in (
+        ("--draft-length 3", "draft 3"),
+        ("--mode rounds", "draft"),
+        ("--mode alone --seed 7", "the cloud decodes alone"),
+        ("--mode hints --seed 7", "hints of 3"),
+        ("--seed 7", ""),
+        ("--mode alone --seed 8", "the cloud decodes alone"),
     ):
         assert generate(server, "--draft", models["draft"], *way.split(), *token) == 0
         texts[way], err = capsys.readouterr()
-        assert ("drafted" in err) == drafts, way
+        assert f"last plan: {plan}" in err, way
+        assert "drafted" in err or not plan.startswith("draft"), way
     modes = "--mode alone --seed 7", "--mode hints --seed 7", "--seed 7"
     assert len({texts[way] for way in modes}) == 1
     assert texts["--mode alone --seed 8"] != texts["--seed 7"]

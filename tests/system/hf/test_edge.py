@@ -77,7 +77,7 @@ def test_text_is_smollm2s_own(smollm2, plan):
     assert metrics.bytes_up > 0 < metrics.bytes_down
     assert metrics.seconds > 0
     assert metrics.reason
-    if metrics.drafted:
+    if metrics.drafted and plan is not None:  # hints may come too late
         assert 0 < metrics.accepted <= metrics.drafted
         assert 0.3 < metrics.acceptance_rate <= 1
 

