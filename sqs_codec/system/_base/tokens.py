@@ -1,15 +1,23 @@
 """What rooms do with the tokens of texts."""
 
 from collections.abc import Sequence
+from typing import Any
 
 
-def common_length(first: Sequence[int], second: Sequence[int]) -> int:
+def common_length(first: Sequence[Any], second: Sequence[Any]) -> int:
     """Return how many tokens two texts begin with together.
 
     >>> common_length([1, 2, 3], [1, 2, 4])
     2
     """
-    length = min(len(first), len(second))
-    if list(first[:length]) == list(second[:length]):
-        return length
-    return next(i for i in range(length) if first[i] != second[i])
+    low, high = 0, min(len(first), len(second))
+    first, second = (x if isinstance(x, list) else list(x) for x in (first, second))
+    if first[:high] == second[:high]:
+        return high
+    while high - low > 1:  # the first that differs is in between
+        middle = (low + high) // 2
+        if first[low:middle] == second[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
