@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sqs_codec._base import checks
@@ -14,7 +14,7 @@ from sqs_codec.cli import drafting, options
 from sqs_codec.system.session import MAX_DRAFT
 
 if TYPE_CHECKING:
-    from sqs_codec.system.edge import Edge, Step
+    from sqs_codec.system.edge import Edge, Step, TextStream
 
 DESCRIPTION = """\
 Writes a text with the server of sqs serve: a small draft model runs here, the
@@ -106,6 +106,7 @@ def _write(args: argparse.Namespace) -> None:
         longest = len(prompt.encode()) + drafting.TEMPLATE + args.max_tokens
         draft = drafting.load(args, longest)
         ids = draft.encode_prompt(prompt)
+        text = draft.stream(ids)
     except BaseException:
         first.close()
         raise
@@ -128,23 +129,25 @@ def _write(args: argparse.Namespace) -> None:
         seed=args.seed,
     )
     with options.interrupts_raise():
-        _show(edge, steps, draft.stream().add)
+        _show(edge, steps, text)
 
 
-def _show(
-    edge: Edge, steps: Iterator[Step], spell: Callable[[Sequence[int]], str]
-) -> None:
+def _show(edge: Edge, steps: Iterator[Step], text: TextStream) -> None:
     try:
         for step in steps:
-            said = spell(step.tokens)
-            # A file gets the text as it is.
-            if sys.stdout.isatty():
-                said = shown(said, None, lines=True)
-            print(said, end="", flush=True)
+            _print(text.add(step.tokens))
     finally:
         if edge.metrics.tokens:
+            _print(text.rest())
             print(flush=True)
             print(_summary(edge), file=sys.stderr)
+
+
+def _print(said: str) -> None:
+    # A file gets the text as it is.
+    if sys.stdout.isatty():
+        said = shown(said, None, lines=True)
+    print(said, end="", flush=True)
 
 
 def _summary(edge: Edge) -> str:

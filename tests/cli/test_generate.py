@@ -5,17 +5,21 @@ import os
 import re
 import signal
 import sys
+from types import SimpleNamespace
 
 import pytest
-import transformers
 
 import sqs_codec as sqs
 from benchmarks.relay import Relay
+from sqs_codec.cli import generate as generate_
 from sqs_codec.cli import main as cli
 from sqs_codec.cli.drafting import settings
 from sqs_codec.cli.options import SMOLLM2_FINGERPRINT as SMOLLM2
+from sqs_codec.system._base.chat import TextStream
+from sqs_codec.system.edge import EdgeMetrics, Step
 from sqs_codec.system.engine import EngineConfig, make_engine
 from sqs_codec.system.hf import _models, load_model
+from sqs_codec.system.small import Draft
 from tests.cli.test_demo import WORDS, save_model
 from tests.system.serve.kit import both_transports, serving, wait_until
 
@@ -66,7 +70,8 @@ def test_text_goes_out_and_the_rest_to_standard_error(
     how = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}
     text = target.model.generate(ids, suppress_tokens=list(range(13, 24)), **how)
     text = text[0, ids.shape[1] :]
-    assert out == target.tokenizer.decode(text, skip_special_tokens=True) + "\n"
+    said = target.tokenizer.decode(text, skip_special_tokens=True)
+    assert out == f" {said}\n"  # as after the prompt
     for words in (f"{len(text)} tokens", "a second", "drafted", "plan:"):
         assert words in err
     # A rule of one's own is all that the planner may choose.
@@ -229,13 +234,19 @@ def test_a_llama_cpp_that_lacks_a_library(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == "sqs generate: no libcudart.so\n"
 
 
+def test_an_unfinished_character_comes_at_the_end(capsys):
+    draft, edge = Draft(), SimpleNamespace(metrics=EdgeMetrics(tokens=2))
+    step = Step(tuple(draft.encode_text("x\U0001f98a")[:2]), 0, 0, 0, 0, 0, "")
+    generate_._show(edge, iter([step]), draft.stream())
+    assert capsys.readouterr().out == "x\ufffd\n"
+
+
 def test_an_interrupt_ends_the_session(server, models, monkeypatch, capsys):
     def interrupt(*_, **__):
         signal.raise_signal(signal.SIGINT)
         raise AssertionError
 
-    tokenizer = transformers.PreTrainedTokenizerFast
-    monkeypatch.setattr(tokenizer, "decode", interrupt)
+    monkeypatch.setattr(TextStream, "add", interrupt)
     arguments = ["--max-tokens", "12", "--token", "a-token-of-the-tests", "--draft"]
     before = signal.signal(signal.SIGINT, lambda *_: pytest.fail("a process ends here"))
     try:

@@ -194,13 +194,17 @@ class Draft(ToyDraft):
         """Logits after each text."""
         return np.concatenate([self.logits(text).copy() for text in texts])
 
-    def stream(self) -> Draft:
-        """Return an empty text."""
+    def stream(self, prompt: Sequence[int] = ()) -> Draft:
+        """Return the text of a completion."""
         return self
 
     def add(self, tokens: Sequence[int]) -> str:
         """Characters of tokens."""
         return "." * len(tokens)
+
+    def rest(self) -> str:
+        """Return what is left."""
+        return ""
 
 
 def serve_proxy(ports: Any) -> None:

@@ -162,11 +162,12 @@ def _race(args: argparse.Namespace, server: Server, console: Console) -> None:
             link = connect(server.address, transport="datagram", insecure=True)
             if args.link:
                 link = ShapedLink(link, *args.link)
-            steps = run.write(way, draft.encode_prompt(prompt), link)
+            ids = draft.encode_prompt(prompt)
+            steps = run.write(way, ids, link)
             with (
                 options.interrupts_raise(),
                 contextlib.closing(steps),
-                report.Stream(console, draft.stream()) as stream,
+                report.Stream(console, draft.stream(ids)) as stream,
             ):
                 for step in steps:
                     stream.show(step, report.live_line(way, figures))

@@ -60,6 +60,7 @@ class Stream:
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
+        self._line.append(shown(self._text.rest(), None, lines=True))
         self._console.print(self._line)
 
     def show(self, step: Step, status: Text) -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from sqs_codec._base import checks
+from sqs_codec.system._base.tokens import common_length
 
 OPEN, CLOSE = "\ufdd0", "\ufdd1"
 """Marks of what a message says; Unicode keeps them for use inside a program."""
+
+BYTE = re.compile("<0x..>")
+"""How vocabularies spell a byte."""
 
 ROLE = re.compile("system|user|assistant|tool", re.IGNORECASE)
 
@@ -87,21 +92,68 @@ def encode(
 
 
 class TextStream:
-    """What tokens say, as far as it is whole characters.
+    """A completion's text, token by token; what was shown never changes.
 
-    `decode` is that of a tokenizer of ``tokenizers`` or of transformers.
+    It is what prompt and completion decode to together, less its beginning that the
+    prompt decodes to as well: a first space stays that Llama 2's decoder drops.
+
+    `decode` is that of a tokenizer of ``tokenizers`` or transformers; `spell` gives a
+    token as the vocabulary has it. A run of bytes, such as ``<0xE2>``, is shown once it
+    has ended: it decodes to U+FFFD unless all of it is UTF-8.
     """
 
-    def __init__(self, decode: Callable[..., str]) -> None:
-        self._decode = decode
-        self._ids: list[int] = []
-        self._shown = 0
+    def __init__(
+        self,
+        decode: Callable[..., str],
+        spell: Callable[[int], object],
+        prompt: Sequence[int] = (),
+    ) -> None:
+        self._decode, self._spell = partial(decode, skip_special_tokens=True), spell
+        self._keep_end(prompt)
+        self._prompt = self._decode(self._ids)[self._shown :]  # which may change
 
     def add(self, tokens: Iterable[int]) -> str:
         """Return what these tokens add to the text; special ones add nothing."""
-        self._ids += tokens
-        said = self._decode(self._ids, skip_special_tokens=True)
-        whole = said.rstrip("\N{REPLACEMENT CHARACTER}")
-        fresh = whole[self._shown :]
-        self._shown = max(self._shown, len(whole))
-        return fresh
+        said = ""
+        for token in tokens:
+            if self._is_special(token):
+                continue
+            self._ids.append(token)
+            if self._is_byte(token):
+                continue
+            said += self._show(self._settled())
+            if len(self._ids) >= 32:  # tokens to decode again for each one
+                self._keep_end(self._ids)
+        return said
+
+    def rest(self) -> str:
+        """Return what is left at the end, with U+FFFD for an unfinished character."""
+        return self._show(self._decode(self._ids))
+
+    def _show(self, text: str) -> str:
+        fresh = text[self._shown :]
+        self._shown += len(fresh)
+        same = common_length(self._prompt, fresh)
+        self._prompt = self._prompt[same:] if same == len(fresh) else ""
+        return fresh[same:]
+
+    def _keep_end(self, ids: Sequence[int]) -> None:
+        # The first three characters may be the rest of one that began before.
+        size, self._shown = 4, 0
+        while self._shown <= 3 and size < 2 * max(len(ids), 4):
+            size *= 2
+            self._ids = [i for i in ids[-size:] if not self._is_special(i)]
+            self._shown = len(self._settled())
+
+    def _settled(self) -> str:
+        """Return what tokens say before an unfinished character or run of bytes."""
+        end = len(self._ids)
+        while end and self._is_byte(self._ids[end - 1]):
+            end -= 1
+        return self._decode(self._ids[:end]).removesuffix("\N{REPLACEMENT CHARACTER}")
+
+    def _is_special(self, token: int) -> bool:
+        return not self._decode([token] * 4)  # some decoders drop a first space
+
+    def _is_byte(self, token: int) -> bool:
+        return bool(BYTE.fullmatch(str(self._spell(token))))

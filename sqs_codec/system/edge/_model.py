@@ -49,6 +49,9 @@ class TextStream(Protocol):
     def add(self, tokens: Iterable[int]) -> str:
         """Return what these tokens add to it, as far as it is whole characters."""
 
+    def rest(self) -> str:
+        """Return what is left once the text is over."""
+
 
 class TextDraft(Draft, Protocol):
     """A draft model with its tokenizer.
@@ -80,5 +83,5 @@ class TextDraft(Draft, Protocol):
     def encode_text(self, text: str) -> list[int]:
         """Token ids of a text as it is."""
 
-    def stream(self) -> TextStream:
-        """Return an empty text."""
+    def stream(self, prompt: Sequence[int] = ()) -> TextStream:
+        """Return the text of a completion, which comes token by token."""

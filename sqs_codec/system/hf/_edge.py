@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -84,9 +85,12 @@ class Draft(CachedModel):
         """Token ids of a text as it is."""
         return list(self._tokenizer.encode(text))
 
-    def stream(self) -> TextStream:
-        """Return a text that comes token by token."""
-        return TextStream(self._tokenizer.decode)
+    def stream(self, prompt: Sequence[int] = ()) -> TextStream:
+        """Return the text of a completion, which comes token by token."""
+        own = self._tokenizer
+        # Cleaning up would drop spaces of the text.
+        decode = functools.partial(own.decode, clean_up_tokenization_spaces=False)
+        return TextStream(decode, own.convert_ids_to_tokens, prompt)
 
 
 def custom_generate(

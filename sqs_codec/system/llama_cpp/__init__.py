@@ -8,7 +8,7 @@ tokens mean.
 
 try:
     from sqs_codec.system.llama_cpp._cloud import Cloud
-    from sqs_codec.system.llama_cpp._draft import Draft, TextStream
+    from sqs_codec.system.llama_cpp._draft import Draft
     from sqs_codec.system.llama_cpp._options import Options
     from sqs_codec.system.llama_cpp._reader import ModelReader
 except ModuleNotFoundError as error:
@@ -16,4 +16,4 @@ except ModuleNotFoundError as error:
 
     raise needs("sqs_codec.system.llama_cpp", error, "llama-cpp") from error
 
-__all__ = ["Cloud", "Draft", "ModelReader", "Options", "TextStream"]
+__all__ = ["Cloud", "Draft", "ModelReader", "Options"]

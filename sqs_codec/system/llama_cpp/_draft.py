@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import codecs
 import copy
 import ctypes
 import functools
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import llama_cpp as llama
 import numpy as np
@@ -330,9 +329,16 @@ class Draft:
         own = self._reserved
         return chat.encode(messages, render=render, tokenize=tokenize, reserved=own)
 
-    def stream(self) -> TextStream:
-        """Return a text that comes token by token."""
-        return TextStream(self)
+    def stream(self, prompt: Sequence[int] = ()) -> chat.TextStream:
+        """Return the text of a completion, which comes token by token.
+
+        A run of bytes that isn't UTF-8 has the characters that it has.
+        """
+
+        def decode(ids: list[int], **_: bool) -> str:
+            return b"".join(map(self.piece, ids)).decode(errors="replace")
+
+        return chat.TextStream(decode, lambda token: "", prompt)
 
     def piece(self, token: int) -> bytes:
         """Return what a token adds to a text in UTF-8, maybe half a character.
@@ -348,18 +354,3 @@ class Draft:
             if count >= 0:
                 return buffer.raw[:count]
             size = -count
-
-
-class TextStream:
-    """What tokens say, as far as it is whole characters."""
-
-    def __init__(self, draft: Draft) -> None:
-        self._draft = draft
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-
-    def __repr__(self) -> str:
-        return f"<TextStream of {self._draft}>"
-
-    def add(self, tokens: Iterable[int]) -> str:
-        """Return what these tokens add to the text; special ones add nothing."""
-        return self._decoder.decode(b"".join(map(self._draft.piece, tokens)))

@@ -255,7 +255,8 @@ class Completer:
             seed=request.seed,
             patience=self._patience,
         )
-        stops, text, token = Stops(request.stop), self._model.stream(), -1
+        text = self._model.stream(prompt)
+        stops, token = Stops(request.stop), -1
         with contextlib.closing(steps):
             for step in steps:
                 before = figures.tokens
@@ -270,13 +271,14 @@ class Completer:
                         break
                 if stops.found:
                     break
+        rest = "" if stops.found else stops.add(text.rest()) + stops.rest()
         # With the end of the session, which no step has.
         now = edge.metrics
         figures.bytes_up = start.bytes_up + now.bytes_up - whole.bytes_up
         figures.bytes_down = start.bytes_down + now.bytes_down - whole.bytes_down
         stopped = stops.found or token in edge.stop
         finish = "stop" if stopped else "length"
-        yield Chunk(stops.rest(), "cloud", dataclasses.replace(figures), finish)
+        yield Chunk(rest, "cloud", dataclasses.replace(figures), finish)
 
     def _encode(self, request: Request, vocab_size: int) -> list[list[int]]:
         if request.messages:

@@ -171,9 +171,10 @@ class Draft(DraftModel):
         except Exception as error:  # a template is a program
             raise ValueError(f"the draft's chat template fails: {error}") from error
 
-    def stream(self) -> chat.TextStream:
-        """Return a text that comes token by token."""
-        return chat.TextStream(self._tokenizer.decode)
+    def stream(self, prompt: Sequence[int] = ()) -> chat.TextStream:
+        """Return the text of a completion, which comes token by token."""
+        own = self._tokenizer
+        return chat.TextStream(own.decode, own.id_to_token, prompt)
 
 
 class _Text:

@@ -12,7 +12,6 @@ import transformers
 import sqs_codec as sqs
 from sqs_codec.cli.options import SMOLLM2_FINGERPRINT as SMOLLM2
 from sqs_codec.system import hf
-from sqs_codec.system._base.chat import TextStream
 from sqs_codec.system.edge import Edge, FixedPlan
 from sqs_codec.system.engine import BatchEngine
 from sqs_codec.system.hf import (
@@ -428,7 +427,7 @@ def test_caches_are_right_after_many_rejections(smollm2):
 def test_text_comes_in_whole_characters(smollm2):
     said = "A caf\u00e9, \u65e5\u672c\u8a9e and \U0001f98a."
     tokens = smollm2.tokenizer(said)["input_ids"]
-    stream = TextStream(smollm2.tokenizer.decode)
+    stream = Draft(smollm2.draft, smollm2.tokenizer).stream()
     pieces = [stream.add([token]) for token in tokens]
     assert "".join(pieces) == said
     assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)

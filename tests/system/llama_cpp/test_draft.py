@@ -1,8 +1,11 @@
 """A GGUF file as a draft model: its logits, its cache, its vocabulary."""
 
+import ctypes
 import gc
+import random
 from types import SimpleNamespace
 
+import llama_cpp as llama
 import numpy as np
 import pytest
 
@@ -12,9 +15,10 @@ from sqs_codec.cli.options import SMOLLM2_FINGERPRINT as SMOLLM2
 from sqs_codec.system.hf import CachedModel, encode_prompt, tokenizer_fingerprint
 from sqs_codec.system.hf._models import _smollm2_gguf
 from sqs_codec.system.hf._text import encode_chat
-from sqs_codec.system.llama_cpp import Draft, TextStream, _model
+from sqs_codec.system.llama_cpp import Draft, _model
 from tests.kit import branching
 from tests.system.llama_cpp.files import WORDS, write_model
+from tests.system.streams import behind
 
 PROMPTS = [
     "Why is the sea salty?",
@@ -235,11 +239,34 @@ def test_what_a_converter_changed_is_undone(tmp_path):
 def test_text_comes_in_whole_characters(draft, smollm2):
     said = "A caf\u00e9, \u65e5\u672c\u8a9e and \U0001f98a."
     tokens = smollm2.tokenizer(said + "<|im_end|>")["input_ids"]
-    stream = TextStream(draft)
+    stream = draft.stream()
     pieces = [stream.add([token]) for token in tokens]
     assert "".join(pieces) == said
     assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
     assert "" in pieces[:-1]
+
+
+def test_a_completion_is_what_llama_cpp_decodes_after_the_prompt(tmp_path):
+    words = [*WORDS[:5], "\u2581", *(f"<0x{i:02X}>" for i in range(256))]
+    draft = Draft(write_model(tmp_path / "model.gguf", "llama", words))
+    rng, fox = random.Random(0), [6 + byte for byte in "\U0001f98a".encode()]
+    for _ in range(300):
+        tokens = [3, *rng.choices(range(len(words)), k=rng.randrange(12)), *fox]
+        tokens += rng.choices([1, 3, 5, *fox], k=rng.randrange(60))
+        cut = rng.randrange(1, len(tokens))
+        stream, shown = draft.stream(tokens[:cut]), ""
+        for token in tokens[cut:]:
+            shown += stream.add([token])
+        whole, prompt = (decoded(draft, ids) for ids in (tokens, tokens[:cut]))
+        assert shown + stream.rest() == behind(prompt, whole)
+
+
+def decoded(draft, ids):
+    """Return the text of tokens as llama.cpp gives it."""
+    given, vocab = (llama.llama_token * len(ids))(*ids), draft._model.vocab
+    buffer = ctypes.create_string_buffer(999)
+    n = llama.llama_detokenize(vocab, given, len(ids), buffer, 999, False, False)
+    return buffer.raw[:n].decode(errors="replace")
 
 
 def test_a_twin_has_a_text_of_its_own(text):

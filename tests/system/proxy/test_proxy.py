@@ -199,7 +199,8 @@ def test_eight_clients_at_once_get_the_greedy_texts(proxy, folder):
                 suppress_tokens=list(range(13, 24)),
                 pad_token_id=0,
             )[0, ids.shape[1] :]
-        expected.append(target.tokenizer.decode(text, skip_special_tokens=True))
+        said = target.tokenizer.decode(text, skip_special_tokens=True)
+        expected.append(f" {said}")  # as after the prompt
     client = proxy.client()
 
     def write(prompt):
@@ -223,6 +224,21 @@ def test_stop_strings(proxy):
         assert answer.usage.completion_tokens < 10
     answer = ask(client, **options, stop=f"{text} and more")  # which is held back
     assert answer.choices[0].message.content == text
+
+
+def test_what_is_left_of_a_text_comes_at_its_end(proxy, monkeypatch):
+    class Late:
+        def add(self, tokens):
+            return ""
+
+        def rest(self):
+            return "late END of it"
+
+    monkeypatch.setattr(proxy.completer._model, "stream", lambda prompt: Late())
+    [choice] = ask(proxy.client(), max_tokens=4).choices
+    assert choice.message.content == "late END of it"
+    [choice] = ask(proxy.client(), max_tokens=4, stop="END").choices
+    assert (choice.message.content, choice.finish_reason) == ("late ", "stop")
 
 
 def test_templates(proxy, monkeypatch):
