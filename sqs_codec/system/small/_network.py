@@ -13,7 +13,6 @@ one. E has the embeddings of the columns; any other token is read as one of them
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,19 +72,19 @@ class Network:
         return query / np.sqrt(np.float32(query.size)), key, float(_sigmoid(found[-1]))
 
     def logits(
-        self, state: Array, keys: Array, followed: Sequence[int], query: Array, g: float
+        self, state: Array, keys: Array, ids: NDArray[np.int64], query: Array, g: float
     ) -> Array:
         """Return the logarithms of q [V] at a state.
 
-        Keys [n, d] are those of the states before it, and followed the tokens [n] that
-        these were followed by.
+        Keys [n, d] are those of the states before it, and `ids` [n] the tokens that
+        followed these.
         """
         z = self.embedding @ (self.out @ state + self.out_bias) + self.bias
         row = np.zeros(self.inputs.size, np.float32)
-        row[self.columns] = _softmax(z) * (1 - g * bool(followed))
-        np.add.at(row, followed, _softmax(keys @ query) * g)
+        row[self.columns] = _softmax(z) * (1 - g * bool(ids.size))
+        np.add.at(row, ids, _softmax(keys @ query) * g)
         # Most tokens are neither: their logarithm is known.
-        has = np.concatenate([self.columns, np.array(followed, np.int64)])
+        has = np.concatenate([self.columns, ids])
         logs = np.log(row[has] + np.float32(LEAST))
         row.fill(np.log(LEAST))
         row[has] = logs

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import random
 import re
 import sys
 import zipfile
@@ -26,6 +27,7 @@ from sqs_codec.system.engine import BatchEngine
 from sqs_codec.system.hf import Cloud
 from sqs_codec.system.session import LocalLink, Sampling, Setting
 from sqs_codec.system.small import Draft, _draft
+from sqs_codec.system.small._network import Network
 from sqs_codec.testing import check_lossless
 from tests.system.hf.test_cloud import tiny
 from tests.system.serve.kit import serving
@@ -101,10 +103,68 @@ def test_twins_have_texts_of_their_own(path, text, monkeypatch):
     draft.logits(text)
     twin, row = draft.twin(), draft.logits(text[:30])
     np.testing.assert_array_equal(twin.logits(text[:30]), row)
-    read = []
-    monkeypatch.setattr(_draft._Text, "read", lambda *given: read.append(given))
-    draft.logits(text[:30])
-    assert not read
+    monkeypatch.setattr(Network, "step", pytest.fail)
+    np.testing.assert_array_equal(draft.logits(text[:30]), row)
+
+
+def test_branches_are_as_if_each_was_read_from_nothing(path, text, monkeypatch):
+    monkeypatch.setattr(_draft, "SEEN", 8)
+    monkeypatch.setattr(_draft, "RECENT", 16)
+    rng, draft, tails = random.Random(0), Draft(path), [[]]
+    for _ in range(150):
+        tails = [[*tail, rng.choice(text)] for tail in tails][: rng.randrange(1, 7)]
+        if rng.random() < 0.4:  # another one opens beside the first
+            tails.append([*tails[0][:-1], rng.choice(text)])
+        if rng.random() < 0.3:  # tokens come, maybe others than those of a branch
+            text, tails = [*text, *tails[-1][: rng.randrange(4)]], [[rng.choice(text)]]
+        if rng.random() < 0.1:
+            text = text[: -rng.randrange(1, 9)]
+        branches = [[*text, *tail] for tail in tails]
+        rows = draft.branches(branches)
+        for branch, row in zip(branches, rows, strict=True):
+            np.testing.assert_array_equal(row, draft.twin().logits(branch)[0])
+
+
+def test_a_branch_that_comes_back_is_not_read_again(path, text, monkeypatch):
+    draft, read, step = Draft(path), [], Network.step
+
+    def count(network, token, state):
+        read.append(token)
+        return step(network, token, state)
+
+    draft.branches([[*text, 1], [*text, 2]])
+    monkeypatch.setattr(Network, "step", count)
+    for tails in ([[1, 3]], [[1, 3, 4], [2, 5]], [[2, 5, 6]], [[1, 3, 4, 7], [2, 8]]):
+        draft.branches([[*text, *tail] for tail in tails])
+    assert read == [3, 4, 5, 6, 7, 8]
+
+
+def test_a_step_does_no_more_after_a_long_text(path, text):
+    lines = {}
+    for length in (256, 4096):
+        draft, long = Draft(path), (text * length)[:length]
+        draft.branches([[*long, 1], [*long, 2]])
+        for name, tails in (("goes on", [[1, 3], [2, 4]]), ("opens", [[1, 5], [6]])):
+            found = count_lines(draft.branches, [[*long, *tail] for tail in tails])
+            lines.setdefault(name, []).append(found)
+    for few, many in lines.values():
+        assert many < 1.2 * few
+
+
+def count_lines(call, *given):
+    """Return how many lines of Python a call runs."""
+    lines, before = [], sys.gettrace()
+
+    def trace(frame, event, value):
+        lines.append(event)
+        return trace
+
+    sys.settrace(trace)
+    try:
+        call(*given)
+    finally:
+        sys.settrace(before)
+    return len(lines)
 
 
 def test_a_long_text_points_at_its_end(path, text, monkeypatch):
@@ -114,6 +174,8 @@ def test_a_long_text_points_at_its_end(path, text, monkeypatch):
     assert np.abs(np.exp(near[0]) - np.exp(near[1])).max() < 0.05
     with pytest.raises(ValueError, match=re.escape("one token or more")):
         Draft(path).logits([])
+    with pytest.raises(ValueError, match=re.escape("one token or more")):
+        Draft(path).branches([])
     with pytest.raises(ValueError, match=r"a token must be .*49151"):
         Draft(path).logits([V])
 
