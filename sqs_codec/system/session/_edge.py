@@ -101,10 +101,6 @@ class EdgeSession:
     seed : bytes [16], optional
         What the numbers of the target's choices derive from; each text needs its own,
         and it has to be independent of `rng`. Random if None.
-    epoch : int
-        How often the text was replaced, if it goes on from another session, which then
-        gives the seed, too, and has no rounds: those of this one would be judged by
-        the same numbers.
     rounds : bool
         Whether rounds may be drafted. Without them the text is a function of seed,
         prompt and sampling, as far as the target model computes the same.
@@ -128,7 +124,6 @@ class EdgeSession:
         stop: Sequence[int] = (),
         session_id: bytes | None = None,
         seed: bytes | None = None,
-        epoch: int = 0,
         rounds: bool = True,
         max_message: int = MAX_MESSAGE,
     ) -> None:
@@ -159,13 +154,8 @@ class EdgeSession:
                 f"stop must have at most {_limits.MAX_STOP} tokens, got "
                 f"{len(self._stop)}"
             )
-        if epoch and (rounds or seed is None):
-            raise ValueError(
-                "epoch: a session that goes on from another needs its seed, and has no "
-                "rounds"
-            )
         self._seed = os.urandom(wire.SEED_BYTES) if seed is None else seed
-        self._epoch = checks.in_range("epoch", epoch, 0, wire.MOST_NUMBER)
+        self._epoch = 0
         own = os.urandom(wire.SESSION_BYTES) if session_id is None else session_id
         asked = tokenizer, self._sampling, self._stop, self._max_message
         self._hello = _handshake.make_hello(own, self._seed, codecs, *asked)

@@ -885,9 +885,6 @@ def test_guesses_and_hints_that_make_no_sense():
     edge.push(row)
     with pytest.raises(RuntimeError, match="guess: a round is in the works"):
         edge.guess(row, 2)
-    with pytest.raises(ValueError, match="epoch: a session that goes on"):
-        make_edge(epoch=1)
-    make_edge(epoch=1, rounds=False)
 
 
 def test_who_boasts_is_believed_less():
