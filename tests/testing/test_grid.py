@@ -11,11 +11,14 @@ import sys
 import time
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 
 from sqs_codec.testing import LossyError, check_lossless
 from sqs_codec.testing._mistakes import MISTAKES
+from sqs_codec.testing._toy import DRAFT, PROMPT, TARGET, VOCAB
+from tests.testing import user_loops
 from tests.testing.loops import RIGHT, WRONG, Loop
 
 ALL = WRONG | RIGHT
@@ -41,6 +44,15 @@ def test_a_loop_of_others(name):
     said, mistake = tried(name)[2], name.split(":")[0]
     assert (said == "passes") == (name in RIGHT)
     assert name in RIGHT or mistake in {said, "none"} or name in MISNAMED
+
+
+@pytest.mark.parametrize("make", [*user_loops.WRONG, *user_loops.RIGHT])
+def test_a_loop_of_a_user_writes_tokens(make):
+    decode = make()
+    for seed in range(20):
+        written = decode(PROMPT, DRAFT, TARGET, np.random.default_rng(seed))
+        assert 0 < len(written) <= 5
+        assert all(0 <= token < VOCAB for token in written)
 
 
 if __name__ == "__main__":
