@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
+import math
+from collections import defaultdict
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -14,31 +16,35 @@ Law = NDArray[Any]
 """Probabilities of the token after each row of the toys, [..., ROWS, VOCAB]."""
 
 MISTAKES = {
-    "another q": "tokens are drawn from a truncated, cooled or rounded q, and accepted "
-    "by the q before that. Hand on the distribution that is drawn from.",
+    "another q": "tokens are sampled from a truncated, tempered or rounded q, but "
+    "accepted with the q before that. Pass on the q that you sampled from.",
+    "dense q": "tokens are sampled from the dense q, but the truncated or quantized q "
+    "is sent and accepted with. Sample from the q that you send.",
+    "target temperature": "the loop tempers or truncates the target's distribution. "
+    "Give the target temperature 1 and no truncation, as the reference has them.",
+    "draft's own": "the output has the draft's distribution. Look for swapped p and q, "
+    "for q in the place of p, or for drafted tokens that are never rejected.",
     "q/p": "tokens are accepted with probability q/p. Accept with min(1, p/q).",
-    "too lenient": "tokens are accepted more often than with min(1, p/q): by a factor, "
-    "a threshold or a typical acceptance. Accept with min(1, p/q).",
-    "greedy": "the target's most probable token decides or replaces, as if nothing "
-    "were drawn. Accept with min(1, p/q), and draw what replaces and what follows.",
-    "residual of logits": "what replaces a rejected token is drawn by a difference of "
-    "logits. Draw it from max(0, p - q) of probabilities, normalised.",
-    "replaced from p": "what replaces a rejected token is drawn from p. Draw it from "
-    "max(0, p - q), normalised.",
-    "one seed": "the numbers that drew the draft decide about it, too. Give both ends "
-    "generators that are independent.",
-    "one noise": "the noise of the race or of Gumbel's that drew the draft draws what "
-    "replaces it, or accepts it, too. Take other noise.",
-    "off the support": "tokens to which the q that is sent gives no probability are "
-    "drawn, and accepted. Draw from what is sent, after its truncation.",
-    "shifted row": "each drafted token is verified by the target's row after it. Row i "
-    "is what follows the text and i drafted tokens.",
-    "bonus token": "the token after an accepted draft comes from the row of the last "
-    "drafted one. Draw it from the row after them all.",
-    "one number twice": "a token that replaces a rejected one is drawn by the number "
-    "that rejected. Draw it by a new one.",
-    "prompt returned": "the text begins with the prompt, or its end. Return what comes "
-    "after the prompt alone.",
+    "too lenient": "tokens are accepted more often than with min(1, p/q), for example "
+    "by a factor, a threshold or typical acceptance. Accept with min(1, p/q).",
+    "greedy": "the target's most probable token is accepted or replaces, as at "
+    "temperature 0. Accept with min(1, p/q), and sample what follows.",
+    "residual of logits": "the replacement of a rejected token is sampled from a "
+    "difference of logits. Sample it from max(0, p - q) of probabilities, normalized.",
+    "replaced from p": "the replacement of a rejected token is sampled from p. Sample "
+    "it from max(0, p - q), normalized.",
+    "one seed": "the random numbers that drafted a token also verify it. Give the "
+    "draft and the verifier independent generators.",
+    "one noise": "the exponential or Gumbel noise that drafted a token also accepts "
+    "it. Draw new noise.",
+    "shifted row": "each drafted token is verified with the target's distribution one "
+    "position later. Verify token i with the one after i drafted tokens.",
+    "bonus token": "the bonus token is sampled from the distribution that verified the "
+    "last drafted token. Sample it from the one after all drafted tokens.",
+    "one number twice": "the random number that rejected a token also samples its "
+    "replacement. Draw a new one.",
+    "prompt returned": "the text begins with the prompt, or with its last token. "
+    "Return only the tokens after the prompt.",
 }
 
 
@@ -47,43 +53,29 @@ def ratio(a: Law, b: Law) -> Law:
     return np.divide(a, np.maximum(b, 1e-30))
 
 
-def normalised(p: Law) -> Law:
+def normalized(p: Law) -> Law:
     """Return distributions, or zeros where there is nothing."""
     return ratio(p, p.sum(-1, keepdims=True))
 
 
 def residual(p: Law, q: Law) -> Law:
     """Return what is to replace a rejected token."""
-    return normalised(np.maximum(p - q, 0))
+    return normalized(np.maximum(p - q, 0))
 
 
-def truncations(q: Law) -> list[Law]:
-    """Return what usual truncations make of distributions; the first is top-p 0.9."""
-    order = np.argsort(-q)
-    above, falling = np.argsort(order), np.take_along_axis(q, order, -1)
-    before = np.take_along_axis(np.cumsum(falling, -1) - falling, above, -1)
-    keeps = [
-        *(before < mass for mass in (0.9, 0.95, 0.8)),
-        *(above < k for k in (VOCAB, 50, 20, 10, 5, 3, 2, 1)),
-        *(q >= share * q.max(-1, keepdims=True) for share in (0.05, 0.1, 0.2)),
-    ]
-    return [normalised(q * keep) for keep in keeps]
+def kept(q: Law) -> Law:
+    """Return distributions of the k most probable tokens, as truncations keep them."""
+    above = np.argsort(np.argsort(-q))
+    return np.array([normalized(q * (above < k)) for k in range(1, VOCAB + 1)])
 
 
-def by_one_noise(q: Law, r: Law) -> Law:
-    """Return what a race by r draws with the noise of one by q, if r lacks its winner.
-
-    Token y wins with r_y times the integral of 1 / M(t)^2 from t = q_y / r_y on, where
-    M(t) = sum(max(q, r t)) is linear between the ratios of all tokens.
-    """
-    t = np.where(r > 0, ratio(q, r), 0)
-    order = np.argsort(t, -1)
-    t = np.take_along_axis(t, order, -1)
-    m = np.maximum(q[..., None, :], r[..., None, :] * t[..., None]).sum(-1)
-    parts = np.diff(t) / (m[..., :-1] * m[..., 1:])
-    parts = np.concatenate([parts, 1 / m[..., -1:]], -1)
-    tails = np.cumsum(parts[..., ::-1], -1)[..., ::-1]
-    return normalised(r * np.take_along_axis(tails, np.argsort(order), -1))
+def quantized(q: Law, resolution: int) -> Law:
+    """Return the nearest distributions of counts with this sum."""
+    counts = np.floor(resolution * q)
+    missing = resolution - counts.sum(-1, keepdims=True)
+    order = np.argsort(np.argsort(counts - resolution * q))
+    law: Law = (counts + (order < missing)) / resolution
+    return law
 
 
 def shifted(q: Law, place: int) -> Law:
@@ -97,98 +89,108 @@ def shifted(q: Law, place: int) -> Law:
     return law
 
 
-def late() -> Law:
-    """Return the laws of tokens by the row before theirs, [LENGTH, ROWS, VOCAB]."""
-    p, found = TARGET.rows, [TARGET.rows]
-    begins = np.eye(ROWS)[0]
+def late(accepted: Law) -> Law:
+    """Return the laws, [N, LENGTH, ROWS, VOCAB], of tokens by the row before theirs."""
+    found, begins = [np.broadcast_to(TARGET.rows, accepted.shape)], np.eye(ROWS)[:1]
     for i in range(1, LENGTH):
-        goes = p @ np.eye(ROWS)[row_after(np.arange(VOCAB), len(PROMPT) + i)]
-        goes *= begins[:, None]
-        found.append(normalised(goes.T @ p))
-        begins = goes.sum(0)
-    return np.array(found)
+        goes = accepted @ np.eye(ROWS)[row_after(np.arange(VOCAB), len(PROMPT) + i)]
+        goes = goes * begins[..., None]
+        found.append(normalized(goes.swapaxes(-1, -2) @ TARGET.rows))
+        begins = goes.sum(-2)
+    return np.stack(found, 1)
 
 
-@cache
-def laws() -> dict[str, Law]:
-    """Return the laws of drafted tokens, [N, LENGTH or 1, ROWS, VOCAB].
+def verified(q: Law, drawn: Any = None, accepted: Any = None, rest: Any = None) -> Law:
+    """Return the law of what is drawn, and accepted or replaced: by q, unless given."""
+    drawn = q if drawn is None else drawn
+    accepted = ratio(TARGET.rows, q) if accepted is None else accepted
+    taken = drawn * np.minimum(accepted, 1)
+    rest = residual(TARGET.rows, q) if rest is None else rest
+    law: Law = taken + (drawn - taken).sum(-1, keepdims=True) * rest
+    return law[:, None]
 
-    Of each mistake in several degrees, beside each right way to truncate the draft:
-    the first is top-p 0.9. Of "bonus token" it is the law of what follows them.
-    """
-    warm = [normalised(DRAFT.rows ** (1 / t)) for t in (1, 0.7, 0.5, 1.5)]
-    pairs = [(cut, q) for q in warm for cut in truncations(q)]
-    (q, before), p = np.array(pairs).swapaxes(0, 1), TARGET.rows
-    right, rest = np.minimum(1, ratio(p, q)), residual(p, q)
+
+def beside(whole: Law) -> dict[str, list[Law]]:
+    """Return laws of drafts that are truncated rightly, and of a mistake beside."""
+    q, p = kept(whole), TARGET.rows
+    right, rest, of = np.minimum(1, ratio(p, q)), residual(p, q), partial(verified, q)
     ends, u = np.cumsum(q, -1), right[..., None]
     same = ratio(np.clip(right, ends - q, ends) - (ends - q), q)
-    # Drawn by the number that accepted the token before, or that rejected this one.
-    low, high = (x[..., None, :] for x in (ends - q, ends))
-    ahead = normalised((q[:, :1, :, None] * (u[:, :1].clip(low, high) - low)).sum(-2))
     high = np.cumsum(rest, -1)[..., None, :]
-    again = normalised(
-        (q[..., None] * (high - u.clip(high - rest[..., None, :], high))).sum(-2)
-    )
+    again = q[..., None] * (high - u.clip(high - rest[..., None, :], high))  # as u > r
     log = np.log(p + 1e-9) - np.log(q + 1e-9)
     typical = 0.3 * np.exp((p * np.log(p + 1e-9)).sum(-1, keepdims=True))
     best = np.eye(VOCAB)[p.argmax(-1)]
-    power = np.minimum(ratio(np.ones_like(q), q), 1e9)
-
-    def of(accepted: Law = right, replaces: Law = rest, drawn: Law = q) -> Law:
-        kept = drawn * accepted
-        law: Law = kept + (drawn - kept).sum(-1, keepdims=True) * replaces
-        return law[:, None]
-
-    def sent(q: Law, drawn: Law) -> Law:
-        """Return what is accepted by another q."""
-        return of(np.minimum(1, ratio(p, q)), residual(p, q), drawn)
-
-    found = {
-        "another q": [sent(DRAFT.rows, q)],
-        "q/p": [of(np.minimum(1, ratio(q, p)))],
-        "too lenient": [
-            *(of(np.minimum(1, x * ratio(p, q))) for x in (1.5, 2, 1e9)),
-            *(of(1.0 * (p >= x)) for x in (0.1, np.minimum(0.09, typical))),
-        ],
-        "greedy": [of(best, best), of(best)],
-        "residual of logits": [
-            of(replaces=normalised(x)) for x in (np.maximum(log, 0), np.exp(log))
-        ],
-        "replaced from p": [of(replaces=p)],
-        "one seed": [of(same), of(drawn=ahead)],
-        "one noise": [of(replaces=by_one_noise(q, rest)), of(right**power)],
-        "off the support": [sent(q, before)],
+    lenient = [x * ratio(p, q) for x in (1.1, 1.2, 1.5, 2, 3)]
+    lenient += [np.maximum(right, x) for x in (0.1, 0.2, 0.3, 0.5)]
+    lenient += [1.0 * (p >= x) for x in (0.05, 0.1, np.minimum(0.09, typical))]
+    power = right ** np.minimum(ratio(np.ones_like(q), q), 1e9)
+    logits = normalized(np.maximum(log, 0)), normalized(np.exp(log))
+    return {
+        "another q": [verified(x, q) for x in (DRAFT.rows, whole)],
+        "draft's own": [q[:, None]],
+        "q/p": [of(accepted=ratio(q, p))],
+        "too lenient": [of(accepted=x) for x in lenient],
+        "greedy": [of(accepted=best, rest=best), of(rest=best)],
+        "residual of logits": [of(rest=x) for x in logits],
+        "replaced from p": [of(rest=p)],
+        "one seed": [of(accepted=same)],
+        "one noise": [of(accepted=power)],
+        "dense q": [of(whole), of(whole, right * (q > 0))],
         "shifted row": [np.stack([shifted(q, i) for i in range(LENGTH)], 1)],
-        "bonus token": [late()[None]],
-        "one number twice": [of(replaces=again)],
+        "bonus token": [late(q * right)],
+        "one number twice": [of(rest=normalized(again.sum(-2)))],
     }
-    return {name: np.concatenate(each) for name, each in found.items()}
 
 
-def name_of(texts: NDArray[np.int64], weights: NDArray[np.float64]) -> str | None:
-    """Return the mistake that fits texts, [N, LENGTH], if one does.
+@cache
+def ways() -> dict[str, Law]:
+    """Return what mistakes add, in N degrees, [1 or LENGTH, ROWS, N, VOCAB]."""
+    found: dict[str, list[Law]] = defaultdict(list)
+    p, q = TARGET.rows, DRAFT.rows
+    for t in (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.5, 2):  # usual temperatures
+        for name, each in beside(normalized(q ** (1 / t))).items():
+            found[name] += each
+        found["target temperature"] += [kept(normalized(p ** (1 / t)))[1:, None]]
+    cut, half = kept(q), q.astype(np.float16).astype(float)
+    found["dense q"].append(verified(half[None], q))
+    for resolution in (8, 16, 32, 50, 64, 100, 128, 200, 255, 256, 512, 1000, 1024):
+        sent = quantized(cut, resolution)
+        drawn = q, cut, normalized(q * (sent > 0))
+        found["dense q"] += [verified(sent, x) for x in drawn]
+    return {
+        name: np.concatenate(each).transpose(1, 2, 0, 3) - p[:, None]
+        for name, each in found.items()
+    }
+
+
+def name_of(texts: NDArray[Any], weights: NDArray[Any], *, counted: bool) -> str | None:
+    """Return the mistake of texts, [N, LENGTH], if it is the only one that fits.
 
     After each row some tokens have the mistake, and the others the target's law: those
-    after a draft, or of the prompt's pass.
+    after a draft, or of the prompt's forward pass. First tokens all have it, or none.
     """
     for end in (PROMPT, PROMPT[-1:]):
         if (texts[:, : len(end)] == end).all():
             return "prompt returned"
-    i, before = np.arange(LENGTH), np.roll(texts, 1, 1)
-    place = i * ROWS + row_after(before, len(PROMPT) + i)
-    here, size = texts >= 0, LENGTH * ROWS * VOCAB
-    each = np.where(here, weights[:, None] * (20_000 / weights.sum()), 0)
-    seen = np.bincount((place * VOCAB + texts)[here], each[here], size)
-    seen = seen.reshape(LENGTH, ROWS, VOCAB)
-    expected = seen.sum(-1, keepdims=True) * TARGET.rows
+    seen, i = np.zeros((LENGTH, ROWS, VOCAB)), np.arange(LENGTH)
+    place = i, row_after(np.roll(texts, 1, 1), len(PROMPT) + i), texts
+    each = np.where(texts < 0, 0, weights[:, None] * (1 if counted else 20_000))
+    np.add.at(seen, place, each)
+    number = seen.sum(-1, keepdims=True)
+    expected = number * TARGET.rows
     off, weight = seen - expected, 2 / np.maximum(seen + expected, 1)
-    apart = {}
-    for name, each in laws().items():
-        way = seen.sum(-1, keepdims=True) * each - expected
-        share = (way * off * weight).sum(-1, keepdims=True)
-        share /= np.maximum((way * way * weight).sum(-1, keepdims=True), 1e-9)
-        left = (off - way * share.clip(0, 1)) ** 2 * weight
-        apart[name] = left.sum((1, 2, 3)).min()
-    noise = np.count_nonzero(expected > 1)
-    name = min(apart, key=lambda name: apart[name])
-    return name if apart[name] - noise < ((off**2 * weight).sum() - noise) / 2 else None
+    total = (off**2 * weight).sum(-1, keepdims=True)
+    left = {}
+    for name, way in ways().items():
+        along = (way @ (number * off * weight)[..., None])[..., 0]
+        whole = (way**2 @ (number**2 * weight)[..., None])[..., 0]
+        share = (along / np.maximum(whole, 1e-9)).clip(0, 1)
+        share[0] = np.rint(share[0])
+        apart = total - 2 * share * along + share**2 * whole
+        left[name] = apart.sum(0).min(-1).sum()
+    noise = np.count_nonzero(expected > 1) if counted else 0
+    excess, spread = total.sum() - noise, math.sqrt(2 * noise)
+    (best, name), (second, _) = sorted((x, name) for name, x in left.items())[:2]
+    fits = best - noise + 2 * spread < excess * (0.02 if counted else 0.001)
+    return name if fits and second - best > excess / 1000 + 6 * spread else None

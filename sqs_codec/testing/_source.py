@@ -1,5 +1,6 @@
 """A generator that takes every way that its numbers can decide, once."""
 
+import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -11,9 +12,22 @@ NUMPY = np.random.default_rng(0)
 DEEPEST = 1000
 """Decisions of a way; a loop that makes more may have no end."""
 
+ROUNDING = 1e-12
+"""Float64 may make equal probabilities differ by this, and no sum shows it."""
+
 
 class CannotSum(Exception):  # noqa: N818  # it is no error of the loop
     """The loop does with a random number what this can't follow."""
+
+
+class Unrepeatable(CannotSum):
+    """The loop did something else with the same random numbers."""
+
+    def __init__(self, before: object, now: object, where: str = "") -> None:
+        super().__init__(
+            "the loop keeps state between calls, or draws random numbers that aren't "
+            f"rng's: with the same numbers there was first {before}, then {now}{where}"
+        )
 
 
 class Source(np.random.Generator):
@@ -24,7 +38,7 @@ class Source(np.random.Generator):
     """
 
     def __init__(self, taken: list[tuple[int, list[float]]]) -> None:
-        super().__init__(np.random.PCG64(0))
+        super().__init__(NUMPY.bit_generator)
         self.taken, self.at = taken, 0
         self.weight = 1.0
 
@@ -32,13 +46,16 @@ class Source(np.random.Generator):
         """Return an outcome."""
         if self.at == DEEPEST:
             raise CannotSum(f"its numbers decide more than {DEEPEST} times")
+        total = sum(weights)
+        weights = [weight / total for weight in weights]
         if self.at == len(self.taken):
             first = next(i for i, weight in enumerate(weights) if weight)
-            total = sum(weights)
-            self.taken.append((first, [weight / total for weight in weights]))
-        outcome, weights = self.taken[self.at]
+            self.taken.append((first, weights))
+        outcome, before = self.taken[self.at]
+        if weights != before:
+            _compare(before, weights)
         self.at += 1
-        self.weight *= weights[outcome]
+        self.weight *= before[outcome]
         return outcome
 
     def random(self, size: Any = None) -> Any:  # type: ignore[override]
@@ -59,6 +76,17 @@ class Source(np.random.Generator):
         chances = [1.0] * len(things) if p is None else p
         NUMPY.choice(len(things), p=p)  # which may refuse p
         return things[self.decide([float(x) for x in chances])]
+
+
+def _compare(before: list[float], now: list[float]) -> None:
+    """Require that a decision has the probabilities of an earlier call."""
+    apart = [abs(x - y) for x, y in zip(before, now, strict=False)]
+    if max(apart) > ROUNDING:
+        frames = reversed(traceback.extract_stack())
+        at = next(frame for frame in frames if frame.filename != __file__)
+        i = apart.index(max(apart))
+        odds = [f"probability {x[i]:.4f} of {i} in {len(x)}" for x in (before, now)]
+        raise Unrepeatable(odds[0], odds[1], f" ({at.filename}:{at.lineno})")
 
 
 def _refuse(name: str, _: Source) -> Any:
@@ -89,10 +117,10 @@ class Number:
         if other is self:  # as searchsorted asks
             return False
         other = float(other)
-        if self._low < other < self._high:
+        if self._low + ROUNDING < other < self._high - ROUNDING:
             above = self._source.decide([other - self._low, self._high - other])
             self._low, self._high = (other, self._high) if above else (self._low, other)
-        return self._high <= other
+        return (self._low + self._high) / 2 < other
 
     def __gt__(self, other: Any) -> Any:
         below = other is self or self.__lt__(other)
@@ -107,8 +135,11 @@ def walks(
     """Yield each way through a loop, and what came of it."""
     source = kind([])
     for _ in range(most):
-        yield source, run(source)
-        taken = source.taken[: source.at]
+        given, came = len(source.taken), run(source)
+        if source.at < given:
+            raise Unrepeatable(f"{given} random decisions", source.at)
+        yield source, came
+        taken = source.taken[:]
         while taken:
             outcome, weights = taken.pop()
             others = (i for i in range(outcome + 1, len(weights)) if weights[i])

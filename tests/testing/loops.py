@@ -321,8 +321,8 @@ WRONG = {
     "one seed": Loop(ends=same).each,
     "one seed: one number on": Loop(2, ends=partial(same, skipped=1)).batch,
     "one seed: torch": partial(torched, does="one seed"),
-    "off the support: top-p 0.8": Loop(2, "top-p", 0.8, **OFF).each,
-    "off the support: counts of 8": Loop(1, "counts", 8, **OFF).batch,
+    "dense q: top-p 0.8": Loop(2, "top-p", 0.8, **OFF).each,
+    "dense q: counts of 8": Loop(1, "counts", 8, **OFF).batch,
     "shifted row": Loop(2, shift=1).each,
     "shifted row: T 0.7": Loop(3, "top-k", 5, 0.7, shift=1).batch,
     "bonus token": Loop(1, last=1).each,
@@ -351,4 +351,4 @@ WRONG = {
     ).each,
     "none: drops the unsure": Loop(2, unsure=lambda q, token: q[token] < 0.1).each,
 }
-"""The mistake's name, and what else there is; "none" is nobody's list's."""
+"""The name of the mistake, and its variant. The checker doesn't know a "none"."""

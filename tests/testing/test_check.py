@@ -8,13 +8,21 @@ import numpy as np
 import pytest
 
 from sqs_codec.testing import LossyError, check_lossless
-from sqs_codec.testing._check import _excess, _tables
+from sqs_codec.testing._check import Table, _excess, _noticeable, _tables
 from sqs_codec.testing._mistakes import MISTAKES
 from sqs_codec.testing._toy import DRAFT, LENGTH, PROMPT, TARGET, row_after
-from tests.testing import loops
+from tests.testing import loops, user_loops
 
 V = DRAFT.vocab_size
 EACH = {name.split(":")[0]: loop for name, loop in reversed(loops.WRONG.items())}
+EACH |= {
+    "another q": loops.Loop(1, "top-p", 0.9, **loops.RAW).each,
+    "dense q": loops.Loop(1, "top-p", 0.8, **loops.OFF).each,
+    "q/p": loops.Loop(1, draw=loops.invert, **loops.Q_OVER_P).batch,
+    "draft's own": lambda prompt, draft, _, rng: [loops.choose(draft(prompt), rng)],
+    "target temperature": user_loops.temperature_of_both(),
+    "one noise": loops.WRONG["one noise: judges"],
+}
 
 
 @pytest.mark.parametrize(
@@ -38,25 +46,27 @@ def test_two_tokens_are_summed():
     assert report.distance == 0
 
 
-@pytest.mark.parametrize("text", [False, True])
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_each_mistake_is_found_and_named(mistake, text):
-    """In rounds and in texts of them, by fewer texts where that's enough."""
-    decode = partial(loops.whole, EACH[mistake]) if text else EACH[mistake]
-    trials = 20_000 if mistake == "one noise" else 2000
+def test_each_mistake_is_found_and_named(mistake):
     with pytest.raises(LossyError, match=r"total variation [01]\.\d") as caught:
-        check_lossless(decode, exact=False, trials=trials)
+        check_lossless(EACH[mistake], trials=10_000)
     assert [m for m, it in MISTAKES.items() if it in str(caught.value)] == [mistake]
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_each_mistake_is_found_in_texts(mistake):
+    """In texts of several rounds, where it may get no name."""
+    with pytest.raises(LossyError) as caught:
+        check_lossless(partial(loops.whole, EACH[mistake]), exact=False, trials=2000)
+    named = [m for m, it in MISTAKES.items() if it in str(caught.value)]
+    assert named in ([mistake], [])
 
 
 # Faults of others, as their threads say.
 
 
 def rounded(bits):
-    """DeepSpec 31: drawn from probabilities of few bits, accepted by those of many.
-
-    Of these toys all probabilities are exact in bfloat16, so they are at a temperature.
-    """
+    """DeepSpec 31: drawn from probabilities of few bits, accepted by those of many."""
     return loops.Loop(1, "bits", bits, 1 / 0.7, sent=lambda raw, q, cut: (cut, q)).each
 
 
@@ -105,6 +115,115 @@ def test_chances_that_numpy_refuses():
 def test_counting_does_not_show_bfloat16():
     report = check_lossless(rounded(8), exact=False, trials=5000)
     assert report.method == "chi2"
+
+
+# Loops whose calls depend on earlier ones.
+
+
+def right_only_once():
+    """Take the target's distribution the first time, and the draft's from then on."""
+    cache = {}
+
+    def decode(prompt, draft, target, rng):
+        p = cache.get(len(prompt), target(prompt))
+        cache[len(prompt)] = draft(prompt)
+        return [loops.choose(p, rng)]
+
+    return decode
+
+
+@pytest.mark.parametrize(
+    ("make", "exact"),
+    [
+        (right_only_once, None),
+        (user_loops.lenience_that_grows, None),
+        (user_loops.lenience_that_grows, False),
+    ],
+)
+def test_a_loop_that_is_wrong_from_its_second_call_on(make, exact):
+    with pytest.raises(LossyError, match="keeps state between calls") as caught:
+        check_lossless(make(), exact=exact)
+    assert not any(advice in str(caught.value) for advice in MISTAKES.values())
+
+
+def test_where_calls_differ():
+    words = (
+        r"can't be summed over: the loop keeps state .* first probability 0\.\d{4} of "
+        r"\d+ in 64, then probability 0\.\d{4} of \d+ in 64 \(.*loops.py:\d+\)"
+    )
+    with pytest.raises(ValueError, match=words):
+        check_lossless(right_only_once(), exact=True)
+
+
+def test_a_first_call_that_loads_models_is_no_state():
+    models = []
+
+    def decode(prompt, draft, target, rng):
+        rng = np.random.default_rng(rng.integers(2**32))
+        if not models:
+            models.append(rng.random(10))
+        return [loops.choose(target(prompt), rng)]
+
+    assert "state" not in check_lossless(decode, trials=1000).note
+
+
+@pytest.mark.parametrize("exact", [None, False])
+@pytest.mark.parametrize(
+    "make", [user_loops.drafts_as_accepted, user_loops.cooling_draft]
+)
+def test_a_right_loop_that_learns_is_counted(make, exact):
+    report = check_lossless(make(), exact=exact, trials=3000)
+    assert report.method == "chi2"
+    assert "since the loop keeps state between calls" in report.note
+
+
+def test_texts_that_depend_on_earlier_calls():
+    """Only what a call returns shows it: its random decisions are the same."""
+    calls = iter(range(100_000))
+
+    def decode(prompt, draft, target, rng):
+        text = [*prompt, loops.choose(target(prompt), rng)]
+        text.append(loops.choose(target(text), rng))
+        return text[2:] if next(calls) < 500 else text[2:3]
+
+    assert "then [" in check_lossless(decode, trials=1000).note
+
+
+def test_no_probability_of_the_toys_is_exact_in_float16():
+    for toy in (DRAFT, TARGET):
+        rows = toy.rows[toy.rows > 0]
+        assert (rows != rows.astype(np.float16)).all()
+
+
+def test_float16_is_noticed_by_a_sum():
+    with pytest.raises(LossyError, match="from the dense q"):
+        check_lossless(user_loops.sends_float16())
+
+
+@pytest.mark.parametrize("trials", [1000, 20_000])
+def test_what_is_said_to_be_noticeable_is_noticed(trials):
+    """Half of the probability gives to the other half, which shows least."""
+    rng, said, p = np.random.default_rng(1), _noticeable(trials), TARGET.rows[0]
+    few = p * trials < 5
+    half = p[order := rng.permutation(V)].cumsum() < 0.5
+    off = np.where(half, 1, -1)[np.argsort(order)] * p
+    off *= np.where(off > 0, 1 / off[off > 0].sum(), -1 / off[off < 0].sum())
+    wrong = p + off * (said - p[few].sum())
+    counts = rng.multinomial(trials, wrong / wrong.sum(), 200)
+    tables = [Table(x[None], trials * p[None]) for x in counts]
+    assert sum(_excess(table) > 1 for table in tables) >= 198
+    assert np.abs(wrong - p).sum() / 2 == pytest.approx(said - p[few].sum())
+
+
+def test_what_a_report_says_is_noticeable():
+    assert check_lossless(loops.Loop().each).noticeable == 1e-6
+    texts = check_lossless(loops.Loop(ends=loops.own).each, trials=1000)
+    assert texts.noticeable == _noticeable(1000)
+
+
+@pytest.mark.parametrize("make", user_loops.UNNOTICED)
+def test_mistakes_that_texts_do_not_show_are_below_what_is_noticeable(make):
+    assert user_loops.UNNOTICED[make] < check_lossless(make(), trials=2000).noticeable
 
 
 # Whatever loops do with random numbers.
@@ -162,7 +281,7 @@ def test_errors_of_the_loop_are_its_own():
 
 
 def test_too_few_texts_are_refused():
-    with pytest.raises(ValueError, match="300 trials don't show "):
+    with pytest.raises(ValueError, match="300 trials miss a distance of"):
         check_lossless(loops.Loop(ends=loops.same).each, trials=300)
 
 
