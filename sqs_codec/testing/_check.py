@@ -277,7 +277,7 @@ def _words(worst: Table, basis: str, name: str | None, differs: Any = None) -> s
         advice = f"First, {differs}. Create caches and generators inside decode."
     return (
         f"the output distribution is not the target's: total variation "
-        f"{worst.distance():.4f} of token {worst.begun.shape[1] + 1}, "
+        f"{worst.distance():.6f} of token {worst.begun.shape[1] + 1}, "
         f"{basis}. After {worst.begun[begun].tolist()} token {token} has probability "
-        f"{seen:.4f}, and the target gives it {expected:.4f}.\n{advice}"
+        f"{seen:.6f}, and the target gives it {expected:.6f}.\n{advice}"
     )

