@@ -321,11 +321,12 @@ sqs_status sqs_encode_sequence(const sqs_codec *codec,
 }
 
 sqs_status sqs_decode_sequence(const sqs_codec *codec, const uint8_t *packet,
-                               size_t size, uint32_t most, sqs_sparse_room *to)
+                               size_t size, uint32_t length, uint32_t most,
+                               sqs_sparse_room *to)
 {
-    return is_entropy(codec)
-               ? sqs_entropy_decode_sequence(codec, packet, size, most, to)
-               : SQS_BAD_CODEC;
+    return is_entropy(codec) ? sqs_entropy_decode_sequence(codec, packet, size,
+                                                           length, most, to)
+                             : SQS_BAD_CODEC;
 }
 
 uint32_t sqs_version_number(void)

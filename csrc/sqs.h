@@ -570,10 +570,13 @@ sqs_status sqs_encode_sequence(const sqs_codec *codec,
 /*
  * Reads a sequence from exactly `size` bytes, which may be hostile.
  *
- * most  the receiver's limit: the most survivors, in all, that it takes
- * to    out. token_ids and counts have room for `most` values each, or for
- *       SQS_MAX_ENTROPY_SURVIVORS if that is less; survivors for `most` values,
- *       or for SQS_MAX_SEQUENCE if that is less; positions aren't used.
+ * length  how many distributions to read, from the first on: SQS_MAX_SEQUENCE
+ *         for all. If the packet has more, what follows them isn't read.
+ * most    the receiver's limit: the most survivors that it takes, in all
+ *         distributions that are read
+ * to      out. token_ids and counts have room for `most` values each, or for
+ *         SQS_MAX_ENTROPY_SURVIVORS if that is less; survivors for `length`
+ *         or `most` values, whichever is less; positions aren't used.
  *
  * As with sqs_decode_round, a packet is refused as soon as it is known to have
  * more than `most` survivors.
@@ -583,7 +586,7 @@ sqs_status sqs_encode_sequence(const sqs_codec *codec,
  */
 SQS_API
 sqs_status sqs_decode_sequence(const sqs_codec *codec, const uint8_t *packet,
-                               size_t size, uint32_t most,
+                               size_t size, uint32_t length, uint32_t most,
                                sqs_sparse_room *to);
 
 /* What the cloud does with a round, for which it needs no codec: vocab_size and

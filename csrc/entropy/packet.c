@@ -257,18 +257,19 @@ sqs_status sqs_entropy_decode_round(const sqs_codec *codec,
 
 sqs_status sqs_entropy_decode_sequence(const sqs_codec *codec,
                                        const uint8_t *packet, size_t size,
-                                       uint32_t most,
+                                       uint32_t length, uint32_t most,
                                        sqs_sparse_room *sequence)
 {
     target to;
     start(&to, codec, most, sequence->token_ids, sequence->counts);
     sqs_coder c = sqs_coder_read(packet, size);
-    uint32_t length = 1 + sqs_code_uniform(&c, SQS_MAX_SEQUENCE, 0);
+    uint32_t whole = 1 + sqs_code_uniform(&c, SQS_MAX_SEQUENCE, 0);
+    length = sqs_lesser(length, whole);
     for (uint32_t i = 0; i < length; i++) {
         sqs_status status = get_next(&c, &to, &sequence->survivors[i]);
         if (status != SQS_OK)
             return status;
     }
     sequence->done = length;
-    return sqs_coder_check_end(&c);
+    return length == whole ? sqs_coder_check_end(&c) : SQS_OK;
 }

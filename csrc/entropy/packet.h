@@ -40,7 +40,7 @@ sqs_status sqs_entropy_encode_sequence(const sqs_codec *codec,
 
 sqs_status sqs_entropy_decode_sequence(const sqs_codec *codec,
                                        const uint8_t *packet, size_t size,
-                                       uint32_t most,
+                                       uint32_t length, uint32_t most,
                                        sqs_sparse_room *sequence);
 
 #endif /* SQS_PACKET_H */

@@ -114,8 +114,10 @@ class Core(Protocol):
     def encode_sequence(self, ids: Ids, counts: Ids, survivors: Ids) -> bytes:
         """Return the packet of distributions one after the other; ENTROPY only."""
 
-    def decode_sequence(self, packet: bytes, most: int) -> tuple[int, Ids, Ids, Ids]:
-        """Return status (of the packet), and what `encode_sequence` takes."""
+    def decode_sequence(
+        self, packet: bytes, length: int, most: int
+    ) -> tuple[int, Ids, Ids, Ids]:
+        """Return status, and what `encode_sequence` takes; the first `length` of it."""
 
     @staticmethod
     def verify(

@@ -342,27 +342,29 @@ class Core:
         return found
 
     def _decode(
-        self, decode: Callable[..., int], packet: bytes, most: int, room: _Room
+        self, decode: Callable[..., int], packet: bytes, most: int, room: _Room, *n: int
     ) -> tuple[int, Ids, Ids, Ids, Ids]:
         """Decode distributions, with more room if there are more than this holds."""
-        given = self._codec, _bytes(packet), len(packet)
+        given = self._codec, _bytes(packet), len(packet), *n
         status = decode(*given, min(most, room.capacity), room.out)
         if status == lib.SQS_NO_SPACE and most > room.capacity:
             room = _Room(most)
             status = decode(*given, most, room.out)
-        n = room.out.done if status == OK else 0
-        return status, *_copies(room.arrays, n), _copy(room.arrays[3], n)
+        done = room.out.done if status == OK else 0
+        return status, *_copies(room.arrays, done), _copy(room.arrays[3], done)
 
     def encode_sequence(self, ids: Ids, counts: Ids, survivors: Ids) -> bytes:
         bound = lib.sqs_encode_sequence_bound(survivors.size, ids.size)
         sequence = _sparse(ids, counts, survivors)
         return self._write(lib.sqs_encode_sequence, bound, sequence)
 
-    def decode_sequence(self, packet: bytes, most: int) -> tuple[int, Ids, Ids, Ids]:
+    def decode_sequence(
+        self, packet: bytes, length: int, most: int
+    ) -> tuple[int, Ids, Ids, Ids]:
         most = min(most, lib.SQS_MAX_ENTROPY_SURVIVORS)
         # Survivors seldom take less than half a byte. Much room would take its time.
         room = _Room(min(most, max(USUAL_SURVIVORS, 2 * len(packet))))
-        return self._decode(lib.sqs_decode_sequence, packet, most, room)[:4]
+        return self._decode(lib.sqs_decode_sequence, packet, most, room, length)[:4]
 
     @staticmethod
     def verify(

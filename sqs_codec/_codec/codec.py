@@ -709,7 +709,11 @@ class Codec:
         return self._core.encode_sequence(ids, rows.counts, sizes)
 
     def decode_sequence(
-        self, data: bytes, *, max_survivors: int | None = None
+        self,
+        data: bytes,
+        *,
+        max_survivors: int | None = None,
+        length: int = MAX_SEQUENCE,
     ) -> SparseRows:
         """Return the distributions of a sequence's packet, or refuse it as `decode`.
 
@@ -720,6 +724,9 @@ class Codec:
             As for `decode`, of all distributions together, each of which has one at
             least. If None, a small packet may hold 65 536 distributions and
             1 048 576 survivors, which take 8 MB and up to 0.3 s.
+        length : int
+            How many distributions to read, from the first on. If the packet has more,
+            the rest of it is neither read nor checked.
 
         Raises
         ------
@@ -728,7 +735,8 @@ class Codec:
         """
         self._check_sequences()
         packet, most = checks.packet(data), _survivors_limit(max_survivors)
-        status, ids, counts, sizes = self._core.decode_sequence(packet, most)
+        length = min(checks.in_range("length", length, 1), MAX_SEQUENCE)
+        status, ids, counts, sizes = self._core.decode_sequence(packet, length, most)
         if status:
             raise packet_error(status, len(packet), most)
         return as_rows(ids, counts, sizes, self.vocab_size, self.resolution)

@@ -82,7 +82,7 @@ for coding, packet, bits in (0, "2638", 13), (1, "28c0", 11), (2, "b86b", 12):
         found = core.verify(drafted, target, draws)
         assert tuple(map(int, found)) == verdict, found
 assert round_.hex() == "b884"
-expect(*core.decode_sequence(core.encode_sequence(ids, counts, survivors), 2))
+expect(*core.decode_sequence(core.encode_sequence(ids, counts, survivors), 9, 2))
 prior = Tables(*(np.ones(n, np.uint8) for n in ((3, 2), (2, 256), 8))).write()
 core = Core(8, 10, 2, prior)
 expect(*core.decode(core.encode(ids, counts), 2))

@@ -123,7 +123,8 @@ static sqs_status read_packet(const sqs_codec *codec, kind k, const packet *p,
     if (k == SEQUENCE) {
         make_room(c, most < SQS_MAX_SEQUENCE ? most : SQS_MAX_SEQUENCE, most);
         r->positions = NULL;
-        return sqs_decode_sequence(codec, p->bytes, p->size, most, r);
+        return sqs_decode_sequence(codec, p->bytes, p->size, SQS_MAX_SEQUENCE,
+                                   most, r);
     }
     make_room(c, SQS_MAX_ROUND, most);
     memset(r->positions, 0, SQS_MAX_ROUND * sizeof *r->positions);

@@ -438,7 +438,7 @@ static sqs_status encode_sequence(const double *given)
         make_room(&got, 1, 1);
         EXPECT(SQS_BAD_CODEC, send(&codec, SEQUENCE, c, &size));
         EXPECT(SQS_BAD_CODEC,
-               sqs_decode_sequence(&codec, &byte, 1, 1, &got.round));
+               sqs_decode_sequence(&codec, &byte, 1, 1, 1, &got.round));
         codec.coding = SQS_ENTROPY;
     }
     return send(&codec, SEQUENCE, c, &size);
@@ -850,7 +850,7 @@ static void broken_entropy(void)
     /* Now the receiver takes less than the format does. */
     make_room(&c, 0, 0);
     EXPECT(SQS_NO_SPACE,
-           sqs_decode_sequence(&codec, bytes, p.size, 0, &c.round));
+           sqs_decode_sequence(&codec, bytes, p.size, 1, 0, &c.round));
     uint32_t most = sqs_max_round_survivors(&codec, p.size) - 1;
     make_room(&c, SQS_MAX_ROUND, most);
     EXPECT(SQS_NO_SPACE,

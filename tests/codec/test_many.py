@@ -159,6 +159,26 @@ def test_limits_of_the_receiver(name):
             codec.decode_sequence(data, max_survivors=most - 1)
 
 
+def test_the_first_of_a_sequence_need_not_be_read_with_the_rest():
+    codec = make_codec("entropy", 1000)
+    rows = some_rows(codec, 9)
+    data = codec.encode_sequence(rows)
+    for n in range(1, 9):
+        most = rows[:n].token_ids.size
+        assert codec.decode_sequence(data, length=n, max_survivors=most) == rows[:n]
+        assert codec.decode_sequence(data + b"\0", length=n) == rows[:n]
+        with pytest.raises(sqs.PacketError, match=f"max_survivors = {most - 1}$"):
+            codec.decode_sequence(data, length=n, max_survivors=most - 1)
+        with pytest.raises(sqs.PacketError, match="ends inside"):
+            codec.decode_sequence(codec.encode_sequence(rows[:n])[:-3], length=n)
+    for n in 9, 10, 1 << 40:
+        assert codec.decode_sequence(data, length=n) == rows
+        with pytest.raises(sqs.PacketError, match="follow"):
+            codec.decode_sequence(data + b"\0", length=n)
+    with pytest.raises(ValueError, match="length must be at least 1, got 0"):
+        codec.decode_sequence(data, length=0)
+
+
 def test_a_few_bytes_that_say_much_are_refused_at_once():
     """A sequence of all tokens over and over."""
     codec = sqs.Codec(1 << 16, 1 << 16)

@@ -98,10 +98,10 @@ void sequences(void)
 {
     sqs_codec codec = any_codec();
     size_t size = any_within(0, 1 << 20), most = any_within(0, 1 << 24);
-    size_t room = most < SQS_MAX_SEQUENCE ? most : SQS_MAX_SEQUENCE;
-    sqs_sparse_room sequence = any_round(room, most);
+    size_t length = any_within(1, SQS_MAX_SEQUENCE);
+    sqs_sparse_room sequence = any_round(most < length ? most : length, most);
     sequence.positions = NULL;
-    if (sqs_entropy_decode_sequence(&codec, any_bytes(size), size, most,
-                                    &sequence) == SQS_OK)
-        check(&sequence, SQS_MAX_SEQUENCE, most);
+    if (sqs_entropy_decode_sequence(&codec, any_bytes(size), size, length,
+                                    most, &sequence) == SQS_OK)
+        check(&sequence, length, most);
 }

@@ -101,15 +101,17 @@ class Core(core.Core):
     def decode_round(self, packet: bytes, most: int) -> tuple[int, Ids, Ids, Ids, Ids]:
         data = np.frombuffer(packet, np.uint8)
         if self._is_entropy:
-            return _round(entropy.decode_round(data, self._model, most, True))
+            return _round(entropy.decode_round(data, self._model, most, 0))
         return _round(fields.decode_round(data, self._codec, most))
 
     def encode_sequence(self, ids: Ids, counts: Ids, survivors: Ids) -> bytes:
         return bytes(entropy.encode_round(self._model, ids, counts, survivors, NONE))
 
-    def decode_sequence(self, packet: bytes, most: int) -> tuple[int, Ids, Ids, Ids]:
+    def decode_sequence(
+        self, packet: bytes, length: int, most: int
+    ) -> tuple[int, Ids, Ids, Ids]:
         data = np.frombuffer(packet, np.uint8)
-        return _round(entropy.decode_round(data, self._model, most, False))[:4]
+        return _round(entropy.decode_round(data, self._model, most, length))[:4]
 
     @staticmethod
     def verify(

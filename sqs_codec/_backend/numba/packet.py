@@ -139,20 +139,23 @@ def with_room(values, used, n):
 
 
 @entry
-def decode_round(packet, codec, most, drafted):
+def decode_round(packet, codec, most, sequence):
     """Return a status, ids, counts, survivors and positions.
 
-    It is a sequence unless tokens were drafted. The receiver takes `most` survivors.
+    It is a round, or a sequence of which so many distributions are wanted. The
+    receiver takes `most` survivors.
     """
+    drafted = sequence == 0
     packet = packet.copy()
     coder = coding.new_reader(packet, most)
     memory = new_memory()
     none = np.empty(0, np.int64)
     all_ids = np.empty(FIRST_ROOM, np.uint32)
     all_counts = np.empty(FIRST_ROOM, np.uint32)
-    longest = np.int64(MAX_ROUND)
+    longest = whole = np.int64(MAX_ROUND)
     if not drafted:
-        longest = 1 + coding.code_uniform(coder, packet, LENGTHS, coding.ZERO)
+        whole = 1 + coding.code_uniform(coder, packet, LENGTHS, coding.ZERO)
+        longest = min(whole, np.int64(sequence))
     survivors = np.zeros(longest, np.uint32)
     positions = np.zeros(longest, np.uint32)
     used = coding.ZERO
@@ -175,8 +178,9 @@ def decode_round(packet, codec, most, drafted):
         going_on = length < longest
         if drafted:
             going_on = code_more(coder, packet, length, False)
+    ends = drafted or longest == whole
     return (
-        coding.check_end(coder, packet),
+        coding.check_end(coder, packet) if ends else coder[coding.STATUS],
         all_ids[:used],
         all_counts[:used],
         survivors[:length],
