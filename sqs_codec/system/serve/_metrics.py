@@ -7,13 +7,17 @@ from collections.abc import Callable
 import prometheus_client as prometheus
 
 from sqs_codec._base.words import shown
+from sqs_codec.system._base.crowd import first_of_crowd
 
 SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 SPECULATION = "vllm:spec_decode_num_"
 """vLLM's names, with its labels, so that dashboards made for vLLM show this server."""
 
-MOST_READERS = 4  # another one is closed unheard
+MOST_READERS = 128
+"""Connections at a time, as many as `sqs proxy` has of strangers. If there are more,
+the first one of the host that has most makes room."""
+
 READING_SECONDS = 5.0  # for a request and its answer
 
 BROKEN = asyncio.IncompleteReadError, asyncio.LimitOverrunError
@@ -27,7 +31,7 @@ class ServiceMetrics:
     def __init__(self, model: str, health: Callable[[], str | None]) -> None:
         self.registry = prometheus.CollectorRegistry()
         self._health = health
-        self._readers = 0
+        self._readers: dict[asyncio.StreamWriter, None] = {}  # the oldest first
         counter = functools.partial(prometheus.Counter, registry=self.registry)
         gauge = functools.partial(prometheus.Gauge, registry=self.registry)
         self.sessions = gauge("sqs_sessions", "Sessions known, connected or not.")
@@ -85,23 +89,29 @@ class ServiceMetrics:
 
     async def serve(self, host: str, port: int) -> asyncio.Server:
         """Serve ``/metrics`` and ``/health`` by HTTP, in the running event loop."""
-        # A backlog is also what asyncio accepts at once.
+        # A backlog is also what asyncio accepts at once: with half as many, a request
+        # is read before its connection has to make room for those of one host.
         return await asyncio.start_server(
-            self._serve, host, port, limit=8192, backlog=MOST_READERS
+            self._serve, host, port, limit=8192, backlog=MOST_READERS // 2
         )
 
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """Answer one request, unless it takes long or many others are answered."""
-        self._readers += 1
+        """Answer one request, unless it takes long or has to make room."""
+        self._readers[writer] = None
+        if len(self._readers) > MOST_READERS:
+            gone = first_of_crowd(
+                [*self._readers], lambda w: (w.get_extra_info("peername") or "")[:1]
+            )
+            del self._readers[gone]
+            gone.transport.abort()
         try:
-            if self._readers <= MOST_READERS:
-                await asyncio.wait_for(self._answer(reader, writer), READING_SECONDS)
+            await asyncio.wait_for(self._answer(reader, writer), READING_SECONDS)
         except GONE:
             pass
         finally:
-            self._readers -= 1
+            self._readers.pop(writer, None)
             writer.transport.abort()
 
     async def _answer(

@@ -531,7 +531,7 @@ def test_metrics(monkeypatch):
             idle.settimeout(PATIENCE)
             assert not idle.recv(1)
             assert threading.active_count() == threads
-            wait_until(lambda: server.service.metrics._readers == 0)
+            wait_until(lambda: not server.service.metrics._readers)
         monkeypatch.setattr(_metrics, "READING_SECONDS", PATIENCE)
         url = f"http://127.0.0.1:{place[1]}"
         with pytest.raises(urllib.error.HTTPError, match="404"):
@@ -561,6 +561,37 @@ def test_metrics(monkeypatch):
         assert 0 < values["sqs_received_bytes_total"] < link.sent
         assert 0 < values["sqs_sent_bytes_total"] < link.received
         assert values["sqs_sessions"] == 1
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /health HTTP/1.1\r\nHost: "])
+def test_silent_readers_make_room(said, monkeypatch):
+    """The first one of the host that has most."""
+    monkeypatch.setattr(_metrics, "MOST_READERS", 8)
+    monkeypatch.setattr(_metrics, "READING_SECONDS", PATIENCE)
+    with serving() as server, ExitStack() as stack:
+        page = server.run(server.service.metrics.serve("127.0.0.1", 0))
+        place = page.sockets[0].getsockname()
+
+        def come(host="127.0.0.1"):
+            made = socket.create_connection(place, PATIENCE, (host, 0))
+            made.sendall(said)
+            return stack.enter_context(made)
+
+        other, crowd = come("127.0.0.2"), []
+        for _ in range(20):
+            crowd.append(come())
+            answer = urllib.request.urlopen(
+                f"http://127.0.0.1:{place[1]}/health", timeout=PATIENCE
+            )
+            assert answer.status == 200
+        for gone in crowd[:12]:
+            with suppress(ConnectionResetError):
+                assert not gone.recv(1)
+        for stays in (other, *crowd[-3:]):
+            stays.settimeout(0)
+            with pytest.raises(BlockingIOError):
+                stays.recv(1)
+        server._loop.call_soon_threadsafe(page.close)
 
 
 SMALL = """
