@@ -155,6 +155,14 @@ class Dataset:
         return f"<Dataset of {len(self)} sequences>"
 
     def __getitem__(self, index: int) -> Sequence:
+        return self.start(index, _header.MOST_TOKENS)
+
+    def start(self, index: int, length: int) -> Sequence:
+        """Return the first `length` tokens of a sequence, and what follows each.
+
+        Other distributions are not decoded; if there are any, `numbers` is empty.
+        """
+        checks.in_range("length", length, 0)
         row = range(len(self))[operator.index(index)]
         group = int(np.searchsorted(self._ends, row, "right")) - 1
         with _header.damage(f"{self.path}: sequence {row}"):
@@ -164,7 +172,12 @@ class Dataset:
             places, header = _places(starts, lengths, len(ids)), self.header
             n = len(places)
             tokens, places = header.check_sequence(ids, places, n)
+            wanted = int(np.searchsorted(places, length))
             most = n * header.codec.max_survivors
+            if wanted < n:
+                rows = header.codec.decode_sequence(packet, length=max(wanted, 1))
+                found = tokens[:length], places[:wanted], rows[:wanted]
+                return Sequence(*found, header.temperature, header.tail, {})
             rows = header.codec.decode_sequence(packet, max_survivors=most)
             if len(rows) != n:
                 raise ValueError(f"its packet has {len(rows)} distributions, not {n}")
@@ -173,6 +186,7 @@ class Dataset:
             if steps is not None and steps.shape == rows.counts.shape:
                 numbers["logprobs"] = _header.of_steps(rows, steps)
             numbers = header.check_numbers(numbers, rows)
+        tokens = tokens[:length]
         return Sequence(tokens, places, rows, header.temperature, header.tail, numbers)
 
     def _read(self, group: int) -> pa.Table:

@@ -38,9 +38,8 @@ class Lookup:
     """
 
     def __init__(self, data: Dataset) -> None:
-        texts = [tokens.astype(TOKEN).tobytes() for tokens in data.tokens()]
-        self._indices = sorted(range(len(texts)), key=texts.__getitem__)
-        self._texts = [texts[i] for i in self._indices]
+        self._texts = [tokens.astype(TOKEN).tobytes() for tokens in data.tokens()]
+        self._order = sorted(range(len(self._texts)), key=self._texts.__getitem__)
         self._data = data
 
     def __repr__(self) -> str:
@@ -56,19 +55,36 @@ class Lookup:
         ValueError or TypeError
             These are no tokens, or the file has changed.
         """
+        i = self.seek(tokens)
+        return self._read(i, len(self._texts[i]) // TOKEN.itemsize)
+
+    def start(self, tokens: ArrayLike) -> Sequence:
+        """Return these tokens but the last, with the distributions that follow each.
+
+        They are those of the sequence that `find` returns, and errors are the same. How
+        long this takes depends on how many tokens are asked for, not on the sequence.
+        """
+        return self._read(self.seek(tokens), np.size(tokens) - 1)
+
+    def _read(self, i: int, length: int) -> Sequence:
+        found, size = self._data.start(i, length), length * TOKEN.itemsize
+        if found.tokens.astype(TOKEN).tobytes() != self._texts[i][:size]:
+            raise ValueError(f"{self._data.path} isn't the file that it was")
+        return found
+
+    def seek(self, tokens: ArrayLike) -> int:
+        """Return the index of the sequence that `find` returns, without reading it."""
         ids = checks.uint32("tokens", tokens)
         if not ids.size:
             raise ValueError("a text needs one token at least, to be found")
         asked = ids.astype(TOKEN).tobytes()
-        at = bisect_left(self._texts, asked, key=lambda text: text[: len(asked)])
-        if at < len(self._texts) and self._texts[at].startswith(asked):
-            found = self._data[self._indices[at]]
-            if found.tokens.astype(TOKEN).tobytes() != self._texts[at]:
-                raise ValueError(f"{self._data.path} isn't the file that it was")
-            return found
+        order, texts = self._order, self._texts
+        at = bisect_left(order, asked, key=lambda i: texts[i][: len(asked)])
+        if at < len(order) and texts[order[at]].startswith(asked):
+            return order[at]
         # Of all texts, its neighbours have most of its beginning.
-        beside = self._texts[max(at - 1, 0) : at + 1]
-        position = max((_shared(asked, text) for text in beside), default=0)
+        beside = order[max(at - 1, 0) : at + 1]
+        position = max((_shared(asked, texts[i]) for i in beside), default=0)
         raise MissError(position, int(ids[position]))
 
 

@@ -37,6 +37,10 @@ def test_finds_what_begins_so_or_says_where_it_ends(tmp_path_factory, texts, ask
         found = lookup.find(asked)
         assert found.tokens.tolist() == first.tokens.tolist()
         assert found.rows == first.rows
+        begun, n = lookup.start(asked), len(asked) - 1
+        assert begun.tokens.tolist() == asked[:n]
+        assert begun.places.tolist() == [*range(n)]
+        assert begun.rows == first.rows[:n]
     else:
         with pytest.raises(distill.MissError) as info:
             lookup.find(np.array(asked))
@@ -44,6 +48,23 @@ def test_finds_what_begins_so_or_says_where_it_ends(tmp_path_factory, texts, ask
         assert any(text[:n] == asked[:n] for text in texts)
         assert not any(text[: n + 1] == asked[: n + 1] for text in texts)
         assert str(info.value).endswith(f"token {asked[n]} at position {n}")
+
+
+def test_no_more_is_decoded_than_is_asked_for(tmp_path, monkeypatch):
+    lengths, decode = [], sqs.Codec.decode_sequence
+
+    def counted(*given, length=None, **kwargs):
+        lengths.append(length)
+        return decode(*given, length=length, **kwargs)
+
+    data = store(tmp_path / "teacher.parquet", [[1, 2] * 50])
+    lookup = distill.Lookup(data)
+    monkeypatch.setattr(sqs.Codec, "decode_sequence", counted)
+    for n in 2, 3, 99:
+        assert len(lookup.start(([1, 2] * 50)[:n]).rows) == n - 1
+    assert lengths == [1, 2, 98]
+    with pytest.raises(ValueError, match="length must be at least 0, got -1"):
+        data.start(0, -1)
 
 
 def test_a_search_takes_tokens(tmp_path):

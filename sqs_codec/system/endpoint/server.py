@@ -1,8 +1,8 @@
 """The server of an endpoint: who has a place in it, and for how long.
 
-Whoever comes is let in. A connection for which a text is written keeps its place; of
-the others, strangers and those who have shown the key, there are so many at most, and
-the one that has been silent for longest makes room.
+Whoever comes is let in. A connection for which a text is written, and that reads it,
+keeps its place; of the others, strangers and those who have shown the key, there are so
+many at most, and the one that has been silent for longest makes room.
 """
 
 import asyncio
@@ -153,10 +153,13 @@ class _Server(uvicorn.Server):
     def _make_room(self) -> None:
         """Where too many only wait, hang up on one of the host that has most."""
         for known in (False, True):
-            found = [v for v in self._places if v.known is known and not v.busy]
-            if len(found) > self._most:
-                found.sort(key=lambda visitor: visitor.since)
-                self._places.pop(first_of_crowd(found, lambda v: id(v.host))).cancel()
+            found = [v for v in self._places if v.known is known]
+            found = [v for v in found if not v.busy or v.flow.write_paused]
+            found.sort(key=lambda visitor: visitor.since)
+            while len(found) > self._most:
+                gone = first_of_crowd(found, lambda v: id(v.host))
+                found.remove(gone)
+                self._places.pop(gone).cancel()
 
     async def _host(self, visitor: _Visitor, sock: socket.socket) -> None:
         """Have a connection as long as it may last."""

@@ -4,7 +4,8 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -18,15 +19,21 @@ from sqs_codec.distill import Dataset, Lookup, MissError
 from sqs_codec.system.endpoint.app import make_endpoint, model_routes, read_body
 from sqs_codec.system.endpoint.errors import ApiError
 from sqs_codec.system.endpoint.fields import model_names
+from sqs_codec.system.endpoint.server import CONNECTIONS
 from sqs_codec.system.teacher._lists import BLOCK, Lists, Text
-from sqs_codec.system.teacher._request import MOST_BYTES, Tokens, parse
+from sqs_codec.system.teacher._request import MOST_BYTES, parse
 
-SEATS = 8  # requests that are in memory at the same time
-CALLS = 256  # those, and others that wait for a seat
+LIGHT = 1 << 14
+"""Bytes of a body, of some 2000 tokens, up to which a request is light. Light and heavy
+requests have one thread each, so that no light one waits for a heavy one."""
+
+CALLS = 2 * CONNECTIONS
+"""Requests that are answered at a time. Of those that don't read their answers no more
+than `CONNECTIONS` stay, so others have the rest."""
 
 CHOICE = (
     b'%b{"index": %d, "text": "", "logprobs": null, "finish_reason": "length", '
-    b'"stop_reason": null, "prompt_logprobs": ['
+    b'"stop_reason": null, "prompt_logprobs": [null'
 )
 
 
@@ -62,56 +69,82 @@ class _Completions:
     def __init__(self, data: Dataset, models: list[str], fill: bool) -> None:
         self._header, self._models, self._fill = data.header, models, fill
         self._lookup, self._lists = Lookup(data), Lists(data.header)
-        self._calls, self._seats = 0, asyncio.Semaphore(SEATS)
-        self._parsing = asyncio.Lock()  # as the event loop waits for it
+        self._calls, self._lanes = 0, (asyncio.Semaphore(1), asyncio.Semaphore(1))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, once there is a seat for it."""
+        """Answer a request, once all of it is there."""
+        request = HttpRequest(scope, receive)
+        data = await read_body(request, MOST_BYTES)
         if self._calls >= CALLS:
             said = "as many requests as there may be wait for an answer"
             raise ApiError(said, status=429, retry_after=1)
         scope["state"]["visitor"].busy = True  # until it is answered
         self._calls += 1
         try:
-            async with self._seats:
-                request = HttpRequest(scope, receive)
-                data = await read_body(request, MOST_BYTES)
-                async with self._parsing:
-                    model, prompts, k = await run_in_threadpool(
-                        parse, data, self._models, self._header
-                    )
-                if self._fill and k > BLOCK:
-                    said = f"prompt_logprobs may be {BLOCK} where lists are filled"
-                    raise ApiError(said, param="prompt_logprobs")
-                texts: list[Text] = []
-                for name, tokens in prompts.items():
-                    if await request.is_disconnected():
-                        return  # nobody is told
-                    texts += [await run_in_threadpool(self._find, name, tokens, k)]
-                pieces = self._write(model, texts, k)  # in which nothing can be wrong
-                answer = StreamingResponse(pieces, media_type="application/json")
-                await answer(scope, receive, send)
+            lane, pieces = self._lanes[len(data) > LIGHT], self._answer(data)
+            del data
+            work = partial(_work, lane, pieces)
+            while not (piece := await work()):
+                if await request.is_disconnected():
+                    return  # nobody is told
+            answer = StreamingResponse(_chain(piece, work))
+            answer.headers["content-type"] = "application/json"
+            await answer(scope, receive, send)
         finally:
             self._calls -= 1
 
-    def _find(self, name: str, tokens: Tokens, k: int) -> Text:
-        try:
-            text = Text(tokens, self._lookup.find(tokens))
-        except MissError as error:
-            said, code = f"{name} isn't in the file: {error}", "unknown_text"
-            raise ApiError(said, status=404, param=name, code=code) from None
-        text.check(name, k)
-        return text
+    def _answer(self, data: bytes) -> Iterator[bytes]:
+        """Yield an answer in pieces, empty ones until the request is checked.
 
-    def _write(self, model: str, texts: list[Text], k: int) -> Iterator[bytes]:
-        """Yield the answer, in pieces."""
-        head = {"id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion"}
+        One text and two blocks of its lists are in memory.
+        """
+        model, prompts, k = parse(data, self._models, self._header)
+        del data
+        if self._fill and k > BLOCK:
+            said = f"prompt_logprobs may be {BLOCK} where lists are filled"
+            raise ApiError(said, param="prompt_logprobs")
+        for name, tokens in prompts.items():
+            try:
+                self._lookup.seek(tokens)
+            except MissError as error:
+                said, code = f"{name} isn't in the file: {error}", "unknown_text"
+                raise ApiError(said, status=404, param=name, code=code) from None
+            if k < self._header.codec.max_survivors:
+                Text(tokens, self._lookup.start(tokens)).check(name, k)
+                yield b""
+        about = {"id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion"}
         more = {"created": int(time.time()), "model": model}
-        yield json.dumps(head | more)[:-1].encode() + b', "choices": ['
-        for i, text in enumerate(texts):
-            yield CHOICE % (b", " * (i > 0), i)
-            yield from self._lists.write(text, k if self._fill else 0)
-            yield b"]}"
-        n = sum(text.tokens.size for text in texts)
+        piece, full = bytearray(json.dumps(about | more)[:-1].encode()), False
+        piece += b', "choices": ['
+        for i, tokens in enumerate(prompts.values()):
+            piece += CHOICE % (b", " * (i > 0), i)
+            if tokens.size > 1:  # of the first one there is no list
+                if full:
+                    yield bytes(piece)
+                    piece.clear()
+                    full = False
+                text = Text(tokens, self._lookup.start(tokens))
+                for block in self._lists.write(text, k if self._fill else 0):
+                    if full:
+                        yield bytes(piece)
+                        piece.clear()
+                    piece += block
+                    full = True
+            piece += b"]}"
+        n = sum(tokens.size for tokens in prompts.values())
         usage = {"prompt_tokens": n, "completion_tokens": 0, "total_tokens": n}
-        yield b'], "usage": ' + json.dumps(usage).encode() + b"}"
+        yield bytes(piece) + b'], "usage": ' + json.dumps(usage).encode() + b"}"
+
+
+async def _work(lane: asyncio.Semaphore, pieces: Iterator[bytes]) -> bytes | None:
+    """Make the next piece in a thread, in turn with the other requests of a lane."""
+    async with lane:
+        return await run_in_threadpool(next, pieces, None)
+
+
+async def _chain(
+    piece: bytes | None, following: Callable[[], Awaitable[bytes | None]]
+) -> AsyncIterator[bytes]:
+    while piece:
+        yield piece
+        piece = await following()

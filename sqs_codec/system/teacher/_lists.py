@@ -1,6 +1,5 @@
 """The lists of a text's positions, as vLLM has them for ``prompt_logprobs``."""
 
-import copy
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
@@ -23,11 +22,8 @@ class Text:
     """
 
     def __init__(self, tokens: NDArray[np.uint32], found: Sequence) -> None:
-        n = np.searchsorted(found.places, tokens.size - 1)
-        self.tokens, self.rows = tokens, found.rows[:n]
-        if 2 * n < len(found.rows):  # or all of them would stay in memory
-            self.rows = copy.deepcopy(self.rows)
-        self.positions = found.places[:n] + 1
+        self.tokens, self.rows = tokens, found.rows
+        self.positions = found.places + 1
         last = self.rows.token_ids[self.rows.offsets[1:] - 1]
         is_tail = found.tail & (last == self.rows.vocab_size - 1)
         self.sizes = np.diff(self.rows.offsets) - is_tail
@@ -60,8 +56,7 @@ class Lists:
         self._logprobs = _table(f'{x!s},"rank":' for x in logprobs)
 
     def write(self, text: Text, fill: int) -> Iterator[bytes]:
-        """Yield the lists of a text; each is filled up to so many tokens."""
-        yield b"null"
+        """Yield the lists from the second on; each is filled up to so many tokens."""
         step = max(BLOCK // (fill or int(text.sizes.max(initial=0)) + 1), 1)
         for start in range(1, text.tokens.size, step):
             yield self._block(text, start, min(start + step, text.tokens.size), fill)

@@ -13,7 +13,10 @@ from sqs_codec.system.endpoint.fields import check_model, field, load, shown, st
 
 Tokens = NDArray[np.uint32]
 
-MOST_BYTES = 1 << 22  # of a body: half a million tokens, where ids have six digits
+MOST_BYTES = 1 << 22
+"""Of a body: half a million tokens, where ids have six digits. Numbers take up
+to 14 times their size to parse, 59 MB, and a request may take 100 MB."""
+
 MOST_PROMPTS = 1024  # texts that a request may ask for
 
 _NOTHING = "nothing is written here, only read"
@@ -40,6 +43,9 @@ def parse(
 
     An `ApiError` says which field is wrong, and what would be right.
     """
+    # Many lists, objects or strings would take up to 35 times their size.
+    if sum(map(data.count, b'[{"')) > 2 * MOST_PROMPTS:
+        raise ApiError(f"prompt may be {MOST_PROMPTS} texts at most", param="prompt")
     try:
         fields = load(data)
         _check(fields, header)

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any
 from unittest.mock import Mock
 
@@ -217,6 +217,21 @@ def test_who_reads_slowly_gets_all(monkeypatch):
             size += len(data)
             time.sleep(0.02)
         assert size >= 16_000_000
+
+
+def test_who_does_not_read_makes_room(monkeypatch):
+    """Though a text is written for it."""
+    monkeypatch.setattr("sqs_codec.system.endpoint.server.CONNECTIONS", 4)
+    completer = Played("sea " * 500_000)
+    with playing(completer) as endpoint, ExitStack() as stack:
+        places, answers = endpoint.server._places, completer.answers
+        for i in range(8):
+            stream(stack.enter_context(endpoint.open()))
+            wait_until(lambda: len(answers) == i + 1)  # noqa: B023  # at once
+            wait_until(lambda: all(v.flow.write_paused for v in places))
+        assert endpoint.status("/metrics") == 200
+        wait_until(lambda: sum(answer.gone.done() for answer in answers) == 4)
+        assert [answer.gone.done() for answer in answers] == [True] * 4 + [False] * 4
 
 
 def test_who_waits_for_a_seat_is_answered(monkeypatch):

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 import tracemalloc
-from contextlib import closing
+from contextlib import ExitStack, closing
 from itertools import count
 
 import numpy as np
@@ -20,7 +20,7 @@ from sqs_codec.cli import main as cli
 from sqs_codec.system.endpoint.errors import ApiError
 from sqs_codec.system.teacher import _app, make_app
 from sqs_codec.system.teacher._lists import BLOCK, Lists, Text
-from sqs_codec.system.teacher._request import parse
+from sqs_codec.system.teacher._request import MOST_BYTES, parse
 from tests.system.proxy.test_server import Endpoint
 from tests.system.serve.kit import PATIENCE, wait_until
 
@@ -118,17 +118,18 @@ def test_long_lists_are_written_in_pieces():
     rows = sqs.SparseRows(ids, counts, np.arange(100) * 1000, 1000, 1000)
     tokens = np.ones(99, np.uint32)
     found = distill.Sequence(tokens, np.arange(99), rows, 1.0, False, {})
+    found = found._replace(places=found.places[:-1], rows=rows[:-1])
     pieces = [*Lists(header).write(Text(tokens, found), 0)]
-    assert json.loads(b"[%b]" % b"".join(pieces))[98]["999"]["rank"] == 1000
+    assert json.loads(b"[null%b]" % b"".join(pieces))[98]["999"]["rank"] == 1000
     assert max(piece.count(b"rank") for piece in pieces) <= BLOCK
 
 
 def test_a_beginning_takes_no_more_memory_than_it_has(tmp_path):
     data = store(tmp_path / "f", [[1] * 3000])
     lookup, asked = distill.Lookup(data), np.array([1, 1])
-    lookup.find(asked)  # whose row group stays
+    lookup.start(asked)  # whose row group stays
     tracemalloc.start()
-    texts = [Text(asked, lookup.find(asked)) for _ in range(20)]
+    texts = [Text(asked, lookup.start(asked)) for _ in range(20)]
     used, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert used < len(texts) * 9999
@@ -223,7 +224,7 @@ def test_a_miss_names_what_the_client_has_and_nothing_else(client, asked, positi
 def test_a_request_may_have_so_many_bytes(client):
     for data in b"[" * 100_000, b'{"prompt": ' + b"[" * 100_000, b"", b"[]":
         assert client.post(PATH, content=data).status_code == 400
-    assert client.post(PATH, content=b" " * (1 << 22 | 1)).status_code == 413
+    assert client.post(PATH, content=b" " * (MOST_BYTES + 1)).status_code == 413
 
 
 def test_too_many_texts_get_no_names():
@@ -255,6 +256,13 @@ def status(connection):
         return answer.status
 
 
+def read_on(connection):
+    """Return how many bytes an answer has, without keeping them."""
+    with closing(connection):
+        answer = connection.getresponse()
+        return sum(map(len, iter(lambda: answer.read(1 << 16), b"")))
+
+
 def test_who_may_ask(data):
     app = make_app(data, api_key="key", hosts=["teacher.example.org"])
     with closing(Endpoint(app)) as endpoint:
@@ -267,25 +275,95 @@ def test_who_may_ask(data):
 
 
 def test_others_are_answered_meanwhile(data, monkeypatch):
-    """While one answer is made, another waits, one is cut short and one is too much."""
-    monkeypatch.setattr(_app, "SEATS", 1)
+    """While one answer is made, another waits, and one is too much."""
     monkeypatch.setattr(_app, "CALLS", 2)
     goes_on, write = threading.Event(), _app.Lists.write
     monkeypatch.setattr(
         _app.Lists, "write", lambda *given: goes_on.wait(PATIENCE) and write(*given)
     )
-    with closing(Endpoint(make_app(data))) as endpoint:
-        with socket.create_connection(("127.0.0.1", endpoint.port)) as half:
-            half.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n")
-            half.sendall(b"Content-Length: 100\r\n\r\n{")
-        one = post(endpoint)
-        assert one.getresponse().status == 200  # and no more than that
-        two = post(endpoint, TEXTS[1])
+    with teaching(data) as endpoint:
+        one, two = post(endpoint), post(endpoint, TEXTS[1])
         wait_until(lambda: status(post(endpoint)) == 429)
         assert endpoint.status("/health", "") == 200
         goes_on.set()
-        assert status(two) == 200
-        one.close()
+        assert (status(one), status(two)) == (200, 200)
+
+
+def test_unfinished_bodies_take_no_place(data, monkeypatch):
+    monkeypatch.setattr(_app, "CALLS", 2)
+    with teaching(data) as endpoint, ExitStack() as stack:
+        for _ in range(12):
+            half = stack.enter_context(endpoint.open())
+            half.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n")
+            half.sendall(b"Content-Length: 100\r\n\r\n{")
+        for _ in range(3):
+            assert status(post(endpoint)) == 200
+
+
+def test_who_asks_for_little_waits_for_nobody_who_asks_for_much(data, monkeypatch):
+    monkeypatch.setattr(_app, "LIGHT", 100)
+    goes_on, read = threading.Event(), _app.Lists.write
+
+    def write(lists, text, fill):
+        if text.tokens.size > 9:
+            assert goes_on.wait(PATIENCE)
+        yield from read(lists, text, fill)
+
+    monkeypatch.setattr(_app.Lists, "write", write)
+    with teaching(data) as endpoint:
+        heavy = [post(endpoint, TEXTS[3]) for _ in range(12)]
+        assert [status(post(endpoint)) for _ in range(3)] == [200] * 3
+        goes_on.set()
+        assert [status(one) for one in heavy] == [200] * 12
+
+
+def test_who_does_not_read_keeps_nobody_waiting(tmp_path, monkeypatch):
+    monkeypatch.setattr("sqs_codec.system.endpoint.server.READING_SECONDS", 1e9)
+    data = store(tmp_path / "f", [[1] * 30_000, HERE])
+    with teaching(data) as endpoint:
+        unread = [post(endpoint, [[1] * 30_000]) for _ in range(12)]
+        wait_until(lambda: any(v.flow.write_paused for v in endpoint.server._places))
+        assert status(post(endpoint)) == 200
+        heavy = [[1] * 6000, *[HERE] * 9]
+        assert status(post(endpoint, heavy)) == 200
+        for one in unread:
+            one.close()
+
+
+def test_one_text_of_a_request_is_in_memory(tmp_path):
+    data = store(tmp_path / "f", [[1] * 3000])
+    with teaching(data) as endpoint:
+        taken = []
+        for n in 1, 1, 30:  # once for what stays
+            tracemalloc.start()
+            assert read_on(post(endpoint, [[1] * 3000] * n)) > n * 3000
+            taken.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    assert taken[2] < 1.5 * taken[1]
+
+
+def test_a_body_takes_little_memory(data):
+    """Whatever it has most of."""
+    for part in b"[[]],", b'{"":{}},', b'"ab",', b"-9,":
+        body = b'{"prompt": [' + part * (MOST_BYTES // 16 // len(part)) + b"1]}"
+        tracemalloc.start()
+        with pytest.raises(ApiError, match=r"prompt"):
+            parse(body, ["a/teacher"], data.header)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert most * 16 < 80e6, part
+
+
+def test_the_first_token_needs_no_distribution(data, monkeypatch):
+    monkeypatch.setattr(distill.Dataset, "start", None)
+    client = TestClient(make_app(data), base_url="http://localhost")
+    check(ask(client, [[7], [31]]), [{}], [{}])
+
+
+def test_an_error_is_told_before_the_answer_begins(client):
+    """Of a second text: that it isn't there, and that its lists are longer."""
+    assert ask(client, [HERE, [8]]).status_code == 404
+    assert ask(client, [[7, 3], TEXTS[3]], 2).status_code == 400
 
 
 def test_bodies_are_read_one_by_one(data, monkeypatch):
@@ -307,14 +385,14 @@ def test_bodies_are_read_one_by_one(data, monkeypatch):
 
 
 def test_no_text_is_sought_for_who_has_left(data, monkeypatch):
-    sought, goes_on, find = [], threading.Event(), distill.Lookup.find
+    sought, goes_on, find = [], threading.Event(), distill.Lookup.start
 
     def late(*given):
         sought.append(given)
         goes_on.wait(PATIENCE)
         return find(*given)
 
-    monkeypatch.setattr(distill.Lookup, "find", late)
+    monkeypatch.setattr(distill.Lookup, "start", late)
     with teaching(data) as endpoint:
         one = post(endpoint, [HERE] * 9)
         wait_until(lambda: sought)
