@@ -175,7 +175,7 @@ class Completer:
         except (LinkError, RefusalError) as error:
             said = f"the cloud at {self._server}: {error}"
             answer.put(ApiError(said, status=503, code="no_cloud", retry_after=5))
-        except Exception:
+        except BaseException:  # as a tokenizer's panic is no Exception
             log.exception("a text failed")
             answer.put(ApiError("it failed; the log has more", status=500))
         finally:

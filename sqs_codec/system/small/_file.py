@@ -15,13 +15,22 @@ import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
+from sqs_codec._base import checks
 from sqs_codec._base.files import require_file
 from sqs_codec.system.small._network import Array, Network
 
 VERSION = 1
 
-MOST_BYTES = 1 << 28
-"""Of what a file has, unpacked."""
+MOST_BYTES = 1 << 25
+"""Of a file, and of its arrays, unpacked: in eight bits the largest draft that was
+tried has 13 million (docs/experiments/sizes.md). Loading takes six times as many."""
+
+MOST_TEXT = 1 << 24
+"""Bytes of its tokenizer's JSON: twice the 32 for each of 2^18 tokens."""
+
+MOST_PARTS = 1 << 20
+"""Lists in that, where an object counts as eight: one for each merge, of which
+SmolLM2's has 48 900. To load a list takes up to 560 bytes, an object 1100."""
 
 SHAPES = {
     "embedding": "Ce",
@@ -58,11 +67,14 @@ class File:
         """
         require_file(path)
         try:
+            _limit("bytes", os.path.getsize(path), MOST_BYTES)
             with zipfile.ZipFile(path) as file:
-                if sum(each.file_size for each in file.infolist()) > MOST_BYTES:
-                    raise ValueError(f"it has more than {MOST_BYTES >> 20} MiB")
+                size = sum(each.file_size for each in file.infolist())
+                _limit("bytes, unpacked", size, MOST_BYTES)
             with np.load(path, allow_pickle=False) as arrays:
-                about = json.loads(arrays["about"].tobytes())
+                about_it = arrays["about"].tobytes()
+                _limit("bytes about itself", len(about_it), MOST_PARTS)
+                about = json.loads(about_it)
                 if about["version"] != VERSION:
                     raise ValueError(
                         f"it is of version {about['version']!r}, and this package "
@@ -71,12 +83,15 @@ class File:
                 network = read_network(arrays.__getitem__)
                 text = _unpack(arrays["tokenizer"].tobytes()).decode()
             tokenizer = tokenizers.Tokenizer.from_str(text)
+            tokenizer.no_padding()  # which may be of any length
+            tokenizer.no_truncation()
+            tokenizer.decode(tokenizer.encode("A text").ids)  # or it would fail later
             said = str(about["summary"]), str(about["template"])
             stop = [int(token) for token in about["stop"]]
-        except OSError:
+        except (OSError, KeyboardInterrupt, SystemExit):
             raise
-        # tokenizers raises no narrower one.
-        except Exception as error:
+        # tokenizers raises no narrower one, and its panics are no Exceptions.
+        except BaseException as error:
             why = "cut or damaged" if isinstance(error, DAMAGE) else str(error)
             raise ValueError(f"{path} is no small draft: {why}") from error
         return cls(network, tokenizer, *said, stop)
@@ -85,9 +100,17 @@ class File:
 DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, KeyError)
 
 
+def _limit(what: str, found: int, most: int) -> None:
+    if found > most:
+        raise ValueError(f"it has {found} {what}, and may have {most}")
+
+
 def _unpack(data: bytes) -> bytes:
-    found = lzma.LZMADecompressor()
-    text = found.decompress(data, MOST_BYTES)
+    found = lzma.LZMADecompressor(memlimit=2 * MOST_TEXT)
+    text = found.decompress(data, MOST_TEXT + 1)
+    _limit("or more bytes of a tokenizer", len(text), MOST_TEXT)
+    parts = text.count(b"[") + 8 * text.count(b"{")
+    _limit("lists in its tokenizer, or objects for eight each", parts, MOST_PARTS)
     if not found.eof:
         raise EOFError
     return text
@@ -112,6 +135,7 @@ def read_network(array: Callable[[str], NDArray[Any]]) -> Network:
             raise ValueError(f"{name} has values that are not finite")
     if sizes["g"] != 3 * sizes["h"] or sizes["p"] % 2 == 0:
         raise ValueError(f"given and pointer have the sizes {sizes['g']}, {sizes['p']}")
+    checks.vocabulary(array("inputs").size)
     inputs, columns = (array(n).astype(np.int64) for n in ("inputs", "columns"))
     for name, ids, end in (
         ("inputs", inputs, sizes["C"]),

@@ -119,6 +119,27 @@ def test_a_client_may_say_how_a_text_comes_and_over_which_link(proxy):
     assert not any("as asked" in repr(planner) for planner in planners)
 
 
+def test_a_tokenizer_that_panics_is_an_error_and_keeps_no_seat(
+    folder, server, monkeypatch
+):
+    """What tokenizers raises then is no Exception."""
+
+    class Panic(BaseException):
+        pass
+
+    def panic(*_):
+        raise Panic
+
+    body = json.dumps({"prompt": "the fox", "max_tokens": 2})
+    with closing(Proxy(folder, server.address, clients=1)) as proxy:
+        monkeypatch.setattr(Draft, "encode_text", panic)
+        for _ in range(2):
+            status, said, _ = proxy.call("POST", "/v1/completions", body)
+            assert (status, b"it failed; the log has more" in said) == (500, True)
+        monkeypatch.undo()
+        assert proxy.call("POST", "/v1/completions", body)[0] == 200
+
+
 def test_a_thin_link_is_for_this_machine_alone():
     here, there = (
         TestClient(make_app(Played()), base_url=f"http://{host}")

@@ -3,9 +3,11 @@
 import contextlib
 import io
 import json
+import lzma
 import random
 import re
 import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -224,6 +226,17 @@ def test_texts_are_the_targets_own(path, smollm2):
     assert write(hints, Sampling(1.0), 7) == write(FixedPlan(0), Sampling(1.0), 7)
 
 
+PADDING = {
+    "direction": "Right",
+    "pad_to_multiple_of": None,
+    "pad_id": 0,
+    "pad_type_id": 0,
+    "pad_token": "x",
+}
+WIDE = b"\x5d\xf0\xff\xff\xff" + lzma.compress(b"{}", format=lzma.FORMAT_ALONE)[5:]
+"""A text of two bytes, which says that to read it takes 4 GB."""
+
+
 def changed(path, folder, **about):
     """Return another file with arrays, or entries of "about", replaced."""
     with np.load(path) as file:
@@ -290,7 +303,7 @@ def test_a_file_that_would_fill_the_memory_is_refused(path, tmp_path):
     bomb = tmp_path / "bomb.npz"
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("about.npy", bytes(1 << 29))
-    with pytest.raises(ValueError, match="it has more than 256 MiB"):
+    with pytest.raises(ValueError, match="has 536870912 bytes, unpacked, and may have"):
         Draft(bomb)
     header = io.BytesIO()
     shape = {"descr": "|u1", "fortran_order": False, "shape": (1 << 50,)}
@@ -303,6 +316,71 @@ def test_a_file_that_would_fill_the_memory_is_refused(path, tmp_path):
         Draft(tmp_path / "none.npz")
     with pytest.raises(ValueError, match="is a folder"):
         Draft(tmp_path)
+
+
+LARGEST = {
+    "embedding": lambda a: np.zeros((1 << 15, 900), np.int8),
+    "embedding_scale": lambda a: np.ones(1 << 15, np.float16),
+}
+
+
+def tokenizer_with(**fields):
+    def change(packed):
+        own = json.loads(lzma.decompress(packed.tobytes())) | fields
+        return np.frombuffer(
+            lzma.compress(json.dumps(own).encode(), preset=0), np.uint8
+        )
+
+    return {"tokenizer": change}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (tokenizer_with(version=" " * (1 << 24)), "16777217 or more bytes of a tok"),
+        (tokenizer_with(extra=[[]] * (1 << 20)), "lists in its tokenizer, or objects"),
+        (
+            tokenizer_with(decoder=[{}] * (1 << 17)),
+            "lists in its tokenizer, or objects",
+        ),
+        (tokenizer_with(padding={"strategy": {"Fixed": 1 << 40}} | PADDING), None),
+        (LARGEST, "bias has the shape (64,)"),
+        ({"embedding": lambda a: np.zeros((1 << 20, 32), np.int8)}, "bytes, unpacked"),
+        ({"inputs": lambda a: np.zeros(1 << 24, np.uint8)}, "vocab_size must be"),
+        ({"summary": "x" * (1 << 20)}, "bytes about itself, and may have 1048576"),
+        (
+            {"tokenizer": lambda a: np.frombuffer(WIDE, np.uint8)},
+            "cut or damaged",
+        ),
+    ],
+)
+def test_a_small_file_takes_little_memory(path, tmp_path, change, said):
+    file = changed(path, tmp_path, **change)
+    assert file.stat().st_size < 2_500_000
+    tracemalloc.start()
+    try:
+        if said is None:
+            assert Draft(file).encode_text("hello")
+        else:
+            with pytest.raises(ValueError, match=re.escape(said)):
+                Draft(file)
+        assert tracemalloc.get_traced_memory()[1] < 250e6
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "normalizer",
+    [
+        {"type": "Precompiled", "precompiled_charsmap": "AAAA"},
+        {"type": "Replace", "pattern": {"String": ""}, "content": "x"},
+    ],
+)
+def test_a_tokenizer_that_panics_is_refused(path, tmp_path, normalizer):
+    """At once, or at the first text that it is given."""
+    file = changed(path, tmp_path, **tokenizer_with(normalizer=normalizer))
+    with pytest.raises(ValueError, match=r"changed.npz is no small draft"):
+        Draft(file)
 
 
 # The one that comes with the package.
