@@ -114,22 +114,14 @@ class _Completions:
                 yield b""
         about = {"id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion"}
         more = {"created": int(time.time()), "model": model}
-        piece, full = bytearray(json.dumps(about | more)[:-1].encode()), False
-        piece += b', "choices": ['
+        piece = bytearray(json.dumps(about | more)[:-1].encode() + b', "choices": [')
         for i, tokens in enumerate(prompts.values()):
             piece += CHOICE % (b", " * (i > 0), i)
             if tokens.size > 1:  # of the first one there is no list
-                if full:
-                    yield bytes(piece)
-                    piece.clear()
-                    full = False
                 text = Text(tokens, self._lookup.start(tokens))
                 for block in self._lists.write(text, k if self._fill else 0):
-                    if full:
-                        yield bytes(piece)
-                        piece.clear()
-                    piece += block
-                    full = True
+                    yield bytes(piece + block)
+                    piece.clear()
             piece += b"]}"
         n = sum(tokens.size for tokens in prompts.values())
         usage = {"prompt_tokens": n, "completion_tokens": 0, "total_tokens": n}

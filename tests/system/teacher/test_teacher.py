@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import socket
 import threading
 import time
 import tracemalloc
@@ -322,7 +321,11 @@ def test_who_does_not_read_keeps_nobody_waiting(tmp_path, monkeypatch):
     data = store(tmp_path / "f", [[1] * 30_000, HERE])
     with teaching(data) as endpoint:
         unread = [post(endpoint, [[1] * 30_000]) for _ in range(12)]
-        wait_until(lambda: any(v.flow.write_paused for v in endpoint.server._places))
+        wait_until(
+            lambda: any(
+                v.busy and v.flow.write_paused for v in [*endpoint.server._places]
+            )
+        )
         assert status(post(endpoint)) == 200
         heavy = [[1] * 6000, *[HERE] * 9]
         assert status(post(endpoint, heavy)) == 200
