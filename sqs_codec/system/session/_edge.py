@@ -155,7 +155,7 @@ class EdgeSession:
                 f"{len(self._stop)}"
             )
         self._seed = os.urandom(wire.SEED_BYTES) if seed is None else seed
-        self._epoch = 0
+        self._epoch = 0  # how often the text was replaced
         own = os.urandom(wire.SESSION_BYTES) if session_id is None else session_id
         asked = tokenizer, self._sampling, self._stop, self._max_message
         self._hello = _handshake.make_hello(own, self._seed, codecs, *asked)
@@ -208,11 +208,6 @@ class EdgeSession:
     def seed(self) -> bytes:
         """What the numbers of the target's choices derive from."""
         return self._seed
-
-    @property
-    def epoch(self) -> int:
-        """How often the text was replaced."""
-        return self._epoch
 
     @property
     def rounds_from(self) -> int:
