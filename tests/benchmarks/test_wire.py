@@ -7,23 +7,27 @@ from sqs_codec.system.serve._datagram.link import DatagramLink
 from sqs_codec.system.serve._grpc.link import GrpcLink
 from sqs_codec.system.serve._grpc.wire import ACK, MESSAGE, SETUP
 
+TRIES = 10
+
 
 @pytest.mark.parametrize("name", BARS)
 def test_a_round_keeps_to_its_bars(name):
-    try:
-        wire = measure(name, rounds=3)
-    except PermissionError as error:
-        pytest.skip(str(error))
-    assert wire.passes, wire
-    if name == "datagram":
-        assert overhead(wire) == (DatagramLink.overhead, DatagramLink.overhead), wire
-        return
-    # By these gRPC's bytes are reckoned, where no kernel counts them.
     plain = name == PLAIN
-    assert plain or GrpcLink.overhead == MESSAGE[plain] + ACK
-    assert overhead(wire) == (MESSAGE[plain] + ACK, MESSAGE[plain] + ACK), wire
-    # Of connecting, an acknowledgement may cross alone or not.
-    assert wire.setup == pytest.approx(SETUP[plain], abs=3 * ACK)
+    # gRPC's bytes are estimated with these where no kernel counts them.
+    each = DatagramLink.overhead if name == "datagram" else MESSAGE[plain] + ACK
+    assert plain or name == "datagram" or GrpcLink.overhead == each
+    # On a busy machine an acknowledgement may travel with data, or late: measure again.
+    for _ in range(TRIES):
+        try:
+            wire = measure(name, rounds=3)
+        except PermissionError as error:
+            pytest.skip(str(error))
+        if overhead(wire) == (each, each) and wire.passes:
+            break
+    else:
+        pytest.fail(f"{wire}, where a message has {each} bytes around it")
+    if name != "datagram":
+        assert wire.setup == pytest.approx(SETUP[plain], abs=3 * ACK)
 
 
 def overhead(wire):
