@@ -62,7 +62,8 @@ def test_what_is_lost_is_told_apart():
 
 
 def target(words):
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}))
+    known = {word: i for i, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordLevel(known, unk_token=words[0]))
     pair = SimpleNamespace(
         summary="a target",
         stop={0},
