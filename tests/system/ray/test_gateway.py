@@ -140,7 +140,9 @@ def test_model_that_cannot_be_loaded(options, said):
     with gateway(*options.split()) as server:
         _, err = server.communicate(timeout=300)
         assert server.returncode == 1
-        assert err == f"Loading the model ...\nsqs serve: {said}\n"
+        first, *slow, last = err.splitlines()  # on a busy machine Ray says it is slow
+        assert (first, last) == ("Loading the model ...", f"sqs serve: {said}")
+        assert all(each.startswith("sqs serve: 0 of 2 replicas") for each in slow)
         assert not descendants(server.pid)
 
 
