@@ -39,6 +39,12 @@ HUGGING_FACE = _Kind("transformers", "hf", ("engine", "ray", *options.LOADING))
 VLLM = _Kind("vLLM", "vllm", ("engine", "engine_option", "ray", "dtype"))
 LLAMA_CPP = _Kind("llama.cpp", "llama_cpp", ("threads",))
 
+FILES = "safetensors|bin|pt|gguf|json|model|txt|tiktoken|jinja|py"
+"""Endings of files that decide what a model says: no README, log or `.parts`."""
+
+LARGE = 2 * 10**9
+"""Bytes of files above which reading them, 1 s per GB, is said."""
+
 
 def add_reading(add: options.Add) -> None:
     """Add the options that say how models are run, without defaults."""
@@ -111,21 +117,24 @@ def _make(room: str, model: str | None, own: Mapping[str, Any]) -> Any:
 
 
 def identity(args: argparse.Namespace, model: str | None) -> str:
-    """Return what tells a model, once it is loaded, from another one of its name."""
-    own = {"dtype": args.dtype, "revision": args.revision, "quantization": None}
-    own |= dict(args.engine_option or ())
-    path, weights = Path(model or ""), own["revision"]
+    """Return a string that differs between models of the same name, once loaded."""
+    own = vars(args) | dict(args.engine_option or ())
+    path, said = Path(model or ""), [model, own["revision"]]
     if is_gguf(model):  # and the other files of a split one
-        name = re.sub(r"-\d{5}(-of-\d{5}\.gguf)$", r"-?????\1", glob.escape(path.name))
-        weights = _contents(sorted(path.parent.glob(name)))
+        split = r"(?i)-\d{5}(-of-\d{5}\.gguf)$"
+        name = re.sub(split, r"-?????\1", glob.escape(path.name))
+        said = [_contents(sorted(path.parent.glob(name)))]
     elif model and path.is_dir():
-        weights = _contents(sorted(filter(Path.is_file, path.iterdir())))
+        files = (p for p in path.rglob("*") if re.search(rf"(?i)\.({FILES})$", p.name))
+        said = [_contents(sorted(filter(Path.is_file, files)))]
     elif model:
-        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub import snapshot_download
 
-        found = try_to_load_from_cache(model, "config.json", revision=weights)
-        weights = Path(found).parent.name if isinstance(found, str) else weights
-    said = weights, own["dtype"], own["quantization"]
+        only = {"local_files_only": True, "ignore_patterns": "*"}  # even if some lack
+        where = {"cache_dir": own.get("download_dir"), "revision": own["revision"]}
+        with contextlib.suppress(ValueError, OSError):  # as it isn't of the hub
+            said = [Path(snapshot_download(model, **where, **only)).name]
+    said += own["dtype"], own.get("quantization")
     return ", ".join(str(one) for one in said if one)
 
 
@@ -135,7 +144,10 @@ def digest(paths: Sequence[Path]) -> str:
 
 
 def _contents(paths: Sequence[Path]) -> str:
-    state = blake2b(digest_size=8)
+    state, size = blake2b(digest_size=8), sum(path.stat().st_size for path in paths)
+    if size > LARGE:
+        said = f"Reading {size / 1e9:.1f} GB of files, to know them again ..."
+        print(said, file=sys.stderr, flush=True)
     for path in paths:
         require_file(path)  # a pipe could be read but once
         with path.open("rb") as file:

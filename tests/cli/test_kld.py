@@ -147,7 +147,8 @@ def test_every_file_of_a_model_identifies_it(tmp_path):
     parts = [tmp_path / f"[a]-0000{i}-of-00002.gguf" for i in (1, 2)]
     whole, model = tmp_path / "whole.gguf", tmp_path / "model"
     model.mkdir()
-    files = [*parts, whole, model / "config.json", model / "a.safetensors"]
+    files = [*parts, whole, model / "config.json", model / "deep/a.safetensors"]
+    (model / "deep").mkdir()
     for file in files:
         file.write_text(file.name)
 
@@ -158,6 +159,8 @@ def test_every_file_of_a_model_identifies_it(tmp_path):
     assert len({*before}) == 3
     (tmp_path / "[a]-00001-of-00003.gguf").touch()
     (model / "made.parts").mkdir()
+    for name in "made.parts/000000.parquet", "README.md", "run.log", "a.jsonl":
+        (model / name).write_text("x")
     os.utime(whole, (0, 0))
     assert identities() == before
     copied = shutil.copytree(tmp_path, tmp_path / "copied", symlinks=True)
@@ -187,7 +190,41 @@ def test_a_commit_identifies_a_model_of_the_hub(tmp_path, monkeypatch):
         given = [] if name == "main" else ["--revision", name]
         assert identity("an/owner", *given) == commit
     assert identity("an/owner", "--engine-option", f"revision={'a' * 40}") == "a" * 40
-    assert identity("an/other", "--revision", "tag") == "tag"
+    elsewhere = tmp_path / "elsewhere/models--an--owner"
+    (elsewhere / "snapshots" / ("c" * 40)).mkdir(parents=True)
+    (elsewhere / "refs").mkdir()
+    (elsewhere / "refs/main").write_text("c" * 40)
+    given = "--engine-option", f"download-dir={tmp_path / 'elsewhere'}"
+    assert identity("an/owner", *given) == "c" * 40
+
+
+@pytest.mark.parametrize(
+    "model", ["an/other", "s3://bucket/model", "gs://model", "one/two/three"]
+)
+def test_a_model_of_which_no_file_is_found_goes_by_its_name(model, tmp_path):
+    given = "--engine-option", f"download-dir={tmp_path}"
+    assert identity(model, *given) == model
+    assert identity(model, *given, "--revision", "tag") == f"{model}, tag"
+
+
+def test_the_parts_of_a_file_may_have_an_ending_in_capitals(tmp_path):
+    parts = [tmp_path / f"a-0000{i}-of-00002.GGUF" for i in (1, 2)]
+    for part in parts:
+        part.write_text("a")
+    before = identity(parts[0])
+    parts[1].write_text("b")
+    assert identity(parts[0]) != before
+
+
+def test_reading_many_files_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(reading, "LARGE", 5)
+    model = tmp_path / "a.gguf"
+    model.write_text("small")
+    identity(model)
+    assert not capsys.readouterr().err
+    model.write_text("larger")
+    identity(model)
+    assert " GB of files, to know them again" in capsys.readouterr().err
 
 
 def test_an_interrupted_measurement_leaves_nothing(folder, capsys, reads):
