@@ -173,12 +173,13 @@ class Dataset:
             n = len(places)
             tokens, places = header.check_sequence(ids, places, n)
             wanted = int(np.searchsorted(places, length))
-            most = n * header.codec.max_survivors
+            read, decode = max(wanted, 1), header.codec.decode_sequence
+            most = read * header.codec.max_survivors
             if wanted < n:
-                rows = header.codec.decode_sequence(packet, length=max(wanted, 1))
+                rows = decode(packet, max_survivors=most, length=read)
                 found = tokens[:length], places[:wanted], rows[:wanted]
                 return Sequence(*found, header.temperature, header.tail, {})
-            rows = header.codec.decode_sequence(packet, max_survivors=most)
+            rows = decode(packet, max_survivors=most)
             if len(rows) != n:
                 raise ValueError(f"its packet has {len(rows)} distributions, not {n}")
             numbers = dict(zip(header.numbers, values, strict=True))

@@ -51,18 +51,19 @@ def test_finds_what_begins_so_or_says_where_it_ends(tmp_path_factory, texts, ask
 
 
 def test_no_more_is_decoded_than_is_asked_for(tmp_path, monkeypatch):
-    lengths, decode = [], sqs.Codec.decode_sequence
+    asked, decode = [], sqs.Codec.decode_sequence
 
-    def counted(*given, length=None, **kwargs):
-        lengths.append(length)
-        return decode(*given, length=length, **kwargs)
+    def counted(*given, **limits):
+        asked.append(limits)
+        return decode(*given, **limits)
 
     data = store(tmp_path / "teacher.parquet", [[1, 2] * 50])
     lookup = distill.Lookup(data)
     monkeypatch.setattr(sqs.Codec, "decode_sequence", counted)
     for n in 2, 3, 99:
         assert len(lookup.start(([1, 2] * 50)[:n]).rows) == n - 1
-    assert lengths == [1, 2, 98]
+    most = CODEC.max_survivors
+    assert asked == [{"length": n, "max_survivors": n * most} for n in (1, 2, 98)]
     with pytest.raises(ValueError, match="length must be at least 0, got -1"):
         data.start(0, -1)
 
