@@ -130,10 +130,10 @@ def identity(args: argparse.Namespace, model: str | None) -> str:
     elif model:
         from huggingface_hub import snapshot_download
 
-        only = {"local_files_only": True, "ignore_patterns": "*"}  # even if some lack
-        where = {"cache_dir": own.get("download_dir"), "revision": own["revision"]}
-        with contextlib.suppress(ValueError, OSError):  # as it isn't of the hub
-            said = [Path(snapshot_download(model, **where, **only)).name]
+        how: dict[str, Any] = {"local_files_only": True, "ignore_patterns": "*"}
+        how |= {"cache_dir": own.get("download_dir"), "revision": own["revision"]}
+        with contextlib.suppress(ValueError, OSError):  # it isn't of the hub
+            said = [Path(snapshot_download(model, **how)).name]
     said += own["dtype"], own.get("quantization")
     return ", ".join(str(one) for one in said if one)
 

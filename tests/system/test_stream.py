@@ -1,6 +1,7 @@
 """The text of a completion, token by token."""
 
 import pytest
+from tokenizers import Tokenizer, decoders, models
 
 from sqs_codec.system._base.chat import TextStream
 from tests.system.streams import BYTES, TOKENIZERS, Streams, bpe, smollm2
@@ -55,6 +56,15 @@ def test_a_run_of_bytes_is_shown_once_it_has_ended():
         stream = TextStream(streams.tokenizer.decode, streams.spell)
         assert stream.add(euro) == ""
         assert stream.add([end]) + stream.rest() == said
+
+
+def test_no_tokens_are_no_text():
+    """Where the tokenizer's decoder panics at none."""
+    tokenizer = Tokenizer(models.BPE({"a": 0}, []))
+    tokenizer.decoder = decoders.Sequence([decoders.Fuse(), decoders.Strip(" ", 0, 1)])
+    stream = TextStream(tokenizer.decode, tokenizer.id_to_token, [])
+    assert [stream.add([]), stream.rest()] == ["", ""]
+    assert [stream.add([0]), stream.rest()] == ["a", ""]
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)

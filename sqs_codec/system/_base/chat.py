@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from sqs_codec._base import checks
@@ -94,8 +93,8 @@ def encode(
 class TextStream:
     """A completion's text, token by token; what was shown never changes.
 
-    It is what prompt and completion decode to together, less its beginning that the
-    prompt decodes to as well: a first space stays that Llama 2's decoder drops.
+    It is decode(prompt + completion) without the beginning that decode(prompt) has too.
+    So a leading space stays, which Llama 2's decoder would drop.
 
     `decode` is that of a tokenizer of ``tokenizers`` or transformers; `spell` gives a
     token as the vocabulary has it. A run of bytes, such as ``<0xE2>``, is shown once it
@@ -108,7 +107,9 @@ class TextStream:
         spell: Callable[[int], object],
         prompt: Sequence[int] = (),
     ) -> None:
-        self._decode, self._spell = partial(decode, skip_special_tokens=True), spell
+        self._spell = spell
+        # Some tokenizers panic if there are no tokens.
+        self._decode = lambda ids: decode(ids, skip_special_tokens=True) if ids else ""
         self._keep_end(prompt)
         self._prompt = self._decode(self._ids)[self._shown :]  # which may change
 

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from sqs_codec._base import checks
 from sqs_codec._base.files import require_file
+from sqs_codec.system._base.chat import TextStream
 from sqs_codec.system.small._network import Array, Network
 
 VERSION = 1
 
 MOST_BYTES = 1 << 25
-"""Of a file, and of its arrays, unpacked: in eight bits the largest draft that was
-tried has 13 million (docs/experiments/sizes.md). Loading takes six times as many."""
+"""Bytes of a file, and of its unpacked arrays. The largest draft tried has 13 million
+parameters of one byte (docs/experiments/sizes.md). Loading takes 6 times the bytes."""
 
 MOST_TEXT = 1 << 24
 """Bytes of its tokenizer's JSON: twice the 32 for each of 2^18 tokens."""
@@ -85,7 +86,10 @@ class File:
             tokenizer = tokenizers.Tokenizer.from_str(text)
             tokenizer.no_padding()  # which may be of any length
             tokenizer.no_truncation()
-            tokenizer.decode(tokenizer.encode("A text").ids)  # or it would fail later
+            added = tokenizer.get_added_tokens_decoder()
+            special = [i for i, token in added.items() if token.special][:1]
+            stream = TextStream(tokenizer.decode, tokenizer.id_to_token)
+            stream.add(tokenizer.encode("A text").ids + special)  # or it fails later
             said = str(about["summary"]), str(about["template"])
             stop = [int(token) for token in about["stop"]]
         except (OSError, KeyboardInterrupt, SystemExit):

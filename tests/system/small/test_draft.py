@@ -369,16 +369,20 @@ def test_a_small_file_takes_little_memory(path, tmp_path, change, said):
         tracemalloc.stop()
 
 
+STRIP = {"type": "Strip", "content": " ", "start": 0, "stop": 1}
+
+
 @pytest.mark.parametrize(
-    "normalizer",
+    "change",
     [
-        {"type": "Precompiled", "precompiled_charsmap": "AAAA"},
-        {"type": "Replace", "pattern": {"String": ""}, "content": "x"},
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},
+        {"normalizer": {"type": "Replace", "pattern": {"String": ""}, "content": "x"}},
+        {"decoder": {"type": "Sequence", "decoders": [{"type": "Fuse"}, STRIP]}},
     ],
 )
-def test_a_tokenizer_that_panics_is_refused(path, tmp_path, normalizer):
-    """At once, or at the first text that it is given."""
-    file = changed(path, tmp_path, **tokenizer_with(normalizer=normalizer))
+def test_a_tokenizer_that_panics_is_refused(path, tmp_path, change):
+    """At once, at the first text, or at the first special token."""
+    file = changed(path, tmp_path, **tokenizer_with(**change))
     with pytest.raises(ValueError, match=r"changed.npz is no small draft"):
         Draft(file)
 
