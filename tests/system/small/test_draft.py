@@ -233,8 +233,18 @@ PADDING = {
     "pad_type_id": 0,
     "pad_token": "x",
 }
-WIDE = b"\x5d\xf0\xff\xff\xff" + lzma.compress(b"{}", format=lzma.FORMAT_ALONE)[5:]
-"""A text of two bytes, which says that to read it takes 4 GB."""
+
+
+def wide(size):
+    """Pack the tokenizer so that a dictionary of this size unpacks it."""
+
+    def change(packed):
+        own = lzma.decompress(packed.tobytes())
+        old = lzma.compress(own, format=lzma.FORMAT_ALONE, preset=0)
+        new = old[:1] + size.to_bytes(4, "little") + old[5:]
+        return np.frombuffer(new, np.uint8)
+
+    return {"tokenizer": change}
 
 
 def changed(path, folder, **about):
@@ -303,7 +313,7 @@ def test_a_file_that_would_fill_the_memory_is_refused(path, tmp_path):
     bomb = tmp_path / "bomb.npz"
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("about.npy", bytes(1 << 29))
-    with pytest.raises(ValueError, match="has 536870912 bytes, unpacked, and may have"):
+    with pytest.raises(ValueError, match="has 536870912 bytes, unpacked; the limit is"):
         Draft(bomb)
     header = io.BytesIO()
     shape = {"descr": "|u1", "fortran_order": False, "shape": (1 << 50,)}
@@ -337,21 +347,25 @@ def tokenizer_with(**fields):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (tokenizer_with(version=" " * (1 << 24)), "16777217 or more bytes of a tok"),
-        (tokenizer_with(extra=[[]] * (1 << 20)), "lists in its tokenizer, or objects"),
+        (
+            tokenizer_with(version=" " * (1 << 24)),
+            "its tokenizer is larger than 16777216 bytes",
+        ),
+        (
+            tokenizer_with(extra=[[]] * (1 << 20)),
+            "JSON lists (an object counts as 8); the limit is 1048576",
+        ),
         (
             tokenizer_with(decoder=[{}] * (1 << 17)),
-            "lists in its tokenizer, or objects",
+            "JSON lists (an object counts as 8); the limit is 1048576",
         ),
         (tokenizer_with(padding={"strategy": {"Fixed": 1 << 40}} | PADDING), None),
         (LARGEST, "bias has the shape (64,)"),
         ({"embedding": lambda a: np.zeros((1 << 20, 32), np.int8)}, "bytes, unpacked"),
         ({"inputs": lambda a: np.zeros(1 << 24, np.uint8)}, "vocab_size must be"),
-        ({"summary": "x" * (1 << 20)}, "bytes about itself, and may have 1048576"),
-        (
-            {"tokenizer": lambda a: np.frombuffer(WIDE, np.uint8)},
-            "cut or damaged",
-        ),
+        ({"summary": "x" * (1 << 20)}, "bytes about itself; the limit is 1048576"),
+        (wide(1 << 31), "Memory usage limit exceeded"),
+        (wide(64 << 20), None),  # as of the highest preset
     ],
 )
 def test_a_small_file_takes_little_memory(path, tmp_path, change, said):
