@@ -247,7 +247,8 @@ def trust(k: KLD) -> str:
 
     value, error = abs(k.control.value), k.control.reference
     if k.is_trusted:
-        return f"the control is 0 within {MOST_ERRORS} errors: the KLD can be trusted"
+        near = f"within {MOST_ERRORS} standard errors of 0"
+        return f"The KLD can be trusted: the control is {near}."
     why = "the model gives too little probability to the tokens of the reference"
     if value > MOST_ERRORS * error:
         off = f"{value / error:.1f}" if error else f"more than {MOST_ERRORS}"

@@ -146,8 +146,7 @@ def digest(paths: Sequence[Path]) -> str:
 def _contents(paths: Sequence[Path]) -> str:
     state, size = blake2b(digest_size=8), sum(path.stat().st_size for path in paths)
     if size > LARGE:
-        said = f"Reading {size / 1e9:.1f} GB of files, to know them again ..."
-        print(said, file=sys.stderr, flush=True)
+        print(f"Reading {size / 1e9:.1f} GB, to recognize the files", file=sys.stderr)
     for path in paths:
         require_file(path)  # a pipe could be read but once
         with path.open("rb") as file:

@@ -224,7 +224,7 @@ def test_reading_many_files_is_said(tmp_path, monkeypatch, capsys):
     assert not capsys.readouterr().err
     model.write_text("larger")
     identity(model)
-    assert " GB of files, to know them again" in capsys.readouterr().err
+    assert " GB, to recognize the files" in capsys.readouterr().err
 
 
 def test_an_interrupted_measurement_leaves_nothing(folder, capsys, reads):
@@ -304,7 +304,12 @@ def test_what_is_not_known_is_said(folder, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("value", "error", "trusted", "said"),
     [
-        (0.02, 0.01, True, "the control is 0 within 4 errors: the KLD can be trusted"),
+        (
+            0.02,
+            0.01,
+            True,
+            "The KLD can be trusted: the control is within 4 standard errors of 0.",
+        ),
         (-0.5, 0.1, False, "the control is 5.0 errors from 0: don't trust the KLD, "),
         (0.02, 0.01, False, "the model gives too little probability to the tokens of"),
         (-1.0, 0.0, False, "the control is more than 4 errors from 0: don't trust"),

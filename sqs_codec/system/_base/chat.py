@@ -109,7 +109,9 @@ class TextStream:
     ) -> None:
         self._spell = spell
         # Some tokenizers panic if there are no tokens.
-        self._decode = lambda ids: decode(ids, skip_special_tokens=True) if ids else ""
+        self._decode: Callable[[Sequence[int]], str] = lambda ids: (
+            decode(ids, skip_special_tokens=True) if ids else ""
+        )
         self._keep_end(prompt)
         self._prompt = self._decode(self._ids)[self._shown :]  # which may change
 

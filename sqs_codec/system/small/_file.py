@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from sqs_codec._base import checks
 from sqs_codec._base.files import require_file
-from sqs_codec.system._base.chat import TextStream
 from sqs_codec.system.small._network import Array, Network
 
 VERSION = 1
@@ -86,10 +85,8 @@ class File:
             tokenizer = tokenizers.Tokenizer.from_str(text)
             tokenizer.no_padding()  # which may be of any length
             tokenizer.no_truncation()
-            added = tokenizer.get_added_tokens_decoder()
-            special = [i for i, token in added.items() if token.special][:1]
-            stream = TextStream(tokenizer.decode, tokenizer.id_to_token)
-            stream.add(tokenizer.encode("A text").ids + special)  # or it fails later
+            for ids in tokenizer.encode("A text").ids, []:  # [] as of special tokens
+                tokenizer.decode(ids)  # or it would fail later
             said = str(about["summary"]), str(about["template"])
             stop = [int(token) for token in about["stop"]]
         except (OSError, KeyboardInterrupt, SystemExit):
