@@ -73,7 +73,7 @@ class Writer:
     header : Header
         What the file says of all its sequences.
     identity : str, optional
-        What tells the model from another one of its name, such as a digest. Only a
+        A string that differs between models of the same name, such as a digest. Only a
         writer with the same identity continues the file, which doesn't keep it.
 
     Raises

@@ -1,8 +1,8 @@
-"""Whether a loop of speculative decoding writes by its target's law.
+"""Whether a loop of speculative decoding has its target's distribution.
 
 `check_lossless` gives a loop two toy models and sums over all that its random numbers
-can do, or counts what it writes; where the law is another, it says which mistake fits.
-It needs NumPy alone; `sqs_codec.testing.transformers` has the toys as models.
+can do, or counts what it writes; if its distribution is another, it says which mistake
+fits. It needs only NumPy; `sqs_codec.testing.transformers` has the toys as models.
 """
 
 from sqs_codec.testing._check import LossyError, Report, check_lossless

@@ -1,4 +1,4 @@
-"""Compare the law of a loop's texts with the target's."""
+"""Compare the output distribution of a loop with the target's."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ LEAST = 1e-6
 """The total variation that a sum shows. Rounding to float32 stays below."""
 
 FEW = 5
-"""Expected texts of a token below which chi-square's law is no good approximation."""
+"""Expected texts of a token below which chi-square's distribution is too inexact."""
 
 
 class LossyError(AssertionError):
-    """The loop's texts have another law than the target's."""
+    """The loop has another output distribution than the target."""
 
 
 class Report(NamedTuple):
@@ -149,7 +149,9 @@ def _sum(decode: Decode, most: int) -> Report:
     raise LossyError(_words(worst, f"summed over {len(texts)} ways", name))
 
 
-def _count(decode: Decode, trials: int, seed: int, differs: Any) -> Report:
+def _count(
+    decode: Decode, trials: int, seed: int, differs: Unrepeatable | None
+) -> Report:
     if (least := _noticeable(trials)) > 0.5:
         raise ValueError(f"{trials} trials miss a distance of {least:.2f}: give more")
 
@@ -157,9 +159,8 @@ def _count(decode: Decode, trials: int, seed: int, differs: Any) -> Report:
         return _text(decode, np.random.default_rng([seed, 0, trial]))
 
     texts, weights = np.array([text(i) for i in range(trials)]), np.ones(trials)
-    for i, before in enumerate(
-        texts[1:REPEATS].tolist(), 1
-    ):  # the first may load models
+    # The first text isn't repeated, as it may load models.
+    for i, before in enumerate(texts[1:REPEATS].tolist(), 1):
         if differs is None and (now := text(i)) != before:
             differs = Unrepeatable(before, now)
     worst = max(_tables(texts, weights), key=_excess)

@@ -1,4 +1,4 @@
-"""Mistakes of loops, as found in public code: their laws, and what to do about them."""
+"""Mistakes of loops in public code: their distributions, and what to do about them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sqs_codec.testing._toy import DRAFT, LENGTH, PROMPT, ROWS, TARGET, VOCAB, row_after
 
-Law = NDArray[Any]
+P = NDArray[Any]
 """Probabilities of the token after each row of the toys, [..., ROWS, VOCAB]."""
 
 MISTAKES = {
@@ -48,49 +48,49 @@ MISTAKES = {
 }
 
 
-def ratio(a: Law, b: Law) -> Law:
+def ratio(a: P, b: P) -> P:
     """Return a / b, where 0 / 0 is 0."""
     return np.divide(a, np.maximum(b, 1e-30))
 
 
-def normalized(p: Law) -> Law:
+def normalized(p: P) -> P:
     """Return distributions, or zeros where there is nothing."""
     return ratio(p, p.sum(-1, keepdims=True))
 
 
-def residual(p: Law, q: Law) -> Law:
+def residual(p: P, q: P) -> P:
     """Return what is to replace a rejected token."""
     return normalized(np.maximum(p - q, 0))
 
 
-def kept(q: Law) -> Law:
+def kept(q: P) -> P:
     """Return distributions of the k most probable tokens, as truncations keep them."""
     above = np.argsort(np.argsort(-q))
     return np.array([normalized(q * (above < k)) for k in range(1, VOCAB + 1)])
 
 
-def quantized(q: Law, resolution: int) -> Law:
+def quantized(q: P, resolution: int) -> P:
     """Return the nearest distributions of counts with this sum."""
     counts = np.floor(resolution * q)
     missing = resolution - counts.sum(-1, keepdims=True)
     order = np.argsort(np.argsort(counts - resolution * q))
-    law: Law = (counts + (order < missing)) / resolution
-    return law
+    probs: P = (counts + (order < missing)) / resolution
+    return probs
 
 
-def shifted(q: Law, place: int) -> Law:
-    """Return the law of what is verified by the row after it, [N, ROWS, VOCAB]."""
+def shifted(q: P, place: int) -> P:
+    """Return distributions if the row after a token verifies it, [N, ROWS, VOCAB]."""
     p, tokens = TARGET.rows, np.arange(VOCAB)
     after = row_after(tokens, len(PROMPT) + place + 1)
     kept = np.minimum(q, p[after, tokens])
     lost = (q - kept) @ np.eye(ROWS)[after]
     over = np.stack([residual(row, q) for row in p], -2)
-    law: Law = kept + (lost[..., None] * over).sum(-2)
-    return law
+    probs: P = kept + (lost[..., None] * over).sum(-2)
+    return probs
 
 
-def late(accepted: Law) -> Law:
-    """Return the laws, [N, LENGTH, ROWS, VOCAB], of tokens by the row before theirs."""
+def late(accepted: P) -> P:
+    """Return distributions of tokens by the row before, [N, LENGTH, ROWS, VOCAB]."""
     found, begins = [np.broadcast_to(TARGET.rows, accepted.shape)], np.eye(ROWS)[:1]
     for i in range(1, LENGTH):
         goes = accepted @ np.eye(ROWS)[row_after(np.arange(VOCAB), len(PROMPT) + i)]
@@ -100,18 +100,18 @@ def late(accepted: Law) -> Law:
     return np.stack(found, 1)
 
 
-def verified(q: Law, drawn: Any = None, accepted: Any = None, rest: Any = None) -> Law:
-    """Return the law of what is drawn, and accepted or replaced: by q, unless given."""
+def verified(q: P, drawn: Any = None, accepted: Any = None, rest: Any = None) -> P:
+    """Return the distribution of a draft once accepted or replaced (default: q)."""
     drawn = q if drawn is None else drawn
     accepted = ratio(TARGET.rows, q) if accepted is None else accepted
     taken = drawn * np.minimum(accepted, 1)
     rest = residual(TARGET.rows, q) if rest is None else rest
-    law: Law = taken + (drawn - taken).sum(-1, keepdims=True) * rest
-    return law[:, None]
+    probs: P = taken + (drawn - taken).sum(-1, keepdims=True) * rest
+    return probs[:, None]
 
 
-def beside(whole: Law) -> dict[str, list[Law]]:
-    """Return laws of drafts that are truncated rightly, and of a mistake beside."""
+def beside(whole: P) -> dict[str, list[P]]:
+    """Return distributions of loops that truncate rightly, and make one mistake."""
     q, p = kept(whole), TARGET.rows
     right, rest, of = np.minimum(1, ratio(p, q)), residual(p, q), partial(verified, q)
     ends, u = np.cumsum(q, -1), right[..., None]
@@ -144,9 +144,9 @@ def beside(whole: Law) -> dict[str, list[Law]]:
 
 
 @cache
-def ways() -> dict[str, Law]:
+def ways() -> dict[str, P]:
     """Return what mistakes add, in N degrees, [1 or LENGTH, ROWS, N, VOCAB]."""
-    found: dict[str, list[Law]] = defaultdict(list)
+    found: dict[str, list[P]] = defaultdict(list)
     p, q = TARGET.rows, DRAFT.rows
     for t in (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.5, 2):  # usual temperatures
         for name, each in beside(normalized(q ** (1 / t))).items():
@@ -167,8 +167,8 @@ def ways() -> dict[str, Law]:
 def name_of(texts: NDArray[Any], weights: NDArray[Any], *, counted: bool) -> str | None:
     """Return the mistake of texts, [N, LENGTH], if it is the only one that fits.
 
-    After each row some tokens have the mistake, and the others the target's law: those
-    after a draft, or of the prompt's forward pass. First tokens all have it, or none.
+    After each row some tokens have the mistake. Those after a draft, or of the prompt's
+    forward pass, don't. First tokens all have it, or none.
     """
     for end in (PROMPT, PROMPT[-1:]):
         if (texts[:, : len(end)] == end).all():

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 VOCAB = 64
 LENGTH = 5
-"""Tokens of the texts whose law is compared: four drafted ones, and a bonus."""
+"""Tokens whose distribution is compared: four drafted ones, and a bonus."""
 
 PROMPT = (1, 2)
 

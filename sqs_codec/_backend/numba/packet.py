@@ -142,8 +142,8 @@ def with_room(values, used, n):
 def decode_round(packet, codec, most, sequence):
     """Return a status, ids, counts, survivors and positions.
 
-    It is a round, or a sequence of which so many distributions are wanted. The
-    receiver takes `most` survivors.
+    `sequence`: how many distributions to read; 0 reads a round. The receiver takes
+    `most` survivors.
     """
     drafted = sequence == 0
     packet = packet.copy()
