@@ -59,7 +59,7 @@ class Lookup:
         return self._read(i, len(self._texts[i]) // TOKEN.itemsize)
 
     def start(self, tokens: ArrayLike) -> Sequence:
-        """Return these tokens but the last, with the distributions that follow each.
+        """Return all of these tokens except the last, and the distribution after each.
 
         They are those of the sequence that `find` returns, and errors are the same. How
         long this takes depends on how many tokens are asked for, not on the sequence.

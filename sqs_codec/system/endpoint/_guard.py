@@ -50,7 +50,8 @@ class Guard:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         # Of our own server, or else nobody's.
-        visitor = scope.setdefault("state", {}).setdefault("visitor", SimpleNamespace())
+        nobody = SimpleNamespace(waits=False)
+        visitor = scope.setdefault("state", {}).setdefault("visitor", nobody)
         try:
             self._check(scope)
             if scope["path"] not in self._free:

@@ -1,8 +1,8 @@
 """The server of an endpoint: who has a place in it, and for how long.
 
-Whoever comes is let in. A connection for which a text is written, and that reads it,
-keeps its place; of the others, strangers and those who have shown the key, there are so
-many at most, and the one that has been silent for longest makes room.
+A connection keeps its place while a completion is written for it and its client reads.
+Others have a limit, one for strangers and one for clients with the key. Above it, the
+one that has been silent for longest is closed.
 """
 
 import asyncio
@@ -54,6 +54,11 @@ class _Visitor(H11Protocol):
         self.host, self.since = host, time.monotonic()
         self._paid = 0.0
         self._lost = self.loop.create_future()
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for its client to send a request, or to read an answer."""
+        return not self.busy or self.flow.write_paused
 
     async def stay(self) -> None:
         """Wait until the connection is lost, or has been silent for too long."""
@@ -153,8 +158,7 @@ class _Server(uvicorn.Server):
     def _make_room(self) -> None:
         """Where too many only wait, hang up on one of the host that has most."""
         for known in (False, True):
-            found = [v for v in self._places if v.known is known]
-            found = [v for v in found if not v.busy or v.flow.write_paused]
+            found = [v for v in self._places if v.known is known and v.waits]
             found.sort(key=lambda visitor: visitor.since)
             while len(found) > self._most:
                 gone = first_of_crowd(found, lambda v: id(v.host))

@@ -15,8 +15,8 @@ SPECULATION = "vllm:spec_decode_num_"
 """vLLM's names, with its labels, so that dashboards made for vLLM show this server."""
 
 MOST_READERS = 128
-"""Connections at a time, as many as `sqs proxy` has of strangers. If there are more,
-the first one of the host that has most makes room."""
+"""Connections at a time, as many as `sqs proxy` has of strangers. Above it, the oldest
+connection of the host with the most connections is closed."""
 
 READING_SECONDS = 5.0  # for a request and its answer
 

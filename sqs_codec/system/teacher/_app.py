@@ -5,6 +5,7 @@ import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -16,20 +17,29 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from sqs_codec.distill import Dataset, Lookup, MissError
+from sqs_codec.system._base.crowd import first_of_crowd
 from sqs_codec.system.endpoint.app import make_endpoint, model_routes, read_body
 from sqs_codec.system.endpoint.errors import ApiError
 from sqs_codec.system.endpoint.fields import model_names
-from sqs_codec.system.endpoint.server import CONNECTIONS
+from sqs_codec.system.endpoint.server import CONNECTIONS, READING_SECONDS
 from sqs_codec.system.teacher._lists import BLOCK, Lists, Text
 from sqs_codec.system.teacher._request import MOST_BYTES, parse
 
 LIGHT = 1 << 14
 """Bytes of a body, of some 2000 tokens, up to which a request is light. Light and heavy
-requests have one thread each, so that no light one waits for a heavy one."""
+requests have separate places and threads, so light ones never wait for heavy ones."""
 
 CALLS = 2 * CONNECTIONS
-"""Requests that are answered at a time. Of those that don't read their answers no more
-than `CONNECTIONS` stay, so others have the rest."""
+"""Requests that have a place at a time. Of the clients that don't send or don't read,
+the server keeps `CONNECTIONS`, so other light requests find a place."""
+
+HEAVY = 16
+"""Places for heavy requests. They bound the memory: a body has up to 4 MiB, its tokens
+up to 8 MiB."""
+
+IDLE_SECONDS = 2.0
+"""A client that waits longer with its body or with reading loses its place if another
+request needs it. A body of 4 MiB comes in time at 17 Mbit/s."""
 
 CHOICE = (
     b'%b{"index": %d, "text": "", "logprobs": null, "finish_reason": "length", '
@@ -69,29 +79,23 @@ class _Completions:
     def __init__(self, data: Dataset, models: list[str], fill: bool) -> None:
         self._header, self._models, self._fill = data.header, models, fill
         self._lookup, self._lists = Lookup(data), Lists(data.header)
-        self._calls, self._lanes = 0, (asyncio.Semaphore(1), asyncio.Semaphore(1))
+        self._lanes = _Lane(CALLS - HEAVY), _Lane(HEAVY)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, once all of it is there."""
-        request = HttpRequest(scope, receive)
-        data = await read_body(request, MOST_BYTES)
-        if self._calls >= CALLS:
-            said = "as many requests as there may be wait for an answer"
-            raise ApiError(said, status=429, retry_after=1)
-        scope["state"]["visitor"].busy = True  # until it is answered
-        self._calls += 1
-        try:
-            lane, pieces = self._lanes[len(data) > LIGHT], self._answer(data)
-            del data
-            work = partial(_work, lane, pieces)
-            while not (piece := await work()):
-                if await request.is_disconnected():
-                    return  # nobody is told
-            answer = StreamingResponse(_chain(piece, work))
-            answer.headers["content-type"] = "application/json"
-            await answer(scope, receive, send)
-        finally:
-            self._calls -= 1
+        """Answer a request; its body is read once it has a place."""
+        request, visitor = HttpRequest(scope, receive), scope["state"]["visitor"]
+        size = int(request.headers.get("content-length", 0))
+        lane = self._lanes[size > LIGHT or "transfer-encoding" in request.headers]
+        async with lane.place(visitor):
+            pieces = self._answer(await read_body(request, MOST_BYTES))
+            visitor.busy = True  # until it is answered
+            work = partial(lane.work, request, pieces)
+            while (piece := await work()) == b"":
+                pass  # others have their turn
+            if piece:
+                answer = StreamingResponse(_chain(piece, work))
+                answer.headers["content-type"] = "application/json"
+                await answer(scope, receive, send)
 
     def _answer(self, data: bytes) -> Iterator[bytes]:
         """Yield an answer in pieces, empty ones until the request is checked.
@@ -128,10 +132,41 @@ class _Completions:
         yield bytes(piece) + b'], "usage": ' + json.dumps(usage).encode() + b"}"
 
 
-async def _work(lane: asyncio.Semaphore, pieces: Iterator[bytes]) -> bytes | None:
-    """Make the next piece in a thread, in turn with the other requests of a lane."""
-    async with lane:
-        return await run_in_threadpool(next, pieces, None)
+class _Lane:
+    """Requests that have a place, and work in turn."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._held = most, list[Any]()
+        self._door, self._turn = asyncio.Lock(), asyncio.Lock()
+
+    @asynccontextmanager
+    async def place(self, visitor: Any) -> AsyncIterator[None]:
+        """Wait for a place, in the order of arrival, and keep it."""
+        end = time.monotonic() + READING_SECONDS
+        async with self._door:
+            while len(self._held) >= self._most:
+                if (now := time.monotonic()) > end:
+                    said = "as many requests as there may be wait for an answer"
+                    raise ApiError(said, status=429, retry_after=1)
+                idle = [
+                    v for v in self._held if v.waits and v.since < now - IDLE_SECONDS
+                ]
+                if idle:
+                    first_of_crowd(idle, lambda v: id(v.host)).transport.abort()
+                await asyncio.sleep(0.1)
+            self._held.append(visitor)
+        visitor.since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._held.remove(visitor)
+
+    async def work(self, request: HttpRequest, pieces: Iterator[bytes]) -> bytes | None:
+        """Make the next piece in a thread, unless the client has hung up."""
+        async with self._turn:
+            if await request.is_disconnected():
+                return None
+            return await run_in_threadpool(next, pieces, None)
 
 
 async def _chain(

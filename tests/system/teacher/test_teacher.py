@@ -7,6 +7,7 @@ import time
 import tracemalloc
 from contextlib import ExitStack, closing
 from itertools import count
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -275,7 +276,8 @@ def test_who_may_ask(data):
 
 def test_others_are_answered_meanwhile(data, monkeypatch):
     """While one answer is made, another waits, and one is too much."""
-    monkeypatch.setattr(_app, "CALLS", 2)
+    monkeypatch.setattr(_app, "CALLS", _app.HEAVY + 2)
+    monkeypatch.setattr(_app, "READING_SECONDS", 0.1)
     goes_on, write = threading.Event(), _app.Lists.write
     monkeypatch.setattr(
         _app.Lists, "write", lambda *given: goes_on.wait(PATIENCE) and write(*given)
@@ -288,15 +290,97 @@ def test_others_are_answered_meanwhile(data, monkeypatch):
         assert (status(one), status(two)) == (200, 200)
 
 
-def test_unfinished_bodies_take_no_place(data, monkeypatch):
-    monkeypatch.setattr(_app, "CALLS", 2)
+def unfinished(endpoint, *headers):
+    """Send a body's first byte."""
+    half = endpoint.open()
+    head = "POST /v1/completions HTTP/1.1", "Host: localhost", *headers
+    half.sendall("\r\n".join([*head, "", "1\r\n{"]).encode())
+    return closing(half)
+
+
+def test_unfinished_bodies_make_room(data, monkeypatch):
+    """At most `HEAVY` large ones are read at a time, and light requests don't wait."""
+    monkeypatch.setattr(_app, "HEAVY", 3)
+    monkeypatch.setattr(_app, "LIGHT", 100)
+    monkeypatch.setattr(_app, "IDLE_SECONDS", 1e9)
+    inside, most, read = [], [], _app.read_body
+
+    async def counted(request, *given):
+        small = request.headers.get("content-length") in ("41", "100")
+        inside.append(small)
+        most.append(inside.count(False))
+        try:
+            return await read(request, *given)
+        finally:
+            inside.remove(small)
+
+    monkeypatch.setattr(_app, "read_body", counted)
     with teaching(data) as endpoint, ExitStack() as stack:
-        for _ in range(12):
-            half = stack.enter_context(endpoint.open())
-            half.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n")
-            half.sendall(b"Content-Length: 100\r\n\r\n{")
-        for _ in range(3):
-            assert status(post(endpoint)) == 200
+        for _ in range(6):
+            for header in (
+                f"Content-Length: {MOST_BYTES}",
+                "Transfer-Encoding: chunked",
+                "Content-Length: 3\r\nTransfer-Encoding: chunked",
+                "Content-Length: 100",
+            ):
+                stack.enter_context(unfinished(endpoint, header))
+        wait_until(lambda: len(inside) == 6 + 3)
+        light = [post(endpoint, [7, 3]) for _ in range(3)]
+        assert [status(one) for one in light] == [200] * 3
+        monkeypatch.setattr(_app, "IDLE_SECONDS", 0)
+        assert status(post(endpoint, TEXTS[3])) == 200
+    assert max(most) == 3
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+    """Have the first body wait; return what is parsed, and what lets it go on."""
+    monkeypatch.setattr(_app, "LIGHT", 100)
+    found, goes_on, read = [], threading.Event(), _app.parse
+
+    def late(*given):
+        found.append(given)
+        goes_on.wait(PATIENCE)
+        return read(*given)
+
+    monkeypatch.setattr(_app, "parse", late)
+    return found, goes_on
+
+
+def test_requests_of_who_has_left_are_not_parsed(data, parsed):
+    found, goes_on = parsed
+    with teaching(data) as endpoint:
+        first = post(endpoint, TEXTS[3])
+        wait_until(lambda: found)
+        for _ in range(20):
+            post(endpoint, TEXTS[3]).close()
+        wait_until(lambda: len(endpoint.server._places) == 1)
+        goes_on.set()
+        assert (status(first), status(post(endpoint, TEXTS[3]))) == (200, 200)
+    assert len(found) == 2
+
+
+def test_to_stop_no_request_is_parsed(data, parsed):
+    found, goes_on = parsed
+    with teaching(data) as endpoint:
+        asked = [post(endpoint, TEXTS[3]) for _ in range(20)]
+        wait_until(lambda: found and len(endpoint.server._places) == 20)
+        endpoint.server.should_exit = True
+        wait_until(lambda: not endpoint.server._places)
+        goes_on.set()
+    assert len(found) == 1
+    for one in asked:
+        one.close()
+
+
+@pytest.mark.parametrize("k", [2, L])
+def test_a_damaged_file_is_an_error(data, k, monkeypatch):
+    monkeypatch.setattr(
+        distill.Lookup, "start", Mock(side_effect=ValueError("damaged"))
+    )
+    app = make_app(data)
+    client = TestClient(app, "http://localhost", raise_server_exceptions=False)
+    assert ask(client, [[7], HERE], k).status_code == 500
 
 
 def test_who_asks_for_little_waits_for_nobody_who_asks_for_much(data, monkeypatch):
