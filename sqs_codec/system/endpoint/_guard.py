@@ -50,7 +50,7 @@ class Guard:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         # Of our own server, or else nobody's.
-        nobody = SimpleNamespace(waits=False)
+        nobody = SimpleNamespace(waits=False, gone=False)
         visitor = scope.setdefault("state", {}).setdefault("visitor", nobody)
         try:
             self._check(scope)

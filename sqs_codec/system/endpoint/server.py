@@ -60,6 +60,11 @@ class _Visitor(H11Protocol):
         """Whether it waits for its client to send a request, or to read an answer."""
         return not self.busy or self.flow.write_paused
 
+    @property
+    def gone(self) -> bool:
+        """Whether nobody is there any more."""
+        return self.transport.is_closing()
+
     async def stay(self) -> None:
         """Wait until the connection is lost, or has been silent for too long."""
         waiting = 0

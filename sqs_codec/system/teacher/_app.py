@@ -11,6 +11,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
@@ -136,25 +137,28 @@ class _Lane:
     """Requests that have a place, and work in turn."""
 
     def __init__(self, most: int) -> None:
-        self._most, self._held = most, list[Any]()
-        self._door, self._turn = asyncio.Lock(), asyncio.Lock()
+        self._most, self._turn = most, asyncio.Lock()
+        self._line, self._held = list[Any](), list[Any]()
 
     @asynccontextmanager
     async def place(self, visitor: Any) -> AsyncIterator[None]:
         """Wait for a place, in the order of arrival, and keep it."""
         end = time.monotonic() + READING_SECONDS
-        async with self._door:
-            while len(self._held) >= self._most:
+        self._line.append(visitor)
+        try:
+            while self._line[0] is not visitor or len(self._held) >= self._most:
+                if visitor.gone:
+                    raise ClientDisconnect
                 if (now := time.monotonic()) > end:
                     said = "as many requests as there may be wait for an answer"
                     raise ApiError(said, status=429, retry_after=1)
-                idle = [
-                    v for v in self._held if v.waits and v.since < now - IDLE_SECONDS
-                ]
-                if idle:
+                then = now - IDLE_SECONDS
+                if idle := [v for v in self._held if v.waits and v.since < then]:
                     first_of_crowd(idle, lambda v: id(v.host)).transport.abort()
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.05)
             self._held.append(visitor)
+        finally:
+            self._line.remove(visitor)
         visitor.since = time.monotonic()
         try:
             yield
