@@ -62,7 +62,7 @@ class _Visitor(H11Protocol):
 
     @property
     def gone(self) -> bool:
-        """Whether nobody is there any more."""
+        """Whether the connection is lost, or about to be."""
         return self.transport.is_closing()
 
     async def stay(self) -> None:

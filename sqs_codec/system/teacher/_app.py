@@ -168,8 +168,10 @@ class _Lane:
     async def work(self, request: HttpRequest, pieces: Iterator[bytes]) -> bytes | None:
         """Make the next piece in a thread, unless the client has hung up."""
         async with self._turn:
-            if await request.is_disconnected():
-                return None
+            # Some rounds of the event loop, so that it reads what came after the body.
+            for _ in range(4):
+                if await request.is_disconnected():
+                    return None
             return await run_in_threadpool(next, pieces, None)
 
 
