@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 
+from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.edge import (
     MODES,
     Edge,
@@ -92,7 +93,7 @@ class Completer:
         self._patience = patience
         self._most = model.n_ctx or Limits.max_text
         self._turns = Turns()
-        self._free = [self._seat(model)]
+        self._free, self._taking = [self._seat(model)], threading.Lock()
         self._seats = asyncio.Semaphore(clients)
         self._answers: set[Completion] = set()
         self._stopping = False
@@ -147,8 +148,7 @@ class Completer:
             ) from None
         answer = Completion()
         self._answers.add(answer)
-        seat = self._free.pop() if self._free else None
-        given = request, answer, seat
+        given = request, answer
         threading.Thread(target=self._run, args=given, daemon=True).start()
         return answer
 
@@ -161,12 +161,14 @@ class Completer:
         if self._answers:
             await asyncio.wait([each.left for each in self._answers], timeout=LEAVING)
 
-    def _run(self, request: Request, answer: Completion, seat: Seat | None) -> None:
+    def _run(self, request: Request, answer: Completion) -> None:
+        seat = None
         try:
-            seat = seat or self._seat(self._model.twin())
+            prompts = self._encode(request)
+            seat = self._take(prompts[0])
             draft, edge = seat
             draft.gone = answer.gone
-            for chunk in self._chunks(request, answer, edge):
+            for chunk in self._chunks(request, prompts, answer, edge):
                 answer.put(chunk)
         except GoneError:
             pass
@@ -180,6 +182,14 @@ class Completer:
             answer.put(ApiError("it failed; the log has more", status=500))
         finally:
             answer.call(self._leave, answer, seat)
+
+    def _take(self, prompt: Sequence[int]) -> Seat:
+        """Take the free seat whose draft has read most of a prompt, or make one."""
+        with self._taking:
+            if self._free:
+                known = [common_length(draft.seen, prompt) for draft, _ in self._free]
+                return self._free.pop(known.index(max(known)))
+        return self._seat(self._model.twin())
 
     def _leave(self, answer: Completion, seat: Seat | None) -> None:
         self._answers.discard(answer)
@@ -196,9 +206,12 @@ class Completer:
             )
 
     def _chunks(
-        self, request: Request, answer: Completion, edge: Edge
+        self,
+        request: Request,
+        prompts: Sequence[Sequence[int]],
+        answer: Completion,
+        edge: Edge,
     ) -> Iterator[Chunk]:
-        prompts = self._encode(request, edge.vocab_size)
         if not all(prompts):
             raise ApiError("the prompt has no tokens", param="prompt")
         self._check_length(max(map(len, prompts)), request)
@@ -280,7 +293,7 @@ class Completer:
         finish = "stop" if stopped else "length"
         yield Chunk(rest, "cloud", dataclasses.replace(figures), finish)
 
-    def _encode(self, request: Request, vocab_size: int) -> list[list[int]]:
+    def _encode(self, request: Request) -> list[list[int]]:
         if request.messages:
             # What is too long needn't be told apart from the template.
             said = (self._model.encode_text(m["content"]) for m in request.messages)
@@ -290,10 +303,11 @@ class Completer:
             self._model.encode_text(prompt) if isinstance(prompt, str) else prompt
             for prompt in request.prompts
         ]
+        most = self._model.vocab_size - 1
         for prompt in prompts:
-            if not all(0 <= token < vocab_size for token in prompt):
+            if not all(0 <= token <= most for token in prompt):
                 raise ApiError(
-                    f"prompt must have ids of tokens, 0 to {vocab_size - 1}",
+                    f"prompt must have ids of tokens, 0 to {most}",
                     param="prompt",
                 )
         return prompts

@@ -47,7 +47,7 @@ class Turns:
 class SharedDraft:
     """A client's draft, which takes turns with the others' at each step.
 
-    Once `gone` is done, a step raises `GoneError`.
+    Once `gone` is done, a step raises `GoneError`. `seen` is the text read last.
     """
 
     def __init__(self, draft: TextDraft, turns: Turns) -> None:
@@ -55,18 +55,19 @@ class SharedDraft:
         self.vocab_size, self.stop = draft.vocab_size, draft.stop
         self.fingerprint = draft.fingerprint
         self.gone = Future[None]()
-        self._seen: list[int] = []
+        self.seen: list[int] = []
 
     def logits(self, tokens: Sequence[int]) -> Any:
         """Logits after a text; a long one is read in several turns."""
-        known = common_length(self._seen, tokens)
+        known = common_length(self.seen, tokens)
         for end in range(known + CHUNK, len(tokens), CHUNK):
             self._step(self._draft.logits, tokens[:end])
-        self._seen = list(tokens)
+        self.seen = list(tokens)
         return self._step(self._draft.logits, tokens)
 
     def branches(self, texts: Sequence[Sequence[int]]) -> Any:
         """Logits after each of some texts that begin alike."""
+        self.seen = list(texts[0])
         return self._step(self._draft.branches, texts)
 
     def _step(self, call: Callable[[Any], Any], given: Sequence[Any]) -> Any:

@@ -12,13 +12,16 @@ import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from types import SimpleNamespace
 
+import numpy as np
 import openai
 import pytest
 import torch
 from starlette.testclient import TestClient
 
 from sqs_codec.cli import main as cli
+from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.edge import MODES
 from sqs_codec.system.endpoint.errors import ApiError
 from sqs_codec.system.engine import EngineConfig, make_engine
@@ -27,11 +30,21 @@ from sqs_codec.system.proxy import Completer, make_app
 from sqs_codec.system.proxy._draft import Turns
 from sqs_codec.system.proxy._request import REFUSED, parse
 from sqs_codec.system.serve import connect
-from sqs_codec.system.session import Sampling
+from sqs_codec.system.session import LocalLink, Sampling, Setting
 from tests.cli.test_demo import WORDS, save_model
 from tests.cli.test_serve import run_while
 from tests.system.proxy.test_server import Endpoint, Played
-from tests.system.serve.kit import PATIENCE, Server, serving, wait_until
+from tests.system.serve.kit import (
+    CODEC,
+    KEEP,
+    PATIENCE,
+    VOCAB,
+    Server,
+    Toy,
+    serving,
+    toy_logits,
+    wait_until,
+)
 
 TEMPLATE = (
     "{% for m in messages %}{{ m.role }} {{ m.content }} . {% endfor %}"
@@ -533,3 +546,65 @@ def test_turns_are_had_in_order():
     for thread in threads:
         thread.join()
     assert order == [*range(8)]
+
+
+class Counting:
+    """A draft that counts the tokens it reads, and agrees with its toy target."""
+
+    vocab_size, stop, n_ctx, has_template, read = VOCAB, frozenset(), None, False, 0
+    fingerprint, twinned = b"tokenize", threading.Event()
+
+    def __init__(self):
+        self.cached = []
+
+    def twin(self):
+        """Another one, which counts into the same sum."""
+        self.twinned.set()
+        return Counting()
+
+    def stream(self, prompt):
+        """A text without words."""
+        return SimpleNamespace(add=lambda tokens: "", rest=lambda: "")
+
+    def logits(self, tokens):
+        """Read what isn't cached, one token at least, once there are two drafts."""
+        assert self.twinned.wait(PATIENCE)
+        known = min(common_length(self.cached, tokens), len(tokens) - 1)
+        Counting.read += len(tokens) - known
+        self.cached = list(tokens)
+        return toy_logits(tokens)[None]
+
+    def branches(self, texts):
+        """One after the other."""
+        return np.concatenate([self.logits(text) for text in texts])
+
+
+def test_a_chat_goes_on_where_its_draft_has_read_most():
+    """Two chats that once overlapped take turns; each reads only its new tokens."""
+
+    async def turn(completer, prompt):
+        asked = json.dumps({"prompt": prompt, "max_tokens": 4, "temperature": 0})
+        options = {"chat": False, "models": ["sqs"], "sampling": Sampling()}
+        before = Counting.read
+        answer = await completer.write(parse(asked.encode(), **options))
+        while not (await answer.next()).last:
+            pass
+        await answer.left
+        return Counting.read - before
+
+    async def turns():
+        chats = [[i] * 1000 for i in (1, 2)]
+        completer = Completer(
+            Counting(),
+            lambda: LocalLink(Toy(), tokenizer=b"tokenize"),
+            server="",
+            settings=[Setting(CODEC, KEEP)],
+            modes=["rounds"],
+        )
+        await asyncio.gather(*(turn(completer, chat) for chat in chats))
+        for _ in range(3):
+            for chat in chats:
+                chat += chat[:20]
+                assert await turn(completer, chat) < 60
+
+    asyncio.run(turns())
