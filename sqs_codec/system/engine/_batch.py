@@ -266,10 +266,11 @@ class BatchEngine:
         return []
 
     def _verify(self, jobs: Sequence[Job]) -> Sequence[Outcome]:
-        """Verify jobs at once, or, where that fails, each alone.
+        """Verify jobs at once, or, where that fails, each half of them.
 
-        So a job that the model can't do, or that is too much for its memory together
-        with others, doesn't take the others with it.
+        A job that the model can't do fails alone. Of 64 jobs it takes 13 calls to find
+        it, and never more than 127. Jobs that fail only together, for example because
+        memory is short, end up in different calls and succeed.
         """
         try:
             verdicts = self.verifier.verify(jobs)
@@ -281,7 +282,8 @@ class BatchEngine:
                 log.exception("the target model failed on a job")
                 return [RuntimeError(f"the target model failed: {error!r}")]
             log.warning("the target model failed on %d jobs: %r", len(jobs), error)
-            return [verdict for job in jobs for verdict in self._verify([job])]
+            half = len(jobs) // 2
+            return [*self._verify(jobs[:half]), *self._verify(jobs[half:])]
 
 
 def paced(

@@ -118,6 +118,46 @@ def test_a_job_that_fails_takes_no_other_with_it(kind):
     with_engine(Toy(fail), run)
 
 
+@pytest.mark.parametrize(
+    ("failing", "most"), [([0], 13), ([63], 13), ([0, 32, 63], 35), (range(64), 127)]
+)
+def test_a_batch_in_which_jobs_fail_is_halved(failing, most):
+    calls = []
+
+    def fail(jobs):
+        calls.append(len(jobs))
+        if any(int(job.session) in failing for job in jobs):
+            raise ValueError("NaN")
+
+    async def run(engine):
+        jobs = [job(b"%d" % i) for i in range(64)]
+        found = await asyncio.gather(*map(engine.verify, jobs), return_exceptions=True)
+        for i, outcome in enumerate(found):
+            assert isinstance(outcome, RuntimeError if i in failing else Verdict)
+        assert calls[0] == 64
+        assert len(calls) <= most
+
+    with_engine(Toy(fail), run)
+
+
+def test_jobs_that_fail_only_together_all_succeed():
+    calls = []
+
+    def fail(jobs):
+        calls.append(len(jobs))
+        if {b"3", b"40"} <= {job.session for job in jobs}:
+            raise MemoryError("too much together")
+
+    async def run(engine):
+        verdicts = await asyncio.gather(
+            *(engine.verify(job(b"%d" % i)) for i in range(64))
+        )
+        assert all(isinstance(verdict, Verdict) for verdict in verdicts)
+        assert calls == [64, 32, 32]
+
+    with_engine(Toy(fail), run)
+
+
 def test_what_is_cancelled_is_not_verified():
     begun, go_on = threading.Event(), threading.Event()
     sessions = []
