@@ -2,14 +2,14 @@
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import math
 import statistics
 import threading
 import time
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -19,8 +19,20 @@ from sqs_codec.system.engine._protocol import EngineInfo
 from sqs_codec.system.session import Job, Sampling, Verifier
 
 PART = 512
-"""Tokens of texts that are read in one call: more than take a processor's time, and few
-enough to wait for."""
+"""Most tokens of texts that are read in one call: more than take a processor's time."""
+
+LEAST_PART = 64
+"""As many are always read, in tokens, however slow the model is. A call with fewer is
+hardly shorter, because it has a fixed cost."""
+
+PART_SECONDS = 0.2
+"""So long a call with a part may take where other sessions decode: they wait for it.
+With 21 ms per call and 1.3 ms per token these are 138 tokens, not 512 in 0.7 s, and a
+text takes a quarter longer."""
+
+OLDEST_EVERY = 4
+"""Every such part is of the oldest text. The others go where least is left: this makes
+the mean wait short, but by itself a long text could wait for ever."""
 
 RECENT_SECONDS = 1.0
 """So long after a round others may follow, and texts leave them half of the time."""
@@ -55,20 +67,22 @@ class _Task:
 
     job: Job
     future: asyncio.Future[Verdict | None]
+    number: int = field(default_factory=itertools.count().__next__)
     read: int = 0
+    part: Job = field(init=False)  # what is to be done next
+    size: int = 0  # how many tokens it only reads
 
     @property
-    def reads(self) -> int:
-        """How many tokens its next part only reads."""
-        left = len(self.job.text) - self.read
-        return 0 if self.job.wanted else min(left, PART)
+    def unread(self) -> int:
+        """How many tokens are only to be read."""
+        return 0 if self.job.wanted else len(self.job.text) - self.read
 
-    def part(self) -> Job:
-        """Return as much of the job as is to be done next."""
-        end = self.read + PART
-        if self.job.wanted or len(self.job.text) <= end:
-            return self.job
-        return replace(self.job, text=self.job.text[:end])
+    def choose(self, room: int) -> None:
+        """Choose the next part, which only reads as many tokens as there is room."""
+        self.size = min(self.unread, room)
+        is_last = self.size == self.unread
+        end = self.read + self.size
+        self.part = self.job if is_last else replace(self.job, text=self.job.text[:end])
 
 
 class BatchEngine:
@@ -76,11 +90,12 @@ class BatchEngine:
 
     All jobs that wait are done in one call, and a call begins once the sessions that
     the last one was for have given their next jobs: otherwise those that decode without
-    a pause would fall into halves that take turns. Texts that are only to be read are
-    read in parts, and a call has one of them. Where there are rounds, calls without
-    texts follow for as long. If a call takes two minutes, the engine is unwell until it
-    ends, and whoever waits is told; of a verifier that counts its `passes`, if one of
-    these does.
+    a pause would fall into halves that take turns. Texts are read in parts, and a call
+    has one part. The text with the least left is read first, but every fourth part is
+    of the oldest text: once a text is the oldest, its n parts take at most 4 n calls.
+    Where other sessions decode, parts are smaller, and calls without texts follow for
+    as long. If a call takes two minutes, the engine is unwell until it ends, and
+    whoever waits is told; of a verifier that counts its `passes`, if one of these does.
 
     Parameters
     ----------
@@ -106,13 +121,15 @@ class BatchEngine:
         self._info = EngineInfo(
             summary, verifier.vocab_size, verifier.max_text, tokenizer
         )
-        self._waiting: deque[_Task] = deque()
+        self._waiting: list[_Task] = []
         self._fresh: list[_Task] = []
         self._at_work: set[_Task] = set()
         self._began: float | None = None  # when the present call did
         self._passes, self._passed = 0, -math.inf  # how many were seen, and when
-        self._round_at = -math.inf  # when a call with rounds ended last
+        self._rounds: dict[bytes, float] = {}  # when a session's last one ended
         self._text_at = -math.inf  # when a text may be read again
+        self._part = LEAST_PART  # tokens that take `PART_SECONDS`, at most `PART`
+        self._parts = 0  # how many were taken
         self._stopped = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(
@@ -211,24 +228,19 @@ class BatchEngine:
 
     def _run(self) -> None:
         while tasks := self._take():
-            parts = [task.part() for task in tasks]
-            reads = [task.reads > 0 for task in tasks]
             self._began = began = time.monotonic()
-            outcomes = self._verify(parts)
+            outcomes = self._verify([task.part for task in tasks])
             with self._changed:
                 left = began + self._pace - time.monotonic()
                 self._changed.wait_for(lambda: self._stopped, max(left, 0.0))
             self._began, now = None, time.monotonic()
-            if not all(reads):
-                self._round_at = now
-            if any(reads) and began - self._round_at < RECENT_SECONDS:
-                self._text_at = now + (now - began)
+            self._note(tasks, began, now)
             done: dict[_Task, Outcome] = {}
-            for task, part, outcome in zip(tasks, parts, outcomes, strict=True):
-                if part is task.job or isinstance(outcome, Exception):
+            for task, outcome in zip(tasks, outcomes, strict=True):
+                if task.part is task.job or isinstance(outcome, Exception):
                     done[task] = outcome
                 else:
-                    task.read = len(part.text)
+                    task.read = len(task.part.text)
                     with self._changed:
                         self._waiting.append(task)
             followed = threading.Event()
@@ -242,28 +254,68 @@ class BatchEngine:
     def _take(self) -> list[_Task]:
         """Wait for jobs and take them, one of each session; none once stopped.
 
-        Of those that only read there is one part.
+        Of what they only read there is one part.
         """
         with self._changed:
             while not self._stopped:
-                delay = self._text_at - time.monotonic()
-                room = 0 if delay > 0 else PART
+                now = time.monotonic()
+                # Without those that were cancelled, or told that the model hangs.
+                self._waiting = [
+                    each for each in self._waiting if not each.future.done()
+                ]
+                texts = self._in_turn([each for each in self._waiting if each.unread])
+                room = PART if self._alone(texts, now) else self._part
+                if now < self._text_at:
+                    room = 0
                 taken: dict[bytes, _Task] = {}
-                left: deque[_Task] = deque()
-                for task in self._waiting:
-                    if task.future.done():
-                        continue  # it was cancelled, or told that the model hangs
-                    full = len(taken) == MOST_AT_ONCE or task.reads > room
-                    if task.job.session in taken or full:
-                        left.append(task)
-                    else:
+                queue = iter(texts)
+                for each in self._waiting:
+                    # A text's place in the queue is taken by the text whose turn it is.
+                    task = next(queue) if each.unread else each
+                    full = len(taken) == MOST_AT_ONCE or (task.unread and not room)
+                    if not full and task.job.session not in taken:
+                        task.choose(room)
+                        room -= task.size
                         taken[task.job.session] = task
-                        room -= task.reads
-                self._waiting = left
-                if taken:
-                    return list(taken.values())
-                self._changed.wait(delay if left else None)
+                tasks = [*taken.values()]
+                if tasks:
+                    self._parts += any(task.size for task in tasks)
+                    self._waiting = [
+                        each for each in self._waiting if each not in tasks
+                    ]
+                    return tasks
+                self._changed.wait(self._text_at - now if texts else None)
         return []
+
+    def _in_turn(self, texts: Sequence[_Task]) -> list[_Task]:
+        """Put the text with the least left first; every few parts, the oldest."""
+        oldest = min((task.number for task in texts), default=0)
+        if self._parts % OLDEST_EVERY:
+            oldest = -1
+        return sorted(texts, key=lambda t: (t.number != oldest, t.unread, t.number))
+
+    def _alone(self, texts: Collection[_Task], now: float) -> bool:
+        """Say whether no other session than those of texts has decoded lately."""
+        sessions = {task.job.session for task in texts}
+        return all(
+            now - at >= RECENT_SECONDS
+            for session, at in self._rounds.items()
+            if session not in sessions
+        )
+
+    def _note(self, tasks: Sequence[_Task], began: float, now: float) -> None:
+        """Note who decodes, and for the next part when it may be and how large."""
+        recent = began - RECENT_SECONDS
+        self._rounds = {s: at for s, at in self._rounds.items() if at > recent}
+        decoded = (task.job for task in tasks if task.job.wanted and not task.size)
+        self._rounds |= {job.session: now for job in decoded}
+        texts = [task for task in tasks if task.size]
+        read, took = sum(task.size for task in texts), now - began
+        if texts and not self._alone(texts, began):
+            self._text_at = now + took
+        if read >= self._part:  # a few tokens would only say what a call costs
+            seconds = max(took / read, PART_SECONDS / PART)
+            self._part = max(round(PART_SECONDS / seconds), LEAST_PART)
 
     def _verify(self, jobs: Sequence[Job]) -> Sequence[Outcome]:
         """Verify jobs at once, or, where that fails, each half of them.

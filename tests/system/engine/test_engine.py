@@ -385,6 +385,115 @@ def test_texts_take_half_of_the_time_where_there_are_rounds(monkeypatch):
     assert read <= 0.6 * (times[-1] - times[0])
 
 
+def reading(session, length):
+    return Job(session, [1] * length, None, np.empty(0), Sampling())
+
+
+def test_the_text_with_the_least_left_is_read_first():
+    ended = {}  # in which call
+    calls = []
+
+    def note(jobs):
+        calls.append(jobs)
+        for each in jobs:
+            if len(each.text) == 2048:
+                ended[each.session] = len(calls)
+
+    async def run(engine):
+        texts = [reading(b"%d" % i, 2048) for i in range(12)]
+        await asyncio.gather(*map(engine.verify, texts))
+
+    with_engine(Toy(note), run)
+    assert [*ended.values()] == [4 * i for i in range(1, 13)]
+
+
+def test_a_long_text_is_read_among_short_ones_without_end(monkeypatch):
+    monkeypatch.setattr(_batch, "PATIENCE", 1e6)  # so that short ones always wait
+    calls = []
+
+    async def run(engine):
+        async def write(name):
+            i = 0
+            while not long.done() and len(calls) < 1000:
+                await engine.verify(reading(b"%s %d" % (name, i), 500))
+                i += 1
+
+        long = asyncio.ensure_future(engine.verify(reading(b"long", 8000)))
+        await asyncio.gather(*(write(b"%d" % i) for i in range(8)))
+
+    with_engine(Toy(calls.append), run)
+    had = [any(each.session == b"long" for each in jobs) for jobs in calls]
+    last = len(had) - had[::-1].index(True)
+    parts = -(-8000 // PART)
+    assert 2 * parts < last <= (parts + 8) * _batch.OLDEST_EVERY
+
+
+class Clocked(Toy):
+    """A toy with a clock of its own. `parts` are the tokens of text in each call."""
+
+    def __init__(self, monkeypatch, base, row):
+        super().__init__(self.work)
+        self.now, self.base, self.row = 0.0, base, row
+        self.read, self.parts = {}, []
+        clock = SimpleNamespace(monotonic=lambda: self.now)
+        monkeypatch.setattr(_batch, "time", clock)
+
+    def work(self, jobs):
+        """Let a call take as long as a model would."""
+        fresh = 0
+        for each in jobs:
+            if not each.draws.size:
+                fresh += len(each.text) - self.read.get(each.session, 0)
+                self.read[each.session] = len(each.text)
+        if fresh:
+            self.parts.append(fresh)
+        self.now += self.base + self.row * fresh
+
+
+def test_a_part_takes_no_longer_than_others_should_wait(monkeypatch):
+    toy = Clocked(monkeypatch, 0.021, 0.0013)
+
+    async def run(engine):
+        await engine.verify(job(b"decodes"))
+        text = asyncio.ensure_future(engine.verify(reading(b"text", 3000)))
+        while not text.done():
+            await engine.verify(job(b"decodes"))
+        toy.now += _batch.RECENT_SECONDS  # and nobody waits
+        await engine.verify(reading(b"another", 3000))
+
+    with_engine(toy, run)
+    ends = np.cumsum(toy.parts).tolist()
+    beside = toy.parts[: ends.index(3000)]
+    assert max(beside) * 0.0013 + 0.021 <= 1.1 * _batch.PART_SECONDS
+    assert np.median(beside) > 130
+    assert max(toy.parts[ends.index(3000) + 1 :]) == PART
+
+
+def test_a_fast_model_reads_large_parts_beside_others(monkeypatch):
+    toy = Clocked(monkeypatch, 0.01, 2e-5)
+
+    async def run(engine):
+        await engine.verify(job(b"decodes"))
+        text = asyncio.ensure_future(engine.verify(reading(b"text", 4000)))
+        while not text.done():
+            await engine.verify(job(b"decodes"))
+
+    with_engine(toy, run)
+    assert toy.parts[:3] == [_batch.LEAST_PART, PART, PART]
+
+
+def test_no_text_waits_for_rounds_of_its_own_session(monkeypatch):
+    toy = Clocked(monkeypatch, 0.06, 1e-4)
+
+    async def run(engine):
+        await engine.verify(job(b"one"))
+        # The clock only goes on with calls: to wait would be for ever.
+        await asyncio.wait_for(engine.verify(reading(b"one", 3072)), PATIENCE)
+
+    with_engine(toy, run)
+    assert toy.parts == [PART] * 6
+
+
 @pytest.fixture
 def hanging(monkeypatch):
     """A model that hangs, which is soon noticed, and what lets it go on."""
