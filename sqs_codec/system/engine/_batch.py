@@ -9,12 +9,13 @@ import statistics
 import threading
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from sqs_codec import Verdict
 from sqs_codec._base import checks
+from sqs_codec.system.engine._caching import CachingVerifier
 from sqs_codec.system.engine._protocol import EngineInfo
 from sqs_codec.system.session import Job, Sampling, Verifier
 
@@ -69,20 +70,24 @@ class _Task:
     future: asyncio.Future[Verdict | None]
     number: int = field(default_factory=itertools.count().__next__)
     read: int = 0
+    unread: int = field(init=False)  # how many tokens are only to be read
     part: Job = field(init=False)  # what is to be done next
-    size: int = 0  # how many tokens it only reads
-
-    @property
-    def unread(self) -> int:
-        """How many tokens are only to be read."""
-        return 0 if self.job.wanted else len(self.job.text) - self.read
+    size: int = field(init=False)  # how many tokens it only reads
 
     def choose(self, room: int) -> None:
-        """Choose the next part, which only reads as many tokens as there is room."""
-        self.size = min(self.unread, room)
-        is_last = self.size == self.unread
-        end = self.read + self.size
-        self.part = self.job if is_last else replace(self.job, text=self.job.text[:end])
+        """Choose the next part, which only reads as many tokens as there is room.
+
+        It reads more if the cache was lost since the last part, so that it gets on.
+        """
+        job = self.job
+        last = len(job.text) - bool(job.wanted)
+        begin = last - self.unread
+        end = max(begin, self.read) + room
+        self.part, self.size = job, self.unread
+        if end < last:
+            text, none = job.text[:end], job.draws[:0]
+            self.part = Job(job.session, text, None, none, job.sampling)
+            self.size = end - begin
 
 
 class BatchEngine:
@@ -90,12 +95,13 @@ class BatchEngine:
 
     All jobs that wait are done in one call, and a call begins once the sessions that
     the last one was for have given their next jobs: otherwise those that decode without
-    a pause would fall into halves that take turns. Texts are read in parts, and a call
-    has one part. The text with the least left is read first, but every fourth part is
-    of the oldest text: once a text is the oldest, its n parts take at most 4 n calls.
-    Where other sessions decode, parts are smaller, and calls without texts follow for
-    as long. If a call takes two minutes, the engine is unwell until it ends, and
-    whoever waits is told; of a verifier that counts its `passes`, if one of these does.
+    a pause would fall into halves that take turns. Texts are read in parts, which begin
+    where the cache of a `CachingVerifier` ends, and a call has one part. The text with
+    the least left is read first, but every fourth part is of the oldest text: once a
+    text is the oldest, its n parts take at most 4 n calls. Where other sessions decode,
+    parts are smaller, and calls without texts follow for as long. If a call takes two
+    minutes, the engine is unwell until it ends, and whoever waits is told; of a
+    verifier that counts its `passes`, if one of these does.
 
     Parameters
     ----------
@@ -263,6 +269,8 @@ class BatchEngine:
                 self._waiting = [
                     each for each in self._waiting if not each.future.done()
                 ]
+                for each in self._waiting:
+                    each.unread = self._unread(each)
                 texts = self._in_turn([each for each in self._waiting if each.unread])
                 room = PART if self._alone(texts, now) else self._part
                 if now < self._text_at:
@@ -272,7 +280,7 @@ class BatchEngine:
                 for each in self._waiting:
                     # A text's place in the queue is taken by the text whose turn it is.
                     task = next(queue) if each.unread else each
-                    full = len(taken) == MOST_AT_ONCE or (task.unread and not room)
+                    full = len(taken) == MOST_AT_ONCE or (task.unread and room <= 0)
                     if not full and task.job.session not in taken:
                         task.choose(room)
                         room -= task.size
@@ -286,6 +294,12 @@ class BatchEngine:
                     return tasks
                 self._changed.wait(self._text_at - now if texts else None)
         return []
+
+    def _unread(self, task: _Task) -> int:
+        """Return how many tokens of a job only have to be read, as far as is known."""
+        if isinstance(self.verifier, CachingVerifier):
+            return self.verifier.unread(task.job)
+        return 0 if task.job.wanted else len(task.job.text) - task.read
 
     def _in_turn(self, texts: Sequence[_Task]) -> list[_Task]:
         """Put the text with the least left first; every few parts, the oldest."""

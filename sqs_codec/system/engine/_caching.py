@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 from sqs_codec import Verdict
 from sqs_codec.system._base.tokens import common_length
@@ -139,13 +141,29 @@ class CachingVerifier(ABC, Generic[C]):
         waiting.sort(key=lambda each: each.job.session not in self._caches)
         while waiting:
             with self._caches.opened(waiting) as group:
+                self._opened.update({each.job.session: each.cache for each in group})
                 self._run(group, verdicts)
             waiting = waiting[len(group) :]
             del group  # or its caches would outlive their eviction
         return [verdicts.get(job.session) for job in jobs]
 
+    def unread(self, job: Job) -> int:
+        """Return how many tokens of a job's text only have to be read.
+
+        These are not cached, and come before those whose logits the job wants.
+        """
+        cache = self._opened.get(job.session) if job.session in self._caches else None
+        cached = 0 if cache is None else common_length(cache.tokens, job.text)
+        return max(len(job.text) - bool(job.wanted) - cached, 0)
+
+    @functools.cached_property
+    def _opened(self) -> WeakValueDictionary[bytes, C]:
+        """The caches of sessions as they were last opened. They may be gone since."""
+        return WeakValueDictionary()
+
     def forget(self, session: bytes) -> None:
         """Free the cache of a session, if there is one. From any thread."""
+        self._opened.pop(session, None)
         self._caches.forget(session)
 
     @abstractmethod

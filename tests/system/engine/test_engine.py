@@ -1,6 +1,8 @@
 """An engine: what a server may ask of it, and what becomes of jobs that fail."""
 
 import asyncio
+import contextlib
+import dataclasses
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,13 +13,21 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from sqs_codec import Round, SparseDistribution
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.cli import serve as command
-from sqs_codec.system.engine import BatchEngine, EngineConfig, _batch, measure_steps
+from sqs_codec.system.engine import (
+    BatchEngine,
+    CachingVerifier,
+    EngineConfig,
+    _batch,
+    measure_steps,
+)
 from sqs_codec.system.engine._batch import PART
 from sqs_codec.system.session import Job, LinkError, Sampling
 from tests.system.serve.kit import (
     PATIENCE,
+    VOCAB,
     Toy,
     batch,
     converse,
@@ -492,6 +502,116 @@ def test_no_text_waits_for_rounds_of_its_own_session(monkeypatch):
 
     with_engine(toy, run)
     assert toy.parts == [PART] * 6
+
+
+@dataclasses.dataclass(eq=False)
+class Cache:
+    """What a `Caching` toy keeps of a session."""
+
+    tokens: list[int] = dataclasses.field(default_factory=list)
+
+
+class Caching(CachingVerifier, Toy):
+    """A toy with caches. `calls` are the tokens that each call reads, by session."""
+
+    _pass_tokens = _piece_tokens = 512
+    _because = "a toy's"
+
+    def __init__(self):
+        self.caches, self.calls = {}, []
+        self._caches = self
+
+    def __contains__(self, session):
+        """Say whether it has a cache."""
+        return session in self.caches
+
+    @contextlib.contextmanager
+    def opened(self, waiting):
+        """Open all, cropped to what the jobs can use."""
+        for each in waiting:
+            each.cache = self.caches.setdefault(each.job.session, Cache())
+            del each.cache.tokens[each.known :]
+        yield list(waiting)
+
+    def forget(self, session):
+        """Free a cache."""
+        self.caches.pop(session, None)
+
+    def verify(self, jobs):
+        """Note a call."""
+        self.calls.append({})
+        return CachingVerifier.verify(self, jobs)
+
+    def _verify(self, pieces, jobs):
+        sessions = {id(cache): session for session, cache in self.caches.items()}
+        for piece in pieces:
+            session = sessions[id(piece.cache)]
+            size = self.calls[-1].get(session, 0) + len(piece.tokens)
+            self.calls[-1][session] = size
+            piece.cache.tokens += piece.tokens
+        return [Toy._verify(self, job) for job in jobs]
+
+
+def test_what_is_cached_is_not_read_again():
+    toy = Caching()
+
+    async def run(engine):
+        text = [1] * 4000
+        await engine.verify(Job(b"a", text, None, np.empty(0), Sampling()))
+        for changed, most in (
+            ([*text, *[2] * 50], 50),
+            ([*text, 2, *[3] * 49], 49),
+            (text[:3500], 0),
+            ([*text[:3000], *[4] * 1000], 1000),
+            ([4, *text[1:]], 4000),
+        ):
+            toy.calls.clear()
+            await engine.verify(Job(b"a", changed, None, np.empty(0), Sampling()))
+            assert sum(call.get(b"a", 0) for call in toy.calls) == most
+            assert toy.caches[b"a"].tokens == changed
+            verdict = await engine.verify(job(b"a", changed))
+            assert verdict == Verdict(0, greedy(changed, 1)[-1])
+
+    with_engine(toy, run)
+
+
+@pytest.mark.parametrize("wanted", [0, 1, 6])
+def test_a_text_that_was_evicted_is_read_in_parts(wanted):
+    toy = Caching()
+    text = [1] * 4000
+    draft = None
+    if wanted > 1:
+        draft = Round([SparseDistribution([0], [1], VOCAB)] * 5, [0] * 5)
+
+    async def run(engine):
+        await engine.verify(job(b"a", text))
+        toy.forget(b"a")
+        toy.calls.clear()
+        await engine.verify(Job(b"a", text, draft, np.zeros(wanted), Sampling()))
+        sizes = [call[b"a"] for call in toy.calls]
+        assert max(sizes) <= PART + wanted
+        assert sum(sizes) == 4000 + max(wanted - 1, 0)
+
+    with_engine(toy, run)
+
+
+def test_a_text_is_read_though_its_cache_is_always_lost():
+    toy = Caching()
+    text = [1] * 4000
+
+    async def run(engine):
+        verify = toy.verify
+
+        def lose(jobs):
+            toy.caches.clear()
+            return verify(jobs)
+
+        toy.verify = lose
+        verdict = await asyncio.wait_for(engine.verify(job(b"a", text)), PATIENCE)
+        assert verdict == Verdict(0, greedy(text, 1)[-1])
+        assert len(toy.calls) == 8
+
+    with_engine(toy, run)
 
 
 @pytest.fixture
