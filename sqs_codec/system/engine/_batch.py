@@ -272,20 +272,24 @@ class BatchEngine:
                 for each in self._waiting:
                     each.unread = self._unread(each)
                 texts = self._in_turn([each for each in self._waiting if each.unread])
-                room = PART if self._alone(texts, now) else self._part
+                most = PART if self._alone(texts, now) else self._part
                 if now < self._text_at:
-                    room = 0
+                    most = 0
+                room = most
                 taken: dict[bytes, _Task] = {}
                 queue = iter(texts)
                 for each in self._waiting:
                     # A text's place in the queue is taken by the text whose turn it is.
                     task = next(queue) if each.unread else each
-                    full = len(taken) == MOST_AT_ONCE or (task.unread and room <= 0)
-                    if not full and task.job.session not in taken:
+                    # No more than one text is left half read, as it could be evicted.
+                    fits = task.unread <= room or 0 < room == most
+                    full = len(taken) == MOST_AT_ONCE
+                    if fits and not full and task.job.session not in taken:
                         task.choose(room)
                         room -= task.size
                         taken[task.job.session] = task
-                tasks = [*taken.values()]
+                # What was read last is evicted last, so that others have their turn.
+                tasks = sorted(taken.values(), key=lambda task: task.size > 0)
                 if tasks:
                     self._parts += any(task.size for task in tasks)
                     self._waiting = [
@@ -302,11 +306,20 @@ class BatchEngine:
         return 0 if task.job.wanted else len(task.job.text) - task.read
 
     def _in_turn(self, texts: Sequence[_Task]) -> list[_Task]:
-        """Put the text with the least left first; every few parts, the oldest."""
+        """Put the text with the least left first; every few parts, the oldest.
+
+        Lengths count by factors of 4. So sessions that evict each other take turns, as
+        their texts are about as long.
+        """
         oldest = min((task.number for task in texts), default=0)
         if self._parts % OLDEST_EVERY:
             oldest = -1
-        return sorted(texts, key=lambda t: (t.number != oldest, t.unread, t.number))
+
+        def key(task: _Task) -> tuple[bool, int, int]:
+            left = (task.unread.bit_length() + 1) // 2
+            return task.number != oldest, left, task.number
+
+        return sorted(texts, key=key)
 
     def _alone(self, texts: Collection[_Task], now: float) -> bool:
         """Say whether no other session than those of texts has decoded lately."""

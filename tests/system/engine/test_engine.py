@@ -517,8 +517,8 @@ class Caching(CachingVerifier, Toy):
     _pass_tokens = _piece_tokens = 512
     _because = "a toy's"
 
-    def __init__(self):
-        self.caches, self.calls = {}, []
+    def __init__(self, memory=10**9):
+        self.caches, self.calls, self.memory = {}, [], memory
         self._caches = self
 
     def __contains__(self, session):
@@ -527,11 +527,21 @@ class Caching(CachingVerifier, Toy):
 
     @contextlib.contextmanager
     def opened(self, waiting):
-        """Open all, cropped to what the jobs can use."""
-        for each in waiting:
-            each.cache = self.caches.setdefault(each.job.session, Cache())
+        """Open what fits. The caches that were used least recently go."""
+        ends = np.cumsum([len(each.tokens) for each in waiting])
+        group = waiting[: np.searchsorted(ends, self.memory, "right")]
+        pinned = {each.job.session for each in group}
+        for each in group:
+            session = each.job.session
+            each.cache = self.caches[session] = (
+                self.caches.pop(session, None) or Cache()
+            )
             del each.cache.tokens[each.known :]
-        yield list(waiting)
+            for other in list(self.caches):
+                held = sum(len(cache.tokens) for cache in self.caches.values())
+                if held + each.left > self.memory and other not in pinned:
+                    del self.caches[other]
+        yield list(group)
 
     def forget(self, session):
         """Free a cache."""
@@ -612,6 +622,49 @@ def test_a_text_is_read_though_its_cache_is_always_lost():
         assert len(toy.calls) == 8
 
     with_engine(toy, run)
+
+
+@pytest.mark.parametrize(
+    ("memory", "speed", "gap"), [(16, 1500, 0.02), (12, 740, 0.5), (8, 565, 0.8)]
+)
+def test_sessions_that_memory_is_too_small_for_take_turns(
+    memory, speed, gap, monkeypatch
+):
+    """Each keeps its cache for a while: half of the time no text may be read."""
+    monkeypatch.setattr(_batch, "PATIENCE", 1e6)  # however late the loop has its turns
+    toy = Caching(600 * memory)
+    now = 0.0
+    monkeypatch.setattr(_batch, "time", SimpleNamespace(monotonic=lambda: now))
+    verify = toy.verify
+
+    def work(jobs):
+        nonlocal now
+        verdicts = verify(jobs)
+        now += 0.01 + 2e-5 * sum(toy.calls[-1].values())
+        return verdicts
+
+    toy.verify = work
+    times = [[] for _ in range(16)]
+
+    async def run(engine):
+        async def write(i):
+            text = [i] * 500
+            while now < 4:
+                verdict = await engine.verify(job(b"%d" % i, text))
+                times[i].append(now)
+                text = [*text, verdict.token] if len(text) < 580 else text[:500]
+
+        tasks = [asyncio.ensure_future(write(i)) for i in range(16)]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:  # a clock that calls drive would stop with the last of them
+            task.cancel()
+        await asyncio.wait(tasks)
+
+    with_engine(toy, run)
+    counts = [sum(at > 1 for at in each) for each in times]
+    assert sum(counts) / 3 >= speed
+    assert min(counts) >= np.mean(counts) / 2
+    assert max(np.diff([at for at in each if at > 1]).max() for each in times) <= gap
 
 
 @pytest.fixture
