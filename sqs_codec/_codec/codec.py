@@ -33,6 +33,7 @@ from sqs_codec._codec.lists import quantize_lists
 from sqs_codec._codec.prior import Prior, agreed_prior
 from sqs_codec._codec.round import Round, as_round, make_round
 from sqs_codec._codec.rows import SparseRows, as_rows
+from sqs_codec._codec.truncation import Cuts, truncate
 
 
 @dataclass(frozen=True, repr=False)
@@ -240,11 +241,17 @@ class Codec:
         temperature: float,
         *,
         mass: bool,
+        cuts: Cuts = None,
     ) -> SparseDistribution:
-        """Return what `quantize` does; without dropped mass unless `mass`."""
+        """Return what `quantize` does; without dropped mass unless `mass`.
+
+        The logits are truncated first if there are `cuts`.
+        """
         row = checks.row("logits", logits, self.vocab_size)
         checks.no_probabilities(row)
         temperature = checks.temperature(temperature)
+        if cuts is not None:
+            row = truncate(row[None], temperature, *cuts)[0]
         status, _, ids, counts, _, masses = self._core.quantize_logits(
             row, temperature, rule(keep), mass
         )

@@ -15,9 +15,10 @@ FIRST_LOOK = 512
 """How many of the largest logits are sorted before a row needs more."""
 
 
-def cuts_of(
-    temperature: float, top_k: int, top_p: float, min_p: float
-) -> tuple[int, float, float] | None:
+Cuts = tuple[int, float, float] | None  # top_k, top_p and min_p; None cuts nothing
+
+
+def cuts_of(temperature: float, top_k: int, top_p: float, min_p: float) -> Cuts:
     """Return a sampling's truncations, checked as its temperature; None of nothing."""
     cuts = (
         checks.in_range("top_k", top_k, 0),

@@ -11,6 +11,7 @@ from sqs_codec._codec.codec import Codec, row_name
 from sqs_codec._codec.distribution import SparseDistribution, as_distribution
 from sqs_codec._codec.keep import Keep, TopK, count_kept, rule
 from sqs_codec._codec.rows import SparseRows, as_rows
+from sqs_codec._codec.truncation import Cuts
 from sqs_codec.torch import _tensors
 from sqs_codec.torch._tensors import is_on_host
 
@@ -124,10 +125,18 @@ def encode_logits_rows(
 
 
 def quantize_row(
-    codec: Codec, logits: torch.Tensor, keep: Keep, temperature: float, *, mass: bool
+    codec: Codec,
+    logits: torch.Tensor,
+    keep: Keep,
+    temperature: float,
+    *,
+    mass: bool,
+    cuts: Cuts = None,
 ) -> SparseDistribution:
-    """Return `quantize` of one row, maybe without dropped mass. For `Drafter`."""
+    """Return what `Codec._quantize` does. For `Drafter`."""
     row = row_of(codec, logits)
+    if cuts is not None:
+        row = _tensors.truncated(row[None], temperature, *cuts)[0]
     if is_on_host(row):
         ready = checks.Rows(_tensors.as_array(row[None])[0], ())
         return codec._quantize(ready, keep, temperature, mass=mass)

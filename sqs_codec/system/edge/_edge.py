@@ -162,7 +162,7 @@ class Edge:
         max_tokens : int
             Where the text ends at the latest.
         sampling : Sampling, optional
-            Of the target model; the draft model takes the same temperature. If None,
+            Of the target model. The same applies to the draft model. If None,
             temperature 1 and no truncation.
         stop : collection of int, optional
             Tokens that end the text, as its last one. If None, the model's own.

@@ -134,10 +134,13 @@ class EdgeSession:
             "max_message", max_message, _limits.MIN_MESSAGE
         )
         packet = min(self._max_message, _limits.ROUND_BYTES) - wire.ROUND_HEAD
+        self._sampling = Sampling() if sampling is None else sampling
+        checks.instance("sampling", self._sampling, Sampling, "a Sampling")
         self._drafters = [
             RoundDrafter(
                 setting.codec,
                 copy.copy(setting.keep),
+                sampling=self._sampling,
                 rng=rng,
                 budget_bits=8 * packet,
                 max_tokens=_limits.max_draft(self._vocab_size),
@@ -145,8 +148,6 @@ class EdgeSession:
             )
             for setting in settings
         ]
-        self._sampling = Sampling() if sampling is None else sampling
-        checks.instance("sampling", self._sampling, Sampling, "a Sampling")
         self._text = _text.check_text(text, self._vocab_size)
         self._stop = frozenset(_text.check_tokens("stop", stop, self._vocab_size))
         if len(self._stop) > _limits.MAX_STOP:
@@ -271,7 +272,8 @@ class EdgeSession:
         ----------
         logits : array_like [vocab_size]
             The draft model's, given the text and the tokens drafted so far: what
-            `Drafter.push` takes. The temperature is that of the sampling.
+            `Drafter.push` takes. Temperature and truncations are those of the
+            sampling. A SparseDistribution is taken as it is.
         setting : int
             Which of the settings to draft by; the same for a whole round.
 

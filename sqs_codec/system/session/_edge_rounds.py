@@ -1,15 +1,21 @@
 """What an edge has in the works: a round that it drafts, or that the cloud decodes."""
 
 from dataclasses import dataclass
-from typing import ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from sqs_codec import Drafter, SparseDistribution
+from sqs_codec._codec.truncation import cuts_of
 from sqs_codec.system.session import _wire as wire
+from sqs_codec.system.session._job import Sampling
 from sqs_codec.system.session._limits import MAX_AHEAD
 
 
 class RoundDrafter(Drafter):
-    """A drafter of rounds that all fit a message."""
+    """A drafter of rounds that all fit a message, from logits that it truncates."""
+
+    def __init__(self, *given: Any, sampling: Sampling, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self._cuts = cuts_of(*sampling.config().values())
 
     def _bits_of_large(self, q: SparseDistribution) -> NoReturn:
         assert self.budget_bits is not None

@@ -7,6 +7,7 @@ import pytest
 
 import sqs_codec as sqs
 from benchmarks.speed.session import calls
+from sqs_codec._codec.truncation import truncate
 from sqs_codec.system.session import (
     EdgeSession,
     Emitted,
@@ -954,6 +955,76 @@ def test_a_stop_token_in_the_prompt_ends_nothing():
     draft(edge, 1)
     exchange(edge, cloud, target)
     assert len(edge.text) > 2
+
+
+# Sampling
+
+
+ALL = [Setting(sqs.Codec(V, 16), sqs.TopK(V))]
+SAMPLINGS = [
+    Sampling(0.7, top_k=3),
+    Sampling(0.7, top_p=0.8),
+    Sampling(1.0, min_p=0.3),
+    Sampling(1.3, top_k=6, top_p=0.8, min_p=0.02),
+    Sampling(0.0, top_k=3, top_p=0.5, min_p=0.5),
+]
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("ties", [False, True])
+def test_a_draft_is_truncated_as_the_target_is(sampling, ties):
+    """Before it is quantized, and the cloud gets what the token was drawn from."""
+    edge, cloud, _ = start(settings=ALL, sampling=sampling)
+    row = np.float32([0.5, 2, 1, -np.inf, 1.5, 3, 2.5, 0])
+    row = row.round() if ties else row
+    kept = truncate(row[None], *sampling.config().values())[0]
+    codec = edge._drafters[0].codec
+    wanted = codec.quantize(kept, sqs.TopK(V), temperature=sampling.temperature)
+    whole = codec.quantize(row, sqs.TopK(V), temperature=sampling.temperature)
+    assert (wanted == whole) == (not sampling.temperature)
+    for logits in (row, row.astype(np.float64), np.float16(row), [*map(float, row)]):
+        assert edge.push(logits) in wanted.token_ids
+    edge.flush()
+    send(edge, cloud)
+    assert [*cloud._draft.round_.distributions] == [wanted] * 4
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_tensors_are_truncated_as_arrays_are(sampling, dtype):
+    torch = pytest.importorskip("torch")
+    import sqs_codec.torch  # noqa: F401 : it makes tensors known
+
+    edges = [start(settings=ALL, sampling=sampling)[0] for _ in range(2)]
+    for seed in range(20):
+        row = np.random.default_rng(seed).integers(-8, 9, V).astype(np.float32) / 4
+        tensor = torch.tensor(row, dtype=getattr(torch, dtype))
+        tokens = [
+            edge.push(logits) for edge, logits in zip(edges, (row, tensor), strict=True)
+        ]
+        assert tokens[0] == tokens[1]
+    a, b = (edge._round.drafter.distributions for edge in edges)
+    assert a == b
+
+
+def test_a_ready_distribution_is_drawn_from_as_it_is():
+    edge, cloud, _ = start(sampling=Sampling(1.0, top_k=1, top_p=0.1, min_p=1.0))
+    q = sqs.SparseDistribution(range(V), [2] * V, V)
+    for _ in range(4):
+        edge.push(q)
+    edge.flush()
+    send(edge, cloud)
+    assert [*cloud._draft.round_.distributions] == [q] * 4
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_truncating_hides_no_row_that_is_wrong(wrong):
+    edge, _, _ = start(sampling=Sampling(1.0, top_k=1))
+    row = np.zeros(V)
+    row[3 if wrong != -np.inf else slice(None)] = wrong
+    with pytest.raises(ValueError, match="masked" if wrong == -np.inf else str(wrong)):
+        edge.push(row)
+    assert edge.drafted == ()
 
 
 # What the edge learns
