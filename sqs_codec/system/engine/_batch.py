@@ -17,10 +17,7 @@ from sqs_codec import Verdict
 from sqs_codec._base import checks
 from sqs_codec.system.engine._caching import CachingVerifier
 from sqs_codec.system.engine._protocol import EngineInfo
-from sqs_codec.system.session import Job, Sampling, Verifier
-
-PART = 512
-"""Most tokens of texts that are read in one call: more than take a processor's time."""
+from sqs_codec.system.session import PART, Job, Sampling, Verifier
 
 LEAST_PART = 64
 """As many are always read, in tokens, however slow the model is. A call with fewer is

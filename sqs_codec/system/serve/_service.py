@@ -330,6 +330,8 @@ class Service:
             self._drop(session)
         elif session.connection is None or self._stopping:
             return  # nothing is computed for an edge that has gone
+        elif session.work is not None and session.cloud.overtaken:
+            session.work.cancel()  # `_done` goes on
         elif job := session.cloud.next_job(self._threshold.at(self._loop.time())):
             work = self._loop.create_task(self._engine.verify(job))
             work.add_done_callback(
@@ -348,6 +350,9 @@ class Service:
         known = self._sessions.get(job.session) is session
         if work.cancelled() and (self._stopping or not known):
             return
+        if work.cancelled() and session.cloud.overtaken:
+            session.cloud.fail(job)
+            return self._pump(session)
         # An engine that cancels a job by itself has failed on it.
         error = asyncio.CancelledError() if work.cancelled() else work.exception()
         self.metrics.job_seconds.observe(self._loop.time() - began)

@@ -22,6 +22,7 @@ from sqs_codec.system.session._limits import (
     MAX_HINTED,
     MAX_MESSAGE,
     MAX_SETTINGS,
+    PART,
     Limits,
 )
 from sqs_codec.system.session._link import Link, LinkError, LocalLink
@@ -36,6 +37,7 @@ __all__ = [
     "MAX_HINTED",
     "MAX_MESSAGE",
     "MAX_SETTINGS",
+    "PART",
     "ROUND_HEAD",
     "CloudSession",
     "EdgeSession",

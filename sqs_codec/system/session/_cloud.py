@@ -14,7 +14,13 @@ from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._handshake import Agreement, agree, by_digest, check_bytes
 from sqs_codec.system.session._hints import HINT_THRESHOLD, HeardHints
 from sqs_codec.system.session._job import Job
-from sqs_codec.system.session._limits import MAX_AHEAD, MAX_SURVIVORS, Limits, max_draft
+from sqs_codec.system.session._limits import (
+    MAX_AHEAD,
+    MAX_SURVIVORS,
+    PART,
+    Limits,
+    max_draft,
+)
 from sqs_codec.system.session._numbers import draws, race_key
 from sqs_codec.system.session._text import until_stop
 from sqs_codec.system.session._wire import WireError
@@ -442,16 +448,36 @@ class CloudSession:
 
     # Jobs
 
+    @property
+    def overtaken(self) -> bool:
+        """Whether the job under way is of no use, so that it had better be cancelled.
+
+        Its round or text was given up. Or it reads a short text, and the next job can
+        do this together with what is to follow the text. After the cancellation comes
+        `fail`, which doesn't count this as a failure.
+        """
+        job = self._job
+        if job is None or self._overtaken:
+            return job is not None
+        return not job.wanted and not self._reads_first()
+
+    def _reads_first(self) -> bool:
+        """Say whether a job only reads the text: nothing follows, or it is long."""
+        unread = len(self._text) - self._read
+        follows = self._draft is not None or self._running() is not None
+        return unread > (PART if follows else 0)
+
     def next_job(self, threshold: float = HINT_THRESHOLD) -> Job | None:
         """Return what the target model is to compute now, if anything.
 
         There is one job at a time: the next comes after `complete` or `fail`. Of the
         edge's hints it has those that are reached with a chance of `threshold`.
         """
-        if self._job is not None or self._refused is not None or self._ended:
+        over = self._refused is not None or self._ended
+        if over or self._job is not None or self._pending is not None:
             return None
         self._overtaken = False
-        if self._read < len(self._text):  # by itself first, as it may take parts
+        if self._reads_first():
             self._make_job()
         elif self._draft is not None:
             self._make_job(self._draft.round_, self._draft.draws)
@@ -483,6 +509,7 @@ class CloudSession:
         self._failures = 0
         if self._overtaken:
             return
+        self._read = len(job.text)
         if verdict is not None:
             if self._draft is not None:
                 self._answer(self._draft, verdict)
@@ -490,16 +517,19 @@ class CloudSession:
                 self._hints.judge(verdict.accepted)
                 fresh = [*job.hints[: verdict.accepted], verdict.token]
                 self._take_tokens(generation, fresh)
-        self._read = len(self._text)
+            self._read = len(self._text)
 
     def fail(self, job: Job) -> None:
         """Take that the verifier failed: `next_job` asks for the same again.
 
-        The third failure in a row refuses the session.
+        The third failure in a row refuses the session. That of a job that was
+        `overtaken` doesn't count.
         """
         if job is not self._job:
             return
-        self._job = None
+        overtaken, self._job = self.overtaken, None
+        if overtaken:
+            return
         self._failures += 1
         if self._failures == MAX_FAILURES:
             self._refuse(

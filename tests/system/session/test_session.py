@@ -9,6 +9,7 @@ import sqs_codec as sqs
 from benchmarks.speed.session import calls
 from sqs_codec._codec.truncation import truncate
 from sqs_codec.system.session import (
+    PART,
     EdgeSession,
     Emitted,
     Limits,
@@ -22,6 +23,7 @@ from sqs_codec.system.session import (
     unknown_session,
 )
 from sqs_codec.system.session import _wire as wire
+from sqs_codec.system.session._cloud import MAX_FAILURES
 from sqs_codec.system.session._numbers import draws
 from sqs_codec.theory import conformal_bound
 from tests.kit import make_prior
@@ -686,22 +688,85 @@ def exchange_some(edge, cloud, target, rng):
     raise AssertionError("never done")
 
 
-@pytest.mark.parametrize("then", [None, "round", "generation"])
-def test_a_text_is_read_before_what_follows_it(then):
-    edge, cloud, _ = start()
-    edge.abort([3, 4, 5])
+def follow(edge, then):
+    """Begin what follows a text: a round or a generation."""
     if then == "round":
         draft(edge)
     elif then == "generation":
         edge.generate(2)
+
+
+@pytest.mark.parametrize("then", [None, "round", "generation"])
+@pytest.mark.parametrize("length", [3, PART, PART + 1])
+def test_a_short_text_is_read_together_with_what_follows_it(then, length):
+    edge, cloud, target = start()
+    text = [3, 4, 5] * length
+    text = text[:length]
+    edge.abort(text)
+    follow(edge, then)
     send(edge, cloud)
     job = cloud.next_job()
-    assert (job.text, job.round_, job.session) == ([3, 4, 5], None, SESSION)
-    assert job.wanted == 0
-    cloud.complete(job, None)
+    assert (job.text, job.session) == (text, SESSION)
+    only_reads = then is None or length > PART
+    assert (job.wanted == 0) == only_reads
+    cloud.complete(job, target.judge(job))
     job = cloud.next_job()
-    assert (job is None) == (then is None)
+    assert (job is None) == (then is None or (then == "round" and not only_reads))
     assert job is None or job.wanted
+
+
+@pytest.mark.parametrize("then", ["round", "generation"])
+@pytest.mark.parametrize("length", [PART, PART + 1])
+@pytest.mark.parametrize("cancels", [True, False])
+def test_what_follows_a_text_that_is_being_read(then, length, cancels):
+    """A short one may be cancelled, and read with it; that is no failure."""
+    edge, cloud, target = start(sampling=Sampling(0.0))
+    edge.abort([3] * length)
+    send(edge, cloud)
+    for _ in range(MAX_FAILURES):
+        job = cloud.next_job()
+        assert (job.wanted, cloud.overtaken) == (0, False)
+        follow(edge, then)
+        send(edge, cloud)
+        assert cloud.overtaken == (length == PART)
+        if cancels and cloud.overtaken:
+            cloud.fail(job)
+        else:
+            cloud.complete(job, None)
+        job = cloud.next_job()
+        assert (job.wanted > 0, cloud.overtaken) == (True, False)
+        edge.abort([3] * length)
+        send(edge, cloud)
+        assert cloud.overtaken
+        cloud.fail(job)
+    assert cloud.refused is None
+    follow(edge, then)
+    exchange(edge, cloud, target)
+    assert edge.text == cloud._text == greedy([3] * length, len(edge.text) - length)
+
+
+def test_a_text_that_was_given_up_is_read_no_more():
+    """Neither while the next one comes, which takes several messages, nor after."""
+    edge, cloud, _ = start(max_message=512)
+    edge.abort([3, 4, 5] * 1000)
+    read(edge, cloud)
+    while edge._sync._outgoing is not None:
+        send(edge, cloud)
+        read(edge, cloud)
+    job = cloud.next_job()
+    assert (len(job.text), cloud.overtaken) == (3000, False)
+    edge.abort([6, 7] * 1000)
+    part, *others = edge.data_to_send()
+    cloud.receive(part)
+    assert cloud.overtaken
+    cloud.fail(job)
+    assert cloud.next_job() is None
+    receive(cloud, others)
+    while edge._sync._outgoing is not None:
+        read(edge, cloud)
+        assert cloud.text_length == 2000 or cloud.next_job() is None
+        send(edge, cloud)
+    assert cloud.next_job().text == [6, 7] * 1000
 
 
 # Decoding alone
