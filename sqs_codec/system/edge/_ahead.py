@@ -8,7 +8,7 @@ from typing import Any
 
 from sqs_codec.system.edge._model import DraftModel
 from sqs_codec.system.edge._planner import Hints
-from sqs_codec.system.session import MAX_HINTED, EdgeSession, Emitted
+from sqs_codec.system.session import MAX_HINTED, PART, EdgeSession, Emitted
 
 MOST = 16  # tokens of a branch beyond the text
 
@@ -72,7 +72,7 @@ class Ahead:
         Returns these, with how many the cloud took from hints, and how many it had
         hints of: the last one, which is the target's own, if it had them in time.
         """
-        right = told = in_time = 0
+        right, told, in_time = 0, False, False
         self._messages += 1
         start = len(self._session.text) - len(emitted.tokens)
         for at, token in enumerate(emitted.tokens, start):
@@ -85,6 +85,8 @@ class Ahead:
                 branch.told = max(0, branch.told - 1)
             self._branches = [branch for branch in kept if branch.tokens]
         accepted = right - told
+        if told and self._session.finished:  # it may well have been a hint
+            in_time = False
         return Emitted(emitted.tokens, accepted, accepted + in_time)
 
     def step(self) -> bool:
@@ -158,7 +160,8 @@ class Ahead:
             self._told.append((self._clock(), self._messages, to, alike))
             for branch in alike:
                 branch.told = end
-                if not self._messages:  # it still reads the prompt
+                if not self._messages and len(self._session.text) > PART:
+                    # It still reads the prompt.
                     branch.heard = to
 
     def _is_busy(self) -> bool:

@@ -15,6 +15,8 @@ class Toy(DraftModel):
     They are as sure everywhere. The cloud hears of a first hint so late.
     """
 
+    finished = False
+
     def __init__(self, *chances, seconds=0.0, messages=1):
         self.now, self.text, self.unheard = 0.0, [0], 0
         self.chances, self.steps, self.hints = chances, [], []
