@@ -243,10 +243,7 @@ class Codec:
         mass: bool,
         cuts: Cuts = None,
     ) -> SparseDistribution:
-        """Return what `quantize` does; without dropped mass unless `mass`.
-
-        The logits are truncated first if there are `cuts`.
-        """
+        """Return what `quantize` does of logits that are cut; mass only if `mass`."""
         row = checks.row("logits", logits, self.vocab_size)
         checks.no_probabilities(row)
         temperature = checks.temperature(temperature)

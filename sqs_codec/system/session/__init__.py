@@ -15,14 +15,13 @@ from sqs_codec.system.session._cloud import (
 from sqs_codec.system.session._edge import EdgeSession, Emitted, Refused, Welcomed
 from sqs_codec.system.session._handshake import Setting
 from sqs_codec.system.session._hints import HINT_THRESHOLD, more_seconds
-from sqs_codec.system.session._job import Job, Sampling, Verifier, verify_jobs
+from sqs_codec.system.session._job import PART, Job, Sampling, Verifier, verify_jobs
 from sqs_codec.system.session._limits import (
     MAX_AHEAD,
     MAX_DRAFT,
     MAX_HINTED,
     MAX_MESSAGE,
     MAX_SETTINGS,
-    PART,
     Limits,
 )
 from sqs_codec.system.session._link import Link, LinkError, LocalLink

@@ -13,14 +13,8 @@ from sqs_codec._base import checks
 from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._handshake import Agreement, agree, by_digest, check_bytes
 from sqs_codec.system.session._hints import HINT_THRESHOLD, HeardHints
-from sqs_codec.system.session._job import Job
-from sqs_codec.system.session._limits import (
-    MAX_AHEAD,
-    MAX_SURVIVORS,
-    PART,
-    Limits,
-    max_draft,
-)
+from sqs_codec.system.session._job import PART, Job
+from sqs_codec.system.session._limits import MAX_AHEAD, MAX_SURVIVORS, Limits, max_draft
 from sqs_codec.system.session._numbers import draws, race_key
 from sqs_codec.system.session._text import until_stop
 from sqs_codec.system.session._wire import WireError

@@ -73,6 +73,7 @@ class EdgeGeneration:
     earlier: int = 0  # how many tokens came before a cloud was lost, and count no more
     have: int = 0
     asked: int = 0  # how many of the `n` the cloud was asked for so far
+    until: int = 0  # lost tokens are asked for again once those up to here have come
     due: bool = False
     state: ClassVar[str] = "generating"
     drawn: ClassVar[None] = None  # by its number; the cloud before has used another's
@@ -95,10 +96,14 @@ class EdgeGeneration:
     def take(self, message: wire.Tokens) -> list[int]:
         """Return what is new of its tokens; nothing if some before it were lost."""
         if message.offset > self.have:
-            self.due = True
+            end = message.offset + len(message.tokens)
+            if end >= self.until and not self.due:
+                self.due = True
+                # Most of what may still come is on its way, and shows the same gap.
+                self.until = min(self.asked, end + 3 * (self.asked - self.have) // 4)
             return []
         fresh = message.tokens[self.have - message.offset :]
-        self.have += len(fresh)
+        self.have, self.until = self.have + len(fresh), 0
         if self.have > self.n:
             raise wire.WireError(
                 f"{self.have} tokens came for a generation of {self.n}"
@@ -112,5 +117,6 @@ class EdgeGeneration:
     def move(self, length: int) -> None:
         """Go on with another cloud, which decodes what follows a text so long."""
         self.base, self.n = length, self.n - self.have
-        self.earlier, self.have, self.asked = self.earlier + self.have, 0, 0
+        self.earlier, self.have = self.earlier + self.have, 0
+        self.asked = self.until = 0
         self.ask()

@@ -20,6 +20,10 @@ from sqs_codec._base.errors import Status, row_error
 from sqs_codec._codec.truncation import truncate
 from sqs_codec.system.session._limits import MAX_DRAFT
 
+PART = 512
+"""Tokens of texts that are read in one call: more than take a processor's time, and few
+enough to wait for."""
+
 MOST_K = (1 << 31) - 1  # of `Sampling.top_k`: what engines hold it in
 
 

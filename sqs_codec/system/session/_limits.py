@@ -19,10 +19,6 @@ MAX_AHEAD = 64
 """Tokens that a cloud decodes alone before it hears that the edge has got some; no more
 are decoded for an edge that has vanished."""
 
-PART = 512
-"""Tokens of texts that are read in one call: more than take a processor's time, and few
-enough to wait for."""
-
 MAX_SETTINGS = 4  # ways to draft of a session
 MAX_STOP = 64  # tokens that end a text
 

@@ -878,6 +878,52 @@ def test_generated_tokens_that_are_lost_come_again():
         assert len(cloud.data_to_send()) == again
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_lost_tokens_are_asked_for_once(lost):
+    """And again before the cloud has no more to send, if the request is lost, too."""
+    edge, cloud, target = start(sampling=Sampling(0.0))
+    edge.generate(24)
+    send(edge, cloud)
+    parts = []
+    while (job := cloud.next_job()) is not None:
+        cloud.complete(job, target.judge(job))
+        parts += [m for m in cloud.data_to_send() if m[0] == 3]
+    edge.receive(parts[0])
+    asked = []
+    for i, part in enumerate(parts[2:], 2):
+        edge.receive(part)
+        asked += [(i, message) for message in edge.data_to_send()]
+        if i == 12 and not lost:  # 10 tokens later
+            cloud.receive(asked[0][1])
+            read(edge, cloud)
+    assert len(parts) == 24
+    assert [i for i, _ in asked] == ([2, 19, 23] if lost else [2])
+    assert {message for _, message in asked} == {asked[0][1]}
+    assert edge.waiting == lost
+    cloud.receive(asked[-1][1])
+    read(edge, cloud)
+    assert edge.text == greedy([1, 2], 24)
+
+
+def test_lost_tokens_are_asked_for_besides_more():
+    """If a gap shows before a request for more has left, this doesn't count."""
+    edge, cloud, target = start(sampling=Sampling(0.0))
+    edge.generate(200)
+    send(edge, cloud)
+    parts = []
+    while (job := cloud.next_job()) is not None:
+        cloud.complete(job, target.judge(job))
+        parts += [m for m in cloud.data_to_send() if m[0] == 3]
+    for part in parts[:32]:
+        edge.receive(part)
+    edge.receive(parts[33])
+    for n, part in ((96, parts[34]), (96, parts[35])):
+        (message,) = edge.data_to_send()
+        assert wire.parse_up(message, V).n == n
+        edge.receive(part)
+    assert edge.data_to_send() == []
+
+
 def hinted(edge, cloud, position, path, tokens, chance=0.9, number=None):
     edge.hint(position, [(path, tokens, [chance] * len(tokens))])
     (message,) = edge.data_to_send()
