@@ -16,7 +16,7 @@ from sqs_codec.system.session._hints import HINT_THRESHOLD, HeardHints
 from sqs_codec.system.session._job import PART, Job
 from sqs_codec.system.session._limits import MAX_AHEAD, MAX_SURVIVORS, Limits, max_draft
 from sqs_codec.system.session._numbers import draws, race_key
-from sqs_codec.system.session._text import until_stop
+from sqs_codec.system.session._text import WINDOW, until_stop
 from sqs_codec.system.session._wire import WireError
 
 NO_DRAWS = np.empty(0)
@@ -129,6 +129,7 @@ class CloudSession:
         self._heard = 0  # the serial of the last hint
         self._answered: Answered | None = None
         self._pending: wire.Context | None = None
+        self._early: dict[int, wire.Context] = {}  # its parts after a gap, by start
         self._read = 0  # tokens of the text that the target model has read or drawn
         self._job: Job | None = None
         self._overtaken = False
@@ -212,7 +213,7 @@ class CloudSession:
         self._text = []
         self._drop_round()
         self._pending = self._answered = None
-        self._read = 0
+        self._early, self._read = {}, 0
 
     def _take(self, message: wire.Up) -> None:
         if isinstance(message, wire.Hello):
@@ -290,8 +291,15 @@ class CloudSession:
         pending = self._pending
         if pending is None or not pending.is_of(part):
             pending = self._pending = replace(part, start=part.shared, tokens=[])
+            self._early = {}
             self._drop_round()  # the edge has given it up
         pending.add(part)
+        early, end = self._early, pending.end
+        room = part.total // (len(early) + 1)  # for each part, if all are as long
+        if part.start > end and len(part.tokens) <= room and len(early) < WINDOW:
+            early[part.start] = part
+        while pending.end in early:
+            pending.add(early.pop(pending.end))
         self._have(part.number, pending.end)
         if pending.end == pending.total:
             text = self._text[: pending.shared] + pending.tokens
@@ -444,11 +452,9 @@ class CloudSession:
 
     @property
     def overtaken(self) -> bool:
-        """Whether the job under way is of no use, so that it had better be cancelled.
+        """Whether to cancel the job under way, and to call `fail`.
 
-        Its round or text was given up. Or it reads a short text, and the next job can
-        do this together with what is to follow the text. After the cancellation comes
-        `fail`, which doesn't count this as a failure.
+        Its round or text was given up, or the next job can read the text as well.
         """
         job = self._job
         if job is None or self._overtaken:
@@ -467,8 +473,7 @@ class CloudSession:
         There is one job at a time: the next comes after `complete` or `fail`. Of the
         edge's hints it has those that are reached with a chance of `threshold`.
         """
-        over = self._refused is not None or self._ended
-        if over or self._job is not None or self._pending is not None:
+        if self._job or self._pending or self._refused is not None or self._ended:
             return None
         self._overtaken = False
         if self._reads_first():
@@ -516,15 +521,12 @@ class CloudSession:
     def fail(self, job: Job) -> None:
         """Take that the verifier failed: `next_job` asks for the same again.
 
-        The third failure in a row refuses the session. That of a job that was
-        `overtaken` doesn't count.
+        The third failure in a row refuses the session; `overtaken` jobs don't count.
         """
         if job is not self._job:
             return
-        overtaken, self._job = self.overtaken, None
-        if overtaken:
-            return
-        self._failures += 1
+        self._failures += not self.overtaken
+        self._job = None
         if self._failures == MAX_FAILURES:
             self._refuse(
                 f"the cloud's target model failed {MAX_FAILURES} times in a row"

@@ -44,7 +44,8 @@ class _Outgoing:
         self._vocab_size = vocab_size
         self._size = (max_message - HEAD) // wire.token_bytes(vocab_size)
         self._acked = self._next = text.shared
-        self._went_back = -1  # to where last, so that each loss takes it back once
+        self._again = False  # whether the part after those that came is sent again
+        self._lost, self._mark = -1, 0  # where that was last, and what was sent by then
         self._sent = False  # whether all of it was sent
 
     @property
@@ -55,12 +56,13 @@ class _Outgoing:
     def data_to_send(self) -> list[bytes]:
         """Return the parts that may be sent now. They count as sent then."""
         total = self._text.total
-        if self._sent:
+        again, self._again = [self._acked] * self._again, False
+        if self._sent and not again:
             return []
         end = min(total, self._acked + WINDOW * self._size)
-        starts = range(self._next, end, self._size)
+        starts = [*again, *range(self._next, end, self._size)]
         if self._text.shared == total:
-            starts = range(total, total + 1)
+            starts = [total]
         self._next = max(self._next, end)
         self._sent = self._next == total
         return [self._part(start, min(start + self._size, end)) for start in starts]
@@ -78,10 +80,11 @@ class _Outgoing:
         if (have.instance, have.number) != (self._text.instance, self._text.number):
             return False
         count, total = have.count, self._text.total
-        if count == self._acked < self._next and count != self._went_back:
-            self._went_back = count
-            self.go_back()  # what follows it was lost
+        if count == self._acked < self._next and count != self._lost:
+            self._again, self._lost, self._mark = True, count, self._next
         elif self._acked < count < total:
+            if count < self._mark:
+                self._again, self._lost = True, count
             self._acked = count
             self._next = max(self._next, count)
         return count == total

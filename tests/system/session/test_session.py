@@ -624,27 +624,64 @@ def test_a_round_before_its_text_asks_for_it():
     assert edge.data_to_send() == [context, message]
 
 
-def test_a_lost_part_of_a_text_is_sent_again_once():
+@pytest.mark.parametrize("lost", [{1}, {1, 5}, {0, 1, 2}, {3, 9}, {6, 7}])
+def test_lost_parts_of_a_text_are_sent_again_once(lost):
+    """And no others, without a timer, where parts come after them."""
+    edge, cloud = make_edge([1, 2, 3] * 700, max_message=512), make_cloud()
+    send(edge, cloud)
+    read(edge, cloud)
+    sent = []
+    while parts := edge.data_to_send():
+        answers = []
+        for part in parts:
+            if len(sent) not in lost:
+                cloud.receive(part)
+                answers += cloud.data_to_send()
+            sent.append(part)
+        for answer in answers:
+            edge.receive(answer)
+    assert cloud.text_length == 2100
+    assert len(sent) == 10 + len(lost)
+
+
+@pytest.mark.parametrize("order", [[1, 0], [7, 6, 5, 4, 3, 2, 1, 0], [2, 2, 1, 2, 0]])
+def test_parts_of_a_text_may_change_places(order):
     edge, cloud = make_edge([1, 2, 3] * 700, max_message=512), make_cloud()
     send(edge, cloud)
     read(edge, cloud)
     parts = edge.data_to_send()
-    assert len(parts) == 8  # and there are more to come
-    answers = []
-    for i, part in enumerate(parts):
-        if i != 1:
-            cloud.receive(part)
-            answers += cloud.data_to_send()
-    again = []
-    for answer in answers:
-        edge.receive(answer)
-        again += edge.data_to_send()
-    assert 7 <= len(again) <= 10
-    for part in again:
-        cloud.receive(part)
-        read(edge, cloud)
-    send(edge, cloud)
-    assert cloud.text_length == 2100
+    ends = [wire.parse_up(part, V).end for part in parts]
+    for i in order[:-1]:
+        cloud.receive(parts[i])
+        (have,) = cloud.data_to_send()
+        assert wire.parse_down(have, V).count == 0
+    cloud.receive(parts[0])
+    (have,) = cloud.data_to_send()
+    assert wire.parse_down(have, V).count == ends[max(order)]
+    edge.receive(have)
+    exchange(edge, cloud, Target())
+    assert cloud._text == [1, 2, 3] * 700
+    assert not cloud._early
+
+
+def test_parts_that_come_early_take_little_room():
+    """Whatever a hostile edge sends: at most 8, and no more tokens than 3 texts."""
+    _, cloud, _ = start()
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        at, end = sorted(rng.choice(np.arange(1, 2000), 2, replace=False).tolist())
+        text = [1] * (end - at)
+        part = wire.Context(cloud._instance, 9, 9, 0, 0, at, 2000, text)
+        cloud.receive(part.to_bytes(V))
+        assert len(cloud._early) <= 8
+        assert sum(len(one.tokens) for one in cloud._early.values()) < 3 * 2000
+    other = wire.Context(cloud._instance, 11, 11, 0, 0, 0, 1, [1])
+    cloud.receive(other.to_bytes(V))
+    assert (cloud._text, cloud._early) == ([1], {})
+    cloud.receive(wire.Context(cloud._instance, 13, 13, 0, 0, 5, 9, [1]).to_bytes(V))
+    assert len(cloud._early) == 1
+    cloud.receive(b"?")
+    assert not cloud._early
 
 
 def test_an_id_that_another_edge_used():
