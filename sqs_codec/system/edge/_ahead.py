@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqs_codec.system.edge._model import DraftModel
 from sqs_codec.system.edge._planner import Hints
+from sqs_codec.system.edge._reading import Reader
 from sqs_codec.system.session import MAX_HINTED, PART, EdgeSession, Emitted
 
 MOST = 16  # tokens of a branch beyond the text
@@ -46,7 +46,7 @@ class Ahead:
     def __init__(
         self,
         session: EdgeSession,
-        draft: DraftModel,
+        draft: Reader,
         hints: Hints,
         end: int,
         clock: Callable[[], float],
@@ -63,6 +63,8 @@ class Ahead:
         self._told: deque[tuple[float, int, int, list[_DraftBranch]]] = deque()
         # Whether the cloud hears of hints late, as far as is known.
         self._slow = self._late = True
+        self.reads = False
+        """Whether the draft still reads the text, in parts."""
         self.seconds = 0.0
         """What the last step took that has read no more than a token of each branch."""
 
@@ -90,10 +92,13 @@ class Ahead:
         return Emitted(emitted.tokens, accepted, accepted + in_time)
 
     def step(self) -> bool:
-        """Draft a token more of each branch that is worth it; say if any is."""
+        """Draft a token more of each branch that is worth it; say if any is.
+
+        If the draft hasn't read the text, it reads a part instead.
+        """
         began, goes_on = self._clock(), bool(self._branches)
         drafted = self._step(self._session.text)
-        if drafted and goes_on:
+        if drafted and goes_on and not self.reads:
             self.seconds = self._clock() - began
         return drafted
 
@@ -105,6 +110,9 @@ class Ahead:
         if not alive:
             return False
         draft, texts = self._draft, [[*text, *branch.tokens] for branch in alive]
+        self.reads = draft.read(texts[0])
+        if self.reads:
+            return True
         rows = draft.branches(texts) if len(texts) > 1 else draft.logits(*texts)
         for branch, row in zip(alive, rows, strict=True):
             known += self._grow(branch, row, len(text) + len(branch.tokens))

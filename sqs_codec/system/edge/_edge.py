@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import time
 from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import sqs_codec as sqs
 from sqs_codec.system.edge._loop import Planning, Step, generate
 from sqs_codec.system.edge._model import Draft
 from sqs_codec.system.edge._planner import MODES, Mode, Planner, Prefer, check_modes
+from sqs_codec.system.edge._reading import Reader
 from sqs_codec.system.session import EdgeSession, Link, Sampling, Setting, seed_of
 
 MOST_PLANNERS = 16
@@ -131,6 +133,7 @@ class Edge:
         self.metrics = EdgeMetrics()
         self._settings = settings or default_settings(self.vocab_size)
         self.draft = draft
+        self._reader = Reader(draft)  # it knows what the text before left cached
         self._rng = np.random.default_rng() if rng is None else rng
         self._given_planner = planner
         self._modes, self._prefer = check_modes(modes), prefer
@@ -138,6 +141,12 @@ class Edge:
 
     def __repr__(self) -> str:
         return f"<Edge of {type(self.draft).__name__}, vocabulary {self.vocab_size}>"
+
+    def planned(self, planner: Planning) -> Edge:
+        """Return an edge with another planner and the same draft and metrics."""
+        made = copy.copy(self)
+        made._given_planner = planner
+        return made
 
     def generate(
         self,
@@ -212,7 +221,7 @@ class Edge:
             began = time.monotonic() - self.metrics.seconds
             steps = generate(
                 session,
-                self.draft,
+                self._reader,
                 take if callable(link) else take(),
                 planner,
                 max_tokens=max_tokens,

@@ -102,7 +102,7 @@ class Line:
         self._link = self._fit(connect() if callable(connect) else connect)
         self._sent = self._received = 0  # over the links before this one
         self._timeout = Timeout()
-        self._outstanding = False  # whether a word from the cloud is due
+        self.is_due = False  # whether a word from the cloud is
         self._size = 0  # of what was sent since its last word
         self._last = clock()  # when something was last sent or heard
         self._first: float | None = None  # when, if it was sent once only
@@ -211,8 +211,8 @@ class Line:
         """Remember that a message was sent now."""
         self._last = self._clock()
         self._size += len(message)
-        if not self._outstanding:
-            self._outstanding = True
+        if not self.is_due:
+            self.is_due = True
             self._first = self._last
 
     def _receive(self, timeout: float) -> list[Emitted]:
@@ -246,7 +246,7 @@ class Line:
         if self._first is not None:
             self._timeout.learn(self._last - self._first)
         self._first = None
-        self._outstanding = self._session.waiting
+        self.is_due = self._session.waiting
         return emitted
 
     def _resend(self) -> None:

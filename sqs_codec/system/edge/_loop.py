@@ -7,7 +7,7 @@ are, the loop when they go, and its line what happens when no answer comes.
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from sqs_codec._base import checks
@@ -15,6 +15,7 @@ from sqs_codec.system.edge._ahead import Ahead
 from sqs_codec.system.edge._line import Line
 from sqs_codec.system.edge._model import DraftModel
 from sqs_codec.system.edge._planner import Mode, Observation, Plan
+from sqs_codec.system.edge._reading import Reader
 from sqs_codec.system.session import (
     MAX_AHEAD,
     EdgeSession,
@@ -109,7 +110,8 @@ def generate(
     """
     checks.in_range("max_tokens", max_tokens, 1)
     line = Line(session, connect, patience, clock, sleep)
-    loop = _Loop(session, draft, line, planner, clock)
+    reader = draft if isinstance(draft, Reader) else Reader(draft, clock)
+    loop = _Loop(session, reader, line, planner, clock)
     try:
         loop.greet()
         left = max_tokens
@@ -127,7 +129,7 @@ class _Loop:
     def __init__(
         self,
         session: EdgeSession,
-        draft: DraftModel,
+        draft: Reader,
         line: Line,
         planner: Planning,
         clock: Callable[[], float],
@@ -205,6 +207,10 @@ class _Loop:
         session, line = self._session, self._line
         sure: list[float] = []
         holds, (base, slope) = 1.0, plan.line
+        line.transmit()  # the text: the cloud reads it while the draft does
+        while line.is_due and self._draft.read(session.text):
+            line.poll()
+            line.transmit()
         while len(sure) < length and (not sure or holds >= plan.least):
             tokens = [*session.text, *session.drafted]
             token = session.push(self._draft.logits(tokens)[-1], setting=plan.setting)
@@ -239,11 +245,13 @@ class _Loop:
                 drafts.tell_again()
             greeted = line.welcomes
             for emitted in self._draft_on(drafts):
-                drafting = 0.0
+                drafting, observed = 0.0, plan
                 if drafts is not None:
                     drafting = drafts.seconds
                     emitted = drafts.follow(emitted)
-                self._observe(plan, emitted, drafting)
+                    if drafts.reads:  # there were no hints, so they didn't fail
+                        observed = replace(plan, hints=None)
+                self._observe(observed, emitted, drafting)
                 got += len(emitted.tokens)
                 yield self._step(emitted, plan)
 
@@ -257,7 +265,8 @@ class _Loop:
     def _draft_on(self, drafts: Ahead | None) -> list[Emitted]:
         """Draft a step, or wait if there is nothing to draft; return what has come."""
         line = self._line
-        if drafts is None:
+        line.transmit()
+        if drafts is None or self._session.collecting:
             return line.wait()
         drafting = drafts.step()
         drafts.tell(drafting)

@@ -15,7 +15,8 @@ class DraftModel(Protocol):
         """Return logits [1, V] after a text: arrays, or what NumPy makes one of.
 
         Of float16, float32 or float64. They are used before the next call, and may
-        change with it.
+        change with it. A long text may come in parts, each after those before it. So a
+        draft should cache what it has read.
         """
 
     def branches(self, texts: Sequence[Sequence[int]]) -> Any:

@@ -244,7 +244,7 @@ class Completer:
             "rounds": FixedPlan(setting=setting),
             "hints": FixedPlan(hints=Hints()),
         }[mode]
-        return Edge(edge.draft, settings=self._settings, planner=plan)
+        return edge.planned(plan)
 
     def _connect_as(self, request: Request) -> Link:
         link = self._connect()

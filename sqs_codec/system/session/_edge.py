@@ -259,6 +259,11 @@ class EdgeSession:
         return self._stopped or full or self._phase == "ended"
 
     @property
+    def collecting(self) -> bool:
+        """Whether a round has to wait until the cloud has the whole text."""
+        return not self._sync.follows
+
+    @property
     def waiting(self) -> bool:
         """Whether an answer is due: to a hello, a round or a generation."""
         return self.state in ("greeting", "waiting", "generating")

@@ -6,6 +6,7 @@ import pytest
 from sqs_codec import Guesses
 from sqs_codec.system.edge import DraftModel, Hints
 from sqs_codec.system.edge._ahead import LATE, SLOW, WIDTH, Ahead
+from sqs_codec.system.edge._reading import Reader
 from sqs_codec.system.session import Emitted
 
 
@@ -20,7 +21,7 @@ class Toy(DraftModel):
     def __init__(self, *chances, seconds=0.0, messages=1):
         self.now, self.text, self.unheard = 0.0, [0], 0
         self.chances, self.steps, self.hints = chances, [], []
-        self.ahead = Ahead(self, self, Hints(), 99, lambda: self.now)
+        self.ahead = Ahead(self, Reader(self), Hints(), 99, lambda: self.now)
         self.draft(3)
         self.unheard = 1
         for _ in range(messages):

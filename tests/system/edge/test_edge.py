@@ -5,8 +5,9 @@ import pytest
 
 from sqs_codec import vocabulary_fingerprint
 from sqs_codec.system._base.tokens import common_length
-from sqs_codec.system.edge import Edge, FixedPlan
+from sqs_codec.system.edge import Edge, FixedPlan, Hints
 from sqs_codec.system.edge._edge import MOST_PLANNERS
+from sqs_codec.system.edge._reading import FIRST
 from sqs_codec.system.session import LocalLink, Sampling
 from tests.backend.test_backend import output
 from tests.system.serve.kit import GREEDY, VOCAB, Draft, Toy, greedy
@@ -49,6 +50,27 @@ def test_stop_tokens_are_the_drafts():
     steps = edge.generate([1, 2], link, max_tokens=30, sampling=GREEDY)
     found = [1, 2, *(token for step in steps for token in step.tokens)]
     assert found == text[: text.index(text[9], 2) + 1]
+
+
+def test_a_text_that_goes_on_keeps_what_the_draft_has_cached():
+    """A part of a long prompt never ends before what the last text was read to."""
+    lengths = []
+
+    class Cached(ToyDraft):
+        def logits(self, tokens):
+            lengths.append(len(tokens))
+            return super().logits(tokens)
+
+    edge = Edge(Cached(), planner=FixedPlan(hints=Hints()))
+    texts = []
+    for prompt in ([1, 2] * 100, [1, 2] * 300):
+        lengths.clear()
+        link = LocalLink(Toy(), tokenizer=TOKENIZER)
+        list(edge.generate(prompt, link, max_tokens=3, sampling=GREEDY, stop=[]))
+        texts.append([*lengths])
+        edge = edge.planned(FixedPlan(hints=Hints(positions=4)))
+    assert min(texts[0]) == FIRST
+    assert max(texts[0]) < min(texts[1]) < 600
 
 
 def test_what_was_learned_for_other_samplings_is_forgotten():

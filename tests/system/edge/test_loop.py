@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import statistics
 from functools import partial
 
 import numpy as np
@@ -11,15 +12,18 @@ import sqs_codec as sqs
 from benchmarks.harness.recorded import Steps
 from benchmarks.relay import Link as Like
 from benchmarks.world import MAX_MESSAGE, Cloud, World, WorldLink, ways
+from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.edge import (
     DraftModel,
     FixedPlan,
     Hints,
     Plan,
+    Planner,
     RefusalError,
     generate,
 )
 from sqs_codec.system.edge._line import Timeout
+from sqs_codec.system.edge._reading import FIRST
 from sqs_codec.system.session import (
     EdgeSession,
     Limits,
@@ -85,10 +89,10 @@ def greedy(n):
     return text[len(PROMPT) :]
 
 
-def edge(*, temperature=0.0, stop=(), tokenizer=b""):
+def edge(*, temperature=0.0, stop=(), tokenizer=b"", prompt=PROMPT):
     return EdgeSession(
         [Setting(CODEC, sqs.TopK(8))],
-        PROMPT,
+        prompt,
         rng=np.random.default_rng(5),
         sampling=Sampling(temperature),
         tokenizer=tokenizer,
@@ -514,3 +518,106 @@ def test_a_link_that_takes_less_is_refused_whatever_was_drafted():
     few.max_message = 600
     with pytest.raises(LinkError, match="takes messages of 600 bytes"):
         next(write(world, few, FixedPlan(2)))
+
+
+class ReadingCloud(Cloud):
+    """A cloud of one session, whose target takes so long to read a token."""
+
+    seconds = 0.0
+    _known = 0
+
+    def _call(self):
+        if self._busy or not self._waiting:
+            return
+        text = len(self._waiting[0][2].text)
+        fresh, self._known = max(text - self._known, 0), text
+        self._busy = True
+        self._world.at(self._world.now + fresh * self.seconds, self._read)
+
+    def _read(self):
+        self._busy = False
+        super()._call()
+
+
+class ReadingDraft(Toy):
+    """A draft that takes so long for a step and to read a token; it caches a text."""
+
+    def __init__(self, world, step, seconds, noise=0.0):
+        super().__init__(noise)
+        self.text, self.parts = [], []
+        self._world, self._costs = world, (step, seconds)
+
+    def logits(self, tokens, last=1):
+        """The row after the text."""
+        return self.branches([tokens])
+
+    def branches(self, texts):
+        """The row after each text."""
+        step, seconds = self._costs
+        known = min(common_length(self.text, text) for text in texts)
+        fresh = max(1, *(len(text) - known for text in texts))
+        self._world.sleep(step + seconds * fresh)
+        self.text = [*texts[0]]
+        self.parts.append(fresh)
+        return np.concatenate([super(ReadingDraft, self).logits(t) for t in texts])
+
+
+def read(plan, prompt, *, step, draft, target, cloud, count=40, kind=WorldLink):
+    """Write a text after a long prompt; return times of tokens, draft, and text."""
+    world = World()
+    made = ReadingCloud(world, Verifier(), Steps(0.0, target, 0.0))
+    made.seconds = cloud
+    link = kind(world, made, *ways(Like(trip=0.05), 0))
+    model = ReadingDraft(world, step, draft)
+    session = edge(prompt=[i % VOCAB_SIZE for i in range(prompt)])
+    times, text = [], []
+    steps = generate(
+        session, model, link, plan, max_tokens=count, clock=world, sleep=world.sleep
+    )
+    for one in steps:
+        times += [world.now] * len(one.tokens)
+        text += one.tokens
+    return times, model, text
+
+
+def test_both_models_read_a_long_prompt_at_the_same_time():
+    """A round's first token takes two round trips, a prefill and a round."""
+    times, model, _ = read(
+        PLANS["drafts"], 1500, step=0.005, draft=1e-3, target=0.02, cloud=1e-3, count=8
+    )
+    parts = len(model.parts)
+    round_ = 4 * 0.006 + 0.02 + 4 * 1e-3
+    assert times[0] < 2 * 0.05 + 1.5 + parts * 0.005 + round_
+
+
+def test_a_lost_round_after_a_long_prompt_is_soon_sent_again():
+    """The time that the draft takes to read isn't taken for the link's."""
+    lost = []
+
+    class Losing(WorldLink):
+        def send(self, message):
+            if message[0] >= 0x80 and not lost:
+                lost.append(message)
+            else:
+                super().send(message)
+
+    costs = {"step": 0.005, "draft": 1e-3, "target": 0.02, "cloud": 1e-4}
+    times, _, _ = read(PLANS["drafts"], 1500, **costs, count=8, kind=Losing)
+    assert lost
+    assert times[0] < 1.5 + 2 * 0.05 + 0.1 + 0.5
+
+
+@pytest.mark.parametrize("name", ["hints", "planner"])
+def test_tokens_come_while_the_draft_reads_a_long_prompt(name):
+    costs = {"step": 0.005, "draft": 2e-3, "target": 0.02, "cloud": 1e-4}
+    settings = [Setting(CODEC, sqs.TopK(8))]
+    plans = {"hints": PLANS["hints"]}
+    plan = plans.get(name) or Planner(settings, sampling=Sampling(0.0))
+    alone, _, text = read(PLANS["alone"], 1000, **costs, count=400)
+    times, model, same = read(plan, 1000, **costs, count=400)
+    assert same == text
+    assert times[0] < 1.15 * alone[0]
+    assert times[39] < 1.05 * alone[39]
+    assert times[-1] < 0.8 * alone[-1]
+    assert max(model.parts) == FIRST  # where a part took too long, it was halved
+    assert statistics.median(model.parts[:40]) < FIRST / 2
