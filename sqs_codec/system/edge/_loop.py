@@ -310,9 +310,11 @@ class _Loop:
         """Return how many tokens the cloud should know that it has to decode.
 
         That is what it decodes in two round trips: one for the tokens that are on
-        their way, one to spare. With hints a pass may decode many.
+        their way, one to spare. With hints a pass may decode many. Without rounds,
+        nothing has to wait until all of these tokens have come.
         """
-        if plan.hints is not None:
+        limits, rounds_from = self._session.limits, self._session.rounds_from
+        if plan.hints is not None or (limits and rounds_from > limits.max_text):
             return MAX_AHEAD
         target = self._target_seconds
         if not target or self._line.round_trip is None:

@@ -89,7 +89,7 @@ def greedy(n):
     return text[len(PROMPT) :]
 
 
-def edge(*, temperature=0.0, stop=(), tokenizer=b"", prompt=PROMPT):
+def edge(*, temperature=0.0, stop=(), tokenizer=b"", prompt=PROMPT, rounds=True):
     return EdgeSession(
         [Setting(CODEC, sqs.TopK(8))],
         prompt,
@@ -99,6 +99,7 @@ def edge(*, temperature=0.0, stop=(), tokenizer=b"", prompt=PROMPT):
         stop=stop,
         session_id=bytes(16),
         seed=bytes(16),
+        rounds=rounds,
         max_message=MAX_MESSAGE,
     )
 
@@ -621,3 +622,20 @@ def test_tokens_come_while_the_draft_reads_a_long_prompt(name):
     assert times[-1] < 0.8 * alone[-1]
     assert max(model.parts) == FIRST  # where a part took too long, it was halved
     assert statistics.median(model.parts[:40]) < FIRST / 2
+
+
+@pytest.mark.parametrize(("rounds", "most"), [(True, 70), (False, 7)])
+def test_a_session_without_rounds_asks_for_many_tokens_at_once(rounds, most):
+    """Rounds have to wait for all tokens that were asked for."""
+    world, asked = World(), []
+
+    class Counting(WorldLink):
+        def send(self, message):
+            if message[0] == 3:  # GENERATE
+                asked.append(message)
+            super().send(message)
+
+    link = linked(world, kind=Counting, steps=Steps(0.0, 0.1, 0.0))
+    steps = write(world, link, PLANS["alone"], edge(rounds=rounds), max_tokens=200)
+    assert tokens(steps) == greedy(200)
+    assert most / 2 < len(asked) <= most
