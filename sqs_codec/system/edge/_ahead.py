@@ -105,7 +105,7 @@ class Ahead:
     def _step(self, text: list[int]) -> bool:
         most = min(MOST, self._end - len(text))
         known = self._branches or [_DraftBranch([], [])]
-        short = [one for one in known if len(one.tokens) < most]
+        short = [one for one in known if len(one.tokens) < most and self._goes_on(one)]
         alive = [*filter(self._is_worth_it, short)][:WIDTH]
         if not alive:
             return False
@@ -140,17 +140,24 @@ class Ahead:
     def _is_worth_it(self, branch: _DraftBranch) -> bool:
         return branch.reached >= self._hints.threshold / 4
 
+    def _goes_on(self, branch: _DraftBranch) -> bool:
+        return self._session.stop.isdisjoint(branch.tokens[-1:])
+
     def tell(self, drafting: bool) -> None:
         """Queue a hint of what the cloud wasn't told, if that is enough for one.
 
-        If no more is drafted for the moment, a token is enough. While too many hints
-        are on their way the next one grows.
+        If no more is drafted for the moment, or the branch ends with a stop token, a
+        token is enough. While too many hints are on their way the next one grows.
         """
         if self._is_busy():
             return
         least = self._hints.positions if drafting else 1
         worth = filter(self._is_worth_it, self._branches)
-        fresh = [one for one in worth if len(one.tokens) - one.told >= least]
+        fresh = [
+            one
+            for one in worth
+            if len(one.tokens) - one.told >= (least if self._goes_on(one) else 1)
+        ]
         if not fresh:
             return
         start = fresh[0].told

@@ -206,6 +206,11 @@ class EdgeSession:
         return float(np.square(q.counts / q.resolution).sum())
 
     @property
+    def stop(self) -> frozenset[int]:
+        """Tokens that end the text."""
+        return self._stop
+
+    @property
     def seed(self) -> bytes:
         """What the numbers of the target's choices derive from."""
         return self._seed

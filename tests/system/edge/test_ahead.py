@@ -18,7 +18,8 @@ class Toy(DraftModel):
 
     finished = False
 
-    def __init__(self, *chances, seconds=0.0, messages=1):
+    def __init__(self, *chances, seconds=0.0, messages=1, stop=()):
+        self.stop = frozenset(stop)
         self.now, self.text, self.unheard = 0.0, [0], 0
         self.chances, self.steps, self.hints = chances, [], []
         self.ahead = Ahead(self, Reader(self), Hints(), 99, lambda: self.now)
@@ -87,3 +88,23 @@ def test_no_step_and_no_hint_has_more_than_so_many_branches():
     toy = Toy(0.4, 0.3, 0.3)
     toy.draft(8)
     assert max(map(len, toy.steps)) == max(map(len, toy.hints)) == WIDTH
+
+
+def test_a_branch_ends_with_a_guessed_stop_token():
+    """And is told, however few tokens it has; without the stop token it has three."""
+    toys = Toy(0.8, 0.1, 0.05, stop=[103]), Toy(0.8, 0.1, 0.05)
+    for toy in toys:
+        toy.draft(6)
+    ended, others = ([hint for hints in toy.hints for hint in hints] for toy in toys)
+    assert [102, 103] in ended
+    assert [102, 103, 104] in others
+    read = [text for texts in toys[0].steps for text in texts]
+    assert not any(103 in branch[:-1] for branch in [*ended, *read])
+    assert any(203 in branch[:-1] for branch in ended)
+
+
+def test_nothing_is_drafted_beyond_a_sure_stop_token():
+    toy = Toy(1.0, stop=[103])
+    toy.draft(6)
+    assert len(toy.steps) == 2
+    assert toy.hints == [[[102, 103]]]
