@@ -133,7 +133,7 @@ class Edge:
         self.metrics = EdgeMetrics()
         self._settings = settings or default_settings(self.vocab_size)
         self.draft = draft
-        self._reader = Reader(draft)  # it knows what the text before left cached
+        self._reader = Reader(draft, time.monotonic)  # it knows what is cached
         self._rng = np.random.default_rng() if rng is None else rng
         self._given_planner = planner
         self._modes, self._prefer = check_modes(modes), prefer

@@ -1,7 +1,6 @@
 """A draft model that reads a long text in parts."""
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,9 +22,7 @@ SLOWER = 1.25
 class Reader(DraftModel):
     """A draft model, and the text that it read last, which is taken to be cached."""
 
-    def __init__(
-        self, draft: DraftModel, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, draft: DraftModel, clock: Callable[[], float]) -> None:
         self._draft = draft
         self._clock = clock
         self._known: Sequence[int] = ()

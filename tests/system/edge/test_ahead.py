@@ -22,7 +22,9 @@ class Toy(DraftModel):
         self.stop = frozenset(stop)
         self.now, self.text, self.unheard = 0.0, [0], 0
         self.chances, self.steps, self.hints = chances, [], []
-        self.ahead = Ahead(self, Reader(self), Hints(), 99, lambda: self.now)
+        self.ahead = Ahead(
+            self, Reader(self, lambda: 0.0), Hints(), 99, lambda: self.now
+        )
         self.draft(3)
         self.unheard = 1
         for _ in range(messages):

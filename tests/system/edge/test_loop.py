@@ -23,7 +23,7 @@ from sqs_codec.system.edge import (
     generate,
 )
 from sqs_codec.system.edge._line import Timeout
-from sqs_codec.system.edge._reading import FIRST
+from sqs_codec.system.edge._reading import FIRST, Reader
 from sqs_codec.system.session import (
     EdgeSession,
     Limits,
@@ -639,3 +639,22 @@ def test_a_session_without_rounds_asks_for_many_tokens_at_once(rounds, most):
     steps = write(world, link, PLANS["alone"], edge(rounds=rounds), max_tokens=200)
     assert tokens(steps) == greedy(200)
     assert most / 2 < len(asked) <= most
+
+
+@pytest.mark.parametrize(
+    ("step", "seconds", "parts"),
+    [
+        (0.0, 1e-2, {2}),  # 20 ms
+        (0.1, 1e-3, {FIRST}),  # by 32 it would take 132 ms for 64 tokens' 164
+        (0.0, 1e-6, {FIRST, 2 * FIRST, 4 * FIRST}),
+    ],
+)
+def test_parts_are_short_unless_smaller_ones_are_slower(step, seconds, parts):
+    world = World()
+    model = ReadingDraft(world, step, seconds)
+    reader = Reader(model, world)
+    text = [0] * 600
+    while reader.read(text):
+        pass
+    assert set(model.parts[-3:]) == parts
+    assert sum(model.parts) < len(text)
