@@ -423,7 +423,7 @@ def written():
 
 def test_hints_are_ahead_of_rounds_and_the_cloud_alone():
     fast, slow = (one.speed["hints"] / one.without for one in written())
-    assert fast.min() >= 0.97
+    assert fast.min() >= 0.96  # at 2 kbit/s, where hints fill the link
     assert slow.min() >= 1.0
     assert slow.mean() >= 1.1
 
