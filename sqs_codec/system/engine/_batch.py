@@ -79,12 +79,11 @@ class _Task:
         job = self.job
         last = len(job.text) - bool(job.wanted)
         begin = last - self.unread
-        end = max(begin, self.read) + room
-        self.part, self.size = job, self.unread
+        end = min(max(begin, self.read) + room, last)
+        self.part, self.size = job, end - begin
         if end < last:
             text, none = job.text[:end], job.draws[:0]
             self.part = Job(job.session, text, None, none, job.sampling)
-            self.size = end - begin
 
 
 class BatchEngine:
@@ -263,9 +262,7 @@ class BatchEngine:
             while not self._stopped:
                 now = time.monotonic()
                 # Without those that were cancelled, or told that the model hangs.
-                self._waiting = [
-                    each for each in self._waiting if not each.future.done()
-                ]
+                self._waiting = [t for t in self._waiting if not t.future.done()]
                 for each in self._waiting:
                     each.unread = self._unread(each)
                 texts = self._in_turn([each for each in self._waiting if each.unread])
@@ -289,9 +286,7 @@ class BatchEngine:
                 tasks = sorted(taken.values(), key=lambda task: task.size > 0)
                 if tasks:
                     self._parts += any(task.size for task in tasks)
-                    self._waiting = [
-                        each for each in self._waiting if each not in tasks
-                    ]
+                    self._waiting = [t for t in self._waiting if t not in tasks]
                     return tasks
                 self._changed.wait(self._text_at - now if texts else None)
         return []
@@ -305,34 +300,23 @@ class BatchEngine:
     def _in_turn(self, texts: Sequence[_Task]) -> list[_Task]:
         """Put the text with the least left first; every few parts, the oldest.
 
-        Lengths count by factors of 4. So sessions that evict each other take turns, as
-        their texts are about as long.
+        Lengths count by factors of 4, so sessions that evict each other take turns.
         """
-        oldest = min((task.number for task in texts), default=0)
-        if self._parts % OLDEST_EVERY:
-            oldest = -1
-
-        def key(task: _Task) -> tuple[bool, int, int]:
-            left = (task.unread.bit_length() + 1) // 2
-            return task.number != oldest, left, task.number
-
-        return sorted(texts, key=key)
+        texts = sorted(texts, key=lambda task: task.number)
+        first = int(self._parts % OLDEST_EVERY == 0)
+        rest = sorted(texts[first:], key=lambda t: (t.unread.bit_length() + 1) // 2)
+        return texts[:first] + rest
 
     def _alone(self, texts: Collection[_Task], now: float) -> bool:
         """Say whether no other session than those of texts has decoded lately."""
-        sessions = {task.job.session for task in texts}
-        return all(
-            now - at >= RECENT_SECONDS
-            for session, at in self._rounds.items()
-            if session not in sessions
-        )
+        recent = {s for s, at in self._rounds.items() if now - at < RECENT_SECONDS}
+        return recent <= {task.job.session for task in texts}
 
     def _note(self, tasks: Sequence[_Task], began: float, now: float) -> None:
         """Note who decodes, and for the next part when it may be and how large."""
         recent = began - RECENT_SECONDS
-        self._rounds = {s: at for s, at in self._rounds.items() if at > recent}
-        decoded = (task.job for task in tasks if task.job.wanted and not task.size)
-        self._rounds |= {job.session: now for job in decoded}
+        rounds = {t.job.session: now for t in tasks if t.job.wanted and not t.size}
+        self._rounds = {s: at for s, at in self._rounds.items() if at > recent} | rounds
         texts = [task for task in tasks if task.size]
         read, took = sum(task.size for task in texts), now - began
         if texts and not self._alone(texts, began):

@@ -148,10 +148,7 @@ class CachingVerifier(ABC, Generic[C]):
         return [verdicts.get(job.session) for job in jobs]
 
     def unread(self, job: Job) -> int:
-        """Return how many tokens of a job's text only have to be read.
-
-        These are not cached, and come before those whose logits the job wants.
-        """
+        """Return how many tokens of a job's text aren't cached and only to be read."""
         cache = self._opened.get(job.session) if job.session in self._caches else None
         cached = 0 if cache is None else common_length(cache.tokens, job.text)
         return max(len(job.text) - bool(job.wanted) - cached, 0)
