@@ -266,10 +266,10 @@ class BatchEngine:
                 for each in self._waiting:
                     each.unread = self._unread(each)
                 texts = self._in_turn([each for each in self._waiting if each.unread])
+                rounds = sum(t.job.wanted for t in self._waiting if not t.unread)
                 most = PART if self._alone(texts, now) else self._part
-                if now < self._text_at:
-                    most = 0
-                room = most
+                most = max(min(most, PART - rounds), LEAST_PART)  # as a rule, one pass
+                room = most = 0 if now < self._text_at else most
                 taken: dict[bytes, _Task] = {}
                 queue = iter(texts)
                 for each in self._waiting:
@@ -321,7 +321,7 @@ class BatchEngine:
         read, took = sum(task.size for task in texts), now - began
         if texts and not self._alone(texts, began):
             self._text_at = now + took
-        if read >= self._part:  # a few tokens would only say what a call costs
+        if read >= LEAST_PART:  # a few tokens would only say what a call costs
             seconds = max(took / read, PART_SECONDS / PART)
             self._part = max(round(PART_SECONDS / seconds), LEAST_PART)
 

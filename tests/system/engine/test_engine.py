@@ -489,7 +489,7 @@ def test_a_fast_model_reads_large_parts_beside_others(monkeypatch):
             await engine.verify(job(b"decodes"))
 
     with_engine(toy, run)
-    assert toy.parts[:3] == [_batch.LEAST_PART, PART, PART]
+    assert toy.parts[:3] == [_batch.LEAST_PART, PART - 1, PART - 1]
 
 
 def test_no_text_waits_for_rounds_of_its_own_session(monkeypatch):
@@ -583,6 +583,20 @@ def test_what_is_cached_is_not_read_again():
             assert verdict == Verdict(0, greedy(changed, 1)[-1])
 
     with_engine(toy, run)
+
+
+def test_a_part_and_the_rounds_beside_it_take_one_pass():
+    toy = Caching()
+
+    async def run(engine):
+        await engine.verify(job(b"decodes"))
+        text = asyncio.ensure_future(engine.verify(reading(b"text", 3000)))
+        while not text.done():
+            await engine.verify(job(b"decodes"))
+
+    with_engine(toy, run)
+    assert max(sum(call.values()) for call in toy.calls) == PART
+    assert toy.passes == len(toy.calls)
 
 
 @pytest.mark.parametrize("wanted", [0, 1, 6])
