@@ -34,8 +34,8 @@ of links."""
 SPARE = 16  # connections without a session, besides as many as there may be sessions
 
 SILENT_SECONDS = 30.0
-"""After so long a silence another session may have a session's place, also if its link
-broke. An edge that goes on comes again; a phone that has vanished doesn't."""
+"""After so long a silence another session may have a session's place. An edge that goes
+on comes again; a phone that has vanished doesn't."""
 
 SHUTDOWN = "the server is shutting down"
 
@@ -56,9 +56,9 @@ class Service:
         The bearer tokens that are let in. A session belongs to the token that it was
         opened with. With None everyone is let in.
     max_sessions : int, optional
-        How many sessions to keep. A session that has been silent for 30 seconds makes
-        room for another, first those without a connection. Otherwise the other is
-        refused, or told to come again if a session is without a connection.
+        How many sessions to keep. The one that has been without a connection longest
+        makes room for another, or the one that has been silent longest, if that is 30
+        seconds; otherwise the other is refused.
     idle_seconds : float, optional
         How long to keep a session of which nothing is heard.
     steps : mapping of int to float or None
@@ -237,12 +237,9 @@ class Service:
         if session is None:
             if not self._make_room():
                 why = (
-                    f"the server has {self.max_sessions} sessions, as many as it "
-                    "takes; try again later"
+                    f"the server has {self.max_sessions} sessions, as many as it takes"
                 )
-                if any(one.connection is None for one in self._sessions.values()):
-                    return connection.end("sessions", why)  # its edge comes again
-                return connection.refuse("sessions", why)
+                return connection.refuse("sessions", f"{why}; try again later")
             session = self._open(session_id, connection.owner)
         elif session.owner != connection.owner:
             return connection.refuse("owner", "the session belongs to another token")
@@ -254,14 +251,14 @@ class Service:
         return None
 
     def _make_room(self) -> bool:
-        """Forget a session that has been silent for long, if there are too many."""
+        """Forget a session that has left or is silent, if there are too many."""
         if len(self._sessions) < self.max_sessions:
             return True
         since = self._loop.time() - SILENT_SECONDS
         silent = [
             one
             for one in self._sessions.values()
-            if one.heard < since and (one.connection is None or one.work is None)
+            if one.connection is None or (one.work is None and one.heard < since)
         ]
         if silent:
             gone = min(silent, key=lambda s: (s.connection is not None, s.heard))
