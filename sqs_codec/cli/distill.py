@@ -202,8 +202,7 @@ def fill_import(parser: argparse.ArgumentParser) -> None:
 
 def import_(args: argparse.Namespace) -> int:
     """Write a file of lists that are there."""
-    needed = ["pyarrow", "tqdm", "yaml", *(["tokenizers"] if args.tokenizer else [])]
-    if not options.has_packages("distill import", needed, extra="distill,prior"):
+    if not options.has_packages("distill import", "distill", "prior"):
         return 1
     options.check_folder(args.output)
     tokenizer = load_tokenizer(args.tokenizer) if args.tokenizer else None
@@ -270,16 +269,14 @@ def info(args: argparse.Namespace) -> int:
     return 0
 
 
-def open_file(
-    args: argparse.Namespace, *modules: str, extra: str = "distill"
-) -> Dataset | None:
+def open_file(args: argparse.Namespace, *extras: str) -> Dataset | None:
     """Open the file, or explain what would have to be installed for the command."""
     command = args.called.removeprefix("sqs ")
-    if not options.has_packages(command, ["pyarrow", *modules], extra=extra):
+    if not options.has_packages(command, "distill", *extras):
         return None
     from sqs_codec import distill
 
-    tokenizer = load_tokenizer(args.tokenizer) if "tokenizers" in modules else None
+    tokenizer = load_tokenizer(args.tokenizer) if "prior" in extras else None
     return distill.open(
         args.output, prior=options.find_prior(args.prior), tokenizer=tokenizer
     )
@@ -293,10 +290,7 @@ def fill_check(parser: argparse.ArgumentParser) -> None:
 
 def check(args: argparse.Namespace) -> int:
     """Read all of a file; what is wrong is an error."""
-    if args.tokenizer:
-        dataset = open_file(args, "tokenizers", extra="distill,prior")
-    else:
-        dataset = open_file(args)
+    dataset = open_file(args, *["prior"] * bool(args.tokenizer))
     if dataset is None:
         return 1
     read = sum(len(sequence.rows) for sequence in dataset)
@@ -319,7 +313,7 @@ def fill_serve(parser: argparse.ArgumentParser) -> None:
 def serve(args: argparse.Namespace) -> int:
     """Answer trainers until interrupted."""
     listening.check(args)
-    dataset = open_file(args, "starlette", "uvicorn", extra="distill,proxy")
+    dataset = open_file(args, "proxy")
     if dataset is None:
         return 1
     from sqs_codec.system.teacher import CALLS, make_app

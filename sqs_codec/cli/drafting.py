@@ -17,11 +17,7 @@ from sqs_codec.system.edge import MODES, Mode, Prefer
 
 if TYPE_CHECKING:
     from sqs_codec.system.edge import Draft, TextDraft
-    from sqs_codec.system.serve import Transport
     from sqs_codec.system.session import Link, Sampling, Setting
-
-MODULES: dict[Transport, str] = {"grpc": "grpc", "datagram": "OpenSSL"}
-"""What a transport needs."""
 
 TEMPLATE = 1024
 """Tokens for what a chat template puts around a prompt."""
@@ -52,7 +48,7 @@ def add_server(add: options.Add) -> None:
     """Add the options that say where the cloud is."""
     add("--server", required=True, metavar="HOST:PORT", help="where sqs serve listens")
     said = "datagrams cost fewer bytes, but not every network lets them through"
-    add("--transport", choices=list(MODULES), default="grpc", help=said)
+    add("--transport", choices=["grpc", "datagram"], default="grpc", help=said)
     add(
         "--cert",
         metavar="FILE",
@@ -71,9 +67,7 @@ def add_server(add: options.Add) -> None:
 def carry_out(
     args: argparse.Namespace,
     work: Callable[[argparse.Namespace], object],
-    *,
-    modules: Sequence[str] = (),
-    extra: str = "",
+    *extras: str,
 ) -> int:
     """Check what a command needs to draft with a server, do it, return the status."""
     if args.insecure and args.cert:
@@ -89,7 +83,10 @@ def carry_out(
             how = "llama.cpp runs a file in its own types, on the device that it was "
             how += "built for"
         args.usage_error(f"--{next(iter(found))} is for models of transformers: {how}")
-    if not _has_packages(args, modules, extra):
+    own = ["llama-cpp"] if is_gguf(args.draft) else ["small"]
+    if not (is_gguf(args.draft) or is_small(args.draft)):
+        own = ["serve", options.model_extra(args.draft)]
+    if not options.has_packages(args.called.removeprefix("sqs "), *own, *extras):
         return 1
 
     # gRPC would write on its own what the errors say in better words.
@@ -107,21 +104,6 @@ def carry_out(
     except RuntimeError as error:
         raise ValueError(str(error)) from error
     return 0
-
-
-def _has_packages(args: argparse.Namespace, more: Sequence[str], extra: str) -> bool:
-    needed = [MODULES[args.transport], *more]
-    if is_gguf(args.draft):
-        own = "llama-cpp"
-        needed += ["llama_cpp"]
-    elif is_small(args.draft):
-        own = "small"
-        needed += ["jinja2", "tokenizers"]
-    else:
-        own = "serve,hf" if args.draft else "serve"
-        needed += options.model_modules(args.draft)
-    command = args.called.removeprefix("sqs ")
-    return options.has_packages(command, needed, extra=",".join([own, *extra.split()]))
 
 
 def modes(args: argparse.Namespace) -> Sequence[Mode]:

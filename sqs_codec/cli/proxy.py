@@ -23,7 +23,6 @@ examples:
       --listen 0.0.0.0:8080 --tls-cert cert.pem --tls-key key.pem
 """
 
-MODULES = ("starlette", "uvicorn", "prometheus_client")
 LISTEN = "127.0.0.1:8080"
 
 CONTEXT = 4096
@@ -54,7 +53,7 @@ def _add_clients(add: options.Add) -> None:
 def run(args: argparse.Namespace) -> int:
     """Answer clients until interrupted; return the exit status."""
     listening.check(args)
-    return drafting.carry_out(args, _serve, modules=MODULES, extra="proxy")
+    return drafting.carry_out(args, _serve, "proxy")
 
 
 def _serve(args: argparse.Namespace) -> None:

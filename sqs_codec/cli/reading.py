@@ -66,22 +66,18 @@ def _kind(args: argparse.Namespace, model: str | None) -> _Kind:
 
 def can_read(args: argparse.Namespace, models: Sequence[str | None]) -> bool:
     """Say whether what reads these is installed; refuse options that it hasn't."""
-    needed, extras = ["pyarrow"], ["distill"]
+    extras = ["distill"]
     for model in models:
         kind = _kind(args, model)
         for name in options.given(args, *OPTIONS):
             if name not in kind.options:
                 what = f"{model or 'SmolLM2'}, which {kind.name} reads"
                 args.usage_error(f"--{name.replace('_', '-')} isn't for {what}")
-        needed += [] if kind is LLAMA_CPP else options.model_modules(model)
-        needed += [] if kind is HUGGING_FACE else [kind.room]
-        extras.append(kind.room.replace("_", "-"))
-    if options.given(args, "ray"):
-        needed.append("ray")
-        extras.append("ray")
+        extras += [] if kind is LLAMA_CPP else [options.model_extra(model)]
+        extras += [] if kind is HUGGING_FACE else [kind.room.replace("_", "-")]
+    extras += options.given(args, "ray")
     command = args.called.removeprefix("sqs ")
-    needed, extras = [*dict.fromkeys(needed)], [*dict.fromkeys(extras)]
-    return options.has_packages(command, needed, extra=",".join(extras))
+    return options.has_packages(command, *dict.fromkeys(extras))
 
 
 @contextlib.contextmanager

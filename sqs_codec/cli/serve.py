@@ -20,7 +20,7 @@ from sqs_codec.cli import options
 from sqs_codec.system._base import security
 from sqs_codec.system._base.address import join_address
 from sqs_codec.system._base.hub import is_gguf
-from sqs_codec.system.engine import ENGINES, EngineConfig, EngineName, make_engine
+from sqs_codec.system.engine import EngineConfig, EngineName, make_engine
 
 if TYPE_CHECKING:
     from sqs_codec.system.engine import Engine, EngineInfo
@@ -194,14 +194,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _has_packages(args: argparse.Namespace) -> bool:
-    needed, extras = [*options.SERVER], ["serve"]
-    engine = EngineConfig(args.engine, args.target).engine or "transformers"
+    engine = EngineConfig(args.engine, args.target).engine
+    extras = ["serve"]
     if not args.ray and engine != "llama.cpp":  # otherwise a cluster runs the model
-        needed += options.model_modules(args.target)
-        extras += ["hf"] if args.target else []
-    own = [*ENGINES[engine].packages] + ["ray"] * (args.ray is not None)
-    extras += [name.replace("_", "-") for name in own]
-    return options.has_packages("serve", needed + own, extra=",".join(extras))
+        extras += [options.model_extra(args.target)]
+    extras += [] if engine == "transformers" else [str(engine).replace(".", "-")]
+    extras += [] if args.ray is None else ["ray"]
+    return options.has_packages("serve", *extras)
 
 
 def _check(args: argparse.Namespace) -> list[str] | None:

@@ -5,7 +5,6 @@ import itertools
 import json
 import math
 import re
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +13,7 @@ import pytest
 from matplotlib import figure
 
 import sqs_codec as sqs
+from sqs_codec._base import install
 from sqs_codec.bits import CODINGS, RESOLUTIONS, RULES, measure
 from sqs_codec.cli import main as cli
 from tests.kit import independent_counts, softmax
@@ -251,7 +251,7 @@ def test_what_does_not_fit_the_file_is_explained(tmp_path, capsys):
 
 def test_plot_names_what_it_lacks(tmp_path, monkeypatch, capsys):
     file = save(tmp_path / "a.npy", np.zeros((2, 30), np.float32))
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr(install, "is_installed", lambda name: name != "matplotlib")
     assert cli.main(["bits", file]) == 0
     capsys.readouterr()
     assert cli.main(["bits", file, "--plot", str(tmp_path / "a.png")]) == 1

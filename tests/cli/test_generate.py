@@ -11,6 +11,7 @@ import pytest
 
 import sqs_codec as sqs
 from benchmarks.relay import Relay
+from sqs_codec._base import install
 from sqs_codec.cli import generate as generate_
 from sqs_codec.cli import main as cli
 from sqs_codec.cli.drafting import settings
@@ -207,8 +208,8 @@ def test_prior_is_the_vocabularys(asked, fingerprint, prior):
 
 
 def test_gguf_files_need_llama_cpp_alone(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "llama_cpp", None)
-    monkeypatch.setitem(sys.modules, "torch", None)
+    lacks = "llama-cpp-python", "torch"
+    monkeypatch.setattr(install, "is_installed", lambda name: name not in lacks)
     options = ["generate", "--server", "a:1", "a prompt", "--draft"]
     for draft, missing, extra in (
         ("model.gguf", "llama-cpp-python", "llama-cpp"),
@@ -230,6 +231,7 @@ def test_a_llama_cpp_that_lacks_a_library(tmp_path, monkeypatch, capsys):
         monkeypatch.delitem(sys.modules, name)  # as if nothing had imported them
     monkeypatch.delattr("sqs_codec.system.llama_cpp", raising=False)
     options = ["--server", "localhost:1", "--insecure", "--draft", "model.gguf"]
+    monkeypatch.setattr(install, "is_installed", lambda name: True)
     assert cli.main(["generate", *options, "a prompt"]) == 1
     assert capsys.readouterr().err == "sqs generate: no libcudart.so\n"
 

@@ -17,6 +17,7 @@ import pytest
 
 import sqs_codec as sqs
 from sqs_codec import distill
+from sqs_codec._base import install
 from sqs_codec.cli import kld as command
 from sqs_codec.cli import main as cli
 from sqs_codec.cli import reading
@@ -339,7 +340,7 @@ def test_what_reads_is_what_was_asked_for(folder, monkeypatch):
     for name in "llama_cpp", "vllm":
         module = SimpleNamespace(ModelReader=reader)
         monkeypatch.setitem(sys.modules, f"sqs_codec.system.{name}", module)
-    monkeypatch.setattr("sqs_codec.cli.options.has_packages", lambda *_, **__: True)
+    monkeypatch.setattr("sqs_codec.cli.options.has_packages", lambda *_: True)
     vllm = "--engine vllm --engine-option tensor-parallel-size=2 --dtype float16"
     made = f"make --texts {folder}/text -o {folder}/no"
     for begin in f"kld {made}", f"distill {made}", f"kld measure {folder}/ref":
@@ -369,7 +370,7 @@ def test_what_reads_is_what_was_asked_for(folder, monkeypatch):
         ("measure F/ref --model F/words", "words has another tokenizer than"),
         ("measure F/larger", "other has 13 tokens, and the reference 14"),
         ("measure F/ref --model a.gguf", "needs llama-cpp-python.*'..distill,llama"),
-        ("measure F/ref --engine vllm", r"needs vllm\. .*'.\[distill,vllm\]'"),
+        ("measure F/ref --engine vllm", r"needs vllm\. .*'.\[distill,hf,vllm\]'"),
         ("measure F/ref --model a.gguf --device cpu", "--device isn't for a.gguf, wh"),
         ("make --texts a -o b --model a.gguf --engine vllm", "--engine isn't for a.g"),
         ("measure a --ray 2 --model a.gguf", "--ray isn't for a.gguf, which llama.cpp"),
@@ -379,8 +380,8 @@ def test_what_reads_is_what_was_asked_for(folder, monkeypatch):
     ],
 )
 def test_bad_input_is_explained(arguments, words, folder, capsys, monkeypatch):
-    for name in "llama_cpp", "ray", "vllm":
-        monkeypatch.setitem(sys.modules, name, None)
+    lacks = "llama-cpp-python", "ray", "vllm"
+    monkeypatch.setattr(install, "is_installed", lambda name: name not in lacks)
     asked = arguments.replace("F/", f"{folder}/").split()
     is_own = "--model" in asked or "--from" in asked
     own = [] if is_own else ["--model", folder / "other"]

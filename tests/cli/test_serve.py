@@ -18,6 +18,7 @@ from unittest.mock import Mock
 import pytest
 
 from benchmarks.wire.certificates import issue
+from sqs_codec._base import install
 from sqs_codec.cli import options
 from sqs_codec.cli import serve as module
 from sqs_codec.cli.main import main
@@ -42,7 +43,7 @@ def no_token(monkeypatch):
         return kit.batch(kit.Toy())
 
     monkeypatch.setattr(module, "_load", load)
-    monkeypatch.setattr(options, "has_packages", lambda *_, **__: True)
+    monkeypatch.setattr(options, "has_packages", lambda *_: True)
 
 
 @pytest.mark.parametrize(
@@ -391,8 +392,8 @@ def test_command_names_the_certificates_host(tmp_path, monkeypatch):
 )
 def test_missing_packages(arguments, extra, monkeypatch, capsys):
     monkeypatch.setattr(options, "has_packages", has_packages)
-    for name in "prometheus_client", "llama_cpp":
-        monkeypatch.setitem(sys.modules, name, None)
+    lacks = "prometheus-client", "llama-cpp-python"
+    monkeypatch.setattr(install, "is_installed", lambda name: name not in lacks)
     assert main(["serve", "--insecure", "--port", "0", *arguments.split()]) == 1
     needs, how, *_ = capsys.readouterr().err.splitlines()
     assert "sqs serve needs" in needs
@@ -421,5 +422,5 @@ if __name__ == "__main__":  # for a test of what happens to a process
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_load", lambda _: Slow(lambda: time.sleep(kit.PATIENCE)))
-        patch.setattr(options, "has_packages", lambda *_, **__: True)
+        patch.setattr(options, "has_packages", lambda *_: True)
         sys.exit(main(["serve", "--insecure", "--port", "0"]))

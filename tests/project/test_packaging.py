@@ -8,12 +8,11 @@ import sys
 import tarfile
 import zipfile
 from fnmatch import fnmatch
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, packages_distributions
 from pathlib import Path
 
 import pytest
 
-from sqs_codec.cli.options import PACKAGES
 from tests.backend.test_backend import (
     ADD_NUMBA,
     IMPORT,
@@ -275,7 +274,9 @@ def test_an_extra_holds_what_is_imported(extra, folder, others):
     package = ROOT / "sqs_codec" / folder
     imported = {name for path in package.rglob("*.py") for name in imported_names(path)}
     roots = {name.partition(".")[0] for name in imported} - sys.stdlib_module_names
-    distributions = {PACKAGES.get(name, name).lower() for name in roots}
+    of = packages_distributions()
+    found = {one.lower() for name in roots for one in of.get(name, [name])}
+    distributions = {one.replace("_", "-") for one in found}
     assert needed <= distributions | others
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from sqs_codec._base import checks
 from sqs_codec.system._base.devices import Device, Dtype
@@ -14,18 +14,13 @@ EngineName = Literal["transformers", "vllm", "llama.cpp"]
 """Engines that come with the package."""
 
 
-class _Maker(NamedTuple):
-    module: str  # whose `make_engine` makes one of an `EngineConfig`
-    packages: tuple[str, ...] = ()  # of its own, each with an extra of that name
-
-
-ENGINES: dict[EngineName, _Maker] = {
-    "transformers": _Maker("sqs_codec.system.hf._engine"),
-    "vllm": _Maker("sqs_codec.system.vllm._engine", ("vllm",)),
-    "llama.cpp": _Maker("sqs_codec.system.llama_cpp._engine", ("llama_cpp",)),
+ENGINES: dict[EngineName, str] = {
+    "transformers": "sqs_codec.system.hf._engine",
+    "vllm": "sqs_codec.system.vllm._engine",
+    "llama.cpp": "sqs_codec.system.llama_cpp._engine",
 }
-"""What makes engines. Modules are imported when they are asked for: each needs packages
-that the others do without."""
+"""Modules whose `make_engine` makes one of an `EngineConfig`. They are imported when
+asked for: each needs packages that the others do without."""
 
 
 @dataclass(frozen=True)
@@ -91,5 +86,5 @@ def make_engine(config: EngineConfig) -> Engine:
         The engine isn't installed.
     """
     assert config.engine is not None  # as there is a default
-    engine: Engine = import_module(ENGINES[config.engine].module).make_engine(config)
+    engine: Engine = import_module(ENGINES[config.engine]).make_engine(config)
     return engine
