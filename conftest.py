@@ -31,7 +31,7 @@ collect_ignore = [
 ]
 collect_ignore += [
     place
-    for package in ("axolotl", "distillkit", "swift", "trl", "verl")
+    for package in ("axolotl", "distillkit", "trl", "verl")
     if find_spec(package) is None
     for place in (
         f"sqs_codec/trainers/{package}.py",

@@ -42,15 +42,13 @@ interrupted goes on where it was if the same command is given again.
 """
 
 IMPORT = """\
-Makes a file of lists of the likeliest tokens that servers returned or others kept:
-- JSON, or JSON lines, of responses of vLLM, or of what else speaks OpenAI's API, to
-  completions and chat completions with logprobs; or of vLLM's RequestOutput, as
-  json.dumps(output, default=vars) writes it;
-- Parquet of DistillKit.
-A list becomes counts of its tokens and of the tail, which stands for all others. Where
-DistillKit's compression gives a list a mass above 1, it is scaled to 1. At the end it
-says how many were, and what else to know of the texts. What was interrupted goes on
-where it was if the same command is given again.
+Makes a file of lists of the likeliest tokens that servers returned: of JSON, or JSON
+lines, of responses of vLLM, or of what else speaks OpenAI's API, to completions and
+chat completions with logprobs; or of vLLM's RequestOutput, as
+json.dumps(output, default=vars) writes it.
+A list becomes counts of its tokens and of the tail, which stands for all others. At the
+end it says what else to know of the texts. What was interrupted goes on where it was if
+the same command is given again.
 """
 
 INFO = "Says what a file is, and how large."
@@ -187,14 +185,12 @@ def _tokenizer(reader: Reader) -> Any:
 def fill_import(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``sqs distill import``."""
     add = parser.add_argument
-    add("lists", **options.FILE, nargs="+", help="JSON or Parquet")
+    add("lists", **options.FILE, nargs="+", help="JSON or JSON lines")
     add("-o", "--output", **options.FILE, required=True, help="the file")
     spelled = "the one of the tokens, which finds those that responses only spell: {}"
     options.add_tokenizer(add, spelled)
     said = "ids that there are but for the tail's (default: the tokenizer's)"
     add("--vocab-size", **options.number(int, MIN_VOCAB, MAX_VOCAB - 1, "V"), help=said)
-    said = "the compression_config.yaml of DistillKit's files, in YAML or JSON"
-    add("--config", **options.FILE, help=said)
     add("--model", metavar="NAME", default="", help="the teacher, to say in the file")
     options.add_resolution(add, default=4096)
     options.add_prior(add)
@@ -220,7 +216,7 @@ def import_(args: argparse.Namespace) -> int:
         source=reading.digest(args.lists),
     )
     with options.interrupts_raise(), Writer(args.output, header) as writer:
-        notes = import_lists(places(args.lists, tokenizer, args.config), writer)
+        notes = import_lists(places(args.lists, tokenizer), writer)
         for note, times in (+notes).items():
             print(f"{times} {note}", file=sys.stderr)
         if not len(writer):
@@ -238,17 +234,14 @@ def tail_codec(args: argparse.Namespace, fingerprint: bytes, size: int) -> sqs.C
     return sqs.Codec(vocab_size + 1, args.resolution, prior=tailed)
 
 
-def places(
-    paths: Sequence[Path], tokenizer: object, config: Path | None
-) -> Iterator[Place]:
+def places(paths: Sequence[Path], tokenizer: object) -> Iterator[Place]:
     """Yield what files have; show how much it is."""
-    from sqs_codec.distill._imports import Compression, Names, read_lists
+    from sqs_codec.distill._imports import Names, read_responses
 
     names = Names(tokenizer)
-    compression = Compression.read(config) if config else None
     with reading.progress(unit=" texts") as bar:
         for path in paths:
-            for place in read_lists(path, names, compression):
+            for place in read_responses(path, names):
                 yield place
                 bar.update()
 

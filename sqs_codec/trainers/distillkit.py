@@ -6,7 +6,6 @@ from typing import Any
 import torch
 
 from sqs_codec import distill
-from sqs_codec.trainers._lists import stored_lists
 
 __all__ = ["StoredCompressor"]
 
@@ -35,8 +34,23 @@ class StoredCompressor:
 
         Labels of rows without a distribution are a ValueError, other texts a MissError.
         """
-        tokens = batch["input_ids"]
-        filled = batch.get("attention_mask", torch.ones_like(tokens))
-        wanted, k = batch["labels"] >= 0, self._width
-        fits = "labels of as_dataset fit, and aren't to be shifted"
-        return stored_lists(self._lookup, tokens, filled, wanted, k, fits)
+        tokens, wanted = batch["input_ids"], batch["labels"].cpu() >= 0
+        filled = batch.get("attention_mask", torch.ones_like(tokens)).cpu().bool()
+        ids = torch.zeros(*tokens.shape, self._width, dtype=torch.int64)
+        logprobs = torch.full(ids.shape, distill.NOTHING)
+        has = torch.zeros(tokens.shape, dtype=torch.bool)
+        for b, (row, own) in enumerate(zip(tokens.cpu(), filled, strict=True)):
+            text = self._lookup.find(row[own].numpy())
+            columns = own.nonzero()[:, 0]
+            places = text.places[text.places < len(columns)]
+            at = columns[torch.from_numpy(places)]
+            lists = distill.top_lists(text.rows[: len(places)], self._width)
+            ids[b, at], logprobs[b, at] = map(torch.from_numpy, lists)
+            has[b, at] = True
+        if (missing := wanted & ~has).any():
+            b, t = missing.nonzero()[0].tolist()
+            raise ValueError(
+                f"text {b} of a batch has no distribution at position {t}: labels of "
+                "as_dataset fit, and aren't to be shifted"
+            )
+        return ids.to(tokens.device), logprobs.to(tokens.device)

@@ -5,15 +5,13 @@ import re
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models
 
 import sqs_codec as sqs
 from sqs_codec import distill
 from sqs_codec.cli import main as cli
-from sqs_codec.distill._imports import Compression, Names, distillkit, read_lists
+from sqs_codec.distill._imports import Names, read_responses
 
 RECORDED = Path(__file__).parent / "recorded/vllm-0.32.jsonl"
 """Responses of vLLM 0.32.0 with SmolLM2: to completions, by ids and with the prompt's
@@ -39,8 +37,8 @@ def byte_level():
     return tokenizer
 
 
-def read(path, names=None, how=None):
-    found = read_lists(path, names or Names(), how)
+def read(path, names=None):
+    found = read_responses(path, names or Names())
     return [text for _, texts in found for text in texts]
 
 
@@ -208,174 +206,14 @@ def test_json_that_is_wrong(tmp_path, capsys, text, message):
     assert not output.exists()
 
 
-BIN = {"scale_dtype": "float16", "element_bits": 3, "num_elements": 4}
-CONFIG = {
-    "d": 50, "k": 8, "exact_k": 2, "exact_dtype": "bfloat16", "term_dtype": "float32",
-    "polynomial_terms": [0, 1, "sqrt"], "residual_bins": [], "delta_encoding": False,
-}  # fmt: skip
-FULL = CONFIG | {
-    "exact_dtype": "float32", "term_dtype": "float16", "error_diffusion": False,
-    "residual_bins": [BIN, BIN | {"element_bits": 1, "num_elements": 2}],
-}  # fmt: skip
-DELTAS = CONFIG | {
-    "exact_k": 1, "exact_dtype": "float32", "term_dtype": "float64",
-    "polynomial_terms": [0, 1, 2, "exp"], "normalize_t": True, "delta_encoding": True,
-    "residual_bins": [{**BIN, "element_bits": 5, "num_elements": 7}],
-}  # fmt: skip
-IDS = [35, 18, 42, 41, 15, 22, 13, 36]
-PACKED_IDS = "8d2aa93d6364"
-KEPT = [
-    (
-        CONFIG,
-        "06bfd2bf42781ec0caa54c3e9947b0bf",
-        [-0.5234, -1.6406, -2.4761, -3.6534, -4.024, -4.2619, -4.4311, -4.5563],
-    ),
-    (
-        FULL,
-        "e12d06bf88edd1bff4c0653282bd12287c303f2a80",
-        [-0.5241, -1.6401, -2.5084, -3.5589, -4.1506, -4.2935, -4.3809, -4.6074],
-    ),
-    (
-        DELTAS,
-        "e12d06bf00000060ab312d40000000e06a7d2d4000000080470b2a400000008014492fc0a1225f"
-        "c8cc3de0",
-        [-0.5241, -1.6346, -2.5039, -3.5315, -4.1488, -4.2986, -4.3776, -4.5479],
-    ),
-]
-"""What DistillKit's code makes of the log-probabilities -0.524, -1.64, -2.496, -3.527,
--4.149, -4.302, -4.381 and -4.548, and what it reads of it."""
-
-
-def compressed(logprobs, ids=PACKED_IDS):
-    """Return columns of a text of three tokens, two of them with the same list."""
-    kind = pa.list_(pa.list_(pa.uint8()))
-    return {
-        "input_ids": pa.array([[1, 35, 18]], pa.list_(pa.uint64())),
-        "compressed_logprobs": pa.array([[list(bytes.fromhex(logprobs))] * 2], kind),
-        "bytepacked_indices": pa.array([[list(bytes.fromhex(ids))] * 2], kind),
-    }
-
-
-def as_it_is(tokens, ids, logprobs):
-    return {"input_ids": tokens, "token_ids": ids, "top_values": logprobs}
-
-
-def parquet(folder, columns):
-    path = folder / "data_0.parquet"
-    pq.write_table(pa.table(columns), path)
-    return path
-
-
-def configured(folder, config):
-    path = folder / "compression_config.yaml"
-    path.write_text(config if isinstance(config, str) else json.dumps(config))
-    return path
-
-
-@pytest.mark.parametrize(("config", "data", "logprobs"), KEPT)
-def test_distillkit(tmp_path, config, data, logprobs):
-    """The list of a row is of the token after it."""
-    how = Compression.read(configured(tmp_path, config))
-    [text] = read(parquet(tmp_path, compressed(data)), None, how)
-    assert (text.tokens.tolist(), text.first) == ([1, 35, 18], 1)
-    assert text.token_ids.tolist() == [IDS, IDS]
-    np.testing.assert_allclose(text.logprobs, [logprobs] * 2, atol=3e-3)
-
-
-def test_distillkit_as_it_is(tmp_path):
-    """Lists that sum to more than 1 are scaled."""
-    ids = [[[3, 2], [2, 3]], [[1, 2]]]
-    logprobs = [[[-1.0, -2.0], [0.5, -0.5]], [[-1.0, -2.0]]]
-    columns = as_it_is([[1, 3, 2], [3]], ids, logprobs)
-    first, second = read(parquet(tmp_path, columns))
-    assert first.logprobs[0].tolist() == [-1, -2]
-    np.testing.assert_allclose(first.logprobs[1], [-0.313262, -1.313262], atol=1e-6)
-    assert [*first.notes.values(), *second.notes.values()] == [1, 0]
-
-
-KEPT_LIST = KEPT[0][1]
-WRONG_CONFIGS = [
-    (None, "it is compressed: give DistillKit's config"),
-    ({}, r"it lacks \['d', 'exact_k', 'k'\] and has unknown"),
-    (CONFIG | {"vocab_size": 5}, r"unknown \['vocab_size'\]"),
-    (CONFIG | {"k": 51}, r"k must be in \[1, 50\], got 51"),
-    (CONFIG | {"term_dtype": "int8"}, "must be one of .*'int8'"),
-    (CONFIG | {"polynomial_terms": ["log"]}, "integer, got 'log'"),
-    (CONFIG | {"polynomial_terms": [10**400]}, r"\[0, 64\]"),
-    ("[" * 50_000, "it is no YAML"),
-    ("{d: &a [1], k: [*a, *a]}", "has aliases: write out"),
-    (" " * (1 << 16) + "{}", "it is too long, or"),
-    (CONFIG | {"d": "x" * 60_000}, r"integer, got 'x*\.\.\."),
-    (CONFIG | {"residual_bins": [BIN, BIN]}, r"\[0, 6\], got 8"),
-    (CONFIG | {"residual_bins": [{}]}, "missing 3 required"),
-    (CONFIG | {"k": 9}, "lists are shorter than"),
-]
-WRONG_LISTS = [
-    (
-        as_it_is([[1]], [[[1]]], [[[-1.0], [-1.0]]]),
-        r"it has ids \(1, 1\) and log-probabilities \(2, 1\)",
-    ),
-    (
-        as_it_is([[1, 2]], [[[1], [2, 3]]], [[[-1.0]]]),
-        r"its lists must be of one length, got \[1, 2\]",
-    ),
-    (as_it_is([[1, 2]], [[[1]]], [[[None]]]), "row 0: it lacks a number"),
-    (as_it_is([[1, 2]], [None], [[[-1.0]]]), "row 0: it lacks a list"),
-    (
-        as_it_is([[1]], [[[1], [2]]], [[[-1.0]] * 2]),
-        "1 tokens and 2 distributions, one at least",
-    ),
-    (
-        as_it_is([[1]], [[[1]]], [["-1"]]),
-        "top_values must be list<.*double>>, got list<.*string>",
-    ),
-]
-WRONG = [
-    *((compressed(KEPT_LIST), *one) for one in WRONG_CONFIGS),
-    (compressed(KEPT_LIST + "00"), CONFIG, "compressed_logprobs are longer than"),
-    (compressed("ffff" + KEPT_LIST[4:]), CONFIG, "row 0: row 0: .* got nan"),
-    (compressed(KEPT_LIST, "8d2aa93d6363"), CONFIG, "row 0 lists token 35 twice"),
-    (compressed(KEPT_LIST, "8d2aa93d637f"), CONFIG, r"token 63 must be in \[0, 50\)"),
-    ({"input_ids": [[1]], "packed_indices": [[[1]]]}, CONFIG, "expected columns input"),
-    *((lists, None, message) for lists, message in WRONG_LISTS),
-]
-
-
-@pytest.mark.parametrize(("columns", "config", "message"), WRONG)
-def test_parquet_that_is_wrong(tmp_path, capsys, columns, config, message):
-    path, output = parquet(tmp_path, columns), tmp_path / "out.parquet"
-    options = [] if config is None else ["--config", configured(tmp_path, config)]
-    assert run("import", path, *options, "--vocab-size", 50, "-o", output) == 1
-    err = capsys.readouterr().err
-    assert str(tmp_path) in err
-    assert re.search(message, err), err
-    assert not output.exists()
-
-
-def test_parquet_of_few_bytes_and_many_numbers(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(distillkit, "MOST_VALUES", 1000)
-    lists = [[[1]]] * 16, [[[-1.0]]] * 16
-    path = parquet(tmp_path, as_it_is([[0] * 5000] * 16, *lists))
-    assert path.stat().st_size < 5000
-    assert run("import", path, "--vocab-size", 50, "-o", tmp_path / "out.parquet") == 1
-    assert "input_ids has 80000 values in" in capsys.readouterr().err
-
-
-def test_cut_parquet(tmp_path, capsys):
-    path = tmp_path / "cut.parquet"
-    whole = parquet(tmp_path, compressed(KEPT_LIST)).read_bytes()
-    path.write_bytes(whole[:-100])
-    assert run("import", path, "--vocab-size", 50, "-o", tmp_path / "out.parquet") == 1
-    assert "cut.parquet: cut, damaged or no Parquet file" in capsys.readouterr().err
-
-
 def test_the_command(tmp_path, capsys):
-    """Files of all kinds become one, which says what it is."""
+    """Files become one, which says what it is."""
     tokenizer, output = byte_level(), tmp_path / "out.parquet"
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    kit, config = parquet(tmp_path, compressed(KEPT_LIST)), configured(tmp_path, CONFIG)
-    options = ["--config", config, "--tokenizer", tmp_path, "--model", "SmolLM2"]
-    assert run("import", RECORDED, kit, *options, "-o", output) == 0
+    other = tmp_path / "other.jsonl"
+    other.write_text(json.dumps(python_output()))
+    options = ["--tokenizer", tmp_path, "--model", "SmolLM2"]
+    assert run("import", RECORDED, other, *options, "-o", output) == 0
     out, err = capsys.readouterr()
     assert "have no prompt_token_ids: a student is to go on from nothing, where" in err
     for said in ("rounding: lattice", "tail: True", "6 sequences of 43 tokens"):
@@ -384,10 +222,7 @@ def test_the_command(tmp_path, capsys):
     size = max(tokenizer.get_vocab().values()) + 1
     codec, model = dataset.header.codec, dataset.header.model
     assert (codec.vocab_size, model) == (size + 1, "SmolLM2")
-    texts = [
-        *read(RECORDED, Names(tokenizer)),
-        *read(kit, None, Compression.read(config)),
-    ]
+    texts = [*read(RECORDED, Names(tokenizer)), *read(other)]
     for text, kept in zip(texts, dataset, strict=True):
         rows = codec.quantize_top_logprobs_rows(text.token_ids, text.logprobs)
         assert kept.rows == rows

@@ -1,32 +1,17 @@
-"""Lists of the likeliest tokens, out of the files of those who keep or return them."""
+"""Lists of the likeliest tokens, out of what servers answered."""
 
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 
-from sqs_codec._base.files import read_file
 from sqs_codec.distill._header import damage
-from sqs_codec.distill._imports.distillkit import Compression, read_distillkit
 from sqs_codec.distill._imports.lists import Place
 from sqs_codec.distill._imports.names import Names
 from sqs_codec.distill._imports.responses import read_responses
 from sqs_codec.distill._writer import Writer
 
-__all__ = ["Compression", "Names", "Place", "import_lists", "read_lists"]
-
-PARQUET = b"PAR1"
-"""What a file of it begins with."""
-
-
-def read_lists(
-    path: str | os.PathLike[str], names: Names, compression: Compression | None
-) -> Iterator[Place]:
-    """Read a file of any of these kinds, as its beginning tells them apart."""
-    if read_file(path, len(PARQUET)) == PARQUET:
-        return read_distillkit(path, compression)
-    return read_responses(path, names)
+__all__ = ["Names", "Place", "import_lists", "read_responses"]
 
 
 def import_lists(places: Iterable[Place], writer: Writer) -> Counter[str]:
