@@ -12,7 +12,7 @@ from sqs_codec._base.words import shown
 from sqs_codec.cli.options import add_command
 
 COMMANDS = (
-    ("demo", "demo.command", "see what hints and rounds do for a slow target"),
+    ("demo", "demo", "see what hints and rounds do for a slow target"),
     ("serve", "serve", "run a server: a target model for many edges"),
     ("generate", "generate", "write a text with a server"),
     ("proxy", "proxy", "let chat clients write with a server"),

@@ -19,7 +19,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 ARGUMENTS = {
-    "benchmarks.demo": ["--quick", "--quick --gguf smollm2 --pairs Q4_K_M,Q8_0"],
     "benchmarks.distill": ["bytes students --quick"],
     "benchmarks.distill.trl": [],  # in an environment of its own
     "benchmarks.engines": [

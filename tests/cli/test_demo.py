@@ -1,6 +1,7 @@
 """The demo: which pairs it takes, what it shows, and what becomes of its server."""
 
 import io
+import re
 import subprocess
 import sys
 
@@ -12,13 +13,12 @@ import torch
 import transformers
 from rich.console import Console
 
-import sqs_codec as sqs
+from sqs_codec.cli import demo
 from sqs_codec.cli import main as cli
 from sqs_codec.cli.bits import WINDOW, read
-from sqs_codec.cli.demo import report, server
-from sqs_codec.cli.demo.race import Figures, Race
 from sqs_codec.system._base.hub import ask_hub
-from sqs_codec.system.edge import Step
+from sqs_codec.system.edge import EdgeMetrics, Step
+from sqs_codec.system.engine import EngineConfig
 from sqs_codec.system.hf import ModelError, load_model
 from sqs_codec.system.session import LinkError
 from sqs_codec.system.small import Draft
@@ -85,151 +85,101 @@ def test_a_race_of_any_pair_with_one_tokenizer(tmp_path, capsys, monkeypatch):
     draft = save_model(tmp_path / "draft", 16, WORDS)
     target = save_model(tmp_path / "target", 24, WORDS, seed=1)
     other = save_model(tmp_path / "other", 16, [*WORDS[:-2], WORDS[-1], WORDS[-2]])
+    (tmp_path / "argparse.py").write_text("raise ImportError('it is from elsewhere')")
+    monkeypatch.chdir(tmp_path)
     capsys.readouterr()  # saving draws progress bars
-    monkeypatch.setenv("SQS_TOKEN", "short")  # of another server
-    packets = tmp_path / "[b]packets"
-    arguments = ["--prompt", "the fox", "--prompt", "far away", "--top-k", "4"]
-    arguments += ["--max-tokens", "9", "--packets", str(packets), "--seed", "3"]
-    arguments += ["--link", "1Mbit/s,2ms", "--target-ms", "1", "--draft", draft]
+    arguments = ["--prompt", "the fox", "--prompt", "far away", "--max-tokens", "9"]
+    arguments += ["--seed", "3", "--link", "1Mbit/s,2ms", "--target-ms", "1"]
+    arguments += ["--draft", draft]
     assert cli.main(["demo", *arguments, "--target", target]) == 0
     out, err = capsys.readouterr()
     assert len(err.splitlines()) == 1
     assert err.startswith(f"Drafting with {draft} on cpu")
     assert "\x1b" not in out
     titles = [line.strip("─ ") for line in out.splitlines() if line.startswith("─")]
-    assert titles == [*report.TITLES.values(), *report.TITLES.values(), "what it took"]
-    assert all(len(line) <= 80 for line in out.splitlines()[:-2])
+    assert titles == [*demo.TITLES.values(), *demo.TITLES.values(), "what it took"]
     said = " ".join(out.split())
     assert "held to 1 ms a pass (by itself" in said
     assert "with hints it is the same text as alone, token for token." in said
-    imitated = (
-        "the link (1000 kbit/s up, 2 ms a round trip) and the target's pace ("
-        "at least 1 ms"
-    )
-    assert f"Imitated: {imitated} a pass; its own is " in said
-    codec = sqs.Codec(len(WORDS))
-    rounds = [codec.decode_round(path.read_bytes()) for path in packets.iterdir()]
-    assert 0 < sum(map(len, rounds)) <= 4 * len(rounds)
-    assert f"Packets are in {packets};" in out
-    assert out.rstrip().endswith("--vocab-size 13 --resolution 100 --coding entropy")
+    imitated = "the target's pace (1 ms) and the link (1000 kbit/s up, 2 ms a round"
+    assert f"Imitated: {imitated} trip). The rest is real." in said
     # A server that refuses, and one that can't start, have the last word.
     assert cli.main(["demo", *arguments, "--target", other]) == 1
     assert "refused the session: the edge's tokenizer is" in capsys.readouterr().err
     assert cli.main(["demo", *arguments, "--target", str(tmp_path / "none")]) == 1
     err = capsys.readouterr().err
-    assert "sqs demo: the server didn't start, with status 1. It said:\n" in err
-    assert f"cannot load {tmp_path / 'none'}: there is no such directory" in err
+    assert f"sqs demo: the server didn't start: cannot load {tmp_path / 'none'}" in err
 
 
-DIES = """\
-import sys
-print("Serving a toy at 127.0.0.1:9 (...).", file=sys.stderr, flush=True)
-sys.stdin.readline()
-sys.exit("it broke")
-"""
-
-
-def test_a_server_that_ends_is_told(monkeypatch):
-    monkeypatch.setattr(server, "CHILD", [sys.executable, "-c", DIES])
-
+def test_a_server_that_ends_is_told(tmp_path):
     def use():
-        with server.Server([]) as running:
-            running.wait()
-            assert (running.summary, running.address) == ("a toy", "127.0.0.1:9")
-            stdin = running._process.stdin
-            stdin.write("\n")
-            stdin.flush()
+        with demo.beside(EngineConfig(target=str(tmp_path))) as pipe:
+            assert "didn't start" in pipe.recv()
+            with pytest.raises(EOFError):
+                pipe.recv()
             raise LinkError("no answer")
 
-    words = (
-        "the server has ended, with status 1. It said:\nServing a toy at .*\nit broke"
-    )
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match="the server has ended, with status 0"):
         use()
 
 
-def test_a_server_takes_no_modules_of_the_current_folder(tmp_path, monkeypatch):
-    (tmp_path / "argparse.py").write_text("raise ImportError('it is from elsewhere')")
-    monkeypatch.chdir(tmp_path)
-    with (
-        server.Server(["--wrong"]) as running,
-        pytest.raises(ValueError, match="unrecognized arguments: --wrong"),
-    ):
-        running.wait()
-
-
-WAITS = """\
-import time
-from sqs_codec.cli import main
-from sqs_codec.cli.demo.server import child
-main.main = lambda: time.sleep(1000)
-child()
+KILLED = """\
+import sys, time
+from sqs_codec.cli import demo
+from sqs_codec.system.engine import EngineConfig
+if __name__ == "__main__":
+    with demo.beside(EngineConfig(target=sys.argv[1])) as pipe:
+        print(len(pipe.recv()), flush=True)
+        time.sleep(1000)
 """
 
 
-def test_no_server_is_left_behind():
-    """It ends with the pipe that it reads, and so with whoever started it."""
-    command = [sys.executable, "-c", WAITS]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
-        process.stdin.close()
-        assert process.wait(60) == 0
+def test_no_server_is_left_behind(tmp_path):
+    """It holds the output open, too, until it ends."""
+    model = save_model(tmp_path / "model", 16, WORDS)
+    (tmp_path / "killed.py").write_text(KILLED)
+    command = [sys.executable, str(tmp_path / "killed.py"), model]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"2\n"
+        process.kill()
+        assert process.stdout.read() == b""
 
 
-def race(seconds, hints=(5,)):
-    toy = Race.__new__(Race)
-    toy.figures = {
-        way: Figures(tokens=100, seconds=s, answers=80, rows=250, bytes_up=1234)
-        for way, s in seconds.items()
-    }
-    toy.figures["alone"].texts, toy.figures["hints"].texts = [[5]], [[*hints]]
-    return toy
+def figures(**seconds):
+    each = {"tokens": 100, "answers": 80, "bytes_up": 1234}
+    return {way: EdgeMetrics(seconds=s, **each) for way, s in seconds.items()}
 
 
 def test_what_a_person_is_told():
-    fast = report.conclusion(race({"alone": 10.0, "rounds": 12.5, "hints": 8.0}))
+    fast = demo.conclusion(figures(alone=10.0, rounds=12.5, hints=8.0), same=True)
     assert "came 1.25 times as fast as from the cloud alone, by rounds 0.80" in fast
     assert "it is the same text as alone" in fast
-    slow = race({"alone": 8.0, "rounds": 8.0, "hints": 10.0}, hints=[6])
-    said = report.conclusion(slow)
-    assert "came 0.80 times as fast as from the cloud alone, by rounds 1.00" in said
-    assert "it is another text than alone" in said
+    slow = demo.conclusion(figures(alone=8.0, rounds=8.0, hints=10.0), same=False)
+    assert "came 0.80 times as fast as from the cloud alone, by rounds 1.00" in slow
+    assert "it is another text than alone" in slow
 
 
-@pytest.mark.parametrize("width", [60, 80, 200])
-def test_the_bars_fit(width, monkeypatch):
-    monkeypatch.setenv("NO_COLOR", "1")
-    ran = race({"alone": 10.0, "rounds": 12.5, "hints": 5.0})
-    console = Console(file=io.StringIO(), width=width)
-    with console.capture() as said:
-        console.print(report.bars(ran, width))
-    _, *rows = said.get().splitlines()[:4]
-    assert all(len(row.rstrip()) <= width for row in rows)
+def test_the_bars_fit():
+    console = Console(file=io.StringIO(), width=80)
+    console.print(demo.bars(figures(alone=10.0, rounds=12.5, hints=5.0)))
+    _, *rows = console.file.getvalue().splitlines()[:4]
     assert [row.split()[0] for row in rows] == ["alone", "rounds", "hints"]
-    assert [row.split()[2:] for row in rows[::2]] == [
-        ["10.0", "1,234", "0", "12", "0.80", "2.50"],
-        ["20.0", "1,234", "0", "12", "0.80", "2.50"],
-    ]
+    assert rows[2].split()[2:] == ["20.0", "1,234", "0", "12", "0.80"]
     lengths = [row.count("\u2588") for row in rows]
-    assert lengths[2] in (width - report.WIDTH, report.LONGEST)
-    assert lengths[0] == round(lengths[2] / 2)
+    assert lengths == [demo.BAR // 2, round(0.4 * demo.BAR), demo.BAR]
 
 
-def test_stream_redraws_in_a_terminal_and_leaves_the_text():
+def test_a_text_is_shown_as_it_comes():
     text = "A caf\u00e9 by the sea, where \u65e5\u672c\u8a9e is spoken.\n\nThe end."
     draft = Draft()
     ids = [*draft.encode_text(text), *draft.encode_text("\U0001f98a")[:1]]
-    for terminal in (False, True):
-        file = io.StringIO()
-        console = Console(file=file, width=20, force_terminal=terminal)
-        with report.Stream(console, draft.stream()) as stream:
-            for token in ids:
-                step = Step((token,), 1, 1, 0, 0, 0, "")
-                stream.show(step, report.live_line("hints", Figures()))
-        out = file.getvalue()
-        assert ("\x1b" in out) == terminal
-        if not terminal:
-            assert out.split() == f"{text}\ufffd".split()
-            assert "bytes up" not in out
+    steps = [Step((token,), i % 2, 1, 0, 0, 0, "") for i, token in enumerate(ids)]
+    for colors in (None, "standard"):
+        console = Console(file=io.StringIO(), force_terminal=True, color_system=colors)
+        assert demo.show(console, draft.stream(), steps) == ids
+        out = console.file.getvalue()
+        assert ("\x1b" in out) == (colors is not None)
+        assert re.sub("\x1b.*?m", "", out) == f"{text}\ufffd\n"
 
 
 def test_a_hub_that_refuses_has_the_last_word(monkeypatch):

@@ -265,7 +265,7 @@ def test_only_a_model_of_transformers_needs_torch():
         ("distill", "distill", {"tqdm"}),
         ("vllm", "system/vllm", set()),
         ("ray", "system/ray", set()),
-        ("demo", "cli/demo", {"gguf"}),
+        ("demo", "cli", {"gguf"}),
     ],
 )
 def test_an_extra_holds_what_is_imported(extra, folder, others):
