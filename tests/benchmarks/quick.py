@@ -20,7 +20,6 @@ ROOT = Path(__file__).parents[2]
 
 ARGUMENTS = {
     "benchmarks.distill": ["bytes students --quick"],
-    "benchmarks.distill.trl": [],  # in an environment of its own
     "benchmarks.engines": [
         *(f"{part} --quick" for part in ("equal", "speed", "overhead", "memory")),
         "passes --quick",

@@ -67,7 +67,7 @@ def test_the_how_to_runs(tmp_path, monkeypatch):
         "student": toys.toy_student(),
         "tokenizer": toys.toy_tokenizer(),
     }
-    exec(toys.example(1), names)
+    exec(toys.example(2), names)
     _, gradients = toys.train(names["trainer"])
     # DistillKit multiplies its loss by the square of the temperature.
     assert gap(gradients[0], 4 * our_gradient(data, 2.0)[1]) < 1e-5
