@@ -180,7 +180,8 @@ class Edge:
             link, with or without hints, as far as the target model computes the same.
             It rules rounds out, whose text depends on more. If None, a fresh one.
         patience : float
-            After so many seconds without a word from the cloud it is given up.
+            After so many seconds without a token or progress from the cloud it is
+            given up. A cloud that reads a long text says how far it is.
 
         Yields
         ------

@@ -1,6 +1,7 @@
 """An edge's way to the cloud: a link that is made anew, and a timer where it loses."""
 
 import logging
+import math
 from collections.abc import Callable
 
 from sqs_codec.system.session import (
@@ -105,6 +106,8 @@ class Line:
         self.is_due = False  # whether a word from the cloud is
         self._size = 0  # of what was sent since its last word
         self._last = clock()  # when something was last sent or heard
+        # When the cloud last got on, or became due; later by what nobody waited since.
+        self._moved = self._waited = self._last  # and when it was last waited for
         self._first: float | None = None  # when, if it was sent once only
         self._failing: float | None = None  # since when nothing has worked
         self._resends = 0
@@ -134,6 +137,7 @@ class Line:
                 if self._link is None:
                     assert self._connect is not None  # or `_leave` had raised
                     self._link = self._fit(self._connect())
+                    self._moved = self._clock()
                 for message in self._session.data_to_send():
                     self._link.send(message)
                     self._note(message)
@@ -165,14 +169,19 @@ class Line:
         self.transmit()
         link = self._link
         assert link is not None  # as something was just sent over it
-        limit = self._patience if link.reliable else self._timeout.seconds(self._size)
+        began, last = self._clock(), self._last
+        self._moved = min(self._moved + began - self._waited, began)
+        again = math.inf if link.reliable else last + self._timeout.seconds(self._size)
         # Also if it is late: what came while nobody looked isn't silence.
-        emitted = self._receive(max(self._last + limit - self._clock(), 0.0))
-        if emitted or self._link is not link or self._clock() < self._last + limit:
+        limit = min(again, self._moved + self._patience)
+        emitted = self._receive(max(limit - began, 0.0))
+        self._waited = now = self._clock()
+        if emitted or self._link is not link:
             return emitted
-        if link.reliable:
+        if now >= self._moved + self._patience:
             raise LinkError(f"the cloud didn't answer within {self._patience:g} s")
-        self._resend()
+        if now >= again and self._last == last:
+            self._resend()
         return emitted
 
     def close(self) -> None:
@@ -213,7 +222,7 @@ class Line:
         self._size += len(message)
         if not self.is_due:
             self.is_due = True
-            self._first = self._last
+            self._first = self._moved = self._last
 
     def _receive(self, timeout: float) -> list[Emitted]:
         """Wait for a message, take all there are, and return what they add."""
@@ -227,6 +236,7 @@ class Line:
         return emitted
 
     def _take(self, message: bytes) -> list[Emitted]:
+        progress = self._session.progress
         events = self._session.receive(message)
         if self._session.refused is not None:
             raise RefusalError(self._session.refused)
@@ -234,12 +244,13 @@ class Line:
         self._size = self._resends = 0
         if any(isinstance(event, Welcomed) for event in events):
             self.welcomes += 1
-        else:  # a welcome isn't enough: the link may break on whatever comes next
-            self._failing = None
+        emitted = [event for event in events if isinstance(event, Emitted)]
+        # No other word is enough: a cloud could say it for ever, and never answer.
+        if emitted or self._session.progress > progress:
+            self._moved, self._failing = self._last, None
             if self._told:
                 log.warning("the cloud is there again; the text goes on")
             self._told = False
-        emitted = [event for event in events if isinstance(event, Emitted)]
         if emitted:
             self._pause = SHORTEST_PAUSE
         # What was sent twice says nothing: which one was answered?

@@ -96,8 +96,8 @@ def generate(
     planner : Planning
     max_tokens : int
     patience : float
-        After so many seconds without a word from the cloud it is given up. If it has
-        to be connected to again, its welcome isn't enough.
+        After so many seconds without a token or progress from the cloud it is given
+        up. Progress is that it has more of the text, or has read more of it.
     clock, sleep : callable
         As in `time`.
 

@@ -171,6 +171,10 @@ class BatchEngine:
         """Free what is kept for a session, if anything is."""
         self.verifier.forget(session)
 
+    def progress(self) -> dict[bytes, int]:
+        """Return how many tokens have been read of each text that takes many parts."""
+        return {task.job.session: task.read for task in self._at_work if task.read}
+
     def health(self) -> str | None:
         """Say why nothing can be verified now; None if it can."""
         if not self._thread.is_alive():

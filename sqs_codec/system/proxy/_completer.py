@@ -71,7 +71,7 @@ class Completer:
     settings, modes, prefer
         As `Edge` takes them.
     patience : float
-        After so many seconds without a word from the cloud a text is given up.
+        As `Edge.generate` takes it.
     """
 
     def __init__(

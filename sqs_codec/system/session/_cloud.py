@@ -132,6 +132,7 @@ class CloudSession:
         self._early: dict[int, wire.Context] = {}  # its parts after a gap, by start
         self._read = 0  # tokens of the text that the target model has read or drawn
         self._job: Job | None = None
+        self._told = 0  # tokens of its text that it has read, as the edge was told
         self._overtaken = False
         self._failures = 0
 
@@ -330,6 +331,7 @@ class CloudSession:
             self._need_context()
         elif self._draft is not None:
             _check_same(number, self._draft.asked, message)
+            self.progress()
         else:
             round_ = self._decode(message)
             numbers = draws(self._agreed.hello.seed, self._drawn, len(round_) + 1)
@@ -433,6 +435,8 @@ class CloudSession:
             self._drawn = generation.number
         else:  # the edge asks again for what it hasn't got
             generation.sent = min(generation.sent, generation.had)
+            if self._running() and generation.sent == len(self._text) - generation.base:
+                self.progress()
 
     def _token_messages(self) -> list[bytes]:
         generation = self._generation
@@ -493,8 +497,14 @@ class CloudSession:
         draws: NDArray[np.float64] = NO_DRAWS,
         **shared: Any,
     ) -> None:
+        self._told = 0
         sampling, text = self._agreed.sampling, [*self._text]
         self._job = Job(self._session_id, text, round_, draws, sampling, **shared)
+
+    def progress(self, read: int = 0) -> None:
+        """Tell the edge how much of its text the job under way has read, or has yet."""
+        self._told = max(self._told, min(read, self._base))
+        self._have(self._number, self._base + self._told)
 
     def complete(self, job: Job, verdict: Verdict | None) -> None:
         """Take the target model's verdict on a job.

@@ -273,6 +273,11 @@ class EdgeSession:
         """Whether an answer is due: to a hello, a round or a generation."""
         return self.state in ("greeting", "waiting", "generating")
 
+    @property
+    def progress(self) -> int:
+        """Tokens of the text that the cloud has, plus those that it has read."""
+        return self._sync.progress
+
     # Drafting
 
     def push(self, logits: Any, *, setting: int = 0) -> int | None:
@@ -580,7 +585,7 @@ class EdgeSession:
         if isinstance(message, wire.Need):
             self._take_need(message)
         else:
-            self._sync.take(message)
+            self._sync.take(message, len(self._text))
         return []
 
     def _take_welcome(self, welcome: wire.Welcome) -> list[Event]:

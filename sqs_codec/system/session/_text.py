@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from sqs_codec._base import checks
 from sqs_codec.system.session import _wire as wire
+from sqs_codec.system.session._limits import PROGRESS
 
 HEAD = 60  # bytes of a part's message before its tokens, at most: 5 and six varints
 WINDOW = 8  # parts that may be on their way at once
@@ -87,7 +88,7 @@ class _Outgoing:
                 self._again, self._lost = True, count
             self._acked = count
             self._next = max(self._next, count)
-        return count == total
+        return count >= total
 
 
 class TextSync:
@@ -102,6 +103,7 @@ class TextSync:
         self._heard = 0  # the last number that the cloud is known to be at
         self._safe = 0  # tokens that any text the cloud may have begins with
         self._outgoing: _Outgoing | None = None
+        self.progress = 0  # the most that the cloud has said in HAVE, of this text
 
     @property
     def follows(self) -> bool:
@@ -131,6 +133,7 @@ class TextSync:
     def share(self, length: int) -> None:
         """Take that another text begins with no more than this of the one before."""
         self._safe = min(self._safe, length)
+        self.progress = 0
 
     def send(
         self,
@@ -159,11 +162,14 @@ class TextSync:
         if self._outgoing is not None:
             self._outgoing.go_back()
 
-    def take(self, have: wire.Have) -> None:
-        """Take what the cloud has of the text."""
-        outgoing = self._outgoing
+    def take(self, have: wire.Have, length: int) -> None:
+        """Take what the cloud has, or has read, of the text, which is that long."""
+        outgoing, count = self._outgoing, have.count
+        rises = self.progress + PROGRESS <= count <= 2 * length
+        if rises and have.number == self.number:
+            self.progress = count
         if outgoing is not None and outgoing.take(have):
-            self._safe = max(self._safe, have.count)
+            self._safe = max(self._safe, min(count, length))
             self._heard = self.number
             self.arrived()
 
@@ -174,6 +180,6 @@ class TextSync:
     def answered(self, length: int, *, done: bool) -> None:
         """Take an answer, with which text is that long, and perhaps the round over."""
         self.arrived()
-        self._safe = length
+        self._safe, self.progress = length, 0
         self.number += done
         self._heard = self.number

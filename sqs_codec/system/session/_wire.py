@@ -195,11 +195,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Have:
-    """How much of a text the cloud has."""
+    """How much of a text the cloud has, and has read."""
 
     instance: bytes
     number: int
-    count: int
+    count: int  # each token counts when it has come, and again when the target reads it
 
     def to_bytes(self) -> bytes:
         return bytes([_HAVE]) + self.instance + _varints(self.number, self.count)

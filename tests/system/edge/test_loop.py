@@ -33,6 +33,7 @@ from sqs_codec.system.session import (
     Setting,
     verify_jobs,
 )
+from sqs_codec.system.session import _wire as wire
 
 VOCAB_SIZE = 32
 PROMPT = [3, 1, 4]
@@ -622,6 +623,80 @@ def test_tokens_come_while_the_draft_reads_a_long_prompt(name):
     assert times[-1] < 0.8 * alone[-1]
     assert max(model.parts) == FIRST  # where a part took too long, it was halved
     assert statistics.median(model.parts[:40]) < FIRST / 2
+
+
+class TellingCloud(ReadingCloud):
+    """Says every five seconds how far it has read; `lies` makes something of that."""
+
+    lies = None
+    _began = None
+
+    def _call(self):
+        if self._waiting and not self._busy and self._began is None:
+            self._began = self._world.now
+            self._tell(*self._waiting[0])
+        super()._call()
+
+    def _tell(self, link, session, job):
+        read = int((self._world.now - self._began) / self.seconds)
+        if read < len(job.text):
+            if self.lies is None:
+                session.progress(read)
+            else:
+                session._queue(self.lies(session, read, len(job.text)))
+            for message in session.data_to_send():
+                link.answer(message)
+            self._world.at(self._world.now + 5, partial(self._tell, link, session, job))
+
+
+def counting(count):
+    return lambda s, *of: wire.Have(s._instance, s._number, count(*of))
+
+
+LIES = {
+    "falls": counting(lambda read, length: 2 * length - read),
+    "repeats": counting(lambda read, length: length),
+    "exceeds": counting(lambda read, length: 2 * length + read + 1),
+    "crawls": counting(lambda read, length: length + read // 200),
+    "lacks the text": lambda session, *_: wire.Need(session._instance),
+    "lacks the session": lambda *_: wire.Need(None),
+}
+"""What a cloud may say instead of how far it has read of a text."""
+
+
+def reads_for_long(lies, name, *, reliable, loss=0.0):
+    """Write after a prompt that the cloud reads for 120 s; return links and clock."""
+    world, links = World(), []
+    cloud = TellingCloud(world, Verifier(), Steps(0.0, 0.02, 0.0))
+    cloud.seconds, cloud.lies = 0.06, LIES.get(lies)
+
+    def connect():
+        way = ways(Like(trip=0.05, loss=loss), len(links))
+        links.append(WorldLink(world, cloud, *way, reliable=reliable))
+        return links[-1]
+
+    session = edge(prompt=[i % VOCAB_SIZE for i in range(2000)])
+    steps = write(world, connect, PLANS[name], session, max_tokens=8)
+    return links, world, steps
+
+
+@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize(("reliable", "loss"), [(True, 0), (False, 0), (False, 0.3)])
+def test_a_cloud_that_says_how_far_it_reads_is_waited_for(name, reliable, loss):
+    links, world, steps = reads_for_long(None, name, reliable=reliable, loss=loss)
+    assert len(tokens(steps)) == 8
+    assert len(links) == 1
+    assert 120 < world.now < 140
+
+
+@pytest.mark.parametrize("reliable", [True, False])
+@pytest.mark.parametrize("lies", LIES)
+def test_a_cloud_that_gets_no_further_holds_no_edge(lies, *, reliable):
+    links, world, steps = reads_for_long(lies, "alone", reliable=reliable)
+    with pytest.raises(LinkError, match="didn't answer within 60 s"):
+        list(steps)
+    assert 60 <= world.now < 62
+    assert len(links) == 1
 
 
 @pytest.mark.parametrize(("rounds", "most"), [(True, 70), (False, 7)])

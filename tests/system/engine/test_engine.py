@@ -399,6 +399,19 @@ def reading(session, length):
     return Job(session, [1] * length, None, np.empty(0), Sampling())
 
 
+def test_an_engine_says_how_far_it_has_read_long_texts():
+    heard = []
+
+    async def run(engine):
+        engine.verifier.on_call = lambda _: heard.append(engine.progress())
+        await engine.verify(reading(b"long", 2 * PART + 1))
+        await engine.verify(reading(b"short", PART))
+        assert engine.progress() == {}
+
+    with_engine(Toy(), run)
+    assert heard == [{}, {b"long": PART}, {b"long": 2 * PART}, {}]
+
+
 def test_the_text_with_the_least_left_is_read_first():
     ended = {}  # in which call
     calls = []

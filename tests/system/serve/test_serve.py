@@ -518,6 +518,31 @@ def test_of_a_text_that_is_given_up_at_most_a_part_is_read():
         assert not server.metric("sqs_failed_jobs_total")
 
 
+@pytest.mark.parametrize("transport", ["grpc", "datagram"])
+def test_edges_hear_how_far_their_text_is_read(monkeypatch, transport):
+    """Of one that takes several parts, and again while nothing more is read."""
+    monkeypatch.setattr(_service, "PROGRESS_SECONDS", 0.01)
+    gate, calls = threading.Event(), []
+
+    def wait(jobs):
+        calls.append(jobs)
+        assert len(calls) < 3 or gate.wait(PATIENCE)
+
+    with serving(Toy(wait)) as server, both_transports(server) as ports:
+        link = server.link(port=ports[transport], transport=transport)
+        max_message = link.max_message
+        edge = edge_session([1] * 2000, max_message=max_message)
+        exchange(edge, link)
+        edge.generate(1)
+        for _ in range(2):
+            while edge.progress < 2000 + 2 * PART:
+                exchange(edge, link)
+            exchange(edge, link)  # the same again
+            assert edge.progress == 2000 + 2 * PART
+        gate.set()
+        assert converse(edge, link, 2001, "generate") == greedy([1] * 2000, 1)
+
+
 def test_nothing_is_computed_for_who_has_left():
     calls = []
     toy = Toy(lambda jobs: calls.append(time.sleep(0.01) or len(jobs)))

@@ -684,6 +684,62 @@ def test_parts_that_come_early_take_little_room():
     assert not cloud._early
 
 
+def test_progress_ends_at_the_texts_length_and_triggers_nothing():
+    edge, cloud, target = start(text=[1] * 300)
+    edge.generate(1)
+    send(edge, cloud)
+    read(edge, cloud)
+    job = cloud.next_job()
+    rises = [edge.progress]
+    for count in (10, 64, 65, 64, 20, 128, 191, 300, 301, 10**6):
+        cloud.progress(count)
+        read(edge, cloud)
+        assert edge.data_to_send() == []
+        rises.append(edge.progress)
+    ends = [300, 300, 364, 364, 364, 364, 428, 428, 600, 600, 600]
+    assert rises == ends
+    cloud.complete(job, target.judge(job))
+    assert read(edge, cloud) == [Emitted((greedy([1] * 300, 1)[300],), 0, 0)]
+    assert edge.progress == 0
+
+
+@pytest.mark.parametrize("then", ["round", "generation"])
+def test_a_cloud_that_is_asked_again_says_how_far_it_is(then):
+    """It is heard, and nothing is done twice. What it says may overtake a lost HAVE."""
+    edge, cloud = make_edge(text=[1] * 100), make_cloud()
+    exchange_hello(edge, cloud)
+    if then == "round":
+        draft(edge)
+    else:
+        edge.generate(4)
+    send(edge, cloud)
+    assert cloud.next_job().wanted
+    cloud.progress(70)
+    cloud.data_to_send()  # is lost
+    edge.resend()
+    _, again = edge.data_to_send()
+    cloud.receive(again)
+    [message] = cloud.data_to_send()
+    assert edge.receive(message) == []
+    assert edge.progress == 170
+    assert edge.data_to_send() == []
+    edge.resend()
+    assert edge.data_to_send() == [again]
+
+
+def test_what_was_decoded_is_said_again_instead():
+    edge, cloud, target = start()
+    edge.generate(4)
+    send(edge, cloud)
+    read(edge, cloud)
+    decode(cloud, target)
+    cloud.data_to_send()  # is lost
+    edge.resend()
+    send(edge, cloud)
+    assert len(read(edge, cloud)) == 1
+    assert len(edge.text) > 2
+
+
 def test_an_id_that_another_edge_used():
     """The cloud's number is far ahead, and its text is another."""
     edge, cloud, target = start()
