@@ -23,6 +23,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 import sqs_codec as sqs
 from sqs_codec.system._base import crowd
 from sqs_codec.system._base.crowd import Share
+from sqs_codec.system.edge import FixedPlan, Hints, generate
 from sqs_codec.system.engine import EngineInfo
 from sqs_codec.system.serve import (
     Service,
@@ -53,6 +54,7 @@ from sqs_codec.system.session._wire import Refusal
 from tests.system.serve.kit import (
     PATIENCE,
     VOCAB,
+    Draft,
     Mode,
     Server,
     Toy,
@@ -488,6 +490,21 @@ def test_a_short_text_and_what_follows_it_take_one_pass(then):
         assert [(len(job.text), job.wanted > 0) for job in jobs] == [(50, True)]
         assert edge.text[50] == greedy([1] * 50, 1)[50]
         assert not server.metric("sqs_failed_jobs_total")
+
+
+@pytest.mark.parametrize("transport", ["grpc", "datagram"])
+def test_a_short_text_waits_for_its_request(monkeypatch, transport):
+    """However long after the text it comes."""
+    monkeypatch.setattr(_service, "TOGETHER_SECONDS", PATIENCE)
+    calls = []
+    with serving(Toy(calls.append)) as server, both_transports(server) as ports:
+        for plan in [FixedPlan(0), FixedPlan(0, hints=Hints()), FixedPlan(3)] * 3:
+            link = server.link(port=ports[transport], transport=transport)
+            edge = edge_session([1] * 50, max_message=link.max_message)
+            list(generate(edge, Draft(), link, plan, max_tokens=1))
+            [[job]] = calls
+            assert job.wanted
+            calls.clear()
 
 
 def test_of_a_text_that_is_given_up_at_most_a_part_is_read():
