@@ -201,20 +201,14 @@ class Line:
         """Tell the cloud that the session ends, again if it may have been lost."""
         link.send(message)
         end = self._clock() + FAREWELL_SECONDS
-        while not link.reliable and not self._is_forgotten(link, end):
-            if self._clock() >= end:
-                return
+        while not link.reliable and self._clock() < end:
+            again = min(end, self._clock() + self._timeout.seconds(0))
+            while (left := again - self._clock()) > 0:
+                if link.receive(left) == unknown_session():
+                    return
             self._timeout.double()
-            link.send(message)
-
-    def _is_forgotten(self, link: Link, end: float) -> bool:
-        """Wait for a while until the cloud says that it knows no session."""
-        end = min(end, self._clock() + self._timeout.seconds(0))
-        while (left := end - self._clock()) > 0:
-            answer = link.receive(left)
-            if answer is None or answer == unknown_session():
-                return answer is not None
-        return False
+            if again < end:
+                link.send(message)
 
     def _note(self, message: bytes) -> None:
         """Remember that a message was sent now."""

@@ -37,11 +37,8 @@ SILENT_SECONDS = 30.0
 """After so long a silence another session may have a session's place. An edge that goes
 on comes again; a phone that has vanished doesn't."""
 
-PROGRESS_SECONDS = 1.0
-"""Between two words to an edge on how far its text is read, of up to 175 bytes each."""
-
-TOGETHER_SECONDS = 0.003
-"""How long a text waits for its request before it is read. Edges send both at once."""
+PROGRESS_SECONDS = 1.0  # between two words on how far a text is read
+TOGETHER_SECONDS = 0.003  # that a text waits for its request: edges send both at once
 
 SHUTDOWN = "the server is shutting down"
 
@@ -410,8 +407,7 @@ class Service:
 
     def _sweep(self) -> None:
         """Forget sessions not heard of for long; tell others how far they are read."""
-        again = min(PROGRESS_SECONDS, self._idle_seconds / 4)
-        self._sweeper = self._loop.call_later(again, self._sweep)
+        self._sweeper = self._loop.call_later(PROGRESS_SECONDS, self._sweep)
         now = self._loop.time()
         for session in [*self._sessions.values()]:
             if now - session.heard > self._idle_seconds and session.work is None:

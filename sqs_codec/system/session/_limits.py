@@ -19,10 +19,7 @@ MAX_AHEAD = 64
 """Tokens that a cloud decodes alone before it hears that the edge has got some; no more
 are decoded for an edge that has vanished."""
 
-PROGRESS = 64
-"""Tokens by which a cloud's progress has to rise to count: our engines' smallest part.
-With 4 096 tokens a cloud that lies can renew an edge's patience 128 times."""
-
+PROGRESS = 64  # tokens by which a cloud's progress must rise to count: the least part
 MAX_SETTINGS = 4  # ways to draft of a session
 MAX_STOP = 64  # tokens that end a text
 
