@@ -210,7 +210,6 @@ class _Loop:
         line.transmit()  # the text: the cloud reads it while the draft does
         while line.is_due and self._draft.read(session.text):
             line.poll()
-            line.transmit()
         while len(sure) < length and (not sure or holds >= plan.least):
             tokens = [*session.text, *session.drafted]
             token = session.push(self._draft.logits(tokens)[-1], setting=plan.setting)
