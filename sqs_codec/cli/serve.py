@@ -92,8 +92,8 @@ def fill(parser: argparse.ArgumentParser) -> None:
     _fill_model(parser.add_argument_group("model").add_argument)
     _fill_address(parser.add_argument_group("where and how to listen"))
     add = parser.add_argument_group("limits").add_argument
-    said = "how many sessions to keep"
-    add("--max-sessions", **options.number(int, 1), default=64, help=said)
+    said = "how many sessions to keep (default: 64, or fewer if memory is for fewer)"
+    add("--max-sessions", **options.number(int, 1), help=said)
     said = "forget a session of which nothing is heard for so long"
     add("--idle-seconds", **options.number(int, 1, metavar="S"), default=600, help=said)
     said = "serve /metrics, for Prometheus, and /health by HTTP (default: don't)"
@@ -318,6 +318,7 @@ async def _serve(
             return 0
         info, steps = opening.result()
         limits = options.given(args, "max_sessions", "idle_seconds")
+        limits.setdefault("max_sessions", min(info.places or 64, 64))
         service = Service(
             engine, info, tokens=tokens, steps=steps, priors=priors, **limits
         )

@@ -1,6 +1,7 @@
 """The command ``sqs serve``: what it refuses, what it prints, how it stops."""
 
 import asyncio
+import dataclasses
 import io
 import itertools
 import os
@@ -251,6 +252,27 @@ def write(port, **how):
     with closing(connect(f"localhost:{port}", **how)) as link:
         text = kit.converse(kit.edge_session([1, 2]), link, 20)
     assert text == kit.greedy([1, 2], 18)
+
+
+@pytest.mark.parametrize(
+    ("places", "given", "most"),
+    [(0, "", 64), (3, "", 3), (100, "", 64), (3, "--max-sessions 5", 5)],
+)
+def test_by_default_there_are_as_many_sessions_as_memory_is_for(
+    monkeypatch, places, given, most
+):
+    found = []
+
+    async def listen(args, service, *_):
+        found.append(service.max_sessions)
+        return 0
+
+    engine = kit.batch(kit.Toy())
+    engine._info = dataclasses.replace(engine._info, places=places)
+    monkeypatch.setattr(module, "_load", lambda args: engine)
+    monkeypatch.setattr(module, "_listen", listen)
+    assert main(["serve", "--insecure", "--port", "0", *given.split()]) == 0
+    assert found == [most]
 
 
 def test_insecure(capsys):

@@ -120,8 +120,9 @@ class BatchEngine:
     ) -> None:
         self.verifier = verifier
         self._pace = checks.finite("pace", pace, 0.0, STUCK_SECONDS)
+        places = verifier.places if isinstance(verifier, CachingVerifier) else 0
         self._info = EngineInfo(
-            summary, verifier.vocab_size, verifier.max_text, tokenizer
+            summary, verifier.vocab_size, verifier.max_text, tokenizer, places
         )
         self._waiting: list[_Task] = []
         self._fresh: list[_Task] = []

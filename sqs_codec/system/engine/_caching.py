@@ -94,6 +94,9 @@ class CachingVerifier(ABC, Generic[C]):
 
     vocab_size: int
     max_text: int
+    places = 0
+    """How many sessions there is memory for; 0 if it isn't known."""
+
     _caches: Caches[C]
     _because: str
     """What `max_text` comes from, for people."""

@@ -25,12 +25,15 @@ class EngineInfo:
         How many tokens of text and draft together it can read.
     tokenizer : bytes
         The fingerprint of its tokenizer, 8 bytes; or none.
+    places : int
+        How many sessions there is memory for; 0 if it isn't known.
     """
 
     summary: str
     vocab_size: int
     max_text: int
     tokenizer: bytes = b""
+    places: int = 0
 
 
 class Engine(Protocol):

@@ -19,6 +19,8 @@ from sqs_codec.system.session import Job
 BLOCK = 64
 """Buffers have room for a multiple of so many tokens, so that they seldom grow."""
 
+TEXT = 1152  # tokens of a cache that has room for a text of 1,024, a chat of some turns
+
 
 class Cloud(CachingVerifier[Cache]):
     """A `Verifier` of rounds by a causal model from Hugging Face.
@@ -96,6 +98,7 @@ class Cloud(CachingVerifier[Cache]):
         )
         most = self._model.max_text, self._caches.max_tokens
         self.max_text = min(most)
+        self.places = max(self._caches.max_tokens // TEXT, 1)
         self._because = "the model reads {}, max_memory has room for {}".format(*most)
 
     def __repr__(self) -> str:
@@ -178,16 +181,12 @@ class _Caches:
 
     def _evict(self, tokens: int) -> None:
         """Make room for so many tokens more."""
-        room = self.max_tokens - self._tokens()
+        room = self.max_tokens - sum(c.capacity for c in self._caches.values())
         for session in list(self._caches):
             if room >= tokens:
                 break
             if session not in self._pinned:
                 room += self._caches.pop(session).capacity
-
-    def _tokens(self) -> int:
-        """Return how many tokens all caches have room for."""
-        return sum(cache.capacity for cache in self._caches.values())
 
     def _capacity(self, task: Reading[Cache]) -> int:
         """Return how many tokens a job's cache is to have room for."""

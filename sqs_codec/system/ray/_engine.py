@@ -3,6 +3,7 @@
 # Ray is imported where it is used: how its processes listen is settled by then.
 
 import asyncio
+import dataclasses
 import functools
 import logging
 import math
@@ -85,7 +86,7 @@ class RayEngine:
             lambda: _serve().get_deployment_handle(NAME, APP)
         )
         info: EngineInfo = await self._handle.info.remote()
-        self._info = info
+        self._info, info = info, dataclasses.replace(info, places=0)  # one replica's
         self._watch = asyncio.create_task(self._count_forever())
         return info
 

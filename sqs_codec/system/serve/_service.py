@@ -93,7 +93,7 @@ class Service:
         self.max_sessions = checks.in_range("max_sessions", max_sessions, 1)
         self.metrics = ServiceMetrics(info.summary, self.health)
         self._engine = engine
-        self._info = info
+        self._info, self._places = info, info.places
         self._progress = engine.progress if isinstance(engine, BatchEngine) else dict
         self._owners = None if tokens is None else _digests(tokens)
         self._idle_seconds = checks.finite("idle_seconds", idle_seconds, 0.01, 1e9)
@@ -274,6 +274,13 @@ class Service:
         session = Session(cloud, session_id, owner, self._loop.time())
         self._sessions[session_id] = session
         self.metrics.sessions.set(len(self._sessions))
+        if 0 < self._places < len(self._sessions):
+            log.warning(
+                "more than %d sessions, and memory for no more: texts are read again. "
+                "Raise --max-memory (or ctx-size), or lower --max-sessions",
+                self._places,
+            )
+            self._places = 0  # it is told once
         return session
 
     def _cloud(self, session_id: bytes) -> CloudSession:

@@ -632,6 +632,19 @@ def test_a_text_that_was_evicted_is_read_in_parts(wanted):
     with_engine(toy, run)
 
 
+@pytest.mark.parametrize("toy", [Toy, Caching])
+def test_an_engine_says_how_many_sessions_memory_is_for(toy):
+    async def places(verifier):
+        engine = BatchEngine(verifier)
+        info = await engine.open()
+        await engine.close()
+        return info.places
+
+    verifier = toy()
+    verifier.places = 5
+    assert asyncio.run(places(verifier)) == (5 if toy is Caching else 0)
+
+
 def test_a_text_is_read_though_its_cache_is_always_lost():
     toy = Caching()
     text = [1] * 4000

@@ -22,7 +22,7 @@ from benchmarks.harness.measure import Case, run  # noqa: E402 (see above)
 from benchmarks.harness.sessions import play  # noqa: E402
 from sqs_codec.system import hf  # noqa: E402
 from sqs_codec.system.engine import BatchEngine  # noqa: E402
-from sqs_codec.system.hf._cloud import BLOCK  # noqa: E402
+from sqs_codec.system.hf._cloud import BLOCK, TEXT  # noqa: E402
 from sqs_codec.system.hf._models import without_layers  # noqa: E402
 from sqs_codec.system.hf._sampling import verify_jobs  # noqa: E402
 from sqs_codec.torch._tensors import truncated  # noqa: E402
@@ -527,6 +527,12 @@ def test_memory_limits_the_text(model):
     with pytest.raises(ValueError, match="max_memory has room for 100"):
         cloud.verify([job])
     assert cloud.verify([replace(job, text=[1] * 100)]) == [None]
+    for places in (1, 3):
+        cloud = hf.Cloud(model, max_memory=places * TEXT * token)
+        assert cloud.places == places
+        jobs = [Job(b"%d" % i, [1] * 512, None, NONE, ALL) for i in range(2 * places)]
+        cloud.verify(jobs)
+        assert not any(map(cloud.unread, jobs))
     with pytest.raises(ValueError, match="max_memory must be at least"):
         hf.Cloud(model, max_memory=BLOCK * token - 1)
 

@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args
@@ -414,6 +415,21 @@ def test_too_many_sessions():
         link.close()
         edges[0].reconnect()
         assert converse(edges[0], server.link(), 30) == greedy([0, 1], 28)
+
+
+@pytest.mark.parametrize(("places", "warnings"), [(2, 1), (4, 0), (0, 0)])
+def test_more_sessions_than_memory_are_warned_of_once(caplog, places, warnings):
+    engine = batch(Toy())
+    engine._info = replace(engine._info, places=places)
+    with serving(engine) as server:
+        for _ in range(4):
+            exchange(edge_session(PROMPT), server.link())
+        said = [text for text in caplog.messages if "memory" in text]
+        assert len(said) == warnings
+        for text in said:
+            assert "more than 2 sessions" in text
+            assert "--max-memory" in text
+            assert "--max-sessions" in text
 
 
 def test_who_vanished_makes_room(monkeypatch):
