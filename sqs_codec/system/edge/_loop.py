@@ -111,6 +111,7 @@ def generate(
     checks.in_range("max_tokens", max_tokens, 1)
     line = Line(session, connect, patience, clock, sleep)
     reader = draft if isinstance(draft, Reader) else Reader(draft, clock)
+    session.hold()
     loop = _Loop(session, reader, line, planner, clock)
     try:
         loop.greet()

@@ -34,8 +34,9 @@ of links."""
 SPARE = 16  # connections without a session, besides as many as there may be sessions
 
 SILENT_SECONDS = 30.0
-"""After so long a silence another session may have a session's place. An edge that goes
-on comes again; a phone that has vanished doesn't."""
+"""After so long a silence another session may have a session's place, also if its link
+broke in the middle of a text. An edge that goes on comes again; a phone that has
+vanished doesn't."""
 
 PROGRESS_SECONDS = 1.0  # between two words on how far a text is read
 TOGETHER_SECONDS = 0.003  # that a text waits for its request: edges send both at once
@@ -60,8 +61,9 @@ class Service:
         opened with. With None everyone is let in.
     max_sessions : int, optional
         How many sessions to keep. The one that has been without a connection longest
-        makes room for another, or the one that has been silent longest, if that is 30
-        seconds; otherwise the other is refused.
+        makes room for another, or one that has been silent for 30 seconds, as one whose
+        link broke in the middle of a text has to be: the other is told to come again
+        meanwhile. Otherwise it is refused.
     idle_seconds : float, optional
         How long to keep a session of which nothing is heard.
     steps : mapping of int to float or None
@@ -243,7 +245,10 @@ class Service:
                 why = (
                     f"the server has {self.max_sessions} sessions, as many as it takes"
                 )
-                return connection.refuse("sessions", f"{why}; try again later")
+                # Where a link broke there will be room: the edge comes again.
+                broken = any(s.connection is None for s in self._sessions.values())
+                close = connection.end if broken else connection.refuse
+                return close("sessions", f"{why}; try again later")
             session = self._open(session_id, connection.owner)
         elif session.owner != connection.owner:
             return connection.refuse("owner", "the session belongs to another token")
@@ -259,15 +264,16 @@ class Service:
         if len(self._sessions) < self.max_sessions:
             return True
         since = self._loop.time() - SILENT_SECONDS
-        silent = [
+        going = [
             one
             for one in self._sessions.values()
-            if one.connection is None or (one.work is None and one.heard < since)
+            if (one.connection is None and not one.cloud.held)
+            or (one.heard < since and (one.connection is None or one.work is None))
         ]
-        if silent:
-            gone = min(silent, key=lambda s: (s.connection is not None, s.heard))
+        if going:
+            gone = min(going, key=lambda s: (bool(s.connection), s.cloud.held, s.heard))
             self._give_up(gone, "idle", "it was silent, and another has its place")
-        return bool(silent)
+        return bool(going)
 
     def _open(self, session_id: bytes, owner: Owner) -> Session:
         cloud = self._cloud(session_id)

@@ -121,6 +121,7 @@ class CloudSession:
         self._number = 0  # of the next round, or of the one in the works
         self._drawn = 0  # the number by which that round is drawn
         self._epoch = 0  # how often the text was replaced
+        self._held = False  # whether the edge wants its place to be
         self._text: list[int] = []
         self._base = 0  # tokens of the text before round `_number`
         self._draft: CloudRound | None = None
@@ -169,6 +170,11 @@ class CloudSession:
     def text_length(self) -> int:
         """How many tokens the text has."""
         return len(self._text)
+
+    @property
+    def held(self) -> bool:
+        """Whether the session is in the middle of a text."""
+        return self._held or self.state in ("collecting", "judging", "decoding")
 
     # Messages
 
@@ -304,7 +310,7 @@ class CloudSession:
         self._have(part.number, pending.end)
         if pending.end == pending.total:
             text = self._text[: pending.shared] + pending.tokens
-            self._epoch = pending.epoch
+            self._epoch, self._held = pending.epoch, pending.held
             self._start(pending.number, pending.drawn, text)
             self._read = min(self._read, pending.shared)
 

@@ -475,6 +475,18 @@ class EdgeSession:
         self._sync.skip()
         self._send_text()
 
+    def hold(self) -> None:
+        """Have its place held if the link breaks, from the next text until `rest`."""
+        self._sync.held = True
+
+    def rest(self) -> bool:
+        """Have its place free until another text comes; say if one can come."""
+        most = 0 if self.limits is None else self.limits.max_text
+        if rests := self._phase == "open" and len(self._text) < most:
+            self._sync.held = False
+            self.abort(self._text)
+        return rests
+
     def _replace(self, text: list[int]) -> None:
         limits = self.limits
         if limits is not None and len(text) >= limits.max_text:

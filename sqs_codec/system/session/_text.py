@@ -100,6 +100,7 @@ class TextSync:
     def __init__(self, vocab_size: int, max_message: int) -> None:
         self._vocab_size, self._max_message = vocab_size, max_message
         self.number = 0
+        self.held = False  # whether texts hold the session's place
         self._heard = 0  # the last number that the cloud is known to be at
         self._safe = 0  # tokens that any text the cloud may have begins with
         self._outgoing: _Outgoing | None = None
@@ -149,7 +150,7 @@ class TextSync:
         numbers = self.number, self.number if drawn is None else drawn, epoch
         size = len(tokens)
         place = min(self._safe, size), 0, size
-        text = wire.Context(welcome.instance, *numbers, *place, [*tokens])
+        text = wire.Context(welcome.instance, *numbers, *place, [*tokens], self.held)
         most = min(self._max_message, welcome.limits.max_message)
         self._outgoing = _Outgoing(text, self._vocab_size, most)
 

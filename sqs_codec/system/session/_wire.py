@@ -28,6 +28,7 @@ INSTANCE_BYTES = 4
 
 HELLO = _WELCOME = 1
 _CONTEXT = _HAVE = 2
+_HELD = 0x20  # is added for a context that holds the session's place
 _GENERATE = _TOKENS = 3
 _END = _NEED = 4
 _REFUSED = 5
@@ -87,11 +88,13 @@ class Context:
     start: int  # where in the new text `tokens` begin
     total: int  # how many tokens the new text has
     tokens: list[int]
+    held: bool = False  # whether the session's place is, should the link break
 
     def to_bytes(self, vocab_size: int) -> bytes:
         head = self.number, self.drawn, self.epoch, self.shared, self.start, self.total
         tokens = _from_tokens(self.tokens, vocab_size)
-        return bytes([_CONTEXT]) + self.instance + _varints(*head) + tokens
+        kind = _CONTEXT + _HELD * self.held
+        return bytes([kind]) + self.instance + _varints(*head) + tokens
 
     @property
     def end(self) -> int:
@@ -257,6 +260,7 @@ def parse_up(message: bytes, vocab_size: int) -> Up:
     readers: dict[int, Callable[[], Up]] = {
         HELLO: lambda: _hello(reader),
         _CONTEXT: lambda: _context(reader, vocab_size),
+        _CONTEXT + _HELD: lambda: replace(_context(reader, vocab_size), held=True),
         _GENERATE: lambda: Generate(*reader.last_varints(4)),
         _HINT: lambda: _hint(reader, vocab_size),
         _END: lambda: reader.end(End()),

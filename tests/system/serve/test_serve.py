@@ -432,6 +432,52 @@ def test_more_sessions_than_memory_are_warned_of_once(caplog, places, warnings):
             assert "--max-sessions" in text
 
 
+@pytest.mark.parametrize("plan", [FixedPlan(0), FixedPlan(4), FixedPlan(hints=Hints())])
+def test_a_link_that_breaks_in_the_middle_of_a_text_keeps_the_place(plan):
+    """A newcomer to the full server is told to come again, and gets the place after."""
+
+    def make():
+        if links:
+            wait_until(lambda: not server.service._connections)
+            send(late, link := server.link())
+            assert "as many as it takes; try again later" in last_words(link)
+            late.reconnect()
+        links.append(server.link())
+        return links[-1]
+
+    with serving(max_sessions=1) as server:
+        links, late = [], edge_session([3, 1])
+        steps = generate(edge_session([0, 1]), Draft(), make, plan, max_tokens=80)
+        text = [0, 1, *next(steps).tokens]
+        links[-1].close()
+        for step in steps:
+            text += step.tokens
+        assert (text, len(links)) == (greedy([0, 1], 80), 2)
+        assert converse(late, server.link(), 20) == greedy([3, 1], 18)
+
+
+def test_who_makes_room_first(monkeypatch):
+    """A session whose text is whole, then one whose link broke 30 seconds ago."""
+    with serving(max_sessions=2) as server:
+        edges = [edge_session([i, 1]) for i in range(4)]
+        links = [server.link() for _ in edges]
+        for edge, link in zip(edges[:2], links[:2], strict=True):
+            edge.hold()
+            converse(edge, link, 10)
+        assert edges[1].rest()
+        exchange(edges[1], links[1])
+        for link in links[:2]:
+            link.close()
+        wait_until(lambda: len(server.service._connections) == 2)
+        converse(edges[2], links[2], 10)
+        known = [s.cloud.text_length for s in server.service._sessions.values()]
+        assert known == [len(edges[0].text), len(edges[2].text)]
+        monkeypatch.setattr(_service, "SILENT_SECONDS", 0.0)
+        converse(edges[3], links[3], 10)
+        for edge, link in zip(edges[2:], links[2:], strict=True):
+            assert converse(edge, link, 20) == greedy(edge.text[:2], 18)
+
+
 def test_who_vanished_makes_room(monkeypatch):
     """Without a word, as phones do. Who waits for an answer isn't silent."""
 

@@ -424,6 +424,46 @@ def test_another_text_for_the_same_round_is_refused():
         )
 
 
+def test_a_cloud_knows_whether_a_text_is_in_the_middle():
+    edge, cloud, target = start(max_message=512)
+    assert not cloud.held
+    draft(edge, 3)
+    send(edge, cloud)
+    assert cloud.held
+    work(cloud, target)
+    read(edge, cloud)
+    assert not cloud.held
+    edge.generate(2)
+    send(edge, cloud)
+    assert cloud.held
+    work(cloud, target)
+    read(edge, cloud)
+    assert not cloud.held
+    edge.abort([1] * 4000)
+    send(edge, cloud)
+    assert cloud.held  # as the text isn't whole
+    edge.hold()
+    edge.abort([1] * 5)
+    exchange(edge, cloud, target)
+    assert cloud.held
+    assert edge.rest()
+    [message] = edge.data_to_send()
+    assert len(message) < 16
+    cloud.receive(message)
+    assert not cloud.held
+    assert edge.text == cloud._text == [1] * 5
+
+
+def test_a_session_whose_text_is_full_or_over_does_not_rest():
+    edge, _, _ = start()
+    assert edge.rest()
+    edge._text = [1] * edge.limits.max_text
+    assert not edge.rest()
+    assert not make_edge().rest()
+    edge.end()
+    assert not edge.rest()
+
+
 # Clouds that forget
 
 
