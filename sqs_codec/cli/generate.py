@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqs_codec._base import checks
 from sqs_codec._base.words import shown
@@ -115,10 +115,9 @@ def _write(args: argparse.Namespace) -> None:
         links.pop().close()
     length = args.draft_length
     planner = None if length is None else FixedPlan(length)
-    settings, how = drafting.settings(args, draft), drafting.modes(args)
-    edge = Edge(
-        draft, settings=settings, planner=planner, modes=how, prefer=args.prefer
-    )
+    ways: dict[str, Any] = {"modes": drafting.modes(args), "prefer": args.prefer}
+    settings = drafting.settings(args, draft)
+    edge = Edge(draft, settings=settings, planner=planner, keep=False, **ways)
     if not links:
         edge.metrics.bytes_up, edge.metrics.bytes_down = first.sent, first.received
     steps = edge.generate(

@@ -7,11 +7,13 @@ import copy
 import time
 from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 
 import sqs_codec as sqs
+from sqs_codec.system.edge._line import FAREWELL_SECONDS, Line, RefusalError
 from sqs_codec.system.edge._loop import Planning, Step, generate
 from sqs_codec.system.edge._model import Draft
 from sqs_codec.system.edge._planner import MODES, Mode, Planner, Prefer, check_modes
@@ -105,6 +107,9 @@ class Edge:
         As the `Planner` takes them.
     rng : numpy.random.Generator, optional
         Draws the drafted tokens. If None, one with a fresh seed.
+    keep : bool
+        Whether texts without a given seed, but with equal sampling, stop tokens and
+        callable `link` (of one server and token) go on with one session until `close`.
 
     Attributes
     ----------
@@ -127,6 +132,7 @@ class Edge:
         modes: Collection[Mode] = MODES,
         prefer: Prefer = "speed",
         rng: np.random.Generator | None = None,
+        keep: bool = True,
     ) -> None:
         self.vocab_size = draft.vocab_size
         self.stop = draft.stop
@@ -138,6 +144,8 @@ class Edge:
         self._given_planner = planner
         self._modes, self._prefer = check_modes(modes), prefer
         self._planners: dict[tuple[Sampling, int, bool], Planning] = {}
+        self._keep = keep
+        self._kept: list[tuple[tuple[Any, ...], EdgeSession]] = []  # one at most
 
     def __repr__(self) -> str:
         return f"<Edge of {type(self.draft).__name__}, vocabulary {self.vocab_size}>"
@@ -147,6 +155,20 @@ class Edge:
         made = copy.copy(self)
         made._given_planner = planner
         return made
+
+    @property
+    def kept(self) -> list[int]:
+        """The text of the session that stays; empty if there is none."""
+        return self._kept[0][1].text if self._kept else []
+
+    def close(self) -> None:
+        """End the session that stays, if the cloud hears of it in two seconds."""
+        while self._kept:
+            (link, *_), session = self._kept.pop()
+            with contextlib.suppress(ConnectionError, RefusalError):
+                given = FAREWELL_SECONDS, time.monotonic, time.sleep
+                with contextlib.closing(Line(session, link, *given)) as line:
+                    line.wait()
 
     def generate(
         self,
@@ -199,14 +221,18 @@ class Edge:
         if seed is not None and set(self._modes) == {"rounds"}:
             raise ValueError("seed: rounds alone, as asked, have no text of a seed")
         first = link() if callable(link) else link
+        keep = self._keep and callable(link) and seed is None
         with contextlib.closing(first):
-            session = EdgeSession(
+            ends = sorted(self.stop if stop is None else stop)
+            about = link, sampling, ends, first.max_message
+            begin = partial(
+                EdgeSession,
                 self._settings,
                 prompt,
                 rng=self._rng,
                 sampling=sampling,
                 tokenizer=self.draft.fingerprint,
-                stop=sorted(self.stop if stop is None else stop),
+                stop=ends,
                 max_message=first.max_message,
                 seed=None if seed is None else seed_of(seed, prompt),
                 rounds=seed is None,
@@ -220,23 +246,41 @@ class Edge:
 
             sent, received = self.metrics.bytes_up, self.metrics.bytes_down
             began = time.monotonic() - self.metrics.seconds
-            steps = generate(
-                session,
-                self._reader,
-                take if callable(link) else take(),
-                planner,
+            write = partial(
+                generate,
+                draft=self._reader,
+                connect=take if callable(link) else take(),
+                planner=planner,
                 max_tokens=max_tokens,
                 patience=patience,
+                keep=keep,
             )
+            kept = None
+            if keep and [known for known, _ in self._kept] == [about]:
+                with contextlib.suppress(ValueError):  # of which a new one tells
+                    self._kept[0][1].abort(prompt)
+                    kept = self._kept.pop()[1]
+            session = kept or begin()
             try:
-                with contextlib.closing(steps):  # while there is a link to say it
-                    for step in steps:
-                        self.metrics.add(step)
-                        self.metrics.seconds = time.monotonic() - began
-                        yield step
+                while True:
+                    try:
+                        with contextlib.closing(write(session)) as steps:
+                            for step in steps:  # while there is a link to say it
+                                kept = None
+                                self.metrics.add(step)
+                                self.metrics.seconds = time.monotonic() - began
+                                yield step
+                        return
+                    except RefusalError:
+                        if kept is None:
+                            raise
+                        session, kept = begin(), None
             finally:  # with the end of the session, which no step has
                 self.metrics.bytes_up = sent + sum(each.sent for each in made)
                 self.metrics.bytes_down = received + sum(x.received for x in made)
+                if keep and session.state == "idle":
+                    session.reconnect()
+                    self._kept[:] = [(about, session)]
 
     def _planner(self, sampling: Sampling, overhead: int, rounds: bool) -> Planning:
         if self._given_planner is not None:

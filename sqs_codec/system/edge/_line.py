@@ -184,12 +184,13 @@ class Line:
             self._resend()
         return emitted
 
-    def close(self) -> None:
-        """Tell the cloud that the session ends, if it can be told; close the link."""
+    def close(self, *, keep: bool = False) -> None:
+        """Tell the cloud that the session ends, or rests; close the link."""
         if self._link is None:
             return
         try:
-            self._session.end()
+            if not (keep and self._session.rest()):
+                self._session.end()
             for message in self._session.data_to_send():
                 self._say_farewell(self._link, message)
         except LinkError:
@@ -198,10 +199,11 @@ class Line:
             self._link.close()
 
     def _say_farewell(self, link: Link, message: bytes) -> None:
-        """Tell the cloud that the session ends, again if it may have been lost."""
+        """Tell the cloud; an end again if it may have been lost."""
         link.send(message)
         end = self._clock() + FAREWELL_SECONDS
-        while not link.reliable and self._clock() < end:
+        once = link.reliable or self._session.state != "ended"
+        while not once and self._clock() < end:
             again = min(end, self._clock() + self._timeout.seconds(0))
             while (left := again - self._clock()) > 0:
                 if link.receive(left) == unknown_session():

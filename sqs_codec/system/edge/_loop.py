@@ -75,6 +75,7 @@ def generate(
     *,
     max_tokens: int,
     patience: float = 60.0,
+    keep: bool = False,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], object] = time.sleep,
 ) -> Generator[Step, None, None]:
@@ -98,6 +99,8 @@ def generate(
     patience : float
         After so many seconds without a token or progress from the cloud it is given
         up. Progress is that it has more of the text, or has read more of it.
+    keep : bool
+        Whether the session rests in the end, if there was a step.
     clock, sleep : callable
         As in `time`.
 
@@ -112,16 +115,16 @@ def generate(
     line = Line(session, connect, patience, clock, sleep)
     reader = draft if isinstance(draft, Reader) else Reader(draft, clock)
     session.hold()
+    left = max_tokens
     loop = _Loop(session, reader, line, planner, clock)
     try:
         loop.greet()
-        left = max_tokens
         while left > 0 and not session.finished:
             for step in loop.advance(left):
                 left -= len(step.tokens)
                 yield step
     finally:
-        line.close()
+        line.close(keep=keep and left < max_tokens)
 
 
 class _Loop:
@@ -145,7 +148,7 @@ class _Loop:
 
     def greet(self) -> None:
         self._line.transmit()
-        while self._session.limits is None:
+        while self._session.state == "greeting":
             self._line.wait()
         trip = self._line.round_trip or math.inf
         self._observe(Plan(0, 0, "the handshake"), Emitted((), 0, 0), trip=trip)

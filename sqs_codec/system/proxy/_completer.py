@@ -39,7 +39,7 @@ from sqs_codec.system.session import EdgeSession, Limits, Link, LinkError, Setti
 
 Seat = tuple[SharedDraft, Edge]  # what a text is written with, and then another one
 WAIT = 0.5  # seconds to wait for another client to finish before one is sent away
-LEAVING = 1.0  # seconds in which sessions may end once there are to be no more
+LEAVING = 1.0  # seconds in which texts, and then sessions, may end at last
 
 log = logging.getLogger(__name__)
 
@@ -153,13 +153,18 @@ class Completer:
         return answer
 
     async def close(self) -> None:
-        """End all texts, and let the cloud know it if that doesn't take long."""
+        """End all texts and sessions; tell the cloud if that doesn't take long."""
         self._stopping = True
         for answer in self._answers:
             answer.put(_stopped())
             answer.close()
         if self._answers:
             await asyncio.wait([each.left for each in self._answers], timeout=LEAVING)
+        for draft, _ in self._free:
+            draft.connect = self._connect
+        if self._free:
+            ends = [self._links.submit(edge.close) for _, edge in self._free]
+            await asyncio.wait([*map(asyncio.wrap_future, ends)], timeout=LEAVING)
 
     def _run(self, request: Request, answer: Completion) -> None:
         seat = None
@@ -168,6 +173,8 @@ class Completer:
             seat = self._take(prompts[0])
             draft, edge = seat
             draft.gone = answer.gone
+            make = partial(self._connect_as, request)
+            draft.connect = partial(link, self._links, make, answer.gone)
             for chunk in self._chunks(request, prompts, answer, edge):
                 answer.put(chunk)
         except GoneError:
@@ -184,10 +191,11 @@ class Completer:
             answer.call(self._leave, answer, seat)
 
     def _take(self, prompt: Sequence[int]) -> Seat:
-        """Take the free seat whose draft has read most of a prompt, or make one."""
+        """Take the free seat that knows most of a prompt, or make one."""
         with self._taking:
             if self._free:
-                known = [common_length(draft.seen, prompt) for draft, _ in self._free]
+                texts = [edge.kept or draft.seen for draft, edge in self._free]
+                known = [common_length(text, prompt) for text in texts]
                 return self._free.pop(known.index(max(known)))
         return self._seat(self._model.twin())
 
@@ -260,9 +268,10 @@ class Completer:
     ) -> Iterator[Chunk]:
         room = self._most - len(prompt)
         start, whole = dataclasses.replace(figures), dataclasses.replace(edge.metrics)
+        assert isinstance(edge.draft, SharedDraft)
         steps = edge.generate(
             prompt,
-            lambda: link(self._links, partial(self._connect_as, request), answer.gone),
+            edge.draft.link,
             max_tokens=min(room, request.max_tokens or room),
             sampling=request.sampling,
             seed=request.seed,

@@ -47,7 +47,8 @@ class Turns:
 class SharedDraft:
     """A client's draft, which takes turns with the others' at each step.
 
-    Once `gone` is done, a step raises `GoneError`. `seen` is the text read last.
+    Once `gone` is done, a step raises `GoneError`. `seen` is the text read last, and
+    `connect` makes links to the one cloud of all its texts.
     """
 
     def __init__(self, draft: TextDraft, turns: Turns) -> None:
@@ -56,6 +57,11 @@ class SharedDraft:
         self.fingerprint = draft.fingerprint
         self.gone = Future[None]()
         self.seen: list[int] = []
+        self.connect: Callable[[], Link]
+
+    def link(self) -> Link:
+        """Make a link; the method is the same for all texts."""
+        return self.connect()
 
     def logits(self, tokens: Sequence[int]) -> Any:
         """Logits after a text; a long one is read in several turns."""

@@ -34,7 +34,7 @@ class ServiceMetrics:
         self._readers: dict[asyncio.StreamWriter, None] = {}  # the oldest first
         counter = functools.partial(prometheus.Counter, registry=self.registry)
         gauge = functools.partial(prometheus.Gauge, registry=self.registry)
-        self.sessions = gauge("sqs_sessions", "Sessions known, connected or not.")
+        self.sessions = gauge("sqs_sessions", "Sessions, without those that rest.")
         self._labels = {"model_name": model, "engine": "0"}
         self._drafts, self._drafted, self._accepted = (
             counter(SPECULATION + name, what, self._labels).labels(**self._labels)

@@ -34,9 +34,8 @@ of links."""
 SPARE = 16  # connections without a session, besides as many as there may be sessions
 
 SILENT_SECONDS = 30.0
-"""After so long a silence another session may have a session's place, also if its link
-broke in the middle of a text. An edge that goes on comes again; a phone that has
-vanished doesn't."""
+"""After so long a silence another session may have a session's place. An edge that goes
+on comes again; a phone that has vanished doesn't."""
 
 PROGRESS_SECONDS = 1.0  # between two words on how far a text is read
 TOGETHER_SECONDS = 0.003  # that a text waits for its request: edges send both at once
@@ -60,10 +59,9 @@ class Service:
         The bearer tokens that are let in. A session belongs to the token that it was
         opened with. With None everyone is let in.
     max_sessions : int, optional
-        How many sessions to keep. The one that has been without a connection longest
-        makes room for another, or one that has been silent for 30 seconds, as one whose
-        link broke in the middle of a text has to be: the other is told to come again
-        meanwhile. Otherwise it is refused.
+        How many sessions to keep. One that rests or has no connection makes room for
+        another; so does one after 30 seconds of silence, also if its link broke in the
+        middle of a text: then the other has to come again, otherwise it is refused.
     idle_seconds : float, optional
         How long to keep a session of which nothing is heard.
     steps : mapping of int to float or None
@@ -105,6 +103,9 @@ class Service:
         self._priors = (*map(Prior.builtin, get_args(PriorName)), *priors)
         self._known: dict[str, Owner] = {}
         self._sessions: dict[bytes, Session] = {}
+        self.metrics.sessions.set_function(
+            lambda: sum(not one.cloud.rests for one in [*self._sessions.values()])
+        )
         self._connections: dict[Connection, None] = {}  # the oldest first
         self._work: set[Work] = set()
         self._stopping = False
@@ -267,8 +268,9 @@ class Service:
         going = [
             one
             for one in self._sessions.values()
-            if (one.connection is None and not one.cloud.held)
-            or (one.heard < since and (one.connection is None or one.work is None))
+            if one.cloud.rests
+            or (one.connection is None and not one.cloud.held)
+            or (one.work is None and one.heard < since)
         ]
         if going:
             gone = min(going, key=lambda s: (bool(s.connection), s.cloud.held, s.heard))
@@ -279,7 +281,6 @@ class Service:
         cloud = self._cloud(session_id)
         session = Session(cloud, session_id, owner, self._loop.time())
         self._sessions[session_id] = session
-        self.metrics.sessions.set(len(self._sessions))
         if 0 < self._places < len(self._sessions):
             log.warning(
                 "more than %d sessions, and memory for no more: texts are read again. "
@@ -303,7 +304,6 @@ class Service:
     def _drop(self, session: Session) -> None:
         """Forget a session; its connection, if it has one, may open another."""
         del self._sessions[session.id]
-        self.metrics.sessions.set(len(self._sessions))
         if session.work is not None:
             session.work.cancel()
         self._engine.drop(session.id)

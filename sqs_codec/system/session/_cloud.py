@@ -121,7 +121,7 @@ class CloudSession:
         self._number = 0  # of the next round, or of the one in the works
         self._drawn = 0  # the number by which that round is drawn
         self._epoch = 0  # how often the text was replaced
-        self._held = False  # whether the edge wants its place to be
+        self._held: bool | None = None  # whether its place is, if the edge has said
         self._text: list[int] = []
         self._base = 0  # tokens of the text before round `_number`
         self._draft: CloudRound | None = None
@@ -172,9 +172,14 @@ class CloudSession:
         return len(self._text)
 
     @property
+    def rests(self) -> bool:
+        """Whether the edge has let go of the place, and wants nothing since."""
+        return self._held is False and self.state == "ready"
+
+    @property
     def held(self) -> bool:
         """Whether the session is in the middle of a text."""
-        return self._held or self.state in ("collecting", "judging", "decoding")
+        return bool(self._held) or self.state in ("collecting", "judging", "decoding")
 
     # Messages
 
@@ -310,7 +315,9 @@ class CloudSession:
         self._have(part.number, pending.end)
         if pending.end == pending.total:
             text = self._text[: pending.shared] + pending.tokens
-            self._epoch, self._held = pending.epoch, pending.held
+            self._epoch = pending.epoch
+            if pending.held or self._held:
+                self._held = pending.held
             self._start(pending.number, pending.drawn, text)
             self._read = min(self._read, pending.shared)
 

@@ -13,6 +13,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import openai
@@ -579,18 +580,20 @@ class Counting:
         return np.concatenate([self.logits(text) for text in texts])
 
 
+async def turn(completer, prompt):
+    """Complete a prompt; return how many tokens the drafts read."""
+    asked = json.dumps({"prompt": prompt, "max_tokens": 4, "temperature": 0})
+    options = {"chat": False, "models": ["sqs"], "sampling": Sampling()}
+    before = Counting.read
+    answer = await completer.write(parse(asked.encode(), **options))
+    while not (await answer.next()).last:
+        pass
+    await answer.left
+    return Counting.read - before
+
+
 def test_a_chat_goes_on_where_its_draft_has_read_most():
     """Two chats that once overlapped take turns; each reads only its new tokens."""
-
-    async def turn(completer, prompt):
-        asked = json.dumps({"prompt": prompt, "max_tokens": 4, "temperature": 0})
-        options = {"chat": False, "models": ["sqs"], "sampling": Sampling()}
-        before = Counting.read
-        answer = await completer.write(parse(asked.encode(), **options))
-        while not (await answer.next()).last:
-            pass
-        await answer.left
-        return Counting.read - before
 
     async def turns():
         chats = [[i] * 1000 for i in (1, 2)]
@@ -608,3 +611,40 @@ def test_a_chat_goes_on_where_its_draft_has_read_most():
                 assert await turn(completer, chat) < 60
 
     asyncio.run(turns())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_chat_goes_on_with_its_session_until_the_proxy_ends(mode):
+    """Two chats that once overlapped have one each, also where no draft reads them."""
+    of = {1: [], 2: []}
+    both = threading.Barrier(2, timeout=PATIENCE)
+
+    def note(jobs):
+        for job in jobs:
+            of[job.text[0]].append(job.session)
+
+    async def turns():
+        chats = [[i] * 600 for i in of]
+        completer = Completer(
+            Counting(),
+            lambda: met() or server.link(),
+            server="",
+            settings=[Setting(CODEC, KEEP)],
+            modes=[mode],
+        )
+        await asyncio.gather(*(turn(completer, chat) for chat in chats))
+        met.side_effect = None
+        for _ in range(3):
+            for chat in chats:
+                chat += chat[:20]
+                await turn(completer, chat)
+        assert len(server.service._sessions) == 2
+        await completer.close()
+
+    Counting.twinned.set()
+    with serving(Toy(note)) as server:
+        met = Mock(side_effect=lambda: both.wait() and None, return_value=None)
+        asyncio.run(turns())
+        wait_until(lambda: not server.service._sessions)
+    one, other = map(set, of.values())
+    assert len(one) == len(other) == len(one - other) == 1

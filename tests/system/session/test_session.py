@@ -446,12 +446,19 @@ def test_a_cloud_knows_whether_a_text_is_in_the_middle():
     edge.abort([1] * 5)
     exchange(edge, cloud, target)
     assert cloud.held
+    assert not cloud.rests
     assert edge.rest()
     [message] = edge.data_to_send()
     assert len(message) < 16
     cloud.receive(message)
+    assert cloud.rests
     assert not cloud.held
     assert edge.text == cloud._text == [1] * 5
+    edge.hold()
+    edge.abort([1] * 4000)
+    send(edge, cloud)
+    assert cloud.held
+    assert not cloud.rests
 
 
 def test_a_session_whose_text_is_full_or_over_does_not_rest():
