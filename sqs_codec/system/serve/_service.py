@@ -109,6 +109,7 @@ class Service:
         self._connections: dict[Connection, None] = {}  # the oldest first
         self._work: set[Work] = set()
         self._stopping = False
+        self._waiting = 0.0  # until when there may be room, as a link broke
 
     def __repr__(self) -> str:
         return (
@@ -246,9 +247,10 @@ class Service:
                 why = (
                     f"the server has {self.max_sessions} sessions, as many as it takes"
                 )
-                # Where a link broke there will be room: the edge comes again.
-                broken = any(s.connection is None for s in self._sessions.values())
-                close = connection.end if broken else connection.refuse
+                now = self._loop.time()
+                if any(each.connection is None for each in self._sessions.values()):
+                    self._waiting = now + SILENT_SECONDS
+                close = connection.end if now < self._waiting else connection.refuse
                 return close("sessions", f"{why}; try again later")
             session = self._open(session_id, connection.owner)
         elif session.owner != connection.owner:
