@@ -228,7 +228,7 @@ def _race(args: argparse.Namespace, pipe: Connection, console: Console) -> None:
     edges: dict[Mode, Edge] = {}
     for way, plan in zip(TITLES, plans, strict=True):
         rng, own = np.random.default_rng(args.seed), draft.twin()
-        edges[way] = Edge(own, settings=settings, planner=plan, rng=rng)
+        edges[way] = Edge(own, settings=settings, planner=plan, rng=rng, keep=False)
         own.branches([[0, 1], [0, 2]])  # or the race finds out how it reads them
     texts: dict[Mode, list[int]] = {way: [] for way in TITLES}
     for prompt in prompts:
