@@ -620,9 +620,10 @@ typedef struct sqs_verdict {
  *           for the position of token i, the last row for the position after
  *           all tokens; non-negative, summing to 1 within SQS_SUM_TOLERANCE;
  *           `n` isn't read
- * draws     length + 1 numbers from [0, 1), independent of those that drew the
- *           tokens; draws[i] decides about token i, and after n accepted
- *           tokens draws[min(n + 1, length)] draws the next one
+ * draws     length + 1 numbers from [0, 1), which isn't checked: with others,
+ *           such as NaN, the verdict means nothing; independent of those that
+ *           drew the tokens. draws[i] decides about token i, and after n
+ *           accepted ones draws[min(n + 1, length)] draws the next token
  * scratch   sqs_verify_scratch(vocab_size, length) bytes
  *
  * Returns SQS_OK, SQS_BAD_DTYPE, SQS_NOT_FINITE, SQS_NEGATIVE or SQS_SUM.

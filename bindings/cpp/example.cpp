@@ -2,8 +2,10 @@
  * example.cpp - a round from logits to a verdict, in C++. The target's logits
  * are the draft's, so that it rejects only for what the codec has left out.
  */
+#include <cmath>
 #include <cstdio>
 #include <random>
+#include <string>
 
 #include "sqs.hpp"
 
@@ -11,6 +13,17 @@ static void check(bool holds, const char *what)
 {
     if (!holds)
         throw std::runtime_error(what);
+}
+
+template <class Call> static void invalid(const char *message, Call call)
+{
+    try {
+        call();
+    } catch (const std::invalid_argument &error) {
+        check(std::string(error.what()) == message, error.what());
+        return;
+    }
+    check(false, message);
 }
 
 template <class Call> static void refused(sqs_status status, Call call)
@@ -56,6 +69,22 @@ int main()
                 packet.size(), verdict.accepted, length, verdict.token);
 
     refused(SQS_TRUNCATED, [&] { codec.decode_round({}, length * 64); });
+
+    /* Arguments that don't fit each other. */
+    sqs::round large;
+    large.push({{vocab}, {100}}, 0);
+    invalid("verify: the round is of a larger vocabulary", [&] {
+        codec.verify(large, logits.data(), 0.7, {0.5, 0.5});
+    });
+    for (double u : {-0.5, 1.0, std::nan("")})
+        invalid("verify: a draw isn't in [0, 1)",
+                [&] { codec.verify({}, logits.data(), 0.7, {u}); });
+    invalid("push: the counts or the position don't fit the token ids", [&] {
+        large.push({{0, 1}, {50, 50}}, 2);
+    });
+    invalid("push: the counts or the position don't fit the token ids", [&] {
+        large.push({{0, 1}, {100}}, 0);
+    });
 
     /* One distribution, without a drafted token. */
     sqs::distribution q = codec.quantize(logits.data(), keep, 0.7);

@@ -56,6 +56,9 @@ struct round {
     void push(const distribution &q, uint32_t position)
     {
         const numbers &ids = q.token_ids;
+        if (ids.size() != q.counts.size() || position >= ids.size())
+            throw std::invalid_argument(
+                "push: the counts or the position don't fit the token ids");
         token_ids.insert(token_ids.end(), ids.begin(), ids.end());
         counts.insert(counts.end(), q.counts.begin(), q.counts.end());
         survivors.push_back(uint32_t(ids.size()));
@@ -174,6 +177,13 @@ struct codec {
         sqs_sparse_rows d = r.view();
         if (draws.size() != d.length + 1u)
             throw std::invalid_argument("verify: a draw for each row");
+        for (double u : draws)
+            if (!(u >= 0 && u < 1))
+                throw std::invalid_argument("verify: a draw isn't in [0, 1)");
+        for (uint32_t id : r.token_ids)
+            if (id >= c.vocab_size)
+                throw std::invalid_argument(
+                    "verify: the round is of a larger vocabulary");
         sqs_rows rows{logits, SQS_F32, d.length + 1, c.vocab_size};
         scratch s = allocate(sqs_verify_scratch(c.vocab_size, d.length));
         sqs_verdict v;

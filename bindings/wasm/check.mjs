@@ -1,6 +1,7 @@
 // Holds sqs.mjs to the golden vectors, and says how long a packet takes.
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
+import { runInNewContext } from "node:vm";
 import { load } from "./sqs.mjs";
 
 const read = (path) => readFile(new URL(`../../${path}`, import.meta.url));
@@ -47,6 +48,30 @@ const file = await read("sqs_codec/priors/smollm2.sqsprior");
 assert.throws(() => new Prior(file.subarray(1)));
 assert.throws(() => new Codec(4, 100, "entropy", new Prior(file)));
 passed += 4;
+
+// Arrays of another type hold other bytes, and a count too few reads past the end.
+const small = new Codec(4, 100), four = [0, 1, 2, 3], u32 = (...ids) => Uint32Array.from(ids);
+const refused = (call, message) => { assert.throws(call, { message }); passed++; };
+for (const type of [Array, Float64Array, Int32Array]) {
+  const message = `logits must be a Float32Array, got ${type.name}`;
+  refused(() => small.quantize(type.from(four)), message);
+  refused(() => small.encodeLogits(type.from(four)), message);
+}
+refused(() => small.quantize(), "logits must be a Float32Array, got undefined");
+refused(() => small.quantize(new Float32Array(5)), "logits must have 4 values, got 5");
+refused(() => small.encode({ tokenIds: [1, 3], counts: u32(60, 40) }),
+        "tokenIds must be a Uint32Array, got Array");
+refused(() => small.encode({ tokenIds: u32(1, 3), counts: Int32Array.of(60, 40) }),
+        "counts must be a Uint32Array, got Int32Array");
+refused(() => small.encode({ tokenIds: u32(1, 3), counts: u32(100) }),
+        "counts must have 2 values, got 1");
+refused(() => small.decode([1, 2]), "packet must be a Uint8Array, got Array");
+refused(() => small.parts("ab"), "packet must be a Uint8Array, got String");
+refused(() => new Prior(file.buffer), "file must be a Uint8Array, got ArrayBuffer");
+// As another realm's, such as a frame's, which isn't an instance of this one's.
+const other = runInNewContext("Float32Array.of(0, 1, 2, 3)");
+assert.deepEqual(small.quantize(other), small.quantize(Float32Array.from(four)));
+passed++;
 
 const row = logits({ vocab_size: 49152, seed: 1, slope: 1 });
 const times = [];

@@ -31,6 +31,17 @@ export async function load(wasm) {
                                                    array.byteLength));
     return at;
   }
+  // An argument of n values, or of any number, in memory. Its tag says what its bytes are
+  // even if it is of another realm's type, such as a frame's.
+  function putGiven(name, array, type, n = array?.length) {
+    if (array?.[Symbol.toStringTag] !== type) {
+      const got = array?.constructor?.name ?? typeof array;
+      throw new TypeError(`${name} must be a ${type}, got ${got}`);
+    }
+    if (array.length !== n)
+      throw new RangeError(`${name} must have ${n} values, got ${array.length}`);
+    return put(array);
+  }
   const record = (...values) => put(Uint32Array.from(values));
   function check(status) {
     if (status === 0) return;
@@ -41,8 +52,8 @@ export async function load(wasm) {
   class Prior {
     // file: Uint8Array, the bytes of a .sqsprior.
     constructor(file) {
-      const at = put(file), memory = take(core.sqs_prior_memory(at, file.length));
-      const to = take(4);
+      const at = putGiven("file", file, "Uint8Array");
+      const memory = take(core.sqs_prior_memory(at, file.length)), to = take(4);
       check(core.sqs_load_prior(at, file.length, memory, to));
       this.at = words(to, 1)[0];
     }
@@ -68,11 +79,13 @@ export async function load(wasm) {
         return { ...this.taken(ids, counts, k), droppedMass: doubles(dropped, 1)[0] };
       });
     }
-    // What quantize or decode returned. Returns Uint8Array.
+    // What quantize or decode returned: two Uint32Array of one length. Returns Uint8Array.
     encode({ tokenIds, counts }) {
       return giving(() => {
-        const n = tokenIds.length, bound = core.sqs_encode_bound(this.codec, n);
-        const data = take(bound), size = take(4), ids = put(tokenIds), of = put(counts);
+        const ids = putGiven("tokenIds", tokenIds, "Uint32Array"), n = tokenIds.length;
+        const of = putGiven("counts", counts, "Uint32Array", n);
+        const bound = core.sqs_encode_bound(this.codec, n);
+        const data = take(bound), size = take(4);
         check(core.sqs_encode(this.codec, ids, of, n, data, bound, size));
         return bytes(data, words(size, 1)[0]).slice();
       });
@@ -91,8 +104,8 @@ export async function load(wasm) {
     // packet: Uint8Array. Returns the ids, ascending, and their counts.
     decode(packet) {
       return giving(() => {
-        const data = put(packet), k = take(4), most = this.room / 4;
-        const ids = take(this.room), counts = take(this.room);
+        const data = putGiven("packet", packet, "Uint8Array"), k = take(4);
+        const most = this.room / 4, ids = take(this.room), counts = take(this.room);
         check(core.sqs_decode(this.codec, data, packet.length, most, ids, counts, k));
         return this.taken(ids, counts, k);
       });
@@ -109,10 +122,10 @@ export async function load(wasm) {
       });
     }
     row(logits, [kind, value]) {
-      if (logits.length !== this.vocabSize) throw new RangeError("not vocabSize logits");
+      const at = putGiven("logits", logits, "Float32Array", this.vocabSize);
       const rule = record(KEEP[kind] ?? -1, 0, 0, 0);
       doubles(rule + 8, 1)[0] = value;
-      return [record(put(logits), F32, 1, this.vocabSize), rule];
+      return [record(at, F32, 1, this.vocabSize), rule];
     }
     taken(ids, counts, k) {
       const n = words(k, 1)[0];

@@ -304,8 +304,8 @@ impl Codec {
     ///
     /// # Panics
     ///
-    /// If rows or draws aren't one more than the round has tokens, or a token lies
-    /// outside of the vocabulary.
+    /// If rows or draws aren't one more than the round has tokens, a draw isn't in
+    /// [0, 1), or a token lies outside of the vocabulary.
     pub fn verify(
         &self,
         round: &Round,
@@ -316,6 +316,7 @@ impl Codec {
         let (view, n) = (round.view(), round.survivors.len() + 1);
         let rows = self.rows(logits, n);
         assert_eq!(draws.len(), n, "a draw for each row");
+        assert!(draws.iter().all(|u| (0.0..1.0).contains(u)), "a draw isn't in [0, 1)");
         assert!(round.token_ids.iter().all(|&id| id < self.0.vocab_size));
         // SAFETY: it reads the codec, which has been checked.
         let mut room = scratch(unsafe { sys::sqs_verify_scratch(self.0.vocab_size, view.length) });

@@ -165,3 +165,10 @@ fn malformed_rounds_are_refused() {
         assert!(codec.decode(&case.get("packet").bytes(), MOST).is_err(), "{case:?}");
     }
 }
+
+#[test]
+#[should_panic(expected = "a draw isn't in [0, 1)")]
+fn a_draw_that_is_nan_is_refused() {
+    let codec = Codec::new(4, 100, Coding::Entropy).unwrap();
+    let _ = codec.verify(&Round::default(), &[0.0; 4], 1.0, &[f64::NAN]);
+}
