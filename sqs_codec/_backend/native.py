@@ -169,6 +169,17 @@ def _sparse(ids: Ids, counts: Ids, sizes: Ids, positions: Ids | None = None) -> 
     return ffi.new("sqs_sparse_rows *", (sizes.size, *arrays, drafted))
 
 
+def _verify(
+    function: Any, round_: Arrays, target: NDArray[Any], isa: int, *given: Any
+) -> tuple[int, int, int, int]:
+    length, vocab_size = round_[2].size, target.shape[1]
+    verdict, rows = ffi.new("sqs_verdict *"), _rows(target)
+    scratch = new("double[]", lib.sqs_verify_scratch(vocab_size, length) // 8 + 1)
+    sparse = _sparse(*round_)
+    status = function(vocab_size, isa, sparse, rows, *given, scratch, verdict)
+    return status, verdict.done, verdict.accepted, verdict.token
+
+
 class Core:
     """See `sqs_codec._backend.core.Core`."""
 
@@ -373,12 +384,16 @@ class Core:
         draws: NDArray[np.float64],
         isa: int = ISA,
     ) -> tuple[int, int, int, int]:
-        length, vocab_size = round_[2].size, target.shape[1]
-        verdict, numbers = ffi.new("sqs_verdict *"), ffi.from_buffer("double[]", draws)
-        scratch = new("double[]", lib.sqs_verify_scratch(vocab_size, length) // 8 + 1)
-        given = _sparse(*round_), _rows(target), numbers
-        status = lib.sqs_verify(vocab_size, isa, *given, scratch, verdict)
-        return status, verdict.done, verdict.accepted, verdict.token
+        numbers = ffi.from_buffer("double[]", draws)
+        return _verify(lib.sqs_verify, round_, target, isa, numbers)
+
+    @staticmethod
+    def verify_logits(
+        round_: Arrays, target: NDArray[Any], temperature: float, draws: NDArray[Any]
+    ) -> tuple[int, int, int, int]:
+        """Do as `verify`, with rows of logits as `quantize_logits` takes them."""
+        given = temperature, ffi.from_buffer("double[]", draws)
+        return _verify(lib.sqs_verify_logits, round_, target, ISA, *given)
 
     @staticmethod
     def gumbel(

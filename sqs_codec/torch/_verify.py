@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from sqs_codec._backend import backend
 from sqs_codec._base import checks
 from sqs_codec._codec import target
 from sqs_codec._codec.round import Round
-from sqs_codec._codec.verify import Verdict, judge
+from sqs_codec._codec.verify import NO_ROUND, Verdict, judge
 from sqs_codec.torch import _tensors
 from sqs_codec.torch._tensors import is_on_host
 
@@ -136,13 +137,38 @@ def _verify(
     name_row: Callable[[int], str],
 ) -> list[Verdict]:
     """Verify rounds that are checked, each row at its temperature."""
+    on_host = is_on_host(rows)
+    if on_host and rows.dtype != torch.float64 and backend() == "native":
+        return _verify_by_core(rounds, rows, draws, temperatures, name_row)
     dtype = torch.promote_types(rows.dtype, torch.float32)
     scale = {t: _tensors.scale_of(t, dtype) for t in set(temperatures)}
     by_row = temperatures if len(scale) > 1 else [*scale]  # one serves all rows
     scales = _move([[scale[t]] for t in by_row], rows, dtype)
     greedy = [row for row, t in enumerate(temperatures) if t == 0]
-    where = _verify_on_host if is_on_host(rows) else _verify_on_device
+    where = _verify_on_host if on_host else _verify_on_device
     return where(rounds, rows, scales, greedy, draws, name_row)
+
+
+def _verify_by_core(
+    rounds: Sequence[Round | None],
+    rows: torch.Tensor,
+    draws: NDArray[np.float64],
+    temperatures: Sequence[float],
+    name_row: Callable[[int], str],
+) -> list[Verdict]:
+    from sqs_codec._backend.native import Core  # may be missing where it isn't called
+
+    array, verdicts = _tensors.as_array(rows), []
+    checks.no_probabilities(array[0])
+    for round_, span in zip(rounds, target.spans(rounds), strict=True):
+        arrays = NO_ROUND if round_ is None else round_.arrays
+        given = arrays, array[span], temperatures[span.start], draws[span]
+        status, _, *verdict = Core.verify_logits(*given)
+        if status:
+            _tensors.check_maxima(rows, rows.amax(-1).double().numpy(), name_row)
+            raise AssertionError(f"the C core refused its arguments: status {status}")
+        verdicts.append(Verdict(*verdict))
+    return verdicts
 
 
 def _verify_on_host(
@@ -153,16 +179,6 @@ def _verify_on_host(
     draws: NDArray[np.float64],
     name_row: Callable[[int], str],
 ) -> list[Verdict]:
-    if not greedy:
-        _tensors.no_probabilities(rows)
-        # One contiguous tensor for all: new memory takes as long as the arithmetic.
-        probs = torch.empty(rows.shape, dtype=scales.dtype, device=rows.device)
-        torch.mul(rows, scales, out=probs)
-        torch.softmax(probs, -1, out=probs)
-        try:
-            return judge(rounds, probs.numpy(), draws, name_row)
-        except ValueError:  # of NaN: logits are bad, or scaling them has overflowed
-            pass
     _tensors.check_maxima(rows, rows.amax(-1).double().numpy(), name_row)
     probs = _tensors.exponentials(rows, scales, scales.dtype).contiguous()
     probs /= probs.sum(-1, keepdim=True)

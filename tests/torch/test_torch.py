@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
+from sqs_codec._backend.native import Core
 from sqs_codec._base.format import KeepKind
 from sqs_codec._codec.keep import count_kept
 from tests.backend.test_backend import output
+from tests.backends import using
 from tests.kit import Script
 
 torch = pytest.importorskip("torch")
@@ -712,21 +714,40 @@ def test_the_device_is_waited_for_twice_however_many_rounds(monkeypatch):
     assert counts[0]["nonzero"] == counts[0]["_local_scalar_dense"] == 0
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
-def test_the_core_gets_the_softmax_of_torch(dtype, monkeypatch):
-    """Which is computed in place, and in no less than float32."""
+@pytest.mark.parametrize("dtype", DTYPES[:3], ids=str)
+def test_the_core_verifies_logits_where_they_are(dtype, monkeypatch):
     seen = []
+    verify = Core.verify_logits
 
-    def look(rounds, rows, *_):
-        seen.append(rows)
-        return [None] * len(rounds)
+    def look(round_, rows, *given):
+        seen.append((rows.ctypes.data, rows.strides[0]))
+        return verify(round_, rows, *given)
 
-    monkeypatch.setattr(verifying, "judge", look)
-    logits = tensor_with_ties(7, 49152, dtype=dtype)
-    adapter.verify_rounds([None] * 7, logits, np.zeros(7), temperature=0.25)
-    wide = logits.to(torch.promote_types(dtype, torch.float32))
-    assert seen[0].dtype == (np.float64 if dtype == torch.float64 else np.float32)
-    np.testing.assert_allclose(seen[0], (wide * 4).softmax(-1).numpy(), rtol=1e-6)
+    monkeypatch.setattr(Core, "verify_logits", look)
+    states = tensor_with_ties(7, 5, VOCAB, dtype=dtype)
+    last = states[:, -1]
+    rounds, draws = [None, sqs.Round([eighths(4, 4, *[0] * 201)], [0])], [0.5] * 3
+    by_core = adapter.verify_rounds(rounds, last[:3], draws)
+    step = 5 * VOCAB * dtype.itemsize
+    assert seen == [(last[i].data_ptr(), step) for i in (0, 1)]
+    with using("numba"):
+        assert adapter.verify_rounds(rounds, last[:3], draws) == by_core
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("backend", ["native", "numba"])
+def test_a_shift_of_the_logits_changes_no_verdict(backend):
+    rng = np.random.default_rng(SEED)
+    rows = torch.from_numpy(np.round(rng.normal(0, 3, (4000, VOCAB)) * 8) / 8).float()
+    rounds, draws = [None] * 4000, rng.random(4000)
+    moved = [rows + shift for shift in (-1024, 32, 65536)]  # exact, of eighths
+    for t in (0.1, 0.7):
+        with using(backend):
+            first, *others = (
+                adapter.verify_rounds(rounds, logits, draws, temperature=t)
+                for logits in (rows, *moved)
+            )
+        assert all(found == first for found in others)
 
 
 @pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-30, 1e-3])
