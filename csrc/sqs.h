@@ -415,7 +415,7 @@ size_t sqs_encode_bound(const sqs_codec *codec, uint32_t survivors);
 
 /*
  * The number of bits that a distribution takes, before padding to a byte. With
- * SQS_ENTROPY the number may be off by one, and the call takes two thirds of
+ * SQS_ENTROPY the number may be off by one, and the call takes 40 to 75 % of
  * the time of encoding for distributions of language models, as long as
  * encoding for others.
  *

@@ -119,7 +119,8 @@ def measure(
     >>> print(f"{point.bits['entropy']:.1f} bits, total variation {point.tv:.3f}")
     68.1 bits, total variation 0.192
     """
-    temperature = checks.finite("temperature", temperature, 1e-3, math.inf)
+    if not (temperature := checks.temperature(temperature)):
+        raise ValueError("temperature must be finite and above 0, got 0.0")
     checks.unmasked("logits", logits)
     logits = np.asanyarray(logits)
     if logits.ndim != 2 or not len(logits):

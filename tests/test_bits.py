@@ -48,11 +48,19 @@ def test_probabilities_are_warned_of_once():
     assert one.filename == __file__
 
 
+def test_any_temperature_above_0_is_measured():
+    logits = np.random.default_rng(6).normal(0, 3, (3, 9))
+    for temperature in (5e-324, 5e-4, 1e300):
+        (point,) = bits.measure(logits, [sqs.TopK(9)], [9], temperature=temperature)
+        assert point.tokens == (1 if temperature < 1 else 9)
+        assert point.tv == pytest.approx(0, abs=1e-9)
+
+
 def test_what_cannot_be_measured_is_said():
     for logits, options, said in (
         (np.zeros(9), {}, "logits must have shape [N, V], got [9]"),
         (np.zeros((0, 9)), {}, "logits must have shape [N, V], got [0, 9]"),
-        (np.zeros((2, 9)), {"temperature": 0.0}, "temperature must be finite and"),
+        (np.zeros((2, 9)), {"temperature": 0.0}, "temperature must be finite and abo"),
         (np.zeros((2, 9)), {"most_rows": 0}, "most_rows must be"),
     ):
         with pytest.raises(ValueError, match=re.escape(said)):

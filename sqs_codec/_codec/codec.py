@@ -364,8 +364,8 @@ class Codec:
         ------
         ValueError
             If shapes or lengths don't agree, or a row lists nothing, or a token twice
-            or out of range, or has a log-probability that is NaN or positive, or sums
-            to more than 1 + 1/64, which is more than bfloat16 rounds.
+            or out of range, or has a log-probability that is NaN or above 1/64, or sums
+            to more than 1 + 1/64. Rounding to bfloat16 stays below both limits.
         TypeError
             If ids aren't integers or log-probabilities aren't numbers.
 
@@ -534,7 +534,7 @@ class Codec:
         """Return the bits of a distribution, before padding to a byte.
 
         Exact for ``"enumerative"`` and ``"bitpack"``. For ``"entropy"`` it is what
-        `encode` spends to within a bit, in two thirds of the time if `q` has at most
+        `encode` spends to within a bit, in 40 to 75 % of the time if `q` has at most
         128 tokens and is like what language models give. In a round a distribution
         takes less if it shares tokens with those before it.
         """

@@ -91,8 +91,8 @@ def _check(
         raise ValueError(f"row {i} lists no token")
     for at in np.flatnonzero(~(logs <= TOLERANCE))[:1]:
         raise ValueError(
-            f"row {row[at]}: the log-probability of token {ids[at]} must be 0 at most, "
-            f"got {logs[at]}"
+            f"row {row[at]}: the log-probability of token {ids[at]} must be at most "
+            f"1/64, got {logs[at]}"
         )
     for at in np.flatnonzero((ids < 0) | (ids >= vocab_size - 1))[:1]:
         raise ValueError(

@@ -68,12 +68,12 @@ def test_a_row_depends_on_what_it_lists_alone():
 
 
 def test_the_tail_is_what_the_list_leaves():
-    ids = [[4, 2], [4, 2], [4], [4]]
-    logprobs = [np.log([0.25, 0.5]), np.log([0.5, 0.51]), [-9999.0], [0.0]]
+    ids = [[4, 2], [4, 2], [4], [4], [4]]
+    logprobs = [np.log([0.25, 0.5]), np.log([0.5, 0.51]), [-9999.0], [0.0], [0.015]]
     rows = CODEC.quantize_top_logprobs_rows(ids, logprobs)
-    assert [q.prob(V) for q in rows] == [0.25, 0, 1, 0]
+    assert [q.prob(V) for q in rows] == [0.25, 0, 1, 0, 0]
     assert rows[1].probs == pytest.approx([0.51 / 1.01, 0.5 / 1.01], abs=1e-4)
-    assert rows[3].token_ids.tolist() == [4]
+    assert rows[3].token_ids.tolist() == rows[4].token_ids.tolist() == [4]
 
 
 @pytest.mark.parametrize(
@@ -87,8 +87,8 @@ def test_the_tail_is_what_the_list_leaves():
         ([[1], [V]], [[-1], [-1]], r"row 1: token 1000 must be in \[0, 1000\); the co"),
         ([[1], [-1]], [[-1], [-1]], r"row 1: token -1 must be in"),
         ([[1], [2]], [[-1], [np.nan]], "row 1: .* of token 2 .*got nan"),
-        ([[1], [2]], [[-1], [np.inf]], "row 1: the log-.* 0 at most, got inf"),
-        ([[1], [2]], [[-1], [0.02]], "row 1: the log-.* 0 at most, got 0.02"),
+        ([[1], [2]], [[-1], [np.inf]], "row 1: the log-.* at most 1/64, got inf"),
+        ([[1], [2]], [[-1], [0.02]], "row 1: the log-.* at most 1/64, got 0.02"),
         ([[1], [2, 3]], [[0], [-0.7, -0.65]], "row 1: .* sum to 1.01863"),
         ([1], [-1], r"token_ids\[0\] must be a list, got shape \(\)"),
     ],
