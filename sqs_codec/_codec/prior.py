@@ -137,7 +137,9 @@ class Prior:
             supports.append(q.token_ids)
         if not supports and counts is None:
             raise ValueError("there are neither distributions nor counts to fit to")
-        text = None if counts is None else _check_counts(counts, vocab_size)
+        text = None
+        if counts is not None:
+            text = prior_fit.smooth_counts(_check_counts(counts, vocab_size))
         if classes is not None:
             most = MAX_PRIOR_CLASSES if supports else 1  # as a text alone has
             classes = checks.in_range("classes", classes, 1, most)
@@ -146,7 +148,7 @@ class Prior:
             tables = prior_fit.fit_supports(given, vocab_size, text, classes)
         else:
             assert text is not None
-            tables = prior_fit.one_class(prior_fit.smooth_counts(text))
+            tables = prior_fit.one_class(text)
         return cls.from_bytes(tables.write())
 
     @classmethod

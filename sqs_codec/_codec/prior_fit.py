@@ -39,6 +39,10 @@ TEXT_SHARES = (0.0, 0.03, 0.1, 0.3, 0.9)
 HELD_OUT = 5
 """Of so many runs of consecutive supports one is held out to choose the smoothing."""
 
+FEW = 50
+"""Below so many supports each part in turn is held out to choose the text's share: one
+part has less than ten, whose bits differ by chance more than shares do."""
+
 LONGEST_RUN = 1000
 """Texts that are given at several temperatures should fit into a run several times."""
 
@@ -90,10 +94,11 @@ def neighbours(counts: Floats) -> Floats:
     frequent token. Where they aren't, this does no harm.
     """
     size = counts.size
-    edges = [0, *(e << b for b in range(4, 20) for e in (2, 3) if e << b < size)]
-    starts = np.array(edges)
-    spans = np.diff(np.append(starts, size))
-    means = (np.add.reduceat(counts, starts) + 0.5) / spans
+    edges = np.array([0, *(e << b for b in range(4, 20) for e in (2, 3))])
+    starts = edges[edges < size]
+    spans = np.diff(starts, append=size)
+    parts = spans / np.diff(edges)[: starts.size]  # the last may be cut off
+    means = (np.add.reduceat(counts, starts) + 0.5 * parts) / spans
     probs = np.repeat(means, spans)
     return np.asarray(probs / probs.sum())
 
@@ -148,10 +153,10 @@ class Supports:
         """Return the bits of each support, [N], if its ids were drawn from a table."""
         return np.add.reduceat(-np.log2(table)[self.ids], self.starts)
 
-    def split(self) -> tuple[Supports, Supports]:
-        """Return those to count, and those held out."""
+    def split(self, part: int) -> tuple[Supports, Supports]:
+        """Return those to count, and those of a part, which are held out."""
         run = max(1, min(LONGEST_RUN, len(self) // (5 * HELD_OUT)))
-        out = np.arange(len(self)) // run % HELD_OUT == HELD_OUT - 1
+        out = np.arange(len(self)) // run % HELD_OUT == part
         return (
             Supports(self.arrays[i] for i in np.flatnonzero(~out)),
             Supports(self.arrays[i] for i in np.flatnonzero(out)),
@@ -169,14 +174,6 @@ class Classes:
         """Return the bits of each support in each class, [N, C]."""
         bits = [supports.bits(table) for table in self.tables]
         return np.stack(bits, 1) - np.log2(self.shares)
-
-
-def whole_table(counts: Floats, text: Floats | None, share: float) -> Floats:
-    """Return the probabilities of ids on the whole, by drafts and text."""
-    probs = smooth_counts(counts)
-    if text is None or share == 0:
-        return probs
-    return (1 - share) * probs + share * smooth_counts(text)
 
 
 def first_classes(supports: Supports, classes: int, rng: np.random.Generator) -> Ints:
@@ -303,12 +300,20 @@ def fit_supports(
     text: Floats | None = None,
     classes: int | None = None,
 ) -> Tables:
-    """Return the tables of a prior for supports like these."""
-    counted, held = supports.split()
-    counts = counted.count(vocab_size)
-    shares = TEXT_SHARES if text is not None else (0.0,)
-    share = min(shares, key=lambda s: held.bits(whole_table(counts, text, s)).sum())
-    whole = whole_table(counts, text, share)
+    """Return the tables of a prior for supports like these, and a smoothed text."""
+    parts = range(0 if len(supports) < FEW else HELD_OUT - 1, HELD_OUT)
+    splits = [supports.split(part) for part in parts]
+
+    def whole_of(some: Supports, share: float) -> Floats:
+        probs = smooth_counts(some.count(vocab_size))
+        return probs if text is None else (1 - share) * probs + share * text
+
+    def bits(share: float) -> float:
+        return sum(float(out.bits(whole_of(c, share)).sum()) for c, out in splits)
+
+    share = min(TEXT_SHARES if text is not None else (0.0,), key=bits)
+    counted, held = splits[-1]
+    whole = whole_of(counted, share)
     numbers = (classes,) if classes else CLASSES
     tried = [(n, s) for n in numbers for s in (SMOOTHING if n > 1 else SMOOTHING[:1])]
 
@@ -317,7 +322,7 @@ def fit_supports(
         return float(found.costs(held).min(1).sum())
 
     best = min(tried, key=price)
-    whole = whole_table(supports.count(vocab_size), text, share)
+    whole = whole_of(supports, share)
     found, assigned = fit_classes(supports, best[0], whole, best[1])
     if best[0] == 1:
         return one_class(whole)

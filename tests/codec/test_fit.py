@@ -170,6 +170,36 @@ def test_text_helps_where_there_are_few_drafts():
     assert mean_bits(sqs.Prior.fit(few, counts), others) < alone - 1
 
 
+@pytest.mark.parametrize("is_foreign", [False, True])
+@pytest.mark.parametrize(("n", "most"), [(1, 1.03), (4, 1.03), (10, 1.01), (25, 1.01)])
+def test_few_drafts_and_a_text_are_as_good_as_the_better(n, most, is_foreign):
+    rng = np.random.default_rng(n)
+
+    def draft():
+        ids = np.unique((1000 * rng.random(5) ** 3).astype(int))
+        counts = [101 - ids.size] + [1] * (ids.size - 1)
+        return sqs.SparseDistribution(ids, counts, 1000)
+
+    text = np.bincount((1000 * rng.random(200_000) ** 3).astype(int), minlength=1000)
+    if is_foreign:
+        rng.shuffle(text)
+    others = [draft() for _ in range(300)]
+    both, alone = [], []
+    for _ in range(10):
+        few = [draft() for _ in range(n)]
+        both.append(mean_bits(sqs.Prior.fit(few, text, classes=1), others))
+        alone.append(mean_bits(sqs.Prior.fit(few, classes=1), others))
+    better = min(np.mean(alone), mean_bits(sqs.Prior.from_counts(text), others))
+    assert np.mean(both) < most * better
+
+
+@pytest.mark.parametrize("vocab_size", [48, 49, 49_152, 49_153])
+def test_an_id_that_never_came_is_as_likely_as_those_beside_it(vocab_size):
+    text = np.bincount([0] * 100, minlength=vocab_size)
+    near = prior_fit.neighbours(text.astype(float))
+    assert near[-1] == near[-2]
+
+
 @pytest.mark.parametrize("n", [1, 2, 7])
 def test_a_few_drafts_make_a_prior(n):
     qs = [sqs.SparseDistribution([0, 2], [1, 3], 3)] * n
