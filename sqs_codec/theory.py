@@ -265,8 +265,8 @@ def conformal_bound(alpha: float, eta: float, beta: float, steps: int) -> float:
     From the paper, after [5]; that it survives the cap of the threshold at 1 and the
     rollback of rejected tokens is ours. It holds for every sequence of distributions,
     adversarial ones too, as long as nothing is dropped while the threshold is at or
-    below 0. A step above 1 is refused because the bound then fails: one update can take
-    the threshold below -1.
+    below 0. A step above 1 is refused because the bound can then fail, where
+    eta (1 - 2 alpha) > 1: one update can take the threshold below -1.
 
     Examples
     --------
@@ -276,7 +276,7 @@ def conformal_bound(alpha: float, eta: float, beta: float, steps: int) -> float:
     alpha = checks.finite("alpha", alpha, 0, 1)
     if not 0.0 < eta <= 1.0:
         raise ValueError(
-            f"eta must be in (0, 1], got {eta}: the bound fails for larger steps"
+            f"eta must be in (0, 1], got {eta}: the bound can fail for larger steps"
         )
     beta = checks.finite("beta", beta, -math.inf, math.inf)
     steps = checks.in_range("steps", steps, 1)

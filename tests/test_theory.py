@@ -305,7 +305,7 @@ def test_judged_positions_obey_the_bound_under_rollback():
 
 
 def test_steps_above_one_are_refused_because_the_bound_fails():
-    with pytest.raises(ValueError, match="larger steps"):
+    with pytest.raises(ValueError, match="can fail for larger steps"):
         theory.conformal_bound(0.01, 10.0, 0.5, 1)
     # What it would promise, and what one uniform distribution over 1000 tokens drops.
     assert 0.01 + (0.5 + 1 + 10 * 0.01) / 10 < 1 - 1 / 1000
