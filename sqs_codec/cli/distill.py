@@ -97,8 +97,8 @@ def fill_make(parser: argparse.ArgumentParser) -> None:
     add(
         "--max-length",
         **options.number(int, 1),
-        help="cut texts into pieces of so many tokens, of which chats keep the first "
-        "(default: what the model can read, up to 2048)",
+        help="cut texts into pieces of so many tokens, each with the text's BOS; of "
+        "chats the first piece is kept (default: what the model can read, up to 2048)",
     )
     said = "of the rounding to counts"
     add("--seed", **options.number(int, 0, 2**64 - 1), default=0, help=said)

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate, groupby, tee
+from itertools import accumulate, groupby, pairwise, tee
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -17,6 +17,10 @@ from sqs_codec.distill._writer import Writer
 
 Tokens = TypeVar("Tokens", bound="Piece")
 log = logging.getLogger(__name__)
+
+RULE = 2
+"""The version of `cut` and of the readers' tokenization of texts, kept in a file's
+source. A resumed run continues only a file of the same version."""
 
 
 class Piece(NamedTuple):
@@ -59,7 +63,9 @@ def make(
         As for `Header`: what the file is to have besides.
     max_length : int, optional
         Texts are cut into pieces of so many tokens. By default as many as the reader
-        can read, up to 2048.
+        can read, up to 2048. Where a text begins with the reader's BOS, so does each of
+        its pieces, and they have at least 2 tokens. The last two pieces of a text
+        differ by one token at most.
     seed : int
         Of the rounding to counts.
 
@@ -73,13 +79,14 @@ def make(
     most = min(reader.max_tokens, MAX_SEQUENCE)
     if max_length is None:
         max_length = min(most, 2048)
-    length = checks.in_range("max_length", max_length, 1, most)
+    least = 1 if reader.bos is None else 2
+    length = checks.in_range("max_length", max_length, least, most)
     header = Header(
         codec,
         model=reader.name,
         temperature=temperature,
         tokenizer_fingerprint=reader.tokenizer_fingerprint,
-        source=f"{source}; seed {seed}; up to {length} tokens",
+        source=f"{source}; seed {seed}; up to {length} tokens, cut by rule {RULE}",
         numbers=numbers,
     )
     with Writer(path, header, identity=identity) as writer:
@@ -144,12 +151,23 @@ def _pieces(
             if places:
                 yield Piece(text.tokens[:length], places)
             continue
-        ids = reader.tokenize(text) if text else ()
-        for start in range(0, len(ids), length):
-            piece = ids[start : start + length]
+        for piece in cut(reader.tokenize(text) if text else (), length, reader.bos):
             yield Piece(piece, range(len(piece)))
     if beyond:
         log.warning("%d rows are left out: they are beyond %d tokens", beyond, length)
+
+
+def cut(tokens: Sequence[int], length: int, bos: int | None) -> Iterator[list[int]]:
+    """Yield a text's pieces, each with its BOS if it has one, the last two balanced."""
+    if not len(tokens):
+        return
+    first = [*tokens[:1]] if tokens[0] == bos else []
+    size, room = len(tokens), length - len(first)
+    starts = [*range(len(first), size, room)] or [size]
+    if len(starts) > 1:
+        starts[-1] = (starts[-2] + size + 1) // 2
+    for start, end in pairwise([*starts, size]):
+        yield [*first, *tokens[start:end]]
 
 
 def windows(pieces: Iterable[Tokens], size: int) -> Iterator[tuple[int, list[Tokens]]]:

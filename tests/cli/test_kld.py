@@ -70,7 +70,7 @@ def folder(tmp_path_factory):
 def test_a_model_is_itself_and_no_other(folder, capsys):
     data = distill.open(folder / "ref")
     assert [s.places.tolist() for s in data] == 6 * [[*range(CTX // 2, CTX - 1)]]
-    assert data.header.source.endswith("; up to 32 tokens")
+    assert data.header.source.endswith("; up to 32 tokens, cut by rule 2")
     models = [folder / "original", folder / "other"]
     assert sqs_kld("measure", folder / "ref", "--model", *models) == 0
     tables = capsys.readouterr().out.split(f"{models[1]} beside ")

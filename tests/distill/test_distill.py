@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import transformers
+from tokenizers import processors
 
 import sqs_codec as sqs
 from sqs_codec import distill
@@ -745,7 +748,7 @@ def test_datasets_sees_it(path, tmp_path):
         assert sqs.Codec(V, L).decode_sequence(row["packet"]) == rows
 
 
-W1, W2 = (2, 5, 16, 16), (8, 1)
+W1, W2 = (2, 5, 16, 12), (12, 1)
 """Tokens of the pieces that are read as a whole."""
 
 TEXTS = ["the fox", "", "a dog and the fox", "the " * 40, "fox"]
@@ -794,7 +797,7 @@ def test_make_goes_on_where_it_was_interrupted(teacher, tmp_path, monkeypatch, c
         own = codec.quantize_unbiased_rows(logits, rng=rng).to_dense(float)
         moved = abs(own - sequence.rows.to_dense(float)).sum(1)  # by last bits
         assert moved.max() * codec.resolution < 2.5
-    assert [len(s.rows) for s in dataset] == [2, 5, 16, 16, 8, 1]
+    assert [len(s.rows) for s in dataset] == [*W1, *W2]
     assert f"6 sequences of {2 + 5 + 40 + 1} tokens, 48 distributions" in said
     assert sqs_distill("check", whole, "--tokenizer", teacher) == 0
     assert "6 sequences of 48 distributions: all can be read" in capsys.readouterr().out
@@ -858,6 +861,78 @@ def test_a_reader_tells_the_numbers_that_are_asked_for(tmp_path):
     assert [s.numbers["likeliest"].tolist() for s in dataset] == 2 * [
         numbers_of(ROWS)["likeliest"].tolist()
     ]
+
+
+@pytest.mark.parametrize("bos", [None, 0, 7])
+@pytest.mark.parametrize("length", [2, 3, 16, 17])
+def test_pieces_begin_with_bos_and_have_two_tokens(length, bos):
+    for size in range(1, 70):
+        tokens = [0, *range(100, 99 + size)]
+        pieces = [*_make.cut(tokens, length, bos)]
+        first = [0] * (bos == 0)
+        assert [*first, *itertools.chain(*(p[len(first) :] for p in pieces))] == tokens
+        assert all(piece[: len(first)] == first for piece in pieces)
+        sizes = [*map(len, pieces)]
+        assert set(sizes[:-2]) <= {length}
+        assert max(sizes) <= length
+        if len(sizes) > 1:
+            assert sizes[-1] <= sizes[-2] <= sizes[-1] + 1
+            assert sizes[-1] >= 2 or (length, bos == 0) == (2, False)
+    assert [*_make.cut([], length, bos)] == []
+
+
+def test_a_piece_with_bos_has_room_for_a_token(tmp_path):
+    toy = Teller()
+    toy.bos = 5
+    with pytest.raises(ValueError, match=r"max_length must be in \[2, 100\], got 1"):
+        distill.make(tmp_path / "a", sqs.Codec(V, L), toy, ["ab"], max_length=1)
+
+
+def add_bos(teacher, folder):
+    """Copy a model, and let its tokenizer begin texts with BOS; return its path."""
+    shutil.copytree(teacher, folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    special = [("<s>", 0)]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=special
+    )
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def test_rows_of_a_cut_text_are_those_of_its_pieces(teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr(_reader, "CHUNK", 16)  # so that each piece is read alone
+    model, text = load_model(add_bos(teacher, tmp_path / "bos")), "the fox and " * 39
+    codec = sqs.Codec(model.vocab_size, L)
+    path, reader = tmp_path / "made", _reader.ModelReader(model)
+    distill.make(path, codec, reader, ["the", text], max_length=16, seed=3)
+    dataset, the = distill.open(path), [*model.tokenizer.encode("the")]
+    assert the[0] == reader.bos == 0
+    found = [sequence.tokens.tolist() for sequence in dataset]
+    assert [*map(len, found)] == [2, *[16] * 6, 15, 14]
+    assert found == [the, *_make.cut(model.tokenizer.encode(text), 16, 0)]
+    for i, sequence in enumerate(dataset):
+        alone = CachedModel(model.model, model.vocab_size)
+        logits = alone.logits(found[i], len(found[i]))
+        rng = np.random.default_rng([3, i])
+        assert sequence.rows == codec.quantize_unbiased_rows(logits, rng=rng)
+
+
+def test_a_file_of_another_rule_of_cutting_is_not_continued(tmp_path, monkeypatch):
+    path, codec = tmp_path / "made", sqs.Codec(V, L)
+    make = functools.partial(distill.make, path, codec, Teller())
+    with monkeypatch.context() as patch:
+        patch.setattr(_make, "RULE", 1)
+        with pytest.raises(ValueError, match="a bad text"):
+            make(itertools.chain(["ab"] * 2000, bad()))
+    with pytest.raises(ValueError, match=r"cut by rule 1', and .*rule 2' was expected"):
+        make(["ab"] * 2000)
+
+
+def bad():
+    """Yield nothing, and fail."""
+    raise ValueError("a bad text")
+    yield
 
 
 class Three(Teller):

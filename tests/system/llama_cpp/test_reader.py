@@ -115,6 +115,28 @@ def test_a_file_is_near_itself(tmp_path: Path) -> None:
         distill.measure(data, other)
 
 
+def test_rows_of_a_cut_text_are_those_of_its_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So that each piece is read alone.
+    monkeypatch.setattr("sqs_codec.system.llama_cpp._reader.BATCH", 40)
+    words = [*WORDS[:6], *(f"<0x{i:02X}>" for i in range(256))]
+    reader = ModelReader(write_model(tmp_path / "model.gguf", "llama", words))
+    text, path, codec = " the fox" * 100, tmp_path / "made", sqs.Codec(len(words), 50)
+    distill.make(path, codec, reader, [text], max_length=40, seed=3)
+    found = [*distill.open(path)]
+    assert [int(sequence.tokens[0]) for sequence in found] == [1] * len(found)
+    sizes = [len(sequence.tokens) for sequence in found]
+    assert sum(sizes) - len(sizes) == len(reader.tokenize(text)) - 1
+    assert sizes[:-2] == [40] * (len(sizes) - 2)
+    for i, sequence in enumerate(found):
+        rng = np.random.default_rng([3, i])
+        task = Keeping(0, sequence.tokens.tolist(), sequence.places, len(words))
+        reader.read([task])
+        rows = codec.quantize_unbiased_rows(task.answer["logits"], rng=rng)
+        assert rows == sequence.rows
+
+
 def test_another_file_of_the_same_name_does_not_continue_a_reference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
