@@ -123,7 +123,7 @@ class BaseFile:
         n = self.max_tokens
         return [Piece(row, range(n // 2, n - 1)) for row in self._tokens.tolist()]
 
-    def tokenize(self, text: str) -> Sequence[int]:
+    def tokenize(self, text: str, *, special: bool = True) -> Sequence[int]:
         """Refuse a text: there are rows of the file's own alone."""
         raise ValueError(f"{self._path} has its own text: give make its contexts()")
 

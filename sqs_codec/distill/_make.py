@@ -122,6 +122,7 @@ def contexts(reader: Reader, text: str, size: int = 512) -> list[Piece]:
     list of Piece
         In place of its first token each has the one that the model wants at a text's
         beginning, if it does. Places are those from ``size // 2`` to ``size - 2``.
+        Special tokens that the text spells are text like the rest.
 
     Raises
     ------
@@ -129,7 +130,7 @@ def contexts(reader: Reader, text: str, size: int = 512) -> list[Piece]:
         The text has fewer tokens, or the model can't read so many.
     """
     size = checks.in_range("size", size, 4, min(reader.max_tokens, MAX_SEQUENCE))
-    tokens = reader.tokenize(text)
+    tokens = reader.tokenize(text, special=False)
     if len(tokens) < size:
         raise ValueError(f"it has {len(tokens)} tokens, and a context has {size}")
     places = range(size // 2, size - 1)

@@ -210,8 +210,12 @@ class Reader(Protocol):
     bos: int | None
     at_once: int
 
-    def tokenize(self, text: str) -> Sequence[int]:
-        """Return the tokens of a text, with those that the model has around it."""
+    def tokenize(self, text: str, *, special: bool = True) -> Sequence[int]:
+        """Return the tokens of a text, with those that the model has around it.
+
+        If `special`, a special token that the text spells becomes that token. If not,
+        it is text like the rest, as for llama-perplexity; `contexts` asks for this.
+        """
 
     def read(self, tasks: Sequence[Task]) -> None:
         """Read the texts of tasks, and `Task.tell` each of them of its rows.

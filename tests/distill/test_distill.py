@@ -841,7 +841,7 @@ class Teller:
     name, vocab_size, max_tokens, tokenizer_fingerprint = "teller", V, 100, b""
     bos, at_once = None, 2048
 
-    def tokenize(self, text):
+    def tokenize(self, text, *, special=True):
         """Return a token for each byte."""
         return [*text.encode()]
 
@@ -916,6 +916,15 @@ def test_rows_of_a_cut_text_are_those_of_its_pieces(teacher, tmp_path, monkeypat
         logits = alone.logits(found[i], len(found[i]))
         rng = np.random.default_rng([3, i])
         assert sequence.rows == codec.quantize_unbiased_rows(logits, rng=rng)
+
+
+def test_a_text_spells_special_tokens_if_asked(teacher, tmp_path):
+    reader = _reader.ModelReader(load_model(add_bos(teacher, tmp_path / "bos")))
+    the, fox, unknown = map(WORDS.index, ("the", "fox", "<unk>"))
+    assert reader.tokenize("the</s>fox") == [0, the, 1, fox]
+    plain = reader.tokenize("the</s>fox", special=False)
+    assert [*dict.fromkeys(plain)] == [0, the, unknown, fox]
+    assert reader.tokenize("the</s>fox") == [0, the, 1, fox]
 
 
 def test_a_file_of_another_rule_of_cutting_is_not_continued(tmp_path, monkeypatch):

@@ -33,9 +33,9 @@ class Toy:
     def __init__(self, noise=0.0, bos=None):
         self.noise, self.bos, self.at_once = noise, bos, 3 * N
 
-    def tokenize(self, text):
-        """Return a token for each byte."""
-        return [*text.encode()]
+    def tokenize(self, text, *, special=True):
+        """Return a token for each byte, or what "<s>" spells."""
+        return [*(text.replace("<s>", "\0") if special else text).encode()]
 
     def read(self, tasks):
         """Tell tasks by threes."""
@@ -206,6 +206,8 @@ def test_contexts_are_those_of_llama_perplexity():
     pieces = distill.contexts(Toy(bos=1), "abcdefghijk", 5)
     assert [bytes(piece.tokens) for piece in pieces] == [b"\1bcde", b"\1ghij"]
     assert [*pieces[0].places] == [2, 3]
+    # As llama-perplexity has it, a text spells no special token.
+    assert bytes(distill.contexts(Toy(), "a<s>b", 4)[0].tokens) == b"a<s>"
     with pytest.raises(ValueError, match="it has 3 tokens, and a context has 4"):
         distill.contexts(Toy(), "abc", 4)
 

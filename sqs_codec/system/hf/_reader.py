@@ -43,9 +43,10 @@ class TextReader:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.name}>"
 
-    def tokenize(self, text: str) -> list[int]:
-        """Return the tokens of a text."""
-        return list(self.tokenizer.encode(text, verbose=False))
+    def tokenize(self, text: str, *, special: bool = True) -> list[int]:
+        """Return the tokens of a text, in which it may spell special ones."""
+        how = {"verbose": False, "split_special_tokens": not special}
+        return list(self.tokenizer.encode(text, **how))
 
 
 class ModelReader(TextReader):

@@ -51,9 +51,9 @@ class ModelReader:
     def __repr__(self) -> str:
         return f"<ModelReader of {self.name}>"
 
-    def tokenize(self, text: str) -> list[int]:
-        """Return the tokens of a text, in which special ones are words as others."""
-        return self._model.tokenize(text, ends=True, spells=False)
+    def tokenize(self, text: str, *, special: bool = True) -> list[int]:
+        """Return the tokens of a text, in which it may spell special ones."""
+        return self._model.tokenize(text, ends=True, spells=special)
 
     def read(self, tasks: Sequence[Task]) -> None:
         """Tell tasks of their texts, none longer than `max_tokens`."""

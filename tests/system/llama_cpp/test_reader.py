@@ -181,9 +181,12 @@ def test_a_reader_says_what_it_is() -> None:
     for text, size in (("", 0), ("the fox", 2)):
         assert len(reader.tokenize(text)) == size
         assert reader.tokenize(text) == draft.encode_text(text)
-    # As llama-perplexity has it, a text spells no special token.
-    assert draft.encode_text("<|im_end|>") == [2]
-    assert len(reader.tokenize("<|im_end|>")) > 1
+    # Packed texts have the end-of-text token between; llama-perplexity spells none.
+    for text, token in (("<|im_end|>", 2), ("<|endoftext|>", 0)):
+        ids = reader.tokenize(f"One.{text}Two.")
+        assert ids == draft.encode_text(f"One.{text}Two.")
+        assert token in ids
+        assert token not in reader.tokenize(f"One.{text}Two.", special=False)
 
 
 def test_what_cant_be_read_is_refused(tmp_path: Path) -> None:
