@@ -6,8 +6,9 @@ import argparse
 import json
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import sqs_codec as sqs
@@ -115,16 +116,31 @@ def make(args: argparse.Namespace) -> int:
     from sqs_codec import distill
 
     options.log_warnings("sqs distill make")
-    with reading.open_reader(args, args.model) as reader, options.interrupts_raise():
+    with (
+        reading.open_reader(args, args.model) as reader,
+        options.interrupts_raise(),
+        TemporaryFile("w+", dir=args.output.parent) as tokenized,
+    ):
+
+        def encode(messages: Any) -> Piece:
+            tokenizer = _tokenizer(reader)
+            from sqs_codec.system.hf import encode_answers
+
+            piece = distill.Piece(*encode_answers(tokenizer, messages))
+            print(json.dumps(piece), file=tokenized)
+            return piece
+
         if template:
             _tokenizer(reader).chat_template = options.read_text(template)
         prior = options.find_prior(args.prior, reader.tokenizer_fingerprint)
-        deque(texts(args.texts, reader), 0)  # what is bad is said before it is read
+        deque(texts(args.texts, encode), 0)  # what is bad is said before it is read
+        tokenized.seek(0)
+        again = texts(args.texts, lambda _: distill.Piece(*json.loads(next(tokenized))))
         distill.make(
             args.output,
             sqs.Codec(reader.vocab_size, args.resolution, prior=prior),
             reader,
-            texts(args.texts, reader),
+            again,
             source=source,
             identity=reading.identity(args, args.model),
             **options.given(args, "temperature", "max_length", "seed"),
@@ -132,21 +148,25 @@ def make(args: argparse.Namespace) -> int:
     return info(args)
 
 
-def texts(paths: Sequence[Path], reader: Reader) -> Iterator[str | Piece]:
-    """Yield the texts and chats of files; show how far it is."""
+def texts(
+    paths: Sequence[Path], encode: Callable[[Any], Piece]
+) -> Iterator[str | Piece]:
+    """Yield the texts and chats of files, these encoded; show how far it is."""
     size = sum(path.stat().st_size for path in paths)
     with reading.progress(total=size, unit="B", unit_scale=True) as bar:
         for path in paths:
             with path.open("rb") as file:
                 for i, line in enumerate(file, 1):
-                    yield text_of(line, path, i, reader)
+                    yield text_of(line, path, i, encode)
                     bar.update(len(line))
 
 
 NO_TEXT = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
-def text_of(line: bytes, path: Path, i: int, reader: Reader) -> str | Piece:
+def text_of(
+    line: bytes, path: Path, i: int, encode: Callable[[Any], Piece]
+) -> str | Piece:
     """Return the text or the chat of a line, which an error names."""
     where = f"{path}, line {i},"
     try:
@@ -163,13 +183,10 @@ def text_of(line: bytes, path: Path, i: int, reader: Reader) -> str | Piece:
     except NO_TEXT as error:
         said = 'is no object with a "text" of valid Unicode, or "messages"'
         raise ValueError(f"{where} {said}") from error
-    from sqs_codec.distill import Piece
-    from sqs_codec.system.hf import encode_answers
-
     try:
         if found.get("tools"):
             raise ValueError('chats with "tools" can\'t be read')
-        return Piece(*encode_answers(_tokenizer(reader), found["messages"]))
+        return encode(found["messages"])
     except ValueError as error:
         raise ValueError(f"{where} is no chat that teaches: {error}") from error
 

@@ -29,7 +29,7 @@ import sqs_codec as sqs
 from sqs_codec import distill
 from sqs_codec.cli import main as cli
 from sqs_codec.cli import reading
-from sqs_codec.cli.distill import text_of
+from sqs_codec.cli.distill import _tokenizer, text_of
 from sqs_codec.distill import _dataset, _header, _make, _writer
 from sqs_codec.system.hf import CachedModel, _reader, load_model
 from tests.cli.test_demo import WORDS, save_model
@@ -805,7 +805,14 @@ def test_make_goes_on_where_it_was_interrupted(teacher, tmp_path, monkeypatch, c
     assert "its source is 'texts.jsonl (" in capsys.readouterr().err
 
 
-def test_answers_of_chats_teach_alone(teacher, tmp_path, caplog):
+def test_answers_of_chats_teach_alone(teacher, tmp_path, caplog, monkeypatch):
+    kind, filled = transformers.PreTrainedTokenizerFast, []
+    fill = kind.apply_chat_template
+    monkeypatch.setattr(
+        kind,
+        "apply_chat_template",
+        lambda *given, **how: filled.append(given) or fill(*given, **how),
+    )
     chat = [{"role": "user", "content": "the ran"}]
     chat += [{"role": "assistant", "content": "fox the"}]
     found = [{"messages": chat}, {"text": "the fox"}, {"messages": 3 * chat}] * 3
@@ -816,6 +823,8 @@ def test_answers_of_chats_teach_alone(teacher, tmp_path, caplog):
     options = ["--texts", lines, "--chat-template", template, "--model", teacher]
     options += ["--max-length", 16, "--device", "cpu"]
     assert sqs_distill("make", *options, "-o", whole) == 0
+    assert len(filled) == 2 * 6  # of six chats, whether or not they were read
+    assert sorted(os.listdir(tmp_path)) == sorted(["a.jsonl", "template", "whole"])
     assert "3 rows are left out: they are beyond 16 tokens" in caplog.text
     assert sqs_distill_interrupted(3, *options, "-o", parted) == 130
     assert sqs_distill("make", *options, "-o", parted) == 0
@@ -970,7 +979,9 @@ def test_replicas_are_asked_at_a_time_and_told_in_order(tmp_path):
 
 def test_a_reader_without_templates_reads_no_chat():
     with pytest.raises(ValueError, match=r"line 3, is no chat .*teller is a GGUF"):
-        text_of(b'{"messages": [5]}', Path("a.jsonl"), 3, Teller())
+        text_of(
+            b'{"messages": [5]}', Path("a.jsonl"), 3, lambda _: _tokenizer(Teller())
+        )
 
 
 def sqs_distill_interrupted(when, *arguments):
@@ -996,6 +1007,30 @@ def test_batches_are_of_like_lengths_and_bounded():
         (3, texts[3:4]),
         (4, texts[4:]),
     ]
+
+
+@pytest.mark.parametrize("is_called", [True, False])
+def test_the_last_layer_reads_the_wanted_places_alone(teacher, is_called, monkeypatch):
+    model, rng = load_model(teacher), np.random.default_rng(0)
+    head, seen = model.model.get_output_embeddings(), []
+    if is_called:
+        head.register_forward_hook(lambda _, given, __: seen.append(given[0].shape))
+    else:
+        monkeypatch.setattr(model.model, "get_output_embeddings", torch.nn.Identity)
+    header = distill.Header(sqs.Codec(model.vocab_size, L))
+    texts = [rng.integers(3, len(WORDS), n).tolist() for n in (40, 9, 60)]
+    places = [38, 39], [1, 2, 5], [0, 30, 59]
+    chats = [
+        distill.Counting(i, *own, header, np.random.default_rng(i))
+        for i, own in enumerate(zip(texts, places, strict=True))
+    ]
+    _reader.ModelReader(model).read(chats)
+    assert [shape[:-1].numel() for shape in seen] == [8] * is_called
+    for i, (text, at) in enumerate(zip(texts, places, strict=True)):
+        logits = CachedModel(model.model, model.vocab_size).logits(text, len(text))[at]
+        own = header.codec.quantize_unbiased_rows(logits, rng=np.random.default_rng(i))
+        moved = abs(own.to_dense(float) - chats[i].rows()[0].to_dense(float)).sum(1)
+        assert moved.max() * L < 2.5
 
 
 def test_a_log_shows_progress_as_lines(monkeypatch, capsys):

@@ -67,27 +67,48 @@ def encode(
     one, and `reserved` has special tokens and those of `names`, with how they are
     spelled. A ValueError names one that a message has between two marks.
     """
+    parts = split(render(mark(messages, reserved)))
+    apart = join(parts, [tokenize(part) for _, part in parts], reserved)
+    whole = tokenize(render(messages))
+    ours, own = ([i for i in ids if i in reserved] for ids in (whole, apart))
+    return whole if ours == own else apart
+
+
+def mark(
+    messages: Sequence[Mapping[str, str]], reserved: Mapping[int, str]
+) -> list[dict[str, str]]:
+    """Return messages with marks in them, as `encode` says."""
     first = re.escape("".join({"<", *(word[:1] for word in reserved.values())}))
 
-    def mark(found: re.Match[str]) -> str:
+    def marked(found: re.Match[str]) -> str:
         said = re.sub(f"[{OPEN}{CLOSE}]", "", found[0])
         return OPEN + re.sub(f"[{first}]+", rf"\g<0>{OPEN}", said) + CLOSE
 
     # Around spaces, which a template may take away, there are no marks.
-    said = [re.sub(r"(?s)\S(.*\S)?", mark, m["content"], count=1) for m in messages]
-    marked = render([{**m, "content": s} for m, s in zip(messages, said, strict=True)])
-    apart: list[int] = []
-    for kind, part in re.findall(f"([{OPEN}{CLOSE}]?)([^{OPEN}{CLOSE}]*)", marked):
-        ids = tokenize(part)
+    said = (re.sub(r"(?s)\S(.*\S)?", marked, m["content"], count=1) for m in messages)
+    return [{**m, "content": s} for m, s in zip(messages, said, strict=True)]
+
+
+def split(marked: str) -> list[tuple[str, str]]:
+    """Return the parts between marks, and the mark before each, if there is one."""
+    return re.findall(f"([{OPEN}{CLOSE}]?)([^{OPEN}{CLOSE}]*)", marked)
+
+
+def join(
+    parts: Iterable[tuple[str, str]],
+    tokens: Iterable[Sequence[int]],
+    reserved: Mapping[int, str],
+) -> list[int]:
+    """Return the ids of all parts; ValueError if what a message says has a reserved."""
+    joined: list[int] = []
+    for (kind, _), ids in zip(parts, tokens, strict=True):
         if kind == OPEN and (found := [reserved[i] for i in ids if i in reserved]):
             raise ValueError(
                 f"a message spells {found[0]}, which only the chat template may, in a "
                 f"way that can't be read as text"
             )
-        apart += ids
-    whole = tokenize(render(messages))
-    ours, own = ([i for i in ids if i in reserved] for ids in (whole, apart))
-    return whole if ours == own else apart
+        joined += ids
+    return joined
 
 
 class TextStream:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from sqs_codec.system.hf._cached import CachedModel
@@ -73,15 +74,14 @@ class ModelReader(TextReader):
                 # Without a mask: what comes after a token doesn't change its logits.
                 rows = [torch.tensor(task.tokens) for task in own]
                 ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-                first = int(min(task.places[0] for task in own))
+                wanted = [len(task.places) for task in own]
+                texts = np.repeat(np.arange(len(own)), wanted)
+                places = np.concatenate([task.places for task in own])
+                at = torch.from_numpy(texts), torch.from_numpy(places)
                 with torch.inference_mode():
-                    out = model(
-                        input_ids=ids.to(model.device),
-                        use_cache=False,
-                        logits_to_keep=ids.shape[1] - first,
-                    )
-                for task, logits in zip(own, out.logits, strict=True):
-                    task.tell(logits[task.places - first, :size])
+                    logits = logits_at(model, ids.to(model.device), at)
+                for task, part in zip(own, torch.split(logits, wanted), strict=True):
+                    task.tell(part[:, :size])
             else:
                 self._read_long(own[0])
 
@@ -92,6 +92,25 @@ class ModelReader(TextReader):
             at = task.places[(start <= task.places) & (task.places < len(seen))]
             first = int(at[0]) if at.size else len(seen) - 1
             task.tell(cached.tensor(seen, len(seen) - first)[at - first])
+
+
+def logits_at(
+    model: Any, ids: torch.Tensor, at: tuple[torch.Tensor, torch.Tensor]
+) -> torch.Tensor:
+    """Return the logits [n, V] at places [n] of texts [n] that are read side by side.
+
+    The model's last layer, which may take most of the time, reads no other place.
+    """
+
+    def only(_: object, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        hidden, *others = given
+        return hidden[at][None], *others
+
+    with model.get_output_embeddings().register_forward_pre_hook(only):
+        logits = model(input_ids=ids, use_cache=False).logits
+    # A model that doesn't call that layer as a module has all logits.
+    found: torch.Tensor = logits[0] if len(logits) == 1 else logits[at]
+    return found
 
 
 def batches(sizes: Sequence[int], most: int) -> Iterator[list[int]]:

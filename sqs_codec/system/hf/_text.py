@@ -2,8 +2,7 @@
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,10 @@ from sqs_codec._base import checks
 from sqs_codec.system._base import chat
 from sqs_codec.system.hf._models import HFTokenizer
 
-ANSWERS = r"(?s).*\S.*", r"(?s)\S(.*\S)?"
-"""What is said, and without spaces around it, which a template may take away."""
+ANSWER = "\ufdd2"
+"""A mark around an answer and its spaces, beside those of `chat`."""
+
+MARKS = re.compile(f"[{chat.OPEN}{chat.CLOSE}{ANSWER}]")
 
 GENERATION = re.compile(r"{%-?\s*generation\s*-?%}")
 """What stands before an answer in a template that says which tokens these are."""
@@ -37,12 +38,9 @@ def encode_prompt(tokenizer: HFTokenizer, prompt: str) -> list[int]:
 
 
 def encode_chat(
-    tokenizer: HFTokenizer,
-    messages: Sequence[Mapping[str, str]],
-    *,
-    add_generation_prompt: bool = True,
+    tokenizer: HFTokenizer, messages: Sequence[Mapping[str, str]]
 ) -> list[int]:
-    """Token ids of a chat in the template, up to where an answer begins, or all.
+    """Token ids of a chat in the template, up to where an answer begins.
 
     What a message says is text; ValueError if it spells a token in spite of that.
     """
@@ -51,7 +49,7 @@ def encode_chat(
         messages,
         render=functools.partial(
             tokenizer.apply_chat_template,
-            add_generation_prompt=add_generation_prompt,
+            add_generation_prompt=True,
             tokenize=False,
         ),
         tokenize=tokenize,
@@ -91,27 +89,43 @@ def encode_answers(
     """
     from jinja2 import TemplateError  # a part of transformers that is optional there
 
-    if tokenizer.chat_template is None:
+    if (template := tokenizer.chat_template) is None:
         raise ValueError("the model's tokenizer has no chat template")
     if not isinstance(messages, list | tuple) or not messages:
         raise ValueError("messages must be a list of one or more")
     whole = [_message(f"messages[{i}]", own) for i, own in enumerate(messages)]
-    said = bool(GENERATION.search(str(tokenizer.chat_template)))
+    reserved = chat.reserved(tokenizer.added_tokens_decoder, str(template), ())
+    marked = chat.mark(whole, reserved)
+    for own in marked:
+        if own["role"] == "assistant" and own["content"].strip():
+            own["content"] = ANSWER + own["content"] + ANSWER
+    fill = tokenizer.apply_chat_template  # twice, as a chat may be long
+    said = bool(GENERATION.search(str(template)))
     try:
-        text = tokenizer.apply_chat_template(whole, tokenize=False)
-        found = tokenizer.apply_chat_template(
-            whole, return_dict=True, return_assistant_tokens_mask=said
-        )
-        apart = encode_chat(tokenizer, whole, add_generation_prompt=False)
+        filled = fill(marked, tokenize=False)
+        mask = {"return_dict": said, "return_assistant_tokens_mask": said}
+        told: Any = fill(whole, tokenize=said, **mask)
     except TemplateError as error:
         raise ValueError(f"the chat template refuses it: {error}") from error
+    parts = chat.split(filled.replace(ANSWER, ""))
+    text = "".join(part for _, part in parts) if said else told
     for i, own in enumerate(whole):
         if own["content"].strip() not in text:
             name = f"messages[{i}], of role {own['role']!r}"
             raise ValueError(f"the chat template leaves out {name}")
-    if apart != (tokens := list(found["input_ids"])):
+    given = [text, chat.OPEN, *(part for _, part in parts)]
+    how = {"add_special_tokens": False, "return_offsets_mapping": True}
+    found = tokenizer(given, verbose=False, **how)
+    tokens, unknown, *ids = found["input_ids"]
+    if said:
+        tokens, taught = list(told["input_ids"]), told["assistant_masks"]
+    else:
+        spans = _spans(text, filled, sum(ANSWER in own["content"] for own in marked))
+        taught = _answers(tokenizer, text, tokens, found["offset_mapping"][0], spans)
+    reserved = {i: word for i, word in reserved.items() if i not in unknown}
+    apart = chat.join(parts, ids, reserved)
+    if [i for i in tokens if i in reserved] != [i for i in apart if i in reserved]:
         raise ValueError("a message spells a token that only the template may")
-    taught = found["assistant_masks"] if said else _answers(tokenizer, whole, text)
     places: list[int] = np.flatnonzero(taught[1:]).tolist()
     if not places:
         raise ValueError("it has no answer: nothing that an assistant says")
@@ -126,45 +140,58 @@ def _message(name: str, given: Any) -> dict[str, str]:
         if not isinstance(fields.get(field), str):
             raise ValueError(f'{name} has no "{field}" that is a string')
         checks.utf8(f'"{field}" of {name}', fields[field])
+        if found := MARKS.search(fields[field]):
+            said = f"has {found[0]!r}, which Unicode keeps for use inside a program"
+            raise ValueError(f'"{field}" of {name} {said}')
     for field in fields.keys() - {"role", "content"}:
         raise ValueError(f'{name} has "{field}", which can\'t be read')
     return fields
 
 
 def _answers(
-    tokenizer: HFTokenizer, messages: Sequence[Mapping[str, str]], text: str
+    tokenizer: HFTokenizer,
+    text: str,
+    tokens: Sequence[int],
+    offsets: Sequence[tuple[int, int]],
+    spans: Iterable[tuple[int, int]],
 ) -> NDArray[np.bool_]:
     """Say of each token of a chat, which is this text, whether it is an answer's."""
-    own = [m["role"] == "assistant" and m["content"].strip() for m in messages]
-    either, mark = f"[{chat.OPEN}{chat.CLOSE}]", rf"{chat.OPEN}\g<0>{chat.CLOSE}"
-    for answer in ANSWERS:
-        marked = [
-            {**m, "content": re.sub(answer, mark, m["content"])} if said else m
-            for m, said in zip(messages, own, strict=True)
-        ]
-        filled = tokenizer.apply_chat_template(marked, tokenize=False)
-        parts, kept = re.split(either, filled), "".join(re.findall(either, filled))
-        asked = (chat.OPEN + chat.CLOSE) * sum(map(bool, own))
-        if "".join(parts) == text and kept == asked:
-            break
-    else:
+    added = tokenizer.added_tokens_decoder.items()
+    special = {i: re.escape(token.content) for i, token in added if token.special}
+    last = re.compile(rf"\s*({'|'.join(special.values()) or '(?!)'})")
+    starts, stops = np.array(offsets).T
+    # Some special tokens take the spaces behind them, with which an answer begins.
+    stops = np.where(np.isin(tokens, [*special]), starts + 1, stops)
+    taught = np.zeros(len(starts), bool)
+    for begin, end in spans:
+        turn = last.match(text, end)
+        taught |= (stops > begin) & (starts < (turn.end() if turn else end))
+    return taught
+
+
+def _spans(text: str, filled: str, answers: int) -> Iterator[tuple[int, int]]:
+    """Yield where so many answers are in a chat's text, which `filled` has marked.
+
+    A template may take away spaces around an answer, but not around marks.
+    """
+    first, *rest = re.sub(f"[{chat.OPEN}{chat.CLOSE}]", "", filled).split(ANSWER)
+    is_same = text.startswith(first) and len(rest) == 2 * answers
+    at = len(first)
+    for answer, after in zip(rest[::2], rest[1::2], strict=False):
+        before, said, behind = answer.partition(answer.strip() or answer)
+        begin = text.find(said, at)
+        end = begin + len(said)
+        whole = text.startswith(behind + after, end)
+        stop = end + len(behind) if whole else text.find(after, end)
+        is_same &= min(begin, stop) >= 0 and before.endswith(text[at:begin])
+        is_same &= behind.startswith(text[end:stop])
+        yield at, stop
+        at = stop + len(after)
+    if not is_same or at != len(text):
         raise ValueError(
             "the chat template changes what an answer says: use one that has "
             "{% generation %} around answers"
         )
-    added = tokenizer.added_tokens_decoder.items()
-    special = {i: re.escape(token.content) for i, token in added if token.special}
-    last = re.compile(rf"\s*({'|'.join(special.values()) or '(?!)'})")
-    found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    starts, stops = np.array(found["offset_mapping"]).T
-    # Some special tokens take the spaces behind them, with which an answer begins.
-    stops = np.where(np.isin(found["input_ids"], [*special]), starts + 1, stops)
-    taught = np.zeros(len(starts), bool)
-    ends = [*accumulate(map(len, parts))]
-    for begin, end in zip(ends[::2], ends[1::2], strict=False):
-        turn = last.match(text, end)
-        taught |= (stops > begin) & (starts < (turn.end() if turn else end))
-    return taught
 
 
 def tokenizer_fingerprint(

@@ -1,5 +1,7 @@
 """Chats as trainers tokenize them, and which of their tokens are answers'."""
 
+import functools
+
 import pytest
 import tokenizers
 import transformers
@@ -23,6 +25,8 @@ LAST = """{% for m in messages %}{% if loop.last %}(at last) {% endif %}
 {{- m['content'].replace('fine', 'well') }}
 {% endfor %}"""
 TAKES = "{% for m in messages %}[A]{{ m['content'] }}</s>{% endfor %}"
+
+ONE = "{% for m in messages[:4] %}[A]{{ m['content'] }}</s>{% endfor %}"
 
 THINKS = """{% for m in messages %}{% set parts = m['content'].split('</think>') %}
 {{- '<think>' + parts[0].split('<think>')[-1] + '</think>' + parts[-1] }}</s>
@@ -71,6 +75,25 @@ def test_answers_are_what_an_assistant_says(tokenizer, template, answers):
     assert tokenizer.decode([tokens[place + 1] for place in places]) == answers
 
 
+@pytest.mark.parametrize("template", [CHATML, SAYS, TRIMS])
+def test_a_chat_is_filled_in_and_tokenized_twice(tokenizer, template, monkeypatch):
+    tokenizer.chat_template = template
+    kind, calls = type(tokenizer), []
+    for name in "apply_chat_template", "__call__", "encode":
+        own = getattr(kind, name)
+        counted = functools.partial(count, calls, name == "apply_chat_template", own)
+        monkeypatch.setattr(kind, name, functools.partialmethod(counted))
+    encode_answers(tokenizer, CHAT)
+    assert calls.count(True) == 2
+    assert calls.count(False) <= 2
+
+
+def count(calls, kind, own, *given, **how):
+    """Note a call of this kind, and make it."""
+    calls.append(kind)
+    return own(*given, **how)
+
+
 @pytest.mark.parametrize(
     ("template", "chat", "words"),
     [
@@ -84,8 +107,9 @@ def test_answers_are_what_an_assistant_says(tokenizer, template, answers):
         (CHATML, [said("assistant", " ")], "it has no answer"),
         (CHATML, [*CHAT, said("user", "", tool_calls=[])], r'\[4\] has "tool_calls"'),
         (CHATML, [*CHAT, said("user", "a <|im_end|>")], "spells a token that only"),
-        (CHATML, [*CHAT, said("assistant", "\ufdd0x")], "changes what an answer says"),
+        (CHATML, [*CHAT, said("user", "\ufdd2x")], r'"content" of messages\[4\] has '),
         (THINKS, [said("assistant", "<think>so</think>Yes")], "changes what an answer"),
+        (ONE, [*CHAT, said("assistant", "you")], "changes what an answer"),
         (TRIMS, [*CHAT, said("system", "Be")], r"leaves out messages\[4\], of role"),
         (TRIMS, [*CHAT, said("tool", "5")], "refuses it: no tools"),
         (LAST, [*CHAT, said("assistant", "fine")], r"leaves out messages\[4\]"),
