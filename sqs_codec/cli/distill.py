@@ -102,7 +102,7 @@ def fill_make(parser: argparse.ArgumentParser) -> None:
         "chats the first piece is kept (default: what the model can read, up to 2048)",
     )
     said = "of the rounding to counts"
-    add("--seed", **options.number(int, 0, 2**64 - 1), default=0, help=said)
+    add("--seed", **options.number(int, 0, 2**32 - 1), default=0, help=said)
 
 
 def make(args: argparse.Namespace) -> int:

@@ -81,7 +81,7 @@ def fill_make(parser: argparse.ArgumentParser) -> None:
     options.add_resolution(add, default=32)
     options.add_prior(add)
     said = "of the rounding to counts"
-    add("--seed", **options.number(int, 0, 2**64 - 1), default=0, help=said)
+    add("--seed", **options.number(int, 0, 2**32 - 1), default=0, help=said)
 
 
 def make(args: argparse.Namespace) -> int:

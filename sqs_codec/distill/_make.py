@@ -67,7 +67,8 @@ def make(
         its pieces, and they have at least 2 tokens. The last two pieces of a text
         differ by one token at most.
     seed : int
-        Of the rounding to counts.
+        Of the rounding to counts, below 2^32: a larger one has random numbers in common
+        with a smaller one.
 
     Raises
     ------
@@ -79,6 +80,7 @@ def make(
     most = min(reader.max_tokens, MAX_SEQUENCE)
     if max_length is None:
         max_length = min(most, 2048)
+    seed = checks.in_range("seed", seed, 0, 2**32 - 1)
     least = 1 if reader.bos is None else 2
     length = checks.in_range("max_length", max_length, least, most)
     header = Header(

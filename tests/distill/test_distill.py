@@ -897,6 +897,17 @@ def test_a_piece_with_bos_has_room_for_a_token(tmp_path):
         distill.make(tmp_path / "a", sqs.Codec(V, L), toy, ["ab"], max_length=1)
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_with_the_random_numbers_of_another_is_refused(seed, tmp_path):
+    same = np.random.default_rng([2**32 + 7, 0]), np.random.default_rng([7, 1])
+    assert len({rng.bytes(9) for rng in same}) == 1  # seeds of more than 32 bits
+    codec = sqs.Codec(V, L)
+    with pytest.raises(ValueError, match=rf"seed must be in \[0, {2**32 - 1}\], got"):
+        distill.make(tmp_path / "a", codec, Teller(), ["ab"], seed=seed)
+    assert os.listdir(tmp_path) == []
+    distill.make(tmp_path / "a", codec, Teller(), ["ab"], seed=2**32 - 1)
+
+
 def add_bos(teacher, folder):
     """Copy a model, and let its tokenizer begin texts with BOS; return its path."""
     shutil.copytree(teacher, folder)
