@@ -115,10 +115,12 @@ def truncated(p: Logs, q: Logs, k: int, tail: bool) -> float:
 
 def counts_of(codec: sqs.Codec, logs: Logs, seed: int) -> distill.Sequence:
     """Return a reference of rows, as a file would have it."""
-    rows = codec.quantize_unbiased_rows(logs, rng=np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    rows = codec.quantize_unbiased_rows(logs, rng=rng)
     n = len(rows)
     own = logs[np.repeat(np.arange(n), np.diff(rows.offsets)), rows.token_ids]
-    kept = _header.of_steps(rows, _header.in_steps(rows, np.minimum(own, 0)))
+    up = rng.random(own.size)
+    kept = _header.of_steps(rows, _header.in_steps(rows, np.minimum(own, 0), up))
     blank = np.zeros(n)
     numbers: Any = {"logprobs": kept, "token_logprobs": blank, "likeliest": blank}
     text = np.zeros(n + 1, np.uint32)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from sqs_codec.distill import Dataset, Piece, Reader
     from sqs_codec.distill._imports import Place
 
+    Encode = Callable[[Any], Piece]  # of the messages of a chat
+
 DESCRIPTION = """\
 Keeps the distributions of a teacher in a file, for the distillation of students.
 Each becomes whole counts that are right on average, of some 24 bytes a token. The
@@ -135,12 +137,13 @@ def make(args: argparse.Namespace) -> int:
         prior = options.find_prior(args.prior, reader.tokenizer_fingerprint)
         deque(texts(args.texts, encode), 0)  # what is bad is said before it is read
         tokenized.seek(0)
-        again = texts(args.texts, lambda _: distill.Piece(*json.loads(next(tokenized))))
         distill.make(
             args.output,
             sqs.Codec(reader.vocab_size, args.resolution, prior=prior),
             reader,
-            again,
+            texts(
+                args.texts, lambda _: distill.Piece(*json.loads(tokenized.readline()))
+            ),
             source=source,
             identity=reading.identity(args, args.model),
             **options.given(args, "temperature", "max_length", "seed"),
@@ -148,9 +151,7 @@ def make(args: argparse.Namespace) -> int:
     return info(args)
 
 
-def texts(
-    paths: Sequence[Path], encode: Callable[[Any], Piece]
-) -> Iterator[str | Piece]:
+def texts(paths: Sequence[Path], encode: Encode) -> Iterator[str | Piece]:
     """Yield the texts and chats of files, these encoded; show how far it is."""
     size = sum(path.stat().st_size for path in paths)
     with reading.progress(total=size, unit="B", unit_scale=True) as bar:
@@ -164,9 +165,7 @@ def texts(
 NO_TEXT = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
-def text_of(
-    line: bytes, path: Path, i: int, encode: Callable[[Any], Piece]
-) -> str | Piece:
+def text_of(line: bytes, path: Path, i: int, encode: Encode) -> str | Piece:
     """Return the text or the chat of a line, which an error names."""
     where = f"{path}, line {i},"
     try:

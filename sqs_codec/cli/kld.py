@@ -18,8 +18,9 @@ from sqs_codec.cli import options, reading
 if TYPE_CHECKING:
     from sqs_codec.distill import KLD, Estimate, Piece, Reader
 
-CTX, LEAST = 512, 8
-"""Tokens of a context, and the resolution below which a row says too little."""
+CTX, LEAST, FEW = 512, 8, 10
+"""Tokens of a context, the resolution below which a row says too little, and the
+contexts below which a text's error is a quarter off, 1 / sqrt(2 * 9), or more."""
 
 DESCRIPTION = """\
 Measures the Kullback-Leibler divergence (KLD) of quantised models from the original,
@@ -175,6 +176,12 @@ def measure(args: argparse.Namespace) -> int:
             name = f"{model} beside {data.header.model}, by {args.reference}"
             print(f"{shown(name)}\n{table(found)}")
         sys.stdout.flush()
+        if found.contexts < FEW:
+            said = (
+                f"{found.contexts} contexts tell little of the error of the text: make "
+            )
+            said += f"a reference of {FEW} or more, of a longer text or a lower --ctx"
+            print(f"{args.called}: {said}", file=sys.stderr)
         if not found.is_trusted:
             said = f"{args.called}: {model}: {trust(found)}"
             print(shown(said, None), file=sys.stderr)

@@ -17,6 +17,10 @@ from sqs_codec.distill._tasks import Answer
 SEEN = 1 / 4
 """The least share of a model's probability at ids with counts, of the reference's."""
 
+LESS = 2
+"""How many times less the error with the control must be: a rare token of a large r may
+be missing from it (``python -m benchmarks.kld.rounded``)."""
+
 MOST_ERRORS = 4
 """How far the control may be from 0: by chance one of 16,000 is farther."""
 
@@ -46,6 +50,7 @@ class Estimate(NamedTuple):
     value : float
     text : float
         Of other texts of the same kind and length, over contexts; NaN for one context.
+        It is widened for few contexts, so that twice it covers 95 %.
     reference : float
         Of other roundings of the reference to counts.
     """
@@ -110,8 +115,10 @@ class KLD:
     same_likeliest: Estimate
 
 
-def estimate_rows(sequence: Sequence, answer: Answer) -> NDArray[Any]:
-    """Return the estimates of a sequence's rows."""
+def estimate_rows(
+    sequence: Sequence, answer: Answer, log_rounding: str = "random"
+) -> NDArray[Any]:
+    """Return the estimates of a sequence's rows, of a file with this `log_rounding`."""
     rows, numbers = sequence.rows, sequence.numbers
     starts = rows.offsets[:-1]
     found = np.zeros(len(rows), ROW)
@@ -121,10 +128,14 @@ def estimate_rows(sequence: Sequence, answer: Answer) -> NDArray[Any]:
 
     share = rows.counts / rows.resolution
     log_p, half = numbers["logprobs"].astype(np.float64), step_of(rows) / 2
+    errors = 2 if log_rounding == "random" else 1  # uniform ones of a step, added up
     with np.errstate(over="ignore", invalid="ignore"):
         log_r = answer["logprobs"] - log_p
         r = np.exp(log_r)
-        control = r * half / np.sinh(half) - 1  # what rounding does to r on average
+        larger = (np.sinh(half) / half) ** errors  # what rounding makes of r on average
+        if errors == 2:
+            larger[log_p == 0] = 1  # as most of these have log p next to 0
+        control = r / larger - 1
         # Of systematic sampling by its chances to round up, mean * (1 - mean) for what
         # is left of l * p, seen only where there is a count; and of the steps of log p.
         mean = rows.resolution * np.exp(log_p)
@@ -135,11 +146,20 @@ def estimate_rows(sequence: Sequence, answer: Answer) -> NDArray[Any]:
         part = weight / np.repeat(np.maximum(total(weight), 1e-300), sizes)
         # As few ids as a peaked row shows are nearer their own middle than all ids'.
         free = np.maximum(1 - total(part**2), 1e-9)
+        # Where a token's mean is all counts but a < 1, another one has the last count
+        # with the chance a.
+        is_sure = mean > rows.resolution - 1
+        a = np.clip(rows.resolution - total(np.where(is_sure, mean, 0)), 0, 1)
+        chance = (1 - a) / float(rows.resolution) ** 2
+        is_peaked = total(is_sure) > 0
         both = control - log_r
         for name, value, slope in ("plain", -log_r, 1.0), ("both", both, 1 - r):
             squares = (value - np.repeat(total(part * value), sizes)) ** 2
-            steps = (share * slope * half) ** 2 / 3
-            found[f"{name}_variance"] = total(weight * squares) / free + total(steps)
+            sure = np.repeat(total(np.where(is_sure, value, 0)), sizes)
+            last = chance * total(rows.counts * (value - sure) ** 2)
+            counts = np.where(is_peaked, last, total(weight * squares) / free)
+            steps = errors * (share * slope * half) ** 2 / 3
+            found[f"{name}_variance"] = counts + total(steps)
         found["plain"] = total(share * -log_r)
         found["control"] = total(share * control)
         found["seen"] = total(np.exp(answer["logprobs"].astype(np.float64)))
@@ -166,11 +186,10 @@ def summarize(found: Items[NDArray[Any]]) -> KLD:
     off = Estimate(middle, 0.0, error)
     seen = finite["seen"].sum() >= SEEN * finite["reference_seen"].sum()
     is_trusted = bool(abs(off.value) <= MOST_ERRORS * error and seen)
-    better = "both" if is_trusted and both.reference < plain.reference else "plain"
-    text = np.fmin(plain.text, both.text)  # the noisier one is known worse
-    is_controlled = better == "both" and not plain.reference <= text / 2
-    mean = both if is_controlled else plain
-    values = finite["plain"] + control * (better == "both")
+    # By much, as a choice between like errors leans to what is by chance the less.
+    is_controlled = is_trusted and both.reference < plain.reference / LESS
+    mean, better = (both, "both") if is_controlled else (plain, "plain")
+    values = finite["plain"] + control * is_controlled
     noise = finite[f"{better}_variance"]
     infinite = len(rows) - len(finite)
     q, p = (rows[name].astype(np.float64) for name in ("token", "reference_token"))
@@ -216,7 +235,10 @@ def _mean(
     if k < 2:
         return Estimate(mean, math.nan, reference)
     total = float((off**2).sum()) * k / (k - 1) / n**2
-    return Estimate(mean, math.sqrt(max(total - reference**2, 0)), reference)
+    text = math.sqrt(max(total - reference**2, 0))
+    # Half of Student's t for two errors of a normal (Abramowitz and Stegun, 26.7.5).
+    wider = np.polyval([5665 / 6144, 183 / 128, 49 / 32, 5 / 4, 1], 1 / (k - 1))
+    return Estimate(mean, text * float(wider), reference)
 
 
 def _exp(log: Estimate) -> Estimate:

@@ -39,6 +39,8 @@ STEPS = 16
 NumberName = Literal["logprobs", "token_logprobs", "likeliest"]
 """What a file may have of each distribution besides, as `Writer.write` says."""
 
+LogRounding = Literal["random", "nearest"]
+
 NUMBERS: dict[NumberName, type[np.generic]] = {
     "logprobs": np.int16,
     "token_logprobs": np.float16,
@@ -84,6 +86,9 @@ class Header:
         making apart.
     numbers : tuple of NumberName
         What else the file has of each distribution, as `Writer.write` says.
+    log_rounding : str
+        How ``logprobs`` became steps: ``"random"``, which is right on average, or
+        ``"nearest"``, as in files of earlier versions and those without ``logprobs``.
     """
 
     codec: Codec
@@ -94,6 +99,7 @@ class Header:
     tokenizer_fingerprint: bytes = b""
     source: str = ""
     numbers: tuple[NumberName, ...] = ()
+    log_rounding: LogRounding = "random"
 
     def __post_init__(self) -> None:
         checks.instance("codec", self.codec, Codec, "a Codec")
@@ -111,6 +117,9 @@ class Header:
                 f"{self.numbers!r}"
             )
         object.__setattr__(self, "numbers", numbers)
+        checks.one_of("log_rounding", self.log_rounding, LogRounding)
+        if "logprobs" not in numbers:
+            object.__setattr__(self, "log_rounding", "nearest")
         temperature = checks.temperature(self.temperature)
         object.__setattr__(self, "temperature", temperature)
 
@@ -128,6 +137,8 @@ class Header:
             "source": self.source,
             "numbers": [*self.numbers],
         }
+        if self.log_rounding == "random":  # earlier versions have no such key
+            said["log_rounding"] = "random"
         check = hashlib.blake2b(json.dumps(said).encode(), digest_size=8)
         return said | {"check": check.hexdigest()}
 
@@ -155,6 +166,7 @@ class Header:
         names = ("model", "temperature", "rounding", "tail", "source", "numbers")
         fingerprint = bytes.fromhex(found.get("tokenizer_fingerprint", ""))
         given = {name: found[name] for name in names if name in found}
+        given["log_rounding"] = found.get("log_rounding", "nearest")
         header = cls(codec, tokenizer_fingerprint=fingerprint, **given)
         header.require(found)
         return header
@@ -241,12 +253,15 @@ def step_of(rows: SparseRows) -> NDArray[np.float64]:
     return 1 / (STEPS * rows.counts.astype(np.float64))
 
 
-def in_steps(rows: SparseRows, logprobs: NDArray[np.float32]) -> NDArray[np.int16]:
+def in_steps(
+    rows: SparseRows, logprobs: NDArray[np.float32], up: NDArray[np.float64] | float
+) -> NDArray[np.int16]:
     """Return the steps of logarithms below what the counts say of them.
 
-    A token that has c of l counts has a probability below (c + 1) / l.
+    A token that has c of l counts has a probability below (c + 1) / l. `up` is added
+    to the steps before they are rounded down: 1/2, or uniform numbers below 1.
     """
-    steps = np.rint(-logprobs / step_of(rows)) - _first_step(rows)
+    steps = np.floor(up - logprobs / step_of(rows)) - _first_step(rows)
     if (bad := abs(steps) >= 1 << 15).any():
         i = int(bad.argmax())
         raise ValueError(

@@ -53,7 +53,7 @@ def kld(data: Dataset, logits: Iterable[Any]) -> KLD:
         sequence = data[i]
         task = _task(i, sequence, data)
         task.tell(own)
-        found.append(estimate_rows(sequence, task.answer))
+        found.append(estimate_rows(sequence, task.answer, data.header.log_rounding))
     if len(found) < len(data):
         raise ValueError(f"the logits are of {len(found)} sequences of {len(data)}")
     return summarize(found)
@@ -91,7 +91,8 @@ def measure(
             yield [_task(i, own, data) for i, own in enumerate(window, first)]
 
     tasks = chain.from_iterable(done(reader, batches()))
-    return summarize([estimate_rows(texts.popleft(), task.answer) for task in tasks])
+    how = data.header.log_rounding
+    return summarize([estimate_rows(texts.popleft(), t.answer, how) for t in tasks])
 
 
 def require_reference(data: Dataset) -> None:

@@ -18,10 +18,6 @@ from sqs_codec.distill._writer import Writer
 Tokens = TypeVar("Tokens", bound="Piece")
 log = logging.getLogger(__name__)
 
-RULE = 2
-"""The version of `cut` and of the readers' tokenization of texts, kept in a file's
-source. A resumed run continues only a file of the same version."""
-
 
 class Piece(NamedTuple):
     """Tokens that are read as a whole, and where distributions of them are wanted."""
@@ -63,12 +59,10 @@ def make(
         As for `Header`: what the file is to have besides.
     max_length : int, optional
         Texts are cut into pieces of so many tokens. By default as many as the reader
-        can read, up to 2048. Where a text begins with the reader's BOS, so does each of
-        its pieces, and they have at least 2 tokens. The last two pieces of a text
-        differ by one token at most.
+        can read, up to 2048. Each piece begins with the reader's BOS if the text does.
+        The lengths of a text's last two pieces differ by one token at most.
     seed : int
-        Of the rounding to counts, below 2^32: a larger one has random numbers in common
-        with a smaller one.
+        Of the rounding to counts, below 2^32, as larger ones repeat random numbers.
 
     Raises
     ------
@@ -88,7 +82,8 @@ def make(
         model=reader.name,
         temperature=temperature,
         tokenizer_fingerprint=reader.tokenizer_fingerprint,
-        source=f"{source}; seed {seed}; up to {length} tokens, cut by rule {RULE}",
+        # The rule is that of `cut`, and of how readers tokenize texts.
+        source=f"{source}; seed {seed}; up to {length} tokens, cut by rule 2",
         numbers=numbers,
     )
     with Writer(path, header, identity=identity) as writer:

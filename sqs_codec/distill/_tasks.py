@@ -213,8 +213,7 @@ class Reader(Protocol):
     def tokenize(self, text: str, *, special: bool = True) -> Sequence[int]:
         """Return the tokens of a text, with those that the model has around it.
 
-        If `special`, a special token that the text spells becomes that token. If not,
-        it is text like the rest, as for llama-perplexity; `contexts` asks for this.
+        A special token that the text spells is this token, or, if not `special`, text.
         """
 
     def read(self, tasks: Sequence[Task]) -> None:

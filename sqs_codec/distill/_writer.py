@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import time
+import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ class Writer:
         checks.instance("header", header, Header, "a Header")
         checks.instance("identity", identity, str, "a string")
         self._identity = checks.utf8("identity", identity)
-        self.header = header
+        self.header = replace(header, log_rounding="random")
         self._path = Path(path)
         self._folder = Path(f"{os.fspath(path)}.parts")
         self._group = _Group()
@@ -197,7 +198,8 @@ class Writer:
             Those that the writer was made with, no others:
 
             - ``"logprobs"``: of each of ``rows.token_ids`` the logarithm of its
-              probability, -2047 to 0, kept in steps of 1/16 over its count;
+              probability, -2047 to 0, kept in steps of 1/16 over its count, rounded as
+              the header says;
             - ``"token_logprobs"`` [N]: that of the token that follows in the text, in
               float16; 0 where none does;
             - ``"likeliest"`` [N]: the most probable token.
@@ -214,9 +216,12 @@ class Writer:
             places = np.arange(len(rows))
         ids, at = self.header.check_sequence(tokens, places, len(rows))
         own = self.header.check_numbers(numbers or {}, rows)
-        if "logprobs" in own:
-            own["logprobs"] = _header.in_steps(rows, own["logprobs"])
         packet = self.header.codec.encode_sequence(rows)
+        if "logprobs" in own:
+            # Of what is written, so that a resumed run draws the same.
+            rng = np.random.default_rng([len(self), zlib.crc32(packet)])
+            up = rng.random(rows.counts.size)
+            own["logprobs"] = _header.in_steps(rows, own["logprobs"], up)
         cuts = np.flatnonzero(np.diff(at, prepend=-2) > 1)
         lengths = np.diff(cuts, append=at.size).astype(np.uint32)
         values = (own[name].astype(_header.NUMBERS[name]) for name in own)

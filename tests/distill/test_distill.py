@@ -947,21 +947,14 @@ def test_a_text_spells_special_tokens_if_asked(teacher, tmp_path):
     assert reader.tokenize("the</s>fox") == [0, the, 1, fox]
 
 
-def test_a_file_of_another_rule_of_cutting_is_not_continued(tmp_path, monkeypatch):
+def test_a_file_of_another_rule_of_cutting_is_not_continued(tmp_path):
     path, codec = tmp_path / "made", sqs.Codec(V, L)
-    make = functools.partial(distill.make, path, codec, Teller())
-    with monkeypatch.context() as patch:
-        patch.setattr(_make, "RULE", 1)
-        with pytest.raises(ValueError, match="a bad text"):
-            make(itertools.chain(["ab"] * 2000, bad()))
-    with pytest.raises(ValueError, match=r"cut by rule 1', and .*rule 2' was expected"):
-        make(["ab"] * 2000)
-
-
-def bad():
-    """Yield nothing, and fail."""
-    raise ValueError("a bad text")
-    yield
+    header = distill.Header(codec, model="teller", source="; seed 0; up to 100 tokens")
+    with contextlib.suppress(Crash), distill.Writer(path, header) as writer:
+        writer.write([1, 2, 3], ROWS)
+        raise Crash
+    with pytest.raises(ValueError, match=r"100 tokens', and .*rule 2' was expected"):
+        distill.make(path, codec, Teller(), ["ab"])
 
 
 class Three(Teller):

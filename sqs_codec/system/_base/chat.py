@@ -67,8 +67,15 @@ def encode(
     one, and `reserved` has special tokens and those of `names`, with how they are
     spelled. A ValueError names one that a message has between two marks.
     """
-    parts = split(render(mark(messages, reserved)))
-    apart = join(parts, [tokenize(part) for _, part in parts], reserved)
+    apart: list[int] = []
+    for kind, part in split(render(mark(messages, reserved))):
+        ids = tokenize(part)
+        if kind == OPEN and (found := [reserved[i] for i in ids if i in reserved]):
+            raise ValueError(
+                f"a message spells {found[0]}, which only the chat template may, in a "
+                f"way that can't be read as text"
+            )
+        apart += ids
     whole = tokenize(render(messages))
     ours, own = ([i for i in ids if i in reserved] for ids in (whole, apart))
     return whole if ours == own else apart
@@ -92,23 +99,6 @@ def mark(
 def split(marked: str) -> list[tuple[str, str]]:
     """Return the parts between marks, and the mark before each, if there is one."""
     return re.findall(f"([{OPEN}{CLOSE}]?)([^{OPEN}{CLOSE}]*)", marked)
-
-
-def join(
-    parts: Iterable[tuple[str, str]],
-    tokens: Iterable[Sequence[int]],
-    reserved: Mapping[int, str],
-) -> list[int]:
-    """Return the ids of all parts; ValueError if what a message says has a reserved."""
-    joined: list[int] = []
-    for (kind, _), ids in zip(parts, tokens, strict=True):
-        if kind == OPEN and (found := [reserved[i] for i in ids if i in reserved]):
-            raise ValueError(
-                f"a message spells {found[0]}, which only the chat template may, in a "
-                f"way that can't be read as text"
-            )
-        joined += ids
-    return joined
 
 
 class TextStream:

@@ -101,16 +101,12 @@ def logits_at(
 
     The model's last layer, which may take most of the time, reads no other place.
     """
-
-    def only(_: object, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        hidden, *others = given
-        return hidden[at][None], *others
-
-    with model.get_output_embeddings().register_forward_pre_hook(only):
-        logits = model(input_ids=ids, use_cache=False).logits
+    with model.get_output_embeddings().register_forward_pre_hook(
+        lambda _, given: (given[0][at][None], *given[1:])
+    ):
+        logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits
     # A model that doesn't call that layer as a module has all logits.
-    found: torch.Tensor = logits[0] if len(logits) == 1 else logits[at]
-    return found
+    return logits[0] if len(logits) == 1 else logits[at]
 
 
 def batches(sizes: Sequence[int], most: int) -> Iterator[list[int]]:

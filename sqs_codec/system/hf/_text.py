@@ -2,7 +2,8 @@
 
 import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, chain
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,13 @@ from numpy.typing import NDArray
 from sqs_codec import vocabulary_fingerprint
 from sqs_codec._base import checks
 from sqs_codec.system._base import chat
+from sqs_codec.system._base.chat import CLOSE, OPEN
 from sqs_codec.system.hf._models import HFTokenizer
 
 ANSWER = "\ufdd2"
 """A mark around an answer and its spaces, beside those of `chat`."""
 
-MARKS = re.compile(f"[{chat.OPEN}{chat.CLOSE}{ANSWER}]")
+MARKS = {OPEN, CLOSE, ANSWER}
 
 GENERATION = re.compile(r"{%-?\s*generation\s*-?%}")
 """What stands before an answer in a template that says which tokens these are."""
@@ -56,7 +58,7 @@ def encode_chat(
         reserved=chat.reserved(
             tokenizer.added_tokens_decoder,
             str(tokenizer.chat_template),
-            tokenize(chat.OPEN),
+            tokenize(OPEN),
         ),
     )
 
@@ -113,18 +115,21 @@ def encode_answers(
         if own["content"].strip() not in text:
             name = f"messages[{i}], of role {own['role']!r}"
             raise ValueError(f"the chat template leaves out {name}")
-    given = [text, chat.OPEN, *(part for _, part in parts)]
+    given = [text, OPEN, *(part for _, part in parts)]
     how = {"add_special_tokens": False, "return_offsets_mapping": True}
     found = tokenizer(given, verbose=False, **how)
     tokens, unknown, *ids = found["input_ids"]
     if said:
         tokens, taught = list(told["input_ids"]), told["assistant_masks"]
     else:
-        spans = _spans(text, filled, sum(ANSWER in own["content"] for own in marked))
-        taught = _answers(tokenizer, text, tokens, found["offset_mapping"][0], spans)
+        answers = re.sub(f"[{OPEN}{CLOSE}]", "", filled).split(ANSWER)
+        if len(answers) != 1 + sum(own["content"].count(ANSWER) for own in marked):
+            answers = []  # one is left out or said twice
+        taught = _answers(tokenizer, text, answers, tokens, found["offset_mapping"][0])
+    written = (own for (kind, _), own in zip(parts, ids, strict=True) if kind != OPEN)
     reserved = {i: word for i, word in reserved.items() if i not in unknown}
-    apart = chat.join(parts, ids, reserved)
-    if [i for i in tokens if i in reserved] != [i for i in apart if i in reserved]:
+    apart, all_ = ([i for i in x if i in reserved] for x in (chain(*written), tokens))
+    if apart != all_:
         raise ValueError("a message spells a token that only the template may")
     places: list[int] = np.flatnonzero(taught[1:]).tolist()
     if not places:
@@ -140,9 +145,8 @@ def _message(name: str, given: Any) -> dict[str, str]:
         if not isinstance(fields.get(field), str):
             raise ValueError(f'{name} has no "{field}" that is a string')
         checks.utf8(f'"{field}" of {name}', fields[field])
-        if found := MARKS.search(fields[field]):
-            said = f"has {found[0]!r}, which Unicode keeps for use inside a program"
-            raise ValueError(f'"{field}" of {name} {said}')
+        if MARKS & {*fields[field]}:
+            raise ValueError(f'"{field}" of {name} has one of U+FDD0 to U+FDD2')
     for field in fields.keys() - {"role", "content"}:
         raise ValueError(f'{name} has "{field}", which can\'t be read')
     return fields
@@ -151,11 +155,21 @@ def _message(name: str, given: Any) -> dict[str, str]:
 def _answers(
     tokenizer: HFTokenizer,
     text: str,
+    parts: Sequence[str],
     tokens: Sequence[int],
     offsets: Sequence[tuple[int, int]],
-    spans: Iterable[tuple[int, int]],
 ) -> NDArray[np.bool_]:
-    """Say of each token of a chat, which is this text, whether it is an answer's."""
+    """Say of each token of a chat whether it is an answer's, as each second part is."""
+    # Around answers the template may have taken away spaces, but not around marks.
+    for strip in str, str.strip, str.lstrip, str.rstrip:
+        own = [strip(part) if i % 2 else part for i, part in enumerate(parts)]
+        if "".join(own) == text:
+            break
+    else:
+        raise ValueError(
+            "the chat template changes what an answer says: use one that has "
+            "{% generation %} around answers"
+        )
     added = tokenizer.added_tokens_decoder.items()
     special = {i: re.escape(token.content) for i, token in added if token.special}
     last = re.compile(rf"\s*({'|'.join(special.values()) or '(?!)'})")
@@ -163,35 +177,11 @@ def _answers(
     # Some special tokens take the spaces behind them, with which an answer begins.
     stops = np.where(np.isin(tokens, [*special]), starts + 1, stops)
     taught = np.zeros(len(starts), bool)
-    for begin, end in spans:
+    ends = [*accumulate(map(len, own))]
+    for begin, end in zip(ends[::2], ends[1::2], strict=False):
         turn = last.match(text, end)
         taught |= (stops > begin) & (starts < (turn.end() if turn else end))
     return taught
-
-
-def _spans(text: str, filled: str, answers: int) -> Iterator[tuple[int, int]]:
-    """Yield where so many answers are in a chat's text, which `filled` has marked.
-
-    A template may take away spaces around an answer, but not around marks.
-    """
-    first, *rest = re.sub(f"[{chat.OPEN}{chat.CLOSE}]", "", filled).split(ANSWER)
-    is_same = text.startswith(first) and len(rest) == 2 * answers
-    at = len(first)
-    for answer, after in zip(rest[::2], rest[1::2], strict=False):
-        before, said, behind = answer.partition(answer.strip() or answer)
-        begin = text.find(said, at)
-        end = begin + len(said)
-        whole = text.startswith(behind + after, end)
-        stop = end + len(behind) if whole else text.find(after, end)
-        is_same &= min(begin, stop) >= 0 and before.endswith(text[at:begin])
-        is_same &= behind.startswith(text[end:stop])
-        yield at, stop
-        at = stop + len(after)
-    if not is_same or at != len(text):
-        raise ValueError(
-            "the chat template changes what an answer says: use one that has "
-            "{% generation %} around answers"
-        )
 
 
 def tokenizer_fingerprint(
