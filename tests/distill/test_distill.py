@@ -938,13 +938,22 @@ def test_rows_of_a_cut_text_are_those_of_its_pieces(teacher, tmp_path, monkeypat
         assert sequence.rows == codec.quantize_unbiased_rows(logits, rng=rng)
 
 
-def test_a_text_spells_special_tokens_if_asked(teacher, tmp_path):
+def test_a_text_spells_special_tokens_if_asked(teacher, tmp_path, monkeypatch):
     reader = _reader.ModelReader(load_model(add_bos(teacher, tmp_path / "bos")))
     the, fox, unknown = map(WORDS.index, ("the", "fox", "<unk>"))
     assert reader.tokenize("the</s>fox") == [0, the, 1, fox]
     plain = reader.tokenize("the</s>fox", special=False)
     assert [*dict.fromkeys(plain)] == [0, the, unknown, fox]
     assert reader.tokenize("the</s>fox") == [0, the, 1, fox]
+    encode = reader.tokenizer.encode
+
+    def never(text, *, split_special_tokens=False, **how):
+        if split_special_tokens:
+            raise ValueError("not supported")
+        return encode(text, **how, split_special_tokens=True)
+
+    monkeypatch.setattr(reader.tokenizer, "encode", never)  # as mistral-common does it
+    assert reader.tokenize("the</s>fox", special=False) == plain
 
 
 def test_a_file_of_another_rule_of_cutting_is_not_continued(tmp_path):

@@ -47,7 +47,10 @@ class TextReader:
     def tokenize(self, text: str, *, special: bool = True) -> list[int]:
         """Return the tokens of a text, in which it may spell special ones."""
         how = {"verbose": False, "split_special_tokens": not special}
-        return list(self.tokenizer.encode(text, **how))
+        try:
+            return list(self.tokenizer.encode(text, **how))
+        except ValueError:  # of mistral-common, with which a text never spells any
+            return list(self.tokenizer.encode(text, verbose=False))
 
 
 class ModelReader(TextReader):
