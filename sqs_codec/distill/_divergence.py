@@ -18,8 +18,8 @@ SEEN = 1 / 4
 """The least share of a model's probability at ids with counts, of the reference's."""
 
 LESS = 2
-"""How many times less the error with the control must be: a rare token of a large r may
-be missing from it (``python -m benchmarks.kld.rounded``)."""
+"""The control is used if it divides the error by more than this. A choice between like
+errors would favor the one that is low by chance (``benchmarks.kld.rounded``)."""
 
 MOST_ERRORS = 4
 """How far the control may be from 0: by chance one of 16,000 is farther."""
@@ -128,13 +128,13 @@ def estimate_rows(
 
     share = rows.counts / rows.resolution
     log_p, half = numbers["logprobs"].astype(np.float64), step_of(rows) / 2
-    errors = 2 if log_rounding == "random" else 1  # uniform ones of a step, added up
+    errors = 2 if log_rounding == "random" else 1  # of half a step at most
     with np.errstate(over="ignore", invalid="ignore"):
         log_r = answer["logprobs"] - log_p
         r = np.exp(log_r)
         larger = (np.sinh(half) / half) ** errors  # what rounding makes of r on average
         if errors == 2:
-            larger[log_p == 0] = 1  # as most of these have log p next to 0
+            larger[log_p == 0] = 1  # where log p is next to 0, mostly
         control = r / larger - 1
         # Of systematic sampling by its chances to round up, mean * (1 - mean) for what
         # is left of l * p, seen only where there is a count; and of the steps of log p.
@@ -146,8 +146,7 @@ def estimate_rows(
         part = weight / np.repeat(np.maximum(total(weight), 1e-300), sizes)
         # As few ids as a peaked row shows are nearer their own middle than all ids'.
         free = np.maximum(1 - total(part**2), 1e-9)
-        # Where a token's mean is all counts but a < 1, another one has the last count
-        # with the chance a.
+        # A sure token has all counts except one, which another has with the chance a.
         is_sure = mean > rows.resolution - 1
         a = np.clip(rows.resolution - total(np.where(is_sure, mean, 0)), 0, 1)
         chance = (1 - a) / float(rows.resolution) ** 2
@@ -186,7 +185,6 @@ def summarize(found: Items[NDArray[Any]]) -> KLD:
     off = Estimate(middle, 0.0, error)
     seen = finite["seen"].sum() >= SEEN * finite["reference_seen"].sum()
     is_trusted = bool(abs(off.value) <= MOST_ERRORS * error and seen)
-    # By much, as a choice between like errors leans to what is by chance the less.
     is_controlled = is_trusted and both.reference < plain.reference / LESS
     mean, better = (both, "both") if is_controlled else (plain, "plain")
     values = finite["plain"] + control * is_controlled

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -81,8 +81,17 @@ class ModelReader(TextReader):
                 texts = np.repeat(np.arange(len(own)), wanted)
                 places = np.concatenate([task.places for task in own])
                 at = torch.from_numpy(texts), torch.from_numpy(places)
-                with torch.inference_mode():
-                    logits = logits_at(model, ids.to(model.device), at)
+                last = model.get_output_embeddings()
+                with (
+                    torch.inference_mode(),
+                    # It may take most of the time, so it reads the wanted places only.
+                    last.register_forward_pre_hook(
+                        lambda _, given, at=at: (given[0][at][None], *given[1:])
+                    ),
+                ):
+                    out = model(input_ids=ids.to(model.device), use_cache=False).logits
+                # A model that doesn't call the last layer as a module has all logits.
+                logits = out[0] if len(out) == 1 else out[at]
                 for task, part in zip(own, torch.split(logits, wanted), strict=True):
                     task.tell(part[:, :size])
             else:
@@ -95,21 +104,6 @@ class ModelReader(TextReader):
             at = task.places[(start <= task.places) & (task.places < len(seen))]
             first = int(at[0]) if at.size else len(seen) - 1
             task.tell(cached.tensor(seen, len(seen) - first)[at - first])
-
-
-def logits_at(
-    model: Any, ids: torch.Tensor, at: tuple[torch.Tensor, torch.Tensor]
-) -> torch.Tensor:
-    """Return the logits [n, V] at places [n] of texts [n] that are read side by side.
-
-    The model's last layer, which may take most of the time, reads no other place.
-    """
-    with model.get_output_embeddings().register_forward_pre_hook(
-        lambda _, given: (given[0][at][None], *given[1:])
-    ):
-        logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits
-    # A model that doesn't call that layer as a module has all logits.
-    return logits[0] if len(logits) == 1 else logits[at]
 
 
 def batches(sizes: Sequence[int], most: int) -> Iterator[list[int]]:

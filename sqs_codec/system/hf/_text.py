@@ -50,9 +50,7 @@ def encode_chat(
     return chat.encode(
         messages,
         render=functools.partial(
-            tokenizer.apply_chat_template,
-            add_generation_prompt=True,
-            tokenize=False,
+            tokenizer.apply_chat_template, add_generation_prompt=True, tokenize=False
         ),
         tokenize=tokenize,
         reserved=chat.reserved(
@@ -101,7 +99,7 @@ def encode_answers(
     for own in marked:
         if own["role"] == "assistant" and own["content"].strip():
             own["content"] = ANSWER + own["content"] + ANSWER
-    fill = tokenizer.apply_chat_template  # twice, as a chat may be long
+    fill = tokenizer.apply_chat_template
     said = bool(GENERATION.search(str(template)))
     try:
         filled = fill(marked, tokenize=False)
