@@ -81,6 +81,13 @@ def test_a_hub_that_cannot_be_reached_is_told_at_once(unreachable_hub):
         load_model("no-such-name")
 
 
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch):
+    """Take back what the demo sets for processes that it starts."""
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    monkeypatch.delenv("PYTHONSAFEPATH")
+
+
 def test_a_race_of_any_pair_with_one_tokenizer(tmp_path, capsys, monkeypatch):
     draft = save_model(tmp_path / "draft", 16, WORDS)
     target = save_model(tmp_path / "target", 24, WORDS, seed=1)
