@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,12 @@ from tests.ports import reserved_port
 if TYPE_CHECKING:
     from benchmarks.pair import Pair
 
+
+with suppress(ModuleNotFoundError):  # environments of other programs have none
+    from hypothesis import settings
+
+    settings.register_profile("any speed", deadline=None)
+    settings.load_profile("any speed")
 
 # A shell has interrupts ignored in its background, as by "make test &".
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

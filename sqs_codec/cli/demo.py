@@ -156,7 +156,7 @@ def beside(config: EngineConfig) -> Iterator[Connection]:
         try:
             yield pipe
         except ConnectionError as error:
-            process.join(1.0)  # its link breaks a moment before it ends
+            process.join(10.0)  # on a busy machine its end takes a while
             if process.exitcode is None:
                 raise
             said = f"the server has ended, with status {process.exitcode}"

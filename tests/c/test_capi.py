@@ -172,7 +172,7 @@ def isas(core):
     return [isa for isa in range(1, 5) if core.lib.sqs_find_isa(isa) == isa]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     SEEDS,
     st.sampled_from([2, 3, 255, 256, 257, 1000, 3000]),

@@ -22,7 +22,6 @@ def drafter(keep=None, codec=None, **options):
     return sqs.Drafter(*own, rng=np.random.default_rng(1), **options)
 
 
-@settings(deadline=None)
 @given(
     st.integers(1, 1500),
     st.integers(0, 50),
@@ -50,7 +49,7 @@ def test_budget_is_kept_by_the_bytes(budget, seed, max_tokens, name):
         assert 8 * max(sizes) > budget
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(SEEDS, st.sampled_from(CODECS), st.sampled_from([2, 50, 400]))
 def test_bound_holds_where_the_packet_is_not_made(seed, name, resolution):
     """It is what `push` relies on: no packet takes more, whatever is drawn."""

@@ -27,7 +27,7 @@ def even_rows(codec, k, n):
     return sqs.SparseRows(np.tile(np.arange(k), n), np.tile(counts, n), offsets, *shape)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(codec=codecs(), n=st.integers(1, 12), seed=SEEDS, threads=st.integers(1, 3))
 def test_packets_are_those_of_each(codec, n, seed, threads):
     rows = some_rows(codec, n, seed)
@@ -38,7 +38,7 @@ def test_packets_are_those_of_each(codec, n, seed, threads):
     assert codec.decode_rows([*map(memoryview, packets)]) == rows
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(codec=codecs(["entropy"]), n=st.integers(1, 30), seed=SEEDS)
 def test_sequences_there_and_back(codec, n, seed):
     rows = some_rows(codec, n, seed)

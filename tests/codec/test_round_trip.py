@@ -18,7 +18,7 @@ from tests import kit
 pytestmark = pytest.mark.usefixtures("backend")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(kit.codecs_and_distributions("bitpack"))
 def test_bitpack(case):
     codec, q = case
@@ -31,7 +31,7 @@ def test_bitpack(case):
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(kit.codecs_and_distributions("enumerative"))
 def test_enumerative_meets_the_ceiling(case):
     codec, q = case
@@ -43,13 +43,13 @@ def test_enumerative_meets_the_ceiling(case):
     assert len(data) <= -(-payload // 8) + 2
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(kit.codecs_and_distributions("entropy"))
 def test_entropy(case):
     kit.check_round_trip(*case)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(kit.codecs(), kit.SEEDS, st.integers(1, 12))
 def test_round(codec, seed, length):
     round_ = kit.any_round(np.random.default_rng(seed), codec, length)

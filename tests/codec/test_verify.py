@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import sqs_codec as sqs
@@ -63,7 +63,6 @@ def one_by_one(rounds, rows, draws):
     return verdicts
 
 
-@settings(deadline=None)
 @given(SEEDS)
 def test_a_batch_is_verified_as_its_rounds_are(seed):
     rounds, rows, draws = random_batch(seed)

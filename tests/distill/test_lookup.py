@@ -26,7 +26,7 @@ def store(path, texts):
 TEXTS = st.lists(st.integers(0, V - 1), min_size=1, max_size=6)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(TEXTS, min_size=1, max_size=8), TEXTS)
 def test_finds_what_begins_so_or_says_where_it_ends(tmp_path_factory, texts, asked):
     data = store(tmp_path_factory.mktemp("x") / "teacher.parquet", texts)

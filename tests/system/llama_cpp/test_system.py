@@ -27,8 +27,11 @@ LENGTH = 32
 
 WITHOUT_FRAMEWORKS = """\
 import sys
-for name in ("torch", "transformers", "tokenizers", "gguf"):
+lacks = "torch", "transformers", "tokenizers", "gguf"
+for name in lacks:
     sys.modules[name] = None  # to import it is an ImportError
+from sqs_codec._base import install
+install.is_installed = lambda name: name not in lacks
 from sqs_codec.cli.main import main
 sys.exit(main())
 """
@@ -177,7 +180,7 @@ def test_command_samples(server):
 def test_command_says_what_is_wrong(server):
     for arguments, said in (
         (["--draft", "/none.gguf"], "there is no file /none.gguf"),
-        (["--draft", "/none"], "sqs generate needs torch, transformers"),
+        (["--draft", "/none"], "sqs generate needs transformers, torch"),
     ):
         done = generate(server.address, *arguments, PLEA)
         assert done.returncode == 1

@@ -81,7 +81,7 @@ STEP = st.tuples(st.sampled_from([*ACTIONS]), st.integers(0, 999))
 STEPS = st.integers(0, 60).flatmap(lambda n: st.lists(STEP, min_size=n, max_size=n))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from([0.0, 1.0]), STEPS)
 def test_anything_in_any_order(temperature, steps):
     """Then the link is good, and the text goes on."""
