@@ -1,1 +1,1 @@
-"""Engines held to transformers, and to each other: equal verdicts, speed, overhead."""
+"""Engines held to transformers: equal verdicts."""

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 import sqs_codec as sqs
 from benchmarks.data.make_corpus import read_texts
 from benchmarks.harness import RESOLUTION, ROUND, TEMPERATURE, K
-from benchmarks.pair import PROMPTS
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.engine import Piece
@@ -88,12 +87,6 @@ def texts_of(pair: Pair, long: Sequence[int]) -> Iterator[list[int]]:
     for number, text in enumerate(itertools.cycle(texts)):
         before = next(lengths) if long and number % 8 == 3 else 0
         yield [*_repeated(context, before), *pair.encode(text)]
-
-
-def prompts_of(pair: Pair, context: int = 0) -> list[list[int]]:
-    """Return some prompts, each behind so many tokens of them all."""
-    before = _repeated(pair.encode(" ".join(PROMPTS)), context)
-    return [[*before, *pair.encode(prompt)] for prompt in PROMPTS]
 
 
 def _repeated(tokens: list[int], length: int) -> list[int]:

@@ -1,11 +1,9 @@
 """The verifier on one box: many sessions in one Hugging Face model."""
 
-import asyncio
 import gc
 import threading
 import weakref
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,9 +16,7 @@ from sqs_codec.system.session import Job, Sampling
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from benchmarks.harness.measure import Case, run  # noqa: E402 (see above)
-from benchmarks.harness.sessions import play  # noqa: E402
-from sqs_codec.system import hf  # noqa: E402
+from sqs_codec.system import hf  # noqa: E402 (see above)
 from sqs_codec.system.engine import BatchEngine  # noqa: E402
 from sqs_codec.system.hf._cloud import BLOCK, TEXT  # noqa: E402
 from sqs_codec.system.hf._models import without_layers  # noqa: E402
@@ -646,14 +642,3 @@ def test_fingerprints_of_tokenizers():
         )
         assert more.fingerprint == own.fingerprint
         assert more.vocab_size == own.vocab_size
-
-
-def test_the_benchmark_replays_what_was_played(model):
-    pair = SimpleNamespace(draft=model, target=model, vocab_size=V)
-    played = play(hf.Cloud(model), pair, [[1, 2, 3], [4]], rounds=3, seed=[SEED])
-    cases = [Case("", BatchEngine(hf.Cloud(model)), played, n) for n in (1, 5)]
-    asyncio.run(run(cases, turns=3, seconds=0))
-    for case in cases:
-        assert case.wrong == 0
-        assert case.tokens > min(case.rates) > 0
-        assert len(case.waits) == 3 * case.sessions
