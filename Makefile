@@ -31,8 +31,7 @@ test: $(VENV)/core ## run all tests
 # What rests on the floats of NumPy, torch and models.
 FLOATS := tests/torch tests/cli/test_bits.py tests/system/hf/test_cloud.py \
     tests/test_theory.py $(addprefix tests/codec/test_, gumbel.py quantize.py verify.py) \
-    $(addprefix tests/benchmarks/test_, \
-        distill.py experiments_replay.py experiments_rules.py lattices.py)
+    tests/benchmarks/test_experiments_replay.py
 
 bench-test: $(VENV)/core ## run each program of benchmarks/ in miniature
 	$(BIN)/python -m pytest -rs -n 2 --dist worksteal tests/benchmarks/quick.py

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 
 import sqs_codec as sqs
-from benchmarks.choosing.measure import of_formats
 from benchmarks.experiments import system
 from benchmarks.experiments.experiment import Options, Records
 from benchmarks.experiments.models import Models, load
@@ -21,6 +20,7 @@ from benchmarks.experiments.traces import Trace, traces
 from benchmarks.experiments.wire_formats import ours
 from benchmarks.harness.cells import JITTER, Cell, Text, simulate
 from benchmarks.harness.recorded import STEPS
+from benchmarks.harness.rounds import of_formats
 from benchmarks.relay import Link
 from benchmarks.world import WorldLink
 from sqs_codec.system.edge import FixedPlan, default_settings

@@ -27,10 +27,10 @@ from rich.table import Table
 
 import sqs_codec as sqs
 from benchmarks.charts import Panel, draw
-from benchmarks.choosing.measure import Rounds, of_formats
 from benchmarks.experiments.wire_formats import Format, ours, qs, raw
 from benchmarks.harness.cells import JITTER, Cell, Text, share, simulate
 from benchmarks.harness.recorded import STEPS
+from benchmarks.harness.rounds import Rounds, of_formats
 from benchmarks.relay import Link
 from benchmarks.sources import shipped
 from benchmarks.tables import about, about_line, dim, table

@@ -7,9 +7,6 @@ packet between them is counted: headers, encryption, window updates, pure ACKs. 
 round is a message of 100 bytes up, with the session's header of 4 among them or
 before them, and an answer of 4 bytes down; each end waits 60 ms before it sends. It
 needs a raw socket, so run it as root. docs/transports.md says what the figures mean.
-
-Then `sqs serve` runs, and `sqs generate` and `sqs proxy` write texts with it in each
-way: what they print of their bytes is to be within 3 % of what crosses.
 """
 
 import statistics
@@ -30,7 +27,6 @@ from benchmarks.tables import about, command, dim, table
 from benchmarks.wire.capture import Capture, Packet, sizes
 from benchmarks.wire.certificates import issue
 from benchmarks.wire.echo import TOKEN, EchoService, Server, running
-from benchmarks.wire.printed import Printed, printed
 from sqs_codec.cli.options import number
 from sqs_codec.system.serve import connect
 from sqs_codec.system.session import Link
@@ -41,9 +37,6 @@ acknowledges, to send the ACK along with data, and here there is none by then.""
 
 PACKET, HEADER, ANSWER = 100, 4, 4
 """Bytes of the codec's packet, of the session's header before it, and of an answer."""
-
-CLOSE = 0.03
-"""How far what is printed may be from what crosses, as a share."""
 
 PLAIN = "plain"  # gRPC without TLS
 
@@ -123,30 +116,26 @@ def _median(rounds: list[list[Packet]]) -> tuple[int, int]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
-    parser = command("wire", __doc__, rounds=3, tokens=12)
-    add = parser.add_argument
-    add("--rounds", **number(int, 1), default=20, help="(default: %(default)s)")
-    add("--tokens", **number(int, 1), default=60, help="(default: %(default)s)")
+    parser = command("wire", __doc__, rounds=3)
+    said = "(default: %(default)s)"
+    parser.add_argument("--rounds", **number(int, 1), default=20, help=said)
     args = parser.parse_args(argv)
     try:
         wires = [measure(name, args.rounds) for name in BARS]
     except PermissionError as error:
         print(error, file=sys.stderr)
         return 1
-    texts = [*printed([*STARTS], args.tokens)]
     ran_on = about("grpcio", "pyOpenSSL", "cryptography")
     Console().print(
         Group(
             _sizes(wires),
-            _texts(texts),
             dim(
                 f"median of {args.rounds} rounds; {ran_on['machine']}, "
                 + ", ".join(f"{k} {v}" for k, v in ran_on["packages"].items())
             ),
         )
     )
-    passes = all(wire.passes for wire in wires)
-    return 0 if passes and all(abs(text.off) <= CLOSE for text in texts) else 1
+    return 0 if all(wire.passes for wire in wires) else 1
 
 
 def _sizes(wires: list[Wire]) -> Table:
@@ -163,21 +152,6 @@ def _sizes(wires: list[Wire]) -> Table:
             wire.name,
             *(f"{up} / {down}" for up, down in figures),
             bar if wire.passes else f"{bar} FAIL",
-        )
-    return made
-
-
-def _texts(texts: list[Printed]) -> Table:
-    """Return what was printed of each text, and what crossed."""
-    made = table(
-        "Bytes of texts, up + down", "", *("tokens", "printed", "crossed", "off")
-    )
-    for text in texts:
-        made.add_row(
-            f"{text.transport}, {text.way}",
-            f"{text.tokens}",
-            *(f"{up} + {down}" for up, down in (text.said, text.crossed)),
-            f"{text.off:+.1%}" + " FAIL" * (abs(text.off) > CLOSE),
         )
     return made
 

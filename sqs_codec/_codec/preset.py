@@ -49,7 +49,7 @@ _PRESETS: dict[PresetName, Preset] = {
         Preset("fat", k=128, resolution=400, max_tokens=4),
     )
 }
-"""As `python -m benchmarks.choosing` fits them."""
+"""As ``docs/choosing.md`` fits them."""
 
 
 def preset(name: PresetName) -> Preset:

@@ -3,7 +3,6 @@
 No model is loaded: rows are random, and texts are drawn from the target's.
 """
 
-import itertools
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +15,6 @@ from benchmarks.experiments.experiment import Options
 from benchmarks.experiments.speculate import Edge, PacketBudget, draw, judge, replay
 from benchmarks.rate.schemes import Row, codec
 from sqs_codec import theory
-from sqs_codec._codec.keep import count_kept, rule
 from tests.kit import Draws
 
 VOCAB = 300
@@ -166,61 +164,3 @@ def test_positions_obey_the_bound_and_are_drawn_by_it():
     assert sums["expected"] <= sum(sums[name] for name in bounds.PARTS)
     rejected = sum(each.rejected for each in made)
     assert abs(rejected - sums["expected"]) <= 4 * np.sqrt(sums["variance"])
-
-
-def record(**changed):
-    cell = {
-        "model": "m",
-        "temperature": 1.0,
-        "rule": "K 8",
-        "resolution": 100,
-        "judged": 1000,
-        "expected": 100.0,
-        "rejected": 101,
-        "variance": 90.0,
-        "loss": 3.0,
-        "mismatch": 90.0,
-        "dropped": 20.0,
-        "quantization": 20.0,
-        "worst": -1e-3,
-    }
-    return cell | changed
-
-
-def run(**changed):
-    found = {"rollback": True, "steps": 9, "slack": 0.1, "sharp_slack": 0.01}
-    return found | changed
-
-
-@pytest.mark.parametrize(
-    ("cell", "of_run", "failing"),
-    [
-        ({}, {}, []),
-        ({"worst": 1e-6}, {}, [0]),
-        ({"expected": 131.0}, {}, [1]),
-        ({"rejected": 230}, {}, [2]),
-        ({}, {"slack": -1e-6}, [3]),
-        ({}, {"sharp_slack": -1e-6}, [3]),
-        ({}, {"slack": -1e-6, "rollback": False}, [4]),
-    ],
-)
-def test_a_doctored_record_fails_its_check(cell, of_run, failing, tmp_path):
-    records = [
-        record(prompt=prompt, draw=draw, **cell)
-        for prompt, draw in itertools.product(range(1), range(bounds.DRAWS))
-    ]
-    runs = [run(rollback=True), run(rollback=False), run(**of_run)]
-    made = bounds.summary([*records, *runs], Options(tmp_path))
-    found = [i for i, check in enumerate(bounds.checks(made)) if not check.holds]
-    assert found == failing
-
-
-@pytest.mark.parametrize("scale", [1, 300])
-def test_thresholds_keep_what_the_codec_keeps(scale):
-    logits = np.random.default_rng(0).standard_normal(VOCAB).round(1)
-    logits = (scale * logits).astype(np.float32)
-    row = Row(logits, logits, 1.0)
-    for beta in (-1.0, 0.0, 1e-300, 1e-9, *row.q[:20], 0.5, 1.0):
-        keep = sqs.Threshold(float(beta))
-        whole = count_kept(*rule(keep), np.sort(row.q)[::-1], np.int64(VOCAB))
-        assert row.kept(keep) == whole

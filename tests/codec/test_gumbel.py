@@ -4,6 +4,7 @@
 make few.
 """
 
+import math
 from decimal import Decimal
 from functools import partial
 
@@ -11,9 +12,9 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from benchmarks.gumbel import chi_squared
 from sqs_codec._backend import native, numba
 from sqs_codec._base.errors import Status
+from sqs_codec._codec import gumbel
 from sqs_codec.system.session import Sampling
 from tests.backends import using
 from tests.reference import gumbel as reference
@@ -230,8 +231,48 @@ def test_bad_rows_and_drafts(backend):
         sqs.gumbel_verify([1, 1], rows, KEY, 0)
 
 
-@pytest.mark.parametrize("law", ["odd sizes", "skewed", "steep", "rare"])
-def test_the_law_is_the_softmax(law):
-    """Few draws: ``python -m benchmarks.gumbel`` makes 10^7 from each."""
+def zipf(size, power):
+    """Return logits of a power law, in shuffled order."""
+    ranks = np.random.default_rng(0).permutation(size) + 1
+    return -power * np.log(ranks)
+
+
+def rare():
+    """Return logits of 2^18 tokens: one has half of the probability."""
+    logits = np.zeros(1 << 18)
+    logits[1000] = math.log(logits.size - 1)
+    return logits
+
+
+def chi_squared(expected, counts):
+    """Return the probability of counts at least as far from those expected."""
+    # Neighbours share a bin until ten draws are expected in it.
+    bins = (expected.cumsum() // 10.0).astype(int)
+    merged = np.bincount(bins, expected)
+    merged, found = merged[merged > 0], np.bincount(bins, counts)[merged > 0]
+    square = float(((found - merged) ** 2 / merged).sum())
+    degrees = merged.size - 1
+    # Wilson and Hilferty: the cube root is nearly normal.
+    spread = 2 / (9 * degrees)
+    z = ((square / degrees) ** (1 / 3) - (1 - spread)) / math.sqrt(spread)
+    return math.erfc(z / math.sqrt(2)) / 2
+
+
+@pytest.mark.parametrize(
+    "logits",
+    [zipf(65, 0.5), zipf(100, 2.0), zipf(40, 12.0), rare()],
+    ids=["odd sizes", "skewed", "steep", "rare"],
+)
+def test_the_law_is_the_softmax(logits):
+    draws, batch = 30_000, 1000
+    key = np.random.default_rng(1).integers(2**32, size=4, dtype=np.uint32)
+    rows = np.broadcast_to(logits.astype(np.float32), (batch, logits.size))
     with using("native"):
-        assert chi_squared(law, 30_000, seed=1) > 1e-5
+        best = [
+            tokens[0]
+            for at in range(0, draws, batch)
+            for tokens, _ in gumbel.race(rows, 1.0, key, at, 1, str)
+        ]
+    weights = np.exp(logits - logits.max())
+    counts = np.bincount(best, minlength=logits.size)
+    assert chi_squared(weights / weights.sum() * draws, counts) > 1e-5

@@ -8,10 +8,10 @@ import pytest
 
 import sqs_codec as sqs
 from benchmarks.data.drafts import VOCAB_SIZE, held_out, load_drafts
-from benchmarks.rate.worst_sets import dearest_set, excesses, member_bits
 from sqs_codec import theory
 from sqs_codec._base.prior_file import Tables
 from tests import kit
+from tests.codec.worst_sets import dearest_set, excesses, member_bits
 from tests.reference import entropy
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -309,7 +309,7 @@ def test_sets_take_hardly_more_than_a_rank_on_average():
     [(49_153, [49_151, 49_152], 2.75), (2050, [2047, 2048, 2049], 1.92)],
 )
 def test_the_dearest_sets_known(size, members, percent):
-    """From ``python -m benchmarks.rate.worst_sets``."""
+    """Of N up to 65 536 with 2 members, and up to 5000 (docs/theory.md, section 7)."""
     excess = uniform_set_bits(members, size) / log2_binomial(size, len(members)) - 1
     assert 100 * excess == pytest.approx(percent, abs=0.005)
 

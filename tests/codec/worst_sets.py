@@ -1,14 +1,4 @@
-"""What the uniform sets of the entropy coding take at worst, against their rank.
-
-    python -m benchmarks.rate.worst_sets 5000 2500
-    python -m benchmarks.rate.worst_sets 65536 32
-    python -m benchmarks.rate.worst_sets 1048576 40 --points 1500
-
-The second takes some 20 minutes, the others a few.
-
-Each line is the dearest of all sets of n out of N, in bits beyond log2 C(N, n): for
-every n up to the second number, at the N up to the first where that is the most in per
-cent. ``docs/theory.md``, section 7, compares this with what it proves.
+"""The dearest sets of the uniform set coding, against their rank.
 
 What a member takes depends only on t, how many numbers there are from the first
 possible one on, on m, how many members are still to come, and on s, how many numbers
@@ -18,19 +8,15 @@ the most that a set of m out of t can take beyond log2 C(t, m),
     d(t, m) = max over s of: bits(t, m, s) - log2 C(t, m) / C(s - 1, m - 1)
                              + d(s - 1, m - 1).
 
-That is exact. With ``--points``, it is worked out at so many sizes only, others take
-that of the next smaller one, and N is always the first number. What is found so is what
-a set takes, if not always the dearest.
+That is exact. ``docs/theory.md``, section 7, compares it with what it proves.
 """
 
 import math
-import sys
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.tables import command
 from sqs_codec._backend.numba.fixed import ONE, log2
 from sqs_codec._backend.numba.model import POWER_UNIT
 from sqs_codec._backend.numba.sets import cumulative, rest, uniform_model
@@ -105,41 +91,3 @@ def dearest_set(
         members.append(size - s)
         t = s - 1
     return members, excess
-
-
-def log2_binomial(n: int, k: int) -> float:
-    """Return log2 C(n, k)."""
-    logs = [math.lgamma(x + 1) for x in (n, k, n - k)]
-    return (logs[0] - logs[1] - logs[2]) / math.log(2)
-
-
-def main() -> None:
-    """Print a line for each n, and the worst of them."""
-    parser = command("rate.worst_sets", __doc__, points=20)
-    parser.add_argument("size", type=int, help="the largest N")
-    parser.add_argument("members", type=int, help="the largest n")
-    parser.add_argument("--points", type=int, help="search at so many sizes only")
-    arguments = parser.parse_args()
-    size, points = arguments.size, arguments.points
-    sizes = np.arange(size + 1)
-    if points is not None:
-        steps = np.geomspace(1, size, points).round().astype(np.int64)
-        sizes = np.unique(np.concatenate([[0], steps]))
-    d, place = excesses(sizes, arguments.members)
-    worst = (0.0, "")
-    for n in range(1, min(arguments.members, size // 2) + 1):
-        if points is None:
-            found = [(d[n, t] / log2_binomial(t, n), t) for t in range(2 * n, size + 1)]
-            ratio, at = max(found)
-        else:
-            at = size
-            ratio = dearest_set(d, place, size, n)[1] / log2_binomial(size, n)
-        rank = log2_binomial(at, n)
-        line = f"n = {n}, N = {at}: {ratio * rank:.3f} of {rank:.2f} bits, {ratio:.2%}"
-        print(line)
-        worst = max(worst, (ratio, line))
-    print(f"The worst: {worst[1]}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""What a round of each setting and length takes and gives, on real rows.
+"""What rounds of each format and length take and give, on real rows.
 
 A position of a text is accepted with probability sum_x min(p(x), q^(x)) and takes the
 bits of its distribution and, on average, the entropy of the token drawn from it. From
@@ -10,65 +10,23 @@ link, and a link turns those into seconds. No formula of the planner is used.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-import sqs_codec as sqs
 from benchmarks.experiments.wire_formats import Format
 from benchmarks.harness.recorded import Steps
-from benchmarks.rate.schemes import Row, codec
+from benchmarks.rate.schemes import Row
 from sqs_codec.system.edge import FixedPlan
 from sqs_codec.system.edge._costs import LENGTHS
 from sqs_codec.system.session._wire import ROUND_HEAD
 
-KS = (4, 8, 16, 32, 64, 128, 256)
-ALPHAS = (0.01, 0.02, 0.05, 0.1)
-RESOLUTIONS = (8, 16, 32, 64, 100, 200, 400, 1000)
 SETTLED = 96
 """Positions before those that are counted."""
 
-K_SQS, C_SQS = "TopK", "Conformal"
-
 Floats = NDArray[np.float64]
-
-
-class Setting(NamedTuple):
-    """A way to send distributions."""
-
-    rule: str
-    """`K_SQS` or `C_SQS`."""
-    value: float
-    """K or alpha."""
-    resolution: int
-    prior: bool = True
-    """Whether the codec has that of the source."""
-
-    @classmethod
-    def of(cls, preset: sqs.Preset) -> Setting:
-        """Return what a preset sends."""
-        return cls(K_SQS, preset.k, preset.resolution)
-
-    def keep(self) -> sqs.TopK | sqs.Conformal:
-        """Return the rule as it begins."""
-        if self.rule == C_SQS:
-            return sqs.Conformal(self.value)
-        return sqs.TopK(int(self.value))
-
-    def __str__(self) -> str:
-        name = "K" if self.rule == K_SQS else "alpha"
-        return f"{name}={self.value:g}, l={self.resolution}"
-
-
-PRESETS = tuple(map(sqs.preset, get_args(sqs.PresetName)))
-
-TOP_KS = tuple(Setting(K_SQS, k, r) for k in KS for r in RESOLUTIONS)
-OURS = (*TOP_KS, *(Setting(C_SQS, a, r) for a in ALPHAS for r in RESOLUTIONS))
-PLAIN = tuple(Setting.of(preset)._replace(prior=False) for preset in PRESETS)
-SETTINGS = (*OURS, *PLAIN)
 
 
 @dataclass(frozen=True)
@@ -108,32 +66,11 @@ class Rounds:
         return FixedPlan(LENGTHS[length], int(setting))
 
 
-def of_rows(rows: Iterable[Row], prior: sqs.Prior | None) -> Rounds:
-    """Send positions that follow each other by every setting."""
-    keeps = {setting: setting.keep() for setting in SETTINGS}
-    found = np.array([[*_position(row, keeps, prior)] for row in rows])
-    return Rounds.of(*np.moveaxis(found, (2, 1), (0, 1)))
-
-
 def of_formats(rows: Iterable[Row], ways: Sequence[Format]) -> Rounds:
-    """Send positions that follow each other in other ways."""
+    """Send positions that follow each other by every format."""
     found = np.array([[way.position(row) for way in ways] for row in rows])
     bits, accepted = np.moveaxis(found, (2, 1), (0, 1))
     return Rounds.of(accepted, bits)
-
-
-def _position(
-    row: Row, keeps: dict[Setting, sqs.TopK | sqs.Conformal], prior: sqs.Prior | None
-) -> Iterator[tuple[float, float]]:
-    """Yield acceptance and bits by each setting; rules learn from the position."""
-    v = row.q.size
-    for setting, keep in keeps.items():
-        sent = row.send(keep, setting.resolution)
-        keep.update(row.dropped_mass(sent.kept))
-        known = prior if setting.prior else None
-        bits = codec(v, setting.resolution, "entropy", known).bits(sent.q)
-        drawn = -float(sent.q.probs @ np.log2(sent.q.probs))
-        yield sent.loss.acceptance, bits + drawn
 
 
 def _rounds(accepted: Floats, bits: Floats, length: int) -> tuple[Floats, Floats]:
