@@ -31,7 +31,7 @@ from sqs_codec.system.hf import ModelError
 
 NAMES = (
     *("temperature", "bounds", "protocols", "rules"),
-    *("lattices", "mismatch", "sizes", "capacity", "languages"),
+    *("lattices", "sizes", "capacity"),
 )
 
 

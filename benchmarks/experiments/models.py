@@ -1,4 +1,4 @@
-"""The models that experiments run on, their prompts, and drafts of fewer layers."""
+"""The models that experiments run on, and their prompts."""
 
 from __future__ import annotations
 
@@ -31,13 +31,8 @@ if TYPE_CHECKING:
 
 SMOLLM2, GEMMA3, GIVEN = "smollm2", "gemma3", "given"
 
-DROP_ORDERS: dict[str, tuple[int, ...]] = {
-    SMOLLM2: (*models.DROP_ORDER, 16, 25, 26, 13, 7, 12, 18, 6),
-    GEMMA3: (9, 7, 8, 17, 15, 14),
-}
-"""Decoder layers in the order in which they are missed least: each time the one without
-which drafts were accepted most often, on texts that the target wrote at temperature 0.7
-after prompts that nothing is measured on. Gemma's 9 and 7 were given to begin with."""
+GEMMA3_DROPS = (9, 7)
+"""Decoder layers that Gemma's draft does without: they are missed least."""
 
 TEXTS = Path(__file__).with_name("texts.txt")
 """Beginnings of texts for Gemma, besides those held out of its prior."""
@@ -74,17 +69,6 @@ class Models:
     def dropped(self) -> int:
         """How many layers the pair's own draft does without; 0 if it is a model."""
         return 0 if self.name == GIVEN else DROP_LAYERS
-
-    def draft(self, dropped: int) -> models.HFModel:
-        """Return the draft without so many of the target's layers."""
-        if dropped == self.dropped:
-            return self.pair.draft
-        order = DROP_ORDERS.get(self.name, ())
-        if not 1 <= dropped <= len(order):
-            raise ValueError(
-                f"{self.name} can do without 1 to {len(order)} layers, not {dropped}"
-            )
-        return models.without_layers(self.pair.target, order[:dropped])
 
 
 def load(options: Options, name: str) -> Models:
@@ -171,13 +155,13 @@ def gemma3_pair() -> Pair:
         ).eval()
     layers = len(target.model.layers)
     return Pair(
-        draft=models.without_layers(target, DROP_ORDERS[GEMMA3][:DROP_LAYERS]),
+        draft=models.without_layers(target, GEMMA3_DROPS),
         model=target,
         tokenizer=tokenizer,
         vocab_size=models.vocab_size(target, tokenizer),
         stop=models.stop_tokens(target, tokenizer),
         summary=(
             "Gemma 3 270M (4 bits); the draft is the same weights "
-            f"without {DROP_LAYERS} of its {layers} layers"
+            f"without {len(GEMMA3_DROPS)} of its {layers} layers"
         ),
     )

@@ -1,10 +1,10 @@
 """Drafts of a thousandth of their target and more: what size buys, and where it pays.
 
 Small drafts are the files MODEL-SIZE.npz of a folder, such as smollm2-2.5M.npz, which
-`benchmarks.sizes train` makes. Beside them are a bigram table and the target without
-layers. All read the target's texts at the temperature at which it wrote them. A small
-draft's step is measured; the other models' and links are stated. Rounds are counted as
-in `mismatch`, hints simulated.
+`benchmarks.sizes train` makes. Beside them is the target without layers. All read the
+target's texts at the temperature at which it wrote them. A small draft's step is
+measured; the other models' and links are stated. Rounds are counted as in `counted`,
+hints simulated.
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ from rich.text import Text
 
 import sqs_codec as sqs
 from benchmarks.charts import Panel, Point, estimated
-from benchmarks.experiments import mismatch
+from benchmarks.experiments.counted import UPLINKS, Count, Uplink, fastest, judged
 from benchmarks.experiments.estimate import draws, of_draws, ratio, shown
 from benchmarks.experiments.experiment import NAMES, Options, Records, Task, grouped
-from benchmarks.experiments.mismatch import UPLINKS, Bigram, Count, Uplink
 from benchmarks.experiments.models import GEMMA3, Models, load
 from benchmarks.experiments.temperature import C_SQS, DEFAULTS, K_SQS
 from benchmarks.experiments.traces import Trace, traces
@@ -41,6 +40,7 @@ from benchmarks.relay import Link
 from benchmarks.tables import dim, table
 from sqs_codec.system.edge import FixedPlan, Hints, default_settings
 from sqs_codec.system.hf import ModelError
+from sqs_codec.system.hf._models import HFModel
 from sqs_codec.system.small import Draft
 from sqs_codec.system.small._file import SHAPES
 
@@ -75,17 +75,13 @@ class Sized(NamedTuple):
     parameters: int
     embeddings: int
     """Those of them that are embeddings."""
-    model: Draft | Bigram | None
+    model: Draft | None
     """None: the pair's own draft, whose rows come with the text."""
 
-    def read(
-        self, text: list[int], trace: Trace, temperature: float
-    ) -> tuple[NDArray[np.float32], float]:
+    def read(self, text: list[int], trace: Trace) -> tuple[NDArray[np.float32], float]:
         """Return its logits of a text [n, V], and the seconds of a step."""
         if self.model is None:
             return trace.draft, STEPS["slow"].draft
-        if isinstance(self.model, Bigram):
-            return self.model.logits(text[-len(trace) :], temperature), 0.0
         small, rows, steps = self.model.twin(), [], []
         small.logits(text[: 1 - len(trace) or None])
         for end in range(len(text) - len(trace) + 1, len(text) + 1):
@@ -117,39 +113,41 @@ def _files(options: Options, name: str) -> list[Path]:
 def measure(options: Options, name: str, temperature: float) -> Records:
     """Let all drafts read the texts of a target, and guess at some over links."""
     models = load(options, name)
-    written = mismatch.written(options, models, temperature)
-    bigram = Bigram.of(written, models.vocab_size)
     own = models.pair.draft
     drafts = [
-        Sized(mismatch.BIGRAM, bigram.pairs, 0, bigram),
         *small_drafts(options, models),
         Sized(
             f"{models.dropped} layers less" if models.dropped else "given",
-            mismatch.weights(own),
+            weights(own),
             own.get_input_embeddings().weight.numel(),
             None,
         ),
     ]
     rules = {d.name: {n: s.keep() for n, s in DEFAULTS.items()} for d in drafts}
     about: dict[str, Any] = {"model": name, "temperature": temperature}
-    about["target"] = mismatch.weights(models.pair.target)
+    about["target"] = weights(models.pair.target)
     records: Records = []
     for trace in traces(options, name, temperature, prompts=PROMPTS.get(name)):
         text = [*models.prompts[trace.prompt].tokens, *trace.tokens[:-1]]
         for draft in drafts:
-            logits, step = draft.read(text, trace, temperature)
+            logits, step = draft.read(text, trace)
             pairs = zip(logits, trace.target, strict=True)
             rows = [Row(*pair, temperature) for pair in pairs]
             record = about | {"draft": draft.name, "step": step}
             record |= {"parameters": draft.parameters, "embeddings": draft.embeddings}
             record |= {"prompt": trace.prompt, "kind": trace.kind, "timed": []}
-            record |= mismatch.judged(models, rows, trace.tokens)
+            record |= judged(models, rows, trace.tokens)
             for rule, keep in rules[draft.name].items():
                 record[rule] = losses(models, rows, keep, rule == C_SQS)
             if trace.prompt < TIMED:
                 record["timed"] = _simulated(models, (logits, trace.target), record)
             records.append(record)
     return records
+
+
+def weights(model: HFModel) -> int:
+    """Return how many parameters a model has."""
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def small_drafts(options: Options, models: Models) -> list[Sized]:
@@ -166,7 +164,7 @@ def small_drafts(options: Options, models: Models) -> list[Sized]:
             raise ModelError(f"{path} is a draft of another tokenizer")
         name = path.stem.removeprefix(f"{models.name}-")
         with np.load(path) as arrays:
-            parameters = sum(arrays[weights].size for weights in SHAPES)
+            parameters = sum(arrays[part].size for part in SHAPES)
             found.append(Sized(name, parameters, arrays["embedding"].size, small))
     return found
 
@@ -223,7 +221,7 @@ def summary(records: Records, options: Options) -> dict[str, Any]:
         drafts.sort(key=lambda group: group[0]["parameters"])
         cell = {"model": name, "temperature": temperature, "texts": len(drafts[0])}
         orders = math.log10(of_place[0]["target"] / drafts[0][0]["parameters"])
-        cell |= {"orders": orders, "decade": _decade(drafts[1:-1])}
+        cell |= {"orders": orders, "decade": _decade(drafts[:-1])}
         found.append(cell | {"drafts": [_draft(group) for group in drafts]})
     return {"cells": found}
 
@@ -265,7 +263,7 @@ def _link(records: Records, place: int) -> dict[str, Any]:
     hints, alone = np.array([record["timed"][place] for record in records]).T
     return {
         **{"cloud": cloud, "uplink": str(uplink)},
-        **mismatch.fastest(records, rows, uplink, STEPS[cloud]),
+        **fastest(records, rows, uplink, STEPS[cloud]),
         "hints": ratio(rows, hints).as_json(),
         "simulated": float(rows.sum() / alone.sum()),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,36 +41,27 @@ class Trace:
     """What the target wrote after the prompt, n of them."""
     target: NDArray[np.float32]
     """[n, V]: the target's logits before each token."""
-    drafts: dict[int, NDArray[np.float32]]
-    """Those of the drafts without so many layers."""
+    draft: NDArray[np.float32]
+    """The draft's."""
 
     def __len__(self) -> int:
         return len(self.tokens)
-
-    @property
-    def draft(self) -> NDArray[np.float32]:
-        """The rows of the first draft."""
-        return next(iter(self.drafts.values()))
 
 
 def traces(
     options: Options,
     name: str,
     temperature: float,
-    dropped: Sequence[int] | None = None,
     prompts: int | None = None,
 ) -> Iterator[Trace]:
     """Yield the texts of a target, one after the other.
 
     The temperature is that at which they were written: to replay them at another one
-    would judge the models where they don't get to. Drafts are named by how many layers
-    they do without; by default there is the pair's own. So many of the first prompts
-    are taken, all if None.
+    would judge the models where they don't get to. So many of the first prompts are
+    taken, all if None.
     """
     models = load(options, name)
-    dropped = (models.dropped,) if dropped is None else dropped
     cached = partial(CachedModel, vocab_size=models.vocab_size)
-    drafts = {n: models.draft(n) for n in dropped}
     for number, tokens in enumerate(texts(options, name, temperature)[:prompts]):
         prompt = models.prompts[number]
         text = [*prompt.tokens, *tokens[:-1]]
@@ -79,7 +70,7 @@ def traces(
             prompt.kind,
             tokens,
             cached(models.pair.target).logits(text, len(tokens)),
-            {n: cached(m).logits(text, len(tokens)) for n, m in drafts.items()},
+            cached(models.pair.draft).logits(text, len(tokens)),
         )
 
 

@@ -60,7 +60,7 @@ def written(monkeypatch, probs, stop, options):
     row = Row(draft, target, 1.0)
     for i, tokens in enumerate(traces.write(models, 1.0, options)):
         n = len(tokens)
-        rows = np.tile(target, (n, 1)), {0: np.tile(draft, (n, 1))}
+        rows = np.tile(target, (n, 1)), np.tile(draft, (n, 1))
         yield traces.Trace(i, "", tokens, *rows), [row] * n
 
 

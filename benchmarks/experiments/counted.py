@@ -1,0 +1,132 @@
+"""What a text takes in rounds, counted without drawing anything.
+
+Given the text, the acceptances of its positions are independent, so that the rounds
+which begin at each position can be counted exactly. A round takes its drafts, its bits,
+a round trip and the target's step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import sqs_codec as sqs
+from benchmarks.experiments.estimate import ratio
+from benchmarks.experiments.experiment import Records
+from benchmarks.experiments.models import Models
+from benchmarks.harness.recorded import Steps
+from benchmarks.rate.schemes import SAME, Row, codec
+from sqs_codec.system.edge._costs import LENGTHS
+from sqs_codec.system.serve._datagram.link import DatagramLink
+from sqs_codec.system.session._wire import ROUND_HEAD
+
+
+class Uplink(NamedTuple):
+    """A link: bits per second and seconds of a round trip."""
+
+    rate: float
+    trip: float
+
+    @property
+    def asked(self) -> float:
+        """Seconds that a message without drafts and its answer are on the way."""
+        return self.trip + 8 * (ROUND_HEAD + DatagramLink.overhead) / self.rate
+
+    def __str__(self) -> str:
+        unit, name = (1e6, "Mbit/s") if self.rate >= 1e6 else (1e3, "kbit/s")
+        return f"{self.rate / unit:g} {name}, {1000 * self.trip:g} ms"
+
+
+UPLINKS = (Uplink(1e4, 0.1), Uplink(1e5, 0.05), Uplink(1e7, 0.02))
+"""A radio link of few bits, a poor mobile link, a good access network."""
+
+Floats = NDArray[np.float64]
+
+
+class Count(NamedTuple):
+    """What a text takes by rounds of one length, on average."""
+
+    rounds: float
+    drafted: float
+    bytes: float
+    """Of messages, without what is around them."""
+
+    def seconds(self, uplink: Uplink, steps: Steps) -> float:
+        """Return what the text takes over a link."""
+        message = 8 * DatagramLink.overhead / uplink.rate
+        each = uplink.trip + message + steps.target
+        drafting = self.drafted * (steps.draft + steps.more)
+        return self.rounds * each + drafting + 8 * self.bytes / uplink.rate
+
+
+def count(accepted: Floats, bits: Floats, length: int) -> Count:
+    """Count the rounds in which a text comes about.
+
+    Each of its tokens is drafted and accepted with a probability `accepted`, [n], and
+    takes `bits`, [n]. A round has `length` drafts, or as many as the text's end has.
+
+    >>> count(np.ones(6), np.full(6, 8.0), 2)
+    Count(rounds=2.0, drafted=4.0, bytes=12.0)
+    """
+    n = len(accepted)
+    begins = np.zeros(n + 1)  # how probable it is that a round begins at a position
+    begins[0] = 1
+    rounds = drafted = size = 0.0
+    ends = np.concatenate([[0.0], bits.cumsum()])
+    for i in range(n):
+        here = min(length, n - 1 - i)
+        rounds += begins[i]
+        drafted += begins[i] * here
+        size += begins[i] * (ROUND_HEAD + math.ceil((ends[i + here] - ends[i]) / 8))
+        reached = begins[i] * np.cumprod([1.0, *accepted[i : i + here]])
+        begins[i + 1 : i + 1 + here] += reached[:-1] - reached[1:]
+        begins[i + 1 + here] += reached[-1]
+    return Count(float(rounds), float(drafted), float(size))
+
+
+def judged(
+    models: Models, rows: Iterable[Row], tokens: Sequence[int]
+) -> dict[str, Any]:
+    """Return sums over a text, and what it takes by rounds of each length."""
+    one = codec(models.vocab_size, SAME.resolution or 0, "entropy", models.prior)
+    keep = SAME.keep or sqs.TopK(models.vocab_size)
+    found = []
+    for row, token in zip(rows, tokens, strict=True):
+        sent = row.send(keep, one.resolution)
+        # The token takes the entropy of what it is drawn from, on average.
+        drawn = -float(sent.q.probs @ np.log2(sent.q.probs))
+        here = float(min(1.0, sent.q.prob(token) / row.p[token]))
+        found.append(
+            (row.mismatch, sent.loss.acceptance, one.bits(sent.q), here, drawn)
+        )
+    tv, acceptance, bits, accepted, drawn = np.array(found).T
+    return {
+        "rows": len(tokens),
+        "tv": tv.sum(),
+        "acceptance": acceptance.sum(),
+        "bits": bits.sum(),
+        "counts": [list(count(accepted, bits + drawn, n)) for n in LENGTHS],
+    }
+
+
+def fastest(
+    records: Records, rows: Floats, uplink: Uplink, steps: Steps
+) -> dict[str, Any]:
+    """Return the length that gives the most tokens per second; 0 is no draft."""
+    steps = steps._replace(draft=records[0]["step"])
+    seconds = {0: uplink.asked + rows * steps.target}
+    for length, counts in zip(
+        LENGTHS, zip(*(r["counts"] for r in records), strict=True), strict=True
+    ):
+        seconds[length] = np.array([Count(*c).seconds(uplink, steps) for c in counts])
+    rates = {length: rows.sum() / taken.sum() for length, taken in seconds.items()}
+    best = max(rates, key=rates.__getitem__)
+    return {
+        "length": best,
+        "speed": ratio(rows, seconds[best]).as_json(),
+        "alone": float(rates[0]),
+    }
