@@ -7,7 +7,6 @@ hundred, some lose little by chance. Between two settings the logarithm of the b
 linear in the loss, and beyond the last one its bits are enough.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,49 +19,27 @@ Floats = NDArray[np.float64]
 Records = list[dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class Cell:
-    """All prompts of one vocabulary at one temperature."""
-
-    records: Records
-    """Of a prompt each: ``rows``, how many; ``half``, 0 or 1; ``draft_acceptance``; and
-    ``sums``, by scheme, of each setting TV, acceptance, and bits without a prior and
-    with it. All are sums over rows."""
-    prior: bool
-    """Whether bits are those with the prior."""
-
-    def points(self, scheme: str, against: str) -> Floats:
-        """Return bits and loss, sums over the rows of a prompt, [prompts, settings, 2].
-
-        What is lost is as in `benchmarks.rate.measure.Temperature.front`.
-        """
-        sums = np.array([record["sums"][scheme] for record in self.records])
-        bits = sums[..., 3 if self.prior else 2]
-        if against == "tv":
-            return np.stack((bits, sums[..., 0]), -1)
-        draft = np.array([record["draft_acceptance"] for record in self.records])
-        return np.stack((bits, draft[:, None] - sums[..., 1]), -1)
-
-    @property
-    def rows(self) -> Floats:
-        """Rows of each prompt, [prompts]."""
-        return np.array([record["rows"] for record in self.records], np.float64)
-
-    @property
-    def halves(self) -> NDArray[np.bool_]:
-        """Prompts of either half, [2, prompts]; a single prompt is in both."""
-        half = np.array([record["half"] for record in self.records])
-        return np.stack((half == 0, half == (half.size > 1)))
-
-
 class Curve:
-    """Bits of a scheme at any loss; scheme and loss are as `Cell.points` takes them."""
+    """Bits of a scheme at any loss: of TV, or of acceptance beside the draft's own.
 
-    def __init__(self, cell: Cell, scheme: str, against: str) -> None:
-        points = cell.points(scheme, against)
-        self._rows = cell.rows
+    Records are of a prompt each: ``rows``, how many; ``half``, 0 or 1;
+    ``draft_acceptance``; and ``sums``, by scheme, of each setting TV, acceptance and
+    bits. All are sums over rows.
+    """
+
+    def __init__(self, records: Records, scheme: str, against: str) -> None:
+        sums = np.array([record["sums"][scheme] for record in records])
+        loss = sums[..., 0]
+        if against != "tv":
+            draft = np.array([record["draft_acceptance"] for record in records])
+            loss = draft[:, None] - sums[..., 1]
+        points = np.stack((sums[..., 2], loss), -1)
+        self._rows = np.array([record["rows"] for record in records], np.float64)
         self._halves = []
-        for mine, others in zip(cell.halves, cell.halves[::-1], strict=True):
+        half = np.array([record["half"] for record in records])
+        # A single prompt is in both halves.
+        halves = half == 0, half == (half.size > 1)
+        for mine, others in zip(halves, halves[::-1], strict=True):
             means = points[others].sum(0) / self._rows[others].sum()
             front = pareto(means[:, 0], means[:, 1])
             self._halves.append((mine, points[:, front]))
@@ -104,20 +81,19 @@ def _interpolated(means: Floats, most: float) -> Floats:
 
 
 def compare(
-    cell: Cell, against: str, most: float, seed: int
+    records: Records, against: str, most: float, seed: int
 ) -> dict[str, dict[str, float] | None]:
     """Estimate what each scheme takes at a loss.
 
     By scheme that is the ratio of its bits to those of the first one, and for that one
     its bits; None where a scheme can't lose so little, or only on some of the prompts.
     """
-    first, *others = cell.records[0]["sums"]
-    prompts = len(cell.records)
-    weights = draws(prompts, seed)
+    weights = draws(len(records), seed)
     bits = {
-        scheme: Curve(cell, scheme, against).bits(weights, most)
-        for scheme in (first, *others)
+        scheme: Curve(records, scheme, against).bits(weights, most)
+        for scheme in records[0]["sums"]
     }
+    first, *others = bits
     found = {first: _estimate(bits[first])}
     found |= {scheme: _estimate(bits[scheme] / bits[first]) for scheme in others}
     return {scheme: x.as_json() if x else None for scheme, x in found.items()}

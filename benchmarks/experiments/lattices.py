@@ -3,19 +3,14 @@
 Every row is sparsified and rounded in each way at each of its settings; all are judged
 by TV(q, q^) over the whole vocabulary, by the acceptance rate sum min(p, q^), and by
 bits. All give counts that sum to l, a point of Reznik's lattice, which the codec codes:
-
-* `Row.send <benchmarks.rate.schemes.Row>`, the codec's own, nearest in L2 to the
-  renormalised probabilities, with zeros among the counts
-* `largest_remainder`, nearest among the points without a zero
-* `least_variation`, nearest in TV to q as it is, over the whole vocabulary
-
-The counts of the first two approach q renormalised over what was kept, those of the
-third q itself.
+`Row.send <benchmarks.rate.schemes.Row>` the codec's own, nearest in L2 to the
+renormalised probabilities, `largest_remainder` the nearest without a zero, and
+`least_variation` the nearest in TV to q as it is, over the whole vocabulary.
 """
 
-import heapq
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,10 +19,10 @@ from rich.table import Table
 from rich.text import Text
 
 import sqs_codec as sqs
-from benchmarks.charts import Panel, estimated
-from benchmarks.experiments.equal_loss import Cell, compare
+from benchmarks.charts import Panel, Point, estimated
+from benchmarks.experiments.equal_loss import compare
 from benchmarks.experiments.estimate import shown
-from benchmarks.experiments.experiment import NAMES, Check, Options, Records
+from benchmarks.experiments.experiment import NAMES, Check, Options, Records, grouped
 from benchmarks.experiments.models import load
 from benchmarks.experiments.traces import traces
 from benchmarks.rate.schemes import Row, Rule, Sent, codec
@@ -37,82 +32,55 @@ from sqs_codec.theory import quantizer_tv_bound
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Setting = tuple[Rule, int]
+Make = Callable[[Floats, int], Integers]
 
 TITLE = "Lattices: Reznik's point against others at equal distortion"
 ALONE = False
 
 REZNIK, REMAINDER, VARIATION = "Reznik", "largest remainder", "least TV"
 
-RESOLUTIONS = {
-    0.7: tuple(round(2 ** (i / 2)) for i in range(7, 22)),
-    1.0: tuple(round(2 ** (i / 2)) for i in range(9, 23)),
-}
-"""By temperature, from above the losses that are compared to below them."""
+TEMPERATURES = 0.7, 1.0
+RESOLUTIONS = tuple(round(2 ** (i / 2)) for i in range(7, 23))
+"""From above the losses that are compared to below them."""
 
-TEMPERATURES = tuple(RESOLUTIONS)
+STEPS, KEEP = (0.3, 0.45, 0.6, 0.8), sqs.TopK(64)
+"""Thresholds of the keep rule, in units of 1/l, and another rule."""
 
-STEPS = (0.3, 0.45, 0.6, 0.8)
-"""Thresholds of the keep rule, in units of 1/l."""
+ROWS, QUICK_ROWS, PROMPTS = 12, 4, {"gemma3": 30}
+"""Rows of a text, evenly spaced, as neighbours say much the same; and a model's texts,
+where a row takes long to make."""
 
-KEEP = sqs.TopK(64)
-"""Besides thresholds."""
-
-ROWS, QUICK_ROWS = 12, 4
-"""Of a text, evenly spaced: neighbours say much the same."""
-
-PROMPTS = {"gemma3": 30}
-"""The most texts of a model: a row of 262 144 tokens takes long to make."""
-
-TV_POINTS = ((0.7, 0.02), (0.7, 0.05), (1.0, 0.1), (1.0, 0.15))
-ACCEPTANCE_POINTS = ((0.7, 0.01), (0.7, 0.02), (1.0, 0.02), (1.0, 0.05))
-"""Temperatures and losses at which bits are compared: the second ones of each
-temperature are in the tables."""
+LOSSES = {"tv": {0.7: 0.05, 1.0: 0.15}, "acceptance": {0.7: 0.02, 1.0: 0.05}}
+"""At which bits are compared, by temperature."""
 
 ROUNDING = 1e-9
 """What float64 may add to a sum of probabilities."""
 
 
-def sweep(temperature: float, quick: bool) -> list[Setting]:
+def sweep(quick: bool) -> list[Setting]:
     """Return the rules and resolutions of each way."""
-    resolutions = RESOLUTIONS[temperature][:: 3 if quick else 1]
-    steps = STEPS[:: 2 if quick else 1]
+    resolutions, steps = RESOLUTIONS[:: 3 if quick else 1], STEPS[:: 2 if quick else 1]
     found = [(sqs.Threshold(s / r), r) for r in resolutions for s in steps]
     return [*found, *((KEEP, r) for r in resolutions)]
 
 
-def _remainder(row: Row, keep: Rule, resolution: int) -> Sent:
-    ids, probs = row.top(min(row.kept(keep), resolution))
-    return _counted(row, ids, largest_remainder(probs, resolution))
-
-
-def _variation(row: Row, keep: Rule, resolution: int) -> Sent:
-    ids, probs = row.top(row.kept(keep))
-    return _counted(row, ids, least_variation(probs, resolution))
-
-
-def _counted(row: Row, ids: NDArray[np.uint32], counts: Integers) -> Sent:
+def _counted(make: Make, row: Row, keep: Rule, resolution: int) -> Sent:
+    """Send the counts that a function makes of the tokens kept."""
+    most = resolution if make is largest_remainder else row.q.size
+    ids, probs = row.top(min(row.kept(keep), most))
+    counts = make(probs, resolution)
     order = np.argsort(ids)
     order = order[counts[order] > 0]
     q = sqs.SparseDistribution(ids[order], counts[order], row.q.size)
     return Sent(q, len(ids), row.judge(q.token_ids, q.probs))
 
 
-MAKERS: dict[str, Callable[[Row, Rule, int], Sent]] = {
-    REZNIK: Row.send,
-    REMAINDER: _remainder,
-    VARIATION: _variation,
-}
-
-
 def largest_remainder(probs: Floats, resolution: int) -> Integers:
     """Return the lattice point nearest in L2 that leaves every token a count.
 
     It has counts [K], each at least 1, whose sum is the resolution, which is K or more;
-    the probabilities of the tokens kept, [K], are renormalised here.
-
-    Where the counts of 1 given to improbable tokens are too many already, units are
-    taken back from others. Each step changes the squared error by the least that it
-    can, and the error is convex in every count: the result is the nearest.
+    the probabilities of the tokens kept, [K], are renormalised here. Each step changes
+    the squared error by the least that it can, and the error is convex in every count.
 
     >>> largest_remainder(np.array([0.9, 0.09, 0.01]), 10)
     array([8, 1, 1])
@@ -126,16 +94,10 @@ def least_variation(probs: Floats, resolution: int) -> Integers:
     r"""Return a lattice point of least total variation to the whole distribution.
 
     It has counts [K], whose sum is the resolution l; q(x) of the tokens kept, [K],
-    isn't renormalised.
-
-    TV(q, b/l) = 1 - sum_x min(q(x), b_x / l), the sum over the tokens kept, as q^ is 0
-    elsewhere. A unit more at x gains 1/l up to floor(l q(x)) units, then what is left
-    of q(x), then nothing: the gains of a token never rise, so that taking the largest
-    gain l times is exact. As the floors sum to l at most, that is: all the floors, then
-    a unit each to the largest fractions. Where there are more units than tokens that
-    gain by them, which happens if much was dropped, any place is as good for the TV;
-    they go where the renormalised probabilities lack them, which is better than
-    elsewhere for the acceptance rate.
+    isn't renormalised. A unit more at x gains 1/l up to floor(l q(x)) units, then what
+    is left of q(x), then nothing: the gains of a token never rise, so that taking the
+    largest gain l times is exact. Units that no token gains by, if much was dropped, go
+    where the renormalised probabilities lack them.
 
     >>> least_variation(np.array([0.55, 0.28, 0.12]), 10)
     array([6, 3, 1])
@@ -159,64 +121,48 @@ def _settled(counts: Integers, scaled: Floats, resolution: int) -> Integers:
     """
     left = resolution - int(counts.sum())
     sign = 1 if left > 0 else -1
-    heap = [
-        (sign * error, i)
-        for i, error in enumerate((counts - scaled).tolist())
-        if left > 0 or counts[i] > 1
-    ]
-    heapq.heapify(heap)
+    errors = sign * (counts - scaled)
     for _ in range(abs(left)):
-        error, at = heap[0]
-        counts[at] += sign
-        if left > 0 or counts[at] > 1:
-            heapq.heapreplace(heap, (error + 1, at))
-        else:
-            heapq.heappop(heap)
+        least = np.argmin(errors if left > 0 else np.where(counts > 1, errors, np.inf))
+        counts[least] += sign
+        errors[least] += 1
     return counts
 
 
-@dataclass
-class Prompt:
-    """Sums over the rows of a prompt."""
-
-    sums: dict[str, Floats]
-    """By way, [settings, 4]: TV, acceptance, and bits without a prior and with it."""
-    rows: int = 0
-    draft_acceptance: float = 0.0
-    bound: float = 0.0
-    """The largest `bound_share`."""
-    excess: float = -1.0
-    """How far the TV of `VARIATION` was above Reznik's at most."""
+MAKERS: dict[str, Callable[[Row, Rule, int], Sent]] = {
+    REZNIK: Row.send,
+    REMAINDER: partial(_counted, largest_remainder),
+    VARIATION: partial(_counted, least_variation),
+}
 
 
 def measure_prompt(
     rows: Iterable[Row], prior: sqs.Prior | None, settings: list[Setting]
-) -> Prompt:
-    """Measure the rows of a prompt."""
-    priors = (None, prior) if prior else (None,)
-    found = Prompt({way: np.zeros((len(settings), 4)) for way in MAKERS})
+) -> dict[str, Any]:
+    """Measure the rows of a prompt.
+
+    "sums" are by way, [settings, 3]: TV, acceptance and bits. "bound" is the largest
+    `bound_share`, "excess" the most that the TV of `VARIATION` was above Reznik's.
+    """
+    sums = {way: np.zeros((len(settings), 3)) for way in MAKERS}
+    made = {"rows": 0, "draft_acceptance": 0.0, "bound": 0.0, "excess": -1.0}
     for row in rows:
-        found.rows += 1
-        found.draft_acceptance += float(np.minimum(row.p, row.q).sum())
+        made["rows"] += 1
+        made["draft_acceptance"] += float(np.minimum(row.p, row.q).sum())
         for place, (keep, resolution) in enumerate(settings):
-            tv = {}
-            for way, make in MAKERS.items():
-                sent = make(row, keep, resolution)
-                tv[way] = sent.loss.tv
-                sums = found.sums[way][place]
-                sums[:2] += sent.loss.tv, sent.loss.acceptance
-                sums[2 : 2 + len(priors)] += [
-                    codec(row.q.size, resolution, "entropy", one).bits(sent.q)
-                    for one in priors
-                ]
-            found.bound = max(found.bound, bound_share(row, keep, resolution))
-            found.excess = max(found.excess, tv[VARIATION] - tv[REZNIK])
-    return found
+            sent = {way: make(row, keep, resolution) for way, make in MAKERS.items()}
+            one = codec(row.q.size, resolution, "entropy", prior)
+            for way, found in sent.items():
+                loss = found.loss
+                sums[way][place] += loss.tv, loss.acceptance, one.bits(found.q)
+            more = sent[VARIATION].loss.tv - sent[REZNIK].loss.tv
+            made["bound"] = max(made["bound"], bound_share(row, sent[REZNIK]))
+            made["excess"] = max(made["excess"], more)
+    return {**made, "sums": {way: x.round(6).tolist() for way, x in sums.items()}}
 
 
-def bound_share(row: Row, keep: Rule, resolution: int) -> float:
+def bound_share(row: Row, sent: Sent) -> float:
     """Return TV(q renormalised, q^) of Reznik's point as a share of K/(4 l)."""
-    sent = row.send(keep, resolution)
     ids, probs = row.top(sent.kept)
     dense = dict(zip(sent.q.token_ids.tolist(), sent.q.probs.tolist(), strict=True))
     rounded = np.array([dense.get(i, 0.0) for i in ids.tolist()])
@@ -232,126 +178,73 @@ def places(options: Options) -> list[tuple[str, float]]:
 def measure(options: Options, model: str, temperature: float) -> Records:
     """Measure rows of all texts of a model; a record is of a text."""
     models = load(options, model)
-    settings = sweep(temperature, options.quick)
+    settings = sweep(options.quick)
     most = QUICK_ROWS if options.quick else ROWS
     found = []
     for trace in traces(options, model, temperature, prompts=PROMPTS.get(model)):
         chosen = np.linspace(0, len(trace) - 1, min(most, len(trace))).round()
-        rows = (
-            Row(trace.draft[i], trace.target[i], temperature)
-            for i in chosen.astype(int).tolist()
-        )
+        at = chosen.astype(int)
+        pairs = zip(trace.draft[at], trace.target[at], strict=True)
+        rows = (Row(*pair, temperature) for pair in pairs)
         found.append(measure_prompt(rows, models.prior, settings))
     half = np.random.default_rng(options.seed).permutation(np.arange(len(found)) % 2)
-    cell = {"model": model, "temperature": temperature, "prior": bool(models.prior)}
-    cell["vocab_size"] = models.vocab_size
-    return [
-        {**cell, "half": int(mine), **record(prompt)}
-        for mine, prompt in zip(half, found, strict=True)
-    ]
-
-
-def record(prompt: Prompt) -> dict[str, Any]:
-    """Return a prompt's sums in JSON's types, of six digits."""
-    sums = {
-        way: [[float(f"{x:.6g}") for x in row] for row in table.tolist()]
-        for way, table in prompt.sums.items()
-    }
-    return {**vars(prompt), "sums": sums}
+    cell = {"model": model, "temperature": temperature}
+    halves = zip(half.tolist(), found, strict=True)
+    return [{**cell, "half": mine, **prompt} for mine, prompt in halves]
 
 
 def summary(records: Records, options: Options) -> dict[str, Any]:
     """Return ratios at equal loss, and what bounds were met, by model."""
-    cells: dict[tuple[float, int, str], Records] = {}
-    for one in records:
-        key = one["temperature"], one["vocab_size"], one["model"]
-        cells.setdefault(key, []).append(one)
-    return {"cells": [_cell(cells[key], options.seed) for key in sorted(cells)]}
-
-
-def _cell(records: Records, seed: int) -> dict[str, Any]:
-    named = ("model", "vocab_size", "temperature", "prior")
-    return {
-        **{name: records[0][name] for name in named},
-        "prompts": len(records),
-        "rows": sum(one["rows"] for one in records),
-        "bound": max(one["bound"] for one in records),
-        "excess": max(one["excess"] for one in records),
-        "tv": _at(records, TV_POINTS, "tv", seed),
-        "acceptance": _at(records, ACCEPTANCE_POINTS, "acceptance", seed),
-    }
-
-
-def _at(
-    records: Records, points: Iterable[tuple[float, float]], against: str, seed: int
-) -> list[dict[str, Any]]:
-    """Compare at the losses that are for the temperature of the records."""
-    cell = Cell(records, records[0]["prior"])
-    return [
-        {"loss": loss, "schemes": compare(cell, against, loss, seed)}
-        for temperature, loss in points
-        if temperature == records[0]["temperature"]
-    ]
+    cells = []
+    for (model, temperature), of_cell in grouped(records, "model", "temperature"):
+        cell: dict[str, Any] = {"model": model, "temperature": temperature}
+        for name in ("bound", "excess"):
+            cell[name] = max(record[name] for record in of_cell)
+        for against, losses in LOSSES.items():
+            found = compare(of_cell, against, losses[temperature], options.seed)
+            cell[against] = found
+        cells.append(cell)
+    return {"cells": cells}
 
 
 def checks(summary: dict[str, Any]) -> list[Check]:
     """Return the two bounds."""
-    bound = max(cell["bound"] for cell in summary["cells"])
-    excess = max(cell["excess"] for cell in summary["cells"])
+    cells = summary["cells"]
+    bound, excess = (max(cell[name] for cell in cells) for name in ("bound", "excess"))
+    claim = "TV(q renormalised, q^) <= K/(4 l) for Reznik's lattice"
+    other = "no point of the lattice has less TV than the one found"
     return [
-        Check(
-            "TV(q renormalised, q^) <= K/(4 l) for Reznik's lattice",
-            bound <= 1 + ROUNDING,
-            f"at most {bound:.4f} of the bound, in every row at every K and l",
-        ),
-        Check(
-            "no point of the lattice has less TV than the one found",
-            excess <= ROUNDING,
-            f"TV above Reznik's with the same support and l: at most {excess:.1e}",
-        ),
+        Check(claim, bound <= 1 + ROUNDING, f"at most {bound:.4f} of the bound"),
+        Check(other, excess <= ROUNDING, f"above Reznik's: {excess:.1e}"),
     ]
 
 
-def tables(summary: dict[str, Any]) -> list[Table | Text]:
-    """Return ratios at equal TV and at equal acceptance."""
-    found: list[Table | Text] = []
-    for temperature in sorted({cell["temperature"] for cell in summary["cells"]}):
-        cells = [c for c in summary["cells"] if c["temperature"] == temperature]
-        found.append(_ratios(cells, "tv", "TV(q, q^)"))
-        found.append(_ratios(cells, "acceptance", "a loss of acceptance"))
-    note = (
+def tables(summary: dict[str, Any]) -> Iterator[Table | Text]:
+    """Yield ratios at equal TV and at equal acceptance."""
+    for (temperature,), cells in grouped(summary["cells"], "temperature"):
+        for against, losses in LOSSES.items():
+            title = f"Bits at a loss of {against} of {losses[temperature]:g}"
+            made = table(title, f"T = {temperature:g}", *(c["model"] for c in cells))
+            for way in MAKERS:
+                form = ".0f" if way == REZNIK else ".2f"
+                points = [cell[against][way] for cell in cells]
+                made.add_row(way, *(shown(p, form) if p else "-" for p in points))
+            yield made
+    yield dim(
         "Bits of a distribution for Reznik's point, and the ratio of the others to it, "
         "with 95 % intervals; with the model's prior, if there is one."
     )
-    return [*found, dim(note)]
-
-
-def _ratios(cells: list[dict[str, Any]], against: str, name: str) -> Table:
-    loss = cells[0][against][-1]["loss"]
-    title = f"Bits at {name} of {loss:g}, T = {cells[0]['temperature']:g}"
-    made = table(title, "", *(cell["model"] for cell in cells))
-    for way in MAKERS:
-        digits = 0 if way == REZNIK else 2
-        points = [cell[against][-1]["schemes"][way] for cell in cells]
-        made.add_row(way, *(_interval(point, digits) for point in points))
-    return made
-
-
-def _interval(found: dict[str, float] | None, digits: int) -> str:
-    return shown(found, f".{digits}f") if found else "-"
 
 
 def chart(summary: dict[str, Any]) -> list[Panel]:
     """Show the bits of other lattice points beside Reznik's."""
     panels = []
-    for against, name in (("tv", "TV"), ("acceptance", "acceptance")):
-        series = {
-            way: [
-                estimated(f"{NAMES[cell['model']]}, T = {cell['temperature']:g}", found)
-                for cell in summary["cells"]
-                if (found := cell[against][-1]["schemes"][way])
-            ]
-            for way in (REMAINDER, VARIATION)
-        }
-        panels.append(Panel(f"Bits at equal {name}, over Reznik's", series, beside=1))
+    for against in LOSSES:
+        series: dict[str, list[Point]] = {REMAINDER: [], VARIATION: []}
+        for cell, (way, points) in itertools.product(summary["cells"], series.items()):
+            place = f"{NAMES[cell['model']]}, T = {cell['temperature']:g}"
+            if found := cell[against][way]:
+                points.append(estimated(place, found))
+        title = f"Bits at equal {against}, over Reznik's"
+        panels.append(Panel(title, series, beside=1))
     return panels
