@@ -1,18 +1,16 @@
 """How many texts one verifier writes in a second.
 
 A server as `sqs serve` runs it, with the real target model, serves edges of another
-process that draft for free (`benchmarks.harness.edges`), so all that is waited for is
-the verifier. It reads all rounds that wait at once, or one at a time. Then recorded
-models serve edges that draft in stated seconds: without drafts, by rounds, by hints.
-What varies here is the machine's time and not prompts, so intervals come from windows
-of time.
+process that draft for free (`benchmarks.harness.edges`). It reads all rounds that wait
+at once, or one at a time. Then recorded models serve edges that draft in stated
+seconds: without drafts, by rounds, by hints. Intervals come from windows of time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from dataclasses import replace
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +21,10 @@ from benchmarks.charts import Panel, estimated
 from benchmarks.experiments import measured
 from benchmarks.experiments.estimate import ratio, shown
 from benchmarks.experiments.experiment import Check, Options, Records, Task, grouped
-from benchmarks.experiments.measured import HINTS, ROUNDS, TEMPERATURE
+from benchmarks.experiments.measured import ALONE as CLOUD_ALONE
+from benchmarks.experiments.measured import CLOUD, HINTS, ROUNDS, TEMPERATURE
 from benchmarks.experiments.models import load
-from benchmarks.harness import edges as crowds
+from benchmarks.harness.edges import Came, Crowd, Lookup, run
 from benchmarks.harness.recorded import RecordedDraft, TimedVerifier
 from benchmarks.tables import dim, table
 from sqs_codec.system.edge import FixedPlan, Hints, default_settings
@@ -42,40 +41,23 @@ if TYPE_CHECKING:
 TITLE = "Texts that one verifier writes in a second"
 ALONE = True
 
-WINDOWS = 3
-"""Of a turn; each number of edges has `_turns` turns, in which both ways alternate."""
+WINDOWS, TURNS = 3, 2
+"""Windows of a turn; in turns both ways to serve alternate."""
 
-TRANSPORT = "grpc"
-"""As `sqs_codec.system.serve.connect` chooses unless told otherwise."""
+TOKENS, ROUND = 24, 4
+"""Of the real model's texts: few, so that texts begin and end in each window."""
 
 BATCHED, SERIAL = "batched", "one by one"
-
-SHARED_TRANSPORT = "datagram"
 
 MORE = 0.006, 0.001
 """Seconds of the recorded target for each row but the first."""
 
 WAYS = {
-    measured.ALONE: (FixedPlan(0),),
+    CLOUD_ALONE: (FixedPlan(0),),
     ROUNDS: (FixedPlan(2), FixedPlan(4)),
     HINTS: (FixedPlan(hints=Hints()),),
 }
 """Of several plans the fastest counts."""
-
-PLENTY = 1 << 40
-"""Bytes for keys and values: memory isn't the point here."""
-
-
-def _edges(options: Options) -> tuple[int, ...]:
-    return (2,) if options.quick else (1, 4, 16, 64)
-
-
-def _sharing(options: Options) -> tuple[int, ...]:
-    return (2,) if options.quick else (16, 64)
-
-
-def _turns(options: Options) -> int:
-    return 1 if options.quick else 2
 
 
 def _window(options: Options) -> float:
@@ -90,10 +72,11 @@ def places(options: Options) -> list[tuple[str, float]]:
 
 def tasks(options: Options) -> list[Task]:
     """Return a task for each turn of a number of edges and a way."""
+    many, turns = ((2,), 1) if options.quick else ((1, 4, 16, 64), TURNS)
     return [
         Task(f"{name} {edges} {turn}", serve, (name, edges))
-        for turn in range(_turns(options))
-        for edges in _edges(options)
+        for turn in range(turns)
+        for edges in many
         for name in (BATCHED, SERIAL)
     ] + [Task("shared", share)]
 
@@ -118,21 +101,23 @@ def serve(options: Options, name: str, edges: int) -> Records:
         models.pair.target,
         vocab_size=models.vocab_size,
         tokenizer=models.pair.tokenizer,
-        max_memory=PLENTY,
+        max_memory=1 << 40,  # memory isn't the point here
     )
-    crowd = crowds.Crowd(
-        port=0,
-        transport=TRANSPORT,
+    crowd = Crowd(
+        edges=edges,
+        transport="grpc",
         tokenizer=cloud.fingerprint,
         codec=sqs.Codec(models.vocab_size, prior=models.prior),
         prompts=[[*prompt.tokens] for prompt in models.prompts],
-        edges=edges,
+        draft=partial(Lookup, models.vocab_size),
+        plan=FixedPlan(ROUND),
+        tokens=TOKENS,
     )
     make = BatchEngine if name == BATCHED else OneByOne
-    engine = make(cloud, tokenizer=cloud.fingerprint)
-    window = _window(options)
-    seen = asyncio.run(crowds.run(crowd, engine, WINDOWS * window))
-    return _windows(seen, window, {"name": name, "edges": edges})
+    engine, window = make(cloud, tokenizer=cloud.fingerprint), _window(options)
+    came = asyncio.run(run(crowd, engine, WINDOWS * window))
+    about = {"part": "served", "name": name, "edges": edges, "more": 0, "plan": ""}
+    return _windows(came, window, about)
 
 
 def share(options: Options) -> Records:
@@ -140,136 +125,107 @@ def share(options: Options) -> Records:
     models = load(options, options.model)
     (text,) = measured.recorded(options, models, 1)
     window, v, start = _window(options), models.vocab_size, len(text.prompt)
-    draft = partial(RecordedDraft.of, v, measured.CLOUD.draft, start, text.draft)
-    crowd = crowds.Crowd(
-        port=0,
-        transport=SHARED_TRANSPORT,
-        tokenizer=b"",
-        codec=default_settings(v, models.prior)[0].codec,
-        prompts=[[*text.prompt]],
-        edges=0,
-        draft=draft,
-        tokens=measured.rows_of(text),
-    )
+    draft = partial(RecordedDraft.of, v, CLOUD.draft, start, text.draft)
+    many, tried = ((2,), 1) if options.quick else ((16, 64), None)
     found = []
-    tried = 1 if options.quick else None
-    for edges, more, name in itertools.product(_sharing(options), MORE[:tried], WAYS):
-        steps = measured.CLOUD._replace(more=more)
+    for edges, more, name in itertools.product(many, MORE[:tried], WAYS):
         for plan in WAYS[name][:tried]:
+            steps = CLOUD._replace(more=more)
             verifier = TimedVerifier(v, steps)
             verifier.begin(start, np.load(text.target), None)
-            given = replace(crowd, edges=edges, plan=plan)
-            engine = BatchEngine(verifier)
-            seen = asyncio.run(crowds.run(given, engine, WINDOWS * window, steps.told))
-            about = {"name": name, "edges": edges, "more": more, "plan": plan.reason}
-            found += _windows(seen, window, about)
+            crowd = Crowd(
+                edges=edges,
+                transport="datagram",
+                tokenizer=b"",
+                codec=default_settings(v, models.prior)[0].codec,
+                prompts=[[*text.prompt]],
+                draft=draft,
+                plan=plan,
+                tokens=measured.rows_of(text),
+            )
+            serving = run(crowd, BatchEngine(verifier), WINDOWS * window, steps.told)
+            about = {"part": "shared", "name": name, "edges": edges, "more": more}
+            about["plan"] = plan.reason
+            found += _windows(asyncio.run(serving), window, about)
     return found
 
 
-def _windows(seen: crowds.Seen, window: float, about: dict[str, Any]) -> Records:
+def _windows(came: Came, window: float, about: dict[str, Any]) -> Records:
     """Return tokens and texts by window."""
-    if seen.errors:
-        raise RuntimeError(f"edges failed: {seen.errors[0]}")
-    counts = [seen.between(i * window, (i + 1) * window) for i in range(WINDOWS)]
-    return [{**about, "tokens": n, "texts": t, "seconds": window} for n, t in counts]
+    found = []
+    for i in range(WINDOWS):
+        here = [(n, done) for at, n, done in came if i <= at / window < i + 1]
+        tokens, texts = sum(n for n, _ in here), sum(done for _, done in here)
+        found.append({**about, "tokens": tokens, "texts": texts, "seconds": window})
+    return found
 
 
 def summary(records: Records, options: Options) -> dict[str, Any]:
     """Return rates by number of edges."""
-    shared = [record for record in records if "more" in record]
-    return {
-        "model_name": options.model,
-        "windows": WINDOWS * _turns(options),
-        "window_seconds": _window(options),
-        "served": [_served(records, edges) for edges in _edges(options)],
-        "shared": [_shared(group) for _, group in grouped(shared, "edges", "more")],
-    }
-
-
-def _shared(records: Records) -> dict[str, Any]:
-    """Return what edges that share a target are served in each way."""
-    found: dict[str, Any] = {name: records[0][name] for name in ("edges", "more")}
-    for (name,), ways in grouped(records, "name"):
-        rates = [
-            ratio([r["tokens"] for r in group], [r["seconds"] for r in group])
-            for _, group in grouped(ways, "plan")
-        ]
-        found[name] = max(rates, key=lambda rate: rate.value).as_json()
+    found: dict[str, Any] = {"model_name": options.model, "window": _window(options)}
+    for (part, edges, more), of_row in grouped(records, "part", "edges", "more"):
+        row = {"edges": edges, "more": more}
+        for (name,), of_way in grouped(of_row, "name"):
+            rates = [_rates(group) for _, group in grouped(of_way, "plan")]
+            row[name] = max(rates, key=lambda rate: rate["value"])
+        found.setdefault(part, []).append(row)
     return found
 
 
-def _served(records: Records, edges: int) -> dict[str, Any]:
-    """Return what so many edges were served both ways, and the ratio."""
-    found: dict[str, Any] = {"edges": edges}
-    tokens = {}
-    for name in (BATCHED, SERIAL):
-        mine = [r for r in records if (r["name"], r["edges"]) == (name, edges)]
-        seconds = [r["seconds"] for r in mine]
-        tokens[name] = [r["tokens"] for r in mine]
-        found[name] = {
-            "tokens": ratio(tokens[name], seconds).as_json(),
-            "texts": ratio([r["texts"] for r in mine], seconds).as_json(),
-        }
-    if min(tokens[SERIAL]) > 0:
-        found["gain"] = ratio(tokens[BATCHED], tokens[SERIAL]).as_json()
-    return found
+def _rates(records: Records) -> dict[str, float]:
+    """Return tokens a second, and texts."""
+    tokens, texts, seconds = (
+        [record[name] for record in records] for name in ("tokens", "texts", "seconds")
+    )
+    return ratio(tokens, seconds).as_json() | {"texts": sum(texts) / sum(seconds)}
 
 
 def checks(summary: dict[str, Any]) -> list[Check]:
     """Return the bar: hints serve no less than what there is without them."""
-    if summary["window_seconds"] < 1:  # in miniature
+    if summary["window"] < 1:  # in miniature
         return []
     gains = {
         f"{row['edges']} edges, {1000 * row['more']:g} ms a row": row[HINTS]["value"]
-        / max(row[measured.ALONE]["value"], row[ROUNDS]["value"])
+        / max(row[CLOUD_ALONE]["value"], row[ROUNDS]["value"])
         for row in summary["shared"]
     }
-    return [
-        Check(
-            "hints serve at least the tokens of rounds and of the cloud alone",
-            min(gains.values()) >= 1,
-            "; ".join(f"{where}: {gain:.2f}" for where, gain in gains.items()),
-        )
-    ]
+    claim = "hints serve at least the tokens of rounds and of the cloud alone"
+    said = "; ".join(f"{where}: {gain:.2f}" for where, gain in gains.items())
+    return [Check(claim, min(gains.values()) >= 1, said)]
 
 
-def tables(summary: dict[str, Any]) -> list[Table | Text]:
-    """Return what is served."""
-    served = table(
-        f"Tokens a second by one verifier of {summary['model_name']}, over gRPC",
-        *("edges", "batched", "one by one", "times"),
-        *("texts/s\nbatched", "one by\none"),
-    )
+def tables(summary: dict[str, Any]) -> Iterator[Table | Text]:
+    """Yield what is served."""
+    title = f"Tokens a second by one verifier of {summary['model_name']}, over gRPC"
+    ways = BATCHED, SERIAL
+    made = table(title, "edges", *ways, "times", "texts/s\nbatched", "one by\none")
     for row in summary["served"]:
-        ways = row[BATCHED], row[SERIAL]
-        served.add_row(
-            str(row["edges"]),
-            *(shown(way["tokens"], ".1f") for way in ways),
-            f"{row['gain']['value']:.2f}" if "gain" in row else "",
-            *(f"{way['texts']['value']:.2f}" for way in ways),
-        )
-    windows, seconds = summary["windows"], summary["window_seconds"]
-    note = (
-        f"Texts of {crowds.MAX_TOKENS} tokens, in rounds of {crowds.ROUND} that are "
-        f"seldom right. Intervals of 95 % are over {windows} windows of {seconds:g} s: "
-        "prompts aren't what varies here."
+        batched, serial = (row[way] for way in ways)
+        gain = batched["value"] / serial["value"] if serial["value"] else np.nan
+        rates = (shown(row[way], ".1f") for way in ways)
+        texts = (f"{row[way]['texts']:.2f}" for way in ways)
+        made.add_row(f"{row['edges']}", *rates, f"{gain:.2f}", *texts)
+    yield made
+    yield dim(
+        f"Texts of {TOKENS} tokens, in rounds of {ROUND} that are seldom right. "
+        f"Intervals of 95 % are over windows of {summary['window']:g} s."
     )
-    shared = table("Tokens a second by a recorded target", "edges, a row", *WAYS)
+    made = table("Tokens a second by a recorded target", "edges, a row", *WAYS)
     for row in summary["shared"]:
         rates = (shown(row[name], ".0f") for name in WAYS)
-        shared.add_row(f"{row['edges']}, {1000 * row['more']:g} ms", *rates)
-    drafting = (
+        made.add_row(f"{row['edges']}, {1000 * row['more']:g} ms", *rates)
+    yield made
+    yield dim(
         "The target takes 120 ms and so much for each row more, a drafted token 15 ms; "
         "rounds of 2 or 4, whichever are faster. Over datagrams, without a link."
     )
-    return [served, dim(note), shared, dim(drafting)]
 
 
 def chart(summary: dict[str, Any]) -> list[Panel]:
     """Show what a verifier serves to more and more edges, and in which way most."""
     served = {
-        name: [estimated(row["edges"], row[way]["tokens"]) for row in summary["served"]]
-        for way, name in ((BATCHED, "batched"), (SERIAL, "one by one"))
+        way: [estimated(row["edges"], row[way]) for row in summary["served"]]
+        for way in (BATCHED, SERIAL)
     }
     shared = {
         way: [
