@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import sqs_codec as sqs
-from benchmarks.data.drafts import (
+from sqs_codec.cli.options import add_models, check_models, find_prior, number
+from tests.drafts import (
     VOCAB_SIZE,
     Rows,
     held_out,
@@ -23,7 +24,6 @@ from benchmarks.data.drafts import (
     load_languages,
     load_targets,
 )
-from sqs_codec.cli.options import add_models, check_models, find_prior, number
 
 if TYPE_CHECKING:
     from benchmarks.pair import Pair

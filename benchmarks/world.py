@@ -3,7 +3,7 @@
 Edges are those of `sqs_codec.system.edge.generate`, which takes a clock and a sleep:
 here a `World`. Clouds are `CloudSession`s, whose jobs a `Cloud` does as the server and
 its engine do: all that wait in one call, hints by the server's threshold. Between them
-are the directions of a link as `benchmarks.relay` has them, for datagrams. Whatever is
+are the directions of a link as `tests.relay` has them, for datagrams. Whatever is
 computed takes no time but what is stated.
 """
 
@@ -21,7 +21,6 @@ from typing import TypeVar
 import numpy as np
 
 from benchmarks.harness.recorded import Steps
-from benchmarks.relay import GOOD, HEADERS, Link, Way
 from sqs_codec import Verdict
 from sqs_codec.system.engine._batch import MOST_AT_ONCE
 from sqs_codec.system.serve._threshold import HintThreshold
@@ -34,6 +33,7 @@ from sqs_codec.system.session import (
     session_of,
     unknown_session,
 )
+from tests.relay import GOOD, HEADERS, Link, Way
 
 RECORD = 29
 """Bytes of DTLS around a message."""

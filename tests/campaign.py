@@ -24,12 +24,12 @@ import numpy as np
 from tqdm import tqdm
 
 import sqs_codec as sqs
-from benchmarks.data.drafts import VOCAB_SIZE, load_drafts
 from sqs_codec._backend import native, numba
 from sqs_codec._backend.core import Core
 from sqs_codec._base.format import MAX_SURVIVORS, Coding
 from sqs_codec._codec.keep import rule
 from tests import kit
+from tests.drafts import VOCAB_SIZE, load_drafts
 from tests.reference import BrokenRuleError, entropy
 from tests.reference import prior as reference_priors
 from tests.reference import sqs_reference as reference

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from benchmarks.data.drafts import load_drafts
 from tests.backends import using
+from tests.drafts import load_drafts
 from tests.ports import reserved_port
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from collections import Counter
 import numpy as np
 
 import sqs_codec as sqs
-from benchmarks.data.drafts import VOCAB_SIZE, held_out, load_drafts
 from sqs_codec.cli.options import find_prior
+from tests.drafts import VOCAB_SIZE, held_out, load_drafts
 from tests.kit import as_lists
 from tests.reference.entropy import bits_by_label
 from tests.reference.prior import parse

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 import sqs_codec as sqs
-from benchmarks.data.drafts import VOCAB_SIZE, held_out, load_drafts
+from tests.drafts import VOCAB_SIZE, held_out, load_drafts
 
 ROOT = Path(__file__).parents[2]
 MODEL = Path(__file__).with_name("model.json")

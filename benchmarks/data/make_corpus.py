@@ -39,7 +39,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from benchmarks.data.drafts import LANGUAGES, LOGIT_UNIT
+from tests.drafts import LANGUAGES, LOGIT_UNIT
 
 TEXTS = Path(__file__).with_name("texts.txt")
 

@@ -35,11 +35,11 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
-from benchmarks.data.drafts import DRAFTS, LOGIT_UNIT, TARGETS
 from benchmarks.pair import smollm2_pair
 from benchmarks.sources import TEXT_TEMPERATURE, answer, read
 from sqs_codec.cli.options import DROP_LAYERS
 from sqs_codec.system.hf import CachedModel
+from tests.drafts import DRAFTS, LOGIT_UNIT, TARGETS
 
 SEED = 20_251_009
 ANSWER_TOKENS = 32  # per prompt at most, for about 1 200 rows from 40 prompts

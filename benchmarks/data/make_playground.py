@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.data.drafts import LOGIT_UNIT, Rows, load_drafts, load_languages
 from benchmarks.experiments.models import gemma3_pair
 from benchmarks.pair import smollm2_pair
+from tests.drafts import LOGIT_UNIT, Rows, load_drafts, load_languages
 
 OUT = Path(__file__).parents[2] / "docs" / "playground" / "rows.json"
 TEXT, SHOWN = 60, 24

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 import sqs_codec as sqs
-from benchmarks.data.drafts import GEMMA_VOCAB_SIZE, LOGIT_UNIT, VOCAB_SIZE
+from tests.drafts import GEMMA_VOCAB_SIZE, LOGIT_UNIT, VOCAB_SIZE
 
 PRIORS = Path(sqs.__file__).parent / "priors"
 

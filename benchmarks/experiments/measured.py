@@ -21,11 +21,11 @@ from benchmarks.experiments.wire_formats import ours
 from benchmarks.harness.cells import JITTER, Cell, Text, simulate
 from benchmarks.harness.recorded import STEPS
 from benchmarks.harness.rounds import of_formats
-from benchmarks.relay import Link
 from benchmarks.world import WorldLink
 from sqs_codec.system.edge import FixedPlan, default_settings
 from sqs_codec.system.hf import ModelError
 from sqs_codec.system.session import Setting
+from tests.relay import Link
 
 ALONE, ROUNDS, HINTS, PLANNER = "alone", "rounds", "hints", "planner"
 

@@ -17,7 +17,6 @@ import torch
 import transformers
 
 import sqs_codec as sqs
-from benchmarks.data.drafts import held_out_categories
 from benchmarks.data.make_corpus import read_texts
 from benchmarks.data.make_drafts import PROMPTS
 from benchmarks.data.make_drafts import read_prompts as read_categories
@@ -25,6 +24,7 @@ from benchmarks.pair import Pair, load_pair, smollm2_pair
 from benchmarks.sources import read_prompts
 from sqs_codec.cli.options import DROP_LAYERS
 from sqs_codec.system.hf import _models as models
+from tests.drafts import held_out_categories
 
 if TYPE_CHECKING:
     from benchmarks.experiments.experiment import Options

@@ -36,13 +36,13 @@ from benchmarks.experiments.traces import Trace, traces
 from benchmarks.harness import cells
 from benchmarks.harness.recorded import STEPS, Steps
 from benchmarks.rate.schemes import Row, Rule, codec, paper_bits
-from benchmarks.relay import Link
 from benchmarks.tables import dim, table
 from sqs_codec.system.edge import FixedPlan, Hints, default_settings
 from sqs_codec.system.hf import ModelError
 from sqs_codec.system.hf._models import HFModel
 from sqs_codec.system.small import Draft
 from sqs_codec.system.small._file import SHAPES
+from tests.relay import Link
 
 TITLE = "Drafts of a thousandth of their target and more"
 ALONE = True

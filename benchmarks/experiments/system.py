@@ -14,12 +14,12 @@ from pathlib import Path
 from benchmarks.harness.cells import Cell, Played, Reading, Text, write
 from benchmarks.harness.recorded import RecordedDraft, TimedVerifier
 from benchmarks.harness.serving import HOST, served
-from benchmarks.relay import Relay
-from benchmarks.wire.certificates import issue
 from sqs_codec.system.edge import Edge, Planning, Step
 from sqs_codec.system.engine import BatchEngine
 from sqs_codec.system.serve import connect
 from sqs_codec.system.session import LinkError
+from tests.certificates import issue
+from tests.relay import Relay
 
 CONNECTING_SECONDS = 90.0
 """How long the DTLS handshake may take: its 2 kB take 8 s at 2 kbit/s, and more where

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from benchmarks.harness.recorded import RecordedDraft, RecordedVerifier, Steps
 from benchmarks.rate.schemes import Row
-from benchmarks.relay import Link
 from benchmarks.world import Cloud, World, WorldLink, ways
 from sqs_codec.system import edge
 from sqs_codec.system.session import EdgeSession, Sampling, Setting
 from sqs_codec.system.session._numbers import seed_of
+from tests.relay import Link
 
 JITTER = 0.1
 """Of a link, unless something else is said."""

@@ -6,10 +6,10 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
-from benchmarks.wire.certificates import Issued
-from benchmarks.wire.echo import running
 from sqs_codec.system.engine import Engine
 from sqs_codec.system.serve import Service, start_datagrams, start_grpc
+from tests.certificates import Issued
+from tests.echo import running
 
 HOST = "127.0.0.1"
 

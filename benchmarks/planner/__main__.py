@@ -31,11 +31,11 @@ from benchmarks.experiments.wire_formats import Format, ours, qs, raw
 from benchmarks.harness.cells import JITTER, Cell, Text, share, simulate
 from benchmarks.harness.recorded import STEPS
 from benchmarks.harness.rounds import Rounds, of_formats
-from benchmarks.relay import Link
 from benchmarks.sources import shipped
 from benchmarks.tables import about, about_line, dim, table
 from benchmarks.world import WorldLink
 from sqs_codec.system.edge import MODES, FixedPlan, Hints, default_settings
+from tests.relay import Link
 
 LINKS = (
     *((2e3, 0.1), (1e4, 0.02), (1e4, 0.1), (1e5, 0.02), (1e5, 0.1)),

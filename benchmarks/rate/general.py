@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 import sqs_codec as sqs
-from benchmarks.data.drafts import VOCAB_SIZE, held_out, load_drafts
 from benchmarks.rate.schemes import softmax
 from benchmarks.tables import command, dim, table
 from sqs_codec import theory
+from tests.drafts import VOCAB_SIZE, held_out, load_drafts
 
 K, RESOLUTION = 64, 100
 LEVEL = 19

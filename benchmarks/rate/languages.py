@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 import sqs_codec as sqs
-from benchmarks.data.drafts import load_languages
 from benchmarks.rate.schemes import codec, enumerative_bits
 from benchmarks.sources import SHIPPED, Session, Source, shipped
 from benchmarks.tables import command, table
 from sqs_codec.cli.options import number
+from tests.drafts import load_languages
 
 TEMPERATURES = (0.3, 0.7, 1.0)
 KEEP, RESOLUTION = sqs.TopK(64), 100

@@ -23,7 +23,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.data.drafts import VOCAB_SIZE, load_drafts
+from tests.drafts import VOCAB_SIZE, load_drafts
 
 CSRC = Path(__file__).parents[2] / "csrc"
 PROGRAM = Path(__file__).with_suffix(".c")

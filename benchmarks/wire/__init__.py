@@ -1,6 +1,4 @@
 """Bytes on the wire: what a round costs by each transport, headers and ACKs included.
 
 * `~benchmarks.wire.capture`: count the packets of a port on the loopback interface
-* `~benchmarks.wire.echo`: a service that answers without a model
-* `~benchmarks.wire.certificates`: certificates for the servers
 """

@@ -25,11 +25,11 @@ from rich.table import Table
 from benchmarks.harness.serving import HOST, STARTS
 from benchmarks.tables import about, command, dim, table
 from benchmarks.wire.capture import Capture, Packet, sizes
-from benchmarks.wire.certificates import issue
-from benchmarks.wire.echo import TOKEN, EchoService, Server, running
 from sqs_codec.cli.options import number
 from sqs_codec.system.serve import connect
 from sqs_codec.system.session import Link
+from tests.certificates import issue
+from tests.echo import TOKEN, EchoService, Server, running
 
 THINK = 0.06
 """Seconds that each end takes before it sends. Linux waits 40 ms before it

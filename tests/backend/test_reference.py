@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.data import fit_model
 from tests.reference import BrokenRuleError, entropy, make_vectors, prior
 from tests.reference import sqs_reference as reference
 
@@ -169,10 +168,6 @@ def test_vectors_meet_all_ways_of_the_entropy_coding(monkeypatch):
 def test_it_witnesses_the_scalars_of_the_model():
     own = {name: getattr(entropy, name.upper()) for name in entropy.MODEL["scalars"]}
     assert own == entropy.MODEL["scalars"]
-
-
-def test_the_generated_files_hold_the_model():
-    assert fit_model.stale() == []
 
 
 def test_an_unknown_rule_is_refused():

@@ -9,10 +9,10 @@ import sqs_codec as sqs
 from benchmarks.harness import cells
 from benchmarks.harness.cells import Cell, Text, share, simulate
 from benchmarks.harness.recorded import RecordedVerifier, Steps
-from benchmarks.relay import Link
 from benchmarks.world import World
 from sqs_codec.system.edge import FixedPlan, Hints
 from sqs_codec.system.session import Setting
+from tests.relay import Link
 
 V, TOKENS = 40, 30
 SETTINGS = (Setting(sqs.Codec(V), sqs.TopK(8)),)

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import pytest
 
 import sqs_codec as sqs
-from benchmarks.relay import Relay
 from sqs_codec._base import install
 from sqs_codec.cli import generate as generate_
 from sqs_codec.cli import main as cli
@@ -22,6 +21,7 @@ from sqs_codec.system.engine import EngineConfig, make_engine
 from sqs_codec.system.hf import _models, load_model
 from sqs_codec.system.small import Draft
 from tests.cli.test_demo import WORDS, save_model
+from tests.relay import Relay
 from tests.system.serve.kit import both_transports, serving, wait_until
 
 

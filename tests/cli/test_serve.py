@@ -18,7 +18,6 @@ from unittest.mock import Mock
 
 import pytest
 
-from benchmarks.wire.certificates import issue
 from sqs_codec._base import install
 from sqs_codec.cli import options
 from sqs_codec.cli import serve as module
@@ -28,6 +27,7 @@ from sqs_codec.system.engine import BatchEngine, EngineConfig
 from sqs_codec.system.hf import _models
 from sqs_codec.system.serve import connect
 from sqs_codec.system.session import LinkError
+from tests.certificates import issue
 from tests.system.serve import kit
 from tests.system.serve.test_serve import last_words
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from benchmarks.data.drafts import held_out, load_drafts, load_languages
 from sqs_codec._codec import prior_fit
+from tests.drafts import held_out, load_drafts, load_languages
 
 NAMES = {"smollm2": 49_152, "gemma3": 262_144, "llama3": 128_256}
 NAMES |= {"qwen3": 151_936, "gpt2": 50_257}

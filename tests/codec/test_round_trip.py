@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sqs_codec as sqs
-from benchmarks.data.drafts import VOCAB_SIZE, held_out, load_drafts
 from tests import kit
+from tests.drafts import VOCAB_SIZE, held_out, load_drafts
 
 pytestmark = pytest.mark.usefixtures("backend")
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from benchmarks.data.drafts import VOCAB_SIZE, held_out, load_drafts
 from sqs_codec import theory
 from sqs_codec._base.prior_file import Tables
 from tests import kit
 from tests.codec.worst_sets import dearest_set, excesses, member_bits
+from tests.drafts import VOCAB_SIZE, held_out, load_drafts
 from tests.reference import entropy
 
 pytestmark = pytest.mark.usefixtures("backend")

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from benchmarks.data.drafts import VOCAB_SIZE, held_out, load_drafts
 from sqs_codec._backend import native, numba
 from sqs_codec._base.errors import Status
 from sqs_codec._codec.rows import as_rows
 from tests.codec.test_gumbel import random_row
+from tests.drafts import VOCAB_SIZE, held_out, load_drafts
 from tests.kit import Words, softmax
 from tests.reference import sqs_reference as reference
 

@@ -6,7 +6,7 @@ from axolotl.integrations.kd.collator_online_teacher import OnlineTeacherCollato
 from axolotl.integrations.kd.kernels import LigerFusedLinearKLTopKLogprobLoss
 from axolotl.integrations.kd.trainer import AxolotlKDTrainer
 
-from benchmarks.distill.serving import serving
+from tests.trainers.serving import serving
 from tests.trainers.toys import (
     STEPS,
     TEXTS,

@@ -10,7 +10,6 @@ import pytest
 
 import sqs_codec as sqs
 from benchmarks.harness.recorded import Steps
-from benchmarks.relay import Link as Like
 from benchmarks.world import MAX_MESSAGE, Cloud, World, WorldLink, ways
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.edge import (
@@ -34,6 +33,7 @@ from sqs_codec.system.session import (
     verify_jobs,
 )
 from sqs_codec.system.session import _wire as wire
+from tests.relay import Link as Like
 
 VOCAB_SIZE = 32
 PROMPT = [3, 1, 4]

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from benchmarks.relay import Link, Relay, StreamRelay
 from sqs_codec._codec.truncation import truncate
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.edge import Edge, FixedPlan, Hints
 from sqs_codec.system.llama_cpp import Cloud, Draft, Options
 from sqs_codec.system.serve import connect
 from sqs_codec.system.session import Job, LocalLink, Sampling
+from tests.relay import Link, Relay, StreamRelay
 from tests.system.llama_cpp.files import WIDTH, WORDS, write_model
 from tests.system.serve.kit import GREEDY
 

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from benchmarks.data.drafts import load_drafts
 from sqs_codec.system.hf import encode_prompt, load_model, tokenizer_fingerprint
 from sqs_codec.system.serve import connect
 from sqs_codec.system.session import EdgeSession, Sampling, Setting
+from tests.drafts import load_drafts
 from tests.system.ray.processes import descendants, replicas, wait_until
 from tests.system.serve.kit import try_exchange
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
 import sqs_codec as sqs
-from benchmarks.wire.certificates import issue
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.system.edge import DraftModel
 from sqs_codec.system.engine import BatchEngine, Engine
@@ -31,6 +30,7 @@ from sqs_codec.system.session import (
     Verifier,
     verify_jobs,
 )
+from tests.certificates import issue
 
 T = TypeVar("T")
 

@@ -16,10 +16,6 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from OpenSSL import _util
 
-from benchmarks import relay as relays
-from benchmarks.relay import Relay
-from benchmarks.wire.certificates import issue
-from benchmarks.wire.echo import TOKEN, EchoService, running
 from sqs_codec.system import serve as serving
 from sqs_codec.system._base.address import join_address
 from sqs_codec.system.serve._datagram import dtls
@@ -27,6 +23,10 @@ from sqs_codec.system.serve._datagram import link as edge_end
 from sqs_codec.system.serve._datagram import server as cloud_end
 from sqs_codec.system.serve._datagram.server import start_datagrams
 from sqs_codec.system.session import LinkError
+from tests import relay as relays
+from tests.certificates import issue
+from tests.echo import TOKEN, EchoService, running
+from tests.relay import Relay
 from tests.system.serve.kit import PATIENCE, wait_until
 
 HOST = "127.0.0.1"

@@ -6,14 +6,14 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from benchmarks import relay as relays
-from benchmarks.relay import Relay, StreamRelay
-from benchmarks.wire.certificates import issue
-from benchmarks.wire.echo import TOKEN, running
 from sqs_codec.system.edge import FixedPlan, _line, generate
 from sqs_codec.system.engine import BatchEngine
 from sqs_codec.system.serve import Service, connect, start_datagrams, start_grpc
 from sqs_codec.system.session import EdgeSession, Sampling, Setting
+from tests import relay as relays
+from tests.certificates import issue
+from tests.echo import TOKEN, running
+from tests.relay import Relay, StreamRelay
 from tests.system.serve.kit import CODEC, KEEP, Draft, Toy, greedy, wait_until
 
 HOST = "127.0.0.1"

@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 
-from benchmarks.relay import Relay, StreamRelay
 from sqs_codec.system.edge import Edge
 from sqs_codec.system.engine import BatchEngine
 from sqs_codec.system.serve import connect
+from tests.relay import Relay, StreamRelay
 from tests.system.edge.test_edge import TOKENIZER, ToyDraft
 from tests.system.serve.kit import PATIENCE, Toy, both_transports, serving, wait_until
 

@@ -6,9 +6,9 @@ from functools import partial
 
 import pytest
 
-from benchmarks.wire.echo import EchoService, running
 from sqs_codec.system.serve import connect, start_grpc
 from sqs_codec.system.serve._grpc import wire
+from tests.echo import EchoService, running
 from tests.system.serve.kit import PATIENCE
 
 MESSAGE = bytes(1000)

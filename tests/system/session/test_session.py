@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from benchmarks.speed.session import calls
 from sqs_codec._codec.truncation import truncate
 from sqs_codec.system.session import (
     PART,
@@ -27,6 +26,7 @@ from sqs_codec.system.session._cloud import MAX_FAILURES
 from sqs_codec.system.session._numbers import draws
 from sqs_codec.theory import conformal_bound
 from tests.kit import make_prior
+from tests.system.session.calls import calls
 from tests.system.session.kit import (
     SEED,
     SESSION,

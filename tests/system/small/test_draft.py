@@ -17,8 +17,6 @@ import pytest
 import torch
 
 import sqs_codec as sqs
-from benchmarks.pair import PROMPTS as QUESTIONS
-from benchmarks.rate.schemes import softmax
 from benchmarks.sizes.student import Size, Student, save
 from sqs_codec.cli import main as cli
 from sqs_codec.cli.options import SMOLLM2_FINGERPRINT as SMOLLM2
@@ -36,6 +34,11 @@ from tests.system.serve.kit import serving
 from tests.system.session.kit import Target, exchange, make_cloud, make_edge
 
 V, C = 49_152, 64
+QUESTIONS = [
+    "Explain in plain words why bread dough rises.",
+    "Write a short story about a lighthouse keeper who finds a message in a bottle.",
+    "Write a Python function that counts the vowels in a string, and explain it.",
+]
 PROMPTS = [
     "Why is the sea salty?",
     " caf\u00e9, \u65e5\u672c\u8a9e and \U0001f98a\n\n\ttabs",
@@ -409,13 +412,13 @@ def test_smollm2s_is_of_its_tokenizer_and_knows_it(smollm2):
     assert Path(SMALL).stat().st_size < 2_500_000
     assert (draft.vocab_size, draft.fingerprint) == (V, SMOLLM2)
     assert draft.stop == smollm2.stop
-    for question in QUESTIONS[:3]:
+    for question in QUESTIONS:
         text = smollm2.encode(question)
         assert draft.encode_prompt(question) == text
         target = hf.CachedModel(smollm2.model, V)
         for _ in range(24):
-            p = softmax(target.logits(text)[-1], 0.7)
-            q = softmax(draft.logits(text)[0], 0.7)
+            rows = np.stack([target.logits(text)[-1], draft.logits(text)[0]])
+            p, q = torch.from_numpy(rows / 0.7).softmax(-1).numpy()
             accepted.append(np.minimum(p, q).sum())
             text = [*text, int(p.argmax())]
     assert np.mean(accepted) > 0.25

@@ -15,9 +15,6 @@ from typing import Any
 import numpy as np
 
 import sqs_codec as sqs
-from benchmarks.rate.schemes import softmax
-from benchmarks.sources import shipped
-from benchmarks.speed.rows import take
 from sqs_codec.system.session import (
     CloudSession,
     EdgeSession,
@@ -25,6 +22,7 @@ from sqs_codec.system.session import (
     Sampling,
     Setting,
 )
+from tests.drafts import VOCAB_SIZE, load_drafts, load_targets
 
 LENGTH, TEMPERATURE = 5, 0.7
 
@@ -33,11 +31,14 @@ Step = Callable[[str, Callable[[], Any]], Any]
 
 def play(do: Step, rounds: int) -> None:
     """Write a text; each step that is to be measured is done by `do`."""
-    source = shipped()
-    rng = np.random.default_rng(0)
-    draft, target = take(source, 200, LENGTH + 1, rng)
-    probs = softmax(target, TEMPERATURE).astype(np.float32)
-    codec, session = sqs.Codec(source.vocab_size, 100), bytes(16)
+    rng, places = np.random.default_rng(0), range(120)
+    draft, target = (
+        np.array([rows.row(i) for i in places])
+        for rows in (load_drafts(), load_targets())
+    )
+    probs = np.exp(target / TEMPERATURE)
+    probs /= probs.sum(-1, keepdims=True)
+    codec, session = sqs.Codec(VOCAB_SIZE, 100), bytes(16)
     edge = EdgeSession(
         [Setting(codec, sqs.TopK(64))],
         [1],
@@ -50,7 +51,7 @@ def play(do: Step, rounds: int) -> None:
         session,
         limits=Limits(),
         tokenizer=b"",
-        vocab_size=source.vocab_size,
+        vocab_size=VOCAB_SIZE,
         max_text=4096,
     )
     cloud.receive(edge.data_to_send()[0])

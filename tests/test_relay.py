@@ -5,7 +5,7 @@ import socket
 import numpy as np
 import pytest
 
-from benchmarks.relay import HEADERS, HOST, Link, Relay, StreamRelay, Way
+from tests.relay import HEADERS, HOST, Link, Relay, StreamRelay, Way
 
 CROWD = np.arange(2000) * 0.01
 

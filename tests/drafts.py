@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-DRAFTS = Path(__file__).with_name("drafts.npz")
+DRAFTS = Path(__file__).with_name("data") / "drafts.npz"
 TARGETS = DRAFTS.with_name("targets.npz")
 LANGUAGES = DRAFTS.with_name("languages.npz")
 

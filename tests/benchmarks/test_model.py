@@ -1,0 +1,7 @@
+"""The files that ``benchmarks/data/fit_model.py`` writes."""
+
+from benchmarks.data import fit_model
+
+
+def test_the_generated_files_hold_the_model():
+    assert fit_model.stale() == []
