@@ -28,7 +28,7 @@ import sqs_codec as sqs
 from tests.drafts import VOCAB_SIZE, held_out, load_drafts
 
 ROOT = Path(__file__).parents[2]
-MODEL = Path(__file__).with_name("model.json")
+MODEL = ROOT / "csrc" / "entropy" / "model.json"
 
 WRITTEN_BY = "benchmarks/data/fit_model.py"
 
@@ -305,7 +305,7 @@ FILES: dict[str, Callable[[Model], str]] = {
     "csrc/entropy/model.h": as_c_header,
     "csrc/entropy/model.c": as_c,
     "sqs_codec/_backend/numba/model.py": as_python,
-    "benchmarks/data/model.json": as_json,
+    "csrc/entropy/model.json": as_json,
 }
 """What is written of a model."""
 
@@ -330,7 +330,7 @@ def main() -> int:
             (ROOT / name).write_text(render(model))
     for name in stale():
         print(
-            f"{name} is missing or holds another model than benchmarks/data/model.json"
+            f"{name} is missing or holds another model than csrc/entropy/model.json"
         )
     return 1 if stale() else 0
 

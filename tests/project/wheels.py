@@ -46,7 +46,7 @@ def main(dist: str, tag: str, version: str, *command: str) -> int:
             ],
             check=True,
         )
-        for name in ("tests", "benchmarks/data", "csrc"):
+        for name in ("tests", "csrc"):
             shutil.copytree(ROOT / name, work / name)
         options = "-q -p no:cacheprovider -p no:hypothesispytest -k native"
         done = subprocess.run(

@@ -4,7 +4,7 @@ Names are those of ``docs/format.md``. Each model is written once: a coder's ``p
 takes the value when it writes and returns it when it reads. The state of the range
 coder is plain integers of any size, so that there is no carry to propagate.
 
-The tables are read from ``benchmarks/data/model.json``. The constants stand here a
+The tables are read from ``csrc/entropy/model.json``. The constants stand here a
 second time, under the names that they have there, as a witness of the format.
 """
 
@@ -21,7 +21,7 @@ from tests.reference.prior import RATIO_UNIT
 getcontext().prec = 60
 
 MODEL = json.loads(
-    (Path(__file__).parents[2] / "benchmarks" / "data" / "model.json").read_text()
+    (Path(__file__).parents[2] / "csrc" / "entropy" / "model.json").read_text()
 )
 SPLIT_CHANCES = MODEL["split_chances"]
 ID_WEIGHTS = MODEL["id_weights"]

@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { crc32 } from 'node:zlib';
 
-const model = JSON.parse(readFileSync(new URL('../../../benchmarks/data/model.json', import.meta.url)));
+const model = JSON.parse(readFileSync(new URL('../../../csrc/entropy/model.json', import.meta.url)));
 const { scalars } = model;
 const LIMITS = {
   length: 256, sequence: 2 ** 16, enumerativeSupport: 1024, roundSquares: 2 ** 23, roundSurvivors: 2 ** 20,
