@@ -203,7 +203,7 @@ def answer(
     rng: np.random.Generator,
 ) -> list[int]:
     """Sample the target's answer, its stop token included."""
-    from benchmarks.rate.schemes import softmax
+    from benchmarks.schemes import softmax
 
     target, text = make(), list(prompt)
     while len(text) < len(prompt) + positions:

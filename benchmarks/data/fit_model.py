@@ -329,9 +329,7 @@ def main() -> int:
         for name, render in FILES.items():
             (ROOT / name).write_text(render(model))
     for name in stale():
-        print(
-            f"{name} is missing or holds another model than csrc/entropy/model.json"
-        )
+        print(f"{name} is missing or holds another model than csrc/entropy/model.json")
     return 1 if stale() else 0
 
 

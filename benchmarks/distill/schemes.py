@@ -6,11 +6,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 import zstandard
 from numpy.typing import NDArray
 
 import sqs_codec as sqs
+from benchmarks.schemes import COMPRESSORS, Compressor
 
 RESOLUTIONS = (16, 32, 50, 128)
 """Of systematic counts."""
@@ -64,27 +64,11 @@ def top_64(rows: Rows, rng: np.random.Generator) -> Kept:
     return taken, list(zip(ids, back, strict=True))
 
 
-def distillkit(
-    rows: Rows, rng: np.random.Generator, k: int, exact: int, powers: Sequence[float]
-) -> Kept:
-    """Keep the first log-probabilities in bfloat16, and a curve through the others.
-
-    As DistillKit does with ``residual_bins: []`` and ``delta_encoding: false``: least
-    squares in float32 over the powers of the rank, coefficients of float32, and ids in
-    fields of just the bits that they need. Nothing is renormalised.
-    """
-    ids, probs = lists(rows.probs, k)
-    values = torch.from_numpy(np.log(probs))
-    ranks = torch.arange(k - exact, dtype=torch.float32)
-    curves = torch.stack([ranks**power for power in powers], -1)
-    u, s, v = torch.linalg.svd(curves, full_matrices=False)
-    inverse = torch.where(s > 1e-5, 1 / s, 0)
-    weights = (values[:, exact:] @ u * inverse) @ v
-    first = values[:, :exact].bfloat16().float()
-    back = torch.cat([first, (weights[:, None] * curves).sum(-1)], -1).double().exp()
-    id_bits = k * (rows.vocab_size - 1).bit_length()
-    taken = 2 * exact + 4 * len(powers) + -(-id_bits // 8)
-    return {"": taken * len(ids)}, list(zip(ids, back.numpy(), strict=True))
+def distillkit(rows: Rows, rng: np.random.Generator, how: Compressor) -> Kept:
+    """Keep DistillKit's compressed logits."""
+    ids, probs = lists(rows.probs, how.k)
+    taken = {"": float(how.size(rows.vocab_size) * len(ids))}
+    return taken, list(zip(ids, how.back(probs), strict=True))
 
 
 def draws(rows: Rows, rng: np.random.Generator, size: int = 50) -> Kept:
@@ -130,10 +114,7 @@ Scheme = Callable[[Rows, np.random.Generator], Kept]
 
 FIXED: dict[str, Scheme] = {
     "fp16 top-64": top_64,
-    "DistillKit, recommended": partial(
-        distillkit, k=128, exact=16, powers=(0, 1, 2, 3, 4, 0.5)
-    ),
-    "DistillKit, budget": partial(distillkit, k=50, exact=1, powers=(0, 1, 0.5)),
+    **{f"DistillKit, {n}": partial(distillkit, how=h) for n, h in COMPRESSORS.items()},
     "lattice of 64, l = 1024": partial(counts, resolution=1024, what="renormalised"),
     "with tail, l = 4096": partial(counts, resolution=4096, what="tail"),
 }

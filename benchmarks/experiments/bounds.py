@@ -26,7 +26,7 @@ from benchmarks.experiments.estimate import ratio
 from benchmarks.experiments.experiment import NAMES, Check, Options, Records
 from benchmarks.experiments.speculate import Draft, Edge, Round, draw, read_rows, replay
 from benchmarks.experiments.traces import traces
-from benchmarks.rate.schemes import Rule
+from benchmarks.schemes import Rule
 from benchmarks.tables import dim, table
 from sqs_codec import theory
 

@@ -19,7 +19,7 @@ from benchmarks.experiments.estimate import ratio
 from benchmarks.experiments.experiment import Records
 from benchmarks.experiments.models import Models
 from benchmarks.harness.recorded import Steps
-from benchmarks.rate.schemes import SAME, Row, codec
+from benchmarks.schemes import SAME, Row, codec
 from sqs_codec.system.edge._costs import LENGTHS
 from sqs_codec.system.serve._datagram.link import DatagramLink
 from sqs_codec.system.session._wire import ROUND_HEAD

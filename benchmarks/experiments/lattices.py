@@ -3,7 +3,7 @@
 Every row is sparsified and rounded in each way at each of its settings; all are judged
 by TV(q, q^) over the whole vocabulary, by the acceptance rate sum min(p, q^), and by
 bits. All give counts that sum to l, a point of Reznik's lattice, which the codec codes:
-`Row.send <benchmarks.rate.schemes.Row>` the codec's own, nearest in L2 to the
+`Row.send <benchmarks.schemes.Row>` the codec's own, nearest in L2 to the
 renormalised probabilities, `largest_remainder` the nearest without a zero, and
 `least_variation` the nearest in TV to q as it is, over the whole vocabulary.
 """
@@ -25,7 +25,7 @@ from benchmarks.experiments.estimate import shown
 from benchmarks.experiments.experiment import NAMES, Check, Options, Records, grouped
 from benchmarks.experiments.models import load
 from benchmarks.experiments.traces import traces
-from benchmarks.rate.schemes import Row, Rule, Sent, codec
+from benchmarks.schemes import Row, Rule, Sent, codec
 from benchmarks.tables import dim, table
 from sqs_codec.theory import quantizer_tv_bound
 

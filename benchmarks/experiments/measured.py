@@ -17,10 +17,10 @@ from benchmarks.experiments import system
 from benchmarks.experiments.experiment import Options, Records
 from benchmarks.experiments.models import Models, load
 from benchmarks.experiments.traces import Trace, traces
-from benchmarks.experiments.wire_formats import ours
 from benchmarks.harness.cells import JITTER, Cell, Text, simulate
 from benchmarks.harness.recorded import STEPS
 from benchmarks.harness.rounds import of_formats
+from benchmarks.schemes import ours
 from benchmarks.world import WorldLink
 from sqs_codec.system.edge import FixedPlan, default_settings
 from sqs_codec.system.hf import ModelError

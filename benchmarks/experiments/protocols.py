@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 
@@ -22,8 +23,7 @@ from benchmarks.experiments.experiment import (
 from benchmarks.experiments.measured import HINTS, PLANNER, ROUNDS, TEMPERATURE, Place
 from benchmarks.experiments.models import GEMMA3, SMOLLM2, load
 from benchmarks.experiments.traces import traces
-from benchmarks.experiments.wire_formats import coupled, formats, ours
-from benchmarks.rate.schemes import Row
+from benchmarks.schemes import Row, formats, ours
 from benchmarks.tables import dim, table
 from sqs_codec.system.edge import default_settings
 from sqs_codec.system.session import Setting
@@ -79,7 +79,7 @@ def sent(options: Options, name: str, temperature: float) -> Records:
     one_hot = Setting(sqs.Codec(v, 1, prior=models.prior), sqs.TopK(1))
     settings = one_hot, *default_settings(v, models.prior)
     ways = [*formats(v), *map(ours, settings)]
-    names = [*(f"{way.name} {way.variant}" for way in ways), "hints, first guess"]
+    names = [*(way.name for way in ways), "hints, first guess"]
     about = {"part": "sent", "model": name, "temperature": temperature}
     prompts = PROMPTS.get(name, PROMPTS[SMOLLM2])
     found = []
@@ -97,6 +97,21 @@ def sent(options: Options, name: str, temperature: float) -> Records:
             for way, (bits, right) in zip(names, sums.tolist(), strict=True)
         ]
     return found
+
+
+def coupled(p: NDArray[np.float64], q: NDArray[np.float64], token: int) -> float:
+    """Return how probable a draft is right that shares its numbers with the cloud.
+
+    Both ends draw by exponential clocks: E_i rings for each token, the edge takes the
+    least E_i / q_i, the cloud the least E_i / p_i: Gumbel sampling, as in arXiv
+    2408.07978. Given that the cloud draws y, its clock divided by p rings at a time t
+    of density e^-t, and each other one later than p_i t; the edge takes the same token
+    if each also rings later than q_i p_y t / q_y. So the probability is
+    1 / sum_i max(p_i, q_i p_y / q_y), whose mean over y is (1 - TV) / (1 + TV) or more.
+    """
+    if q[token] == 0:
+        return 0.0
+    return float(1 / np.maximum(p, q * (p[token] / q[token])).sum())
 
 
 # Summary

@@ -23,7 +23,7 @@ from benchmarks.experiments.estimate import draws, of_draws
 from benchmarks.experiments.experiment import Options, Records, grouped
 from benchmarks.experiments.models import load
 from benchmarks.experiments.traces import traces
-from benchmarks.rate.schemes import Row, codec
+from benchmarks.schemes import Row, codec
 from benchmarks.tables import dim, table
 
 TITLE = "Rules that keep tokens: what is left at equal bits"

@@ -35,7 +35,7 @@ from benchmarks.experiments.temperature import C_SQS, DEFAULTS, K_SQS
 from benchmarks.experiments.traces import Trace, traces
 from benchmarks.harness import cells
 from benchmarks.harness.recorded import STEPS, Steps
-from benchmarks.rate.schemes import Row, Rule, codec, paper_bits
+from benchmarks.schemes import Row, Rule, codec, paper_bits
 from benchmarks.tables import dim, table
 from sqs_codec.system.edge import FixedPlan, Hints, default_settings
 from sqs_codec.system.hf import ModelError

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import sqs_codec as sqs
-from benchmarks.rate.schemes import Row, Rule, Sent, paper_bits
+from benchmarks.schemes import Row, Rule, Sent, paper_bits
 
 if TYPE_CHECKING:
     from benchmarks.experiments.traces import Trace

@@ -29,7 +29,7 @@ from benchmarks.experiments.experiment import NAMES, Options, Records, grouped
 from benchmarks.experiments.models import GEMMA3, Models, load
 from benchmarks.experiments.traces import traces
 from benchmarks.harness.recorded import STEPS
-from benchmarks.rate.schemes import codec
+from benchmarks.schemes import codec
 from benchmarks.tables import dim, table
 
 TITLE = "Resampling rate and latency against temperature"
@@ -202,7 +202,8 @@ class Place:
         chosen.
         """
         settings = self.sums[rule]
-        half = halves(self.prompts, seed)
+        # By lot: every other one would be of other languages than the rest.
+        half = np.random.default_rng(seed).permutation(self.prompts) % 2 == 1
 
         def latency(name: str, where: NDArray[np.bool_]) -> float:
             sums = settings[name]
@@ -220,15 +221,6 @@ class Place:
         return min(settings, key=lambda name: latency(name, everywhere)), sums
 
 
-def halves(count: int, seed: int) -> NDArray[np.bool_]:
-    """Return which of so many prompts are in one half of them.
-
-    By lot: every other one would be of other languages than the rest.
-    """
-    order = np.random.default_rng(seed).permutation(count)
-    return np.asarray(order % 2 == 1)
-
-
 def seconds(sums: Sums, rate: float) -> NDArray[np.float64]:
     """Return what the rounds of each prompt take on a link.
 
@@ -241,7 +233,7 @@ def seconds(sums: Sums, rate: float) -> NDArray[np.float64]:
 
 
 def summary(records: Records, options: Options) -> dict[str, Any]:
-    """Compare the rules by default, at their best, and one parameter at a time."""
+    """Compare the rules by default and at their best."""
     places = list(_by_place(records))
     return {
         "defaults": [_defaults(place, options.seed) for place in places],
@@ -249,9 +241,6 @@ def summary(records: Records, options: Options) -> dict[str, Any]:
             _best(place, rate, options.seed)
             for place, rate in itertools.product(places, RATES)
             if place.prompts > 1
-        ],
-        "sweep": [
-            *(x for p in places if p.coding == FORMULA for x in _sweep(p, options))
         ],
     }
 
@@ -286,32 +275,6 @@ def _best(place: Place, rate: float, seed: int) -> dict[str, Any]:
         "latency": _latencies(k, c, rate, seed),
         "judged": _pair(k, c, "resampled", "judged", seed),
     }
-
-
-def _sweep(place: Place, options: Options) -> Iterable[dict[str, Any]]:
-    """Yield C-SQS minus K-SQS where one parameter isn't the default."""
-    for name, k_setting, c_setting in variations(options):
-        k, c = place.sums[K_SQS][str(k_setting)], place.sums[C_SQS][str(c_setting)]
-        judged = _pair(k, c, "resampled", "judged", options.seed)
-        yield {
-            **place.names,
-            "varied": name,
-            "judged": judged["difference"],
-            "latency": _latencies(k, c, RATE, options.seed)["difference"],
-        }
-
-
-def variations(options: Options) -> list[tuple[str, Setting, Setting]]:
-    """Return pairs of settings that differ from the defaults by one parameter."""
-    quick, k, c = options.quick, DEFAULTS[K_SQS], DEFAULTS[C_SQS]
-    ks, alphas = (QUICK_KS, QUICK_ALPHAS) if quick else (KS, ALPHAS)
-    etas = QUICK_ETAS if quick else ETAS
-    resolutions = QUICK_RESOLUTIONS if quick else RESOLUTIONS
-    found = [(f"K = {n}", Setting(k.resolution, n), c) for n in ks]
-    found += [(f"l = {r}", Setting(r, k.k), Setting(r)) for r in resolutions]
-    found += [(f"alpha = {a:g}", k, Setting(alpha=a)) for a in alphas]
-    found += [(f"eta = {e:g}", k, Setting(eta=e)) for e in etas]
-    return [("defaults", k, c), *(v for v in found if v[1:] != (k, c))]
 
 
 def _pair(k: Sums, c: Sums, above: str, below: str, seed: int) -> dict[str, Any]:
@@ -349,18 +312,17 @@ def ahead(estimate: dict[str, float]) -> str:
 
 
 def tables(summary: dict[str, Any]) -> list[Table | Text]:
-    """Return the defaults, the best settings and the sweep, for each model."""
+    """Return the defaults and the best settings, for each model."""
     parts: list[Table | Text] = []
     models = dict.fromkeys(found["model"] for found in summary["defaults"])
     for model in models:
-        defaults, best, sweep = (
+        defaults, best = (
             [found for found in summary[name] if found["model"] == model]
-            for name in ("defaults", "best", "sweep")
+            for name in ("defaults", "best")
         )
         parts += [_rate_table(model, defaults), _latency_table(model, defaults)]
         if best:  # there is none for one prompt
             parts.append(_best_table(model, best))
-        parts += [_sweep_table(model, sweep, what) for what in ("judged", "latency")]
     parts.append(
         dim(
             f"At most {BUDGET} bits and {LENGTH} tokens a round. C - K: C-SQS minus "
@@ -430,27 +392,6 @@ def _best_table(model: str, best: Records) -> Table:
             _signed(place["latency"]["difference"], 1e3, 0),
             *names,
         )
-    return made
-
-
-def _sweep_table(model: str, found: Records, what: str) -> Table:
-    temperatures = list(dict.fromkeys(place["temperature"] for place in found))
-    scale, digits, title = {
-        "judged": (100, 1, "resampled of 100 judged"),
-        "latency": (1e3, 0, f"ms a token at {RATE / 1e3:.0f} kbit/s"),
-    }[what]
-    made = table(
-        f"{model}, bits of the paper, {title}: C - K",
-        "varied",
-        *(f"T = {temperature:g}" for temperature in temperatures),
-    )
-    for varied in dict.fromkeys(place["varied"] for place in found):
-        cells = [place[what] for place in found if place["varied"] == varied]
-        shown = (
-            f"{cell['value'] * scale:+.{digits}f}{'*' if ahead(cell) else ' '}"
-            for cell in cells
-        )
-        made.add_row(varied, *shown)
     return made
 
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.experiments.models import Models, load
-from benchmarks.rate.schemes import softmax
+from benchmarks.schemes import softmax
 from sqs_codec.system.engine import Piece
 from sqs_codec.system.hf import CachedModel, ModelError
 from sqs_codec.system.hf._ragged import Cache, RaggedModel

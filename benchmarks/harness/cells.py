@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness.recorded import RecordedDraft, RecordedVerifier, Steps
-from benchmarks.rate.schemes import Row
+from benchmarks.schemes import Row
 from benchmarks.world import Cloud, World, WorldLink, ways
 from sqs_codec.system import edge
 from sqs_codec.system.session import EdgeSession, Sampling, Setting

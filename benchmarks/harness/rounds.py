@@ -16,9 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.experiments.wire_formats import Format
 from benchmarks.harness.recorded import Steps
-from benchmarks.rate.schemes import Row
+from benchmarks.schemes import Format, Row
 from sqs_codec.system.edge import FixedPlan
 from sqs_codec.system.edge._costs import LENGTHS
 from sqs_codec.system.session._wire import ROUND_HEAD

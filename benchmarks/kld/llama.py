@@ -8,8 +8,7 @@ the same base file and measured by llama-cpp-python, whose sdist has the sources
 both (docs/howto/kld.md says how to build it). Both read a context of 512 tokens at a
 time. Dense sums are of all logits in float64, as llama-cpp-python gives them. Errors
 are one standard deviation: of the text, over rows in llama-perplexity and over contexts
-here, and of the reference. Times are of reading with all that is measured over reading
-alone, in turn.
+here, and of the reference.
 """
 
 import re
@@ -23,18 +22,30 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 import sqs_codec as sqs
-from benchmarks.kld.reading import Rows, divergences, documentation, factor
+from benchmarks.kld.rounded import divergences, documentation
 from benchmarks.tables import about, about_line, command, dim, table
 from sqs_codec import distill
 
 FIGURE = re.compile(r"^(.+?)\s*: +(-?[0-9.]+) ± +([0-9.]+)", re.MULTILINE)
 
 
+class Rows(distill.Task):
+    """Asks for copies of a text's logits."""
+
+    def __init__(self, piece: distill.Piece, size: int) -> None:
+        super().__init__(0, *piece, size)
+        self.rows: list[Any] = []
+
+    def _look(self, logits: Any, rows: slice) -> dict[str, Any]:
+        self.rows.append(logits.copy())
+        return {}
+
+
 def logits_of(reader: distill.Reader, piece: distill.Piece) -> NDArray[np.float32]:
     """Return the logits at a context's places."""
-    rows: list[Any] = []
-    reader.read([Rows(piece, reader.vocab_size, rows)])
-    return np.concatenate(rows)
+    asked = Rows(piece, reader.vocab_size)
+    reader.read([asked])
+    return np.concatenate(asked.rows)
 
 
 def perplexity(args: Any, model: Path, *more: object) -> dict[str, tuple[float, float]]:
@@ -119,14 +130,13 @@ def compare(args: Any, text: Path, folder: Path, console: Console) -> None:
             (found.same_likeliest, "Same top p", 100),
         )
         ratios = (scale * own.value / theirs[model][x][0] for own, x, scale in figures)
-        took = f"{factor(data, reader):.3f}"
-        more.add_row(kind, *(f"{x:.4f}" for x in ratios), took)
+        more.add_row(kind, *(f"{x:.4f}" for x in ratios))
     console.print(rows)
     console.print(more)
 
 
 MEANS = "model", "theirs", "text", "ours", "text", "ref", "dense", "off", "ref/text"
-OTHERS = "model", "PPL", "PPL(base)", "RMS Δp", "same top", "time"
+OTHERS = "model", "PPL", "PPL(base)", "RMS Δp", "same top"
 
 if __name__ == "__main__":
     main()

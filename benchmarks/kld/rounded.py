@@ -26,7 +26,6 @@ from rich.table import Table
 import sqs_codec as sqs
 from benchmarks.data.make_corpus import read_texts
 from benchmarks.experiments.models import GEMMA3, SMOLLM2, TEXTS, gemma3_pair
-from benchmarks.kld.reading import divergences, documentation, factor
 from benchmarks.tables import about, about_line, command, dim, table
 from sqs_codec import distill
 from sqs_codec.distill import _divergence, _header
@@ -44,6 +43,22 @@ LONG = 144_000
 
 WAYS = "est", "less", "true"
 """A percentile of the estimates, the same less its widening, and what is true."""
+
+
+def documentation() -> str:
+    """Return this project's, as a text to measure by."""
+    pages = Path(__file__).parents[2] / "docs"
+    return "".join(page.read_text("utf-8") for page in sorted(pages.glob("*.md")))
+
+
+def divergences(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
+    """Return KL of each of some rows of logits and another, in float64."""
+    found = []
+    for pair in zip(a, b, strict=True):
+        x, y = (z - z.max().astype(np.float64) for z in pair)
+        x, y = (z - np.log(np.exp(z).sum()) for z in (x, y))
+        found.append(np.exp(x) @ (x - y))
+    return np.array(found)
 
 
 class Case(NamedTuple):
@@ -296,9 +311,6 @@ def main() -> None:
     console.print(biases(cases, p, sizes))
     with TemporaryDirectory() as folder:
         console.print(sizes_table(Path(folder), pieces, p, model.vocab_size))
-        data = distill.open(Path(folder) / f"{RESOLUTIONS[1]}.parquet")
-        took = factor(data, reader)
-        console.print(f"sqs kld measure takes {took:.3f} of reading alone")
     console.print(percentiles(cases, p))
     console.print(spread(cases, p, max(2, args.seeds // 10)))
     console.print(coverage(cases, p, sizes, args))

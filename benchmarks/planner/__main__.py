@@ -27,10 +27,10 @@ from rich.table import Table
 
 import sqs_codec as sqs
 from benchmarks.charts import Panel, draw
-from benchmarks.experiments.wire_formats import Format, ours, qs, raw
 from benchmarks.harness.cells import JITTER, Cell, Text, share, simulate
 from benchmarks.harness.recorded import STEPS
 from benchmarks.harness.rounds import Rounds, of_formats
+from benchmarks.schemes import Format, ours, qs, raw
 from benchmarks.sources import shipped
 from benchmarks.tables import about, about_line, dim, table
 from benchmarks.world import WorldLink
@@ -62,8 +62,8 @@ ALONE, ROUNDS, HINTED = "alone", "rounds", "hints"
 PLANNED, BYTES = "planner", "for bytes"
 
 RIVALS = {
-    "raw, K=1, 2, 4": [Format("raw", f"{k}", partial(raw, k=k)) for k in (1, 2, 4)],
-    "QS, l=16": [Format("QS", "16", partial(qs, resolution=16))],
+    "raw, K=1, 2, 4": [Format(f"raw {k}", partial(raw, k=k)) for k in (1, 2, 4)],
+    "QS, l=16": [Format("QS 16", partial(qs, resolution=16))],
 }
 """What others send of a distribution, with what is worth a try on these links."""
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 import sqs_codec as sqs
-from benchmarks.rate.schemes import softmax
+from benchmarks.schemes import softmax
 from benchmarks.tables import command, dim, table
 from sqs_codec import theory
 from tests.drafts import VOCAB_SIZE, held_out, load_drafts

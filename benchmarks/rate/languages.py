@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 import sqs_codec as sqs
-from benchmarks.rate.schemes import codec, enumerative_bits
+from benchmarks.schemes import codec, enumerative_bits
 from benchmarks.sources import SHIPPED, Session, Source, shipped
 from benchmarks.tables import command, table
 from sqs_codec.cli.options import number

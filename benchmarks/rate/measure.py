@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import sqs_codec as sqs
-from benchmarks.rate import schemes
-from benchmarks.rate.schemes import (
+from benchmarks import schemes
+from benchmarks.schemes import (
     C_SQS,
     ENTROPY,
     ENUMERATIVE,

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from benchmarks.charts import Panel
 from benchmarks.rate import measure
-from benchmarks.rate.schemes import (
+from benchmarks.schemes import (
     C_SQS,
     ENTROPY,
     ENUMERATIVE,

@@ -2,9 +2,9 @@
 
     python -m benchmarks.speed
 
-Encode, decode, verify and drafting, by vocabulary, tokens kept, support and prior, on
-each backend and instruction set, against torch's softmax and topk, NumPy's
-argpartition and one read of the logits, on one core; then batches on two.
+Encode, decode, verify and drafting, by vocabulary and tokens kept, on each backend and
+instruction set, against torch's softmax and topk, NumPy's argpartition and one read of
+the logits, on one core; then batches on two.
 docs/performance.md says what the tables mean.
 
 The rows are SmolLM2's at positions of the demo's answers, where the package

@@ -7,14 +7,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 import sqs_codec as sqs
-import sqs_codec.torch as adapter
-from benchmarks.rate.schemes import softmax
-from benchmarks.sources import SHIPPED, Source, shipped
+from benchmarks.schemes import softmax
+from benchmarks.sources import Source
 from benchmarks.speed import rivals
 from benchmarks.speed.engines import engines
 from benchmarks.speed.rows import resized, take
@@ -26,20 +24,10 @@ from sqs_codec._base.format import MAX_ROUND, Coding
 K, TEMPERATURE, RESOLUTION, BETA = 64, 0.7, 100, 1e-3
 """The setting where nothing else is said."""
 
-TEMPERATURES = (0.3, 0.7, 1.0)
-"""At which a prior is timed."""
-
 ROUND = 5
 """Drafted tokens of a round; the target has a row more."""
 
 GROUP_ROWS = ROUND + 1
-
-PER_SUPPORT = 2048
-"""Tokens that the distributions of a case of one support size have together: ranks of
-1 024 tokens take milliseconds."""
-
-SMALL_VOCAB, SMALL_CALLS = 32, 200
-"""A vocabulary on which C has nothing to do, and calls of a block there."""
 
 BUDGET = 1 << 20
 """Bits that no round here needs: what is timed is to look."""
@@ -48,8 +36,6 @@ ENCODE, QUANTIZE = "encode_logits", "quantize"
 ENCODE_ONE, DECODE_ONE = "encode", "decode"
 ENCODE_ROUND, DECODE_ROUND = f"encode_round of {ROUND}", f"decode_round of {ROUND}"
 VERIFY, READ_TARGET = f"verify a round of {ROUND}", f"one read of {GROUP_ROWS} rows"
-BY_HAND = "torch.softmax + verify"
-TORCH_VERIFY, TORCH_BATCH = "torch.verify", "torch.verify_rounds, {} rounds"
 PUSH, PUSH_BUDGET = "Drafter.push", "Drafter.push, budget"
 THRESHOLD, UNBIASED = "encode_logits, Threshold", "quantize_unbiased"
 FIXED, CONFORMAL = "quantize, Threshold", "quantize, Conformal + update"
@@ -68,11 +54,8 @@ class Plan:
     """Bytes that the rows of a case take together, whatever the vocabulary and type."""
     vocabularies: tuple[int, ...] = (32_000, 49_152, 65_536, 128_256, 151_936, 262_144)
     ks: tuple[int, ...] = (1, 4, 16, 64, 256, 1024)
-    supports: tuple[int, ...] = (1, 4, 10, 16, 64, 256, 1024)
     batches: tuple[int, ...] = (4, 16, 64, 256, 1024)
-    """These four are varied, one at a time."""
-    priced: int = 300
-    """About how many shipped rows are coded without a prior and with it."""
+    """These three are varied, one at a time."""
 
     def rows(self, vocab_size: int) -> int:
         """Return how many rows of float32 fill the footprint; enough for a round."""
@@ -84,9 +67,7 @@ QUICK = Plan(
     footprint=1 << 20,
     vocabularies=(256, 32_000),
     ks=(1, 64),
-    supports=(1, 10),
     batches=(4,),
-    priced=4,
 )
 """To see that everything runs; its times mean little."""
 
@@ -217,13 +198,9 @@ class Bench:
     def groups(self) -> Iterator[Callable[[], Group]]:
         """Yield all measurements on one core."""
         yield self.calls
-        yield self.verdicts
         yield self.races
         yield self.by_vocabulary
         yield self.by_k
-        yield self.by_support
-        yield self.by_prior
-        yield self.python
 
     def _time(self, contestants: Sequence[Contestant]) -> dict[str, Timing]:
         return interleave(contestants, self._plan.rounds, self._rng)
@@ -294,37 +271,6 @@ class Bench:
         case = Case(None, self._time(contestants), notes)
         return Group("calls", title, "", [case], base)
 
-    def verdicts(self) -> Group:
-        """Time a target's logits to verdicts: the adapter's way and by hand."""
-        n = len(self._rounds)
-        logits = torch.from_numpy(self._target[: n * GROUP_ROWS])
-        by_round = list(zip(self._rounds, logits.view(n, GROUP_ROWS, -1), strict=True))
-        draws = self._rng.random(len(logits))
-
-        def by_hand(pair: tuple[sqs.Round, torch.Tensor]) -> object:
-            probs = torch.softmax(pair[1] / TEMPERATURE, -1).numpy()
-            return sqs.verify(pair[0], probs, self._rng)
-
-        batch = partial(
-            adapter.verify_rounds,
-            *(self._rounds, logits, draws),
-            temperature=TEMPERATURE,
-        )
-        times = self._time(
-            [
-                each(BY_HAND, by_hand, by_round),
-                each(
-                    TORCH_VERIFY,
-                    lambda pair: adapter.verify(*pair, temperature=TEMPERATURE),
-                    by_round,
-                ),
-                Contestant(TORCH_BATCH.format(n), batch, n),
-            ]
-        )
-        title = f"A target's logits to a verdict on a round of {ROUND}"
-        base = dict.fromkeys(times, BY_HAND)
-        return Group("verdicts", title, "", [Case(None, times)], base)
-
     def races(self) -> Group:
         """Time draws and guesses by shared numbers, at positions that go on."""
         key, places = np.arange(4, dtype=np.uint32), itertools.count()
@@ -369,77 +315,6 @@ class Bench:
         cases = [self._against(k, self.rows, k) for k in self._plan.ks]
         return Group("top_k", f"By tokens kept: V = {self._vocab_size}", "K", cases)
 
-    def by_support(self) -> Group:
-        """Time every coding by k."""
-        cases = []
-        for k in self._plan.supports:
-            resolution = max(RESOLUTION, 16 * k)
-            n = max(2, min(len(self.rows), PER_SUPPORT // k))
-            qs = [_with_support(row, k, resolution) for row in self._list[:n]]
-            contestants = []
-            for coding, name in (
-                ("entropy", "entropy"),
-                ("enumerative", "enum."),
-                ("bitpack", "pack"),
-            ):
-                codec = self.engines[0].codec(self._vocab_size, resolution, coding)
-                packets = list(map(codec.encode, qs))
-                contestants.append(each(f"{name}, encode", codec.encode, qs))
-                contestants.append(each(f"{name}, decode", codec.decode, packets))
-                if coding == "entropy":
-                    contestants.append(each(f"{name}, bits", codec.bits, qs))
-            cases.append(Case(k, self._time(contestants), {"l": resolution}))
-        title = f"By support: l = max({RESOLUTION}, 16 k)"
-        return Group("support", title, "k", cases)
-
-    def by_prior(self) -> Group:
-        """Time the coder without a prior and with it, on the shipped rows."""
-        cases = []
-        for model, temperature in itertools.product(SHIPPED, TEMPERATURES):
-            source, prior = shipped(model), sqs.Prior.builtin(model)
-            codecs = {
-                name: sqs.Codec(source.vocab_size, RESOLUTION, prior=one)
-                for name, one in (("without", None), ("with", prior))
-            }
-            rows = [(s, i) for s in source.sessions for i in range(len(s))]
-            quantize = codecs["with"].quantize
-            qs = [
-                quantize(s.draft[i], RULES["TopK"], temperature=temperature)
-                for s, i in rows[:: len(rows) // self._plan.priced]
-            ]
-            contestants = []
-            for name, codec in codecs.items():
-                packets = [codec.encode(q) for q in qs]
-                contestants.append(each(f"encode, {name}", codec.encode, qs))
-                contestants.append(each(f"decode, {name}", codec.decode, packets))
-                contestants.append(each(f"bits, {name}", codec.bits, qs))
-            value = f"{model} {temperature:g}"
-            cases.append(Case(value, self._time(contestants), {"k": _survivors(qs)}))
-        return Group("prior", "Without a prior and with it", "T", cases)
-
-    def python(self) -> Group:
-        """Time calls where C has nothing to do, which leaves what Python adds."""
-        codec, keep = sqs.Codec(SMALL_VOCAB), sqs.TopK(1)
-        row = self._rng.normal(size=SMALL_VOCAB).astype(np.float32)
-        q = codec.quantize(row, keep)
-        token = int(q.token_ids[0])
-        round_ = sqs.Round((q,) * ROUND, (token,) * ROUND)
-        target = np.zeros((ROUND + 1, SMALL_VOCAB), np.float32)
-        target[:, token] = 1
-        calls: list[tuple[str, Callable[[Any], object], Any]] = [
-            (ENCODE, partial(codec.encode_logits, keep=keep), row),
-            (QUANTIZE, partial(codec.quantize, keep=keep), row),
-            (ENCODE_ONE, codec.encode, q),
-            (DECODE_ONE, codec.decode, codec.encode(q)),
-            (DECODE_ROUND, codec.decode_round, codec.encode_round(round_)),
-            (VERIFY, partial(sqs.verify, target_probs=target, rng=self._rng), round_),
-        ]
-        times = self._time(
-            [each(name, call, [one] * SMALL_CALLS) for name, call, one in calls]
-        )
-        title = f"What Python adds: V = {SMALL_VOCAB}, K = 1"
-        return Group("python", title, "", [Case(None, times)])
-
     def threads(self, cores: int) -> Group:
         """Time batches, with as many threads as there are cores."""
         cases = []
@@ -462,17 +337,6 @@ class Bench:
 
 def _survivors(qs: Sequence[sqs.SparseDistribution]) -> float:
     return float(np.mean([len(q.counts) for q in qs]))
-
-
-def _with_support(
-    row: NDArray[np.floating], k: int, resolution: int
-) -> sqs.SparseDistribution:
-    """Return the k most probable tokens, each with a count."""
-    ids = np.sort(np.argpartition(row, -k)[-k:])
-    x = np.exp(row[ids].astype(np.float64) - row.max())
-    counts = 1 + (x / x.sum() * (resolution - k)).astype(np.uint32)
-    counts[x.argmax()] += resolution - counts.sum()
-    return sqs.SparseDistribution(ids, counts, row.size)
 
 
 def run(source: Source, plan: Plan, seed: int, *, progress: bool) -> Speed:

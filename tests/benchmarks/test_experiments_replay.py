@@ -13,7 +13,7 @@ import sqs_codec as sqs
 from benchmarks.experiments import bounds, traces
 from benchmarks.experiments.experiment import Options
 from benchmarks.experiments.speculate import Edge, PacketBudget, draw, judge, replay
-from benchmarks.rate.schemes import Row, codec
+from benchmarks.schemes import Row, codec
 from sqs_codec import theory
 from tests.kit import Draws
 

@@ -1,16 +1,21 @@
 """The ways to send a distribution, and the parameters that each is swept over.
 
-A `Setting` is one choice of parameters; `Row` carries them out on one position at one
-temperature. What is dropped and rounded depends on the setting alone, so that all
-schemes of one setting share one distribution and differ in its bits only.
+`Row` carries them out on one position at one temperature. What is dropped and rounded
+depends on a rule and a resolution only, so that all codings of both share one
+distribution and differ in its bits. A `Format` is a way with its parameters: it leaves
+both ends with a distribution q^, from which the token is drawn and against which it is
+judged. So all of them are lossless, and differ in bits and in what is accepted.
 """
+
+from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from operator import neg
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +24,9 @@ import sqs_codec as sqs
 from sqs_codec import theory
 from sqs_codec._base.format import KeepKind
 from sqs_codec._codec.keep import count_kept, rule
+
+if TYPE_CHECKING:
+    from sqs_codec.system import session
 
 K_SQS, C_SQS = "K-SQS, formula", "C-SQS, formula"
 QS, RAW = "QS, formula", "raw top-K, fp16"
@@ -244,3 +252,138 @@ def dense_bits(vocab_size: int, resolution: int) -> int:
 def raw_bits(vocab_size: int, k: int) -> int:
     """Return the bits of k fp16 probabilities and ids of 16 bits, or of 32."""
     return k * (RAW_BITS if vocab_size <= 1 << 16 else RAW_BITS + 16)
+
+
+# Formats
+
+
+class Wire(NamedTuple):
+    """A position as it is sent."""
+
+    bits: float
+    """Of the distribution, and as expected of the token that was drawn from it."""
+    token_ids: NDArray[np.uint32]
+    probs: NDArray[np.float64]
+    """[K] as the ids; they sum to 1."""
+
+
+class Format(NamedTuple):
+    """A way to send a position, and its parameters in words."""
+
+    name: str
+    send: Callable[[Row], Wire]
+
+    def position(self, row: Row) -> tuple[float, float]:
+        """Return its bits with a token, and how probable that is accepted."""
+        wire = self.send(row)
+        right = np.minimum(row.p[wire.token_ids], wire.probs).sum()
+        return wire.bits, float(right)
+
+
+class Compressor(NamedTuple):
+    """DistillKit's compressed logits: none of its code is used.
+
+    With ``residual_bins: []`` and ``delta_encoding: false`` the first log-probabilities
+    are in bfloat16, and a curve goes through the others: least squares in float32 over
+    powers of the rank, coefficients of float32. Ids have just the bits that they need.
+    """
+
+    k: int
+    """Tokens kept."""
+    exact: int
+    """How many of them have their log-probability in bfloat16."""
+    powers: tuple[float, ...]
+    """Terms of the curve."""
+
+    def size(self, vocab_size: int) -> int:
+        """Return the bytes of a position, each of its two parts in whole ones."""
+        ids = min(self.k, vocab_size) * place_bits(vocab_size)
+        return 2 * self.exact + 4 * len(self.powers) + -(-ids // 8)
+
+    def back(self, probs: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return what comes back of rows [n, k], descending; not renormalised."""
+        logs = np.log(np.maximum(probs, np.finfo(np.float32).tiny)).astype(np.float32)
+        ranks = np.arange(logs.shape[1] - self.exact, dtype=np.float32)
+        curves = np.stack([ranks**power for power in self.powers], -1)
+        u, s, v = np.linalg.svd(curves, full_matrices=False)
+        inverse = np.where(s > 1e-5, 1 / s, 0).astype(np.float32)
+        weights = (logs[:, self.exact :] @ u * inverse) @ v
+        first = bfloat16(logs[:, : self.exact])
+        return np.exp(np.hstack([first, weights @ curves.T]).astype(np.float64))
+
+
+COMPRESSORS = {
+    "recommended": Compressor(128, 16, (0, 1, 2, 3, 4, 0.5)),
+    "budget": Compressor(50, 1, (0, 1, 0.5)),
+}
+"""Of the README of github.com/arcee-ai/DistillKit: about 300 and 114 bytes."""
+
+
+def formats(vocab_size: int) -> list[Format]:
+    """Return the formats of others, each with the parameters that it is tried with."""
+    ks = (min(k, vocab_size) for k in (1, 2, 4, 16, 64))
+    return [
+        Format("dense fp16", partial(raw, k=vocab_size)),
+        *(Format(f"QS l={r}", partial(qs, resolution=r)) for r in (16, 100, 1000)),
+        *(Format(f"raw top-K K={k}", partial(raw, k=k)) for k in ks),
+        *(
+            Format(f"DistillKit {name}", partial(distillkit, how=how))
+            for name, how in COMPRESSORS.items()
+        ),
+    ]
+
+
+def ours(setting: session.Setting) -> Format:
+    """Return the format of rounds with a setting."""
+    codec, keep = setting.codec, setting.keep
+    k = keep.k if isinstance(keep, sqs.TopK) else keep
+
+    def send(row: Row) -> Wire:
+        q = row.send(keep, codec.resolution).q
+        entropy = -float(q.probs @ np.log2(q.probs))
+        return Wire(codec.bits(q) + entropy, q.token_ids, q.probs)
+
+    return Format(f"ours K={k}, l={codec.resolution}", send)
+
+
+def qs(row: Row, resolution: int) -> Wire:
+    """Send the lattice point nearest to the whole distribution (arXiv 2507.00605)."""
+    q = row.send_all(resolution).q
+    bits = dense_bits(q.vocab_size, resolution) + place_bits(len(q.counts))
+    return Wire(bits, q.token_ids, q.probs)
+
+
+def raw(row: Row, k: int) -> Wire:
+    """Send the K most probable tokens, an id and a probability in fp16 each, or all."""
+    ids, probs = row.top(k)
+    half = probs.astype(np.float16).astype(np.float64)
+    bits = 16 * k if k == row.q.size else raw_bits(row.q.size, k)
+    return Wire(bits + place_bits(k), ids, half / half.sum())
+
+
+def distillkit(row: Row, how: Compressor) -> Wire:
+    """Send the K most probable tokens as DistillKit's compressed logits."""
+    ids, probs = row.top(min(how.k, row.q.size))
+    back = how.back(probs[None])[0]
+    bits = 8 * how.size(row.q.size) + place_bits(len(ids))
+    return Wire(bits, ids, back / back.sum())
+
+
+def bfloat16(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Round numbers to bfloat16, ties to even.
+
+    >>> bfloat16(np.array([1.0, -3.1415927], np.float32)).tolist()
+    [1.0, -3.140625]
+    """
+    bits = values.view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
+    return rounded.astype(np.uint32).view(np.float32)
+
+
+def place_bits(count: int) -> int:
+    """Return ceil(log2 n), what it takes to say which of n things it is.
+
+    >>> [place_bits(n) for n in (1, 2, 3, 49152)]
+    [0, 1, 2, 16]
+    """
+    return (count - 1).bit_length()
