@@ -11,12 +11,9 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 
@@ -40,16 +37,6 @@ RECORD = 29
 
 MAX_MESSAGE = 1200 - RECORD
 
-T = TypeVar("T")
-
-
-class _Strand:
-    """Whoever lets time pass: the calling thread, or one of those that take turns."""
-
-    def __init__(self) -> None:
-        self.turn = threading.Semaphore(0)
-        self.waits = 0
-
 
 class World:
     """A clock, and what happens while somebody lets time pass."""
@@ -57,18 +44,15 @@ class World:
     def __init__(self) -> None:
         self.now = 0.0
         """Seconds."""
-        self._events: list[tuple[float, int, Callable[[], _Strand | None]]] = []
+        self._events: list[tuple[float, int, Callable[[], object]]] = []
         self._order = itertools.count()
-        self._strand = _Strand()
-        self._together = 0
-        self._failed: Exception | None = None
 
     def __call__(self) -> float:
         """Return the time."""
         return self.now
 
-    def at(self, due: float, action: Callable[[], _Strand | None]) -> None:
-        """Do something at a time; it may say whose turn it is then."""
+    def at(self, due: float, action: Callable[[], object]) -> None:
+        """Do something at a time."""
         heapq.heappush(self._events, (due, next(self._order), action))
 
     def sleep(self, seconds: float) -> None:
@@ -77,63 +61,11 @@ class World:
 
     def wait(self, seconds: float, link: WorldLink | None = None) -> None:
         """Let time pass until something comes over a link, if one is given."""
-        mine = self._strand
-        mine.waits += 1
-        number = mine.waits
-        self.at(self.now + seconds, lambda: mine if mine.waits == number else None)
-        if link is not None:
-            link.reader = mine
-        self._go_on(mine)
-        mine.waits += 1
-
-    def _go_on(self, mine: _Strand | None) -> None:
-        """Let happen what happens until it is somebody's turn, and then `mine`.
-
-        What an event raises is for who called `together`: here it would end a thread
-        that others wait for.
-        """
-        strand = None
-        while strand is None:
+        over: list[bool] = []
+        self.at(self.now + seconds, lambda: over.append(True))
+        while not over and not (link and link.is_ready):
             self.now, _, action = heapq.heappop(self._events)
-            try:
-                strand = action()
-            except Exception as error:
-                if not self._together:
-                    raise
-                self._failed = self._failed or error
-        self._strand = strand
-        if strand is not mine:
-            strand.turn.release()
-            if mine is not None:
-                mine.turn.acquire()
-
-    def together(self, calls: Sequence[Callable[[], T]]) -> list[T]:
-        """Call functions that let time pass, at the same time; return their results.
-
-        Each has a thread, as it can't be left in any other way, and only one of them
-        ever runs. Once all have ended, what an event raised is raised first.
-        """
-        self._together = len(calls)
-        with ThreadPoolExecutor(len(calls)) as pool:
-            futures = []
-            for call in calls:
-                strand = _Strand()
-                self.at(self.now, lambda strand=strand: strand)
-                futures.append(pool.submit(self._run, strand, call))
-            self._go_on(None)
-        failed, self._failed = self._failed, None
-        if failed is not None:
-            raise failed
-        return [future.result() for future in futures]
-
-    def _run(self, strand: _Strand, call: Callable[[], T]) -> T:
-        strand.turn.acquire()
-        try:
-            return call()
-        finally:
-            self._together -= 1
-            if self._together:
-                self._go_on(None)
+            action()
 
 
 class Cloud:
@@ -238,8 +170,6 @@ class WorldLink:
         """Whether nobody asks again; datagrams aren't."""
         self.session: CloudSession | None = None
         """The cloud's."""
-        self.reader: _Strand | None = None
-        """Who waits for what comes."""
         self.sent = self.received = 0
         self.closed = False
 
@@ -254,12 +184,12 @@ class WorldLink:
     def answer(self, message: bytes) -> None:
         """Send a message of the cloud's."""
         for due, data in self._down.pass_on(message + bytes(RECORD), self._world.now):
-            self._world.at(due, partial(self._arrive, data[:-RECORD]))
+            self._world.at(due, partial(self._inbox.append, data[:-RECORD]))
 
-    def _arrive(self, message: bytes) -> _Strand | None:
-        self._inbox.append(message)
-        reader, self.reader = self.reader, None
-        return reader
+    @property
+    def is_ready(self) -> bool:
+        """Whether something has come, or it broke."""
+        return bool(self._inbox) or self.closed
 
     def receive(self, timeout: float | None) -> bytes | None:
         """Return the next message; None if none came within `timeout` seconds."""
@@ -267,7 +197,6 @@ class WorldLink:
         assert timeout is not None
         if not self._inbox:
             self._world.wait(timeout, self)
-            self.reader = None
             self._check()
         if not self._inbox:
             return None
@@ -278,11 +207,9 @@ class WorldLink:
     def wake(self) -> None:
         """Do nothing: in a world nobody is woken but by what happens."""
 
-    def snap(self) -> _Strand | None:
+    def snap(self) -> None:
         """Break; whoever waits is told."""
         self.closed = True
-        reader, self.reader = self.reader, None
-        return reader
 
     def close(self) -> None:
         """Close it."""

@@ -1,6 +1,7 @@
 """Read the shipped rows: ``drafts.npz``, ``targets.npz`` and ``languages.npz``.
 
-The first two are written by ``make_drafts.py``, the third by ``make_corpus.py``;
+The first two were written by a program that left (docs/decisions.md), the third by
+``make_corpus.py``;
 ``docs/priors.md`` says of which models and texts all data here is, and its terms.
 """
 

@@ -17,9 +17,8 @@ import torch
 import transformers
 
 import sqs_codec as sqs
+from benchmarks.data.make_corpus import TEXTS as FITTED
 from benchmarks.data.make_corpus import read_texts
-from benchmarks.data.make_drafts import PROMPTS
-from benchmarks.data.make_drafts import read_prompts as read_categories
 from benchmarks.pair import Pair, load_pair, smollm2_pair
 from benchmarks.sources import read_prompts
 from sqs_codec.cli.options import DROP_LAYERS
@@ -105,8 +104,10 @@ def _load(
 
 def _chat_prompts(pair: Pair) -> Iterator[Prompt]:
     """Yield the prompts that nothing was fitted to."""
-    kept = held_out_categories(kind for kind, _ in read_categories(PROMPTS))
-    for kind, text in read_categories(PROMPTS):
+    lines = FITTED.with_name("prompts.txt").read_text("utf-8").splitlines()
+    pairs = [line.split("\t") for line in lines if line and not line.startswith("#")]
+    kept = held_out_categories(kind for kind, _ in pairs)
+    for kind, text in pairs:
         if kind in kept:
             yield Prompt(kind, tuple(pair.encode(text)))
     texts = read_texts(held_out=True)

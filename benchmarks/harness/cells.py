@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
@@ -283,27 +282,3 @@ def simulate(cell: Cell) -> list[Played]:
     world, verifier = World(), RecordedVerifier(cell.vocab_size)
     cloud = Cloud(world, verifier, cell.steps)
     return [*write(cell, _Virtual(cell, world, cloud, verifier))]
-
-
-def share(cell: Cell, edges: int) -> float:
-    """Let edges share a cloud on a virtual clock; return tokens a second of them all.
-
-    They write a cell's first text, each by numbers of its own, and what counts is
-    what they have when the first one is done.
-    """
-    (text,) = cell.texts
-    world, verifier = World(), RecordedVerifier(cell.vocab_size)
-    cloud = Cloud(world, verifier, cell.steps)
-    prompt = len(text.prompt)
-    verifier.begin(prompt, cell.rows(text.target), None)
-
-    def one(number: int) -> list[tuple[float, int]]:
-        own = replace(cell, seed=number)
-        virtual = _Virtual(own, world, cloud, verifier)
-        virtual.draft.begin(prompt, cell.rows(text.draft), [number])
-        steps = virtual.steps(text, cell.planner())
-        return [(world.now, len(step.tokens)) for step in steps]
-
-    came = world.together([partial(one, n) for n in range(edges)])
-    end = min(each[-1][0] for each in came)
-    return sum(n for each in came for at, n in each if at <= end) / end

@@ -27,7 +27,7 @@ from rich.table import Table
 
 import sqs_codec as sqs
 from benchmarks.charts import Panel, draw
-from benchmarks.harness.cells import JITTER, Cell, Text, share, simulate
+from benchmarks.harness.cells import JITTER, Cell, Text, simulate
 from benchmarks.harness.recorded import STEPS
 from benchmarks.harness.rounds import Rounds, of_formats
 from benchmarks.schemes import Format, ours, qs, raw
@@ -49,10 +49,7 @@ DRAWN = ((1e4, 0.02), (1e5, 0.02), (1e6, 0.1))
 BAR = slice(1, 7)
 """Those of which the bar of hints is."""
 
-TOKENS, SHARED_TOKENS = 200, 60
-LOSS = 0.05
-SESSIONS, SHARED, SHARED_LENGTHS = (1, 16, 64), (1e5, 0.1), (2, 4)
-"""How many share a cloud, over which link, and lengths of their rounds."""
+TOKENS, LOSS = 200, 0.05
 
 NOISE, LITTLE = 0.8, 0.12
 """Deviation of what makes a target's logits of Gemma's: a mismatch like that of
@@ -125,13 +122,11 @@ CASES = (
 
 @dataclass(frozen=True)
 class Grid:
-    """What is written: cases, links, tokens, and by how many sessions at once."""
+    """What is written: cases, links and tokens."""
 
     cases: Sequence[Case] = CASES
     links: Sequence[tuple[float, float]] = LINKS
     tokens: int = TOKENS
-    sessions: Sequence[int] = SESSIONS
-    shared: int = SHARED_TOKENS
 
     @property
     def shown(self) -> str:
@@ -139,7 +134,7 @@ class Grid:
         return str(next(iter(self.cases), ""))
 
 
-QUICK = Grid([replace(CASES[0], texts=1)], LINKS[1:3], 24, (2,), 12)
+QUICK = Grid([replace(CASES[0], texts=1)], LINKS[1:3], 24)
 
 
 @dataclass(frozen=True)
@@ -245,33 +240,6 @@ def _rivals(cell: Cell, grid: Grid, ours: Rounds) -> dict[str, Floats]:
     }
 
 
-def together(case: Case, grid: Grid) -> list[tuple[str, int, dict[str, float]]]:
-    """Let sessions share a cloud; return their tokens a second in each way.
-
-    Of rounds the fastest length counts.
-    """
-    prior = sqs.Prior.builtin(case.model.lower())
-    settings = tuple(default_settings(prior.vocab_size, prior))
-    ways = {
-        ALONE: [FixedPlan(0)],
-        ROUNDS: [FixedPlan(length, 1) for length in SHARED_LENGTHS],
-        HINTED: [FixedPlan(hints=Hints())],
-    }
-    found = []
-    with tempfile.TemporaryDirectory() as folder:
-        texts = replace(case, texts=1).record(Path(folder), grid.shared)
-        cell = Cell(
-            "", _link(*SHARED, 0.0), texts, grid.shared, settings, None, STEPS["slow"]
-        )
-        for (cloud, steps), n in itertools.product(STEPS.items(), grid.sessions):
-            speed = {
-                way: max(share(replace(cell, steps=steps, plan=p), n) for p in plans)
-                for way, plans in ways.items()
-            }
-            found.append((f"{case} {cloud}", n, speed))
-    return found
-
-
 def bars(outcomes: Iterable[Outcome]) -> Table:
     """Show what hints and planners are worth, over the links of the grid."""
     made = table(
@@ -308,18 +276,6 @@ def speeds(one: Outcome) -> Table:
     return made
 
 
-def capacities(found: Iterable[tuple[str, int, dict[str, float]]]) -> Table:
-    """Show what sessions have of a cloud that they share."""
-    made = table(
-        "Tokens a second of all sessions that share a cloud, "
-        f"{SHARED[0]:,.0f} bit/s, {1e3 * SHARED[1]:.0f} ms",
-        *("models, cloud", "sessions", ALONE, ROUNDS, HINTED),
-    )
-    for name, sessions, speed in found:
-        made.add_row(name, str(sessions), *(f"{x:.0f}" for x in speed.values()))
-    return made
-
-
 def chart(one: Outcome) -> list[Panel]:
     """Show what a draft gains over a few links."""
     names = [f"{rate / 1e3:g} kbit/s, {1e3 * trip:g} ms" for rate, trip in one.links]
@@ -339,7 +295,6 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     grid = QUICK if args.quick else Grid()
     with ProcessPoolExecutor() as pool:
-        shared = pool.submit(together, grid.cases[0], grid)
         found = pool.map(compare, grid.cases, itertools.repeat(grid))
         outcomes = [*itertools.chain.from_iterable(found)]
         console = Console(width=max(130, Console().width))
@@ -349,7 +304,6 @@ def main(argv: list[str] | None = None) -> None:
                 console.print(speeds(one))
             if args.plot and one.name == f"{grid.shown} slow":
                 draw("Tokens of text a second by link", chart(one), args.plot)
-        console.print(capacities(shared.result()))
     console.print(
         dim(
             "hints: over the better of rounds and the cloud alone, from 10 kbit/s to "

@@ -9,7 +9,7 @@ from benchmarks.planner import __main__ as benchmark
 
 CASE = dataclasses.replace(benchmark.CASES[0], texts=1, losses=(0.0,))
 LINKS = (2e3, 0.1), (3e4, 0.02), (1e6, 0.1)
-GRID = benchmark.Grid((), LINKS, 100, (6,), 48)
+GRID = benchmark.Grid((), LINKS, 100)
 
 
 @lru_cache
@@ -30,8 +30,3 @@ def test_planners_come_near_the_best(cloud):
     assert (one.speed["planner"] / one.best).min() >= 0.9
     assert (one.speed["planner"] / one.speed["alone"]).min() >= 0.95
     assert (one.size["for bytes"] / one.least).max() <= 1.1
-
-
-def test_sessions_that_share_a_cloud_have_more_of_it_with_hints():
-    for name, _, speed in benchmark.together(CASE, GRID):
-        assert speed["hints"] >= 0.97 * max(speed.values()), name

@@ -1,14 +1,11 @@
-"""The world of `benchmarks.world`: who goes on when, and what one call is for."""
-
-from dataclasses import replace
+"""The world of `benchmarks.world`: its clock, and what a token takes."""
 
 import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from benchmarks.harness import cells
-from benchmarks.harness.cells import Cell, Text, share, simulate
-from benchmarks.harness.recorded import RecordedVerifier, Steps
+from benchmarks.harness.cells import Cell, Text, simulate
+from benchmarks.harness.recorded import Steps
 from benchmarks.world import World
 from sqs_codec.system.edge import FixedPlan, Hints
 from sqs_codec.system.session import Setting
@@ -35,52 +32,16 @@ def cell(text, plan):
     return Cell("", link, (text,), TOKENS, SETTINGS, plan, STEPS)
 
 
-def test_those_who_wait_go_on_in_the_order_of_their_times():
+def test_time_passes_from_event_to_event():
     world, seen = World(), []
-
-    def one(pause):
-        for _ in range(3):
-            world.sleep(pause)
-            seen.append(pause)
-        return world.now
-
-    assert world.together([lambda p=p: one(p) for p in (2.0, 3.5)]) == [6.0, 10.5]
-    assert seen == [2.0, 3.5, 2.0, 2.0, 3.5, 3.5]
+    for due in (3, 1, 2):
+        world.at(due, lambda due=due: seen.append((due, world.now)))
+    world.sleep(2.5)
+    assert seen == [(1, 1), (2, 2)]
+    assert world.now == 2.5
 
 
-def test_one_that_fails_leaves_the_others_their_turns():
-    world, done = World(), []
-
-    def fail():
-        world.sleep(1)
-        raise ZeroDivisionError
-
-    def go_on():
-        world.sleep(2)
-        done.append(world.now)
-
-    with pytest.raises(ZeroDivisionError):
-        world.together([fail, go_on])
-    assert done == [2.0]
-
-
-@pytest.mark.parametrize("due", [-1, 1.5])
-def test_an_event_that_fails_is_told_once_all_have_ended(due):
-    world, done = World(), []
-
-    def go_on(seconds):
-        world.wait(seconds)
-        done.append(world.now)
-        raise ValueError  # less than what came before
-
-    world.at(due, lambda: 1 // 0)
-    with pytest.raises(ZeroDivisionError):
-        world.together([lambda s=s: go_on(s) for s in (3, 1, 2)])
-    assert done == [1, 2, 3]
-    assert world.together([lambda: 5]) == [5]
-
-
-def test_an_event_that_fails_is_told_who_waits_alone():
+def test_an_event_that_fails_is_told_who_waits():
     world = World()
     world.at(1, lambda: 1 // 0)
     with pytest.raises(ZeroDivisionError):
@@ -97,17 +58,6 @@ def test_a_token_takes_what_is_stated(text):
 
 
 @pytest.mark.parametrize("plan", [FixedPlan(0), FixedPlan(2), FixedPlan(hints=Hints())])
-def test_sessions_share_calls_and_come_out_the_same_each_time(text, plan, monkeypatch):
-    sizes = []
-
-    class Counting(RecordedVerifier):
-        def verify(self, jobs):
-            sizes.append(len(jobs))
-            return super().verify(jobs)
-
-    monkeypatch.setattr(cells, "RecordedVerifier", Counting)
-    given = replace(cell(text, plan), steps=STEPS._replace(more=0.001))
-    alone, four, again = (share(given, n) for n in (1, 4, 4))
-    assert four == again
-    assert 2.5 * alone < four < 4.2 * alone
-    assert max(sizes) >= 3
+def test_texts_come_out_the_same_each_time(text, plan):
+    given = cell(text, plan)
+    assert simulate(given) == simulate(given)
