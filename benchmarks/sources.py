@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 import sqs_codec as sqs
 from sqs_codec.cli.options import add_models, check_models, find_prior, number
 from tests.drafts import (
-    VOCAB_SIZE,
+    Drafts,
+    Languages,
     Rows,
     held_out,
     load_drafts,
@@ -113,37 +114,20 @@ def shipped(model: str = "smollm2", language: str | None = None) -> Source:
 
     The model is ``"smollm2"`` or ``"gemma3"``, of which a language's rows may do.
     """
-    return _shipped_smollm2() if model == "smollm2" else _shipped_gemma3(language)
-
-
-def _shipped_gemma3(language: str | None) -> Source:
-    rows = load_languages()
-    kept = np.full(len(rows), language is None) | (rows.language == language)
+    rows: Drafts | Languages = load_drafts() if model == "smollm2" else load_languages()
+    if isinstance(rows, Drafts):
+        targets, kinds, kept = load_targets(), rows.category, held_out(rows)
+        said = "SmolLM2-135M-Instruct and itself without 2 layers; the shipped drafts"
+    else:
+        targets, kinds = rows, rows.language
+        kept = np.full(len(rows), language is None) | (kinds == language)
+        said = "Gemma 3 270M, drafting for itself; the shipped texts"
     places = [np.flatnonzero(rows.prompt == n) for n in np.unique(rows.prompt[kept])]
-    names = ", ".join(sorted(set(rows.language[kept].tolist())))
-    answers = [Answer(rows, at) for at in places]
+    names = ", ".join(sorted(set(kinds[kept].tolist())))
     return Source(
-        "Gemma 3 270M, drafting for itself; the shipped texts that nothing was fitted "
-        f"to: {names}",
+        f"{said} that nothing was fitted to: {names}",
         rows.vocab_size,
-        tuple(Session(answer, answer, len(answer)) for answer in answers),
-    )
-
-
-def _shipped_smollm2() -> Source:
-    drafts, targets = load_drafts(), load_targets()
-    kept = held_out(drafts)
-    places = [
-        np.flatnonzero(drafts.prompt == n) for n in np.unique(drafts.prompt[kept])
-    ]
-    names = ", ".join(sorted(set(drafts.category[kept].tolist())))
-    return Source(
-        "SmolLM2-135M-Instruct and itself without 2 layers; the shipped drafts of "
-        f"categories nothing was fitted to: {names}",
-        VOCAB_SIZE,
-        tuple(
-            Session(Answer(drafts, at), Answer(targets, at), len(at)) for at in places
-        ),
+        tuple(Session(Answer(rows, at), Answer(targets, at), len(at)) for at in places),
     )
 
 

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -265,7 +266,7 @@ class Relay(_Thread):
             return
         way = self._up if up else self._down
         for due, piece in way.pass_on(data, time.monotonic()):
-            self._at(due, lambda piece=piece: _send(through, piece, to))
+            self._at(due, partial(_send, through, piece, to))
 
 
 class StreamRelay(_Thread):

@@ -1,5 +1,6 @@
 """Students that learn of a teacher live, and of what was kept of it."""
 
+import itertools
 import json
 import math
 import time
@@ -29,9 +30,6 @@ KEPT = {
     TOP: "fp16 top-64",
 }
 """What students learn of."""
-
-HALF = (DENSE, "16", TOP)
-"""What they learn of with half of the texts, too, which they read twice as often."""
 
 TRIAL = 100
 """Seed of the runs that choose the rate, on the live teacher."""
@@ -138,7 +136,7 @@ def learn(
 
 def _batches(about: dict[str, Any], epochs: int, seed: int) -> Iterator[Array]:
     rng, texts = np.random.default_rng(seed), about["texts"]
-    for _ in range(epochs * about.get("times", 1)):
+    for _ in range(epochs):
         order = rng.permutation(texts)
         yield from (order[i : i + BATCH] for i in range(0, texts - BATCH + 1, BATCH))
 
@@ -160,9 +158,7 @@ def measure(options: Options, name: str, size: Size) -> list[Record]:
     lessons, file = teach(options, name, size), options.folder / name / "runs.json"
     found = json.loads(file.read_text("utf-8")) if file.exists() else {}
 
-    def run(
-        key: str, what: str, seed: int, rate: float, lessons: Lessons = lessons
-    ) -> float:
+    def run(key: str, what: str, seed: int, rate: float) -> float:
         if key not in found:
             found[key] = learn(lessons, size, what, seed, rate)
             file.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
@@ -170,13 +166,9 @@ def measure(options: Options, name: str, size: Size) -> list[Record]:
         return float(found[key]["kl"])
 
     rate = min(size.rates, key=lambda rate: run(f"rate {rate}", DENSE, TRIAL, rate))
-    half, kl = lessons.half(), defaultdict(list)
-    for seed in range(size.seeds):
-        for what in KEPT:
-            kl[what].append(run(f"{what} {seed}", what, seed, rate))
-        for what in HALF:
-            key = f"half {what}"
-            kl[key].append(run(f"{key} {seed}", what, seed, rate, half))
+    kl = defaultdict(list)
+    for seed, what in itertools.product(range(size.seeds), KEPT):
+        kl[what].append(run(f"{what} {seed}", what, seed, rate))
     return [{"model": name, **lessons.about, **found[f"{DENSE} 0"], "kl": kl}]
 
 
@@ -220,10 +212,8 @@ def _tables(record: Record) -> list[Table | Text]:
         f"{record['rate']:g}."
     )
     title = f"{record['model']}: held-out KL(teacher || student), nats"
-    half = f"{record['model']}: with half of the texts, read twice as often"
     return [
         _table(title, record["bytes"], {what: values[what] for what in KEPT}),
-        _table(half, record["bytes"], {what: values[f"half {what}"] for what in HALF}),
         dim(explained),
     ]
 

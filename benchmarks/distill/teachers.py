@@ -6,7 +6,7 @@ import json
 import pickle
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +72,6 @@ class Lessons:
     """[columns, width]: what students begin with."""
     dense: Array
     """[N, columns]: logarithms of the teacher's probabilities."""
-
-    def half(self) -> Lessons:
-        """Return half of the texts, to be read twice, and those held out."""
-        n = self.about["texts"]
-        of = np.r_[: n // 2, n : len(self.tokens)]
-        about = self.about | {"texts": n // 2, "times": 2}
-        return replace(self, about=about, tokens=self.tokens[of], rows=self.rows[of])
 
 
 def teach(options: Options, name: str, size: Size) -> Lessons:

@@ -23,7 +23,7 @@ from rich.text import Text
 import sqs_codec as sqs
 from benchmarks.charts import Panel, Point
 from benchmarks.experiments.estimate import ratio
-from benchmarks.experiments.experiment import NAMES, Check, Options, Records
+from benchmarks.experiments.experiment import NAMES, Check, Options, Records, grouped
 from benchmarks.experiments.speculate import Draft, Edge, Round, draw, read_rows, replay
 from benchmarks.experiments.traces import traces
 from benchmarks.schemes import Rule
@@ -73,7 +73,8 @@ def places(options: Options) -> list[tuple[str, float]]:
 
 def measure(options: Options, model: str, temperature: float) -> Records:
     """Replay the texts of a model by all settings."""
-    cells, runs = _cells(options), list(_runs())
+    of_runs = itertools.product(RUN_ALPHAS, RUN_ETAS, RUN_BETAS, (True, False))
+    cells, runs = _cells(options), [_Run(*each) for each in of_runs]
     records: Records = []
     for trace in traces(options, model, temperature, prompts=PROMPTS):
         rows = read_rows(trace, temperature)
@@ -128,13 +129,6 @@ def _parts(draft: Draft) -> tuple[float, float, float]:
     kept, resolution = draft.sent.kept, draft.sent.q.resolution
     lattice = theory.quantizer_tv_bound(kept, resolution)
     return draft.row.mismatch, draft.dropped, min(1.0, lattice)
-
-
-def _runs() -> Iterator[_Run]:
-    for alpha, eta, beta, rollback in itertools.product(
-        RUN_ALPHAS, RUN_ETAS, RUN_BETAS, (True, False)
-    ):
-        yield _Run(alpha, eta, beta, rollback)
 
 
 @dataclass
@@ -212,15 +206,11 @@ def allowance(variance: float) -> float:
 
 def summary(records: Records, options: Options) -> dict[str, Any]:
     """Add the records of each cell up."""
-    cells: dict[tuple[Any, ...], Records] = {}
-    for record in records:
-        if "rule" in record:
-            key = tuple(record[name] for name in CELL)
-            cells.setdefault(key, []).append(record)
+    cells = grouped([record for record in records if "rule" in record], *CELL)
     return {
         "cells": [
             dict(zip(CELL, key, strict=True)) | _cell(found, options.seed)
-            for key, found in cells.items()
+            for key, found in cells
         ],
         "runs": [record for record in records if "rule" not in record],
     }
@@ -228,13 +218,10 @@ def summary(records: Records, options: Options) -> dict[str, Any]:
 
 def _cell(records: Records, seed: int) -> dict[str, Any]:
     """Put each quantity over the number of judged positions."""
-    prompts = sorted({record["prompt"] for record in records})
 
     def by_prompt(name: str) -> list[float]:
-        sums = dict.fromkeys(prompts, 0.0)
-        for record in records:
-            sums[record["prompt"]] += record[name]
-        return [sums[prompt] for prompt in prompts]
+        of_prompts = (group for _, group in grouped(records, "prompt"))
+        return [sum(record[name] for record in group) for group in of_prompts]
 
     def each(name: str) -> dict[str, float]:
         return ratio(by_prompt(name), by_prompt("judged"), seed).as_json()
@@ -246,22 +233,16 @@ def _cell(records: Records, seed: int) -> dict[str, Any]:
         "bound": ratio(bound, by_prompt("judged"), seed).as_json(),
         "tightness": ratio(by_prompt("expected"), bound, seed).as_json(),
         "worst": max(record["worst"] for record in records),
-        "draws": [_draw(records, i) for i in range(DRAWS)],
+        "draws": [_draw(group) for _, group in grouped(records, "draw")],
     }
 
 
-def _draw(records: Records, draw: int) -> dict[str, float]:
+def _draw(records: Records) -> dict[str, float]:
     """Add a cell's counts up over its prompts, for one draw of the numbers."""
     names = ("rejected", "expected", "variance", *PARTS)
-    chosen = [record for record in records if record["draw"] == draw]
-    total = {name: float(sum(record[name] for record in chosen)) for name in names}
-    bound = sum(total[name] for name in PARTS)
-    return {
-        "rejected": total["rejected"],
-        "expected": total["expected"],
-        "bound": bound,
-        "allowance": allowance(total["variance"]),
-    }
+    total = {name: float(sum(record[name] for record in records)) for name in names}
+    total["bound"] = sum(total[name] for name in PARTS)
+    return total | {"allowance": allowance(total["variance"])}
 
 
 def checks(summary: dict[str, Any]) -> list[Check]:
@@ -307,32 +288,24 @@ def _run_check(runs: Records, rollback: bool) -> Check:
     )
 
 
-def tables(summary: dict[str, Any]) -> list[Table | Text]:
-    """Return the cells, and the runs."""
-    parts: list[Table | Text] = []
-    places = ((cell["model"], cell["temperature"]) for cell in summary["cells"])
-    for place in dict.fromkeys(places):
-        cells = [c for c in summary["cells"] if (c["model"], c["temperature"]) == place]
-        parts.append(_cell_table(*place, cells))
-    parts.append(
-        dim(
-            "Of 100 judged positions, with an interval of 95 %. K: TopK; C: Conformal "
-            "of an alpha. loss: TV(q, q^), of which dropped mass + K/4l is the bound; "
-            "K/4l is taken as 1 where it is more. models: TV(p, q). "
-            f"eta = {ETA:g}, {LENGTH} drafted tokens a round, each text replayed "
-            f"{DRAWS} times."
-        )
+def tables(summary: dict[str, Any]) -> Iterator[Table | Text]:
+    """Yield the cells, and the runs."""
+    for place, cells in grouped(summary["cells"], "model", "temperature"):
+        yield _cell_table(*place, cells)
+    yield dim(
+        "Of 100 judged positions, with an interval of 95 %. K: TopK; C: Conformal "
+        "of an alpha. loss: TV(q, q^), of which dropped mass + K/4l is the bound; "
+        "K/4l is taken as 1 where it is more. models: TV(p, q). "
+        f"eta = {ETA:g}, {LENGTH} drafted tokens a round, each text replayed "
+        f"{DRAWS} times."
     )
-    parts.append(_run_table(summary["runs"]))
-    parts.append(
-        dim(
-            "Means over models, temperatures and what beta begins with; updates are "
-            "of all of these. Without rollback the theorem is about all drafted "
-            "positions. over: runs in which the mean over judged positions was over "
-            "the bound of as many updates at some step."
-        )
+    yield _run_table(summary["runs"])
+    yield dim(
+        "Means over models, temperatures and what beta begins with; updates are "
+        "of all of these. Without rollback the theorem is about all drafted "
+        "positions. over: runs in which the mean over judged positions was over "
+        "the bound of as many updates at some step."
     )
-    return parts
 
 
 def _cell_table(model: str, temperature: float, cells: Records) -> Table:
@@ -360,21 +333,16 @@ def _run_table(runs: Records) -> Table:
         *("alpha", "eta", "rollback", "updates"),
         *("mean", "bound", "least slack", "judged", "over"),
     )
-    keys = dict.fromkeys((r["alpha"], r["eta"], r["rollback"]) for r in runs)
-    for key in keys:
-        same = [r for r in runs if (r["alpha"], r["eta"], r["rollback"]) == key]
+    for (alpha, eta, rollback), same in grouped(runs, "alpha", "eta", "rollback"):
+        every = {name: np.array([run[name] for run in same]) for name in same[0]}
+        mean, bound, judged = (
+            f"{every[name].mean():.4f}" for name in ("mean", "bound", "judged_mean")
+        )
         made.add_row(
-            f"{key[0]:g}",
-            f"{key[1]:g}",
-            "yes" if key[2] else "no",
-            str(sum(run["steps"] for run in same)),
-            *(
-                f"{np.mean([run[name] for run in same]):.4f}"
-                for name in ("mean", "bound")
-            ),
-            f"{min(run['slack'] for run in same):.2g}",
-            f"{np.mean([run['judged_mean'] for run in same]):.4f}",
-            f"{sum(run['judged_slack'] < 0 for run in same)}/{len(same)}",
+            *(f"{alpha:g}", f"{eta:g}", "yes" if rollback else "no"),
+            *(f"{every['steps'].sum()}", mean, bound),
+            *(f"{every['slack'].min():.2g}", judged),
+            f"{(every['judged_slack'] < 0).sum()}/{len(same)}",
         )
     return made
 

@@ -12,7 +12,7 @@ ours: the defaults, what they are varied to, the budget and the link.
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,8 +47,7 @@ LENGTH = 8
 
 CLOUD, TRIP = STEPS["fast"], 0.05
 RATES = (1e4, 1e5, 1e6)
-RATE = 1e5
-"""Of the link, in bits per second, where only one is shown."""
+"""Of the link, in bits per second."""
 
 FORMULA, PACKET = "paper", "ours"
 CODINGS = (FORMULA, PACKET)
@@ -168,57 +167,29 @@ Sums = dict[str, NDArray[np.float64]]
 """The counts of a setting by prompt, [prompts]."""
 
 
-@dataclass(frozen=True)
-class Place:
-    """All settings on one model at one temperature with one kind of budget."""
+def best(settings: dict[str, Sums], rate: float, seed: int) -> tuple[str, Sums]:
+    """Return the setting of the least latency, and what it does elsewhere.
 
-    model: str
-    temperature: float
-    coding: str
-    sums: dict[str, dict[str, Sums]]
-    """By rule and setting."""
+    The first is the best on all prompts. The sums are for each half of the prompts
+    those of the best setting on the other half: nothing is measured where it was
+    chosen.
+    """
+    count = len(next(iter(settings.values()))["tokens"])
+    # By lot: every other one would be of other languages than the rest.
+    half = np.random.default_rng(seed).permutation(count) % 2 == 1
 
-    @property
-    def names(self) -> dict[str, Any]:
-        """What the place is called in a summary."""
-        place = {"model": self.model, "temperature": self.temperature}
-        return {**place, "coding": self.coding}
+    def least(where: NDArray[np.bool_]) -> str:
+        return min(
+            settings,
+            key=lambda name: float(
+                seconds(settings[name], rate)[where].sum()
+                / settings[name]["tokens"][where].sum()
+            ),
+        )
 
-    @property
-    def prompts(self) -> int:
-        """How many prompts there are."""
-        settings = next(iter(self.sums.values()))
-        return len(next(iter(settings.values()))["tokens"])
-
-    def default(self, rule: str) -> Sums:
-        """Return the sums of a rule's default."""
-        return self.sums[rule][str(DEFAULTS[rule])]
-
-    def best(self, rule: str, rate: float, seed: int) -> tuple[str, Sums]:
-        """Return the setting of the least latency, and what it does elsewhere.
-
-        The first is the best on all prompts. The sums are for each half of the prompts
-        those of the best setting on the other half: nothing is measured where it was
-        chosen.
-        """
-        settings = self.sums[rule]
-        # By lot: every other one would be of other languages than the rest.
-        half = np.random.default_rng(seed).permutation(self.prompts) % 2 == 1
-
-        def latency(name: str, where: NDArray[np.bool_]) -> float:
-            sums = settings[name]
-            return float(seconds(sums, rate)[where].sum() / sums["tokens"][where].sum())
-
-        chosen = [
-            min(settings, key=lambda name: latency(name, part))
-            for part in (~half, half)
-        ]
-        sums = {
-            what: np.where(half, *(settings[name][what] for name in chosen))
-            for what in COUNTS
-        }
-        everywhere = np.ones_like(half)
-        return min(settings, key=lambda name: latency(name, everywhere)), sums
+    chosen = least(~half), least(half)
+    sums = {x: np.where(half, *(settings[n][x] for n in chosen)) for x in COUNTS}
+    return least(np.ones_like(half)), sums
 
 
 def seconds(sums: Sums, rate: float) -> NDArray[np.float64]:
@@ -234,47 +205,28 @@ def seconds(sums: Sums, rate: float) -> NDArray[np.float64]:
 
 def summary(records: Records, options: Options) -> dict[str, Any]:
     """Compare the rules by default and at their best."""
-    places = list(_by_place(records))
-    return {
-        "defaults": [_defaults(place, options.seed) for place in places],
-        "best": [
-            _best(place, rate, options.seed)
-            for place, rate in itertools.product(places, RATES)
-            if place.prompts > 1
-        ],
-    }
-
-
-def _by_place(records: Records) -> Iterable[Place]:
-    for key, found in grouped(records, "model", "temperature", "coding"):
+    found: dict[str, Records] = {"defaults": [], "best": []}
+    names, seed = ("model", "temperature", "coding"), options.seed
+    for key, of_place in grouped(records, *names):
+        place = dict(zip(names, key, strict=True))
         sums: dict[str, dict[str, Sums]] = {K_SQS: {}, C_SQS: {}}
-        for (rule, name), of in grouped(found, "rule", "setting"):
+        for (rule, name), of in grouped(of_place, "rule", "setting"):
             sums[rule][name] = {c: np.array([r[c] for r in of], float) for c in COUNTS}
-        yield Place(*key, sums)
-
-
-def _defaults(place: Place, seed: int) -> dict[str, Any]:
-    k, c = place.default(K_SQS), place.default(C_SQS)
-    return {
-        **place.names,
-        "judged": _pair(k, c, "resampled", "judged", seed),
-        "text": _pair(k, c, "resampled", "tokens", seed),
-        "latency": {f"{rate:g}": _latencies(k, c, rate, seed) for rate in RATES},
-        "length": _pair(k, c, "drafted", "rounds", seed),
-        "bits": _pair(k, c, "bits", "drafted", seed),
-        "kept": _pair(k, c, "kept", "judged", seed),
-    }
-
-
-def _best(place: Place, rate: float, seed: int) -> dict[str, Any]:
-    (k_name, k), (c_name, c) = (place.best(rule, rate, seed) for rule in (K_SQS, C_SQS))
-    return {
-        **place.names,
-        "rate": rate,
-        "settings": [k_name, c_name],
-        "latency": _latencies(k, c, rate, seed),
-        "judged": _pair(k, c, "resampled", "judged", seed),
-    }
+        k, c = (sums[rule][str(setting)] for rule, setting in DEFAULTS.items())
+        rates = {f"{rate:g}": _latencies(k, c, rate, seed) for rate in RATES}
+        found["defaults"].append(
+            place
+            | {"latency": rates, "kept": _pair(k, c, "kept", "judged", seed)}
+            | {"judged": _pair(k, c, "resampled", "judged", seed)}
+            | {"text": _pair(k, c, "resampled", "tokens", seed)}
+            | {"length": _pair(k, c, "drafted", "rounds", seed)}
+        )
+        for rate in RATES if len(k["tokens"]) > 1 else ():
+            (k_name, k), (c_name, c) = (best(sums[rule], rate, seed) for rule in sums)
+            latency = _latencies(k, c, rate, seed)
+            own = {"rate": rate, "settings": [k_name, c_name], "latency": latency}
+            found["best"].append(place | own)
+    return found
 
 
 def _pair(k: Sums, c: Sums, above: str, below: str, seed: int) -> dict[str, Any]:
@@ -298,43 +250,29 @@ def _compare(k: Ratio, c: Ratio, seed: int) -> dict[str, Any]:
     }
 
 
-def ahead(estimate: dict[str, float]) -> str:
-    """Name the rule that a difference C-SQS - K-SQS of a cost speaks for, if any.
-
-    An interval of no width, as one prompt has it, speaks for none.
-    """
-    low, high = estimate["low"], estimate["high"]
-    if low == high:
-        return ""
-    if low > 0:
-        return K_SQS
-    return C_SQS if high < 0 else ""
+def _mark(difference: dict[str, float]) -> str:
+    """Mark a difference whose interval has a width, and no 0 in it."""
+    low, high = difference["low"], difference["high"]
+    return "*" if low < high and not low <= 0 <= high else " "
 
 
-def tables(summary: dict[str, Any]) -> list[Table | Text]:
-    """Return the defaults and the best settings, for each model."""
-    parts: list[Table | Text] = []
-    models = dict.fromkeys(found["model"] for found in summary["defaults"])
-    for model in models:
-        defaults, best = (
-            [found for found in summary[name] if found["model"] == model]
-            for name in ("defaults", "best")
-        )
-        parts += [_rate_table(model, defaults), _latency_table(model, defaults)]
-        if best:  # there is none for one prompt
-            parts.append(_best_table(model, best))
-    parts.append(
-        dim(
-            f"At most {BUDGET} bits and {LENGTH} tokens a round. C - K: C-SQS minus "
-            "K-SQS, with an interval of 95 % by prompts, * where 0 isn't in it. "
-            "L: tokens drafted a round. K: tokens kept. Best: the setting of "
-            "the least latency, chosen on the other half of the prompts. "
-            f"A drafted token takes {CLOUD.draft * 1e3:.0f} ms, the target "
-            f"{CLOUD.target * 1e3:.0f} ms for one token and {CLOUD.more * 1e3:.1f} ms "
-            f"for each more, the trip {TRIP * 1e3:.0f} ms."
-        )
+def tables(summary: dict[str, Any]) -> Iterator[Table | Text]:
+    """Yield the defaults and the best settings, for each model."""
+    best = dict(grouped(summary["best"], "model"))
+    for (model,), defaults in grouped(summary["defaults"], "model"):
+        yield _rate_table(model, defaults)
+        yield _latency_table(model, defaults)
+        if (model,) in best:  # there is none for one prompt
+            yield _best_table(model, best[model,])
+    yield dim(
+        f"At most {BUDGET} bits and {LENGTH} tokens a round. C - K: C-SQS minus "
+        "K-SQS, with an interval of 95 % by prompts, * where 0 isn't in it. "
+        "L: tokens drafted a round. K: tokens kept. Best: the setting of "
+        "the least latency, chosen on the other half of the prompts. "
+        f"A drafted token takes {CLOUD.draft * 1e3:.0f} ms, the target "
+        f"{CLOUD.target * 1e3:.0f} ms for one token and {CLOUD.more * 1e3:.1f} ms "
+        f"for each more, the trip {TRIP * 1e3:.0f} ms."
     )
-    return parts
 
 
 def _rate_table(model: str, defaults: Records) -> Table:
@@ -365,7 +303,7 @@ def _latency_table(model: str, defaults: Records) -> Table:
     for place in _by_coding(defaults):
         shown = (
             f"{_two(pair, '.0f', 1e3)} {pair['difference']['value'] * 1e3:+.0f}"
-            f"{'*' if ahead(pair['difference']) else ' '}"
+            f"{_mark(pair['difference'])}"
             for pair in place["latency"].values()
         )
         kept = f"{place['kept'][C_SQS]['value']:.0f}"
@@ -402,7 +340,7 @@ def _two(pair: dict[str, Any], form: str, scale: float = 1) -> str:
 
 def _signed(found: dict[str, float], scale: float, digits: int = 1) -> str:
     value, low, high = (f"{found[n] * scale:+.{digits}f}" for n in found)
-    return f"{value} ({low} {high}){'*' if ahead(found) else ' '}"
+    return f"{value} ({low} {high}){_mark(found)}"
 
 
 def chart(summary: dict[str, Any]) -> list[Panel]:

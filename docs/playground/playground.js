@@ -64,7 +64,7 @@ function element(tag, text = "", attributes = {}) {
   return made;
 }
 
-// A shipped row as make_playground.py wrote it, and as float32 logits.
+// A row of rows.json, and its logits as float32.
 export class Row {
   constructor(row) {
     Object.assign(this, row);
