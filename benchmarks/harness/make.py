@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import tempfile
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
@@ -109,7 +108,6 @@ def vllm_engine(
     """Make the pooling model on vLLM, which finds its device itself."""
     from sqs_codec.system.vllm import VllmEngine
 
-    files = target or _smollm2_files().name
     options: dict[str, Any] = {}
     if batch_tokens is not None:
         options["max_num_batched_tokens"] = batch_tokens
@@ -120,14 +118,4 @@ def vllm_engine(
 
         free, total = torch.cuda.mem_get_info()
         options["gpu_memory_utilization"] = 0.9 * free / total
-    return VllmEngine(files, max_memory=max_memory, dtype=dtype, options=options)
-
-
-@lru_cache(maxsize=1)
-def _smollm2_files() -> tempfile.TemporaryDirectory[str]:
-    """Save SmolLM2 for all engines of this process, as reading it takes long."""
-    from sqs_codec.system.vllm._start import save_smollm2
-
-    directory = tempfile.TemporaryDirectory(prefix="sqs-")
-    save_smollm2(directory.name)
-    return directory
+    return VllmEngine(target, max_memory=max_memory, dtype=dtype, options=options)

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from benchmarks.data.make_corpus import read_texts
-from benchmarks.harness import RESOLUTION, ROUND, TEMPERATURE, K
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.engine import Piece
@@ -39,8 +38,8 @@ if TYPE_CHECKING:
     from sqs_codec.system.hf import Cloud
 
 
-HINTED = 4
-"""Tokens of a hint."""
+K, RESOLUTION, TEMPERATURE, HINTED = 64, 100, 0.7, 4
+"""Of sessions, where nothing else is said; the last is of tokens of a hint."""
 
 
 class Played(NamedTuple):
@@ -195,8 +194,8 @@ def play(
     prompts: Sequence[list[int]],
     rounds: int,
     seed: Sequence[int],
-    lengths: Sequence[int] = (ROUND,),
-    temperatures: Sequence[float] = (TEMPERATURE,),
+    lengths: Sequence[int],
+    temperatures: Sequence[float],
 ) -> list[Session]:
     """Play so many rounds after each prompt, all sessions side by side.
 

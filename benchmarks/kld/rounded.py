@@ -25,7 +25,8 @@ from rich.table import Table
 
 import sqs_codec as sqs
 from benchmarks.data.make_corpus import read_texts
-from benchmarks.experiments.models import GEMMA3, SMOLLM2, TEXTS, gemma3_pair
+from benchmarks.experiments.models import GEMMA3, SMOLLM2, TEXTS
+from benchmarks.pair import gemma3_pair
 from benchmarks.tables import about, about_line, command, dim, table
 from sqs_codec import distill
 from sqs_codec.distill import _divergence, _header
@@ -38,11 +39,6 @@ LAYER, LOUD = 10, 30.0
 """Which layer is noise, and how many times its weights that has."""
 
 RESOLUTIONS = 16, 32, 50, 128
-LONG = 144_000
-"""Rows of WikiText-2's test set for 512 tokens a context."""
-
-WAYS = "est", "less", "true"
-"""A percentile of the estimates, the same less its widening, and what is true."""
 
 
 def documentation() -> str:
@@ -201,29 +197,6 @@ def sizes_table(
     return made
 
 
-def spread(cases: Sequence[Case], p: Logs, seeds: int) -> Table:
-    """Show errors of one roundings' mean at the length of WikiText-2's test set."""
-    title = f"standard deviation over {seeds} seeds, at {LONG} rows, in %: plain, both"
-    made = table(title, "weights", *map(str, RESOLUTIONS))
-    cells: dict[str, list[str]] = {case.name: [] for case in cases}
-    for resolution in RESOLUTIONS:
-        codec = sqs.Codec(p.shape[1], resolution)
-        found: dict[str, list[Any]] = {case.name: [] for case in cases}
-        for seed in range(seeds):
-            reference = counts_of(codec, p, seed)
-            for case in cases:
-                own = estimates(case, reference)
-                plain, control = own["plain"].mean(), own["control"].mean()
-                found[case.name].append((plain, plain + control))
-        for case in cases:
-            scale = 100 / case.rows.mean() * (len(p) / LONG) ** 0.5
-            both = np.std(found[case.name], 0) * scale
-            cells[case.name].append(", ".join(f"{x:.2f}" for x in both))
-    for name, row in cells.items():
-        made.add_row(name, *row)
-    return made
-
-
 def coverage(cases: Sequence[Case], p: Logs, sizes: Sequence[int], args: Any) -> Table:
     """Show how often dense means are within the reference's stated error."""
     title = f"{args.seeds} references of resolution {args.resolution}: the mean's error"
@@ -254,23 +227,6 @@ def coverage(cases: Sequence[Case], p: Logs, sizes: Sequence[int], args: Any) ->
                 f"{100 * covered:.1f} %",
                 f"{100 * every[:, 6].mean():.1f} %",
             )
-    return made
-
-
-def percentiles(cases: Sequence[Case], p: Logs) -> Table:
-    """Show percentiles of rows, less what their widening is said to be, and dense."""
-    wanted = 90, 99
-    names = (f"{way} {x} %" for x in wanted for way in WAYS)
-    made = table("percentiles of rows", "weights", "l", *names)
-    for case in cases:
-        dense = np.percentile(case.rows, wanted)
-        for resolution in 32, 128:
-            reference = counts_of(sqs.Codec(p.shape[1], resolution), p, 0)
-            told = _divergence.summarize([estimates(case, reference)]).percentiles
-            pairs = [told[x] for x in wanted]
-            ways = zip(pairs, dense, strict=True)
-            cells = (x for (own, wider), true in ways for x in (own, own - wider, true))
-            made.add_row(case.name, str(resolution), *(f"{x:.4f}" for x in cells))
     return made
 
 
@@ -311,8 +267,6 @@ def main() -> None:
     console.print(biases(cases, p, sizes))
     with TemporaryDirectory() as folder:
         console.print(sizes_table(Path(folder), pieces, p, model.vocab_size))
-    console.print(percentiles(cases, p))
-    console.print(spread(cases, p, max(2, args.seeds // 10)))
     console.print(coverage(cases, p, sizes, args))
     console.print(dim(about_line(about("torch"))))
 

@@ -10,7 +10,6 @@ rounds the length and setting count that are fastest by their law, by which what
 send is compared with them. The session is open when the clock starts.
 """
 
-import argparse
 import itertools
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -32,7 +31,7 @@ from benchmarks.harness.recorded import STEPS
 from benchmarks.harness.rounds import Rounds, of_formats
 from benchmarks.schemes import Format, ours, qs, raw
 from benchmarks.sources import shipped
-from benchmarks.tables import about, about_line, dim, table
+from benchmarks.tables import about, about_line, command, dim, table
 from benchmarks.world import WorldLink
 from sqs_codec.system.edge import MODES, FixedPlan, Hints, default_settings
 from tests.relay import Link
@@ -289,8 +288,7 @@ def chart(one: Outcome) -> list[Panel]:
 
 def main(argv: list[str] | None = None) -> None:
     """Simulate and print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--quick", action="store_true", help="in miniature")
+    parser = command("planner", __doc__, quick=True)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="an SVG")
     args = parser.parse_args(argv)
     grid = QUICK if args.quick else Grid()

@@ -4,13 +4,11 @@
 
 Bits of a distribution at K = 64 and l = 100, on the shipped rows that nothing was
 fitted to: of SmolLM2 (English and code) and of Gemma 3 (ten languages). Each stands in
-a packet of its own. With ``--priors FOLDER`` other priors of the two
-models are measured, as ``make_priors.py --output`` writes them.
+a packet of its own.
 """
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,24 +25,13 @@ TEMPERATURES = (0.3, 0.7, 1.0)
 KEEP, RESOLUTION = sqs.TopK(64), 100
 
 
-def sources(folder: Path | None) -> Iterator[tuple[str, Source]]:
-    """Yield each model and language, with the priors of a folder or the built-in."""
-    priors = {
-        path.stem: sqs.Prior.load(path)
-        for path in (folder.glob("*.sqsprior") if folder else ())
-    }
-    if folder is None:
-        priors = {name: sqs.Prior.builtin(name) for name in SHIPPED}
+def sources() -> Iterator[tuple[str, Source]]:
+    """Yield each model and language, with its built-in prior."""
     smollm2, gemma3 = SHIPPED
-    if smollm2 in priors:
-        yield "SmolLM2 en", replace(shipped(smollm2), prior=priors[smollm2])
-    if gemma3 not in priors:
-        return
+    yield "SmolLM2 en", replace(shipped(smollm2), prior=sqs.Prior.builtin(smollm2))
+    prior = sqs.Prior.builtin(gemma3)
     for language in sorted(set(load_languages().language.tolist())):
-        yield (
-            f"Gemma 3 {language}",
-            replace(shipped(gemma3, language), prior=priors[gemma3]),
-        )
+        yield f"Gemma 3 {language}", replace(shipped(gemma3, language), prior=prior)
 
 
 def bits(source: Source, temperature: float) -> NDArray[np.float64]:
@@ -71,13 +58,11 @@ def quantized(
 def main() -> None:
     """Print a table for each temperature."""
     parser = command("rate.languages", __doc__, rows=5, temperatures=TEMPERATURES[1:2])
-    parser.add_argument("--priors", type=Path, metavar="FOLDER")
     parser.add_argument("--rows", **number(int, 1), help="at most, of each language")
     parser.set_defaults(temperatures=TEMPERATURES)
     args = parser.parse_args()
     everything = [
-        (name, source.first(args.rows or source.rows))
-        for name, source in sources(args.priors)
+        (name, source.first(args.rows or source.rows)) for name, source in sources()
     ]
     for temperature in args.temperatures:
         made = table(

@@ -3,9 +3,9 @@
     python -m benchmarks.sizes texts build/sizes --tokens 1000000      # some two hours
     python -m benchmarks.sizes train build/sizes/128.parquet --size 1.3M -o draft.npz
 
-texts: a chat model writes prompts and answers, and files have its distributions of the
-answers, as `sqs distill make` would make them of these texts. Ctrl-C ends the files
-with what is written; after any other end the same command goes on. train: a draft
+texts: a chat model writes prompts and answers, and a file has its distributions of the
+answers, as `sqs distill make` would make it of these texts. Ctrl-C ends the file with
+what is written; after any other end the same command goes on. train: a draft
 learns of files, and what of it would be accepted is said. Without --target that is
 SmolLM2-135M-Instruct. `benchmarks.experiments sizes` measures drafts.
 """

@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -32,13 +32,8 @@ from sqs_codec.system.hf._ragged import Cache, RaggedModel
 
 STARTS = Path(__file__).with_name("starts.txt")
 
-RESOLUTIONS = (16, 50, 128)
-"""Of the files: some 12, 24 and 45 bytes a token."""
-
-TOP = 64
-"""Tokens of the lists of another file, whose resolution is `FINE`."""
-
-FINE = 4096
+RESOLUTION = 128
+"""Of the file: some 45 bytes a token."""
 
 TEMPERATURES = (0.7, 1.0, 0.5)
 """At which whole prompts are answered in turn, and the others once each."""
@@ -61,55 +56,44 @@ class _Next(NamedTuple):
     tokens: Sequence[int]
     temperature: float
     """Of the token that is drawn after these."""
-    rows: list[list[sqs.SparseRows]] | None = None
-    """Of an answer: to which is added what is kept of that token's logits, by file."""
+    rows: list[sqs.SparseRows] | None = None
+    """Of an answer: to which is added what is kept of that token's logits."""
 
 
-class _Files:
-    """The files of answers, of several resolutions and of lists."""
+class _File:
+    """The file of answers."""
 
     def __init__(self, folder: Path, model: hf.LanguageModel, seed: int) -> None:
-        source = f"its own answers; seed {seed}"
         known = hf.tokenizer_fingerprint(model.tokenizer, model.vocab_size)
-        prior = find_prior(None, known)
-        said: dict[str, Any] = {"model": model.summary, "source": source}
-        said |= {"tokenizer_fingerprint": known}
-        codecs = [sqs.Codec(model.vocab_size, x, prior=prior) for x in RESOLUTIONS]
-        headers = {str(c.resolution): distill.Header(c, **said) for c in codecs}
-        tailed = prior.with_tail() if prior else None
-        codec = sqs.Codec(model.vocab_size + 1, FINE, prior=tailed)
-        lists = distill.Header(codec, rounding="lattice", tail=True, **said)
-        headers[f"top-{TOP}"] = lists
+        self._codec = sqs.Codec(
+            model.vocab_size, RESOLUTION, prior=find_prior(None, known)
+        )
+        header = distill.Header(
+            self._codec,
+            model=model.summary,
+            source=f"its own answers; seed {seed}",
+            tokenizer_fingerprint=known,
+        )
         folder.mkdir(parents=True, exist_ok=True)
-        self._writers = [
-            distill.Writer(folder / f"{name}.parquet", header)
-            for name, header in headers.items()
-        ]
-        self._rng = np.random.default_rng([seed, len(self._writers[0])])
+        self._writer = distill.Writer(folder / f"{RESOLUTION}.parquet", header)
+        self._rng = np.random.default_rng([seed, len(self._writer)])
         torch.manual_seed(int(self._rng.integers(1 << 32)))
         self.texts = self.tokens = 0
 
-    def round(self, logits: torch.Tensor) -> list[sqs.SparseRows]:
-        """Return what is kept of a token's logits [V], by file."""
-        logs, ids = (found[None] for found in logits.log_softmax(-1).topk(TOP))
-        *exact, lists = (writer.header.codec for writer in self._writers)
+    def round(self, logits: torch.Tensor) -> sqs.SparseRows:
+        """Return what is kept of a token's logits [V]."""
         rows = logits[None].numpy()
-        return [
-            *(codec.quantize_unbiased_rows(rows, rng=self._rng) for codec in exact),
-            lists.quantize_top_logprobs_rows(ids.numpy(), logs.numpy()),
-        ]
+        return self._codec.quantize_unbiased_rows(rows, rng=self._rng)
 
-    def write(self, tokens: list[int], rows: list[list[sqs.SparseRows]]) -> None:
+    def write(self, tokens: list[int], rows: list[sqs.SparseRows]) -> None:
         """Write a text, and what is kept of the tokens of its answer."""
         places = np.arange(len(tokens) - len(rows) - 1, len(tokens) - 1)
-        for writer, parts in zip(self._writers, zip(*rows, strict=True), strict=True):
-            writer.write(tokens, sqs.SparseRows.concatenate(parts), places)
+        self._writer.write(tokens, sqs.SparseRows.concatenate(rows), places)
         self.texts, self.tokens = self.texts + 1, self.tokens + len(rows)
 
     def close(self) -> None:
-        """Finish the files."""
-        for writer in self._writers:
-            writer.close()
+        """Finish the file."""
+        self._writer.close()
 
 
 def read_starts(
@@ -185,7 +169,7 @@ class _Chat:
         ends = frozenset({*model.stop, after[0]})
         return cls(begun, after, ends, longest, said, model.tokenizer.decode)
 
-    def texts(self, cache: Cache, files: _Files) -> Generator[_Next, int, None]:
+    def texts(self, cache: Cache, file: _File) -> Generator[_Next, int, None]:
         """Write prompts and answers without end, given each token that is drawn."""
         turns = itertools.cycle(TEMPERATURES)
         for text, whole in self.starts:
@@ -199,12 +183,12 @@ class _Chat:
                 token = yield _Next([token], PROMPT_TEMPERATURE)
             for temperature in [next(turns)] if whole else TEMPERATURES:
                 del cache.tokens[len(text) :]
-                rows: list[list[sqs.SparseRows]] = []
+                rows: list[sqs.SparseRows] = []
                 answered = [*text, *self.after]
                 answered.append((yield _Next(self.after, temperature, rows)))
                 while answered[-1] not in self.ends and len(answered) < self.longest:
                     answered.append((yield _Next(answered[-1:], temperature, rows)))
-                files.write(answered, rows)
+                file.write(answered, rows)
                 part = answered[len(text) + len(self.after) : -1][: self.longest // 5]
                 self.said.append(self.decode(part))
 
@@ -212,27 +196,27 @@ class _Chat:
 def write(
     folder: Path, target: str | None, tokens: int, places: int, longest: int, seed: int
 ) -> None:
-    """Write files of so many tokens of a target's answers."""
+    """Write a file of so many tokens of a target's answers."""
     model = hf.load_model(target)
-    files, chat = _Files(folder, model, seed), _Chat.of(model, longest, seed)
+    file, chat = _File(folder, model, seed), _Chat.of(model, longest, seed)
     reader, caches = RaggedModel(model.model, model.vocab_size), []
     for _ in range(places):
         caches.append(Cache())
         caches[-1].grow(reader.layout, longest)
-    texts = [chat.texts(cache, files) for cache in caches]
+    texts = [chat.texts(cache, file) for cache in caches]
     wanted = [next(text) for text in texts]
     with contextlib.suppress(KeyboardInterrupt), tqdm(total=tokens) as bar:
-        while files.tokens < tokens:
+        while file.tokens < tokens:
             pieces = zip(caches, wanted, strict=True)
             logits = reader.read([Piece(cache, n.tokens, 1) for cache, n in pieces])
             for n, row in zip(wanted, logits, strict=True):
                 if n.rows is not None:
-                    n.rows.append(files.round(row))
+                    n.rows.append(file.round(row))
             heat = torch.tensor([[n.temperature] for n in wanted])
             drawn = sample(logits, heat, LIKELY)[:, 0].tolist()
             wanted = [
                 text.send(token) for text, token in zip(texts, drawn, strict=True)
             ]
-            bar.update(files.tokens - bar.n)
-    files.close()
-    print(f"{files.texts:,} texts with {files.tokens:,} tokens of answers, in {folder}")
+            bar.update(file.tokens - bar.n)
+    file.close()
+    print(f"{file.texts:,} texts with {file.tokens:,} tokens of answers, in {folder}")

@@ -15,7 +15,6 @@ from benchmarks.schemes import softmax
 from benchmarks.sources import Source
 from benchmarks.speed import rivals
 from benchmarks.speed.engines import engines
-from benchmarks.speed.rows import resized, take
 from benchmarks.speed.timing import Contestant, Timing, each, interleave, pinned
 from benchmarks.tables import about
 from sqs_codec._backend.core import Core
@@ -45,6 +44,10 @@ LOOP, THREADS = "TopK, in a loop", "{}, threads={}"
 RULES: dict[str, sqs.Keep] = {"TopK": sqs.TopK(K), "Threshold": sqs.Threshold(BETA)}
 
 
+HEAD = 1024
+"""The most probable tokens, which no added token is taken from."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """How much is measured."""
@@ -53,9 +56,8 @@ class Plan:
     footprint: int = 4 << 20
     """Bytes that the rows of a case take together, whatever the vocabulary and type."""
     vocabularies: tuple[int, ...] = (32_000, 49_152, 65_536, 128_256, 151_936, 262_144)
-    ks: tuple[int, ...] = (1, 4, 16, 64, 256, 1024)
     batches: tuple[int, ...] = (4, 16, 64, 256, 1024)
-    """These three are varied, one at a time."""
+    """These two are varied, one at a time."""
 
     def rows(self, vocab_size: int) -> int:
         """Return how many rows of float32 fill the footprint; enough for a round."""
@@ -66,7 +68,6 @@ QUICK = Plan(
     rounds=1,
     footprint=1 << 20,
     vocabularies=(256, 32_000),
-    ks=(1, 64),
     batches=(4,),
 )
 """To see that everything runs; its times mean little."""
@@ -200,7 +201,6 @@ class Bench:
         yield self.calls
         yield self.races
         yield self.by_vocabulary
-        yield self.by_k
 
     def _time(self, contestants: Sequence[Contestant]) -> dict[str, Timing]:
         return interleave(contestants, self._plan.rounds, self._rng)
@@ -310,11 +310,6 @@ class Bench:
             cases.append(self._against(v, rows))
         return Group("vocabulary", f"By vocabulary: K = {K}", "V", cases)
 
-    def by_k(self) -> Group:
-        """Time logits to bytes by K."""
-        cases = [self._against(k, self.rows, k) for k in self._plan.ks]
-        return Group("top_k", f"By tokens kept: V = {self._vocab_size}", "K", cases)
-
     def threads(self, cores: int) -> Group:
         """Time batches, with as many threads as there are cores."""
         cases = []
@@ -333,6 +328,50 @@ class Bench:
             f"encode_logits_rows, a row's time: V = {self._vocab_size}, {cores} cores"
         )
         return Group("threads", title, "rows", cases)
+
+
+def take(
+    source: Source, n: int, group: int, rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return n rows of the draft and of the target, or all if a source has fewer.
+
+    They are consecutive rows in groups of `group`, from all sessions in turn.
+
+    Shipped rows have one logit for all tokens of their tails. These are spread, each
+    lowered by the absolute value of a normal deviate: so many ties, which no model
+    gives, make `numpy.argpartition` take forty times as long.
+    """
+    longest = max(map(len, source.sessions))
+    places = [
+        (session, i)
+        for start in range(0, longest, group)
+        for session in source.sessions
+        for i in range(start, min(start + group, len(session)))
+    ][:n]
+    draft = np.array([session.draft[i] for session, i in places], np.float32)
+    target = np.array([session.target[i] for session, i in places], np.float32)
+    for row in (*draft, *target):
+        tail = np.flatnonzero(row == row.min())
+        if len(tail) > row.size // 2:
+            row[tail] -= np.abs(rng.normal(size=len(tail)))
+    return draft, target
+
+
+def resized(
+    rows: NDArray[np.float32], vocab_size: int, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Return rows of another vocabulary.
+
+    A smaller one is the first tokens. The tokens that a larger one has more get
+    logits drawn from all of the row but its `HEAD` largest: what is kept, and so what
+    is coded, stays the row's own.
+    """
+    if vocab_size <= rows.shape[1]:
+        return np.ascontiguousarray(rows[:, :vocab_size])
+    more = vocab_size - rows.shape[1]
+    tail = max(1, rows.shape[1] - HEAD)
+    tails = np.partition(rows, tail - 1, axis=1)[:, :tail]
+    return np.hstack([rows, rng.choice(tails, more, axis=1)])
 
 
 def _survivors(qs: Sequence[sqs.SparseDistribution]) -> float:
