@@ -18,7 +18,6 @@ from functools import partial
 import numpy as np
 
 from benchmarks.harness.recorded import Steps
-from sqs_codec import Verdict
 from sqs_codec.system.engine._batch import MOST_AT_ONCE
 from sqs_codec.system.serve._threshold import HintThreshold
 from sqs_codec.system.session import (
@@ -138,17 +137,12 @@ class Cloud:
         self._busy = False
         verdicts = self._verifier.verify([job for _, _, job in taken])
         for (_, session, job), verdict in zip(taken, verdicts, strict=True):
-            self._complete(session, job, verdict)
+            before = session.text_length
+            session.complete(job, verdict)
+            self._threshold.count(session.text_length - before, self._world.now)
         for link, session, _ in taken:
             self._go_on(link, session)
         self._call()
-
-    def _complete(
-        self, session: CloudSession, job: Job, verdict: Verdict | None
-    ) -> None:
-        before = session.text_length
-        session.complete(job, verdict)
-        self._threshold.count(session.text_length - before, self._world.now)
 
 
 class WorldLink:

@@ -83,24 +83,18 @@ def draws(rows: Rows, rng: np.random.Generator, size: int = 50) -> Kept:
 
 
 def counts(
-    rows: Rows, rng: np.random.Generator, resolution: int, what: str = "unbiased"
+    rows: Rows, rng: np.random.Generator, resolution: int, *, tail: bool = False
 ) -> Kept:
-    """Keep counts: unbiased ones, or lattice points of lists of 64 tokens.
-
-    These are either "renormalised", or have the mass of all others as one more token.
-    """
+    """Keep unbiased counts, or a lattice point of 64 tokens and a tail for the rest."""
     prior, vocab_size = rows.prior, rows.vocab_size
-    if what == "tail":
+    if tail:
         prior, vocab_size = prior and prior.with_tail(), vocab_size + 1
     codec = sqs.Codec(vocab_size, resolution, prior=prior)
-    if what == "unbiased":
-        found = codec.quantize_unbiased_rows(rows.logits, rng=rng)
-    elif what == "tail":
+    if tail:
         ids, probs = lists(rows.probs, 64)
         found = codec.quantize_top_logprobs_rows(ids, np.log(probs))
     else:
-        points = [codec.quantize(row, sqs.TopK(64)) for row in rows.logits]
-        found = sqs.SparseRows.stack(points)
+        found = codec.quantize_unbiased_rows(rows.logits, rng=rng)
     ends = np.cumsum(rows.lengths)
     texts = [found[end - n : end] for n, end in zip(rows.lengths, ends, strict=True)]
     taken = {
@@ -115,8 +109,7 @@ Scheme = Callable[[Rows, np.random.Generator], Kept]
 FIXED: dict[str, Scheme] = {
     "fp16 top-64": top_64,
     **{f"DistillKit, {n}": partial(distillkit, how=h) for n, h in COMPRESSORS.items()},
-    "lattice of 64, l = 1024": partial(counts, resolution=1024, what="renormalised"),
-    "with tail, l = 4096": partial(counts, resolution=4096, what="tail"),
+    "with tail, l = 4096": partial(counts, resolution=4096, tail=True),
 }
 UNBIASED: dict[str, Scheme] = {
     "50 draws": draws,
