@@ -21,11 +21,11 @@ from benchmarks.harness.cells import JITTER, Cell, Text, simulate
 from benchmarks.harness.recorded import STEPS
 from benchmarks.harness.rounds import of_formats
 from benchmarks.schemes import ours
-from benchmarks.world import WorldLink
 from sqs_codec.system.edge import FixedPlan, default_settings
 from sqs_codec.system.hf import ModelError
 from sqs_codec.system.session import Setting
 from tests.relay import Link
+from tests.world import WorldLink
 
 ALONE, ROUNDS, HINTS, PLANNER = "alone", "rounds", "hints", "planner"
 

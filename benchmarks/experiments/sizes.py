@@ -33,7 +33,7 @@ from benchmarks.experiments.models import GEMMA3, Models, load
 from benchmarks.experiments.temperature import C_SQS, DEFAULTS, K_SQS
 from benchmarks.experiments.traces import Trace, traces
 from benchmarks.harness import cells
-from benchmarks.harness.recorded import STEPS, Steps
+from benchmarks.harness.recorded import STEPS
 from benchmarks.schemes import Row, Rule, codec, paper_bits
 from benchmarks.tables import dim, table
 from sqs_codec.system.edge import FixedPlan, Hints, default_settings
@@ -42,6 +42,7 @@ from sqs_codec.system.hf._models import HFModel
 from sqs_codec.system.small import Draft
 from sqs_codec.system.small._file import SHAPES
 from tests.relay import Link
+from tests.world import Steps
 
 TITLE = "Drafts of a thousandth of their target and more"
 ALONE = True

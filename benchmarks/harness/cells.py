@@ -15,13 +15,13 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.harness.recorded import RecordedDraft, RecordedVerifier, Steps
+from benchmarks.harness.recorded import RecordedDraft, RecordedVerifier
 from benchmarks.schemes import Row
-from benchmarks.world import Cloud, World, WorldLink, ways
 from sqs_codec.system import edge
 from sqs_codec.system.session import EdgeSession, Sampling, Setting
 from sqs_codec.system.session._numbers import seed_of
 from tests.relay import Link
+from tests.world import Cloud, Steps, World, WorldLink, ways
 
 JITTER = 0.1
 """Of a link, unless something else is said."""

@@ -11,33 +11,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.system.session import Job, verify_jobs
+from tests.world import Steps
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-
-class Steps(NamedTuple):
-    """Seconds of the models: a drafted token; the target for one and each more."""
-
-    draft: float
-    target: float
-    more: float
-
-    def verify(self, tokens: int) -> float:
-        """Seconds of the target for so many tokens at once."""
-        return self.target + self.more * (tokens - 1)
-
-    @property
-    def told(self) -> dict[int, float]:
-        """What a server says of them."""
-        return {n: self.verify(n) for n in (1, 6)}
 
 
 STEPS = {"fast": Steps(0.015, 0.030, 0.0015), "slow": Steps(0.015, 0.120, 0.006)}

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.harness.recorded import Steps
 from benchmarks.schemes import Format, Row
 from sqs_codec.system.edge import FixedPlan
 from sqs_codec.system.edge._costs import LENGTHS
 from sqs_codec.system.session._wire import ROUND_HEAD
+from tests.world import Steps
 
 SETTLED = 96
 """Positions before those that are counted."""

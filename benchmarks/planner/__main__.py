@@ -32,9 +32,9 @@ from benchmarks.harness.rounds import Rounds, of_formats
 from benchmarks.schemes import Format, ours, qs, raw
 from benchmarks.sources import shipped
 from benchmarks.tables import about, about_line, command, dim, table
-from benchmarks.world import WorldLink
 from sqs_codec.system.edge import MODES, FixedPlan, Hints, default_settings
 from tests.relay import Link
+from tests.world import WorldLink
 
 LINKS = (
     *((2e3, 0.1), (1e4, 0.02), (1e4, 0.1), (1e5, 0.02), (1e5, 0.1)),

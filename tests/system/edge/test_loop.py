@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from benchmarks.harness.recorded import Steps
-from benchmarks.world import MAX_MESSAGE, Cloud, World, WorldLink, ways
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.edge import (
     DraftModel,
@@ -34,6 +32,7 @@ from sqs_codec.system.session import (
 )
 from sqs_codec.system.session import _wire as wire
 from tests.relay import Link as Like
+from tests.world import MAX_MESSAGE, Cloud, Steps, World, WorldLink, ways
 
 VOCAB_SIZE = 32
 PROMPT = [3, 1, 4]

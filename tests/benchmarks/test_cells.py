@@ -1,15 +1,14 @@
-"""The world of `benchmarks.world`: its clock, and what a token takes."""
+"""The world of `tests.world`: its clock, and what a token takes."""
 
 import numpy as np
 import pytest
 
 import sqs_codec as sqs
 from benchmarks.harness.cells import Cell, Text, simulate
-from benchmarks.harness.recorded import Steps
-from benchmarks.world import World
 from sqs_codec.system.edge import FixedPlan, Hints
 from sqs_codec.system.session import Setting
 from tests.relay import Link
+from tests.world import Steps, World
 
 V, TOKENS = 40, 30
 SETTINGS = (Setting(sqs.Codec(V), sqs.TopK(8)),)

@@ -14,10 +14,10 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.harness.recorded import Steps
 from sqs_codec.system.engine._batch import MOST_AT_ONCE
 from sqs_codec.system.serve._threshold import HintThreshold
 from sqs_codec.system.session import (
@@ -35,6 +35,23 @@ RECORD = 29
 """Bytes of DTLS around a message."""
 
 MAX_MESSAGE = 1200 - RECORD
+
+
+class Steps(NamedTuple):
+    """Seconds of the models: a drafted token; the target for one and each more."""
+
+    draft: float
+    target: float
+    more: float
+
+    def verify(self, tokens: int) -> float:
+        """Seconds of the target for so many tokens at once."""
+        return self.target + self.more * (tokens - 1)
+
+    @property
+    def told(self) -> dict[int, float]:
+        """What a server says of them."""
+        return {n: self.verify(n) for n in (1, 6)}
 
 
 class World:
