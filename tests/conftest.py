@@ -9,8 +9,9 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING
+from functools import cache, partial
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,10 +19,6 @@ import pytest
 from tests.backends import using
 from tests.drafts import load_drafts
 from tests.ports import reserved_port
-
-if TYPE_CHECKING:
-    from benchmarks.pair import Pair
-
 
 with suppress(ModuleNotFoundError):  # environments of other programs have none
     from hypothesis import settings
@@ -89,9 +86,20 @@ def real_rows(pytestconfig: pytest.Config) -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def smollm2() -> "Pair":
-    """Return SmolLM2 and its draft without two layers."""
-    from benchmarks.experiments.experiment import Options
-    from benchmarks.experiments.models import load
+def smollm2() -> SimpleNamespace:
+    """Return SmolLM2 as `hf.load_model` does, and its draft without two layers."""
+    import gguf
 
-    return load(Options(Path()), "smollm2").pair
+    from sqs_codec.system import hf
+    from sqs_codec.system.hf._models import DROP_ORDER, without_layers
+
+    # transformers parses the file three times, and lists its tensors for each module.
+    names = "GGUFReader", "get_tensor_name_map"
+    with mock.patch.dict(vars(gguf), {n: cache(getattr(gguf, n)) for n in names}):
+        loaded = hf.load_model(None)
+    return SimpleNamespace(
+        **vars(loaded),
+        target=loaded.model,
+        draft=without_layers(loaded.model, DROP_ORDER[:2]),
+        encode=partial(hf.encode_prompt, loaded.tokenizer),
+    )

@@ -218,6 +218,15 @@ def test_packages_know_what_they_may():
         assert {n.split(".")[0] for n in used} <= allowed[package], name
 
 
+def test_only_their_own_tests_know_benchmarks():
+    """Except where a small draft is held to the model that it is saved from."""
+    allowed = {"tests.system.small.test_draft": {"benchmarks.sizes.student"}}
+    for name, used in python_graph().items():
+        if name.startswith("tests.") and not name.startswith("tests.benchmarks"):
+            found = {other for other in used if other.startswith("benchmarks")}
+            assert found <= allowed.get(name, set()), name
+
+
 def test_nobody_changes_where_python_looks():
     """Nor does code in a string, for another process."""
     for name, path in python_files().items():
