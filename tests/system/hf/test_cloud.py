@@ -17,7 +17,6 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from sqs_codec.system import hf  # noqa: E402 (see above)
-from sqs_codec.system.engine import BatchEngine  # noqa: E402
 from sqs_codec.system.hf._cloud import BLOCK, TEXT  # noqa: E402
 from sqs_codec.system.hf._models import without_layers  # noqa: E402
 from sqs_codec.system.hf._sampling import verify_jobs  # noqa: E402
