@@ -11,7 +11,7 @@ from sqs_codec._backend import backend
 from sqs_codec._base import checks
 from sqs_codec._codec import target
 from sqs_codec._codec.round import Round
-from sqs_codec._codec.verify import NO_ROUND, Verdict, judge
+from sqs_codec._codec.verify import NO_ROUND, Verdict
 from sqs_codec.torch import _tensors
 from sqs_codec.torch._tensors import is_on_host
 
@@ -137,16 +137,25 @@ def _verify(
     name_row: Callable[[int], str],
 ) -> list[Verdict]:
     """Verify rounds that are checked, each row at its temperature."""
-    on_host = is_on_host(rows)
-    if on_host and rows.dtype != torch.float64 and backend() == "native":
+    if is_on_host(rows) and rows.dtype != torch.float64 and backend() == "native":
         return _verify_by_core(rounds, rows, draws, temperatures, name_row)
     dtype = torch.promote_types(rows.dtype, torch.float32)
     scale = {t: _tensors.scale_of(t, dtype) for t in set(temperatures)}
     by_row = temperatures if len(scale) > 1 else [*scale]  # one serves all rows
     scales = _move([[scale[t]] for t in by_row], rows, dtype)
     greedy = [row for row, t in enumerate(temperatures) if t == 0]
-    where = _verify_on_host if on_host else _verify_on_device
-    return where(rounds, rows, scales, greedy, draws, name_row)
+    unnormalised = _tensors.exponentials(rows, scales, dtype)
+    _set_greedy(unnormalised, rows, greedy)
+    maxima, totals, weights = _sum_up(rounds, rows, unnormalised)
+    _tensors.check_maxima(rows, maxima, name_row)
+    accepted = _count_accepted(rounds, totals, weights, draws)
+    following = [
+        _following(round_, span, count, totals, draws)
+        for round_, span, count in zip(
+            rounds, target.spans(rounds), accepted, strict=True
+        )
+    ]
+    return [*map(Verdict, accepted, _draw(unnormalised, following))]
 
 
 def _verify_by_core(
@@ -171,21 +180,6 @@ def _verify_by_core(
     return verdicts
 
 
-def _verify_on_host(
-    rounds: Sequence[Round | None],
-    rows: torch.Tensor,
-    scales: torch.Tensor,
-    greedy: Sequence[int],
-    draws: NDArray[np.float64],
-    name_row: Callable[[int], str],
-) -> list[Verdict]:
-    _tensors.check_maxima(rows, rows.amax(-1).double().numpy(), name_row)
-    probs = _tensors.exponentials(rows, scales, scales.dtype).contiguous()
-    probs /= probs.sum(-1, keepdim=True)
-    _set_greedy(probs, rows, greedy)
-    return judge(rounds, probs.numpy(), draws, name_row)
-
-
 def _set_greedy(probs: torch.Tensor, rows: torch.Tensor, greedy: Sequence[int]) -> None:
     """Give the first of the largest of some rows all probability."""
     if greedy:
@@ -198,28 +192,6 @@ def _move(values: ArrayLike, like: torch.Tensor, dtype: torch.dtype) -> torch.Te
     """Return numbers on the device of a tensor, without a wait for it."""
     moved = torch.tensor(values, dtype=dtype, device="cpu")
     return moved.to(like.device, non_blocking=True)
-
-
-def _verify_on_device(
-    rounds: Sequence[Round | None],
-    rows: torch.Tensor,
-    scales: torch.Tensor,
-    greedy: Sequence[int],
-    draws: NDArray[np.float64],
-    name_row: Callable[[int], str],
-) -> list[Verdict]:
-    unnormalised = _tensors.exponentials(rows, scales, scales.dtype)
-    _set_greedy(unnormalised, rows, greedy)
-    maxima, totals, weights = _sum_up(rounds, rows, unnormalised)
-    _tensors.check_maxima(rows, maxima, name_row)
-    accepted = _count_accepted(rounds, totals, weights, draws)
-    following = [
-        _following(round_, span, count, totals, draws)
-        for round_, span, count in zip(
-            rounds, target.spans(rounds), accepted, strict=True
-        )
-    ]
-    return [*map(Verdict, accepted, _draw(unnormalised, following))]
 
 
 def _sum_up(
