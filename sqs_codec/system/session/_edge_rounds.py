@@ -99,8 +99,8 @@ class EdgeGeneration:
             end = message.offset + len(message.tokens)
             if end >= self.until and not self.due:
                 self.due = True
-                # Most of what may still come is on its way, and shows the same gap.
-                self.until = min(self.asked, end + 3 * (self.asked - self.have) // 4)
+                # What comes within a round trip shows the same gap.
+                self.until = min(self.asked, end + (self.asked - self.have) // 4)
             return []
         fresh = message.tokens[self.have - message.offset :]
         self.have, self.until = self.have + len(fresh), 0

@@ -124,8 +124,7 @@ def test_smollm2_with_replicas_killed():
         below = descendants(server.pid)
         server.send_signal(signal.SIGTERM)
         _, err = server.communicate(timeout=120)
-        assert server.returncode == 0
-        assert err == "Stopping; once more stops at once.\n"
+        assert (server.returncode, err) == (0, "Stopping; once more stops at once.\n")
         wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below))
 
 

@@ -1033,11 +1033,11 @@ def test_lost_tokens_are_asked_for_once(lost):
     for i, part in enumerate(parts[2:], 2):
         edge.receive(part)
         asked += [(i, message) for message in edge.data_to_send()]
-        if i == 12 and not lost:  # 10 tokens later
+        if i == 6 and not lost:  # 4 tokens later
             cloud.receive(asked[0][1])
             read(edge, cloud)
     assert len(parts) == 24
-    assert [i for i, _ in asked] == ([2, 19, 23] if lost else [2])
+    assert [i for i, _ in asked] == ([2, 7, 12, 17, 22, 23] if lost else [2])
     assert {message for _, message in asked} == {asked[0][1]}
     assert edge.waiting == lost
     cloud.receive(asked[-1][1])
