@@ -22,12 +22,14 @@ def test_a_round_keeps_to_its_bars(name):
             wire = measure(name, rounds=3)
         except PermissionError as error:
             pytest.skip(str(error))
-        if overhead(wire) == (each, each) and wire.passes:
+        fits = name == "datagram" or wire.setup == pytest.approx(
+            SETUP[plain], abs=3 * ACK
+        )
+        if fits and overhead(wire) == (each, each) and wire.passes:
             break
     else:
-        pytest.fail(f"{wire}, where a message has {each} bytes around it")
-    if name != "datagram":
-        assert wire.setup == pytest.approx(SETUP[plain], abs=3 * ACK)
+        around = f"a message has {each} bytes around it"
+        pytest.fail(f"{wire}, where {around}, and a connection {SETUP[plain]}")
 
 
 def overhead(wire):
