@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-EXPERIMENTS = (Path(__file__).parents[2] / "docs/experiments").glob("*.md")
-PAGES = ["", "rate/", *(f"experiments/{page.stem}/" for page in sorted(EXPERIMENTS))]
+CHARTS = (Path(__file__).parents[2] / "docs/experiments").glob("*.svg")
+PAGES = ["", "rate/", *(f"experiments/{chart.stem}/" for chart in sorted(CHARTS))]
 GREYS = """async (png) => {
     const image = new Image();
     image.src = `data:image/png;base64,${png}`;
