@@ -21,7 +21,7 @@ from rich.console import Console
 from benchmarks.pair import smollm2_pair
 from benchmarks.tables import about, about_line, command, dim, table
 from sqs_codec.cli.options import DROP_LAYERS
-from sqs_codec.system._base.devices import DEVICES, DTYPES
+from sqs_codec.system._base.kinds import DEVICES, DTYPES
 from sqs_codec.system.engine import Piece
 from sqs_codec.system.hf import CachedModel
 from sqs_codec.system.hf._ragged import Cache, RaggedModel

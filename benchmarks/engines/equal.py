@@ -35,7 +35,7 @@ from benchmarks.pair import smollm2_pair
 from benchmarks.tables import about, about_line, dim, table
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.cli.options import DROP_LAYERS, number
-from sqs_codec.system._base.devices import DEVICES, DTYPES
+from sqs_codec.system._base.kinds import DEVICES, DTYPES
 from sqs_codec.system.hf import CachedModel, Cloud
 
 if TYPE_CHECKING:

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         args.usage_error("--model goes with --texts")
     if args.plot and not options.has_packages("bits --plot", "plot"):
         return 1
-    own = options.model_extra(args.model)
+    own = "hf" if args.model else "demo"
     if args.texts and not options.has_packages("bits --texts", own):
         return 1
     for file in filter(None, (args.json, args.plot)):

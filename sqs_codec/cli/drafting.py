@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, get_args
 import sqs_codec as sqs
 from sqs_codec._base.words import shown
 from sqs_codec.cli import options
-from sqs_codec.system._base.hub import SMALL, is_gguf, is_small, lacks_folder
+from sqs_codec.system._base import kinds
+from sqs_codec.system._base.hub import lacks_folder
 from sqs_codec.system.edge import MODES, Mode, Prefer
 
 if TYPE_CHECKING:
@@ -75,17 +76,12 @@ def carry_out(
     if args.draft and args.drop_layers is not None:
         args.usage_error("--drop-layers is for SmolLM2, not for --draft")
     if args.draft is None and args.drop_layers is None:
-        args.draft = SMALL
-    found = options.given(args, *options.LOADING)
-    if found and (is_gguf(args.draft) or is_small(args.draft)):
-        how = "NumPy runs a small draft"
-        if is_gguf(args.draft):
-            how = "llama.cpp runs a file in its own types, on the device that it was "
-            how += "built for"
-        args.usage_error(f"--{next(iter(found))} is for models of transformers: {how}")
-    own = ["llama-cpp"] if is_gguf(args.draft) else ["small"]
-    if not (is_gguf(args.draft) or is_small(args.draft)):
-        own = ["serve", options.model_extra(args.draft)]
+        args.draft = kinds.SMALL
+    kind, found = kinds.kind_of(args.draft), options.given(args, *options.LOADING)
+    if found and kind.why:
+        name = next(iter(found))
+        args.usage_error(f"--{name} is for models of transformers: {kind.why}")
+    own = ["serve"] * (kind is kinds.TRANSFORMERS) + kind.extras(args.draft)
     if not options.has_packages(args.called.removeprefix("sqs "), *own, *extras):
         return 1
 
@@ -95,9 +91,9 @@ def carry_out(
     try:
         # What can be known to be wrong is told before a model takes its time.
         options.find_prior(args.prior)
-        if is_gguf(args.draft):
+        if kind is kinds.LLAMA_CPP:
             import_module("sqs_codec.system.llama_cpp")  # or it says what it lacks
-        elif not is_small(args.draft) and args.draft and lacks_folder(args.draft):
+        elif kind is kinds.TRANSFORMERS and args.draft and lacks_folder(args.draft):
             raise ValueError(f"cannot load {args.draft}: there is no such directory")
         work(args)
     # A refusal is a RuntimeError, and so is what llama.cpp's package and torch raise.
@@ -113,13 +109,14 @@ def modes(args: argparse.Namespace) -> Sequence[Mode]:
 
 def load(args: argparse.Namespace, longest: int) -> TextDraft:
     """Load the draft model, one of llama.cpp with memory for so many tokens."""
-    if sys.stderr.isatty() and not is_small(args.draft):
+    kind = kinds.kind_of(args.draft)
+    if sys.stderr.isatty() and kind is not kinds.NUMPY:
         print(f"Loading {shown(args.draft or 'SmolLM2')} to draft ...", file=sys.stderr)
-    if is_gguf(args.draft):
+    if kind is kinds.LLAMA_CPP:
         from sqs_codec.system import llama_cpp
 
         return llama_cpp.Draft(args.draft, n_ctx=longest, threads=args.threads)
-    if is_small(args.draft):
+    if kind is kinds.NUMPY:
         from sqs_codec.system import small
 
         draft = small.Draft(args.draft)

@@ -111,7 +111,7 @@ def add_drop_layers(add: Add, least: int, default: str) -> None:
 
 def add_loading(add: Add) -> None:
     """Add the options that say how a model is loaded, without defaults."""
-    from sqs_codec.system._base.devices import DEVICES, DTYPES
+    from sqs_codec.system._base.kinds import DEVICES, DTYPES
 
     add("--device", choices=DEVICES, help="where it runs (default: a GPU if any)")
     add(
@@ -279,11 +279,6 @@ def interrupts_raise() -> Iterator[None]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             stack.callback(signal.signal, signal.SIGINT, before)
         yield
-
-
-def model_extra(name: str | None) -> str:
-    """Return the extra that reads a model, or SmolLM2 without a name."""
-    return "hf" if name else "demo"
 
 
 def loading(args: argparse.Namespace) -> dict[str, Any]:

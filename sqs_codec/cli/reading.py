@@ -12,12 +12,12 @@ from functools import partial
 from hashlib import blake2b
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from sqs_codec._base.files import require_file
 from sqs_codec._base.words import shown
 from sqs_codec.cli import options
-from sqs_codec.system._base.hub import is_gguf
+from sqs_codec.system._base.kinds import LLAMA_CPP, TRANSFORMERS, VLLM, Kind, kind_of
 
 if TYPE_CHECKING:
     from sqs_codec.distill import Dataset, Reader
@@ -28,16 +28,12 @@ READ = f"{options.MODEL}, or a GGUF file"
 OPTIONS = ("engine", "engine_option", "threads", "ray", *options.LOADING)
 """The options of `add_reading`."""
 
-
-class _Kind(NamedTuple):
-    name: str
-    room: str  # of the system: it has a `ModelReader`, and an extra of this name
-    options: tuple[str, ...]  # of `OPTIONS`
-
-
-HUGGING_FACE = _Kind("transformers", "hf", ("engine", "ray", *options.LOADING))
-VLLM = _Kind("vLLM", "vllm", ("engine", "engine_option", "ray", "dtype"))
-LLAMA_CPP = _Kind("llama.cpp", "llama_cpp", ("threads",))
+OWN = {
+    TRANSFORMERS: ("engine", "ray", *options.LOADING),
+    VLLM: ("engine", "engine_option", "ray", "dtype"),
+    LLAMA_CPP: ("threads",),
+}
+"""Those of what runs the model."""
 
 FILES = "safetensors|bin|pt|gguf|json|model|txt|tiktoken|jinja|py"
 """Endings of files that decide what a model says: no README, log or `.parts`."""
@@ -58,10 +54,10 @@ def add_reading(add: options.Add) -> None:
     options.add_loading(add)
 
 
-def _kind(args: argparse.Namespace, model: str | None) -> _Kind:
-    if is_gguf(model):
+def _kind(args: argparse.Namespace, model: str | None) -> Kind:
+    if kind_of(model) is LLAMA_CPP:
         return LLAMA_CPP
-    return VLLM if args.engine == "vllm" else HUGGING_FACE
+    return VLLM if args.engine == "vllm" else TRANSFORMERS
 
 
 def can_read(args: argparse.Namespace, models: Sequence[str | None]) -> bool:
@@ -70,11 +66,10 @@ def can_read(args: argparse.Namespace, models: Sequence[str | None]) -> bool:
     for model in models:
         kind = _kind(args, model)
         for name in options.given(args, *OPTIONS):
-            if name not in kind.options:
+            if name not in OWN[kind]:
                 what = f"{model or 'SmolLM2'}, which {kind.name} reads"
                 args.usage_error(f"--{name.replace('_', '-')} isn't for {what}")
-        extras += [] if kind is LLAMA_CPP else [options.model_extra(model)]
-        extras += [] if kind is HUGGING_FACE else [kind.room.replace("_", "-")]
+        extras += kind.extras(model)
     extras += options.given(args, "ray")
     command = args.called.removeprefix("sqs ")
     return options.has_packages(command, *dict.fromkeys(extras))
@@ -105,7 +100,7 @@ def open_reader(args: argparse.Namespace, model: str | None) -> Iterator[Reader]
 
 def _make(room: str, model: str | None, own: Mapping[str, Any]) -> Any:
     reader = import_module(f"sqs_codec.system.{room}").ModelReader
-    if room != HUGGING_FACE.room:
+    if room != TRANSFORMERS.room:
         return reader(model, **own)
     from sqs_codec.system.hf import load_model
 
@@ -116,7 +111,7 @@ def identity(args: argparse.Namespace, model: str | None) -> str:
     """Return a string that differs between models of the same name, once loaded."""
     own = vars(args) | dict(args.engine_option or ())
     path, said = Path(model or ""), [model, own["revision"]]
-    if is_gguf(model):  # and the other files of a split one
+    if kind_of(model) is LLAMA_CPP:  # and the other files of a split one
         split = r"(?i)-\d{5}(-of-\d{5}\.gguf)$"
         name = re.sub(split, r"-?????\1", glob.escape(path.name))
         said = [_contents(sorted(path.parent.glob(name)))]

@@ -19,7 +19,7 @@ from sqs_codec._base.words import shown
 from sqs_codec.cli import options
 from sqs_codec.system._base import security
 from sqs_codec.system._base.address import join_address
-from sqs_codec.system._base.hub import is_gguf
+from sqs_codec.system._base.kinds import LLAMA_CPP, kind_of
 from sqs_codec.system.engine import EngineConfig, EngineName, make_engine
 
 if TYPE_CHECKING:
@@ -194,11 +194,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _has_packages(args: argparse.Namespace) -> bool:
-    engine = EngineConfig(args.engine, args.target).engine
     extras = ["serve"]
-    if not args.ray and engine != "llama.cpp":  # otherwise a cluster runs the model
-        extras += [options.model_extra(args.target)]
-    extras += [] if engine == "transformers" else [str(engine).replace(".", "-")]
+    if not args.ray:  # otherwise a cluster runs the model
+        extras += EngineConfig(args.engine, args.target).kind.extras(args.target)
     extras += [] if args.ray is None else ["ray"]
     return options.has_packages("serve", *extras)
 
@@ -466,7 +464,8 @@ def _ready(
         command = f"SQS_TOKEN=... {command} --cert {args.cert}"
     hint = ""
     if args.target or args.ray:
-        command += f" --draft {'FILE.gguf' if is_gguf(args.target) else 'MODEL'}"
+        is_gguf = kind_of(args.target) is LLAMA_CPP
+        command += f" --draft {'FILE.gguf' if is_gguf else 'MODEL'}"
         hint = ", with a smaller model of the same tokenizer"
     transports = {"grpc": "gRPC", "datagram": "datagrams", "both": "gRPC and datagrams"}
     return (

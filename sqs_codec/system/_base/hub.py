@@ -1,20 +1,6 @@
 """The Hugging Face hub, asked before its library asks again and again."""
 
 import os
-from pathlib import Path
-
-SMALL = str(Path(__file__).parents[1] / "small" / "smollm2.npz")
-"""The small draft for SmolLM2-135M-Instruct, which comes with the package."""
-
-
-def is_gguf(model: str | None) -> bool:
-    """Whether a model is a file that llama.cpp runs."""
-    return model is not None and model.lower().endswith(".gguf")
-
-
-def is_small(model: str | None) -> bool:
-    """Whether a model is the file of a small draft, which NumPy runs."""
-    return model is not None and model.lower().endswith(".npz")
 
 
 def lacks_folder(model: str) -> bool:

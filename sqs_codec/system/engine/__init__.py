@@ -7,7 +7,7 @@
 * `measure_steps`, `pass_seconds`: how long an engine or a verifier takes for a token
 """
 
-from sqs_codec.system._base.devices import Device, Dtype
+from sqs_codec.system._base.kinds import Device, Dtype
 from sqs_codec.system.engine._batch import BatchEngine, paced, pass_seconds
 from sqs_codec.system.engine._caching import CachingVerifier, Piece, Reading
 from sqs_codec.system.engine._protocol import Engine, EngineInfo, measure_steps

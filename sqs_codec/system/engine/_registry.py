@@ -6,21 +6,20 @@ from importlib import import_module
 from typing import Any, Literal
 
 from sqs_codec._base import checks
-from sqs_codec.system._base.devices import Device, Dtype
-from sqs_codec.system._base.hub import is_gguf
+from sqs_codec.system._base import kinds
+from sqs_codec.system._base.kinds import Device, Dtype, Kind
 from sqs_codec.system.engine._protocol import Engine
 
 EngineName = Literal["transformers", "vllm", "llama.cpp"]
 """Engines that come with the package."""
 
-
-ENGINES: dict[EngineName, str] = {
-    "transformers": "sqs_codec.system.hf._engine",
-    "vllm": "sqs_codec.system.vllm._engine",
-    "llama.cpp": "sqs_codec.system.llama_cpp._engine",
+ENGINES: dict[EngineName, Kind] = {
+    "transformers": kinds.TRANSFORMERS,
+    "vllm": kinds.VLLM,
+    "llama.cpp": kinds.LLAMA_CPP,
 }
-"""Modules whose `make_engine` makes one of an `EngineConfig`. They are imported when
-asked for: each needs packages that the others do without."""
+"""What runs an engine's model. `make_engine` imports its room when asked for: each
+needs packages that the others do without."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +58,12 @@ class EngineConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        is_gguf = kinds.kind_of(self.target) is kinds.LLAMA_CPP
         if self.engine is None:
-            own = "llama.cpp" if is_gguf(self.target) else "transformers"
+            own = "llama.cpp" if is_gguf else "transformers"
             object.__setattr__(self, "engine", own)
         checks.one_of("engine", self.engine, EngineName)
-        if is_gguf(self.target) and self.engine != "llama.cpp":
+        if is_gguf and self.engine != "llama.cpp":
             raise ValueError(
                 f"{self.target} is a GGUF file, which the engine llama.cpp runs, not "
                 f"{self.engine}"
@@ -73,6 +73,12 @@ class EngineConfig:
         checks.finite("target_ms", self.target_ms, 0, 60_000)
         if self.target_ms and self.engine == "vllm":
             raise ValueError("target_ms isn't for vllm, which can't be held to a pace")
+
+    @property
+    def kind(self) -> Kind:
+        """What runs the model."""
+        assert self.engine is not None  # as there is a default
+        return ENGINES[self.engine]
 
 
 def make_engine(config: EngineConfig) -> Engine:
@@ -85,6 +91,6 @@ def make_engine(config: EngineConfig) -> Engine:
     ImportError
         The engine isn't installed.
     """
-    assert config.engine is not None  # as there is a default
-    engine: Engine = import_module(ENGINES[config.engine]).make_engine(config)
+    room = import_module(f"sqs_codec.system.{config.kind.room}._engine")
+    engine: Engine = room.make_engine(config)
     return engine

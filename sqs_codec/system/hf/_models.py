@@ -18,8 +18,8 @@ import torch
 import transformers
 
 from sqs_codec._base import checks
-from sqs_codec.system._base.devices import Device, Dtype
 from sqs_codec.system._base.hub import ask_hub, lacks_folder
+from sqs_codec.system._base.kinds import Device, Dtype
 
 # Hugging Face picks the classes of models and tokenizers at run time from a
 # configuration file, so there is no static type to name.

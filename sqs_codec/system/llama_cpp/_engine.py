@@ -3,6 +3,7 @@
 import threading
 from concurrent.futures import Future
 
+from sqs_codec.system._base.kinds import LLAMA_CPP
 from sqs_codec.system.engine import BatchEngine, EngineConfig, paced
 from sqs_codec.system.llama_cpp._cloud import Cloud
 from sqs_codec.system.llama_cpp._options import Options
@@ -30,10 +31,7 @@ def _load(config: EngineConfig) -> BatchEngine:
         raise ValueError("llama.cpp's engine needs a target, a GGUF file")
     for name in "device", "dtype", "revision":
         if getattr(config, name) not in (None, "auto"):
-            raise ValueError(
-                f"{name} is for models of transformers: llama.cpp runs a file in its "
-                f"own types, on the device that it was built for"
-            )
+            raise ValueError(f"{name} is for models of transformers: {LLAMA_CPP.why}")
     options = Options.from_config(config.options)
     cloud = Cloud(config.target, max_memory=config.max_memory << 20, options=options)
     return paced(

@@ -13,7 +13,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from sqs_codec import vocabulary_fingerprint
 from sqs_codec._base import checks
 from sqs_codec.system._base import chat
-from sqs_codec.system._base.hub import SMALL
+from sqs_codec.system._base.kinds import SMALL
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.edge import DraftModel
 from sqs_codec.system.small._file import File

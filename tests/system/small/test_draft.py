@@ -21,7 +21,7 @@ from benchmarks.sizes.student import Size, Student, save
 from sqs_codec.cli import main as cli
 from sqs_codec.cli.options import SMOLLM2_FINGERPRINT as SMOLLM2
 from sqs_codec.system import hf
-from sqs_codec.system._base.hub import SMALL
+from sqs_codec.system._base.kinds import SMALL
 from sqs_codec.system.edge import Edge, FixedPlan, Hints
 from sqs_codec.system.engine import BatchEngine
 from sqs_codec.system.hf import Cloud
