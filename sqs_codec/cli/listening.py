@@ -73,7 +73,7 @@ def _require_loopback(host: str) -> None:
 
 def run(app: Starlette, args: argparse.Namespace, said: str, *, clients: int) -> None:
     """Say what it does, where ``{url}`` is its address; answer until interrupted."""
-    from sqs_codec.system.endpoint.server import make_server
+    from sqs_codec.system._endpoint.server import make_server
 
     host, port = split_address(args.listen, 0)
     server = make_server(app, clients=clients, cert=args.tls_cert, key=args.tls_key)

@@ -261,7 +261,7 @@ def test_only_a_model_of_transformers_needs_torch():
         ("torch", "torch", set()),
         ("hf", "system/hf", {"accelerate"}),
         ("serve", "system/serve", set()),
-        ("proxy", "system/endpoint", set()),
+        ("proxy", "system/_endpoint", set()),
         ("distill", "distill", {"tqdm"}),
         ("vllm", "system/vllm", set()),
         ("ray", "system/ray", set()),

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
+from sqs_codec.system._endpoint.errors import ApiError
+from sqs_codec.system._endpoint.server import make_server
 from sqs_codec.system.edge import MODES, EdgeMetrics
-from sqs_codec.system.endpoint.errors import ApiError
-from sqs_codec.system.endpoint.server import make_server
 from sqs_codec.system.proxy import make_app
 from sqs_codec.system.proxy._completer import Chunk, Completion
 from sqs_codec.system.session import Sampling

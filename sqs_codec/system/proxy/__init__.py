@@ -3,7 +3,7 @@
 * `Completer`: writes texts for several clients with one cloud and one draft model
 * `make_app`: what answers clients, an ASGI application
 
-``sqs proxy`` is made of both, and of `sqs_codec.system.endpoint`.
+``sqs proxy`` is made of both, and of `sqs_codec.system._endpoint`.
 """
 
 try:

@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 
 from sqs_codec.system._base.tokens import common_length
+from sqs_codec.system._endpoint.errors import ApiError
 from sqs_codec.system.edge import (
     MODES,
     Edge,
@@ -31,7 +32,6 @@ from sqs_codec.system.edge import (
     default_settings,
     generate,
 )
-from sqs_codec.system.endpoint.errors import ApiError
 from sqs_codec.system.proxy._draft import GoneError, SharedDraft, Turns, link
 from sqs_codec.system.proxy._request import Request
 from sqs_codec.system.proxy._stops import Stops

@@ -10,8 +10,8 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from sqs_codec.system.endpoint import errors
-from sqs_codec.system.endpoint.errors import ApiError
+from sqs_codec.system._endpoint import errors
+from sqs_codec.system._endpoint.errors import ApiError
 from sqs_codec.system.proxy._completer import Chunk, Completion
 from sqs_codec.system.proxy._metrics import ProxyMetrics
 from sqs_codec.system.proxy._request import Request

@@ -19,10 +19,10 @@ from starlette.types import Receive, Scope, Send
 
 from sqs_codec.distill import Dataset, Lookup, MissError
 from sqs_codec.system._base.crowd import first_of_crowd
-from sqs_codec.system.endpoint.app import make_endpoint, model_routes, read_body
-from sqs_codec.system.endpoint.errors import ApiError
-from sqs_codec.system.endpoint.fields import model_names
-from sqs_codec.system.endpoint.server import CONNECTIONS, READING_SECONDS
+from sqs_codec.system._endpoint.app import make_endpoint, model_routes, read_body
+from sqs_codec.system._endpoint.errors import ApiError
+from sqs_codec.system._endpoint.fields import model_names
+from sqs_codec.system._endpoint.server import CONNECTIONS, READING_SECONDS
 from sqs_codec.system.teacher._lists import BLOCK, Lists, Text
 from sqs_codec.system.teacher._request import MOST_BYTES, parse
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqs_codec.distill import NOTHING, Header, Sequence
-from sqs_codec.system.endpoint.errors import ApiError
+from sqs_codec.system._endpoint.errors import ApiError
 
 Ints = NDArray[np.integer]
 

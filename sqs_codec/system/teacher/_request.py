@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqs_codec.distill import Header
-from sqs_codec.system.endpoint.errors import ApiError
-from sqs_codec.system.endpoint.fields import check_model, field, load, shown, string
+from sqs_codec.system._endpoint.errors import ApiError
+from sqs_codec.system._endpoint.fields import check_model, field, load, shown, string
 
 Tokens = NDArray[np.uint32]
 

@@ -13,7 +13,7 @@ from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers
 from sqs_codec.cli import drafting
 from sqs_codec.cli.main import _parser
 from sqs_codec.system._base.chat import names
-from sqs_codec.system.endpoint.errors import ApiError
+from sqs_codec.system._endpoint.errors import ApiError
 from sqs_codec.system.hf import Draft, encode_prompt, load_model
 from sqs_codec.system.hf._text import encode_chat
 from sqs_codec.system.proxy._request import MOST_PROMPTS, REFUSED, parse

@@ -23,8 +23,8 @@ from starlette.testclient import TestClient
 
 from sqs_codec.cli import main as cli
 from sqs_codec.system._base.tokens import common_length
+from sqs_codec.system._endpoint.errors import ApiError
 from sqs_codec.system.edge import MODES
-from sqs_codec.system.endpoint.errors import ApiError
 from sqs_codec.system.engine import EngineConfig, make_engine
 from sqs_codec.system.hf import Draft, load_model
 from sqs_codec.system.proxy import Completer, make_app
@@ -383,7 +383,7 @@ def test_a_body_without_end(proxy):
 
 
 def test_who_says_nothing_is_hung_up_on(proxy, monkeypatch):
-    monkeypatch.setattr("sqs_codec.system.endpoint.server.SILENT_SECONDS", 0.1)
+    monkeypatch.setattr("sqs_codec.system._endpoint.server.SILENT_SECONDS", 0.1)
     for said in (b"", b"GET / HTT", b"GET / HTTP/1.1\r\nHost: [::1]\r\n\r\nGET "):
         with socket.create_connection(
             ("127.0.0.1", proxy.port), timeout=PATIENCE

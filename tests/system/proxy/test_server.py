@@ -16,9 +16,9 @@ from unittest.mock import Mock
 
 import pytest
 
+from sqs_codec.system._endpoint.errors import ApiError
+from sqs_codec.system._endpoint.server import make_server
 from sqs_codec.system.edge import MODES, EdgeMetrics
-from sqs_codec.system.endpoint.errors import ApiError
-from sqs_codec.system.endpoint.server import make_server
 from sqs_codec.system.proxy import make_app
 from sqs_codec.system.proxy._completer import Chunk, Completion
 from sqs_codec.system.proxy._draft import GoneError, link
@@ -163,7 +163,7 @@ def test_headers_that_come_again(endpoint):
 
 @pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\nHo", b"GET /page.js HTTP"])
 def test_silent_strangers_make_room(said, monkeypatch):
-    monkeypatch.setattr("sqs_codec.system.endpoint.server.CONNECTIONS", 4)
+    monkeypatch.setattr("sqs_codec.system._endpoint.server.CONNECTIONS", 4)
     if said.endswith(b"HTTP"):  # what is asked for isn't read
         said = (said + b"/1.1\r\nHost: localhost\r\n\r\n") * 500
     with playing() as endpoint, endpoint.open() as writes, endpoint.open() as known:
@@ -188,7 +188,7 @@ def test_silent_strangers_make_room(said, monkeypatch):
 
 def test_what_is_not_read_in_time(monkeypatch):
     """A stream, with the key, whose places must come back."""
-    monkeypatch.setattr("sqs_codec.system.endpoint.server.READING_SECONDS", 0.2)
+    monkeypatch.setattr("sqs_codec.system._endpoint.server.READING_SECONDS", 0.2)
     completer = Played("sea " * 20_000)
     with playing(completer) as endpoint, endpoint.open() as raw:
         stream(raw)
@@ -207,8 +207,8 @@ class Late(Played):
 
 def test_who_reads_slowly_gets_all(monkeypatch):
     """Of a text that took longer than silence may, and takes longer to be read."""
-    monkeypatch.setattr("sqs_codec.system.endpoint.server.SILENT_SECONDS", 0.5)
-    monkeypatch.setattr("sqs_codec.system.endpoint.server.READING_SECONDS", 1.5)
+    monkeypatch.setattr("sqs_codec.system._endpoint.server.SILENT_SECONDS", 0.5)
+    monkeypatch.setattr("sqs_codec.system._endpoint.server.READING_SECONDS", 1.5)
     with playing(Late("x" * 16_000_000)) as endpoint, endpoint.open() as raw:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         stream(raw)
@@ -221,7 +221,7 @@ def test_who_reads_slowly_gets_all(monkeypatch):
 
 def test_who_does_not_read_makes_room(monkeypatch):
     """Though a text is written for it."""
-    monkeypatch.setattr("sqs_codec.system.endpoint.server.CONNECTIONS", 4)
+    monkeypatch.setattr("sqs_codec.system._endpoint.server.CONNECTIONS", 4)
     completer = Played("sea " * 500_000)
     with playing(completer) as endpoint, ExitStack() as stack:
         places, answers = endpoint.server._places, completer.answers
@@ -235,7 +235,7 @@ def test_who_does_not_read_makes_room(monkeypatch):
 
 
 def test_who_waits_for_a_seat_is_answered(monkeypatch):
-    monkeypatch.setattr("sqs_codec.system.endpoint.server.CONNECTIONS", 4)
+    monkeypatch.setattr("sqs_codec.system._endpoint.server.CONNECTIONS", 4)
 
     all_came = threading.Event()
 
@@ -258,8 +258,8 @@ def test_who_waits_for_a_seat_is_answered(monkeypatch):
 
 
 def test_handshakes_that_stop_half_way(tmp_path, monkeypatch):
-    monkeypatch.setattr("sqs_codec.system.endpoint.server.SHAKING_SECONDS", 0.5)
-    monkeypatch.setattr("sqs_codec.system.endpoint.server.CONNECTIONS", 8)
+    monkeypatch.setattr("sqs_codec.system._endpoint.server.SHAKING_SECONDS", 0.5)
+    monkeypatch.setattr("sqs_codec.system._endpoint.server.CONNECTIONS", 8)
     cert, key = certificate(tmp_path)
     with playing(cert=(cert, key)) as endpoint:
         half = [endpoint.open("127.0.0.2") for _ in range(50)]

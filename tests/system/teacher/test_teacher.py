@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 import sqs_codec as sqs
 from sqs_codec import distill
 from sqs_codec.cli import main as cli
-from sqs_codec.system.endpoint.errors import ApiError
+from sqs_codec.system._endpoint.errors import ApiError
 from sqs_codec.system.teacher import _app, make_app
 from sqs_codec.system.teacher._lists import BLOCK, Lists, Text
 from sqs_codec.system.teacher._request import MOST_BYTES, parse
@@ -401,7 +401,7 @@ def test_who_asks_for_little_waits_for_nobody_who_asks_for_much(data, monkeypatc
 
 
 def test_who_does_not_read_keeps_nobody_waiting(tmp_path, monkeypatch):
-    monkeypatch.setattr("sqs_codec.system.endpoint.server.READING_SECONDS", 1e9)
+    monkeypatch.setattr("sqs_codec.system._endpoint.server.READING_SECONDS", 1e9)
     data = store(tmp_path / "f", [[1] * 30_000, HERE])
     with teaching(data) as endpoint:
         unread = [post(endpoint, [[1] * 30_000]) for _ in range(12)]

@@ -5,7 +5,7 @@ import math
 from collections.abc import Collection
 from typing import Any
 
-from sqs_codec.system.endpoint.errors import ApiError
+from sqs_codec.system._endpoint.errors import ApiError
 
 LONGEST_NAME = 256  # characters of a model's name, where any is taken
 

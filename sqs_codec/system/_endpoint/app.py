@@ -13,10 +13,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from sqs_codec.system.endpoint._guard import Guard
-from sqs_codec.system.endpoint.errors import ApiError, refusal
-from sqs_codec.system.endpoint.fields import check_model
-from sqs_codec.system.endpoint.server import READING_SECONDS
+from sqs_codec.system._endpoint._guard import Guard
+from sqs_codec.system._endpoint.errors import ApiError, refusal
+from sqs_codec.system._endpoint.fields import check_model
+from sqs_codec.system._endpoint.server import READING_SECONDS
 
 HEALTH = "/health"
 CLOSE = {"connection": "close"}  # as a stranger has one answer over a connection

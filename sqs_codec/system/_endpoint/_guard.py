@@ -14,8 +14,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sqs_codec.system._base.security import bearer
-from sqs_codec.system.endpoint.errors import ApiError
-from sqs_codec.system.endpoint.server import HEADER_BYTES
+from sqs_codec.system._endpoint.errors import ApiError
+from sqs_codec.system._endpoint.server import HEADER_BYTES
 
 AUTHORITY = re.compile(
     r"(\[[0-9a-f]*:[0-9a-f:.]*\]|[0-9a-z_.-]+)(?::([0-9]{1,5}))?", re.I
