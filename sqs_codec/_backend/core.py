@@ -62,11 +62,7 @@ class Core(Protocol):
     def encode_logits(
         self, logits: NDArray[Any], temperature: float, keep: Rule
     ) -> tuple[int, int, list[bytes]]:
-        """Return status, rows done and their packets.
-
-        The packets are those that `encode` makes of what `quantize_logits` returns.
-        The status may be LARGE_SUPPORT.
-        """
+        """Return status, rows done and packets of what `quantize_logits` returns."""
 
     def quantize_probs(
         self, probs: NDArray[np.floating], keep: Rule
@@ -76,10 +72,7 @@ class Core(Protocol):
     def quantize_unbiased(
         self, logits: NDArray[Any], numbers: NDArray[np.uint64], temperature: float
     ) -> tuple[int, int, Ids, Ids, Ids]:
-        """Return status, rows done, and their ids, counts and sizes.
-
-        As `quantize_logits`, with a number for each row.
-        """
+        """As `quantize_logits` without masses, with a random number for each row."""
 
     def bits(self, ids: Ids, counts: Ids) -> int:
         """Return the bits of a distribution that the coding can hold."""
@@ -99,10 +92,7 @@ class Core(Protocol):
     def decode_rows(
         self, packets: Sequence[bytes], most: int
     ) -> tuple[int, int, Ids, Ids, Ids]:
-        """Return status, packets done, and what `encode_rows` takes.
-
-        As `decode` reads each of them, with `most` for each.
-        """
+        """Return status, packets done, and what `encode_rows` takes of each."""
         return rows_of(self.decode(packet, most) for packet in packets)[:5]
 
     def encode_round(self, round_: Arrays) -> bytes:
@@ -123,22 +113,15 @@ class Core(Protocol):
     def verify(
         round_: Arrays, target: NDArray[np.floating], draws: NDArray[np.float64]
     ) -> tuple[int, int, int, int]:
-        """Return status, rows checked, accepted tokens and the next token.
-
-        Takes a round of L distributions, or of none, rows [L+1, V] of float32 or
-        float64 laid out as in `quantize_logits`, and L+1 numbers from [0, 1). The
-        resolution of each distribution is the sum of its counts.
-        """
+        """Return status, rows checked, accepted tokens and the next token."""
+        # Rows are [L+1, V] of float32 or float64; the L+1 numbers are from [0, 1). A
+        # distribution's resolution is the sum of its counts.
 
     @staticmethod
     def gumbel(
         logits: NDArray[Any], temperature: float, key: Ids, position: int, most: int
     ) -> tuple[int, int, Best]:
-        """Return status, rows done and for each its best ids with their scores.
-
-        Takes rows [B, V] or a row [V] as `quantize_logits` does, four words and the
-        first row's position, and how many are wanted, 1 to 8.
-        """
+        """Return status, rows done and the best 1 to 8 ids of each row, with scores."""
 
 
 def frozen(array: NDArray[T]) -> NDArray[T]:
@@ -156,11 +139,7 @@ def joined(arrays: Sequence[Ids]) -> Ids:
 def rows_of(
     answers: Iterable[tuple[Any, ...]],
 ) -> tuple[int, int, Ids, Ids, Ids, list[Any]]:
-    """Return status, rows done, ids, counts, sizes and what else is said of each row.
-
-    Of answers to rows, up to the first that isn't OK: the status, frozen ids and counts
-    of each, and something else.
-    """
+    """Join answers to rows, up to the first whose status isn't OK."""
     found: list[list[Any]] = []
     for status, *answer in answers:
         if status:

@@ -70,10 +70,7 @@ def _expect_ok(status: int) -> None:
 
 @lru_cache(maxsize=4)
 def _load_prior(file: bytes) -> tuple[Any, Any]:
-    """Return a prior, which threads and codecs share, and the memory that it lies in.
-
-    It takes some milliseconds and megabytes.
-    """
+    """Load a prior once for all codecs: it takes milliseconds and megabytes."""
     given = _bytes(file), len(file)
     memory = ffi.new("uint64_t[]", lib.sqs_prior_memory(*given) // 8 + 1)
     prior = ffi.new("const sqs_prior **")
@@ -139,10 +136,7 @@ def _rows(rows: NDArray[Any]) -> Any:
 
 
 def _copy(array: Any, n: int) -> Ids:
-    """Return the first n of an array of uint32 in C.
-
-    It is a view of bytes, and so read-only for good.
-    """
+    """Copy the first n of an array of uint32 in C into a read-only array."""
     return np.frombuffer(ffi.buffer(array, 4 * n)[:], np.uint32)
 
 
@@ -202,11 +196,7 @@ class Core:
         self._most = lib.sqs_max_survivors(self._codec)
 
     def _take(self) -> _Buffers:
-        """Return buffers for one call, which goes back to `_free` at its end.
-
-        Meanwhile they are nobody else's: neither another thread's nor those of a
-        signal handler that calls the same codec.
-        """
+        """Take buffers for one call; no other thread or signal handler has them."""
         try:
             return self._free.pop()
         except IndexError:

@@ -196,11 +196,7 @@ def contiguous_rows(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def look_like_probabilities(row: NDArray[Any]) -> bool:
-    """Say whether a row of logits looks as if it held probabilities.
-
-    Not if all are equal, where it is all the same, nor if one is 1 and all others
-    are 0, as those who choose a token give it.
-    """
+    """Say if logits look like probabilities that are neither uniform nor one-hot."""
     if row.dtype == np.uint16:  # bfloat16
         row = (row.astype(np.uint32) << 16).view(np.float32)
     return bool(
@@ -210,10 +206,7 @@ def look_like_probabilities(row: NDArray[Any]) -> bool:
 
 
 def no_probabilities(row: NDArray[Any]) -> None:
-    """Warn who called the package if a row of logits looks like probabilities.
-
-    The first and the last value tell nearly all logits, in no time.
-    """
+    """Warn the package's caller if a row of logits looks like probabilities."""
     one = 0x3F80 if row.dtype.kind == "u" else 1  # bfloat16
     is_small = 0 <= row.item(0) < one and 0 <= row.item(-1) < one
     if is_small and look_like_probabilities(row):

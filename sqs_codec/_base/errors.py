@@ -62,11 +62,7 @@ BROKEN_RULES = {
 def packet_error(
     status: int, size: int, most: int | None = None, name: str = "packet"
 ) -> PacketError:
-    """Describe what is wrong with a packet of `size` bytes.
-
-    Either it breaks a rule of the format, or it has more survivors than the
-    receiver's limit `most`.
-    """
+    """Describe a packet that breaks the format, or has more than `most` survivors."""
     if status == Status.NO_SPACE:
         reason = f"it has more survivors than max_survivors = {most}"
     else:
@@ -75,11 +71,7 @@ def packet_error(
 
 
 def row_error(name: str, row: NDArray[Any], status: int) -> ValueError:
-    """Describe what a core found wrong with a row of logits or probabilities.
-
-    Of the three kinds of rows only logits may hold ``-inf``; `name` tells them
-    from ``"probs"`` and ``"target_probs"``.
-    """
+    """Describe what a core found wrong with a row; only logits may hold ``-inf``."""
     if row.dtype == np.uint16:  # bfloat16
         row = (row.astype(np.uint32) << 16).view(np.float32)
     if status == Status.ALL_MASKED:

@@ -20,11 +20,7 @@ def require_file(path: str | os.PathLike[str]) -> None:
 
 
 def own_folder(path: str | os.PathLike[str]) -> None:
-    """Make a folder of this user's files, or refuse what is there unless it is one.
-
-    Where others may write, as in /tmp, somebody may have made it before, with links and
-    FIFOs in it.
-    """
+    """Make a folder of this user's files; refuse one of somebody else, as in /tmp."""
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, 0o755)
         return
@@ -91,10 +87,7 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def lock_file(path: str | os.PathLike[str]) -> IO[bytes]:
-    """Open a file that nobody else can open so, until it is closed or the process ends.
-
-    A BlockingIOError says that somebody has.
-    """
+    """Open a file and lock it, or raise BlockingIOError if somebody else has."""
     flags = os.O_WRONLY | os.O_CREAT
     for name in ("O_NOFOLLOW", "O_NONBLOCK"):  # where there are links and FIFOs
         flags |= getattr(os, name, 0)

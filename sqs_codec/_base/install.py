@@ -22,11 +22,8 @@ def needs(module: str, error: ModuleNotFoundError, extras: str) -> ImportError:
 
 
 def missing(extras: Sequence[str]) -> list[str]:
-    """Return what these extras install and isn't there.
-
-    It is empty in a tree that isn't installed: there, modules say what they need.
-    Beside the extra `demo` stands SmolLM2, which is installed by itself.
-    """
+    """Return the packages that these extras lack; none in a tree not installed."""
+    # Beside the extra `demo` stands SmolLM2, which is installed by itself.
     try:
         lines = requires("sqs-codec") or []
     except PackageNotFoundError:

@@ -497,10 +497,7 @@ class Codec:
         threads: int,
         rng: np.random.Generator | None = None,
     ) -> list[Any]:
-        """Return what a call of the core answers to the parts of rows.
-
-        With a generator it is given a number for each row as well.
-        """
+        """Return what the core answers to parts of rows, with a number per row."""
         rows, shape = checks.rows("logits", logits, self.vocab_size)
         given = [rows]
         if rng is not None:

@@ -239,11 +239,7 @@ class Drafter:
         return q
 
     def _bits_with(self, q: SparseDistribution) -> int | None:
-        """Return the most bits that the packet takes with any token of `q`.
-
-        None if there is no room for that. The packet is made only where the bound
-        leaves it open.
-        """
+        """Return the most bits a packet takes with a token of `q`, None if too many."""
         size = q._token_ids.size
         sizes = [*self._sizes, size]
         if sum(sizes) > self._most or not (self._entropy or self.codec._holds(sizes)):

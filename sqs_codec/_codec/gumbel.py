@@ -244,10 +244,7 @@ def race(
     most: int,
     name_row: Callable[[int], str],
 ) -> Best:
-    """Return for each row the tokens of the least scores, ascending, and these.
-
-    Rows are as cores take them. `name_row` says what errors call a row.
-    """
+    """Return for each row the tokens of the least scores, ascending, and these."""
     status, done, found = core_class().gumbel(rows, temperature, key, position, most)
     if status:
         raise row_error(name_row(done), rows[done], status)

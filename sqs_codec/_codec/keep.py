@@ -225,10 +225,7 @@ class Conformal(Keep):
 
 
 def rule(keep: Keep) -> tuple[int, float]:
-    """Return a rule's kind and parameter, as cores and `count_kept` take them.
-
-    Internal. Raises TypeError for what is no rule, ValueError for an unknown kind.
-    """
+    """Return a rule's kind and parameter, as cores and `count_kept` take them."""
     if not isinstance(keep, Keep):  # asked here, as a call takes longer
         checks.instance("keep", keep, Keep, "a rule such as TopK(64)")
     kind = getattr(keep, "_kind", None)  # a subclass may have none
@@ -259,11 +256,7 @@ def count_kept(kind: int, value: float, unnormalised: Any, unmasked: Any) -> Any
 
 
 def count_prefix(weights: Any, least: Any, goal: Any = None) -> Any:
-    """Return how many weights, of rows in descending order, stay: [...], 1 at least.
-
-    Those above 0 that are at least `least`, and of these no more than reach the
-    `goal` together, of which rounding may leave a sum short.
-    """
+    """Return how many weights of descending rows stay: `least` each, to the `goal`."""
     kept = ((weights >= least) & (weights > 0)).sum(-1)
     if goal is not None:
         kept = kept.clip(max=(weights.cumsum(-1) < goal).sum(-1) + 1)

@@ -72,10 +72,7 @@ EDGES = np.sqrt(CODE_WEIGHTS[1:] * CODE_WEIGHTS[:-1].astype(np.float64))
 
 
 def encode_weights(probs: Floats, ids: Ints) -> NDArray[np.uint8]:
-    """Return codes of weights in proportion to the probabilities of an id of each kind.
-
-    `ids` says how many there are of each.
-    """
+    """Return codes of weights for kinds of ids; `ids` says how many each kind has."""
     scale = MOST_WEIGHT / float(probs @ ids)
     while True:
         codes = np.searchsorted(EDGES, probs * scale, side="right").astype(np.uint8)
@@ -88,11 +85,8 @@ def encode_weights(probs: Floats, ids: Ints) -> NDArray[np.uint8]:
 
 
 def neighbours(counts: Floats) -> Floats:
-    """Return the mean probability of ids near each, by half octaves.
-
-    In vocabularies made by merging the most frequent pairs first a low id is a
-    frequent token. Where they aren't, this does no harm.
-    """
+    """Return the mean probability of ids near each, by half octaves."""
+    # Where pairs were merged by frequency, a low id is a frequent token.
     size = counts.size
     edges = np.array([0, *(e << b for b in range(4, 20) for e in (2, 3))])
     starts = edges[edges < size]
@@ -104,11 +98,7 @@ def neighbours(counts: Floats) -> Floats:
 
 
 def smooth_counts(counts: Floats) -> Floats:
-    """Return probabilities, smoothed as the tokens themselves ask for.
-
-    Each token in turn is held out: its probability is that of its id by all the
-    others. As much is added of `neighbours` as makes the tokens likeliest.
-    """
+    """Return probabilities with as much of `neighbours` as suits tokens held out."""
     near = neighbours(counts)
     total = counts.sum()
     seen = counts > 0
@@ -177,11 +167,7 @@ class Classes:
 
 
 def first_classes(supports: Supports, classes: int, rng: np.random.Generator) -> Ints:
-    """Return a class above 0 for each support, the same for those of like ids.
-
-    Spherical k-means over the most frequent ids, each scaled down by how frequent
-    it is, from centres that are far from each other.
-    """
+    """Return a class above 0 for each support, by spherical k-means of frequent ids."""
     counts = supports.count(int(supports.ids.max()) + 1)
     frequent = np.argsort(-counts)[:FREQUENT]
     column = np.full(counts.size, -1)
@@ -240,13 +226,9 @@ def fit_classes(
 
 
 def fit_kinds(classes: Classes) -> tuple[NDArray[np.uint8], Floats]:
-    """Return a kind for each id, and the tables of kinds, [C, 256].
-
-    The kind of an id is the one that costs it least, if the id is drawn as often
-    as its tables say. What an id takes of the probability of others counts too. In
-    the first rounds the kinds that would be missed least are given to the ids that
-    lose most by theirs; otherwise frequent ids would have to share.
-    """
+    """Return a kind for each id, and the tables of kinds, [C, 256]."""
+    # Each id takes the kind that costs it least. At first, the kinds that would be
+    # missed least go to ids that lose most, or frequent ids would have to share.
     often = (classes.shares[:, None] * classes.tables).T
     mass = often.sum(1)
     ideal = np.einsum("vc,vc->v", often, np.log(classes.tables).T) - mass

@@ -207,10 +207,7 @@ def judge(
     draws: NDArray[np.float64],
     name_row: Callable[[int], str],
 ) -> list[Verdict]:
-    """Return what `verify_rounds` does, of arguments that fit each other.
-
-    Rows are as cores take them. `name_row` says what errors call a row.
-    """
+    """Verify as `verify_rounds`, with arguments that were checked."""
     core, verdicts = core_class(), []
     for round_, span in zip(rounds, target.spans(rounds), strict=True):
         arrays = NO_ROUND if round_ is None else round_.arrays

@@ -15,10 +15,7 @@ TOKENIZER = "tokenizer.json"
 
 
 def open_logits(path: str | Path) -> NDArray[np.floating]:
-    """Map a .npy file of logits [N, V] into memory, or read one from standard input.
-
-    If it holds something else, or probabilities, a ValueError says what.
-    """
+    """Map a .npy file of logits [N, V] into memory, or read one from standard input."""
     try:
         if str(path) == "-":
             path = "standard input"

@@ -29,11 +29,7 @@ OSError or ValueError that says what is wrong."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line, by default the process's, and return its exit status.
-
-    That is 0, or 1 after an error that standard error explains, or 130 when
-    interrupted. Bad usage ends the process with 2, as argparse does.
-    """
+    """Run the command line; return 0, 1 after an error, or 130 when interrupted."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # it was closed before Python began
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # to the end
@@ -89,10 +85,7 @@ class _Version(argparse.Action):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Shows all of its help, as an error, where something is needed and nothing came.
-
-    `sqs $COMMAND > file` is to fail, and leave the file empty, if the variable is.
-    """
+    """Shows its help, as an error, if no argument came, as in `sqs $UNSET > file`."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         self._is_bare = not args

@@ -238,11 +238,7 @@ def read_text(path: Path) -> str:
 
 
 def find_prior(name: str | None, fingerprint: bytes = b"") -> Prior | None:
-    """Return the prior that an option names, if it names one.
-
-    That is a file or a built-in prior. Without a name it is the vocabulary's, by its
-    fingerprint, if that is SmolLM2's.
-    """
+    """Return the prior of a file or name; for SmolLM2's vocabulary, its own."""
     if name is None and fingerprint == SMOLLM2_FINGERPRINT:
         name = "smollm2"
     if name is None or name == "none":
@@ -269,10 +265,7 @@ def log_warnings(command: str) -> None:
 
 @contextlib.contextmanager
 def interrupts_raise() -> Iterator[None]:
-    """Let Ctrl-C raise KeyboardInterrupt here, as there is something to leave in order.
-
-    Everywhere else it ends a process that is the command (``_sqs_command.py``).
-    """
+    """Let Ctrl-C raise KeyboardInterrupt here; elsewhere it ends the process."""
     before = signal.getsignal(signal.SIGINT)
     with contextlib.ExitStack() as stack:
         if callable(before) and threading.current_thread() is threading.main_thread():

@@ -256,11 +256,7 @@ def step_of(rows: SparseRows) -> NDArray[np.float64]:
 def in_steps(
     rows: SparseRows, logprobs: NDArray[np.float32], up: NDArray[np.float64] | float
 ) -> NDArray[np.int16]:
-    """Return the steps of logarithms below what the counts say of them.
-
-    A token that has c of l counts has a probability below (c + 1) / l. `up` is added
-    to the steps before they are rounded down: 1/2, or uniform numbers below 1.
-    """
+    """Return the steps of logarithms below (c + 1) / l; `up` is added, then floor."""
     steps = np.floor(up - logprobs / step_of(rows)) - _first_step(rows)
     if (bad := abs(steps) >= 1 << 15).any():
         i = int(bad.argmax())

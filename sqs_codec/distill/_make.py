@@ -169,10 +169,7 @@ def cut(tokens: Sequence[int], length: int, bos: int | None) -> Iterator[list[in
 
 
 def windows(pieces: Iterable[Tokens], size: int) -> Iterator[tuple[int, list[Tokens]]]:
-    """Yield what is read together, and how many are before it.
-
-    That is all pieces that begin in the first tokens, of this size, in the next ...
-    """
+    """Yield the pieces that begin in each `size` tokens, and how many are before."""
     pieces, others = tee(pieces)
     starts = accumulate((len(piece.tokens) for piece in others), initial=0)
     first = 0

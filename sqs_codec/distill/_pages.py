@@ -30,11 +30,7 @@ class _Unread(io.FileIO):
 
 
 def check_columns(path: str | os.PathLike[str], file: pq.FileMetaData, i: int) -> None:
-    """Refuse a row group of whose columns the file's end says what can't be.
-
-    Asked for a damaged one, Arrow ends the process. Asked to read it, it raises. So
-    each is read here, up to where the file itself would be.
-    """
+    """Refuse columns that the file's end describes wrongly: Arrow ends the process."""
     with _Unread(path) as source:
         reader = pq.ParquetFile(source, metadata=file).reader
         for place in range(file.row_group(i).num_columns):
@@ -43,12 +39,7 @@ def check_columns(path: str | os.PathLike[str], file: pq.FileMetaData, i: int) -
 
 
 def check_pages(path: str | os.PathLike[str], group: Any, most: int) -> None:
-    """Refuse a row group with pages that no `Writer` makes, or columns of more values.
-
-    Of 4 kB others have Arrow make 3 GB: of zeros, compressed, or of a number that is
-    there once with how often it is meant, whatever the file's end says. A column may
-    have so many values, of eight bytes each.
-    """
+    """Refuse pages that no `Writer` makes: 4 kB of them can take Arrow 3 GB."""
     with Path(path).open("rb") as file:
         for chunk in map(group.column, range(group.num_columns)):
             at, size, values = chunk.data_page_offset, 0, 0

@@ -75,11 +75,7 @@ class Report(NamedTuple):
 
 
 class Table(NamedTuple):
-    """How often which token follows which beginnings of texts.
-
-    `seen` and `expected` are [C, VOCAB], of C classes of beginnings; `begun` has a
-    beginning of each.
-    """
+    """Counts of tokens after C kinds of beginnings, of which `begun` has examples."""
 
     seen: NDArray[Any]
     expected: NDArray[Any]
@@ -176,21 +172,14 @@ def _count(
 
 
 def _limit(k: float) -> float:
-    """Return what chi-square of k degrees exceeds in one of a million checks at most.
-
-    It does with probability exp(-x) at most (Laurent and Massart 2000, lemma 1).
-    """
+    """Bound chi-square in all but a millionth (Laurent and Massart 2000, lemma 1)."""
     x = math.log(1e6 * LENGTH * (LENGTH + 1) / 2)  # of all tables
     return k + 2 * math.sqrt(k * x) + 2 * x
 
 
 def _noticeable(trials: int) -> float:
-    """Return the total variation of first tokens that 99 of 100 checks notice.
-
-    It raises chi-square by 4 d^2 per text or more. If that is twice the distance from
-    mean to limit, chi-square is 2.5 deviations above the limit. Rare tokens count as
-    one, so a difference among them is missed.
-    """
+    """Return the total variation of first tokens that 99 of 100 checks notice."""
+    # It adds 4 d^2 per text; twice the distance from mean to limit is 2.5 deviations.
     few = trials * TARGET.rows[0] < FEW
     k = VOCAB - few.sum() - (not few.any())
     least = math.sqrt((_limit(k) - k) / 2 / max(trials, 1))
@@ -198,10 +187,7 @@ def _noticeable(trials: int) -> float:
 
 
 def _excess(table: Table) -> float:
-    """Return chi-square of counts, in what a right loop's may be.
-
-    Tokens of which less than five are expected count as one.
-    """
+    """Return chi-square over its limit; rare tokens, expected below 5, are pooled."""
     seen, expected = table[:2]
     if seen[expected == 0].any():
         return math.inf
@@ -215,10 +201,7 @@ def _excess(table: Table) -> float:
 def _tables(
     texts: NDArray[np.int64], weights: NDArray[np.float64], *, exact: bool = False
 ) -> Iterator[Table]:
-    """Yield tables of each token by its row, and by each token before it.
-
-    If texts needn't be enough to fill it, one by all tokens before.
-    """
+    """Yield tables by row and by each earlier token; if exact, by all of them."""
     for i in range(LENGTH):
         here = texts[:, i] >= 0
         begun, tokens = texts[here, :i], texts[here, i]

@@ -165,11 +165,7 @@ def ways() -> dict[str, P]:
 
 
 def name_of(texts: NDArray[Any], weights: NDArray[Any], *, counted: bool) -> str | None:
-    """Return the mistake of texts, [N, LENGTH], if it is the only one that fits.
-
-    After each row some tokens have the mistake. Those after a draft, or of the prompt's
-    forward pass, don't. First tokens all have it, or none.
-    """
+    """Return the only mistake that fits texts [N, LENGTH], if there is one."""
     for end in (PROMPT, PROMPT[-1:]):
         if (texts[:, : len(end)] == end).all():
             return "prompt returned"

@@ -31,11 +31,7 @@ class Unrepeatable(CannotSum):
 
 
 class Source(np.random.Generator):
-    """Stands in for NumPy's generator on one way through a loop.
-
-    `taken` has the first decisions: the outcome, and the probabilities of all. Later
-    ones have the first outcome that is possible. `weight` is how probable the way is.
-    """
+    """Plays a generator on one way through a loop; `taken` has its first decisions."""
 
     def __init__(self, taken: list[tuple[int, list[float]]]) -> None:
         super().__init__(NUMPY.bit_generator)
@@ -99,10 +95,7 @@ for _name in {*dir(np.random.Generator)} - Source.__dict__.keys():
 
 
 class Number:
-    """A number of [0, 1) of which no more is known than what was asked so far.
-
-    A comparison decides on which side it lies.
-    """
+    """A number of [0, 1) that each comparison narrows."""
 
     def __init__(self, source: Source) -> None:
         self._source = source

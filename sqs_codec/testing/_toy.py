@@ -17,10 +17,7 @@ ROWS = 5
 
 
 def row_after(last: Any, length: Any) -> Any:
-    """Return which distribution follows a text, by its last token and its length.
-
-    They may be whatever integers can be added: Python's, arrays, tensors.
-    """
+    """Return which distribution follows a text: by integers, arrays or tensors."""
     return (1 + (last + length) % (ROWS - 1)) * (length != len(PROMPT))
 
 

@@ -246,10 +246,7 @@ def _check(logits: torch.Tensor, batch: TeacherBatch) -> None:
 
 
 class _Chunk(NamedTuple):
-    """Some of the rows that are compared, and what the teacher says of them.
-
-    The tail has a column of its own behind the V' of the student.
-    """
+    """Some rows to compare and the teacher's answer, with the tail after V' columns."""
 
     rows: slice
     x: torch.Tensor  # [rows, V' or V' + 1], logits over the temperature

@@ -192,10 +192,7 @@ def _draw_on_device(rows: torch.Tensor, places: Sequence[_Place]) -> list[int]:
 def _race(
     rows: torch.Tensor, places: Sequence[_Place], opened: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the token that wins each row, whether that is sure, and the largest logit.
-
-    Only the numbers of the `opened` blocks that may have it are looked at.
-    """
+    """Return each row's winner in `opened` blocks, if it is sure, and largest logit."""
     maxima = _block_maxima(rows)
     blocks = maxima.shape[1]
     top = maxima.amax(1, keepdim=True)
@@ -235,10 +232,7 @@ def _block_maxima(rows: torch.Tensor) -> torch.Tensor:
 def _columns(
     places: Sequence[_Place], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
-    """Return 1/T [N, 1], whether T is as good as 0 [N], and each row's generator.
-
-    That is four words [N, 1].
-    """
+    """Return 1/T [N, 1], whether T counts as 0 [N], and each row's words [N, 1]."""
     greedy = [place.temperature < gumbel.LEAST_TEMPERATURE for place in places]
     scale = [
         [LOG2_E / (1.0 if cold else place.temperature)]

@@ -22,11 +22,7 @@ def look_up_part(
     following: NDArray[np.int64],
     temperature: float,
 ) -> tuple[NDArray[Any], ...]:
-    """Return what `sqs_codec.distill` looks up in a few rows, [n, V].
-
-    That is the logarithms of the probabilities of some ids, of rows that are named, and
-    of one more of each row, and the likeliest.
-    """
+    """Look up log-probabilities of ids in rows [n, V], and the likeliest ids."""
     values = detached("logits", logits)
     where, asked = values.device, (rows, ids, following)
     at, given, next_ = (torch.from_numpy(x).to(where) for x in asked)

@@ -174,12 +174,7 @@ def _quantize_on_device(
     keep: Keep,
     temperature: float,
 ) -> tuple[SparseRows, list[float]]:
-    """Choose tokens on the device of `rows` and have the core round the rest.
-
-    Returns their dropped masses as well. The counts depend on the logits of the
-    tokens kept alone, so the core gets rows of these, padded with masked tokens to
-    one width.
-    """
+    """Choose tokens on the device, have the core round them; return masses, too."""
     temperature = checks.temperature(temperature)
     rule(keep)  # says what is wrong with it, also where it isn't asked
     kept, dropped = _select(rows, keep, temperature)
@@ -206,10 +201,7 @@ def _quantize_on_device(
 def _select(
     rows: torch.Tensor, keep: Keep, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return which tokens of rows are kept, and the dropped masses.
-
-    The sort is stable, so that equal logits are in the order of their ids.
-    """
+    """Return which tokens are kept, ties by id, and the dropped masses."""
     logits, token_ids = rows.sort(dim=-1, descending=True, stable=True)
     scale = _tensors.scale_of(temperature, torch.float64)
     unnormalised = _tensors.exponentials(logits, scale, torch.float64)

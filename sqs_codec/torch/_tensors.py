@@ -37,10 +37,7 @@ def exponentials(
 
 
 def exp2(t: torch.Tensor) -> torch.Tensor:
-    """Return 2**t for t from -126 to 127, to the bit what the core computes.
-
-    Takes float32 or float64, and writes over it.
-    """
+    """Overwrite t, from -126 to 127, by 2**t, bit for bit as the core computes it."""
     is_single = t.dtype == torch.float32
     n = t.round()
     f = t.sub_(n)
@@ -78,13 +75,9 @@ def temperatures_of(
 def truncated(
     rows: torch.Tensor, temperature: float, top_k: int, top_p: float, min_p: float
 ) -> torch.Tensor:
-    """Return logits [n, V] with -inf for the tokens that are never to be drawn.
-
-    Those that `sqs_codec.gumbel_draw` leaves, tie for tie, in float64 as there. Sums
-    are added up in another order: where the probabilities of `top_p` or `min_p` are
-    nearer to the limit than that rounds, some 1e-13 of it, a token more or less may
-    stay. Which stay depends on the temperature, but it isn't applied.
-    """
+    """Return logits [n, V] with -inf where `gumbel_draw` draws none, tie for tie."""
+    # Sums are added in another order: within some 1e-13 of a limit a token more or less
+    # may stay.
     cuts = cuts_of(temperature, top_k, top_p, min_p)
     if cuts is None:
         return rows
@@ -123,10 +116,7 @@ def no_probabilities(rows: torch.Tensor) -> None:
 def check_maxima(
     rows: torch.Tensor, maxima: NDArray[np.floating], name_row: Callable[[int], str]
 ) -> None:
-    """Find the first bad row by its largest value, which is NaN if one is.
-
-    Those of nearly all logits tell that they aren't probabilities, without a wait.
-    """
+    """Find the first bad row by its largest value, without a wait for the device."""
     bad = np.flatnonzero(~np.isfinite(maxima))
     if bad.size == 0:
         if len(rows) and 0 < maxima[0] < 1:

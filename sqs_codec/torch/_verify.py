@@ -197,11 +197,7 @@ def _move(values: ArrayLike, like: torch.Tensor, dtype: torch.dtype) -> torch.Te
 def _sum_up(
     rounds: Sequence[Round | None], rows: torch.Tensor, unnormalised: torch.Tensor
 ) -> list[NDArray[np.float64]]:
-    """Move what acceptance depends on to the host.
-
-    The largest logit of each row, which is NaN if one is, the sums of the rows, and
-    what these have for each drafted token.
-    """
+    """Move to the host the largest logits, the sums, and drafted tokens' values."""
     drafted = [
         (row, token)
         for round_, span in zip(rounds, target.spans(rounds), strict=True)
@@ -220,10 +216,7 @@ def _count_accepted(
     weights: NDArray[np.float64],
     draws: NDArray[np.float64],
 ) -> list[int]:
-    """Return how many tokens of each round are accepted, with chance min(1, p / q).
-
-    `weights` are the drafted tokens' in rows that sum to `totals`.
-    """
+    """Return how many of each round are accepted, with chance min(1, p / q)."""
     accepted = []
     for round_, span in zip(rounds, target.spans(rounds), strict=True):
         if round_ is None:
@@ -264,13 +257,7 @@ def _following(
 
 
 def _draw(unnormalised: torch.Tensor, following: Sequence[_Following]) -> list[int]:
-    """Draw a token from each row less its distribution, where that is above 0.
-
-    A rejection means that q exceeds p at one token, so p exceeds q at another. If
-    the two are nearly the same, though, rounding may hide that; p serves as well
-    then. Sums are of integers: these don't depend on the order, which a device is
-    free to choose.
-    """
+    """Draw from each row less its distribution; from the row if nothing is left."""
     rows, draws, token_ids, amounts = zip(*following, strict=True)
     owners = np.repeat(np.arange(len(rows)), [*map(len, token_ids)])
     owner = _move(owners, unnormalised, torch.int64)

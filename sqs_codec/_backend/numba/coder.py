@@ -87,10 +87,7 @@ def narrow(coder, packet, start, width):
 
 @leaf
 def narrow_to_value(coder, packet, unit, below, weight, last):
-    """Narrow to a value's share, from the weight of those below it on.
-
-    The last value of a symbol takes what rounding leaves of the range.
-    """
+    """Narrow to a value's share; the last value takes what rounding leaves."""
     start = unit * below
     narrow(coder, packet, start, coder[RANGE] - start if last else unit * weight)
 
@@ -138,10 +135,7 @@ def code_uniform(coder, packet, n, value):
 
 @leaf
 def code_weighted(coder, packet, weights, total, last, value):
-    """Code one of the values up to the last, which have these weights and this total.
-
-    They are looked through one by one.
-    """
+    """Code one of the values up to the last; their weights sum to the total."""
     if not going(coder, packet):
         return ZERO
     unit = coder[RANGE] // total

@@ -45,11 +45,8 @@ def code_count(coder, packet, low, high, left, count):
 
 @leaf
 def code_partition(coder, packet, vocab_size, resolution, parts):
-    """Code counts in descending order; return how many there are.
-
-    When reading, the parts are room for as many as the codec allows. They hold
-    nothing of use if the status is no longer OK.
-    """
+    """Code counts in descending order; return how many there are."""
+    # When reading, `parts` has room for as many as the codec allows.
     most = min(coder[coding.ALLOWED], coder[coding.ROOM])
     n = 0
     left = resolution
@@ -83,10 +80,7 @@ def make_groups(parts):
 
 @leaf
 def code_group(coder, packet, groups, last, total, count):
-    """Code which group a token is of, whose count is given when writing.
-
-    The groups up to the last one that isn't empty have so many tokens in total.
-    """
+    """Code the group of a token; the groups up to `last` have `total` tokens."""
     counts, sizes = groups
     g = coding.ZERO
     while g < last and counts[g] != count:

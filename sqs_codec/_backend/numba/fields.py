@@ -149,11 +149,9 @@ def get_fields(packet, at, codec, k, room, ids, counts):
 
 @entry
 def get_distribution(packet, at, codec, squares, room, ids, counts):
-    """Return a status, where the distribution ends, and its survivors.
-
-    `squares` is the sum over the round's earlier distributions, `room` how many
-    survivors the receiver still takes.
-    """
+    """Return a status, where the distribution ends, and its survivors."""
+    # `squares` is the sum over the round's earlier distributions, `room` how many
+    # survivors the receiver still takes.
     coding = codec[2]
     most = max_survivors(codec)
     size_width = width_of(most - 1)
@@ -207,10 +205,7 @@ def room_for_one(codec):
 
 
 def decode_round(packet, codec, most):
-    """Return a status and, if it is OK, ids, counts, survivors and positions.
-
-    The receiver takes `most` survivors.
-    """
+    """Return a status and ids, counts, survivors (`most` in all) and positions."""
     if not packet.size:
         return (Status.TRUNCATED,)
     ids, counts = room_for_one(codec)

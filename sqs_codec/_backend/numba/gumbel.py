@@ -186,11 +186,7 @@ def choose(row, maxima, scores, ids):
 
 @entry
 def race(row, temperature, words, scores, ids):
-    """Return a status; set the least scores and the ids of their tokens.
-
-    `words` are the key's four and the position's two, as uint64. Where fewer tokens
-    can be drawn the last scores are infinite.
-    """
+    """Return a status; set the least scores, or infinity, and their tokens' ids."""
     scores[:] = np.inf
     maxima = np.empty(-(-row.size // BLOCK), row.dtype)
     if not fill_blocks(row, maxima):

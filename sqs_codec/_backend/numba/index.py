@@ -87,10 +87,7 @@ def guess(r, i, upper):
 
 @jit
 def search(f, following, r, i, upper):
-    """Return the largest x < upper with [x]_i <= r, and set f to that [x]_i.
-
-    The other integer is room.
-    """
+    """Return the largest x < upper with [x]_i <= r, and set f to that [x]_i."""
     x = guess(r, i, upper)
     falling(f, x, i)
     while bigint.big_compare(f, r) > 0:

@@ -21,11 +21,7 @@ from numba.core import event
 
 
 def _digest() -> str:
-    """Return a digest of all that code and constants are compiled from.
-
-    That is this folder and what it may import, ``_base`` and the seam:
-    ``tests/project/test_tree.py`` holds backends to these.
-    """
+    """Return a digest of what is compiled: this folder, ``_base`` and the seam."""
     package = files("sqs_codec")
     folders = [package / "_base", package / "_backend", package / "_backend" / "numba"]
     sources = [file for folder in folders for file in folder.iterdir()]
@@ -40,10 +36,7 @@ DIGEST = _digest()
 
 
 class _Notice(event.Listener):
-    """Says once, where logging goes, that the package's functions compile.
-
-    What comes out of the cache isn't compiled, and so not announced.
-    """
+    """Says once, in the log, that functions are being compiled rather than loaded."""
 
     def on_start(self, event: Any) -> None:
         module = event.data["dispatcher"].py_func.__module__ or ""

@@ -25,10 +25,7 @@ MODEL_COST = int(coding.BIT_COSTS[256 - UNIFORM_CHANCE])
 
 
 def stirling(n, log):
-    """Return log2 of n!, by Stirling's series.
-
-    The constants are log2(e), log2(2 pi) / 2 and log2(e) / 12.
-    """
+    """Return log2 of n! by Stirling's series: log2(e), log2(2 pi) / 2, log2(e) / 12."""
     return ((2 * n + 1) * log >> 1) - n * 6196328019 + 5694044581 + 516360668 // n
 
 
@@ -121,11 +118,8 @@ def code_composition(coder, packet, codec, counts):
 
 @jit
 def code_counts(coder, packet, codec, counts, parts, uniform):
-    """Code the counts, by ascending id, and return them.
-
-    When writing, the parts are the same counts in descending order. When reading,
-    they are room for as many, and neither the counts nor the mode given matter.
-    """
+    """Code the counts, by ascending id, and return them."""
+    # When writing, `parts` has the counts in descending order; when reading, room.
     if coding.code_bit(coder, packet, UNIFORM, uniform):
         return code_composition(coder, packet, codec, counts)
     vocab_size, resolution, _ = codec

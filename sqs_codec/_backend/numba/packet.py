@@ -140,11 +140,8 @@ def with_room(values, used, n):
 
 @entry
 def decode_round(packet, codec, most, sequence):
-    """Return a status, ids, counts, survivors and positions.
-
-    `sequence`: how many distributions to read; 0 reads a round. The receiver takes
-    `most` survivors.
-    """
+    """Return a status, ids, counts, survivors and positions."""
+    # It reads `sequence` distributions, or a round if that is 0.
     drafted = sequence == 0
     packet = packet.copy()
     coder = coding.new_reader(packet, most)

@@ -149,10 +149,7 @@ def prior_id(prior, row, below):
 
 @jit
 def choose_class(prior, last, ids):
-    """Return the class in which ids cost the least after another, but for the memory.
-
-    The last class is given as memories have it.
-    """
+    """Return the class in which ids cost the least after the last class."""
     classes = prior[CLASSES]
     if classes < 2:
         return ZERO

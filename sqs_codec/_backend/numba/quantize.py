@@ -32,10 +32,7 @@ def softmax_weights(values, ids, top, temperature):
 
 @part
 def weigh_logits(values, temperature, kind, value, mass):
-    """Return a status, the tokens kept, their weights and the dropped mass.
-
-    The last is 0 unless `mass`.
-    """
+    """Return a status, the tokens kept, their weights and, if `mass`, dropped mass."""
     none = np.empty(0, np.int64), np.empty(0)
     finite, maxima = scan(values)
     if not finite:

@@ -174,11 +174,9 @@ def smallest(values, least, most):
 
 @jit
 def find_level(values, k, most, least, high):
-    """Return a level that at least k values reach, and at most `most` if possible.
-
-    The level is `least` if fewer than k values reach that, and the k-th largest
-    value if ties leave nothing between k and `most`. The largest value is `high`.
-    """
+    """Return a level that at least k values reach, and at most `most` if possible."""
+    # That is `least` if fewer than k reach it, and the k-th largest value if ties leave
+    # nothing between k and `most`.
     n = count_reaching(values, least)
     if n < k:
         return least

@@ -48,10 +48,7 @@ def low_log2(x):
 
 @part
 def value_bound(row, level):
-    """Return a value below which no token's probability reaches a level.
-
-    It is at most the maximum. Here and below, probabilities are unnormalised.
-    """
+    """Return a value below which no unnormalized probability reaches a level."""
     _, _, _, lowest, top, scale, probs = row
     bound = np.full(1, top)  # of the type of the values
     if probs:

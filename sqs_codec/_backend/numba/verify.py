@@ -52,20 +52,13 @@ def check_row(values, sums):
 
 @leaf
 def accepts(draw, count, resolution, p, total):
-    """Return whether a token is accepted, which has the probability min(1, p / q).
-
-    The draft's q is count / resolution, and the target's p is p / total.
-    """
+    """Accept with probability min(1, p / q): q = count / resolution, p = p / total."""
     return draw * count * total < p * resolution
 
 
 @entry
 def count_accepted(totals, probs, counts, survivors, positions, draws):
-    """Return how many tokens are accepted before the first rejection.
-
-    `probs` are the target's values for the drafted tokens, `totals` the sums of its
-    rows.
-    """
+    """Return how many tokens are accepted before the first rejection."""
     start = 0
     for i in range(survivors.size):
         end = start + np.int64(survivors[i])
@@ -86,11 +79,8 @@ def residual(p, q):
 
 @leaf
 def fill_residuals(values, ids, probs, at, start, block):
-    """Set the residuals of a row's block that begins at `start`; return its end.
-
-    `probs` are those of the draft, scaled as the row is. `at` is the place in the
-    support of the first id in the block or above.
-    """
+    """Set the residuals of a row's block that begins at `start`; return its end."""
+    # `at` is the place in the support of the first id in the block or above.
     end = min(start + BLOCK, values.size)
     for i in range(start, end):
         block[i - start] = values[i]
@@ -123,11 +113,8 @@ def sum_in_order(sums):
 
 @leaf
 def find_drawn(weights, n, before, goal):
-    """Return the first of n places where a running sum of weights exceeds the goal.
-
-    The sum starts at `before`; its value before that place is returned as well. The
-    place is the last with a weight if rounding keeps the sum from the goal.
-    """
+    """Return where a running sum of weights exceeds the goal, and the sum before it."""
+    # If rounding keeps the sum from the goal, that is the last place with a weight.
     found = 0
     below = before
     for i in range(n):
@@ -142,10 +129,7 @@ def find_drawn(weights, n, before, goal):
 
 @entry
 def draw_token(values, sums, total, ids, counts, draw):
-    """Return a token drawn from a row, or from its residual if there is a support.
-
-    `sums` are those of the row's blocks; they are used up.
-    """
+    """Draw a token from a row, or from its residual; `sums`, per block, are used up."""
     block = np.empty(BLOCK)
     probs = counts / counts.sum() * total
     plain = sums.copy()

@@ -35,11 +35,7 @@ def encode_prompt(draft: Any, prompt: str) -> list[int]:
 def reserved(
     added: Mapping[int, Any], template: str, unknown: Collection[int]
 ) -> dict[int, str]:
-    """Return what `encode` is to keep messages from spelling.
-
-    Added are a tokenizer's tokens that aren't parts of words, as ``tokenizers`` has
-    them; unknown is what stands for all that a vocabulary lacks, and opens nothing.
-    """
+    """Return the tokens that messages mustn't spell: special ones and parts of none."""
     return {
         i: token.content
         for i, token in added.items()

@@ -16,10 +16,7 @@ MOST_CONNECTIONS = 1 << 16  # where the system sets no limit
 
 
 def half_of_files() -> int:
-    """Return half of the files that this process may have open: the rest is for others.
-
-    At the limit itself connections would wait without a word.
-    """
+    """Return half of the files that this process may open; connections get no more."""
     files = os.sysconf("SC_OPEN_MAX") if hasattr(os, "sysconf") else -1
     return MOST_CONNECTIONS if files < 0 else min(files // 2, MOST_CONNECTIONS)
 

@@ -4,19 +4,13 @@ import os
 
 
 def lacks_folder(model: str) -> bool:
-    """Say whether a model is named by a folder that isn't there.
-
-    A name on the hub is NAME or OWNER/NAME.
-    """
+    """Say whether a model is a folder, not a name on the hub, and isn't there."""
     is_path = model.startswith((".", "~", "/")) or model.count("/") > 1
     return is_path and not os.path.isdir(model)
 
 
 def ask_hub(name: str, file: str, revision: str | None = None) -> None:
-    """Raise a ValueError if a file isn't cached and the hub can't say if it is there.
-
-    The library would try for half a minute, and print each time that it does.
-    """
+    """Raise at once, not after half a minute, if the hub is needed and down."""
     import huggingface_hub
 
     cached = huggingface_hub.try_to_load_from_cache(name, file, revision=revision)

@@ -24,11 +24,7 @@ AUTHORITY = re.compile(
 
 
 class Guard:
-    """Refuses calls from web sites, by names that aren't ours, and without the key.
-
-    A site whose name was made to point to this machine is still called by its name:
-    who calls by an address or as ``localhost`` means this machine.
-    """
+    """Refuses web sites, calls without the key, and host names that aren't ours."""
 
     def __init__(
         self,

@@ -32,11 +32,7 @@ def make_endpoint(
     origins: Collection[str] = (),
     lifespan: Any = None,
 ) -> Starlette:
-    """Make what answers clients, by these routes and ``/health``.
-
-    An `ApiError` of theirs becomes an answer, by `refuse`. Paths that are free take no
-    key; `sqs_codec.system.proxy.make_app` describes who else may call.
-    """
+    """Make an app of these routes and ``/health``; `free` paths need no key."""
     well = JSONResponse({"status": "ok"}, 200, CLOSE)
     routes = [*routes, Route(HEALTH, well, methods=["GET"])]
     there = ", ".join(
@@ -82,10 +78,7 @@ def make_endpoint(
 def model_routes(
     models: Collection[str], about: Callable[[Request], dict[str, Any]]
 ) -> list[Route]:
-    """Make what says how the model is called; ``*`` is any name.
-
-    `about` returns what else there is to say.
-    """
+    """Make the routes that list the model; `about` adds what else there is to say."""
     began = int(time.time())
 
     def model(name: str, request: Request) -> dict[str, Any]:

@@ -8,11 +8,7 @@ UNHEARD = (401, 403, 408, 413, 431)  # the rest of such requests isn't read
 
 
 class ApiError(Exception):
-    """What a client is told instead of an answer.
-
-    `status` is HTTP's, `param` the field that is wrong, `code` a word for programs;
-    after `retry_after` seconds the client may try again.
-    """
+    """An HTTP error; `param` names the wrong field, `code` is a word for programs."""
 
     def __init__(
         self,

@@ -39,13 +39,9 @@ STOPPING_SECONDS = 0.5  # for last words to be read when the server stops
 
 
 class _Visitor(H11Protocol):
-    """A connection; a stranger has one answer over it.
+    """A connection; a stranger, who is not `known` by the key, has one answer."""
 
-    Strangers wait while those of their host have taken more than its share, as
-    connections of `sqs serve` do. `known` says whether its client has shown the key, if
-    one is wanted, `busy` whether a text is written for it, and `since` when it came,
-    showed the key, had read an answer or ceased to read.
-    """
+    # `since` is when it came, showed the key, or last finished reading or writing.
 
     known = busy = False
 
@@ -196,10 +192,7 @@ class _Server(uvicorn.Server):
 def make_server(
     app: Starlette, *, clients: int, cert: File | None = None, key: File | None = None
 ) -> uvicorn.Server:
-    """Make a server, to be run with a socket that listens.
-
-    So many clients have an answer in the making at a time; PEM files are for TLS.
-    """
+    """Make a server, by TLS if PEM files are given, with so many answers at a time."""
     config = uvicorn.Config(
         app,
         http=_Visitor,

@@ -69,11 +69,7 @@ class Ahead:
         """What the last step took that has read no more than a token of each branch."""
 
     def follow(self, emitted: Emitted) -> Emitted:
-        """Keep what fits tokens that have come.
-
-        Returns these, with how many the cloud took from hints, and how many it had
-        hints of: the last one, which is the target's own, if it had them in time.
-        """
+        """Keep what fits new tokens; add how many were hinted, and hinted right."""
         right, told, in_time = 0, False, False
         self._messages += 1
         start = len(self._session.text) - len(emitted.tokens)
@@ -92,10 +88,7 @@ class Ahead:
         return Emitted(emitted.tokens, accepted, accepted + in_time)
 
     def step(self) -> bool:
-        """Draft a token more of each branch that is worth it; say if any is.
-
-        If the draft hasn't read the text, it reads a part instead.
-        """
+        """Read a part of the text, or draft a token per branch; say if it did."""
         began, goes_on = self._clock(), bool(self._branches)
         drafted = self._step(self._session.text)
         if drafted and goes_on and not self.reads:
@@ -120,10 +113,7 @@ class Ahead:
         return True
 
     def _grow(self, branch: _DraftBranch, row: Any, at: int) -> list[_DraftBranch]:
-        """Add the first guess to a branch; return what the others open.
-
-        At the token after the text each of them does.
-        """
+        """Add the first guess to a branch; return branches that others open."""
         guesses = self._session.guess(row, at, self._hints.branches)
         first, *rest = zip(guesses.tokens, guesses.chances, strict=True)
         others = [
@@ -144,11 +134,8 @@ class Ahead:
         return self._session.stop.isdisjoint(branch.tokens[-1:])
 
     def tell(self, drafting: bool) -> None:
-        """Queue a hint of what the cloud wasn't told, if that is enough for one.
-
-        If no more is drafted for the moment, or the branch ends with a stop token, a
-        token is enough. While too many hints are on their way the next one grows.
-        """
+        """Queue a hint if enough is new: a token, if drafting pauses or stops."""
+        # While too many hints are on their way the next one grows.
         if self._is_busy():
             return
         least = self._hints.positions if drafting else 1

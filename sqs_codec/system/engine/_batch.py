@@ -72,10 +72,7 @@ class _Task:
     size: int = field(init=False)  # how many tokens it only reads
 
     def choose(self, room: int) -> None:
-        """Choose the next part, which only reads as many tokens as there is room.
-
-        It reads more if the cache was lost since the last part, so that it gets on.
-        """
+        """Choose the next part; it reads `room` tokens, or more after a lost cache."""
         job = self.job
         last = len(job.text) - bool(job.wanted)
         begin = last - self.unread
@@ -259,10 +256,7 @@ class BatchEngine:
             followed.wait(PATIENCE * (now - began))
 
     def _take(self) -> list[_Task]:
-        """Wait for jobs and take them, one of each session; none once stopped.
-
-        Of what they only read there is one part.
-        """
+        """Wait for jobs; take one per session, but one part of those that read."""
         with self._changed:
             while not self._stopped:
                 now = time.monotonic()
@@ -303,10 +297,8 @@ class BatchEngine:
         return 0 if task.job.wanted else len(task.job.text) - task.read
 
     def _in_turn(self, texts: Sequence[_Task]) -> list[_Task]:
-        """Put the text with the least left first; every few parts, the oldest.
-
-        Lengths count by factors of 4, so sessions that evict each other take turns.
-        """
+        """Put the text with the least left first; every few parts, the oldest."""
+        # Lengths count by factors of 4, so sessions that evict each other take turns.
         texts = sorted(texts, key=lambda task: task.number)
         first = int(self._parts % OLDEST_EVERY == 0)
         rest = sorted(texts[first:], key=lambda t: (t.unread.bit_length() + 1) // 2)
@@ -331,12 +323,7 @@ class BatchEngine:
             self._part = max(round(PART_SECONDS / seconds), LEAST_PART)
 
     def _verify(self, jobs: Sequence[Job]) -> Sequence[Outcome]:
-        """Verify jobs at once, or, where that fails, each half of them.
-
-        A job that the model can't do fails alone. Of 64 jobs it takes 13 calls to find
-        it, and never more than 127. Jobs that fail only together, for example because
-        memory is short, end up in different calls and succeed.
-        """
+        """Verify jobs at once or, if that fails, by halves: bad ones fail alone."""
         try:
             verdicts = self.verifier.verify(jobs)
             if len(verdicts) != len(jobs):

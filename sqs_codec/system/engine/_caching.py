@@ -74,10 +74,7 @@ class Caches(Protocol[C]):
     def opened(
         self, waiting: Sequence[Reading[C]]
     ) -> AbstractContextManager[list[Reading[C]]]:
-        """Open the caches of the first jobs, as many as fit together, in any order.
-
-        They hold what the jobs can use and no more.
-        """
+        """Open the caches of the first jobs that fit together, in any order."""
 
     def forget(self, session: bytes) -> None:
         """Free the cache of a session, if there is one. From any thread."""
@@ -170,10 +167,7 @@ class CachingVerifier(ABC, Generic[C]):
     def _verify(
         self, pieces: Sequence[Piece[C]], jobs: Sequence[Job]
     ) -> list[Verdict | None]:
-        """Read pieces in one pass, add them to their caches, and judge by the logits.
-
-        The jobs are those of which logits are wanted.
-        """
+        """Read pieces in one pass, extend their caches, and verify the jobs."""
 
     def _run(
         self, group: list[Reading[C]], verdicts: dict[bytes, Verdict | None]

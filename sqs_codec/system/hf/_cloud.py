@@ -114,10 +114,7 @@ class Cloud(CachingVerifier[Cache]):
 
 
 class _Caches:
-    """The caches of all sessions, within a bound of memory.
-
-    The verifier's thread opens them; any thread may forget one.
-    """
+    """The caches of all sessions, within a bound; any thread may forget one."""
 
     def __init__(self, layout: Layout, max_memory: int) -> None:
         self._layout = layout

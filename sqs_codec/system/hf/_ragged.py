@@ -40,10 +40,7 @@ _READING: ContextVar[Attend] = ContextVar("sqs_codec_row")
 
 @dataclass(eq=False)
 class Cache:
-    """Keys and values of one text, by layers.
-
-    What lies in the buffers after the text's length is rubbish.
-    """
+    """Keys and values of one text, by layers; those after its length mean nothing."""
 
     tokens: list[int] = field(default_factory=list)
     buffers: dict[int, KeysValues] = field(default_factory=dict)
@@ -85,12 +82,7 @@ class Layout:
 
 
 class RaggedModel:
-    """A causal model that reads pieces of texts; a ModelError if it can't.
-
-    The one that is given isn't changed: what reads is another one of the same
-    parameters. Of its logits the first `vocab_size` are returned. A text may have
-    `max_text` tokens.
-    """
+    """A model that reads pieces of texts with another one's parameters."""
 
     def __init__(self, model: HFModel, vocab_size: int) -> None:
         config = model.config.get_text_config()
@@ -104,11 +96,7 @@ class RaggedModel:
         self._compare(model)
 
     def read(self, pieces: Sequence[Piece[Cache]]) -> torch.Tensor:
-        """Return the wanted logits, and add the tokens to their caches.
-
-        These are [sum of wanted, V]. There is at least one piece, and each has a cache
-        of its own. After an exception the caches hold what they held before.
-        """
+        """Return the wanted logits, [n, V], and add the tokens to their caches."""
         ends = [*itertools.accumulate(len(piece.tokens) for piece in pieces)]
         logits = self._logits(
             _Row(pieces, ends).attend,
@@ -238,10 +226,7 @@ class _Row:
     def _mask(
         self, piece: Piece[Cache], groups: int, window: int | None, query: torch.Tensor
     ) -> tuple[int, torch.Tensor | None]:
-        """Return the first key that is seen, and what to add to scores from it on.
-
-        That is a tensor [groups * tokens, keys], or None if it is nothing.
-        """
+        """Return the first key seen and, if any, what to add to the scores."""
         known = piece, groups, window, query.device
         if known in self.masks:
             return self.masks[known]

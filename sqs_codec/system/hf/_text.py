@@ -42,10 +42,7 @@ def encode_prompt(tokenizer: HFTokenizer, prompt: str) -> list[int]:
 def encode_chat(
     tokenizer: HFTokenizer, messages: Sequence[Mapping[str, str]]
 ) -> list[int]:
-    """Token ids of a chat in the template, up to where an answer begins.
-
-    What a message says is text; ValueError if it spells a token in spite of that.
-    """
+    """Encode a chat by its template; ValueError if a message spells a special token."""
     tokenize = functools.partial(tokenizer.encode, add_special_tokens=False)
     return chat.encode(
         messages,

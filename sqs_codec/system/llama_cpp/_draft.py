@@ -198,11 +198,7 @@ class Draft:
             )
 
     def _place(self, texts: Sequence[Sequence[int]]) -> list[int]:
-        """Return a sequence for each text, which holds what is cached of it.
-
-        All else is forgotten, and a text's last token, which has to pass through the
-        model again to give logits.
-        """
+        """Return a sequence for each text, less its last token, read for logits."""
         found = []
         for text in texts:
             known = [common_length(seen, text[:-1]) for seen in self._texts]
@@ -225,12 +221,8 @@ class Draft:
         return places
 
     def _rollback(self, place: int, length: int) -> None:
-        """Forget everything after the first `length` tokens of a sequence.
-
-        A recurrent state can't be cut: what keeps one has to read the text again. An
-        interrupt may leave more in llama.cpp's memory than is noted here, never less;
-        so it is asked each time.
-        """
+        """Cut a sequence to `length` tokens; a recurrent state begins again."""
+        # After an interrupt llama.cpp may hold more than is noted here, so it is asked.
         del self._texts[place][length:]
         if not self._context.cut(place, length):
             self._clear()
@@ -247,11 +239,8 @@ class Draft:
         *,
         wanted: bool = True,
     ) -> NDArray[np.float32]:
-        """Read what follows in sequences.
-
-        Return the logits after each of them, if they are wanted. These are `BRANCHES`
-        rows at most, so that llama.cpp never moves its buffer.
-        """
+        """Read what follows in sequences; return the logits after each, if wanted."""
+        # These are `BRANCHES` rows at most, so that llama.cpp never moves its buffer.
         pairs = [*zip(places, texts, strict=True)]
         try:
             rows = self._context.decode(

@@ -56,12 +56,9 @@ def _log(level: int, text: bytes, _: object) -> None:
 
 
 class Model:
-    """A GGUF file: its weights, and what its tokens are.
+    """A GGUF file: its weights, and its vocabulary without padding."""
 
-    `vocabulary` and `vocab_size` are without what only pads the vocabulary. A model can
-    branch unless it keeps a recurrent state, which texts can't share in part; an older
-    llama-cpp-python can't say it of all. Errors are those of `Draft`.
-    """
+    # It can branch unless it keeps a recurrent state, which texts can't share in part.
 
     def __init__(self, path: str | os.PathLike[str], options: Options) -> None:
         self.path, self.options = path, options
@@ -88,11 +85,7 @@ class Model:
         )
 
     def _read_vocabulary(self) -> dict[str, int]:
-        """Return the ids of tokens, spelled as they were before the conversion.
-
-        The converter fills the vocabulary up, and in tokens that the tokenizer was
-        given beside its own it writes spaces for the marks that stand for them.
-        """
+        """Return ids of tokens, less the converter's padding and spaces."""
         if llama.llama_vocab_type(self.vocab) == llama.LLAMA_VOCAB_TYPE_NONE:
             return {}  # llama.cpp aborts on questions about its tokens
         words = [self.word(i) for i in range(self.logits_size)]
@@ -114,10 +107,7 @@ class Model:
         return int(llama.llama_vocab_get_attr(self.vocab, token))
 
     def tokenize(self, text: str, *, ends: bool, spells: bool) -> list[int]:
-        """Cut a text, with the ends that a model may want or as it is.
-
-        Say also whether it can spell special tokens.
-        """
+        """Tokenize a text, with or without its ends and special tokens."""
         data = text.encode()
         given = self.vocab, data, len(data)
         # Without room it says how many there are, negated: a space alone may be three.
@@ -133,12 +123,7 @@ the places among these where logits are wanted, ascending."""
 
 
 class Context:
-    """Memory for `places` texts of `n_ctx` tokens in all, taken at once.
-
-    The texts share it; `apart`, each has its own part. Sharing, a model that can't
-    branch has one place. Only a context that goes back may have its texts cut. A
-    ValueError says that the model writes no texts, or lacks memory.
-    """
+    """Memory for `places` texts of `n_ctx` tokens in all; if `apart`, equal parts."""
 
     def __init__(
         self,
@@ -203,12 +188,9 @@ class Context:
         return int(known(self._pointer))
 
     def decode(self, parts: Iterable[Part]) -> NDArray[np.float32]:
-        """Read `batch_size` tokens or fewer; return the logits that are wanted.
-
-        They are llama.cpp's own memory, [n, V], of one part after the other. The next
-        call overwrites it, or moves it if more are wanted than ever before, and than
-        the context has places. After a RuntimeError all is to be cleared.
-        """
+        """Read up to `batch_size` tokens; return the wanted logits, [n, V]."""
+        # They are llama.cpp's own memory: the next call overwrites or moves it. After a
+        # RuntimeError all is to be cleared.
         batch, i, rows = self._batch, 0, 0
         for place, start, tokens, wanted in parts:
             first = i
@@ -275,8 +257,5 @@ def _reason() -> str:
 
 
 def _free(owner: object, free: Any, what: Any, needed: object = None) -> None:
-    """Free what llama.cpp has made once its owner is gone, before what that needed.
-
-    Not at the end of the process, when another thread may still be at it.
-    """
+    """Free what llama.cpp made after its owner, but not while the process ends."""
     weakref.finalize(owner, lambda _: free(what), needed).atexit = False

@@ -344,10 +344,7 @@ def _stopped() -> ApiError:
 
 
 class Completion:
-    """A text that comes from a thread.
-
-    `gone` is done once nobody waits for it, `left` once the thread has left it.
-    """
+    """A completion from a thread: `gone` is set by the client, `left` by the thread."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()

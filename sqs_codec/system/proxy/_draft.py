@@ -45,11 +45,7 @@ class Turns:
 
 
 class SharedDraft:
-    """A client's draft, which takes turns with the others' at each step.
-
-    Once `gone` is done, a step raises `GoneError`. `seen` is the text read last, and
-    `connect` makes links to the one cloud of all its texts.
-    """
+    """A client's draft; it takes turns with others and raises `GoneError` if gone."""
 
     def __init__(self, draft: TextDraft, turns: Turns) -> None:
         self._draft, self._turns = draft, turns

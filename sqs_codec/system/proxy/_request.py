@@ -89,12 +89,7 @@ class Request:
 def parse(
     data: bytes, *, chat: bool, models: Collection[str], sampling: Sampling
 ) -> Request:
-    """Read the body of a request for a completion, in a chat or of a text.
-
-    Of the names of the model the first is for who gives none, and ``*`` is any. The
-    sampling is that where the request doesn't say. An `ApiError` says which field is
-    wrong, and why.
-    """
+    """Read a request's body; an `ApiError` names the wrong field. Name ``*`` is any."""
     try:
         return _build(load(data), chat, models, sampling)
     except RecursionError:
@@ -207,10 +202,7 @@ ROLES["tool"] = ROLES["function"] = "user"
 
 
 def _message(message: Any, name: str) -> dict[str, str]:
-    """Read a message; another model's calls, and what came of them, are told as text.
-
-    That is in the form in which llama.cpp tells them to a model without tools.
-    """
+    """Read a message; tool calls and results become text, as llama.cpp writes them."""
     if not isinstance(message, dict):
         raise ApiError(f"{name} must be an object, got {shown(message)}", param=name)
     role = message.get("role")

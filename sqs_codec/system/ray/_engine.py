@@ -261,10 +261,7 @@ def _serve() -> Any:
 
 
 def _status() -> tuple[int, str]:
-    """Return how many replicas can do jobs, and what Ray has to say about the others.
-
-    ValueError if there will be none: their engine can't be opened.
-    """
+    """Return how many replicas work and what Ray says of the others."""
     app = _serve().status().applications.get(APP)
     if app is None:
         return 0, "there is no application"
@@ -292,11 +289,7 @@ def start(replicas: int) -> dict[str, float]:
 
 
 def _keep_to_this_machine() -> None:
-    """Have Ray listen on the loopback address alone, and let in nobody else.
-
-    The servers of Serve's replicas listen everywhere all the same, but want the token,
-    as everything of a cluster that Ray starts for one process does.
-    """
+    """Have Ray listen on loopback only; servers of replicas want a token."""
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # nor on Linux
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & {*os.environ}:

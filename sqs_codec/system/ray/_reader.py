@@ -16,11 +16,7 @@ if TYPE_CHECKING:
 
 
 class RayReader(TextReader):
-    """A `sqs_codec.distill.Reader` of so many replicas of another one.
-
-    Each call of `read` is done by one of them, as a reader alone would do it. If it
-    dies, Ray starts it again, and the call over, once.
-    """
+    """A `distill.Reader` of replicas of another one, each restarted once if it dies."""
 
     def __init__(self, make: Callable[[], TextReader], replicas: int) -> None:
         self.replicas, share = replicas, start(replicas)

@@ -26,10 +26,7 @@ class EngineDownError(Exception):
 
 
 class Replica:
-    """An engine in a process that Ray Serve starts, watches and replaces.
-
-    It ends with its process and isn't closed before.
-    """
+    """An engine in a process of Ray Serve, which ends with its process."""
 
     async def __init__(  # type: ignore[misc]  # Ray awaits it
         self, make: Callable[[], Engine]
@@ -42,11 +39,7 @@ class Replica:
         return self._info
 
     async def verify(self, job: Job, info: EngineInfo) -> Verdict | None:
-        """Do as `Engine.verify`, for whom `info` was told.
-
-        EngineDownError if another replica should be asked, ValueError if this one has
-        another model by now.
-        """
+        """As `Engine.verify`, unless this replica is down or has another model."""
         if info != self._info:
             raise ValueError(
                 f"the replicas run {self._info} now, not {info}: restart the gateway"

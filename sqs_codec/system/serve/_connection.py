@@ -28,11 +28,7 @@ MESSAGE_SECONDS = 5e-5
 
 
 class Owner:
-    """Whose connections some are: what `Service.authorize` answers.
-
-    The share of a connection that has ended is that of another which comes after it.
-    Otherwise who owes could begin anew.
-    """
+    """Who owns connections, so that one who owes can't begin again with a new one."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -74,11 +70,7 @@ class Session:
 
 
 class Connection:
-    """A connection of a transport to a `Service`, which makes it by `connect`.
-
-    All is to be called in the service's event loop. `on_end` takes one word on why it
-    ends, None if the peer has left.
-    """
+    """A connection to a `Service`, in its event loop; `on_end` gets any reason."""
 
     def __init__(
         self,
@@ -126,11 +118,7 @@ class Connection:
         self.owner.close(self._share)
 
     def refuse(self, kind: str, reason: str, messages: Sequence[bytes] = ()) -> None:
-        """Tell the peer that it is refused, for good, and close the connection.
-
-        By a refusal, if there are no messages that tell it. `kind` is one word for the
-        metrics, `reason` are words for people.
-        """
+        """Tell the peer why it is refused and close; `kind` is for the metrics."""
         self.end(kind, reason, messages or [refusal(reason)])
 
     def end(self, kind: str, reason: str, messages: Sequence[bytes] = ()) -> None:

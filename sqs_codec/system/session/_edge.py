@@ -621,12 +621,9 @@ class EdgeSession:
         return [Welcomed(welcome.limits)]
 
     def _adopt(self, welcome: wire.Welcome) -> None:
-        """Go on with a cloud that lacks the text.
-
-        The round gets another number: an answer that the cloud before gave to it may
-        still come, and this one may give another. A draft is drawn by its first number
-        all the same, so that this cloud finds what the one before may have found.
-        """
+        """Go on with a cloud that lacks the text."""
+        # Its round gets a new number, as the old cloud's answer may still come, but is
+        # drawn by its first one, so that both clouds find the same.
         if self._round is not None:
             self._round.move(len(self._text))
         self._sync.move(welcome.number)
@@ -670,10 +667,7 @@ class EdgeSession:
         return [Emitted(self._add(fresh, done=done), 0, 0)]
 
     def _add(self, tokens: list[int], *, done: bool) -> tuple[int, ...]:
-        """Add tokens to the text, up to a stop token, and return them.
-
-        The round is over if it is `done`, or at a stop token.
-        """
+        """Add tokens up to a stop token, which also ends the round; return them."""
         tokens = _text.until_stop(tokens, self._stop)
         self._text += tokens
         self._stopped = tokens[-1] in self._stop

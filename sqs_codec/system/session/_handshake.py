@@ -76,11 +76,7 @@ def make_hello(
 
 
 def why_unfit(length: int, limits: Limits, before: Limits | None) -> str | None:
-    """Say why a text of this length can't go on with a cloud, if it can't.
-
-    `before` are the limits of the cloud before. By limits alone: what is drafted may
-    have no part in it.
-    """
+    """Say why a text of this length can't go on with a cloud of other limits, if so."""
     if before is not None and limits.max_text < before.max_text:
         return (
             f"the cloud before took texts of {before.max_text} tokens, this one takes "
@@ -111,10 +107,7 @@ def agree(
     vocab_size: int,
     priors: Mapping[str, Prior],
 ) -> Agreement:
-    """Return what a hello asks for, or a WireError that names both sides.
-
-    `priors` are those that the cloud has besides the built-in ones, by their digests.
-    """
+    """Return what a hello asks for; `priors` are the cloud's own, by their digests."""
     if hello.session != session_id:
         raise WireError(
             f"the hello is of session {hello.session.hex()}, this is {session_id.hex()}"

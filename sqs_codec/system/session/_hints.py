@@ -109,11 +109,7 @@ class HeardHints:
         del self._branches[:-MAX_KEPT]
 
     def chain(self, text: Sequence[int], most: int, threshold: float) -> list[int]:
-        """Return what is to be read after a text: at most so many tokens.
-
-        Each is reached with a chance of at least `threshold`, by what the edge says
-        and what that has been worth.
-        """
+        """Return up to `most` tokens that `threshold` allows to read next."""
         end = len(text)
         known = self._branches
         self._branches = [one for one in known if one.position + len(one.tokens) > end]

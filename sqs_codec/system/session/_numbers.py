@@ -25,10 +25,7 @@ def draws(seed: bytes, number: int, count: int) -> NDArray[np.float64]:
 
 
 def race_key(seed: bytes, epoch: int) -> bytes:
-    """Return the key of the numbers that both ends share, 16 bytes.
-
-    `epoch` counts how often the text was replaced.
-    """
+    """Return the key of the shared numbers; `epoch` counts replacements of the text."""
     data = epoch.to_bytes(8, "big")
     return blake2b(data, key=seed, person=b"sqs race", digest_size=16).digest()
 

@@ -444,10 +444,7 @@ class _Reader:
         return self.take(1)[0]
 
     def varint(self) -> int:
-        """Return an integer: seven bits a byte, low ones first, in as few as it takes.
-
-        All bytes but the last have their high bit set.
-        """
+        """Return an integer: seven bits a byte, low ones first, no spare bytes."""
         value = 0
         for i in range(_MAX_VARINT):
             byte = self.byte()

@@ -61,10 +61,7 @@ class File:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> File:
-        """Read a file, which may come from anywhere.
-
-        FileNotFoundError if there is none, ValueError if it isn't a small draft's.
-        """
+        """Read a file from anywhere; ValueError if it isn't a small draft's."""
         require_file(path)
         try:
             _limit("it has {} bytes", os.path.getsize(path), MOST_BYTES)

@@ -74,11 +74,7 @@ class Network:
     def logits(
         self, state: Array, keys: Array, ids: NDArray[np.int64], query: Array, g: float
     ) -> Array:
-        """Return the logarithms of q [V] at a state.
-
-        Keys [n, d] are those of the states before it, and `ids` [n] the tokens that
-        followed these.
-        """
+        """Return log q [V] at a state; `ids` [n] followed the states of keys [n, d]."""
         z = self.embedding @ (self.out @ state + self.out_bias) + self.bias
         row = np.zeros(self.inputs.size, np.float32)
         row[self.columns] = _softmax(z) * (1 - g * bool(ids.size))

@@ -99,10 +99,7 @@ class _Completions:
                 await answer(scope, receive, send)
 
     def _answer(self, data: bytes) -> Iterator[bytes]:
-        """Yield an answer in pieces, empty ones until the request is checked.
-
-        One text and two blocks of its lists are in memory.
-        """
+        """Yield an answer in pieces, empty ones until the request is checked."""
         model, prompts, k = parse(data, self._models, self._header)
         del data
         if self._fill and k > BLOCK:

@@ -15,11 +15,7 @@ BLOCK = 1 << 14  # entries, more or less, that are written at once
 
 
 class Text:
-    """As much of a stored text as was asked for.
-
-    A position has the distribution of its token given those before it, if the file has
-    that: the first has none.
-    """
+    """A stored text, as far as asked for; its first position has no distribution."""
 
     def __init__(self, tokens: NDArray[np.uint32], found: Sequence) -> None:
         self.tokens, self.rows = tokens, found.rows
@@ -41,11 +37,7 @@ class Text:
 
 
 class Lists:
-    """Writes lists as JSON, in which spaces may stand between what it says.
-
-    So an entry is put together from rows of tables whose strings have one width, and
-    those of all entries are copied at once.
-    """
+    """Writes lists as JSON by copying, all at once, rows of fixed-width strings."""
 
     def __init__(self, header: Header) -> None:
         self._vocab_size = header.codec.vocab_size - header.tail

@@ -39,10 +39,7 @@ null, false, 0 and what is empty, and why."""
 def parse(
     data: bytes, models: Collection[str], header: Header
 ) -> tuple[str, dict[str, Tokens], int]:
-    """Read a body: what it calls the model and, by their names, texts, and its K.
-
-    An `ApiError` says which field is wrong, and what would be right.
-    """
+    """Read a body: model, texts by name, and K; an `ApiError` names the wrong field."""
     # Many lists, objects or strings would take up to 35 times their size.
     if sum(map(data.count, b'[{"')) > 2 * MOST_PROMPTS:
         raise ApiError(f"prompt may be {MOST_PROMPTS} texts at most", param="prompt")

@@ -27,12 +27,7 @@ def supported(version: str) -> bool:
 
 
 def register() -> None:
-    """Tell vLLM the verifiers' names; their classes are made when one is served.
-
-    This is the entry point in the group ``vllm.general_plugins``, so it runs for
-    everybody who has both packages. Without vLLM, and in a version of it that isn't
-    supported, it does nothing.
-    """
+    """Tell vLLM the verifiers' names, as its plugin; other versions are left alone."""
     try:
         import vllm
     except ImportError:

@@ -35,13 +35,8 @@ def start(
     *,
     is_async: bool,
 ) -> tuple[Any, EngineInfo, str, Any]:
-    """Start vLLM's processes and wait until they have loaded the model.
-
-    Settings, those for a CPU and the user's options are arguments of
-    ``vllm.AsyncEngineArgs``; of two the later counts. What comes is an ``AsyncLLM`` or
-    an ``LLMEngine``, and its model's information, name and tokenizer. A ModelError says
-    why there is none.
-    """
+    """Start vLLM; return it with the model's information, name and tokenizer."""
+    # Later arguments win: settings, those for a CPU, and the user's options.
     version = import_vllm()
     from vllm import AsyncEngineArgs
 

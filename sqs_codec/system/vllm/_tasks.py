@@ -16,10 +16,7 @@ ROWS = 256
 
 
 def pack_task(task: Task) -> dict[str, Any]:
-    """Return what a request is to carry beside its text, in plain types.
-
-    The task's generator moves on as if it had rounded here.
-    """
+    """Return what a request carries beside its text; the generator moves on at once."""
     asked: dict[str, Any] = {
         "tokens": task.tokens,
         "places": task.places,
@@ -47,11 +44,8 @@ def do_task(
     states: torch.Tensor,
     logits_of: Callable[[torch.Tensor], torch.Tensor | None],
 ) -> torch.Tensor:
-    """Do a request's task with the hidden states of its text's end; return the answer.
-
-    What fails is an answer, too: it mustn't end vLLM, and all processes of tensor
-    parallelism are to ask for as many logits.
-    """
+    """Do a task with the hidden states of its text; a failure is an answer, too."""
+    # It mustn't end vLLM, and all tensor-parallel processes ask for as many logits.
     told: Mapping[str, Any] = {}
     error, logits = "", None
     try:

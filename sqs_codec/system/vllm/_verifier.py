@@ -22,11 +22,7 @@ from sqs_codec.system.vllm._plugin import ARCHITECTURES
 
 
 class RoundPooler(Pooler):  # type: ignore[misc]  # vLLM may not be installed
-    """Verifies the rounds, and does the tasks, of the requests that a step completes.
-
-    What it gives for a request is one of `_message`'s answers as a tensor of int64 [2],
-    or what `_tasks` makes of a task's answer.
-    """
+    """Verifies the rounds and does the tasks of requests that a step completes."""
 
     def __init__(
         self,
@@ -45,11 +41,7 @@ class RoundPooler(Pooler):  # type: ignore[misc]  # vLLM may not be installed
     def forward(
         self, hidden_states: torch.Tensor, pooling_metadata: Any
     ) -> list[torch.Tensor | None]:
-        """Return an answer for each request of a step, None where one isn't read yet.
-
-        The hidden states [n, h] are those of the tokens that the step has read, request
-        by request; what is kept of a request between steps is in the metadata.
-        """
+        """Return an answer, or None if more is to come, for each request."""
         cursor = pooling_metadata.get_pooling_cursor()
         counts = cursor.num_scheduled_tokens_cpu.tolist()
         requests = zip(
@@ -100,12 +92,9 @@ class RoundPooler(Pooler):  # type: ignore[misc]  # vLLM may not be installed
 def _collect(
     kept: list[torch.Tensor], chunk: torch.Tensor, end: int, first: int
 ) -> torch.Tensor:
-    """Return the hidden states from position `first` up to `end`, and keep them.
-
-    The chunk ends there. If it begins after `first`, and what is kept doesn't reach up
-    to it, some are in the prefix cache, where only their keys and values are: then
-    there are none to return. A request that was preempted begins anew, anywhere.
-    """
+    """Return hidden states from `first` to `end`, or none if some are only cached."""
+    # A chunk that begins after `first` needs what was kept before; a preempted request
+    # may begin anywhere.
     start = end - len(chunk)
     before = kept[0][: start - first] if kept and start > first else chunk[:0]
     if len(before) < start - first:
