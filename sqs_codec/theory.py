@@ -1,27 +1,24 @@
 """The theory of sparse quantize-and-sample as functions.
 
-Bit counts are exact, but for bounds: binomials are Python integers and a ceiling of a
-base-2 logarithm is a bit length, never a rounded float. *The paper* is [1]. What is
-from elsewhere or ours says so, function by function; the proofs are in
-``docs/theory.md``.
+Bit counts are exact: binomials are Python integers, and a ceiling of log2 is a bit
+length. The formulas are the paper's [1] unless a function names another source; the
+proofs are in ``docs/theory.md``.
 
-Notation: V is the vocabulary size, K the support kept by the sparsifier, k the
-survivors (tokens whose count is not zero), l the lattice resolution; q is the draft
-distribution, p the target's, and q^ what the edge sends and samples from.
-
-An argument that is out of its range or shape, or no distribution where one is wanted,
-is a ValueError that names it; what has to be an integer and isn't is a TypeError.
+V (`vocab_size`) is the vocabulary size, K (`support`) the tokens that the sparsifier
+keeps, k (`survivors`) those with a nonzero count, l (`resolution`) what counts sum to,
+q and p the distributions of draft and target, q^ what the edge sends and samples from.
+An argument out of its range or shape is a ValueError that names it; one that has to be
+an integer and isn't is a TypeError.
 
 References
 ----------
 1. *Conformal Sparsification for Bandwidth-Efficient Edge-Cloud Speculative
    Decoding*, arXiv 2510.09942.
-2. *Quantize-Sample-and-Verify*, arXiv 2507.00605.
-3. Y. Reznik, *An Algorithm for Quantization of Discrete Probability Distributions*,
+2. Y. Reznik, *An Algorithm for Quantization of Discrete Probability Distributions*,
    arXiv 1008.3597.
-4. Y. Leviathan, M. Kalman, Y. Matias, *Fast Inference from Transformers via
+3. Y. Leviathan, M. Kalman, Y. Matias, *Fast Inference from Transformers via
    Speculative Decoding*, arXiv 2211.17192.
-5. I. Gibbs, E. Candes, *Adaptive Conformal Inference Under Distribution Shift*,
+4. I. Gibbs, E. Candes, *Adaptive Conformal Inference Under Distribution Shift*,
    arXiv 2106.00170.
 """
 
@@ -54,19 +51,9 @@ __all__ = [
 def paper_support_bits(
     vocab_size: int, support: int, *, conformal: bool = False
 ) -> int:
-    """Bits the paper counts for naming the support.
+    """Bits the paper counts for naming the support: ceil(log2 C(V, K)).
 
-    Parameters
-    ----------
-    vocab_size, support : int
-        V, at least 1, and K, in 1..V.
-    conformal : bool
-        Whether the support is C-SQS's, whose size the receiver does not know.
-
-    Returns
-    -------
-    int
-        ceil(log2 C(V, K)), plus ceil(log2 V) for K itself if `conformal`.
+    If `conformal`, ceil(log2 V) more for K, which the receiver of C-SQS doesn't know.
 
     Examples
     --------
@@ -82,17 +69,7 @@ def paper_support_bits(
 
 
 def paper_count_bits(support: int, resolution: int) -> int:
-    """Bits the paper counts for the lattice point, zero counts included.
-
-    Parameters
-    ----------
-    support, resolution : int
-        K and l, at least 1.
-
-    Returns
-    -------
-    int
-        ceil(log2 C(l+K-1, K-1)); the number of lattice points is from [3].
+    """Bits the paper counts for the lattice point: ceil(log2 C(l+K-1, K-1)), after [2].
 
     Examples
     --------
@@ -107,10 +84,7 @@ def paper_count_bits(support: int, resolution: int) -> int:
 def paper_bits(
     vocab_size: int, support: int, resolution: int, *, conformal: bool = False
 ) -> int:
-    """Bits the paper counts for one distribution.
-
-    The sum of `paper_support_bits` and `paper_count_bits`, whose parameters these are:
-    each is rounded up on its own.
+    """Bits the paper counts for one distribution: its support and its counts.
 
     Examples
     --------
@@ -123,26 +97,10 @@ def paper_bits(
 
 
 def enumerative_bits(vocab_size: int, survivors: int, resolution: int) -> int:
-    """Bits of the joint rank in an ``"enumerative"`` packet.
+    """Bits of the joint rank in an ``"enumerative"`` packet, without its other fields.
 
-    Parameters
-    ----------
-    vocab_size, resolution : int
-        V and l, at least 1.
-    survivors : int
-        k, in 1..min(V, l).
-
-    Returns
-    -------
-    int
-        ceil(log2(C(V, k) * C(l-1, k-1))). No code of fixed length for the distributions
-        with k survivors is shorter.
-
-    Notes
-    -----
-    Ours: zero counts are not sent, and support and counts share one rank, hence one
-    ceiling. This is the payload; the field for k and the padding are in
-    ``docs/format.md``.
+    That is ours: ceil(log2(C(V, k) * C(l-1, k-1))). No code of fixed length for the
+    distributions with k survivors is shorter.
 
     Examples
     --------
@@ -160,18 +118,9 @@ def enumerative_bits(vocab_size: int, survivors: int, resolution: int) -> int:
 
 
 def quantizer_tv_bound(support: int, resolution: int) -> float:
-    """Bound on the total variation that lattice quantization adds.
+    """Bound on the total variation that lattice quantization adds: K/(4 l) [2].
 
-    Parameters
-    ----------
-    support, resolution : int
-        K and l, at least 1. K counts the tokens that end with count 0, too.
-
-    Returns
-    -------
-    float
-        K/(4 l) [3]; above 1, and then empty, where K > 4 l. Met with equality for
-        even K.
+    It is met with equality for even K. K counts tokens that end with count 0, too.
 
     Examples
     --------
@@ -189,29 +138,18 @@ def rejection_bound(
     support: npt.ArrayLike,
     resolution: npt.ArrayLike,
 ) -> float:
-    """Bound on the expected number of rejected tokens, from the paper.
+    """Bound on the expected number of rejected tokens.
+
+    The sum over N positions of mismatch + dropped_mass + K/(4 l): what the models, the
+    sparsifier and the quantizer cost. Positions that the cloud didn't verify can be
+    left out.
 
     Parameters
     ----------
-    mismatch : array_like, [N]
-        TV(q_n, p_n) of the draft and target distributions, each in [0, 1].
-    dropped_mass : array_like, [N]
-        The mass of q_n outside the support kept, each in [0, 1].
+    mismatch, dropped_mass : array_like, [N]
+        TV(q_n, p_n), and the mass of q_n outside the support, each in [0, 1].
     support : array_like, [N]
-        K_n, the tokens kept, each at least 1.
     resolution : array_like, scalar or [N]
-        l, at least 1.
-
-    Returns
-    -------
-    float
-        The sum over n of mismatch + dropped_mass + K_n/(4 l): what the models, the
-        sparsifier and the quantizer cost.
-
-    Notes
-    -----
-    It is enough to sum over the positions that the cloud judged: the others cannot be
-    rejected.
 
     Examples
     --------
@@ -242,31 +180,22 @@ def rejection_bound(
 
 
 def conformal_bound(alpha: float, eta: float, beta: float, steps: int) -> float:
-    """Bound on the mean dropped mass of C-SQS after any number of updates.
+    """Bound on the mean dropped mass of C-SQS after any number of updates, after [4].
+
+    That is alpha + (|beta| + 1 + eta alpha)/(eta T). It holds for every sequence of
+    distributions, and with the cap of the threshold at 1 and the rollback of rejected
+    tokens, which are ours.
 
     Parameters
     ----------
     alpha : float
         The mass to drop on average, in [0, 1].
     eta : float
-        The step, in (0, 1].
+        The step, in (0, 1]. With a larger one the bound can fail.
     beta : float
         The threshold before the first update; any finite number.
     steps : int
-        T, the number of updates, at least 1.
-
-    Returns
-    -------
-    float
-        alpha + (|beta| + 1 + eta alpha)/(eta T).
-
-    Notes
-    -----
-    From the paper, after [5]; that it survives the cap of the threshold at 1 and the
-    rollback of rejected tokens is ours. It holds for every sequence of distributions,
-    adversarial ones too, as long as nothing is dropped while the threshold is at or
-    below 0. A step above 1 is refused because the bound can then fail, where
-    eta (1 - 2 alpha) > 1: one update can take the threshold below -1.
+        T, the number of updates.
 
     Examples
     --------
@@ -284,26 +213,13 @@ def conformal_bound(alpha: float, eta: float, beta: float, steps: int) -> float:
 
 
 def acceptance_rate(target: npt.ArrayLike, distribution: SparseDistribution) -> float:
-    """Probability that `verify` accepts a token drawn from `distribution`.
+    """Probability that `verify` accepts a token of q^: sum_x min(p(x), q^(x)) [3].
 
-    Parameters
-    ----------
-    target : array_like, [V]
-        The target probabilities p: finite, not negative, with a sum within 1e-3 of 1,
-        by which they are divided as `verify` does.
-    distribution : SparseDistribution
-        q^, over the same vocabulary.
-
-    Returns
-    -------
-    float
-        sum_x min(p(x), q^(x)) = 1 - TV(p, q^) [4], in [0, 1]; computed on the support.
+    `target` is p, [V]: not negative, and divided by its sum, within 1e-3 of 1.
 
     Examples
     --------
-    >>> q = SparseDistribution(
-    ...     np.array([1, 3], np.uint32), np.array([3, 1], np.uint32), vocab_size=4
-    ... )
+    >>> q = SparseDistribution([1, 3], [3, 1], vocab_size=4)
     >>> acceptance_rate([0.25, 0.5, 0.125, 0.125], q)
     0.625
     """
@@ -318,18 +234,9 @@ def acceptance_rate(target: npt.ArrayLike, distribution: SparseDistribution) -> 
 
 
 def total_variation(p: npt.ArrayLike, q: npt.ArrayLike) -> float:
-    """Total variation distance of two dense distributions.
+    """Total variation distance of dense distributions [V]: (1/2) sum_x |p(x) - q(x)|.
 
-    Parameters
-    ----------
-    p, q : array_like, [V]
-        Probabilities: finite, not negative, with a sum within 1e-3 of 1, by which they
-        are divided.
-
-    Returns
-    -------
-    float
-        (1/2) sum_x |p(x) - q(x)|, in [0, 1].
+    Both are divided by their sums, which must be within 1e-3 of 1.
 
     Examples
     --------
