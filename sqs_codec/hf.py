@@ -1,8 +1,4 @@
-"""The codec inside transformers' own assisted generation (the extra ``[hf]``)."""
-
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+"""The codec as a logits processor of transformers (the extra ``[hf]``)."""
 
 try:
     import torch
@@ -20,23 +16,20 @@ __all__ = ["SparseLogitsProcessor"]
 
 
 class SparseLogitsProcessor(transformers.LogitsProcessor):
-    """Let an assistant model draft from what an uplink would carry.
+    """Let a draft model sample from what an uplink would carry.
 
-    Each row of the assistant's logits becomes a packet and is read back from it;
-    the log of that distribution is what transformers draws the drafted token from
-    and what it verifies the token against. So transformers' own ``generate`` shows,
-    in one process, what the codec does to the acceptance, and what it costs. The
-    text stays distributed as the target's.
+    Each row of the model's logits becomes a packet and is read back from it;
+    transformers samples from the log of that distribution. So its ``generate`` shows,
+    in one process, what the codec does to the text of a draft model, and what it costs.
 
     Parameters
     ----------
     codec : Codec
-        If the assistant gives more logits than the codec has tokens, as models with
+        If the model gives more logits than the codec has tokens, as models with
         padded vocabularies do, the rest are masked.
     keep : Keep
     temperature : float
-        Of the assistant. Where the target is greedy (``do_sample=False``) it should be
-        0: nothing but the most probable token matters then.
+        Of the model, in place of transformers' own.
 
     Attributes
     ----------
@@ -75,24 +68,6 @@ class SparseLogitsProcessor(transformers.LogitsProcessor):
             f"{self.temperature:g}>"
         )
 
-    @contextmanager
-    def on(self, assistant: Any) -> Iterator[None]:
-        """Process the logits of this model alone, and nothing after it.
-
-        It is to be given to ``generate(assistant_model=...)`` in the meantime.
-        """
-        # generate() hands the target's processors on to the assistant and adds the
-        # temperature and truncations once more, all after those of the caller's. There
-        # is no public way to be the last.
-        assistant._get_logits_processor = lambda *_, **__: (
-            transformers.LogitsProcessorList([self])
-        )
-        self._states.clear()
-        try:
-            yield
-        finally:
-            del assistant._get_logits_processor
-
     def __call__(
         self, input_ids: torch.LongTensor | None, scores: torch.Tensor
     ) -> torch.Tensor:
@@ -103,7 +78,7 @@ class SparseLogitsProcessor(transformers.LogitsProcessor):
         input_ids : torch.LongTensor of int64 [1, length] or None
             The text so far; it tells a rule that learns which positions were judged.
         scores : torch.Tensor of float32 [1, at least V]
-            The assistant's logits.
+            The model's logits.
         """
         if scores.shape[0] != 1:
             raise ValueError(f"expected the logits of one text, got {scores.shape[0]}")
