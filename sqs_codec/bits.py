@@ -198,18 +198,9 @@ def _cost(point: Point) -> tuple[float, float]:
 
 
 def pareto(bits: Iterable[float], loss: Iterable[float]) -> NDArray[np.int64]:
-    """Which points are such that none has both fewer bits and less loss.
+    """Return which of N points none beats in both bits and loss, by ascending loss.
 
-    Parameters
-    ----------
-    bits, loss : iterable of float [N]
-        Points with infinite bits are left out.
-
-    Returns
-    -------
-    ndarray of int64 [n]
-        Which of the N, by ascending loss and hence descending bits. It is the plain
-        front: points above its lower convex hull stay.
+    Points with infinite bits are left out; points above the lower convex hull stay.
 
     Examples
     --------
@@ -240,6 +231,8 @@ def prior_saving(
 ) -> Saving | None:
     """Say what a prior saves on the last fifth of each part, fitted to the others.
 
+    None where no part has five distributions or tokens.
+
     Parameters
     ----------
     vocab_size : int
@@ -250,16 +243,6 @@ def prior_saving(
         by itself, as the one token of a distribution.
     classes : int, optional
         As `Prior.fit` takes it.
-
-    Returns
-    -------
-    Saving or None
-        None where no part has five.
-
-    Raises
-    ------
-    ValueError or TypeError
-        A text holds something else than ids of the vocabulary.
 
     Examples
     --------

@@ -6,30 +6,11 @@ from sqs_codec._base import checks
 
 
 def entropy_bits_bound(vocab_size: int, survivors: int, resolution: int) -> int:
-    """Bound on the bits of a distribution in an ``"entropy"`` packet.
+    """Bound on the bits of a distribution of k tokens in an ``"entropy"`` packet.
 
-    Parameters
-    ----------
-    vocab_size, resolution : int
-        V and l, at least 1.
-    survivors : int
-        k, the tokens with a count of at least 1; in 1..min(V, l).
-
-    Returns
-    -------
-    int
-        1.05 log2(C(V, k) C(l-1, k-1)) + log2 min(V, l) + 9, rounded up.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range.
-
-    Notes
-    -----
-    Ours. It holds for every distribution, alone, in a round or in a sequence, whatever
-    the prior: the theorem of ``docs/theory.md``, section 7. The drafted token, the end
-    of the round and the last byte come on top.
+    1.05 log2(C(V, k) C(l-1, k-1)) + log2 min(V, l) + 9, rounded up: the theorem of
+    ``docs/theory.md``, section 7. It holds alone, in a round or in a sequence, whatever
+    the prior. The drafted token, the end of the round and the last byte come on top.
 
     Examples
     --------

@@ -144,12 +144,9 @@ class Codec:
 
         Raises
         ------
-        ValueError
-            If the format version is not this release's, or keys are missing or
-            unknown, or a value is out of range; or if the config names another
-            prior than the one given, or one that is not among those known here.
-        TypeError
-            If `config` is no mapping, or a value is of the wrong type.
+        ValueError or TypeError
+            If the config is of another format version, lacks a key or has an unknown
+            one, has a value that isn't allowed, or names another prior.
         """
         checks.instance("config", config, Mapping, "a mapping")
         wanted = {"format_version", "vocab_size", "resolution", "coding", "prior"}
@@ -221,16 +218,11 @@ class Codec:
         TypeError
             If the dtype isn't one of those above.
 
-        Warns
-        -----
-        UserWarning
-            If the logits look like probabilities.
-
         Notes
         -----
         The same logits give the same result on every machine, in the default
         floating-point environment: `torch.set_flush_denormal`, for one, makes
-        logits below 1e-38 equal to 0.
+        logits below 1e-38 equal to 0. Those that look like probabilities are warned of.
         """
         return self._quantize(logits, keep, temperature, mass=True)
 
@@ -259,7 +251,7 @@ class Codec:
         )
 
     def quantize_probs(self, probs: ArrayLike, keep: Keep) -> SparseDistribution:
-        """Sparsify and quantize probabilities.
+        """Sparsify and quantize probabilities, with errors as `quantize`.
 
         Parameters
         ----------
@@ -267,13 +259,6 @@ class Codec:
             Non-negative, summing to 1 within 0.001.
         keep : Keep
             Which tokens to keep. Its state isn't changed.
-
-        Raises
-        ------
-        ValueError
-            If the shape doesn't fit or the values are no distribution.
-        TypeError
-            If the dtype isn't one of those above.
 
         Examples
         --------
@@ -423,28 +408,21 @@ class Codec:
     ) -> SparseRows:
         """Sparsify and quantize rows of logits, as `quantize` does each of them.
 
+        The result lacks the dropped masses of rows. A rule that learns wants them in
+        between, so its rows are for `quantize`, one after the other.
+
         Parameters
         ----------
         logits : array_like of float16, float32 or float64 [B, vocab_size]
-            Not copied if every row is contiguous, whatever lies between rows.
+            Not copied if every row is contiguous, whatever lies between rows. Errors
+            name the row.
         keep : Keep
-            Which tokens to keep. The same state serves all rows and isn't changed.
+            The same state serves all rows and isn't changed.
         temperature : float
         threads : int
             How many threads share the rows. More than one pays if a thread's share
             takes over a tenth of a millisecond. Other Python threads can run
             meanwhile in any case.
-
-        Returns
-        -------
-        SparseRows [B]
-            Without the dropped masses of the rows. A rule that learns wants them in
-            between, so its rows are for `quantize`, one after the other.
-
-        Raises
-        ------
-        ValueError, TypeError
-            As `quantize`; the message names the row.
         """
         arguments = checks.temperature(temperature), rule(keep), False
         call = self._core.quantize_logits

@@ -125,11 +125,8 @@ class SparseDistribution:
     def sample(self, rng: np.random.Generator) -> int:
         """Draw a token, with exactly the probabilities of the counts.
 
-        Parameters
-        ----------
-        rng : numpy.random.Generator
-            Asked for one integer in [0, resolution). It has to be independent
-            of the one that `verify` is given: two generators of one seed aren't.
+        `rng` is asked for one integer in [0, resolution). It has to be independent of
+        the one that `verify` is given: two generators of one seed aren't.
         """
         checks.generator(rng)
         return int(self._token_ids[self._draw(rng)])

@@ -277,13 +277,7 @@ class Drafter:
         return self.codec._core.encode_round(arrays_of(distributions, positions))
 
     def feedback(self, accepted: int | Verdict) -> None:
-        """Take the cloud's answer and start the next round.
-
-        Parameters
-        ----------
-        accepted : int or Verdict
-            How many of the drafted tokens the cloud accepted, or its verdict.
-        """
+        """Take the cloud's verdict, or how many it accepted; start the next round."""
         if not self._finished:
             raise RuntimeError("feedback: finish comes first")
         if isinstance(accepted, Verdict):

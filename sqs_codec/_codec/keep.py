@@ -200,13 +200,7 @@ class Conformal(Keep):
         return self._value
 
     def update(self, dropped_mass: float) -> None:
-        """Take one step.
-
-        Parameters
-        ----------
-        dropped_mass : float
-            The mass that the last distribution dropped, in [0, 1].
-        """
+        """Take one step by the mass, in [0, 1], that the last distribution dropped."""
         dropped_mass = checks.finite("dropped_mass", dropped_mass, 0, 1)
         self._value = min(1.0, self._value - self._eta * (dropped_mass - self._alpha))
 

@@ -62,11 +62,6 @@ def preset(name: PresetName) -> Preset:
         each loses to the best setting of a link, and when another draft length or a
         planner is better.
 
-    Raises
-    ------
-    ValueError
-        There is no preset of that name.
-
     Examples
     --------
     >>> import numpy as np

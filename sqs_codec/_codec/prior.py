@@ -161,12 +161,7 @@ class Prior:
         ----------
         counts : array_like of int [vocab_size]
             How often each id is in a text of the kind that will be written; a hundred
-            thousand tokens gain most.
-
-        Raises
-        ------
-        ValueError
-            If a count is negative or all are 0.
+            thousand tokens gain most. None is negative, and not all are 0.
 
         Examples
         --------
@@ -179,14 +174,7 @@ class Prior:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Prior:
-        """Return the prior of a file.
-
-        Raises
-        ------
-        ValueError
-            If it isn't the file of a prior, or was damaged.
-        OSError
-            If it can't be read.
+        """Return the prior of a file; a ValueError if it is none or was damaged.
 
         Examples
         --------
@@ -199,27 +187,15 @@ class Prior:
         return cls._read(read_file(path, MOST_BYTES + 1), str(path))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the prior's file, over one that is there.
+        """Write the prior's file over one that is there; errors leave that as it was.
 
-        If that fails, on a full disk for one, that one stays as it was.
-
-        Raises
-        ------
-        ValueError
-            If what is there is no file.
-        OSError
-            If it can't be written.
+        A ValueError says that what is there is no file.
         """
         write_file(path, self._data)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Prior:
         """Return the prior of a file's bytes, which may come from anywhere.
-
-        Raises
-        ------
-        ValueError
-            If these aren't the bytes of a prior's file, or were damaged.
 
         Examples
         --------
@@ -236,13 +212,7 @@ class Prior:
 
     @classmethod
     def builtin(cls, name: PriorName) -> Prior:
-        """Return a prior that comes with this package.
-
-        Raises
-        ------
-        ValueError
-            If there is none of this name; the message lists those that are there.
-        """
+        """Return a prior that comes with this package; an error lists their names."""
         checks.instance("name", name, str, "a string")
         files = _builtin_files()
         if name not in files:
@@ -254,11 +224,6 @@ class Prior:
 
         In each class that id, the last, weighs as much as the heaviest one. The same
         prior gives the same at both ends; `Codec.from_config` takes it as `prior`.
-
-        Raises
-        ------
-        ValueError
-            If the vocabulary can have no more ids.
 
         Examples
         --------

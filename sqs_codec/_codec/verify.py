@@ -44,15 +44,10 @@ class Verdict:
     token: int
 
     def to_bytes(self, vocab_size: int) -> bytes:
-        """Return ``accepted * vocab_size + token``, big-endian.
+        """Return ``accepted * vocab_size + token``, big-endian, in 3 or 4 bytes.
 
-        In 3 bytes, or in 4 if it takes them: 3 are enough for rounds of
-        ``2**24 // vocab_size - 1`` tokens.
-
-        Raises
-        ------
-        ValueError
-            If there is no such verdict on a round of this vocabulary.
+        3 are enough for rounds of ``2**24 // vocab_size - 1`` tokens. A ValueError says
+        that no round of this vocabulary has such a verdict.
         """
         vocab_size = checks.vocabulary(vocab_size)
         accepted = checks.in_range("accepted", self.accepted, 0, MAX_ROUND)
@@ -62,13 +57,9 @@ class Verdict:
 
     @classmethod
     def from_bytes(cls, data: bytes, vocab_size: int) -> Verdict:
-        """Return the verdict of `to_bytes`.
+        """Return the verdict of `to_bytes`; a ValueError if it makes no such bytes.
 
-        Raises
-        ------
-        ValueError
-            If `to_bytes` makes no such bytes. Whether the round had so many tokens
-            is for the caller to check.
+        The caller has to check that the round had so many tokens.
         """
         vocab_size = checks.vocabulary(vocab_size)
         data = checks.packet(data)
@@ -145,7 +136,8 @@ def verify_rounds(
 ) -> list[Verdict]:
     """Verify many rounds, of any lengths, by numbers that the caller draws.
 
-    For each round the answer is the one of `verify` for its rows and numbers.
+    For each round the answer is the one of `verify` for its rows and numbers, and so
+    are the errors, which also name the round.
 
     Parameters
     ----------
@@ -153,21 +145,11 @@ def verify_rounds(
         Of one vocabulary. None is a round without drafted tokens: its one number
         draws the next token from its one row.
     target_probs : ndarray of float32 or float64 [N, vocab_size]
-        The rows of the rounds one after the other, L+1 for a round of L tokens, as
-        `verify` takes them.
+        The rows of the rounds one after the other, L+1 for a round of L tokens.
     draws : array_like of float64 [N]
         A number in [0, 1) for each row, independent of those that drew the drafted
         tokens. In a round, number i decides about token i, and the number after the
         last one used draws the next token.
-
-    Raises
-    ------
-    ValueError
-        If a shape or a vocabulary doesn't fit, a number is not in [0, 1), or a row
-        is no distribution; it names the round and the row.
-    TypeError
-        If `rounds` holds something else, `target_probs` isn't a float32 or float64
-        array or `draws` isn't float64.
 
     Examples
     --------

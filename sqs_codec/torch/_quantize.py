@@ -53,26 +53,11 @@ def quantize_rows(
 
     Parameters
     ----------
-    codec : Codec
+    codec, keep, temperature
+        Of `Codec.quantize_rows`, whose errors these are, too.
     logits : torch.Tensor of float16, bfloat16, float32 or float64 [..., vocab_size]
         On any device, contiguous or not; gradients are ignored. ``-inf`` masks
-        a token.
-    keep : Keep
-    temperature : float
-        Both as for `Codec.quantize_rows`.
-
-    Returns
-    -------
-    SparseRows
-        One row after the other, whatever the leading dimensions.
-
-    Raises
-    ------
-    ValueError
-        If the last dimension isn't the codec's vocabulary, or a row holds NaN
-        or +inf or nothing but -inf; it names the row.
-    TypeError
-        If `logits` isn't a tensor of one of the dtypes above.
+        a token. The rows come one after the other, whatever the leading dimensions.
 
     Examples
     --------
@@ -221,16 +206,14 @@ def to_dense(
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> torch.Tensor:
-    """Return the probabilities of the whole vocabulary.
-
-    Only the supports move to the device; they are spread out there.
+    """Return the probabilities of the whole vocabulary, spread out on a device.
 
     Parameters
     ----------
     distributions : SparseDistribution, SparseRows or sequence of SparseDistribution
         What `quantize` and `quantize_rows` return, or ``round_.distributions``.
     device : torch.device or str, optional
-        Torch's default device if None.
+        Torch's default device if None. Only the supports move to it.
     dtype : torch.dtype
         A floating-point one.
 
@@ -238,13 +221,6 @@ def to_dense(
     -------
     torch.Tensor [vocab_size] or [N, vocab_size]
         A row for each distribution; one of one.
-
-    Raises
-    ------
-    ValueError
-        If a sequence is empty or its vocabularies or resolutions don't agree.
-    TypeError
-        If there is something else in it, or `dtype` isn't floating point.
 
     Examples
     --------

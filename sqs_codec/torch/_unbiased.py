@@ -53,11 +53,6 @@ def quantize_unbiased_rows(
     rng : numpy.random.Generator
         As for `Codec.quantize_unbiased_rows`.
 
-    Returns
-    -------
-    SparseRows
-        One row after the other, whatever the leading dimensions.
-
     Examples
     --------
     >>> rng, codec = np.random.default_rng(1), Codec(vocab_size=5, resolution=10)

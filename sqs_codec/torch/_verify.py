@@ -29,10 +29,9 @@ def verify(
 ) -> Verdict:
     """Accept a prefix of the drafted tokens and draw the next token.
 
-    The test and the residual are those of `sqs_codec.verify`, on
-    ``softmax(target_logits / temperature)``, so the text is distributed as the
-    target's at this temperature. The softmax is computed in float64 for logits in
-    float64 and in float32 for all others; everything after it in float64.
+    As `sqs_codec.verify`, on ``softmax(target_logits / temperature)``, so the text is
+    distributed as the target's at this temperature. The softmax is computed in float64
+    for logits in float64 and in float32 for all others; everything after it in float64.
 
     Parameters
     ----------
@@ -40,24 +39,14 @@ def verify(
         L drafted tokens with their distributions.
     target_logits : torch.Tensor of float16, bfloat16, float32 or float64 \
 [L+1, vocab_size]
-        Row i holds the target's for the position of token i; the last row those
-        for the position after them all. On any device, contiguous or not;
-        gradients are ignored. ``-inf`` is probability 0.
+        On any device, contiguous or not; gradients are ignored. ``-inf`` is
+        probability 0. Errors name the row that holds NaN, +inf or nothing but -inf.
     rng : torch.Generator, optional
         Asked once for L+1 float64, used as in `sqs_codec.verify`, on its own device,
         for which that is one more wait. If None, the CPU's default generator, which
         `torch.manual_seed` seeds.
     temperature : float
         The target's; at 0 it has its most probable token and nothing else.
-
-    Raises
-    ------
-    ValueError
-        If the shape doesn't fit, or a row holds NaN or +inf or nothing but
-        -inf; it names the row.
-    TypeError
-        If `target_logits` isn't a tensor of one of the dtypes above, or `rng` is no
-        `torch.Generator`.
 
     Examples
     --------

@@ -63,19 +63,10 @@ class CachedModel:
         return len(self._cells)
 
     def logits(self, tokens: Sequence[int], last: int = 1) -> NDArray[np.float32]:
-        """Logits after each of the last tokens of a text.
+        """Logits [last, V] after each of the last tokens of a text, one by default.
 
-        Parameters
-        ----------
-        tokens : sequence of int
-            The whole text. What it has in common with a cached one is not fed to
-            the model again; the rest of what is cached is forgotten.
-        last : int
-            How many positions to return, 1 to ``len(tokens)``.
-
-        Returns
-        -------
-        ndarray of float32, shape [last, V]
+        What the text has in common with a cached one isn't fed to the model again; the
+        rest of what is cached is forgotten.
         """
         return _as_array(self.tensor(tokens, last))
 
@@ -93,20 +84,10 @@ class CachedModel:
         return rows
 
     def branches(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Logits after each of some texts that share a beginning.
+        """Logits [w, V] after each of w texts that share a beginning.
 
         They are read side by side, if the model can be told by a mask which cells a
-        token sees, and otherwise one after the other.
-
-        Parameters
-        ----------
-        texts : sequence of sequence of int
-            The whole texts. Their last tokens, and what isn't cached of the others,
-            are fed to the model; what is in none of them is forgotten.
-
-        Returns
-        -------
-        ndarray of float32, shape [len(texts), V]
+        token sees, and otherwise one after the other. What is in none is forgotten.
         """
         lengths = [len(text) for text in texts]
         if not lengths or 0 in lengths:

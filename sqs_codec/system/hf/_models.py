@@ -99,17 +99,8 @@ def devices() -> set[str]:
 
 
 def placement(device: str, dtype: torch.dtype, weights: int) -> str:
-    """Say where a model runs, in which type, and what its weights take, for people.
+    """Say where a model runs, in which type, and what its weights take, if known.
 
-    Parameters
-    ----------
-    device : str
-    dtype : torch.dtype
-    weights : int
-        Their bytes, or 0 if these aren't known.
-
-    Examples
-    --------
     >>> placement("cuda", torch.bfloat16, 3 << 29)
     'on cuda in bfloat16, 1,536 MiB'
     """
@@ -255,19 +246,8 @@ def load_pretrained(
 ) -> Any:
     """Return what one of transformers' ``Auto`` classes makes of a model's name.
 
-    Parameters
-    ----------
-    auto_class : type
-        Such as ``transformers.AutoTokenizer``.
-    name, revision
-        As `load_model` takes them.
-    **options
-        Of its ``from_pretrained``.
-
-    Raises
-    ------
-    ModelError
-        It can't be found or loaded.
+    `name` and `revision` are those of `load_model`, other options those of
+    ``from_pretrained``. A ModelError says that it can't be found or loaded.
     """
     if lacks_folder(name):
         # transformers would say that it is no good name for a model of the hub.
@@ -320,19 +300,8 @@ def _load_model(name: str, device: str, dtype: str, **options: Any) -> HFModel:
 def weights_of(name: str, dtype: str | torch.dtype, **options: Any) -> int:
     """Return the bytes that a model takes in a type; 0 where only its files could say.
 
-    Parameters
-    ----------
-    name : str
-        As `load_model` takes it.
-    dtype : str or torch.dtype
-        ``"auto"`` is the checkpoint's own.
-    **options
-        As `load_pretrained` takes them.
-
-    Raises
-    ------
-    ModelError
-        The model can't be found, or it isn't a causal language model.
+    `name` and options are those of `load_pretrained`; the type ``"auto"`` is the
+    checkpoint's own. A ModelError says that it isn't a causal language model.
     """
     if "gguf_file" in options:
         return 0

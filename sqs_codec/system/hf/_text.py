@@ -27,11 +27,8 @@ GENERATION = re.compile(r"{%-?\s*generation\s*-?%}")
 def encode_prompt(tokenizer: HFTokenizer, prompt: str) -> list[int]:
     """Token ids of one user message, in the chat template if there is one.
 
-    Raises
-    ------
-    ValueError
-        The prompt has bytes that aren't text: Python hands those of another encoding
-        than UTF-8 on as surrogates.
+    A ValueError says that the prompt has bytes that aren't text: Python hands those of
+    another encoding than UTF-8 on as surrogates.
     """
     checks.utf8("the prompt", prompt)
     if tokenizer.chat_template is None:
@@ -182,15 +179,7 @@ def _answers(
 def tokenizer_fingerprint(
     tokenizer: HFTokenizer | None, vocab_size: int | None = None
 ) -> bytes:
-    """Return 8 bytes that tell vocabularies apart: who has the same has the same ids.
-
-    Parameters
-    ----------
-    tokenizer : transformers.PreTrainedTokenizerBase or None
-        If None, there are no bytes.
-    vocab_size : int, optional
-        As `sqs_codec.vocabulary_fingerprint` takes it.
-    """
+    """Return `sqs_codec.vocabulary_fingerprint` of a tokenizer, nothing of None."""
     if tokenizer is None:
         return b""
     return vocabulary_fingerprint(tokenizer.get_vocab(), vocab_size)

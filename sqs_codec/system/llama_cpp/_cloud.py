@@ -116,29 +116,19 @@ class Cloud(CachingVerifier[_Slot]):
     Parameters
     ----------
     path : str or path
-        The file; of a model in several files, the first one.
+        As for `Draft`, with its errors.
     max_memory : int
         Bytes that keys and values may take, unless there is a ``ctx_size``.
     options : Options, optional
 
     Attributes
     ----------
-    vocab_size, max_text : int
-        As in `Verifier`.
+    vocab_size, max_text, places : int
+        As in `CachingVerifier`.
     fingerprint : bytes
-        That of the Hugging Face tokenizer from which the file was made.
-    places : int
-        How many sessions there is memory for.
+        As in `Draft`.
     summary : str
         What runs where, for people.
-
-    Raises
-    ------
-    FileNotFoundError
-        There is no such file.
-    ValueError
-        llama.cpp can't load it, it isn't a model that writes texts or goes back in one,
-        or there isn't memory for it; the message says why.
     """
 
     def __init__(

@@ -119,25 +119,10 @@ class Draft:
         return max(map(len, self._texts))
 
     def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """Logits after a text.
+        """Logits [1, V] after a text, of which what is cached isn't read again.
 
-        Parameters
-        ----------
-        tokens : sequence of int
-            The whole text. What it has in common with the cached one is not read
-            again; the rest of what is cached is forgotten.
-
-        Returns
-        -------
-        ndarray of float32, shape [1, V]
-            llama.cpp's own memory: the next call overwrites it. Copy what has to stay.
-
-        Raises
-        ------
-        ValueError
-            The text is empty or longer than `n_ctx`.
-        RuntimeError
-            llama.cpp failed.
+        The next call overwrites them: they are llama.cpp's own memory. A text that is
+        empty or longer than `n_ctx` is a ValueError; what else fails is a RuntimeError.
         """
         self._check(tokens)
         (place,) = self._place([tokens])
@@ -148,28 +133,11 @@ class Draft:
         return row
 
     def branches(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Logits after each of some texts that share a beginning.
+        """Logits [w, V] after each of w texts that share a beginning.
 
         Up to eight are read side by side, once what they share is cached, if `n_ctx`
-        has room for what they don't. Otherwise, and by a recurrent model, they are read
-        one after the other.
-
-        Parameters
-        ----------
-        texts : sequence of sequence of int
-            The whole texts. Their last tokens, and what isn't cached of the others,
-            are read; what is in none of them is forgotten.
-
-        Returns
-        -------
-        ndarray of float32, shape [len(texts), V]
-
-        Raises
-        ------
-        ValueError
-            There is no text, or one is empty or longer than `n_ctx`.
-        RuntimeError
-            llama.cpp failed.
+        has room for the rest. Others, and all of a recurrent model, are read one by
+        one. Errors are those of `logits`.
         """
         if len(texts) == 0:
             raise ValueError("expected one or more texts, got none")
@@ -255,12 +223,9 @@ class Draft:
         return rows
 
     def encode_prompt(self, prompt: str) -> list[int]:
-        """Token ids of one user message, in the chat template if the file has one.
+        """Token ids of one user message, in the chat template if there is one.
 
-        Raises
-        ------
-        ValueError
-            The prompt has bytes that aren't text, or the template fails.
+        A ValueError says that the prompt isn't text, or that the template fails.
         """
         return chat.encode_prompt(self, prompt)
 
@@ -287,17 +252,8 @@ class Draft:
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Token ids of a chat in the template, up to where the answer begins.
 
-        What a message says is text: it can't spell a token that tells roles apart.
-
-        Parameters
-        ----------
-        messages : sequence of mapping
-            Each with a role and its content.
-
-        Raises
-        ------
-        ValueError
-            There is no template, or it fails, or a message spells such a token anyway.
+        What a message says is text: a ValueError says that one spells a token that
+        tells roles apart, or that there is no template or it fails.
         """
         template, model = self._template, self._model
         if template is None:

@@ -19,21 +19,8 @@ class ModelReader:
     """A `sqs_codec.distill.Reader` of a GGUF file: logits as ``llama-perplexity`` has.
 
     A text is read 512 tokens at a time, and short ones side by side, up to 512 tokens
-    of all. llama.cpp's log is silenced for the whole process.
-
-    Parameters
-    ----------
-    path : str or path
-        The file; of a model in several files, the first one.
-    threads : int, optional
-        If None, half of the machine's cores.
-
-    Raises
-    ------
-    FileNotFoundError
-        There is no such file.
-    ValueError
-        llama.cpp can't load it, or it isn't a model that writes texts.
+    of all. `path`, `threads` and errors are those of `Draft`, and as there llama.cpp's
+    log is silenced.
     """
 
     def __init__(

@@ -108,13 +108,7 @@ class Completer:
         )
 
     def check(self) -> None:
-        """Have the cloud write a token, to see that all fits.
-
-        Raises
-        ------
-        RefusalError, LinkError
-            As `Edge.generate`.
-        """
+        """Have the cloud write a token, with the errors of `Edge.generate`."""
         with contextlib.closing(self._connect()) as link:
             session = EdgeSession(
                 self._settings,
@@ -128,13 +122,7 @@ class Completer:
             self._most = min(self._most, session.limits.max_text)
 
     async def write(self, request: Request) -> Completion:
-        """Begin a text.
-
-        Raises
-        ------
-        ApiError
-            Too many are being written, or there are to be no more.
-        """
+        """Begin a text; an ApiError says that there are too many, or may be no more."""
         if self._stopping:
             raise _stopped()
         try:

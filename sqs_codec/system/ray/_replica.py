@@ -62,25 +62,14 @@ class Replica:
 
 
 def app(args: Mapping[str, Any]) -> Application:
-    """Return the application that a configuration file of Ray Serve describes.
-
-    Parameters
-    ----------
-    args : mapping
-        The fields of an `EngineConfig`.
-    """
+    """Return the application of arguments in a file, the fields of `EngineConfig`."""
     return application(functools.partial(make_engine, EngineConfig(**args)))
 
 
 def application(make: Callable[[], Engine], **options: Any) -> Application:
-    """Return an application of replicas.
+    """Return an application of replicas, whose engines `make` returns.
 
-    Parameters
-    ----------
-    make : callable
-        Returns the engine of a replica.
-    **options
-        Of the deployment, besides those that don't depend on the place.
+    Options are those of the deployment that depend on the place.
     """
     from ray import serve
     from ray.serve.config import RequestRouterConfig

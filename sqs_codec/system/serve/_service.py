@@ -173,17 +173,10 @@ class Service:
     def connect(
         self, owner: str, send: Callable[[bytes], None], close: Callable[[str], None]
     ) -> Connection:
-        """Add a connection.
+        """Add a connection of an owner, as `authorize` answered.
 
-        Parameters
-        ----------
-        owner : str
-            What `authorize` answered.
-        send : callable
-            Sends a message to the peer. It must not wait, nor raise.
-        close : callable
-            Closes the connection, once all that was sent before is gone, with a
-            reason for the peer.
+        `send` sends a message to the peer, and may neither wait nor raise. `close`
+        closes the connection, with a reason, once all that was sent is gone.
         """
         connection = Connection(
             self._known.setdefault(owner, Owner(owner)),

@@ -82,21 +82,9 @@ class Draft(DraftModel):
         return twin
 
     def logits(self, tokens: Sequence[int]) -> Array:
-        """Logits after a text.
+        """Logits [1, V] after a text, of which what was read last isn't read again.
 
-        Parameters
-        ----------
-        tokens : sequence of int
-            The whole text. What it has in common with the last one is not read again.
-
-        Returns
-        -------
-        ndarray of float32, shape [1, V]
-
-        Raises
-        ------
-        ValueError
-            The text is empty, or a token is not in the vocabulary.
+        A text that is empty or has a token outside the vocabulary is a ValueError.
         """
         return self._text.logits([tokens])[0][None]
 
@@ -107,10 +95,7 @@ class Draft(DraftModel):
     def encode_prompt(self, prompt: str) -> list[int]:
         """Token ids of one user message, in the chat template if there is one.
 
-        Raises
-        ------
-        ValueError
-            The prompt has bytes that aren't text, or the template fails.
+        A ValueError says that the prompt isn't text, or that the template fails.
         """
         return chat.encode_prompt(self, prompt)
 
@@ -131,12 +116,8 @@ class Draft(DraftModel):
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Token ids of a chat in the template, up to where the answer begins.
 
-        What a message says is text: it can't spell a token that tells roles apart.
-
-        Raises
-        ------
-        ValueError
-            There is no template, or it fails, or a message spells such a token anyway.
+        What a message says is text: a ValueError says that one spells a token that
+        tells roles apart, or that there is no template or it fails.
         """
         if not self.has_template:
             raise ValueError("the draft's file has no chat template")
