@@ -56,19 +56,9 @@ HELD_OUT = 5
 class Point:
     """What one rule and resolution cost, means over all rows.
 
-    Attributes
-    ----------
-    keep : Keep
-        As it began: `Conformal` has learned from the rows since.
-    resolution : int
-    tokens : float
-        Tokens sent: those kept that have a count.
-    dropped_mass : float
-        Probability of the tokens not kept.
-    tv : float
-        Total variation between softmax(logits / temperature) and what is sent.
-    bits : mapping of str to float
-        By coding; infinite where the coding can't hold a support so large.
+    `keep` is as it began, `tokens` are those sent, `dropped_mass` is the probability of
+    those not kept, `tv` the total variation between softmax(logits / temperature) and
+    what is sent. `bits` are by coding; infinite where it can't hold such a support.
     """
 
     keep: sqs.Keep

@@ -55,12 +55,7 @@ class Keep:
 
 @dataclass(frozen=True)
 class TopK(Keep):
-    """Keep the `k` most probable tokens (K-SQS).
-
-    Parameters
-    ----------
-    k : int
-        At least 1. More than there are tokens keeps them all.
+    """Keep the `k` most probable tokens (K-SQS), or all if there are fewer.
 
     Examples
     --------
@@ -80,11 +75,7 @@ class TopK(Keep):
 class Threshold(Keep):
     """Keep the tokens of probability `beta` or more.
 
-    Parameters
-    ----------
-    beta : float
-        Finite. At 0 or below every token is kept, above 1 only the most
-        probable one.
+    At 0 or below every token is kept, above 1 only the most probable one.
     """
 
     _kind = int(KeepKind.THRESHOLD)
@@ -98,13 +89,7 @@ class Threshold(Keep):
 
 @dataclass(frozen=True)
 class TopP(Keep):
-    """Keep the fewest most probable tokens whose mass reaches `p` (nucleus).
-
-    Parameters
-    ----------
-    p : float
-        In (0, 1].
-    """
+    """Keep the fewest most probable tokens whose mass reaches `p`, in (0, 1]."""
 
     _kind = int(KeepKind.TOP_P)
     p: float
@@ -118,13 +103,7 @@ class TopP(Keep):
 
 @dataclass(frozen=True)
 class MinP(Keep):
-    """Keep the tokens of at least `p` times the largest probability.
-
-    Parameters
-    ----------
-    p : float
-        In [0, 1].
-    """
+    """Keep the tokens of at least `p`, in [0, 1], times the largest probability."""
 
     _kind = int(KeepKind.MIN_P)
     p: float

@@ -16,15 +16,8 @@ PresetName = Literal["thin", "balanced", "fat"]
 class Preset:
     """A setting for a kind of uplink; made by `preset`.
 
-    Attributes
-    ----------
-    name : PresetName
-    k : int
-        How many tokens of a distribution are kept.
-    resolution : int
-        What counts sum to.
-    max_tokens : int
-        Drafted tokens of a round, where about 70 to 75 % of them are accepted.
+    A distribution keeps `k` tokens, with counts that sum to `resolution`. A round has
+    up to `max_tokens`, where about 70 to 75 % of them are accepted.
     """
 
     name: PresetName

@@ -49,16 +49,7 @@ class Sequence(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """How much a file has.
-
-    Attributes
-    ----------
-    sequences, tokens, distributions : int
-    column_bytes : dict of str to int
-        That each of its columns takes.
-    file_bytes : int
-        Of all of it.
-    """
+    """How many sequences, tokens and distributions a file has, and bytes by column."""
 
     sequences: int
     tokens: int

@@ -13,14 +13,9 @@ TOKEN = np.dtype(">u4")
 
 
 class MissError(LookupError):
-    """No stored text begins with the tokens that were asked for.
+    """No stored text begins with the tokens asked for: none has `token` at `position`.
 
-    Attributes
-    ----------
-    position : int
-        The first one from which no stored text goes on as they do.
-    token : int
-        What they have there. What stored texts have isn't said.
+    Before that, some have them all. What stored texts have there isn't said.
     """
 
     def __init__(self, position: int, token: int) -> None:
@@ -48,12 +43,7 @@ class Lookup:
     def find(self, tokens: ArrayLike) -> Sequence:
         """Return the first sequence, in the order of texts, that begins with tokens.
 
-        Raises
-        ------
-        MissError
-            There is none.
-        ValueError or TypeError
-            These are no tokens, or the file has changed.
+        A MissError says that there is none, a ValueError that the file has changed.
         """
         i = self.seek(tokens)
         return self._read(i, len(self._texts[i]) // TOKEN.itemsize)

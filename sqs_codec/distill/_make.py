@@ -107,24 +107,10 @@ def make(
 def contexts(reader: Reader, text: str, size: int = 512) -> list[Piece]:
     """Cut a text as llama-perplexity does, which has its rows of half of each piece.
 
-    Parameters
-    ----------
-    reader : Reader
-    text : str
-    size : int
-        Tokens of a context. What is left at the end is left out.
-
-    Returns
-    -------
-    list of Piece
-        In place of its first token each has the one that the model wants at a text's
-        beginning, if it does. Places are those from ``size // 2`` to ``size - 2``.
-        Special tokens that the text spells are text like the rest.
-
-    Raises
-    ------
-    ValueError
-        The text has fewer tokens, or the model can't read so many.
+    A context of `size` tokens begins with the one that the model wants at a text's
+    beginning, if it does, in place of its own first token. Places are those from
+    ``size // 2`` to ``size - 2``. What remains at the end is left out. Special tokens
+    that the text spells are text like the rest.
     """
     size = checks.in_range("size", size, 4, min(reader.max_tokens, MAX_SEQUENCE))
     tokens = reader.tokenize(text, special=False)

@@ -251,10 +251,7 @@ class Writer:
     def close(self) -> None:
         """Finish the file: make it of the row groups, and put it in its place.
 
-        Raises
-        ------
-        FileExistsError
-            There is a file by now. The row groups are kept.
+        A FileExistsError says that there is a file by now. The row groups are kept.
         """
         if self._lock.closed:
             return

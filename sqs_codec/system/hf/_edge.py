@@ -27,7 +27,7 @@ KNOWN_WARPERS = (
 
 
 class Draft(CachedModel):
-    """A model and its tokenizer, as `sqs_codec.system.edge.Edge` takes it.
+    """A model and its tokenizer, as a `sqs_codec.system.edge.TextDraft`.
 
     Parameters
     ----------
@@ -37,17 +37,6 @@ class Draft(CachedModel):
     tokenizer : transformers.PreTrainedTokenizerBase, optional
         That of both models. By its fingerprint the cloud makes sure that it is; logits
         that pad a vocabulary beyond it are cropped. Without it nothing can be encoded.
-
-    Attributes
-    ----------
-    vocab_size : int
-        V, without what only pads the vocabulary.
-    stop : frozenset of int
-        Tokens that end a text.
-    fingerprint : bytes
-        As `tokenizer_fingerprint` gives it.
-    n_ctx : None
-        The model doesn't say how long a text may be.
     """
 
     n_ctx = None
@@ -107,25 +96,12 @@ def custom_generate(
     """Let transformers' ``generate`` write with a cloud.
 
     For ``model.generate(..., custom_generate=custom_generate, edge=edge, link=link)``,
-    where `model` is the draft model; length, stop tokens, stopping criteria,
-    temperature, ``top_k``, ``top_p`` and ``min_p`` are those of the call and of the
-    model's ``generation_config``, as ever.
+    where `model` is the draft model of the `Edge`, and the link is as `Edge.generate`
+    takes it. Length, stop tokens, stopping criteria, temperature, ``top_k``, ``top_p``
+    and ``min_p`` are those of the call and of the model's ``generation_config``.
 
-    Parameters
-    ----------
-    model, input_ids, logits_processor, stopping_criteria, generation_config, \
-model_kwargs
-        What ``generate`` hands to a decoding method.
-    edge : sqs_codec.system.edge.Edge
-        Of a `Draft` of the same model.
-    link : Link or callable
-        As `Edge.generate` takes it.
-
-    Raises
-    ------
-    ValueError
-        If there is more than one text, padding, or a logits processor that the cloud
-        can't apply.
+    A second text, padding, and a logits processor, which the cloud can't apply, are a
+    ValueError.
     """
     _check_call(model, edge, input_ids, logits_processor, model_kwargs)
     stop = generation_config.eos_token_id

@@ -39,19 +39,9 @@ class ModelError(ValueError):
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A model of one end, with what belongs to it.
+    """A causal language model of one end, with what belongs to it.
 
-    Attributes
-    ----------
-    model : transformers.PreTrainedModel
-        A causal language model.
-    tokenizer : transformers.PreTrainedTokenizerBase
-    vocab_size : int
-        V, as `vocab_size` gives it.
-    stop : frozenset of int
-        Tokens that end a text.
-    summary : str
-        What the model is, in a few words for people.
+    Its `stop` tokens end a text; `summary` says in a few words for people what it is.
     """
 
     model: HFModel

@@ -31,9 +31,11 @@ CONTROL = llama.LLAMA_TOKEN_ATTR_CONTROL
 
 
 class Draft:
-    """A GGUF file as a draft model, with the keys and values of the text it has read.
+    """A GGUF file as a `sqs_codec.system.edge.TextDraft`, with the text's KV cache.
 
-    llama.cpp's log is silenced for the whole process. The object is for one thread.
+    llama.cpp's log is silenced for the whole process. The object is for one thread. Its
+    `fingerprint` and `vocabulary` are those of the Hugging Face tokenizer that the file
+    was made from, without what only pads the vocabulary.
 
     Parameters
     ----------
@@ -44,19 +46,6 @@ class Draft:
         than the model was trained for.
     threads : int, optional
         If None, half of the machine's cores.
-
-    Attributes
-    ----------
-    vocab_size : int
-        V, without what only pads the vocabulary.
-    vocabulary : mapping of str to int
-        Ids of the tokens, as the tokenizer of the fingerprint spells them.
-    stop : frozenset of int
-        Tokens that end a text.
-    fingerprint : bytes
-        That of the Hugging Face tokenizer from which the file was made.
-    n_ctx : int
-        The longest text in tokens.
 
     Raises
     ------

@@ -93,11 +93,8 @@ class RayEngine:
     async def verify(self, job: Job) -> Verdict | None:
         """Have a job done by the replica of its session, or by another one.
 
-        Raises
-        ------
-        RuntimeError
-            The engine failed on the job, `DEATHS` replicas died over it, or there has
-            been no replica for long.
+        A RuntimeError says that the engine failed on the job, that `DEATHS` replicas
+        died over it, or that there has been no replica for long.
         """
         from ray.exceptions import ActorDiedError, RayError, RayTaskError
         from ray.serve.exceptions import RayServeException

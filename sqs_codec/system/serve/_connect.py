@@ -43,8 +43,6 @@ def connect(
     ------
     LinkError
         There is no connection. It says why, and what to do.
-    ValueError
-        The address or the token is none, or plain text would leave this machine.
     """
     checks.one_of("transport", transport, Transport)
     checks.finite("timeout", timeout, 0.001, 1e6)

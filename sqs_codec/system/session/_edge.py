@@ -281,7 +281,11 @@ class EdgeSession:
     # Drafting
 
     def push(self, logits: Any, *, setting: int = 0) -> int | None:
-        """Draft the next token.
+        """Draft the next token; None if the round is full.
+
+        It is full if another distribution, whatever token would be drawn from it, might
+        not fit the round's message, or if a stop token was drafted. A text with room
+        for one token has none for a draft.
 
         Parameters
         ----------
@@ -291,13 +295,6 @@ class EdgeSession:
             sampling. A SparseDistribution is taken as it is.
         setting : int
             Which of the settings to draft by; the same for a whole round.
-
-        Returns
-        -------
-        int or None
-            The token; None if the round is full: another distribution, whatever
-            token would be drawn from it, might not fit the round's message, or a stop
-            token was drafted. A text with room for one token has none for a draft.
 
         Raises
         ------
@@ -354,15 +351,10 @@ class EdgeSession:
         draft.packet, draft.due = draft.drafter.finish(), True
 
     def generate(self, n: int) -> None:
-        """Let the cloud decode tokens, by the numbers that both ends share.
+        """Let the cloud decode `n` tokens, by the numbers that both ends share.
 
-        While it does, another call with a larger number raises it; once they have
-        all come, a call begins anew.
-
-        Parameters
-        ----------
-        n : int
-            How many tokens in all; fewer come if one is a stop token.
+        Fewer come if one is a stop token. Until they have come, another call with a
+        larger `n` raises it; after that a call begins again.
         """
         limits = self._check_open("generate")
         generation = self._round or EdgeGeneration(len(self._text))
@@ -380,16 +372,8 @@ class EdgeSession:
 
         The same numbers decide as at the cloud, so that the first guess is right as
         often as the two models allow. From then on no round may be drafted at this
-        position (`rounds_from`).
-
-        Parameters
-        ----------
-        logits : array_like [vocab_size]
-            Given the text and what may follow it, as `gumbel_guess` takes them.
-        position : int
-            How many tokens come before.
-        count : int
-            How many guesses, 1 to 8.
+        position (`rounds_from`). `logits` [vocab_size] are given the text and what may
+        follow it, `position` is how many tokens come before, `count` is 1 to 8.
         """
         if isinstance(self._round, EdgeRound):
             raise RuntimeError("guess: a round is in the works, by other numbers")
@@ -457,12 +441,7 @@ class EdgeSession:
         """Give up what is drafted or decoded, and go on from the text, or from another.
 
         What was drafted may have no part in the decision, unless the text is thrown
-        away with it.
-
-        Parameters
-        ----------
-        text : sequence of int, optional
-            The new text, prompt included.
+        away with it. Another text has its prompt, too.
         """
         if self._phase in OVER:
             raise RuntimeError("abort: the session is over")

@@ -196,15 +196,8 @@ def verify_jobs(
         Their texts aren't read, but their lengths are, where there is a key.
     logits : ndarray of float16, float32 or float64 [n, V]
         As many rows as the jobs want, in their order: what the target says after a
-        job's text and after each drafted token. ``-inf`` masks a token.
-
-    Raises
-    ------
-    ValueError
-        If there are more or fewer rows, or a row isn't one of logits; it names the job
-        and which of its rows.
-    TypeError
-        If they are of another dtype.
+        job's text and after each drafted token. ``-inf`` masks a token. Errors name
+        the job and which of its rows is wrong.
 
     Examples
     --------

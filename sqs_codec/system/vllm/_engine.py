@@ -58,12 +58,8 @@ class VllmEngine:
     async def open(self) -> EngineInfo:
         """Start vLLM with the target model, which takes a while.
 
-        Raises
-        ------
-        ValueError
-            This version of vLLM or this model can't be served, or vLLM doesn't start.
-        RuntimeError
-            The engine was closed meanwhile.
+        A ValueError says that this version of vLLM or this model can't be served, or
+        that vLLM doesn't start; a RuntimeError that the engine was closed meanwhile.
         """
         self._started = asyncio.ensure_future(self._start())
         # Threads can't be cancelled: `close` waits for them.
@@ -77,12 +73,8 @@ class VllmEngine:
     async def verify(self, job: Job) -> Verdict | None:
         """Return the verdict on a job, None if there was nothing to verify.
 
-        Raises
-        ------
-        ValueError
-            If the job is none that the model can do.
-        RuntimeError
-            The engine isn't open, or vLLM failed or was closed meanwhile.
+        A job that the model can't do is a ValueError. If the engine isn't open, or vLLM
+        failed or was closed meanwhile, that is a RuntimeError.
         """
         if self._info is None:
             raise RuntimeError("the engine isn't open")

@@ -23,17 +23,8 @@ AT_ONCE = 1 << 16
 class ModelReader(TextReader, AbstractContextManager["ModelReader"]):
     """A `sqs_codec.distill.Reader`: vLLM's worker does tasks where its logits are.
 
-    It is a context manager, which closes it.
-
-    Parameters
-    ----------
-    target, dtype, options
-        As for `VllmEngine`.
-
-    Raises
-    ------
-    ModelError
-        This version of vLLM or this model can't be served, or vLLM doesn't start.
+    It is a context manager, which closes it. Parameters are those of `VllmEngine`; a
+    ModelError says why this vLLM or this model can't be had.
     """
 
     def __init__(
@@ -65,15 +56,10 @@ class ModelReader(TextReader, AbstractContextManager["ModelReader"]):
             llm.engine_core.shutdown(timeout=PATIENCE)
 
     def read(self, tasks: Sequence[Task]) -> None:
-        """Have vLLM's worker do tasks, all at once.
+        """Have vLLM's worker do tasks, all at once; after an error some are left.
 
-        Raises
-        ------
-        ValueError
-            A text is longer than `max_tokens`, or logits that are to be counted are
-            NaN. What isn't done by then is left.
-        RuntimeError
-            The reader is closed, or vLLM has died.
+        A text longer than `max_tokens`, or NaN in counted logits, is a ValueError.
+        If the reader is closed, or vLLM has died, that is a RuntimeError.
         """
         from vllm import PoolingParams
 
