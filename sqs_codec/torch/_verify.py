@@ -1,7 +1,6 @@
 """Verify rounds by the target model's logits."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -134,7 +133,10 @@ def _verify(
     scales = _move([[scale[t]] for t in by_row], rows, dtype)
     greedy = [row for row, t in enumerate(temperatures) if t == 0]
     unnormalised = _tensors.exponentials(rows, scales, dtype)
-    _set_greedy(unnormalised, rows, greedy)
+    if greedy:  # whose first of the largest has all probability
+        index = _move(greedy, rows, torch.int64)
+        unnormalised[index] = 0
+        unnormalised[index, rows[index].argmax(-1)] = 1
     maxima, totals, weights = _sum_up(rounds, rows, unnormalised)
     _tensors.check_maxima(rows, maxima, name_row)
     accepted = _count_accepted(rounds, totals, weights, draws)
@@ -167,14 +169,6 @@ def _verify_by_core(
             raise AssertionError(f"the C core refused its arguments: status {status}")
         verdicts.append(Verdict(*verdict))
     return verdicts
-
-
-def _set_greedy(probs: torch.Tensor, rows: torch.Tensor, greedy: Sequence[int]) -> None:
-    """Give the first of the largest of some rows all probability."""
-    if greedy:
-        index = _move(greedy, rows, torch.int64)
-        probs[index] = 0
-        probs[index, rows[index].argmax(-1)] = 1
 
 
 def _move(values: ArrayLike, like: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -220,13 +214,8 @@ def _count_accepted(
     return accepted
 
 
-class _Following(NamedTuple):
-    """Where the token that follows is drawn from: a row less a distribution."""
-
-    row: int
-    draw: float
-    token_ids: NDArray[np.uint32]
-    amounts: NDArray[np.float64]
+Following = tuple[int, float, NDArray[np.uint32], NDArray[np.float64]]
+"""A row, the number that draws from it, and ids with what is taken from them before."""
 
 
 def _following(
@@ -235,17 +224,17 @@ def _following(
     accepted: int,
     totals: NDArray[np.float64],
     draws: NDArray[np.float64],
-) -> _Following:
+) -> Following:
     """Return what the next token of a round is drawn from."""
     row = span.start + accepted
     if round_ is None or accepted == len(round_):
-        return _Following(row, draws[row], np.empty(0, np.uint32), np.empty(0))
+        return row, draws[row], np.empty(0, np.uint32), np.empty(0)
     q = round_.distributions[accepted]
     # The rejected token's number is spent; the next token takes the one after.
-    return _Following(row, draws[row + 1], q.token_ids, q.probs * totals[row])
+    return row, draws[row + 1], q.token_ids, q.probs * totals[row]
 
 
-def _draw(unnormalised: torch.Tensor, following: Sequence[_Following]) -> list[int]:
+def _draw(unnormalised: torch.Tensor, following: Sequence[Following]) -> list[int]:
     """Draw from each row less its distribution; from the row if nothing is left."""
     rows, draws, token_ids, amounts = zip(*following, strict=True)
     owners = np.repeat(np.arange(len(rows)), [*map(len, token_ids)])

@@ -783,8 +783,7 @@ def test_a_device_draws_from_minute_residuals():
     for tail, tokens in [(1e-22, [3, 3]), (1e-260, [3, 3]), (1e-300, [0, 1])]:
         weights = torch.tensor([[1.0, 1.0, 0.0, tail]], dtype=torch.float64)
         from_it = [
-            verifying._Following(0, draw, np.array([0, 1], np.uint32), half)
-            for draw in (0.0, 1 - 2**-53)
+            (0, draw, np.array([0, 1], np.uint32), half) for draw in (0.0, 1 - 2**-53)
         ]
         assert verifying._draw(weights, from_it) == tokens
 
