@@ -19,7 +19,7 @@ from sqs_codec.cli.files import load_tokenizer
 
 if TYPE_CHECKING:
     from sqs_codec.distill import Dataset, Piece, Reader
-    from sqs_codec.distill._imports import Place
+    from sqs_codec.distill._imports.responses import Place
 
     Encode = Callable[[Any], Piece]  # of the messages of a chat
 
@@ -219,7 +219,7 @@ def import_(args: argparse.Namespace) -> int:
     options.check_folder(args.output)
     tokenizer = load_tokenizer(args.tokenizer) if args.tokenizer else None
     from sqs_codec.distill import Header, Writer
-    from sqs_codec.distill._imports import import_lists
+    from sqs_codec.distill._imports.responses import import_lists
 
     ids = tokenizer.get_vocab() if tokenizer else {}
     known = sqs.vocabulary_fingerprint(ids) if ids else b""
@@ -252,7 +252,8 @@ def tail_codec(args: argparse.Namespace, fingerprint: bytes, size: int) -> sqs.C
 
 def places(paths: Sequence[Path], tokenizer: object) -> Iterator[Place]:
     """Yield what files have; show how much it is."""
-    from sqs_codec.distill._imports import Names, read_responses
+    from sqs_codec.distill._imports.names import Names
+    from sqs_codec.distill._imports.responses import read_responses
 
     names = Names(tokenizer)
     with reading.progress(unit=" texts") as bar:

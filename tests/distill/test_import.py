@@ -11,7 +11,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models
 import sqs_codec as sqs
 from sqs_codec import distill
 from sqs_codec.cli import main as cli
-from sqs_codec.distill._imports import Names, read_responses
+from sqs_codec.distill._imports.names import Names
+from sqs_codec.distill._imports.responses import read_responses
 
 RECORDED = Path(__file__).parent / "recorded/vllm-0.32.jsonl"
 """Responses of vLLM 0.32.0 with SmolLM2: to completions, by ids and with the prompt's

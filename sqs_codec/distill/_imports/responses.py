@@ -2,13 +2,16 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
 
 from sqs_codec.distill._header import damage
-from sqs_codec.distill._imports.lists import Lists, Place
 from sqs_codec.distill._imports.names import Names
+from sqs_codec.distill._writer import Writer
 
 T = TypeVar("T")
 
@@ -21,6 +24,45 @@ ALONE = (
     "answers have no prompt_token_ids: a student is to go on from nothing, where the "
     "teacher had read a prompt"
 )
+
+
+class Lists(NamedTuple):
+    """The listed part of a text's distributions, and what to know of the text."""
+
+    tokens: list[int]
+    first: int  # list i is of ``tokens[first + i]`` given those before it
+    token_ids: list[list[int]]
+    logprobs: list[list[float]]
+    notes: dict[str, int]
+
+
+Place = tuple[str, Iterator[Lists]]
+"""Where in a file something stands, in words, and the texts that it is, read when asked
+for: then a ValueError says what is wrong with it, and not where."""
+
+
+def import_lists(places: Iterable[Place], writer: Writer) -> Counter[str]:
+    """Write texts with their lists; return what is to know of them, and how often.
+
+    A ValueError names the place. What came before is written, and a writer that goes on
+    leaves it out.
+    """
+    notes: Counter[str] = Counter()
+    done = len(writer)
+    quantize = writer.header.codec.quantize_top_logprobs_rows
+    for place, texts in places:
+        with damage(place):
+            for text in texts:
+                notes.update(text.notes)
+                if not len(text.token_ids):
+                    notes["answers without a list that can be kept were left out"] += 1
+                elif done:
+                    done -= 1
+                else:
+                    rows = quantize(text.token_ids, text.logprobs)
+                    at = text.first - 1 + np.arange(len(rows))
+                    writer.write(text.tokens, rows, at)
+    return notes
 
 
 def read_responses(path: str | os.PathLike[str], names: Names) -> Iterator[Place]:
