@@ -95,12 +95,6 @@ def measure(
     most_rows : int, optional
         Measure at most so many rows, evenly spaced.
 
-    Raises
-    ------
-    ValueError
-        A row is not what it must be, which the message names, or the prior is of
-        another vocabulary.
-
     Examples
     --------
     >>> thin = sqs.preset("thin")

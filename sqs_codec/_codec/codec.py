@@ -134,6 +134,9 @@ class Codec:
     ) -> Codec:
         """Return the codec that `config` describes.
 
+        A config of another format version, with other keys or values, or with another
+        prior is a ValueError or a TypeError.
+
         Parameters
         ----------
         config : mapping
@@ -141,12 +144,6 @@ class Codec:
         prior : Prior, optional
             The prior that the config names, if it names one that doesn't come with
             this package.
-
-        Raises
-        ------
-        ValueError or TypeError
-            If the config is of another format version, lacks a key or has an unknown
-            one, has a value that isn't allowed, or names another prior.
         """
         checks.instance("config", config, Mapping, "a mapping")
         wanted = {"format_version", "vocab_size", "resolution", "coding", "prior"}

@@ -150,7 +150,7 @@ class Drafter:
         *,
         temperature: float | None = None,
     ) -> int | None:
-        """Draft the next token.
+        """Draft the next token; None if the round is full.
 
         Parameters
         ----------
@@ -162,11 +162,6 @@ class Drafter:
             distribution must have its `dropped_mass`.
         temperature : float, optional
             1 if not given. It doesn't go with a ready distribution.
-
-        Returns
-        -------
-        int or None
-            The token; None if the round is full.
 
         Raises
         ------

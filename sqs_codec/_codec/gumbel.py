@@ -103,18 +103,15 @@ def gumbel_guess(
 ) -> Guesses:
     """Guess what `gumbel_draw` gives for logits that are nearly these.
 
+    The first guess is what it gives for these very logits. There are fewer than `count`
+    if fewer tokens can be drawn.
+
     Parameters
     ----------
     logits, key, position, temperature, top_k, top_p, min_p
         As `gumbel_draw` takes them.
     count : int
         How many guesses, 1 to 8.
-
-    Returns
-    -------
-    Guesses
-        The first is what `gumbel_draw` gives for these very logits. They are fewer
-        than `count` if fewer tokens can be drawn.
 
     Examples
     --------

@@ -18,18 +18,9 @@ if TYPE_CHECKING:
 def collate(items: Items[Sequence]) -> TeacherBatch:
     """Return sequences as a batch, as the ``collate_fn`` of a ``DataLoader`` does.
 
-    Needs the extra ``[torch]``.
-
-    Parameters
-    ----------
-    items : sequence of Sequence
-        At least one; of one file or of files that agree in vocabulary, resolution,
-        temperature and tail.
-
-    Returns
-    -------
-    sqs_codec.torch.TeacherBatch
-        Shorter texts are padded on the right, by token 0.
+    It takes one sequence at least, of files that agree in vocabulary, resolution,
+    temperature and tail, and pads shorter texts on the right, by token 0. It needs the
+    extra ``[torch]``.
     """
     from sqs_codec.torch._distill import as_batch
 

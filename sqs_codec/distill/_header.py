@@ -144,14 +144,7 @@ class Header:
 
     @classmethod
     def from_json(cls, found: dict[str, Any], prior: Prior | None = None) -> Header:
-        """Return what the metadata of a file says.
-
-        Raises
-        ------
-        ValueError or TypeError
-            The file is for another release, or its codec can't be had, as
-            `Codec.from_config` says, or what stands there isn't what a `Writer` writes.
-        """
+        """Return what a file's metadata says; ValueError or TypeError if it can't be."""
         if found.get("version") != VERSION:
             raise ValueError(
                 f"it is a file of version {found.get('version')!r}, and this release "

@@ -75,11 +75,6 @@ def measure(
         Of the same tokenizer.
     progress : callable, optional
         Put around the texts.
-
-    Raises
-    ------
-    ValueError
-        The file is no reference, or is of another tokenizer or vocabulary.
     """
     require_reference(data)
     _require_same_tokens(data, reader)

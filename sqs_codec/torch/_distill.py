@@ -47,15 +47,6 @@ class TeacherBatch:
         That the teacher's distributions were taken at.
     tail : bool
         Whether id ``vocab_size - 1`` stands for all tokens that a row doesn't list.
-
-    Raises
-    ------
-    ValueError
-        If the distributions aren't what `SparseRows` takes, shapes or places don't fit
-        the tokens, or the temperature is negative or not finite.
-    TypeError
-        If the distributions aren't tensors of integers, or another value isn't of its
-        type.
     """
 
     tokens: torch.Tensor

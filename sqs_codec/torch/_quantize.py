@@ -208,6 +208,8 @@ def to_dense(
 ) -> torch.Tensor:
     """Return the probabilities of the whole vocabulary, spread out on a device.
 
+    These are [vocab_size] of one distribution, [N, vocab_size] of several.
+
     Parameters
     ----------
     distributions : SparseDistribution, SparseRows or sequence of SparseDistribution
@@ -216,11 +218,6 @@ def to_dense(
         Torch's default device if None. Only the supports move to it.
     dtype : torch.dtype
         A floating-point one.
-
-    Returns
-    -------
-    torch.Tensor [vocab_size] or [N, vocab_size]
-        A row for each distribution; one of one.
 
     Examples
     --------

@@ -84,12 +84,8 @@ class EngineConfig:
 def make_engine(config: EngineConfig) -> Engine:
     """Make an engine, which is still to be opened. It may load a model.
 
-    Raises
-    ------
-    ValueError or OSError
-        The model can't be served; the message says why.
-    ImportError
-        The engine isn't installed.
+    A ValueError or OSError says why the model can't be served, an ImportError that the
+    engine isn't installed.
     """
     room = import_module(f"sqs_codec.system.{config.kind.room}._engine")
     engine: Engine = room.make_engine(config)

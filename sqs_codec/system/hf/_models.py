@@ -107,7 +107,7 @@ def load_model(
     revision: str | None = None,
     drafts: bool = False,
 ) -> LanguageModel:
-    """Load a model and its tokenizer for one end.
+    """Load a model and its tokenizer for one end; a ModelError says why that fails.
 
     Parameters
     ----------
@@ -125,12 +125,6 @@ def load_model(
     drafts : bool
         Whether it is a draft model, whose rounding changes no text's law: "auto" is
         then "float16" there.
-
-    Raises
-    ------
-    ModelError
-        There is no such device; or the model cannot be found or loaded, doesn't fit, or
-        cannot be rolled back.
     """
     where, kind = place(device, dtype, devices())
     halved = kind == "float16" or (dtype == "auto" and (drafts or name is None))

@@ -70,11 +70,6 @@ def encode_answers(
     messages : sequence of mapping
         Each has a ``"role"`` and a ``"content"``, both strings, and nothing else.
 
-    Returns
-    -------
-    tokens, places : list of int
-        As a `sqs_codec.distill.Piece` has them.
-
     Raises
     ------
     ValueError

@@ -52,7 +52,7 @@ def make_app(
     sampling: Sampling | None = None,
     **access: Any,
 ) -> Starlette:
-    """Make what answers clients.
+    """Make an ASGI application that answers clients.
 
     Parameters
     ----------
@@ -65,11 +65,6 @@ def make_app(
         ``api_key``: what clients have to give as a bearer token; ``hosts``: names by
         which it may be called, besides ``localhost`` and addresses; ``origins``: web
         sites whose pages may call it, as ``https://chat.example.org``.
-
-    Returns
-    -------
-    starlette.applications.Starlette
-        An ASGI application.
     """
     models = model_names(names, NAME)
     calls = _Calls(completer, models, sampling or Sampling())
