@@ -144,7 +144,7 @@ class Header:
 
     @classmethod
     def from_json(cls, found: dict[str, Any], prior: Prior | None = None) -> Header:
-        """Return what a file's metadata says; an error if this release can't read it."""
+        """Return what a file's metadata says, or say why it can't be read."""
         if found.get("version") != VERSION:
             raise ValueError(
                 f"it is a file of version {found.get('version')!r}, and this release "
