@@ -18,10 +18,7 @@ TAYLOR = (
     0.6931471805599453,
     1.0,
 )
-"""The coefficients of 2**f on [-1/2, 1/2], the highest power first.
-
-Single precision has the last eight.
-"""
+"""Coefficients of 2**f on [-1/2, 1/2], highest first; float32 takes the last eight."""
 
 UNITS = 2.0**42
 """What weights relative to the largest are integers in."""

@@ -87,12 +87,10 @@ class Tables(NamedTuple):
         return sums
 
     def with_tail(self) -> Tables:
-        """Return the tables of one id more, which weighs as much as the heaviest.
-
-        It has a kind of its own, the first that no id has. If all have some, the ids of
-        the lightest kind join those most like them, at the lesser weights of both. To
-        make room for the tail, weights are halved.
-        """
+        """Return the tables of one id more, which weighs as much as the heaviest."""
+        # It has the first kind that no id has. If there is none, the ids of the lightest
+        # kind join those most like them, at the lesser weights. Weights are halved, to
+        # make room.
         codes = np.maximum(self.weights, CODES_PER_OCTAVE) - CODES_PER_OCTAVE
         kinds, ids = self.kinds, np.bincount(self.kinds, minlength=KINDS)
         kind = ids.argmin()

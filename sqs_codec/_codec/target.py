@@ -1,7 +1,4 @@
-"""The rows of a target model: which of them are a round's, and whether they fit.
-
-For rounds that are verified on arrays, and for those on tensors.
-"""
+"""The rows of a target model, as arrays or tensors: which are a round's, and fit."""
 
 from __future__ import annotations
 

@@ -258,12 +258,8 @@ def look_up(
     *,
     temperature: float = 1.0,
 ) -> Answer:
-    """Return what rows of logits [N, V] say of ids [n], so many of them of each row.
-
-    That is ``logprobs`` of the ids, ``token_logprobs`` of those that follow, one of
-    each row, 0 where it is -1, float32 both, and ``likeliest``, uint32 [N]. A row with
-    NaN has NaN for all its ids.
-    """
+    """Return what rows of logits [N, V] say of ids [n], `sizes` of them of each row."""
+    # Where no token follows, -1, its logarithm is 0. A row with NaN has NaN for all.
     if not checks.temperature(temperature):
         raise ValueError("logarithms of probabilities need a temperature above 0")
     part_of: Any = _look_up_part

@@ -1,7 +1,4 @@
-"""The range coder, as in ``csrc/entropy/coder.h``.
-
-A coder is an array of int64, which its functions take together with the packet.
-"""
+"""The range coder, as in ``csrc/entropy/coder.h``: an array of int64 and a packet."""
 
 import numpy as np
 

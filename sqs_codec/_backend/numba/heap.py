@@ -1,7 +1,4 @@
-"""A heap of the best items, as in ``csrc/quantize/heap.h``.
-
-An item is a key and an id; the worst item is at the root.
-"""
+"""A heap of keys and ids, the worst at the root, as in ``csrc/quantize/heap.h``."""
 
 from sqs_codec._backend.numba.jit import leaf
 

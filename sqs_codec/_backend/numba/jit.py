@@ -87,18 +87,12 @@ entry: Any = _compiled(**_ENTRY)
 """For functions that Python calls."""
 
 jit: Any = _compiled(**_INNER)
-"""For functions that only compiled functions call.
-
-They lack the wrapper that unpacks Python's objects, which takes a third of the time
-that a function compiles.
-"""
+"""For functions that only compiled functions call: unpacking Python's objects takes a
+third of the time that a function compiles."""
 
 leaf: Any = _compiled(**_INNER, _nrt=False)
-"""For functions that neither make nor return an array.
-
-They don't count references to the arrays that they are given, which takes longer
-than the work of most of them.
-"""
+"""For functions that neither make nor return an array: counting references takes longer
+than the work of most of them."""
 
 part: Any = _compiled(**_INNER, inline="always")
 """For functions that one or two others call, which compile sooner with them in."""

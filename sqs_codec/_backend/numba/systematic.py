@@ -1,7 +1,4 @@
-"""A row to counts that are right on average, as in ``csrc/quantize/systematic.c``.
-
-All weights are kept, and walked over.
-"""
+"""Counts that are right on average, as in ``csrc/quantize/systematic.c``."""
 
 import numpy as np
 

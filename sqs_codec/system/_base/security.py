@@ -1,7 +1,4 @@
-"""Hosts, certificates and tokens: what may be one.
-
-What may not is a ValueError that says why.
-"""
+"""Hosts, certificates and tokens: a ValueError says why one can't be."""
 
 import ipaddress
 import re

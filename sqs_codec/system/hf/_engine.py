@@ -53,12 +53,10 @@ def make_engine(config: EngineConfig) -> BatchEngine:
 
 
 class ThreadedCloud(Cloud):
-    """A `Cloud` on a CPU, whose short passes take no more threads than help.
+    """A `Cloud` on a CPU, whose short passes take no more threads than help."""
 
-    Threads wait for each other at each layer: in a pass of a few tokens of a small
-    model for longer than one of them takes to do it all. PyTorch's number is set before
-    each pass.
-    """
+    # Threads wait for each other at each layer: in a pass of a few tokens of a small
+    # model for longer than one of them takes to do it all.
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)

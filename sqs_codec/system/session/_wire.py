@@ -1,7 +1,4 @@
-"""The messages of a session and their bytes; `docs/system.md` is the reference.
-
-Reading is total: bytes from anywhere become a message or a `WireError`.
-"""
+"""The messages of a session; reading is total. `docs/system.md` is the reference."""
 
 from __future__ import annotations
 
