@@ -18,7 +18,7 @@ TAYLOR = (
     0.6931471805599453,
     1.0,
 )
-"""Coefficients of 2**f on [-1/2, 1/2], highest first; float32 takes the last eight."""
+"""Coefficients of 2**f on [-1/2, 1/2], highest first; float32 takes the last 8."""
 
 UNITS = 2.0**42
 """What weights relative to the largest are integers in."""

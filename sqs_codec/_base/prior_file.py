@@ -88,9 +88,9 @@ class Tables(NamedTuple):
 
     def with_tail(self) -> Tables:
         """Return the tables of one id more, which weighs as much as the heaviest."""
-        # It has the first kind that no id has. If there is none, the ids of the lightest
-        # kind join those most like them, at the lesser weights. Weights are halved, to
-        # make room.
+        # It has the first kind that no id has. If there is none, the ids of the
+        # lightest kind join those most like them, at the lesser weights. To make room,
+        # weights are halved.
         codes = np.maximum(self.weights, CODES_PER_OCTAVE) - CODES_PER_OCTAVE
         kinds, ids = self.kinds, np.bincount(self.kinds, minlength=KINDS)
         kind = ids.argmin()
