@@ -628,16 +628,3 @@ def decode_sequence(packet, vocab_size, resolution, prior=None):
     found = code_sequence(coder, vocab_size, resolution, prior=prior)
     coder.finish()
     return found
-
-
-# Where the bits go
-
-
-def bits_by_label(distributions, tokens, vocab_size, resolution, prior=None):
-    """Return what each kind of symbol takes in a round, {label: bits}.
-
-    The sum is the round's size before padding, but for the coder's rounding.
-    """
-    meter, items = Meter(), as_items(distributions, tokens)
-    code_round(meter, vocab_size, resolution, items, prior)
-    return {label: cost / BIT for label, cost in meter.costs.items()}
