@@ -1,4 +1,4 @@
-"""Links in user space: what they do to what they carry, and how fast."""
+"""Links in user space, what they do to what they carry, and the virtual clock."""
 
 import socket
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.relay import HEADERS, HOST, Link, Relay, StreamRelay, Way
+from tests.world import World
 
 CROWD = np.arange(2000) * 0.01
 
@@ -98,3 +99,15 @@ def test_a_stream_is_whole_until_it_is_broken():
             relay.disconnect()
             assert client.recv(1) == far.recv(1) == b""
             far.close()
+
+
+def test_time_passes_from_event_to_event():
+    world, seen = World(), []
+    for due in (3, 1, 2):
+        world.at(due, lambda due=due: seen.append((due, world.now)))
+    world.sleep(2.5)
+    assert seen == [(1, 1), (2, 2)]
+    assert world.now == 2.5
+    world.at(3, lambda: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        world.wait(2)

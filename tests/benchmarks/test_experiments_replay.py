@@ -1,4 +1,4 @@
-"""Replayed texts: the law of what is accepted, rounds and budgets, and what is checked.
+"""Replayed texts: the law of what is accepted.
 
 No model is loaded: rows are random, and texts are drawn from the target's.
 """
@@ -10,36 +10,21 @@ import pytest
 import torch
 
 import sqs_codec as sqs
-from benchmarks.experiments import bounds, traces
+from benchmarks.experiments import traces
 from benchmarks.experiments.experiment import Options
-from benchmarks.experiments.speculate import Edge, PacketBudget, draw, judge, replay
-from benchmarks.schemes import Row, codec
+from benchmarks.experiments.speculate import Edge, draw, judge, replay
+from benchmarks.schemes import Row
 from sqs_codec import theory
-from tests.kit import Draws
 
-VOCAB = 300
-TEXT = 60
 LENGTH = 6
 
 
-def rows(count, vocab=VOCAB, seed=0):
+def rows(count, vocab, seed=0):
     rng = np.random.default_rng(seed)
     target = 3 * rng.standard_normal((count, vocab))
     draft = target + rng.standard_normal((count, vocab))
     pairs = zip(draft.astype(np.float32), target.astype(np.float32), strict=True)
     return [Row(d, p, 1.0) for d, p in pairs]
-
-
-def text(positions, seed=0):
-    rng = np.random.default_rng([1, seed])
-    return [int(rng.choice(len(row.p), p=row.p)) for row in positions]
-
-
-def play(edge, seed=0):
-    positions = rows(TEXT, seed=seed)
-    tokens = text(positions, seed)
-    draws = np.random.default_rng([2, seed]).random((TEXT, 2))
-    return list(replay(edge, positions, tokens, draws)), tokens
 
 
 def written(monkeypatch, probs, stop, options):
@@ -109,58 +94,3 @@ def test_judge_has_the_law_of_speculative_decoding(keep, seed):
             drafted[x] += (not verdict) * share / steps
     assert accepted == pytest.approx(theory.acceptance_rate(row.p, q), abs=5 / steps)
     assert drafted == pytest.approx(q.to_dense(np.float64), abs=5 / steps)
-
-
-def test_packets_are_a_drafter_s():
-    positions = rows(TEXT)
-    ours = codec(VOCAB, 60, "entropy")
-    budget = PacketBudget(300, ours)
-    made, _ = play(Edge(sqs.TopK(30), 60, LENGTH, budget))
-    place = 0
-    for each in made:
-        qs = [draft.sent.q for draft in each.drafts]
-        # The first number of each token's.
-        numbers = [
-            int(q.counts[q.token_ids < draft.token].sum())
-            for q, draft in zip(qs, each.drafts, strict=True)
-        ]
-        most = {"budget_bits": 300, "max_tokens": min(LENGTH, TEXT - place)}
-        drafter = sqs.Drafter(ours, sqs.TopK(30), rng=Draws(numbers), **most)
-        pushed = [drafter.push(q) for q in qs]
-        assert pushed == [draft.token for draft in each.drafts]
-        after = place + len(each.drafts)
-        if after < TEXT:
-            q = positions[after].send(sqs.TopK(30), 60).q
-            assert drafter.push(q) is None
-        assert drafter.finish() == each.packet(ours)
-        place += each.tokens
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_rollback_is_a_drafter_s(seed):
-    start = {"alpha": 0.05, "eta": 0.02, "beta": 0.01}
-    made, _ = play(Edge(sqs.Conformal(**start), 100, LENGTH), seed)
-    keep = sqs.Conformal(**start)
-    drafter = sqs.Drafter(
-        sqs.Codec(VOCAB, 100), keep, rng=np.random.default_rng(0), max_tokens=LENGTH
-    )
-    states = []
-    for each in made:
-        for draft in each.drafts:
-            # The codec's exp is not NumPy's.
-            states.append(draft.state == pytest.approx(keep.threshold, abs=1e-6))
-            drafter.push(np.log(draft.row.q))
-        drafter.finish()
-        drafter.feedback(each.accepted)
-    assert all(states)
-    assert any(len(each.judged) < len(each.drafts) for each in made)
-
-
-def test_positions_obey_the_bound_and_are_drawn_by_it():
-    edge = Edge(sqs.TopK(20), 50, LENGTH)
-    made = [each for seed in range(6) for each in play(edge, seed)[0]]
-    sums = bounds._sums([draft for each in made for draft in each.judged])
-    assert sums["worst"] <= bounds.ROUNDING
-    assert sums["expected"] <= sum(sums[name] for name in bounds.PARTS)
-    rejected = sum(each.rejected for each in made)
-    assert abs(rejected - sums["expected"]) <= 4 * np.sqrt(sums["variance"])
