@@ -1,6 +1,7 @@
 """Makers of inputs and checks of properties, for all tests."""
 
 import math
+import os
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,9 @@ CODECS = [*CODINGS, "prior"]
 KEEPS = dict(
     zip(reference.RULES, [sqs.TopK, sqs.Threshold, sqs.TopP, sqs.MinP], strict=True)
 )
+
+TIMES = int(os.environ.get("TIMES", "1"))
+"""How many times as many random cases some tests take, before a release."""
 
 VOCABS = st.sampled_from([2, 3, 256, 257, 49152, 1 << 20]) | st.integers(2, 1 << 20)
 RESOLUTIONS = st.sampled_from([1, 2, 100, 1 << 16]) | st.integers(1, 1 << 16)

@@ -11,9 +11,9 @@ import pytest
 import sqs_codec as sqs
 from sqs_codec._backend.numba import fixed, quantize, rows
 from sqs_codec._base.errors import Status, packet_error
-from tests import campaign
 from tests.kit import (
     CODINGS,
+    TIMES,
     any_distribution,
     any_prior,
     as_lists,
@@ -38,7 +38,7 @@ REAL = {}
 """What the reference makes of real drafts, for both backends: it takes longest."""
 
 
-@pytest.mark.parametrize("seed", range(400))
+@pytest.mark.parametrize("seed", range(400 * TIMES))
 def test_awkward_logits(seed):
     rng = np.random.default_rng(seed)
     vocab_size = int(rng.choice([2, 3, 15, 16, 17, 64, 65, 300, 1200]))
@@ -322,10 +322,3 @@ def test_numba_overruns_nothing_if_a_row_changes_meanwhile():
     assert select(np.ones(rows.softmax.GROUP), maxima).size == rows.softmax.GROUP
     ids, counts = leave(np.arange(3), np.array([-1, 7, -1]))
     assert (ids.tolist(), counts.tolist()) == ([1], [7])
-
-
-def test_campaign(backend, capsys):
-    """A taste of it; it takes all implementations by itself."""
-    if backend == "native":
-        assert campaign.main(["--random", "90", "--real", "8", "--files", "99"]) == 0
-        assert "0 differ" in capsys.readouterr().out

@@ -83,6 +83,17 @@ def test_awkward_rows(name, vocab_size):
             assert packets[2] == [theirs.encode(*map(np.uint32, expected[2:4]))]
 
 
+@pytest.mark.parametrize("name", HERE)
+def test_real_rows(name, real_rows):
+    ours, theirs = (core(n, 49152) for n in (name, "scalar"))
+    for row in real_rows:
+        for temperature in (0.3, 0.7, 1.0):
+            options = row[None], temperature, rule(sqs.TopK(64))
+            expected = plain(theirs.quantize_logits(*options, True))
+            assert plain(ours.quantize_logits(*options, True)) == expected
+            assert ours.encode_logits(*options) == theirs.encode_logits(*options)
+
+
 @pytest.mark.parametrize("vocab_size", SIZES)
 @pytest.mark.parametrize("name", HERE)
 def test_probabilities_and_targets(name, vocab_size):

@@ -20,7 +20,7 @@ from tests.reference import prior as reference
 pytestmark = pytest.mark.usefixtures("backend")
 
 SHAPES = [(2, 1), (3, 2), (8, 32), (17, 5), (1000, 1), (1000, 5), (49152, 2)]
-MUTATIONS = 10_000
+MUTATIONS = 10_000 * kit.TIMES
 
 
 # Files
