@@ -7,7 +7,6 @@ learnt, heads of streams, and verdicts on logits.
 import itertools
 import re
 import subprocess
-from fractions import Fraction
 from typing import Any, NamedTuple
 
 import cffi
@@ -24,9 +23,6 @@ from tests.kit import SEEDS, Draws, random_distribution
 from tests.reference import sqs_reference as reference
 
 CSRC = ROOT / "csrc"
-
-LOG2_E = 1.4426950408889634
-"""The temperature at which a logit x weighs 2**x."""
 
 DTYPES = {"f16": 0, "f32": 1, "f64": 2, "bf16": 3}
 
@@ -206,64 +202,6 @@ def test_verdicts_on_logits_are_those_on_their_probabilities(
             core, as_c(core, round_), rows, dtype, temperature, draws.tolist(), isa
         )
         assert found == (0, length + 1, expected)
-
-
-def test_probabilities_are_those_of_torch(core):
-    """The definition in sqs.h is a softmax: 100 verdicts of another one's."""
-    torch = pytest.importorskip("torch")
-    from sqs_codec.torch import verify_rounds
-
-    rng = np.random.default_rng(5)
-    for dtype in DTYPES:
-        for _ in range(25):
-            rows, numbers = of_type(rng.normal(0, 3, (2, 500)), dtype)
-            q = random_distribution(rng, 500, 100, 20)
-            round_ = sqs.Round([q], [q.sample(rng)])
-            temperature, draws = float(rng.choice([0, 0.7, 1.3])), rng.random(2)
-            logits = torch.from_numpy(numbers)
-            expected = verify_rounds([round_], logits, draws, temperature=temperature)
-            status, _, verdict = verify_logits(
-                core, as_c(core, round_), rows, dtype, temperature, draws.tolist()
-            )
-            assert status == 0
-            assert [verdict] == expected
-
-
-GRID = 48
-LOSSLESS = [
-    # counts of q (l = 4), logits of p to base 2, those of the row after it
-    ([0, 1, 2], [2, 1, 1], [3, 2, 1, 1], [0, 0, 0, 0]),
-    ([0], [4], [0, 0, 0, 0], [1, 1, -np.inf, -np.inf]),
-    ([3], [4], [5, 5, -np.inf, -np.inf], [0, 1, 1, -np.inf]),
-    ([1, 2], [2, 2], [-np.inf, -7, -np.inf, -np.inf], [3, 2, 1, 1]),
-    ([0, 1, 2, 3], [1, 1, 1, 1], [1, 1, 2, 3], [2, 1, 3, 1]),
-]
-
-
-@pytest.mark.parametrize(("ids", "counts", "first", "second"), LOSSLESS)
-def test_verifying_by_logits_is_lossless(core, ids, counts, first, second):
-    """All tokens drafted, all draws of a grid on which each decision is exact."""
-    rows = np.array([first, second], np.float64)
-    # Not np.exp2, whose powers need not be exact.
-    weights = np.array([[2.0 ** (x - max(row)) for x in row] for row in rows.tolist()])
-    p, after = (
-        [Fraction(w) / Fraction(row.sum()) for w in row.tolist()] for row in weights
-    )
-    q = sqs.SparseDistribution(ids, counts, 4)
-    text = {}
-    for token, count in zip(ids, counts, strict=True):
-        round_ = as_c(core, sqs.Round([q], [token]))
-        for at in itertools.product(range(GRID), repeat=2):
-            draws = [i / GRID for i in at]
-            status, _, verdict = verify_logits(core, round_, rows, "f64", LOG2_E, draws)
-            assert status == 0
-            out = (*[token][: verdict.accepted], verdict.token)
-            text[out] = text.get(out, Fraction()) + Fraction(count, 4 * GRID**2)
-    for x in range(4):
-        assert sum(w for out, w in text.items() if out[0] == x) == p[x]
-        both = sum(w for out, w in text.items() if len(out) == 2 and out[0] == x)
-        for y in range(4):
-            assert text.get((x, y), 0) == both * after[y]
 
 
 @pytest.mark.parametrize("vocab_size", [3, 300, 1000])
