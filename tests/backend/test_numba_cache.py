@@ -43,53 +43,31 @@ from sqs_codec._backend.numba import prior
 print(numba.njit(lambda array: prior.block_below(array, 0, 0))(np.arange(600)))
 """
 
-# The example of docs/format.md, with its packets in all codings, and its round. And
-# the same with a prior.
+# The example of docs/format.md, also with a prior, its round, and what follows.
 EXAMPLE = """
 import numpy as np
-from sqs_codec._backend.numba import Core
-from sqs_codec._base.prior_file import Tables
+import sqs_codec as sqs
 
-def words(*values):
-    return np.array(values, np.uint32)
-
-def expect(status, *arrays):
-    assert status == 0
-    found = [array.tolist() for array in arrays]
-    assert found == [[1, 4], [8, 2], [2], [1]][: len(found)], found
-
-ids, counts, survivors, positions = words(1, 4), words(8, 2), words(2), words(1)
-drafted = ids, counts, survivors, positions
 logits = np.full(8, -np.inf, np.float32)
-logits[ids] = np.log(counts)
-for coding, packet, bits in (0, "2638", 13), (1, "28c0", 11), (2, "b86b", 12):
-    core = Core(8, 10, coding, None)
-    packet = bytes.fromhex(packet)
-    for kind, value in enumerate((2, 0.1, 1, 0.2)):
-        assert core.encode_logits(logits, 1.0, (kind, value)) == (0, 1, [packet])
-    assert core.encode(ids, counts) == packet
-    assert core.bits(ids, counts) == bits
-    expect(*core.decode(packet, 2))
-    round_ = core.encode_round(drafted)
-    expect(*core.decode_round(round_, 2))
-    status, done, *row = core.decode_rows(core.encode_rows(ids, counts, survivors), 2)
-    assert done == 1
-    expect(status, *row)
-    target = np.full((2, 8), 1 / 8)
+logits[[1, 4]] = np.log([8, 2])
+prior = sqs.Prior.from_counts(np.arange(8))
+for coding, prior in ("bitpack", None), ("enumerative", None), ("entropy", prior):
+    codec = sqs.Codec(8, 10, coding, prior)
+    for keep in sqs.TopK(2), sqs.Threshold(0.1), sqs.TopP(1), sqs.MinP(0.2):
+        q = codec.quantize(logits, keep)
+        assert q == sqs.SparseDistribution([1, 4], [8, 2], 8)
+        assert codec.encode_logits(logits, keep) == codec.encode(q)
+    assert codec.decode(codec.encode(q)) == q
+    assert codec.decode_rows(codec.encode_rows([q, q])) == sqs.SparseRows.stack([q, q])
+    assert 8 * len(codec.encode(q)) + 1 >= codec.bits(q)
+    round_ = codec.decode_round(codec.encode_round([q], [4]))
     # The drafted token has p / q = 0.625; after it, or instead, 6 of 8 may follow.
-    for draw, verdict in (0.62, (0, 2, 1, 4)), (0.63, (0, 2, 0, 5)):
-        draws = np.array([draw, 0.51])
-        found = core.verify(drafted, target, draws)
-        assert tuple(map(int, found)) == verdict, found
-assert round_.hex() == "b884"
-expect(*core.decode_sequence(core.encode_sequence(ids, counts, survivors), 9, 2))
-prior = Tables(*(np.ones(n, np.uint8) for n in ((3, 2), (2, 256), 8))).write()
-core = Core(8, 10, 2, prior)
-expect(*core.decode(core.encode(ids, counts), 2))
-round_ = core.encode_round(drafted)
-expect(*core.decode_round(round_, 2))
+    target, draws = np.full((4, 8), 1 / 8), [0.62, 0.51, 0.63, 0.51]
+    found = sqs.verify_rounds([round_, round_], target, draws)
+    assert found == [sqs.Verdict(1, 4), sqs.Verdict(0, 5)]
+assert list(codec.decode_sequence(codec.encode_sequence([q, q]))) == [q, q]
 tiny = np.array([0.0, -3e38], np.float32)  # whose exponent overflows
-assert Core(2, 10, 0, None).quantize_logits(tiny, 1e-300, (0, 2.0), True)[0] == 0
+assert sqs.Codec(2, 10).quantize(tiny, sqs.TopP(1), temperature=1e-300).prob(0) == 1
 """
 
 UNKNOWN_KIND = """
@@ -98,14 +76,10 @@ from sqs_codec._backend.numba import Core
 
 core = Core(8, 10, 0, None)
 row = np.full(8, 1 / 8)
-calls = (
-    lambda: core.quantize_logits(row, 1.0, (4, 0.5), False),
-    lambda: core.encode_logits(row, 1.0, (-1, 0.5)),
-    lambda: core.quantize_probs(row, (4, 0.5)),
-)
-for call in calls:
+for name in "quantize_logits", "encode_logits", "quantize_probs":
+    rest = [(4, 0.5)] if name == "quantize_probs" else [1.0, (4, 0.5)]
     try:
-        call()
+        getattr(core, name)(row, *rest, *[False] * (name == "quantize_logits"))
     except ValueError as error:
         assert "kind" in str(error)
     else:
