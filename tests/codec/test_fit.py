@@ -155,21 +155,6 @@ def test_the_chances_say_what_follows_what():
     assert stays[frequent].mean() > 0.5
 
 
-def test_text_helps_where_there_are_few_drafts():
-    rng = np.random.default_rng(5)
-    text = zipf_text(rng, 2000, 200_000)
-    counts = np.bincount(text, minlength=2000)
-    logits = np.log(counts + 0.1)
-    codec = sqs.Codec(2000, 100)
-    qs = [
-        codec.quantize(logits + rng.gumbel(0, 2, 2000), sqs.TopK(30))
-        for _ in range(400)
-    ]
-    few, others = qs[:40], qs[40:]
-    alone = mean_bits(sqs.Prior.fit(few), others)
-    assert mean_bits(sqs.Prior.fit(few, counts), others) < alone - 1
-
-
 @pytest.mark.parametrize("is_foreign", [False, True])
 @pytest.mark.parametrize(("n", "most"), [(1, 1.03), (4, 1.03), (10, 1.01), (25, 1.01)])
 def test_few_drafts_and_a_text_are_as_good_as_the_better(n, most, is_foreign):

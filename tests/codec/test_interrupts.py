@@ -120,8 +120,9 @@ def test_a_timer_calls_a_batch_during_batches():
     assert all(handled)
 
 
-def test_single_calls_are_interrupted():
-    """And the codec's buffers are none the worse for it."""
+@pytest.mark.parametrize("again", [False, True])
+def test_single_calls_are_interrupted(again):
+    """Or made again by a handler; the codec's buffers are none the worse for it."""
     rng = np.random.default_rng(1)
     codec = sqs.Codec(V)
     q = codec.quantize(ROWS[0], KEEP)
@@ -138,7 +139,7 @@ def test_single_calls_are_interrupted():
         assert codec.decode_round(data) == round_
         assert sqs.verify(round_, target, np.random.default_rng(2)) == verdict
 
-    for _ in at_every_instruction(all_calls, interrupt):
+    for _ in at_every_instruction(all_calls, all_calls if again else interrupt):
         all_calls()
 
 

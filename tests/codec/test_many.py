@@ -58,13 +58,6 @@ def test_hundreds_of_rows(name, threads):
         assert codec.decode_rows(packets, threads=threads) == part
 
 
-def test_tokens_that_recur_take_fewer_bytes():
-    codec = make_codec("prior", 1000)
-    rows = sqs.SparseRows.stack([*some_rows(codec, 5)] * 40)
-    alone = sum(map(len, codec.encode_rows(rows)))
-    assert len(codec.encode_sequence(rows)) < 0.8 * alone
-
-
 def test_the_longest_sequence():
     codec = sqs.Codec(2, 1)
     rows = even_rows(codec, 1, MAX_SEQUENCE)

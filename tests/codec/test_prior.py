@@ -14,7 +14,7 @@ from sqs_codec._base.prior_file import CODE_WEIGHTS
 from sqs_codec._codec import prior as module
 from sqs_codec._codec.prior import _builtin_files, agreed_prior
 from tests import kit
-from tests.reference import BrokenRuleError, entropy
+from tests.reference import BrokenRuleError
 from tests.reference import prior as reference
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -152,38 +152,27 @@ BROKEN = [
     (b"", "ends inside its header, after 0 bytes"),
     (b"sqs", "ends inside its header, after 3 bytes"),
     (b"sqx", "does not begin with 'sqsprior'"),
-    (changed(0, 83), "does not begin with 'sqsprior'"),
     (changed(8, 0), "its version is 0, and this release reads version 1"),
-    (changed(8, 2)[:9], "its version is 2"),
-    (small()[:9], "ends inside its header, after 9 bytes"),
     (changed(9, 0), "it has 0 classes; 1 to 32 are allowed"),
-    (changed(9, 33)[:10], "it has 33 classes"),
     (changed(10, 1), "its vocabulary has 1 ids; 2 to 1048576 are allowed"),
-    (changed(10, 1, 0, 16, 0), "its vocabulary has 1048577 ids"),
     (changed(10, 255, 255, 255, 255), "its vocabulary has 4294967295 ids"),
-    (small()[:13], "ends inside its header, after 13 bytes"),
-    (small()[:14], "should have 539 bytes, and has 14"),
     (small()[:-1], "should have 539 bytes, and has 538"),
     (small() + b"\0", "should have 539 bytes, and has 540"),
     (small()[:-1] + b"\xff", "its check doesn't fit"),
-    (small()[:20] + b"\1" + small()[21:], "its check doesn't fit"),
-    (changed(14, 0), r"chances\[0\]\[0\] is 0"),
     (changed(19, 0), r"chances\[2\]\[1\] is 0"),
     (changed(WEIGHTS_AT, 241), "class 0 weigh 2281701376; at most 2\\^31"),
-    (changed(WEIGHTS_AT + 257, 255), "class 1 weigh"),
 ]
 
 
 @pytest.mark.parametrize(("data", "message"), BROKEN)
 def test_each_rule(tmp_path, data, message):
+    """What is said; the golden vectors have more of them, and which comes first."""
     path = tmp_path / "broken.sqsprior"
     path.write_bytes(data)
     with pytest.raises(ValueError, match=f"^the data is not a prior: .*{message}"):
         sqs.Prior.from_bytes(data)
     with pytest.raises(ValueError, match=f".sqsprior is not a prior: .*{message}"):
         sqs.Prior.load(path)
-    with pytest.raises(BrokenRuleError):
-        reference.parse(data)
 
 
 def test_the_limits_of_each_rule():
@@ -193,23 +182,6 @@ def test_the_limits_of_each_rule():
     largest = kit.make_prior(1 << 20, 1)
     assert sqs.Prior.from_bytes(largest.to_bytes()) == largest
     assert kit.make_prior(2, 32).classes == 32
-
-
-def test_the_first_broken_rule_is_named():
-    data = bytearray(changed(14, 0))
-    for at, value, message in [
-        (WEIGHTS_AT, 255, "chances"),
-        (-1, data[-1] ^ 1, "check"),
-        (len(data), 0, "should have"),
-        (9, 0, "classes"),
-        (8, 7, "version"),
-        (0, 0, "begin"),
-    ]:
-        data[at : at + 1 or None] = [value]
-        if message == "chances":
-            data = bytearray(kit.with_check(data))
-        with pytest.raises(ValueError, match=message):
-            sqs.Prior.from_bytes(data)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -377,25 +349,3 @@ def test_one_class_of_equal_weights_is_as_good_as_none():
     codec = sqs.Codec(1000, 50, prior=prior)
     for round_ in rounds(codec, 9, 20):
         assert codec.decode_round(codec.encode_round(round_)) == round_
-
-
-def test_what_is_likely_takes_fewer_bits():
-    """Ids of one range, as one class has them."""
-    rng = np.random.default_rng(11)
-    codec, plain = sqs.Codec(49152, prior=kit.make_prior(49152, 5, 2)), sqs.Codec(49152)
-    counts = [81] + [1] * 19
-    drafted = [
-        sqs.SparseDistribution(30000 + kit.random_set(rng, 9000, 20), counts, 49152)
-        for _ in range(8)
-    ]
-    assert all(codec.bits(q) < 0.9 * plain.bits(q) for q in drafted)
-    round_ = sqs.Round(drafted, [q.sample(rng) for q in drafted])
-    assert len(codec.encode_round(round_)) < 0.9 * len(plain.encode_round(round_))
-
-
-def test_the_reference_reads_what_is_written(codec, prior):
-    """A file that it parses by itself decodes rounds."""
-    for round_ in rounds(codec, 13, 4):
-        data = codec.encode_round(round_)
-        _, tokens = entropy.decode_round(data, 1000, 50, kit.parsed(prior))
-        assert tuple(tokens) == round_.tokens

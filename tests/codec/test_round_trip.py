@@ -216,17 +216,6 @@ def test_dense_distributions_fit(coding, vocab_size):
     kit.check_round_trip(codec, peaked)
 
 
-def test_pickles_reach_another_process_whole():
-    codec = sqs.Codec(1000, 50, "bitpack")
-    q = codec.quantize(np.linspace(0, 9, 1000), sqs.TopK(8))
-    assert pickle.loads(pickle.dumps(codec)) == codec
-    twin = pickle.loads(pickle.dumps(q))
-    assert twin == q
-    assert twin.dropped_mass == q.dropped_mass
-    assert codec.encode(twin) == codec.encode(q)
-    assert hash(twin) == hash(q)
-
-
 @pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview, np.frombuffer])
 def test_bytes_of_any_kind(wrap):
     codec = sqs.Codec(100, 10)
