@@ -167,26 +167,6 @@ def sizes_of(round_):
     return [q.token_ids.size for q in round_.distributions]
 
 
-@pytest.mark.parametrize("name", kit.CODECS)
-def test_the_receivers_limit_is_to_the_survivor(name):
-    rng = np.random.default_rng(1)
-    codec = kit.make_codec(name, 5000, 1000)
-    for _ in range(20):
-        round_ = kit.any_round(rng, codec)
-        n = sum(sizes_of(round_))
-        data = codec.encode_round(round_)
-        assert codec.decode_round(data, max_survivors=n) == round_
-        q = round_.distributions[0]
-        packet = codec.encode(q)
-        assert codec.decode(packet, max_survivors=q.token_ids.size) == q
-        one, whole = partial(codec.decode, packet), partial(codec.decode_round, data)
-        for decode, most in (whole, n), (one, q.token_ids.size):
-            for less in {most - 1, most // 2, 1} - {0, most}:
-                words = f"more survivors than max_survivors = {less}$"
-                with pytest.raises(sqs.PacketError, match=words):
-                    decode(max_survivors=less)
-
-
 @pytest.mark.parametrize("coding", kit.CODINGS)
 def test_the_receivers_limit_does_not_excuse_broken_packets(coding):
     """With a limit every packet is as broken as without, or too large."""

@@ -157,6 +157,17 @@ def changed(array, index, value):
             ValueError,
             r"^rounds\[0\]: target_probs\[1\]\[2\] is nan; .* finite and not negative",
         ),
+        ({"target_probs": changed(ROWS, (0, 0), np.inf)}, ValueError, r"\[0\] is inf"),
+        (
+            {"target_probs": changed(ROWS, 0, [1e308, 1e308, 0])},
+            ValueError,
+            "within 0.001, got inf",
+        ),
+        (
+            {"target_probs": changed(ROWS, 0, [1.5, -0.5, 0])},
+            ValueError,
+            r"probs\[0\]\[1\] is -0.5; .* not negative",
+        ),
         ({"draws": DRAWS[:2]}, ValueError, r"draws must have shape \(3,\) .*\(2,\)"),
         ({"draws": DRAWS[None]}, ValueError, r"got \(1, 3\)"),
         ({"draws": DRAWS.astype(np.float32)}, TypeError, "float64, got float32"),

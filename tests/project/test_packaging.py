@@ -196,36 +196,23 @@ def test_pure_wheel_without_numba_names_both_ways_out(pure):
 
 
 @pytest.mark.parametrize(
-    ("code", "module", "lacks", "extra"),
+    ("name", "lacks", "extra"),
     [
-        ("import sqs_codec.torch", "torch", "torch", "torch"),
-        ("import sqs_codec.system.hf", "system.hf", "torch", "hf"),
-        (
-            "import sqs_codec.system.llama_cpp",
-            "system.llama_cpp",
-            "llama_cpp",
-            "llama-cpp",
-        ),
-        (
-            "from sqs_codec.system.serve import start_grpc",
-            "system.serve.start_grpc",
-            "grpc",
-            "serve",
-        ),
-        ("import sqs_codec.system.proxy", "system.proxy", "starlette", "proxy"),
-        ("import sqs_codec.distill", "distill", "pyarrow", "distill"),
-        (
-            "import sqs_codec.system.teacher",
-            "system.teacher",
-            "uvicorn",
-            "distill,proxy",
-        ),
+        ("torch", "torch", "torch"),
+        ("system.hf", "torch", "hf"),
+        ("system.llama_cpp", "llama_cpp", "llama-cpp"),
+        ("system.serve.start_grpc", "grpc", "serve"),
+        ("system.proxy", "starlette", "proxy"),
+        ("distill", "pyarrow", "distill"),
+        ("system.teacher", "uvicorn", "distill,proxy"),
     ],
 )
-def test_what_an_extra_would_install_is_said(code, module, lacks, extra):
-    message = import_error(f"import sys; sys.modules[{lacks!r}] = None\n{code}")
+def test_what_an_extra_would_install_is_said(name, lacks, extra):
+    room, _, member = f"sqs_codec.{name}".rpartition(".")
+    code = f"sys.modules[{lacks!r}] = None; from {room} import {member}"
+    message = import_error(f"import sys; {code}")
     assert message.startswith(
-        f"sqs_codec.{module} needs {lacks}: pip install '.[{extra}]'"
+        f"sqs_codec.{name} needs {lacks}: pip install '.[{extra}]'"
     )
 
 
