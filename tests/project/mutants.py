@@ -10,16 +10,25 @@ missing, or the line can go. `test_mutants.py` sees to it that all still apply.
 
 They stand in `mutants.txt`: after the file a name, with the tests that should notice,
 then what stands there, once, and what takes its place.
+
+With `--killers FILE` it prints all tests that notice a mutant of a Python file, also of
+104 random ones. FILE has the tests that run each line, from coverage.py:
+
+    .venv/bin/coverage run --source=sqs_codec -m pytest -p tests.project.mutants tests
 """
 
 import argparse
+import ast
+import random
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,8 +80,8 @@ def build(tree: Path) -> None:
     subprocess.run(command, cwd=tree, check=True, stdout=subprocess.DEVNULL)
 
 
-def is_noticed(mutant: Mutant, tree: Path) -> bool:
-    """Make the mutant in a copy of the tree, and say whether its tests fail."""
+def run_tests(mutant: Mutant, tree: Path, *options: str) -> int:
+    """Make the mutant in a copy of the tree, run its tests, and return their status."""
     path = tree / mutant.path
     text = path.read_text()
     assert text.count(mutant.old) == 1, f"{mutant.name}: not once in {mutant.path}"
@@ -80,33 +89,97 @@ def is_noticed(mutant: Mutant, tree: Path) -> bool:
     try:
         if path.suffix in (".c", ".h"):
             build(tree)
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
-        run = subprocess.run(
-            [*command, *mutant.tests],
-            cwd=tree,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=900,
-        )
+        command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider"]
+        with open(tree / "output", "w") as output:
+            how = {"cwd": tree, "stdout": output, "stderr": output, "timeout": 900}
+            return subprocess.run([*command, *options, *mutant.tests], **how).returncode
     except subprocess.TimeoutExpired:
-        return True
+        return 1
     finally:
         path.write_text(text)
-    if run.returncode not in (0, 1):
-        # A crash is noticed; usage errors and files without tests are mistakes here.
-        assert run.returncode < 0, f"{mutant.name}: pytest exits with {run.returncode}"
-    return run.returncode != 0
+
+
+def is_noticed(mutant: Mutant, tree: Path) -> bool:
+    """Say whether a mutant's tests fail."""
+    status = run_tests(mutant, tree, "-x")
+    # A crash is noticed; usage errors and files without tests are mistakes here.
+    assert status < 2, f"{mutant.name}: pytest exits with {status}"
+    return status != 0
+
+
+def changed(node: ast.AST) -> ast.expr | None:
+    """Return what a random mutant has in place of an expression."""
+    match node:
+        case ast.Compare(ops=[_]):
+            return ast.UnaryOp(ast.Not(), node)
+        case ast.BoolOp(op, values):
+            return ast.BoolOp([ast.And(), ast.Or()][isinstance(op, ast.And)], values)
+        case ast.UnaryOp(ast.Not(), operand):
+            return operand
+        case ast.Constant(value) if type(value) in (int, float):
+            return ast.Constant(value + 1)
+    return None
+
+
+def random_mutants() -> list[Mutant]:
+    """Change thirteen expressions of each of eight rooms."""
+    draw, found = random.Random(0), []
+    system = [f"system/{r}" for r in ("session", "engine", "serve", "proxy", "edge")]
+    for room in ("_codec", "torch", "distill", *system):
+        of_room = []
+        for file in sorted((ROOT / "sqs_codec" / room).rglob("*.py")):
+            path, text = str(file.relative_to(ROOT)), file.read_text()
+            for node in ast.walk(ast.parse(text)):
+                if (new := changed(node)) and node.lineno == node.end_lineno:
+                    old = text.splitlines()[node.lineno - 1]
+                    begin, end = old[: node.col_offset], old[node.end_col_offset :]
+                    line = f"{begin}({ast.unparse(new)}){end}"
+                    name = f"random {path}:{node.lineno} {line.strip()}"
+                    if text.count(old) == 1 and old.isascii():
+                        of_room.append(Mutant(name, path, old, line, ()))
+        found += draw.sample(of_room, 13)
+    return found
+
+
+def pytest_runtest_protocol(item: Any) -> None:
+    """Have coverage.py note which test runs a line."""
+    if (running := import_module("coverage").Coverage.current()) is not None:
+        running.switch_context(item.nodeid.partition("[")[0])
+
+
+def print_killers(mutant: Mutant, tree: Path, data: Any) -> None:
+    text = (ROOT / mutant.path).read_text()
+    first = text[: text.index(mutant.old)].count("\n") + 1
+    run_by = data.contexts_by_lineno(str(ROOT / mutant.path))
+    lines = range(first, first + mutant.old.count("\n") + 1)
+    tests = {test for n in lines for test in run_by.get(n, []) if "::test_" in test}
+    output = ""
+    if tests:
+        mutant = replace(mutant, tests=tuple(sorted(tests)))
+        run_tests(mutant, tree, "--maxfail=20", "-k", "not numba")
+        output = (tree / "output").read_text()
+    found = sorted({*re.findall(r"^(\S+?::\w+).* (?:FAILED|ERROR)", output, re.M)})
+    said = f"{len(found)} of {len(tests)} tests notice {mutant.name} ({mutant.path})"
+    print(said, *found, sep="\n    ", flush=True)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("words", nargs="*", help="parts of names; all mutants if none")
-    words = parser.parse_args().words
-    chosen = [m for m in MUTANTS if not words or any(w in m.name for w in words)]
+    parser.add_argument("--killers", metavar="FILE", help="what coverage.py wrote")
+    words = (args := parser.parse_args()).words
+    every = MUTANTS + (random_mutants() if args.killers else [])
+    chosen = [m for m in every if not words or any(w in m.name + m.path for w in words)]
     survivors = []
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
         copy_tree(tree)
+        if args.killers:
+            (data := import_module("coverage").CoverageData(args.killers)).read()
+            for mutant in chosen:
+                if mutant.path.endswith(".py"):
+                    print_killers(mutant, tree, data)
+            return 0
         stale = False
         for i, mutant in enumerate(chosen, 1):
             if stale and not mutant.path.startswith("csrc"):
