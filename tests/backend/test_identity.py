@@ -194,28 +194,21 @@ def test_dense_entropy_packets(k):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_entropy_rounds(seed):
+def test_entropy_rounds_and_sequences(seed):
     rng = np.random.default_rng(seed)
     codec = random_codec(rng)
     common = codec.vocab_size, codec.resolution, parsed(codec.prior)
     drafted = [any_distribution(rng, codec, most) for most in (60, 400, 60, 60)]
+    drawn = [*drafted, *(any_distribution(rng, codec, 60) for _ in range(6))]
+    packet = entropy.encode_sequence(as_pairs(drawn), *common)
+    assert codec.encode_sequence(drawn) == packet
+    assert list(codec.decode_sequence(packet)) == drawn
+    assert entropy.decode_sequence(packet, *common) == as_pairs(drawn)
     tokens = [q.sample(rng) for q in drafted]
     packet = entropy.encode_round(as_pairs(drafted), tokens, *common)
     assert codec.encode_round(drafted, tokens) == packet
     assert codec.decode_round(packet) == sqs.Round(drafted, tokens)
     assert entropy.decode_round(packet, *common) == (as_pairs(drafted), tokens)
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_sequences(seed):
-    rng = np.random.default_rng(seed)
-    codec = random_codec(rng)
-    common = codec.vocab_size, codec.resolution, parsed(codec.prior)
-    drawn = [any_distribution(rng, codec, most) for most in (60, 400, *[60] * 8)]
-    packet = entropy.encode_sequence(as_pairs(drawn), *common)
-    assert codec.encode_sequence(drawn) == packet
-    assert list(codec.decode_sequence(packet)) == drawn
-    assert entropy.decode_sequence(packet, *common) == as_pairs(drawn)
 
 
 @pytest.mark.parametrize("name", ["entropy", "prior"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from tests.kit import normal_rows
+from tests.kit import make_prior, normal_rows
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -142,8 +142,10 @@ def test_arguments(codec):
         small.encode_logits(np.where(np.arange(V) == 7, np.nan, 0), sqs.TopK(20))
 
 
-def test_threads_share_a_codec(codec):
+@pytest.mark.parametrize("classes", [0, 5])
+def test_threads_share_a_codec(classes, backend):
     """One codec, used by many threads at once for different things."""
+    codec = sqs.Codec(V, prior=make_prior(V, classes) if classes else None)
     logits = rows(24)
     jobs = [(row, keep) for row in logits for keep in RULES]
     expected = [

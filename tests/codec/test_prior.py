@@ -4,7 +4,6 @@ import contextlib
 import copy
 import json
 import pickle
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -313,22 +312,6 @@ def rounds(codec, seed, n):
     rng = np.random.default_rng(seed)
     makers = [kit.likely_distribution]
     return [kit.any_round(rng, codec, 3, most=20, makers=makers) for _ in range(n)]
-
-
-def test_threads_share_a_prior(prior):
-    """And each has a codec of its own."""
-
-    def talk(seed):
-        codec = sqs.Codec(1000, 50, prior=prior)
-        packets = []
-        for round_ in rounds(codec, seed, 40):
-            packets.append(codec.encode_round(round_))
-            assert codec.decode_round(packets[-1]) == round_
-        return packets
-
-    alone = talk(7)
-    with ThreadPoolExecutor(4) as pool:
-        assert [*pool.map(talk, [7] * 4)] == [alone] * 4
 
 
 @pytest.mark.parametrize("other", [None, (5, 1), (1, 0), (32, 0)])

@@ -103,19 +103,6 @@ def test_packets_of_the_other_kind(coding):
     assert found == ((0, 0) if prior is None else (38, 28))
 
 
-@pytest.mark.parametrize("counts", [[100], [1, 99], [34, 33, 33], [1] * 100, [24, 76]])
-def test_token_bits(counts):
-    """The most bits of a token: 1 / probability in a round of the entropy coding."""
-    q = sqs.SparseDistribution(np.arange(len(counts)), counts, 1000)
-    inverse = -(-100 // min(counts))
-    bits = sqs.Codec(1000).token_bits(q)
-    assert 2**bits >= inverse
-    assert 2**bits < 2 * inverse
-    for coding in ("bitpack", "enumerative"):
-        bits = sqs.Codec(1000, coding=coding).token_bits(q)
-        assert 2**bits >= len(counts) > 2 ** (bits - 1) or bits == 0 == len(counts) - 1
-
-
 @pytest.mark.parametrize("coding", kit.CODECS)
 def test_longest_round(coding):
     codec = kit.make_codec(coding, 1000)
