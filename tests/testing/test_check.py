@@ -11,7 +11,7 @@ from sqs_codec.testing import LossyError, check_lossless
 from sqs_codec.testing._check import Table, _excess, _noticeable, _tables
 from sqs_codec.testing._mistakes import MISTAKES
 from sqs_codec.testing._toy import DRAFT, LENGTH, PROMPT, TARGET, row_after
-from tests.testing import loops, user_loops
+from tests.testing import loops
 
 V = DRAFT.vocab_size
 EACH = {name.split(":")[0]: loop for name, loop in reversed(loops.WRONG.items())}
@@ -20,7 +20,6 @@ EACH |= {
     "dense q": loops.Loop(1, "top-p", 0.8, **loops.OFF).each,
     "q/p": loops.Loop(1, draw=loops.invert, **loops.Q_OVER_P).batch,
     "draft's own": lambda prompt, draft, _, rng: [loops.choose(draft(prompt), rng)],
-    "target temperature": user_loops.temperature_of_both(),
     "one noise": loops.WRONG["one noise: judges"],
 }
 
@@ -122,8 +121,8 @@ def right_only_once():
     ("make", "exact"),
     [
         (right_only_once, None),
-        (user_loops.lenience_that_grows, None),
-        (user_loops.lenience_that_grows, False),
+        (loops.lenience_that_grows, None),
+        (loops.lenience_that_grows, False),
     ],
 )
 def test_a_loop_that_is_wrong_from_its_second_call_on(make, exact):
@@ -154,9 +153,7 @@ def test_a_first_call_that_loads_models_is_no_state():
 
 
 @pytest.mark.parametrize("exact", [None, False])
-@pytest.mark.parametrize(
-    "make", [user_loops.drafts_as_accepted, user_loops.cooling_draft]
-)
+@pytest.mark.parametrize("make", [loops.drafts_as_accepted, loops.cooling_draft])
 def test_a_right_loop_that_learns_is_counted(make, exact):
     report = check_lossless(make(), exact=exact, trials=3000)
     assert report.method == "chi2"
@@ -177,7 +174,7 @@ def test_texts_that_depend_on_earlier_calls():
 
 def test_float16_is_noticed_by_a_sum():
     with pytest.raises(LossyError, match="from the dense q"):
-        check_lossless(user_loops.sends_float16())
+        check_lossless(loops.WRONG["dense q: float16"])
 
 
 @pytest.mark.parametrize("trials", [1000, 20_000])
@@ -201,9 +198,9 @@ def test_what_a_report_says_is_noticeable():
     assert texts.noticeable == _noticeable(1000)
 
 
-@pytest.mark.parametrize("make", user_loops.UNNOTICED)
-def test_mistakes_that_texts_do_not_show_are_below_what_is_noticeable(make):
-    assert user_loops.UNNOTICED[make] < check_lossless(make(), trials=2000).noticeable
+@pytest.mark.parametrize("loop", loops.UNNOTICED)
+def test_mistakes_that_texts_do_not_show_are_below_what_is_noticeable(loop):
+    assert loops.UNNOTICED[loop] < check_lossless(loop, trials=2000).noticeable
 
 
 # Whatever loops do with random numbers.

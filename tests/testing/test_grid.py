@@ -3,7 +3,7 @@
 python -m tests.testing.test_grid                all, as a table: some minutes
 python -m tests.testing.test_grid torch greedy   those whose names have one of the words
 
-The suite takes those of users, and those of one drafted token.
+The suite takes those of one drafted token, and those that keep state.
 """
 
 import re
@@ -16,8 +16,7 @@ import torch
 
 from sqs_codec.testing import LossyError, check_lossless
 from sqs_codec.testing._mistakes import MISTAKES
-from tests.testing import user_loops
-from tests.testing.loops import RIGHT, WRONG, Loop
+from tests.testing.loops import RIGHT, RIGHT_STATE, STATE, UNNOTICED, WRONG, Loop
 
 ALL = WRONG | RIGHT
 QUICK = [n for n in ALL if getattr(ALL[n], "__self__", Loop(2)).drafts == 1]
@@ -44,26 +43,23 @@ def test_a_loop_of_others(name):
     assert name in RIGHT or said in {mistake, "none"}
 
 
-@pytest.mark.parametrize(
-    "make", [x for x in user_loops.WRONG if x not in user_loops.UNNOTICED]
-)
-def test_a_wrong_loop_of_a_user_gets_no_wrong_name(make):
-    assert tried(make())[2] in {user_loops.WRONG[make], "none"}
+@pytest.mark.parametrize("make", STATE)
+def test_a_wrong_loop_that_keeps_state_gets_no_wrong_name(make):
+    assert tried(make())[2] in {"state", "none"}
 
 
-@pytest.mark.parametrize("make", user_loops.RIGHT)
-def test_a_right_loop_of_a_user_passes(make):
-    method = user_loops.RIGHT[make]
-    trials = 10_000 if method == "sum" else 2000
-    assert check_lossless(make(), trials=trials).method == method
+@pytest.mark.parametrize("make", RIGHT_STATE)
+def test_a_right_loop_that_keeps_state_passes(make):
+    assert check_lossless(make(), trials=2000).method == RIGHT_STATE[make]
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     rows = [(name.split(":")[0], name, WRONG[name]) for name in WRONG]
-    rows += [(mistake, f.__name__, f()) for f, mistake in user_loops.WRONG.items()]
+    rows += [("state", str(make), make()) for make in STATE]
+    rows += [("not summed", loop.__name__, loop) for loop in UNNOTICED]
     rows += [("passes", name, RIGHT[name]) for name in RIGHT]
-    rows += [("passes", f.__name__, f()) for f in user_loops.RIGHT]
+    rows += [("passes", str(make), make()) for make in RIGHT_STATE]
     tally = Counter()
     print("| loop | found by | total variation | name | seconds |", "\n|" + "---|" * 5)
     for true, name, decode in rows:
