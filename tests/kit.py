@@ -4,7 +4,7 @@ import math
 import os
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -43,26 +43,6 @@ def timed(call: Callable[..., T], *given: Any, **options: Any) -> tuple[T, float
     began = time.thread_time()
     found = call(*given, **options)
     return found, time.thread_time() - began
-
-
-def branching(vocab_size: int, steps: int) -> Iterator[tuple[str, list[list[int]]]]:
-    """Yield what an edge may ask a draft model for, and the texts after which."""
-    rng = np.random.default_rng(0)
-    texts = [rng.integers(0, vocab_size, 9).tolist()]
-    yield "alone", texts
-    for _ in range(steps):
-        one = texts[rng.integers(len(texts))]
-        step = rng.choice(["branch", "extend", "extend", "extend", "back", "alone"])
-        if step == "branch":
-            texts = [[*one, int(i)] for i in rng.choice(vocab_size, 4, replace=False)]
-        elif step == "extend":  # those that are left
-            left = rng.choice(len(texts), rng.integers(1, len(texts) + 1), False)
-            texts = [[*texts[i], int(rng.integers(vocab_size))] for i in left]
-        elif step == "back":
-            texts = [one[: -rng.integers(1, 4)], one]
-        else:
-            texts = [one]
-        yield step, texts
 
 
 @lru_cache(maxsize=64)

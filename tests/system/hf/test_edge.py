@@ -27,7 +27,7 @@ from sqs_codec.system.hf import (
 from sqs_codec.system.hf._models import place
 from sqs_codec.system.session import LinkError, LocalLink, Sampling, Setting
 from tests.cli.test_demo import WORDS, save_model
-from tests.kit import branching
+from tests.system.contracts import check_draft, check_words
 from tests.system.hf.test_cloud import tiny as tiny_of
 from tests.system.serve.kit import serving
 
@@ -65,8 +65,6 @@ def greedy(model, prompt, length):
 def test_text_is_smollm2s_own(smollm2, plan):
     prompt = smollm2.encode(PLEA)
     edge = Edge(Draft(smollm2.draft, smollm2.tokenizer), planner=plan)
-    assert edge.vocab_size == 49_152
-    assert edge.draft.fingerprint == SMOLLM2
     link = link_to(smollm2.target, 49_152, smollm2.tokenizer)
     steps = edge.generate(prompt, link, max_tokens=LENGTH, sampling=Sampling(0))
     text = [token for step in steps for token in step.tokens]
@@ -327,19 +325,15 @@ def test_draft_shares_the_targets_weights(smollm2):
     assert smollm2.target.config.num_hidden_layers == len(smollm2.target.model.layers)
 
 
-def test_cached_model_goes_back_to_what_two_texts_share(smollm2):
-    cached = CachedModel(smollm2.target, smollm2.vocab_size)
-    first = cached.logits([1, 2, 3], last=2)
-    assert first.shape == (2, 49_152)
-    assert first.dtype == np.float32
-    other = cached.logits([1, 5, 3, 7])
-    assert len(cached) == 4
-    fresh = CachedModel(smollm2.target, smollm2.vocab_size).logits([1, 5, 3, 7])
-    np.testing.assert_allclose(other, fresh, atol=2e-3)
-    cached.logits([1, 2, 3])
+def test_logits_of_the_last_places_are_those_of_each(smollm2):
+    draft, text = Draft(smollm2.draft, smollm2.tokenizer), [1, 5, 3, 7]
+    assert (draft.vocab_size, draft.fingerprint) == (49_152, SMOLLM2)
+    rows = [draft.logits(text[:n])[0] for n in (3, 4)]
+    np.testing.assert_allclose(draft.logits(text, last=2), rows, atol=2e-3)
+    assert len(draft) == 4
     with pytest.raises(ValueError, match="last must be"):
-        cached.logits([1, 2], last=3)
-    np.testing.assert_allclose(cached.logits([1, 2, 3], last=2), first, atol=2e-3)
+        draft.logits([1, 2], last=3)
+    check_words(draft, smollm2.tokenizer)
 
 
 WINDOW = {"sliding_window": 4, "num_hidden_layers": 6}
@@ -354,25 +348,14 @@ WINDOW = {"sliding_window": 4, "num_hidden_layers": 6}
     ],
 )
 def test_branches_are_read_side_by_side(kind, options, at_once):
-    model = tiny_of(kind, **options)
-    cached = CachedModel(model, 50)
-    assert cached._reads_trees == at_once
-    fed = []
+    model, fed = tiny_of(kind, **options), list[tuple[int, int]]()
+    draft = Draft(model)
+    assert draft._reads_trees == at_once
     model.register_forward_pre_hook(
-        lambda *given: fed.append(given[2]["input_ids"].shape[1]), with_kwargs=True
+        lambda *given: fed.append(2 * given[2]["input_ids"].shape[1:]), with_kwargs=True
     )
-    for step, texts in branching(50, 40):
-        fed.clear()
-        rows = cached.logits(texts[0]) if step == "alone" else cached.branches(texts)
-        if step in ("branch", "extend") and at_once:
-            assert fed == [len(texts)]
-        for row, text in zip(rows, texts, strict=True):
-            own = CachedModel(model, 50).logits(text)[0]
-            np.testing.assert_allclose(row, own, atol=1e-4)
-    assert len(cached) <= sum(map(len, texts))
-    for empty in ([], [[1], []]):
-        with pytest.raises(ValueError, match="expected texts of tokens"):
-            cached.branches(empty)
+    check_draft(draft, 60, error=1e-4, fed=fed if at_once else None)
+    assert len(draft) < 100
 
 
 @pytest.mark.parametrize("name", ["position_ids", "attention_mask", None])
@@ -407,28 +390,3 @@ def test_a_cache_is_right_after_an_interrupt(layer):
         handle.remove()
         expected = CachedModel(model, 50).logits([1, 2, 5])
         np.testing.assert_allclose(cached.logits([1, 2, 5]), expected, atol=1e-4)
-
-
-def test_caches_are_right_after_many_rejections(smollm2):
-    edge = Edge(Draft(smollm2.draft, smollm2.tokenizer), planner=FixedPlan(4))
-    prompt = smollm2.encode(PLEA)
-    link = link_to(smollm2.target, 49_152, smollm2.tokenizer)
-    text = [*prompt]
-    sampling = Sampling(temperature=1.5)
-    for step in edge.generate(prompt, link, max_tokens=16, sampling=sampling):
-        text += step.tokens
-    assert edge.metrics.resampled >= 3
-    assert len(edge.draft) > len(prompt)
-    with torch.inference_mode():
-        fresh = smollm2.draft(input_ids=torch.tensor([text])).logits[0, -1].numpy()
-    np.testing.assert_allclose(edge.draft.logits(text)[0], fresh, atol=2e-3)
-
-
-def test_text_comes_in_whole_characters(smollm2):
-    said = "A caf\u00e9, \u65e5\u672c\u8a9e and \U0001f98a."
-    tokens = smollm2.tokenizer(said)["input_ids"]
-    stream = Draft(smollm2.draft, smollm2.tokenizer).stream()
-    pieces = [stream.add([token]) for token in tokens]
-    assert "".join(pieces) == said
-    assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
-    assert "" in pieces

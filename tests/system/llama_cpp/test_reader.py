@@ -1,6 +1,5 @@
 """A GGUF file as a reader: all rows of many texts, and what is measured by them."""
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,12 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-import sqs_codec as sqs
 from sqs_codec import distill
-from sqs_codec.cli import main as cli
 from sqs_codec.system.hf._models import _smollm2_gguf
-from sqs_codec.system.llama_cpp import Draft, ModelReader, _model
-from tests.system.llama_cpp.files import WIDTH, WORDS, write_model
+from sqs_codec.system.llama_cpp import Draft, ModelReader
+from tests.system.llama_cpp.files import write_model
 
 SIZE = 6
 """Of the vocabulary of `WORDS`."""
@@ -38,20 +35,6 @@ def keeping(texts: Sequence[Sequence[int]]) -> list[Keeping]:
     """Return a task of the second half of each text."""
     halves = (range(len(text) // 2, len(text)) for text in texts)
     return [Keeping(0, *pair, SIZE) for pair in zip(texts, halves, strict=True)]
-
-
-@pytest.fixture
-def fed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Return how many tokens, and how many that want logits, each call will have."""
-    found: list[tuple[int, int]] = []
-    decode = _model.llama.llama_decode
-
-    def note(context: object, batch: Any) -> Any:
-        found.append((batch.n_tokens, sum(batch.logits[: batch.n_tokens])))
-        return decode(context, batch)
-
-    monkeypatch.setattr(_model.llama, "llama_decode", note)
-    return found
 
 
 def require_drafts_rows(path: Path, tasks: Sequence[Keeping]) -> None:
@@ -96,78 +79,6 @@ def test_long_texts_are_read_by_parts(
     ModelReader(path).read(tasks)
     assert fed == [(512, 4), (512, 1), (76, 1), (9, 5), (512, 0), (512, 1)]
     require_drafts_rows(path, tasks)
-
-
-def test_a_file_is_near_itself(tmp_path: Path) -> None:
-    reader = ModelReader(write_model(tmp_path / "model.gguf", "llama"))
-    path, codec = tmp_path / "ref.parquet", sqs.Codec(SIZE, 1000)
-    pieces = [distill.Piece(text, range(16, 31)) for text in draw(*[32] * 20)]
-    distill.make(path, codec, reader, pieces, numbers=(*distill.NUMBERS,))
-    data = distill.open(path)
-    found = distill.measure(data, reader)
-    assert abs(found.mean.value) < 1e-4
-    assert found.same_likeliest.value == 1
-    assert abs(found.log_ratio.value) < 1e-3  # they are kept in 16 bits
-
-    added = [*WORDS[:6], "<added>"]
-    other = ModelReader(write_model(tmp_path / "other.gguf", "llama", added))
-    with pytest.raises(ValueError, match=r"other\.gguf .* has another tokenizer"):
-        distill.measure(data, other)
-
-
-def test_rows_of_a_cut_text_are_those_of_its_pieces(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # So that each piece is read alone.
-    monkeypatch.setattr("sqs_codec.system.llama_cpp._reader.BATCH", 40)
-    words = [*WORDS[:6], *(f"<0x{i:02X}>" for i in range(256))]
-    reader = ModelReader(write_model(tmp_path / "model.gguf", "llama", words))
-    text, path, codec = " the fox" * 100, tmp_path / "made", sqs.Codec(len(words), 50)
-    distill.make(path, codec, reader, [text], max_length=40, seed=3)
-    found = [*distill.open(path)]
-    assert [int(sequence.tokens[0]) for sequence in found] == [1] * len(found)
-    sizes = [len(sequence.tokens) for sequence in found]
-    assert sum(sizes) - len(sizes) == len(reader.tokenize(text)) - 1
-    assert sizes[:-2] == [40] * (len(sizes) - 2)
-    for i, sequence in enumerate(found):
-        rng = np.random.default_rng([3, i])
-        task = Keeping(0, sequence.tokens.tolist(), sequence.places, len(words))
-        reader.read([task])
-        rows = codec.quantize_unbiased_rows(task.answer["logits"], rng=rng)
-        assert rows == sequence.rows
-
-
-def test_another_file_of_the_same_name_does_not_continue_a_reference(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    model, text, made = (tmp_path / name for name in ("F16.gguf", "text", "made"))
-    text.write_text(" the fox" * 400)
-    given = ["--model", model, "--texts", text, "--ctx", 8, "--threads", 1]
-    command = [*map(str, ["kld", "make", *given, "-o", made])]
-    read, calls = ModelReader.read, itertools.count()
-
-    def interrupted(self: ModelReader, tasks: Any) -> None:
-        if next(calls) == 1:
-            raise KeyboardInterrupt
-        read(self, tasks)
-
-    words = [
-        *WORDS[:6],
-        *(f"<0x{i:02X}>" for i in range(256)),
-    ]
-    write_model(model, "llama", words)
-    monkeypatch.setattr(ModelReader, "read", interrupted)
-    monkeypatch.setattr("sqs_codec.system.llama_cpp._reader.BATCH", 64)
-    assert cli.main(command) == 130
-    own = model.read_bytes()
-    output = np.random.default_rng(1).normal(0, 0.3, (len(words), WIDTH))
-    tensors = {"output.weight": output.astype(np.float32)}
-    write_model(model, "llama", words, tensors=tensors)
-    assert cli.main(command) == 1
-    assert "it was begun with another model" in capsys.readouterr().err
-    model.write_bytes(own)
-    assert cli.main(command) == cli.main([*command[:-1], str(tmp_path / "whole")]) == 0
-    assert made.read_bytes() == (tmp_path / "whole").read_bytes()
 
 
 def test_a_reader_says_what_it_is() -> None:

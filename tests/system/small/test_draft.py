@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import lzma
-import random
 import re
 import sys
 import tracemalloc
@@ -29,6 +28,7 @@ from sqs_codec.system.session import LocalLink, Sampling, Setting
 from sqs_codec.system.small import Draft, _draft
 from sqs_codec.system.small._network import Network
 from sqs_codec.testing import check_lossless
+from tests.system.contracts import check_draft, check_words
 from tests.system.hf.test_cloud import tiny
 from tests.system.serve.kit import serving
 from tests.system.session.kit import Target, exchange, make_cloud, make_edge
@@ -38,11 +38,6 @@ QUESTIONS = [
     "Explain in plain words why bread dough rises.",
     "Write a short story about a lighthouse keeper who finds a message in a bottle.",
     "Write a Python function that counts the vowels in a string, and explain it.",
-]
-PROMPTS = [
-    "Why is the sea salty?",
-    " caf\u00e9, \u65e5\u672c\u8a9e and \U0001f98a\n\n\ttabs",
-    "<|im_end|> it's 12345 \r\n<|endoftext|>x",
 ]
 
 
@@ -92,42 +87,22 @@ def test_logits_are_those_that_were_trained(student, path, text):
     assert np.abs(expected[:, :, None] - expected.T).sum(1).max() > 0.5  # rows differ
 
 
-def test_what_was_read_before_changes_nothing(path, text):
-    draft, branches = Draft(path), [[*text[:40], *text[n : n + 3]] for n in range(12)]
-    for other in (text, text[:50], *branches, [], text[:1], text):
-        if other:
-            fresh = Draft(path).logits(other)
-            np.testing.assert_array_equal(draft.logits(other), fresh)
-    together = Draft(path).branches(branches)
-    alone = [Draft(path).logits(branch)[0] for branch in branches]
-    np.testing.assert_array_equal(together, alone)
-
-
-def test_twins_have_texts_of_their_own(path, text, monkeypatch):
-    draft = Draft(path)
-    draft.logits(text)
-    twin, row = draft.twin(), draft.logits(text[:30])
-    np.testing.assert_array_equal(twin.logits(text[:30]), row)
-    monkeypatch.setattr(Network, "step", pytest.fail)
-    np.testing.assert_array_equal(draft.logits(text[:30]), row)
-
-
-def test_branches_are_as_if_each_was_read_from_nothing(path, text, monkeypatch):
+def test_what_was_read_before_changes_nothing(path, text, monkeypatch):
     monkeypatch.setattr(_draft, "SEEN", 8)
     monkeypatch.setattr(_draft, "RECENT", 16)
-    rng, draft, tails = random.Random(0), Draft(path), [[]]
-    for _ in range(150):
-        tails = [[*tail, rng.choice(text)] for tail in tails][: rng.randrange(1, 7)]
-        if rng.random() < 0.4:  # another one opens beside the first
-            tails.append([*tails[0][:-1], rng.choice(text)])
-        if rng.random() < 0.3:  # tokens come, maybe others than those of a branch
-            text, tails = [*text, *tails[-1][: rng.randrange(4)]], [[rng.choice(text)]]
-        if rng.random() < 0.1:
-            text = text[: -rng.randrange(1, 9)]
-        branches = [[*text, *tail] for tail in tails]
-        rows = draft.branches(branches)
-        for branch, row in zip(branches, rows, strict=True):
-            np.testing.assert_array_equal(row, draft.twin().logits(branch)[0])
+    check_draft(Draft(path), 150)
+    draft = Draft(path)
+    for other in (text, text[:50], text[:1], text):  # longer than what is kept
+        fresh = Draft(path).logits(other)
+        np.testing.assert_array_equal(draft.logits(other), fresh)
+
+
+def test_a_twin_takes_nothing_from_a_draft(path, text, monkeypatch):
+    draft = Draft(path)
+    row = draft.logits(text)
+    draft.twin().logits(text[:30])
+    monkeypatch.setattr(Network, "step", pytest.fail)
+    np.testing.assert_array_equal(draft.logits(text), row)
 
 
 def test_a_branch_that_comes_back_is_not_read_again(path, text, monkeypatch):
@@ -179,22 +154,15 @@ def test_a_long_text_points_at_its_end(path, text, monkeypatch):
     assert np.abs(np.exp(near[0]) - np.exp(near[1])).max() < 0.05
     with pytest.raises(ValueError, match=re.escape("one token or more")):
         Draft(path).logits([])
-    with pytest.raises(ValueError, match=re.escape("one token or more")):
-        Draft(path).branches([])
     with pytest.raises(ValueError, match=r"a token must be .*49151"):
         Draft(path).logits([V])
 
 
-@pytest.mark.parametrize("prompt", PROMPTS)
-def test_texts_are_tokenized_as_transformers_does(path, smollm2, prompt):
+def test_words_are_those_of_transformers(path, smollm2):
     draft = Draft(path)
     assert (draft.vocab_size, draft.fingerprint) == (V, SMOLLM2)
     assert draft.stop == smollm2.stop
-    ids = hf.encode_prompt(smollm2.tokenizer, prompt)
-    assert draft.encode_prompt(prompt) == ids
-    assert draft.encode_text(prompt) == smollm2.tokenizer.encode(prompt)
-    told, own = draft.stream(), hf.Draft(smollm2.draft, smollm2.tokenizer).stream()
-    assert [told.add([i]) for i in ids] == [own.add([i]) for i in ids]
+    check_words(draft, smollm2.tokenizer)
 
 
 def test_a_template_that_fails_is_said(path, tmp_path):
@@ -207,8 +175,6 @@ def test_a_template_that_fails_is_said(path, tmp_path):
         with pytest.raises(ValueError, match=said):
             draft.encode_chat([{"role": "user", "content": "hello"}])
     assert draft.encode_prompt("hello") == draft.encode_text("hello")
-    with pytest.raises(ValueError, match="the prompt"):
-        draft.encode_prompt("\udcff")
 
 
 def test_texts_are_the_targets_own(path, smollm2):
