@@ -1,6 +1,7 @@
 """Sessions: handshake, rounds, what is lost, late or doubled, limits, misuse."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -26,7 +27,6 @@ from sqs_codec.system.session._cloud import MAX_FAILURES
 from sqs_codec.system.session._numbers import draws
 from sqs_codec.theory import conformal_bound
 from tests.kit import make_prior
-from tests.system.session.calls import calls
 from tests.system.session.kit import (
     SEED,
     SESSION,
@@ -1766,11 +1766,33 @@ def test_a_verifier_that_fails_in_this_process():
         link.send(context)
 
 
+def calls(step, *given):
+    """Return how many Python functions a step calls."""
+    events = []
+    sys.setprofile(lambda _, event, __: events.append(event))
+    try:
+        step(*given)
+    finally:
+        sys.setprofile(None)
+    return events.count("call")
+
+
 @pytest.mark.skipif(sqs.backend() != "native", reason="counts the native backend's")
 def test_steps_of_a_round_make_few_calls():
     """Each distribution is checked where it enters and encoded once."""
-    calls(rounds=5)  # what is kept for later is made
-    found = calls(rounds=5)
-    bounds = {"push": 25, "flush": 25, "message to job": 65, "guess": 40, "hint": 60}
-    for name, most in bounds.items():
-        assert np.median(found[name], axis=0)[0] <= most
+    edge, cloud, target = start()
+    row = np.linspace(-1, 1, V)
+    for _ in range(2):  # the first time what is kept for later is made
+        assert np.median([calls(edge.push, row) for _ in range(5)]) <= 25
+        assert calls(edge.flush) <= 25
+        *others, message = edge.data_to_send()
+        receive(cloud, others)
+        work(cloud, target)
+        assert calls(cloud.receive, message) + calls(cloud.next_job) <= 65
+        cloud.complete(cloud._job, target.judge(cloud._job))
+        read(edge, cloud)
+    edge.generate(1)
+    position = len(edge.text)
+    assert calls(edge.guess, row, position, 3) <= 40
+    branches = [([], [token] * 3, [0.5] * 3) for token in range(3)]
+    assert calls(edge.hint, position, branches) <= 60
