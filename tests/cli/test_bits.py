@@ -218,24 +218,6 @@ def test_files_that_are_none_are_explained(tmp_path, capsys):
         assert said in err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        ([], "give either a file of logits or --texts"),
-        (["a.npy", "--texts", "a.txt"], "give either a file of logits or --texts"),
-        (["a.npy", "--model", "a"], "--model goes with --texts"),
-        (["a.npy", "--temperature", "0"], "must be at least 0.001, not 0"),
-        (["a.npy", "--tv", "2"], "must be 0 to 1, not 2"),
-        (["a.npy", "--rows", "0"], "must be at least 1, not 0"),
-    ],
-)
-def test_bad_usage_is_explained(arguments, said, capsys):
-    with pytest.raises(SystemExit) as end:
-        cli.main(["bits", *arguments])
-    assert end.value.code == 2
-    assert said in capsys.readouterr().err
-
-
 def test_what_does_not_fit_the_file_is_explained(tmp_path, capsys):
     file = save(tmp_path / "a.npy", np.zeros((2, 30), np.float32))
     nowhere = str(tmp_path / "no" / "b.json")

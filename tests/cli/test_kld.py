@@ -111,13 +111,6 @@ def reads(monkeypatch):
     return reads
 
 
-def test_make_continues_where_it_was_interrupted(folder, reads):
-    assert make(folder, "parted") == 130
-    assert make(folder, "parted") == 0
-    assert len(reads) == 7
-    assert (folder / "parted").read_bytes() == (folder / "ref").read_bytes()
-
-
 @pytest.mark.parametrize("begin", [["kld", "make"], ["distill", "make"]])
 def test_another_model_of_the_same_name_does_not_continue(
     begin, folder, tmp_path, capsys, reads
@@ -148,7 +141,7 @@ def identity(model, *options):
 
 
 def test_every_file_of_a_model_identifies_it(tmp_path):
-    parts = [tmp_path / f"[a]-0000{i}-of-00002.gguf" for i in (1, 2)]
+    parts = [tmp_path / f"[a]-0000{i}-of-00002.GGUF" for i in (1, 2)]
     whole, model = tmp_path / "whole.gguf", tmp_path / "model"
     model.mkdir()
     files = [*parts, whole, model / "config.json", model / "deep/a.safetensors"]
@@ -161,7 +154,7 @@ def test_every_file_of_a_model_identifies_it(tmp_path):
 
     before = identities()
     assert len({*before}) == 3
-    (tmp_path / "[a]-00001-of-00003.gguf").touch()
+    (tmp_path / "[a]-00001-of-00003.GGUF").touch()
     (model / "made.parts").mkdir()
     for name in "made.parts/000000.parquet", "README.md", "run.log", "a.jsonl":
         (model / name).write_text("x")
@@ -211,15 +204,6 @@ def test_a_model_of_which_no_file_is_found_goes_by_its_name(model, tmp_path):
     assert identity(model, *given, "--revision", "tag") == f"{model}, tag"
 
 
-def test_the_parts_of_a_file_may_have_an_ending_in_capitals(tmp_path):
-    parts = [tmp_path / f"a-0000{i}-of-00002.GGUF" for i in (1, 2)]
-    for part in parts:
-        part.write_text("a")
-    before = identity(parts[0])
-    parts[1].write_text("b")
-    assert identity(parts[0]) != before
-
-
 def test_reading_many_files_is_said(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(reading, "LARGE", 5)
     model = tmp_path / "a.gguf"
@@ -259,15 +243,6 @@ def test_chunks_are_the_first_contexts_of_all_texts(folder, tmp_path, capsys):
     capsys.readouterr()
     assert sqs_kld(*measure) == 0
     assert "\n15 rows of 1 contexts\n" in capsys.readouterr().out
-
-
-def test_another_number_of_chunks_does_not_continue(folder, tmp_path, capsys, reads):
-    made = "make", "--texts", folder / "text", "--ctx", CTX
-    made = *made, "--model", folder / "original", "-o", tmp_path / "made", "--chunks"
-    assert sqs_kld(*made, 5) == 130
-    assert sqs_kld(*made, 1) == 1
-    assert "; up to 5 contexts; " in capsys.readouterr().err
-    assert sqs_kld(*made, 5) == 0
 
 
 def test_a_base_file_is_a_reference(folder, capsys):

@@ -18,11 +18,9 @@ from unittest.mock import Mock
 
 import pytest
 
-from sqs_codec._base import install
 from sqs_codec.cli import options
 from sqs_codec.cli import serve as module
 from sqs_codec.cli.main import main
-from sqs_codec.cli.options import has_packages
 from sqs_codec.system.engine import BatchEngine, EngineConfig
 from sqs_codec.system.hf import _models
 from sqs_codec.system.serve import connect
@@ -45,39 +43,6 @@ def no_token(monkeypatch):
 
     monkeypatch.setattr(module, "_load", load)
     monkeypatch.setattr(options, "has_packages", lambda *_: True)
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ("", "needs --cert and --key, or --insecure"),
-        ("--cert c.pem", "openssl req -x509"),
-        ("--insecure --cert c.pem --key k.pem", "goes without --cert and --key"),
-        ("--insecure --host 0.0.0.0", "0.0.0.0 isn't this machine"),
-        ("--insecure --host nowhere.invalid", "nowhere.invalid isn't this machine"),
-        ("--cert c.pem --key k.pem", "SQS_TOKEN=$(openssl rand -hex 16)"),
-        ("--cert c.pem --key k.pem --token abc", "at least 16 characters"),
-        (f"--insecure --token {TOKEN}\N{BULLET}", "visible ASCII characters"),
-        (f"--cert c.pem --key k.pem --token {TOKEN}", "can't load the certificate"),
-        ("--insecure --port 65536", "must be 0 to 65535, not 65536"),
-        ("--insecure --port x", "invalid"),
-        ("--insecure --max-sessions 0", "must be at least 1, not 0"),
-        ("--insecure --transport pigeon", "invalid choice"),
-        ("--insecure --dtype int8", "invalid choice"),
-        ("--insecure --engine-option 3", "must be NAME=VALUE, not 3"),
-        ("--insecure --metrics-host 0.0.0.0", "metrics-host goes with --metrics-port"),
-        (f"--token {TOKEN} --token-file f", "not allowed with argument --token"),
-        ("--ray a:1 --dtype float32", "--dtype goes without --ray ADDRESS"),
-        ("--ray a:1 --engine-option a=1", "--engine-option goes without --ray"),
-    ],
-)
-def test_wrong_usage(options, words, capsys):
-    with pytest.raises(SystemExit) as error:
-        main(["serve", *options.split()])
-    assert error.value.code == 2
-    out, err = capsys.readouterr()
-    assert words in err
-    assert out == ""
 
 
 @pytest.mark.parametrize(
@@ -406,22 +371,6 @@ def test_command_names_the_certificates_host(tmp_path, monkeypatch):
     ports = []
     said = serve_while(["--cert", str(cert), "--key", str(key)], ports.append)
     assert f"--server cloud.example.org:{ports[0]} " in said
-
-
-@pytest.mark.parametrize(
-    ("arguments", "extra"),
-    [("", "serve,demo"), ("--model a.GGUF", "serve,llama-cpp")],
-)
-def test_missing_packages(arguments, extra, monkeypatch, capsys):
-    monkeypatch.setattr(options, "has_packages", has_packages)
-    lacks = "prometheus-client", "llama-cpp-python"
-    monkeypatch.setattr(install, "is_installed", lambda name: name not in lacks)
-    assert main(["serve", "--insecure", "--port", "0", *arguments.split()]) == 1
-    needs, how, *_ = capsys.readouterr().err.splitlines()
-    assert "sqs serve needs" in needs
-    assert "prometheus-client" in needs
-    assert ("llama-cpp-python" in needs) == ("llama" in extra)
-    assert f"pip install '.[{extra}]'" in how
 
 
 def test_a_package_that_an_engine_lacks_is_named(monkeypatch, capsys):

@@ -516,22 +516,6 @@ def test_the_command(folder, server):
     assert status == 130
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ("--listen 0.0.0.0:80", "0.0.0.0 isn't this machine alone"),
-        ("--listen 127.0.0.1", "must be HOST:PORT"),
-        ("--tls-cert a.pem", "--tls-cert and --tls-key go together"),
-        ("--tls-cert a.pem --tls-key b.pem", "can't load the certificate a.pem"),
-        ("--api-key \N{BULLET}", "visible ASCII characters"),
-    ],
-)
-def test_options_that_make_no_sense(options, said, capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["proxy", "--server", "a:1", *options.split()])
-    assert said in capsys.readouterr().err
-
-
 def test_turns_are_had_in_order():
     turns, order = Turns(), list[int]()
 
