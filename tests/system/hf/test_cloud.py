@@ -68,8 +68,19 @@ def draft(rng, n):
     return sqs.Round(qs, [q.sample(rng) for q in qs])
 
 
+def job_of(rng, session, text):
+    """A round, hints, or a text that is only to be read."""
+    n, kind = int(rng.integers(5)), rng.integers(5)
+    sampling = [ALL, GREEDY, Sampling(0.7, top_k=5, top_p=0.9)][rng.integers(3)]
+    if kind == 0:
+        return Job(session, text, None, NONE, sampling)
+    if kind == 1:
+        return Job(session, text, None, NONE, sampling, text_of(rng, n), KEY)
+    return Job(session, text, draft(rng, n) if n else None, rng.random(n + 1), sampling)
+
+
 def jobs_of(rng, lengths):
-    """A job for each of so many sessions, with texts of these lengths."""
+    """A round for each of so many sessions, with texts of these lengths."""
     jobs = []
     for i, length in enumerate(lengths):
         round_ = draft(rng, i % 5) if i % 5 else None
@@ -84,7 +95,10 @@ def rows_of(model, job):
 
 
 def expected(model, job):
-    return sqs.verify_rounds([job.round_], rows_of(model, job), job.draws)[0]
+    """The verdict by transformers' own probabilities."""
+    with np.errstate(divide="ignore"):
+        logits = np.log(rows_of(model, job)) if job.wanted else np.zeros((0, V))
+    return judging.verify_jobs([job], logits)[0]
 
 
 class Watch:
@@ -104,7 +118,7 @@ class Watch:
         own = hf._cloud.verify_jobs
 
         def verify(jobs, logits):
-            parts = torch.split(logits, [len(job.draws) for job in jobs])
+            parts = torch.split(logits, [job.wanted for job in jobs])
             for job, part in zip(jobs, parts, strict=True):
                 self.rows[job.session] = part.double().softmax(-1).numpy()
             return own(jobs, logits)
@@ -170,42 +184,19 @@ def test_half_precision(monkeypatch):
     assert watch.error(model, jobs) < 0.01
 
 
-def write(cloud, model, n, rng, sampling):
-    """Have sessions of different lengths write n tokens by rounds, and check each."""
+def test_a_round_reads_one_token_more_than_was_drafted(model, monkeypatch):
+    rng, cloud = np.random.default_rng(SEED), hf.Cloud(model)
+    watch = Watch(cloud, monkeypatch)
     texts = [text_of(rng, 1 + 7 * i) for i in range(5)]
-    ends = [len(text) + n for text in texts]
-    while any(len(text) < end for text, end in zip(texts, ends, strict=True)):
+    for _ in range(5):
         jobs = [
-            Job(b"%d" % i, text, draft(rng, 4), rng.random(5), sampling)
+            Job(b"%d" % i, text, draft(rng, 4), rng.random(5), ALL)
             for i, text in enumerate(texts)
         ]
         for text, job, verdict in zip(texts, jobs, cloud.verify(jobs), strict=True):
-            if sampling == ALL:
-                assert verdict == expected(model, job)
-            text += [*job.round_.tokens[: verdict.accepted], verdict.token]
-    return texts
-
-
-def test_a_round_reads_one_token_more_than_was_drafted(model, monkeypatch):
-    cloud = hf.Cloud(model)
-    watch = Watch(cloud, monkeypatch)
-    write(cloud, model, 12, np.random.default_rng(SEED), ALL)
+            assert verdict == expected(model, job)
+            text += [*job.drafted[: verdict.accepted], verdict.token]
     assert set(watch.tokens[1:]) == {5 * 5}
-
-
-def test_greedy_text_is_that_of_generate(model):
-    n = 20
-    texts = write(hf.Cloud(model), model, n, np.random.default_rng(SEED), GREEDY)
-    for text, length in zip(texts, [1 + 7 * i for i in range(5)], strict=True):
-        own = model.generate(
-            torch.tensor([text[:length]]),
-            attention_mask=torch.ones(1, length),
-            max_new_tokens=n,
-            min_new_tokens=n,
-            do_sample=False,
-            pad_token_id=0,
-        )
-        assert text[: length + n] == own[0].tolist()
 
 
 def test_whatever_comes_a_job_says_everything(model, monkeypatch):
@@ -227,12 +218,8 @@ def test_whatever_comes_a_job_says_everything(model, monkeypatch):
                 texts[i] = [*texts[i], *text_of(rng, int(rng.integers(1, 20)))][:250]
             elif change == 3:
                 cloud.forget(b"%d" % i)
-            n = int(rng.integers(5))
-            round_ = draft(rng, n) if n else None
-            draws = rng.random(n + 1) if rng.integers(4) else NONE
-            jobs.append(Job(b"%d" % i, list(texts[i]), round_, draws, ALL))
-        wanted = [expected(model, job) if job.wanted else None for job in jobs]
-        assert cloud.verify(jobs) == wanted
+            jobs.append(job_of(rng, b"%d" % i, [*texts[i]]))
+        assert cloud.verify(jobs) == [expected(model, job) for job in jobs]
         assert watch.error(model, [job for job in jobs if job.wanted]) < CLOSE
 
 
@@ -424,29 +411,6 @@ def test_ties_at_a_cut_are_those_that_numbers_are_drawn_by(monkeypatch):
         assert np.array_equal(truncated(rows, temperature, *cuts).double(), kept)
 
 
-def test_jobs_with_keys_beside_jobs_with_draws(model):
-    """A batch of both gives what each gives by transformers' own probabilities."""
-    rng = np.random.default_rng(SEED)
-    rounds = jobs_of(rng, [9, 6])
-    cut = Sampling(0.7, top_k=5, top_p=0.9)
-    given = (ALL, []), (GREEDY, [1, 2, 3]), (cut, [4])
-    keyed = [
-        Job(b"k%d" % i, text_of(rng, 5 + i), None, NONE, *how, bytes([i] * 16))
-        for i, how in enumerate(given)
-    ]
-    for i, job in enumerate(keyed):  # whose first hint is right
-        if len(job.hints):
-            [verdict] = hf.Cloud(model).verify([replace(job, hints=())])
-            keyed[i] = replace(job, hints=[verdict.token, *job.hints[1:]])
-    jobs = [keyed[0], rounds[0], keyed[1], rounds[1], keyed[2]]
-    found = hf.Cloud(model).verify(jobs)
-    for job, verdict in zip(jobs, found, strict=True):
-        with np.errstate(divide="ignore"):
-            logits = np.log(rows_of(model, job))
-        assert judging.verify_jobs([job], logits) == [verdict]
-        assert job.key is None or verdict.accepted >= min(1, len(job.hints))
-
-
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_verdicts_are_those_on_arrays(dtype):
     """Of rounds, hints and texts that are only read, each by a sampling of its own."""
@@ -502,16 +466,12 @@ def test_padded_vocabularies_are_cropped(model):
     ],
 )
 def test_bad_jobs(model, change, message):
-    job = Job(b"s", [1, 2], None, np.array([0.5]), ALL)
+    job, cloud = Job(b"s", [1, 2], None, np.array([0.5]), ALL), hf.Cloud(model)
     with pytest.raises(ValueError, match=message):
-        hf.Cloud(model).verify([replace(job, **change)])
-
-
-def test_no_jobs_or_two_of_one_session(model):
-    assert hf.Cloud(model).verify([]) == []
-    job = Job(b"s", [1, 2], None, np.array([0.5]), ALL)
+        cloud.verify([replace(job, **change)])
     with pytest.raises(ValueError, match="of different sessions"):
-        hf.Cloud(model).verify([job, job])
+        cloud.verify([job, job])
+    assert cloud.verify([]) == []
 
 
 def test_memory_limits_the_text(model):
@@ -557,12 +517,8 @@ def test_bad_parameters(model, options, message):
 def test_models_that_cannot_be_served(kind, options, message):
     with pytest.raises(hf.ModelError, match=message):
         hf.Cloud(tiny(kind, **options))
-
-
-def test_encoder_decoders_cannot_be_served():
-    config = transformers.T5Config(
-        vocab_size=V, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2
-    )
+    sizes = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
+    config = transformers.T5Config(vocab_size=V, **sizes)
     with pytest.raises(hf.ModelError, match="has an encoder"):
         hf.Cloud(transformers.T5ForConditionalGeneration(config))
 

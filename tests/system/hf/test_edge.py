@@ -33,6 +33,7 @@ from tests.system.serve.kit import serving
 
 VOCAB_SIZE = 16
 PROMPT = torch.tensor([[3, 4, 5]])
+DOCS = Path(__file__).parents[3] / "docs"
 PLEA = "Tell me of a fox."
 LENGTH = 12
 
@@ -90,8 +91,7 @@ def load_these(smollm2, monkeypatch):
 
 def test_tutorial_and_session_by_hand_run(smollm2, monkeypatch, capsys):
     """The Python of both pages, each from its first line to its last."""
-    docs = Path(__file__).parents[3] / "docs"
-    pages = ((docs / name).read_text() for name in ("tutorial.md", "howto/session.md"))
+    pages = ((DOCS / name).read_text() for name in ("tutorial.md", "howto/session.md"))
     load_these(smollm2, monkeypatch)
     cloud = Cloud(smollm2.target, tokenizer=smollm2.tokenizer)
     with serving(BatchEngine(cloud, tokenizer=cloud.fingerprint)) as server:
@@ -113,23 +113,17 @@ def test_tutorial_and_session_by_hand_run(smollm2, monkeypatch, capsys):
 def test_how_tos_run(smollm2, monkeypatch, capsys):
     """The how-tos' Python that needs models or a server, one page after the other."""
     load_these(smollm2, monkeypatch)
-    folder = Path(__file__).parents[3] / "docs" / "howto"
-    text = "\n".join(
-        (folder / f"{name}.md").read_text("utf-8")
-        for name in ("hugging-face", "stop-tokens", "reconnect")
-    )
+    names = ("hugging-face", "stop-tokens", "reconnect")
+    text = "\n".join((DOCS / f"howto/{name}.md").read_text("utf-8") for name in names)
     blocks = re.findall(r"```python\n(?!>>>)(.*?)```", text, re.S)
     code = re.sub("max_tokens=[0-9]+", "max_tokens=3", "\n".join(blocks))
-    cloud = Cloud(smollm2.target, tokenizer=smollm2.tokenizer)
-    monkeypatch.setattr(
-        "sqs_codec.system.serve._connect.connect",
-        lambda *_, **__: LocalLink(cloud, tokenizer=cloud.fingerprint),
-    )
+    given = smollm2.target, 49_152, smollm2.tokenizer
+    connect = "sqs_codec.system.serve._connect.connect"
+    monkeypatch.setattr(connect, lambda *_, **__: link_to(*given))
     names = {"LinkError": LinkError}
     exec(code, names)
     printed = capsys.readouterr().out
-    drafted = re.search(r"^\[.*EdgeMetrics\(tokens=3, drafted=([0-9]+)", printed)
-    assert int(drafted[1])
+    assert re.search(r"^\[.*EdgeMetrics\(tokens=3, drafted=[0-9]", printed)
     assert names["text"][: len(names["prompt"])] == names["prompt"]
     assert len(names["text"]) > len(names["prompt"])
 
@@ -180,18 +174,6 @@ def test_generate_writes_the_targets_greedy_text():
     assert written(draft, edge, target) == expected
     assert written(draft, edge, target, return_dict_in_generate=True) == expected
     assert edge.metrics.tokens == 40
-
-
-def test_an_edge_keeps_to_modes_and_a_preference():
-    draft, target = tiny(1), tiny(0)
-    expected = plain(target, max_new_tokens=20)
-    for mode, drafts in (("alone", False), ("rounds", True)):
-        edge = Edge(Draft(draft), modes=[mode])
-        assert written(draft, edge, target) == expected
-        assert bool(edge.metrics.drafted) == drafts
-    edge = Edge(Draft(draft), prefer="both")
-    with pytest.raises(ValueError, match="prefer must be"):
-        written(draft, edge, target)
 
 
 def test_generate_stops_where_it_is_told():
