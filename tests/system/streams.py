@@ -1,15 +1,10 @@
 """Decode random completions token by token, and compare with decoding them whole.
 
-    python -m tests.system.streams                          10^5 of each kind
-    python -m tests.system.streams --streams 1000 --seed 7
-
 Prompts and completions are random tokens, cut anywhere: parts of characters, bytes that
 are not UTF-8, special tokens and spaces among them.
 """
 
-import argparse
 import random
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import takewhile
@@ -138,20 +133,3 @@ class Streams:
         if said and not str(self.spell(said[-1])).startswith("<0x"):
             whole = self.expected(prompt, tokens)
             assert whole.removeprefix(shown) in ("", "\ufffd"), (prompt, tokens)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--streams", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    for name, make in TOKENIZERS.items():
-        began, streams = time.process_time(), Streams(make(), given.seed)
-        for _ in range(given.streams):
-            streams.check()
-        took = time.process_time() - began
-        print(f"{name}: {given.streams} completions alike, {took:.0f} s", flush=True)
-
-
-if __name__ == "__main__":
-    main()
