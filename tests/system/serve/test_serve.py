@@ -47,7 +47,6 @@ from sqs_codec.system.session import (
     EdgeSession,
     Limits,
     LinkError,
-    Sampling,
     Setting,
     session_of,
 )
@@ -121,27 +120,6 @@ def test_text_is_the_targets(server, mode):
     assert link.sent > 0 < link.received
 
 
-def test_sessions_at_once_share_the_model():
-    sizes = []
-
-    def count(jobs):
-        if not sizes:
-            wait_until(lambda: len(jobs) + len(server.engine._waiting) >= 8)
-        sizes.append(len(jobs))
-
-    def write(prompt):
-        return converse(edge_session([prompt, 9]), server.link(), 40)
-
-    with serving(Toy(count)) as server, ThreadPoolExecutor(8) as pool:
-        for prompt, text in enumerate(pool.map(write, range(8))):
-            assert text == greedy([prompt, 9], 38)
-        assert sum(sizes[:2]) >= 8
-        # A session's first job may be cancelled, as the next one reads its text, too.
-        done = server.metric("sqs_job_seconds_count")
-        assert sum(sizes) - 8 <= done <= sum(sizes)
-        assert not server.metric("sqs_failed_jobs_total")
-
-
 @pytest.mark.parametrize(
     ("token", "words"), [("wrong", "refused the token"), (None, "wants a token")]
 )
@@ -192,15 +170,6 @@ def test_oversize_message(server, size):
     words = last_words(link)
     assert str(size) in words
     assert "65536" in words or "131072" in words
-
-
-def test_wrong_vocabulary_is_refused_by_name(server):
-    link = server.link(token=TOKENS[0])
-    edge = edge_session(PROMPT, codec=sqs.Codec(4096))
-    exchange(edge, link)
-    assert "4096" in edge.refused
-    assert "64" in edge.refused
-    assert edge.refused in last_words(link)
 
 
 def test_stolen_session(server):
@@ -306,19 +275,6 @@ def test_what_a_message_takes_delays_the_next(monkeypatch):
             assert connection.wait_seconds == pytest.approx(wait)
 
 
-def test_connection_dropped_mid_round(server):
-    edge = edge_session(PROMPT)
-    for length in range(6, 40, 6):
-        link = server.link(token=TOKENS[0])
-        edge.reconnect()
-        converse(edge, link, length)
-        send_round(edge, link)
-        link.close()  # before the answer was read
-    link = server.link(token=TOKENS[0])
-    edge.reconnect()
-    assert converse(edge, link, 60) == greedy(PROMPT, 57)
-
-
 def test_new_connection_takes_the_session_over(server):
     edge = edge_session(PROMPT)
     old = server.link(token=TOKENS[0])
@@ -365,37 +321,6 @@ def test_server_killed_mid_text(port):
     with serving(port=port) as second:
         edge.reconnect()
         assert converse(edge, second.link(), 60) == greedy(PROMPT, 57)
-
-
-def test_model_that_fails_once_costs_nothing_but_time():
-    calls = iter(range(1000))
-
-    def fail(jobs):
-        if next(calls) % 4 == 3:
-            raise RuntimeError("out of memory")
-
-    with serving(Toy(fail)) as server:
-        text = converse(edge_session(PROMPT), server.link(), 40)
-        assert text == greedy(PROMPT, 37)
-        assert server.metric("sqs_failed_jobs_total") > 0
-
-
-def test_model_that_fails_on_one_text_serves_the_others():
-    def fail(jobs):
-        time.sleep(0.002)  # so that others wait, and then go together
-        if any(job.text[0] == 1 for job in jobs):
-            raise RuntimeError("a text that kills")
-
-    with serving(Toy(fail)) as server, ThreadPoolExecutor() as pool:
-        links = [server.link() for _ in range(3)]
-        texts = [
-            pool.submit(converse, edge_session([i, 2]), links[i], 40) for i in (0, 2)
-        ]
-        killer = edge_session([1, 2])
-        converse(killer, links[1], 40)
-        assert "failed 3 times in a row" in (killer.refused or "")
-        expected = [greedy([0, 2], 38), greedy([2, 2], 38)]
-        assert [text.result() for text in texts] == expected
 
 
 def test_too_many_sessions():
@@ -946,11 +871,6 @@ def test_a_link_that_waits_is_woken(server, transport):
         link.wake()
 
 
-def test_port_in_use(server):
-    with pytest.raises(OSError, match="in use"):
-        Server(Toy(), port=server.grpc.port)
-
-
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -1029,16 +949,6 @@ def test_the_threshold_is_bounded_and_forgets():
     busy.count(1000, 0.0)
     assert busy.at(0.0) == 0.95
     assert busy.at(60.0) == pytest.approx(0.1)  # one token a pass, whoever is served
-
-
-def test_a_seed_gives_the_same_text_on_every_server():
-    def write(seed):
-        with serving() as server:
-            edge = edge_session(PROMPT, sampling=Sampling(), seed=seed)
-            return converse(edge, server.link(), 60)
-
-    assert write(bytes(16)) == write(bytes(16))
-    assert write(None) != write(None)
 
 
 def test_what_is_no_text_frees_its_place(caplog):
