@@ -2,8 +2,7 @@
 
 import asyncio
 import os
-import socket
-import threading
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +10,11 @@ import pytest
 from playwright.sync_api import expect
 
 from sqs_codec.system._endpoint.errors import ApiError
-from sqs_codec.system._endpoint.server import make_server
-from sqs_codec.system.edge import MODES, EdgeMetrics
+from sqs_codec.system.edge import EdgeMetrics
 from sqs_codec.system.proxy import make_app
-from sqs_codec.system.proxy._completer import Chunk, Completion
+from sqs_codec.system.proxy._completer import Chunk
 from sqs_codec.system.session import Sampling
+from tests.system.proxy.test_server import Endpoint, Played
 
 TEXT = "The sea is salty as rivers carry salt \N{WATER WAVE} from <rocks> into it."
 PLAN = "hints of 3 positions, 3 branches: 1.25 tokens a pass with hints, 1 without"
@@ -26,24 +25,17 @@ SHOTS = os.environ.get("SHOTS")
 """A folder for pictures, if somebody wants to look at them."""
 
 
-class Played:
+class Pages(Played):
     """What takes the place of a `Completer`. Every third token is the cloud's own."""
 
-    modes = MODES
-
     def __init__(self):
-        self.asked = []
-        self.gone = []
-        self.seconds = 0.01
-        self.tasks = []
+        super().__init__()
+        self.asked, self.seconds = [], 0.01
 
     async def write(self, request):
         """Play a text."""
         self.asked.append(request)
-        answer = Completion()
-        self.gone.append(answer.gone)
-        self.tasks.append(asyncio.ensure_future(self._play(answer)))
-        return answer
+        return await super().write(request)
 
     async def _play(self, answer):
         answer.prompt_tokens = 9
@@ -70,24 +62,14 @@ class Played:
                 return
         answer.put(Chunk("", "cloud", figures, "stop", last=True))
 
-    async def close(self):
-        """Nothing is to be ended."""
-
 
 @pytest.fixture(params=[None, "a-key-of-the-tests"], ids=["open", "keyed"])
 def played(request):
     """What is played, and where the page is."""
-    completer = Played()
-    server = make_server(
-        make_app(completer, sampling=Sampling(0.6, 20), api_key=request.param),
-        clients=1,
-    )
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        run = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        run.start()
-        yield completer, f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        server.should_exit = True
-        run.join()
+    completer = Pages()
+    app = make_app(completer, sampling=Sampling(0.6, 20), api_key=request.param)
+    with closing(Endpoint(app, clients=1)) as endpoint:
+        yield completer, f"http://127.0.0.1:{endpoint.port}/"
 
 
 def opened(browser, url, **options):
@@ -145,7 +127,7 @@ def test_a_chat(browser, played, scheme, size):
     expect(page.locator(".said.assistant")).to_contain_text("The")
     page.keyboard.press("Escape")
     expect(page.get_by_role("status")).to_have_text("Stopped.")
-    assert completer.gone[-1].result(5) is None
+    assert completer.answers[-1].gone.result(5) is None
     page.close()
 
 
