@@ -44,6 +44,18 @@ def job(session, text=PROMPT):
     return Job(session, list(text), None, np.array([0.5]), Sampling(0.0))
 
 
+def reading(session, length):
+    return Job(session, [1] * length, None, np.empty(0), Sampling())
+
+
+async def read_beside_rounds(engine, length):
+    """Have a text read while another session has one round after the other."""
+    await engine.verify(job(b"decodes"))
+    text = asyncio.ensure_future(engine.verify(reading(b"text", length)))
+    while not text.done():
+        await engine.verify(job(b"decodes"))
+
+
 def with_engine(toy, run):
     async def whole():
         engine = batch(toy)
@@ -345,10 +357,8 @@ def test_a_call_reads_one_part_however_many_texts_wait():
     most = 0
 
     async def run(engine):
-        texts = [
-            Job(b"%d" % i, [1] * 1300, None, np.empty(0), Sampling()) for i in range(20)
-        ]
-        reading = [asyncio.ensure_future(engine.verify(text)) for text in texts]
+        texts = [engine.verify(reading(b"%d" % i, 1300)) for i in range(20)]
+        waiting = asyncio.gather(*texts)
         await asyncio.sleep(0.05)
         before = len(calls)
         await engine.verify(job(b"a round"))
@@ -358,7 +368,7 @@ def test_a_call_reads_one_part_however_many_texts_wait():
             if any(each.session == b"a round" for each in jobs)
         )
         assert waited <= 1
-        assert await asyncio.gather(*reading) == [None] * 20
+        assert await waiting == [None] * 20
 
     with_engine(Toy(calls.append), run)
     for jobs in calls:
@@ -384,19 +394,14 @@ def test_texts_take_half_of_the_time_where_there_are_rounds(monkeypatch):
         now += 0.02 if reads else 0.002
 
     async def run(engine):
-        text = Job(b"text", [1] * 8000, None, np.empty(0), Sampling())
-        reading = asyncio.ensure_future(engine.verify(text))
-        while not reading.done():
+        text = asyncio.ensure_future(engine.verify(reading(b"text", 8000)))
+        while not text.done():
             await engine.verify(job(b"a round"))
 
     with_engine(Toy(work), run)
     read = sum(end - began for began, end in zip(times[::2], times[1::2], strict=True))
     assert len(times) == 2 * 16
     assert read <= 0.6 * (times[-1] - times[0])
-
-
-def reading(session, length):
-    return Job(session, [1] * length, None, np.empty(0), Sampling())
 
 
 def test_an_engine_says_how_far_it_has_read_long_texts():
@@ -477,10 +482,7 @@ def test_a_part_takes_no_longer_than_others_should_wait(monkeypatch):
     toy = Clocked(monkeypatch, 0.021, 0.0013)
 
     async def run(engine):
-        await engine.verify(job(b"decodes"))
-        text = asyncio.ensure_future(engine.verify(reading(b"text", 3000)))
-        while not text.done():
-            await engine.verify(job(b"decodes"))
+        await read_beside_rounds(engine, 3000)
         toy.now += _batch.RECENT_SECONDS  # and nobody waits
         await engine.verify(reading(b"another", 3000))
 
@@ -494,14 +496,7 @@ def test_a_part_takes_no_longer_than_others_should_wait(monkeypatch):
 
 def test_a_fast_model_reads_large_parts_beside_others(monkeypatch):
     toy = Clocked(monkeypatch, 0.01, 2e-5)
-
-    async def run(engine):
-        await engine.verify(job(b"decodes"))
-        text = asyncio.ensure_future(engine.verify(reading(b"text", 4000)))
-        while not text.done():
-            await engine.verify(job(b"decodes"))
-
-    with_engine(toy, run)
+    with_engine(toy, lambda engine: read_beside_rounds(engine, 4000))
     assert toy.parts[:3] == [_batch.LEAST_PART, PART - 1, PART - 1]
 
 
@@ -580,7 +575,7 @@ def test_what_is_cached_is_not_read_again():
 
     async def run(engine):
         text = [1] * 4000
-        await engine.verify(Job(b"a", text, None, np.empty(0), Sampling()))
+        await engine.verify(reading(b"a", 4000))
         for changed, most in (
             ([*text, *[2] * 50], 50),
             ([*text, 2, *[3] * 49], 49),
@@ -600,14 +595,7 @@ def test_what_is_cached_is_not_read_again():
 
 def test_a_part_and_the_rounds_beside_it_take_one_pass():
     toy = Caching()
-
-    async def run(engine):
-        await engine.verify(job(b"decodes"))
-        text = asyncio.ensure_future(engine.verify(reading(b"text", 3000)))
-        while not text.done():
-            await engine.verify(job(b"decodes"))
-
-    with_engine(toy, run)
+    with_engine(toy, lambda engine: read_beside_rounds(engine, 3000))
     assert max(sum(call.values()) for call in toy.calls) == PART
     assert toy.passes == len(toy.calls)
 
