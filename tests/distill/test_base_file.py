@@ -9,6 +9,7 @@ import pytest
 import sqs_codec as sqs
 from sqs_codec import distill
 from sqs_codec.distill import _base_file
+from tests.refusals import refuses
 
 N, CHUNKS, RESOLUTION = 6, 3, 1000
 ROWS = N - 1 - N // 2
@@ -125,12 +126,10 @@ def test_files_that_are_none_are_refused(tmp_path):
         (number(24, -1), "its text has the token -1"),
     ):
         path.write_bytes(data)
-        with pytest.raises(ValueError, match=rf"base\.kld: {said}"):
-            distill.BaseFile(path)
+        refuses(rf"base\.kld: {said}", distill.BaseFile, path)
     with pytest.raises(FileNotFoundError):
         distill.BaseFile(tmp_path / "none.kld")
-    with pytest.raises(ValueError, match="is a folder"):
-        distill.BaseFile(tmp_path)
+    refuses("is a folder", distill.BaseFile, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -144,8 +143,7 @@ def test_damaged_rows_are_named(tmp_path, scale, least):
         file.seek(20 + 4 * N * CHUNKS + 3 * (8 + 80))  # the second context's second
         file.write(struct.pack("<ff", float(scale), float(least)))
     said = r"base\.kld, context 1: row 1 has the scale .* and the largest log p"
-    with pytest.raises(ValueError, match=said):
-        make_reference(tmp_path / "ref.parquet", distill.BaseFile(path))
+    refuses(said, make_reference, tmp_path / "ref.parquet", distill.BaseFile(path))
 
 
 def test_what_the_file_cant_tell_is_refused(tmp_path):
@@ -162,7 +160,6 @@ def test_what_the_file_cant_tell_is_refused(tmp_path):
         with pytest.raises(ValueError, match=said):
             distill.make(tmp_path / "ref.parquet", codec, base, texts, **options)
     data = make_reference(tmp_path / "other.parquet", base)
-    with pytest.raises(ValueError, match="for a reference of temperature 1"):
-        distill.measure(data, base)
+    refuses("for a reference of temperature 1", distill.measure, data, base)
     with pytest.raises(ValueError, match=r"context 0: logits"):
         distill.make(tmp_path / "v.parquet", sqs.Codec(41, 9), base, base.contexts())

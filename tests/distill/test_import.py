@@ -136,9 +136,17 @@ def python_output(**change):
     return {"prompt_token_ids": [1, 2], "outputs": [output]}
 
 
+def formed(**logprobs):
+    """What it gives with lists of another form."""
+    return python_output(logprobs=logprobs)
+
+
 def listed(logprobs):
     """What it gives with these log-probabilities of ids."""
     return python_output(logprobs=[{k: {"logprob": v} for k, v in logprobs.items()}])
+
+
+ID = "token_id:5"
 
 
 @pytest.mark.parametrize(
@@ -166,29 +174,23 @@ def listed(logprobs):
         (listed({"5": 0, "6": -0.5}), "row 0: the probabilities sum to 1.6"),
         (listed({"90": -1.0}), "row 0: token 90 must be"),
         (
-            python_output(logprobs={"start_indices": [0], "logprobs": [-1.0]}),
+            formed(start_indices=[0], logprobs=[-1.0]),
             "it has 0 token_ids and 1 logprobs",
         ),
         (
-            python_output(logprobs={"tokens": ["token_id:5"], "top_logprobs": None}),
-            "top_logprobs must be a list, got NoneType",
+            formed(tokens=[ID], top_logprobs=None),
+            "top_logprobs must be a list, got None",
         ),
         (
-            python_output(logprobs={"content": [entry("token_id:5", -1.0)]}),
-            r"content\[0\]: it has no top_logprobs: ask for some",
+            formed(content=[entry(ID, -1.0)]),
+            r"content\[0\]: it has no top_logprobs: ask",
         ),
         (
-            python_output(
-                token_ids=[6],
-                logprobs={
-                    "tokens": ["token_id:5"],
-                    "top_logprobs": [{"token_id:5": 0}],
-                },
-            ),
+            formed(tokens=["token_id:6"], top_logprobs=[{"token_id:6": 0}]),
             "its token_ids are not the tokens of its logprobs",
         ),
         (
-            python_output(logprobs={"tokens": [" a"], "top_logprobs": [{" a": -1.0}]}),
+            formed(tokens=[" a"], top_logprobs=[{" a": -1.0}]),
             r"top_logprobs\[0\]: the token ' a' has no id: give its tokenizer",
         ),
     ],

@@ -15,6 +15,7 @@ from sqs_codec import distill
 from sqs_codec.distill import _divergence, _header, _tasks
 from sqs_codec.torch import _look_up
 from tests.kit import Words
+from tests.refusals import refuses
 
 V, N, L = 300, 40, 32
 NAMES = (*distill.NUMBERS,)
@@ -242,11 +243,9 @@ def test_tensors_are_looked_up_as_arrays_are(dtype, far, monkeypatch):
 def test_what_cannot_be_compared_is_refused(data, tmp_path):
     toy = Toy()
     toy.tokenizer_fingerprint = b"87654321"
-    with pytest.raises(ValueError, match="toy has another tokenizer than"):
-        distill.measure(data, toy)
+    refuses("toy has another tokenizer than", distill.measure, data, toy)
     toy.tokenizer_fingerprint, toy.vocab_size = b"", V + 1
-    with pytest.raises(ValueError, match="toy has 301 tokens, and the reference 300"):
-        distill.measure(data, toy)
+    refuses("toy has 301 tokens, and the reference 300", distill.measure, data, toy)
     path = tmp_path / "plain.parquet"
     distill.make(path, sqs.Codec(V, L), Toy(), TEXTS[:1])
     with pytest.raises(ValueError, match="it is no reference, which is of temp"):
@@ -254,10 +253,8 @@ def test_what_cannot_be_compared_is_refused(data, tmp_path):
     with pytest.raises(ValueError, match=r"shape \[n, 300\] .*got \[41, 300\]"):
         distill.kld(data, [np.zeros((N + 1, V))])
     whole = [logits_of(one.tokens.tolist()) for one in data]
-    with pytest.raises(ValueError, match="are of 39 sequences of 40"):
-        distill.kld(data, whole[:-1])
-    with pytest.raises(ValueError, match="are of more than 40 sequences"):
-        distill.kld(data, itertools.cycle(whole))
+    refuses("are of 39 sequences of 40", distill.kld, data, whole[:-1])
+    refuses("are of more than 40 sequences", distill.kld, data, itertools.cycle(whole))
     with pytest.raises(ValueError, match="text 0: 39 rows of 40 were told"):
         distill.kld(data, [np.zeros((N - 1, V))])
 
@@ -271,8 +268,7 @@ def test_contexts_are_those_of_llama_perplexity():
     assert [*pieces[0].places] == [2, 3]
     # As llama-perplexity has it, a text spells no special token.
     assert bytes(distill.contexts(Toy(), "a<s>b", 4)[0].tokens) == b"a<s>"
-    with pytest.raises(ValueError, match="it has 3 tokens, and a context has 4"):
-        distill.contexts(Toy(), "abc", 4)
+    refuses("it has 3 tokens, and a context has 4", distill.contexts, Toy(), "abc", 4)
 
 
 def test_a_logarithm_must_be_of_its_count(tmp_path):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import sqs_codec as sqs
 from sqs_codec import distill
+from tests.refusals import refuses
 
 V = 6
 CODEC = sqs.Codec(V, 8)
@@ -64,16 +65,13 @@ def test_no_more_is_decoded_than_is_asked_for(tmp_path, monkeypatch):
         assert len(lookup.start(([1, 2] * 50)[:n]).rows) == n - 1
     most = CODEC.max_survivors
     assert asked == [{"length": n, "max_survivors": n * most} for n in (1, 2, 98)]
-    with pytest.raises(ValueError, match="length must be at least 0, got -1"):
-        data.start(0, -1)
+    refuses("length must be at least 0, got -1", data.start, 0, -1)
 
 
 def test_a_search_takes_tokens(tmp_path):
     lookup = distill.Lookup(store(tmp_path / "teacher.parquet", [[1, 2]]))
-    with pytest.raises(ValueError, match="one token at least"):
-        lookup.find([])
-    with pytest.raises((TypeError, ValueError), match="tokens"):
-        lookup.find([0.5])
+    refuses("one token at least", lookup.find, [])
+    refuses("tokens", lookup.find, [0.5], error=(TypeError, ValueError))
 
 
 def test_rows_of_another_file_are_not_found(tmp_path):
@@ -85,8 +83,7 @@ def test_rows_of_another_file_are_not_found(tmp_path):
                 writer.write(text, rows)
         os.replace(tmp_path / "new", tmp_path / "teacher")
         lookups.append(distill.Lookup(distill.open(tmp_path / "teacher")))
-    with pytest.raises(ValueError, match="isn't the file that it was"):
-        lookups[0].find([1, 2])
+    refuses("isn't the file that it was", lookups[0].find, [1, 2])
 
 
 def test_lists_have_all_of_a_row():
@@ -99,8 +96,7 @@ def test_lists_have_all_of_a_row():
     assert (np.diff(logprobs, axis=1) <= 0).all()
     tied = (np.diff(logprobs, axis=1) == 0) & (logprobs[:, 1:] > distill.NOTHING)
     assert (np.diff(ids, axis=1)[tied] > 0).all()
-    with pytest.raises(ValueError, match="lists were to have 1: 8 are enough"):
-        distill.top_lists(rows, 1)
+    refuses("lists were to have 1: 8 are enough", distill.top_lists, rows, 1)
 
 
 def test_lists_leave_the_tail_out():
