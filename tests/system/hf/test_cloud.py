@@ -12,6 +12,7 @@ import sqs_codec as sqs
 from sqs_codec._codec import truncation
 from sqs_codec.system import session as judging
 from sqs_codec.system.session import Job, Sampling
+from tests.refusals import refuses
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -337,8 +338,7 @@ def test_an_exception_leaves_the_caches_right(model):
 
     others = [replace(job, text=[*job.text[:3], *text_of(rng, 9)]) for job in jobs]
     handle = layer.register_forward_pre_hook(fail)
-    with pytest.raises(MemoryError, match="no more"):
-        cloud.verify(others)
+    refuses("no more", cloud.verify, others, error=MemoryError)
     handle.remove()
     assert cloud.verify(jobs) == [expected(model, job) for job in jobs]
     assert cloud.verify(others) == [expected(model, job) for job in others]
@@ -467,10 +467,8 @@ def test_padded_vocabularies_are_cropped(model):
 )
 def test_bad_jobs(model, change, message):
     job, cloud = Job(b"s", [1, 2], None, np.array([0.5]), ALL), hf.Cloud(model)
-    with pytest.raises(ValueError, match=message):
-        cloud.verify([replace(job, **change)])
-    with pytest.raises(ValueError, match="of different sessions"):
-        cloud.verify([job, job])
+    refuses(message, cloud.verify, [replace(job, **change)])
+    refuses("of different sessions", cloud.verify, [job, job])
     assert cloud.verify([]) == []
 
 
@@ -479,8 +477,7 @@ def test_memory_limits_the_text(model):
     cloud = hf.Cloud(model, max_memory=100 * token)
     assert cloud.max_text == 100
     job = Job(b"s", [1] * 101, None, NONE, ALL)
-    with pytest.raises(ValueError, match="max_memory has room for 100"):
-        cloud.verify([job])
+    refuses("max_memory has room for 100", cloud.verify, [job])
     assert cloud.verify([replace(job, text=[1] * 100)]) == [None]
     for places in (1, 3):
         cloud = hf.Cloud(model, max_memory=places * TEXT * token)
@@ -501,8 +498,7 @@ def test_memory_limits_the_text(model):
     ],
 )
 def test_bad_parameters(model, options, message):
-    with pytest.raises(ValueError, match=message):
-        hf.Cloud(model, **options)
+    refuses(message, hf.Cloud, model, **options)
 
 
 @pytest.mark.parametrize(
@@ -515,8 +511,7 @@ def test_bad_parameters(model, options, message):
     ],
 )
 def test_models_that_cannot_be_served(kind, options, message):
-    with pytest.raises(hf.ModelError, match=message):
-        hf.Cloud(tiny(kind, **options))
+    refuses(message, hf.Cloud, tiny(kind, **options), error=hf.ModelError)
     sizes = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
     config = transformers.T5Config(vocab_size=V, **sizes)
     with pytest.raises(hf.ModelError, match="has an encoder"):
@@ -556,8 +551,7 @@ class Picky(transformers.LlamaForCausalLM):
     ],
 )
 def test_models_that_would_be_read_wrong(model, kind, message):
-    with pytest.raises(hf.ModelError, match=message):
-        hf.Cloud(kind(model.config).eval())
+    refuses(message, hf.Cloud, kind(model.config).eval(), error=hf.ModelError)
 
 
 def test_texts_end_where_rotary_angles_would_change():

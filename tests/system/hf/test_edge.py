@@ -27,6 +27,7 @@ from sqs_codec.system.hf import (
 from sqs_codec.system.hf._models import place
 from sqs_codec.system.session import LinkError, LocalLink, Sampling, Setting
 from tests.cli.test_demo import WORDS, save_model
+from tests.refusals import refuses
 from tests.system.contracts import check_draft, check_words
 from tests.system.hf.test_cloud import tiny as tiny_of
 from tests.system.serve.kit import serving
@@ -135,8 +136,7 @@ def test_a_link_without_a_function_to_renew_it_ends_the_text():
     steps = edge.generate([1, 2], link, max_tokens=40, sampling=Sampling(0))
     next(steps)
     link.close()
-    with pytest.raises(LinkError, match="closed"):
-        list(steps)
+    refuses("closed", list, steps, error=LinkError)
 
 
 # From transformers' generate
@@ -212,10 +212,8 @@ def test_generate_samples_within_the_targets_top_k():
 )
 def test_generate_refuses_what_a_cloud_cant_do(options, said):
     draft = tiny(1)
-    with pytest.raises(ValueError, match=said):
-        written(draft, tiny_edge(draft), tiny(0), **options)
-    with pytest.raises(ValueError, match="another model"):
-        written(draft, tiny_edge(tiny(2)), tiny(0))
+    refuses(said, written, draft, tiny_edge(draft), tiny(0), **options)
+    refuses("another model", written, draft, tiny_edge(tiny(2)), tiny(0))
 
 
 # Models
@@ -249,8 +247,7 @@ def test_where_a_model_goes(asked, found, chosen):
     ],
 )
 def test_where_no_model_goes(asked, words):
-    with pytest.raises(ValueError, match=words):
-        place(*asked.split(), found=MPS)
+    refuses(words, place, *asked.split(), found=MPS)
 
 
 @pytest.mark.parametrize("free", [10_000, 1 << 40])
@@ -269,8 +266,7 @@ def test_a_model_that_does_not_fit(free, tmp_path, monkeypatch):
     words = (
         f"doesn't fit in float32: its weights take .* GiB, and cpu has {free >> 30}.0"
     )
-    with pytest.raises(ModelError, match=words):
-        load_model(folder)
+    refuses(words, load_model, folder, error=ModelError)
 
 
 def test_a_cpu_holds_weights_in_16_bits(tmp_path, monkeypatch):
@@ -313,8 +309,7 @@ def test_logits_of_the_last_places_are_those_of_each(smollm2):
     rows = [draft.logits(text[:n])[0] for n in (3, 4)]
     np.testing.assert_allclose(draft.logits(text, last=2), rows, atol=2e-3)
     assert len(draft) == 4
-    with pytest.raises(ValueError, match="last must be"):
-        draft.logits([1, 2], last=3)
+    refuses("last must be", draft.logits, [1, 2], last=3)
     check_words(draft, smollm2.tokenizer)
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -57,20 +58,6 @@ def job_of(rng, session, text):
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("m") / "m.gguf", "llama", context=512)
-
-
-@pytest.fixture
-def passes(monkeypatch):
-    """Return how many tokens and rows each pass will have."""
-    found, decode = [], Context.decode
-
-    def note(context, parts):
-        counts = [(len(tokens), len(wanted)) for _, _, tokens, wanted in parts]
-        found.append(tuple(map(sum, zip(*counts, strict=True))))
-        return decode(context, parts)
-
-    monkeypatch.setattr(Context, "decode", note)
-    return found
 
 
 def open_cloud(path, **options):
@@ -126,19 +113,19 @@ def test_a_job_says_everything(tmp_path, monkeypatch, architecture, options, err
                 np.testing.assert_allclose(rows[job.session], expected, 0, error)
 
 
-def test_who_waited_longest_is_read_again(path, passes):
+def test_who_waited_longest_is_read_again(path, fed):
     cloud = open_cloud(path, parallel=3, batch_size=512)
     for name in "abcad":  # the last of which takes b's memory
         cloud.verify([reading(name.encode(), [3] * ord(name))])
     cloud.forget(b"d")
     cloud.verify([reading(b"e", [3] * ord("e"))])  # takes d's
-    passes.clear()
+    fed.clear()
     # Those that are cached go first.
     cloud.verify([asking(name.encode(), [3] * ord(name)) for name in "bcae"])
-    assert passes == [(3, 3), (ord("b"), 1)]
+    assert fed == [(3, 3), (ord("b"), 1)]
 
 
-def test_a_failure_leaves_nothing_cached(path, passes, monkeypatch):
+def test_a_failure_leaves_nothing_cached(path, fed, monkeypatch):
     cloud, decode = open_cloud(path), llama.llama_decode
     jobs = [asking(b"%d" % i, [3 + i] * 50) for i in range(3)]
     expected = cloud.verify(jobs)
@@ -147,9 +134,9 @@ def test_a_failure_leaves_nothing_cached(path, passes, monkeypatch):
     with pytest.raises(RuntimeError, match=r"llama.cpp can't decode \(-2\): "):
         cloud.verify([replace(job, text=[*job.text, 3]) for job in jobs])
     monkeypatch.setattr(llama, "llama_decode", decode)
-    passes.clear()
+    fed.clear()
     assert cloud.verify(jobs) == expected
-    assert sum(size for size, _ in passes) == 3 * 50
+    assert sum(size for size, _ in fed) == 3 * 50
 
 
 def test_what_gives_nan_spoils_nobody_elses_text(tmp_path):
@@ -166,7 +153,7 @@ def test_what_gives_nan_spoils_nobody_elses_text(tmp_path):
         assert cloud.verify([replace(good, session=name)]) == expected
 
 
-def test_files_that_are_no_targets(tmp_path):
+def test_files_that_are_no_targets(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"recurrent state, .* roll back over the 32"):
         Cloud(write_model(tmp_path / "mamba.gguf", "mamba"))
     with pytest.raises(ValueError, match="a recurrent state: not repeatable"):
@@ -175,21 +162,13 @@ def test_files_that_are_no_targets(tmp_path):
     for kind in (Cloud, Draft, ModelReader):
         with pytest.raises(ValueError, match="is no model that continues a text"):
             kind(path)
-
-
-@pytest.mark.parametrize(
-    ("given", "kind"),
-    [
-        ({"words": [f"[PAD{i}]" for i in range(8)]}, llama.LLAMA_VOCAB_TYPE_SPM),
-        ({"context": 0}, llama.LLAMA_VOCAB_TYPE_SPM),
-        ({}, llama.LLAMA_VOCAB_TYPE_NONE),
-    ],
-)
-def test_files_without_what_is_asked_of_them(tmp_path, monkeypatch, given, kind):
-    path = write_model(tmp_path / "model.gguf", "llama", **given)
-    monkeypatch.setattr(llama, "llama_vocab_type", lambda _: kind)
-    with pytest.raises(ValueError, match="lacks a vocabulary or the length of a text"):
-        Cloud(path)
+    for given in ({"words": [f"[PAD{i}]" for i in range(8)]}, {"context": 0}, {}):
+        path = write_model(tmp_path / "model.gguf", "llama", **given)
+        if not given:
+            kinds = {"return_value": llama.LLAMA_VOCAB_TYPE_NONE}
+            monkeypatch.setattr(llama, "llama_vocab_type", Mock(**kinds))
+        with pytest.raises(ValueError, match="lacks a vocabulary or the length of"):
+            Cloud(path)
 
 
 def test_memory(path):

@@ -14,6 +14,7 @@ from sqs_codec.cli.options import SMOLLM2_FINGERPRINT as SMOLLM2
 from sqs_codec.system.hf import CachedModel, tokenizer_fingerprint
 from sqs_codec.system.hf._models import _smollm2_gguf
 from sqs_codec.system.llama_cpp import Draft, _model
+from tests.refusals import refuses
 from tests.system.contracts import check_draft, check_words
 from tests.system.llama_cpp.files import WORDS, write_model
 from tests.system.streams import behind
@@ -78,8 +79,7 @@ def test_branches_that_have_no_room_are_read_one_by_one(tmp_path):
         ([], "expected one or more texts, got none"),
         ([[1], []], "1 to 64 tokens .* got 0"),
     ):
-        with pytest.raises(ValueError, match=said):
-            draft.branches(texts)
+        refuses(said, draft.branches, texts)
 
 
 def test_branches_are_read_one_by_one_if_a_part_cant_be_forgotten(
@@ -123,22 +123,19 @@ def test_what_a_model_cant_read_is_refused(tmp_path):
     assert Draft(path).n_ctx == 64  # it was trained for no more
     draft = Draft(path, n_ctx=5, threads=1)
     for text in ([], [1] * 6):
-        with pytest.raises(ValueError, match=rf"1 to 5 tokens .* got {len(text)}"):
-            draft.logits(text)
+        refuses(rf"1 to 5 tokens .* got {len(text)}", draft.logits, text)
     expected = draft.logits(np.array([1, 3, 4])).copy()
     with pytest.raises(RuntimeError, match=r"can't decode \(-1\): invalid token"):
         draft.logits([1, 3, 99])
     np.testing.assert_array_equal(draft.logits([1, 3, 4]), expected)
     for options in ({"n_ctx": 0}, {"threads": 0}):
-        with pytest.raises(ValueError, match=r"must be (at least 1|in \[1, 512\])"):
-            Draft(path, **options)
+        refuses(r"must be (at least 1|in \[1, 512\])", Draft, path, **options)
 
 
 def test_files_that_cant_be_loaded(tmp_path, capfd):
     whole = write_model(tmp_path / "whole.gguf", "llama").read_bytes()
     path = tmp_path / "model.gguf"
-    with pytest.raises(FileNotFoundError, match=r"there is no file .*model\.gguf"):
-        Draft(path)
+    refuses(r"there is no file .*model\.gguf", Draft, path, error=FileNotFoundError)
     for data, said in (
         (b"", "model.gguf: "),
         (b"root:x:0:0", "invalid magic characters"),
@@ -147,8 +144,7 @@ def test_files_that_cant_be_loaded(tmp_path, capfd):
         (whole.replace(b"llama", b"lamia"), "unknown model architecture: 'lamia'"),
     ):
         path.write_bytes(data)
-        with pytest.raises(ValueError, match=said):
-            Draft(path)
+        refuses(said, Draft, path)
     assert capfd.readouterr() == ("", "")
 
 
@@ -170,8 +166,7 @@ def test_a_prompt_may_have_more_tokens_than_bytes(tmp_path):
 @pytest.mark.parametrize("template", ["{{ messages[0].content }", "{{ 1 / 0 }}"])
 def test_a_template_may_fail(tmp_path, template):
     path = write_model(tmp_path / "model.gguf", "llama", template=template)
-    with pytest.raises(ValueError, match="the file's chat template fails: "):
-        Draft(path).encode_prompt("the")
+    refuses("the file's chat template fails: ", Draft(path).encode_prompt, "the")
 
 
 def test_what_a_converter_changed_is_undone(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from sqs_codec import distill
 from sqs_codec.system.hf._models import _smollm2_gguf
 from sqs_codec.system.llama_cpp import Draft, ModelReader
+from tests.refusals import refuses
 from tests.system.llama_cpp.files import write_model
 
 SIZE = 6
@@ -105,10 +106,7 @@ def test_what_cant_be_read_is_refused(tmp_path: Path) -> None:
     reader = ModelReader(path)
     assert (reader.bos, reader.max_tokens) == (1, 64)
     long, short = keeping(draw(65, 3))
-    with pytest.raises(
-        ValueError, match=r"text 0 has 65 tokens, and model\.gguf .* 64"
-    ):
-        reader.read([long])
+    refuses(r"text 0 has 65 tokens, and model\.gguf .* 64", reader.read, [long])
     with pytest.raises(RuntimeError, match=r"can't decode \(-1\): invalid token"):
         reader.read(keeping([[3, 4, 99]]))
     reader.read([short])
@@ -116,7 +114,5 @@ def test_what_cant_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="there is no file"):
         ModelReader(tmp_path / "none.gguf")
     path.write_bytes(b"root:x:0:0")
-    with pytest.raises(ValueError, match="invalid magic characters"):
-        ModelReader(path)
-    with pytest.raises(ValueError, match=r"threads must be in \[1, 512\]"):
-        ModelReader(path, threads=0)
+    refuses("invalid magic characters", ModelReader, path)
+    refuses(r"threads must be in \[1, 512\]", ModelReader, path, threads=0)

@@ -88,14 +88,9 @@ def test_what_it_serves(wide, cloud):
     assert wide.engine.health() is None
 
 
-@pytest.mark.smoke
-def test_a_session_alone(wide, cloud, writer):
-    for number in range(40):
-        job = writer.job(number, session(1), 20 + 9 * number)
-        assert [wide.one(job)] == by_transformers(cloud, [job]), number
-
-
-@pytest.mark.parametrize("name", ["wide", "narrow"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("wide", marks=pytest.mark.smoke), "narrow"]
+)
 def test_sessions_at_once_and_everything_again(name, cloud, writer, request):
     it = request.getfixturevalue(name)
     before = len(it.asked)
