@@ -18,7 +18,6 @@ from unittest.mock import Mock
 import numpy as np
 import openai
 import pytest
-import torch
 from starlette.testclient import TestClient
 
 from sqs_codec.cli import main as cli
@@ -220,30 +219,17 @@ def test_texts_are_those_of_sqs_generate(proxy, server, folder, capsys):
     assert client.models.retrieve("sqs").owned_by == "sqs"
 
 
-def test_eight_clients_at_once_get_the_greedy_texts(proxy, folder):
-    target = load_model(str(folder / "target"))
-    prompts = ["the fox " * n for n in range(1, 9)]
-    expected = []
-    for prompt in prompts:
-        ids = target.tokenizer(prompt, return_tensors="pt")["input_ids"]
-        with torch.inference_mode():
-            text = target.model.generate(
-                ids,
-                max_new_tokens=24,
-                do_sample=False,
-                suppress_tokens=list(range(13, 24)),
-                pad_token_id=0,
-            )[0, ids.shape[1] :]
-        said = target.tokenizer.decode(text, skip_special_tokens=True)
-        expected.append(f" {said}")  # as after the prompt
-    client = proxy.client()
+def test_eight_clients_at_once_get_their_own_texts(proxy):
+    client, prompts = proxy.client(), ["the fox " * n for n in range(1, 9)]
 
     def write(prompt):
         chunks = ask(client, prompt, temperature=0, max_tokens=24, stream=True)
         return "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
 
+    alone = [*map(write, prompts)]
+    assert len({*alone}) > 4
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(write, prompts)) == expected
+        assert [*pool.map(write, prompts)] == alone
 
 
 def test_stop_strings(proxy):
@@ -294,30 +280,24 @@ def test_templates(proxy, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("options", "kind", "said"),
+    ("options", "said"),
     [
-        ({"logit_bias": {"3": 1}}, openai.BadRequestError, "logit_bias can't be"),
-        ({"temperature": 3}, openai.BadRequestError, "temperature must be 0 to 2"),
-        ({"max_tokens": 0}, openai.BadRequestError, "max_tokens must be at least 1"),
-        ({"seed": -1}, openai.BadRequestError, "seed must be 0 to"),
-        ({"stop": "x" * 257}, openai.BadRequestError, "a stop may have 256"),
-        ({"model": "gpt-4o"}, openai.NotFoundError, "no model 'gpt-4o' here"),
-        ({"prompt": "the " * 5000}, openai.BadRequestError, "prompt has 5000 tokens"),
-        (ours(mode="fast"), openai.BadRequestError, 'alone, rounds, hints, got "fast"'),
-        (ours(link={}), openai.BadRequestError, "sqs.link goes with sqs.mode"),
-        (
-            ours(mode="hints", link={"rate": 9}),
-            openai.BadRequestError,
-            "sqs.link.rate must be 10000",
-        ),
-        (
-            {"seed": 1, **ours(mode="rounds")},
-            openai.BadRequestError,
-            "a text of rounds has no seed",
-        ),
+        ({"logit_bias": {"3": 1}}, "logit_bias can't be"),
+        ({"temperature": 3}, "temperature must be 0 to 2"),
+        ({"max_tokens": 0}, "max_tokens must be at least 1"),
+        ({"seed": -1}, "seed must be 0 to"),
+        ({"stop": "x" * 257}, "a stop may have 256"),
+        ({"model": "gpt-4o"}, "no model 'gpt-4o' here"),
+        ({"prompt": "the " * 5000}, "prompt has 5000 tokens"),
+        (ours(mode="fast"), 'alone, rounds, hints, got "fast"'),
+        (ours(link={}), "sqs.link goes with sqs.mode"),
+        (ours(mode="hints", link={"rate": 9}), "sqs.link.rate must be 10000"),
+        ({"seed": 1, **ours(mode="rounds")}, "a text of rounds has no seed"),
     ],
 )
-def test_refusals_are_the_clients_own_errors(proxy, options, kind, said):
+def test_refusals_are_the_clients_own_errors(proxy, options, said):
+    no_model = "model" in options
+    kind = openai.NotFoundError if no_model else openai.BadRequestError
     with pytest.raises(kind, match=said) as caught:
         ask(proxy.client(), **options)
     assert {"message", "type", "param", "code"} == set(caught.value.body)

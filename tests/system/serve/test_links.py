@@ -19,7 +19,7 @@ from tests.system.serve.kit import CODEC, KEEP, Draft, Toy, greedy, wait_until
 HOST = "127.0.0.1"
 PROMPT = [5, 7, 11]
 BAD = relays.Link(trip=0.01, loss=0.2, duplicate=0.2, reorder=0.3, truncate=0.03)
-PLANS = {"four": FixedPlan(4), "six": FixedPlan(6), "alone": FixedPlan(0)}
+PLANS = FixedPlan(4), FixedPlan(6), FixedPlan(0)
 
 
 class Cloud:
@@ -113,25 +113,12 @@ def each(run, *arguments):
         return [*pool.map(run, *arguments)]
 
 
-def test_every_plan_through_a_bad_link(serve, cert):
-    def run(number, plan):
-        with Relay(server.port, seed=number) as relay:
-            make = through(relay, cert)
-            edge = session(number=number)
-            return tokens(generate(edge, Draft(), make, plan, max_tokens=20))
-
-    with serve() as server:
-        texts = each(run, range(len(PLANS)), PLANS.values())
-    assert texts == [greedy(PROMPT, 20)[len(PROMPT) :]] * len(PLANS)
-
-
 def test_a_bad_link_changes_no_draw(serve, cert):
-    """At a temperature of 1 the text is the one that a good link gives."""
+    """By any plan, at a temperature of 1: the text is that of a good link."""
 
     def run(number, make):
         edge = session(temperature=1.0, number=number)
-        plan = FixedPlan(3 + number)
-        return tokens(generate(edge, Draft(), make, plan, max_tokens=20))
+        return tokens(generate(edge, Draft(), make, PLANS[number], max_tokens=20))
 
     def run_badly(number):
         with Relay(server.port, seed=number) as relay:

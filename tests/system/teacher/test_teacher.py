@@ -227,16 +227,6 @@ def test_a_request_may_have_so_many_bytes(client):
     assert client.post(PATH, content=b" " * (MOST_BYTES + 1)).status_code == 413
 
 
-def test_too_many_texts_get_no_names():
-    many = json.dumps({"prompt": [[]] * 100_000, "prompt_logprobs": L}).encode()
-    tracemalloc.start()
-    with pytest.raises(ApiError, match="1024 texts at most"):
-        parse(many, ["a/teacher"], distill.Header(sqs.Codec(V, L)))
-    _, most = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert most < 10e6
-
-
 def teaching(data, **options):
     return closing(Endpoint(make_app(data, **options)))
 
