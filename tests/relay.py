@@ -68,6 +68,8 @@ class Link:
     truncate: float = 0.0
     """Probabilities that a datagram is lost, once it has left, comes twice, is
     overtaken by those of the next 20 ms, or loses its end."""
+    queue: float = math.inf
+    """Seconds of datagrams that may wait; one that finds more is dropped."""
 
 
 GOOD = Link()
@@ -84,6 +86,8 @@ class Way:
         """When all that came so far has left."""
         self.bytes = 0
         """Bytes of IP so far, lost ones and headers included."""
+        self.dropped = 0
+        """Datagrams that found the queue full."""
         self._up, self._rng = up, rng
         self._last = 0.0
         self._drawn = -math.inf
@@ -101,6 +105,9 @@ class Way:
         return self._arrival(data, now)
 
     def _pass_one(self, data: bytes, now: float) -> tuple[float, bytes] | None:
+        if self.free - now > self.link.queue:
+            self.dropped += 1
+            return None
         due = self._arrival(data, now)
         if self._happens(self.link.loss):
             return None

@@ -28,6 +28,14 @@ def test_datagrams_queue_for_a_thin_link():
     assert thin.bytes == 400
 
 
+def test_a_full_queue_drops_datagrams():
+    """One of 0.1 s leaves while another waits; the third finds 0.2 s of them."""
+    thin = way(rate=8000, queue=0.15)
+    arrivals = [due for due, _ in passed(thin, (10, 10, 10, 10.05), 72)]
+    assert arrivals == pytest.approx([10.1, 10.2, 10.3])
+    assert (thin.dropped, thin.bytes) == (1, 300)
+
+
 def test_no_datagram_overtakes_another_for_jitter():
     """Trips vary by as much as is said, about what they are."""
     sent = np.arange(1000) * 0.2

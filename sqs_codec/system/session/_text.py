@@ -8,7 +8,8 @@ from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._limits import PROGRESS
 
 HEAD = 60  # bytes of a part's message before its tokens, at most: 5 and six varints
-WINDOW = 8  # parts that may be on their way at once
+WINDOW = 8  # parts that a cloud takes beyond those that came in order
+SLOW = 4  # parts on their way at first, and after losses: the first window of RFC 3390
 
 
 def check_tokens(name: str, tokens: Sequence[int], vocab_size: int) -> list[int]:
@@ -35,9 +36,10 @@ def until_stop(tokens: list[int], stop: Collection[int]) -> list[int]:
 
 
 class _Outgoing:
-    """A text on its way; what is lost is sent again from where the cloud stands.
+    """A text on its way; lost parts are sent again.
 
     It is given as one message from its start, and goes in parts of `max_message` bytes.
+    The window halves where parts are lost and grows by one part per window, as TCP's.
     """
 
     def __init__(self, text: wire.Context, vocab_size: int, max_message: int) -> None:
@@ -45,8 +47,11 @@ class _Outgoing:
         self._vocab_size = vocab_size
         self._size = (max_message - HEAD) // wire.token_bytes(vocab_size)
         self._acked = self._next = text.shared
-        self._again = False  # whether the part after those that came is sent again
-        self._lost, self._mark = -1, 0  # where that was last, and what was sent by then
+        self._window = float(SLOW)  # parts that may be on their way at once
+        self._flight = 0  # parts on their way
+        self._again = False  # whether the part at `_acked` is sent again
+        self._doubt = 0  # HAVEs without progress until it counts as lost once more
+        self._mark = 0  # the end of the losses that the window was last halved for
         self._sent = False  # whether all of it was sent
 
     @property
@@ -60,10 +65,11 @@ class _Outgoing:
         again, self._again = [self._acked] * self._again, False
         if self._sent and not again:
             return []
-        end = min(total, self._acked + WINDOW * self._size)
-        starts = [*again, *range(self._next, end, self._size)]
-        if self._text.shared == total:
-            starts = [total]
+        room = max(int(self._window) - self._flight, 0) * self._size
+        end = min(total, self._acked + WINDOW * self._size, self._next + room)
+        fresh = range(self._next, end, self._size)
+        starts = [total] if self._text.shared == total else [*again, *fresh]
+        self._flight += len(fresh)
         self._next = max(self._next, end)
         self._sent = self._next == total
         return [self._part(start, min(start + self._size, end)) for start in starts]
@@ -75,19 +81,30 @@ class _Outgoing:
     def go_back(self) -> None:
         """Send again what the cloud isn't known to have."""
         self._next, self._sent = self._acked, False
+        self._flight = self._doubt = self._mark = 0
 
     def take(self, have: wire.Have) -> bool:
         """Take how many tokens the cloud has of this text; say if it has all."""
         if (have.instance, have.number) != (self._text.instance, self._text.number):
             return False
         count, total = have.count, self._text.total
-        if count == self._acked < self._next and count != self._lost:
-            self._again, self._lost, self._mark = True, count, self._next
-        elif self._acked < count < total:
-            if count < self._mark:
-                self._again, self._lost = True, count
-            self._acked = count
-            self._next = max(self._next, count)
+        self._flight = max(self._flight - 1, 0)
+        lost = False
+        if self._acked < count < total:
+            lost, more = count < self._mark, (count - self._acked) / self._size
+            self._acked, self._next = count, max(self._next, count)
+            self._flight = min(self._flight, -((count - self._next) // self._size))
+            if not lost:
+                self._doubt = 0
+                self._window = min(self._window + more / self._window, WINDOW)
+        elif count == self._acked < self._next:
+            self._doubt -= 1
+            lost = self._doubt <= 0
+        if lost:
+            self._again, self._doubt = True, -((self._acked - self._next) // self._size)
+            if count >= self._mark:
+                self._mark = self._next
+                self._window = max(self._window / 2, SLOW)
         return count >= total
 
 

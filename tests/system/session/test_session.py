@@ -672,9 +672,9 @@ def test_a_round_before_its_text_asks_for_it():
     assert edge.data_to_send() == [context, message]
 
 
-@pytest.mark.parametrize("lost", [{1}, {1, 5}, {0, 1, 2}, {3, 9}, {6, 7}])
+@pytest.mark.parametrize("lost", [{1}, {1, 4}, {1, 5}, {0, 1, 2}, {3, 9}, {6, 7}])
 def test_lost_parts_of_a_text_are_sent_again_once(lost):
-    """And no others, without a timer, where parts come after them."""
+    """And no others, without a timer, where parts come after them. Repetitions, too."""
     edge, cloud = make_edge([1, 2, 3] * 700, max_message=512), make_cloud()
     send(edge, cloud)
     read(edge, cloud)
@@ -692,7 +692,7 @@ def test_lost_parts_of_a_text_are_sent_again_once(lost):
     assert len(sent) == 10 + len(lost)
 
 
-@pytest.mark.parametrize("order", [[1, 0], [7, 6, 5, 4, 3, 2, 1, 0], [2, 2, 1, 2, 0]])
+@pytest.mark.parametrize("order", [[1, 0], [3, 2, 1, 0], [2, 2, 1, 2, 0]])
 def test_parts_of_a_text_may_change_places(order):
     edge, cloud = make_edge([1, 2, 3] * 700, max_message=512), make_cloud()
     send(edge, cloud)
