@@ -26,7 +26,7 @@ from sqs_codec.system.session import LinkError
 from tests import relay as relays
 from tests.certificates import issue
 from tests.echo import TOKEN, EchoService, running
-from tests.relay import Relay
+from tests.relay import Relay, udp
 from tests.system.serve.kit import PATIENCE, wait_until
 
 HOST = "127.0.0.1"
@@ -203,6 +203,33 @@ def test_nobody_there(connect):
             connect(silent.getsockname()[1])
     with pytest.raises(LinkError, match=r"can't find nowhere\.invalid"):
         connect(1, "nowhere.invalid")
+
+
+def test_a_dead_address_delays_the_first_connection_only(monkeypatch, server, connect):
+    with udp() as dead:
+        ends = dead.getsockname(), (HOST, server.port)
+        places = [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", end) for end in ends]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [*places])
+        assert echoes(connect(7, "localhost", timeout=3 * PATIENCE), b"first")
+        hellos = received(dead)
+        assert 1 <= hellos < 5  # the fifth comes after 15 seconds
+        assert echoes(connect(7, "localhost"), b"second")
+        assert received(dead) == 0
+        places[:] = places[:1]
+        with pytest.raises(LinkError, match=r"no answer by UDP within 0\.1 seconds"):
+            connect(7, "localhost", timeout=0.1)
+        places[:] = [(*places[0][:4], end) for end in ends[::-1]]
+        assert echoes(connect(7, "localhost"), b"third")
+
+
+def received(sock):
+    """How many datagrams have come."""
+    for count in range(1000):
+        try:
+            sock.recv(2000)
+        except BlockingIOError:
+            return count
+    raise AssertionError("it never ends")
 
 
 def test_any_datagram_of_a_handshake_may_be_lost(server, connect):

@@ -1,11 +1,14 @@
 """Connect to a cloud by datagrams: one message in each, encrypted by DTLS."""
 
+from __future__ import annotations
+
 import contextlib
+import functools
 import selectors
 import socket
 import time
 from collections import deque
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from OpenSSL import SSL
 
@@ -16,6 +19,7 @@ from sqs_codec.system.serve._datagram import dtls
 from sqs_codec.system.session import Link, LinkError
 
 _REPEAT_SECONDS = 1.0  # as in DTLS: twice the round trip of a slow link
+_NEXT_SECONDS = 0.25  # until the next address is tried, too: RFC 8305's value
 _PROBE_SECONDS = 5.0
 _PROBES = 5
 HEADERS = {socket.AF_INET: 28, socket.AF_INET6: 48}  # bytes of IP and UDP
@@ -38,17 +42,50 @@ def connect_datagram(
         places = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     except OSError as error:
         raise LinkError(f"can't find {host}: {error.strerror}") from error
-    share = timeout / len(places)
+    best = _best_address(host, port)
+    places.sort(key=lambda place: place[4] not in best)
+    name, end = join_address(host, port), time.monotonic() + timeout
     problem = LinkError(f"{host} has no address")
-    for family, _, _, _, address in places:
-        link = DatagramLink(join_address(host, port), context, family)
-        try:
-            link.open(address, request, share, None if insecure else host)
-        except LinkError as error:
-            problem = error
-        else:
-            return link
-    raise problem
+    links: list[DatagramLink] = []  # which have sent a hello
+    try:
+        while places or links:
+            try:
+                if places:
+                    family, _, _, _, address = places.pop(0)
+                    links.append(DatagramLink(name, context, family))
+                    links[-1].begin(address)
+                wait = min(end - time.monotonic(), _NEXT_SECONDS)
+                link = _first_answered(links, wait)
+                if link is None:
+                    for each in links:
+                        each.repeat(end, timeout)
+                else:
+                    link.open(request, end, timeout, None if insecure else host)
+                    best[:] = [link._socket.getpeername()]
+                    links.remove(link)
+                    return link
+            except LinkError as error:
+                problem = error
+                links = [each for each in links if not each._gone]
+        raise problem
+    finally:
+        for each in links:
+            each.close()
+
+
+@functools.lru_cache(maxsize=64)  # names
+def _best_address(host: str, port: int) -> list[Any]:
+    """Return a list for the caller to keep the address in that answered last."""
+    return []
+
+
+def _first_answered(links: list[DatagramLink], seconds: float) -> DatagramLink | None:
+    """Return the link that something comes for first; None if nothing does."""
+    with selectors.DefaultSelector() as selector:
+        for link in links:
+            selector.register(link._socket, selectors.EVENT_READ, link)
+        found = selector.select(max(seconds, 0))
+    return found[0][0].data if found else None
 
 
 class DatagramLink:
@@ -83,20 +120,24 @@ class DatagramLink:
     def __repr__(self) -> str:
         return f"<DatagramLink to {self._name}>"
 
-    def open(
-        self,
-        address: tuple[str | int, ...] | tuple[int, bytes],
-        request: bytes,
-        timeout: float,
-        host: str | None,
-    ) -> None:
-        """Shake hands, check that the certificate is the host's, and show the token."""
-        end = time.monotonic() + timeout
+    def begin(self, address: tuple[str | int, ...] | tuple[int, bytes]) -> None:
+        """Say hello to an address."""
         try:
             self._socket.connect(address)
         except OSError as error:
             self._fail(f"can't be reached: {error.strerror}")
-        self._shake(end, timeout)
+        self._endpoint.handshake()
+        self._flush()
+
+    def open(
+        self, request: bytes, end: float, timeout: float, host: str | None
+    ) -> None:
+        """Shake hands, check that the certificate is the host's, and show the token."""
+        while not self._endpoint.open:
+            due = self._endpoint.timeout()
+            left = self._left(end, timeout)
+            if not self._take(left if due is None else min(left, due)):
+                self.repeat(end, timeout)
         if host is not None:
             self._check_certificate(host)
         self._log_in(request, end, timeout)
@@ -150,18 +191,9 @@ class DatagramLink:
             for each in (self._selector, self._socket, self._rope, self._bell):
                 each.close()
 
-    def _shake(self, end: float, timeout: float) -> None:
-        """Shake hands, repeating what may have been lost."""
-        self._endpoint.handshake()
-        self._flush()
-        while not self._endpoint.open:
-            due = self._endpoint.timeout()
-            left = self._left(end, timeout)
-            if not self._take(left if due is None else min(left, due)):
-                self._repeat()
-
-    def _repeat(self) -> None:
-        """Send the last flight again, if it is time to."""
+    def repeat(self, end: float, timeout: float) -> None:
+        """Send the last flight of the handshake again, if it is time to."""
+        self._left(end, timeout)
         try:
             self._endpoint.repeat()
         except SSL.Error as error:  # it was repeated too often
