@@ -1,5 +1,6 @@
 """Datagrams: what is encrypted, who is let in, and what is noticed."""
 
+import errno
 import random
 import socket
 import sys
@@ -446,6 +447,41 @@ def test_silence_is_noticed(monkeypatch, server, connect):
         relay.broken = True
         with pytest.raises(LinkError, match="no answer any more"):
             link.receive(None)
+
+
+@pytest.mark.parametrize("call", ["send", "recv"])
+def test_a_path_that_takes_less_loses_one_datagram(monkeypatch, server, connect, call):
+    """The system reports what a router has said at the next call."""
+    told = []
+
+    class Narrow(socket.socket):
+        def send(self, data, *flags):
+            if call == "send":
+                self.tell()
+            elif len(data) > 1100 and not told:
+                return len(data)
+            return super().send(data, *flags)
+
+        def recv(self, *of):
+            if call == "recv":
+                self.tell()
+            return super().recv(*of)
+
+        def tell(self):
+            if self.type == socket.SOCK_DGRAM and shrunk and not told:
+                told.append(call)
+                raise OSError(errno.EMSGSIZE, "Message too long")
+
+    shrunk = False
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socket", Narrow)
+        link = connect(server.port)
+    assert echoes(link, b"before")
+    shrunk = True
+    link.send(bytes(1171))
+    assert link.receive(0.05) is None
+    assert told == [call]
+    assert echoes(link, bytes(1171))
 
 
 def test_a_new_client_of_an_old_address(service, server, connect):

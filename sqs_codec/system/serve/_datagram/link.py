@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import selectors
 import socket
@@ -270,6 +271,7 @@ class DatagramLink:
             return False
         except OSError as error:
             self._fail_by(error)
+            return False
         self.received += self._headers + len(datagram)
         if datagram[:1] == dtls.UNKNOWN:
             if datagram[1:] in self._tags:
@@ -306,7 +308,13 @@ class DatagramLink:
         if self._gone:
             raise LinkError(self._gone)
 
-    def _fail_by(self, error: OSError) -> NoReturn:
+    def _fail_by(self, error: OSError) -> None:
+        """Close the link, unless one datagram was too long for a router.
+
+        That is a loss. The system now sends datagrams of that length in fragments.
+        """
+        if error.errno == errno.EMSGSIZE:
+            return
         if isinstance(error, ConnectionRefusedError):
             self._fail(
                 "nothing listens there on UDP; is the server running, and does it "
