@@ -19,6 +19,7 @@ from OpenSSL import _util
 
 from sqs_codec.system import serve as serving
 from sqs_codec.system._base.address import join_address
+from sqs_codec.system._base.security import Pair
 from sqs_codec.system.serve._datagram import dtls
 from sqs_codec.system.serve._datagram import link as edge_end
 from sqs_codec.system.serve._datagram import server as cloud_end
@@ -329,6 +330,25 @@ def test_a_broken_hello_leaves_no_error_to_whoever_is_served_next():
     context = dtls.server_context(None, lambda _: b"", lambda *_: False)
     assert not dtls.Endpoint(context, server=True).listen(hello[:-1], (HOST, 1))
     assert _util.lib.ERR_peek_error() == 0  # which not every OpenSSL looks at
+
+
+def test_a_chain_of_more_than_two_datagrams_is_warned_of(tmp_path, caplog):
+    authority, leaf = issue(tmp_path), issue(tmp_path, HOST)
+    for more, flight in ((0, 1), (4, 2), (6, 3)):
+        cert = leaf.cert.read_bytes() + more * authority.cert.read_bytes()
+        pair = Pair(cert, leaf.key.read_bytes())
+        context = dtls.server_context(pair, lambda _: b"cookie", lambda *_: True)
+        assert len(caplog.messages) == (flight > 2)
+        client = dtls.Endpoint(dtls.client_context(None, verify=False), server=False)
+        client.handshake()
+        for proven in (False, True):
+            (hello,) = client.datagrams()
+            server = dtls.Endpoint(context, server=True)
+            assert server.listen(hello, (HOST, 1)) == proven
+            answer = server.datagrams()
+            client.receive(answer[0])
+        assert len(answer) == flight
+    assert "use one certificate with an EC key" in caplog.messages[0]
 
 
 def test_nothing_is_kept_without_a_cookie(issued, service, serve, connect):

@@ -8,13 +8,13 @@ agreed by ECDHE, so a stolen certificate's key doesn't open what was sent before
 import contextlib
 import datetime
 import ipaddress
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL, crypto
 
@@ -23,6 +23,10 @@ from sqs_codec.system._base.security import File, Pair
 DATAGRAM = 1200
 """The longest datagram sent: with 48 bytes of IPv6 and UDP within the 1280 that every
 IPv6 link carries, and a little to spare for tunnels."""
+
+MOST_CHAIN = 2 * DATAGRAM - 512
+"""Bytes of certificates that a flight of two datagrams has room for. Its other messages
+take 300 bytes, and with an RSA key of 2048 bits 510, as a handshake in memory shows."""
 
 TAG = 16
 RECORD = 13 + TAG  # bytes around a message: the record's header and tag
@@ -43,6 +47,8 @@ _CIPHERS = b"ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
 _DTLS_1_2 = 0xFEFD
 _LONGEST_RECORD = 1 << 14
 
+log = logging.getLogger(__name__)
+
 Address = tuple[str, int] | tuple[str, int, int, int]
 
 
@@ -62,11 +68,18 @@ def server_context(
         context.use_certificate(certificate)
         context.use_privatekey(private_key)
     else:
-        certificate, *others = x509.load_pem_x509_certificates(pair.cert)
+        certificate, *others = chain = x509.load_pem_x509_certificates(pair.cert)
+        der = serialization.Encoding.DER
+        size = sum(len(each.public_bytes(der)) for each in chain)
+        if size > MOST_CHAIN:
+            log.warning(
+                f"the certificates take {size} bytes, more than {MOST_CHAIN}: links "
+                "below 20 kbit/s repeat them; use one certificate with an EC key"
+            )
         context.use_certificate(certificate)
         for other in others:
             context.add_extra_chain_cert(other)
-        private: Any = load_pem_private_key(pair.key, None)
+        private: Any = serialization.load_pem_private_key(pair.key, None)
         context.use_privatekey(private)
     context.set_cookie_generate_callback(lambda tls: cookie(tls.get_app_data()))
     context.set_cookie_verify_callback(

@@ -1,7 +1,5 @@
 """Connect to a cloud by datagrams: one message in each, encrypted by DTLS."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import functools
@@ -78,15 +76,6 @@ def connect_datagram(
 def _best_address(host: str, port: int) -> list[Any]:
     """Return a list for the caller to keep the address in that answered last."""
     return []
-
-
-def _first_answered(links: list[DatagramLink], seconds: float) -> DatagramLink | None:
-    """Return the link that something comes for first; None if nothing does."""
-    with selectors.DefaultSelector() as selector:
-        for link in links:
-            selector.register(link._socket, selectors.EVENT_READ, link)
-        found = selector.select(max(seconds, 0))
-    return found[0][0].data if found else None
 
 
 class DatagramLink:
@@ -327,6 +316,15 @@ class DatagramLink:
         self.close()
         self._gone = shown(f"{self._name}: {problem}")
         raise LinkError(self._gone)
+
+
+def _first_answered(links: list[DatagramLink], seconds: float) -> DatagramLink | None:
+    """Return the link that something comes for first; None if nothing does."""
+    with selectors.DefaultSelector() as selector:
+        for link in links:
+            selector.register(link._socket, selectors.EVENT_READ, link)
+        found = selector.select(max(seconds, 0))
+    return found[0][0].data if found else None
 
 
 def _explain(error: SSL.Error) -> str:
