@@ -229,7 +229,9 @@ def count_kept(kind: int, value: float, unnormalised: Any, unmasked: Any) -> Any
 
 
 def count_prefix(weights: Any, least: Any, goal: Any = None) -> Any:
-    """Return how many weights of descending rows stay: `least` each, to the `goal`."""
+    """Return how many weights of descending rows stay, one at least."""
+    # Those of `least` or more and above 0, and of these no more than reach the `goal`
+    # together, of which rounding may leave a sum short.
     kept = ((weights >= least) & (weights > 0)).sum(-1)
     if goal is not None:
         kept = kept.clip(max=(weights.cumsum(-1) < goal).sum(-1) + 1)

@@ -149,7 +149,7 @@ def prior_id(prior, row, below):
 
 @jit
 def choose_class(prior, last, ids):
-    """Return the class in which ids cost the least after the last class."""
+    """Return the class in which ids cost the least after `last`, without a memory."""
     classes = prior[CLASSES]
     if classes < 2:
         return ZERO

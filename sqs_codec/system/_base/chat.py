@@ -35,7 +35,7 @@ def encode_prompt(draft: Any, prompt: str) -> list[int]:
 def reserved(
     added: Mapping[int, Any], template: str, unknown: Collection[int]
 ) -> dict[int, str]:
-    """Return the tokens that messages mustn't spell: special ones and parts of none."""
+    """Return added tokens that messages mustn't spell: special, or of the template."""
     return {
         i: token.content
         for i, token in added.items()

@@ -168,7 +168,7 @@ def halve(model: HFModel) -> None:
 
 
 def share(model: HFModel) -> HFModel:
-    """Make another model of the same parameters, with copies of its buffers."""
+    """Make another model of the same parameters, with copies of what isn't saved."""
     saved = model.state_dict(keep_vars=True).values()
     return copy.deepcopy(model, {id(tensor): tensor for tensor in saved})
 

@@ -174,7 +174,7 @@ def _answers(
 def tokenizer_fingerprint(
     tokenizer: HFTokenizer | None, vocab_size: int | None = None
 ) -> bytes:
-    """Return `sqs_codec.vocabulary_fingerprint` of a tokenizer, nothing of None."""
+    """Return `sqs_codec.vocabulary_fingerprint` of a tokenizer; empty without one."""
     if tokenizer is None:
         return b""
     return vocabulary_fingerprint(tokenizer.get_vocab(), vocab_size)

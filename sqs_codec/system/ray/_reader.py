@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class RayReader(TextReader):
-    """A `distill.Reader` of replicas of another one, each restarted once if it dies."""
+    """A `distill.Reader` of replicas of another one; a call is retried if one dies."""
 
     def __init__(self, make: Callable[[], TextReader], replicas: int) -> None:
         self.replicas, share = replicas, start(replicas)
