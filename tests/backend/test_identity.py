@@ -1,15 +1,13 @@
 """C, Numba and the reference make the same bytes of the same logits."""
 
 import math
-import re
-from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from sqs_codec._backend.numba import fixed, quantize, rows
+from sqs_codec._backend.numba import quantize, rows
 from sqs_codec._base.errors import Status, packet_error
 from tests.kit import (
     CODINGS,
@@ -282,28 +280,6 @@ def test_mutated_packets_mean_the_same(name):
             assert got == expected
             rules.add(rule)
     assert rules == {None, "TRUNCATED", "TRAILING_BYTES", "PADDING"}
-
-
-def test_tables_of_logarithms():
-    """Three ways to compute them, two of them in floating point."""
-    source = (Path(__file__).parents[2] / "csrc/entropy/model.c").read_text()
-
-    def table(name):
-        body = re.search(rf"{name}\[[^]]*\] = {{(.*?)}};", source, re.DOTALL)[1]
-        return [int(number) for number in re.findall(r"\d+", body)]
-
-    logs, powers = fixed.LOG2_TABLE.tolist(), fixed.EXP2_TABLE.tolist()
-    assert table("sqs_log2_table") == entropy.LOG_KNOTS == logs
-    assert table("sqs_exp2_table") == entropy.POWER_KNOTS == powers
-    starts = [entropy.id_position(x) for x in entropy.ID_EDGES[:-1]]
-    assert table("sqs_id_starts") == starts
-    header = (Path(__file__).parents[2] / "csrc/entropy/model.h").read_text()
-    assert f"#define SQS_ID_TOTAL {entropy.id_position(1 << 20)}u" in header
-    rng = np.random.default_rng(0)
-    for x in [1, 2, 3, (1 << 34) - 1, 1 << 34, *(2 ** rng.uniform(0, 34, 500))]:
-        assert entropy.log2(int(x)) == fixed.log2(int(x))
-    for t in [0, 1, (1 << 32) - 1, 1 << 32, *(rng.uniform(0, 70, 500) * 2**32)]:
-        assert entropy.exp2(int(t)) == fixed.exp2(int(t))
 
 
 def test_numba_overruns_nothing_if_a_row_changes_meanwhile():

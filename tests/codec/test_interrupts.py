@@ -102,24 +102,6 @@ def test_a_handler_calls_a_batch_during_a_batch():
     assert encode_logits_rows() == PACKETS
 
 
-def test_a_timer_calls_a_batch_during_batches():
-    """Also while the batch waits for other threads."""
-    handled = []
-
-    def handle(*_):
-        handled.append(encode_logits_rows() == PACKETS)
-
-    before = signal.signal(signal.SIGPROF, handle)
-    signal.setitimer(signal.ITIMER_PROF, 1e-3, 1e-3)
-    try:
-        while len(handled) < 200:
-            assert encode_logits_rows() == PACKETS
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
-    assert all(handled)
-
-
 @pytest.mark.parametrize("again", [False, True])
 def test_single_calls_are_interrupted(again):
     """Or made again by a handler; the codec's buffers are none the worse for it."""

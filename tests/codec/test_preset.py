@@ -32,19 +32,6 @@ def test_a_preset_goes_from_drafter_to_verdict(name, prior):
     edge.feedback(verdict)
 
 
-def test_fatter_presets_send_more():
-    row = normal_rows(0, 1, V)[0]
-    bits, kept = [], []
-    for name in NAMES:
-        preset = sqs.preset(name)
-        codec = preset.codec(V)
-        q = codec.quantize(row, preset.keep(), temperature=0.7)
-        bits.append(codec.bits(q))
-        kept.append(len(q.token_ids))
-    assert bits == sorted(bits)
-    assert kept == sorted(kept)
-
-
 def test_a_wrong_name_lists_the_presets():
     expected = r"preset must be one of \['thin', 'balanced', 'fat'\], got 'thick'"
     with pytest.raises(ValueError, match=expected):

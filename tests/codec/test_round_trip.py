@@ -188,21 +188,6 @@ def test_enumerative_refuses_large_supports():
         codec.encode(kit.random_distribution(rng, 5000, 5000, 1025))
 
 
-@pytest.mark.parametrize("coding", ["bitpack", "entropy", "prior"])
-@pytest.mark.parametrize("vocab_size", [2, 1000, 49152, 65536])
-def test_dense_distributions_fit(coding, vocab_size):
-    """Such as teacher distributions, where every token has some count."""
-    rng = np.random.default_rng(0)
-    codec = kit.make_codec(coding, vocab_size, 65536)
-    kit.check_round_trip(
-        codec, kit.random_distribution(rng, vocab_size, 65536, vocab_size)
-    )
-    weights = rng.permutation(1 / np.arange(10, vocab_size + 10))
-    peaked = codec.quantize_probs(weights / weights.sum(), sqs.TopP(1))
-    assert peaked.token_ids.size > vocab_size / 10
-    kit.check_round_trip(codec, peaked)
-
-
 @pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview, np.frombuffer])
 def test_bytes_of_any_kind(wrap):
     codec = sqs.Codec(100, 10)
