@@ -16,10 +16,8 @@ from tests.kit import (
     any_prior,
     as_lists,
     entropy_bits,
-    make_codec,
     mutate,
     parsed,
-    random_distribution,
     random_keep,
     random_logits,
     random_probs,
@@ -179,18 +177,6 @@ def test_entropy_packets(seed):
     assert entropy.decode(packet, *common) == as_lists(q)[:2]
 
 
-@pytest.mark.parametrize("k", [300, 499, 500, 501, 999, 1000])
-def test_dense_entropy_packets(k):
-    """Supports and compositions of about half and of nearly all."""
-    rng = np.random.default_rng(k)
-    for resolution in (k, k + 1, 2 * k - 1, 2 * k, 2 * k + 1, 5000):
-        codec = sqs.Codec(1000, resolution)
-        q = random_distribution(rng, 1000, resolution, k)
-        packet = entropy.encode(*as_lists(q)[:2], 1000, resolution)
-        assert codec.encode(q) == packet
-        assert codec.decode(packet) == q
-
-
 @pytest.mark.parametrize("seed", range(12))
 def test_entropy_rounds_and_sequences(seed):
     rng = np.random.default_rng(seed)
@@ -207,17 +193,6 @@ def test_entropy_rounds_and_sequences(seed):
     assert codec.encode_round(drafted, tokens) == packet
     assert codec.decode_round(packet) == sqs.Round(drafted, tokens)
     assert entropy.decode_round(packet, *common) == (as_pairs(drafted), tokens)
-
-
-@pytest.mark.parametrize("name", ["entropy", "prior"])
-def test_a_full_memory(name):
-    """Supports that share little: the lightest tokens make room, the old ones fade."""
-    rng = np.random.default_rng(0)
-    codec = make_codec(name, 20_000, 300)
-    drawn = [any_distribution(rng, codec, [40, 300][i % 25 == 0]) for i in range(300)]
-    packet = entropy.encode_sequence(as_pairs(drawn), 20_000, 300, parsed(codec.prior))
-    assert codec.encode_sequence(drawn) == packet
-    assert list(codec.decode_sequence(packet)) == drawn
 
 
 def test_bits_are_the_same_estimate():

@@ -70,22 +70,6 @@ tiny = np.array([0.0, -3e38], np.float32)  # whose exponent overflows
 assert sqs.Codec(2, 10).quantize(tiny, sqs.TopP(1), temperature=1e-300).prob(0) == 1
 """
 
-UNKNOWN_KIND = """
-import numpy as np
-from sqs_codec._backend.numba import Core
-
-core = Core(8, 10, 0, None)
-row = np.full(8, 1 / 8)
-for name in "quantize_logits", "encode_logits", "quantize_probs":
-    rest = [(4, 0.5)] if name == "quantize_probs" else [1.0, (4, 0.5)]
-    try:
-        getattr(core, name)(row, *rest, *[False] * (name == "quantize_logits"))
-    except ValueError as error:
-        assert "kind" in str(error)
-    else:
-        raise AssertionError
-"""
-
 
 @pytest.fixture
 def copy(tmp_path):
@@ -178,7 +162,3 @@ def test_installation_that_cannot_be_written(copy):
 
 def test_without_compiling():
     output(EXAMPLE, NUMBA_DISABLE_JIT="1")
-
-
-def test_unknown_kind_of_rule():
-    output(UNKNOWN_KIND, NUMBA_DISABLE_JIT="1")

@@ -738,12 +738,6 @@ def test_probabilities_are_not_taken_for_logits():
         sqs.verify(round_, probs, np.random.default_rng(0))
 
 
-def test_what_follows_the_rule_is_given_by_name():
-    for call in (adapter.quantize, adapter.quantize_rows, adapter.encode_logits_rows):
-        with pytest.raises(TypeError, match="positional argument"):
-            call(CODEC, torch.zeros(VOCAB), sqs.TopK(3), 0.7)
-
-
 def random_drafts(rng, rows):
     """Drafts that are right now and then, keys, positions and temperatures."""
     drafts = []
