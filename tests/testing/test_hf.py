@@ -3,20 +3,14 @@
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 import transformers
 
-import sqs_codec as sqs
-from sqs_codec.system.edge import Edge, FixedPlan
-from sqs_codec.system.hf import Draft
-from sqs_codec.system.session import LocalLink, Setting
 from sqs_codec.testing import LossyError, check_lossless
 from sqs_codec.testing._mistakes import MISTAKES
-from sqs_codec.testing._toy import DRAFT, PROMPT, VOCAB
+from sqs_codec.testing._toy import DRAFT, PROMPT
 from sqs_codec.testing.transformers import as_model
-from tests.system.session.kit import Target
 from tests.testing.loops import RAW, Loop
 
 
@@ -67,21 +61,6 @@ def test_what_the_note_says_of_settings(warper, uncut, cuts):
     logits = torch.tensor(DRAFT.logits(PROMPT))[None]
     for setting, whole in ((uncut, True), (cuts, False)):
         assert bool(warper(setting)(None, logits).isfinite().all()) == whole
-
-
-def test_our_own_loop_of_sessions_is_right():
-    def decode(prompt, draft, target, rng):
-        edge = Edge(
-            Draft(as_model(draft)),
-            settings=[Setting(sqs.Codec(VOCAB), sqs.TopK(20))],
-            planner=FixedPlan(2),
-            rng=np.random.default_rng(rng.integers(2**32)),
-        )
-        link = LocalLink(Target(target, VOCAB))
-        steps = edge.generate(list(prompt), link, max_tokens=3)
-        return [token for step in steps for token in step.tokens]
-
-    assert check_lossless(decode, trials=1000).method == "chi2"
 
 
 def test_an_assistant_is_right():
