@@ -338,7 +338,9 @@ def test_distributions_are_checked(arguments, error, message):
 
 def test_distribution_as_a_value():
     q = sqs.SparseDistribution(np.array([1, 5]), np.array([3, 1]), 8)
-    assert q == sqs.SparseDistribution([1, 5], [3, 1], 8, dropped_mass=0.1)
+    same = sqs.SparseDistribution([1, 5], [3, 1], 8, dropped_mass=0.1)
+    assert q == same
+    assert hash(q) == hash(same)
     assert q != sqs.SparseDistribution([1, 5], [2, 2], 8)
     assert q != sqs.SparseDistribution([1, 6], [3, 1], 8)
     assert q != sqs.SparseDistribution([1, 5], [3, 1], 9)
