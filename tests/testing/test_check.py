@@ -138,6 +138,13 @@ def test_where_calls_differ():
     )
     with pytest.raises(ValueError, match=words):
         check_lossless(right_only_once(), exact=True)
+    tokens = iter([2])
+
+    def decode(prompt, draft, target, rng):
+        return [loops.choose(target(prompt), rng) for _ in range(next(tokens, 1))]
+
+    with pytest.raises(ValueError, match="first 2 random decisions, then 1"):
+        check_lossless(decode, exact=True)
 
 
 def test_a_first_call_that_loads_models_is_no_state():

@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 
+from sqs_codec.system.hf import Draft
 from sqs_codec.testing import LossyError, check_lossless
 from sqs_codec.testing._mistakes import MISTAKES
 from sqs_codec.testing._toy import DRAFT, PROMPT
@@ -61,6 +62,10 @@ def test_what_the_note_says_of_settings(warper, uncut, cuts):
     logits = torch.tensor(DRAFT.logits(PROMPT))[None]
     for setting, whole in ((uncut, True), (cuts, False)):
         assert bool(warper(setting)(None, logits).isfinite().all()) == whole
+
+
+def test_a_toy_drafts_for_an_edge():
+    assert Draft(as_model(DRAFT)).vocab_size == DRAFT.vocab_size
 
 
 def test_an_assistant_is_right():
