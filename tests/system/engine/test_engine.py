@@ -103,20 +103,6 @@ class Moody(BatchEngine):
         return self.reason
 
 
-def test_jobs_of_one_turn_go_together():
-    sizes = []
-
-    async def run(engine):
-        jobs = [job(b"%d" % i, [i, 1]) for i in range(5)]
-        verdicts = await asyncio.gather(*map(engine.verify, jobs))
-        assert [verdict.token for verdict in verdicts if verdict] == [
-            greedy([i, 1], 1)[-1] for i in range(5)
-        ]
-        assert sizes == [5]
-
-    with_engine(Toy(lambda jobs: sizes.append(len(jobs))), run)
-
-
 @pytest.mark.parametrize(
     "kind", [MemoryError, StopIteration, SystemExit, asyncio.CancelledError]
 )

@@ -285,21 +285,6 @@ def test_new_connection_takes_the_session_over(server):
     assert "another connection" in last_words(old)
 
 
-def test_server_restarted_mid_text(port):
-    first = Server(Toy(), port=port)
-    edge, link = edge_session(PROMPT), first.link()
-    converse(edge, link, 20)
-    draft_round(edge)
-    first.stop()
-    assert "the server is shutting down" in last_words(link)
-    with pytest.raises(LinkError, match="nothing listens there"):
-        first.link()
-    link.close()
-    with serving(port=port) as second:
-        edge.reconnect()
-        assert converse(edge, second.link(), 60) == greedy(PROMPT, 57)
-
-
 def test_server_killed_mid_text(port):
     script = (
         "import sys; from tests.system.serve.kit import Server, Toy\n"

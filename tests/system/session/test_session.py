@@ -317,18 +317,6 @@ def test_headers_have_four_bytes():
     assert [len(m) for m in cloud.data_to_send() if m[0] & 0x80] == [4]
 
 
-def test_text_at_temperature_0_is_the_targets_own():
-    edge, cloud, target = start(sampling=Sampling(0.0))
-    for n in range(30):
-        for i in range(1 + n % 5):
-            probs = weights([*edge.text, *edge.drafted], int(i > n % 3))
-            edge.push(np.log(probs))
-        edge.flush()
-        exchange(edge, cloud, target)
-    assert edge.text == cloud._text == greedy([1, 2], len(edge.text) - 2)
-    assert len(edge.text) > 50
-
-
 def test_a_lost_answer_comes_again_without_another_verdict():
     edge, cloud, target = start()
     verify(edge, cloud, target)
@@ -642,36 +630,6 @@ def test_back_to_a_cloud_that_has_an_older_text():
     assert len(edge.text) > 3
 
 
-def test_a_late_welcome_while_the_answer_is_lost():
-    """The edge sends a long text again that the cloud has answered a round to."""
-    edge, cloud = make_edge([1, 2, 3] * 300, max_message=512), make_cloud()
-    target = Target()
-    send(edge, cloud)
-    (welcome,) = cloud.data_to_send()
-    edge.receive(welcome)
-    exchange(edge, cloud, target)
-    verify(edge, cloud, target)
-    cloud.data_to_send()
-    edge.reconnect()
-    send(edge, cloud)
-    cloud.data_to_send()
-    edge.receive(welcome)  # which says that the cloud has nothing
-    assert exchange(edge, cloud, target)
-    assert edge.text == cloud._text
-
-
-def test_a_round_before_its_text_asks_for_it():
-    edge, cloud, _ = start()
-    edge.abort([3])
-    draft(edge)
-    context, message = edge.data_to_send()
-    cloud.receive(message)
-    (need,) = cloud.data_to_send()
-    assert need == wire.Need(cloud._instance).to_bytes()
-    edge.receive(need)
-    assert edge.data_to_send() == [context, message]
-
-
 @pytest.mark.parametrize("lost", [{1}, {1, 4}, {1, 5}, {0, 1, 2}, {3, 9}, {6, 7}])
 def test_lost_parts_of_a_text_are_sent_again_once(lost):
     """And no others, without a timer, where parts come after them. Repetitions, too."""
@@ -789,33 +747,6 @@ def test_an_id_that_another_edge_used():
     assert other.text == cloud._text
 
 
-def test_a_long_text_crosses_in_parts_whatever_is_lost():
-    edge, cloud = make_edge([1, 2, 3] * 1000, max_message=512), make_cloud()
-    target = Target()
-    exchange_some(edge, cloud, target, np.random.default_rng(0))
-    draft(edge)
-    exchange_some(edge, cloud, target, np.random.default_rng(1))
-    assert edge.text == cloud._text
-    assert len(edge.text) > 3000
-
-
-def exchange_some(edge, cloud, target, rng):
-    """Lose a fifth of all messages, and double and reorder the rest."""
-    for _ in range(300):
-        up = [m for m in edge.data_to_send() for _ in range(rng.integers(3))]
-        for i in rng.permutation(len(up)):
-            cloud.receive(up[i])
-        work(cloud, target)
-        down = [m for m in cloud.data_to_send() for _ in range(rng.integers(3))]
-        for i in rng.permutation(len(down)):
-            edge.receive(down[i])
-        if not up:
-            edge.resend()
-        if not edge.waiting and edge._sync._outgoing is None:
-            return
-    raise AssertionError("never done")
-
-
 def follow(edge, then):
     """Begin what follows a text: a round or a generation."""
     if then == "round":
@@ -918,35 +849,6 @@ def test_generate_and_raise():
     assert edge.text == cloud._text
 
 
-def test_a_generation_that_is_raised_when_it_was_complete():
-    """Its text comes again, late, and is the one before the generation."""
-    edge, cloud, target = start(sampling=Sampling(0.0))
-    edge.abort([3, 4])
-    context = edge.data_to_send()[0]
-    cloud.receive(context)
-    for n in (1, 3):
-        edge.generate(n)
-        send(edge, cloud)
-        cloud.receive(context)
-        work(cloud, target)
-        cloud.receive(context)
-    assert cloud.refused is None
-    exchange(edge, cloud, target)
-    read(edge, cloud)
-    assert edge.text == cloud._text == greedy([3, 4], 3)
-
-
-def test_a_generation_is_asked_for_as_it_comes():
-    edge, cloud, target = start(sampling=Sampling(0.0))
-    edge.generate(200)
-    send(edge, cloud)
-    work(cloud, target)
-    assert len(cloud._text) == 2 + 64  # and the cloud waits for the edge
-    read(edge, cloud)
-    exchange(edge, cloud, target)
-    assert edge.text == greedy([1, 2], 200)
-
-
 @pytest.mark.parametrize("n", [4, 6])
 def test_a_generation_goes_on_with_another_cloud(n):
     """And raising it counts from where it began."""
@@ -965,18 +867,6 @@ def test_a_generation_goes_on_with_another_cloud(n):
         edge.generate(n)
     exchange(edge, cloud, target)
     assert edge.text == greedy([1, 2], n)
-
-
-def test_a_late_need_while_tokens_come():
-    edge, cloud, target = start(sampling=Sampling(0.0))
-    edge.generate(3)
-    send(edge, cloud)
-    decode(cloud, target)
-    read(edge, cloud)
-    edge.receive(wire.Need(cloud._instance).to_bytes())
-    exchange(edge, cloud, target)
-    assert cloud.refused is None
-    assert edge.text == greedy([1, 2], 3)
 
 
 def test_generated_tokens_that_are_lost_come_again():
