@@ -1,9 +1,11 @@
-"""What a call refuses, in a line."""
+"""What a call or a command refuses, in a line."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+from sqs_codec.cli.main import main
 
 Errors = type[BaseException] | tuple[type[BaseException], ...]
 
@@ -18,3 +20,19 @@ def refuses(
     """Check that a call raises an error whose message has the words."""
     with pytest.raises(error, match=words):
         call(*given, **options)
+
+
+def fails(capsys: pytest.CaptureFixture[str], words: str, *command: object) -> str:
+    """Check that a command ends with a line of its own that has the words.
+
+    Returns all that it said.
+    """
+    capsys.readouterr()
+    given = [*map(str, command)]
+    assert main(given) == 1
+    out, said = capsys.readouterr()
+    assert out == ""
+    last = said.splitlines()[-1]
+    assert last.startswith(f"sqs {given[0]}")
+    assert words in last, said
+    return said

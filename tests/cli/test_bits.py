@@ -17,6 +17,7 @@ from sqs_codec._base import install
 from sqs_codec.bits import CODINGS, RESOLUTIONS, RULES, measure
 from sqs_codec.cli import main as cli
 from tests.kit import independent_counts, softmax
+from tests.refusals import fails
 
 VOCAB_SIZE = 700
 TEMPERATURE = 0.8
@@ -185,11 +186,7 @@ def bad_row(value):
     ],
 )
 def test_arrays_that_do_not_do_are_explained(array, said, tmp_path, capsys):
-    assert cli.main(["bits", save(tmp_path / "a.npy", array)]) == 1
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("sqs bits: ")
-    assert said in err
+    fails(capsys, said, "bits", save(tmp_path / "a.npy", array))
 
 
 def test_files_that_are_none_are_explained(tmp_path, capsys):
@@ -211,11 +208,7 @@ def test_files_that_are_none_are_explained(tmp_path, capsys):
         "two.npz": "holds several arrays",
         "objects.npy": "is not a .npy file of numbers",
     }.items():
-        assert cli.main(["bits", str(tmp_path / name)]) == 1
-        err = capsys.readouterr().err
-        assert err.startswith("sqs bits: ")
-        assert name in err
-        assert said in err
+        assert name in fails(capsys, said, "bits", tmp_path / name)
 
 
 def test_what_does_not_fit_the_file_is_explained(tmp_path, capsys):
@@ -225,10 +218,7 @@ def test_what_does_not_fit_the_file_is_explained(tmp_path, capsys):
         ("--prior", "gpt2", "a.npy: the prior is made for a vocabulary of 50257"),
         ("--json", nowhere, f"no folder {tmp_path / 'no'} to write to"),
     ]:
-        assert cli.main(["bits", file, option, value]) == 1
-        out, err = capsys.readouterr()
-        assert out == ""
-        assert said in err
+        fails(capsys, said, "bits", file, option, value)
 
 
 def test_plot_names_what_it_lacks(tmp_path, monkeypatch, capsys):

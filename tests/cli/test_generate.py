@@ -20,6 +20,7 @@ from sqs_codec.system.engine import EngineConfig, make_engine
 from sqs_codec.system.hf import _models, load_model
 from sqs_codec.system.small import Draft
 from tests.cli.test_demo import WORDS, save_model
+from tests.refusals import fails
 from tests.relay import Relay
 from tests.system.serve.kit import both_transports, serving, wait_until
 
@@ -87,13 +88,8 @@ def test_what_goes_wrong_is_said_in_a_line(server, models, capsys):
         (["--draft", models["other"], *token], "tokenizer"),
         (["--draft", models["draft"] + "s", *token], "cannot load"),
     ):
-        capsys.readouterr()
-        assert generate(server, *arguments) == 1
-        out, err = capsys.readouterr()
-        assert out == ""
-        *lines, last = err.splitlines()
-        assert last.startswith("sqs generate: ")
-        assert said in last
+        command = "generate", "--server", server.address, "--insecure", "the fox"
+        *lines, _ = fails(capsys, said, *command, *arguments).splitlines()
         assert not lines or lines[0].startswith("Drafting with ")
 
 
@@ -115,11 +111,7 @@ def test_what_can_be_known_is_said_before_a_model_is_loaded(
     arguments, said, monkeypatch, capsys
 ):
     monkeypatch.setattr(_models, "_load_model", None)
-    assert cli.main(["generate", *arguments.split(), "a prompt"]) == 1
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("sqs generate: ")
-    assert said in err
+    err = fails(capsys, said, "generate", *arguments.split(), "a prompt")
     assert len(err.splitlines()) == 1
 
 

@@ -13,6 +13,7 @@ from sqs_codec.cli import prior as command
 from sqs_codec.cli.files import load_tokenizer
 from sqs_codec.cli.options import find_prior
 from sqs_codec.cli.prior import read_tokens
+from tests.refusals import fails
 
 README = Path(__file__).parents[2] / "README.md"
 V = 400
@@ -131,22 +132,14 @@ def test_what_is_wrong_is_said(
     names["NAN"] = str(tmp_path / "nan.npy")
     output = tmp_path / "out.sqsprior"
     given = [names.get(argument, argument) for argument in arguments]
-    assert prior("-o", output, *given) == 1
-    err = capsys.readouterr().err
-    assert message in " ".join(err.split())
-    assert err.startswith("sqs prior: ")
-    assert err.count("\n") == 1
+    assert fails(capsys, message, "prior", "-o", output, *given).count("\n") == 1
     assert not output.exists()
 
 
 def test_a_hub_that_cannot_be_reached_is_told_at_once(unreachable_hub, capsys):
-    arguments = "--tokenizer", "no-such-name", README, "-o", "x"
-    assert prior(*arguments) == 1
-    out, err = capsys.readouterr()
-    assert out == ""
     begin = f"sqs prior: cannot load the tokenizer no-such-name: {unreachable_hub}"
-    assert err.startswith(begin)
-    assert err.count("\n") == 1
+    command = "prior", "--tokenizer", "no-such-name", README, "-o", "x"
+    assert fails(capsys, begin, *command).count("\n") == 1
 
 
 def test_inspect_reads_with_a_prior(tmp_path, capsys):
@@ -161,12 +154,9 @@ def test_inspect_reads_with_a_prior(tmp_path, capsys):
     sqs.Prior.builtin("smollm2").save(tmp_path / "copy")
     assert cli.main([*arguments, "--prior", str(tmp_path / "copy")]) == 0
     assert "40000" in capsys.readouterr().out
-    assert cli.main([*arguments, "--prior", "smollm3"]) == 1
-    assert "no file smollm3, and no built-in prior: name must be" in (
-        capsys.readouterr().err
-    )
-    assert cli.main([*arguments, "--prior", "gemma3"]) == 1
-    assert "262144" in capsys.readouterr().err
+    said = "no file smollm3, and no built-in prior: name must be"
+    fails(capsys, said, *arguments, "--prior", "smollm3")
+    fails(capsys, "262144", *arguments, "--prior", "gemma3")
 
 
 def test_a_folder_is_no_prior(tmp_path, monkeypatch):

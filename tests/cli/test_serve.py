@@ -26,6 +26,7 @@ from sqs_codec.system.hf import _models
 from sqs_codec.system.serve import connect
 from sqs_codec.system.session import LinkError
 from tests.certificates import issue
+from tests.refusals import fails
 from tests.system.serve import kit
 from tests.system.serve.test_serve import last_words
 
@@ -62,10 +63,7 @@ def test_what_no_engine_can_do_is_said_before_a_model_is_loaded(
     monkeypatch.setattr(module, "_load", LOAD)
     monkeypatch.setattr(_models, "devices", lambda: {"cpu"})
     monkeypatch.setattr(_models, "_load_model", None)
-    assert main(["serve", "--insecure", "--port", "0", *options.split()]) == 1
-    *_, last = capsys.readouterr().err.splitlines()
-    assert last.startswith("sqs serve: ")
-    assert words in last
+    fails(capsys, words, "serve", "--insecure", "--port", 0, *options.split())
 
 
 def test_options_of_an_engine(monkeypatch):
@@ -115,12 +113,10 @@ def test_port_in_use_by_the_other_transport(capsys, monkeypatch):
 
 def test_metrics_port_in_use(capsys):
     with socket.create_server(("127.0.0.1", 0)) as other:
-        port = str(other.getsockname()[1])
-        arguments = ["--port", "0", "--metrics-port", port]
-        assert main(["serve", "--insecure", *arguments]) == 1
-    err = capsys.readouterr().err
-    assert f"127.0.0.1:{port}: Address already in use" in err
-    assert "Serving" not in err
+        port = other.getsockname()[1]
+        words = f"127.0.0.1:{port}: Address already in use"
+        command = "serve", "--insecure", "--port", 0, "--metrics-port", port
+        assert "Serving" not in fails(capsys, words, *command)
 
 
 class Slow(BatchEngine):
@@ -378,8 +374,7 @@ def test_a_package_that_an_engine_lacks_is_named(monkeypatch, capsys):
         raise ImportError("the engine needs jinja2")
 
     monkeypatch.setattr(module, "_load", load)
-    assert main(["serve", "--insecure", "--port", "0"]) == 1
-    assert capsys.readouterr().err == "sqs serve: the engine needs jinja2\n"
+    fails(capsys, "the engine needs jinja2", "serve", "--insecure", "--port", 0)
 
 
 @pytest.mark.parametrize(("model", "draft"), [("a.gguf", "FILE.gguf"), ("a", "MODEL")])
