@@ -529,25 +529,6 @@ def test_a_draft_has_the_same_numbers_on_every_cloud():
     assert told(edge.data_to_send()) == (first + 9, first + 7)
 
 
-def test_a_cloud_that_comes_back_draws_by_the_same_numbers():
-    edge, old, target = start()
-    first = old._number
-    answer = lost_answer(edge, old, target)
-    edge.reconnect()
-    exchange_hello(edge, make_cloud())
-    edge.reconnect()
-    exchange_hello(edge, old)
-    messages = edge.data_to_send()
-    assert told(messages) == (first + 4, first)
-    receive(old, messages)
-    work(old, target)
-    found = wire.parse_down(old._answered.message, V)
-    assert (found.accepted, found.token) == (answer.accepted, answer.token)
-    edge.receive(wire.Need(old._instance).to_bytes())  # a late one
-    read(edge, old)
-    assert edge.text == old._text
-
-
 def exchange_hello(edge, cloud):
     send(edge, cloud)
     read(edge, cloud)
@@ -650,26 +631,6 @@ def test_lost_parts_of_a_text_are_sent_again_once(lost):
     assert len(sent) == 10 + len(lost)
 
 
-@pytest.mark.parametrize("order", [[1, 0], [3, 2, 1, 0], [2, 2, 1, 2, 0]])
-def test_parts_of_a_text_may_change_places(order):
-    edge, cloud = make_edge([1, 2, 3] * 700, max_message=512), make_cloud()
-    send(edge, cloud)
-    read(edge, cloud)
-    parts = edge.data_to_send()
-    ends = [wire.parse_up(part, V).end for part in parts]
-    for i in order[:-1]:
-        cloud.receive(parts[i])
-        (have,) = cloud.data_to_send()
-        assert wire.parse_down(have, V).count == 0
-    cloud.receive(parts[0])
-    (have,) = cloud.data_to_send()
-    assert wire.parse_down(have, V).count == ends[max(order)]
-    edge.receive(have)
-    exchange(edge, cloud, Target())
-    assert cloud._text == [1, 2, 3] * 700
-    assert not cloud._early
-
-
 def test_parts_that_come_early_take_little_room():
     """Whatever a hostile edge sends: at most 8, and no more tokens than 3 texts."""
     _, cloud, _ = start()
@@ -731,20 +692,6 @@ def test_a_cloud_that_is_asked_again_says_how_far_it_is(then):
     assert edge.data_to_send() == []
     edge.resend()
     assert edge.data_to_send() == [again]
-
-
-def test_an_id_that_another_edge_used():
-    """The cloud's number is far ahead, and its text is another."""
-    edge, cloud, target = start()
-    for _ in range(5):
-        draft(edge)
-        exchange(edge, cloud, target)
-    other = make_edge([7, 7, 7])
-    exchange(other, cloud, target)
-    draft(other)
-    exchange(other, cloud, target)
-    assert other.text[:3] == [7, 7, 7]
-    assert other.text == cloud._text
 
 
 def follow(edge, then):
@@ -867,31 +814,6 @@ def test_a_generation_goes_on_with_another_cloud(n):
         edge.generate(n)
     exchange(edge, cloud, target)
     assert edge.text == greedy([1, 2], n)
-
-
-def test_generated_tokens_that_are_lost_come_again():
-    edge, cloud, target = start(sampling=Sampling(0.0))
-    edge.generate(4)
-    send(edge, cloud)
-    parts = []
-    for _ in range(4):
-        job = cloud.next_job()
-        while not job.wanted:
-            cloud.complete(job, None)
-            job = cloud.next_job()
-        cloud.complete(job, target.judge(job))
-        parts += [m for m in cloud.data_to_send() if m[0] == 3]
-    assert len(parts) == 4
-    edge.receive(parts[0])
-    assert edge.receive(parts[2]) == []  # a gap, so it is asked for again
-    assert kinds(edge.data_to_send()) == ["context", "generate"][-1:]
-    edge.resend()
-    exchange(edge, cloud, target)
-    assert edge.text == greedy([1, 2], 4)
-    number = cloud._generation.number
-    for have, again in ((2, 1), (4, 0), (2, 0)):  # but not those that it once had
-        cloud.receive(wire.Generate(number, 2, 4, have).to_bytes())
-        assert len(cloud.data_to_send()) == again
 
 
 @pytest.mark.parametrize("lost", [False, True])
