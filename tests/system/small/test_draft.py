@@ -20,15 +20,12 @@ from sqs_codec.cli import main as cli
 from sqs_codec.cli.options import SMOLLM2_FINGERPRINT as SMOLLM2
 from sqs_codec.system import hf
 from sqs_codec.system._base.kinds import SMALL
-from sqs_codec.system.edge import Edge, FixedPlan, Hints
 from sqs_codec.system.engine import BatchEngine
 from sqs_codec.system.hf import Cloud
-from sqs_codec.system.session import LocalLink, Sampling
 from sqs_codec.system.small import Draft, _draft
 from sqs_codec.system.small._network import Network
 from tests.refusals import refuses
 from tests.system.contracts import check_draft, check_words
-from tests.system.hf.test_cloud import tiny
 from tests.system.serve.kit import serving
 
 V, C = 49_152, 64
@@ -170,24 +167,6 @@ def test_a_template_that_fails_is_said(path, tmp_path):
         draft = Draft(changed(path, tmp_path, template=template))
         refuses(said, draft.encode_chat, [{"role": "user", "content": "hello"}])
     assert draft.encode_prompt("hello") == draft.encode_text("hello")
-
-
-def test_texts_are_the_targets_own(path, smollm2):
-    """With a draft that knows nothing of it: greedy, and by a seed with hints."""
-    target = tiny(seed=3, vocab_size=V, bos_token_id=0, pad_token_id=0)
-    cloud = Cloud(target, vocab_size=V, tokenizer=smollm2.tokenizer)
-
-    def write(plan, sampling, seed):
-        edge = Edge(Draft(path), planner=plan)
-        link = LocalLink(cloud, tokenizer=cloud.fingerprint)
-        steps = edge.generate([5, 6], link, max_tokens=6, sampling=sampling, seed=seed)
-        return [token for step in steps for token in step.tokens]
-
-    assert write(FixedPlan(3), Sampling(0), None) == write(
-        FixedPlan(0), Sampling(0), None
-    )
-    hints = FixedPlan(0, hints=Hints())
-    assert write(hints, Sampling(1.0), 7) == write(FixedPlan(0), Sampling(1.0), 7)
 
 
 PADDING = {
