@@ -151,15 +151,3 @@ def test_a_draft_of_transformers_for_a_file(smollm2):
 def test_what_the_engine_refuses(config, words):
     with pytest.raises((ValueError, OSError), match=words):
         make_engine(EngineConfig(**config))
-
-
-def test_command_says_what_is_wrong(server):
-    for arguments, said in (
-        (["--draft", "/none.gguf"], "there is no file /none.gguf"),
-        (["--draft", "/none"], "sqs generate needs transformers, torch"),
-    ):
-        done = generate(server.address, *arguments, PLEA)
-        assert done.returncode == 1
-        assert done.stdout == ""
-        assert said in done.stderr
-        assert "Traceback" not in done.stderr

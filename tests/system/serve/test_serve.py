@@ -401,52 +401,6 @@ def test_who_vanished_makes_room(monkeypatch):
             assert converse(edge, on, 20) == greedy(edge.text[:2], 18)
 
 
-class Near:
-    """An edge in the event loop of a service; `up` hands it all that is due."""
-
-    def __init__(self, server, edge):
-        self.edge, self.came = edge, asyncio.Event()
-        self.connection = server.service.connect("", self.down, lambda _: None)
-
-    def down(self, message):
-        """Take a message."""
-        self.edge.receive(message)
-        self.came.set()
-
-    def up(self):
-        """Send what is due."""
-        for message in self.edge.data_to_send():
-            self.connection.receive(message)
-
-    async def until(self, condition):
-        """Exchange messages until then."""
-        self.up()
-        while not condition():
-            await self.came.wait()
-            self.came.clear()
-            self.up()
-
-
-@pytest.mark.parametrize("then", ["round", "generation"])
-def test_a_short_text_and_what_follows_it_take_one_pass(then):
-    jobs = []
-
-    async def play(near):
-        await near.until(lambda: near.edge.limits)
-        if then == "round":
-            draft_round(near.edge)
-        else:
-            near.edge.generate(1)
-        await near.until(lambda: not near.edge.waiting)
-
-    with serving(Toy(jobs.extend)) as server:
-        edge = edge_session([1] * 50)
-        server.run(play(Near(server, edge)))
-        assert [(len(job.text), job.wanted > 0) for job in jobs] == [(50, True)]
-        assert edge.text[50] == greedy([1] * 50, 1)[50]
-        assert not server.metric("sqs_failed_jobs_total")
-
-
 @pytest.mark.parametrize("transport", ["grpc", "datagram"])
 def test_a_short_text_waits_for_its_request(monkeypatch, transport):
     """However long after the text it comes."""
@@ -460,34 +414,6 @@ def test_a_short_text_waits_for_its_request(monkeypatch, transport):
             [[job]] = calls
             assert job.wanted
             calls.clear()
-
-
-def test_of_a_text_that_is_given_up_at_most_a_part_is_read():
-    jobs, gate = [], threading.Event()
-    old, new = [1] * 3000, [2] * 1000
-
-    def work(some):
-        jobs.extend(some)
-        assert gate.wait(PATIENCE)
-
-    async def play(near):
-        edge = near.edge
-        await near.until(lambda: edge.limits)
-        await near.until(lambda: edge._sync._outgoing is None)  # the cloud has the text
-        while not jobs:
-            await asyncio.sleep(0.001)
-        edge.abort(new)
-        near.up()
-        gate.set()
-        edge.generate(1)
-        await near.until(lambda: not edge.waiting)
-
-    with serving(Toy(work)) as server:
-        edge = edge_session(old, max_message=512)
-        server.run(play(Near(server, edge)))
-        assert [len(job.text) for job in jobs if job.text[0] == 1] == [PART]
-        assert edge.text == greedy(new, 1)
-        assert not server.metric("sqs_failed_jobs_total")
 
 
 @pytest.mark.parametrize("transport", ["grpc", "datagram"])
