@@ -1,9 +1,11 @@
 """Texts of a float32 file never change, and have the file's own law."""
 
 import itertools
+import math
 import re
 import subprocess
 import sys
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -113,6 +115,7 @@ def test_greedy_texts_are_llama_cpps_own(files):
 # Of tokens 0 to 3, 0 and 1 together have FIRST of a text's last token, modulo 2, and 0
 # and 2 have SECOND of the one before: independently, so that a row is of eighths.
 FIRST, SECOND = (0.25, 0.75), (0.0, 0.5, 1.0, 0.5)
+DRAFT = np.array([[1, 1, 0, 2, 0, 0], [1, 2, 1, 0, 0, 0]])
 """Quarters, by the last token. All that a number is held to lies on eighths, too."""
 STARTS, NEVER = ([2, 3], [1, 2, 3], [0, 1, 2, 3]), 1e-26
 CUTS = {}, {"top_k": 2}, {"top_p": 0.7}, {"min_p": 0.4}
@@ -154,6 +157,31 @@ def verify(tmp_path_factory):
             yield from cloud.verify([replace(x, session=bytes([i])) for i, x in group])
 
     return verdicts
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_rounds_have_the_law_of_the_file(verify, cut):
+    """All drafts of two tokens, and all eighths of the numbers that judge them."""
+    jobs, weights, own = [], [], Sampling(2.0, **cut)
+    for tokens in itertools.product(range(4), repeat=2):
+        rows = [DRAFT[last % 2] for last in (STARTS[0][-1], tokens[0])]
+        weight = math.prod(int(row[x]) for row, x in zip(rows, tokens, strict=True))
+        drafted = [sqs.SparseDistribution(np.flatnonzero(x), x[x > 0], 6) for x in rows]
+        for eighths in itertools.product(range(8), repeat=3) if weight else ():
+            draws = (np.array(eighths) + 0.5) / 8
+            text = STARTS[len(jobs) // 16 % 3]  # not what the session has cached
+            jobs.append(Job(b"", text, sqs.Round(drafted, tokens), draws, own))
+            weights.append(weight)
+    found = defaultdict(lambda: np.zeros(6, int))
+    for job, weight, verdict in zip(jobs, weights, verify(jobs), strict=True):
+        text = [*job.drafted[: verdict.accepted], verdict.token]
+        for i, token in enumerate(text):
+            found[tuple(text[:i])][token] += weight
+    assert max(map(len, found)) == 2
+    for begun, seen in found.items():
+        chances = np.exp(row_after([*STARTS[0], *begun], own))
+        eighths = np.rint(8 * chances / chances.sum()).astype(int)
+        assert [*8 * seen] == [*eighths * seen.sum()], f"after {begun}"
 
 
 @pytest.mark.smoke
