@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
+import threading
 import time
+import weakref
 from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 import sqs_codec as sqs
-from sqs_codec.system.edge._line import FAREWELL_SECONDS, Line, RefusalError
-from sqs_codec.system.edge._loop import Planning, Step, generate
+from sqs_codec._base import checks
+from sqs_codec.system.edge._line import Line
+from sqs_codec.system.edge._loop import Planning, Step, write
 from sqs_codec.system.edge._model import Draft
 from sqs_codec.system.edge._planner import MODES, Mode, Planner, Prefer, check_modes
 from sqs_codec.system.edge._reading import Reader
-from sqs_codec.system.session import EdgeSession, Link, Sampling, Setting, seed_of
+from sqs_codec.system.session import (
+    EdgeSession,
+    Link,
+    Sampling,
+    Setting,
+    seed_of,
+)
 
 MOST_PLANNERS = 16
 """What is known of links and models for other ways to draw is forgotten."""
@@ -88,6 +96,29 @@ class EdgeMetrics:
         self.target_seconds = step.target_seconds
 
 
+class _Kept:
+    """The line that rests of an edge and those `planned` from it: one at most."""
+
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+        self.closings = 0
+        self._lock = threading.Lock()
+        weakref.finalize(self, _close, self.lines)  # if nobody closes the edge
+
+    def take(self, *instead: Line, closings: int | None = None) -> list[Line]:
+        """Have another line rest; return what did, or that if one was closed since."""
+        with self._lock:
+            if closings not in (None, self.closings):
+                return [*instead]
+            lines, self.lines[:] = [*self.lines], instead
+            return lines
+
+
+def _close(lines: list[Line]) -> None:
+    for line in lines:
+        line.close()
+
+
 class Edge:
     """A draft model that writes texts with a cloud's target model.
 
@@ -108,8 +139,9 @@ class Edge:
     rng : numpy.random.Generator, optional
         Draws the drafted tokens. If None, one with a fresh seed.
     keep : bool
-        Whether texts without a given seed, but with equal sampling, stop tokens and
-        callable `link` (of one server and token) go on with one session until `close`.
+        Whether texts with an equal callable `link` (of one server and token) go on over
+        one link until `close`; those without a given seed, but with equal sampling and
+        stop tokens, also with one session.
 
     Attributes
     ----------
@@ -145,7 +177,7 @@ class Edge:
         self._modes, self._prefer = check_modes(modes), prefer
         self._planners: dict[tuple[Sampling, int, bool], Planning] = {}
         self._keep = keep
-        self._kept: list[tuple[tuple[Any, ...], EdgeSession]] = []  # one at most
+        self._kept = _Kept()
 
     def __repr__(self) -> str:
         return f"<Edge of {type(self.draft).__name__}, vocabulary {self.vocab_size}>"
@@ -159,16 +191,12 @@ class Edge:
     @property
     def kept(self) -> list[int]:
         """The text of the session that stays; empty if there is none."""
-        return self._kept[0][1].text if self._kept else []
+        return next((line.session.text for line in self._kept.lines), [])
 
     def close(self) -> None:
-        """End the session that stays, if the cloud hears of it in two seconds."""
-        while self._kept:
-            (link, *_), session = self._kept.pop()
-            with contextlib.suppress(ConnectionError, RefusalError):
-                given = FAREWELL_SECONDS, time.monotonic, time.sleep
-                with contextlib.closing(Line(session, link, *given)) as line:
-                    line.wait()
+        """End the session and the link that stay, and those of a text once it ends."""
+        self._kept.closings += 1
+        self._close(self._kept.take())
 
     def generate(
         self,
@@ -189,7 +217,7 @@ class Edge:
             Token ids, at least one.
         link : Link or callable
             A link to the cloud, or what makes one. From what makes one the text
-            survives a link that breaks. The link is closed at the end.
+            survives a link that breaks. A given link is closed at the end.
         max_tokens : int
             Where the text ends at the latest.
         sampling : Sampling, optional
@@ -217,70 +245,52 @@ class Edge:
         LinkError
             There is no link, or no answer for too long.
         """
+        checks.in_range("max_tokens", max_tokens, 1)
         sampling = Sampling() if sampling is None else sampling
         if seed is not None and set(self._modes) == {"rounds"}:
             raise ValueError("seed: rounds alone, as asked, have no text of a seed")
-        first = link() if callable(link) else link
-        keep = self._keep and callable(link) and seed is None
-        with contextlib.closing(first):
-            ends = sorted(self.stop if stop is None else stop)
-            about = link, sampling, ends, first.max_message
-            begin = partial(
-                EdgeSession,
-                self._settings,
-                prompt,
-                rng=self._rng,
-                sampling=sampling,
-                tokenizer=self.draft.fingerprint,
-                stop=ends,
-                max_message=first.max_message,
-                seed=None if seed is None else seed_of(seed, prompt),
-                rounds=seed is None,
-            )
-            planner = self._planner(sampling, first.overhead, seed is None)
-            made: list[Link] = []
+        ends = sorted(self.stop if stop is None else stop)
+        begin = partial(
+            EdgeSession,
+            self._settings,
+            prompt,
+            rng=self._rng,
+            sampling=sampling,
+            tokenizer=self.draft.fingerprint,
+            stop=ends,
+            seed=None if seed is None else seed_of(seed, prompt),
+            rounds=seed is None,
+        )
+        began = time.monotonic() - self.metrics.seconds
+        about = (sampling, ends) if seed is None else object()  # one of its own
+        keep, closings = self._keep and callable(link), self._kept.closings
+        lines = self._kept.take() if keep else []
+        try:
+            if not lines or lines[0].connect != link:
+                lines.insert(0, Line(link, begin, patience))
+            elif lines[0].about != about or not lines[0].resume(prompt, patience):
+                lines[0].renew(begin, patience)
+            line, line.about = lines[0], about
+            planner = self._planner(sampling, line.overhead, seed is None)
+            for step in write(line, self._reader, planner, max_tokens):
+                self.metrics.add(step)
+                self.metrics.seconds = time.monotonic() - began
+                yield step
+        finally:
+            if lines and keep and lines[0].rest():
+                self._count(lines[0])
+                lines += self._kept.take(lines.pop(0), closings=closings)
+            self._close(lines)
 
-            def take() -> Link:
-                made.append(link() if made and callable(link) else first)
-                return made[-1]
+    def _close(self, lines: list[Line]) -> None:
+        _close(lines)
+        for line in lines:
+            self._count(line)
 
-            sent, received = self.metrics.bytes_up, self.metrics.bytes_down
-            began = time.monotonic() - self.metrics.seconds
-            write = partial(
-                generate,
-                draft=self._reader,
-                connect=take if callable(link) else take(),
-                planner=planner,
-                max_tokens=max_tokens,
-                patience=patience,
-                keep=keep,
-            )
-            kept = None
-            if keep and [known for known, _ in self._kept] == [about]:
-                with contextlib.suppress(ValueError):  # of which a new one tells
-                    self._kept[0][1].abort(prompt)
-                    kept = self._kept.pop()[1]
-            session = kept or begin()
-            try:
-                while True:
-                    try:
-                        with contextlib.closing(write(session)) as steps:
-                            for step in steps:  # while there is a link to say it
-                                kept = None
-                                self.metrics.add(step)
-                                self.metrics.seconds = time.monotonic() - began
-                                yield step
-                        return
-                    except RefusalError:
-                        if kept is None:
-                            raise
-                        session, kept = begin(), None
-            finally:  # with the end of the session, which no step has
-                self.metrics.bytes_up = sent + sum(each.sent for each in made)
-                self.metrics.bytes_down = received + sum(x.received for x in made)
-                if keep and session.state == "idle":
-                    session.reconnect()
-                    self._kept[:] = [(about, session)]
+    def _count(self, line: Line) -> None:
+        up, down = line.count()  # since the last step
+        self.metrics.bytes_up += up
+        self.metrics.bytes_down += down
 
     def _planner(self, sampling: Sampling, overhead: int, rounds: bool) -> Planning:
         if self._given_planner is not None:

@@ -1,8 +1,10 @@
 """An edge's way to the cloud: a link that is made anew, and a timer where it loses."""
 
+import contextlib
 import logging
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 
 from sqs_codec.system.session import (
     EdgeSession,
@@ -84,28 +86,72 @@ class Timeout:
 
 
 class Line:
-    """A session's link, made anew where it breaks, with a timer where it loses."""
+    """An edge's link, made anew where it breaks, with a timer where it loses.
+
+    It serves text after text, of one session or of several.
+    """
 
     def __init__(
         self,
-        session: EdgeSession,
         connect: Link | Callable[[], Link],
+        begin: Callable[..., EdgeSession],
         patience: float,
-        clock: Callable[[], float],
-        sleep: Callable[[float], object],
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        self._session = session
-        self._connect = connect if callable(connect) else None
-        self._patience = patience
-        self._clock = clock
-        self._sleep = sleep
-        self._link: Link | None = None
-        self._link = self._fit(connect() if callable(connect) else connect)
-        self._sent = self._received = 0  # over the links before this one
+        self.connect = connect if callable(connect) else None
+        self._clock, self._sleep = clock, sleep
+        self._sent = self._received = 0  # over the links before it, not yet counted
         self._timeout = Timeout()
+        self.about: object = None  # as what texts its session can take
+        self.trip: float | None = None  # of the last handshake, in seconds
+        self.welcomes = 0  # how often a cloud has taken a session
+        self._open(connect() if callable(connect) else connect, begin, patience)
+
+    def _open(
+        self, link: Link, begin: Callable[..., EdgeSession], patience: float
+    ) -> None:
+        """Begin a session, which is made when the size of messages is known."""
+        self._link: Link | None = link
+        self.overhead = link.overhead
+        try:
+            self.session = begin(max_message=link.max_message)
+            self._fit(link)
+        except BaseException:
+            link.close()
+            raise
+        self._start(patience)
+
+    def renew(self, begin: Callable[..., EdgeSession], patience: float) -> None:
+        """End the session and begin another one.
+
+        On the same link only if no words of the old one can come there any more.
+        """
+        link = self._link
+        if link is None or not (self._say_farewell(link, wait=True) and link.reliable):
+            self._drop()
+            assert self.connect is not None  # or the line wouldn't have rested
+            link = self.connect()
+        self._open(link, begin, patience)
+
+    def resume(self, text: Sequence[int], patience: float) -> bool:
+        """Go on with another text; say if session and cloud take it."""
+        self._start(patience)
+        self._rested = True
+        self.session.hold()
+        try:
+            self.session.abort(text)
+            self._receive(0)  # what came of the text before
+            self.greet()
+        except (ValueError, LinkError, RefusalError):
+            return False
+        return True
+
+    def _start(self, patience: float) -> None:
+        self._patience = patience
         self.is_due = False  # whether a word from the cloud is
         self._size = 0  # of what was sent since its last word
-        self._last = clock()  # when something was last sent or heard
+        self._last = self._clock()  # when something was last sent or heard
         # When the cloud last got on, or became due; later by what nobody waited since.
         self._moved = self._waited = self._last  # and when it was last waited for
         self._first: float | None = None  # when, if it was sent once only
@@ -113,32 +159,36 @@ class Line:
         self._resends = 0
         self._told = False  # whether the log says that the link broke
         self._pause = SHORTEST_PAUSE
-        self.welcomes = 0  # how often a cloud has taken the session
+        self._rested = False  # whether the link has, and nothing has come of it since
 
-    @property
-    def sent(self) -> int:
-        """Bytes sent over all links."""
-        return self._sent + (self._link.sent if self._link else 0)
-
-    @property
-    def received(self) -> int:
-        """Bytes received over all links."""
-        return self._received + (self._link.received if self._link else 0)
+    def count(self) -> tuple[int, int]:
+        """Return the bytes sent and received since the last time, over all links."""
+        link = self._link
+        up = self._sent + (link.sent if link else 0)
+        down = self._received + (link.received if link else 0)
+        self._sent, self._received = self._sent - up, self._received - down
+        return up, down
 
     @property
     def round_trip(self) -> float | None:
         """The mean of the round trips so far, in seconds; None if there were none."""
         return self._timeout.mean
 
+    def greet(self) -> None:
+        """Send, and wait until a cloud has taken the session."""
+        self.transmit()
+        while self.session.state == "greeting":
+            self.wait()
+
     def transmit(self) -> None:
         """Send what the session has to send."""
         while True:
             try:
                 if self._link is None:
-                    assert self._connect is not None  # or `_leave` had raised
-                    self._link = self._fit(self._connect())
-                    self._moved = self._clock()
-                for message in self._session.data_to_send():
+                    assert self.connect is not None  # or `_leave` had raised
+                    self._link = self._fit(self.connect())
+                    self._moved, self._rested = self._clock(), False
+                for message in self.session.data_to_send():
                     self._link.send(message)
                     self._note(message)
                 return
@@ -150,7 +200,7 @@ class Line:
 
         It must not depend on what was drafted.
         """
-        most = self._session.max_message
+        most = self.session.max_message
         if link.max_message < most:
             link.close()
             raise LinkError(
@@ -184,33 +234,46 @@ class Line:
             self._resend()
         return emitted
 
-    def close(self, *, keep: bool = False) -> None:
-        """Tell the cloud that the session ends, or rests; close the link."""
-        if self._link is None:
+    def rest(self) -> bool:
+        """Let the text go; say if session and link stay for another one."""
+        if self._link is None or not self.session.rest():
+            return False
+        with contextlib.suppress(LinkError):  # the next text finds out, too
+            for message in self.session.data_to_send():
+                self._link.send(message)
+        return True
+
+    def close(self) -> None:
+        """Tell the cloud that the session ends; close the link."""
+        link = self._link
+        if link is None:
             return
         try:
-            if not (keep and self._session.rest()):
-                self._session.end()
-            for message in self._session.data_to_send():
-                self._say_farewell(self._link, message)
-        except LinkError:
-            pass
+            self._say_farewell(link, wait=not link.reliable)
         finally:
-            self._link.close()
+            link.close()
 
-    def _say_farewell(self, link: Link, message: bytes) -> None:
-        """Tell the cloud; an end again if it may have been lost."""
-        link.send(message)
-        end = self._clock() + FAREWELL_SECONDS
-        once = link.reliable or self._session.state != "ended"
-        while not once and self._clock() < end:
-            again = min(end, self._clock() + self._timeout.seconds(0))
-            while (left := again - self._clock()) > 0:
-                if link.receive(left) == unknown_session():
-                    return
-            self._timeout.double()
-            if again < end:
-                link.send(message)
+    def _say_farewell(self, link: Link, *, wait: bool = False) -> bool:
+        """End the session; say if the cloud has said that it has forgotten it.
+
+        If an end may have been lost, it is told again.
+        """
+        self.session.end()
+        said = self.session.data_to_send()
+        again = end = self._clock() + FAREWELL_SECONDS * wait
+        with contextlib.suppress(LinkError):
+            while said or link.reliable:
+                for message in said:
+                    link.send(message)
+                if not link.reliable:
+                    again = min(end, self._clock() + self._timeout.seconds(0))
+                while (left := again - self._clock()) > 0:
+                    if link.receive(left) == unknown_session():
+                        return True
+                if again == end:
+                    break
+                self._timeout.double()
+        return False
 
     def _note(self, message: bytes) -> None:
         """Remember that a message was sent now."""
@@ -232,28 +295,30 @@ class Line:
         return emitted
 
     def _take(self, message: bytes) -> list[Emitted]:
-        progress = self._session.progress
-        events = self._session.receive(message)
-        if self._session.refused is not None:
-            raise RefusalError(self._session.refused)
+        progress = self.session.progress
+        events = self.session.receive(message)
+        if self.session.refused is not None:
+            raise RefusalError(self.session.refused)
         self._last = self._clock()
         self._size = self._resends = 0
         if any(isinstance(event, Welcomed) for event in events):
             self.welcomes += 1
+            if self._first is not None:
+                self.trip = self._last - self._first
         emitted = [event for event in events if isinstance(event, Emitted)]
         # No other word is enough: a cloud could say it for ever, and never answer.
-        if emitted or self._session.progress > progress:
+        if emitted or self.session.progress > progress:
             self._moved, self._failing = self._last, None
             if self._told:
                 log.warning("the cloud is there again; the text goes on")
             self._told = False
         if emitted:
-            self._pause = SHORTEST_PAUSE
+            self._pause, self._rested = SHORTEST_PAUSE, False
         # What was sent twice says nothing: which one was answered?
         if self._first is not None:
             self._timeout.learn(self._last - self._first)
         self._first = None
-        self.is_due = self._session.waiting
+        self.is_due = self.session.waiting
         return emitted
 
     def _resend(self) -> None:
@@ -266,21 +331,21 @@ class Line:
             return
         self._resends += 1
         self._timeout.double()
-        self._session.resend()
+        self.session.resend()
 
     def _leave(self, error: LinkError) -> None:
         """Close a broken link; after a pause another one can be tried.
 
         LinkError if none can be made, or nothing has worked for too long.
         """
-        if self._link is not None:
-            self._sent, self._received = self.sent, self.received
-            self._link.close()
-            self._link = None
+        rested = self._rested and self._link is not None
+        self._drop()
+        if rested:
+            return
         now = self._clock()
         if self._failing is None:
             self._failing = now
-        if self._connect is None:
+        if self.connect is None or self._rested:
             raise error
         if now - self._failing >= self._patience:
             raise LinkError(
@@ -289,9 +354,17 @@ class Line:
         if not self._told:
             log.warning("%s; trying again for %g s", error, self._patience)
             self._told = True
+        self._sleep(self._pause)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+    def _drop(self) -> None:
+        """Close a link that is of no use any more."""
+        if (link := self._link) is not None:
+            self._link = None
+            link.close()
+            self._sent += link.sent
+            self._received += link.received
         self._first = None
         self._size = self._resends = 0
         self._timeout.reset()
-        self._session.reconnect()
-        self._sleep(self._pause)
-        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        self.session.reconnect()

@@ -75,7 +75,6 @@ def generate(
     *,
     max_tokens: int,
     patience: float = 60.0,
-    keep: bool = False,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], object] = time.sleep,
 ) -> Generator[Step, None, None]:
@@ -99,8 +98,6 @@ def generate(
     patience : float
         After so many seconds without a token or progress from the cloud it is given
         up. Progress is that it has more of the text, or has read more of it.
-    keep : bool
-        Whether the session rests in the end, if there was a step.
     clock, sleep : callable
         As in `time`.
 
@@ -112,19 +109,29 @@ def generate(
         There is no link, or none with an answer within `patience`.
     """
     checks.in_range("max_tokens", max_tokens, 1)
-    line = Line(session, connect, patience, clock, sleep)
-    reader = draft if isinstance(draft, Reader) else Reader(draft, clock)
-    session.hold()
-    left = max_tokens
-    loop = _Loop(session, reader, line, planner, clock)
+    line = Line(connect, lambda max_message: session, patience, clock, sleep)
     try:
-        loop.greet()
-        while left > 0 and not session.finished:
-            for step in loop.advance(left):
-                left -= len(step.tokens)
-                yield step
+        yield from write(line, Reader(draft, clock), planner, max_tokens, clock)
     finally:
-        line.close(keep=keep and left < max_tokens)
+        line.close()
+
+
+def write(
+    line: Line,
+    draft: Reader,
+    planner: Planning,
+    max_tokens: int,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Step]:
+    """Continue the text of a line's session."""
+    left = max_tokens
+    line.session.hold()
+    loop = _Loop(draft, line, planner, clock)
+    loop.greet()
+    while left > 0 and not line.session.finished:
+        for step in loop.advance(left):
+            left -= len(step.tokens)
+            yield step
 
 
 class _Loop:
@@ -132,25 +139,21 @@ class _Loop:
 
     def __init__(
         self,
-        session: EdgeSession,
         draft: Reader,
         line: Line,
         planner: Planning,
         clock: Callable[[], float],
     ) -> None:
-        self._session = session
+        self._session = line.session
         self._draft = draft
         self._line = line
         self._planner = planner
         self._clock = clock
         self._next: Plan | None = None  # if it was asked for beforehand
-        self._sent = self._received = 0  # at the last step
 
     def greet(self) -> None:
-        self._line.transmit()
-        while self._session.state == "greeting":
-            self._line.wait()
-        trip = self._line.round_trip or math.inf
+        self._line.greet()
+        trip = self._line.trip or math.inf
         self._observe(Plan(0, 0, "the handshake"), Emitted((), 0, 0), trip=trip)
 
     def advance(self, left: int) -> Iterator[Step]:
@@ -326,17 +329,13 @@ class _Loop:
         return min(4 + trips, MAX_AHEAD)
 
     def _step(self, emitted: Emitted, plan: Plan) -> Step:
-        up, down = self._line.sent, self._line.received
-        step = Step(
+        return Step(
             tuple(emitted.tokens),
             emitted.accepted,
             emitted.drafted,
             min(emitted.drafted - emitted.accepted, 1),
-            up - self._sent,
-            down - self._received,
+            *self._line.count(),
             plan.reason,
             plan.mode,
             self._target_seconds,
         )
-        self._sent, self._received = up, down
-        return step

@@ -149,7 +149,7 @@ class Completer:
         if self._answers:
             await asyncio.wait([each.left for each in self._answers], timeout=LEAVING)
         for draft, _ in self._free:
-            draft.connect = self._connect
+            draft.begin(Future())
         if self._free:
             ends = [self._links.submit(edge.close) for _, edge in self._free]
             await asyncio.wait([*map(asyncio.wrap_future, ends)], timeout=LEAVING)
@@ -160,7 +160,7 @@ class Completer:
             prompts = self._encode(request)
             seat = self._take(prompts[0])
             draft, edge = seat
-            draft.gone = answer.gone
+            draft.begin(answer.gone)
             make = partial(self._connect_as, request)
             draft.connect = partial(link, self._links, make, answer.gone)
             for chunk in self._chunks(request, prompts, answer, edge):
@@ -257,9 +257,10 @@ class Completer:
         room = self._most - len(prompt)
         start, whole = dataclasses.replace(figures), dataclasses.replace(edge.metrics)
         assert isinstance(edge.draft, SharedDraft)
+        way = edge.draft.link if request.link is None else partial(edge.draft.link)
         steps = edge.generate(
             prompt,
-            edge.draft.link,
+            way,  # a thin one isn't kept for other texts
             max_tokens=min(room, request.max_tokens or room),
             sampling=request.sampling,
             seed=request.seed,

@@ -53,11 +53,19 @@ class SharedDraft:
         self.fingerprint = draft.fingerprint
         self.gone = Future[None]()
         self.seen: list[int] = []
-        self.connect: Callable[[], Link]
+        self.connect: Callable[[], Leash]
+        self._leash: Leash | None = None
 
     def link(self) -> Link:
         """Make a link; the method is the same for all texts."""
-        return self.connect()
+        self._leash = self.connect()
+        return self._leash
+
+    def begin(self, gone: Future[None]) -> None:
+        """Write for another client from now on, also over the link of the last one."""
+        self.gone = gone
+        if self._leash is not None:
+            self._leash.hold(gone)
 
     def logits(self, tokens: Sequence[int]) -> Any:
         """Logits after a text; a long one is read in several turns."""
@@ -101,11 +109,16 @@ class Leash:
     """A link whose `receive` raises `GoneError` as soon as `gone` is done."""
 
     def __init__(self, link: Link, gone: Future[None]) -> None:
-        self._link, self._gone = link, gone
+        self._link = link
+        self.hold(gone)
         self.reliable, self.max_message = link.reliable, link.max_message
         self.overhead, self.send = link.overhead, link.send
         self.wake, self.close = link.wake, link.close
-        gone.add_done_callback(lambda _: link.wake())
+
+    def hold(self, gone: Future[None]) -> None:
+        """Wait for another one from now on."""
+        self._gone = gone
+        gone.add_done_callback(lambda _: self._link.wake())
 
     @property
     def sent(self) -> int:

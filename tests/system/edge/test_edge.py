@@ -11,8 +11,10 @@ from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.edge import Edge, FixedPlan, Hints, RefusalError
 from sqs_codec.system.edge._edge import MOST_PLANNERS
 from sqs_codec.system.edge._reading import FIRST
-from sqs_codec.system.session import Limits, LocalLink, Sampling, Setting
+from sqs_codec.system.serve import connect
+from sqs_codec.system.session import Limits, LinkError, LocalLink, Sampling, Setting
 from tests.backend.test_backend import output
+from tests.relay import Relay
 from tests.system.serve.kit import (
     CODEC,
     GREEDY,
@@ -20,6 +22,8 @@ from tests.system.serve.kit import (
     VOCAB,
     Draft,
     Toy,
+    both_transports,
+    certificate,
     converse,
     edge_session,
     greedy,
@@ -122,7 +126,7 @@ class Chat:
         given = {"max_tokens": count, "sampling": GREEDY} | options
         steps = self.edge.generate(prompt, self.link, **given)
         text = [*prompt, *(token for step in steps for token in step.tokens)]
-        wait_until(lambda: not self.server.service._connections)
+        wait_until(lambda: not self.server.metric("sqs_sessions"))
         return text
 
 
@@ -151,29 +155,32 @@ def test_a_chat_goes_on_with_one_session(chat, plan):
 
 
 def test_only_such_texts_go_on_with_a_session(chat):
+    """All go on over the same link, and what no longer goes on is ended."""
     chat = chat()
     chat.turn([1, 2])
-    first = chat.ids
+    (kept,) = first = chat.ids
     chat.turn([3], sampling=GREEDY, stop=[])
-    chat.edge.planned(PLANS[1]).close()  # it has the same session
-    assert not chat.ids
-    chat.turn([1, 2])
-    (kept,) = chat.ids - first
-    chat.turn([1, 2], seed=7)
     list(chat.edge.generate([1], chat.server.link(), max_tokens=2))
-    assert chat.ids == {kept}  # those that can't go on were ended
-    for other in ({"sampling": Sampling()}, {"stop": [5]}):
-        before = chat.ids
+    wait_until(lambda: chat.ids == {kept})
+    chat.edge.planned(PLANS[1]).close()  # it has the same session
+    wait_until(lambda: not chat.server.service._connections)
+    assert not chat.ids
+    links = len(chat.server._links)
+    for other in ({}, {"sampling": Sampling()}, {"stop": [5]}, *[{"seed": 7}] * 2):
+        before = chat.ids | first
         chat.turn([1, 2], **other)
-        assert len(chat.ids - before) == 1
+        assert len(chat.ids) == len(chat.ids - before) == 1
+    assert len(chat.server._links) == links + 1
     before, link = chat.ids, chat.link
     chat.link = lambda: link()
     chat.turn([1, 2])
-    assert len(chat.ids - before) == 1
+    wait_until(lambda: len(chat.ids) == len(chat.ids - before) == 1)
     once = Edge(chat.draft, planner=ALONE, keep=False)
-    before, chat.edge = chat.ids, once
+    before, keeper, chat.edge = chat.ids, chat.edge, once
     chat.turn([1, 2])
-    assert (chat.ids, once.kept) == (before, [])
+    wait_until(lambda: chat.ids == before)
+    keeper.close()
+    assert once.kept == []
 
 
 @pytest.mark.parametrize("plan", PLANS)
@@ -207,7 +214,7 @@ def test_a_text_that_is_left_early_goes_on(chat, plan):
     steps = chat.edge.generate([1, 2], chat.link, max_tokens=3000, sampling=GREEDY)
     text = [1, 2, *next(steps).tokens]
     steps.close()
-    wait_until(lambda: not chat.server.service._connections)
+    wait_until(lambda: not chat.server.metric("sqs_sessions"))
     assert chat.edge.kept[: len(text)] == text
     (session,) = chat.server.service._sessions.values()
     wait_until(lambda: session.work is None)
@@ -216,6 +223,109 @@ def test_a_text_that_is_left_early_goes_on(chat, plan):
     assert chat.server.service._sessions == {session.id: session}
     late, link = edge_session([3, 1]), chat.link()
     assert converse(late, link, 20) == greedy([3, 1], 18)
+
+
+@pytest.mark.parametrize("transport", ["grpc", "datagram"])
+def test_texts_go_on_over_one_link(chat, transport):
+    """Whose bytes are counted once, and which is closed with the edge."""
+    chat = chat()
+    with both_transports(chat.server) as ports:
+        where = {"port": ports[transport], "transport": transport}
+        chat.link = lambda: chat.server.link(**where)
+        text, counted = [1, 2], []
+        for _ in range(3):
+            text = chat.turn([*text, 3])
+            counted.append(chat.edge.metrics.bytes_up)
+        (link,) = chat.server._links
+        assert counted[-1] - counted[0] < counted[0]
+        chat.edge.close()
+        wait_until(lambda: not chat.server.service._connections)
+        assert (chat.ids, chat.edge.metrics.bytes_up) == (set(), link.sent)
+        assert chat.edge.metrics.bytes_down == link.received
+
+
+def test_a_second_text_by_grpc_takes_few_bytes(chat, tmp_path):
+    cert, key = certificate(tmp_path)
+    chat = chat(cert=cert, key=key)
+    chat.link = lambda: connect(chat.server.address, cert=cert)
+    chat.turn([1, 2, 3])
+    first = chat.edge.metrics.bytes_up + chat.edge.metrics.bytes_down
+    chat.turn([1, 2, 4])
+    assert chat.edge.metrics.bytes_up + chat.edge.metrics.bytes_down - first <= 4500
+    chat.edge.close()
+
+
+def test_a_second_text_by_datagrams_takes_no_handshake(chat):
+    chat = chat()
+    with both_transports(chat.server) as ports, Relay(ports["datagram"]) as relay:
+        where = {"port": relay.port, "transport": "datagram"}
+        chat.link = lambda: chat.server.link(**where)
+        chat.turn([1, 2, 3])
+        first, seen = sum(relay.bytes), len(relay.seen)
+        chat.turn([1, 2, 4])
+        assert sum(relay.bytes) - first <= 2500
+        assert {data[0] for _, data in relay.seen[seen:]} == {23}  # no handshake
+        assert len(relay.seen[seen:]) <= 40  # 20 tokens, and a few requests
+        relay.renumber()  # what a NAT forgets is no loss
+        assert chat.turn([1, 2, 5]) == greedy([1, 2, 5], 20)
+        chat.edge.close()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_link_that_has_died_is_replaced_without_a_word(chat, caplog, known):
+    """Whether the edge has heard of it or finds out by its first message."""
+    chat = chat()
+    text = chat.turn([1, 2])
+    (link,) = chat.server._links
+    if known:
+        link.close()
+    else:
+        link.receive = lambda timeout: None if timeout == 0 else link._check()
+        link._error = "the server is gone"
+    assert chat.turn([*text, 3]) == greedy([*text, 3], 20)
+    assert len(chat.server._links) == 2
+    assert len(chat.ids) == 1
+    chat.server.stop()
+    with pytest.raises(LinkError):
+        chat.turn([*text, 3])
+    assert [r for r in caplog.records if r.name == "sqs_codec.system.edge._line"] == []
+
+
+def test_resting_links_lock_nobody_out(chat):
+    """A full server has room for others, and for the edge again, in turn."""
+    chat = chat(max_sessions=1)
+    for i in range(3):
+        assert chat.turn([1, i]) == greedy([1, i], 20)
+        late, link = edge_session([3, i]), chat.server.link()
+        assert converse(late, link, 20) == greedy([3, i], 18)
+        link.close()
+
+
+def test_threads_and_a_close_leave_one_link_or_none(chat):
+    """Each thread that writes at the same time as another has a link of its own."""
+    chat = chat()
+    how = {"max_tokens": 20, "sampling": GREEDY}
+    texts = [chat.edge.generate([1, i], chat.link, **how) for i in range(3)]
+    found = [[1, i, *next(steps).tokens] for i, steps in enumerate(texts)]
+    assert len(chat.server._links) == 3
+    for i, steps in enumerate(texts):
+        found[i] += [token for step in steps for token in step.tokens]
+    assert found == [greedy([1, i], 20) for i in range(3)]
+    wait_until(lambda: len(chat.server.service._connections) == 1)
+    steps = chat.edge.generate([1], chat.link, **how)
+    next(steps)
+    chat.edge.close()
+    list(steps)
+    wait_until(lambda: not chat.server.service._connections)
+    assert chat.edge.kept == []
+
+
+def test_an_edge_that_is_dropped_closes_its_link(chat):
+    chat = chat()
+    chat.turn([1, 2])
+    assert chat.server.service._connections
+    chat.edge = None
+    wait_until(lambda: not chat.server.service._connections)
 
 
 def test_a_cloud_that_has_forgotten_a_session_gets_it_again(chat):
@@ -232,6 +342,7 @@ def test_a_session_that_is_refused_is_replaced(chat):
     chat, port = chat(), None
     chat.link = lambda: chat.server.link(port=port)
     text = chat.turn([1, 2])
+    chat.server.close_links()
     with serving(limits=Limits(max_text=1000)) as other:
         port = other.grpc.port
         assert chat.turn([*text, 3]) == greedy([*text, 3], 20)
@@ -242,12 +353,13 @@ def test_a_session_that_is_refused_is_replaced(chat):
 
 def test_a_prompt_that_cannot_be_is_refused_as_ever(chat):
     chat = chat()
-    text = chat.turn([1, 2])
+    chat.turn([1, 2])
     with pytest.raises(ValueError, match=r"text\[0\]"):
         chat.turn([VOCAB])
     with pytest.raises(RefusalError, match="the cloud reads at most"):
         chat.turn([1] * 5000)
-    assert chat.edge.kept == text
+    steps = chat.edge.generate([1, 2], chat.link, max_tokens=20, sampling=GREEDY)
+    assert [1, 2, *(t for step in steps for t in step.tokens)] == greedy([1, 2], 20)
 
 
 def test_closing_waits_for_no_cloud_that_is_gone(chat):
