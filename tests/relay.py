@@ -152,6 +152,7 @@ class _Thread:
         because this machine had no time; their sum."""
         self._up, self._down = Way(link, True, ups), Way(link, False, downs)
         self._sources: dict[socket.socket, Callable[[], None]] = {}
+        self._stranded: list[socket.socket] = []
         self._due: list[tuple[float, int, Callable[[], Any]]] = []
         self._order = itertools.count()
         self._stopped = False
@@ -166,7 +167,7 @@ class _Thread:
         """Stop, and forget what is on its way."""
         self._stopped = True
         self._thread.join()
-        for source in self._sources:
+        for source in [*self._sources, *self._stranded]:
             source.close()
 
     @property
@@ -291,6 +292,15 @@ class StreamRelay(_Thread):
     def disconnect(self) -> None:
         """Break all connections."""
         self._at(0.0, lambda: self._forget(*({*self._sources} - {self._listener})))
+
+    def strand(self) -> None:
+        """Lead all connections nowhere, as where a NAT has forgotten them."""
+        self._at(0.0, self._strand)
+
+    def _strand(self) -> None:
+        for each in {*self._sources} - {self._listener}:
+            del self._sources[each]
+            self._stranded.append(each)
 
     def _take_client(self) -> None:
         client, _ = self._listener.accept()

@@ -14,19 +14,12 @@ from typing import Literal
 import numpy as np
 
 import sqs_codec as sqs
-from sqs_codec._base import checks
 from sqs_codec.system.edge._line import Line
 from sqs_codec.system.edge._loop import Planning, Step, write
 from sqs_codec.system.edge._model import Draft
 from sqs_codec.system.edge._planner import MODES, Mode, Planner, Prefer, check_modes
 from sqs_codec.system.edge._reading import Reader
-from sqs_codec.system.session import (
-    EdgeSession,
-    Link,
-    Sampling,
-    Setting,
-    seed_of,
-)
+from sqs_codec.system.session import EdgeSession, Link, Sampling, Setting, seed_of
 
 MOST_PLANNERS = 16
 """What is known of links and models for other ways to draw is forgotten."""
@@ -103,7 +96,8 @@ class _Kept:
         self.lines: list[Line] = []
         self.closings = 0
         self._lock = threading.Lock()
-        weakref.finalize(self, _close, self.lines)  # if nobody closes the edge
+        # If nobody closes the edge.
+        weakref.finalize(self, lambda lines: [x.close() for x in lines], self.lines)
 
     def take(self, *instead: Line, closings: int | None = None) -> list[Line]:
         """Have another line rest; return what did, or that if one was closed since."""
@@ -112,11 +106,6 @@ class _Kept:
                 return [*instead]
             lines, self.lines[:] = [*self.lines], instead
             return lines
-
-
-def _close(lines: list[Line]) -> None:
-    for line in lines:
-        line.close()
 
 
 class Edge:
@@ -245,7 +234,6 @@ class Edge:
         LinkError
             There is no link, or no answer for too long.
         """
-        checks.in_range("max_tokens", max_tokens, 1)
         sampling = Sampling() if sampling is None else sampling
         if seed is not None and set(self._modes) == {"rounds"}:
             raise ValueError("seed: rounds alone, as asked, have no text of a seed")
@@ -283,8 +271,8 @@ class Edge:
             self._close(lines)
 
     def _close(self, lines: list[Line]) -> None:
-        _close(lines)
         for line in lines:
+            line.close()
             self._count(line)
 
     def _count(self, line: Line) -> None:

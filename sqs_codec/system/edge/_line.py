@@ -18,6 +18,14 @@ from sqs_codec.system.session import (
 RESENDS = 5
 """After so many resends without a word, a link that may lose messages is dropped."""
 
+SILENCE, THINNEST = 3.0, 250.0
+"""Seconds until the edge asks again on a link that loses nothing, and then until it
+leaves the link, besides those of what was sent at 2 kbit/s, in bytes a second. After a
+round of 300 bytes that is 10 s: a path that died holds a text up for 12 s at most. A
+cloud whose model is busy answers."""
+
+Begin = Callable[..., EdgeSession]  # makes one for links with such a `max_message`
+
 log = logging.getLogger(__name__)
 
 FAREWELL_SECONDS = 2.0
@@ -86,15 +94,12 @@ class Timeout:
 
 
 class Line:
-    """An edge's link, made anew where it breaks, with a timer where it loses.
-
-    It serves text after text, of one session or of several.
-    """
+    """An edge's link for its texts, made anew where it breaks, with a timer."""
 
     def __init__(
         self,
         connect: Link | Callable[[], Link],
-        begin: Callable[..., EdgeSession],
+        begin: Begin,
         patience: float,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
@@ -108,9 +113,7 @@ class Line:
         self.welcomes = 0  # how often a cloud has taken a session
         self._open(connect() if callable(connect) else connect, begin, patience)
 
-    def _open(
-        self, link: Link, begin: Callable[..., EdgeSession], patience: float
-    ) -> None:
+    def _open(self, link: Link, begin: Begin, patience: float) -> None:
         """Begin a session, which is made when the size of messages is known."""
         self._link: Link | None = link
         self.overhead = link.overhead
@@ -122,11 +125,8 @@ class Line:
             raise
         self._start(patience)
 
-    def renew(self, begin: Callable[..., EdgeSession], patience: float) -> None:
-        """End the session and begin another one.
-
-        On the same link only if no words of the old one can come there any more.
-        """
+    def renew(self, begin: Begin, patience: float) -> None:
+        """End the session and begin another, on a link without words of the old one."""
         link = self._link
         if link is None or not (self._say_farewell(link, wait=True) and link.reliable):
             self._drop()
@@ -190,7 +190,7 @@ class Line:
                     self._moved, self._rested = self._clock(), False
                 for message in self.session.data_to_send():
                     self._link.send(message)
-                    self._note(message)
+                    self._note(self._link, message)
                 return
             except LinkError as error:
                 self._leave(error)
@@ -221,7 +221,7 @@ class Line:
         assert link is not None  # as something was just sent over it
         began, last = self._clock(), self._last
         self._moved = min(self._moved + began - self._waited, began)
-        again = math.inf if link.reliable else last + self._timeout.seconds(self._size)
+        again = last + self._silence(link)
         # Also if it is late: what came while nobody looked isn't silence.
         limit = min(again, self._moved + self._patience)
         emitted = self._receive(max(limit - began, 0.0))
@@ -231,8 +231,16 @@ class Line:
         if now >= self._moved + self._patience:
             raise LinkError(f"the cloud didn't answer within {self._patience:g} s")
         if now >= again and self._last == last:
-            self._resend()
+            self._resend(link)
         return emitted
+
+    def _silence(self, link: Link) -> float:
+        """Return how long a link may be silent before the edge asks again."""
+        if not link.reliable:
+            return self._timeout.seconds(self._size)
+        if self.connect is None or self.session.collecting:
+            return math.inf  # no other link, or a text of many messages on its way
+        return SILENCE + self._size / THINNEST
 
     def rest(self) -> bool:
         """Let the text go; say if session and link stay for another one."""
@@ -245,28 +253,23 @@ class Line:
 
     def close(self) -> None:
         """Tell the cloud that the session ends; close the link."""
-        link = self._link
-        if link is None:
-            return
-        try:
-            self._say_farewell(link, wait=not link.reliable)
-        finally:
-            link.close()
+        if (link := self._link) is not None:
+            try:
+                self._say_farewell(link, wait=not link.reliable)
+            finally:
+                link.close()
 
     def _say_farewell(self, link: Link, *, wait: bool = False) -> bool:
-        """End the session; say if the cloud has said that it has forgotten it.
-
-        If an end may have been lost, it is told again.
-        """
+        """End the session, again if that may be lost; say if the cloud has heard it."""
         self.session.end()
         said = self.session.data_to_send()
-        again = end = self._clock() + FAREWELL_SECONDS * wait
+        end = self._clock() + FAREWELL_SECONDS * wait
         with contextlib.suppress(LinkError):
             while said or link.reliable:
                 for message in said:
                     link.send(message)
-                if not link.reliable:
-                    again = min(end, self._clock() + self._timeout.seconds(0))
+                pause = FAREWELL_SECONDS if link.reliable else self._timeout.seconds(0)
+                again = min(end, self._clock() + pause)
                 while (left := again - self._clock()) > 0:
                     if link.receive(left) == unknown_session():
                         return True
@@ -275,10 +278,10 @@ class Line:
                 self._timeout.double()
         return False
 
-    def _note(self, message: bytes) -> None:
+    def _note(self, link: Link, message: bytes) -> None:
         """Remember that a message was sent now."""
         self._last = self._clock()
-        self._size += len(message)
+        self._size += len(message) + link.overhead * link.reliable
         if not self.is_due:
             self.is_due = True
             self._first = self._moved = self._last
@@ -321,15 +324,16 @@ class Line:
         self.is_due = self.session.waiting
         return emitted
 
-    def _resend(self) -> None:
+    def _resend(self, link: Link) -> None:
         """Send again, or leave the link if that has been in vain too often."""
         self._first = None
         if self._failing is None:
             self._failing = self._last
-        if self._resends == RESENDS:
-            self._leave(LinkError(f"no answer to {RESENDS} repetitions"))
+        if self._resends == (1 if link.reliable else RESENDS):
+            self._leave(LinkError("no answer, though the cloud was asked again"))
             return
         self._resends += 1
+        self._size *= not link.reliable  # that had its time
         self._timeout.double()
         self.session.resend()
 
@@ -338,11 +342,10 @@ class Line:
 
         LinkError if none can be made, or nothing has worked for too long.
         """
-        rested = self._rested and self._link is not None
+        link, now = self._link, self._clock()
         self._drop()
-        if rested:
+        if self._rested and link is not None:
             return
-        now = self._clock()
         if self._failing is None:
             self._failing = now
         if self.connect is None or self._rested:

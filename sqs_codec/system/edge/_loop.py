@@ -108,7 +108,6 @@ def generate(
     LinkError
         There is no link, or none with an answer within `patience`.
     """
-    checks.in_range("max_tokens", max_tokens, 1)
     line = Line(connect, lambda max_message: session, patience, clock, sleep)
     try:
         yield from write(line, Reader(draft, clock), planner, max_tokens, clock)
@@ -124,7 +123,7 @@ def write(
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Step]:
     """Continue the text of a line's session."""
-    left = max_tokens
+    left = checks.in_range("max_tokens", max_tokens, 1)
     line.session.hold()
     loop = _Loop(draft, line, planner, clock)
     loop.greet()

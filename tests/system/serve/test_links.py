@@ -44,7 +44,7 @@ def serve():
         server.run(datagrams.stop())
 
 
-def session(text=PROMPT, *, temperature=0.0, number=0):
+def session(text=PROMPT, *, temperature=0.0, number=0, rounds=True):
     own = number.to_bytes(16, "big")
     return edge_session(
         text,
@@ -52,6 +52,7 @@ def session(text=PROMPT, *, temperature=0.0, number=0):
         sampling=Sampling(temperature),
         session_id=own,
         seed=own,
+        rounds=rounds,
         max_message=1171,
     )
 
@@ -134,6 +135,28 @@ def test_streams_that_stall_and_break():
             if before < 10 <= len(text):
                 relay.disconnect()
     assert text == greedy(PROMPT, 40)[len(PROMPT) :]
+
+
+def test_a_stream_that_leads_nowhere_is_left(monkeypatch):
+    """By the edge, after two silences: nobody tells it."""
+    monkeypatch.setattr(_line, "SILENCE", 0.3)
+    made = []
+
+    def make():
+        made.append(direct(relay.port, "grpc")())
+        return made[-1]
+
+    with serve() as server, StreamRelay(server.grpc) as relay:
+        text = []
+        edge = session(temperature=1.0, rounds=False)
+        for step in generate(edge, Draft(), make, FixedPlan(0), max_tokens=300):
+            before, text = len(text), [*text, *step.tokens]
+            if before < 10 <= len(text):
+                relay.strand()
+        whole = session(temperature=1.0, rounds=False)
+        steps = generate(whole, Draft(), make, FixedPlan(0), max_tokens=300)
+        assert text == tokens(steps)
+    assert len(made) >= 3
 
 
 @pytest.mark.parametrize("lost", [0, 1, 3])
