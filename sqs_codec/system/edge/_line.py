@@ -53,7 +53,7 @@ class RefusalError(RuntimeError):
 class Timeout:
     """How long to wait for an answer before sending again, as in RFC 6298."""
 
-    LEAST, MOST = 0.1, 10.0
+    LEAST, MOST = 0.1, 10.0  # seconds: beyond the mean, as for a longer pass; in all
     FIRST = 1.0
     SLOWEST = 1250.0
     """Bytes a second of a link of 10 kbit/s; long messages are given that time."""
@@ -67,7 +67,7 @@ class Timeout:
         """Return how long to wait for the answer to so many bytes."""
         base = self.FIRST
         if self.mean is not None:
-            base = max(self.mean + 4 * self._deviation, self.LEAST)
+            base = self.mean + max(4 * self._deviation, self.LEAST)
         return min((base + size / self.SLOWEST) * self._backoff, self.MOST)
 
     def learn(self, seconds: float) -> None:

@@ -399,6 +399,15 @@ def test_a_cloud_that_breaks_on_every_round_is_given_up(breaks, caplog):
     assert 30 <= world.now < 40
 
 
+def test_a_pass_that_takes_longer_now_and_then_is_no_loss():
+    timeout, late = Timeout(), 0
+    for i in range(66):
+        took = 0.2 if i % 10 == 9 else 0.15
+        late += took > timeout.seconds(0)
+        timeout.learn(took)
+    assert late == 0
+
+
 def test_the_longer_waits_have_an_end():
     timeout = Timeout()
     for _ in range(2000):
