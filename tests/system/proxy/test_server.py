@@ -334,14 +334,18 @@ def test_a_link_for_nobody():
 
 def test_who_waits_for_the_cloud_is_woken():
     """Once, when nobody waits for the text any more."""
-    bell, asked, gone = threading.Event(), list[float](), Future[None]()
+    bell, asked = threading.Event(), list[float]()
+    before, gone = Future[None](), Future[None]()
 
     def receive(timeout):
         asked.append(timeout)
         bell.wait(timeout)
 
     links = ThreadPoolExecutor(2)
-    leash = link(links, lambda: Mock(receive=receive, wake=bell.set), gone)
+    leash = link(links, lambda: Mock(receive=receive, wake=bell.set), before)
+    leash.hold(gone)  # the link is kept for another text
+    before.set_result(None)
+    bell.clear()
     waiting = links.submit(leash.receive, PATIENCE)
     wait_until(lambda: asked == [PATIENCE])
     gone.set_result(None)
