@@ -95,18 +95,6 @@ def test_it_tells_what_transformers_tells(reader, path):
     check(reader, path, sizes)
 
 
-def test_a_model_is_its_own_reference(reader, path, tmp_path):
-    rng, reference = np.random.default_rng(SEED), tmp_path / "reference.parquet"
-    texts = [distill.Piece([*rng.integers(0, V, 300)], range(150, 299))] * 4
-    own = hf.ModelReader(hf.load_model(path))
-    distill.make(reference, Codec(V, 32), own, texts, numbers=NUMBERS)
-    found = distill.measure(distill.open(reference), reader)
-    assert (found.rows, found.infinite_rows) == (596, 0)
-    assert abs(found.mean.value) < 1e-4  # numbers are rounded to steps of 1/32
-    assert found.same_likeliest.value > 0.99
-    assert found.is_trusted
-
-
 def test_what_fails_does_not_end_vllm(reader, path, monkeypatch):
     with monkeypatch.context() as patch:
         junk = {"task": b"junk", "wanted": 2}
