@@ -3,7 +3,6 @@
 import http.client
 import json
 import threading
-import time
 import tracemalloc
 from contextlib import ExitStack, closing
 from itertools import count
@@ -253,6 +252,24 @@ def read_on(connection):
         return sum(map(len, iter(lambda: answer.read(1 << 16), b"")))
 
 
+@pytest.fixture
+def held(monkeypatch):
+    """Have calls of a function wait; return a list of them, and what lets them go."""
+
+    def hold(owner, name):
+        calls, goes_on, own = [], threading.Event(), getattr(owner, name)
+
+        def late(*given):
+            calls.append(given)
+            assert goes_on.wait(PATIENCE)
+            return own(*given)
+
+        monkeypatch.setattr(owner, name, late)
+        return calls, goes_on
+
+    return hold
+
+
 def test_who_may_ask(data):
     app = make_app(data, api_key="key", hosts=["teacher.example.org"])
     with closing(Endpoint(app)) as endpoint:
@@ -264,14 +281,11 @@ def test_who_may_ask(data):
         assert endpoint.status("/health", "") == 200
 
 
-def test_others_are_answered_meanwhile(data, monkeypatch):
+def test_others_are_answered_meanwhile(data, held, monkeypatch):
     """While one answer is made, another waits, and one is too much."""
     monkeypatch.setattr(_app, "CALLS", _app.HEAVY + 2)
     monkeypatch.setattr(_app, "READING_SECONDS", 0.1)
-    goes_on, write = threading.Event(), _app.Lists.write
-    monkeypatch.setattr(
-        _app.Lists, "write", lambda *given: goes_on.wait(PATIENCE) and write(*given)
-    )
+    _, goes_on = held(_app.Lists, "write")
     with teaching(data) as endpoint:
         one, two = post(endpoint), post(endpoint, TEXTS[1])
         wait_until(lambda: status(post(endpoint)) == 429)
@@ -322,23 +336,9 @@ def test_unfinished_bodies_make_room(data, monkeypatch):
     assert max(most) == 3
 
 
-@pytest.fixture
-def parsed(monkeypatch):
-    """Have the first body wait; return what is parsed, and what lets it go on."""
-    monkeypatch.setattr(_app, "LIGHT", 100)
-    found, goes_on, read = [], threading.Event(), _app.parse
-
-    def late(*given):
-        found.append(given)
-        goes_on.wait(PATIENCE)
-        return read(*given)
-
-    monkeypatch.setattr(_app, "parse", late)
-    return found, goes_on
-
-
-def test_requests_of_who_has_left_are_not_parsed(data, parsed):
-    found, goes_on = parsed
+def test_requests_of_who_has_left_are_not_parsed(data, held):
+    """Bodies are read one by one, as a long one takes the interpreter."""
+    found, goes_on = held(_app, "parse")
     with teaching(data) as endpoint:
         first = post(endpoint, TEXTS[3])
         wait_until(lambda: found)
@@ -350,8 +350,8 @@ def test_requests_of_who_has_left_are_not_parsed(data, parsed):
     assert len(found) == 2
 
 
-def test_to_stop_no_request_is_parsed(data, parsed):
-    found, goes_on = parsed
+def test_to_stop_no_request_is_parsed(data, held):
+    found, goes_on = held(_app, "parse")
     with teaching(data) as endpoint:
         asked = [post(endpoint, TEXTS[3]) for _ in range(20)]
         wait_until(lambda: found and len(endpoint.server._places) == 20)
@@ -373,19 +373,15 @@ def test_a_damaged_file_is_an_error(data, k, monkeypatch):
     assert ask(client, [[7], HERE], k).status_code == 500
 
 
-def test_who_asks_for_little_waits_for_nobody_who_asks_for_much(data, monkeypatch):
+def test_who_asks_for_little_waits_for_nobody_who_asks_for_much(
+    data, held, monkeypatch
+):
     monkeypatch.setattr(_app, "LIGHT", 100)
-    goes_on, read = threading.Event(), _app.Lists.write
-
-    def write(lists, text, fill):
-        if text.tokens.size > 9:
-            assert goes_on.wait(PATIENCE)
-        yield from read(lists, text, fill)
-
-    monkeypatch.setattr(_app.Lists, "write", write)
+    written, goes_on = held(_app.Lists, "write")
     with teaching(data) as endpoint:
         heavy = [post(endpoint, TEXTS[3]) for _ in range(12)]
-        assert [status(post(endpoint)) for _ in range(3)] == [200] * 3
+        wait_until(lambda: written)
+        assert [status(post(endpoint, [7])) for _ in range(3)] == [200] * 3
         goes_on.set()
         assert [status(one) for one in heavy] == [200] * 12
 
@@ -443,33 +439,8 @@ def test_an_error_is_told_before_the_answer_begins(client):
     assert ask(client, [[7, 3], TEXTS[3]], 2).status_code == 400
 
 
-def test_bodies_are_read_one_by_one(data, monkeypatch):
-    """A long one takes the interpreter, and others would take it in turn."""
-    inside, most, read = [], [], _app.parse
-
-    def slow(*given):
-        inside.append(given)
-        most.append(len(inside))
-        time.sleep(0.05)
-        inside.pop()
-        return read(*given)
-
-    monkeypatch.setattr(_app, "parse", slow)
-    with teaching(data) as endpoint:
-        asked = [post(endpoint, HERE) for _ in range(4)]
-        assert [status(one) for one in asked] == [200] * 4
-    assert most == [1] * 4
-
-
-def test_no_text_is_sought_for_who_has_left(data, monkeypatch):
-    sought, goes_on, find = [], threading.Event(), distill.Lookup.start
-
-    def late(*given):
-        sought.append(given)
-        goes_on.wait(PATIENCE)
-        return find(*given)
-
-    monkeypatch.setattr(distill.Lookup, "start", late)
+def test_no_text_is_sought_for_who_has_left(data, held):
+    sought, goes_on = held(distill.Lookup, "start")
     with teaching(data) as endpoint:
         one = post(endpoint, [HERE] * 9)
         wait_until(lambda: sought)
