@@ -165,44 +165,52 @@ def test_a_built_in_prior_with_a_tail_is_known(tmp_path):
 
 
 ROWS = sqs.SparseRows([2, 7, 5], [30, 20, 50], [0, 2, 3], V, L)
+WIDER = sqs.SparseRows([2, 7, 5], [30, 20, 50], [0, 2, 3], V + 1, L)
+FINER = sqs.SparseRows([2, 7, 5], [31, 20, 51], [0, 2, 3], V, 51)
+NUMBERS = (*numbers_of(ROWS),)
 
 
 @pytest.mark.parametrize(
-    ("tokens", "rows", "places", "words"),
+    ("given", "words"),
     [
-        ([1, 2, V - 1], ROWS, None, r"tokens\[2\] is 999, and must be below 999"),
-        ([1, -2, 3], ROWS, None, "tokens must fit 32 bits"),
-        ([[1, 2, 3]], ROWS, None, "one dimension"),
-        ([1.0, 2, 3], ROWS, None, "tokens must be integers"),
-        ([1, 2, 3], ROWS, [-1, 2], "places must fit 32 bits"),
-        ([1, 2, 3], ROWS, [2, 3], r"3 tokens and 2 dist.* are below 3, got \[2 3\]"),
-        ([1, 2, 3], ROWS, [1, 1], r"which ascend .*, got \[1 1\]"),
-        ([1, 2, 3], ROWS, [1], r"need as many places, .*, got \[1\]"),
-        (np.zeros(0, int), ROWS, None, "0 tokens and 2 distributions"),
-        ([1], ROWS, None, r"1 tokens and 2 distributions, .*, got \[0 1\]"),
-        ([1, 2, 3], ROWS[:0], None, "0 distributions, one at least"),
-        ([1, 2, 3], list(ROWS), None, "rows must be SparseRows, got list"),
-        ([1, 2], sqs.SparseRows([2], [L], [0, 1], V + 1, L), None, "fit the codec"),
-        ([1, 2], sqs.SparseRows([2], [51], [0, 1], V, 51), None, "fit the codec"),
+        (([1, 2, V - 1], ROWS), r"tokens\[2\] is 999, and must be below 999"),
+        (([1, -2, 3], ROWS), "tokens must fit 32 bits"),
+        (([[1, 2, 3]], ROWS), "one dimension"),
+        (([1.0, 2, 3], ROWS), "tokens must be integers"),
+        (([1, 2, 3], ROWS, [-1, 2]), "places must fit 32 bits"),
+        (([1, 2, 3], ROWS, [2, 3]), r"3 tokens and 2 dist.* are below 3, got \[2 3\]"),
+        (([1, 2, 3], ROWS, [1, 1]), r"which ascend .*, got \[1 1\]"),
+        (([1, 2, 3], ROWS, [1]), r"need as many places, .*, got \[1\]"),
+        ((np.zeros(0, int), ROWS), "0 tokens and 2 distributions"),
+        (([1], ROWS), r"1 tokens and 2 distributions, .*, got \[0 1\]"),
+        (([1, 2, 3], ROWS[:0]), "0 distributions, one at least"),
+        (([1, 2, 3], list(ROWS)), "rows must be SparseRows, got list"),
+        (([1, 2], WIDER), "fit the codec"),
+        (([1, 2], FINER), "fit the codec"),
+        ({"logprobs": [-1, -2, 0.5]}, r"logprobs must be in \[-2047, 0\], got 0.5"),
+        ({"logprobs": [-1, np.nan, -1]}, r"logprobs must be in .*, got nan"),
+        ({"logprobs": [-1, -2]}, r"logprobs must have shape \(3,\), got \(2,\)"),
+        ({"logprobs": np.ma.array([-1, -2, -3])}, "logprobs must be .* a MaskedArray"),
+        ({"token_logprobs": [-1, -3000]}, r"token_logprobs must be in .*, got -3000"),
+        ({"token_logprobs": [[-1, -1]]}, r"must have shape \(2,\), got \(1, 2\)"),
+        ({"likeliest": [1, V]}, r"likeliest\[1\] is 1000, and must be below 999"),
+        ({"entropy": [1, 2]}, r"those of the file, \('logprobs', .*'entropy'\)"),
     ],
 )
-def test_what_does_not_go_together_is_refused_and_nothing_lost(
-    tokens, rows, places, words, tmp_path
-):
-    path = tmp_path / "teacher.parquet"
-    with new(path, tail=True) as writer:
-        writer.write([1, 2, 3], ROWS)
+def test_what_does_not_go_together_is_refused_and_nothing_lost(given, words, tmp_path):
+    path, numbers = tmp_path / "teacher.parquet", numbers_of(ROWS)
+    more = given if isinstance(given, dict) else {}
+    given = ([1, 2, 3], ROWS) if more else given
+    with new(path, tail=True, numbers=NUMBERS) as writer:
+        writer.write([1, 2, 3], ROWS, numbers=numbers)
         with pytest.raises((ValueError, TypeError), match=words):
-            writer.write(tokens, rows, places)
-        writer.write([3, 2, 1], ROWS, [0, 2])
+            writer.write(*given, numbers=numbers | more)
+        writer.write([3, 2, 1], ROWS, [0, 2], numbers=numbers)
     assert [(s.tokens[0], s.places.tolist(), s.tail) for s in distill.open(path)] == [
         (1, [0, 1], True),
         (3, [0, 2], True),
     ]
     refuses("closed", writer.write, [1, 2, 3], ROWS)
-
-
-NUMBERS = (*numbers_of(ROWS),)
 
 
 @pytest.mark.parametrize("names", [NUMBERS, NUMBERS[1:], NUMBERS[:1]])
@@ -218,29 +226,6 @@ def test_a_file_has_the_numbers_that_it_was_made_for(names, tmp_path, monkeypatc
     assert [same(sequence, i) for i, sequence in enumerate(dataset)] == [True] * 12
     assert [(*sequence.numbers,) for sequence in dataset] == [names] * 12
     assert dataset.sizes().column_bytes.keys() >= {"packet", *names}
-
-
-@pytest.mark.parametrize(
-    ("changed", "words"),
-    [
-        ({"logprobs": [-1, -2, 0.5]}, r"logprobs must be in \[-2047, 0\], got 0.5"),
-        ({"logprobs": [-1, np.nan, -1]}, r"logprobs must be in .*, got nan"),
-        ({"logprobs": [-1, -2]}, r"logprobs must have shape \(3,\), got \(2,\)"),
-        ({"token_logprobs": [-1, -3000]}, r"token_logprobs must be in .*, got -3000"),
-        ({"token_logprobs": [[-1, -1]]}, r"must have shape \(2,\), got \(1, 2\)"),
-        ({"likeliest": [1, V]}, r"likeliest\[1\] is 1000, and must be below 1000"),
-        ({"entropy": [1, 2]}, r"those of the file, \('logprobs', .*'entropy'\)"),
-    ],
-)
-def test_numbers_that_cannot_be_are_refused(changed, words, tmp_path):
-    path = tmp_path / "teacher.parquet"
-    with new(path, numbers=NUMBERS) as writer:
-        with pytest.raises(ValueError, match=words):
-            writer.write([1, 2, 3], ROWS, numbers=numbers_of(ROWS) | changed)
-        masked = {"logprobs": np.ma.masked_array([-1, -2, -3])}
-        with pytest.raises(TypeError, match=r"logprobs must be .* a MaskedArray"):
-            writer.write([1, 2, 3], ROWS, numbers=numbers_of(ROWS) | masked)
-        writer.write([1, 2, 3], ROWS, numbers=numbers_of(ROWS))
 
 
 @pytest.mark.parametrize(
@@ -475,10 +460,14 @@ def test_a_file_that_is_cut_is_refused(path):
         refuses("parquet: cut, damaged or no Parquet", distill.open, path)
 
 
+def foot(data):
+    """Return where the end of a file begins, which says what is in it."""
+    return len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+
+
 def test_a_bit_that_flips_anywhere_is_noticed_or_changes_nothing(path):
-    data = path.read_bytes()
-    start = len(data) - 12 - int.from_bytes(data[-8:-4], "little")
-    rng = np.random.default_rng(2)
+    data, rng = path.read_bytes(), np.random.default_rng(2)
+    start = foot(data) - 4
     header = distill.open(path).header
     places = [*rng.integers(0, start, 30), *range(start, len(data), 53)]
     errors = []
@@ -500,8 +489,7 @@ def test_a_bit_that_flips_anywhere_is_noticed_or_changes_nothing(path):
 
 def test_columns_for_which_arrow_would_end_the_process_are_refused(path):
     data, errors = path.read_bytes(), []
-    start = len(data) - 12 - int.from_bytes(data[-8:-4], "little")
-    for place in range(start, start + 400):
+    for place in range(foot(data), foot(data) + 400):
         if data[place] & 15 == 6:  # of a list of numbers, how many there are
             path.write_bytes(
                 data[:place] + bytes([data[place] ^ 64]) + data[place + 1 :]
@@ -544,7 +532,7 @@ def write_20_000_tokens(path, kind, lies):
     table = table.set_column(0, field, pa.array([[7] * 20_000], field.type))
     pq.write_table(table, path, **_writer.PARQUET | kind)
     data = path.read_bytes()
-    end = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    end = foot(data)
     if lies:  # of 20 000 values, twice 20 000 in seven bits a byte
         path.write_bytes(data[:end] + data[end:].replace(b"\xc0\xb8\2", b"\x82\x80\0"))
     values = pq.read_metadata(path).row_group(0).column(0).num_values
@@ -743,12 +731,8 @@ def test_make_goes_on_where_it_was_interrupted(teacher, tmp_path, monkeypatch, c
     dataset = distill.open(whole)
     model, codec = load_model(teacher), dataset.header.codec
     for i, sequence in enumerate(dataset):
-        alone = CachedModel(model.model, model.vocab_size)
-        logits = alone.logits(sequence.tokens.tolist(), len(sequence.tokens))
-        rng = np.random.default_rng([0, i])
-        own = codec.quantize_unbiased_rows(logits, rng=rng).to_dense(float)
-        moved = abs(own - sequence.rows.to_dense(float)).sum(1)  # by last bits
-        assert moved.max() * codec.resolution < 2.5
+        own = own_rows(model, codec, [0, i], sequence.tokens.tolist())
+        assert moved(own, sequence.rows) < 2.5
     assert [len(s.rows) for s in dataset] == [*W1, *W2]
     assert f"6 sequences of {2 + 5 + 40 + 1} tokens, 48 distributions" in said
     assert sqs_distill("check", whole, "--tokenizer", teacher) == 0
@@ -857,6 +841,19 @@ def test_a_seed_with_the_random_numbers_of_another_is_refused(seed, tmp_path):
     distill.make(tmp_path / "a", codec, Teller(), ["ab"], seed=2**32 - 1)
 
 
+def own_rows(model, codec, seed, text, places=slice(None)):
+    """Return the distributions of a text that is read alone."""
+    logits = CachedModel(model.model, model.vocab_size).logits(text, len(text))
+    rng = np.random.default_rng(seed)
+    return codec.quantize_unbiased_rows(logits[places], rng=rng)
+
+
+def moved(own, rows):
+    """Return by how many steps last bits have moved the counts of a row at most."""
+    apart = abs(own.to_dense(float) - rows.to_dense(float)).sum(1)
+    return apart.max() * own.resolution
+
+
 def add_bos(teacher, folder):
     """Copy a model, and let its tokenizer begin texts with BOS; return its path."""
     shutil.copytree(teacher, folder)
@@ -881,10 +878,7 @@ def test_rows_of_a_cut_text_are_those_of_its_pieces(teacher, tmp_path, monkeypat
     assert [*map(len, found)] == [2, *[16] * 6, 15, 14]
     assert found == [the, *_make.cut(model.tokenizer.encode(text), 16, 0)]
     for i, sequence in enumerate(dataset):
-        alone = CachedModel(model.model, model.vocab_size)
-        logits = alone.logits(found[i], len(found[i]))
-        rng = np.random.default_rng([3, i])
-        assert sequence.rows == codec.quantize_unbiased_rows(logits, rng=rng)
+        assert sequence.rows == own_rows(model, codec, [3, i], found[i])
 
 
 def test_a_text_spells_special_tokens_if_asked(teacher, tmp_path, monkeypatch):
@@ -989,10 +983,8 @@ def test_the_last_layer_reads_the_wanted_places_alone(teacher, is_called, monkey
     _reader.ModelReader(model).read(chats)
     assert [shape[:-1].numel() for shape in seen] == [8] * is_called
     for i, (text, at) in enumerate(zip(texts, places, strict=True)):
-        logits = CachedModel(model.model, model.vocab_size).logits(text, len(text))[at]
-        own = header.codec.quantize_unbiased_rows(logits, rng=np.random.default_rng(i))
-        moved = abs(own.to_dense(float) - chats[i].rows()[0].to_dense(float)).sum(1)
-        assert moved.max() * L < 2.5
+        own = own_rows(model, header.codec, i, text, at)
+        assert moved(own, chats[i].rows()[0]) < 2.5
 
 
 def test_a_log_shows_progress_as_lines(monkeypatch, capsys):
