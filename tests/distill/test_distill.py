@@ -154,14 +154,8 @@ def test_a_file_may_be_empty_and_need_a_prior(tmp_path):
     refuses(f"needs the prior '{prior.digest.hex()}'", distill.open, path)
     other = make_prior(V, 5)
     refuses(f"got {other.digest.hex()}", distill.open, path, prior=other)
-
-
-def test_a_built_in_prior_with_a_tail_is_known(tmp_path):
-    codec = sqs.Codec(49_153, prior=sqs.Prior.builtin("smollm2").with_tail())
-    write(tmp_path / "a", 0, codec, tail=True)
-    assert distill.open(tmp_path / "a").header.codec == codec
-    with pytest.raises(TypeError, match=r"^prior must be a Prior, got int"):
-        distill.open(tmp_path / "a", prior=3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="prior must be a Prior, got int"):
+        distill.open(path, prior=3)  # type: ignore[arg-type]
 
 
 ROWS = sqs.SparseRows([2, 7, 5], [30, 20, 50], [0, 2, 3], V, L)
@@ -522,6 +516,7 @@ def test_a_file_of_something_else_is_refused(changed, words, path):
     refuses(f"{path}: .*{words}", distill.open, path)
 
 
+OTHER_PAGES = "its pages aren't such as a Writer"
 DELTA = {"tokens.list.element": "DELTA_BINARY_PACKED"}
 
 
@@ -543,12 +538,9 @@ def write_20_000_tokens(path, kind, lies):
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        (
-            {"use_dictionary": True, "column_encoding": None},
-            "its pages aren't such as a Writer",
-        ),
-        ({"data_page_version": "2.0"}, "its pages aren't such as a Writer"),
-        ({"column_encoding": DELTA}, "its pages aren't such as a Writer"),
+        ({"use_dictionary": True, "column_encoding": None}, OTHER_PAGES),
+        ({"data_page_version": "2.0"}, OTHER_PAGES),
+        ({"column_encoding": DELTA}, OTHER_PAGES),
         ({}, "tokens.list.element of 1 rows has 20000 values of 8.* may have 9999 of"),
     ],
 )
@@ -590,11 +582,7 @@ def test_a_sequence_has_so_many_tokens(tmp_path, monkeypatch):
         ("logprobs", [3], r"logprobs must have shape \(\d+,\), got \(1,\)"),
         ("likeliest", [V] * 27, r"likeliest\[0\] is 1000, and must be below 1000"),
         ("packet", b"", "packet of 0 bytes: "),
-        (
-            "packet",
-            "longer",
-            r"packet of \d+ bytes: it has more survivors|its packet has",
-        ),
+        ("packet", "longer", r"bytes: it has more survivors|its packet has"),
     ],
 )
 def test_a_sequence_that_cannot_be_is_named(column, value, words, tmp_path):

@@ -141,9 +141,15 @@ def formed(**logprobs):
     return python_output(logprobs=logprobs)
 
 
-def listed(logprobs):
+def top(name):
+    """What it gives of one token that has this name."""
+    return formed(tokens=[name], top_logprobs=[{name: -1.0}])
+
+
+def listed(*lists):
     """What it gives with these log-probabilities of ids."""
-    return python_output(logprobs=[{k: {"logprob": v} for k, v in logprobs.items()}])
+    given = [one and {k: {"logprob": v} for k, v in one.items()} for one in lists]
+    return python_output(token_ids=[*range(5, 5 + len(lists))], logprobs=given)
 
 
 ID = "token_id:5"
@@ -163,36 +169,18 @@ ID = "token_id:5"
         ('{"choices": [{"logprobs": null}]}', "it has no logprobs and no prompt_logpr"),
         (python_output(token_ids=None), "it has 0 token_ids and 1 logprobs"),
         (python_output(token_ids=[True]), r"token_ids\[0\] must be an integer of 0 to"),
-        (
-            python_output(token_ids=[5, 6], logprobs=[{"5": {"logprob": -1.0}}, None]),
-            "token 3 has no list",
-        ),
+        (listed({"5": -1.0}, None), "token 3 has no list"),
         (listed({"-5": -1.0}), r"choice 0: logprobs\[0\]: '-5' is no id"),
         (listed({"5": "-1"}), "a logprob must be a number, got '-1'"),
         (listed({"5": 1e400}), "log-prob.* got inf"),
         (listed({"5": 0.5}), "row 0: the log-prob"),
         (listed({"5": 0, "6": -0.5}), "row 0: the probabilities sum to 1.6"),
         (listed({"90": -1.0}), "row 0: token 90 must be"),
-        (
-            formed(start_indices=[0], logprobs=[-1.0]),
-            "it has 0 token_ids and 1 logprobs",
-        ),
-        (
-            formed(tokens=[ID], top_logprobs=None),
-            "top_logprobs must be a list, got None",
-        ),
-        (
-            formed(content=[entry(ID, -1.0)]),
-            r"content\[0\]: it has no top_logprobs: ask",
-        ),
-        (
-            formed(tokens=["token_id:6"], top_logprobs=[{"token_id:6": 0}]),
-            "its token_ids are not the tokens of its logprobs",
-        ),
-        (
-            formed(tokens=[" a"], top_logprobs=[{" a": -1.0}]),
-            r"top_logprobs\[0\]: the token ' a' has no id: give its tokenizer",
-        ),
+        (formed(start_indices=[0], logprobs=[-1]), "0 token_ids and 1 logprobs"),
+        (formed(tokens=[ID], top_logprobs=None), "top_.* must be a list, got None"),
+        (formed(content=[entry(ID, -1)]), r"content\[0\]: it has no top_logprobs: ask"),
+        (top("token_id:6"), "its token_ids are not the tokens of its logprobs"),
+        (top(" a"), r"top_logprobs\[0\]: the token ' a' has no id: give its token"),
     ],
 )
 def test_json_that_is_wrong(tmp_path, capsys, text, message):

@@ -28,6 +28,12 @@ def logits_of(tokens, *, noise=0.0):
     return rows + np.random.default_rng(len(tokens)).normal(0, noise, rows.shape)
 
 
+def logs_of(tokens, *, noise=0.0):
+    """Return their logarithms as probabilities."""
+    rows = logits_of(tokens, noise=noise)
+    return rows - np.logaddexp.reduce(rows, 1, keepdims=True)
+
+
 class Toy:
     """A reader whose logits come in parts, of an array or a tensor."""
 
@@ -66,8 +72,7 @@ def dense(data, noise):
     """Return the mean divergence of all rows."""
     found = []
     for one in data:
-        x, y = (logits_of(one.tokens.tolist(), noise=n) for n in (0.0, noise))
-        p, q = (z - np.logaddexp.reduce(z, 1, keepdims=True) for z in (x, y))
+        p, q = (logs_of(one.tokens.tolist(), noise=n) for n in (0.0, noise))
         found.append((np.exp(p) * (p - q)).sum(1))
     return float(np.mean(found))
 
@@ -116,8 +121,7 @@ def test_what_the_table_says_of_the_text_is_exact(data):
     own, other, differ, same = [], [], [], []
     for one in data:
         text = one.tokens.tolist()
-        x, y = (logits_of(text, noise=n) for n in (0.0, 0.5))
-        p, q = (z - np.logaddexp.reduce(z, 1, keepdims=True) for z in (x, y))
+        p, q = (logs_of(text, noise=n) for n in (0.0, 0.5))
         at = np.arange(N - 1), text[1:]
         own.append(p[at])
         other.append(q[at])
@@ -183,10 +187,9 @@ def test_a_reference_is_rounded_the_same_again(data, tmp_path):
     for name in "a", "b":
         distill.make(tmp_path / name, sqs.Codec(V, L), Toy(), TEXTS[:9], numbers=NAMES)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    exact = [logits_of(s.tokens.tolist()) for s in data]
     off = []
-    for sequence, x in zip(data, exact, strict=True):
-        rows, p = sequence.rows, x - np.logaddexp.reduce(x, 1, keepdims=True)
+    for sequence in data:
+        rows, p = sequence.rows, logs_of(sequence.tokens.tolist())
         at = np.repeat(np.arange(len(rows)), np.diff(rows.offsets)), rows.token_ids
         off.append((sequence.numbers["logprobs"] - p[at]) / _header.step_of(rows))
     every = np.concatenate(off)
