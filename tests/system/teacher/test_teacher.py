@@ -462,15 +462,8 @@ def test_the_command(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(uvicorn.Server, "run", visit)
     store(path := tmp_path / "teacher.parquet", rounding="lattice")
-    serve = [
-        "distill",
-        "serve",
-        str(path),
-        "--model-name",
-        "named",
-        "--allow-origin",
-        SITE,
-    ]
+    serve = ["distill", "serve", str(path), "--model-name=named"]
+    serve += ["--allow-origin", SITE]
     assert cli.main([*serve, "--listen", "127.0.0.1:0"]) == 130
     said = capsys.readouterr().err
     assert "is lattice, and not right on average: a student learns its bias" in said
