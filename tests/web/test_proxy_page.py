@@ -1,10 +1,8 @@
 """The page of ``sqs proxy``, over texts that are played."""
 
 import asyncio
-import os
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
@@ -20,9 +18,6 @@ TEXT = "The sea is salty as rivers carry salt \N{WATER WAVE} from <rocks> into i
 PLAN = "hints of 3 positions, 3 branches: 1.25 tokens a pass with hints, 1 without"
 SECONDS = {None: 0.08, "alone": 0.12, "rounds": 0.15, "hints": 0.1}
 """What a token takes."""
-
-SHOTS = os.environ.get("SHOTS")
-"""A folder for pictures, if somebody wants to look at them."""
 
 
 class Pages(Played):
@@ -82,6 +77,11 @@ def opened(browser, url, **options):
     return page, said
 
 
+def say(page, message):
+    page.get_by_label("Your message").fill(message)
+    page.keyboard.press("Enter")
+
+
 @pytest.mark.parametrize("played", [None], indirect=True, ids=["open"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [(1280, 800), (390, 844)], ids=["desktop", "phone"])
@@ -110,20 +110,15 @@ def test_a_chat(browser, played, scheme, size):
     expect(page.locator("#cuts")).to_have_text("top_k 20")
     for label in ("Your message", "Temperature", "Most tokens", "Seed"):
         assert page.get_by_label(label).count() == 1
-    if SHOTS:
-        shot = Path(SHOTS) / f"{scheme}-{size[0]}.png"
-        page.screenshot(path=shot, full_page=size[0] < 500)
 
-    page.keyboard.type("And the lake?")
-    page.keyboard.press("Enter")
+    say(page, "And the lake?")
     expect(page.get_by_role("alert")).to_have_text("the cloud is away")
     roles = [one["role"] for one in completer.asked[-1].messages]
     assert roles == ["user", "assistant", "user"]
     page.get_by_role("button", name="New chat").click()
     assert page.locator(".said").count() == 0
     completer.seconds = 1.0
-    page.keyboard.type("Slowly")
-    page.keyboard.press("Enter")
+    say(page, "Slowly")
     expect(page.locator(".said.assistant")).to_contain_text("The")
     page.keyboard.press("Escape")
     expect(page.get_by_role("status")).to_have_text("Stopped.")
@@ -139,8 +134,7 @@ def test_three_ways_over_a_thin_link(browser, played, scheme, width):
     viewport = {"width": width, "height": 800}
     page, _ = opened(browser, url, color_scheme=scheme, viewport=viewport)
     page.get_by_role("switch", name="Over a thin link").check()
-    page.get_by_label("Your message").fill("Why is the sea salty?")
-    page.keyboard.press("Enter")
+    say(page, "Why is the sea salty?")
     result = page.locator(".race")
     expect(result).to_contain_text("1.20 times as fast as from the cloud alone, by")
     expect(result).to_contain_text("by rounds 0.80 times; with hints it is the same")
@@ -160,12 +154,9 @@ def test_three_ways_over_a_thin_link(browser, played, scheme, width):
     top = page.locator("#ask").evaluate("form => form.getBoundingClientRect().top")
     assert bottom <= top + 1  # in sight
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    if SHOTS:
-        page.screenshot(path=Path(SHOTS) / f"thin-{scheme}-{width}.png", full_page=True)
     # The chat goes on from one of the three, and without the switch as ever.
     page.get_by_role("switch").uncheck()
-    page.get_by_label("Your message").fill("And the lake?")
-    page.keyboard.press("Enter")
+    say(page, "And the lake?")
     expect(page.get_by_role("alert")).to_have_text("the cloud is away")
     assert len(completer.asked[-1].messages) == 3
     assert (completer.asked[-1].mode, completer.asked[-1].link) == (None, None)
@@ -176,8 +167,7 @@ def test_three_ways_over_a_thin_link(browser, played, scheme, width):
 def test_a_key_is_asked_for(browser, played):
     page, _ = opened(browser, played[1])
     page.get_by_label("Key of this endpoint").fill("a-key-of-the-tests")
-    page.get_by_label("Your message").fill("Why?")
-    page.get_by_role("button", name="Send").click()
+    say(page, "Why?")
     expect(page.locator(".said.assistant")).to_have_text(TEXT)
     page.get_by_label("Key of this endpoint").fill("another")
     page.get_by_label("Your message").fill("Why?")
