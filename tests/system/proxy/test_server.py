@@ -74,17 +74,20 @@ class Endpoint:
         self.port = self._listener.getsockname()[1]
         self._thread = threading.Thread(target=self.server.run, args=[[self._listener]])
         self._thread.start()
+        self._opened = ExitStack()
         wait_until(lambda: self.server.started)
 
     def close(self):
         """Stop it."""
+        self._opened.close()
         self.server.should_exit = True
         self._thread.join()
         self._listener.close()
 
     def open(self, host="127.0.0.1"):
         """A connection from a host."""
-        return socket.create_connection(("127.0.0.1", self.port), 20, (host, 0))
+        raw = socket.create_connection(("127.0.0.1", self.port), 20, (host, 0))
+        return self._opened.enter_context(raw)
 
     def ask(self, path, more=AUTHORIZED, host="localhost"):
         """Send a request; return the whole answer."""
@@ -166,7 +169,8 @@ def test_silent_strangers_make_room(said, monkeypatch):
     monkeypatch.setattr("sqs_codec.system._endpoint.server.CONNECTIONS", 4)
     if said.endswith(b"HTTP"):  # what is asked for isn't read
         said = (said + b"/1.1\r\nHost: localhost\r\n\r\n") * 500
-    with playing() as endpoint, endpoint.open() as writes, endpoint.open() as known:
+    with playing() as endpoint:
+        writes, known = endpoint.open(), endpoint.open()
         stream(writes)
         assert writes.recv(4096)
         asks = f"GET /v1/models HTTP/1.1\r\nHost: [::1]\r\n{AUTHORIZED}\r\n"
@@ -182,8 +186,6 @@ def test_silent_strangers_make_room(said, monkeypatch):
         assert not ended(alone)  # the crowd's host makes room
         assert not ended(known)
         assert writes.recv(4096)
-        for each in (alone, *crowd):
-            each.close()
 
 
 def test_what_is_not_read_in_time(monkeypatch):
@@ -223,10 +225,10 @@ def test_who_does_not_read_makes_room(monkeypatch):
     """Though a text is written for it."""
     monkeypatch.setattr("sqs_codec.system._endpoint.server.CONNECTIONS", 4)
     completer = Played("sea " * 500_000)
-    with playing(completer) as endpoint, ExitStack() as stack:
+    with playing(completer) as endpoint:
         places, answers = endpoint.server._places, completer.answers
         for i in range(8):
-            stream(stack.enter_context(endpoint.open()))
+            stream(endpoint.open())
             wait_until(lambda: len(answers) == i + 1)  # noqa: B023  # at once
             wait_until(lambda: all(v.flow.write_paused for v in places))
         assert endpoint.status("/metrics") == 200
@@ -252,8 +254,6 @@ def test_who_waits_for_a_seat_is_answered(monkeypatch):
             wait_until(lambda: sum(v.known for v in [*places]) == len(waiting))
         all_came.set()
         answers = [raw.recv(12) for raw in waiting]
-        for raw in waiting:
-            raw.close()
     assert answers == 12 * [b"HTTP/1.1 429"]
 
 
@@ -270,8 +270,6 @@ def test_handshakes_that_stop_half_way(tmp_path, monkeypatch):
             raw.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert b" 200 " in raw.recv(4096)
         wait_until(lambda: all(map(ended, half)))
-        for each in half:
-            each.close()
         began = time.monotonic()
         endpoint.server._share("127.0.0.3").use(1.5)  # so it has to wait for 0.5
         with context.wrap_socket(
@@ -297,7 +295,7 @@ def test_streams_end_with_a_word():
         raw = endpoint.open()
         stream(raw)
         assert b" 200 " in raw.recv(4096)
-    with raw:
+        endpoint.server.should_exit = True
         rest = b"".join(iter(lambda: raw.recv(65536), b""))
     assert b"it stops" in rest.split(b"data: ")[-1]
     assert rest.endswith(b"0\r\n\r\n")
