@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -637,23 +638,19 @@ def test_a_loader_gives_batches_in_order(path, workers):
     )
     seen = 0
     for batch in loader:
-        assert (batch.resolution, batch.vocab_size) == (L, V)
+        tokens, rows, places = zip(*map(text, range(seen, seen + 8)), strict=True)
         assert (batch.temperature, batch.tail) == (0.7, False)
-        rows = sqs.SparseRows(
-            *(x.numpy() for x in (batch.token_ids, batch.counts, batch.offsets)), V, L
-        )
-        width, at = batch.tokens.shape[1], 0
-        for b in range(len(batch.tokens)):
-            tokens, own, where = text(seen)
-            n = len(tokens)
-            assert batch.tokens[b, :n].tolist() == tokens.tolist()
-            assert batch.attention_mask[b].tolist() == [1] * n + [0] * (width - n)
-            assert rows[at : at + len(own)] == own
-            places = batch.places[at : at + len(own)] - b * width
-            assert places.tolist() == where.tolist()
-            at += len(own)
-            seen += 1
-        assert at == len(rows)
+        width = max(map(len, tokens))
+        filled = [[1] * len(own) + [0] * (width - len(own)) for own in tokens]
+        assert batch.attention_mask.tolist() == filled
+        assert batch.tokens[batch.attention_mask > 0].tolist() == [*chain(*tokens)]
+        starts = [own + b * width for b, own in enumerate(places)]
+        assert batch.places.tolist() == [*chain(*starts)]
+        arrays = (x.numpy() for x in (batch.token_ids, batch.counts, batch.offsets))
+        size, resolution = batch.vocab_size, batch.resolution
+        found = sqs.SparseRows(*arrays, size, resolution)
+        assert found == sqs.SparseRows.concatenate(rows)
+        seen += 8
     assert seen == 40
 
 
@@ -662,18 +659,6 @@ def test_a_batch_is_of_one_kind(path, tmp_path):
     write(other, 1, temperature=1)
     for items in ([], [distill.open(path)[0], distill.open(other)[0]]):
         refuses("of one resolution, vocabulary, temp", distill.collate, items)
-
-
-def test_datasets_sees_it(path, tmp_path):
-    datasets = pytest.importorskip("datasets")
-    found = datasets.load_dataset(
-        "parquet", data_files=str(path), split="train", cache_dir=str(tmp_path / "own")
-    )
-    assert len(found) == 40
-    for i, row in enumerate(found):
-        tokens, rows, places = text(i)
-        assert (row["tokens"], row["starts"][0]) == (tokens.tolist(), places[0])
-        assert sqs.Codec(V, L).decode_sequence(row["packet"]) == rows
 
 
 W1, W2 = (2, 5, 16, 12), (12, 1)
@@ -800,7 +785,7 @@ def test_pieces_begin_with_bos_and_have_two_tokens(length, bos):
         tokens = [0, *range(100, 99 + size)]
         pieces = [*_make.cut(tokens, length, bos)]
         first = [0] * (bos == 0)
-        assert [*first, *itertools.chain(*(p[len(first) :] for p in pieces))] == tokens
+        assert [*first, *chain(*(p[len(first) :] for p in pieces))] == tokens
         assert all(piece[: len(first)] == first for piece in pieces)
         sizes = [*map(len, pieces)]
         assert set(sizes[:-2]) <= {length}

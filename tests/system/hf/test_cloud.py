@@ -4,6 +4,7 @@ import gc
 import threading
 import weakref
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from sqs_codec.system import hf  # noqa: E402 (see above)
+from sqs_codec.system.hf import _engine  # noqa: E402
 from sqs_codec.system.hf._cloud import BLOCK, TEXT  # noqa: E402
 from sqs_codec.system.hf._models import without_layers  # noqa: E402
 from sqs_codec.system.hf._sampling import verify_jobs  # noqa: E402
@@ -556,17 +558,12 @@ def test_texts_end_where_rotary_angles_would_change():
 
 
 def test_fingerprints_of_tokenizers():
-    class Tokenizer:
-        eos_token_id = None
-
-        def __init__(self, *tokens):
-            self.tokens = tokens
-
-        def get_vocab(self):
-            return {token: i for i, token in enumerate(self.tokens)}
+    def tokenizer(*tokens):
+        vocabulary = {token: i for i, token in enumerate(tokens)}
+        return SimpleNamespace(get_vocab=lambda: vocabulary, eos_token_id=None)
 
     prints = {
-        hf.tokenizer_fingerprint(Tokenizer(*tokens))
+        hf.tokenizer_fingerprint(tokenizer(*tokens))
         for tokens in (("a", "b"), ("b", "a"), ("a", "b", "c"), ("a", "bc"), ())
     }
     assert len(prints) == 5
@@ -576,8 +573,44 @@ def test_fingerprints_of_tokenizers():
     words = [f"word{i}" for i in range(model.config.vocab_size)]
     for end in hf.Draft, hf.Cloud:
         more, own = (
-            end(model, tokenizer=Tokenizer(*words, *pictures))
+            end(model, tokenizer=tokenizer(*words, *pictures))
             for pictures in (["<image>"], [])
         )
         assert more.fingerprint == own.fingerprint
         assert more.vocab_size == own.vocab_size
+
+
+@pytest.fixture
+def four_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("times", "few"),
+    [
+        ({4: 9.0, 2: 5.0, 1: 6.0}, 2),
+        ({4: 9.0, 2: 5.0, 1: 4.0}, 1),
+        ({4: 3.0, 2: 5.0}, 4),  # one alone isn't waited for with a large model
+    ],
+)
+@pytest.mark.usefixtures("four_threads")
+def test_short_passes_take_the_threads_by_which_they_are_the_fastest(
+    times, few, monkeypatch
+):
+    tried = []
+
+    def threads(cloud, tokens):
+        cloud.verify([Job(b"one", [0] * tokens, None, np.zeros(1), ALL)])
+        return torch.get_num_threads()
+
+    def pass_seconds(cloud):
+        tried.append(threads(cloud, 1))
+        return times[tried[-1]]
+
+    monkeypatch.setattr(_engine, "pass_seconds", pass_seconds)
+    cloud = _engine.ThreadedCloud(tiny())
+    assert tried == [*times]
+    assert [threads(cloud, tokens) for tokens in (1, 41, 42)] == [few, 4, few]
