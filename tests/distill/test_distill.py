@@ -34,6 +34,7 @@ from sqs_codec.cli.distill import _tokenizer, text_of
 from sqs_codec.distill import _dataset, _header, _make, _writer
 from sqs_codec.system.hf import CachedModel, _reader, load_model
 from tests.cli.test_demo import WORDS, save_model
+from tests.distill.test_kld import Toy, logits_of
 from tests.kit import likely_distribution, make_prior
 from tests.refusals import refuses
 
@@ -701,12 +702,7 @@ def test_make_goes_on_where_it_was_interrupted(teacher, tmp_path, monkeypatch, c
         assert whole.read_bytes() == parted.read_bytes()
     # Side by side with the same ones, wherever it goes on: the last bits are the same.
     assert [*map(tuple, read)] == 2 * [W1, W2, W1, W1, W1, W2]
-    dataset = distill.open(whole)
-    model, codec = load_model(teacher), dataset.header.codec
-    for i, sequence in enumerate(dataset):
-        own = own_rows(model, codec, [0, i], sequence.tokens.tolist())
-        assert moved(own, sequence.rows) < 2.5
-    assert [len(s.rows) for s in dataset] == [*W1, *W2]
+    assert [len(s.rows) for s in distill.open(whole)] == [*W1, *W2]
     assert f"6 sequences of {2 + 5 + 40 + 1} tokens, 48 distributions" in said
     assert sqs_distill("check", whole, "--tokenizer", teacher) == 0
     assert "6 sequences of 48 distributions: all can be read" in capsys.readouterr().out
@@ -750,32 +746,17 @@ def test_answers_of_chats_teach_alone(teacher, tmp_path, caplog, monkeypatch):
         ][i % 3]
 
 
-class Teller:
-    """A reader that tells numbers."""
-
-    name, vocab_size, max_tokens, tokenizer_fingerprint = "teller", V, 100, b""
-    bos, at_once = None, 2048
-
-    def tokenize(self, text, *, special=True):
-        """Return a token for each byte."""
-        return [*text.encode()]
-
-    def read(self, tasks):
-        """Tell each the same."""
-        own = numbers_of(ROWS)
-        counts = {"token_ids": ROWS.token_ids, "counts": ROWS.counts}
-        for task in tasks:
-            task.take(own | counts | {"sizes": np.diff(ROWS.offsets)})
+TOY = sqs.Codec(Toy.vocab_size, L)
 
 
 def test_a_reader_tells_the_numbers_that_are_asked_for(tmp_path):
     path, names = tmp_path / "told", ("likeliest",)
-    distill.make(path, sqs.Codec(V, L), Teller(), ["ab", "cd"], numbers=names)
+    distill.make(path, TOY, Toy(), ["ab", "cd"], numbers=names)
     dataset = distill.open(path)
     assert dataset.header.numbers == names
-    assert [s.numbers["likeliest"].tolist() for s in dataset] == 2 * [
-        numbers_of(ROWS)["likeliest"].tolist()
-    ]
+    for sequence in dataset:
+        likeliest = logits_of(sequence.tokens.tolist()).argmax(1)
+        assert sequence.numbers["likeliest"].tolist() == likeliest.tolist()
 
 
 @pytest.mark.parametrize("bos", [None, 0, 7])
@@ -797,21 +778,18 @@ def test_pieces_begin_with_bos_and_have_two_tokens(length, bos):
 
 
 def test_a_piece_with_bos_has_room_for_a_token(tmp_path):
-    toy = Teller()
-    toy.bos = 5
-    with pytest.raises(ValueError, match=r"max_length must be in \[2, 100\], got 1"):
-        distill.make(tmp_path / "a", sqs.Codec(V, L), toy, ["ab"], max_length=1)
+    with pytest.raises(ValueError, match=r"max_length must be in \[2, 40\], got 1"):
+        distill.make(tmp_path / "a", TOY, Toy(bos=5), ["ab"], max_length=1)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
 def test_a_seed_with_the_random_numbers_of_another_is_refused(seed, tmp_path):
     same = np.random.default_rng([2**32 + 7, 0]), np.random.default_rng([7, 1])
     assert len({rng.bytes(9) for rng in same}) == 1  # seeds of more than 32 bits
-    codec = sqs.Codec(V, L)
     with pytest.raises(ValueError, match=rf"seed must be in \[0, {2**32 - 1}\], got"):
-        distill.make(tmp_path / "a", codec, Teller(), ["ab"], seed=seed)
+        distill.make(tmp_path / "a", TOY, Toy(), ["ab"], seed=seed)
     assert os.listdir(tmp_path) == []
-    distill.make(tmp_path / "a", codec, Teller(), ["ab"], seed=2**32 - 1)
+    distill.make(tmp_path / "a", TOY, Toy(), ["ab"], seed=2**32 - 1)
 
 
 def own_rows(model, codec, seed, text, places=slice(None)):
@@ -819,12 +797,6 @@ def own_rows(model, codec, seed, text, places=slice(None)):
     logits = CachedModel(model.model, model.vocab_size).logits(text, len(text))
     rng = np.random.default_rng(seed)
     return codec.quantize_unbiased_rows(logits[places], rng=rng)
-
-
-def moved(own, rows):
-    """Return by how many steps last bits have moved the counts of a row at most."""
-    apart = abs(own.to_dense(float) - rows.to_dense(float)).sum(1)
-    return apart.max() * own.resolution
 
 
 def add_bos(teacher, folder):
@@ -873,19 +845,20 @@ def test_a_text_spells_special_tokens_if_asked(teacher, tmp_path, monkeypatch):
 
 
 def test_a_file_of_another_rule_of_cutting_is_not_continued(tmp_path):
-    path, codec = tmp_path / "made", sqs.Codec(V, L)
-    header = distill.Header(codec, model="teller", source="; seed 0; up to 100 tokens")
+    path, rows = tmp_path / "made", sqs.SparseRows([2], [L], [0, 1], TOY.vocab_size, L)
+    said = {"tokenizer_fingerprint": Toy.tokenizer_fingerprint, "model": "toy"}
+    header = distill.Header(TOY, source="; seed 0; up to 40 tokens", **said)
     with contextlib.suppress(Crash), distill.Writer(path, header) as writer:
-        writer.write([1, 2, 3], ROWS)
+        writer.write([1, 2], rows)
         raise Crash
-    with pytest.raises(ValueError, match=r"100 tokens', and .*rule 2' was expected"):
-        distill.make(path, codec, Teller(), ["ab"])
+    with pytest.raises(ValueError, match=r"40 tokens', and .*rule 2' was expected"):
+        distill.make(path, TOY, Toy(), ["ab"])
 
 
-class Three(Teller):
+class Three(Toy):
     """Reads if three threads ask, each for a text."""
 
-    replicas, at_once, together = 3, 2, threading.Barrier(3)
+    replicas, together = 3, threading.Barrier(3)
 
     def read(self, tasks):
         """Wait for the others; fail on a text of the worst letter."""
@@ -896,21 +869,21 @@ class Three(Teller):
 
 
 def test_replicas_are_asked_at_a_time_and_told_in_order(tmp_path):
-    texts, codec = [f"{i:02}" for i in range(9)], sqs.Codec(V, L)
-    for path, reader in (tmp_path / "one", Teller()), (tmp_path / "three", Three()):
-        distill.make(path, codec, reader, texts)
+    texts, three = [f"{i:02}" for i in range(9)], Three()
+    three.at_once = 2
+    for path, reader in (tmp_path / "one", Toy()), (tmp_path / "three", three):
+        distill.make(path, TOY, reader, texts)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "three").read_bytes()
     with pytest.raises(ValueError, match="a z"):
-        distill.make(tmp_path / "bad", codec, Three(), [*texts[:7], "zz", "zz"])
+        distill.make(tmp_path / "bad", TOY, three, [*texts[:7], "zz", "zz"])
     with distill.Writer(tmp_path / "bad", distill.open(tmp_path / "one").header) as it:
         assert len(it) == 7
 
 
 def test_a_reader_without_templates_reads_no_chat():
-    with pytest.raises(ValueError, match=r"line 3, is no chat .*teller is a GGUF"):
-        text_of(
-            b'{"messages": [5]}', Path("a.jsonl"), 3, lambda _: _tokenizer(Teller())
-        )
+    chat, path = b'{"messages": [5]}', Path("a.jsonl")
+    with pytest.raises(ValueError, match=r"line 3, is no chat .*toy is a GGUF"):
+        text_of(chat, path, 3, lambda _: _tokenizer(Toy()))
 
 
 def sqs_distill_interrupted(when, *arguments):
@@ -956,8 +929,9 @@ def test_the_last_layer_reads_the_wanted_places_alone(teacher, is_called, monkey
     _reader.ModelReader(model).read(chats)
     assert [shape[:-1].numel() for shape in seen] == [8] * is_called
     for i, (text, at) in enumerate(zip(texts, places, strict=True)):
-        own = own_rows(model, header.codec, i, text, at)
-        assert moved(own, chats[i].rows()[0]) < 2.5
+        own = own_rows(model, header.codec, i, text, at).to_dense(float)
+        moved = abs(own - chats[i].rows()[0].to_dense(float)).sum(1)  # by last bits
+        assert moved.max() * L < 2.5
 
 
 def test_a_log_shows_progress_as_lines(monkeypatch, capsys):
