@@ -1,12 +1,17 @@
 """axolotl's own collator and trainer, with the server of a stored teacher."""
 
+import re
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 from axolotl.integrations.kd.collator_online_teacher import OnlineTeacherCollator
 from axolotl.integrations.kd.kernels import LigerFusedLinearKLTopKLogprobLoss
 from axolotl.integrations.kd.trainer import AxolotlKDTrainer
 
-from tests.trainers.serving import serving
 from tests.trainers.toys import (
     STEPS,
     TEXTS,
@@ -16,6 +21,23 @@ from tests.trainers.toys import (
     toy_file,
     toy_tokenizer,
 )
+
+SQS = [sys.executable, "-c", "from _sqs_command import main; raise SystemExit(main())"]
+ADDRESS = re.compile(r" at (http://127\.0\.0\.1:\d+): ")
+
+
+@contextmanager
+def serving(path, *options):
+    """Serve a file on this machine; yield its address."""
+    command = ["distill", "serve", str(path), "--listen", "127.0.0.1:0", *options]
+    with subprocess.Popen([*SQS, *command], stderr=subprocess.PIPE, text=True) as run:
+        try:
+            match = next(filter(None, map(ADDRESS.search, run.stderr)), None)
+            assert match, "sqs distill serve doesn't run"
+            yield match[1]
+        finally:
+            run.send_signal(signal.SIGINT)
+            run.communicate()
 
 
 @pytest.fixture(scope="module")
