@@ -167,28 +167,19 @@ def plain(target, **options):
     return [int(token) for token in text[0, 3:]]
 
 
-def test_generate_writes_the_targets_greedy_text():
+def test_generate_writes_the_targets_greedy_text_and_stops_where_it_is_told():
     draft, target = tiny(1), tiny(0)
     edge = tiny_edge(draft)
     expected = plain(target, max_new_tokens=20)
     assert written(draft, edge, target) == expected
     assert written(draft, edge, target, return_dict_in_generate=True) == expected
     assert edge.metrics.tokens == 40
-
-
-def test_generate_stops_where_it_is_told():
-    draft, target = tiny(1), tiny(0)
-    edge = tiny_edge(draft)
-    text = plain(target, max_new_tokens=20)
-    stop = text[9]
-    expected = text[: text.index(stop) + 1]
-    assert written(draft, edge, target, eos_token_id=stop) == expected
-
-    def five(ids, scores, **_):
-        return ids.shape[1] >= 8
-
-    criteria = transformers.StoppingCriteriaList([five])
-    assert written(draft, edge, target, stopping_criteria=criteria) == text[:5]
+    stop = expected[9]
+    stopped = expected[: expected.index(stop) + 1]
+    assert written(draft, edge, target, eos_token_id=stop) == stopped
+    five = [lambda ids, scores, **_: ids.shape[1] >= 8]
+    criteria = transformers.StoppingCriteriaList(five)
+    assert written(draft, edge, target, stopping_criteria=criteria) == expected[:5]
 
 
 def test_generate_samples_within_the_targets_top_k():
