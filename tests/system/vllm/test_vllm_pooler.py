@@ -19,6 +19,7 @@ from sqs_codec.system.vllm._message import (
     unpack_job,
 )
 from sqs_codec.system.vllm._verifier import RoundPooler, _collect
+from tests.system.vllm.kit import SAMPLINGS
 
 V = 6
 GREEDY = Sampling(temperature=0)
@@ -42,26 +43,23 @@ def successors(hidden):
     return logits
 
 
-def step(pooler, requests):
+def step(pooler, *requests, state=None):
     """Have a step read positions start to end of requests, and return the answers."""
+    fields, texts, starts, ends = zip(*requests, strict=True)
     metadata = PoolingMetadata(
-        prompt_lens=torch.tensor([len(tokens) for _, _, tokens, _, _ in requests]),
+        prompt_lens=torch.tensor([*map(len, texts)]),
         prompt_token_ids=None,
         prompt_token_ids_cpu=None,
         pooling_params=[
-            PoolingParams(task=TASK, extra_kwargs=fields and {"sqs": fields})
-            for fields, _, _, _, _ in requests
+            PoolingParams(task=TASK, extra_kwargs=each and {"sqs": each})
+            for each in fields
         ],
-        pooling_states=[state for _, state, _, _, _ in requests],
+        pooling_states=[state or PoolingStates() for _ in requests],
     )
     metadata.build_pooling_cursor(
-        np.array([end - start for _, _, _, start, end in requests]),
-        torch.tensor([end for _, _, _, _, end in requests]),
-        torch.device("cpu"),
+        np.subtract(ends, starts), torch.tensor(ends), torch.device("cpu")
     )
-    read = [
-        token for _, _, tokens, start, end in requests for token in tokens[start:end]
-    ]
+    read = [token for _, text, start, end in requests for token in text[start:end]]
     hidden = torch.tensor(read, dtype=torch.float32)[:, None]
     answers = pooler(hidden, metadata)
     hidden.fill_(-1)  # vLLM may use the memory again
@@ -70,6 +68,7 @@ def step(pooler, requests):
 
 TEXT = [5, 4, 3, 2, 1, 0, 1, 2, 5]  # and 3 would have followed
 FIELDS = pack_job(job(TEXT[5:]))
+WHOLE = FIELDS, TEXT, 0, 9
 
 
 def test_one_matrix_for_all_requests_of_a_step():
@@ -84,14 +83,12 @@ def test_one_matrix_for_all_requests_of_a_step():
     reading = {"draws": []}
     answers = step(
         pooler,
-        [
-            (FIELDS, PoolingStates(), TEXT, 0, 9),
-            (one, PoolingStates(), TEXT, 3, 9),
-            (reading, PoolingStates(), TEXT, 0, 9),
-            (None, PoolingStates(), TEXT, 0, 9),  # vLLM's own, to warm up
-            (FIELDS, PoolingStates(), TEXT, 0, 8),  # to be gone on with
-            (FIELDS, PoolingStates(), TEXT, 6, 9),  # the rest is cached
-        ],
+        WHOLE,
+        (one, TEXT, 3, 9),
+        (reading, TEXT, 0, 9),
+        (None, TEXT, 0, 9),  # vLLM's own, to warm up
+        (FIELDS, TEXT, 0, 8),  # to be gone on with
+        (FIELDS, TEXT, 6, 9),  # the rest is cached
     )
     assert answers == [(2, 3), (0, 0), READ, READ, None, SHORT]
     assert sizes == [4 + 1]
@@ -99,11 +96,8 @@ def test_one_matrix_for_all_requests_of_a_step():
 
 def test_hints_beside_rounds():
     hints = Job(b"", TEXT[:6], None, np.empty(0), GREEDY, TEXT[6:], bytes(16))
-    requests = [
-        (FIELDS, PoolingStates(), TEXT, 0, 9),
-        (pack_job(hints), PoolingStates(), TEXT, 0, 9),
-    ]
-    assert step(RoundPooler(successors, V), requests) == [(2, 3)] * 2
+    hinted = pack_job(hints), TEXT, 0, 9
+    assert step(RoundPooler(successors, V), WHOLE, hinted) == [(2, 3)] * 2
 
 
 def test_chunks_gaps_and_preemptions():
@@ -120,7 +114,7 @@ def test_chunks_gaps_and_preemptions():
             known = 9 if position <= max(known, 5) else 0
             end = int(rng.integers(position, 9)) + 1
             known = min(known, end)
-            [answer] = step(pooler, [(FIELDS, state, TEXT, position, end)])
+            [answer] = step(pooler, (FIELDS, TEXT, position, end), state=state)
             position, reach = end, max(reach, min(end, 8))
         assert answer == ((2, 3) if known else SHORT)
         assert not state.hidden_states_cache
@@ -137,11 +131,7 @@ def test_nothing_is_kept_of_what_is_not_wanted():
 
 def test_other_processes_of_tensor_parallelism_answer_nothing():
     pooler = RoundPooler(lambda hidden: None, V)
-    requests = [
-        (FIELDS, PoolingStates(), TEXT, 0, 9),
-        (FIELDS, PoolingStates(), TEXT, 6, 9),
-    ]
-    assert step(pooler, requests) == [READ, SHORT]
+    assert step(pooler, WHOLE, (FIELDS, TEXT, 6, 9)) == [READ, SHORT]
 
 
 @pytest.mark.parametrize(
@@ -154,18 +144,11 @@ def test_other_processes_of_tensor_parallelism_answer_nothing():
     ],
 )
 def test_what_fails_does_not_take_others_with_it(bad):
-    fields, text = bad
-    requests = [
-        (FIELDS, PoolingStates(), TEXT, 0, 9),
-        (fields, PoolingStates(), text, 0, 9),
-        (FIELDS, PoolingStates(), TEXT, 0, 9),
-    ]
-    assert step(RoundPooler(successors, V), requests) == [(2, 3), FAILED, (2, 3)]
+    found = step(RoundPooler(successors, V), WHOLE, (*bad, 0, 9), WHOLE)
+    assert found == [(2, 3), FAILED, (2, 3)]
 
 
 def test_jobs_cross_whole():
-    from tests.system.vllm.kit import SAMPLINGS
-
     rng = np.random.default_rng(4)
     none, key = np.empty(0), bytes(range(16))
     for sampling in SAMPLINGS:
