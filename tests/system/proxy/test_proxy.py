@@ -565,7 +565,7 @@ def test_a_chat_goes_on_with_its_session_until_the_proxy_ends(mode):
                 chat += chat[:20]
                 read = await turn(completer, chat)
                 assert mode == "hints" or read < 60
-        assert len(server.service._sessions) == 2
+        assert len(server.service._sessions) == len(server._links) == 2
         await completer.close()
 
     Counting.twinned.set()
