@@ -70,7 +70,7 @@ def by_generate(
     done = subprocess.run(
         [*SQS, "generate", *cloud, *text], capture_output=True, text=True, check=True
     )
-    found = re.search(r"(\d+) tokens, ([\d.]+) a second", done.stderr)
+    found = re.search(r"(\d+) tokens, ([\d.]+) tokens/s", done.stderr)
     assert found is not None
     return int(found[1]), int(found[1]) / float(found[2])
 

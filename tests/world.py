@@ -36,13 +36,21 @@ RECORD = 29
 
 MAX_MESSAGE = 1200 - RECORD
 
+SLICE = 0.001
+"""Seconds after which a forward pass that shares its cores looks whether it does."""
+
 
 class Steps(NamedTuple):
-    """Seconds of the models: a drafted token; the target for one and each more."""
+    """Seconds of the models: a drafted token; the target for one and each more.
+
+    A forward pass takes 1 + `busy` times as long while the draft computes, as where
+    both models share the cores of a machine.
+    """
 
     draft: float
     target: float
     more: float
+    busy: float = 0.0
 
     def verify(self, tokens: int) -> float:
         """Seconds of the target for so many tokens at once."""
@@ -60,6 +68,8 @@ class World:
     def __init__(self) -> None:
         self.now = 0.0
         """Seconds."""
+        self.drafting = False
+        """Whether a draft model computes."""
         self._events: list[tuple[float, int, Callable[[], object]]] = []
         self._order = itertools.count()
 
@@ -74,6 +84,12 @@ class World:
     def sleep(self, seconds: float) -> None:
         """Let time pass."""
         self.wait(seconds)
+
+    def compute(self, seconds: float) -> None:
+        """Let time pass in which a draft model computes."""
+        self.drafting = True
+        self.sleep(seconds)
+        self.drafting = False
 
     def wait(self, seconds: float, link: WorldLink | None = None) -> None:
         """Let time pass until something comes over a link, if one is given."""
@@ -147,7 +163,20 @@ class Cloud:
         rows = sum(job.wanted for _, _, job in taken)
         seconds = self._steps.verify(rows) if self._steps and rows else 0.0
         self._busy = True
-        self._world.at(self._world.now + seconds, partial(self._done, taken))
+        self._run(taken, seconds)
+
+    def _run(
+        self, taken: Sequence[tuple[WorldLink, CloudSession, Job]], left: float
+    ) -> None:
+        """Compute for so many seconds more, of a machine that does nothing else."""
+        busy = self._steps.busy if self._steps else 0.0
+        if busy and left:
+            slower = 1 + busy * self._world.drafting
+            part = min(left, SLICE / slower)
+            due, then = part * slower, partial(self._run, taken, left - part)
+        else:
+            due, then = left, partial(self._done, taken)
+        self._world.at(self._world.now + due, then)
 
     def _done(self, taken: Sequence[tuple[WorldLink, CloudSession, Job]]) -> None:
         """Give the verdicts; a call begins once all have given their next jobs."""

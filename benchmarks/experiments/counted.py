@@ -18,8 +18,8 @@ import sqs_codec as sqs
 from benchmarks.experiments.estimate import ratio
 from benchmarks.experiments.experiment import Records
 from benchmarks.experiments.models import Models
+from benchmarks.harness.rounds import LENGTHS
 from benchmarks.schemes import Row, codec
-from sqs_codec.system.edge._costs import LENGTHS
 from sqs_codec.system.serve._datagram.link import DatagramLink
 from sqs_codec.system.session._wire import ROUND_HEAD
 from tests.world import Steps

@@ -181,9 +181,13 @@ class _Watched:
             self.began = self._system.read()
         return self._planner.plan()
 
-    def observe(self, observation: edge.Observation) -> None:
+    def begin(self, handshake: edge.Handshake) -> None:
+        """Take what is known before a text."""
+        self._planner.begin(handshake)
+
+    def learn(self, step: edge.Step) -> None:
         """Learn what came of it."""
-        self._planner.observe(observation)
+        self._planner.learn(step)
 
 
 def write(cell: Cell, system: System) -> Iterator[Played]:
@@ -238,7 +242,7 @@ class _Virtual:
     ) -> None:
         self._cell, self._world, self._cloud = cell, world, cloud
         seconds, v = cell.steps.draft, cell.vocab_size
-        self.draft = RecordedDraft(v, seconds, world, world.sleep)
+        self.draft = RecordedDraft(v, seconds, world, world.compute)
         self.verifier = verifier
         self._up, self._down = ways(cell.link, cell.seed)
 

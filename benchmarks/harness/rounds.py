@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 
 from benchmarks.schemes import Format, Row
 from sqs_codec.system.edge import FixedPlan
-from sqs_codec.system.edge._costs import LENGTHS
 from sqs_codec.system.session._wire import ROUND_HEAD
 from tests.world import Steps
+
+LENGTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
+"""Tokens of rounds that are compared."""
 
 SETTLED = 96
 """Positions before those that are counted."""

@@ -151,15 +151,15 @@ def _print(said: str) -> None:
 
 def _summary(edge: Edge) -> str:
     m = edge.metrics
-    lines = [f"{m.tokens} tokens, {m.tokens_per_second:.1f} a second"]
-    if m.drafted:
-        lines.append(
-            f"acceptance {m.acceptance_rate:.0%} of {m.accepted + m.resampled} judged, "
-            f"{m.drafted} drafted; {m.tokens / m.answers:.1f} tokens an answer"
-        )
-    lines.append(
-        f"on the wire {m.bytes_up} bytes up and {m.bytes_down} down, headers and "
-        f"connecting included: {(m.bytes_up + m.bytes_down) / m.tokens:.0f} a token"
+    judged, size = m.accepted + m.resampled, (m.bytes_up + m.bytes_down) / m.tokens
+    drafted, compared = "nothing was drafted", ""
+    if judged:
+        drafted = f"{m.acceptance_rate:.0%} of {judged} drafted tokens accepted"
+    if judged and m.alone_per_second:
+        compared = f"; {m.alone_per_second:.1f} where the cloud wrote alone"
+    return (
+        f"{m.tokens} tokens, {m.tokens_per_second:.1f} tokens/s{compared}\n{drafted}\n"
+        f"{size:.0f} bytes per token: {m.bytes_up} bytes up and {m.bytes_down} down, "
+        "with headers and connecting\n"
+        f"The last mode: {m.reason}."
     )
-    lines.append(f"last plan: {m.reason}")
-    return "\n".join(lines)

@@ -7,19 +7,19 @@ the clock that a session lacks. A `Planner` says what the loop does next.
 
 from sqs_codec.system.edge._edge import Edge, EdgeMetrics, default_settings
 from sqs_codec.system.edge._line import RefusalError
-from sqs_codec.system.edge._loop import Planning, Step, generate
+from sqs_codec.system.edge._loop import Planning, generate
 from sqs_codec.system.edge._model import Draft, DraftModel, TextDraft, TextStream
 from sqs_codec.system.edge._planner import (
-    MODES,
     FixedPlan,
+    Handshake,
     Hints,
-    Mode,
-    Observation,
     Plan,
     Planner,
     Prefer,
+    Step,
 )
 from sqs_codec.system.edge._shaped import ShapedLink
+from sqs_codec.system.session import MODES, Mode
 
 __all__ = [
     "MODES",
@@ -28,9 +28,9 @@ __all__ = [
     "Edge",
     "EdgeMetrics",
     "FixedPlan",
+    "Handshake",
     "Hints",
     "Mode",
-    "Observation",
     "Plan",
     "Planner",
     "Planning",

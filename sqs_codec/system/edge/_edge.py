@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import threading
 import time
 import weakref
@@ -15,11 +16,19 @@ import numpy as np
 
 import sqs_codec as sqs
 from sqs_codec.system.edge._line import Line
-from sqs_codec.system.edge._loop import Planning, Step, write
+from sqs_codec.system.edge._loop import Planning, write
 from sqs_codec.system.edge._model import Draft
-from sqs_codec.system.edge._planner import MODES, Mode, Planner, Prefer, check_modes
+from sqs_codec.system.edge._planner import MEMORY, Planner, Prefer, Step, check_modes
 from sqs_codec.system.edge._reading import Reader
-from sqs_codec.system.session import EdgeSession, Link, Sampling, Setting, seed_of
+from sqs_codec.system.session import (
+    MODES,
+    EdgeSession,
+    Link,
+    Mode,
+    Sampling,
+    Setting,
+    seed_of,
+)
 
 MOST_PLANNERS = 16
 """What is known of links and models for other ways to draw is forgotten."""
@@ -50,8 +59,8 @@ class EdgeMetrics:
         From the beginning of each text to its last token.
     mode, reason : str
         How the last tokens came, and why: the planner's line.
-    target_seconds : float
-        Of the last step.
+    alone_tokens, alone_seconds : float
+        Of the cloud alone, as far as they were measured; the last ones count most.
     """
 
     tokens: int = 0
@@ -64,7 +73,8 @@ class EdgeMetrics:
     seconds: float = 0.0
     mode: Mode | Literal[""] = ""
     reason: str = ""
-    target_seconds: float = 0.0
+    alone_tokens: float = 0.0
+    alone_seconds: float = 0.0
 
     @property
     def acceptance_rate(self) -> float:
@@ -76,6 +86,11 @@ class EdgeMetrics:
         """Tokens of text per second."""
         return self.tokens / self.seconds if self.seconds else 0.0
 
+    @property
+    def alone_per_second(self) -> float:
+        """Tokens per second of the cloud alone; 0 before they were measured."""
+        return self.alone_tokens / self.alone_seconds if self.alone_seconds else 0.0
+
     def add(self, step: Step) -> None:
         """Account for a step."""
         self.tokens += len(step.tokens)
@@ -86,7 +101,10 @@ class EdgeMetrics:
         self.bytes_up += step.bytes_up
         self.bytes_down += step.bytes_down
         self.mode, self.reason = step.mode, step.reason
-        self.target_seconds = step.target_seconds
+        if step.mode == "alone" and step.seconds is not None:
+            kept = math.exp(-len(step.tokens) / MEMORY)
+            self.alone_tokens = kept * self.alone_tokens + len(step.tokens)
+            self.alone_seconds = kept * self.alone_seconds + step.seconds
 
 
 class _Kept:

@@ -5,66 +5,38 @@ are, the loop when they go, and its line what happens when no answer comes.
 """
 
 import math
+import statistics
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from typing import Protocol
 
 from sqs_codec._base import checks
 from sqs_codec.system.edge._ahead import Ahead
 from sqs_codec.system.edge._line import Line
 from sqs_codec.system.edge._model import DraftModel
-from sqs_codec.system.edge._planner import Mode, Observation, Plan
+from sqs_codec.system.edge._planner import Handshake, Plan, Step
 from sqs_codec.system.edge._reading import Reader
-from sqs_codec.system.session import (
-    MAX_AHEAD,
-    EdgeSession,
-    Emitted,
-    Link,
-    more_seconds,
-)
+from sqs_codec.system.session import EdgeSession, Emitted, Link, Mode, more_seconds
+
+PAUSED = 0.05
+"""Seconds of a caller between two steps. One that takes longer is slower than the text,
+and what came meanwhile says nothing of the mode."""
+
+UNHEARD = 24  # steps with hints of which the cloud heard none, before they count
 
 
 class Planning(Protocol):
     """What decides how the next tokens are to come, as `Planner` does."""
 
+    def begin(self, handshake: Handshake) -> None:
+        """Take what is known before a text."""
+
     def plan(self) -> Plan:
         """Return what to do next."""
 
-    def observe(self, observation: Observation) -> None:
+    def learn(self, step: Step) -> None:
         """Learn what came of it."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one answer of the cloud added to the text.
-
-    Attributes
-    ----------
-    tokens : tuple of int
-        The drafted ones that were accepted, then the cloud's own. One at least.
-    accepted, drafted, resampled : int
-        What the step adds to those of `EdgeMetrics`.
-    bytes_up, bytes_down : int
-        Bytes on the wire since the step before.
-    reason : str
-        Why the tokens came as they did: the plan's.
-    mode : Mode
-        How they came.
-    target_seconds : float
-        What the target model takes for a token alone, as the cloud says; 0 if it
-        doesn't.
-    """
-
-    tokens: tuple[int, ...]
-    accepted: int
-    drafted: int
-    resampled: int
-    bytes_up: int
-    bytes_down: int
-    reason: str
-    mode: Mode = "alone"
-    target_seconds: float = 0.0
 
 
 def generate(
@@ -130,7 +102,9 @@ def write(
     while left > 0 and not line.session.finished:
         for step in loop.advance(left):
             left -= len(step.tokens)
+            handed = clock()
             yield step
+            loop.away = max(loop.away, clock() - handed)
 
 
 class _Loop:
@@ -148,25 +122,30 @@ class _Loop:
         self._line = line
         self._planner = planner
         self._clock = clock
-        self._next: Plan | None = None  # if it was asked for beforehand
+        self._mode: Mode | None = None  # of the last step
+        self._since = 0  # steps of this mode that may count
+        self._last = clock()  # when the last step came
+        self.away = 0.0
+        """Seconds for which the caller had one of the last steps."""
 
     def greet(self) -> None:
         self._line.greet()
+        steps = self._session.target_steps or {}
         trip = self._line.trip or math.inf
-        self._observe(Plan(0, 0, "the handshake"), Emitted((), 0, 0), trip=trip)
+        more = max(more_seconds(steps) or 0.0, 0.0)  # two measurements may differ so
+        self._planner.begin(Handshake(steps.get(1, 0.0), more, trip))
 
     def advance(self, left: int) -> Iterator[Step]:
-        plan = self._next or self._planner.plan()
-        self._next, left = None, self._room(left)
-        # A round ends with a token of the cloud's own, so the last token of all needs
-        # no draft.
-        if plan.length == 0 or left == 1:
+        plan, left = self._planner.plan(), self._room(left)
+        if plan.mode != "rounds":
             return self._decode(plan, left)
+        # A round ends with a token of the cloud's own: the last of all needs no draft.
+        if left == 1:
+            return self._decode(replace(plan, length=0), left)
         owed = self._session.rounds_from - len(self._session.text)
         if owed > 0:  # of these positions the edge may know the numbers
-            why = "alone, up to where a round may begin"
-            return self._decode(Plan(0, 0, why), min(owed, left))
-        return self._speculate(plan, left)
+            return self._decode(_alone(plan), min(owed, left))
+        return self._speculate(plan, min(plan.length, left - 1))
 
     def _room(self, left: int) -> int:
         """Return how many tokens may come, of so many that are wanted."""
@@ -174,91 +153,64 @@ class _Loop:
         assert limits is not None  # since the cloud's welcome
         return min(left, limits.max_text - len(self._session.text))
 
-    def _speculate(self, plan: Plan, left: int) -> Iterator[Step]:
-        """Draft a round, or where a quick draft's cloud is near all that are planned.
-
-        There whoever takes a step does so while the cloud is at the next round.
-        """
-        step: Step | None = None
-        while left > 1 and not self._session.finished:
-            began = self._clock()
-            try:
-                if step is not None:
-                    plan = self._planner.plan()
-                if plan.length == 0:
-                    self._next = plan
-                    break
-                sure = self._write(plan, min(plan.length, left - 1))
-            except Exception:
-                if step is not None:  # its tokens are in the text
-                    yield step
-                raise
-            drafting = self._clock() - began
-            if step is not None:
-                yield step
-            events: list[Emitted] = []
-            while not events:
-                events = self._line.wait()
-            [emitted] = events
-            self._observe(plan, emitted, drafting, sure=sure)
-            step = self._step(emitted, plan)
-            left = self._room(left - len(emitted.tokens))
-            if not plan.least:
-                break
-        if step is not None:
-            yield step
-
-    def _write(self, plan: Plan, length: int) -> tuple[float, ...]:
-        """Draft and send a round; return how sure the draft was of each token."""
+    def _speculate(self, plan: Plan, length: int) -> Iterator[Step]:
+        """Draft a round, send it and wait for its answer."""
         session, line = self._session, self._line
-        sure: list[float] = []
-        holds, (base, slope) = 1.0, plan.line
         line.transmit()  # the text: the cloud reads it while the draft does
         while line.is_due and self._draft.read(session.text):
             line.poll()
-        while len(sure) < length and (not sure or holds >= plan.least):
-            tokens = [*session.text, *session.drafted]
+        took: list[float] = []
+        while len(session.drafted) < length:
+            began, tokens = self._clock(), [*session.text, *session.drafted]
             token = session.push(self._draft.logits(tokens)[-1], setting=plan.setting)
             if token is None:
                 break
             line.poll()  # the link may have broken
-            sure.append(session.sure)
-            holds *= min(max(base + slope * sure[-1], 0.0), 1.0)
+            took.append(self._clock() - began)
         session.flush()
         line.transmit()
-        return tuple(sure)
+        events: list[Emitted] = []
+        while not events:
+            events = line.wait()
+        # Not a mean: for the first token the draft reads what is new of the text.
+        return iter(self._steps(events, plan, statistics.median_low(took)))
 
     def _decode(self, plan: Plan, left: int) -> Iterator[Step]:
-        """Let the cloud decode, and ask for more before it runs out."""
+        """Let the cloud decode, and ask for more before it runs out.
+
+        The plan may change at each step; before rounds all has to come that was asked.
+        """
         session, line = self._session, self._line
         drafts = self._drafts(plan, left)
-        asked = got = 0
+        asked, got, goes_on = 0, 0, True
         welcomes = greeted = line.welcomes
         while not session.finished and (got < asked or not asked):
-            ahead = self._ahead(plan)
             # A cloud that was restarted counts anew; let it come to the end.
-            goes_on = self._next is None and line.welcomes == welcomes
-            if goes_on and asked < left and asked - got <= ahead // 2:
-                plan, before = self._replan(plan) if asked else plan, plan
-                if plan.hints != before.hints:
-                    drafts = self._drafts(plan, left - got)
-                if self._next is None:
-                    asked = min(left, got + ahead)
-                    session.generate(asked)
-                    line.transmit()
+            goes_on = goes_on and line.welcomes == welcomes
+            if goes_on and asked < left and asked - got <= plan.ahead // 2:
+                asked = min(left, got + plan.ahead)
+                session.generate(asked)
+                line.transmit()
             if drafts is not None and line.welcomes != greeted:
                 drafts.tell_again()
             greeted = line.welcomes
-            for emitted in self._draft_on(drafts):
-                drafting, observed = 0.0, plan
-                if drafts is not None:
-                    drafting = drafts.seconds
-                    emitted = drafts.follow(emitted)
-                    if drafts.reads:  # there were no hints, so they didn't fail
-                        observed = replace(plan, hints=None)
-                self._observe(observed, emitted, drafting)
-                got += len(emitted.tokens)
-                yield self._step(emitted, plan)
+            events = self._draft_on(drafts)
+            if not events:
+                continue
+            drafting = 0.0
+            if drafts is not None:
+                drafting, events = drafts.seconds, [*map(drafts.follow, events)]
+                if drafts.reads:  # there were no hints yet
+                    self._since = -UNHEARD
+            steps = self._steps(events, plan, drafting)
+            got += sum(len(step.tokens) for step in steps)
+            yield from steps
+            fresh = self._planner.plan()
+            goes_on = fresh.mode != "rounds"
+            fresh = fresh if goes_on else _alone(fresh)
+            if fresh.hints != plan.hints:
+                drafts = self._drafts(fresh, left - got)
+            plan = fresh
 
     def _drafts(self, plan: Plan, left: int) -> Ahead | None:
         """Return what drafts on while the cloud decodes, if the plan has hints."""
@@ -277,64 +229,36 @@ class _Loop:
         drafts.tell(drafting)
         return line.poll() if drafting else line.wait()
 
-    def _replan(self, plan: Plan) -> Plan:
-        """Ask again; if the cloud is to go on alone, that is the plan from now on."""
-        fresh = self._planner.plan()
-        if fresh.length == 0:
-            return fresh
-        self._next = fresh
-        return plan
-
-    def _observe(
-        self,
-        plan: Plan,
-        emitted: Emitted,
-        drafting: float = 0.0,
-        trip: float = math.inf,
-        sure: Sequence[float] = (),
-    ) -> None:
-        decoded = plan.length == 0 or emitted.drafted == 0
-        self._planner.observe(
-            Observation(
-                plan=plan,
-                drafted=0 if decoded else emitted.drafted,
-                accepted=len(emitted.tokens) if decoded else emitted.accepted,
-                draft_seconds=drafting,
-                target_seconds=self._target_seconds,
-                more_seconds=max(more_seconds(self._session.target_steps) or 0.0, 0.0),
-                trip_seconds=trip,
-                sure=sure,
+    def _steps(self, events: list[Emitted], plan: Plan, drafting: float) -> list[Step]:
+        """Return steps that came together, once the planner has learned from them."""
+        now, paused = self._clock(), self.away > PAUSED
+        steps, mode = [], plan.mode
+        for emitted in events:
+            if mode != self._mode:
+                self._mode, self._since = mode, -UNHEARD if mode == "hints" else 0
+            hears = mode != "hints" or emitted.drafted > 0
+            self._since = (max(self._since, 0) if hears else self._since) + 1
+            # The first of a round has its text read, and of others what was under way.
+            counts = self._since > (1 if mode == "rounds" else 2) and not paused
+            steps.append(
+                Step(
+                    tuple(emitted.tokens),
+                    emitted.accepted,
+                    emitted.drafted,
+                    min(emitted.drafted - emitted.accepted, 1),
+                    *self._line.count(),
+                    plan.reason,
+                    mode,
+                    now - self._last if counts else None,
+                    drafting,
+                )
             )
-        )
+            self._last = now
+            self._planner.learn(steps[-1])
+        self.away = 0.0
+        return steps
 
-    @property
-    def _target_seconds(self) -> float:
-        return (self._session.target_steps or {}).get(1, 0.0)
 
-    def _ahead(self, plan: Plan) -> int:
-        """Return how many tokens the cloud should know that it has to decode.
-
-        That is what it decodes in two round trips: one for the tokens that are on
-        their way, one to spare. With hints a pass may decode many. Without rounds,
-        nothing has to wait until all of these tokens have come.
-        """
-        limits, rounds_from = self._session.limits, self._session.rounds_from
-        if plan.hints is not None or (limits and rounds_from > limits.max_text):
-            return MAX_AHEAD
-        target = self._target_seconds
-        if not target or self._line.round_trip is None:
-            return MAX_AHEAD // 4
-        trips = math.ceil(2 * self._line.round_trip / max(target, 1e-3))
-        return min(4 + trips, MAX_AHEAD)
-
-    def _step(self, emitted: Emitted, plan: Plan) -> Step:
-        return Step(
-            tuple(emitted.tokens),
-            emitted.accepted,
-            emitted.drafted,
-            min(emitted.drafted - emitted.accepted, 1),
-            *self._line.count(),
-            plan.reason,
-            plan.mode,
-            self._target_seconds,
-        )
+def _alone(plan: Plan) -> Plan:
+    """Return the plan for what has to come before the first round of another one."""
+    return replace(plan, length=0, reason="alone, up to where a round may begin")

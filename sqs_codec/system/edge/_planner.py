@@ -1,60 +1,58 @@
-"""What an edge does next: give hints, draft a round, or nothing at all.
+"""What an edge does next: rounds, hints, or nothing while the cloud decodes alone.
 
-For speed that is short rounds where a cloud hardly has to wait for them, and elsewhere
-hints, which are the fastest wherever they help at all: a planner only looks whether
-they do. For few bytes it compares what rounds of a few lengths put on the wire for a
-token, on average, with what the cloud alone does.
-``docs/planner.md`` has on what that rests, and what it is worth.
+One rule chooses among the modes that a planner may use:
+
+=============  ==========  ===================================================
+modes          prefer      plan
+=============  ==========  ===================================================
+one            either      that mode
+several        ``speed``   the mode with the fewest seconds per token
+several        ``bytes``   the same with bytes; hints only add bytes, so never
+                           hints
+=============  ==========  ===================================================
+
+``docs/planner.md`` explains the rule and has what it is worth.
 """
 
 import math
-import statistics
-from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal, get_args
-
-import numpy as np
+from typing import Literal
 
 from sqs_codec._base import checks
-from sqs_codec.system.edge import _costs as costs
-from sqs_codec.system.edge._costs import LENGTHS, Table
-from sqs_codec.system.session import MAX_SETTINGS, Sampling, Setting
-
-Mode = Literal["alone", "rounds", "hints"]
-"""How a text may come."""
-
-MODES: tuple[Mode, ...] = get_args(Mode)
-"""All modes."""
+from sqs_codec.system.session import (
+    MAX_AHEAD,
+    MAX_DRAFT,
+    MAX_SETTINGS,
+    MODES,
+    ROUND_HEAD,
+    Mode,
+    Sampling,
+    Setting,
+)
 
 Prefer = Literal["speed", "bytes"]
 """What a planner chooses by."""
 
-MEMORY = 0.97  # weight of what a round showed once the next one has shown something
-PRIOR = 4.0  # rejections that the table, or the guess for speed, counts for
+MEMORY = 48.0
+"""Tokens after which a measurement weighs 1/e; half of them are enough to know a
+mode."""
 
-GAIN = 0.95  # of the cloud's bytes alone rounds may look to take to begin
+TRIALS = 30.0
+"""Tokens of the last 1,000 that may come by a mode that is only tried."""
 
-PASSES, HELP = 64, 1.02
-"""A text gets no more hints once so many passes of the target gave less than HELP
-tokens each, where it gives 1 alone."""
+HOPE = 0.9
+"""The acceptance rate that is expected of a draft at first, as if a third of `MEMORY`
+had shown it: a few rounds tell, and what isn't expected is never tried."""
 
-BATCHES = 5  # steps of the draft by which it is too slow for hints in this text
+CLEARLY = 1.1
+"""How many times what rounds take the best mode has to take before rounds begin: all
+tokens that were asked for come before the first one."""
 
-NEAR = 0.25
-"""For speed there may be rounds if a cloud waits for one, trip and drafting, no longer
-than NEAR of the time that its target takes for a token."""
+BYTES = 8.0
+"""What a drafted token takes on average, by the coarsest of `default_settings`."""
 
-REJECTED = 0.6  # of the tokens judged, for speed before any have been
-
-FEW = 8.0 * np.array([[1.0, 1 / 2, 0.4], [1 / 2, 1 / 3, 0.25]])
-"""What the guess at a line counts for, 0.1 + 0.6 times how sure, as of small drafts:
-sums over tokens of 1, how sure and whether accepted, and of these times how sure."""
-
-SPARE, SHARE = 2.0, 0.01
-"""What rounds that only measure may be expected to cost more, in tokens that the cloud
-decodes alone: SPARE for each text, SHARE more for each such token."""
+LONGEST = MAX_DRAFT // 2  # of rounds that are compared, in tokens
 
 
 @dataclass(frozen=True)
@@ -97,26 +95,20 @@ class Plan:
     reason : str
         Why, in a line.
     hints : Hints, optional
-    least : float
-        A round ends where it is accepted as a whole with a smaller probability.
-    line : (float, float)
-        By which that is reckoned: a token is accepted with that much, and so much more
-        for each of how sure the draft is of it.
+    ahead : int
+        How many tokens the cloud may be asked for in advance, with hints or alone.
     """
 
     length: int
     setting: int
     reason: str
     hints: Hints | None = None
-    least: float = 0.0
-    line: tuple[float, float] = (1.0, 0.0)
+    ahead: int = MAX_AHEAD
 
     def __post_init__(self) -> None:
         checks.in_range("length", self.length, 0, 0 if self.hints else None)
         checks.in_range("setting", self.setting, 0, MAX_SETTINGS - 1)
-        checks.finite("least", self.least, 0, math.inf)
-        for part in self.line:
-            checks.finite("line", part, -math.inf, math.inf)
+        checks.in_range("ahead", self.ahead, 1, MAX_AHEAD)
 
     @property
     def mode(self) -> Mode:
@@ -125,49 +117,68 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Observation:
-    """What came of a plan.
+class Handshake:
+    """What an edge knows of a cloud before a text begins.
 
     Attributes
     ----------
-    plan : Plan
-    drafted : int
-        Tokens of a round that was sent, which may be fewer than planned. 0 where the
-        cloud decodes, with hints or alone.
-    accepted : int
-        How many of them were accepted, or how many tokens a message of the cloud had
-        that decodes: 0 in the handshake, with which a text begins.
-    draft_seconds : float
-        What it took to draft a round; with hints, what the last step of all branches
-        did, 0 if there was none that read a token of each.
-    target_seconds : float
-        What the target takes for a token, as the cloud says; 0 if it doesn't.
-    more_seconds : float
-        What each more takes where it reads some at once.
+    target_seconds, more_seconds : float
+        What a forward pass of the target takes for a token, and for each further one,
+        as the cloud says; 0 if it doesn't.
     trip_seconds : float
-        Of the handshake: how long the cloud's answer took.
-    sure : sequence of float
-        How likely each drafted token would be drawn again.
+        How long the cloud's answer took; infinite if that isn't known.
     """
 
-    plan: Plan
-    drafted: int
-    accepted: int
-    draft_seconds: float = 0.0
     target_seconds: float = 0.0
     more_seconds: float = 0.0
     trip_seconds: float = math.inf
-    sure: Sequence[float] = ()
 
     def __post_init__(self) -> None:
-        drafted = checks.in_range("drafted", self.drafted, 0)
-        most = drafted if drafted else None
-        checks.in_range("accepted", self.accepted, 0, most)
-        checks.finite("draft_seconds", self.draft_seconds, 0, math.inf)
         checks.finite("target_seconds", self.target_seconds, 0, math.inf)
         checks.finite("more_seconds", self.more_seconds, 0, math.inf)
-        for sure in self.sure:
-            checks.finite("sure", sure, 0, 1)
+        if self.trip_seconds != math.inf:
+            checks.finite("trip_seconds", self.trip_seconds, 0, math.inf)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one answer of the cloud added to the text.
+
+    Attributes
+    ----------
+    tokens : tuple of int
+        The drafted ones that were accepted, then the cloud's own. One at least.
+    accepted, drafted, resampled : int
+        What the step adds to those of `EdgeMetrics`.
+    bytes_up, bytes_down : int
+        Bytes on the wire since the step before.
+    reason : str
+        Why the tokens came as they did: the plan's.
+    mode : Mode
+        How they came.
+    seconds : float or None
+        Since the step before. None where that says nothing of the mode: as it has
+        just begun, or as the caller took long.
+    draft_seconds : float
+        What a drafted token took, or with hints a step of all branches; 0 if unknown.
+    """
+
+    tokens: tuple[int, ...]
+    accepted: int
+    drafted: int
+    resampled: int
+    bytes_up: int
+    bytes_down: int
+    reason: str
+    mode: Mode = "alone"
+    seconds: float | None = None
+    draft_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        checks.one_of("mode", self.mode, Mode)
+        if self.seconds is not None:
+            checks.finite("seconds", self.seconds, 0, math.inf)
+        checks.finite("draft_seconds", self.draft_seconds, 0, math.inf)
 
 
 class FixedPlan:
@@ -198,28 +209,28 @@ class FixedPlan:
         """The plan in a line."""
         return self._plan.reason
 
+    def begin(self, handshake: Handshake) -> None:
+        """Take no notice."""
+
     def plan(self) -> Plan:
         """Return the plan."""
         return self._plan
 
-    def observe(self, observation: Observation) -> None:
+    def learn(self, step: Step) -> None:
         """Take no notice."""
 
 
 class Planner:
-    """Chooses hints or short rounds for speed, rounds for few bytes, or none of them.
+    """Chooses the mode that takes the fewest seconds or bytes per token.
 
     Parameters
     ----------
     settings : sequence of Setting
-        What the session can quantize drafts with, 1 to 4.
+        What the session can quantize drafts with, 1 to 4, from coarse to fine. For few
+        bytes rounds use the first, for speed the middle one.
     sampling : Sampling
-        How the text is drawn. The truncations are left out of account.
+        How the text is drawn.
     prefer : Prefer
-        For speed there are short rounds where the cloud is near and the draft quick,
-        and hints wherever else they help. For few bytes there are rounds
-        where they take fewer than the cloud alone, up and down together, whatever
-        they take in time.
     modes : collection of Mode
         Those that there may be.
     overhead : int
@@ -231,11 +242,9 @@ class Planner:
     >>> from sqs_codec.system.session import Setting
     >>> settings = [Setting(sqs.Codec(vocab_size=49152), sqs.TopK(64))]
     >>> planner = Planner(settings, sampling=Sampling(0.7))
+    >>> planner.begin(Handshake(target_seconds=0.12, trip_seconds=0.1))
     >>> planner.plan().hints
     Hints(positions=3, branches=3, threshold=0.01)
-    >>> planner = Planner(settings, sampling=Sampling(0.7), prefer="bytes")
-    >>> planner.plan().length in range(17)
-    True
     """
 
     def __init__(
@@ -252,174 +261,211 @@ class Planner:
             checks.instance(f"settings[{i}]", setting, Setting, "a Setting")
         checks.instance("sampling", sampling, Sampling, "a Sampling")
         checks.one_of("prefer", prefer, Prefer)
-        self._settings, self._prefer = tuple(settings), prefer
-        self._modes = frozenset(check_modes(modes))
+        self._bytes = prefer == "bytes"
+        few = self._bytes and set(check_modes(modes)) != {"hints"}
+        given = [mode for mode in check_modes(modes) if not (few and mode == "hints")]
+        # Where nothing is known of any, the first is the best.
+        self._modes = sorted(given, key=("hints", "rounds", "alone").index)
+        self._setting = 0 if self._bytes else len(settings) // 2
+        chosen = settings[self._setting]
+        named = f", {chosen.keep} of {chosen.codec.resolution}"
+        self._named = named if len(settings) > 1 else ""
         self._overhead = checks.in_range("overhead", overhead, 0)
-        # The rounds that are compared, side by side: [P] each.
-        self._lengths = np.repeat(LENGTHS, len(settings))
-        self._choices = np.tile(np.arange(len(settings)), len(LENGTHS))
-        self._temperature = sampling.temperature
-        self._target = 0.0  # seconds for a token
-        # Tokens lately rejected and judged by each setting; what a guess counts for.
-        self._judged = np.zeros((2, len(settings)))
-        self._prior = PRIOR
-        # With hints, in this text: tokens of each pass, seconds of a step of the draft.
-        self._passes: deque[int] = deque(maxlen=PASSES)
-        self._batches: deque[float] = deque(maxlen=BATCHES)
-        self._alone, self._spare = False, SPARE
-        # For speed: seconds of the trip, of the target for a further token, and of the
-        # draft for one in each of the last rounds but a text's first.
-        self._trip, self._more = math.inf, 0.0
-        self._drafting: deque[float] = deque(maxlen=BATCHES)
-        self._read = False  # whether the draft has read the prompt
-        self._seen = np.zeros_like(FEW)  # as FEW, of the tokens lately judged
+        self._told = Handshake()
+        self._costs = {mode: _Mean() for mode in MODES}  # per token
+        self._rounds, self._lengths = _Mean(), _Mean()  # costs and drafted tokens
+        # Acceptance as it was seen, from one of two tokens on, and with the hope of
+        # each text: less of it where hints show the acceptance without a trial.
+        self._seen, self._hope = _Mean(), _Mean()
+        self._hopes = MEMORY / (12 if "hints" in self._modes else 3)
+        self._seen.add(1, 2)
+        self._drafting = _Mean()
+        self._best: Mode = self._modes[0]
+        self._tried: Mode | None = None
+        self._before = _Mean()  # what its costs were
+        self._waited, self._pause = 0.0, MEMORY / 2  # tokens since the last trial
+        self._spent = 0.0  # tokens of the last 1,000 that came by a mode on trial
         self.reason = ""
 
     def __repr__(self) -> str:
         return f"<Planner: {self.reason or 'no plan yet'}>"
 
-    @cached_property
-    def _table(self) -> Table:
-        """What drafts are like; not needed before there are rounds."""
-        return costs.measure(self._settings, self._temperature)
+    def begin(self, handshake: Handshake) -> None:
+        """Take what is known before a text."""
+        checks.instance("handshake", handshake, Handshake, "a Handshake")
+        self._told = handshake
+        self._end_trial()
+        self._hope.add(HOPE * self._hopes, self._hopes)
+
+    def learn(self, step: Step) -> None:
+        """Learn what came of a plan."""
+        checks.instance("step", step, Step, "a Step")
+        tokens, judged = len(step.tokens), step.accepted + step.resampled
+        self._spent *= math.exp(-tokens / 1000)
+        if step.mode == self._tried:
+            self._spent += tokens
+        else:
+            self._waited += tokens
+        if judged:
+            self._seen.add(step.accepted, judged)
+            self._hope.add(step.accepted, judged)
+        if step.draft_seconds:
+            self._drafting.add(step.draft_seconds, 1)
+        if step.seconds is None:
+            return
+        cost = step.bytes_up + step.bytes_down if self._bytes else step.seconds
+        self._costs[step.mode].add(cost, tokens)
+        if step.mode == "rounds":
+            self._rounds.add(step.drafted * cost, step.drafted)
+            self._lengths.add(step.drafted**2, step.drafted)
 
     def plan(self) -> Plan:
         """Return what to do next."""
-        modes = self._modes
-        if modes == {"hints"} or ("hints" in modes and self._prefer == "speed"):
-            plan = self._near() if "rounds" in modes else None
-            plan = plan or self._fastest()
-        elif "rounds" in modes:
-            plan = self._fewest_bytes()
-        else:
-            plan = self._say(0, 0, "as asked")
-        self.reason = plan.reason
-        return plan
+        best = self._cheapest()
+        if best != self._tried or self._costs[best].share == 1:
+            self._end_trial()
+        if self._tried is None:
+            if best != self._best:
+                self._best, self._waited, self._pause = best, 0.0, MEMORY / 2
+            elif self._waited >= self._pause and self._spent <= TRIALS - MEMORY / 2:
+                self._try()
+                best = self._cheapest()
+        length = self._length(self._seen)[0] if best == "rounds" else 0
+        hints = Hints() if best == "hints" else None
+        named = self._named if length else ""
+        self.reason = f"{_words(length, hints)}{named}: {self._why(best)}"
+        ahead = MAX_AHEAD if hints else self._ahead()  # a pass may decode many
+        return Plan(length, self._setting, self.reason, hints, ahead)
 
-    def _near(self) -> Plan | None:
-        """Choose the fastest round, if the cloud hardly waits for it and it helps."""
-        target, lengths = self._target, np.array(LENGTHS)
-        if not target or not self._trip <= NEAR * target:
-            return None
-        drafting = min(self._drafting, default=0.0)
-        waits = self._trip + lengths * drafting
-        took = (waits + target + lengths * self._more) / target
-        seen, judged = self._judged.sum(1)
-        rejected = (self._prior + seen) / (self._prior / REJECTED + judged)
-        rejected = np.clip(rejected, 0.001, 0.999)
-        gains = costs.tokens(lengths, rejected) / took
-        best, room = int(gains.argmax()), waits <= NEAR * target
-        if not room[best] or gains[best] < HELP:
-            return None
-        why = f"the cloud is near, {gains[best]:.2f} times its tokens expected"
-        # From there on a token takes longer than the pass that it is expected to save.
-        least = (drafting + self._more) / target / (1 - rejected)
-        *products, sums = (FEW + self._seen).T
-        line = tuple(np.linalg.solve(products, sums).tolist())
-        longest = int(lengths[room].max())
-        # Bytes hardly count beside a pass.
-        finest = int(np.argmax([one.codec.resolution for one in self._settings]))
-        return self._say(longest, finest, why, least=float(least), line=line)
+    def _ahead(self) -> int:
+        """Return how many tokens rounds may have to wait for: few, if none are lost."""
+        trip, target = self._told.trip_seconds, self._told.target_seconds
+        if self._bytes or "rounds" not in self._modes or trip >= MAX_AHEAD * target:
+            return MAX_AHEAD
+        return min(8 + math.ceil(4 * trip / target), MAX_AHEAD)
 
-    def _fastest(self) -> Plan:
-        """Choose hints, unless they help too little."""
-        passes, target = self._passes, self._target
-        if "alone" not in self._modes:
-            return self._say(0, 0, "as asked", Hints())
-        if len(self._batches) == BATCHES:
-            draft = statistics.median(self._batches)
-            if 0 < target < draft:
-                why = f"it takes {target:.3g} s a token, the draft {draft:.3g} s"
-                return self._say(0, 0, why)
-        if not passes:
-            return self._say(0, 0, "to see what they give", Hints())
-        mean = statistics.fmean(passes)
-        helps = len(passes) < PASSES or mean >= HELP
-        why = f"{mean:.2f} tokens a pass of the target with hints, 1 without"
-        return self._say(0, 0, why, Hints() if helps else None)
+    def _cheapest(self) -> Mode:
+        def cost(mode: Mode) -> float:
+            begins = mode == "rounds" != self._best
+            return self._cost(mode) * (CLEARLY if begins else 1)
 
-    def _fewest_bytes(self) -> Plan:
-        lengths, choices, table = self._lengths, self._choices, self._table
-        seen, judged = self._judged
-        ratio = (self._prior + seen.sum()) / (self._prior + judged @ table.rejected)
-        rejected = np.clip(table.rejected * ratio, 0.001, 0.999)
-        tokens = costs.tokens(lengths, rejected[choices])
-        sizes = costs.rounds(lengths, table.bits[choices], self._overhead)
-        alone = costs.alone(self._overhead)
-        each = sizes / tokens
-        best, measures = int(each.argmin()), ""
-        self._alone = bool(each[best] > alone * (GAIN if self._alone else 1))
-        if self._alone and "alone" in self._modes:
-            more = sizes / alone - tokens
-            short = int(more.argmin())
-            if more[short] > self._spare:
-                why = f"{alone:.3g} bytes a token, rounds {each[best]:.3g} expected"
-                return self._say(0, 0, why)
-            self._spare -= more[short]
-            best, measures = short, "to measure; "
-        setting = int(choices[best])
-        why = (
-            f"{measures}{each[best]:.3g} bytes a token expected, the cloud alone "
-            f"{alone:.3g}, acceptance {1 - rejected[setting]:.0%}"
+        return min(self._modes, key=cost)
+
+    def _try(self) -> None:
+        """Forget what was measured of a mode that may be better by what is known."""
+        self._hope.fade()
+        self._hope.add(HOPE * self._hopes, self._hopes)
+        if self._best != "rounds" and self._bytes:
+            self._rounds, self._lengths = _Mean(), _Mean()
+        others = [mode for mode in self._modes if mode != self._best]
+        other = min(others, key=self._expected, default=self._best)
+        self._waited, self._pause = 0.0, min(2 * self._pause, 1000.0)
+        if other != self._best and self._expected(other) < self._cost(self._best):
+            self._tried, self._before = other, self._costs[other]
+            self._costs[other] = _Mean()
+
+    def _end_trial(self) -> None:
+        """Make up for what the trial didn't measure by what was measured before."""
+        if self._tried:
+            cost, known = self._costs[self._tried], self._before
+            missing = min(known.weight, (1 - cost.share) * MEMORY / 2)
+            cost.add(known.mean * missing, missing)
+        self._tried = None
+
+    def _cost(self, mode: Mode) -> float:
+        """Return the cost of a token: measured, as far as enough was, else expected."""
+        found = self._costs[mode]
+        # Rounds of other lengths than now don't count: `_length` knows what they tell.
+        share = 0.0 if mode == "rounds" else found.share
+        expected = 0.0 if share == 1 else (1 - share) * self._expected(mode)
+        return expected + share * found.mean
+
+    def _expected(self, mode: Mode) -> float:
+        """Return the cost of a token by what the cloud, the draft and rounds tell."""
+        told, overhead = self._told, self._overhead
+        if mode == "rounds":
+            return self._length(self._hope)[1]
+        if self._bytes:
+            return overhead + 7 + (overhead + 3) / (MAX_AHEAD // 2)
+        if mode == "alone":
+            return told.target_seconds
+        # A first token of hints has to follow one that isn't known yet.
+        rate = self._hope.rate
+        passes = (
+            (told.target_seconds + n * told.more_seconds)
+            / (1 + rate * (_tokens(n, rate) - 1))
+            for n in range(1, LONGEST + 1)
         )
-        return self._say(int(lengths[best]), setting, why)
+        return max(self._drafting.mean, min(passes))
 
-    def _say(
-        self,
-        length: int,
-        setting: int,
-        why: str,
-        hints: Hints | None = None,
-        **ending: Any,
-    ) -> Plan:
-        what = _words(length, hints, "up to " if ending else "")
-        if length and len(self._settings) > 1:
-            chosen = self._settings[setting]
-            what = f"{what}, {chosen.keep} of {chosen.codec.resolution}"
-        return Plan(length, setting, f"{what}: {why}", hints, **ending)
+    def _length(self, accepted: "_Mean") -> tuple[int, float]:
+        """Return the best length of rounds, and what a token takes by it."""
+        told, rate = self._told, accepted.rate
+        first = told.trip_seconds + told.target_seconds
+        each = self._drafting.mean + told.more_seconds
+        if self._bytes:
+            first, each = 2 * self._overhead + ROUND_HEAD + 4, BYTES
+        if self._rounds.weight:
+            first = max(self._rounds.mean - self._lengths.mean * each, 0.0)
+        costs = [(first + n * each) / _tokens(n, rate) for n in range(1, LONGEST + 1)]
+        least = min(costs)
+        return costs.index(least) + 1, least
 
-    def observe(self, observation: Observation) -> None:
-        """Learn what came of a plan."""
-        checks.instance("observation", observation, Observation, "an Observation")
-        seen = observation
-        self._target, self._more = seen.target_seconds, seen.more_seconds
-        if seen.drafted:
-            self._judge(seen)
-        elif not seen.accepted:  # a handshake
-            self._trip = seen.trip_seconds
-            self._read = False
-            if self._prefer == "speed":  # or one bad text would end rounds in all
-                self._prior, self._judged = PRIOR, self._judged / 2
-                self._seen = self._seen / 2
-            self._spare = max(self._spare, SPARE)
-            self._passes.clear()
-            self._batches.clear()
-        elif seen.plan.hints:
-            self._passes.append(seen.accepted)
-            if seen.draft_seconds:
-                self._batches.append(seen.draft_seconds)
-        else:
-            self._spare += SHARE * seen.accepted
+    def _why(self, best: Mode) -> str:
+        if len(self._modes) == 1:
+            return "as asked"
+        rest = [f"{mode} {self._said(mode)}" for mode in self._modes if mode != best]
+        return ", ".join([f"{self._said(best)} per token", *rest])
 
-    def _judge(self, seen: Observation) -> None:
-        most = len(self._settings) - 1
-        at = checks.in_range("setting", seen.plan.setting, 0, most)
-        rejected = seen.accepted < seen.drafted
-        self._prior *= MEMORY
-        self._judged *= MEMORY
-        self._judged[:, at] += rejected, seen.accepted + rejected
-        self._seen = MEMORY * self._seen
-        for i, sure in enumerate(seen.sure[: seen.accepted + rejected]):
-            self._seen += np.outer((1, sure), (1, sure, i < seen.accepted))
-        if self._read:
-            self._drafting.append(seen.draft_seconds / seen.drafted)
-        self._read = True
+    def _said(self, mode: Mode) -> str:
+        cost, known = self._cost(mode), self._costs[mode].share == 1
+        if not 0 < cost < math.inf:
+            return "unknown"
+        amount = f"{cost:.3g} bytes" if self._bytes else f"{1e3 * cost:.3g} ms"
+        return f"{amount} {'measured' if known else 'expected'}"
 
 
-def _words(length: int, hints: Hints | None, most: str = "") -> str:
+class _Mean:
+    """A mean over what came last."""
+
+    def __init__(self) -> None:
+        self.weight = self._total = 0.0
+
+    def add(self, total: float, weight: float) -> None:
+        """Add a sum over tokens or rounds of that number."""
+        kept = math.exp(-weight / MEMORY)
+        self.weight = kept * self.weight + weight
+        self._total = kept * self._total + total
+
+    def fade(self) -> None:
+        """Have what there was weigh half as much."""
+        self.weight, self._total = self.weight / 2, self._total / 2
+
+    @property
+    def mean(self) -> float:
+        """What it is; 0 before there is anything."""
+        return self._total / self.weight if self.weight else 0.0
+
+    @property
+    def rate(self) -> float:
+        """The mean as an acceptance rate, below 1."""
+        return min(self.mean, 0.999)
+
+    @property
+    def share(self) -> float:
+        """How much of what is enough to go by it there was, 0 to 1."""
+        return min(2 * self.weight / MEMORY, 1.0)
+
+
+def _tokens(length: int, rate: float) -> float:
+    """Return the tokens of a round on average."""
+    return (1 - rate ** (length + 1)) / (1 - rate)
+
+
+def _words(length: int, hints: Hints | None) -> str:
     if hints:
         return f"hints of {hints.positions} positions, {hints.branches} branches"
-    return f"draft {most}{length}" if length else "the cloud decodes alone"
+    return f"draft {length}" if length else "the cloud decodes alone"
 
 
 def check_modes(modes: Collection[Mode]) -> tuple[Mode, ...]:

@@ -272,6 +272,8 @@ class Completer:
             for step in steps:
                 before = figures.tokens
                 figures.add(step)
+                figures.alone_tokens = edge.metrics.alone_tokens  # of all texts
+                figures.alone_seconds = edge.metrics.alone_seconds
                 for i, token in enumerate(step.tokens):
                     figures.tokens = before + i + 1
                     figures.seconds = time.monotonic() - answer.began

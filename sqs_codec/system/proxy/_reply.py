@@ -72,9 +72,11 @@ class _Shape:
 def _figures(chunk: Chunk) -> dict[str, Any]:
     found = asdict(chunk.figures)
     found["plan"] = found.pop("reason")
-    for name in ("seconds", "target_seconds"):
-        found[name] = round(found[name], 4)
-    return found
+    found["seconds"] = round(found["seconds"], 4)
+    del found["alone_tokens"], found["alone_seconds"]
+    # Nothing is compared with what wasn't measured here.
+    alone = chunk.figures.alone_per_second
+    return {**found, "alone_per_second": round(alone, 2) if alone else None}
 
 
 def _usage(answer: Completion, chunk: Chunk) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from sqs_codec.system._base.security import check_token
 from sqs_codec.system.engine import BatchEngine, Engine, EngineInfo
 from sqs_codec.system.serve._connection import Connection, Owner, Session, Work
 from sqs_codec.system.serve._metrics import ServiceMetrics
-from sqs_codec.system.serve._threshold import HintThreshold
+from sqs_codec.system.serve._threshold import HintThreshold, PassTimes
 from sqs_codec.system.session import (
     HELLO,
     CloudSession,
@@ -65,8 +65,9 @@ class Service:
     idle_seconds : float, optional
         How long to keep a session of which nothing is heard.
     steps : mapping of int to float or None
-        Seconds that the model takes by number of tokens, for the edges' planners, and
-        for how sure of a hint the server has to be to read it.
+        Seconds that the model takes by number of tokens, measured at the start: for how
+        sure of a hint the server has to be to read it, and for the edges' planners
+        until the passes that the server runs show others.
     priors : sequence of Prior, optional
         What edges may code by, besides the priors that come with this package.
 
@@ -97,7 +98,7 @@ class Service:
         self._progress = engine.progress if isinstance(engine, BatchEngine) else dict
         self._owners = None if tokens is None else _digests(tokens)
         self._idle_seconds = checks.finite("idle_seconds", idle_seconds, 0.01, 1e9)
-        self._steps = steps
+        self._passes = PassTimes(steps)
         self._threshold = HintThreshold(steps)
         # Those of the package are read now, or the first session would wait for them.
         self._priors = (*map(Prior.builtin, get_args(PriorName)), *priors)
@@ -292,7 +293,7 @@ class Service:
             tokenizer=self._info.tokenizer,
             vocab_size=self._info.vocab_size,
             max_text=self._info.max_text,
-            steps=self._steps,
+            steps=self._passes.told,
             priors=self._priors,
         )
 
@@ -369,7 +370,10 @@ class Service:
             return self._pump(session)
         # An engine that cancels a job by itself has failed on it.
         error = asyncio.CancelledError() if work.cancelled() else work.exception()
-        self.metrics.job_seconds.observe(self._loop.time() - began)
+        took = self._loop.time() - began
+        self.metrics.job_seconds.observe(took)
+        if error is None and job.wanted:
+            self._passes.count(job.wanted, took)
         if not known:
             return
         if error is None:
@@ -401,7 +405,7 @@ class Service:
         self._threshold.count(fresh, self._loop.time())
         if fresh and job.drafted and verdict is not None:
             # The edge can't tell whether a last token was hinted: it isn't counted.
-            accepted = min(verdict.accepted, fresh - (job.key is not None))
+            accepted = min(verdict.accepted, fresh - (job.mode != "rounds"))
             rejected = verdict.accepted < min(len(job.drafted), fresh)
             self.metrics.count_draft(len(job.drafted), accepted, rejected)
         return None

@@ -1,12 +1,56 @@
-"""How sure of a hinted token a server has to be to read it."""
+"""What forward passes take, and so how sure a server has to be of a hint to read it."""
 
 import math
+from collections import deque
 from collections.abc import Mapping
 
 from sqs_codec.system.session import HINT_THRESHOLD, more_seconds
 
 LEAST, MOST = 0.02, 0.95  # what it is in any case: measured times may be noise
 MEMORY_SECONDS = 2.0  # how far back tokens count
+
+PASSES, QUICK = 64, 6
+"""How many of the last passes are looked at, and how many of them may have been quicker
+than what is told. A quick pass is one that has waited for nothing."""
+
+
+class PassTimes:
+    """The seconds of forward passes that edges are told, from those that a server runs.
+
+    Parameters
+    ----------
+    steps : mapping of int to float or None
+        The seconds by number of tokens, as measured when the server started.
+
+    Attributes
+    ----------
+    told : dict of int to float or None
+        The same as the recent passes have it. It changes in place.
+
+    Examples
+    --------
+    >>> passes = PassTimes({1: 0.1, 6: 0.15})
+    >>> for _ in range(64):
+    ...     passes.count(1, 0.2)
+    >>> passes.told
+    {1: 0.2, 6: 0.3}
+    """
+
+    def __init__(self, steps: Mapping[int, float] | None) -> None:
+        self.told = dict(steps) if steps else None
+        self._first = dict(steps or {})
+        self._more = max(more_seconds(steps) or 0.0, 0.0)
+        self._slower = deque([1.0] * PASSES, PASSES)  # than at first, so many times
+
+    def count(self, tokens: int, seconds: float) -> None:
+        """Take what a pass of so many tokens has taken."""
+        if self.told is None:
+            return
+        least = min(self._first)
+        first = self._first[least] + (tokens - least) * self._more
+        self._slower.append(seconds / max(first, 1e-9))
+        now = sorted(self._slower)[QUICK]
+        self.told.update({n: now * took for n, took in self._first.items()})
 
 
 class HintThreshold:

@@ -15,7 +15,15 @@ from sqs_codec.system.session._cloud import (
 from sqs_codec.system.session._edge import EdgeSession, Emitted, Refused, Welcomed
 from sqs_codec.system.session._handshake import Setting
 from sqs_codec.system.session._hints import HINT_THRESHOLD, more_seconds
-from sqs_codec.system.session._job import PART, Job, Sampling, Verifier, verify_jobs
+from sqs_codec.system.session._job import (
+    MODES,
+    PART,
+    Job,
+    Mode,
+    Sampling,
+    Verifier,
+    verify_jobs,
+)
 from sqs_codec.system.session._limits import (
     MAX_AHEAD,
     MAX_DRAFT,
@@ -36,6 +44,7 @@ __all__ = [
     "MAX_HINTED",
     "MAX_MESSAGE",
     "MAX_SETTINGS",
+    "MODES",
     "PART",
     "ROUND_HEAD",
     "CloudSession",
@@ -46,6 +55,7 @@ __all__ = [
     "Link",
     "LinkError",
     "LocalLink",
+    "Mode",
     "Refused",
     "Sampling",
     "Setting",

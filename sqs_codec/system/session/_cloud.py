@@ -76,7 +76,8 @@ class CloudSession:
     max_text : int
         How many tokens the target model can read.
     steps : mapping of int to float, optional
-        Seconds that the target takes for so many tokens, for the edge's planner.
+        Seconds that the target takes for so many tokens, for the edge's planner: those
+        of the time of each welcome.
     priors : sequence of Prior
         What edges may code by, besides the priors that come with this package.
 
@@ -108,9 +109,7 @@ class CloudSession:
         self._vocab_size = Codec(vocab_size).vocab_size  # or it says what is wrong
         most = min(limits.max_text, checks.in_range("max_text", max_text, 2))
         self._limits = replace(limits, max_text=most)
-        self._steps = (
-            None if steps is None else {n: round(1e3 * t, 3) for n, t in steps.items()}
-        )
+        self._steps = steps
         self._priors = by_digest(priors)
         self._instance = os.urandom(wire.INSTANCE_BYTES)
         self._refused: str | None = None
@@ -258,7 +257,8 @@ class CloudSession:
                 "change, so open another session"
             )
         length = len(self._text)
-        told = self._limits, self._number, length, self._steps
+        steps = self._steps and {n: round(1e3 * t, 3) for n, t in self._steps.items()}
+        told = self._limits, self._number, length, steps
         self._queue(wire.Welcome(self._instance, *told))
 
     # The text

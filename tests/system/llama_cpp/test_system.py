@@ -96,7 +96,7 @@ def test_both_ends_without_a_framework(served):
     done = generate(address, "--temperature", "0", "--mode", "rounds", PLEA)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()) > 5
-    accepted = re.match(rf"{LENGTH} tokens.*\nacceptance (\d+)%", done.stderr)[1]
+    accepted = re.match(rf"{LENGTH} tokens.*\n(\d+)% of", done.stderr)[1]
     assert int(accepted) > 70  # of the same file
 
 

@@ -827,6 +827,18 @@ def test_hints_are_read_as_far_as_the_load_allows():
             hinted.clear()
 
 
+def test_edges_are_told_what_recent_passes_take():
+    """A server that was started on a busy machine says so only for a while."""
+    with serving(steps={1: 100.0, 6: 150.0}) as server:
+        for told in (True, False):
+            edge, link = edge_session(PROMPT), server.link()
+            assert len(converse(edge, link, 90, "generate")) == 90
+            assert (edge.target_steps == pytest.approx({1: 100.0, 6: 150.0})) is told
+            link.close()
+        assert edge.target_steps[6] == pytest.approx(1.5 * edge.target_steps[1], 0.1)
+        assert edge.target_steps[1] < 10
+
+
 @pytest.mark.parametrize("steps", [None, {}, {1: 0.1}])
 def test_the_threshold_without_measurements(steps):
     assert HintThreshold(steps).at(0.0) == HINT_THRESHOLD

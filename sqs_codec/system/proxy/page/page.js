@@ -168,11 +168,9 @@ function conclude(found) {
   const same = alone.text === hints.text ? "the same text as alone" : "another text";
   const said = `With hints the text came ${times(hints)} as fast as from the cloud alone, \
 by rounds ${times(rounds)}; with hints it is ${same}.`;
-  const pace = hints.figures.last.target_seconds;
-  const told = pace ? ` The cloud takes ${Math.round(1000 * pace)} ms a pass, as it says.` : "";
   add("p", said);
   add("small", `Imitated: the link (100 kbit/s up, 100 ms a round trip). Real: models, \
-sessions, bytes.${told}`);
+sessions, bytes.`);
   follow(true);
   tell(said);
 }
@@ -248,10 +246,10 @@ class Figures {
     this.due = null;
     const { first, last } = this;
     const rate = this.speed();
-    const alone = last.target_seconds ? 1 / last.target_seconds : 0;
+    const alone = last.alone_per_second ?? 0; // if it was measured
     const most = Math.max(rate, alone, 1e-9);
     $("rate").textContent = rate ? rate.toFixed(1) : "–";
-    $("alone").textContent = alone ? alone.toFixed(1) : "–";
+    $("alone").textContent = alone ? alone.toFixed(1) : "not measured";
     $("ours").style.width = `${(100 * rate) / most}%`;
     $("theirs").style.width = `${(100 * alone) / most}%`;
     $("drafted").textContent = last.accepted;
