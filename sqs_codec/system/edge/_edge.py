@@ -108,14 +108,13 @@ class EdgeMetrics:
 
 
 class _Kept:
-    """The line that rests of an edge and those `planned` from it: one at most."""
+    """One line at most, which rests until an edge and what it `planned` are gone."""
 
     def __init__(self) -> None:
         self.lines: list[Line] = []
         self.closings = 0
         self._lock = threading.Lock()
-        # If nobody closes the edge.
-        weakref.finalize(self, lambda lines: [x.close() for x in lines], self.lines)
+        weakref.finalize(self, _close, self.lines)
 
     def take(self, *instead: Line, closings: int | None = None) -> list[Line]:
         """Have another line rest; return what did, or that if one was closed since."""
@@ -124,6 +123,11 @@ class _Kept:
                 return [*instead]
             lines, self.lines[:] = [*self.lines], instead
             return lines
+
+
+def _close(lines: list[Line]) -> None:
+    for line in lines:
+        line.close()
 
 
 class Edge:

@@ -105,7 +105,7 @@ class Line:
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self.connect = connect if callable(connect) else None
-        self._clock, self._sleep = clock, sleep
+        self.clock, self._sleep = clock, sleep
         self._sent = self._received = 0  # over the links before it, not yet counted
         self._timeout = Timeout()
         self.about: object = None  # as what texts its session can take
@@ -151,7 +151,7 @@ class Line:
         self._patience = patience
         self.is_due = False  # whether a word from the cloud is
         self._size = 0  # of what was sent since its last word
-        self._last = self._clock()  # when something was last sent or heard
+        self._last = self.clock()  # when something was last sent or heard
         # When the cloud last got on, or became due; later by what nobody waited since.
         self._moved = self._waited = self._last  # and when it was last waited for
         self._first: float | None = None  # when, if it was sent once only
@@ -187,7 +187,7 @@ class Line:
                 if self._link is None:
                     assert self.connect is not None  # or `_leave` had raised
                     self._link = self._fit(self.connect())
-                    self._moved, self._rested = self._clock(), False
+                    self._moved, self._rested = self.clock(), False
                 for message in self.session.data_to_send():
                     self._link.send(message)
                     self._note(self._link, message)
@@ -219,13 +219,13 @@ class Line:
         self.transmit()
         link = self._link
         assert link is not None  # as something was just sent over it
-        began, last = self._clock(), self._last
+        began, last = self.clock(), self._last
         self._moved = min(self._moved + began - self._waited, began)
         again = last + self._silence(link)
         # Also if it is late: what came while nobody looked isn't silence.
         limit = min(again, self._moved + self._patience)
         emitted = self._receive(max(limit - began, 0.0))
-        self._waited = now = self._clock()
+        self._waited = now = self.clock()
         if emitted or self._link is not link:
             return emitted
         if now >= self._moved + self._patience:
@@ -263,14 +263,14 @@ class Line:
         """End the session, again if that may be lost; say if the cloud has heard it."""
         self.session.end()
         said = self.session.data_to_send()
-        end = self._clock() + FAREWELL_SECONDS * wait
+        end = self.clock() + FAREWELL_SECONDS * wait
         with contextlib.suppress(LinkError):
             while said or link.reliable:
                 for message in said:
                     link.send(message)
                 pause = FAREWELL_SECONDS if link.reliable else self._timeout.seconds(0)
-                again = min(end, self._clock() + pause)
-                while (left := again - self._clock()) > 0:
+                again = min(end, self.clock() + pause)
+                while (left := again - self.clock()) > 0:
                     if link.receive(left) == unknown_session():
                         return True
                 if again == end:
@@ -280,7 +280,7 @@ class Line:
 
     def _note(self, link: Link, message: bytes) -> None:
         """Remember that a message was sent now."""
-        self._last = self._clock()
+        self._last = self.clock()
         self._size += len(message) + link.overhead * link.reliable
         if not self.is_due:
             self.is_due = True
@@ -302,7 +302,7 @@ class Line:
         events = self.session.receive(message)
         if self.session.refused is not None:
             raise RefusalError(self.session.refused)
-        self._last = self._clock()
+        self._last = self.clock()
         self._size = self._resends = 0
         if any(isinstance(event, Welcomed) for event in events):
             self.welcomes += 1
@@ -342,7 +342,7 @@ class Line:
 
         LinkError if none can be made, or nothing has worked for too long.
         """
-        link, now = self._link, self._clock()
+        link, now = self._link, self.clock()
         self._drop()
         if self._rested and link is not None:
             return

@@ -82,49 +82,39 @@ def generate(
     """
     line = Line(connect, lambda max_message: session, patience, clock, sleep)
     try:
-        yield from write(line, Reader(draft, clock), planner, max_tokens, clock)
+        yield from write(line, Reader(draft, clock), planner, max_tokens)
     finally:
         line.close()
 
 
 def write(
-    line: Line,
-    draft: Reader,
-    planner: Planning,
-    max_tokens: int,
-    clock: Callable[[], float] = time.monotonic,
+    line: Line, draft: Reader, planner: Planning, max_tokens: int
 ) -> Iterator[Step]:
     """Continue the text of a line's session."""
     left = checks.in_range("max_tokens", max_tokens, 1)
     line.session.hold()
-    loop = _Loop(draft, line, planner, clock)
+    loop = _Loop(draft, line, planner)
     loop.greet()
     while left > 0 and not line.session.finished:
         for step in loop.advance(left):
             left -= len(step.tokens)
-            handed = clock()
+            handed = line.clock()
             yield step
-            loop.away = max(loop.away, clock() - handed)
+            loop.away = max(loop.away, line.clock() - handed)
 
 
 class _Loop:
     """Turns plans into steps."""
 
-    def __init__(
-        self,
-        draft: Reader,
-        line: Line,
-        planner: Planning,
-        clock: Callable[[], float],
-    ) -> None:
+    def __init__(self, draft: Reader, line: Line, planner: Planning) -> None:
         self._session = line.session
         self._draft = draft
         self._line = line
         self._planner = planner
-        self._clock = clock
+        self._clock = line.clock
         self._mode: Mode | None = None  # of the last step
         self._since = 0  # steps of this mode that may count
-        self._last = clock()  # when the last step came
+        self._last = line.clock()  # when the last step came
         self.away = 0.0
         """Seconds for which the caller had one of the last steps."""
 
