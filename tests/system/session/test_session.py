@@ -122,6 +122,9 @@ def test_an_answer_of_three_bytes_counts_the_longest_draft(vocab_size, most):
     answer = wire.Answer(127, most, vocab_size - 1)
     assert len(answer.to_bytes(vocab_size)) == 4
     assert wire.parse_down(answer.to_bytes(vocab_size), vocab_size) == answer
+    text = wire.Context(bytes(4), 2, 2, 0, 0, 0, 2, [1, vocab_size - 1])
+    parsed = wire.parse_up(text.to_bytes(vocab_size), vocab_size)
+    assert [*parsed.tokens] == text.tokens
 
 
 def test_a_cloud_knows_the_priors_that_it_is_given():
