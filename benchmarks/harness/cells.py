@@ -84,7 +84,6 @@ class Cell:
             return self.plan
         return edge.Planner(
             self.settings,
-            sampling=self.sampling,
             overhead=WorldLink.overhead,
             modes=self.modes,
             prefer=self.prefer,

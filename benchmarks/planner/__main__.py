@@ -4,6 +4,7 @@
     python -m benchmarks.planner --plot gain.svg  # and draw three of the links
     python -m benchmarks.planner --quick          # the same in miniature
     python -m benchmarks.planner --busy 1         # both models on the same cores
+    python -m benchmarks.planner --constant MEMORY=24
 
 Over each of a few links the same texts are written in every way: by the cloud alone,
 in rounds, with hints, and as a planner says that knows nothing but the handshake. Of
@@ -35,7 +36,7 @@ from benchmarks.harness.rounds import Rounds, of_formats
 from benchmarks.schemes import Format, ours, qs, raw
 from benchmarks.sources import shipped
 from benchmarks.tables import about, about_line, command, dim, table
-from sqs_codec.system.edge import MODES, FixedPlan, Hints, default_settings
+from sqs_codec.system.edge import MODES, FixedPlan, Hints, _planner, default_settings
 from tests.relay import Link
 from tests.world import WorldLink
 
@@ -131,6 +132,8 @@ class Grid:
     tokens: int = TOKENS
     busy: float = 0.0
     """As `Steps` has it."""
+    constants: Sequence[str] = ()
+    """What the planner's constants are in place of their own values: NAME=VALUE."""
 
     @property
     def shown(self) -> str:
@@ -173,6 +176,8 @@ class Outcome:
 
 def compare(case: Case, grid: Grid) -> list[Outcome]:
     """Write texts in every way, for each cloud and loss."""
+    for name, value in (each.split("=") for each in grid.constants):
+        setattr(_planner, name, type(getattr(_planner, name))(value))
     prior = sqs.Prior.builtin(case.model.lower())
     case = replace(case, texts=max(case.texts, 2)) if grid.busy else case
     with tempfile.TemporaryDirectory() as folder:
@@ -305,8 +310,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="an SVG")
     said = "how much longer a forward pass takes while the draft computes"
     parser.add_argument("--busy", type=float, default=0.0, metavar="SHARE", help=said)
+    said = "another value of a constant of the planner"
+    parser.add_argument("--constant", action="append", metavar="NAME=VALUE", help=said)
     args = parser.parse_args(argv)
-    grid = replace(QUICK if args.quick else Grid(), busy=args.busy)
+    given = {"busy": args.busy, "constants": args.constant or ()}
+    grid = replace(QUICK if args.quick else Grid(), **given)
     with ProcessPoolExecutor() as pool:
         found = pool.map(compare, grid.cases, itertools.repeat(grid))
         outcomes = [*itertools.chain.from_iterable(found)]

@@ -13,12 +13,12 @@ from sqs_codec.distill import NumberName
 from sqs_codec.distill._header import NUMBERS
 from sqs_codec.system.edge import Mode, Planner, Prefer
 from sqs_codec.system.engine import ENGINES, Device, Dtype, EngineConfig, EngineName
-from sqs_codec.system.session import Sampling, Setting
+from sqs_codec.system.session import Setting
 
 
 def planner(**given):
     settings = [Setting(sqs.Codec(1000), sqs.TopK(4))]
-    return Planner(settings, sampling=Sampling(0.7), **given)
+    return Planner(settings, **given)
 
 
 @pytest.mark.parametrize(

@@ -312,7 +312,6 @@ class Edge:
             modes = [mode for mode in self._modes if rounds or mode != "rounds"]
             self._planners[key] = Planner(
                 self._settings,
-                sampling=sampling,
                 overhead=overhead,
                 modes=modes,
                 prefer=self._prefer,

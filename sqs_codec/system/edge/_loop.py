@@ -134,7 +134,8 @@ class _Loop:
             return self._decode(replace(plan, length=0), left)
         owed = self._session.rounds_from - len(self._session.text)
         if owed > 0:  # of these positions the edge may know the numbers
-            return self._decode(_alone(plan), min(owed, left))
+            why = "alone, up to where a round may begin"
+            return self._decode(replace(plan, length=0, reason=why), min(owed, left))
         return self._speculate(plan, min(plan.length, left - 1))
 
     def _room(self, left: int) -> int:
@@ -176,8 +177,8 @@ class _Loop:
         welcomes = greeted = line.welcomes
         while not session.finished and (got < asked or not asked):
             # A cloud that was restarted counts anew; let it come to the end.
-            goes_on = goes_on and line.welcomes == welcomes
-            if goes_on and asked < left and asked - got <= plan.ahead // 2:
+            asks = goes_on and asked < left and line.welcomes == welcomes
+            if asks and asked - got <= plan.ahead // 2:
                 asked = min(left, got + plan.ahead)
                 session.generate(asked)
                 line.transmit()
@@ -196,11 +197,12 @@ class _Loop:
             got += sum(len(step.tokens) for step in steps)
             yield from steps
             fresh = self._planner.plan()
-            goes_on = fresh.mode != "rounds"
-            fresh = fresh if goes_on else _alone(fresh)
-            if fresh.hints != plan.hints:
+            ends, goes_on = not goes_on, fresh.mode != "rounds"
+            if not goes_on:  # what was asked for comes as before
+                drafts = drafts if ends else self._drafts(plan, asked - got)
+            elif ends or fresh.hints != plan.hints:
                 drafts = self._drafts(fresh, left - got)
-            plan = fresh
+            plan = fresh if goes_on else plan
 
     def _drafts(self, plan: Plan, left: int) -> Ahead | None:
         """Return what drafts on while the cloud decodes, if the plan has hints."""
@@ -247,8 +249,3 @@ class _Loop:
             self._planner.learn(steps[-1])
         self.away = 0.0
         return steps
-
-
-def _alone(plan: Plan) -> Plan:
-    """Return the plan for what has to come before the first round of another one."""
-    return replace(plan, length=0, reason="alone, up to where a round may begin")

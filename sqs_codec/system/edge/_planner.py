@@ -11,7 +11,8 @@ several        ``bytes``   the same with bytes; hints only add bytes, so never
                            hints
 =============  ==========  ===================================================
 
-``docs/planner.md`` explains the rule and has what it is worth.
+``docs/planner.md`` explains the rule and has what it is worth. ``python -m
+benchmarks.planner --constant MEMORY=24`` shows what another value of a constant does.
 """
 
 import math
@@ -27,7 +28,6 @@ from sqs_codec.system.session import (
     MODES,
     ROUND_HEAD,
     Mode,
-    Sampling,
     Setting,
 )
 
@@ -228,8 +228,6 @@ class Planner:
     settings : sequence of Setting
         What the session can quantize drafts with, 1 to 4, from coarse to fine. For few
         bytes rounds use the first, for speed the middle one.
-    sampling : Sampling
-        How the text is drawn.
     prefer : Prefer
     modes : collection of Mode
         Those that there may be.
@@ -241,7 +239,7 @@ class Planner:
     >>> import sqs_codec as sqs
     >>> from sqs_codec.system.session import Setting
     >>> settings = [Setting(sqs.Codec(vocab_size=49152), sqs.TopK(64))]
-    >>> planner = Planner(settings, sampling=Sampling(0.7))
+    >>> planner = Planner(settings)
     >>> planner.begin(Handshake(target_seconds=0.12, trip_seconds=0.1))
     >>> planner.plan().hints
     Hints(positions=3, branches=3, threshold=0.01)
@@ -251,7 +249,6 @@ class Planner:
         self,
         settings: Sequence[Setting],
         *,
-        sampling: Sampling,
         prefer: Prefer = "speed",
         modes: Collection[Mode] = MODES,
         overhead: int = 166,
@@ -259,13 +256,13 @@ class Planner:
         checks.in_range("the number of settings", len(settings), 1, MAX_SETTINGS)
         for i, setting in enumerate(settings):
             checks.instance(f"settings[{i}]", setting, Setting, "a Setting")
-        checks.instance("sampling", sampling, Sampling, "a Sampling")
         checks.one_of("prefer", prefer, Prefer)
         self._bytes = prefer == "bytes"
-        few = self._bytes and set(check_modes(modes)) != {"hints"}
-        given = [mode for mode in check_modes(modes) if not (few and mode == "hints")]
+        given = set(check_modes(modes))
+        if self._bytes and len(given) > 1:
+            given.discard("hints")
         # Where nothing is known of any, the first is the best.
-        self._modes = sorted(given, key=("hints", "rounds", "alone").index)
+        self._modes = [m for m in ("hints", "rounds", "alone") if m in given]
         self._setting = 0 if self._bytes else len(settings) // 2
         chosen = settings[self._setting]
         named = f", {chosen.keep} of {chosen.codec.resolution}"

@@ -660,7 +660,7 @@ def test_tokens_come_while_the_draft_reads_a_long_prompt(name):
     costs = {"step": 0.005, "draft": 2e-3, "target": 0.02, "cloud": 1e-4}
     settings = [Setting(CODEC, sqs.TopK(8))]
     plans = {"hints": PLANS["hints"]}
-    plan = plans.get(name) or Planner(settings, sampling=Sampling(0.0))
+    plan = plans.get(name) or Planner(settings)
     alone, _, text = read(PLANS["alone"], 1000, **costs, count=400)
     times, model, same = read(plan, 1000, **costs, count=400)
     assert same == text

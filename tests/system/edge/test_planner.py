@@ -16,7 +16,7 @@ from sqs_codec.system.edge import (
     Planner,
     Step,
 )
-from sqs_codec.system.session import Sampling, Setting
+from sqs_codec.system.session import Setting
 from tests.drafts import VOCAB_SIZE
 
 SETTINGS = [
@@ -29,7 +29,7 @@ DATAGRAM, GRPC = 57, 166
 
 
 def make(**given):
-    return Planner(SETTINGS, sampling=Sampling(0.7), **{"overhead": DATAGRAM, **given})
+    return Planner(SETTINGS, **{"overhead": DATAGRAM, **given})
 
 
 class Cloud:
@@ -178,7 +178,7 @@ def test_settings_are_coarse_for_few_bytes_and_in_the_middle_for_speed():
         planner.begin(FAR)
         assert planner.plan().setting == chosen
         assert str(SETTINGS[chosen].keep) in planner.reason
-    alike = Planner(SETTINGS[:1], sampling=Sampling(0.7), modes=["rounds"])
+    alike = Planner(SETTINGS[:1], modes=["rounds"])
     assert "TopK" not in alike.plan().reason
 
 
@@ -275,7 +275,6 @@ def test_bad_times_are_refused(bad):
         ({"settings": []}, r"the number of settings must be in \[1, 4\], got 0"),
         ({"settings": SETTINGS * 3}, r"the number of settings .* got 9"),
         ({"settings": [SETTINGS[0], None]}, r"settings\[1\] must be a Setting"),
-        ({"sampling": 0.7}, "sampling must be a Sampling, got float"),
         ({"overhead": -1}, "overhead must be at least 0"),
         ({"modes": []}, r"modes must be some of .*, got \[\]"),
         ({"modes": ["both"]}, r"modes must be some of .*, got \['both'\]"),
@@ -284,6 +283,6 @@ def test_bad_times_are_refused(bad):
     ],
 )
 def test_bad_arguments_are_refused(change, message):
-    good = {"settings": SETTINGS, "sampling": Sampling(0.7)}
+    good = {"settings": SETTINGS}
     with pytest.raises((ValueError, TypeError), match=message):
         Planner(**{**good, **change})
