@@ -127,11 +127,9 @@ class _Loop:
 
     def advance(self, left: int) -> Iterator[Step]:
         plan, left = self._planner.plan(), self._room(left)
-        if plan.mode != "rounds":
-            return self._decode(plan, left)
         # A round ends with a token of the cloud's own: the last of all needs no draft.
-        if left == 1:
-            return self._decode(replace(plan, length=0), left)
+        if plan.mode != "rounds" or left == 1:
+            return self._decode(plan, left)
         owed = self._session.rounds_from - len(self._session.text)
         if owed > 0:  # of these positions the edge may know the numbers
             why = "alone, up to where a round may begin"
