@@ -123,18 +123,6 @@ def test_long_lists_are_written_in_pieces():
     assert max(piece.count(b"rank") for piece in pieces) <= BLOCK
 
 
-def test_a_beginning_takes_no_more_memory_than_it_has(tmp_path):
-    data = store(tmp_path / "f", [[1] * 3000])
-    lookup, asked = distill.Lookup(data), np.array([1, 1])
-    lookup.start(asked)  # whose row group stays
-    tracemalloc.start()
-    texts = [Text(asked, lookup.start(asked)) for _ in range(20)]
-    used, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert used < len(texts) * 9999
-    assert {len(text.rows) for text in texts} == {1}
-
-
 def test_lists_are_filled_up_to_a_bound(data, monkeypatch):
     monkeypatch.setattr(_app, "BLOCK", 20)
     client = TestClient(make_app(data, fill=True), base_url="http://localhost")
