@@ -1,57 +1,46 @@
-"""The processes that a process has started, and where they listen (Linux)."""
+"""The processes that a process has started, and where they listen."""
 
-import os
-import re
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import psutil
 
 REPLICA = "ray::ServeReplica:sqs:Replica"
 
 
-def descendants(ancestor: int) -> dict[int, str]:
-    """The command lines of all processes below one, by process id."""
-    parents, commands = {}, {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            stat = (folder / "stat").read_text()
-            commands[int(folder.name)] = (folder / "cmdline").read_text()
-        except OSError:  # it has ended meanwhile
-            continue
-        state, parent = stat.rpartition(")")[2].split()[:2]
-        if state != "Z":
-            parents[int(folder.name)] = int(parent)
-    found = {ancestor}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return {pid: commands[pid] for pid in found - {ancestor} if pid in commands}
+def descendants(ancestor: int | None = None) -> dict[int, str]:
+    """The command lines of all below a process, by default this one, by process id."""
+    found = {}
+    with suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(ancestor).children(recursive=True):
+            with suppress(psutil.Error):  # it has ended meanwhile
+                found[process.pid] = " ".join(process.cmdline())
+    return found
 
 
 def replicas(ancestor: int | None = None) -> set[int]:
     """The replicas below a process, by default this one."""
-    below = descendants(os.getpid() if ancestor is None else ancestor)
-    return {pid for pid, command in below.items() if command.startswith(REPLICA)}
+    below = descendants(ancestor).items()
+    return {pid for pid, command in below if command.startswith(REPLICA)}
+
+
+@contextmanager
+def nothing_left() -> Iterator[None]:
+    """Check that processes that a block starts end with it."""
+    before = {*descendants()}
+    yield
+    wait_until(lambda: {*descendants()} == before)
 
 
 def listeners(pids: set[int]) -> list[tuple[int, str, int]]:
-    """Process id, address in hexadecimal and port of all that listen by TCP."""
-    inodes = {}
-    for pid in pids:
-        for file in Path(f"/proc/{pid}/fd").iterdir():
-            try:
-                target = os.readlink(file)
-            except OSError:
-                continue
-            if match := re.fullmatch(r"socket:\[(\d+)\]", target):
-                inodes[match[1]] = pid
-    found = []
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            _, local, _, state, *rest = line.split()
-            address, port = local.split(":")
-            if state == "0A" and rest[5] in inodes:
-                found.append((inodes[rest[5]], address, int(port, 16)))
-    return found
+    """Process id, address and port of all that listen by TCP."""
+    return [
+        (pid, *connection.laddr)
+        for pid in pids
+        for connection in psutil.Process(pid).net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    ]
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 180) -> float:

@@ -1,23 +1,22 @@
 """An engine on Ray that is closed while it is at something."""
 
 import asyncio
-import os
 import time
 
 import pytest
 
 from sqs_codec.system.engine import EngineConfig
 from sqs_codec.system.ray import RayEngine, _engine
-from tests.system.ray.processes import descendants
+from tests.system.ray.processes import nothing_left
 from tests.system.ray.tricks import job, make
 
 # Ray's own imports warn.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
+@nothing_left()
 def test_jobs_under_way_fail(monkeypatch):
     monkeypatch.setattr(_engine, "make_engine", make)
-    before = {*descendants(os.getpid())}
 
     async def run():
         engine = RayEngine(EngineConfig(), replicas=1)
@@ -32,22 +31,18 @@ def test_jobs_under_way_fail(monkeypatch):
         engine.drop(b"late")
 
     asyncio.run(run())
-    assert {*descendants(os.getpid())} == before
 
 
+@nothing_left()
 def test_ray_is_not_started_any_more(monkeypatch):
     begun = []
-    before = {*descendants(os.getpid())}
 
     def init(replicas):
         begun.append("init")
         time.sleep(0.5)
 
-    def start(**options):
-        begun.append("start")
-
     monkeypatch.setattr(_engine, "start", init)
-    monkeypatch.setattr("ray.serve.start", start)
+    monkeypatch.setattr("ray.serve.start", lambda **_: begun.append("start"))
 
     async def run():
         engine = RayEngine(EngineConfig())
@@ -61,4 +56,3 @@ def test_ray_is_not_started_any_more(monkeypatch):
 
     asyncio.run(run())
     assert begun == ["init"]
-    assert {*descendants(os.getpid())} == before

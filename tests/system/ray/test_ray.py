@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import grpc
 import numpy as np
@@ -18,8 +19,14 @@ import sqs_codec as sqs
 from sqs_codec.system.engine import EngineConfig
 from sqs_codec.system.ray import RayEngine, _engine
 from sqs_codec.system.session import Job, Sampling
-from tests.system.ray.processes import descendants, listeners, replicas, wait_until
-from tests.system.ray.tricks import job, make
+from tests.system.ray.processes import (
+    descendants,
+    listeners,
+    nothing_left,
+    replicas,
+    wait_until,
+)
+from tests.system.ray.tricks import answers, job, make
 from tests.system.serve import kit
 
 # Ray's own imports warn.
@@ -31,13 +38,12 @@ SESSIONS = 16
 @pytest.fixture(scope="module")
 def server():
     """A gateway on gRPC sockets over two replicas of a toy."""
-    before = {*descendants(os.getpid())}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_engine, "make_engine", make)
-        started = kit.Server(RayEngine(EngineConfig()))
-    yield started
-    started.stop()
-    wait_until(lambda: {*descendants(os.getpid())} == before)
+    with nothing_left():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_engine, "make_engine", make)
+            started = kit.Server(RayEngine(EngineConfig()))
+        yield started
+        started.stop()
 
 
 @pytest.fixture
@@ -50,29 +56,25 @@ def two(server):
 def rounds(number):
     """Jobs of all kinds."""
     rng = np.random.default_rng(3)
-    jobs = []
     for i in range(number):
-        text = [int(token) for token in rng.integers(0, 64, rng.integers(1, 200))]
-        distributions, tokens = [], []
-        for _ in range(i % 5):
-            q = kit.CODEC.quantize(kit.toy_logits([*text, *tokens], noise=1), kit.KEEP)
-            tokens.append(int(rng.choice(q.token_ids, p=q.probs)))
-            distributions.append(q)
-        round_ = sqs.Round(distributions, tokens) if tokens else None
-        draws = rng.random(len(tokens) + 1) if i % 7 else np.zeros(0)
+        text = rng.integers(0, 64, rng.integers(1, 200)).tolist()
+        rows = [kit.toy_logits(text, noise=1 + n) for n in range(i % 5)]
+        qs = [kit.CODEC.quantize(row, kit.KEEP) for row in rows]
+        tokens = [q.sample(rng) for q in qs]
         sampling = Sampling(temperature=float(rng.choice([0, 0.7, 1])))
-        session = b"session %d" % (i % 9)
+        job = Job(b"session %d" % (i % 9), text, None, np.zeros(0), sampling)
         if i % 7 == 1:
-            key = rng.bytes(16)
-            jobs.append(Job(session, text, None, np.zeros(0), sampling, tokens, key))
-            continue
-        jobs.append(Job(session, text, round_ if i % 7 else None, draws, sampling))
-    return jobs
+            job = dataclasses.replace(job, hints=tokens, key=rng.bytes(16))
+        elif i % 7:
+            round_ = sqs.Round(qs, tokens) if qs else None
+            draws = rng.random(len(qs) + 1)
+            job = dataclasses.replace(job, round_=round_, draws=draws)
+        yield job
 
 
 @pytest.mark.smoke
 def test_verdicts_are_those_of_the_engine(two):
-    jobs = rounds(300)
+    jobs = [*rounds(300)]
 
     async def verify():
         return await asyncio.gather(*map(two.engine.verify, jobs))
@@ -83,16 +85,10 @@ def test_verdicts_are_those_of_the_engine(two):
 
 
 def test_a_session_stays_at_one_replica(two):
-    async def homes(session):
-        answers = [two.engine.verify(job(b"pid %d" % session)) for _ in range(20)]
-        return {answer.token for answer in await asyncio.gather(*answers)}
-
-    async def all_homes():
-        return await asyncio.gather(*map(homes, range(24)))
-
-    found = two.run(all_homes())
-    assert {len(home) for home in found} == {1}
-    assert set.union(*found) == replicas()
+    sessions = [b"pid %d" % i for i in range(24)]
+    homes = two.run(answers(two.engine, *sessions * 20))
+    assert homes == homes[:24] * 20
+    assert {*homes} == replicas()
 
 
 def test_what_the_engine_raises_is_raised_at_once(two):
@@ -112,29 +108,29 @@ def test_cancelled_job_is_cancelled_at_the_replica(two, caplog):
         with pytest.raises(asyncio.CancelledError):
             await work
         await asyncio.sleep(0.5)
-        # These are of many sessions, so that both replicas are asked.
-        counts = [two.engine.verify(job(b"cancels %d" % i)) for i in range(20)]
-        return max(answer.token for answer in await asyncio.gather(*counts))
 
-    assert two.run(cancel()) == 1
+    two.run(cancel())
+    # These are of many sessions, so that both replicas are asked.
+    asked = [b"cancels %d" % i for i in range(20)]
+    assert max(two.run(answers(two.engine, *asked))) == 1
     gc.collect()
     assert "never retrieved" not in caplog.text
 
 
 def test_a_dropped_session_is_forgotten(two):
-    async def forgotten():
+    async def drop():
         two.engine.drop(b"gone")
         await asyncio.sleep(0.5)
-        counts = [two.engine.verify(job(b"forgotten %d gone" % i)) for i in range(20)]
-        return max(answer.token for answer in await asyncio.gather(*counts))
 
-    assert two.run(forgotten()) == 1
+    two.run(drop())
+    asked = [b"forgotten %d gone" % i for i in range(20)]
+    assert max(two.run(answers(two.engine, *asked))) == 1
 
 
 def test_nobody_else_gets_in(two):
     everywhere = []
-    for pid, address, port in listeners({*descendants(os.getpid())} | {os.getpid()}):
-        if not address.endswith("0100007F"):
+    for pid, address, port in listeners({os.getpid(), *descendants()}):
+        if not address.endswith("127.0.0.1"):
             everywhere.append((pid, port))
     # One server of each replica listens everywhere; it is Ray's, and wants a token.
     assert {pid for pid, _ in everywhere} == replicas()
@@ -150,27 +146,24 @@ def write(server, number, length):
     """A text of a session that has its own seed, and the longest wait for an answer."""
     how = {"seed": bytes([number] * 16), "rng": np.random.default_rng(number)}
     edge = kit.edge_session([number, 9], sampling=Sampling(temperature=1.0), **how)
-    link = server.link()
     longest = 0.0
-    try:
+    with closing(server.link()) as link:
         while len(edge.text) < length and edge.refused is None:
             if not edge.waiting:
                 kit.draft_round(edge)
             began = time.monotonic()
             assert kit.try_exchange(edge, link, 300.0), "the cloud is silent"
             longest = max(longest, time.monotonic() - began)
-        assert edge.refused is None
-        return list(edge.text)[:length], longest
-    finally:
-        link.close()
+    assert edge.refused is None
+    return list(edge.text)[:length], longest
 
 
 def write_all(server, length):
     """The texts of many sessions at once, and the longest wait of all."""
     with ThreadPoolExecutor(SESSIONS) as pool:
-        each = [pool.submit(write, server, i, length) for i in range(SESSIONS)]
-        texts, waits = zip(*(text.result() for text in each), strict=True)
-    return list(texts), max(waits)
+        each = pool.map(lambda number: write(server, number, length), range(SESSIONS))
+        texts, waits = zip(*each, strict=True)
+    return texts, max(waits)
 
 
 @pytest.mark.parametrize("again", ["the new one", "the other one"])
@@ -202,7 +195,7 @@ def test_killed_replicas_change_no_text(two, again):
 
 def test_killed_controller_changes_no_text(two):
     undisturbed, _ = write_all(two, 100)
-    found, name = descendants(os.getpid()).items(), "ray::ServeController"
+    found, name = descendants().items(), "ray::ServeController"
     (controller,) = (pid for pid, command in found if command.startswith(name))
     os.kill(controller, signal.SIGKILL)
     before = replicas()
@@ -215,12 +208,9 @@ def test_killed_controller_changes_no_text(two):
 def test_sick_engine_is_replaced(two):
     sick, *_ = before = replicas()
 
-    async def ask():
-        # Some of these sessions are at the one that is to become sick.
-        jobs = [two.engine.verify(job(b"ail %d %d" % (sick, i))) for i in range(20)]
-        return {answer.token for answer in await asyncio.gather(*jobs)}
-
-    assert sick not in two.run(ask())
+    # Some of these sessions are at the one that is to become sick.
+    asked = [b"ail %d %d" % (sick, i) for i in range(20)]
+    assert sick not in two.run(answers(two.engine, *asked))
     wait_until(lambda: sick not in replicas() and len(replicas() - before) == 1)
 
 

@@ -11,7 +11,7 @@ from sqs_codec import distill
 from sqs_codec.system.hf import ModelReader, load_model
 from sqs_codec.system.ray._reader import RayReader
 from tests.cli.test_demo import WORDS, save_model
-from tests.system.ray.processes import descendants, wait_until
+from tests.system.ray.processes import nothing_left
 
 # Ray's own imports warn.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -48,8 +48,8 @@ def test_a_model_that_is_not_there_is_said():
 
 
 @pytest.mark.smoke
+@nothing_left()
 def test_the_file_is_that_of_one_alone(tmp_path):
-    before = {*descendants(os.getpid())}
     path = save_model(tmp_path, len(WORDS), WORDS)
     rng, alone = np.random.default_rng(0), Dying(path)
     texts = [rng.integers(0, len(WORDS), n).tolist() for n in rng.integers(2, 30, 60)]
@@ -68,4 +68,3 @@ def test_the_file_is_that_of_one_alone(tmp_path):
     with pytest.raises(RuntimeError, match=r"a replica died over texts \d+ to 20: "):
         distill.make(tmp_path / "deadly", CODEC, reader, deadly)
     reader.close()
-    wait_until(lambda: {*descendants(os.getpid())} == before)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sqs_codec._codec.verify import Verdict
-from sqs_codec.system.engine import BatchEngine, EngineInfo
+from sqs_codec.system.engine import BatchEngine, Engine, EngineInfo
 from sqs_codec.system.ray._replica import application
 from sqs_codec.system.session import Job, Sampling
 from tests.system.serve.kit import Toy
@@ -25,6 +25,12 @@ Trick = Callable[[bytes], Awaitable[int]]
 
 def job(session: bytes) -> Job:
     return Job(session, [1, 2, 3], None, NO_DRAWS, Sampling())
+
+
+async def answers(engine: Engine, *sessions: bytes) -> list[int]:
+    """Return what an engine answers to jobs of so many sessions at once."""
+    verdicts = await asyncio.gather(*(engine.verify(job(each)) for each in sessions))
+    return [verdict.token for verdict in verdicts if verdict]
 
 
 class Tricks(BatchEngine):
