@@ -18,6 +18,7 @@ from sqs_codec.system.hf import Cloud
 from sqs_codec.system.session import Job, Sampling
 from sqs_codec.system.vllm import VllmEngine
 from sqs_codec.system.vllm._message import SHORT
+from tests.system.hf.test_cloud import tiny
 
 T = TypeVar("T")
 V = 100
@@ -104,23 +105,10 @@ def served(*args: Any, **options: Any) -> Iterator[Served]:
 
 def save_tiny(folder: Path, kind: str, **options: Any) -> str:
     """Save a model of random weights, large enough for peaked distributions."""
-    torch.manual_seed(SEED)
-    config = getattr(transformers, f"{kind}Config")(
-        **{
-            "vocab_size": PADDED,
-            "hidden_size": 64,
-            "intermediate_size": 64,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 1,
-            "head_dim": 32,
-            "max_position_embeddings": 512,
-            "initializer_range": 0.2,
-            "eos_token_id": None,
-        }
-        | options
-    )
-    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    sizes = {"vocab_size": PADDED, "hidden_size": 64, "intermediate_size": 64}
+    sizes |= {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
+    own = {**sizes, "initializer_range": 0.2, **options}
+    tiny(kind, SEED, **own).save_pretrained(folder)
     vocabulary = {f"w{i}": i for i in range(V)}
     backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, "w0"))
     transformers.PreTrainedTokenizerFast(

@@ -88,21 +88,25 @@ def test_what_it_serves(wide, cloud):
     assert wide.engine.health() is None
 
 
+def check_turns(it, cloud, writer, turns, end):
+    """Verify jobs on texts that grow, each twice, as transformers does."""
+    for turn in range(turns):
+        jobs = [
+            writer.job(turn * SESSIONS + i, session(100 + i), end(i, turn))
+            for i in range(SESSIONS)
+        ]
+        expected = by_transformers(cloud, jobs)
+        for _ in range(2):
+            assert it.all(jobs) == expected, turn
+
+
 @pytest.mark.parametrize(
     "name", [pytest.param("wide", marks=pytest.mark.smoke), "narrow"]
 )
 def test_sessions_at_once_and_everything_again(name, cloud, writer, request):
     it = request.getfixturevalue(name)
     before = len(it.asked)
-    for turn in range(3):
-        ends = [LENGTH - 40 + 7 * i + 5 * turn for i in range(SESSIONS)]
-        jobs = [
-            writer.job(turn * SESSIONS + i, session(100 + i), end)
-            for i, end in enumerate(ends)
-        ]
-        expected = by_transformers(cloud, jobs)
-        assert it.all(jobs) == expected, turn
-        assert it.all(jobs) == expected, turn
+    check_turns(it, cloud, writer, 3, lambda i, turn: LENGTH - 40 + 7 * i + 5 * turn)
     short = [session for session, _, short in it.asked[before:] if short]
     again = [session for session, skip, _ in it.asked[before:] if skip]
     assert sorted(short) == sorted(again)
@@ -213,19 +217,11 @@ def test_other_models(kind, workers, options, tmp_path):
         assert it.info.vocab_size == size
         assert it.info.tokenizer == cloud.fingerprint
         assert it.info.max_text == 512
-        for turn in range(4):
-            ends = [130 + 17 * i + 40 * turn for i in range(SESSIONS)]
-            jobs = [
-                writer.job(turn * SESSIONS + i, session(i), end)
-                for i, end in enumerate(ends)
-            ]
-            expected = by_transformers(cloud, jobs)
-            assert it.all(jobs) == expected
-            assert it.all(jobs) == expected
+        check_turns(it, cloud, writer, 4, lambda i, turn: 130 + 17 * i + 40 * turn)
         if kind == "Qwen2":
             check_death(it)
         else:
-            check_closing(it, jobs[0])
+            check_closing(it, writer.job(0, session(100), 300))
 
 
 def check_death(it):
