@@ -8,7 +8,14 @@ import pytest
 
 from sqs_codec import vocabulary_fingerprint
 from sqs_codec.system._base.tokens import common_length
-from sqs_codec.system.edge import Edge, FixedPlan, Hints, RefusalError
+from sqs_codec.system.edge import (
+    Edge,
+    EdgeMetrics,
+    FixedPlan,
+    Hints,
+    RefusalError,
+    Step,
+)
 from sqs_codec.system.edge._edge import MOST_PLANNERS
 from sqs_codec.system.edge._reading import FIRST
 from sqs_codec.system.serve import connect
@@ -402,3 +409,13 @@ import sqs_codec.system.serve._datagram.link, sqs_codec.cli.generate
 print({"torch", "transformers", "numba", "prometheus_client"} & {*sys.modules})
 """
     assert output(code).strip() == "set()"
+
+
+def test_the_cloud_alone_has_a_figure_once_it_was_measured():
+    metrics = EdgeMetrics()
+    for mode, seconds in (("hints", 0.5), ("alone", None)):
+        metrics.add(Step((1,), 0, 0, 0, 0, 0, "", mode, seconds))
+        assert metrics.alone_per_second == 0
+    for seconds in [0.2] * 300 + [0.1] * 300:  # the last ones count
+        metrics.add(Step((1,), 0, 0, 0, 0, 0, "", "alone", seconds))
+    assert metrics.alone_per_second == pytest.approx(10, 0.02)
