@@ -164,6 +164,16 @@ def test_headers_that_come_again(endpoint):
     assert endpoint.status("/metrics", "A: 0123456789\r\n" * 1500) == 431
 
 
+@pytest.mark.parametrize("method", ["GET", "OPTIONS"])
+def test_a_stranger_has_one_answer(method):
+    head = f"{method} /health HTTP/1.1\r\nHost: localhost\r\nOrigin: https://a.example"
+    asked = f"{head}\r\nAccess-Control-Request-Method: POST\r\n\r\n"
+    with playing(origins=["https://a.example"]) as endpoint:
+        raw = endpoint.open()
+        raw.sendall(2 * asked.encode())
+        assert b"".join(iter(lambda: raw.recv(65536), b"")).count(b" 200 OK") == 1
+
+
 @pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\nHo", b"GET /page.js HTTP"])
 def test_silent_strangers_make_room(said, monkeypatch):
     monkeypatch.setattr("sqs_codec.system._endpoint.server.CONNECTIONS", 4)
