@@ -49,6 +49,11 @@ def model():
     return tiny()
 
 
+@pytest.fixture
+def rng():
+    return np.random.default_rng(SEED)
+
+
 CLOSE = 5e-6
 """Total variation by rounding in float32: sums are split up by how many tokens there
 are, and these weights, much larger than a trained model's, make more of it."""
@@ -202,9 +207,8 @@ def test_a_round_reads_one_token_more_than_was_drafted(model, monkeypatch):
     assert set(watch.tokens[1:]) == {5 * 5}
 
 
-def test_whatever_comes_a_job_says_everything(model, monkeypatch):
+def test_whatever_comes_a_job_says_everything(model, monkeypatch, rng):
     """Other texts, shorter ones, repeats, prefills, sessions forgotten or evicted."""
-    rng = np.random.default_rng(SEED)
     room = 5 * BLOCK  # of 8 sessions
     cloud = hf.Cloud(model, max_memory=room * bytes_of_token(model), batch_tokens=16)
     watch = Watch(cloud, monkeypatch)
@@ -233,7 +237,7 @@ def bytes_of_token(model):
     return (config.num_hidden_layers + 1) * values * 4
 
 
-def test_keys_and_values_stay_within_their_memory(model, monkeypatch):
+def test_keys_and_values_stay_within_their_memory(model, monkeypatch, rng):
     alive = []
     most = 0
     own = torch.empty
@@ -247,7 +251,6 @@ def test_keys_and_values_stay_within_their_memory(model, monkeypatch):
             most = max(most, sum(t.nbytes for t in tensors if t is not None))
         return made
 
-    rng = np.random.default_rng(SEED)
     bound = 4 * BLOCK * bytes_of_token(model)
     cloud = hf.Cloud(model, max_memory=bound)
     monkeypatch.setattr(torch, "empty", empty)
@@ -257,9 +260,8 @@ def test_keys_and_values_stay_within_their_memory(model, monkeypatch):
     assert bound / 2 < most <= bound
 
 
-def test_half_the_memory_keeps_half_of_the_caches(model, monkeypatch):
+def test_half_the_memory_keeps_half_of_the_caches(model, monkeypatch, rng):
     """Sessions in turn don't evict each other just before they are needed."""
-    rng = np.random.default_rng(SEED)
     cloud = hf.Cloud(model, max_memory=4 * BLOCK * bytes_of_token(model))
     jobs = [replace(job, draws=NONE) for job in jobs_of(rng, [50] * 8)]
     cloud.verify(jobs)
@@ -269,8 +271,7 @@ def test_half_the_memory_keeps_half_of_the_caches(model, monkeypatch):
     assert sum(watch.tokens) <= 3 * 4 * 55
 
 
-def test_long_texts_are_read_in_chunks_after_the_rounds(model, monkeypatch):
-    rng = np.random.default_rng(SEED)
+def test_long_texts_are_read_in_chunks_after_the_rounds(model, monkeypatch, rng):
     cloud = hf.Cloud(model, batch_tokens=16)
     watch = Watch(cloud, monkeypatch)
     reading = Job(b"long", text_of(rng, 70), None, NONE, ALL)
@@ -296,16 +297,14 @@ def test_long_texts_are_read_in_chunks_after_the_rounds(model, monkeypatch):
     assert watch.tokens[6:] == [1]
 
 
-def test_a_round_longer_than_a_batch_is_read_at_once(model):
-    rng = np.random.default_rng(SEED)
+def test_a_round_longer_than_a_batch_is_read_at_once(model, rng):
     cloud = hf.Cloud(model, batch_tokens=4)
     job = Job(b"s", text_of(rng, 30), draft(rng, 9), rng.random(10), ALL)
     assert cloud.verify([job]) == [expected(model, job)]
 
 
-def test_forget_from_another_thread(model, monkeypatch):
+def test_forget_from_another_thread(model, monkeypatch, rng):
     """What is in use stays until it isn't, and is read anew when needed again."""
-    rng = np.random.default_rng(SEED)
     cloud = hf.Cloud(model)
     watch = Watch(cloud, monkeypatch)
     jobs = jobs_of(rng, [20, 30])
@@ -327,8 +326,7 @@ def test_forget_from_another_thread(model, monkeypatch):
     assert watch.tokens[2:] == [31]
 
 
-def test_an_exception_leaves_the_caches_right(model):
-    rng = np.random.default_rng(SEED)
+def test_an_exception_leaves_the_caches_right(model, rng):
     cloud = hf.Cloud(model)
     jobs = jobs_of(rng, [20, 30, 4])
     cloud.verify(jobs)
@@ -346,8 +344,7 @@ def test_an_exception_leaves_the_caches_right(model):
     assert cloud.verify(others) == [expected(model, job) for job in others]
 
 
-def test_two_clouds_of_a_model_that_goes_on_as_it_was(model):
-    rng = np.random.default_rng(SEED)
+def test_two_clouds_of_a_model_that_goes_on_as_it_was(model, rng):
     before = model.config._attn_implementation, probs_of(model, [1, 2, 3], 1)
     clouds = [hf.Cloud(model), hf.Cloud(model)]
     for _ in range(2):
@@ -394,10 +391,9 @@ def test_sampling_is_that_of_transformers(sampling):
     assert torch.equal(ours == -torch.inf, wanted == 0)
 
 
-def test_ties_at_a_cut_are_those_that_numbers_are_drawn_by(monkeypatch):
+def test_ties_at_a_cut_are_those_that_numbers_are_drawn_by(monkeypatch, rng):
     """In every type, for few and for many tokens left; sorted only where needed."""
     monkeypatch.setattr(truncation, "FIRST_LOOK", 8)
-    rng = np.random.default_rng(SEED)
     for i in range(160):
         dtype = [torch.float16, torch.bfloat16, torch.float32, torch.float64][i % 4]
         logits = np.round(rng.normal(0, 6, (3, 200))) / 2
@@ -414,9 +410,8 @@ def test_ties_at_a_cut_are_those_that_numbers_are_drawn_by(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_verdicts_are_those_on_arrays(dtype):
+def test_verdicts_are_those_on_arrays(dtype, rng):
     """Of rounds, hints and texts that are only read, each by a sampling of its own."""
-    rng = np.random.default_rng(SEED)
     jobs = []
     for _ in range(400):
         sampling = Sampling(
