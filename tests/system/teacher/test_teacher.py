@@ -327,13 +327,17 @@ def test_unfinished_bodies_make_room(data, monkeypatch):
 def test_requests_of_who_has_left_are_not_parsed(data, held, monkeypatch):
     """Bodies are read one by one, as a long one takes the interpreter."""
     monkeypatch.setattr(_app, "LIGHT", 100)  # so that some have no place
+    lanes, lane = [], _app._Lane
+    monkeypatch.setattr(_app, "_Lane", lambda n: lanes.append(lane(n)) or lanes[-1])
     found, goes_on = held(_app, "parse")
     with teaching(data) as endpoint:
         first = post(endpoint, TEXTS[3])
         wait_until(lambda: found)
-        for _ in range(20):
-            post(endpoint, TEXTS[3]).close()
-        wait_until(lambda: len(endpoint.server._places) == 1)
+        asked = [post(endpoint, TEXTS[3]) for _ in range(20)]
+        wait_until(lambda: lanes[1]._line)
+        for one in asked:
+            one.close()
+        wait_until(lambda: len(endpoint.server._places) == 1 and not lanes[1]._line)
         goes_on.set()
         assert (status(first), status(post(endpoint, TEXTS[3]))) == (200, 200)
     assert len(found) == 2
