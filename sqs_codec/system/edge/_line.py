@@ -169,11 +169,6 @@ class Line:
         self._sent, self._received = self._sent - up, self._received - down
         return up, down
 
-    @property
-    def round_trip(self) -> float | None:
-        """The mean of the round trips so far, in seconds; None if there were none."""
-        return self._timeout.mean
-
     def greet(self) -> None:
         """Send, and wait until a cloud has taken the session."""
         self.transmit()
