@@ -220,12 +220,17 @@ def test_flood_is_slowed_down(monkeypatch):
         for transport, port in ports.items():
             before, began = server.metric(RECEIVED), time.monotonic()
             link = server.link(port=port, transport=transport)
-            for _ in range(200):
+
+            def more_come(link=link, least=before + 5):
                 with suppress(LinkError):  # gRPC's says that they wait
                     link.send(b"\x03")
+                return server.metric(RECEIVED) >= least
+
+            for _ in range(200):
+                more_come()
                 time.sleep(0.005)
             assert taken_at_most(server, before, began)
-            wait_until(lambda least=before + 5: server.metric(RECEIVED) >= least)
+            wait_until(more_come)
             link.close()
 
 
