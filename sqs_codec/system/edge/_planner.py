@@ -50,7 +50,8 @@ CLEARLY = 1.1
 tokens that were asked for come before the first one."""
 
 BYTES = 8.0
-"""What a drafted token takes on average, by the coarsest of `default_settings`."""
+"""Bytes that a drafted token takes, by the coarsest of `default_settings`, until rounds
+have shown it."""
 
 LONGEST = MAX_DRAFT // 2  # of rounds that are compared, in tokens
 
@@ -402,7 +403,10 @@ class Planner:
         each = self._drafting.mean + told.more_seconds
         if self._bytes:
             first, each = 2 * self._overhead + ROUND_HEAD + 4, BYTES
-        if self._rounds.weight:
+            if share := self._rounds.share:
+                more = max(self._rounds.mean - first, 0.0) / self._lengths.mean
+                each += share * (more - each)
+        elif self._rounds.weight:
             first = max(self._rounds.mean - self._lengths.mean * each, 0.0)
         costs = [(first + n * each) / _tokens(n, rate) for n in range(1, LONGEST + 1)]
         least = min(costs)

@@ -39,9 +39,15 @@ class Cloud:
     """
 
     def __init__(
-        self, alone=TARGET, hints=TARGET, trip=0.1, acceptance=0.7, overhead=DATAGRAM
+        self,
+        alone=TARGET,
+        hints=TARGET,
+        trip=0.1,
+        acceptance=0.7,
+        overhead=DATAGRAM,
+        each=7,
     ):
-        self.seconds = {"alone": alone, "hints": hints}
+        self.seconds, self.each = {"alone": alone, "hints": hints}, each
         self.trip, self.acceptance, self.overhead = trip, acceptance, overhead
         self.rng = np.random.default_rng(0)
 
@@ -51,7 +57,7 @@ class Cloud:
         length = plan.length or 3
         accepted = length if told[:length].all() else int(told[:length].argmin())
         rejected = int(accepted < length)
-        up = self.overhead + 8 + 7 * plan.length
+        up = self.overhead + 8 + self.each * plan.length
         if plan.mode == "rounds":
             took = self.trip + length * (DRAFT + MORE) + self.seconds["alone"]
             found = accepted, length, rejected, up, self.overhead + 4
@@ -169,6 +175,11 @@ def test_rounds_are_longer_where_they_take_longer_whatever_the_handshake_took():
 
 def test_dearer_messages_make_drafts_longer():
     lengths = [length(prefer="bytes", overhead=n) for n in (0, 57, 2000)]
+    assert lengths == sorted(set(lengths))
+
+
+def test_drafted_tokens_that_take_more_bytes_make_drafts_shorter():
+    lengths = [length(prefer="bytes", each=n) for n in (30, 10, 2)]
     assert lengths == sorted(set(lengths))
 
 
