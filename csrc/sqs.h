@@ -339,34 +339,6 @@ sqs_status sqs_quantize_unbiased(const sqs_codec *codec,
                                  const uint64_t *numbers, void *scratch,
                                  sqs_sparse_room *to);
 
-/* An upper bound in bytes of what sqs_encode_logits writes for a row. */
-SQS_API
-size_t sqs_encode_logits_bound(const sqs_codec *codec, const sqs_keep *keep);
-
-/* Bytes of scratch that sqs_encode_logits needs, as above. */
-SQS_API
-size_t sqs_encode_logits_scratch(const sqs_codec *codec);
-
-/* Where packets of rows go. */
-typedef struct sqs_packets {
-    uint8_t *bytes;  /* the packets one after the other */
-    size_t capacity; /* of bytes; the number of rows times
-                        sqs_encode_logits_bound is always enough */
-    size_t *sizes;   /* how many bytes each has; room for a value a row */
-    uint32_t done;   /* written by the core, as in sqs_sparse_room */
-} sqs_packets;
-
-/*
- * Turns each row of logits into a packet: the one that sqs_encode writes for
- * the distribution that sqs_quantize_logits makes of the row.
- *
- * Returns what those two return.
- */
-SQS_API
-sqs_status sqs_encode_logits(const sqs_codec *codec, const sqs_rows *logits,
-                             double temperature, const sqs_keep *keep,
-                             void *scratch, sqs_packets *to);
-
 /*
  * Draws a token from a distribution, exactly.
  *
@@ -474,9 +446,17 @@ typedef struct sqs_sparse_rows {
                                   Read in a round only, otherwise null */
 } sqs_sparse_rows;
 
+/* Where packets of distributions go. */
+typedef struct sqs_packets {
+    uint8_t *bytes;  /* the packets one after the other */
+    size_t capacity; /* of bytes; the sum of all sqs_encode_bound is always
+                        enough */
+    size_t *sizes;   /* how many bytes each has; room for a value a row */
+    uint32_t done;   /* written by the core, as in sqs_sparse_room */
+} sqs_packets;
+
 /*
- * Writes distributions as sqs_encode does, a packet each. A capacity of the
- * sum of all sqs_encode_bound is enough.
+ * Writes distributions as sqs_encode does, a packet each.
  *
  * Returns what sqs_encode returns.
  */

@@ -216,7 +216,8 @@ async function draw() {
     [...packet].map((byte) => byte.toString(16).padStart(2, "0")).join(" ");
   const known = withPrior ? `, prior=sqs.Prior.builtin("${row.model}")` : "";
   at("#python").textContent = `codec = sqs.Codec(${row.vocabSize}, ${resolution}${known})\n` +
-    `codec.encode_logits(logits, sqs.${rule}(${value}), temperature=${temperature})`;
+    `q = codec.quantize(logits, sqs.${rule}(${value}), temperature=${temperature})\n` +
+    "codec.encode(q)";
 }
 
 function chooseRule() {

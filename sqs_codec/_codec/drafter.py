@@ -183,9 +183,7 @@ class Drafter:
             for kind, quantize_other in ROW_TYPES.items():
                 if isinstance(logits, kind):
                     quantize_row = quantize_other
-            q = quantize_row(
-                self.codec, logits, keep, t, mass=keep._learns, cuts=self._cuts
-            )
+            q = quantize_row(self.codec, logits, keep, t, cuts=self._cuts)
         if q is logits or q._token_ids.size > self.codec.max_survivors:
             self.codec._check(q)
         bits = self._bits_with(q)

@@ -141,7 +141,7 @@ def _round(
     width = probs.shape[1]
     core = rounder(width, resolution)
     keep = rule(TopK(width))
-    found = [core.quantize_probs(row, keep)[1:3] for row in probs]
+    found = [core.quantize_probs(row, keep, False)[1:3] for row in probs]
     kept = [row[places] for row, (places, _) in zip(ids, found, strict=True)]
     counts = [one for _, one in found]
     sizes = [one.size for one in counts]

@@ -1,4 +1,4 @@
-"""From logits to distributions or packets, and from distributions to rows."""
+"""From logits to distributions, and from distributions to rows."""
 
 from collections.abc import Sequence
 
@@ -17,11 +17,17 @@ from sqs_codec.torch._tensors import is_on_host
 
 
 def quantize(
-    codec: Codec, logits: torch.Tensor, keep: Keep, *, temperature: float = 1.0
+    codec: Codec,
+    logits: torch.Tensor,
+    keep: Keep,
+    *,
+    temperature: float = 1.0,
+    dropped_mass: bool = False,
 ) -> SparseDistribution:
     """Sparsify and quantize ``softmax(logits / temperature)``.
 
-    As `quantize_rows` does each row, for a tensor [vocab_size].
+    As `quantize_rows` does each row, for a tensor [vocab_size], with the `dropped_mass`
+    where `Codec.quantize` has it.
 
     Examples
     --------
@@ -30,7 +36,7 @@ def quantize(
     >>> q.token_ids, q.counts
     (array([1, 2], dtype=uint32), array([7, 3], dtype=uint32))
     """
-    return quantize_row(codec, logits, keep, temperature, mass=True)
+    return quantize_row(codec, logits, keep, temperature, dropped_mass)
 
 
 def quantize_rows(
@@ -76,46 +82,12 @@ def quantize_rows(
     return _quantize_on_device(codec, rows, shape, keep, temperature)[0]
 
 
-def encode_logits(
-    codec: Codec, logits: torch.Tensor, keep: Keep, *, temperature: float = 1.0
-) -> bytes:
-    """Return the packet of what `quantize` makes of logits [vocab_size]."""
-    row = row_of(codec, logits)
-    (packet,) = encode_logits_rows(codec, row, keep, temperature=temperature)
-    return packet
-
-
-def encode_logits_rows(
-    codec: Codec, logits: torch.Tensor, keep: Keep, *, temperature: float = 1.0
-) -> list[bytes]:
-    """Return a packet of each row that `quantize_rows` makes of logits.
-
-    As `Codec.encode_logits` is to `Codec.quantize`: the same bytes in less time.
-    Parameters and errors are those of `quantize_rows` and `Codec.encode`.
-
-    Examples
-    --------
-    >>> from sqs_codec import Codec, TopK
-    >>> codec = Codec(vocab_size=5, resolution=10)
-    >>> logits = torch.tensor([[0, 3, 2, 0, 0], [1, 0, 0, 1, 1]]).half()
-    >>> [len(packet) for packet in encode_logits_rows(codec, logits, TopK(2))]
-    [2, 2]
-    """
-    rows, shape = rows_of(codec, logits)
-    if is_on_host(rows):
-        ready = checks.Rows(_tensors.as_array(rows), shape)
-        return codec.encode_logits_rows(ready, keep, temperature=temperature)
-    found, _ = _quantize_on_device(codec, rows, shape, keep, temperature)
-    return codec.encode_rows(found)
-
-
 def quantize_row(
     codec: Codec,
     logits: torch.Tensor,
     keep: Keep,
     temperature: float,
-    *,
-    mass: bool,
+    mass: bool = False,
     cuts: Cuts = None,
 ) -> SparseDistribution:
     """Return what `Codec._quantize` does. For `Drafter`."""
@@ -124,10 +96,11 @@ def quantize_row(
         row = _tensors.truncated(row[None], temperature, *cuts)[0]
     if is_on_host(row):
         ready = checks.Rows(_tensors.as_array(row[None])[0], ())
-        return codec._quantize(ready, keep, temperature, mass=mass)
+        return codec._quantize(ready, keep, temperature, mass)
     found, masses = _quantize_on_device(codec, row[None], (), keep, temperature)
+    dropped = masses[0] if mass or keep._learns else None
     shape = codec.vocab_size, codec.resolution
-    return as_distribution(found.token_ids, found.counts, *shape, masses[0])
+    return as_distribution(found.token_ids, found.counts, *shape, dropped)
 
 
 def row_of(codec: Codec, logits: torch.Tensor) -> torch.Tensor:
@@ -177,7 +150,7 @@ def _quantize_on_device(
     padded[filled], all_ids[filled] = values, ids
     core = rounder(width, codec.resolution)
     every = rule(TopK(width))
-    _, _, at, counts, sizes, _ = core.quantize_logits(padded, temperature, every, False)
+    _, _, at, counts, sizes = core.quantize_rows(padded, temperature, every)
     ids = frozen(all_ids[np.repeat(np.arange(n), sizes), at])
     found = as_rows(ids, counts, sizes, codec.vocab_size, codec.resolution)
     return found, masses.tolist()

@@ -41,7 +41,9 @@ def test_awkward_logits(seed):
     resolution = int(rng.choice([1, 2, 3, 100, 1000, 1 << 16]))
     row, keep = random_logits(rng, vocab_size), random_keep(rng)
     temperature = float(rng.choice(TEMPERATURES))
-    q = sqs.Codec(vocab_size, resolution).quantize(row, keep, temperature=temperature)
+    codec = sqs.Codec(vocab_size, resolution)
+    q = codec.quantize(row, keep, temperature=temperature, dropped_mass=True)
+    assert codec.quantize(row, keep, temperature=temperature) == q
     for coding in CODINGS:
         codec = sqs.Codec(vocab_size, resolution, coding)
         expected = reference_quantize(row, keep, temperature, codec)
@@ -75,8 +77,8 @@ def test_rules_at_the_very_limit(seed):
                 if value > 0:
                     keep = rule(value)
                     expected = reference_quantize(row, keep, temperature, codec)
-                    found = codec.quantize(row, keep, temperature=temperature)
-                    assert as_lists(found) == expected
+                    given = {"temperature": temperature, "dropped_mass": True}
+                    assert as_lists(codec.quantize(row, keep, **given)) == expected
 
 
 @pytest.mark.parametrize("temperature", [0.3, 0.7, 1.0])
@@ -89,7 +91,8 @@ def test_logits_about_those_of_a_power_of_two(temperature):
         row[1:].view(np.uint32)[:] += np.arange(-16, 16, dtype=np.int32).view(np.uint32)
         keep = sqs.MinP(2.0**-exponent)
         expected = reference_quantize(row, keep, temperature, codec)
-        assert as_lists(codec.quantize(row, keep, temperature=temperature)) == expected
+        q = codec.quantize(row, keep, temperature=temperature, dropped_mass=True)
+        assert as_lists(q) == expected
 
 
 @pytest.mark.parametrize("seed", range(100))
@@ -101,7 +104,7 @@ def test_probabilities(seed):
     expected = reference.quantize_probs(
         probs, reference.RULES[keep._kind], keep._value, 100
     )
-    assert as_lists(codec.quantize_probs(probs, keep)) == expected
+    assert as_lists(codec.quantize_probs(probs, keep, dropped_mass=True)) == expected
 
 
 @pytest.mark.parametrize(
@@ -118,7 +121,7 @@ def test_real_drafts(real_rows, keep, temperature):
             packets = {c: reference.encode(*given, c) for c in CODINGS[1:]}
             REAL[key] = made, packets
         expected, packets = REAL[key]
-        q = codec.quantize(row, keep, temperature=temperature)
+        q = codec.quantize(row, keep, temperature=temperature, dropped_mass=True)
         assert as_lists(q) == expected
         for coding, packet in packets.items():
             assert sqs.Codec(49152, coding=coding).encode(q) == packet

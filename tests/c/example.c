@@ -332,38 +332,10 @@ static sqs_status probs(const double *given)
     return quantize(given, false, &c);
 }
 
-/* Both ways of rows: packets are those of what is quantized, as many as there
- * is room for, and what one refuses, the other does too. */
 static sqs_status logits(const double *given)
 {
     static content c;
-    sqs_status status = quantize(given, true, &c);
-    sqs_codec codec = codec_of(given);
-    sqs_keep keep = {(uint32_t)given[KIND], given[KEEP]};
-    sqs_rows rows = rows_of(given, (uint32_t)given[DTYPE]);
-    const sqs_sparse_room *r = &c.round;
-    size_t bound = ROWS * sqs_encode_logits_bound(&codec, &keep);
-    size_t sizes[ROWS], ends[ROWS + 1] = {0}, found[ROWS], at = 0;
-    uint8_t *bytes = allocate(bound, 1);
-    for (uint32_t i = 0; i < r->done; at += r->survivors[i++]) {
-        EXPECT(SQS_OK, sqs_encode(&codec, r->token_ids + at, r->counts + at,
-                                  r->survivors[i], bytes + ends[i],
-                                  bound - ends[i], &sizes[i]));
-        ends[i + 1] = ends[i] + sizes[i];
-    }
-    void *scratch = allocate(1, sqs_encode_logits_scratch(&codec));
-    for (size_t room = 0; room <= bound; room++) {
-        sqs_packets to = {allocate(room, 1), room, found, 0};
-        uint32_t fit = r->done;
-        while (ends[fit] > room)
-            fit--;
-        EXPECT(fit < r->done ? SQS_NO_SPACE : status,
-               sqs_encode_logits(&codec, &rows, given[TEMPERATURE], &keep,
-                                 scratch, &to));
-        CHECK(to.done == fit && memcmp(to.bytes, bytes, ends[fit]) == 0);
-        CHECK(memcmp(found, sizes, fit * sizeof *sizes) == 0);
-    }
-    return status;
+    return quantize(given, true, &c);
 }
 
 static sqs_status unbiased(const double *given)
@@ -684,21 +656,10 @@ static const content *flat(uint32_t vocab_size, uint32_t resolution,
 /* One survivor, then one distribution more than a coding takes. */
 static void large_packets(void)
 {
-    static double values[SQS_MAX_VOCAB];
     uint32_t most = SQS_MAX_ENUMERATIVE_SUPPORT, n = SQS_MAX_VOCAB;
-    for (uint32_t i = 0; i < n; i++)
-        values[i] = i < most || i >= n - most ? 0 : -INFINITY;
     for (uint32_t k = most; k <= most + 1; k++) {
         sqs_status wanted = k > most ? SQS_LARGE_SUPPORT : SQS_OK;
         sqs_codec codec = {n, most + 1, SQS_ENUMERATIVE, SQS_ISA_BEST, NULL};
-        sqs_keep keep = {SQS_TOP_K, k};
-        sqs_rows row = {as_type(SQS_F64, values, n), SQS_F64, 1, 0};
-        size_t bound = sqs_encode_logits_bound(&codec, &keep), size;
-        sqs_packets to = {allocate(bound, 1), bound, &size, 0};
-        void *scratch = allocate(1, sqs_encode_logits_scratch(&codec));
-        EXPECT(wanted,
-               sqs_encode_logits(&codec, &row, 0.7, &keep, scratch, &to));
-        CHECK(to.done == (wanted == SQS_OK));
         EXPECT(wanted, send_all(&codec, flat(n, most + 1, k, 1)));
         codec.coding = SQS_BITPACK;
         EXPECT(SQS_OK, send_all(&codec, flat(n, most + 1, k, 1)));

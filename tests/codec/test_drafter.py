@@ -263,7 +263,7 @@ def test_what_does_not_fit_changes_nothing():
     for other in (sqs.Codec(V, 99), sqs.Codec(V + 1)):
         row = normal_rows(0, 1, other.vocab_size)[0]
         with pytest.raises(ValueError, match="doesn't fit the codec"):
-            edge.push(other.quantize(row, sqs.TopK(5)))
+            edge.push(other.quantize(row, sqs.TopK(5), dropped_mass=True))
     assert (edge.keep.threshold, edge.rng.bit_generator.state) == before
     assert edge.tokens == ()
     assert drafter().push(decoded) in decoded.token_ids  # TopK needs no mass

@@ -17,7 +17,8 @@ pytestmark = pytest.mark.usefixtures("backend")
 def test_lattice_point_is_the_independent_one(real_rows, temperature):
     codec = sqs.Codec(49152)
     for row in real_rows:
-        q = codec.quantize(row, sqs.TopK(64), temperature=temperature)
+        keep = sqs.TopK(64)
+        q = codec.quantize(row, keep, temperature=temperature, dropped_mass=True)
         counts, margin = independent_counts(row, 64, temperature, 100)
         assert np.array_equal(q.to_dense(np.float64), counts / 100) or margin < 1e-9
         kept = np.argsort(-row, kind="stable")[:64]
@@ -101,7 +102,7 @@ def test_temperature_zero_is_the_argmax():
     codec = sqs.Codec(5, 100)
     row = np.array([0, 3, 9, 9, -np.inf], np.float32)
     for keep in (sqs.TopK(3), sqs.TopP(0.9), sqs.Conformal(), sqs.MinP(0.5)):
-        q = codec.quantize(row, keep, temperature=0)
+        q = codec.quantize(row, keep, temperature=0, dropped_mass=True)
         assert (q.token_ids.tolist(), q.counts.tolist()) == ([2], [100])
         assert q.dropped_mass == 0
 
@@ -120,7 +121,7 @@ def test_much_of_next_to_nothing_is_dropped():
     """
     row = np.full(1 << 20, -43, np.float32)
     row[7] = 0
-    q = sqs.Codec(1 << 20).quantize(row, sqs.TopK(1))
+    q = sqs.Codec(1 << 20).quantize(row, sqs.TopK(1), dropped_mass=True)
     expected = 15 / 16 * (1 << 20) * np.exp(-43)
     assert q.dropped_mass == pytest.approx(expected, rel=2e-3, abs=0)
 
@@ -133,7 +134,27 @@ def test_nothing_dropped_is_zero():
         row = rng.normal(0, scale, 1000)
         row[rng.random(1000) < 0.3] = -np.inf
         for keep in (sqs.TopK(10**400), sqs.TopP(1), sqs.Threshold(0), sqs.MinP(0)):
-            assert codec.quantize(row, keep).dropped_mass == 0
+            assert codec.quantize(row, keep, dropped_mass=True).dropped_mass == 0
+
+
+def test_the_dropped_mass_is_there_for_rules_that_learn_and_who_asks():
+    codec, row = sqs.Codec(4), np.log([0.5, 0.25, 0.125, 0.125])
+
+    class Learning(sqs.TopK):
+        def update(self, dropped_mass):
+            pass
+
+    for call, values in (
+        (codec.quantize, row),
+        (codec.quantize_probs, np.exp(row)),
+    ):
+        for keep in (sqs.TopK(2), sqs.Threshold(0.2)):
+            assert call(values, keep).dropped_mass is None
+            found = call(values, keep, dropped_mass=True).dropped_mass
+            assert found == pytest.approx(0.25)
+        learning = sqs.Conformal(beta=0.2), Learning(2)
+        for keep in learning:
+            assert call(values, keep).dropped_mass == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -233,12 +254,11 @@ def test_bad_arguments():
 def test_what_follows_the_rule_is_given_by_name():
     """A number after the rule could be meant for anything."""
     codec = sqs.Codec(3)
-    for call in (codec.quantize, codec.encode_logits, codec.quantize_probs):
+    for call in (codec.quantize, codec.quantize_probs):
         with pytest.raises(TypeError, match="positional argument"):
             call([0.5, 0.25, 0.25], sqs.TopK(2), 0.7)
-    for call in (codec.quantize_rows, codec.encode_logits_rows):
-        with pytest.raises(TypeError, match="positional argument"):
-            call([[0.5, 0.25, 0.25]], sqs.TopK(2), 0.7)
+    with pytest.raises(TypeError, match="positional argument"):
+        codec.quantize_rows([[0.5, 0.25, 0.25]], sqs.TopK(2), 0.7)
 
 
 def test_unknown_kinds_of_rule_are_refused():
@@ -249,7 +269,7 @@ def test_unknown_kinds_of_rule_are_refused():
         pass
 
     codec, row = sqs.Codec(3), np.array([1.0, 0.0, 0.0])
-    for call in (codec.quantize, codec.encode_logits, codec.quantize_probs):
+    for call in (codec.quantize, codec.quantize_probs):
         for keep, kind in (Odd(), 4), (Bare(), None):
             with pytest.raises(ValueError, match=rf"kind.* {kind}$"):
                 call(row, keep)
@@ -259,9 +279,7 @@ def test_probabilities_in_place_of_logits_are_noticed():
     probs, keep = np.float32([0.3, *[0.1] * 7]), sqs.TopK(3)
     calls = (
         lambda codec: codec.quantize(probs, keep),
-        lambda codec: codec.encode_logits(probs, keep),
         lambda codec: codec.quantize_rows(probs[None], keep),
-        lambda codec: codec.encode_logits_rows(probs[None], keep),
         lambda codec: bits.measure(probs[None], [keep], [codec.resolution]),
         lambda codec: sqs.Drafter(codec, keep, rng=np.random.default_rng(0)).push(
             probs
@@ -378,7 +396,6 @@ def test_masked_arrays_are_refused():
     for call in (
         lambda: codec.quantize(masked, keep),
         lambda: codec.quantize_probs(masked, keep),
-        lambda: codec.encode_logits(masked, keep),
         lambda: codec.quantize_rows(np.ma.masked_array([values]), keep),
         lambda: sqs.SparseDistribution(np.ma.masked_array([1]), [10], 8),
         lambda: sqs.verify(

@@ -155,13 +155,15 @@ def test_a_keyboard_is_enough(page):
     page.get_by_label("Prior").press("Space")
     codec = sqs.Codec(262_144, 1000)
     logits = dense(rows[chosen])
-    packet = codec.encode_logits(logits, sqs.Threshold(0.01), temperature=0.8)
+    q = codec.quantize(logits, sqs.Threshold(0.01), temperature=0.8)
+    packet = codec.encode(q)
     expect(page.locator("#packet")).to_have_text(packet.hex(" "))
     assert "sqs.Threshold(0.01), temperature=0.8" in page.inner_text("#python")
     page.get_by_label("Prior").press("Space")
     page.get_by_role("slider", name="β").press("ArrowLeft")
     codec = sqs.Codec(262_144, 1000, prior=sqs.Prior.builtin("gemma3"))
-    packet = codec.encode_logits(logits, sqs.Threshold(0.02), temperature=0.8)
+    q = codec.quantize(logits, sqs.Threshold(0.02), temperature=0.8)
+    packet = codec.encode(q)
     expect(page.locator("#packet")).to_have_text(packet.hex(" "))
 
 

@@ -32,40 +32,38 @@ class Core(core.Core):
 
     def quantize_logits(
         self, logits: NDArray[Any], temperature: float, keep: Rule, mass: bool
-    ) -> tuple[int, int, Ids, Ids, Ids, list[float]]:
+    ) -> tuple[int, Ids, Ids, float | None]:
         _check_kind(keep)
-        found = rows_of(
-            quantize.quantize_logits(row, temperature, *keep, mass, self._resolution)
-            for row in _rows(logits)
+        (row,) = _rows(logits)
+        status, ids, counts, dropped = quantize.quantize_logits(
+            row, temperature, *keep, mass, self._resolution
         )
-        return *found[:5], [dropped for (dropped,) in found[5]] if mass else []
-
-    def encode_logits(
-        self, logits: NDArray[Any], temperature: float, keep: Rule
-    ) -> tuple[int, int, list[bytes]]:
-        status, done, *rows, _ = self.quantize_logits(logits, temperature, keep, False)
-        large = np.flatnonzero(rows[2] > fields.max_survivors(self._codec))
-        if large.size:
-            return Status.LARGE_SUPPORT, int(large[0]), []
-        return status, done, self.encode_rows(*rows)
+        return status, frozen(ids), frozen(counts), dropped if mass else None
 
     def quantize_probs(
-        self, probs: NDArray[np.floating], keep: Rule
-    ) -> tuple[int, Ids, Ids, float]:
+        self, probs: NDArray[np.floating], keep: Rule, mass: bool
+    ) -> tuple[int, Ids, Ids, float | None]:
         _check_kind(keep)
         status, ids, counts, dropped = quantize.quantize_probs(
             probs.astype(np.float64), *keep, self._resolution
         )
-        return status, frozen(ids), frozen(counts), dropped
+        return status, frozen(ids), frozen(counts), dropped if mass else None
+
+    def quantize_rows(
+        self, logits: NDArray[Any], temperature: float, keep: Rule
+    ) -> tuple[int, int, Ids, Ids, Ids]:
+        answers = (
+            self.quantize_logits(row, temperature, keep, False) for row in logits
+        )
+        return rows_of(answers)
 
     def quantize_unbiased(
         self, logits: NDArray[Any], numbers: NDArray[np.uint64], temperature: float
     ) -> tuple[int, int, Ids, Ids, Ids]:
-        found = rows_of(
+        return rows_of(
             quantize_unbiased(row, number, temperature, self._resolution)
             for row, number in zip(_rows(logits), numbers, strict=True)
         )
-        return found[:5]
 
     def bits(self, ids: Ids, counts: Ids) -> int:
         if self._is_entropy:
