@@ -242,12 +242,8 @@ typedef struct sqs_rows {
 /* Which tokens to keep. The most probable token is always kept, ties go to
  * the lower token id, and masked tokens (probability 0) are never kept. */
 typedef enum sqs_keep_kind {
-    SQS_TOP_K = 0,     /* the `value` most probable tokens; value >= 1 */
-    SQS_THRESHOLD = 1, /* tokens of probability >= value; value finite */
-    SQS_TOP_P = 2,     /* the fewest most probable tokens whose mass reaches
-                          value; 0 < value <= 1 */
-    SQS_MIN_P = 3      /* tokens of probability >= value times the largest;
-                          0 <= value <= 1 */
+    SQS_TOP_K = 0,    /* the `value` most probable tokens; value >= 1 */
+    SQS_THRESHOLD = 1 /* tokens of probability >= value; value finite */
 } sqs_keep_kind;
 
 typedef struct sqs_keep {

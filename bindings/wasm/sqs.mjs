@@ -1,6 +1,6 @@
 // The codec in WebAssembly: from logits to counts and bytes, and back. `make wasm`
 // compiles it. Structs are those of csrc/sqs.h, with pointers of four bytes.
-const KEEP = { top_k: 0, threshold: 1, top_p: 2, min_p: 3 };
+const KEEP = { top_k: 0, threshold: 1 };
 const CODING = { bitpack: 0, enumerative: 1, entropy: 2 }, F32 = 1;
 const PARTS = ["counts", "arrangement", "class", "ids", "padding"];
 

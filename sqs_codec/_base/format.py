@@ -45,5 +45,3 @@ class KeepKind(IntEnum):
 
     TOP_K = 0
     THRESHOLD = 1
-    TOP_P = 2
-    MIN_P = 3

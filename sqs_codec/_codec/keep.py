@@ -87,32 +87,6 @@ class Threshold(Keep):
         object.__setattr__(self, "_value", beta)
 
 
-@dataclass(frozen=True)
-class TopP(Keep):
-    """Keep the fewest most probable tokens whose mass reaches `p`, in (0, 1]."""
-
-    _kind = int(KeepKind.TOP_P)
-    p: float
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "p", checks.finite("p", self.p, 0, 1))
-        if self.p == 0:
-            raise ValueError("p must be above 0")
-        object.__setattr__(self, "_value", self.p)
-
-
-@dataclass(frozen=True)
-class MinP(Keep):
-    """Keep the tokens of at least `p`, in [0, 1], times the largest probability."""
-
-    _kind = int(KeepKind.MIN_P)
-    p: float
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "p", checks.finite("p", self.p, 0, 1))
-        object.__setattr__(self, "_value", self.p)
-
-
 class Conformal(Keep):
     """Keep the tokens above a threshold that adapts online (C-SQS).
 
@@ -219,12 +193,8 @@ def count_kept(kind: int, value: float, unnormalised: Any, unmasked: Any) -> Any
     if kind == KeepKind.TOP_K:
         return unmasked.clip(1, int(value))
     whole = unnormalised.sum(-1)[..., None]
-    if kind == KeepKind.TOP_P:
-        return count_prefix(unnormalised, 0, value * whole if value < 1 else None)
     if kind == KeepKind.THRESHOLD:
         return count_prefix(unnormalised, value * whole)
-    if kind == KeepKind.MIN_P:
-        return count_prefix(unnormalised, value * unnormalised[..., :1])
     raise ValueError(f"kind must be one of {[*KeepKind]}, got {kind!r}")
 
 

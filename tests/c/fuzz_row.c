@@ -20,13 +20,9 @@ static const uint32_t sizes[] = {
 
 static sqs_keep get_keep(uint8_t rule, uint8_t parameter)
 {
-    sqs_keep keep = {(sqs_keep_kind)(rule % (SQS_MIN_P + 1)),
-                     parameter / 255.0};
-    if (keep.kind == SQS_TOP_K)
-        keep.value = 1.0 + parameter;
-    if (keep.kind == SQS_TOP_P)
-        keep.value = (1.0 + parameter) / 256;
-    return keep;
+    if (rule % 2)
+        return (sqs_keep){SQS_THRESHOLD, parameter / 255.0};
+    return (sqs_keep){SQS_TOP_K, 1.0 + parameter};
 }
 
 static request get_request(const uint8_t *data, size_t size)
@@ -41,7 +37,7 @@ static request get_request(const uint8_t *data, size_t size)
     r.codec.resolution = ((uint32_t)data[4] << 8 | data[5]) + 1;
     r.keep = get_keep(data[1], data[2]);
     r.temperature = temperatures[data[3] % 8];
-    r.unbiased = data[1] / (SQS_MIN_P + 1) % 2;
+    r.unbiased = data[1] / 2 % 2;
     r.number = data[2] * (UINT64_MAX / 255);
     return r;
 }

@@ -316,29 +316,12 @@ static double random_share(void)
 
 static sqs_keep random_keep(uint32_t vocab_size)
 {
-    sqs_keep keep = {.value = random_share()};
-    bool extreme = random_below(8) == 0;
-    keep.kind = (sqs_keep_kind)random_below(SQS_MIN_P + 1);
-    switch (keep.kind) {
-    case SQS_TOP_K:
-        keep.value = 1 + random_small(vocab_size + 2, 13);
-        if (extreme)
-            keep.value = 1e9;
-        break;
-    case SQS_THRESHOLD:
-        if (extreme)
-            keep.value = random_below(2) ? -1 : 2;
-        break;
-    case SQS_TOP_P:
-        if (extreme)
-            keep.value = random_below(2) ? 1 : 1 - 0x1p-30;
-        break;
-    case SQS_MIN_P:
-        if (extreme)
-            keep.value = random_below(2);
-        break;
-    }
-    return keep;
+    double share = random_share();
+    bool extreme = random_below(8) == 0, negative = random_below(2);
+    if (random_below(2))
+        return (sqs_keep){SQS_THRESHOLD, extreme ? negative ? -1 : 2 : share};
+    uint32_t k = 1 + random_small(vocab_size + 2, 13);
+    return (sqs_keep){SQS_TOP_K, extreme ? 1e9 : k};
 }
 
 static request random_request(sqs_isa isa)

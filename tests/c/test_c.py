@@ -41,7 +41,7 @@ CONTROLS |= {"down": "2000", "up": "4000", "towards 0": "6000"}
 PACKETS = 100_000
 CASES = 300
 SEED = 1
-SUM = "d71de1dd4328a75a"
+SUM = "281e6c1a710c1497"
 """What identity.c comes to with these; it changes with the cases alone."""
 
 

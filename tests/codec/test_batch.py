@@ -13,7 +13,7 @@ from tests.kit import make_prior, normal_rows
 pytestmark = pytest.mark.usefixtures("backend")
 
 V = 3000
-RULES = [sqs.TopK(64), sqs.Threshold(0.01), sqs.TopP(0.9), sqs.Conformal()]
+RULES = [sqs.TopK(64), sqs.Threshold(0.01), sqs.Conformal()]
 
 
 def rows(n, dtype=np.float32):

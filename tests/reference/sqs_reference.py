@@ -19,7 +19,7 @@ import numpy as np
 
 from tests.reference import BrokenRuleError, entropy
 
-RULES = TOP_K, THRESHOLD, TOP_P, MIN_P = "top_k", "threshold", "top_p", "min_p"
+RULES = TOP_K, THRESHOLD = "top_k", "threshold"
 
 MAX_ENUMERATIVE_SUPPORT = 1024
 MAX_ENUMERATIVE_SQUARES = 8 << 20
@@ -109,20 +109,7 @@ def sparsify(values, unnormalised, rule, parameter):
     ranked = sorted(range(len(values)), key=lambda i: (-float(values[i]), i))
     if rule == TOP_K:
         return sorted(ranked[: int(min(parameter, len(ranked)))])
-    if rule == TOP_P and parameter < 1:
-        kept, mass = [], 0.0
-        for i in ranked:
-            kept.append(i)
-            mass += unnormalised[i]
-            if mass >= parameter * total:
-                break
-        return sorted(kept)
-    level = {
-        THRESHOLD: parameter * total,
-        TOP_P: 0.0,
-        MIN_P: parameter * unnormalised[ranked[0]],
-    }[rule]
-    best = ranked[0]
+    level, best = parameter * total, ranked[0]
     return [
         i for i, p in enumerate(unnormalised) if (p >= level and p > 0) or i == best
     ]

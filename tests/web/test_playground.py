@@ -18,7 +18,6 @@ from tests.reference.prior import parse
 
 DOCS = Path(__file__).parents[2] / "docs"
 VALUES = {"top_k": (1, 8, 64, 256), "threshold": (0.1, 0.01, 1e-4)}
-VALUES |= {"top_p": (0.5, 0.95, 0.99), "min_p": (0.5, 0.05, 0.001)}
 ROWS = 200
 MEASURE = """async (given) => {
     const { Row, measure } = await import(new URL("playground.js", location));

@@ -84,10 +84,6 @@ pub enum Keep {
     TopK(u32),
     /// Tokens of at least this probability.
     Threshold(f64),
-    /// The fewest most probable tokens of at least this mass.
-    TopP(f64),
-    /// Tokens of at least this share of the largest probability.
-    MinP(f64),
 }
 
 impl From<Keep> for sys::Keep {
@@ -95,8 +91,6 @@ impl From<Keep> for sys::Keep {
         let (kind, value) = match keep {
             Keep::TopK(k) => (0, k.into()),
             Keep::Threshold(beta) => (1, beta),
-            Keep::TopP(p) => (2, p),
-            Keep::MinP(p) => (3, p),
         };
         Self { kind, value }
     }

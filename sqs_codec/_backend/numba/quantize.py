@@ -6,7 +6,7 @@ from sqs_codec._backend.numba.jit import entry, jit, leaf, part
 from sqs_codec._backend.numba.lattice import lattice
 from sqs_codec._backend.numba.rows import new_row, scan, select_from, sum_exp2
 from sqs_codec._backend.numba.softmax import exp2_f64, striped_sum
-from sqs_codec._backend.numba.sparsify import THRESHOLD, TOP_P, dropped_mass, sparsify
+from sqs_codec._backend.numba.sparsify import THRESHOLD, dropped_mass, sparsify
 from sqs_codec._base.errors import Status
 from sqs_codec._base.exp2 import LOG2_E
 from sqs_codec._base.format import SUM_TOLERANCE
@@ -45,7 +45,7 @@ def weigh_logits(values, temperature, kind, value, mass):
     if temperature == 0:
         return Status.OK, select_from(values, maxima, top)[:1], np.ones(1), 0.0
     total = 0.0
-    if mass or kind in (THRESHOLD, TOP_P):
+    if mass or kind == THRESHOLD:
         total = sum_exp2(values, top, scale)
     kept = sparsify(row, total, kind, value)
     dropped = dropped_mass(row, total, kept) if mass else 0.0
