@@ -321,7 +321,7 @@ const char *sqs_status_text(sqs_status status)
     case SQS_BAD_PRIOR:
         return "not a prior file, or a damaged one";
     case SQS_BAD_KEEP:
-        return "the keep rule's kind or parameter is out of range";
+        return "a number of the keep rule is out of range";
     case SQS_BAD_TEMPERATURE:
         return "the temperature is negative or not finite";
     case SQS_BAD_DTYPE:

@@ -197,8 +197,8 @@ static void verify(const path *p)
                       scratch(sqs_verify_scratch(VOCAB, LENGTH)), &verdict));
 }
 
-#define TOP_K {SQS_TOP_K, 64}
-#define THRESHOLD {SQS_THRESHOLD, 1e-3}
+#define TOP_K {64, 0}
+#define THRESHOLD {UINT32_MAX, 1e-3}
 
 #define ROW_PATHS(isa_name, isa)                                              \
     {"quantize top-k " isa_name, quantize, ROWS, isa, SQS_F32, TOP_K, false,  \

@@ -1,6 +1,7 @@
 // The codec in WebAssembly: from logits to counts and bytes, and back. `make wasm`
 // compiles it. Structs are those of csrc/sqs.h, with pointers of four bytes.
-const KEEP = { top_k: 0, threshold: 1 };
+const ALL = 2 ** 32 - 1; // tokens: as many as there are
+const KEEP = { top_k: (k) => [Math.min(k, ALL), 0], threshold: (beta) => [ALL, beta] };
 const CODING = { bitpack: 0, enumerative: 1, entropy: 2 }, F32 = 1;
 const PARTS = ["counts", "arrangement", "class", "ids", "padding"];
 
@@ -110,10 +111,10 @@ export async function load(wasm) {
         return Object.fromEntries(PARTS.map((name, i) => [name, found[i]]));
       });
     }
-    row(logits, [kind, value]) {
+    row(logits, [name, value]) {
       const at = putGiven("logits", logits, "Float32Array", this.vocabSize);
-      const rule = record(KEEP[kind] ?? -1, 0, 0, 0);
-      doubles(rule + 8, 1)[0] = value;
+      const [most, least] = KEEP[name]?.(value) ?? [0, 0], rule = record(most, 0, 0, 0);
+      doubles(rule + 8, 1)[0] = least;
       return [record(at, F32, 1, this.vocabSize), rule];
     }
     taken(ids, counts, k) {

@@ -1,17 +1,19 @@
 /*
  * sparsify.c - which tokens of a row are kept.
  *
- * A rule keeps a prefix of the tokens in descending order of probability, ties
- * going to the lower id. Values are compared exactly, as they are in memory,
- * so SQS_TOP_K chooses its tokens without any arithmetic. SQS_THRESHOLD
- * compares unnormalised probabilities: exponentials in single precision,
- * relative to the row's maximum. Their sum is over all tokens. Then a bound on
- * the values tells which tokens may pass, and they are computed again for these.
+ * Both primitives, the first k and all from a level on, keep a prefix of the
+ * tokens in descending order of probability, ties going to the lower id. Values
+ * are compared exactly, as they are in memory, so the first k are chosen without
+ * any arithmetic. The level is compared with unnormalised probabilities:
+ * exponentials in single precision, relative to the row's maximum. Their sum is
+ * over all tokens. Then a bound on the values tells which tokens may pass, and
+ * they are computed again for these.
  */
 #include "quantize/sparsify.h"
 
 #include <math.h>
 
+#include "bits.h"
 #include "rows/values.h"
 
 /* The unnormalised probability of a token. */
@@ -46,7 +48,7 @@ sqs_status sqs_scan_probs(sqs_row *row)
 
 bool sqs_needs_normaliser(const sqs_keep *keep)
 {
-    return keep->kind == SQS_THRESHOLD;
+    return keep->least > 0;
 }
 
 void sqs_find_normaliser(sqs_row *row)
@@ -57,28 +59,13 @@ void sqs_find_normaliser(sqs_row *row)
 
 sqs_status sqs_check_keep(const sqs_keep *keep)
 {
-    double value = keep->value;
-    bool ok = false;
-    switch (keep->kind) {
-    case SQS_TOP_K:
-        ok = value >= 1;
-        break;
-    case SQS_THRESHOLD:
-        ok = isfinite(value);
-        break;
-    }
-    return ok ? SQS_OK : SQS_BAD_KEEP;
+    return keep->most >= 1 && isfinite(keep->least) ? SQS_OK : SQS_BAD_KEEP;
 }
 
 static void select_top(sqs_row *row, uint32_t k)
 {
+    k = sqs_lesser(k, row->scanned.n);
     row->n = row->kernels->select_top(&row->scanned, k, &row->kept);
-}
-
-static void keep_top_k(sqs_row *row, double k)
-{
-    uint32_t n = row->scanned.n;
-    select_top(row, k < n ? (uint32_t)k : n);
 }
 
 /* A lower bound of log2(x), less than 0.09 below it, for 0 < x <= 1 that is
@@ -136,14 +123,11 @@ static void keep_level(sqs_row *row, double level)
 
 void sqs_sparsify(sqs_row *row, const sqs_keep *keep)
 {
-    switch (keep->kind) {
-    case SQS_TOP_K:
-        keep_top_k(row, keep->value);
-        break;
-    case SQS_THRESHOLD:
-        keep_level(row, keep->value * row->normaliser);
-        break;
-    }
+    row->n = row->scanned.n;
+    if (keep->least > 0)
+        keep_level(row, keep->least * row->normaliser);
+    if (keep->least <= 0 || row->n > keep->most)
+        select_top(row, keep->most);
 }
 
 double sqs_dropped_mass(const sqs_row *row)

@@ -32,8 +32,7 @@ class Core(Protocol):
     Of any status but OK, what else comes out is of no use. Of a packet it is NO_SPACE
     if there are more than `most` survivors, in all.
 
-    A keep rule is a `sqs_codec._base.format.KeepKind` and the rule's parameter. An
-    unknown kind is refused, with a ValueError or the status BAD_KEEP.
+    A keep rule is ``most`` and ``least`` of ``sqs_keep`` in ``csrc/sqs.h``, in range.
 
     A round is the ids and counts of its distributions, one after the other, the size of
     each and the position of the drafted token in it.

@@ -212,7 +212,7 @@ class Core:
     ) -> tuple[int, Ids, Ids, float | None]:
         to = self._take()
         _point(to.rows, row)
-        to.keep.kind, to.keep.value = keep
+        to.keep.most, to.keep.least = keep
         to.quantized.dropped_mass = to.mass if mass else NULL
         given = *t, to.keep, to.scratch, to.quantized
         status = call(self._codec, to.rows, *given)
@@ -237,10 +237,8 @@ class Core:
     ) -> tuple[int, int, Ids, Ids, Ids]:
         to = self._take()
         n = _point(to.rows, logits)
-        to.keep.kind, to.keep.value = keep
-        most = self._most
-        if keep[0] == lib.SQS_TOP_K:
-            most = min(most, int(keep[1]))
+        to.keep.most, to.keep.least = keep
+        most = min(self._most, keep[0])
         arrays = [new("uint32_t[]", size) for size in (n * most, n * most, n)]
         out = ffi.new("sqs_sparse_room *", arrays)
         status = lib.sqs_quantize_logits(

@@ -28,7 +28,7 @@ from sqs_codec._base.format import (
 from sqs_codec._base.lazy import lazy
 from sqs_codec._base.threads import share, useful
 from sqs_codec._codec.distribution import SparseDistribution, as_distribution
-from sqs_codec._codec.keep import Keep, rule
+from sqs_codec._codec.keep import Keep, limits_of
 from sqs_codec._codec.lists import quantize_lists
 from sqs_codec._codec.prior import Prior, agreed_prior
 from sqs_codec._codec.round import Round, as_round, make_round
@@ -245,7 +245,7 @@ class Codec:
         temperature = checks.temperature(temperature)
         if cuts is not None:
             row = truncate(row[None], temperature, *cuts)[0]
-        limits = rule(keep)
+        limits = limits_of(keep)
         mass = mass or keep._learns
         status, ids, counts, dropped = self._core.quantize_logits(
             row, temperature, limits, mass
@@ -274,7 +274,7 @@ class Codec:
         array([5, 3], dtype=uint32)
         """
         row = checks.row("probs", probs, self.vocab_size)
-        limits = rule(keep)
+        limits = limits_of(keep)
         mass = dropped_mass or keep._learns
         status, ids, counts, dropped = self._core.quantize_probs(row, limits, mass)
         if status:
@@ -404,7 +404,7 @@ class Codec:
             takes over a tenth of a millisecond. Other Python threads can run
             meanwhile in any case.
         """
-        arguments = checks.temperature(temperature), rule(keep)
+        arguments = checks.temperature(temperature), limits_of(keep)
         call = self._core.quantize_rows
         return self._join(self._share(call, arguments, logits, threads))
 

@@ -9,7 +9,7 @@ from sqs_codec._backend import frozen, rounder
 from sqs_codec._base import checks
 from sqs_codec._codec.codec import Codec, row_name
 from sqs_codec._codec.distribution import SparseDistribution, as_distribution
-from sqs_codec._codec.keep import Keep, TopK, count_kept, rule
+from sqs_codec._codec.keep import Keep, count_kept, limits_of
 from sqs_codec._codec.rows import SparseRows, as_rows
 from sqs_codec._codec.truncation import Cuts
 from sqs_codec.torch import _tensors
@@ -134,8 +134,7 @@ def _quantize_on_device(
 ) -> tuple[SparseRows, list[float]]:
     """Choose tokens on the device, have the core round them; return masses, too."""
     temperature = checks.temperature(temperature)
-    rule(keep)  # says what is wrong with it, also where it isn't asked
-    kept, dropped = _select(rows, keep, temperature)
+    kept, dropped = _select(rows, limits_of(keep), temperature)
     places = kept.nonzero(as_tuple=True)
     floats = torch.cat([rows.amax(-1).double(), dropped, rows[places].double()])
     # As the bits of floats, everything can move at once.
@@ -149,15 +148,14 @@ def _quantize_on_device(
     padded, all_ids = np.full(filled.shape, -np.inf), np.zeros(filled.shape, np.uint32)
     padded[filled], all_ids[filled] = values, ids
     core = rounder(width, codec.resolution)
-    every = rule(TopK(width))
-    _, _, at, counts, sizes = core.quantize_rows(padded, temperature, every)
+    _, _, at, counts, sizes = core.quantize_rows(padded, temperature, (width, 0.0))
     ids = frozen(all_ids[np.repeat(np.arange(n), sizes), at])
     found = as_rows(ids, counts, sizes, codec.vocab_size, codec.resolution)
     return found, masses.tolist()
 
 
 def _select(
-    rows: torch.Tensor, keep: Keep, temperature: float
+    rows: torch.Tensor, limits: tuple[int, float], temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return which tokens are kept, ties by id, and the dropped masses."""
     logits, token_ids = rows.sort(dim=-1, descending=True, stable=True)
@@ -166,8 +164,8 @@ def _select(
     if temperature == 0:
         unnormalised[:, 1:] = 0
     unmasked = (logits > -torch.inf).sum(-1)
-    kind, value = rule(keep if temperature else TopK(1))
-    count = count_kept(kind, value, unnormalised, unmasked)
+    most, least = limits if temperature else (1, 0.0)
+    count = count_kept(most, least, unnormalised, unmasked)
     ranks = torch.arange(rows.shape[-1], device=rows.device)
     kept = ranks < count[:, None]
     dropped = unnormalised.masked_fill(kept, 0).sum(-1) / unnormalised.sum(-1)

@@ -9,6 +9,7 @@ import pytest
 import sqs_codec as sqs
 from sqs_codec._backend.numba import quantize, rows
 from sqs_codec._base.errors import Status, packet_error
+from sqs_codec._codec.keep import limits_of
 from tests.kit import (
     CODINGS,
     TIMES,
@@ -95,9 +96,7 @@ def test_probabilities(seed):
     vocab_size = int(rng.choice([2, 17, 300]))
     probs = random_probs(rng, vocab_size)
     codec, keep = sqs.Codec(vocab_size, 100), random_keep(rng)
-    expected = reference.quantize_probs(
-        probs, reference.RULES[keep._kind], keep._value, 100
-    )
+    expected = reference.quantize_probs(probs, *limits_of(keep), 100)
     assert as_lists(codec.quantize_probs(probs, keep, dropped_mass=True)) == expected
 
 

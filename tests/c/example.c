@@ -200,21 +200,21 @@ static void all_sizes(void)
 /* clang-format off */
 enum {
     VOCAB_SIZE, RESOLUTION, CODING, ISA,
-    KIND, KEEP, DTYPE, BLAMED, VALUES, /* of the row to blame */
+    MOST, LEAST, DTYPE, BLAMED, VALUES, /* of the row to blame */
     DRAWS = VALUES + ROW, ACCEPTED = DRAWS + ROWS, TOKEN, TEMPERATURE,
     K, IDS, COUNTS = IDS + ROW,
     LENGTH = COUNTS + ROW, POSITION, /* of the last token */
-    LEARNING, THRESHOLD, ALPHA, ETA, MASS, LEARNT,
+    THRESHOLD, ALPHA, ETA, MASS, LEARNT,
     ARGUMENTS
 };
 
 /* The values will do as logits and as probabilities. What is NaN is not looked
  * at. */
 static const double valid[ARGUMENTS] = {
-    [VOCAB_SIZE] = ROW, 4, [KIND] = SQS_TOP_K, ROW,
+    [VOCAB_SIZE] = ROW, 4, [MOST] = ROW, 0,
     [VALUES] = 0, 0.125, 0.125, 0.25, 0.5, [ACCEPTED] = NAN,
     [K] = 2, [IDS] = 1, 4, [COUNTS] = 3, 1, [LENGTH] = 1,
-    [LEARNING] = SQS_THRESHOLD, 1, 0.5, 0.5, 0.5, NAN};
+    [THRESHOLD] = 1, 0.5, 0.5, 0.5, NAN};
 /* clang-format on */
 
 /* Halves have short numbers, none of them subnormal. In a type that there isn't
@@ -282,13 +282,13 @@ static sqs_status quantize_as(const double *given, uint32_t dtype, bool mass,
                               bool are_logits, content *c)
 {
     sqs_codec codec = codec_of(given);
-    sqs_keep keep = {(uint32_t)given[KIND], given[KEEP]};
+    sqs_keep keep = {(uint32_t)given[MOST], given[LEAST]};
     sqs_rows rows = rows_of(given, dtype);
     sqs_sparse_room *r = &c->round;
     uint32_t most = sqs_max_survivors(&codec);
-    bool fewer = keep.kind == SQS_TOP_K && keep.value < most;
+    most = keep.most < most ? keep.most : most;
     double masses[ROWS] = {0};
-    make_room(c, ROWS, ROWS * (fewer ? (size_t)keep.value : most));
+    make_room(c, ROWS, ROWS * (size_t)most);
     memset(r->positions, 0, ROWS * sizeof *r->positions);
     sqs_sparse_room to = {r->token_ids,         r->counts, r->survivors, NULL,
                           mass ? masses : NULL, 0};
@@ -364,12 +364,12 @@ static sqs_status unbiased(const double *given)
 
 static sqs_status learn(const double *given)
 {
-    sqs_keep keep = {(uint32_t)given[LEARNING], given[THRESHOLD]};
+    sqs_keep keep = {1, given[THRESHOLD]};
     sqs_status status =
         sqs_conformal_update(&keep, given[ALPHA], given[ETA], given[MASS]);
     const double *wanted = &given[status == SQS_OK ? LEARNT : THRESHOLD];
     CHECK((status == SQS_OK && isnan(*wanted)) ||
-          memcmp(&keep.value, wanted, sizeof keep.value) == 0);
+          memcmp(&keep.least, wanted, sizeof keep.least) == 0);
     return status;
 }
 
@@ -505,13 +505,11 @@ static const entry table[] = {
     {CODEC, SQS_BAD_CODEC, ISA, ABOVE(SQS_NEON)},
 
     {QUANTIZE, SQS_OK, RESOLUTION, EACH(1, 2, 3, 5, 7, 100, 65536)},
-    {QUANTIZE, SQS_OK, KEEP, EACH(1, 2, 1e9)}, /* as it is: SQS_TOP_K */
-    {QUANTIZE, SQS_OK, KIND,
-     BY(2, SQS_THRESHOLD, -1, SQS_THRESHOLD, 0.25, SQS_THRESHOLD, 2)},
-    {QUANTIZE, SQS_BAD_KEEP, KEEP, EACH(0.5, NAN)},
-    {QUANTIZE, SQS_BAD_KEEP, KIND,
-     BY(2, SQS_THRESHOLD, NAN, SQS_THRESHOLD, INFINITY)},
-    {QUANTIZE, SQS_BAD_KEEP, KIND, ABOVE(SQS_THRESHOLD)},
+    {QUANTIZE, SQS_OK, MOST, EACH(1, 2, UINT32_MAX)},
+    {QUANTIZE, SQS_OK, MOST,
+     BY(2, UINT32_MAX, -1, UINT32_MAX, 0.25, UINT32_MAX, 2, 2, 0.25, 1, 0.25)},
+    {QUANTIZE, SQS_BAD_KEEP, MOST, EACH(0)},
+    {QUANTIZE, SQS_BAD_KEEP, LEAST, EACH(NAN, INFINITY, -INFINITY)},
 
     {LOGITS, SQS_OK, TEMPERATURE, EACH(1e-300, 1e300)},
     {LOGITS, SQS_BAD_TEMPERATURE, TEMPERATURE, EACH(-1, INFINITY, NAN)},
@@ -560,8 +558,6 @@ static const entry table[] = {
     {LEARN, SQS_OK, THRESHOLD, /* to the last of each five */
      BY(5, 0.5, 0.25, 0.5, 0.75, 0.25, 0.25, 0.25, 0.5, 1, -0.125, 0.9375,
         0.25, 0.5, 0, 1)},
-    {LEARN, SQS_BAD_KEEP, LEARNING, EACH(SQS_TOP_K)},
-    {LEARN, SQS_BAD_KEEP, LEARNING, ABOVE(SQS_THRESHOLD)},
     {LEARN, SQS_BAD_KEEP, THRESHOLD, EACH(1.5, NAN, -INFINITY)},
     {LEARN, SQS_BAD_KEEP, ALPHA, EACH(-0.5, 1.5, NAN)},
     {LEARN, SQS_BAD_KEEP, ETA, EACH(0, 1.5, NAN)},

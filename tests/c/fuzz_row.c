@@ -18,11 +18,11 @@ typedef struct request {
 static const uint32_t sizes[] = {
     [SQS_F16] = 2, [SQS_F32] = 4, [SQS_F64] = 8, [SQS_BF16] = 2};
 
+/* The first few, those from a level on, or both. */
 static sqs_keep get_keep(uint8_t rule, uint8_t parameter)
 {
-    if (rule % 2)
-        return (sqs_keep){SQS_THRESHOLD, parameter / 255.0};
-    return (sqs_keep){SQS_TOP_K, 1.0 + parameter};
+    return (sqs_keep){rule % 4 == 1 ? UINT32_MAX : 1u + parameter,
+                      rule % 4 == 0 ? 0 : parameter / 255.0};
 }
 
 static request get_request(const uint8_t *data, size_t size)
@@ -37,7 +37,7 @@ static request get_request(const uint8_t *data, size_t size)
     r.codec.resolution = ((uint32_t)data[4] << 8 | data[5]) + 1;
     r.keep = get_keep(data[1], data[2]);
     r.temperature = temperatures[data[3] % 8];
-    r.unbiased = data[1] / 2 % 2;
+    r.unbiased = data[1] / 4 % 2;
     r.number = data[2] * (UINT64_MAX / 255);
     return r;
 }

@@ -318,10 +318,12 @@ static sqs_keep random_keep(uint32_t vocab_size)
 {
     double share = random_share();
     bool extreme = random_below(8) == 0, negative = random_below(2);
-    if (random_below(2))
-        return (sqs_keep){SQS_THRESHOLD, extreme ? negative ? -1 : 2 : share};
-    uint32_t k = 1 + random_small(vocab_size + 2, 13);
-    return (sqs_keep){SQS_TOP_K, extreme ? 1e9 : k};
+    uint32_t most = 1 + random_small(vocab_size + 2, 13),
+             rule = random_below(3);
+    return (sqs_keep){extreme || rule == 0 ? UINT32_MAX : most,
+                      rule == 1 ? 0
+                      : extreme ? negative ? -1 : 2
+                                : share};
 }
 
 static request random_request(sqs_isa isa)
@@ -357,8 +359,7 @@ typedef struct answer {
 static uint32_t room_for(const request *r)
 {
     uint32_t most = sqs_max_survivors(&r->codec);
-    bool fewer = r->keep.kind == SQS_TOP_K && r->keep.value < most;
-    return fewer ? (uint32_t)r->keep.value : most;
+    return r->keep.most < most ? r->keep.most : most;
 }
 
 static answer quantize(const request *r, const sqs_rows *rows, bool probs,
@@ -493,13 +494,13 @@ static void draft(const request *r, const answer *a, uint32_t *positions)
 /* Lets a threshold learn from what was dropped. */
 static void learn(const answer *a)
 {
-    sqs_keep keep = {SQS_THRESHOLD, random_share()};
+    sqs_keep keep = {1, random_share()};
     double alpha = random_share();
     double eta = random_share();
     for (uint32_t i = 0; i < a->done; i++) {
         uint64_t bits;
         note(sqs_conformal_update(&keep, alpha, eta, a->masses[i]));
-        memcpy(&bits, &keep.value, sizeof bits);
+        memcpy(&bits, &keep.least, sizeof bits);
         note(bits);
     }
 }
@@ -658,7 +659,7 @@ static void run_case(sqs_isa isa)
 static void expect_not_finite(sqs_isa isa, const sqs_rows *rows, uint32_t n)
 {
     sqs_codec codec = {n, 100, SQS_BITPACK, isa, NULL};
-    sqs_keep one = {SQS_TOP_K, 1};
+    sqs_keep one = {1, 0};
     uint32_t id, count, survivors;
     sqs_sparse_room to = {&id, &count, &survivors, NULL, NULL, 0};
     void *scratch = allocate(1, sqs_quantize_scratch(&codec));

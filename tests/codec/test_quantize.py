@@ -8,7 +8,7 @@ import pytest
 
 import sqs_codec as sqs
 from sqs_codec import bits, theory
-from tests.kit import Draws, independent_counts, softmax
+from tests.kit import Both, Draws, independent_counts, softmax
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -244,18 +244,33 @@ def test_what_follows_the_rule_is_given_by_name():
         codec.quantize_rows([[0.5, 0.25, 0.25]], sqs.TopK(2), 0.7)
 
 
-def test_unknown_kinds_of_rule_are_refused():
-    class Odd(sqs.Keep):
-        _kind, _value = 4, 1.0
+def test_rules_of_a_users_own():
+    """Every function takes both of a rule's limits, or says what is wrong with them."""
+    row = np.log(np.array([0.4, 0.3, 0.2, 0.1]))
+    codec = sqs.Codec(4, 1 << 16)
+    rng = np.random.default_rng(0)
+    for keep, kept in (Both(2, 0.15), [0, 1]), (Both(9, 0.15), [0, 1, 2]):
+        edge = sqs.Drafter(codec, keep, rng=rng)
+        edge.push(row)
+        (point,) = bits.measure(row[None], [keep], [1 << 16])
+        assert point.tokens == len(kept)
+        for q in (
+            *edge.distributions,
+            *codec.quantize_rows(row[None], keep),
+            codec.quantize(row, keep),
+            codec.quantize_probs(np.exp(row), keep),
+        ):
+            assert q.token_ids.tolist() == kept
+    for wrong in (0, 0.1), (4, np.nan), (4, np.inf):
+        for call in (codec.quantize, codec.quantize_probs):
+            with pytest.raises(ValueError, match=r"limits\(\) must be at least 1"):
+                call(row, Both(*wrong))
 
     class Bare(sqs.Keep):
         pass
 
-    codec, row = sqs.Codec(3), np.array([1.0, 0.0, 0.0])
-    for call in (codec.quantize, codec.quantize_probs):
-        for keep, kind in (Odd(), 4), (Bare(), None):
-            with pytest.raises(ValueError, match=rf"kind.* {kind}$"):
-                call(row, keep)
+    with pytest.raises(NotImplementedError, match="Bare has no limits"):
+        codec.quantize(row, Bare())
 
 
 def test_probabilities_in_place_of_logits_are_noticed():

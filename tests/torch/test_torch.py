@@ -13,10 +13,10 @@ import pytest
 
 import sqs_codec as sqs
 from sqs_codec._backend.native import Core
-from sqs_codec._codec.keep import count_kept
+from sqs_codec._codec.keep import count_kept, limits_of
 from tests.backend.test_backend import output
 from tests.backends import using
-from tests.kit import Script
+from tests.kit import Both, Script
 
 torch = pytest.importorskip("torch")
 adapter = pytest.importorskip("sqs_codec.torch")
@@ -40,6 +40,7 @@ RULES = [
     sqs.Threshold(2.0),
     sqs.Conformal(beta=0.02),
     sqs.Threshold(0.0),
+    Both(17, 0.005),
 ]
 VOCAB = 203
 CODEC = sqs.Codec(VOCAB, resolution=150)
@@ -241,7 +242,7 @@ def test_selection_stays_on_its_device(keep):
     """The meta device computes nothing, but refuses tensors of another."""
     rows = torch.empty(3, VOCAB, device="meta", dtype=torch.bfloat16)
     for temperature in (0, 0.7):
-        kept, dropped = quantizing._select(rows, keep, temperature)
+        kept, dropped = quantizing._select(rows, limits_of(keep), temperature)
         assert {kept.device, dropped.device} == {rows.device}
         assert (kept.dtype, dropped.dtype) == (torch.bool, torch.float64)
 
@@ -253,20 +254,15 @@ def test_numpy_and_torch_count_alike(keep):
     logits[0, 5] = 0
     unnormalised = (logits - logits.amax(-1, keepdim=True)).exp().sort(-1, True).values
     unmasked = (logits > -torch.inf).sum(-1)
-    rule = keep._kind, keep._value
-    found = count_kept(*rule, unnormalised, unmasked)
-    expected = count_kept(*rule, unnormalised.numpy(), unmasked.numpy())
+    limits = limits_of(keep)
+    found = count_kept(*limits, unnormalised, unmasked)
+    expected = count_kept(*limits, unnormalised.numpy(), unmasked.numpy())
     assert found.tolist() == expected.tolist()
     for row, n, k in zip(
         unnormalised.numpy(), unmasked.numpy(), found.tolist(), strict=True
     ):
-        assert count_kept(*rule, row, n) == k
+        assert count_kept(*limits, row, n) == k
         assert 1 <= k <= n
-
-
-def test_an_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match=r"kind must be one of .* got 2"):
-        count_kept(2, 1.0, np.ones(5), np.int64(5))
 
 
 @pytest.mark.parametrize("keep", [sqs.TopK(9), sqs.Conformal(beta=0.02)], ids=repr)

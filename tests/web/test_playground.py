@@ -9,8 +9,7 @@ from playwright.sync_api import expect
 
 import sqs_codec as sqs
 from sqs_codec import theory
-from sqs_codec._codec.keep import count_kept
-from sqs_codec._codec.keep import rule as kept_by
+from sqs_codec._codec.keep import count_kept, limits_of
 from tests.drafts import LOGIT_UNIT, load_drafts, load_languages
 from tests.kit import KEEPS
 from tests.reference.entropy import Memory, Meter, code_distribution
@@ -109,7 +108,7 @@ def test_numbers_are_those_of_python_on_200_rows(page):
 
         probs = np.exp(logits.astype(np.float64) / setting["temperature"])
         probs /= probs.sum()
-        kept = int(count_kept(*kept_by(keep), np.sort(probs)[::-1], np.int64(size)))
+        kept = int(count_kept(*limits_of(keep), np.sort(probs)[::-1], np.int64(size)))
         assert found["kept"] == kept, setting
         lost = np.maximum(0.0, q.probs - probs[q.token_ids]).sum()
         assert found["tv"] == pytest.approx(lost, abs=1e-9)

@@ -88,11 +88,11 @@ pub enum Keep {
 
 impl From<Keep> for sys::Keep {
     fn from(keep: Keep) -> Self {
-        let (kind, value) = match keep {
-            Keep::TopK(k) => (0, k.into()),
-            Keep::Threshold(beta) => (1, beta),
+        let (most, least) = match keep {
+            Keep::TopK(k) => (k, 0.0),
+            Keep::Threshold(beta) => (u32::MAX, beta),
         };
-        Self { kind, value }
+        Self { most, least }
     }
 }
 

@@ -13,7 +13,6 @@ from sqs_codec._backend.numba import packet as entropy
 from sqs_codec._backend.numba import verify as verification
 from sqs_codec._backend.numba.gumbel import race
 from sqs_codec._backend.numba.prior import pack_prior
-from sqs_codec._backend.numba.sparsify import KINDS
 from sqs_codec._backend.numba.systematic import quantize_unbiased
 from sqs_codec._base.errors import Status
 from sqs_codec._base.format import Coding
@@ -33,7 +32,6 @@ class Core(core.Core):
     def quantize_logits(
         self, logits: NDArray[Any], temperature: float, keep: Rule, mass: bool
     ) -> tuple[int, Ids, Ids, float | None]:
-        _check_kind(keep)
         (row,) = _rows(logits)
         status, ids, counts, dropped = quantize.quantize_logits(
             row, temperature, *keep, mass, self._resolution
@@ -43,7 +41,6 @@ class Core(core.Core):
     def quantize_probs(
         self, probs: NDArray[np.floating], keep: Rule, mass: bool
     ) -> tuple[int, Ids, Ids, float | None]:
-        _check_kind(keep)
         status, ids, counts, dropped = quantize.quantize_probs(
             probs.astype(np.float64), *keep, self._resolution
         )
@@ -165,11 +162,6 @@ class Core(core.Core):
             n = int(scores.searchsorted(np.inf))
             found.append((ids[:n].tolist(), scores[:n].tolist()))
         return Status.OK, len(found), found
-
-
-def _check_kind(keep: Rule) -> None:
-    if keep[0] not in KINDS:
-        raise ValueError(f"expected a kind of rule in {list(KINDS)}, got {keep[0]}")
 
 
 def _round(found: tuple[Any, ...]) -> tuple[int, Ids, Ids, Ids, Ids]:

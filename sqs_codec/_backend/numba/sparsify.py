@@ -5,9 +5,6 @@ import numpy as np
 from sqs_codec._backend.numba import softmax
 from sqs_codec._backend.numba.jit import jit, leaf, part
 from sqs_codec._backend.numba.rows import select_from, select_top
-from sqs_codec._base.format import KeepKind
-
-TOP_K, THRESHOLD = KINDS = [*map(int, KeepKind)]
 
 
 @leaf
@@ -67,11 +64,13 @@ def keep_level(row, level):
 
 
 @jit
-def sparsify(row, total, kind, value):
+def sparsify(row, total, most, least):
     """Return the ids kept, ascending."""
-    if kind == TOP_K:
-        return select_top(row, np.int64(min(value, np.float64(row[0].size))))
-    return keep_level(row, value * total)
+    if least > 0:
+        kept = keep_level(row, least * total)
+        if kept.size <= most:
+            return kept
+    return select_top(row, min(most, row[0].size))
 
 
 @jit
