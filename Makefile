@@ -252,10 +252,9 @@ build/clients/packages: tests/clients/package.json
 	touch $@
 
 # What sqs.mjs calls; who calls more names more here.
-WASM_EXPORTS = sqs_check_codec sqs_decode sqs_encode sqs_encode_bound sqs_encode_logits \
-               sqs_encode_logits_bound sqs_encode_logits_scratch sqs_load_prior sqs_parts \
-               sqs_prior_memory sqs_quantize_logits sqs_quantize_scratch sqs_status_text \
-               __heap_base
+WASM_EXPORTS = sqs_check_codec sqs_decode sqs_encode sqs_encode_bound sqs_load_prior \
+               sqs_parts sqs_prior_memory sqs_quantize_logits sqs_quantize_scratch \
+               sqs_status_text __heap_base
 CORE = $(wildcard csrc/*.c csrc/*/*.c)
 
 build/wasm/sqs.wasm: .venv-wheels/packages bindings/wasm/parts.c $(CORE) \

@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from sqs_codec import theory
-from sqs_codec._base.format import KeepKind
-from sqs_codec._codec.keep import count_kept, rule
+from sqs_codec._codec.keep import limits_of
 
 if TYPE_CHECKING:
     from sqs_codec.system import session
@@ -157,7 +156,6 @@ class Row:
         self._descending = self.q[self._order]
         self._total = float(self._descending.sum())
         self._unmasked = np.isfinite(draft).sum()
-        self._kept: dict[tuple[int, float], int] = {}
         self._dropped: dict[int, float] = {}
         self._points: dict[tuple[int, int], Sent] = {}
 
@@ -168,14 +166,12 @@ class Row:
 
     def kept(self, keep: Rule) -> int:
         """Return K, the tokens that a rule keeps."""
-        kind, value = rule(keep)
-        if kind == KeepKind.THRESHOLD:  # an online one is another each time: be quick
-            least = max(value * self._total, 5e-324)  # the smallest float above 0
-            return max(1, bisect_right(self._descending, -least, key=neg))
-        if (kind, value) not in self._kept:
-            kept = count_kept(kind, value, self._descending, self._unmasked)
-            self._kept[kind, value] = int(kept)
-        return self._kept[kind, value]
+        most, least = limits_of(keep)
+        kept = min(most, int(self._unmasked))
+        if least > 0:
+            level = least * self._total
+            kept = min(kept, bisect_right(self._descending, -level, key=neg))
+        return max(1, kept)
 
     def dropped_mass(self, kept: int) -> float:
         """Return the mass of all but so many tokens."""

@@ -88,56 +88,6 @@ sqs_status sqs_quantize_probs(const sqs_codec *codec, const sqs_rows *probs,
     return quantize_rows(&q, probs, to);
 }
 
-/* Rows to packets. */
-
-/* The most survivors that a row can have. */
-static uint32_t most_kept(const sqs_codec *codec, const sqs_keep *keep)
-{
-    uint32_t most = sqs_max_survivors(codec);
-    if (keep->kind == SQS_TOP_K && keep->value < most)
-        most = keep->value >= 1 ? (uint32_t)keep->value : 1;
-    return most;
-}
-
-size_t sqs_encode_logits_bound(const sqs_codec *codec, const sqs_keep *keep)
-{
-    return sqs_encode_bound(codec, most_kept(codec, keep));
-}
-
-size_t sqs_encode_logits_scratch(const sqs_codec *codec)
-{
-    return sqs_quantize_scratch(codec) +
-           2 * sizeof(uint32_t) * sqs_max_survivors(codec);
-}
-
-sqs_status sqs_encode_logits(const sqs_codec *codec, const sqs_rows *logits,
-                             double temperature, const sqs_keep *keep,
-                             void *scratch, sqs_packets *to)
-{
-    size_t used = 0;
-    to->done = 0;
-    sqs_status status = check_rows(logits, temperature, keep);
-    if (status != SQS_OK)
-        return status;
-    sqs_quantizer q =
-        sqs_make_quantizer(codec, logits, false, temperature, keep, scratch);
-    uint32_t *ids =
-        (uint32_t *)(void *)((char *)scratch + sqs_quantize_scratch(codec));
-    sqs_outcome out = {ids, ids + sqs_max_survivors(codec), 0, NULL};
-    while (to->done < logits->n) {
-        size_t *size = &to->sizes[to->done];
-        status = sqs_quantize_row(&q, logits, to->done, &out);
-        if (status == SQS_OK)
-            status = sqs_encode(codec, out.ids, out.counts, out.survivors,
-                                to->bytes + used, to->capacity - used, size);
-        if (status != SQS_OK)
-            return status;
-        used += *size;
-        to->done++;
-    }
-    return SQS_OK;
-}
-
 /* Distributions. */
 
 static sqs_status check_distribution(const sqs_codec *codec,
@@ -371,7 +321,7 @@ const char *sqs_status_text(sqs_status status)
     case SQS_BAD_PRIOR:
         return "not a prior file, or a damaged one";
     case SQS_BAD_KEEP:
-        return "the keep rule's kind or parameter is out of range";
+        return "a number of the keep rule is out of range";
     case SQS_BAD_TEMPERATURE:
         return "the temperature is negative or not finite";
     case SQS_BAD_DTYPE:

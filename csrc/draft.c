@@ -24,12 +24,10 @@ static bool is_share(double x)
 sqs_status sqs_conformal_update(sqs_keep *keep, double alpha, double eta,
                                 double dropped_mass)
 {
-    bool learns = keep->kind == SQS_THRESHOLD && isfinite(keep->value) &&
-                  keep->value <= 1;
-    if (!learns || !is_share(alpha) || !is_share(eta) || eta == 0 ||
-        !is_share(dropped_mass))
+    if (!isfinite(keep->least) || keep->least > 1 || !is_share(alpha) ||
+        !is_share(eta) || eta == 0 || !is_share(dropped_mass))
         return SQS_BAD_KEEP;
-    double value = keep->value - eta * (dropped_mass - alpha);
-    keep->value = value < 1 ? value : 1;
+    double least = keep->least - eta * (dropped_mass - alpha);
+    keep->least = least < 1 ? least : 1;
     return SQS_OK;
 }

@@ -110,10 +110,10 @@ typedef enum sqs_status {
                                   outside its support, or more survivors than
                                   the coding can hold together */
     SQS_BAD_PRIOR = 15,        /* not a prior file, or a damaged one */
-    SQS_BAD_KEEP = 16,        /* no keep rule, or its parameter out of range */
-    SQS_BAD_TEMPERATURE = 17, /* negative, infinite or NaN */
-    SQS_BAD_DTYPE = 18,       /* not a type of value that it takes */
-    SQS_NO_SPACE = 19,        /* an output buffer is too small, or a packet
+    SQS_BAD_KEEP = 16,         /* a number of a keep rule is out of range */
+    SQS_BAD_TEMPERATURE = 17,  /* negative, infinite or NaN */
+    SQS_BAD_DTYPE = 18,        /* not a type of value that it takes */
+    SQS_NO_SPACE = 19,         /* an output buffer is too small, or a packet
                                   has more survivors than the receiver's
                                   limit */
 
@@ -239,20 +239,16 @@ typedef struct sqs_rows {
     size_t stride;  /* values from the start of one row to that of the next */
 } sqs_rows;
 
-/* Which tokens to keep. The most probable token is always kept, ties go to
- * the lower token id, and masked tokens (probability 0) are never kept. */
-typedef enum sqs_keep_kind {
-    SQS_TOP_K = 0,     /* the `value` most probable tokens; value >= 1 */
-    SQS_THRESHOLD = 1, /* tokens of probability >= value; value finite */
-    SQS_TOP_P = 2,     /* the fewest most probable tokens whose mass reaches
-                          value; 0 < value <= 1 */
-    SQS_MIN_P = 3      /* tokens of probability >= value times the largest;
-                          0 <= value <= 1 */
-} sqs_keep_kind;
-
+/*
+ * Which tokens of a row to keep: those of probability `least` or more, and of
+ * these the `most` most probable ones. The most probable token is always kept,
+ * ties go to the lower token id, and masked tokens (probability 0) are never
+ * kept. Every rule is a choice of the two numbers: {k, 0} keeps the k most
+ * probable tokens, {UINT32_MAX, beta} those of probability beta or more.
+ */
 typedef struct sqs_keep {
-    uint32_t kind; /* sqs_keep_kind */
-    double value;
+    uint32_t most; /* at least 1 */
+    double least;  /* finite; at 0 or below no probability is looked at */
 } sqs_keep;
 
 /* Bytes of scratch that sqs_quantize_logits and sqs_quantize_probs need,
@@ -262,8 +258,8 @@ size_t sqs_quantize_scratch(const sqs_codec *codec);
 
 /*
  * Where distributions go, in memory of the caller's. For those of rows, the room
- * for ids and counts is, for each row, sqs_max_survivors(codec) values, or as
- * many as SQS_TOP_K keeps if that is fewer; what decodes says its own.
+ * for ids and counts is, for each row, sqs_max_survivors(codec) values, or
+ * keep->most if that is fewer; what decodes says its own.
  */
 typedef struct sqs_sparse_room {
     uint32_t *token_ids; /* the distributions one after the other, each
@@ -275,8 +271,8 @@ typedef struct sqs_sparse_room {
     double
         *dropped_mass; /* of rows that are quantized: for each the probability
                              of the tokens not kept (before quantization), in
-                             [0, 1); null if it isn't wanted, which with
-                             SQS_TOP_K saves most of the time */
+                             [0, 1); null if it isn't wanted, which saves
+                             most of the time if keep->least is 0 */
     uint32_t done;     /* written by the core: how many rows are done; if
                              not all, the next one is to blame for the
                              status */
@@ -339,34 +335,6 @@ sqs_status sqs_quantize_unbiased(const sqs_codec *codec,
                                  const uint64_t *numbers, void *scratch,
                                  sqs_sparse_room *to);
 
-/* An upper bound in bytes of what sqs_encode_logits writes for a row. */
-SQS_API
-size_t sqs_encode_logits_bound(const sqs_codec *codec, const sqs_keep *keep);
-
-/* Bytes of scratch that sqs_encode_logits needs, as above. */
-SQS_API
-size_t sqs_encode_logits_scratch(const sqs_codec *codec);
-
-/* Where packets of rows go. */
-typedef struct sqs_packets {
-    uint8_t *bytes;  /* the packets one after the other */
-    size_t capacity; /* of bytes; the number of rows times
-                        sqs_encode_logits_bound is always enough */
-    size_t *sizes;   /* how many bytes each has; room for a value a row */
-    uint32_t done;   /* written by the core, as in sqs_sparse_room */
-} sqs_packets;
-
-/*
- * Turns each row of logits into a packet: the one that sqs_encode writes for
- * the distribution that sqs_quantize_logits makes of the row.
- *
- * Returns what those two return.
- */
-SQS_API
-sqs_status sqs_encode_logits(const sqs_codec *codec, const sqs_rows *logits,
-                             double temperature, const sqs_keep *keep,
-                             void *scratch, sqs_packets *to);
-
 /*
  * Draws a token from a distribution, exactly.
  *
@@ -384,17 +352,17 @@ uint32_t sqs_sample(const uint32_t *counts, uint32_t survivors,
 /*
  * C-SQS: lets the threshold of a keep rule learn from a drafted token,
  *
- *     value = min(1, value - eta * (dropped_mass - alpha)),
+ *     least = min(1, least - eta * (dropped_mass - alpha)),
  *
  * so that in the long run the mean mass dropped is at most alpha, whatever the
  * distributions are (docs/theory.md says how soon).
  *
- * keep          SQS_THRESHOLD, its value at most 1
+ * keep          its `least` is at most 1
  * alpha         in [0, 1]
  * eta           the step; in (0, 1]
  * dropped_mass  of the token's distribution, as sqs_sparse_room has it
  *
- * The value is all the state that there is: copy it, and put the copy back to
+ * `least` is all the state that there is: copy it, and put the copy back to
  * return. Only positions that get into the text may count in the end. Of a
  * round of L tokens of which n are accepted (sqs_verdict) these are the first
  * min(n + 1, L), the one that was drawn anew among them; so go back to the
@@ -474,9 +442,17 @@ typedef struct sqs_sparse_rows {
                                   Read in a round only, otherwise null */
 } sqs_sparse_rows;
 
+/* Where packets of distributions go. */
+typedef struct sqs_packets {
+    uint8_t *bytes;  /* the packets one after the other */
+    size_t capacity; /* of bytes; the sum of all sqs_encode_bound is always
+                        enough */
+    size_t *sizes;   /* how many bytes each has; room for a value a row */
+    uint32_t done;   /* written by the core, as in sqs_sparse_room */
+} sqs_packets;
+
 /*
- * Writes distributions as sqs_encode does, a packet each. A capacity of the
- * sum of all sqs_encode_bound is enough.
+ * Writes distributions as sqs_encode does, a packet each.
  *
  * Returns what sqs_encode returns.
  */

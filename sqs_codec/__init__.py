@@ -31,7 +31,7 @@ from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.distribution import SparseDistribution
 from sqs_codec._codec.drafter import Drafter
 from sqs_codec._codec.gumbel import Guesses, gumbel_draw, gumbel_guess, gumbel_verify
-from sqs_codec._codec.keep import Conformal, Keep, MinP, Threshold, TopK, TopP
+from sqs_codec._codec.keep import Conformal, Keep, Threshold, TopK
 from sqs_codec._codec.preset import Preset, PresetName, preset
 from sqs_codec._codec.prior import Prior, PriorName
 from sqs_codec._codec.round import Round
@@ -45,7 +45,6 @@ __all__ = [
     "Drafter",
     "Guesses",
     "Keep",
-    "MinP",
     "PacketError",
     "Preset",
     "PresetName",
@@ -56,7 +55,6 @@ __all__ = [
     "SparseRows",
     "Threshold",
     "TopK",
-    "TopP",
     "Verdict",
     "backend",
     "gumbel_draw",

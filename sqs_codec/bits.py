@@ -131,7 +131,9 @@ def measure(
             for means, keep, (_, resolution) in each:
                 same = codecs[resolution]
                 try:
-                    q = same[0].quantize(row, keep, temperature=temperature)
+                    q = same[0].quantize(
+                        row, keep, temperature=temperature, dropped_mass=True
+                    )
                 except ValueError as error:
                     raise ValueError(f"row {i}: {error}") from error
                 dropped = q.dropped_mass or 0.0

@@ -90,8 +90,8 @@ class SparseLogitsProcessor(transformers.LogitsProcessor):
         packet = self.codec.encode(q)
         self.drafted += 1
         self.bits += 8 * len(packet)
-        assert q.dropped_mass is not None  # of what is quantized
-        self.keep.update(q.dropped_mass)
+        if q.dropped_mass is not None:  # of a rule that learns
+            self.keep.update(q.dropped_mass)
         self._states.append((length, self.keep.checkpoint()))
         sparse = torch.full_like(scores, -torch.inf)
         dense = to_dense(self.codec.decode(packet), device=scores.device)

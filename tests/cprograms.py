@@ -12,7 +12,7 @@ from typing import Any
 
 from sqs_codec._base.errors import Status
 from tests.reference import make_vectors
-from tests.reference.sqs_reference import RULES
+from tests.reference.sqs_reference import limits
 
 ROOT = Path(__file__).parents[1]
 
@@ -108,11 +108,10 @@ def _sequence(case: Any, rows: list[int], packet: str) -> list[Any]:
 
 def _vectors() -> Iterator[list[Any]]:
     for case in _load("distributions"):
-        rule, parameter = case["keep"]
         yield [
             *("logits", case["seed"], case["slope"]),
             *(case["vocab_size"], case["resolution"]),
-            *(RULES.index(rule), parameter, case["temperature"]),
+            *(*limits(*case["keep"]), case["temperature"]),
             *(case["dropped_mass"], _distribution(case)),
         ]
         yield from _packets("packet", case, _distribution(case))

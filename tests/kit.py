@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 import sqs_codec as sqs
 from sqs_codec._base.prior_file import Tables
+from sqs_codec._codec.keep import limits_of
 from tests.reference import entropy
 from tests.reference import prior as reference_priors
 from tests.reference import sqs_reference as reference
@@ -21,9 +22,22 @@ from tests.reference import sqs_reference as reference
 CODINGS = ["bitpack", "enumerative", "entropy"]
 CODECS = [*CODINGS, "prior"]
 """What `make_codec` makes."""
-KEEPS = dict(
-    zip(reference.RULES, [sqs.TopK, sqs.Threshold, sqs.TopP, sqs.MinP], strict=True)
-)
+KEEPS = {"top_k": sqs.TopK, "threshold": sqs.Threshold}
+
+
+class Both(sqs.Keep):
+    """A rule of a user's, with a limit of each kind."""
+
+    def __init__(self, k: int, beta: float) -> None:
+        self.both = k, beta
+
+    def __repr__(self) -> str:
+        return f"Both{self.both}"
+
+    def limits(self) -> tuple[int, float]:
+        """See `sqs.Keep.limits`."""
+        return self.both
+
 
 TIMES = int(os.environ.get("TIMES", "1"))
 """How many times as many random cases some tests take, before a release."""
@@ -222,14 +236,9 @@ def random_probs(rng, vocab_size):
 
 def random_keep(rng: np.random.Generator) -> sqs.Keep:
     """Return a rule that isn't always a sensible one."""
-    kind = rng.integers(len(KEEPS))
-    if kind == 0:
-        return sqs.TopK(int(rng.choice([1, 2, 8, 64, 10_000])))
-    if kind == 1:
-        return sqs.Threshold(float(rng.choice([-1, 0, 1e-6, 1e-3, 0.1, 0.5, 2])))
-    if kind == 2:
-        return sqs.TopP(float(rng.choice([1e-9, 0.5, 0.9, 1 - 1e-12, 1])))
-    return sqs.MinP(float(rng.choice([0, 1e-3, 0.1, 1])))
+    k = int(rng.choice([1, 2, 8, 64, 10_000]))
+    beta = float(rng.choice([-1, 0, 1e-6, 1e-3, 0.1, 0.5, 2]))
+    return [sqs.TopK(k), sqs.Threshold(beta), Both(k, beta)][rng.integers(3)]
 
 
 class Draws(np.random.Generator):
@@ -351,7 +360,7 @@ def reference_quantize(
 ) -> tuple[list[int], list[int], float]:
     """Ask the reference for (ids, counts, dropped mass)."""
     return reference.quantize_logits(
-        row, temperature, reference.RULES[keep._kind], keep._value, codec.resolution
+        row, temperature, *limits_of(keep), codec.resolution
     )
 
 

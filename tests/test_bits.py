@@ -29,9 +29,9 @@ def test_pareto_front_is_what_nothing_beats():
 def test_settings_and_rows_are_those_asked_for():
     logits = np.random.default_rng(3).normal(0, 3, (9, 60))
     steered = sqs.Conformal(alpha=0.2, eta=0.5, beta=0.01)
-    rules = (rule for rule in (steered, sqs.MinP(0.1)))
+    rules = (rule for rule in (steered, sqs.TopK(9)))
     low, high, *others = bits.measure(logits, rules, iter((5, 50)), most_rows=3)
-    expected = [(sqs.MinP(0.1), 5), (sqs.MinP(0.1), 50)]
+    expected = [(sqs.TopK(9), 5), (sqs.TopK(9), 50)]
     assert [(p.keep, p.resolution) for p in others] == expected
     # It learns in the order of the rows, anew at each resolution, and from a copy.
     assert low.dropped_mass == high.dropped_mass > 0

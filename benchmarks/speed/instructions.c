@@ -122,15 +122,6 @@ static void quantize(const path *p)
     quantize_to(p, &b.out);
 }
 
-static void encode_logits(const path *p)
-{
-    const sqs_codec codec = codec_of(p);
-    const sqs_rows rows = rows_of(p);
-    sqs_packets to = {b.packets, CAPACITY, b.sizes, 0};
-    expect(sqs_encode_logits(&codec, &rows, p->grain->temperature, &p->keep,
-                             scratch(sqs_encode_logits_scratch(&codec)), &to));
-}
-
 static void bits(const path *p)
 {
     const sqs_codec codec = codec_of(p);
@@ -206,8 +197,8 @@ static void verify(const path *p)
                       scratch(sqs_verify_scratch(VOCAB, LENGTH)), &verdict));
 }
 
-#define TOP_K {SQS_TOP_K, 64}
-#define THRESHOLD {SQS_THRESHOLD, 1e-3}
+#define TOP_K {64, 0}
+#define THRESHOLD {UINT32_MAX, 1e-3}
 
 #define ROW_PATHS(isa_name, isa)                                              \
     {"quantize top-k " isa_name, quantize, ROWS, isa, SQS_F32, TOP_K, false,  \
@@ -218,8 +209,6 @@ static void verify(const path *p)
      TOP_K, true, SQS_ENTROPY, &COARSE, NULL},                                \
     {"quantize threshold with mass " isa_name, quantize, ROWS, isa, SQS_F32,  \
      THRESHOLD, true, SQS_ENTROPY, &COARSE, NULL},                            \
-    {"encode_logits top-k " isa_name, encode_logits, ROWS, isa, SQS_F32,      \
-     TOP_K, false, SQS_ENTROPY, &COARSE, NULL},                               \
     {"verify " isa_name, verify, 1, isa, SQS_F32, TOP_K, false, SQS_ENTROPY,  \
      &COARSE, &b.coarse}
 

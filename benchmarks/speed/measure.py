@@ -31,13 +31,13 @@ GROUP_ROWS = ROUND + 1
 BUDGET = 1 << 20
 """Bits that no round here needs: what is timed is to look."""
 
-ENCODE, QUANTIZE = "encode_logits", "quantize"
+ENCODE, QUANTIZE = "quantize + encode", "quantize"
 ENCODE_ONE, DECODE_ONE = "encode", "decode"
 ENCODE_ROUND, DECODE_ROUND = f"encode_round of {ROUND}", f"decode_round of {ROUND}"
 VERIFY, READ_TARGET = f"verify a round of {ROUND}", f"one read of {GROUP_ROWS} rows"
 PUSH, PUSH_BUDGET = "Drafter.push", "Drafter.push, budget"
-THRESHOLD, UNBIASED = "encode_logits, Threshold", "quantize_unbiased"
-FIXED, CONFORMAL = "quantize, Threshold", "quantize, Conformal + update"
+MASS, UNBIASED = "quantize, with dropped_mass", "quantize_unbiased"
+FIXED, CONFORMAL = f"{MASS}, Threshold", "quantize, Conformal + update"
 RACE, RACES, KEY = "the best {}, {}", (1, 4, 8), bytes(16)
 DRAW, GUESS = "gumbel_draw", "gumbel_guess of 4"
 LOOP, THREADS = "TopK, in a loop", "{}, threads={}"
@@ -120,6 +120,13 @@ def each_row(
             call(row, keep, temperature=TEMPERATURE)
 
     return Contestant(name, run, len(rows))
+
+
+def _encoder(codec: sqs.Codec) -> Callable[..., bytes]:
+    """Return what takes a row of logits and a rule, and returns the packet."""
+    return lambda row, keep, temperature: codec.encode(
+        codec.quantize(row, keep, temperature=temperature)
+    )
 
 
 def conformal(codec: sqs.Codec, rows: Sequence[NDArray[np.floating]]) -> Contestant:
@@ -212,9 +219,9 @@ class Bench:
         found, contestants = [], []
         for engine in self.engines:
             codec = engine.codec(rows.shape[1], RESOLUTION)
-            found.append(codec.encode_logits_rows(rows, keep, temperature=TEMPERATURE))
-            at = list(rows), keep
-            contestants.append(each_row(engine.name, codec.encode_logits, *at))
+            qs = codec.quantize_rows(rows, keep, temperature=TEMPERATURE)
+            found.append(codec.encode_rows(qs))
+            contestants.append(each_row(engine.name, _encoder(codec), list(rows), keep))
             if found[-1] != found[0]:
                 raise AssertionError(f"packets from {engine.name} differ")
         self.packets += len(rows)
@@ -239,12 +246,13 @@ class Bench:
         by_round = targets.reshape(len(self._rounds), GROUP_ROWS, -1)
         packets = [codec.encode_round(round_) for round_ in self._rounds]
         unbiased = partial(codec.quantize_unbiased, rng=self._rng)
+        with_mass = partial(codec.quantize, dropped_mass=True)
         contestants = [
             *(replace(e, name=f"{ENCODE}, {e.name}") for e in encoders),
             each_row(QUANTIZE, codec.quantize, rows, RULES["TopK"]),
             each(UNBIASED, partial(unbiased, temperature=TEMPERATURE), rows),
-            each_row(THRESHOLD, codec.encode_logits, rows, RULES["Threshold"]),
-            each_row(FIXED, codec.quantize, rows, RULES["Threshold"]),
+            each_row(MASS, with_mass, rows, RULES["TopK"]),
+            each_row(FIXED, with_mass, rows, RULES["Threshold"]),
             conformal(codec, rows),
             each(ENCODE_ONE, codec.encode, self._qs),
             each(DECODE_ONE, codec.decode, list(map(codec.encode, self._qs))),
@@ -315,18 +323,16 @@ class Bench:
         cases = []
         for n in self._plan.batches:
             rows = np.resize(self._all, (n, self._vocab_size))
-            encode = self._codec.encode_logits
-            contestants = [each_row(LOOP, encode, list(rows), RULES["TopK"])]
+            call = self._codec.quantize
+            contestants = [each_row(LOOP, call, list(rows), RULES["TopK"])]
             for name, keep in RULES.items():
                 for threads in range(1, cores + 1):
-                    many = partial(self._codec.encode_logits_rows, rows, keep)
-                    call = partial(many, temperature=TEMPERATURE, threads=threads)
+                    many = partial(self._codec.quantize_rows, rows, keep)
+                    run = partial(many, temperature=TEMPERATURE, threads=threads)
                     name_of = THREADS.format(name, threads)
-                    contestants.append(Contestant(name_of, call, n))
+                    contestants.append(Contestant(name_of, run, n))
             cases.append(Case(n, self._time(contestants)))
-        title = (
-            f"encode_logits_rows, a row's time: V = {self._vocab_size}, {cores} cores"
-        )
+        title = f"quantize_rows, a row's time: V = {self._vocab_size}, {cores} cores"
         return Group("threads", title, "rows", cases)
 
 

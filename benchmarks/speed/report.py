@@ -53,8 +53,7 @@ def bars(speed: measure.Speed) -> list[Bar]:
     growth = many.times[names[0]].median / few.times[names[0]].median
     grown = growth / (many.value / few.value)
     found = [
-        Bar(f"{TORCH} / {measure.ENCODE}", times[TORCH].over(ours), 10, at_least=True),
-        Bar(f"{measure.ENCODE} / one read", ours.over(times[READ]), 2.5),
+        Bar(f"{TORCH} / {measure.ENCODE}", times[TORCH].over(ours), 5, at_least=True),
         Bar("the best of a race / one read", race.over(races[READ]), 2.5),
         Bar(measure.DECODE_ONE, times[measure.DECODE_ONE].median, 5, unit="us"),
         Bar("Conformal, update beyond Threshold", update, 1, unit="us"),

@@ -43,7 +43,7 @@ int main(void)
     make_logits(target, (LENGTH + 1) * VOCAB, 20);
 
     /* The edge: distributions, a token drawn from each, and their bytes. */
-    sqs_keep keep = {SQS_TOP_K, TOP};
+    sqs_keep keep = {TOP, 0};
     sqs_rows rows = {draft, SQS_F32, LENGTH, VOCAB};
     uint32_t ids[MOST], counts[MOST], sizes[LENGTH], positions[LENGTH];
     sqs_sparse_room to = {ids, counts, sizes, NULL, NULL, 0};

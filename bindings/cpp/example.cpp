@@ -40,7 +40,7 @@ template <class Call> static void refused(sqs_status status, Call call)
 int main()
 {
     const uint32_t vocab = 32000, length = 4;
-    const sqs_keep keep{SQS_TOP_K, 64};
+    const sqs_keep keep{64, 0};
     sqs::codec codec(vocab, 100);
     std::mt19937 edge(1), cloud(2);
     std::uniform_int_distribution<uint32_t> number(0, codec.c.resolution - 1);

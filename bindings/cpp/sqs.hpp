@@ -41,7 +41,6 @@ inline scratch allocate(size_t size)
 
 struct distribution {
     numbers token_ids, counts;
-    double dropped_mass = 0; /* of one that was quantized */
 
     /* A position in both, drawn by a number below the sum of the counts. */
     uint32_t sample(uint32_t number) const
@@ -101,12 +100,8 @@ struct codec {
         distribution q{numbers(most), numbers(most)};
         scratch s = allocate(sqs_quantize_scratch(&c));
         sqs_rows r{logits, SQS_F32, 1, c.vocab_size};
-        sqs_sparse_room to{q.token_ids.data(),
-                           q.counts.data(),
-                           &k,
-                           nullptr,
-                           &q.dropped_mass,
-                           0};
+        sqs_sparse_room to{q.token_ids.data(), q.counts.data(), &k, nullptr,
+                           nullptr,            0};
         check(sqs_quantize_logits(&c, &r, temperature, &keep, s.get(), &to));
         q.token_ids.resize(k);
         q.counts.resize(k);

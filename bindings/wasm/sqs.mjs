@@ -1,6 +1,7 @@
 // The codec in WebAssembly: from logits to counts and bytes, and back. `make wasm`
 // compiles it. Structs are those of csrc/sqs.h, with pointers of four bytes.
-const KEEP = { top_k: 0, threshold: 1, top_p: 2, min_p: 3 };
+const ALL = 2 ** 32 - 1; // tokens: as many as there are
+const KEEP = { top_k: (k) => [Math.min(k, ALL), 0], threshold: (beta) => [ALL, beta] };
 const CODING = { bitpack: 0, enumerative: 1, entropy: 2 }, F32 = 1;
 const PARTS = ["counts", "arrangement", "class", "ids", "padding"];
 
@@ -68,15 +69,15 @@ export async function load(wasm) {
       check(core.sqs_check_codec(this.codec));
     }
     // logits: Float32Array; keep: [name of KEEP, parameter]. Returns the survivors' ids,
-    // ascending, their counts, and the mass that was dropped.
+    // ascending, and their counts.
     quantize(logits, keep = ["top_k", 64], temperature = 1) {
       return giving(() => {
-        const [rows, rule] = this.row(logits, keep), dropped = take(8), k = take(4);
+        const [rows, rule] = this.row(logits, keep), k = take(4);
         const ids = take(this.room), counts = take(this.room);
-        const to = record(ids, counts, k, 0, dropped, 0);
+        const to = record(ids, counts, k, 0, 0, 0);
         const scratch = take(core.sqs_quantize_scratch(this.codec));
         check(core.sqs_quantize_logits(this.codec, rows, temperature, rule, scratch, to));
-        return { ...this.taken(ids, counts, k), droppedMass: doubles(dropped, 1)[0] };
+        return this.taken(ids, counts, k);
       });
     }
     // What quantize or decode returned: two Uint32Array of one length. Returns Uint8Array.
@@ -87,17 +88,6 @@ export async function load(wasm) {
         const bound = core.sqs_encode_bound(this.codec, n);
         const data = take(bound), size = take(4);
         check(core.sqs_encode(this.codec, ids, of, n, data, bound, size));
-        return bytes(data, words(size, 1)[0]).slice();
-      });
-    }
-    // The same as encode(quantize(...)), in one call.
-    encodeLogits(logits, keep = ["top_k", 64], temperature = 1) {
-      return giving(() => {
-        const [rows, rule] = this.row(logits, keep), size = take(4);
-        const bound = core.sqs_encode_logits_bound(this.codec, rule), data = take(bound);
-        const scratch = take(core.sqs_encode_logits_scratch(this.codec));
-        const to = record(data, bound, size, 0);
-        check(core.sqs_encode_logits(this.codec, rows, temperature, rule, scratch, to));
         return bytes(data, words(size, 1)[0]).slice();
       });
     }
@@ -121,10 +111,10 @@ export async function load(wasm) {
         return Object.fromEntries(PARTS.map((name, i) => [name, found[i]]));
       });
     }
-    row(logits, [kind, value]) {
+    row(logits, [name, value]) {
       const at = putGiven("logits", logits, "Float32Array", this.vocabSize);
-      const rule = record(KEEP[kind] ?? -1, 0, 0, 0);
-      doubles(rule + 8, 1)[0] = value;
+      const [most, least] = KEEP[name]?.(value) ?? [0, 0], rule = record(most, 0, 0, 0);
+      doubles(rule + 8, 1)[0] = least;
       return [record(at, F32, 1, this.vocabSize), rule];
     }
     taken(ids, counts, k) {

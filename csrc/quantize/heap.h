@@ -58,15 +58,4 @@ static inline void sqs_heap_offer(sqs_ranked *heap, uint32_t *n,
     heap[at] = item;
 }
 
-/* Turns a heap of n items into an array in order. */
-static inline void sqs_heap_sort(sqs_ranked *heap, uint32_t n)
-{
-    while (n > 1) {
-        sqs_ranked last = heap[0];
-        n--;
-        sqs_heap_replace_root(heap, n, heap[n]);
-        heap[n] = last;
-    }
-}
-
 #endif /* SQS_HEAP_H */

@@ -1,24 +1,20 @@
 /*
  * sparsify.c - which tokens of a row are kept.
  *
- * A rule keeps a prefix of the tokens in descending order of probability, ties
- * going to the lower id. Values are compared exactly, as they are in memory,
- * so SQS_TOP_K chooses its tokens without any arithmetic. The other rules
- * compare unnormalised probabilities: exponentials in single precision,
- * relative to the row's maximum. They are computed for all tokens only if
- * their sum is needed. Otherwise a bound on the values tells which tokens may
- * pass, and they are computed for these.
+ * Both primitives, the first k and all from a level on, keep a prefix of the
+ * tokens in descending order of probability, ties going to the lower id. Values
+ * are compared exactly, as they are in memory, so the first k are chosen without
+ * any arithmetic. The level is compared with unnormalised probabilities:
+ * exponentials in single precision, relative to the row's maximum. Their sum is
+ * over all tokens. Then a bound on the values tells which tokens may pass, and
+ * they are computed again for these.
  */
 #include "quantize/sparsify.h"
 
 #include <math.h>
 
+#include "bits.h"
 #include "rows/values.h"
-
-/* The tokens that SQS_TOP_P keeps are seldom more than a few dozen, so look
- * for them among this many first, and then among eight times as many, ... */
-#define FIRST_NUCLEUS 64u
-#define NUCLEUS_GROWTH 8u
 
 /* The unnormalised probability of a token. */
 static double unnormalised(const sqs_row *row, double value)
@@ -52,8 +48,7 @@ sqs_status sqs_scan_probs(sqs_row *row)
 
 bool sqs_needs_normaliser(const sqs_keep *keep)
 {
-    return keep->kind == SQS_THRESHOLD ||
-           (keep->kind == SQS_TOP_P && keep->value < 1);
+    return keep->least > 0;
 }
 
 void sqs_find_normaliser(sqs_row *row)
@@ -64,34 +59,13 @@ void sqs_find_normaliser(sqs_row *row)
 
 sqs_status sqs_check_keep(const sqs_keep *keep)
 {
-    double value = keep->value;
-    bool ok = false;
-    switch (keep->kind) {
-    case SQS_TOP_K:
-        ok = value >= 1;
-        break;
-    case SQS_THRESHOLD:
-        ok = isfinite(value);
-        break;
-    case SQS_TOP_P:
-        ok = value > 0 && value <= 1;
-        break;
-    case SQS_MIN_P:
-        ok = value >= 0 && value <= 1;
-        break;
-    }
-    return ok ? SQS_OK : SQS_BAD_KEEP;
+    return keep->most >= 1 && isfinite(keep->least) ? SQS_OK : SQS_BAD_KEEP;
 }
 
 static void select_top(sqs_row *row, uint32_t k)
 {
+    k = sqs_lesser(k, row->scanned.n);
     row->n = row->kernels->select_top(&row->scanned, k, &row->kept);
-}
-
-static void keep_top_k(sqs_row *row, double k)
-{
-    uint32_t n = row->scanned.n;
-    select_top(row, k < n ? (uint32_t)k : n);
 }
 
 /* A lower bound of log2(x), less than 0.09 below it, for 0 < x <= 1 that is
@@ -147,70 +121,13 @@ static void keep_level(sqs_row *row, double level)
         select_top(row, 1);
 }
 
-/* Drops the selected tokens that come after `last`. */
-static void keep_through(sqs_row *row, sqs_ranked last)
-{
-    const sqs_selected *kept = &row->kept;
-    uint32_t selected = row->n;
-    row->n = 0;
-    for (uint32_t i = 0; i < selected; i++) {
-        sqs_ranked item = {kept->values[i], kept->ids[i]};
-        kept->ids[row->n] = item.id;
-        kept->values[row->n] = item.key;
-        row->n += !sqs_ahead(last, item);
-    }
-}
-
-/* Sorts the selected tokens into row->heap, the most probable first. */
-static void rank(sqs_row *row)
-{
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < row->n; i++) {
-        sqs_ranked item = {row->kept.values[i], row->kept.ids[i]};
-        sqs_heap_offer(row->heap, &n, row->n, item);
-    }
-    sqs_heap_sort(row->heap, n);
-}
-
-static void keep_top_p(sqs_row *row, double p)
-{
-    if (p >= 1) {
-        keep_level(row, 0);
-        return;
-    }
-    uint32_t size = row->scanned.n;
-    for (uint32_t k = FIRST_NUCLEUS;; k *= NUCLEUS_GROWTH) {
-        select_top(row, k < size ? k : size);
-        rank(row);
-        double mass = 0;
-        for (uint32_t i = 0; i < row->n; i++) {
-            mass += unnormalised(row, row->heap[i].key);
-            if (mass >= p * row->normaliser) {
-                keep_through(row, row->heap[i]);
-                return;
-            }
-        }
-        if (row->n < k) /* there are no more */
-            return;
-    }
-}
-
 void sqs_sparsify(sqs_row *row, const sqs_keep *keep)
 {
-    switch (keep->kind) {
-    case SQS_TOP_K:
-        keep_top_k(row, keep->value);
-        break;
-    case SQS_THRESHOLD:
-        keep_level(row, keep->value * row->normaliser);
-        break;
-    case SQS_TOP_P:
-        keep_top_p(row, keep->value);
-        break;
-    case SQS_MIN_P:
-        keep_level(row, keep->value * unnormalised(row, row->scanned.max));
-        break;
-    }
+    row->n = row->scanned.n;
+    if (keep->least > 0)
+        keep_level(row, keep->least * row->normaliser);
+    if (keep->least <= 0 || row->n > keep->most)
+        select_top(row, keep->most);
 }
 
 double sqs_dropped_mass(const sqs_row *row)

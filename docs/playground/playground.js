@@ -11,8 +11,6 @@ const KINDS = {
 const RULES = { // the parameter, its values, the one to begin with, the rule in Python
   top_k: ["K", [1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256], 64, "TopK"],
   threshold: ["β", [.1, .05, .02, .01, .005, .002, .001, 5e-4, 2e-4, 1e-4], .01, "Threshold"],
-  top_p: ["p", [.3, .5, .6, .7, .8, .85, .9, .95, .98, .99], .95, "TopP"],
-  min_p: ["m", [.5, .3, .2, .1, .05, .02, .01, .005, .002, .001], .05, "MinP"],
 };
 const RESOLUTIONS = [10, 16, 20, 30, 50, 70, 100, 150, 200, 300, 400, 700, 1000];
 const PARTS = {
@@ -30,7 +28,7 @@ const FORM = `
   <input name="temperature" type="range" min="0.1" max="1.2" step="0.1" value="0.7"></label>
 <label>Keep rule <select name="rule">
   <option value="top_k">top-K (K-SQS)</option><option value="threshold">threshold β</option>
-  <option value="top_p">top-p</option><option value="min_p">min-p</option></select></label>
+  </select></label>
 <label><span id="name"></span> <b class="shown" aria-hidden="true"></b>
   <input name="value" type="range" min="0" step="1"></label>
 <label>Resolution ℓ <b class="shown" aria-hidden="true"></b>
@@ -84,13 +82,7 @@ export class Row {
   // How many tokens a rule keeps.
   kept([rule, value], { known, rest }) {
     if (rule === "top_k") return Math.min(value, this.vocabSize);
-    if (rule === "top_p") {
-      let mass = 0, n = 0;
-      while (n < known.length && mass < value) mass += known[n++];
-      return mass < value ? n + Math.min(this.others, Math.ceil((value - mass) / rest)) : n;
-    }
-    const least = rule === "threshold" ? value : value * known[0];
-    const n = known.filter((q) => q >= least).length + (rest >= least ? this.others : 0);
+    const n = known.filter((q) => q >= value).length + (rest >= value ? this.others : 0);
     return Math.max(1, n);
   }
 }
@@ -216,7 +208,8 @@ async function draw() {
     [...packet].map((byte) => byte.toString(16).padStart(2, "0")).join(" ");
   const known = withPrior ? `, prior=sqs.Prior.builtin("${row.model}")` : "";
   at("#python").textContent = `codec = sqs.Codec(${row.vocabSize}, ${resolution}${known})\n` +
-    `codec.encode_logits(logits, sqs.${rule}(${value}), temperature=${temperature})`;
+    `q = codec.quantize(logits, sqs.${rule}(${value}), temperature=${temperature})\n` +
+    "codec.encode(q)";
 }
 
 function chooseRule() {

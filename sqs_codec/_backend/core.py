@@ -32,8 +32,7 @@ class Core(Protocol):
     Of any status but OK, what else comes out is of no use. Of a packet it is NO_SPACE
     if there are more than `most` survivors, in all.
 
-    A keep rule is a `sqs_codec._base.format.KeepKind` and the rule's parameter. An
-    unknown kind is refused, with a ValueError or the status BAD_KEEP.
+    A keep rule is ``most`` and ``least`` of ``sqs_keep`` in ``csrc/sqs.h``, in range.
 
     A round is the ids and counts of its distributions, one after the other, the size of
     each and the position of the drafted token in it.
@@ -49,30 +48,31 @@ class Core(Protocol):
 
     def quantize_logits(
         self, logits: NDArray[Any], temperature: float, keep: Rule, mass: bool
-    ) -> tuple[int, int, Ids, Ids, Ids, list[float]]:
-        """Return status, rows done, their ids, counts, sizes and dropped masses.
+    ) -> tuple[int, Ids, Ids, float | None]:
+        """Return status (of the row [V]), ids, counts and, if `mass`, dropped mass.
 
-        The logits are rows [B, V], or one row [V], of float16, float32 or float64,
-        or of uint16, which holds bfloat16. The values of a row are contiguous; the
-        stride between rows is any number of values that is not negative, and that
-        of a single row, which NumPy lets be anything, means nothing. The list of
-        masses is empty unless `mass` is true.
+        The values, which are contiguous, are float16, float32, float64 or, as bfloat16,
+        uint16.
         """
 
-    def encode_logits(
-        self, logits: NDArray[Any], temperature: float, keep: Rule
-    ) -> tuple[int, int, list[bytes]]:
-        """Return status, rows done and packets of what `quantize_logits` returns."""
-
     def quantize_probs(
-        self, probs: NDArray[np.floating], keep: Rule
-    ) -> tuple[int, Ids, Ids, float]:
-        """Return status (of the row [V]), token ids, counts and dropped mass."""
+        self, probs: NDArray[np.floating], keep: Rule, mass: bool
+    ) -> tuple[int, Ids, Ids, float | None]:
+        """Return what `quantize_logits` does, of probabilities."""
+
+    def quantize_rows(
+        self, logits: NDArray[Any], temperature: float, keep: Rule
+    ) -> tuple[int, int, Ids, Ids, Ids]:
+        """Return status, rows done, their ids, counts and sizes.
+
+        The rows [B, V] are as in `quantize_logits`, and the stride between rows is any
+        number of values that is not negative.
+        """
 
     def quantize_unbiased(
         self, logits: NDArray[Any], numbers: NDArray[np.uint64], temperature: float
     ) -> tuple[int, int, Ids, Ids, Ids]:
-        """As `quantize_logits` without masses, with a random number for each row."""
+        """As `quantize_rows`, with a random number for each row."""
 
     def bits(self, ids: Ids, counts: Ids) -> int:
         """Return the bits of a distribution that the coding can hold."""
@@ -93,7 +93,7 @@ class Core(Protocol):
         self, packets: Sequence[bytes], most: int
     ) -> tuple[int, int, Ids, Ids, Ids]:
         """Return status, packets done, and what `encode_rows` takes of each."""
-        return rows_of(self.decode(packet, most) for packet in packets)[:5]
+        return rows_of(self.decode(packet, most) for packet in packets)
 
     def encode_round(self, round_: Arrays) -> bytes:
         """Return the packet of a round."""
@@ -138,18 +138,18 @@ def joined(arrays: Sequence[Ids]) -> Ids:
 
 def rows_of(
     answers: Iterable[tuple[Any, ...]],
-) -> tuple[int, int, Ids, Ids, Ids, list[Any]]:
+) -> tuple[int, int, Ids, Ids, Ids]:
     """Join answers to rows, up to the first whose status isn't OK."""
-    found: list[list[Any]] = []
-    for status, *answer in answers:
+    found: list[tuple[Ids, Ids]] = []
+    for status, ids, counts, *_ in answers:
         if status:
             break
-        found.append(answer)
+        found.append((ids, counts))
     else:
         status = 0
     ids, counts = (joined([NONE, *(row[i] for row in found)]) for i in range(2))
     sizes = np.array([row[0].size for row in found], np.uint32)
-    return status, len(found), ids, counts, sizes, [row[2:] for row in found]
+    return status, len(found), ids, counts, sizes
 
 
 NONE = frozen(np.empty(0, np.uint32))

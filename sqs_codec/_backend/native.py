@@ -36,6 +36,7 @@ new = ffi.new_allocator(should_clear_after_alloc=False)
 
 NULL = ffi.NULL
 OK = lib.SQS_OK
+UINT32 = np.dtype(np.uint32)
 
 assert lib.SQS_FORMAT_VERSION == FORMAT_VERSION
 
@@ -94,22 +95,26 @@ class _Buffers:
 
     def __init__(self, codec: Any) -> None:
         most = lib.sqs_max_survivors(codec)
-        self.ids = ffi.new("uint32_t[]", most)
-        self.counts = ffi.new("uint32_t[]", most)
+        self.ids, self.counts = new("uint32_t[]", most), new("uint32_t[]", most)
+        self.ids_bytes, self.counts_bytes = map(ffi.buffer, (self.ids, self.counts))
         self.survivors = ffi.new("uint32_t *")
         self.mass = ffi.new("double *")
+        self.room = lib.sqs_encode_bound(codec, most)
+        self.packet = new("uint8_t[]", self.room)
+        self.packet_bytes = ffi.buffer(self.packet)
         self.size = ffi.new("size_t *")
-        # Where one row goes, as nearly all calls are about one.
         row = self.ids, self.counts, self.survivors, NULL, self.mass
         self.quantized = ffi.new("sqs_sparse_room *", row)
-        bound = lib.sqs_encode_bound(codec, most)
-        self.packet = new("uint8_t[]", bound)
-        self.packets = ffi.new("sqs_packets *", (self.packet, bound, self.size))
         self.rows = ffi.new("sqs_rows *")
         self.keep = ffi.new("sqs_keep *")
-        scratch = lib.sqs_quantize_scratch, lib.sqs_encode_logits_scratch
-        self.scratch = new("double[]", max(size(codec) for size in scratch) // 8 + 1)
+        self.scratch = new("double[]", lib.sqs_quantize_scratch(codec) // 8 + 1)
         self.round = _Room(0)
+
+    def take(self, status: int) -> tuple[Ids, Ids]:
+        """Return copies of the ids and counts of one distribution; none if not OK."""
+        size = 4 * self.survivors[0] if status == OK else 0
+        ids = np.frombuffer(self.ids_bytes[:size], UINT32)
+        return ids, np.frombuffer(self.counts_bytes[:size], UINT32)
 
 
 def _point(ours: Any, rows: NDArray[Any]) -> int:
@@ -137,7 +142,7 @@ def _rows(rows: NDArray[Any]) -> Any:
 
 def _copy(array: Any, n: int) -> Ids:
     """Copy the first n of an array of uint32 in C into a read-only array."""
-    return np.frombuffer(ffi.buffer(array, 4 * n)[:], np.uint32)
+    return np.frombuffer(ffi.buffer(array, 4 * n)[:], UINT32)
 
 
 def _copies(arrays: Sequence[Any], n: int) -> tuple[Ids, Ids, Ids]:
@@ -202,68 +207,45 @@ class Core:
         except IndexError:
             return _Buffers(self._codec)
 
-    def _fill(self, to: _Buffers, rows: NDArray[Any], keep: Rule) -> int:
-        """Set what all calls on rows take; return how many rows there are."""
-        to.keep.kind, to.keep.value = keep
-        return _point(to.rows, rows)
+    def _quantize(
+        self, call: Any, row: NDArray[Any], keep: Rule, mass: bool, *t: float
+    ) -> tuple[int, Ids, Ids, float | None]:
+        to = self._take()
+        _point(to.rows, row)
+        to.keep.most, to.keep.least = keep
+        to.quantized.dropped_mass = to.mass if mass else NULL
+        given = *t, to.keep, to.scratch, to.quantized
+        status = call(self._codec, to.rows, *given)
+        ids, counts = to.take(status)
+        dropped = to.mass[0] if mass else None
+        self._free.append(to)
+        return status, ids, counts, dropped
 
     def quantize_logits(
         self, logits: NDArray[Any], temperature: float, keep: Rule, mass: bool
-    ) -> tuple[int, int, Ids, Ids, Ids, list[float]]:
+    ) -> tuple[int, Ids, Ids, float | None]:
+        call = lib.sqs_quantize_logits
+        return self._quantize(call, logits, keep, mass, temperature)
+
+    def quantize_probs(
+        self, probs: NDArray[np.floating], keep: Rule, mass: bool
+    ) -> tuple[int, Ids, Ids, float | None]:
+        return self._quantize(lib.sqs_quantize_probs, probs, keep, mass)
+
+    def quantize_rows(
+        self, logits: NDArray[Any], temperature: float, keep: Rule
+    ) -> tuple[int, int, Ids, Ids, Ids]:
         to = self._take()
-        n = self._fill(to, logits, keep)
-        ids, counts, survivors, masses = to.ids, to.counts, to.survivors, to.mass
-        out = to.quantized
-        if n != 1:
-            most = self._most
-            if keep[0] == lib.SQS_TOP_K:
-                most = min(most, int(keep[1]))
-            ids, counts = new("uint32_t[]", n * most), new("uint32_t[]", n * most)
-            survivors, masses = new("uint32_t[]", n), new("double[]", n)
-            out = ffi.new("sqs_sparse_room *", (ids, counts, survivors))
-        out.dropped_mass = masses if mass else NULL
+        n = _point(to.rows, logits)
+        to.keep.most, to.keep.least = keep
+        most = min(self._most, keep[0])
+        arrays = [new("uint32_t[]", size) for size in (n * most, n * most, n)]
+        out = ffi.new("sqs_sparse_room *", arrays)
         status = lib.sqs_quantize_logits(
             self._codec, to.rows, temperature, to.keep, to.scratch, out
         )
-        done = out.done
-        if status != OK:
-            n = 0
-        found = _copies((ids, counts, survivors), n)
-        dropped = ffi.unpack(masses, n) if mass else []
         self._free.append(to)
-        return status, done, *found, dropped
-
-    def encode_logits(
-        self, logits: NDArray[Any], temperature: float, keep: Rule
-    ) -> tuple[int, int, list[bytes]]:
-        to = self._take()
-        n = self._fill(to, logits, keep)
-        packets, sizes, out = to.packet, to.size, to.packets
-        if n != 1:
-            room = n * lib.sqs_encode_logits_bound(self._codec, to.keep)
-            packets, sizes = new("uint8_t[]", room), new("size_t[]", n)
-            out = ffi.new("sqs_packets *", (packets, room, sizes))
-        status = lib.sqs_encode_logits(
-            self._codec, to.rows, temperature, to.keep, to.scratch, out
-        )
-        found = _split(packets, sizes, n if status == OK else 0)
-        done = out.done
-        self._free.append(to)
-        return status, done, found
-
-    def quantize_probs(
-        self, probs: NDArray[np.floating], keep: Rule
-    ) -> tuple[int, Ids, Ids, float]:
-        to = self._take()
-        self._fill(to, probs, keep)
-        to.quantized.dropped_mass = to.mass
-        status = lib.sqs_quantize_probs(
-            self._codec, to.rows, to.keep, to.scratch, to.quantized
-        )
-        n = to.survivors[0] if status == OK else 0
-        found = _copy(to.ids, n), _copy(to.counts, n), to.mass[0]
-        self._free.append(to)
-        return status, *found
+        return status, out.done, *_copies(arrays, n if status == OK else 0)
 
     def quantize_unbiased(
         self, logits: NDArray[Any], numbers: NDArray[np.uint64], temperature: float
@@ -291,8 +273,12 @@ class Core:
         return bytes(ffi.buffer(packet, size[0]))
 
     def encode(self, ids: Ids, counts: Ids) -> bytes:
-        bound = lib.sqs_encode_bound(self._codec, ids.size)
-        return self._write(lib.sqs_encode, bound, _in(ids), _in(counts), ids.size)
+        to = self._take()
+        given = _in(ids), _in(counts), ids.size, to.packet, to.room, to.size
+        _expect_ok(lib.sqs_encode(self._codec, *given))
+        packet: bytes = to.packet_bytes[: to.size[0]]
+        self._free.append(to)
+        return packet
 
     def decode(self, packet: bytes, most: int) -> tuple[int, Ids, Ids]:
         to = self._take()
@@ -300,8 +286,7 @@ class Core:
         status = lib.sqs_decode(
             self._codec, data, len(packet), most, to.ids, to.counts, to.survivors
         )
-        n = to.survivors[0] if status == OK else 0
-        found = _copy(to.ids, n), _copy(to.counts, n)
+        found = to.take(status)
         self._free.append(to)
         return status, *found
 

@@ -38,12 +38,3 @@ class Coding(IntEnum):
     BITPACK = 0
     ENUMERATIVE = 1
     ENTROPY = 2
-
-
-class KeepKind(IntEnum):
-    """Kinds of keep rule, with the values of ``sqs_keep_kind``."""
-
-    TOP_K = 0
-    THRESHOLD = 1
-    TOP_P = 2
-    MIN_P = 3

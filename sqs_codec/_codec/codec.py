@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sqs_codec._backend import core_class
 from sqs_codec._backend.core import Core, joined
 from sqs_codec._base import checks
-from sqs_codec._base.errors import Status, packet_error, row_error
+from sqs_codec._base.errors import packet_error, row_error
 from sqs_codec._base.format import (
     FORMAT_VERSION,
     MAX_ENTROPY_SURVIVORS,
@@ -28,7 +28,7 @@ from sqs_codec._base.format import (
 from sqs_codec._base.lazy import lazy
 from sqs_codec._base.threads import share, useful
 from sqs_codec._codec.distribution import SparseDistribution, as_distribution
-from sqs_codec._codec.keep import Keep, rule
+from sqs_codec._codec.keep import Keep, limits_of
 from sqs_codec._codec.lists import quantize_lists
 from sqs_codec._codec.prior import Prior, agreed_prior
 from sqs_codec._codec.round import Round, as_round, make_round
@@ -189,7 +189,12 @@ class Codec:
     # Logits and probabilities
 
     def quantize(
-        self, logits: ArrayLike, keep: Keep, *, temperature: float = 1.0
+        self,
+        logits: ArrayLike,
+        keep: Keep,
+        *,
+        temperature: float = 1.0,
+        dropped_mass: bool = False,
     ) -> SparseDistribution:
         """Sparsify and quantize ``softmax(logits / temperature)``.
 
@@ -201,6 +206,9 @@ class Codec:
             Which tokens to keep. Its state isn't changed.
         temperature : float
             At 0 the most probable token gets all counts.
+        dropped_mass : bool
+            Whether to compute the result's `dropped_mass`, which takes most of the
+            time. It is computed for a rule that learns in any case.
 
         Returns
         -------
@@ -221,41 +229,42 @@ class Codec:
         floating-point environment: `torch.set_flush_denormal`, for one, makes
         logits below 1e-38 equal to 0. Those that look like probabilities are warned of.
         """
-        return self._quantize(logits, keep, temperature, mass=True)
+        return self._quantize(logits, keep, temperature, dropped_mass)
 
     def _quantize(
         self,
         logits: ArrayLike | checks.Rows,
         keep: Keep,
         temperature: float,
-        *,
-        mass: bool,
+        mass: bool = False,
         cuts: Cuts = None,
     ) -> SparseDistribution:
-        """Return what `quantize` does of logits that are cut; mass only if `mass`."""
+        """Return what `quantize` does of logits that are cut."""
         row = checks.row("logits", logits, self.vocab_size)
         checks.no_probabilities(row)
         temperature = checks.temperature(temperature)
         if cuts is not None:
             row = truncate(row[None], temperature, *cuts)[0]
-        status, _, ids, counts, _, masses = self._core.quantize_logits(
-            row, temperature, rule(keep), mass
+        limits = limits_of(keep)
+        mass = mass or keep._learns
+        status, ids, counts, dropped = self._core.quantize_logits(
+            row, temperature, limits, mass
         )
         if status:
-            raise self._row_error("logits", row, status)
-        return as_distribution(
-            ids, counts, self.vocab_size, self.resolution, masses[0] if mass else None
-        )
+            raise row_error("logits", row, status)
+        return as_distribution(ids, counts, self.vocab_size, self.resolution, dropped)
 
-    def quantize_probs(self, probs: ArrayLike, keep: Keep) -> SparseDistribution:
+    def quantize_probs(
+        self, probs: ArrayLike, keep: Keep, *, dropped_mass: bool = False
+    ) -> SparseDistribution:
         """Sparsify and quantize probabilities, with errors as `quantize`.
 
         Parameters
         ----------
         probs : array_like of float16, float32 or float64 [vocab_size]
             Non-negative, summing to 1 within 0.001.
-        keep : Keep
-            Which tokens to keep. Its state isn't changed.
+        keep, dropped_mass
+            As for `quantize`.
 
         Examples
         --------
@@ -265,10 +274,12 @@ class Codec:
         array([5, 3], dtype=uint32)
         """
         row = checks.row("probs", probs, self.vocab_size)
-        status, ids, counts, mass = self._core.quantize_probs(row, rule(keep))
+        limits = limits_of(keep)
+        mass = dropped_mass or keep._learns
+        status, ids, counts, dropped = self._core.quantize_probs(row, limits, mass)
         if status:
             raise row_error("probs", row, status)
-        return as_distribution(ids, counts, self.vocab_size, self.resolution, mass)
+        return as_distribution(ids, counts, self.vocab_size, self.resolution, dropped)
 
     def quantize_unbiased(
         self, logits: ArrayLike, *, temperature: float = 1.0, rng: np.random.Generator
@@ -316,7 +327,7 @@ class Codec:
             row, random_numbers(rng, 1), temperature
         )
         if status:
-            raise self._row_error("logits", row, status)
+            raise row_error("logits", row, status)
         return as_distribution(ids, counts, self.vocab_size, self.resolution, 0.0)
 
     def quantize_top_logprobs_rows(
@@ -367,34 +378,6 @@ class Codec:
         """
         return quantize_lists(token_ids, logprobs, self.vocab_size, self.resolution)
 
-    def encode_logits(
-        self, logits: ArrayLike, keep: Keep, *, temperature: float = 1.0
-    ) -> bytes:
-        """Return the packet of what `quantize` makes of logits.
-
-        The same bytes as ``encode(quantize(...))``, in less time: nothing is made
-        in between, and with `TopK` most of the work is to read the logits once, as
-        the dropped mass is left out.
-
-        Parameters and errors are those of `quantize` and `encode`.
-
-        Examples
-        --------
-        >>> import sqs_codec as sqs
-        >>> codec = sqs.Codec(vocab_size=8, resolution=10)
-        >>> logits = np.array([0, 5, 1, -np.inf, 4, 0, 0, 0], np.float32)
-        >>> data = codec.encode_logits(logits, sqs.TopK(3), temperature=0.8)
-        >>> data == codec.encode(codec.quantize(logits, sqs.TopK(3), temperature=0.8))
-        True
-        """
-        row = checks.row("logits", logits, self.vocab_size)
-        checks.no_probabilities(row)
-        temperature = checks.temperature(temperature)
-        status, _, packets = self._core.encode_logits(row, temperature, rule(keep))
-        if status:
-            raise self._row_error("logits", row, status)
-        return packets[0]
-
     def quantize_rows(
         self,
         logits: ArrayLike | checks.Rows,
@@ -405,8 +388,8 @@ class Codec:
     ) -> SparseRows:
         """Sparsify and quantize rows of logits, as `quantize` does each of them.
 
-        The result lacks the dropped masses of rows. A rule that learns wants them in
-        between, so its rows are for `quantize`, one after the other.
+        The rows' `dropped_mass` is None. A rule that learns needs it after each row, so
+        use `quantize` with such a rule.
 
         Parameters
         ----------
@@ -421,8 +404,8 @@ class Codec:
             takes over a tenth of a millisecond. Other Python threads can run
             meanwhile in any case.
         """
-        arguments = checks.temperature(temperature), rule(keep), False
-        call = self._core.quantize_logits
+        arguments = checks.temperature(temperature), limits_of(keep)
+        call = self._core.quantize_rows
         return self._join(self._share(call, arguments, logits, threads))
 
     def quantize_unbiased_rows(
@@ -447,22 +430,6 @@ class Codec:
         arguments = (checks.temperature(temperature),)
         call = self._core.quantize_unbiased
         return self._join(self._share(call, arguments, logits, threads, rng))
-
-    def encode_logits_rows(
-        self,
-        logits: ArrayLike | checks.Rows,
-        keep: Keep,
-        *,
-        temperature: float = 1.0,
-        threads: int = 1,
-    ) -> list[bytes]:
-        """Return the packets of rows of logits, as `encode_logits` has each of them.
-
-        Parameters and errors are those of `quantize_rows` and `encode`.
-        """
-        arguments = checks.temperature(temperature), rule(keep)
-        parts = self._share(self._core.encode_logits, arguments, logits, threads)
-        return [packet for _, _, packets in parts for packet in packets]
 
     def _share(
         self,
@@ -489,16 +456,8 @@ class Codec:
         for status, done, *_ in parts:
             before += done
             if status:
-                raise self._row_error(row_name(before, shape), rows[before], status)
+                raise row_error(row_name(before, shape), rows[before], status)
         return parts
-
-    def _row_error(self, name: str, row: NDArray[Any], status: int) -> ValueError:
-        if status == Status.LARGE_SUPPORT:
-            return ValueError(
-                f"{name}: coding {self.coding!r} holds at most {self.max_survivors} "
-                "tokens; keep fewer, lower the resolution or use 'entropy'"
-            )
-        return row_error(name, row, status)
 
     # Distributions
 
@@ -535,7 +494,7 @@ class Codec:
             tokens than its coding can hold.
         """
         self._check(q)
-        return self._core.encode(q.token_ids, q.counts)
+        return self._core.encode(q._token_ids, q._counts)
 
     def decode(
         self, data: bytes, *, max_survivors: int | None = None

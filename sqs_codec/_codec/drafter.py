@@ -14,7 +14,7 @@ from sqs_codec._base.format import MAX_ENTROPY_SURVIVORS, MAX_ROUND, MAX_SURVIVO
 from sqs_codec._codec.bounds import entropy_bits_bound
 from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.distribution import SparseDistribution
-from sqs_codec._codec.keep import Keep, rule
+from sqs_codec._codec.keep import Keep, limits_of
 from sqs_codec._codec.round import arrays_of
 from sqs_codec._codec.truncation import Cuts
 from sqs_codec._codec.verify import Verdict
@@ -93,7 +93,7 @@ class Drafter:
     ) -> None:
         checks.instance("codec", codec, Codec, "a Codec")
         checks.generator(rng)
-        rule(keep)  # says what is wrong with it
+        limits_of(keep)  # says what is wrong with it
         if budget_bits is not None:
             budget_bits = checks.in_range("budget_bits", budget_bits, 1)
         if max_survivors is not None:
@@ -183,9 +183,7 @@ class Drafter:
             for kind, quantize_other in ROW_TYPES.items():
                 if isinstance(logits, kind):
                     quantize_row = quantize_other
-            q = quantize_row(
-                self.codec, logits, keep, t, mass=keep._learns, cuts=self._cuts
-            )
+            q = quantize_row(self.codec, logits, keep, t, cuts=self._cuts)
         if q is logits or q._token_ids.size > self.codec.max_survivors:
             self.codec._check(q)
         bits = self._bits_with(q)

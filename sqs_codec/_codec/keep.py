@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqs_codec._base import checks
-from sqs_codec._base.format import MAX_VOCAB, KeepKind
+from sqs_codec._base.format import MAX_VOCAB
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-
-KINDS = frozenset(KeepKind)
 
 
 class Keep:
@@ -24,10 +21,6 @@ class Keep:
     ascending id. Rules other than `Conformal` hold no state, so `update`,
     `checkpoint` and `rollback` do nothing for them.
     """
-
-    _kind: int
-    _value: float
-    """The rule's parameter, as the core takes it."""
 
     _learns = False
     """Whether `update` does anything."""
@@ -41,6 +34,14 @@ class Keep:
         if cls is Keep:
             raise TypeError("Keep is abstract; take one of its rules, such as TopK(64)")
         return super().__new__(cls)
+
+    def limits(self) -> tuple[int, float]:
+        """Return ``most`` and ``least``, all that there is to a rule.
+
+        Of a row it keeps the tokens of probability `least` or more, and of these the
+        `most` most probable ones.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no limits")
 
     def update(self, dropped_mass: float) -> None:
         """Learn from the mass that a drafted token's distribution dropped."""
@@ -63,12 +64,14 @@ class TopK(Keep):
     TopK(k=64)
     """
 
-    _kind = int(KeepKind.TOP_K)
     k: int
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "k", checks.in_range("k", self.k, 1))
-        object.__setattr__(self, "_value", float(min(self.k, MAX_VOCAB)))
+
+    def limits(self) -> tuple[int, float]:
+        """See `Keep.limits`."""
+        return self.k, 0.0
 
 
 @dataclass(frozen=True)
@@ -78,39 +81,15 @@ class Threshold(Keep):
     At 0 or below every token is kept, above 1 only the most probable one.
     """
 
-    _kind = int(KeepKind.THRESHOLD)
     beta: float
 
     def __post_init__(self) -> None:
         beta = checks.finite("beta", self.beta, -math.inf, math.inf)
         object.__setattr__(self, "beta", beta)
-        object.__setattr__(self, "_value", beta)
 
-
-@dataclass(frozen=True)
-class TopP(Keep):
-    """Keep the fewest most probable tokens whose mass reaches `p`, in (0, 1]."""
-
-    _kind = int(KeepKind.TOP_P)
-    p: float
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "p", checks.finite("p", self.p, 0, 1))
-        if self.p == 0:
-            raise ValueError("p must be above 0")
-        object.__setattr__(self, "_value", self.p)
-
-
-@dataclass(frozen=True)
-class MinP(Keep):
-    """Keep the tokens of at least `p`, in [0, 1], times the largest probability."""
-
-    _kind = int(KeepKind.MIN_P)
-    p: float
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "p", checks.finite("p", self.p, 0, 1))
-        object.__setattr__(self, "_value", self.p)
+    def limits(self) -> tuple[int, float]:
+        """See `Keep.limits`."""
+        return MAX_VOCAB, self.beta
 
 
 class Conformal(Keep):
@@ -152,8 +131,6 @@ class Conformal(Keep):
     0.1
     """
 
-    _kind = int(KeepKind.THRESHOLD)
-
     def __init__(
         self, alpha: float = 0.05, eta: float = 1e-3, beta: float = 1e-3
     ) -> None:
@@ -162,6 +139,10 @@ class Conformal(Keep):
         self._value = checks.finite("beta", beta, -math.inf, 1)
         if self._eta == 0:
             raise ValueError("eta must be above 0")
+
+    def limits(self) -> tuple[int, float]:
+        """See `Keep.limits`."""
+        return MAX_VOCAB, self._value
 
     @property
     def alpha(self) -> float:
@@ -197,35 +178,31 @@ class Conformal(Keep):
         )
 
 
-def rule(keep: Keep) -> tuple[int, float]:
-    """Return a rule's kind and parameter, as cores and `count_kept` take them."""
+def limits_of(keep: Keep) -> tuple[int, float]:
+    """Return a rule's limits, as cores and `count_kept` take them."""
     if not isinstance(keep, Keep):  # asked here, as a call takes longer
         checks.instance("keep", keep, Keep, "a rule such as TopK(64)")
-    kind = getattr(keep, "_kind", None)  # a subclass may have none
-    if kind not in KINDS:
-        raise ValueError(f"keep must be of a kind in {[*KeepKind]}, got {kind!r}")
-    return kind, keep._value
+    most, least = keep.limits()
+    if not (most >= 1 and math.isfinite(least)):
+        raise ValueError(
+            f"keep.limits() must be at least 1 and a finite number, got {most}, {least}"
+        )
+    return min(most, MAX_VOCAB), least
 
 
-def count_kept(kind: int, value: float, unnormalised: Any, unmasked: Any) -> Any:
-    """Return how many tokens a rule keeps of rows in descending order.
+def count_kept(most: int, least: float, unnormalised: Any, unmasked: Any) -> Any:
+    """Return how many tokens are kept of rows in descending order, int [...].
 
-    Internal. Every rule keeps a prefix of the tokens by descending probability, so
-    that this number, [...], is all there is to a rule. Arrays may be of NumPy or of
-    PyTorch, on any device: `unnormalised`, float64 [..., V], has the probabilities up
-    to a factor of each row, and `unmasked`, int [...], how many tokens are not masked.
-    The probabilities of these may underflow to 0, and `TopK` keeps them all the same.
+    Internal. Arrays may be of NumPy or of PyTorch, on any device: `unnormalised`,
+    float64 [..., V], has the probabilities up to a factor of each row, and `unmasked`,
+    int [...], how many tokens are not masked. Where `least` is 0, those whose
+    probabilities underflow to 0 count, too.
     """
-    if kind == KeepKind.TOP_K:
-        return unmasked.clip(1, int(value))
-    whole = unnormalised.sum(-1)[..., None]
-    if kind == KeepKind.TOP_P:
-        return count_prefix(unnormalised, 0, value * whole if value < 1 else None)
-    if kind == KeepKind.THRESHOLD:
-        return count_prefix(unnormalised, value * whole)
-    if kind == KeepKind.MIN_P:
-        return count_prefix(unnormalised, value * unnormalised[..., :1])
-    raise ValueError(f"kind must be one of {[*KeepKind]}, got {kind!r}")
+    kept = unmasked.clip(1, most)
+    if least > 0:
+        level = least * unnormalised.sum(-1)[..., None]
+        kept = count_prefix(unnormalised, level).clip(max=kept)
+    return kept
 
 
 def count_prefix(weights: Any, least: Any, goal: Any = None) -> Any:

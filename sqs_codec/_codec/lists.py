@@ -12,7 +12,6 @@ from sqs_codec._backend import rounder
 from sqs_codec._backend.core import Ids, joined
 from sqs_codec._base import checks
 from sqs_codec._base.exp2 import LOG2_E, TAYLOR
-from sqs_codec._codec.keep import TopK, rule
 from sqs_codec._codec.rows import SparseRows, as_rows
 
 TOLERANCE = 1 / 64
@@ -140,8 +139,7 @@ def _round(
     """Return the nearest points of the lattice."""
     width = probs.shape[1]
     core = rounder(width, resolution)
-    keep = rule(TopK(width))
-    found = [core.quantize_probs(row, keep)[1:3] for row in probs]
+    found = [core.quantize_probs(row, (width, 0.0), False)[1:3] for row in probs]
     kept = [row[places] for row, (places, _) in zip(ids, found, strict=True)]
     counts = [one for _, one in found]
     sizes = [one.size for one in counts]

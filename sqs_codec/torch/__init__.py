@@ -1,6 +1,6 @@
 """The codec on PyTorch tensors (the extra ``[torch]``).
 
-`quantize`, `quantize_unbiased` and `encode_logits` take a row of logits on any device,
+`quantize` and `quantize_unbiased` take a row of logits on any device,
 or many by their names in ``_rows``. `to_dense` makes whole rows for models and metrics.
 `verify` and `gumbel_verify` take the target's logits, or those of many rounds. What
 crosses between an accelerator and the host is a few numbers per row and per token kept,
@@ -23,8 +23,6 @@ from sqs_codec._codec.drafter import ROW_TYPES
 from sqs_codec.torch._distill import TeacherBatch, distillation_loss
 from sqs_codec.torch._gumbel import gumbel_verify, gumbel_verify_rounds
 from sqs_codec.torch._quantize import (
-    encode_logits,
-    encode_logits_rows,
     quantize,
     quantize_row,
     quantize_rows,
@@ -36,8 +34,6 @@ from sqs_codec.torch._verify import verify, verify_rounds
 __all__ = [
     "TeacherBatch",
     "distillation_loss",
-    "encode_logits",
-    "encode_logits_rows",
     "gumbel_verify",
     "gumbel_verify_rounds",
     "quantize",

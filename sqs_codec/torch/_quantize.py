@@ -1,4 +1,4 @@
-"""From logits to distributions or packets, and from distributions to rows."""
+"""From logits to distributions, and from distributions to rows."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from sqs_codec._backend import frozen, rounder
 from sqs_codec._base import checks
 from sqs_codec._codec.codec import Codec, row_name
 from sqs_codec._codec.distribution import SparseDistribution, as_distribution
-from sqs_codec._codec.keep import Keep, TopK, count_kept, rule
+from sqs_codec._codec.keep import Keep, count_kept, limits_of
 from sqs_codec._codec.rows import SparseRows, as_rows
 from sqs_codec._codec.truncation import Cuts
 from sqs_codec.torch import _tensors
@@ -17,11 +17,17 @@ from sqs_codec.torch._tensors import is_on_host
 
 
 def quantize(
-    codec: Codec, logits: torch.Tensor, keep: Keep, *, temperature: float = 1.0
+    codec: Codec,
+    logits: torch.Tensor,
+    keep: Keep,
+    *,
+    temperature: float = 1.0,
+    dropped_mass: bool = False,
 ) -> SparseDistribution:
     """Sparsify and quantize ``softmax(logits / temperature)``.
 
-    As `quantize_rows` does each row, for a tensor [vocab_size].
+    As `quantize_rows` does each row, for a tensor [vocab_size], with the `dropped_mass`
+    where `Codec.quantize` has it.
 
     Examples
     --------
@@ -30,7 +36,7 @@ def quantize(
     >>> q.token_ids, q.counts
     (array([1, 2], dtype=uint32), array([7, 3], dtype=uint32))
     """
-    return quantize_row(codec, logits, keep, temperature, mass=True)
+    return quantize_row(codec, logits, keep, temperature, dropped_mass)
 
 
 def quantize_rows(
@@ -76,46 +82,12 @@ def quantize_rows(
     return _quantize_on_device(codec, rows, shape, keep, temperature)[0]
 
 
-def encode_logits(
-    codec: Codec, logits: torch.Tensor, keep: Keep, *, temperature: float = 1.0
-) -> bytes:
-    """Return the packet of what `quantize` makes of logits [vocab_size]."""
-    row = row_of(codec, logits)
-    (packet,) = encode_logits_rows(codec, row, keep, temperature=temperature)
-    return packet
-
-
-def encode_logits_rows(
-    codec: Codec, logits: torch.Tensor, keep: Keep, *, temperature: float = 1.0
-) -> list[bytes]:
-    """Return a packet of each row that `quantize_rows` makes of logits.
-
-    As `Codec.encode_logits` is to `Codec.quantize`: the same bytes in less time.
-    Parameters and errors are those of `quantize_rows` and `Codec.encode`.
-
-    Examples
-    --------
-    >>> from sqs_codec import Codec, TopK
-    >>> codec = Codec(vocab_size=5, resolution=10)
-    >>> logits = torch.tensor([[0, 3, 2, 0, 0], [1, 0, 0, 1, 1]]).half()
-    >>> [len(packet) for packet in encode_logits_rows(codec, logits, TopK(2))]
-    [2, 2]
-    """
-    rows, shape = rows_of(codec, logits)
-    if is_on_host(rows):
-        ready = checks.Rows(_tensors.as_array(rows), shape)
-        return codec.encode_logits_rows(ready, keep, temperature=temperature)
-    found, _ = _quantize_on_device(codec, rows, shape, keep, temperature)
-    return codec.encode_rows(found)
-
-
 def quantize_row(
     codec: Codec,
     logits: torch.Tensor,
     keep: Keep,
     temperature: float,
-    *,
-    mass: bool,
+    mass: bool = False,
     cuts: Cuts = None,
 ) -> SparseDistribution:
     """Return what `Codec._quantize` does. For `Drafter`."""
@@ -124,10 +96,11 @@ def quantize_row(
         row = _tensors.truncated(row[None], temperature, *cuts)[0]
     if is_on_host(row):
         ready = checks.Rows(_tensors.as_array(row[None])[0], ())
-        return codec._quantize(ready, keep, temperature, mass=mass)
+        return codec._quantize(ready, keep, temperature, mass)
     found, masses = _quantize_on_device(codec, row[None], (), keep, temperature)
+    dropped = masses[0] if mass or keep._learns else None
     shape = codec.vocab_size, codec.resolution
-    return as_distribution(found.token_ids, found.counts, *shape, masses[0])
+    return as_distribution(found.token_ids, found.counts, *shape, dropped)
 
 
 def row_of(codec: Codec, logits: torch.Tensor) -> torch.Tensor:
@@ -161,8 +134,7 @@ def _quantize_on_device(
 ) -> tuple[SparseRows, list[float]]:
     """Choose tokens on the device, have the core round them; return masses, too."""
     temperature = checks.temperature(temperature)
-    rule(keep)  # says what is wrong with it, also where it isn't asked
-    kept, dropped = _select(rows, keep, temperature)
+    kept, dropped = _select(rows, limits_of(keep), temperature)
     places = kept.nonzero(as_tuple=True)
     floats = torch.cat([rows.amax(-1).double(), dropped, rows[places].double()])
     # As the bits of floats, everything can move at once.
@@ -176,15 +148,14 @@ def _quantize_on_device(
     padded, all_ids = np.full(filled.shape, -np.inf), np.zeros(filled.shape, np.uint32)
     padded[filled], all_ids[filled] = values, ids
     core = rounder(width, codec.resolution)
-    every = rule(TopK(width))
-    _, _, at, counts, sizes, _ = core.quantize_logits(padded, temperature, every, False)
+    _, _, at, counts, sizes = core.quantize_rows(padded, temperature, (width, 0.0))
     ids = frozen(all_ids[np.repeat(np.arange(n), sizes), at])
     found = as_rows(ids, counts, sizes, codec.vocab_size, codec.resolution)
     return found, masses.tolist()
 
 
 def _select(
-    rows: torch.Tensor, keep: Keep, temperature: float
+    rows: torch.Tensor, limits: tuple[int, float], temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return which tokens are kept, ties by id, and the dropped masses."""
     logits, token_ids = rows.sort(dim=-1, descending=True, stable=True)
@@ -193,8 +164,8 @@ def _select(
     if temperature == 0:
         unnormalised[:, 1:] = 0
     unmasked = (logits > -torch.inf).sum(-1)
-    kind, value = rule(keep if temperature else TopK(1))
-    count = count_kept(kind, value, unnormalised, unmasked)
+    most, least = limits if temperature else (1, 0.0)
+    count = count_kept(most, least, unnormalised, unmasked)
     ranks = torch.arange(rows.shape[-1], device=rows.device)
     kept = ranks < count[:, None]
     dropped = unnormalised.masked_fill(kept, 0).sum(-1) / unnormalised.sum(-1)

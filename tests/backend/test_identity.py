@@ -9,6 +9,7 @@ import pytest
 import sqs_codec as sqs
 from sqs_codec._backend.numba import quantize, rows
 from sqs_codec._base.errors import Status, packet_error
+from sqs_codec._codec.keep import limits_of
 from tests.kit import (
     CODINGS,
     TIMES,
@@ -41,7 +42,9 @@ def test_awkward_logits(seed):
     resolution = int(rng.choice([1, 2, 3, 100, 1000, 1 << 16]))
     row, keep = random_logits(rng, vocab_size), random_keep(rng)
     temperature = float(rng.choice(TEMPERATURES))
-    q = sqs.Codec(vocab_size, resolution).quantize(row, keep, temperature=temperature)
+    codec = sqs.Codec(vocab_size, resolution)
+    q = codec.quantize(row, keep, temperature=temperature, dropped_mass=True)
+    assert codec.quantize(row, keep, temperature=temperature) == q
     for coding in CODINGS:
         codec = sqs.Codec(vocab_size, resolution, coding)
         expected = reference_quantize(row, keep, temperature, codec)
@@ -62,21 +65,15 @@ def test_rules_at_the_very_limit(seed):
     unnormalised = np.array(reference.unnormalised_softmax(row, temperature))
     ranked = np.argsort(-row.astype(float), kind="stable")
     total = reference.striped_sum(unnormalised)
-    masses = np.add.accumulate(unnormalised[ranked])
     codec = sqs.Codec(vocab_size)
     for at in {0, 1, *rng.integers(0, min(vocab_size, 100), 5).tolist()}:
         p = unnormalised[ranked[at]]
-        for rule, exact in (
-            (sqs.MinP, p / unnormalised[ranked[0]]),
-            (sqs.Threshold, p / total),
-            (sqs.TopP, min(masses[at] / total, 1)),
-        ):
-            for value in (exact, np.nextafter(exact, 0), np.nextafter(exact, 1)):
-                if value > 0:
-                    keep = rule(value)
-                    expected = reference_quantize(row, keep, temperature, codec)
-                    found = codec.quantize(row, keep, temperature=temperature)
-                    assert as_lists(found) == expected
+        exact = p / total
+        for value in (exact, np.nextafter(exact, 0), np.nextafter(exact, 1)):
+            keep = sqs.Threshold(value)
+            expected = reference_quantize(row, keep, temperature, codec)
+            given = {"temperature": temperature, "dropped_mass": True}
+            assert as_lists(codec.quantize(row, keep, **given)) == expected
 
 
 @pytest.mark.parametrize("temperature", [0.3, 0.7, 1.0])
@@ -87,9 +84,10 @@ def test_logits_about_those_of_a_power_of_two(temperature):
         row = np.zeros(33, np.float32)
         row[1:] = -exponent * temperature * math.log(2)
         row[1:].view(np.uint32)[:] += np.arange(-16, 16, dtype=np.int32).view(np.uint32)
-        keep = sqs.MinP(2.0**-exponent)
+        keep = sqs.Threshold(2.0**-exponent / (1 + 32 * 2.0**-exponent))
         expected = reference_quantize(row, keep, temperature, codec)
-        assert as_lists(codec.quantize(row, keep, temperature=temperature)) == expected
+        q = codec.quantize(row, keep, temperature=temperature, dropped_mass=True)
+        assert as_lists(q) == expected
 
 
 @pytest.mark.parametrize("seed", range(100))
@@ -98,15 +96,11 @@ def test_probabilities(seed):
     vocab_size = int(rng.choice([2, 17, 300]))
     probs = random_probs(rng, vocab_size)
     codec, keep = sqs.Codec(vocab_size, 100), random_keep(rng)
-    expected = reference.quantize_probs(
-        probs, reference.RULES[keep._kind], keep._value, 100
-    )
-    assert as_lists(codec.quantize_probs(probs, keep)) == expected
+    expected = reference.quantize_probs(probs, *limits_of(keep), 100)
+    assert as_lists(codec.quantize_probs(probs, keep, dropped_mass=True)) == expected
 
 
-@pytest.mark.parametrize(
-    "keep", [sqs.TopK(64), sqs.Threshold(1e-3), sqs.TopP(0.95), sqs.MinP(0.01)]
-)
+@pytest.mark.parametrize("keep", [sqs.TopK(64), sqs.Threshold(1e-3)])
 @pytest.mark.parametrize("temperature", [0.3, 1.0])
 def test_real_drafts(real_rows, keep, temperature):
     codec = sqs.Codec(49152)
@@ -118,7 +112,7 @@ def test_real_drafts(real_rows, keep, temperature):
             packets = {c: reference.encode(*given, c) for c in CODINGS[1:]}
             REAL[key] = made, packets
         expected, packets = REAL[key]
-        q = codec.quantize(row, keep, temperature=temperature)
+        q = codec.quantize(row, keep, temperature=temperature, dropped_mass=True)
         assert as_lists(q) == expected
         for coding, packet in packets.items():
             assert sqs.Codec(49152, coding=coding).encode(q) == packet

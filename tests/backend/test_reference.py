@@ -3,11 +3,9 @@
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.reference import entropy, make_vectors
-from tests.reference import sqs_reference as reference
 
 
 @pytest.mark.parametrize("name", make_vectors.FILES)
@@ -18,17 +16,6 @@ def test_it_still_makes_the_vectors(name):
 def test_it_witnesses_the_scalars_of_the_model():
     own = {name: getattr(entropy, name.upper()) for name in entropy.MODEL["scalars"]}
     assert own == entropy.MODEL["scalars"]
-
-
-def test_an_unknown_rule_is_refused():
-    row = np.zeros(4, np.float32)
-    for quantize in (
-        lambda: reference.quantize_logits(row, 1.0, "top", 2, 100),
-        lambda: reference.quantize_logits(row, 0.0, "top", 2, 100),
-        lambda: reference.quantize_probs(row + 0.25, "top", 2, 100),
-    ):
-        with pytest.raises(ValueError, match="unknown rule 'top'"):
-            quantize()
 
 
 def test_the_format_page_shows_the_coder_as_it_is():

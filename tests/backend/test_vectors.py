@@ -69,7 +69,10 @@ def check_packets(case, q):
 def test_distributions(case):
     keep = KEEPS[case["keep"][0]](case["keep"][1])
     logits = make_vectors.formula_logits(*map(case.get, FORMULA))
-    q = codec_of(case).quantize(logits, keep, temperature=case["temperature"])
+    temperature = case["temperature"]
+    q = codec_of(case).quantize(
+        logits, keep, temperature=temperature, dropped_mass=True
+    )
     dropped = float.fromhex(case["dropped_mass"])
     assert as_lists(q) == (case["token_ids"], case["counts"], dropped)
     check_packets(case, q)

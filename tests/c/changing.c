@@ -31,7 +31,7 @@ static bool scan_and_change(sqs_scanned *scanned)
 static void quantize(void)
 {
     sqs_codec codec = {.vocab_size = VOCAB, .resolution = RESOLUTION};
-    sqs_keep keep = {SQS_TOP_K, VOCAB};
+    sqs_keep keep = {VOCAB, 0};
     sqs_rows rows = {row, SQS_F64, 1, VOCAB};
     uint32_t *ids = malloc(RESOLUTION * sizeof *ids);
     uint32_t *counts = malloc(RESOLUTION * sizeof *counts);

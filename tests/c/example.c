@@ -200,21 +200,21 @@ static void all_sizes(void)
 /* clang-format off */
 enum {
     VOCAB_SIZE, RESOLUTION, CODING, ISA,
-    KIND, KEEP, DTYPE, BLAMED, VALUES, /* of the row to blame */
+    MOST, LEAST, DTYPE, BLAMED, VALUES, /* of the row to blame */
     DRAWS = VALUES + ROW, ACCEPTED = DRAWS + ROWS, TOKEN, TEMPERATURE,
     K, IDS, COUNTS = IDS + ROW,
     LENGTH = COUNTS + ROW, POSITION, /* of the last token */
-    LEARNING, THRESHOLD, ALPHA, ETA, MASS, LEARNT,
+    THRESHOLD, ALPHA, ETA, MASS, LEARNT,
     ARGUMENTS
 };
 
 /* The values will do as logits and as probabilities. What is NaN is not looked
  * at. */
 static const double valid[ARGUMENTS] = {
-    [VOCAB_SIZE] = ROW, 4, [KIND] = SQS_TOP_K, ROW,
+    [VOCAB_SIZE] = ROW, 4, [MOST] = ROW, 0,
     [VALUES] = 0, 0.125, 0.125, 0.25, 0.5, [ACCEPTED] = NAN,
     [K] = 2, [IDS] = 1, 4, [COUNTS] = 3, 1, [LENGTH] = 1,
-    [LEARNING] = SQS_THRESHOLD, 1, 0.5, 0.5, 0.5, NAN};
+    [THRESHOLD] = 1, 0.5, 0.5, 0.5, NAN};
 /* clang-format on */
 
 /* Halves have short numbers, none of them subnormal. In a type that there isn't
@@ -282,13 +282,13 @@ static sqs_status quantize_as(const double *given, uint32_t dtype, bool mass,
                               bool are_logits, content *c)
 {
     sqs_codec codec = codec_of(given);
-    sqs_keep keep = {(uint32_t)given[KIND], given[KEEP]};
+    sqs_keep keep = {(uint32_t)given[MOST], given[LEAST]};
     sqs_rows rows = rows_of(given, dtype);
     sqs_sparse_room *r = &c->round;
     uint32_t most = sqs_max_survivors(&codec);
-    bool fewer = keep.kind == SQS_TOP_K && keep.value < most;
+    most = keep.most < most ? keep.most : most;
     double masses[ROWS] = {0};
-    make_room(c, ROWS, ROWS * (fewer ? (size_t)keep.value : most));
+    make_room(c, ROWS, ROWS * (size_t)most);
     memset(r->positions, 0, ROWS * sizeof *r->positions);
     sqs_sparse_room to = {r->token_ids,         r->counts, r->survivors, NULL,
                           mass ? masses : NULL, 0};
@@ -332,38 +332,10 @@ static sqs_status probs(const double *given)
     return quantize(given, false, &c);
 }
 
-/* Both ways of rows: packets are those of what is quantized, as many as there
- * is room for, and what one refuses, the other does too. */
 static sqs_status logits(const double *given)
 {
     static content c;
-    sqs_status status = quantize(given, true, &c);
-    sqs_codec codec = codec_of(given);
-    sqs_keep keep = {(uint32_t)given[KIND], given[KEEP]};
-    sqs_rows rows = rows_of(given, (uint32_t)given[DTYPE]);
-    const sqs_sparse_room *r = &c.round;
-    size_t bound = ROWS * sqs_encode_logits_bound(&codec, &keep);
-    size_t sizes[ROWS], ends[ROWS + 1] = {0}, found[ROWS], at = 0;
-    uint8_t *bytes = allocate(bound, 1);
-    for (uint32_t i = 0; i < r->done; at += r->survivors[i++]) {
-        EXPECT(SQS_OK, sqs_encode(&codec, r->token_ids + at, r->counts + at,
-                                  r->survivors[i], bytes + ends[i],
-                                  bound - ends[i], &sizes[i]));
-        ends[i + 1] = ends[i] + sizes[i];
-    }
-    void *scratch = allocate(1, sqs_encode_logits_scratch(&codec));
-    for (size_t room = 0; room <= bound; room++) {
-        sqs_packets to = {allocate(room, 1), room, found, 0};
-        uint32_t fit = r->done;
-        while (ends[fit] > room)
-            fit--;
-        EXPECT(fit < r->done ? SQS_NO_SPACE : status,
-               sqs_encode_logits(&codec, &rows, given[TEMPERATURE], &keep,
-                                 scratch, &to));
-        CHECK(to.done == fit && memcmp(to.bytes, bytes, ends[fit]) == 0);
-        CHECK(memcmp(found, sizes, fit * sizeof *sizes) == 0);
-    }
-    return status;
+    return quantize(given, true, &c);
 }
 
 static sqs_status unbiased(const double *given)
@@ -392,12 +364,12 @@ static sqs_status unbiased(const double *given)
 
 static sqs_status learn(const double *given)
 {
-    sqs_keep keep = {(uint32_t)given[LEARNING], given[THRESHOLD]};
+    sqs_keep keep = {1, given[THRESHOLD]};
     sqs_status status =
         sqs_conformal_update(&keep, given[ALPHA], given[ETA], given[MASS]);
     const double *wanted = &given[status == SQS_OK ? LEARNT : THRESHOLD];
     CHECK((status == SQS_OK && isnan(*wanted)) ||
-          memcmp(&keep.value, wanted, sizeof keep.value) == 0);
+          memcmp(&keep.least, wanted, sizeof keep.least) == 0);
     return status;
 }
 
@@ -533,16 +505,11 @@ static const entry table[] = {
     {CODEC, SQS_BAD_CODEC, ISA, ABOVE(SQS_NEON)},
 
     {QUANTIZE, SQS_OK, RESOLUTION, EACH(1, 2, 3, 5, 7, 100, 65536)},
-    {QUANTIZE, SQS_OK, KEEP, EACH(1, 2, 1e9)}, /* as it is: SQS_TOP_K */
-    {QUANTIZE, SQS_OK, KIND,
-     BY(2, SQS_THRESHOLD, -1, SQS_THRESHOLD, 0.25, SQS_THRESHOLD, 2, SQS_TOP_P,
-        0.9, SQS_TOP_P, 1, SQS_MIN_P, 0.3)},
-    {QUANTIZE, SQS_BAD_KEEP, KEEP, EACH(0.5, NAN)},
-    {QUANTIZE, SQS_BAD_KEEP, KIND,
-     BY(2, SQS_THRESHOLD, NAN, SQS_THRESHOLD, INFINITY, SQS_TOP_P, 0,
-        SQS_TOP_P, 1.5, SQS_TOP_P, NAN, SQS_MIN_P, -0.5, SQS_MIN_P, 1.5,
-        SQS_MIN_P, NAN)},
-    {QUANTIZE, SQS_BAD_KEEP, KIND, ABOVE(SQS_MIN_P)},
+    {QUANTIZE, SQS_OK, MOST, EACH(1, 2, UINT32_MAX)},
+    {QUANTIZE, SQS_OK, MOST,
+     BY(2, UINT32_MAX, -1, UINT32_MAX, 0.25, UINT32_MAX, 2, 2, 0.25, 1, 0.25)},
+    {QUANTIZE, SQS_BAD_KEEP, MOST, EACH(0)},
+    {QUANTIZE, SQS_BAD_KEEP, LEAST, EACH(NAN, INFINITY, -INFINITY)},
 
     {LOGITS, SQS_OK, TEMPERATURE, EACH(1e-300, 1e300)},
     {LOGITS, SQS_BAD_TEMPERATURE, TEMPERATURE, EACH(-1, INFINITY, NAN)},
@@ -591,8 +558,6 @@ static const entry table[] = {
     {LEARN, SQS_OK, THRESHOLD, /* to the last of each five */
      BY(5, 0.5, 0.25, 0.5, 0.75, 0.25, 0.25, 0.25, 0.5, 1, -0.125, 0.9375,
         0.25, 0.5, 0, 1)},
-    {LEARN, SQS_BAD_KEEP, LEARNING, EACH(SQS_TOP_K, SQS_MIN_P)},
-    {LEARN, SQS_BAD_KEEP, LEARNING, ABOVE(SQS_MIN_P)},
     {LEARN, SQS_BAD_KEEP, THRESHOLD, EACH(1.5, NAN, -INFINITY)},
     {LEARN, SQS_BAD_KEEP, ALPHA, EACH(-0.5, 1.5, NAN)},
     {LEARN, SQS_BAD_KEEP, ETA, EACH(0, 1.5, NAN)},
@@ -684,21 +649,10 @@ static const content *flat(uint32_t vocab_size, uint32_t resolution,
 /* One survivor, then one distribution more than a coding takes. */
 static void large_packets(void)
 {
-    static double values[SQS_MAX_VOCAB];
     uint32_t most = SQS_MAX_ENUMERATIVE_SUPPORT, n = SQS_MAX_VOCAB;
-    for (uint32_t i = 0; i < n; i++)
-        values[i] = i < most || i >= n - most ? 0 : -INFINITY;
     for (uint32_t k = most; k <= most + 1; k++) {
         sqs_status wanted = k > most ? SQS_LARGE_SUPPORT : SQS_OK;
         sqs_codec codec = {n, most + 1, SQS_ENUMERATIVE, SQS_ISA_BEST, NULL};
-        sqs_keep keep = {SQS_TOP_K, k};
-        sqs_rows row = {as_type(SQS_F64, values, n), SQS_F64, 1, 0};
-        size_t bound = sqs_encode_logits_bound(&codec, &keep), size;
-        sqs_packets to = {allocate(bound, 1), bound, &size, 0};
-        void *scratch = allocate(1, sqs_encode_logits_scratch(&codec));
-        EXPECT(wanted,
-               sqs_encode_logits(&codec, &row, 0.7, &keep, scratch, &to));
-        CHECK(to.done == (wanted == SQS_OK));
         EXPECT(wanted, send_all(&codec, flat(n, most + 1, k, 1)));
         codec.coding = SQS_BITPACK;
         EXPECT(SQS_OK, send_all(&codec, flat(n, most + 1, k, 1)));

@@ -10,10 +10,9 @@
  * Inputs are made of random integers, and of floats by single operations, which
  * IEEE 754 defines.
  *
- * What can be told from one run is asserted: packets of rows are those of what
- * the rows were quantized to; tokens are drawn by their counts; no value that
- * isn't finite goes unnoticed, wherever it is. What packets decode to is the
- * business of hostile.c.
+ * What can be told from one run is asserted: tokens are drawn by their counts,
+ * and no value that isn't finite goes unnoticed, wherever it is. What packets
+ * decode to is the business of hostile.c.
  *
  * Case i follows from SEED + i alone, so that two runs that differ can be
  * compared at smaller COUNTs, and the case be run by itself. As compilers may
@@ -317,29 +316,14 @@ static double random_share(void)
 
 static sqs_keep random_keep(uint32_t vocab_size)
 {
-    sqs_keep keep = {.value = random_share()};
-    bool extreme = random_below(8) == 0;
-    keep.kind = (sqs_keep_kind)random_below(SQS_MIN_P + 1);
-    switch (keep.kind) {
-    case SQS_TOP_K:
-        keep.value = 1 + random_small(vocab_size + 2, 13);
-        if (extreme)
-            keep.value = 1e9;
-        break;
-    case SQS_THRESHOLD:
-        if (extreme)
-            keep.value = random_below(2) ? -1 : 2;
-        break;
-    case SQS_TOP_P:
-        if (extreme)
-            keep.value = random_below(2) ? 1 : 1 - 0x1p-30;
-        break;
-    case SQS_MIN_P:
-        if (extreme)
-            keep.value = random_below(2);
-        break;
-    }
-    return keep;
+    double share = random_share();
+    bool extreme = random_below(8) == 0, negative = random_below(2);
+    uint32_t most = 1 + random_small(vocab_size + 2, 13),
+             rule = random_below(3);
+    return (sqs_keep){extreme || rule == 0 ? UINT32_MAX : most,
+                      rule == 1 ? 0
+                      : extreme ? negative ? -1 : 2
+                                : share};
 }
 
 static request random_request(sqs_isa isa)
@@ -375,8 +359,7 @@ typedef struct answer {
 static uint32_t room_for(const request *r)
 {
     uint32_t most = sqs_max_survivors(&r->codec);
-    bool fewer = r->keep.kind == SQS_TOP_K && r->keep.value < most;
-    return fewer ? (uint32_t)r->keep.value : most;
+    return r->keep.most < most ? r->keep.most : most;
 }
 
 static answer quantize(const request *r, const sqs_rows *rows, bool probs,
@@ -472,50 +455,25 @@ static answer quantize_both(const request *r, const sqs_rows *rows, bool probs)
     return a;
 }
 
-/* The packets of what rows were quantized to, up to the first that is none. */
-typedef struct packets {
-    sqs_status status;
-    uint32_t done;
-    uint8_t *bytes;
-    size_t used, sizes[MOST_ROWS];
-} packets;
-
-static packets encode_answer(const request *r, const answer *a)
+/* Encodes what rows were quantized to, up to the first that has no packet. */
+static void encode_rows(const request *r, const answer *a)
 {
-    packets p = {.status = a->status};
-    size_t bound = sqs_encode_logits_bound(&r->codec, &r->keep), at = 0;
-    p.bytes = allocate(MOST_ROWS, bound);
-    for (; p.done < a->done; p.done++) {
-        uint32_t i = p.done, n = a->survivors[i];
-        packet one = {0, p.bytes + p.used};
-        sqs_status status = sqs_encode(&r->codec, a->ids + at, a->counts + at,
-                                       n, one.bytes, bound, &one.size);
-        if (status != SQS_OK) {
-            p.status = status;
+    sqs_status status = a->status;
+    size_t bound = sqs_encode_bound(&r->codec, room_for(r)), at = 0, used = 0;
+    uint8_t *bytes = allocate(MOST_ROWS, bound);
+    for (uint32_t i = 0; i < a->done; at += a->survivors[i++]) {
+        size_t size;
+        sqs_status one =
+            sqs_encode(&r->codec, a->ids + at, a->counts + at, a->survivors[i],
+                       bytes + used, bound, &size);
+        if (one != SQS_OK) {
+            status = one;
             break;
         }
-        p.sizes[i] = one.size;
-        p.used += one.size;
-        at += n;
+        used += size;
     }
-    note(p.status);
-    note_bytes(p.bytes, p.used);
-    return p;
-}
-
-static void encode_rows(const request *r, const sqs_rows *rows,
-                        const answer *a)
-{
-    packets wanted = encode_answer(r, a);
-    size_t bound = rows->n * sqs_encode_logits_bound(&r->codec, &r->keep);
-    size_t sizes[MOST_ROWS];
-    sqs_packets to = {allocate(bound, 1), bound, sizes, 0};
-    void *scratch = allocate(1, sqs_encode_logits_scratch(&r->codec));
-    sqs_status status = sqs_encode_logits(&r->codec, rows, r->temperature,
-                                          &r->keep, scratch, &to);
-    CHECK(status == wanted.status && to.done == wanted.done);
-    CHECK(memcmp(sizes, wanted.sizes, to.done * sizeof *sizes) == 0);
-    CHECK(memcmp(to.bytes, wanted.bytes, wanted.used) == 0);
+    note(status);
+    note_bytes(bytes, used);
 }
 
 /* Draws a token from each distribution. */
@@ -536,13 +494,13 @@ static void draft(const request *r, const answer *a, uint32_t *positions)
 /* Lets a threshold learn from what was dropped. */
 static void learn(const answer *a)
 {
-    sqs_keep keep = {SQS_THRESHOLD, random_share()};
+    sqs_keep keep = {1, random_share()};
     double alpha = random_share();
     double eta = random_share();
     for (uint32_t i = 0; i < a->done; i++) {
         uint64_t bits;
         note(sqs_conformal_update(&keep, alpha, eta, a->masses[i]));
-        memcpy(&bits, &keep.value, sizeof bits);
+        memcpy(&bits, &keep.least, sizeof bits);
         note(bits);
     }
 }
@@ -678,7 +636,7 @@ static void run_case(sqs_isa isa)
         allocate_rows(n, count, (sqs_dtype)random_below(SQS_BF16 + 1));
     fill_rows(&rows, n, false);
     answer a = quantize_both(&r, &rows, false);
-    encode_rows(&r, &rows, &a);
+    encode_rows(&r, &a);
     quantize_unbiased(&r, &rows);
 
     rows = allocate_rows(n, count, (sqs_dtype)random_below(SQS_BF16 + 1));
@@ -701,7 +659,7 @@ static void run_case(sqs_isa isa)
 static void expect_not_finite(sqs_isa isa, const sqs_rows *rows, uint32_t n)
 {
     sqs_codec codec = {n, 100, SQS_BITPACK, isa, NULL};
-    sqs_keep one = {SQS_TOP_K, 1};
+    sqs_keep one = {1, 0};
     uint32_t id, count, survivors;
     sqs_sparse_room to = {&id, &count, &survivors, NULL, NULL, 0};
     void *scratch = allocate(1, sqs_quantize_scratch(&codec));

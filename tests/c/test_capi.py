@@ -100,14 +100,14 @@ SHARES = st.floats(0, 1)
 def test_learns_what_python_learns(core, alpha, eta, beta, masses):
     """To the bit; and it returns to where it was."""
     theirs = sqs.Conformal(alpha, eta, beta)
-    keep = core.ffi.new("sqs_keep *", (core.lib.SQS_THRESHOLD, beta))
+    keep = core.ffi.new("sqs_keep *", (1, beta))
     for mass in masses:
-        state = keep.value
+        state = keep.least
         assert core.lib.sqs_conformal_update(keep, alpha, eta, mass) == 0
         theirs.update(mass)
-        assert keep.value.hex() == theirs.threshold.hex()
+        assert keep.least.hex() == theirs.threshold.hex()
         if mass > 0.5:
-            keep.value = state
+            keep.least = state
             theirs.rollback(state)
 
 

@@ -10,7 +10,7 @@
  * written as a packet is, and empty for none. A case is one of
  *
  *   logits     SEED SLOPE VOCAB_SIZE RESOLUTION
- *              KEEP_KIND KEEP_VALUE TEMPERATURE DROPPED_MASS
+ *              MOST LEAST TEMPERATURE DROPPED_MASS
  *              SURVIVORS IDS COUNTS
  *   unbiased   SEED SLOPE VOCAB_SIZE RESOLUTION TEMPERATURE
  *              NUMBER's upper and lower 32 bits, SURVIVORS IDS COUNTS
@@ -194,8 +194,8 @@ static void check_logits(void)
     codec.vocab_size = read_integer();
     codec.resolution = read_integer();
     rule by = {.temperature = 0};
-    by.keep.kind = (sqs_keep_kind)read_integer();
-    by.keep.value = read_number();
+    by.keep.most = read_integer();
+    by.keep.least = read_number();
     by.temperature = read_number();
     double dropped = read_number();
     read_distribution(&golden);

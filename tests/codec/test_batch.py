@@ -13,7 +13,7 @@ from tests.kit import make_prior, normal_rows
 pytestmark = pytest.mark.usefixtures("backend")
 
 V = 3000
-RULES = [sqs.TopK(64), sqs.Threshold(0.01), sqs.TopP(0.9), sqs.Conformal()]
+RULES = [sqs.TopK(64), sqs.Threshold(0.01), sqs.Conformal()]
 
 
 def rows(n, dtype=np.float32):
@@ -33,24 +33,19 @@ def test_rows_are_as_they_are_alone(codec, keep, dtype, threads):
     alone = [codec.quantize(row, keep, temperature=0.7) for row in logits]
     found = codec.quantize_rows(logits, keep, temperature=0.7, threads=threads)
     assert found == sqs.SparseRows.stack(alone)
-    packets = codec.encode_logits_rows(logits, keep, temperature=0.7, threads=threads)
-    assert packets == [codec.encode(q) for q in alone]
-    assert packets == [codec.encode_logits(x, keep, temperature=0.7) for x in logits]
+    assert {q.dropped_mass for q in found} == {None}
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_no_rows_and_one(codec, threads):
     assert len(codec.quantize_rows(rows(0), sqs.TopK(3), threads=threads)) == 0
-    assert codec.encode_logits_rows(rows(0), sqs.TopK(3), threads=threads) == []
     (q,) = codec.quantize_rows(rows(1), sqs.TopK(3), threads=threads)
-    assert codec.encode_logits_rows(rows(1), sqs.TopK(3), threads=threads) == [
-        codec.encode(q)
-    ]
+    assert q == codec.quantize(rows(1)[0], sqs.TopK(3))
 
 
 def test_layouts(codec):
     logits, keep = rows(6), sqs.TopK(8)
-    expected = codec.encode_logits_rows(logits, keep)
+    expected = list(codec.quantize_rows(logits, keep))
     spread = np.full((6, 4, V), np.nan, np.float32)
     spread[:, 2] = logits
     gapped = np.full((6, V + 5), np.nan, np.float32)
@@ -61,11 +56,11 @@ def test_layouts(codec):
     turned = np.asfortranarray(logits), logits[::-1][::-1], logits.astype(">f4")
     others = spread[:, 2], gapped[:, 2 : V + 2], frozen, unaligned.reshape(6, V)
     for same in (*turned, *others):
-        assert codec.encode_logits_rows(same, keep) == expected
-    assert codec.encode_logits_rows(logits[::-1], keep) == expected[::-1]
-    assert codec.encode_logits_rows(logits[::2], keep, threads=2) == expected[::2]
+        assert list(codec.quantize_rows(same, keep)) == expected
+    assert list(codec.quantize_rows(logits[::-1], keep)) == expected[::-1]
+    assert list(codec.quantize_rows(logits[::2], keep, threads=2)) == expected[::2]
     same = np.broadcast_to(logits[0], (5, V))
-    assert codec.encode_logits_rows(same, keep) == [expected[0]] * 5
+    assert list(codec.quantize_rows(same, keep)) == [expected[0]] * 5
 
 
 @pytest.mark.parametrize(
@@ -82,22 +77,20 @@ def test_one_row_of_a_reversed_view(codec, one):
     row = one(rows(6))
     assert row.shape == (1, V)
     keep = sqs.TopK(8)
-    expected = codec.encode(codec.quantize(row[0].copy(), keep))
+    expected = codec.quantize(row[0].copy(), keep)
     for threads in (1, 2):
-        assert codec.encode_logits_rows(row, keep, threads=threads) == [expected]
         (q,) = codec.quantize_rows(row, keep, threads=threads)
-        assert codec.encode(q) == expected
-    assert codec.encode_logits_rows(rows(6)[::-1][:0], keep) == []
+        assert q == expected
+    assert len(codec.quantize_rows(rows(6)[::-1][:0], keep)) == 0
 
 
 def test_other_codings(backend):
     logits, keep = rows(5), sqs.Threshold(0.01)
     for coding in ("enumerative", "bitpack"):
         codec = sqs.Codec(V, coding=coding)
-        packets = codec.encode_logits_rows(logits, keep, threads=2)
-        distributions = codec.quantize_rows(logits, keep, threads=2)
-        assert packets == [codec.encode(q) for q in distributions]
-        assert packets[3] == codec.encode_logits(logits[3], keep)
+        found = codec.quantize_rows(logits, keep, threads=2)
+        packets = codec.encode_rows(found, threads=2)
+        assert packets == [codec.encode(codec.quantize(x, keep)) for x in logits]
 
 
 @pytest.mark.parametrize("threads", [1, 2, 7])
@@ -110,36 +103,35 @@ def test_the_first_bad_row_is_named(codec, value, message, threads):
     logits[5] = -np.inf
     logits[5, 77] = value
     logits[6] = np.nan
-    for function in (codec.quantize_rows, codec.encode_logits_rows):
-        with pytest.raises(ValueError, match=message):
-            function(logits, sqs.TopK(3), threads=threads)
+    with pytest.raises(ValueError, match=message):
+        codec.quantize_rows(logits, sqs.TopK(3), threads=threads)
 
 
 def test_arguments(codec):
     logits = rows(3)
-    for function in (codec.quantize_rows, codec.encode_logits_rows):
-        with pytest.raises(ValueError, match=r"shape \(B, 3000\), got \(3000,\)"):
-            function(logits[0], sqs.TopK(3))
-        with pytest.raises(ValueError, match=r"got \(3, 2999\)"):
-            function(logits[:, :-1], sqs.TopK(3))
-        with pytest.raises(TypeError, match="got int64"):
-            function(np.zeros((3, V), np.int64), sqs.TopK(3))
-        with pytest.raises(ValueError, match="threads must be at least 1, got 0"):
-            function(logits, sqs.TopK(3), threads=0)
-        with pytest.raises(TypeError, match="threads must be an integer"):
-            function(logits, sqs.TopK(3), threads=1.5)
-        with pytest.raises(TypeError, match="keep must be a rule"):
-            function(logits, 3)
-        with pytest.raises(ValueError, match="temperature must be finite"):
-            function(logits, sqs.TopK(3), temperature=-1)
-    small = sqs.Codec(V, 1 << 16, "enumerative")
-    given = [np.eye(1, V)[0] * 99, np.zeros(V), np.full(V, np.nan)]
-    with pytest.raises(ValueError, match=r"logits\[1\]: coding 'enumerative' holds"):
-        small.encode_logits_rows(given, sqs.TopK(2000))
-    with pytest.raises(ValueError, match=r"^logits: coding 'enumerative' holds"):
-        small.encode_logits(np.zeros(V), sqs.TopK(2000))
-    with pytest.raises(ValueError, match=r"logits\[7\] is nan"):
-        small.encode_logits(np.where(np.arange(V) == 7, np.nan, 0), sqs.TopK(20))
+    with pytest.raises(ValueError, match=r"shape \(B, 3000\), got \(3000,\)"):
+        codec.quantize_rows(logits[0], sqs.TopK(3))
+    with pytest.raises(ValueError, match=r"got \(3, 2999\)"):
+        codec.quantize_rows(logits[:, :-1], sqs.TopK(3))
+    with pytest.raises(TypeError, match="got int64"):
+        codec.quantize_rows(np.zeros((3, V), np.int64), sqs.TopK(3))
+    with pytest.raises(ValueError, match="threads must be at least 1, got 0"):
+        codec.quantize_rows(logits, sqs.TopK(3), threads=0)
+    with pytest.raises(TypeError, match="threads must be an integer"):
+        codec.quantize_rows(logits, sqs.TopK(3), threads=1.5)
+    with pytest.raises(TypeError, match="keep must be a rule"):
+        codec.quantize_rows(logits, 3)
+    with pytest.raises(ValueError, match="temperature must be finite"):
+        codec.quantize_rows(logits, sqs.TopK(3), temperature=-1)
+    given = [np.zeros(V), np.where(np.arange(V) == 7, np.nan, 0)]
+    with pytest.raises(ValueError, match=r"^logits\[1\]\[7\] is nan"):
+        codec.quantize_rows(given, sqs.TopK(20))
+    small, keep = sqs.Codec(V, 1 << 16, "enumerative"), sqs.TopK(2000)
+    large = small.quantize_rows([np.eye(1, V)[0] * 99, np.zeros(V)], keep)
+    with pytest.raises(ValueError, match=r"1024 tokens, got 2000 in row 1; keep fewer"):
+        small.encode_rows(large)
+    with pytest.raises(ValueError, match="1024 tokens, got 2000; keep fewer"):
+        small.encode(large[1])
 
 
 @pytest.mark.parametrize("classes", [0, 5])
@@ -157,14 +149,14 @@ def test_threads_share_a_codec(classes, backend):
         start.wait()
         found = []
         for row, keep in jobs:
-            data = codec.encode_logits(row, keep, temperature=0.7)
-            q = codec.decode(data)
-            assert codec.quantize(row, keep, temperature=0.7) == q
+            q = codec.quantize(row, keep, temperature=0.7)
+            data = codec.encode(q)
+            assert codec.decode(data) == q
             packet = codec.encode_round([q, q], [q.token_ids[0], q.token_ids[-1]])
             assert codec.decode_round(packet).distributions == (q, q)
             found.append(data)
             if len(found) % 20 == number:
-                codec.encode_logits_rows(logits, keep, threads=2)
+                codec.encode_rows(codec.quantize_rows(logits, keep, threads=2))
         return found
 
     with ThreadPoolExecutor(8) as pool:
@@ -174,8 +166,8 @@ def test_threads_share_a_codec(classes, backend):
 def test_packets_of_a_batch_may_be_large(backend):
     codec = sqs.Codec(V, 1 << 16)
     logits = np.zeros((64, V), np.float32)
-    packets = codec.encode_logits_rows(logits, sqs.TopK(V))
-    assert packets == [codec.encode_logits(logits[0], sqs.TopK(V))] * 64
+    packets = codec.encode_rows(codec.quantize_rows(logits, sqs.TopK(V)))
+    assert packets == [codec.encode(codec.quantize(logits[0], sqs.TopK(V)))] * 64
 
 
 def test_distributions_can_not_be_written(codec):

@@ -23,7 +23,7 @@ SECONDS = 100
 KEEP = sqs.TopK(8)
 ROWS = normal_rows(0, 13, V)
 CODEC = sqs.Codec(V)
-PACKETS = CODEC.encode_logits_rows(ROWS, KEEP)
+PACKETS = CODEC.encode_rows(CODEC.quantize_rows(ROWS, KEEP))
 
 
 @pytest.fixture(autouse=True)
@@ -84,22 +84,23 @@ def interrupt():
     raise KeyboardInterrupt
 
 
-def encode_logits_rows(threads=3):
-    return CODEC.encode_logits_rows(ROWS, KEEP, threads=threads)
+def encode(threads=3):
+    rows = CODEC.quantize_rows(ROWS, KEEP, threads=threads)
+    return CODEC.encode_rows(rows, threads=threads)
 
 
 def test_a_batch_is_interrupted():
-    for _ in at_every_instruction(encode_logits_rows, interrupt):
-        assert encode_logits_rows(2) == PACKETS
+    for _ in at_every_instruction(encode, interrupt):
+        assert encode(2) == PACKETS
 
 
 def test_a_handler_calls_a_batch_during_a_batch():
     def handle():
-        assert encode_logits_rows(4) == PACKETS
+        assert encode(4) == PACKETS
 
-    for _ in at_every_instruction(encode_logits_rows, handle):
+    for _ in at_every_instruction(encode, handle):
         pass
-    assert encode_logits_rows() == PACKETS
+    assert encode() == PACKETS
 
 
 @pytest.mark.parametrize("again", [False, True])
@@ -115,7 +116,7 @@ def test_single_calls_are_interrupted(again):
 
     def all_calls():
         assert codec.quantize(ROWS[0], KEEP) == q
-        assert codec.encode_logits(ROWS[0], KEEP) == packet
+        assert codec.encode(q) == packet
         assert codec.decode(packet) == q
         assert codec.encode_round(round_) == data
         assert codec.decode_round(data) == round_

@@ -8,7 +8,7 @@ import pytest
 
 import sqs_codec as sqs
 from sqs_codec import bits, theory
-from tests.kit import Draws, independent_counts, softmax
+from tests.kit import Both, Draws, independent_counts, softmax
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -17,7 +17,8 @@ pytestmark = pytest.mark.usefixtures("backend")
 def test_lattice_point_is_the_independent_one(real_rows, temperature):
     codec = sqs.Codec(49152)
     for row in real_rows:
-        q = codec.quantize(row, sqs.TopK(64), temperature=temperature)
+        keep = sqs.TopK(64)
+        q = codec.quantize(row, keep, temperature=temperature, dropped_mass=True)
         counts, margin = independent_counts(row, 64, temperature, 100)
         assert np.array_equal(q.to_dense(np.float64), counts / 100) or margin < 1e-9
         kept = np.argsort(-row, kind="stable")[:64]
@@ -25,25 +26,13 @@ def test_lattice_point_is_the_independent_one(real_rows, temperature):
         assert q.dropped_mass == pytest.approx(dropped, rel=1e-4, abs=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("keep", "select"),
-    [
-        (sqs.Threshold(1e-3), lambda p: p >= 1e-3),
-        (sqs.MinP(0.02), lambda p: p >= 0.02 * p.max()),
-        (
-            sqs.TopP(0.9),
-            lambda p: p >= np.sort(p)[::-1][(np.sort(p)[::-1].cumsum() < 0.9).sum()],
-        ),
-    ],
-)
-def test_rules_keep_what_they_say(real_rows, keep, select):
+def test_a_threshold_keeps_what_it_says(real_rows):
     # At this resolution every token kept has a count, so supports can be compared.
     codec = sqs.Codec(49152, 1 << 16)
     for row in real_rows:
-        q = codec.quantize(row, keep)
-        assert (
-            q.token_ids.tolist() == np.flatnonzero(select(softmax(row, 1.0))).tolist()
-        )
+        q = codec.quantize(row, sqs.Threshold(1e-3))
+        expected = np.flatnonzero(softmax(row, 1.0) >= 1e-3)
+        assert q.token_ids.tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize(
@@ -51,11 +40,6 @@ def test_rules_keep_what_they_say(real_rows, keep, select):
     [
         (sqs.Threshold(0.25), [0, 1, 3]),
         (sqs.Threshold(0.2500001), [1]),
-        (sqs.MinP(0.5), [0, 1, 3]),
-        (sqs.MinP(0.5000001), [1]),
-        (sqs.TopP(0.5), [1]),
-        (sqs.TopP(0.75), [0, 1]),
-        (sqs.TopP(0.7500001), [0, 1, 3]),
     ],
 )
 def test_what_equals_a_bound_is_kept(keep, kept):
@@ -100,8 +84,8 @@ def test_ties_go_to_the_lower_id():
 def test_temperature_zero_is_the_argmax():
     codec = sqs.Codec(5, 100)
     row = np.array([0, 3, 9, 9, -np.inf], np.float32)
-    for keep in (sqs.TopK(3), sqs.TopP(0.9), sqs.Conformal(), sqs.MinP(0.5)):
-        q = codec.quantize(row, keep, temperature=0)
+    for keep in (sqs.TopK(3), sqs.Threshold(0.1), sqs.Conformal()):
+        q = codec.quantize(row, keep, temperature=0, dropped_mass=True)
         assert (q.token_ids.tolist(), q.counts.tolist()) == ([2], [100])
         assert q.dropped_mass == 0
 
@@ -109,7 +93,7 @@ def test_temperature_zero_is_the_argmax():
 def test_masked_tokens_are_never_kept():
     codec = sqs.Codec(6, 100)
     row = np.array([-np.inf, 1, -np.inf, 1, -np.inf, -np.inf])
-    for keep in (sqs.TopK(6), sqs.TopP(1), sqs.Threshold(-1), sqs.MinP(0)):
+    for keep in (sqs.TopK(6), sqs.Threshold(-1), sqs.Threshold(0)):
         assert codec.quantize(row, keep).token_ids.tolist() == [1, 3]
 
 
@@ -120,7 +104,7 @@ def test_much_of_next_to_nothing_is_dropped():
     """
     row = np.full(1 << 20, -43, np.float32)
     row[7] = 0
-    q = sqs.Codec(1 << 20).quantize(row, sqs.TopK(1))
+    q = sqs.Codec(1 << 20).quantize(row, sqs.TopK(1), dropped_mass=True)
     expected = 15 / 16 * (1 << 20) * np.exp(-43)
     assert q.dropped_mass == pytest.approx(expected, rel=2e-3, abs=0)
 
@@ -132,8 +116,28 @@ def test_nothing_dropped_is_zero():
     for scale in (0.1, 3, 30):
         row = rng.normal(0, scale, 1000)
         row[rng.random(1000) < 0.3] = -np.inf
-        for keep in (sqs.TopK(10**400), sqs.TopP(1), sqs.Threshold(0), sqs.MinP(0)):
-            assert codec.quantize(row, keep).dropped_mass == 0
+        for keep in (sqs.TopK(10**400), sqs.Threshold(-1), sqs.Threshold(0)):
+            assert codec.quantize(row, keep, dropped_mass=True).dropped_mass == 0
+
+
+def test_the_dropped_mass_is_there_for_rules_that_learn_and_who_asks():
+    codec, row = sqs.Codec(4), np.log([0.5, 0.25, 0.125, 0.125])
+
+    class Learning(sqs.TopK):
+        def update(self, dropped_mass):
+            pass
+
+    for call, values in (
+        (codec.quantize, row),
+        (codec.quantize_probs, np.exp(row)),
+    ):
+        for keep in (sqs.TopK(2), sqs.Threshold(0.2)):
+            assert call(values, keep).dropped_mass is None
+            found = call(values, keep, dropped_mass=True).dropped_mass
+            assert found == pytest.approx(0.25)
+        learning = sqs.Conformal(beta=0.2), Learning(2)
+        for keep in learning:
+            assert call(values, keep).dropped_mass == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -233,35 +237,47 @@ def test_bad_arguments():
 def test_what_follows_the_rule_is_given_by_name():
     """A number after the rule could be meant for anything."""
     codec = sqs.Codec(3)
-    for call in (codec.quantize, codec.encode_logits, codec.quantize_probs):
+    for call in (codec.quantize, codec.quantize_probs):
         with pytest.raises(TypeError, match="positional argument"):
             call([0.5, 0.25, 0.25], sqs.TopK(2), 0.7)
-    for call in (codec.quantize_rows, codec.encode_logits_rows):
-        with pytest.raises(TypeError, match="positional argument"):
-            call([[0.5, 0.25, 0.25]], sqs.TopK(2), 0.7)
+    with pytest.raises(TypeError, match="positional argument"):
+        codec.quantize_rows([[0.5, 0.25, 0.25]], sqs.TopK(2), 0.7)
 
 
-def test_unknown_kinds_of_rule_are_refused():
-    class Odd(sqs.Keep):
-        _kind, _value = 4, 1.0
+def test_rules_of_a_users_own():
+    """Every function takes both of a rule's limits, or says what is wrong with them."""
+    row = np.log(np.array([0.4, 0.3, 0.2, 0.1]))
+    codec = sqs.Codec(4, 1 << 16)
+    rng = np.random.default_rng(0)
+    for keep, kept in (Both(2, 0.15), [0, 1]), (Both(9, 0.15), [0, 1, 2]):
+        edge = sqs.Drafter(codec, keep, rng=rng)
+        edge.push(row)
+        (point,) = bits.measure(row[None], [keep], [1 << 16])
+        assert point.tokens == len(kept)
+        for q in (
+            *edge.distributions,
+            *codec.quantize_rows(row[None], keep),
+            codec.quantize(row, keep),
+            codec.quantize_probs(np.exp(row), keep),
+        ):
+            assert q.token_ids.tolist() == kept
+    for wrong in (0, 0.1), (4, np.nan), (4, np.inf):
+        for call in (codec.quantize, codec.quantize_probs):
+            with pytest.raises(ValueError, match=r"limits\(\) must be at least 1"):
+                call(row, Both(*wrong))
 
     class Bare(sqs.Keep):
         pass
 
-    codec, row = sqs.Codec(3), np.array([1.0, 0.0, 0.0])
-    for call in (codec.quantize, codec.encode_logits, codec.quantize_probs):
-        for keep, kind in (Odd(), 4), (Bare(), None):
-            with pytest.raises(ValueError, match=rf"kind.* {kind}$"):
-                call(row, keep)
+    with pytest.raises(NotImplementedError, match="Bare has no limits"):
+        codec.quantize(row, Bare())
 
 
 def test_probabilities_in_place_of_logits_are_noticed():
     probs, keep = np.float32([0.3, *[0.1] * 7]), sqs.TopK(3)
     calls = (
         lambda codec: codec.quantize(probs, keep),
-        lambda codec: codec.encode_logits(probs, keep),
         lambda codec: codec.quantize_rows(probs[None], keep),
-        lambda codec: codec.encode_logits_rows(probs[None], keep),
         lambda codec: bits.measure(probs[None], [keep], [codec.resolution]),
         lambda codec: sqs.Drafter(codec, keep, rng=np.random.default_rng(0)).push(
             probs
@@ -378,7 +394,6 @@ def test_masked_arrays_are_refused():
     for call in (
         lambda: codec.quantize(masked, keep),
         lambda: codec.quantize_probs(masked, keep),
-        lambda: codec.encode_logits(masked, keep),
         lambda: codec.quantize_rows(np.ma.masked_array([values]), keep),
         lambda: sqs.SparseDistribution(np.ma.masked_array([1]), [10], 8),
         lambda: sqs.verify(

@@ -124,9 +124,8 @@ def broken_rule(decode: Callable[[], object]) -> str:
 
 def distributions(case: Case) -> Case:
     """Logits to counts to packets, in all codings."""
-    rule, resolution = case["keep"], case["resolution"]
-    found = ref.quantize_logits(logits_of(case), case["temperature"], *rule, resolution)
-    ids, counts, dropped = found
+    given = case["temperature"], *ref.limits(*case["keep"]), case["resolution"]
+    ids, counts, dropped = ref.quantize_logits(logits_of(case), *given)
     made = {"token_ids": ids, "counts": counts, "dropped_mass": dropped.hex()}
     return made | packets(case, ids, counts)
 

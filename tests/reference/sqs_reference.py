@@ -19,7 +19,7 @@ import numpy as np
 
 from tests.reference import BrokenRuleError, entropy
 
-RULES = TOP_K, THRESHOLD, TOP_P, MIN_P = "top_k", "threshold", "top_p", "min_p"
+MAX_VOCAB = 1 << 20
 
 MAX_ENUMERATIVE_SUPPORT = 1024
 MAX_ENUMERATIVE_SQUARES = 8 << 20
@@ -98,34 +98,19 @@ def softmax_weights(row, kept, temperature):
 # Sparsify
 
 
-def check_rule(rule):
-    if rule not in RULES:
-        raise ValueError(f"unknown rule {rule!r}")
+def limits(rule, parameter):
+    """Return the two numbers of a rule: the most tokens, and the least probability."""
+    return {"top_k": (parameter, 0.0), "threshold": (MAX_VOCAB, parameter)}[rule]
 
 
-def sparsify(values, unnormalised, rule, parameter):
+def sparsify(values, unnormalised, most, least):
     """Return the ids kept, ascending. `values` rank the tokens."""
-    total = striped_sum(unnormalised)
     ranked = sorted(range(len(values)), key=lambda i: (-float(values[i]), i))
-    if rule == TOP_K:
-        return sorted(ranked[: int(min(parameter, len(ranked)))])
-    if rule == TOP_P and parameter < 1:
-        kept, mass = [], 0.0
-        for i in ranked:
-            kept.append(i)
-            mass += unnormalised[i]
-            if mass >= parameter * total:
-                break
-        return sorted(kept)
-    level = {
-        THRESHOLD: parameter * total,
-        TOP_P: 0.0,
-        MIN_P: parameter * unnormalised[ranked[0]],
-    }[rule]
-    best = ranked[0]
-    return [
-        i for i, p in enumerate(unnormalised) if (p >= level and p > 0) or i == best
-    ]
+    kept = range(len(values))
+    if least > 0:
+        level, best = least * striped_sum(unnormalised), ranked[0]
+        kept = [i for i, p in enumerate(unnormalised) if p >= level or i == best]
+    return kept if len(kept) <= most else sorted(ranked[:most])
 
 
 # Lattice
@@ -150,25 +135,23 @@ def lattice(weights, resolution):
 # Quantize
 
 
-def quantize_logits(row, temperature, rule, parameter, resolution):
+def quantize_logits(row, temperature, most, least, resolution):
     """Return (ids, counts, dropped mass) of a float16/32/64 array."""
-    check_rule(rule)
     row = row.astype(np.float32) if row.dtype == np.float16 else row
     if temperature == 0:
         return [int(np.argmax(row))], [resolution], 0.0
     masked = np.isneginf(row)
     unnormalised = unnormalised_softmax(row, temperature)
-    kept = [i for i in sparsify(row, unnormalised, rule, parameter) if not masked[i]]
+    kept = [i for i in sparsify(row, unnormalised, most, least) if not masked[i]]
     weights = softmax_weights(row, kept, temperature)
     mass = dropped_mass(unnormalised, kept)
     return *survivors(kept, lattice(weights, resolution)), mass
 
 
-def quantize_probs(row, rule, parameter, resolution):
+def quantize_probs(row, most, least, resolution):
     """Return (ids, counts, dropped mass) of a float16/32/64 array."""
-    check_rule(rule)
     probs = [float(p) for p in row]
-    kept = [i for i in sparsify(probs, probs, rule, parameter) if probs[i] > 0]
+    kept = [i for i in sparsify(probs, probs, most, least) if probs[i] > 0]
     counts = lattice([probs[i] for i in kept], resolution)
     return *survivors(kept, counts), dropped_mass(probs, kept)
 

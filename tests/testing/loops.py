@@ -376,7 +376,7 @@ RIGHT = {
     "target's own draw": equal,
     "block verification": block,
     "two candidates": candidates,
-    "our top-p": partial(coded, partial(sqs.TopP, 0.8)),
+    "our threshold": partial(coded, partial(sqs.Threshold, 0.1)),
     "our conformal rule": partial(coded, sqs.Conformal),
     "key's Gumbel noise": coupled,
 }

@@ -9,8 +9,7 @@ from playwright.sync_api import expect
 
 import sqs_codec as sqs
 from sqs_codec import theory
-from sqs_codec._codec.keep import count_kept
-from sqs_codec._codec.keep import rule as kept_by
+from sqs_codec._codec.keep import count_kept, limits_of
 from tests.drafts import LOGIT_UNIT, load_drafts, load_languages
 from tests.kit import KEEPS
 from tests.reference.entropy import Memory, Meter, code_distribution
@@ -18,7 +17,6 @@ from tests.reference.prior import parse
 
 DOCS = Path(__file__).parents[2] / "docs"
 VALUES = {"top_k": (1, 8, 64, 256), "threshold": (0.1, 0.01, 1e-4)}
-VALUES |= {"top_p": (0.5, 0.95, 0.99), "min_p": (0.5, 0.05, 0.001)}
 ROWS = 200
 MEASURE = """async (given) => {
     const { Row, measure } = await import(new URL("playground.js", location));
@@ -110,7 +108,7 @@ def test_numbers_are_those_of_python_on_200_rows(page):
 
         probs = np.exp(logits.astype(np.float64) / setting["temperature"])
         probs /= probs.sum()
-        kept = int(count_kept(*kept_by(keep), np.sort(probs)[::-1], np.int64(size)))
+        kept = int(count_kept(*limits_of(keep), np.sort(probs)[::-1], np.int64(size)))
         assert found["kept"] == kept, setting
         lost = np.maximum(0.0, q.probs - probs[q.token_ids]).sum()
         assert found["tv"] == pytest.approx(lost, abs=1e-9)
@@ -155,13 +153,15 @@ def test_a_keyboard_is_enough(page):
     page.get_by_label("Prior").press("Space")
     codec = sqs.Codec(262_144, 1000)
     logits = dense(rows[chosen])
-    packet = codec.encode_logits(logits, sqs.Threshold(0.01), temperature=0.8)
+    q = codec.quantize(logits, sqs.Threshold(0.01), temperature=0.8)
+    packet = codec.encode(q)
     expect(page.locator("#packet")).to_have_text(packet.hex(" "))
     assert "sqs.Threshold(0.01), temperature=0.8" in page.inner_text("#python")
     page.get_by_label("Prior").press("Space")
     page.get_by_role("slider", name="β").press("ArrowLeft")
     codec = sqs.Codec(262_144, 1000, prior=sqs.Prior.builtin("gemma3"))
-    packet = codec.encode_logits(logits, sqs.Threshold(0.02), temperature=0.8)
+    q = codec.quantize(logits, sqs.Threshold(0.02), temperature=0.8)
+    packet = codec.encode(q)
     expect(page.locator("#packet")).to_have_text(packet.hex(" "))
 
 

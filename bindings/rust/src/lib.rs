@@ -84,30 +84,23 @@ pub enum Keep {
     TopK(u32),
     /// Tokens of at least this probability.
     Threshold(f64),
-    /// The fewest most probable tokens of at least this mass.
-    TopP(f64),
-    /// Tokens of at least this share of the largest probability.
-    MinP(f64),
 }
 
 impl From<Keep> for sys::Keep {
     fn from(keep: Keep) -> Self {
-        let (kind, value) = match keep {
-            Keep::TopK(k) => (0, k.into()),
-            Keep::Threshold(beta) => (1, beta),
-            Keep::TopP(p) => (2, p),
-            Keep::MinP(p) => (3, p),
+        let (most, least) = match keep {
+            Keep::TopK(k) => (k, 0.0),
+            Keep::Threshold(beta) => (u32::MAX, beta),
         };
-        Self { kind, value }
+        Self { most, least }
     }
 }
 
 /// Tokens and how much each counts.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Distribution {
     token_ids: Vec<u32>,
     counts: Vec<u32>,
-    dropped_mass: f64,
 }
 
 impl Distribution {
@@ -118,7 +111,7 @@ impl Distribution {
             && token_ids.windows(2).all(|pair| pair[0] < pair[1])
             && (1..=sys::MAX_RESOLUTION).contains(&sum)
             && !counts.contains(&0);
-        ok.then_some(Self { token_ids, counts, dropped_mass: 0.0 })
+        ok.then_some(Self { token_ids, counts })
     }
 
     /// The tokens, ascending.
@@ -129,11 +122,6 @@ impl Distribution {
     /// Their counts, all 1 or more; they sum to the codec's resolution.
     pub fn counts(&self) -> &[u32] {
         &self.counts
-    }
-
-    /// The probability of the tokens that quantizing has not kept.
-    pub fn dropped_mass(&self) -> f64 {
-        self.dropped_mass
     }
 
     /// The position of the token that a number below the resolution draws.
@@ -240,13 +228,13 @@ impl Codec {
         let mut room = scratch(unsafe { sys::sqs_quantize_scratch(&self.0) });
         let most = unsafe { sys::sqs_max_survivors(&self.0) } as usize;
         let (mut token_ids, mut counts) = (vec![0; most], vec![0; most]);
-        let (mut survivors, mut dropped_mass) = (0, 0.0);
+        let mut survivors = 0;
         let mut to = sys::SparseRoom {
             token_ids: token_ids.as_mut_ptr(),
             counts: counts.as_mut_ptr(),
             survivors: &mut survivors,
             positions: ptr::null_mut(),
-            dropped_mass: &mut dropped_mass,
+            dropped_mass: ptr::null_mut(),
             done: 0,
         };
         let scratch = room.as_mut_ptr().cast::<c_void>();
@@ -256,7 +244,7 @@ impl Codec {
         })?;
         token_ids.truncate(survivors as usize);
         counts.truncate(survivors as usize);
-        Ok(Distribution { token_ids, counts, dropped_mass })
+        Ok(Distribution { token_ids, counts })
     }
 
     /// A round's bytes.

@@ -26,8 +26,8 @@ pub struct Rows {
 
 #[repr(C)]
 pub struct Keep {
-    pub kind: u32,
-    pub value: f64,
+    pub most: u32,
+    pub least: f64,
 }
 
 #[repr(C)]

@@ -134,9 +134,7 @@ fn logits_become_the_same_counts() {
         let [rule, parameter] = case.get("keep").list() else { panic!("no rule") };
         let keep = match rule.text() {
             "top_k" => Keep::TopK(parameter.int()),
-            "threshold" => Keep::Threshold(parameter.number()),
-            "top_p" => Keep::TopP(parameter.number()),
-            _ => Keep::MinP(parameter.number()),
+            _ => Keep::Threshold(parameter.number()),
         };
         let codec = codec(&case, "entropy");
         let q = codec.quantize(&logits, keep, case.get("temperature").number());

@@ -13,7 +13,6 @@ from sqs_codec._backend.numba import packet as entropy
 from sqs_codec._backend.numba import verify as verification
 from sqs_codec._backend.numba.gumbel import race
 from sqs_codec._backend.numba.prior import pack_prior
-from sqs_codec._backend.numba.sparsify import KINDS
 from sqs_codec._backend.numba.systematic import quantize_unbiased
 from sqs_codec._base.errors import Status
 from sqs_codec._base.format import Coding
@@ -32,40 +31,36 @@ class Core(core.Core):
 
     def quantize_logits(
         self, logits: NDArray[Any], temperature: float, keep: Rule, mass: bool
-    ) -> tuple[int, int, Ids, Ids, Ids, list[float]]:
-        _check_kind(keep)
-        found = rows_of(
-            quantize.quantize_logits(row, temperature, *keep, mass, self._resolution)
-            for row in _rows(logits)
+    ) -> tuple[int, Ids, Ids, float | None]:
+        (row,) = _rows(logits)
+        status, ids, counts, dropped = quantize.quantize_logits(
+            row, temperature, *keep, mass, self._resolution
         )
-        return *found[:5], [dropped for (dropped,) in found[5]] if mass else []
-
-    def encode_logits(
-        self, logits: NDArray[Any], temperature: float, keep: Rule
-    ) -> tuple[int, int, list[bytes]]:
-        status, done, *rows, _ = self.quantize_logits(logits, temperature, keep, False)
-        large = np.flatnonzero(rows[2] > fields.max_survivors(self._codec))
-        if large.size:
-            return Status.LARGE_SUPPORT, int(large[0]), []
-        return status, done, self.encode_rows(*rows)
+        return status, frozen(ids), frozen(counts), dropped if mass else None
 
     def quantize_probs(
-        self, probs: NDArray[np.floating], keep: Rule
-    ) -> tuple[int, Ids, Ids, float]:
-        _check_kind(keep)
+        self, probs: NDArray[np.floating], keep: Rule, mass: bool
+    ) -> tuple[int, Ids, Ids, float | None]:
         status, ids, counts, dropped = quantize.quantize_probs(
             probs.astype(np.float64), *keep, self._resolution
         )
-        return status, frozen(ids), frozen(counts), dropped
+        return status, frozen(ids), frozen(counts), dropped if mass else None
+
+    def quantize_rows(
+        self, logits: NDArray[Any], temperature: float, keep: Rule
+    ) -> tuple[int, int, Ids, Ids, Ids]:
+        answers = (
+            self.quantize_logits(row, temperature, keep, False) for row in logits
+        )
+        return rows_of(answers)
 
     def quantize_unbiased(
         self, logits: NDArray[Any], numbers: NDArray[np.uint64], temperature: float
     ) -> tuple[int, int, Ids, Ids, Ids]:
-        found = rows_of(
+        return rows_of(
             quantize_unbiased(row, number, temperature, self._resolution)
             for row, number in zip(_rows(logits), numbers, strict=True)
         )
-        return found[:5]
 
     def bits(self, ids: Ids, counts: Ids) -> int:
         if self._is_entropy:
@@ -167,11 +162,6 @@ class Core(core.Core):
             n = int(scores.searchsorted(np.inf))
             found.append((ids[:n].tolist(), scores[:n].tolist()))
         return Status.OK, len(found), found
-
-
-def _check_kind(keep: Rule) -> None:
-    if keep[0] not in KINDS:
-        raise ValueError(f"expected a kind of rule in {list(KINDS)}, got {keep[0]}")
 
 
 def _round(found: tuple[Any, ...]) -> tuple[int, Ids, Ids, Ids, Ids]:

@@ -46,13 +46,3 @@ def heap_offer(keys, ids, n, capacity, key, id_):
     keys[at] = key
     ids[at] = id_
     return n + 1
-
-
-@leaf
-def heap_sort(keys, ids, n):
-    while n > 1:
-        key, id_ = keys[0], ids[0]
-        n -= 1
-        heap_replace_root(keys, ids, n, keys[n], ids[n])
-        keys[n] = key
-        ids[n] = id_

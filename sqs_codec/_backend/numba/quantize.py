@@ -6,7 +6,7 @@ from sqs_codec._backend.numba.jit import entry, jit, leaf, part
 from sqs_codec._backend.numba.lattice import lattice
 from sqs_codec._backend.numba.rows import new_row, scan, select_from, sum_exp2
 from sqs_codec._backend.numba.softmax import exp2_f64, striped_sum
-from sqs_codec._backend.numba.sparsify import THRESHOLD, TOP_P, dropped_mass, sparsify
+from sqs_codec._backend.numba.sparsify import dropped_mass, sparsify
 from sqs_codec._base.errors import Status
 from sqs_codec._base.exp2 import LOG2_E
 from sqs_codec._base.format import SUM_TOLERANCE
@@ -31,7 +31,7 @@ def softmax_weights(values, ids, top, temperature):
 
 
 @part
-def weigh_logits(values, temperature, kind, value, mass):
+def weigh_logits(values, temperature, most, least, mass):
     """Return a status, the tokens kept, their weights and, if `mass`, dropped mass."""
     none = np.empty(0, np.int64), np.empty(0)
     finite, maxima = scan(values)
@@ -45,9 +45,9 @@ def weigh_logits(values, temperature, kind, value, mass):
     if temperature == 0:
         return Status.OK, select_from(values, maxima, top)[:1], np.ones(1), 0.0
     total = 0.0
-    if mass or kind in (THRESHOLD, TOP_P):
+    if mass or least > 0:
         total = sum_exp2(values, top, scale)
-    kept = sparsify(row, total, kind, value)
+    kept = sparsify(row, total, most, least)
     dropped = dropped_mass(row, total, kept) if mass else 0.0
     return Status.OK, kept, softmax_weights(values, kept, top, temperature), dropped
 
@@ -82,10 +82,10 @@ def check_probs(values, finite):
 
 
 @entry
-def quantize_logits(values, temperature, kind, value, mass, resolution):
+def quantize_logits(values, temperature, most, least, mass, resolution):
     """Return a status, ids, counts and the dropped mass, which is 0 unless `mass`."""
     status, kept, weights, dropped = weigh_logits(
-        values, temperature, kind, value, mass
+        values, temperature, most, least, mass
     )
     if status != Status.OK:
         return status, *survivors(kept, kept), 0.0
@@ -93,7 +93,7 @@ def quantize_logits(values, temperature, kind, value, mass, resolution):
 
 
 @entry
-def quantize_probs(values, kind, value, resolution):
+def quantize_probs(values, most, least, resolution):
     """Return a status, ids, counts and the dropped mass."""
     finite, maxima = scan(values)
     status = check_probs(values, finite)
@@ -104,6 +104,6 @@ def quantize_probs(values, kind, value, resolution):
         none = np.empty(0, np.int64)
         return status, *survivors(none, none), 0.0
     row = new_row(values, maxima, LEAST_PROB, np.float32(1), True)
-    kept = sparsify(row, total, kind, value)
+    kept = sparsify(row, total, most, least)
     counts = lattice(values[kept], resolution)
     return Status.OK, *survivors(kept, counts), dropped_mass(row, total, kept)

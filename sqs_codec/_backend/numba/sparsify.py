@@ -3,15 +3,8 @@
 import numpy as np
 
 from sqs_codec._backend.numba import softmax
-from sqs_codec._backend.numba.heap import ahead, heap_offer, heap_sort
 from sqs_codec._backend.numba.jit import jit, leaf, part
 from sqs_codec._backend.numba.rows import select_from, select_top
-from sqs_codec._base.format import KeepKind
-
-TOP_K, THRESHOLD, TOP_P, MIN_P = KINDS = [*map(int, KeepKind)]
-
-FIRST_NUCLEUS = 64
-NUCLEUS_GROWTH = 8
 
 
 @leaf
@@ -20,13 +13,6 @@ def unnormalised(row, id_):
     if probs:
         return np.float64(values[id_])
     return np.float64(softmax.exp2_f32(np.float32(values[id_] - top) * scale))
-
-
-@leaf
-def unnormalised_max(row):
-    """Return the unnormalised probability of the maximum."""
-    _, _, _, _, top, _, probs = row
-    return np.float64(top) if probs else 1.0
 
 
 # An unnormalised probability is within 2^-20 of 2^exponent, relatively, and the
@@ -77,54 +63,14 @@ def keep_level(row, level):
     return ids[:found]
 
 
-@part
-def keep_through(row, ids, key, last):
-    """Keep the ids up to `last`, of value `key`, in descending order of values."""
-    found = 0
-    for id_ in ids:
-        if not ahead(key, last, np.float64(row[0][id_]), id_):
-            ids[found] = id_
-            found += 1
-    return ids[:found]
-
-
-@part
-def keep_top_p(row, total, p):
-    """Keep the fewest tokens whose probabilities sum to p of the total."""
-    values = row[0]
-    capacity = FIRST_NUCLEUS
-    while True:
-        best = select_top(row, min(capacity, values.size))
-        n = best.size
-        keys = np.empty(n)
-        ids = np.empty(n, np.int64)
-        for i in range(n):
-            heap_offer(keys, ids, i, n, np.float64(values[best[i]]), best[i])
-        heap_sort(keys, ids, n)
-        mass = 0.0
-        for i in range(n):
-            mass += unnormalised(row, ids[i])
-            if mass >= p * total:
-                return keep_through(row, best, keys[i], ids[i])
-        if n < capacity or n == values.size:
-            return best
-        capacity *= NUCLEUS_GROWTH
-
-
 @jit
-def sparsify(row, total, kind, value):
+def sparsify(row, total, most, least):
     """Return the ids kept, ascending."""
-    if kind == TOP_K:
-        return select_top(row, np.int64(min(value, np.float64(row[0].size))))
-    if kind == TOP_P and value < 1:
-        return keep_top_p(row, total, value)
-    if kind == THRESHOLD:
-        level = value * total
-    elif kind == TOP_P:
-        level = 0.0  # keeps all
-    else:
-        level = value * unnormalised_max(row)
-    return keep_level(row, level)
+    if least > 0:
+        kept = keep_level(row, least * total)
+        if kept.size <= most:
+            return kept
+    return select_top(row, min(most, row[0].size))
 
 
 @jit
