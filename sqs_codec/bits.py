@@ -1,7 +1,7 @@
 """What distributions cost, measured on logits of your own: as ``sqs bits`` does.
 
 * `measure`: bits and what they lose, for keep rules at resolutions, as a table
-* `recommend`, `pareto`: the settings that are worth their bits
+* `recommend`: the settings that are worth their bits
 * `prior_saving`: what a prior of your drafts and texts saves
 
 Nothing is needed but NumPy.
@@ -38,14 +38,13 @@ __all__ = [
     "Point",
     "Saving",
     "measure",
-    "pareto",
     "prior_saving",
     "recommend",
 ]
 
 BETAS = (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 5e-4, 2e-4, 1e-4)
 RULES = (*(sqs.TopK(1 << i) for i in range(9)), *map(sqs.Threshold, BETAS))
-RESOLUTIONS = (10, 16, 20, 30, 50, 70, 100, 150, 200, 300, 400, 700, 1000, 2000, 5000)
+RESOLUTIONS = (10, 16, 20, 32, 50, 70, 100, 150, 200, 300, 400, 700, 1000, 2000, 5000)
 CODINGS: tuple[sqs.CodingName, ...] = get_args(sqs.CodingName)
 
 HELD_OUT = 5
@@ -87,7 +86,7 @@ def measure(
         a file: one row is read at a time.
     rules : iterable of Keep, optional
     resolutions : iterable of int, optional
-        The presets are among the defaults.
+        Those of `sqs_codec.SETTINGS` are among the defaults.
     temperature : float, optional
         Of the distributions, above 0.
     prior : Prior, optional
@@ -97,11 +96,11 @@ def measure(
 
     Examples
     --------
-    >>> thin = sqs.preset("thin")
+    >>> k, resolution = sqs.SETTINGS["thin"]
     >>> logits = np.random.default_rng(0).normal(0, 4, (50, 1000))
-    >>> (point,) = measure(logits, [thin.keep()], [thin.resolution])
+    >>> (point,) = measure(logits, [sqs.TopK(k)], [resolution])
     >>> print(f"{point.bits['entropy']:.1f} bits, total variation {point.tv:.3f}")
-    68.1 bits, total variation 0.192
+    97.9 bits, total variation 0.146
     """
     if not (temperature := checks.temperature(temperature)):
         raise ValueError("temperature must be finite and above 0, got 0.0")
@@ -181,24 +180,6 @@ def recommend(points: Iterable[Point], most_tv: float = 0.05) -> list[Point]:
 
 def _cost(point: Point) -> tuple[float, float]:
     return point.bits["entropy"], point.tv
-
-
-def pareto(bits: Iterable[float], loss: Iterable[float]) -> NDArray[np.int64]:
-    """Return which of N points none beats in both bits and loss, by ascending loss.
-
-    Points with infinite bits are left out; points above the lower convex hull stay.
-
-    Examples
-    --------
-    >>> pareto(bits=[10, 20, 20, 40, 50], loss=[0.5, 0.4, 0.3, 0.1, 0.2]).tolist()
-    [3, 2, 0]
-    """
-    spent, lost = np.fromiter(bits, np.float64), np.fromiter(loss, np.float64)
-    front: list[int] = []
-    for index in np.lexsort((lost, spent)):
-        if math.isfinite(spent[index]) and (not front or lost[index] < lost[front[-1]]):
-            front.append(int(index))
-    return np.asarray(front[::-1], np.int64)
 
 
 class Saving(NamedTuple):

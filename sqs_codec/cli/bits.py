@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ Measures what the distributions of your own draft model cost: bits by every
 coding and the total variation that is lost, for TopK and Threshold at many
 parameters and resolutions. It names the cheapest setting that loses no more
 than --tv on average, what a Conformal costs that drops as much as the
-cheapest Threshold, and what the presets cost. It needs only NumPy, matplotlib
+cheapest Threshold, and what three usual settings cost. It needs only NumPy, matplotlib
 for --plot, and PyTorch and transformers for --texts.
 """
 
@@ -195,16 +195,16 @@ def report(
     else:
         lines += ["", f"No setting has a mean TV up to {most}. The least has:", head]
         lines.append(_point(min(points, key=lambda point: point.tv)))
-    lines += ["", "The presets, each fitted to a speed of link, whatever the TV:", head]
-    lines += [_point(p, f"{name}: ") for name, p in of_presets(points).items()]
+    lines += ["", "Settings that are fitted to a speed of link, whatever the TV:", head]
+    lines += [_point(p, f"{name}: ") for name, p in of_settings(points).items()]
     return "\n".join(lines)
 
 
-def of_presets(points: Iterable[Point]) -> dict[str, Point]:
-    """Return the point of each preset, by its name."""
+def of_settings(points: Iterable[Point]) -> dict[str, Point]:
+    """Return the point of each of `sqs.SETTINGS`, by its name."""
     found = {(point.keep, point.resolution): point for point in points}
-    presets = map(sqs.preset, get_args(sqs.PresetName))
-    return {made.name: found[made.keep(), made.resolution] for made in presets}
+    table = sqs.SETTINGS.items()
+    return {name: found[sqs.TopK(k), resolution] for name, (k, resolution) in table}
 
 
 def _point(point: Point, called: str = "") -> str:
@@ -229,6 +229,19 @@ def _parameters(keep: sqs.Keep) -> dict[str, float]:
     return {name: getattr(keep, name)}
 
 
+def pareto(bits: Iterable[float], loss: Iterable[float]) -> NDArray[np.int64]:
+    """Return which of N points none beats in both bits and loss, by ascending loss.
+
+    Points with infinite bits are left out; points above the lower convex hull stay.
+    """
+    spent, lost = np.fromiter(bits, np.float64), np.fromiter(loss, np.float64)
+    front: list[int] = []
+    for index in np.lexsort((lost, spent)):
+        if math.isfinite(spent[index]) and (not front or lost[index] < lost[front[-1]]):
+            front.append(int(index))
+    return np.asarray(front[::-1], np.int64)
+
+
 def plot(
     measured: dict[str, Any], points: list[Point], most_tv: float, path: Path
 ) -> None:
@@ -242,11 +255,11 @@ def plot(
     styles = ("tab:red", "s--"), ("tab:orange", "D-."), ("tab:blue", "o-")
     for coding, (color, style) in zip(bits.CODINGS, styles, strict=True):
         spent = np.array([point.bits[coding] for point in points])
-        front = bits.pareto(spent, tv)
+        front = pareto(spent, tv)
         (line,) = axes.plot(tv[front], spent[front], style, label=coding)
         line.set(color=color, markersize=4)
     axes.axvline(most_tv, color="0.6", linewidth=0.8, label="TV allowed")
-    for name, point in of_presets(points).items():
+    for name, point in of_settings(points).items():
         place = point.tv, point.bits["entropy"]
         axes.plot(*place, "k*", markersize=10)
         axes.annotate(

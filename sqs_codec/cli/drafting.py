@@ -17,8 +17,9 @@ from sqs_codec.system._base.hub import lacks_folder
 from sqs_codec.system.edge import MODES, Mode, Prefer
 
 if TYPE_CHECKING:
+    from sqs_codec import Sampling
     from sqs_codec.system.edge import Draft, TextDraft
-    from sqs_codec.system.session import Link, Sampling, Setting
+    from sqs_codec.system.session import Link, Setting
 
 TEMPLATE = 1024
 """Tokens for what a chat template puts around a prompt."""
@@ -136,7 +137,6 @@ def load(args: argparse.Namespace, longest: int) -> TextDraft:
 
 def settings(args: argparse.Namespace, draft: Draft) -> list[Setting]:
     """Return the one that was asked for, or those that the planner may choose from."""
-    from sqs_codec.system.edge import default_settings
     from sqs_codec.system.session import Setting
 
     prior = options.find_prior(args.prior, draft.fingerprint)
@@ -145,12 +145,12 @@ def settings(args: argparse.Namespace, draft: Draft) -> list[Setting]:
         return [Setting(codec, sqs.TopK(args.kept))]
     if args.alpha is not None:
         return [Setting(codec, sqs.Conformal(alpha=args.alpha))]
-    return default_settings(draft.vocab_size, prior)
+    return Setting.defaults(draft.vocab_size, prior)
 
 
 def sampling(args: argparse.Namespace, draft: TextDraft) -> Sampling:
     """Return how texts are drawn: by the options, by the draft's files, by default."""
-    from sqs_codec.system.session import Sampling
+    from sqs_codec import Sampling
 
     own = dict(draft.sampling)
     # Files leave out what is 1.

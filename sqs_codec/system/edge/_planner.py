@@ -50,8 +50,8 @@ CLEARLY = 1.1
 tokens that were asked for come before the first one."""
 
 BYTES = 8.0
-"""Bytes that a drafted token takes, by the coarsest of `default_settings`, until rounds
-have shown it."""
+"""Bytes that a drafted token takes, by the coarsest default setting, until rounds have
+shown it."""
 
 LONGEST = MAX_DRAFT // 2  # of rounds that are compared, in tokens
 
