@@ -44,8 +44,8 @@ class Pair(hf.LanguageModel):
         return self.model
 
     def encode(self, prompt: str) -> list[int]:
-        """Token ids of one user message, as `encode_prompt` gives them."""
-        return hf.encode_prompt(self.tokenizer, prompt)
+        """Token ids of one user message, in the chat template."""
+        return hf.Tokenizer(self.tokenizer).encode_prompt(prompt)
 
 
 def smollm2_pair(drop_layers: int) -> Pair:

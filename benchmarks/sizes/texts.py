@@ -64,7 +64,7 @@ class _File:
     """The file of answers."""
 
     def __init__(self, folder: Path, model: hf.LanguageModel, seed: int) -> None:
-        known = hf.tokenizer_fingerprint(model.tokenizer, model.vocab_size)
+        known = hf.Tokenizer(model.tokenizer, model.model).fingerprint
         self._codec = sqs.Codec(
             model.vocab_size, RESOLUTION, prior=find_prior(None, known)
         )

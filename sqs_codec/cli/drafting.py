@@ -17,7 +17,8 @@ from sqs_codec.system._base.hub import lacks_folder
 from sqs_codec.system.edge import MODES, Mode, Prefer
 
 if TYPE_CHECKING:
-    from sqs_codec.system.edge import Draft, TextDraft
+    from sqs_codec.system._base.chat import Tokenizer
+    from sqs_codec.system.edge import Draft
     from sqs_codec.system.session import Link, Sampling, Setting
 
 TEMPLATE = 1024
@@ -107,7 +108,7 @@ def modes(args: argparse.Namespace) -> Sequence[Mode]:
     return MODES if args.mode == "auto" else [args.mode]
 
 
-def load(args: argparse.Namespace, longest: int) -> TextDraft:
+def load(args: argparse.Namespace, longest: int) -> tuple[Draft, Tokenizer]:
     """Load the draft model, one of llama.cpp with memory for so many tokens."""
     kind = kinds.kind_of(args.draft)
     if sys.stderr.isatty() and kind is not kinds.NUMPY:
@@ -115,13 +116,14 @@ def load(args: argparse.Namespace, longest: int) -> TextDraft:
     if kind is kinds.LLAMA_CPP:
         from sqs_codec.system import llama_cpp
 
-        return llama_cpp.Draft(args.draft, n_ctx=longest, threads=args.threads)
+        gguf = llama_cpp.Draft(args.draft, n_ctx=longest, threads=args.threads)
+        return gguf, gguf.tokenizer
     if kind is kinds.NUMPY:
         from sqs_codec.system import small
 
-        draft = small.Draft(args.draft)
-        print(f"Drafting with {shown(draft.summary)}", file=sys.stderr)
-        return draft
+        own = small.Draft(args.draft)
+        print(f"Drafting with {shown(own.summary)}", file=sys.stderr)
+        return own, own.tokenizer
     from sqs_codec.system.hf import Draft, load_model
 
     loading = options.loading(args) | options.given(args, "drop_layers")
@@ -131,28 +133,31 @@ def load(args: argparse.Namespace, longest: int) -> TextDraft:
     torch.set_num_threads(args.threads or 1)
     model = load_model(args.draft, drafts=True, **loading)
     print(f"Drafting with {shown(model.summary)} {model.placement}", file=sys.stderr)
-    return Draft(model.model, model.tokenizer)
+    draft = Draft(model.model, model.tokenizer)
+    return draft, draft.tokenizer
 
 
-def settings(args: argparse.Namespace, draft: Draft) -> list[Setting]:
+def settings(
+    args: argparse.Namespace, vocab_size: int, tokenizer: Tokenizer
+) -> list[Setting]:
     """Return the one that was asked for, or those that the planner may choose from."""
     from sqs_codec.system.edge import default_settings
     from sqs_codec.system.session import Setting
 
-    prior = options.find_prior(args.prior, draft.fingerprint)
-    codec = sqs.Codec(draft.vocab_size, prior=prior)
+    prior = options.find_prior(args.prior, tokenizer.fingerprint)
+    codec = sqs.Codec(vocab_size, prior=prior)
     if args.kept is not None:
         return [Setting(codec, sqs.TopK(args.kept))]
     if args.alpha is not None:
         return [Setting(codec, sqs.Conformal(alpha=args.alpha))]
-    return default_settings(draft.vocab_size, prior)
+    return default_settings(vocab_size, prior)
 
 
-def sampling(args: argparse.Namespace, draft: TextDraft) -> Sampling:
+def sampling(args: argparse.Namespace, tokenizer: Tokenizer) -> Sampling:
     """Return how texts are drawn: by the options, by the draft's files, by default."""
     from sqs_codec.system.session import Sampling
 
-    own = dict(draft.sampling)
+    own = dict(tokenizer.sampling)
     # Files leave out what is 1.
     default = {"temperature": 1.0 if own else options.TEMPERATURE}
     given = options.given(args, "temperature", "top_k", "top_p", "min_p")

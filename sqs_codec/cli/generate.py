@@ -14,7 +14,8 @@ from sqs_codec.cli import drafting, options
 from sqs_codec.system.session import MAX_DRAFT
 
 if TYPE_CHECKING:
-    from sqs_codec.system.edge import Edge, Step, TextStream
+    from sqs_codec.system._base.chat import TextStream
+    from sqs_codec.system.edge import Edge, Step
 
 DESCRIPTION = """\
 Writes a text with the server of sqs serve: a small draft model runs here, the
@@ -104,9 +105,9 @@ def _write(args: argparse.Namespace) -> None:
     try:
         # Hardly a prompt has more tokens than bytes, and no template many.
         longest = len(prompt.encode()) + drafting.TEMPLATE + args.max_tokens
-        draft = drafting.load(args, longest)
-        ids = draft.encode_prompt(prompt)
-        text = draft.stream(ids)
+        draft, tokenizer = drafting.load(args, longest)
+        ids = tokenizer.encode_prompt(prompt)
+        text = tokenizer.stream(ids)
     except BaseException:
         first.close()
         raise
@@ -116,7 +117,7 @@ def _write(args: argparse.Namespace) -> None:
     length = args.draft_length
     planner = None if length is None else FixedPlan(length)
     ways: dict[str, Any] = {"modes": drafting.modes(args), "prefer": args.prefer}
-    settings = drafting.settings(args, draft)
+    settings = drafting.settings(args, draft.vocab_size, tokenizer)
     edge = Edge(draft, settings=settings, planner=planner, keep=False, **ways)
     if not links:
         edge.metrics.bytes_up, edge.metrics.bytes_down = first.sent, first.received
@@ -124,7 +125,7 @@ def _write(args: argparse.Namespace) -> None:
         ids,
         lambda: links.pop() if links else drafting.connect(args),
         max_tokens=args.max_tokens,
-        sampling=drafting.sampling(args, draft),
+        sampling=drafting.sampling(args, tokenizer),
         seed=args.seed,
     )
     with options.interrupts_raise():

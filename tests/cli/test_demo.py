@@ -178,12 +178,12 @@ def test_the_bars_fit():
 
 def test_a_text_is_shown_as_it_comes():
     text = "A caf\u00e9 by the sea, where \u65e5\u672c\u8a9e is spoken.\n\nThe end."
-    draft = Draft()
-    ids = [*draft.encode_text(text), *draft.encode_text("\U0001f98a")[:1]]
+    own = Draft().tokenizer
+    ids = [*own.encode(text), *own.encode("\U0001f98a")[:1]]
     steps = [Step((token,), i % 2, 1, 0, 0, 0, "") for i, token in enumerate(ids)]
     for colors in (None, "standard"):
         console = Console(file=io.StringIO(), force_terminal=True, color_system=colors)
-        assert demo.show(console, draft.stream(), steps) == ids
+        assert demo.show(console, own.stream(), steps) == ids
         out = console.file.getvalue()
         assert ("\x1b" in out) == (colors is not None)
         assert re.sub("\x1b.*?m", "", out) == f"{text}\ufffd\n"

@@ -166,9 +166,9 @@ def test_the_bytes_are_those_that_cross(way, server, models, capsys):
 def test_prior_is_the_vocabularys(asked, fingerprint, prior):
     args = argparse.Namespace(prior=asked, kept=None, alpha=None)
     size = 50_257 if asked == "gpt2" else 49_152
-    draft = argparse.Namespace(vocab_size=size, fingerprint=fingerprint)
+    tokenizer = argparse.Namespace(fingerprint=fingerprint)
     expected = None if prior is None else sqs.Prior.builtin(prior)
-    for setting in settings(args, draft):
+    for setting in settings(args, size, tokenizer):
         assert setting.codec.prior == expected
 
 
@@ -187,9 +187,9 @@ def test_a_llama_cpp_that_lacks_a_library(tmp_path, monkeypatch, capsys):
 
 
 def test_an_unfinished_character_comes_at_the_end(capsys):
-    draft, edge = Draft(), SimpleNamespace(metrics=EdgeMetrics(tokens=2))
-    step = Step(tuple(draft.encode_text("x\U0001f98a")[:2]), 0, 0, 0, 0, 0, "")
-    generate_._show(edge, iter([step]), draft.stream())
+    own, edge = Draft().tokenizer, SimpleNamespace(metrics=EdgeMetrics(tokens=2))
+    step = Step(tuple(own.encode("x\U0001f98a")[:2]), 0, 0, 0, 0, 0, "")
+    generate_._show(edge, iter([step]), own.stream())
     assert capsys.readouterr().out == "x\ufffd\n"
 
 

@@ -8,7 +8,7 @@ the clock that a session lacks. A `Planner` says what the loop does next.
 from sqs_codec.system.edge._edge import Edge, EdgeMetrics, default_settings
 from sqs_codec.system.edge._line import RefusalError
 from sqs_codec.system.edge._loop import Planning, generate
-from sqs_codec.system.edge._model import Draft, DraftModel, TextDraft, TextStream
+from sqs_codec.system.edge._model import Draft
 from sqs_codec.system.edge._planner import (
     FixedPlan,
     Handshake,
@@ -24,7 +24,6 @@ from sqs_codec.system.session import MODES, Mode
 __all__ = [
     "MODES",
     "Draft",
-    "DraftModel",
     "Edge",
     "EdgeMetrics",
     "FixedPlan",
@@ -38,8 +37,6 @@ __all__ = [
     "RefusalError",
     "ShapedLink",
     "Step",
-    "TextDraft",
-    "TextStream",
     "default_settings",
     "generate",
 ]

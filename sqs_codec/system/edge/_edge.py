@@ -139,8 +139,8 @@ class Edge:
     Parameters
     ----------
     draft : Draft
-        The draft model. By its fingerprint the cloud makes sure that both models
-        have the same vocabulary.
+        The draft model. By its tokenizer's fingerprint the cloud makes sure that both
+        models have the same vocabulary.
     settings : sequence of Setting, optional
         What the planner may choose from, 1 to 4. If None, `default_settings`.
     planner : Planner or FixedPlan, optional
@@ -161,7 +161,7 @@ class Edge:
     vocab_size : int
         V.
     stop : frozenset of int
-        The model's own stop tokens.
+        Of the draft's tokenizer; none without one.
     metrics : EdgeMetrics
         Over all texts so far.
     """
@@ -178,7 +178,9 @@ class Edge:
         keep: bool = True,
     ) -> None:
         self.vocab_size = draft.vocab_size
-        self.stop = draft.stop
+        tokenizer = draft.tokenizer
+        self.stop = tokenizer.stop if tokenizer else frozenset[int]()
+        self._fingerprint = tokenizer.fingerprint if tokenizer else b""
         self.metrics = EdgeMetrics()
         self._settings = settings or default_settings(self.vocab_size)
         self.draft = draft
@@ -266,7 +268,7 @@ class Edge:
             prompt,
             rng=self._rng,
             sampling=sampling,
-            tokenizer=self.draft.fingerprint,
+            tokenizer=self._fingerprint,
             stop=ends,
             seed=None if seed is None else seed_of(seed, prompt),
             rounds=seed is None,

@@ -14,7 +14,7 @@ from typing import Protocol
 from sqs_codec._base import checks
 from sqs_codec.system.edge._ahead import Ahead
 from sqs_codec.system.edge._line import Line
-from sqs_codec.system.edge._model import DraftModel
+from sqs_codec.system.edge._model import Draft
 from sqs_codec.system.edge._planner import Handshake, Plan, Step
 from sqs_codec.system.edge._reading import Reader
 from sqs_codec.system.session import EdgeSession, Emitted, Link, Mode, more_seconds
@@ -41,7 +41,7 @@ class Planning(Protocol):
 
 def generate(
     session: EdgeSession,
-    draft: DraftModel,
+    draft: Draft,
     connect: Link | Callable[[], Link],
     planner: Planning,
     *,
@@ -61,7 +61,7 @@ def generate(
     ----------
     session : EdgeSession
         Its stop tokens end the text; they are part of it.
-    draft : DraftModel
+    draft : Draft
     connect : callable or Link
         Makes a link to the cloud, or raises `LinkError`. The first one has to come at
         the first attempt. With a link instead, the text ends where this breaks.

@@ -26,11 +26,8 @@ try:
     )
     from sqs_codec.system.hf._reader import ModelReader, TextReader
     from sqs_codec.system.hf._sampling import verify_jobs
-    from sqs_codec.system.hf._text import (
-        encode_answers,
-        encode_prompt,
-        tokenizer_fingerprint,
-    )
+    from sqs_codec.system.hf._text import encode_answers
+    from sqs_codec.system.hf._tokenizer import Tokenizer
 except ModuleNotFoundError as error:
     from sqs_codec._base.install import needs
 
@@ -44,13 +41,12 @@ __all__ = [
     "ModelError",
     "ModelReader",
     "TextReader",
+    "Tokenizer",
     "custom_generate",
     "encode_answers",
-    "encode_prompt",
     "load_model",
     "load_pretrained",
     "placement",
-    "tokenizer_fingerprint",
     "verify_jobs",
     "weights_of",
 ]

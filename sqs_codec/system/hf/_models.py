@@ -317,9 +317,9 @@ def logits_size(model: HFModel) -> int:
     return int(model.get_output_embeddings().weight.shape[0])
 
 
-def stop_tokens(model: HFModel, tokenizer: HFTokenizer | None) -> frozenset[int]:
+def stop_tokens(model: HFModel | None, tokenizer: HFTokenizer | None) -> frozenset[int]:
     """Tokens that end a text, by a model's own configuration and its tokenizer."""
-    configured = model.generation_config.eos_token_id
+    configured = None if model is None else model.generation_config.eos_token_id
     stop = configured if isinstance(configured, list) else [configured]
     own = None if tokenizer is None else tokenizer.eos_token_id
     return frozenset(int(token) for token in (*stop, own) if token is not None)

@@ -1,6 +1,5 @@
-"""Texts as tokens: prompts in a model's chat template, and what tokens say."""
+"""Chats as tokens, with the places of what is answered."""
 
-import functools
 import re
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, chain
@@ -9,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqs_codec import vocabulary_fingerprint
 from sqs_codec._base import checks
 from sqs_codec.system._base import chat
 from sqs_codec.system._base.chat import CLOSE, OPEN
@@ -22,37 +20,6 @@ MARKS = {OPEN, CLOSE, ANSWER}
 
 GENERATION = re.compile(r"{%-?\s*generation\s*-?%}")
 """What stands before an answer in a template that says which tokens these are."""
-
-
-def encode_prompt(tokenizer: HFTokenizer, prompt: str) -> list[int]:
-    """Token ids of one user message, in the chat template if there is one.
-
-    A ValueError says that the prompt has bytes that aren't text: Python hands those of
-    another encoding than UTF-8 on as surrogates.
-    """
-    checks.utf8("the prompt", prompt)
-    if tokenizer.chat_template is None:
-        return list(tokenizer.encode(prompt))
-    return encode_chat(tokenizer, [{"role": "user", "content": prompt}])
-
-
-def encode_chat(
-    tokenizer: HFTokenizer, messages: Sequence[Mapping[str, str]]
-) -> list[int]:
-    """Encode a chat by its template; ValueError if a message spells a special token."""
-    tokenize = functools.partial(tokenizer.encode, add_special_tokens=False)
-    return chat.encode(
-        messages,
-        render=functools.partial(
-            tokenizer.apply_chat_template, add_generation_prompt=True, tokenize=False
-        ),
-        tokenize=tokenize,
-        reserved=chat.reserved(
-            tokenizer.added_tokens_decoder,
-            str(tokenizer.chat_template),
-            tokenize(OPEN),
-        ),
-    )
 
 
 def encode_answers(
@@ -169,12 +136,3 @@ def _answers(
         turn = last.match(text, end)
         taught |= (stops > begin) & (starts < (turn.end() if turn else end))
     return taught
-
-
-def tokenizer_fingerprint(
-    tokenizer: HFTokenizer | None, vocab_size: int | None = None
-) -> bytes:
-    """Return `sqs_codec.vocabulary_fingerprint` of a tokenizer; empty without one."""
-    if tokenizer is None:
-        return b""
-    return vocabulary_fingerprint(tokenizer.get_vocab(), vocab_size)

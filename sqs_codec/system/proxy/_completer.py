@@ -16,10 +16,12 @@ from typing import Literal
 
 import numpy as np
 
+from sqs_codec.system._base.chat import Tokenizer
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system._endpoint.errors import ApiError
 from sqs_codec.system.edge import (
     MODES,
+    Draft,
     Edge,
     EdgeMetrics,
     FixedPlan,
@@ -28,7 +30,6 @@ from sqs_codec.system.edge import (
     Prefer,
     RefusalError,
     ShapedLink,
-    TextDraft,
     default_settings,
     generate,
 )
@@ -61,7 +62,9 @@ class Completer:
 
     Parameters
     ----------
-    model : TextDraft
+    draft : Draft
+    tokenizer : Tokenizer
+        The draft's, such as `sqs_codec.system.small.Draft` has.
     connect : callable
         Makes a link to the cloud, or raises `LinkError`.
     server : str
@@ -76,7 +79,8 @@ class Completer:
 
     def __init__(
         self,
-        model: TextDraft,
+        draft: Draft,
+        tokenizer: Tokenizer,
         connect: Callable[[], Link],
         *,
         server: str,
@@ -86,14 +90,15 @@ class Completer:
         prefer: Prefer = "speed",
         patience: float = 60.0,
     ) -> None:
-        self._model, self._connect, self._server = model, connect, server
+        self._draft, self._tokenizer = draft, tokenizer
+        self._connect, self._server = connect, server
         self._links = ThreadPoolExecutor(clients, "sqs-connect")
-        self._settings = settings or default_settings(model.vocab_size)
+        self._settings = settings or default_settings(draft.vocab_size)
         self.modes, self._prefer = modes, prefer
         self._patience = patience
-        self._most = model.n_ctx or Limits.max_text
+        self._most = draft.n_ctx or Limits.max_text
         self._turns = Turns()
-        self._free, self._taking = [self._seat(model)], threading.Lock()
+        self._free, self._taking = [self._seat(draft)], threading.Lock()
         self._seats = asyncio.Semaphore(clients)
         self._answers: set[Completion] = set()
         self._stopping = False
@@ -101,7 +106,7 @@ class Completer:
     def __repr__(self) -> str:
         return f"<Completer with {self._server}>"
 
-    def _seat(self, draft: TextDraft) -> Seat:
+    def _seat(self, draft: Draft) -> Seat:
         shared = SharedDraft(draft, self._turns)
         return shared, Edge(
             shared, settings=self._settings, modes=self.modes, prefer=self._prefer
@@ -114,10 +119,10 @@ class Completer:
                 self._settings,
                 [0],
                 rng=np.random.default_rng(),
-                tokenizer=self._model.fingerprint,
+                tokenizer=self._tokenizer.fingerprint,
                 max_message=link.max_message,
             )
-            list(generate(session, self._model, link, FixedPlan(0), max_tokens=1))
+            list(generate(session, self._draft, link, FixedPlan(0), max_tokens=1))
             assert session.limits is not None  # as there is a token
             self._most = min(self._most, session.limits.max_text)
 
@@ -185,7 +190,7 @@ class Completer:
                 texts = [edge.kept or draft.seen for draft, edge in self._free]
                 known = [common_length(text, prompt) for text in texts]
                 return self._free.pop(known.index(max(known)))
-        return self._seat(self._model.twin())
+        return self._seat(self._draft.twin())
 
     def _leave(self, answer: Completion, seat: Seat | None) -> None:
         self._answers.discard(answer)
@@ -266,7 +271,7 @@ class Completer:
             seed=request.seed,
             patience=self._patience,
         )
-        text = self._model.stream(prompt)
+        text = self._tokenizer.stream(prompt)
         stops, token = Stops(request.stop), -1
         with contextlib.closing(steps):
             for step in steps:
@@ -296,14 +301,14 @@ class Completer:
     def _encode(self, request: Request) -> list[list[int]]:
         if request.messages:
             # What is too long needn't be told apart from the template.
-            said = (self._model.encode_text(m["content"]) for m in request.messages)
+            said = (self._tokenizer.encode(m["content"]) for m in request.messages)
             self._check_length(sum(map(len, said)), request)
             return [self._encode_chat(request.messages)]
         prompts = [
-            self._model.encode_text(prompt) if isinstance(prompt, str) else prompt
+            self._tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
             for prompt in request.prompts
         ]
-        most = self._model.vocab_size - 1
+        most = self._draft.vocab_size - 1
         for prompt in prompts:
             if not all(0 <= token <= most for token in prompt):
                 raise ApiError(
@@ -313,20 +318,17 @@ class Completer:
         return prompts
 
     def _encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        if self._model.has_template:
+        if self._tokenizer.has_template:
             try:
-                return self._model.encode_chat(messages)
-            except Exception as error:  # a template is a program
-                raise ApiError(
-                    f"the model's chat template takes no such messages: {error}",
-                    param="messages",
-                ) from error
+                return self._tokenizer.encode_chat(messages)
+            except ValueError as error:
+                raise ApiError(str(error), param="messages") from error
         if len(messages) > 1 or messages[0]["role"] != "user":
             raise ApiError(
                 "the model has no chat template: it takes one message, of a user",
                 param="messages",
             )
-        return self._model.encode_text(messages[0]["content"])
+        return self._tokenizer.encode(messages[0]["content"])
 
 
 def _stopped() -> ApiError:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from sqs_codec._base import checks
 from sqs_codec._base.files import require_file
 from sqs_codec.system.small._network import Array, Network
+from sqs_codec.system.small._tokenizer import Tokenizer
 
 VERSION = 1
 
@@ -53,11 +54,8 @@ class File:
     """What is in a file."""
 
     network: Network
-    tokenizer: tokenizers.Tokenizer
+    tokenizer: Tokenizer
     summary: str
-    template: str
-    """Of chats, in Jinja; empty if there is none."""
-    stop: list[int]
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> File:
@@ -84,15 +82,16 @@ class File:
             tokenizer.no_truncation()
             for ids in tokenizer.encode("A text").ids, []:  # [] as of special tokens
                 tokenizer.decode(ids)  # or it would fail later
-            said = str(about["summary"]), str(about["template"])
-            stop = [int(token) for token in about["stop"]]
+            summary, template = str(about["summary"]), str(about["template"])
+            stop = frozenset(map(int, about["stop"]))
+            own = Tokenizer(tokenizer, template, stop, network.inputs.size)
         except (OSError, KeyboardInterrupt, SystemExit):
             raise
         # tokenizers raises no narrower one, and its panics are no Exceptions.
         except BaseException as error:
             why = "cut or damaged" if isinstance(error, DAMAGE) else str(error)
             raise ValueError(f"{path} is no small draft: {why}") from error
-        return cls(network, tokenizer, *said, stop)
+        return cls(network, own, summary)
 
 
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, KeyError)

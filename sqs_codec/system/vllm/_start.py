@@ -9,6 +9,7 @@ from typing import Any
 
 import transformers
 
+from sqs_codec import vocabulary_fingerprint
 from sqs_codec._base.install import install
 from sqs_codec.system import hf
 from sqs_codec.system.engine import EngineInfo
@@ -78,7 +79,7 @@ def start(
                 summary=f"{name} on vLLM {version} {where}",
                 vocab_size=vocab_size,
                 max_text=model.max_model_len,
-                tokenizer=hf.tokenizer_fingerprint(tokenizer, vocab_size),
+                tokenizer=vocabulary_fingerprint(tokenizer.get_vocab(), vocab_size),
             )
         except BaseException:
             llm.engine_core.shutdown()  # its processes would stay

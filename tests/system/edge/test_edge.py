@@ -2,6 +2,7 @@
 
 from contextlib import ExitStack
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -41,12 +42,17 @@ from tests.system.serve.kit import (
 TOKENIZER = vocabulary_fingerprint({f"word{i}": i for i in range(VOCAB)})
 
 
+class Words(NamedTuple):
+    """What an edge has to know of a tokenizer."""
+
+    fingerprint: bytes
+    stop: frozenset[int] = frozenset()
+
+
 class ToyDraft(Draft):
     """A draft that writes all rows to the same place."""
 
-    vocab_size = VOCAB
-    stop = frozenset({VOCAB - 1})
-    fingerprint = TOKENIZER
+    tokenizer = Words(TOKENIZER, frozenset({VOCAB - 1}))
 
     def __init__(self):
         self._row = np.empty((1, VOCAB), np.float32)
@@ -67,10 +73,20 @@ def test_text_is_the_targets_own():
     assert edge.metrics.resampled > 0
 
 
+def test_a_draft_needs_logits_alone():
+    """Here it has no tokenizer, no branches and no twin of its own."""
+    for draft in (Draft(), Draft().twin()):
+        edge = Edge(draft, planner=FixedPlan(hints=Hints()))
+        link = LocalLink(Toy())
+        steps = edge.generate([1, 2], link, max_tokens=30, sampling=GREEDY)
+        assert [1, 2, *(t for step in steps for t in step.tokens)] == greedy([1, 2], 30)
+        assert edge.stop == frozenset()
+
+
 def test_stop_tokens_are_the_drafts():
     text = greedy([1, 2], 30)
     draft = ToyDraft()
-    draft.stop = frozenset(text[9:10])
+    draft.tokenizer = Words(TOKENIZER, frozenset(text[9:10]))
     edge = Edge(draft, planner=FixedPlan(4))
     link = LocalLink(Toy(), tokenizer=TOKENIZER)
     steps = edge.generate([1, 2], link, max_tokens=30, sampling=GREEDY)
@@ -110,8 +126,7 @@ class Chat:
         self.read, self._known = 0, {}
         self.server = stack.enter_context(serving(Toy(self._count), **options))
         self.draft = Draft()
-        self.draft.fingerprint, self.draft.stop = b"tokenize", frozenset()
-        self.draft.vocab_size = VOCAB
+        self.draft.tokenizer = Words(b"tokenize")
         plan = {"planner": plan or ALONE, "settings": [Setting(CODEC, KEEP)]}
         self.edge = Edge(self.draft, **plan)
         self.link = self.server.link

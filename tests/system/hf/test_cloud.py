@@ -558,7 +558,7 @@ def test_fingerprints_of_tokenizers():
         return SimpleNamespace(get_vocab=lambda: vocabulary, eos_token_id=None)
 
     prints = {
-        hf.tokenizer_fingerprint(tokenizer(*tokens))
+        hf.Tokenizer(tokenizer(*tokens)).fingerprint
         for tokens in (("a", "b"), ("b", "a"), ("a", "b", "c"), ("a", "bc"), ())
     }
     assert len(prints) == 5

@@ -296,7 +296,7 @@ def test_draft_shares_the_targets_weights(smollm2):
 
 def test_logits_of_the_last_places_are_those_of_each(smollm2):
     draft, text = Draft(smollm2.draft, smollm2.tokenizer), [1, 5, 3, 7]
-    assert (draft.vocab_size, draft.fingerprint) == (49_152, SMOLLM2)
+    assert (draft.vocab_size, draft.tokenizer.fingerprint) == (49_152, SMOLLM2)
     rows = [draft.logits(text[:n])[0] for n in (3, 4)]
     np.testing.assert_allclose(draft.logits(text, last=2), rows, atol=2e-3)
     assert len(draft) == 4
