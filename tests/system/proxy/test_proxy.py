@@ -249,7 +249,7 @@ def test_what_is_left_of_a_text_comes_at_its_end(proxy, monkeypatch):
         def rest(self):
             return "late END of it"
 
-    monkeypatch.setattr(proxy.completer._model, "stream", lambda prompt: Late())
+    monkeypatch.setattr(proxy.completer._tokenizer, "stream", lambda prompt: Late())
     [choice] = ask(proxy.client(), max_tokens=4).choices
     assert choice.message.content == "late END of it"
     [choice] = ask(proxy.client(), max_tokens=4, stop="END").choices
@@ -265,9 +265,10 @@ def test_templates(proxy, monkeypatch):
     with pytest.raises(openai.BadRequestError, match="no chat template"):
         client.chat.completions.create(model="sqs", messages=chat)
     monkeypatch.setattr(proxy.model.tokenizer, "chat_template", TEMPLATE)
+    monkeypatch.setattr(proxy.completer._tokenizer, "has_template", True)
     answer = client.chat.completions.create(model="sqs", messages=chat, max_tokens=4)
     assert answer.usage.prompt_tokens == 7
-    with pytest.raises(openai.BadRequestError, match="takes no such messages"):
+    with pytest.raises(openai.BadRequestError, match="the chat template fails"):
         client.chat.completions.create(
             model="sqs", messages=[{"role": "assistant", "content": "fox"}]
         )
