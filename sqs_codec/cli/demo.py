@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from sqs_codec.system._base.chat import TextStream
-    from sqs_codec.system.edge import Edge, EdgeMetrics, Mode, Step
+    from sqs_codec.system.edge import Edge, Mode, Step
+    from sqs_codec.system.edge._metrics import EdgeMetrics
     from sqs_codec.system.engine import EngineConfig
     from sqs_codec.system.session import Link
 
@@ -229,7 +230,9 @@ def _race(args: argparse.Namespace, pipe: Connection, console: Console) -> None:
     edges: dict[Mode, Edge] = {}
     for way, plan in zip(TITLES, plans, strict=True):
         rng, own = np.random.default_rng(args.seed), draft.twin()
-        edges[way] = Edge(own, settings=settings, planner=plan, rng=rng, keep=False)
+        edges[way] = Edge(
+            own, settings=settings, planner=plan, rng=rng, keep_session=False
+        )
         own.branches([[0, 1], [0, 2]])  # or the race finds out how it reads them
     texts: dict[Mode, list[int]] = {way: [] for way in TITLES}
     for prompt in prompts:

@@ -17,7 +17,8 @@ from sqs_codec.cli import demo
 from sqs_codec.cli import main as cli
 from sqs_codec.cli.bits import WINDOW, read
 from sqs_codec.system._base.hub import ask_hub
-from sqs_codec.system.edge import EdgeMetrics, Step
+from sqs_codec.system.edge import Step
+from sqs_codec.system.edge._metrics import EdgeMetrics
 from sqs_codec.system.engine import EngineConfig
 from sqs_codec.system.hf import ModelError, load_model
 from sqs_codec.system.session import LinkError

@@ -4,7 +4,6 @@ import argparse
 import re
 import signal
 import sys
-from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +14,8 @@ from sqs_codec.cli import main as cli
 from sqs_codec.cli.drafting import settings
 from sqs_codec.cli.options import SMOLLM2_FINGERPRINT as SMOLLM2
 from sqs_codec.system._base.chat import TextStream
-from sqs_codec.system.edge import EdgeMetrics, Step
+from sqs_codec.system.edge import Step
+from sqs_codec.system.edge._metrics import Completion, EdgeMetrics
 from sqs_codec.system.engine import EngineConfig, make_engine
 from sqs_codec.system.hf import _models, load_model
 from sqs_codec.system.small import Draft
@@ -187,9 +187,10 @@ def test_a_llama_cpp_that_lacks_a_library(tmp_path, monkeypatch, capsys):
 
 
 def test_an_unfinished_character_comes_at_the_end(capsys):
-    own, edge = Draft().tokenizer, SimpleNamespace(metrics=EdgeMetrics(tokens=2))
+    own = Draft().tokenizer
     step = Step(tuple(own.encode("x\U0001f98a")[:2]), 0, 0, 0, 0, 0, "")
-    generate_._show(edge, iter([step]), own.stream())
+    steps = Completion((step for step in [step]), EdgeMetrics(tokens=2))
+    generate_._show(steps, own.stream())
     assert capsys.readouterr().out == "x\ufffd\n"
 
 

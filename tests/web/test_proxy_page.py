@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from sqs_codec.system._endpoint.errors import ApiError
-from sqs_codec.system.edge import EdgeMetrics
+from sqs_codec.system.edge._metrics import EdgeMetrics
 from sqs_codec.system.proxy import make_app
 from sqs_codec.system.proxy._completer import Chunk
 from sqs_codec.system.session import Sampling

@@ -1,11 +1,11 @@
 """An edge: a draft model that writes texts with a cloud's target model.
 
-`Edge` has all of it: a draft model of any kind, a session, the loop and a planner.
-`generate` is the loop alone, over an `sqs_codec.system.session.EdgeSession`: it has
-the clock that a session lacks. A `Planner` says what the loop does next.
+`Edge.generate` is for programs that write texts: it makes sessions, and keeps them.
+`generate` is for those with an `sqs_codec.system.session.EdgeSession` of their own. A
+`Planner` says what either does next.
 """
 
-from sqs_codec.system.edge._edge import Edge, EdgeMetrics, default_settings
+from sqs_codec.system.edge._edge import Edge, default_settings
 from sqs_codec.system.edge._line import RefusalError
 from sqs_codec.system.edge._loop import Planning, generate
 from sqs_codec.system.edge._model import Draft
@@ -25,7 +25,6 @@ __all__ = [
     "MODES",
     "Draft",
     "Edge",
-    "EdgeMetrics",
     "FixedPlan",
     "Handshake",
     "Hints",

@@ -14,6 +14,7 @@ from typing import Protocol
 from sqs_codec._base import checks
 from sqs_codec.system.edge._ahead import Ahead
 from sqs_codec.system.edge._line import Line
+from sqs_codec.system.edge._metrics import Completion, EdgeMetrics
 from sqs_codec.system.edge._model import Draft
 from sqs_codec.system.edge._planner import Handshake, Plan, Step
 from sqs_codec.system.edge._reading import Reader
@@ -49,13 +50,14 @@ def generate(
     patience: float = 60.0,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], object] = time.sleep,
-) -> Generator[Step, None, None]:
+) -> Completion:
     """Continue the text of a session by at most `max_tokens` tokens.
 
     A round is drafted as the planner says. On a link that may lose messages what isn't
     answered is sent again, later each time. If a link breaks, another one is
     made and the session goes on over it, also with a cloud that was restarted. When
-    the iterator is closed, the session ends and so does the link.
+    the iterator is closed, the session ends and so does the link. Its ``metrics`` are
+    those of this text so far.
 
     Parameters
     ----------
@@ -80,17 +82,38 @@ def generate(
     LinkError
         There is no link, or none with an answer within `patience`.
     """
-    line = Line(connect, lambda max_message: session, patience, clock, sleep)
-    try:
-        yield from write(line, Reader(draft, clock), planner, max_tokens)
-    finally:
-        line.close()
+    metrics = EdgeMetrics()
+
+    def steps() -> Generator[Step, None, None]:
+        began = clock()
+        line = Line(connect, lambda max_message: session, patience, clock, sleep)
+        try:
+            reader = Reader(draft, clock)
+            yield from write(line, reader, planner, max_tokens, began, metrics)
+        finally:
+            line.close()
+            count(line, metrics)
+
+    return Completion(steps(), metrics)
+
+
+def count(line: Line, *sums: EdgeMetrics) -> None:
+    """Account for what crossed a line since its last step."""
+    up, down = line.count()
+    for each in sums:
+        each.bytes_up += up
+        each.bytes_down += down
 
 
 def write(
-    line: Line, draft: Reader, planner: Planning, max_tokens: int
+    line: Line,
+    draft: Reader,
+    planner: Planning,
+    max_tokens: int,
+    began: float,
+    *sums: EdgeMetrics,
 ) -> Iterator[Step]:
-    """Continue the text of a line's session."""
+    """Continue the text of a line's session, and account for its steps."""
     left = checks.in_range("max_tokens", max_tokens, 1)
     line.session.hold()
     loop = _Loop(draft, line, planner)
@@ -99,6 +122,9 @@ def write(
         for step in loop.advance(left):
             left -= len(step.tokens)
             handed = line.clock()
+            for each in sums:
+                each.add(step, handed - began)
+            began = handed
             yield step
             loop.away = max(loop.away, line.clock() - handed)
 

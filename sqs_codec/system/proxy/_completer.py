@@ -23,21 +23,23 @@ from sqs_codec.system.edge import (
     MODES,
     Draft,
     Edge,
-    EdgeMetrics,
     FixedPlan,
     Hints,
     Mode,
+    Planning,
     Prefer,
     RefusalError,
     ShapedLink,
     default_settings,
     generate,
 )
+from sqs_codec.system.edge._metrics import EdgeMetrics
 from sqs_codec.system.proxy._draft import GoneError, SharedDraft, Turns, link
 from sqs_codec.system.proxy._request import Request
 from sqs_codec.system.proxy._stops import Stops
 from sqs_codec.system.session import EdgeSession, Limits, Link, LinkError, Setting
 
+Origin = Literal["draft", "cloud"]
 Seat = tuple[SharedDraft, Edge]  # what a text is written with, and then another one
 WAIT = 0.5  # seconds to wait for another client to finish before one is sent away
 LEAVING = 1.0  # seconds in which texts, and then sessions, may end at last
@@ -50,7 +52,7 @@ class Chunk:
     """What a token adds to a text."""
 
     text: str  # whole characters; it may be empty
-    origin: Literal["draft", "cloud"]  # whether the draft had it, and rightly
+    origin: Origin  # whether the draft had it, and rightly
     figures: EdgeMetrics  # of the request so far, with this token
     finish: str | None = None  # of a last chunk, without a token: "stop" or "length"
     index: int = 0  # of the text, where a request is for several
@@ -187,7 +189,7 @@ class Completer:
         """Take the free seat that knows most of a prompt, or make one."""
         with self._taking:
             if self._free:
-                texts = [edge.kept or draft.seen for draft, edge in self._free]
+                texts = [edge.session_text or draft.seen for draft, edge in self._free]
                 known = [common_length(text, prompt) for text in texts]
                 return self._free.pop(known.index(max(known)))
         return self._seat(self._draft.twin())
@@ -222,30 +224,29 @@ class Completer:
                 "a text of rounds has no seed: it depends on what is drafted, too",
                 param="seed",
             )
-        if request.mode is not None:
-            edge = self._asked(request.mode, edge)
+        planner = None if request.mode is None else self._asked(request.mode)
         answer.prompt_tokens = sum(map(len, prompts))
         figures = EdgeMetrics()
         for i, prompt in enumerate(prompts):
             last = i == len(prompts) - 1
-            for chunk in self._text(prompt, request, answer, edge, figures):
+            for chunk in self._text(prompt, request, answer, edge, planner, figures):
                 ends = last and chunk.finish is not None
                 yield dataclasses.replace(chunk, index=i, last=ends)
+            figures = chunk.figures
 
-    def _asked(self, mode: Mode, edge: Edge) -> Edge:
-        """Return an edge that writes as a client asks, whatever is best."""
+    def _asked(self, mode: Mode) -> Planning:
+        """Return what has a text written as a client asks, whatever is best."""
         if mode not in self.modes:
             raise ApiError(
                 f"this endpoint writes {' or '.join(self.modes)}, not {mode}",
                 param="sqs.mode",
             )
         setting = min(1, len(self._settings) - 1)  # the middle one of the defaults
-        plan = {
+        return {
             "alone": FixedPlan(0),
             "rounds": FixedPlan(setting=setting),
             "hints": FixedPlan(hints=Hints()),
         }[mode]
-        return edge.planned(plan)
 
     def _connect_as(self, request: Request) -> Link:
         link = self._connect()
@@ -257,10 +258,10 @@ class Completer:
         request: Request,
         answer: Completion,
         edge: Edge,
-        figures: EdgeMetrics,
+        planner: Planning | None,
+        before: EdgeMetrics,
     ) -> Iterator[Chunk]:
         room = self._most - len(prompt)
-        start, whole = dataclasses.replace(figures), dataclasses.replace(edge.metrics)
         assert isinstance(edge.draft, SharedDraft)
         way = edge.draft.link if request.link is None else partial(edge.draft.link)
         steps = edge.generate(
@@ -269,34 +270,31 @@ class Completer:
             max_tokens=min(room, request.max_tokens or room),
             sampling=request.sampling,
             seed=request.seed,
+            planner=planner,
             patience=self._patience,
         )
         text = self._tokenizer.stream(prompt)
-        stops, token = Stops(request.stop), -1
+        stops, token, shown, seconds = Stops(request.stop), -1, 0, 0.0
+
+        def figures() -> EdgeMetrics:
+            now, tokens = before + steps.metrics, before.tokens + shown
+            return dataclasses.replace(now, tokens=tokens, seconds=seconds)
+
         with contextlib.closing(steps):
             for step in steps:
-                before = figures.tokens
-                figures.add(step)
-                figures.alone_tokens = edge.metrics.alone_tokens  # of all texts
-                figures.alone_seconds = edge.metrics.alone_seconds
                 for i, token in enumerate(step.tokens):
-                    figures.tokens = before + i + 1
-                    figures.seconds = time.monotonic() - answer.began
+                    shown, seconds = shown + 1, time.monotonic() - answer.began
                     said = stops.add(text.add([token]))
-                    now = dataclasses.replace(figures)
-                    yield Chunk(said, "draft" if i < step.accepted else "cloud", now)
+                    whose: Origin = "draft" if i < step.accepted else "cloud"
+                    yield Chunk(said, whose, figures())
                     if stops.found:
                         break
                 if stops.found:
                     break
         rest = "" if stops.found else stops.add(text.rest()) + stops.rest()
-        # With the end of the session, which no step has.
-        now = edge.metrics
-        figures.bytes_up = start.bytes_up + now.bytes_up - whole.bytes_up
-        figures.bytes_down = start.bytes_down + now.bytes_down - whole.bytes_down
         stopped = stops.found or token in edge.stop
-        finish = "stop" if stopped else "length"
-        yield Chunk(rest, "cloud", dataclasses.replace(figures), finish)
+        # With the end of the session, which no step has.
+        yield Chunk(rest, "cloud", figures(), "stop" if stopped else "length")
 
     def _encode(self, request: Request) -> list[list[int]]:
         if request.messages:

@@ -1,6 +1,7 @@
 """An edge that knows no framework: its draft is a few lines of numpy."""
 
 from contextlib import ExitStack
+from dataclasses import asdict
 from functools import partial
 from typing import NamedTuple
 
@@ -11,13 +12,13 @@ from sqs_codec import vocabulary_fingerprint
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.edge import (
     Edge,
-    EdgeMetrics,
     FixedPlan,
     Hints,
     RefusalError,
     Step,
 )
 from sqs_codec.system.edge._edge import MOST_PLANNERS
+from sqs_codec.system.edge._metrics import EdgeMetrics
 from sqs_codec.system.edge._reading import FIRST
 from sqs_codec.system.serve import connect
 from sqs_codec.system.session import Limits, LinkError, LocalLink, Sampling, Setting
@@ -110,7 +111,6 @@ def test_a_text_that_goes_on_keeps_what_the_draft_has_cached():
         link = LocalLink(Toy(), tokenizer=TOKENIZER)
         list(edge.generate(prompt, link, max_tokens=3, sampling=GREEDY, stop=[]))
         texts.append([*lengths])
-        edge = edge.planned(FixedPlan(hints=Hints(positions=4)))
     assert min(texts[0]) == FIRST
     assert max(texts[0]) < min(texts[1]) < 600
 
@@ -184,7 +184,7 @@ def test_only_such_texts_go_on_with_a_session(chat):
     chat.turn([3], sampling=GREEDY, stop=[])
     list(chat.edge.generate([1], chat.server.link(), max_tokens=2))
     wait_until(lambda: chat.ids == {kept})
-    chat.edge.planned(PLANS[1]).close()  # it has the same session
+    chat.edge.close()
     wait_until(lambda: not chat.server.service._connections)
     assert not chat.ids
     links = len(chat.server._links)
@@ -197,12 +197,12 @@ def test_only_such_texts_go_on_with_a_session(chat):
     chat.link = lambda: link()
     chat.turn([1, 2])
     wait_until(lambda: len(chat.ids) == len(chat.ids - before) == 1)
-    once = Edge(chat.draft, planner=ALONE, keep=False)
+    once = Edge(chat.draft, planner=ALONE, keep_session=False)
     before, keeper, chat.edge = chat.ids, chat.edge, once
     chat.turn([1, 2])
     wait_until(lambda: chat.ids == before)
     keeper.close()
-    assert once.kept == []
+    assert once.session_text == []
 
 
 @pytest.mark.parametrize("plan", PLANS)
@@ -237,7 +237,7 @@ def test_a_text_that_is_left_early_goes_on(chat, plan):
     text = [1, 2, *next(steps).tokens]
     steps.close()
     wait_until(lambda: not chat.server.metric("sqs_sessions"))
-    assert chat.edge.kept[: len(text)] == text
+    assert chat.edge.session_text[: len(text)] == text
     (session,) = chat.server.service._sessions.values()
     wait_until(lambda: session.work is None)
     assert session.cloud.text_length < 500
@@ -245,6 +245,31 @@ def test_a_text_that_is_left_early_goes_on(chat, plan):
     assert chat.server.service._sessions == {session.id: session}
     late, link = edge_session([3, 1]), chat.link()
     assert converse(late, link, 20) == greedy([3, 1], 18)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_completion_has_its_own_figures(chat, keep):
+    """Their sum is the edge's, with the end of what it kept."""
+    chat = chat()
+    chat.edge, found = Edge(chat.draft, planner=ALONE, keep_session=keep), EdgeMetrics()
+    for count in (5, 10):
+        steps = chat.edge.generate([1, 2], chat.link, max_tokens=count, sampling=GREEDY)
+        assert steps.metrics.tokens == 0
+        assert len([*steps]) == steps.metrics.answers
+        assert steps.metrics.tokens == count
+        found += steps.metrics
+    one, all_ = asdict(found), asdict(chat.edge.metrics)
+    assert one == pytest.approx(all_)
+    chat.edge.close()
+    assert (asdict(chat.edge.metrics) == all_) == (not keep)
+
+
+def test_a_text_may_have_a_planner_of_its_own(chat):
+    chat, how = chat(), {"max_tokens": 20, "sampling": GREEDY}
+    steps = chat.edge.generate([1, 2], chat.link, planner=PLANS[1], **how)
+    assert {step.mode for step in steps} == {"rounds"}
+    steps = chat.edge.generate([1, 2], chat.link, **how)
+    assert {step.mode for step in steps} == {"alone"}
 
 
 @pytest.mark.parametrize("transport", ["grpc", "datagram"])
@@ -339,7 +364,7 @@ def test_threads_and_a_close_leave_one_link_or_none(chat):
     chat.edge.close()
     list(steps)
     wait_until(lambda: not chat.server.service._connections)
-    assert chat.edge.kept == []
+    assert chat.edge.session_text == []
 
 
 def test_an_edge_that_is_dropped_closes_its_link(chat):
@@ -368,7 +393,7 @@ def test_a_session_that_is_refused_is_replaced(chat):
     with serving(limits=Limits(max_text=1000)) as other:
         port = other.grpc.port
         assert chat.turn([*text, 3]) == greedy([*text, 3], 20)
-        assert chat.edge.kept == greedy([*text, 3], 20)
+        assert chat.edge.session_text == greedy([*text, 3], 20)
         with pytest.raises(RefusalError, match="the cloud reads at most"):
             chat.turn([1] * 1000)
 
@@ -389,7 +414,7 @@ def test_closing_waits_for_no_cloud_that_is_gone(chat):
     chat.turn([1, 2])
     chat.server.stop()
     chat.edge.close()
-    assert chat.edge.kept == []
+    assert chat.edge.session_text == []
     chat.edge.close()
 
 
@@ -429,8 +454,8 @@ print({"torch", "transformers", "numba", "prometheus_client"} & {*sys.modules})
 def test_the_cloud_alone_has_a_figure_once_it_was_measured():
     metrics = EdgeMetrics()
     for mode, seconds in (("hints", 0.5), ("alone", None)):
-        metrics.add(Step((1,), 0, 0, 0, 0, 0, "", mode, seconds))
+        metrics.add(Step((1,), 0, 0, 0, 0, 0, "", mode, seconds), 1.0)
         assert metrics.alone_per_second == 0
     for seconds in [0.2] * 300 + [0.1] * 300:  # the last ones count
-        metrics.add(Step((1,), 0, 0, 0, 0, 0, "", "alone", seconds))
+        metrics.add(Step((1,), 0, 0, 0, 0, 0, "", "alone", seconds), seconds)
     assert metrics.alone_per_second == pytest.approx(10, 0.02)
