@@ -14,7 +14,7 @@ from sqs_codec._base.words import shown
 from sqs_codec.cli import options
 from sqs_codec.system._base import kinds
 from sqs_codec.system._base.hub import lacks_folder
-from sqs_codec.system.edge import MODES, Mode, Prefer
+from sqs_codec.system.edge import Mode, Prefer
 
 if TYPE_CHECKING:
     from sqs_codec.system._base.chat import Tokenizer
@@ -28,7 +28,7 @@ TEMPLATE = 1024
 def add_mode(add: options.Add) -> None:
     """Add the options that say what a planner may choose from, and by what."""
     said = "how the text comes (default: the planner chooses)"
-    add("--mode", choices=["auto", *MODES], default="auto", help=said)
+    add("--mode", choices=["auto", *get_args(Mode)], default="auto", help=said)
     said = (
         "what the planner chooses by, in mode auto: speed, or the fewest bytes on "
         "the wire, up and down together (default: speed)"
@@ -105,7 +105,7 @@ def carry_out(
 
 def modes(args: argparse.Namespace) -> Sequence[Mode]:
     """Return the modes that a planner may choose from."""
-    return MODES if args.mode == "auto" else [args.mode]
+    return get_args(Mode) if args.mode == "auto" else [args.mode]
 
 
 def load(args: argparse.Namespace, longest: int) -> tuple[Draft, Tokenizer]:

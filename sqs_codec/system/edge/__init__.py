@@ -11,7 +11,6 @@ from sqs_codec.system.edge._loop import Planning, generate
 from sqs_codec.system.edge._model import Draft
 from sqs_codec.system.edge._planner import (
     FixedPlan,
-    Handshake,
     Hints,
     Plan,
     Planner,
@@ -19,14 +18,12 @@ from sqs_codec.system.edge._planner import (
     Step,
 )
 from sqs_codec.system.edge._shaped import ShapedLink
-from sqs_codec.system.session import MODES, Mode
+from sqs_codec.system.session import Mode
 
 __all__ = [
-    "MODES",
     "Draft",
     "Edge",
     "FixedPlan",
-    "Handshake",
     "Hints",
     "Mode",
     "Plan",
