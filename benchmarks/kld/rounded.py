@@ -30,7 +30,8 @@ from benchmarks.pair import gemma3_pair
 from benchmarks.tables import about, about_line, command, dim, table
 from sqs_codec import distill
 from sqs_codec.distill import _divergence, _header
-from sqs_codec.system.hf import LanguageModel, ModelReader, load_model
+from sqs_codec.system.hf import ModelReader, load_model
+from sqs_codec.system.hf._models import LanguageModel
 
 Logs = NDArray[np.float32]
 

@@ -28,6 +28,7 @@ from sqs_codec import distill
 from sqs_codec.cli.options import find_prior
 from sqs_codec.system import hf
 from sqs_codec.system.engine import Piece
+from sqs_codec.system.hf._models import LanguageModel
 from sqs_codec.system.hf._ragged import Cache, RaggedModel
 
 STARTS = Path(__file__).with_name("starts.txt")
@@ -63,7 +64,7 @@ class _Next(NamedTuple):
 class _File:
     """The file of answers."""
 
-    def __init__(self, folder: Path, model: hf.LanguageModel, seed: int) -> None:
+    def __init__(self, folder: Path, model: LanguageModel, seed: int) -> None:
         known = hf.Tokenizer(model.tokenizer, model.model).fingerprint
         self._codec = sqs.Codec(
             model.vocab_size, RESOLUTION, prior=find_prior(None, known)
@@ -146,7 +147,7 @@ class _Chat:
     decode: Callable[[list[int]], str]
 
     @classmethod
-    def of(cls, model: hf.LanguageModel, longest: int, seed: int) -> _Chat:
+    def of(cls, model: LanguageModel, longest: int, seed: int) -> _Chat:
         """Read the model's template, and the beginnings."""
         mark, said = "\N{OBJECT REPLACEMENT CHARACTER}", list[str]()
         if model.tokenizer.chat_template:

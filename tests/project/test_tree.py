@@ -157,6 +157,7 @@ PRIVATE = {
     "sqs_codec._codec.truncation",
     "sqs_codec.torch._tensors",
     "sqs_codec.system.edge._metrics",
+    *(f"sqs_codec.system.hf._{name}" for name in ("models", "reader", "sampling")),
 }
 """What rooms of the system use of others besides public names."""
 

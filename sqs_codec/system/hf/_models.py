@@ -49,10 +49,9 @@ class LanguageModel:
     @property
     def placement(self) -> str:
         """Where it runs, in which type, and what its weights take, for people."""
-        weights = self.model.get_memory_footprint()
-        where = placement(self.model.device.type, self.model.dtype, weights)
-        halved = any(isinstance(each, HalfLinear) for each in self.model.modules())
-        return where.replace(", ", ", weights in float16, ") if halved else where
+        own, weights = self.model, self.model.get_memory_footprint()
+        halved = any(isinstance(each, HalfLinear) for each in own.modules())
+        return placement(own.device.type, own.dtype, weights, halved=halved)
 
 
 def vocab_size(model: HFModel, tokenizer: HFTokenizer | None) -> int:
@@ -84,14 +83,17 @@ def devices() -> set[str]:
     return {"cpu", *(name for name, gpu in gpus.items() if gpu.is_available())}
 
 
-def placement(device: str, dtype: torch.dtype, weights: int) -> str:
+def placement(
+    device: str, dtype: torch.dtype, weights: int, *, halved: bool = False
+) -> str:
     """Say where a model runs, in which type, and what its weights take, if known.
 
     >>> placement("cuda", torch.bfloat16, 3 << 29)
     'on cuda in bfloat16, 1,536 MiB'
     """
-    words = f"on {device} in {str(dtype).removeprefix('torch.')}"
-    return f"{words}, {weights / 2**20:,.0f} MiB" if weights else words
+    words = [f"on {device} in {str(dtype).removeprefix('torch.')}"]
+    words += ["weights in float16"] * halved
+    return ", ".join(words + [f"{weights / 2**20:,.0f} MiB"] * bool(weights))
 
 
 def load_model(

@@ -16,7 +16,7 @@ import torch
 from vllm.model_executor.layers.pooler import Pooler
 from vllm.model_executor.models.interfaces_base import default_pooling_type
 
-from sqs_codec.system.hf import verify_jobs
+from sqs_codec.system.hf._sampling import verify_jobs
 from sqs_codec.system.vllm import _message
 from sqs_codec.system.vllm._plugin import ARCHITECTURES
 
