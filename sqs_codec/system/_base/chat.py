@@ -19,7 +19,7 @@ BYTE = re.compile("<0x..>")
 ROLE = re.compile("system|user|assistant|tool", re.IGNORECASE)
 
 
-def names(template: str, token: str) -> bool:
+def writes(template: str, token: str) -> bool:
     """Whether a template writes a token: whole in its source, or with a role's name."""
     said = token in template or ROLE.search(token)
     return bool(said) and not token.isspace()
@@ -122,7 +122,7 @@ def reserved(
     return {
         i: token.content
         for i, token in added.items()
-        if token.special or names(template, token.content)
+        if token.special or writes(template, token.content)
         if i not in unknown
     }
 

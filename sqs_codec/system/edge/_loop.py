@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from sqs_codec._base import checks
-from sqs_codec.system.edge._ahead import Ahead
+from sqs_codec.system.edge._branches import Branches
 from sqs_codec.system.edge._line import Line
 from sqs_codec.system.edge._metrics import Completion, EdgeMetrics
 from sqs_codec.system.edge._model import Draft
@@ -228,14 +228,14 @@ class _Loop:
                 drafts = self._drafts(fresh, left - got)
             plan = fresh if goes_on else plan
 
-    def _drafts(self, plan: Plan, left: int) -> Ahead | None:
+    def _drafts(self, plan: Plan, left: int) -> Branches | None:
         """Return what drafts on while the cloud decodes, if the plan has hints."""
         if plan.hints is None:
             return None
         end = len(self._session.text) + left
-        return Ahead(self._session, self._draft, plan.hints, end - 1, self._clock)
+        return Branches(self._session, self._draft, plan.hints, end - 1, self._clock)
 
-    def _draft_on(self, drafts: Ahead | None) -> list[Emitted]:
+    def _draft_on(self, drafts: Branches | None) -> list[Emitted]:
         """Draft a step, or wait if there is nothing to draft; return what has come."""
         line = self._line
         line.transmit()

@@ -39,7 +39,7 @@ class Tokenizer(chat.Tokenizer):
             i: word
             for word, i in self.vocabulary.items()
             if (kind := model.attributes(i)) & CONTROL
-            or (kind & USER_DEFINED and chat.names(self._template, word))
+            or (kind & USER_DEFINED and chat.writes(self._template, word))
         }
 
     def _tokenize(self, text: str, *, ends: bool) -> list[int]:

@@ -12,7 +12,7 @@ from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers
 
 from sqs_codec.cli import drafting
 from sqs_codec.cli.main import _parser
-from sqs_codec.system._base.chat import names
+from sqs_codec.system._base.chat import writes
 from sqs_codec.system._endpoint.errors import ApiError
 from sqs_codec.system.hf import Draft, Tokenizer, load_model
 from sqs_codec.system.proxy._request import MOST_PROMPTS, REFUSED, parse
@@ -147,9 +147,9 @@ def test_what_cant_be_done_is_refused(name):
 
 def test_tokens_that_a_template_may_compose_are_its_own():
     composed = "{{ '<|' + message['role'] + '|>' }}"
-    assert names(composed, "<|system|>")
-    assert not names(composed, "<table>")
-    assert not names("a b", " ")
+    assert writes(composed, "<|system|>")
+    assert not writes(composed, "<table>")
+    assert not writes("a b", " ")
 
 
 def test_nesting_is_refused_in_words():
