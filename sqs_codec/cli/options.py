@@ -283,8 +283,7 @@ def loading(args: argparse.Namespace) -> dict[str, Any]:
 def has_packages(command: str, *extras: str) -> bool:
     """Say whether all that these extras install is there; explain it if it isn't."""
     if {"hf", "demo", "vllm"} & {*extras}:
-        # Torch's threads are to sleep while they wait: those that spin keep others from
-        # the cores that they wait for. It reads this as it loads; llama.cpp mustn't.
+        # Torch's threads, which read this, keep others from cores if they spin.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     lacks = missing(extras)
     if lacks:

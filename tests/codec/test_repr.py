@@ -38,7 +38,7 @@ class Draft(edge.Draft):
         (SESSION, "<EdgeSession of 2 tokens, vocabulary 1000, round 0, greeting>"),
         (Draft(), "<Draft, vocabulary 1000>"),
         (hf.Tokenizer(None), "<Tokenizer, fingerprint none>"),
-        (edge.Edge(Draft()), "<Edge of Draft, vocabulary 1000>"),
+        (edge.Edge(Draft()), "<Edge of <Draft, vocabulary 1000>>"),
     ],
     ids=lambda value: "" if isinstance(value, str) else type(value).__name__,
 )

@@ -82,10 +82,6 @@ class Edge:
     ----------
     draft : Draft
         As given.
-    vocab_size : int
-        V.
-    stop : frozenset of int
-        Of the draft's tokenizer; none without one.
     metrics : EdgeMetrics
         Over all texts so far.
     """
@@ -101,12 +97,11 @@ class Edge:
         rng: np.random.Generator | None = None,
         keep_session: bool = True,
     ) -> None:
-        self.vocab_size = draft.vocab_size
         tokenizer = draft.tokenizer
-        self.stop = tokenizer.stop if tokenizer else frozenset[int]()
+        self._stop = tokenizer.stop if tokenizer else frozenset[int]()
         self._fingerprint = tokenizer.fingerprint if tokenizer else b""
         self.metrics = EdgeMetrics()
-        self._settings = settings or default_settings(self.vocab_size)
+        self._settings = settings or default_settings(draft.vocab_size)
         self.draft = draft
         self._reader = Reader(draft, time.monotonic)  # it knows what is cached
         self._rng = np.random.default_rng() if rng is None else rng
@@ -117,7 +112,7 @@ class Edge:
         self._kept = _Kept()
 
     def __repr__(self) -> str:
-        return f"<Edge of {type(self.draft).__name__}, vocabulary {self.vocab_size}>"
+        return f"<Edge of {self.draft}>"
 
     @property
     def session_text(self) -> list[int]:
@@ -187,7 +182,7 @@ class Edge:
         sampling = Sampling() if sampling is None else sampling
         if seed is not None and set(self._modes) == {"rounds"}:
             raise ValueError("seed: rounds alone, as asked, have no text of a seed")
-        ends = sorted(self.stop if stop is None else stop)
+        ends = sorted(self._stop if stop is None else stop)
         begin = partial(
             EdgeSession,
             self._settings,

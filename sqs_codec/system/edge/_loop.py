@@ -53,34 +53,13 @@ def generate(
 ) -> Completion:
     """Continue the text of a session by at most `max_tokens` tokens.
 
-    A round is drafted as the planner says. On a link that may lose messages what isn't
-    answered is sent again, later each time. If a link breaks, another one is
-    made and the session goes on over it, also with a cloud that was restarted. When
-    the iterator is closed, the session ends and so does the link. Its ``metrics`` are
-    those of this text so far.
+    On a link that may lose messages, what isn't answered is sent again, later each
+    time. If a link breaks, another one is made and the session goes on over it, also
+    with a cloud that was restarted. The first link has to come at the first attempt.
+    At the end, or if the iterator is closed, session and link end.
 
-    Parameters
-    ----------
-    session : EdgeSession
-        Its stop tokens end the text; they are part of it.
-    draft : Draft
-    connect : callable or Link
-        Makes a link to the cloud, or raises `LinkError`. The first one has to come at
-        the first attempt. With a link instead, the text ends where this breaks.
-    planner : Planning
-    max_tokens : int
-    patience : float
-        After so many seconds without a token or progress from the cloud it is given
-        up. Progress is that it has more of the text, or has read more of it.
-    clock, sleep : callable
-        As in `time`.
-
-    Raises
-    ------
-    RefusalError
-        The cloud refuses the session and says why.
-    LinkError
-        There is no link, or none with an answer within `patience`.
+    `patience`, what is returned and errors are as of `Edge.generate`, and so is
+    `connect`, as its ``link``. `clock` and `sleep` are as in `time`.
     """
     metrics = EdgeMetrics()
 

@@ -20,17 +20,13 @@ class EdgeMetrics:
 
     Attributes
     ----------
-    tokens : int
-        Prompts not counted.
-    drafted : int
-        Tokens that were sent in rounds; with hints, tokens of the text that the cloud
-        had hints of in time.
+    tokens, drafted : int
+        Without prompts; sent in rounds, or with hints, which the cloud had in time.
     accepted : int
-        Drafted tokens that the cloud accepted; with hints, tokens that took no forward
-        pass of their own.
+        Drafted tokens that took no forward pass of their own.
     resampled : int
-        Rejected tokens, at most one per answer: after it the rest of a round is void.
-        With hints also tokens whose hints the cloud found too unlikely to read.
+        Rejected tokens, at most one per answer, and with hints those too unlikely to be
+        read.
     answers : int
         Rounds, and passes of the target model while it decodes.
     bytes_up, bytes_down : int

@@ -10,8 +10,7 @@ try:
     from sqs_codec.system.hf._edge import Draft, custom_generate
     from sqs_codec.system.hf._models import ModelError, load_model
     from sqs_codec.system.hf._reader import ModelReader
-    from sqs_codec.system.hf._text import encode_answers
-    from sqs_codec.system.hf._tokenizer import Tokenizer
+    from sqs_codec.system.hf._text import Tokenizer, encode_answers
 except ModuleNotFoundError as error:
     from sqs_codec._base.install import needs
 

@@ -14,7 +14,7 @@ from sqs_codec.system import edge
 from sqs_codec.system.edge import Edge
 from sqs_codec.system.hf._cached import CachedModel
 from sqs_codec.system.hf._models import HFModel, HFTokenizer, vocab_size
-from sqs_codec.system.hf._tokenizer import Tokenizer, known_sampling
+from sqs_codec.system.hf._text import Tokenizer, known_sampling
 from sqs_codec.system.session import Link, Sampling
 
 KNOWN_WARPERS = (
@@ -37,11 +37,6 @@ class Draft(CachedModel, edge.Draft):
     tokenizer : transformers.PreTrainedTokenizerBase, optional
         That of both models. By its fingerprint the cloud makes sure that it is; logits
         that pad a vocabulary beyond it are cropped. Without it nothing can be encoded.
-
-    Attributes
-    ----------
-    tokenizer : Tokenizer
-        With the model's stop tokens.
     """
 
     def __init__(self, model: HFModel, tokenizer: HFTokenizer | None = None) -> None:

@@ -226,11 +226,7 @@ def _smollm2_gguf() -> Path:
 def load_pretrained(
     auto_class: Any, name: str, *, revision: str | None = None, **options: Any
 ) -> Any:
-    """Return what one of transformers' ``Auto`` classes makes of a model's name.
-
-    `name` and `revision` are those of `load_model`, other options those of
-    ``from_pretrained``. A ModelError says that it can't be found or loaded.
-    """
+    """Return what one of transformers' ``Auto`` classes makes of a model's name."""
     if lacks_folder(name):
         # transformers would say that it is no good name for a model of the hub.
         raise ModelError(f"cannot load {name}: there is no such directory")
@@ -280,11 +276,7 @@ def _load_model(name: str, device: str, dtype: str, **options: Any) -> HFModel:
 
 
 def weights_of(name: str, dtype: str | torch.dtype, **options: Any) -> int:
-    """Return the bytes that a model takes in a type; 0 where only its files could say.
-
-    `name` and options are those of `load_pretrained`; the type ``"auto"`` is the
-    checkpoint's own. A ModelError says that it isn't a causal language model.
-    """
+    """Return the bytes that a model takes in a type; 0 if only its files could say."""
     if "gguf_file" in options:
         return 0
     config = load_pretrained(transformers.AutoConfig, name, **options)

@@ -291,7 +291,7 @@ class Completer:
                 if stops.found:
                     break
         rest = "" if stops.found else stops.add(text.rest()) + stops.rest()
-        stopped = stops.found or token in edge.stop
+        stopped = stops.found or token in self._tokenizer.stop
         # With the end of the session, which no step has.
         yield Chunk(rest, "cloud", figures(), "stop" if stopped else "length")
 

@@ -13,9 +13,8 @@ from sqs_codec._base import checks
 from sqs_codec.system import edge
 from sqs_codec.system._base.kinds import SMALL
 from sqs_codec.system._base.tokens import common_length
-from sqs_codec.system.small._file import File
+from sqs_codec.system.small._file import File, Tokenizer
 from sqs_codec.system.small._network import Array, Network
-from sqs_codec.system.small._tokenizer import Tokenizer
 
 SEEN = 1024
 """The last positions of a text, at which a network may point."""

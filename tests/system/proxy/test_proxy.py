@@ -377,7 +377,7 @@ def test_a_client_that_hangs_up_ends_its_session(proxy, server, monkeypatch):
     calls = slow_down(server, 0.05, monkeypatch)  # so that a text takes ten seconds
     wait_until(lambda: not proxy.completer._answers)
     for _, own in proxy.completer._free:
-        monkeypatch.setattr(own, "stop", frozenset())
+        monkeypatch.setattr(own, "_stop", frozenset())
     body = {"prompt": "the fox", "max_tokens": 200}
     for stream in (True, False):
         data = json.dumps(body | {"stream": stream}).encode()
