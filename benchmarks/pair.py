@@ -14,14 +14,7 @@ import transformers
 
 from sqs_codec.system import hf
 from sqs_codec.system.hf import _models
-from sqs_codec.system.hf._models import (
-    DROP_ORDER,
-    HFModel,
-    LanguageModel,
-    load_pretrained,
-    logits_size,
-    without_layers,
-)
+from sqs_codec.system.hf._models import DROP_ORDER, HFModel, logits_size, without_layers
 
 __all__ = ["PROMPTS", "Pair", "gemma3_pair", "load_pair", "smollm2_pair"]
 
@@ -39,7 +32,7 @@ GEMMA3_DROPS = (9, 7)
 
 
 @dataclass(frozen=True)
-class Pair(LanguageModel):
+class Pair(_models.LanguageModel):
     """A target model, and a draft model over the same vocabulary."""
 
     draft: HFModel
@@ -80,7 +73,7 @@ def load_pair(draft: str | None, target: str | None, drop_layers: int) -> Pair:
     if draft is None or target is None:
         return smollm2_pair(drop_layers)
     one, other = (
-        load_pretrained(transformers.AutoTokenizer, name).get_vocab()
+        _models.load_pretrained(transformers.AutoTokenizer, name).get_vocab()
         for name in (draft, target)
     )
     if one != other:

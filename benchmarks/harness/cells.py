@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from benchmarks.harness.recorded import RecordedDraft, RecordedVerifier
 from benchmarks.schemes import Row
 from sqs_codec.system import edge
-from sqs_codec.system.edge._planner import Handshake
 from sqs_codec.system.session import EdgeSession, Sampling, Setting
 from sqs_codec.system.session._numbers import seed_of
 from tests.relay import Link
@@ -181,7 +180,7 @@ class _Watched:
             self.began = self._system.read()
         return self._planner.plan()
 
-    def begin(self, handshake: Handshake) -> None:
+    def begin(self, handshake: edge._planner.Handshake) -> None:
         """Take what is known before a text."""
         self._planner.begin(handshake)
 

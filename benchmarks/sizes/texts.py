@@ -28,7 +28,6 @@ from sqs_codec import distill
 from sqs_codec.cli.options import find_prior
 from sqs_codec.system import hf
 from sqs_codec.system.engine import Piece
-from sqs_codec.system.hf._models import LanguageModel
 from sqs_codec.system.hf._ragged import Cache, RaggedModel
 
 STARTS = Path(__file__).with_name("starts.txt")
@@ -64,14 +63,14 @@ class _Next(NamedTuple):
 class _File:
     """The file of answers."""
 
-    def __init__(self, folder: Path, model: LanguageModel, seed: int) -> None:
-        known = hf.Tokenizer(model.tokenizer, model.model).fingerprint
+    def __init__(self, folder: Path, own: hf._models.LanguageModel, seed: int) -> None:
+        known = hf.Tokenizer(own.tokenizer, own.model).fingerprint
         self._codec = sqs.Codec(
-            model.vocab_size, RESOLUTION, prior=find_prior(None, known)
+            own.vocab_size, RESOLUTION, prior=find_prior(None, known)
         )
         header = distill.Header(
             self._codec,
-            model=model.summary,
+            model=own.summary,
             source=f"its own answers; seed {seed}",
             tokenizer_fingerprint=known,
         )
@@ -147,7 +146,7 @@ class _Chat:
     decode: Callable[[list[int]], str]
 
     @classmethod
-    def of(cls, model: LanguageModel, longest: int, seed: int) -> _Chat:
+    def of(cls, model: hf._models.LanguageModel, longest: int, seed: int) -> _Chat:
         """Read the model's template, and the beginnings."""
         mark, said = "\N{OBJECT REPLACEMENT CHARACTER}", list[str]()
         if model.tokenizer.chat_template:

@@ -114,11 +114,6 @@ class Edge:
     def __repr__(self) -> str:
         return f"<Edge of {self.draft}>"
 
-    @property
-    def session_text(self) -> list[int]:
-        """The text of the session that is kept; empty if there is none."""
-        return next((line.session.text for line in self._kept.lines), [])
-
     def close(self) -> None:
         """End the session and the link that stay, and those of a text once it ends."""
         self._kept.closings += 1

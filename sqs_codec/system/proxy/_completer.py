@@ -188,8 +188,7 @@ class Completer:
         """Take the free seat that knows most of a prompt, or make one."""
         with self._taking:
             if self._free:
-                texts = [edge.session_text or draft.seen for draft, edge in self._free]
-                known = [common_length(text, prompt) for text in texts]
+                known = [common_length(draft.text, prompt) for draft, _ in self._free]
                 return self._free.pop(known.index(max(known)))
         return self._seat(self._draft.twin())
 
@@ -272,7 +271,8 @@ class Completer:
             planner=planner,
             patience=self._patience,
         )
-        text = self._tokenizer.stream(prompt)
+        text, written = self._tokenizer.stream(prompt), [*prompt]
+        edge.draft.text = written
         stops, token, shown, seconds = Stops(request.stop), -1, 0, 0.0
 
         def figures() -> EdgeMetrics:
@@ -281,6 +281,7 @@ class Completer:
 
         with contextlib.closing(steps):
             for step in steps:
+                written += step.tokens
                 for i, token in enumerate(step.tokens):
                     shown, seconds = shown + 1, time.monotonic() - answer.began
                     said = stops.add(text.add([token]))

@@ -51,7 +51,8 @@ class SharedDraft(Draft):
         self._draft, self._turns = draft, turns
         self.vocab_size, self.tokenizer = draft.vocab_size, draft.tokenizer
         self.gone = Future[None]()
-        self.seen: list[int] = []
+        self.seen: list[int] = []  # by the draft
+        self.text: list[int] = []  # the last one
         self.connect: Callable[[], Leash]
         self._leash: Leash | None = None
 

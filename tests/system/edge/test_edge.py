@@ -3,7 +3,7 @@
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
-from typing import NamedTuple
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -43,17 +43,13 @@ from tests.system.serve.kit import (
 TOKENIZER = vocabulary_fingerprint({f"word{i}": i for i in range(VOCAB)})
 
 
-class Words(NamedTuple):
-    """What an edge has to know of a tokenizer."""
-
-    fingerprint: bytes
-    stop: frozenset[int] = frozenset()
+Words = partial(SimpleNamespace, stop=frozenset())
 
 
 class ToyDraft(Draft):
     """A draft that writes all rows to the same place."""
 
-    tokenizer = Words(TOKENIZER, frozenset({VOCAB - 1}))
+    tokenizer = Words(fingerprint=TOKENIZER, stop=frozenset({VOCAB - 1}))
 
     def __init__(self):
         self._row = np.empty((1, VOCAB), np.float32)
@@ -64,29 +60,21 @@ class ToyDraft(Draft):
         return self._row
 
 
-def test_text_is_the_targets_own():
-    draft = ToyDraft()
+@pytest.mark.parametrize("draft", [ToyDraft(), Draft(), Draft().twin()])
+def test_text_is_the_targets_own(draft):
+    """Also if the draft has nothing but logits."""
     edge = Edge(draft, planner=FixedPlan(4))
-    link = LocalLink(Toy(), tokenizer=TOKENIZER)
+    link = LocalLink(Toy(), tokenizer=TOKENIZER if draft.tokenizer else b"")
     steps = edge.generate([1, 2], link, max_tokens=30, sampling=GREEDY, stop=[])
     assert [1, 2, *(t for step in steps for t in step.tokens)] == greedy([1, 2], 30)
     assert 0 < edge.metrics.accepted < edge.metrics.drafted
     assert edge.metrics.resampled > 0
 
 
-def test_a_draft_needs_logits_alone():
-    """Here it has no tokenizer, no branches and no twin of its own."""
-    for draft in (Draft(), Draft().twin()):
-        edge = Edge(draft, planner=FixedPlan(hints=Hints()))
-        link = LocalLink(Toy())
-        steps = edge.generate([1, 2], link, max_tokens=30, sampling=GREEDY)
-        assert [1, 2, *(t for step in steps for t in step.tokens)] == greedy([1, 2], 30)
-
-
 def test_stop_tokens_are_the_drafts():
     text = greedy([1, 2], 30)
     draft = ToyDraft()
-    draft.tokenizer = Words(TOKENIZER, frozenset(text[9:10]))
+    draft.tokenizer = Words(fingerprint=TOKENIZER, stop=frozenset(text[9:10]))
     edge = Edge(draft, planner=FixedPlan(4))
     link = LocalLink(Toy(), tokenizer=TOKENIZER)
     steps = edge.generate([1, 2], link, max_tokens=30, sampling=GREEDY)
@@ -125,7 +113,7 @@ class Chat:
         self.read, self._known = 0, {}
         self.server = stack.enter_context(serving(Toy(self._count), **options))
         self.draft = Draft()
-        self.draft.tokenizer = Words(b"tokenize")
+        self.draft.tokenizer = Words(fingerprint=b"tokenize")
         plan = {"planner": plan or ALONE, "settings": [Setting(CODEC, KEEP)]}
         self.edge = Edge(self.draft, **plan)
         self.link = self.server.link
@@ -149,6 +137,11 @@ class Chat:
         text = [*prompt, *(token for step in steps for token in step.tokens)]
         wait_until(lambda: not self.server.metric("sqs_sessions"))
         return text
+
+
+def kept(edge):
+    """The text of the session that an edge keeps."""
+    return next((line.session.text for line in edge._kept.lines), [])
 
 
 @pytest.fixture
@@ -179,10 +172,10 @@ def test_only_such_texts_go_on_with_a_session(chat):
     """All go on over the same link, and what no longer goes on is ended."""
     chat = chat()
     chat.turn([1, 2])
-    (kept,) = first = chat.ids
+    (own,) = first = chat.ids
     chat.turn([3], sampling=GREEDY, stop=[])
     list(chat.edge.generate([1], chat.server.link(), max_tokens=2))
-    wait_until(lambda: chat.ids == {kept})
+    wait_until(lambda: chat.ids == {own})
     chat.edge.close()
     wait_until(lambda: not chat.server.service._connections)
     assert not chat.ids
@@ -201,7 +194,7 @@ def test_only_such_texts_go_on_with_a_session(chat):
     chat.turn([1, 2])
     wait_until(lambda: chat.ids == before)
     keeper.close()
-    assert once.session_text == []
+    assert kept(once) == []
 
 
 @pytest.mark.parametrize("plan", PLANS)
@@ -236,7 +229,7 @@ def test_a_text_that_is_left_early_goes_on(chat, plan):
     text = [1, 2, *next(steps).tokens]
     steps.close()
     wait_until(lambda: not chat.server.metric("sqs_sessions"))
-    assert chat.edge.session_text[: len(text)] == text
+    assert kept(chat.edge)[: len(text)] == text
     (session,) = chat.server.service._sessions.values()
     wait_until(lambda: session.work is None)
     assert session.cloud.text_length < 500
@@ -363,7 +356,7 @@ def test_threads_and_a_close_leave_one_link_or_none(chat):
     chat.edge.close()
     list(steps)
     wait_until(lambda: not chat.server.service._connections)
-    assert chat.edge.session_text == []
+    assert kept(chat.edge) == []
 
 
 def test_an_edge_that_is_dropped_closes_its_link(chat):
@@ -392,7 +385,7 @@ def test_a_session_that_is_refused_is_replaced(chat):
     with serving(limits=Limits(max_text=1000)) as other:
         port = other.grpc.port
         assert chat.turn([*text, 3]) == greedy([*text, 3], 20)
-        assert chat.edge.session_text == greedy([*text, 3], 20)
+        assert kept(chat.edge) == greedy([*text, 3], 20)
         with pytest.raises(RefusalError, match="the cloud reads at most"):
             chat.turn([1] * 1000)
 
@@ -413,7 +406,7 @@ def test_closing_waits_for_no_cloud_that_is_gone(chat):
     chat.turn([1, 2])
     chat.server.stop()
     chat.edge.close()
-    assert chat.edge.session_text == []
+    assert kept(chat.edge) == []
     chat.edge.close()
 
 
