@@ -32,7 +32,7 @@ GEMMA3_DROPS = (9, 7)
 
 
 @dataclass(frozen=True)
-class Pair(hf.LanguageModel):
+class Pair(_models.LanguageModel):
     """A target model, and a draft model over the same vocabulary."""
 
     draft: HFModel
@@ -44,8 +44,8 @@ class Pair(hf.LanguageModel):
         return self.model
 
     def encode(self, prompt: str) -> list[int]:
-        """Token ids of one user message, as `encode_prompt` gives them."""
-        return hf.encode_prompt(self.tokenizer, prompt)
+        """Token ids of one user message, in the chat template."""
+        return hf.Tokenizer(self.tokenizer).encode_prompt(prompt)
 
 
 def smollm2_pair(drop_layers: int) -> Pair:
@@ -73,7 +73,7 @@ def load_pair(draft: str | None, target: str | None, drop_layers: int) -> Pair:
     if draft is None or target is None:
         return smollm2_pair(drop_layers)
     one, other = (
-        hf.load_pretrained(transformers.AutoTokenizer, name).get_vocab()
+        _models.load_pretrained(transformers.AutoTokenizer, name).get_vocab()
         for name in (draft, target)
     )
     if one != other:

@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import cache, partial
+from functools import cache
 from types import SimpleNamespace
 from unittest import mock
 
@@ -101,5 +101,5 @@ def smollm2() -> SimpleNamespace:
         **vars(loaded),
         target=loaded.model,
         draft=without_layers(loaded.model, DROP_ORDER[:2]),
-        encode=partial(hf.encode_prompt, loaded.tokenizer),
+        encode=hf.Tokenizer(loaded.tokenizer).encode_prompt,
     )

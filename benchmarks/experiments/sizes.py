@@ -161,7 +161,7 @@ def small_drafts(options: Options, models: Models) -> list[Sized]:
             small = Draft(path)
         except ValueError as error:
             raise ModelError(str(error)) from error
-        if small.fingerprint != known:
+        if small.tokenizer.fingerprint != known:
             raise ModelError(f"{path} is a draft of another tokenizer")
         name = path.stem.removeprefix(f"{models.name}-")
         with np.load(path) as arrays:

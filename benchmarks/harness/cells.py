@@ -181,7 +181,7 @@ class _Watched:
             self.began = self._system.read()
         return self._planner.plan()
 
-    def begin(self, handshake: edge.Handshake) -> None:
+    def begin(self, handshake: edge._planner.Handshake) -> None:
         """Take what is known before a text."""
         self._planner.begin(handshake)
 

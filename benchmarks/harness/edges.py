@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 import sqs_codec as sqs
 from benchmarks.harness.serving import HOST, serving
 from sqs_codec import Sampling
-from sqs_codec.system.edge import DraftModel, FixedPlan, generate
+from sqs_codec.system.edge import Draft, FixedPlan, generate
 from sqs_codec.system.engine import Engine
 from sqs_codec.system.serve import connect
 from sqs_codec.system.session import EdgeSession, Setting
@@ -43,14 +43,14 @@ class Crowd:
     codec: sqs.Codec
     prompts: list[list[int]]
     """Edge i writes texts after prompt i; they begin again at the last one's end."""
-    draft: Callable[[], DraftModel]
+    draft: Callable[[], Draft]
     """Makes an edge's draft model."""
     plan: FixedPlan
     tokens: int
     """Of a text."""
 
 
-class Lookup(DraftModel):
+class Lookup(Draft):
     """A draft model: what followed the last token before, or a few common tokens."""
 
     def __init__(self, vocab_size: int) -> None:

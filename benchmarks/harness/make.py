@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sqs_codec.system.engine import Engine
-    from sqs_codec.system.hf import LanguageModel
+    from sqs_codec.system.hf._models import LanguageModel
 
 KNOWN = {name: f"{__name__}:{name}_engine" for name in ("transformers", "vllm")}
 

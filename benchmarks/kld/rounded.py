@@ -30,7 +30,7 @@ from benchmarks.pair import gemma3_pair
 from benchmarks.tables import about, about_line, command, dim, table
 from sqs_codec import distill
 from sqs_codec.distill import _divergence, _header
-from sqs_codec.system.hf import LanguageModel, ModelReader, load_model
+from sqs_codec.system.hf import ModelReader, _models, load_model
 
 Logs = NDArray[np.float32]
 
@@ -65,7 +65,7 @@ class Case(NamedTuple):
     rows: NDArray[np.float64]
 
 
-def models(model: LanguageModel) -> Iterator[tuple[str, Any]]:
+def models(model: _models.LanguageModel) -> Iterator[tuple[str, Any]]:
     """Yield a model and its roundings, one at a time."""
     yield "", model.model
     for bits in BITS:
@@ -230,7 +230,7 @@ def coverage(cases: Sequence[Case], p: Logs, sizes: Sequence[int], args: Any) ->
     return made
 
 
-def load(name: str) -> tuple[LanguageModel, str]:
+def load(name: str) -> tuple[_models.LanguageModel, str]:
     """Return a model and its text."""
     if name == SMOLLM2:
         return load_model(None, device="cpu"), documentation()
@@ -240,7 +240,7 @@ def load(name: str) -> tuple[LanguageModel, str]:
     found = [kind[name] for name in kinds[0] if name != "chat" for kind in kinds]
     more = TEXTS.read_text("utf-8").splitlines()
     lines = [*chain(*found), *(line.partition("\t")[2] for line in more)]
-    return LanguageModel(*model), "\n".join(lines)
+    return _models.LanguageModel(*model), "\n".join(lines)
 
 
 def main() -> None:

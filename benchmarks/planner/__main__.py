@@ -21,7 +21,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ from benchmarks.harness.rounds import Rounds, of_formats
 from benchmarks.schemes import Format, ours, qs, raw
 from benchmarks.sources import shipped
 from benchmarks.tables import about, about_line, command, dim, table
-from sqs_codec.system.edge import MODES, FixedPlan, Hints, _planner
+from sqs_codec.system.edge import FixedPlan, Hints, Mode, _planner
 from sqs_codec.system.session import Setting
 from tests.relay import Link
 from tests.world import WorldLink
@@ -220,7 +220,7 @@ def _written(cell: Cell, rounds: Rounds) -> dict[str, tuple[float, float]]:
         ALONE: replace(cell, plan=FixedPlan(0)),
         ROUNDS: replace(cell, plan=best),
         HINTED: replace(cell, plan=FixedPlan(hints=Hints())),
-        PLANNED: replace(cell, modes=MODES),
+        PLANNED: replace(cell, modes=get_args(Mode)),
         UNHINTED: replace(cell, modes=("alone", "rounds")),
         BYTES: replace(cell, modes=("alone", "rounds"), prefer="bytes"),
     }

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
 from sqs_codec import distill
-from sqs_codec.system.hf import LanguageModel
+from sqs_codec.system.hf._models import LanguageModel
 
 Texts = list[distill.Sequence]
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from sqs_codec.system.hf import LanguageModel
+from sqs_codec.system.hf._models import LanguageModel
 
 if TYPE_CHECKING:
     from benchmarks.sizes.lessons import Batch

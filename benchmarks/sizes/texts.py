@@ -63,14 +63,14 @@ class _Next(NamedTuple):
 class _File:
     """The file of answers."""
 
-    def __init__(self, folder: Path, model: hf.LanguageModel, seed: int) -> None:
-        known = hf.tokenizer_fingerprint(model.tokenizer, model.vocab_size)
+    def __init__(self, folder: Path, own: hf._models.LanguageModel, seed: int) -> None:
+        known = hf.Tokenizer(own.tokenizer, own.model).fingerprint
         self._codec = sqs.Codec(
-            model.vocab_size, RESOLUTION, prior=find_prior(None, known)
+            own.vocab_size, RESOLUTION, prior=find_prior(None, known)
         )
         header = distill.Header(
             self._codec,
-            model=model.summary,
+            model=own.summary,
             source=f"its own answers; seed {seed}",
             tokenizer_fingerprint=known,
         )
@@ -146,7 +146,7 @@ class _Chat:
     decode: Callable[[list[int]], str]
 
     @classmethod
-    def of(cls, model: hf.LanguageModel, longest: int, seed: int) -> _Chat:
+    def of(cls, model: hf._models.LanguageModel, longest: int, seed: int) -> _Chat:
         """Read the model's template, and the beginnings."""
         mark, said = "\N{OBJECT REPLACEMENT CHARACTER}", list[str]()
         if model.tokenizer.chat_template:

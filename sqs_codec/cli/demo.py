@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from sqs_codec.system.edge import Edge, EdgeMetrics, Mode, Step, TextStream
+    from sqs_codec.system._base.chat import TextStream
+    from sqs_codec.system.edge import Edge, Mode, Step
+    from sqs_codec.system.edge._metrics import EdgeMetrics
     from sqs_codec.system.engine import EngineConfig
     from sqs_codec.system.session import Link
 
@@ -201,7 +203,7 @@ def _race(args: argparse.Namespace, pipe: Connection, console: Console) -> None:
 
     prompts = args.prompt or [PROMPT]
     longest = max(len(prompt.encode()) for prompt in prompts) + drafting.TEMPLATE
-    draft = drafting.load(args, longest + args.max_tokens)
+    draft, tokenizer = drafting.load(args, longest + args.max_tokens)
 
     from sqs_codec import Sampling
     from sqs_codec.system.edge import Edge, FixedPlan, Hints, ShapedLink
@@ -223,17 +225,19 @@ def _race(args: argparse.Namespace, pipe: Connection, console: Console) -> None:
         made = connect(f"127.0.0.1:{port}", transport="datagram", insecure=True)
         return ShapedLink(made, *args.link) if args.link else made
 
-    settings = drafting.settings(args, draft)
+    settings = drafting.settings(args, draft.vocab_size, tokenizer)
     plans = FixedPlan(0), FixedPlan(args.draft_length), FixedPlan(hints=Hints())
     edges: dict[Mode, Edge] = {}
     for way, plan in zip(TITLES, plans, strict=True):
         rng, own = np.random.default_rng(args.seed), draft.twin()
-        edges[way] = Edge(own, settings=settings, planner=plan, rng=rng, keep=False)
+        edges[way] = Edge(
+            own, settings=settings, planner=plan, rng=rng, keep_session=False
+        )
         own.branches([[0, 1], [0, 2]])  # or the race finds out how it reads them
     texts: dict[Mode, list[int]] = {way: [] for way in TITLES}
     for prompt in prompts:
         console.print(Text(f"\n> {shown(prompt, None, lines=True)}", style="bold"))
-        ids = draft.encode_prompt(prompt)
+        ids = tokenizer.encode_prompt(prompt)
         for way, edge in edges.items():
             console.print()
             console.rule(TITLES[way])
@@ -245,7 +249,7 @@ def _race(args: argparse.Namespace, pipe: Connection, console: Console) -> None:
                 seed=None if way == "rounds" else args.seed,
             )
             with options.interrupts_raise(), contextlib.closing(steps):
-                texts[way] += show(console, draft.stream(ids), steps)
+                texts[way] += show(console, tokenizer.stream(ids), steps)
     figures = {way: edge.metrics for way, edge in edges.items()}
     console.print()
     console.rule("what it took")

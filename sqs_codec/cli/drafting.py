@@ -14,11 +14,12 @@ from sqs_codec._base.words import shown
 from sqs_codec.cli import options
 from sqs_codec.system._base import kinds
 from sqs_codec.system._base.hub import lacks_folder
-from sqs_codec.system.edge import MODES, Mode, Prefer
+from sqs_codec.system.edge import Mode, Prefer
 
 if TYPE_CHECKING:
     from sqs_codec import Sampling
-    from sqs_codec.system.edge import Draft, TextDraft
+    from sqs_codec.system._base.chat import Tokenizer
+    from sqs_codec.system.edge import Draft
     from sqs_codec.system.session import Link, Setting
 
 TEMPLATE = 1024
@@ -28,7 +29,7 @@ TEMPLATE = 1024
 def add_mode(add: options.Add) -> None:
     """Add the options that say what a planner may choose from, and by what."""
     said = "how the text comes (default: the planner chooses)"
-    add("--mode", choices=["auto", *MODES], default="auto", help=said)
+    add("--mode", choices=["auto", *get_args(Mode)], default="auto", help=said)
     said = (
         "what the planner chooses by, in mode auto: speed, or the fewest bytes on "
         "the wire, up and down together (default: speed)"
@@ -105,10 +106,10 @@ def carry_out(
 
 def modes(args: argparse.Namespace) -> Sequence[Mode]:
     """Return the modes that a planner may choose from."""
-    return MODES if args.mode == "auto" else [args.mode]
+    return get_args(Mode) if args.mode == "auto" else [args.mode]
 
 
-def load(args: argparse.Namespace, longest: int) -> TextDraft:
+def load(args: argparse.Namespace, longest: int) -> tuple[Draft, Tokenizer]:
     """Load the draft model, one of llama.cpp with memory for so many tokens."""
     kind = kinds.kind_of(args.draft)
     if sys.stderr.isatty() and kind is not kinds.NUMPY:
@@ -116,13 +117,14 @@ def load(args: argparse.Namespace, longest: int) -> TextDraft:
     if kind is kinds.LLAMA_CPP:
         from sqs_codec.system import llama_cpp
 
-        return llama_cpp.Draft(args.draft, n_ctx=longest, threads=args.threads)
+        gguf = llama_cpp.Draft(args.draft, n_ctx=longest, threads=args.threads)
+        return gguf, gguf.tokenizer
     if kind is kinds.NUMPY:
         from sqs_codec.system import small
 
-        draft = small.Draft(args.draft)
-        print(f"Drafting with {shown(draft.summary)}", file=sys.stderr)
-        return draft
+        own = small.Draft(args.draft)
+        print(f"Drafting with {shown(own.summary)}", file=sys.stderr)
+        return own, own.tokenizer
     from sqs_codec.system.hf import Draft, load_model
 
     loading = options.loading(args) | options.given(args, "drop_layers")
@@ -132,27 +134,30 @@ def load(args: argparse.Namespace, longest: int) -> TextDraft:
     torch.set_num_threads(args.threads or 1)
     model = load_model(args.draft, drafts=True, **loading)
     print(f"Drafting with {shown(model.summary)} {model.placement}", file=sys.stderr)
-    return Draft(model.model, model.tokenizer)
+    draft = Draft(model.model, model.tokenizer)
+    return draft, draft.tokenizer
 
 
-def settings(args: argparse.Namespace, draft: Draft) -> list[Setting]:
+def settings(
+    args: argparse.Namespace, vocab_size: int, tokenizer: Tokenizer
+) -> list[Setting]:
     """Return the one that was asked for, or those that the planner may choose from."""
     from sqs_codec.system.session import Setting
 
-    prior = options.find_prior(args.prior, draft.fingerprint)
-    codec = sqs.Codec(draft.vocab_size, prior=prior)
+    prior = options.find_prior(args.prior, tokenizer.fingerprint)
+    codec = sqs.Codec(vocab_size, prior=prior)
     if args.kept is not None:
         return [Setting(codec, sqs.TopK(args.kept))]
     if args.alpha is not None:
         return [Setting(codec, sqs.Conformal(alpha=args.alpha))]
-    return Setting.defaults(draft.vocab_size, prior)
+    return Setting.defaults(vocab_size, prior)
 
 
-def sampling(args: argparse.Namespace, draft: TextDraft) -> Sampling:
+def sampling(args: argparse.Namespace, tokenizer: Tokenizer) -> Sampling:
     """Return how texts are drawn: by the options, by the draft's files, by default."""
     from sqs_codec import Sampling
 
-    own = dict(draft.sampling)
+    own = dict(tokenizer.sampling)
     # Files leave out what is 1.
     default = {"temperature": 1.0 if own else options.TEMPERATURE}
     given = options.given(args, "temperature", "top_k", "top_p", "min_p")

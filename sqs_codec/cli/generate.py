@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from sqs_codec._base import checks
@@ -14,14 +13,15 @@ from sqs_codec.cli import drafting, options
 from sqs_codec.system.session import MAX_DRAFT
 
 if TYPE_CHECKING:
-    from sqs_codec.system.edge import Edge, Step, TextStream
+    from sqs_codec.system._base.chat import TextStream
+    from sqs_codec.system.edge._metrics import Completion, EdgeMetrics
 
 DESCRIPTION = """\
 Writes a text with the server of sqs serve: a small draft model runs here, the
 server's target model verifies what it proposes, and the text is distributed as
 the target's own. It comes in one of three modes: the server writes alone; it is
 given hints of what it may write, which it doesn't wait for, and which are the
-fastest where the draft is; or rounds are drafted, sent and judged, which can take
+fastest where the draft is; or rounds are drafted, sent and verified, which can take
 the fewest bytes. A planner measures both models and chooses; --mode rules.
 
 The text goes to standard output, with controls spelled if that is a terminal;
@@ -104,9 +104,9 @@ def _write(args: argparse.Namespace) -> None:
     try:
         # Hardly a prompt has more tokens than bytes, and no template many.
         longest = len(prompt.encode()) + drafting.TEMPLATE + args.max_tokens
-        draft = drafting.load(args, longest)
-        ids = draft.encode_prompt(prompt)
-        text = draft.stream(ids)
+        draft, tokenizer = drafting.load(args, longest)
+        ids = tokenizer.encode_prompt(prompt)
+        text = tokenizer.stream(ids)
     except BaseException:
         first.close()
         raise
@@ -116,30 +116,30 @@ def _write(args: argparse.Namespace) -> None:
     length = args.draft_length
     planner = None if length is None else FixedPlan(length)
     ways: dict[str, Any] = {"modes": drafting.modes(args), "prefer": args.prefer}
-    settings = drafting.settings(args, draft)
-    edge = Edge(draft, settings=settings, planner=planner, keep=False, **ways)
-    if not links:
-        edge.metrics.bytes_up, edge.metrics.bytes_down = first.sent, first.received
+    settings = drafting.settings(args, draft.vocab_size, tokenizer)
+    edge = Edge(draft, settings=settings, planner=planner, keep_session=False, **ways)
     steps = edge.generate(
         ids,
         lambda: links.pop() if links else drafting.connect(args),
         max_tokens=args.max_tokens,
-        sampling=drafting.sampling(args, draft),
+        sampling=drafting.sampling(args, tokenizer),
         seed=args.seed,
     )
+    if not links:
+        steps.metrics.bytes_up, steps.metrics.bytes_down = first.sent, first.received
     with options.interrupts_raise():
-        _show(edge, steps, text)
+        _show(steps, text)
 
 
-def _show(edge: Edge, steps: Iterator[Step], text: TextStream) -> None:
+def _show(steps: Completion, text: TextStream) -> None:
     try:
         for step in steps:
             _print(text.add(step.tokens))
     finally:
-        if edge.metrics.tokens:
+        if steps.metrics.tokens:
             _print(text.rest())
             print(flush=True)
-            print(_summary(edge), file=sys.stderr)
+            print(_summary(steps.metrics), file=sys.stderr)
 
 
 def _print(said: str) -> None:
@@ -149,13 +149,12 @@ def _print(said: str) -> None:
     print(said, end="", flush=True)
 
 
-def _summary(edge: Edge) -> str:
-    m = edge.metrics
-    judged, size = m.accepted + m.resampled, (m.bytes_up + m.bytes_down) / m.tokens
+def _summary(m: EdgeMetrics) -> str:
+    verified, size = m.accepted + m.resampled, (m.bytes_up + m.bytes_down) / m.tokens
     drafted, compared = "nothing was drafted", ""
-    if judged:
-        drafted = f"{m.acceptance_rate:.0%} of {judged} drafted tokens accepted"
-    if judged and m.alone_per_second:
+    if verified:
+        drafted = f"{m.acceptance_rate:.0%} of {verified} drafted tokens accepted"
+    if verified and m.alone_per_second:
         compared = f"; {m.alone_per_second:.1f} where the cloud wrote alone"
     return (
         f"{m.tokens} tokens, {m.tokens_per_second:.1f} tokens/s{compared}\n{drafted}\n"

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import math
+import os
 import signal
 import sys
 import threading
@@ -281,6 +282,9 @@ def loading(args: argparse.Namespace) -> dict[str, Any]:
 
 def has_packages(command: str, *extras: str) -> bool:
     """Say whether all that these extras install is there; explain it if it isn't."""
+    if {"hf", "demo", "vllm"} & {*extras}:
+        # Torch's threads, which read this, keep others from cores if they spin.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     lacks = missing(extras)
     if lacks:
         how = install(",".join(extras)) + SMOLLM2 * ("demo" in extras)

@@ -61,13 +61,14 @@ def _serve(args: argparse.Namespace) -> None:
 
     from sqs_codec.system.proxy import Completer, make_app
 
-    model = drafting.load(args, CONTEXT)
+    draft, tokenizer = drafting.load(args, CONTEXT)
     completer = Completer(
-        model,
+        draft,
+        tokenizer,
         lambda: drafting.connect(args),
         server=args.server,
         clients=args.clients,
-        settings=drafting.settings(args, model),
+        settings=drafting.settings(args, draft.vocab_size, tokenizer),
         modes=drafting.modes(args),
         prefer=args.prefer,
     )
@@ -75,7 +76,7 @@ def _serve(args: argparse.Namespace) -> None:
     app = make_app(
         completer,
         names=args.model_name,
-        sampling=drafting.sampling(args, model),
+        sampling=drafting.sampling(args, tokenizer),
         api_key=args.api_key,
         hosts=args.allow_host,
         origins=args.allow_origin,

@@ -17,7 +17,8 @@ from sqs_codec.cli import demo
 from sqs_codec.cli import main as cli
 from sqs_codec.cli.bits import WINDOW, read
 from sqs_codec.system._base.hub import ask_hub
-from sqs_codec.system.edge import EdgeMetrics, Step
+from sqs_codec.system.edge import Step
+from sqs_codec.system.edge._metrics import EdgeMetrics
 from sqs_codec.system.engine import EngineConfig
 from sqs_codec.system.hf import ModelError, load_model
 from sqs_codec.system.session import LinkError
@@ -178,12 +179,12 @@ def test_the_bars_fit():
 
 def test_a_text_is_shown_as_it_comes():
     text = "A caf\u00e9 by the sea, where \u65e5\u672c\u8a9e is spoken.\n\nThe end."
-    draft = Draft()
-    ids = [*draft.encode_text(text), *draft.encode_text("\U0001f98a")[:1]]
+    own = Draft().tokenizer
+    ids = [*own.encode(text), *own.encode("\U0001f98a")[:1]]
     steps = [Step((token,), i % 2, 1, 0, 0, 0, "") for i, token in enumerate(ids)]
     for colors in (None, "standard"):
         console = Console(file=io.StringIO(), force_terminal=True, color_system=colors)
-        assert demo.show(console, draft.stream(), steps) == ids
+        assert demo.show(console, own.stream(), steps) == ids
         out = console.file.getvalue()
         assert ("\x1b" in out) == (colors is not None)
         assert re.sub("\x1b.*?m", "", out) == f"{text}\ufffd\n"

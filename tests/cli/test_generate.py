@@ -4,7 +4,6 @@ import argparse
 import re
 import signal
 import sys
-from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +14,8 @@ from sqs_codec.cli import main as cli
 from sqs_codec.cli.drafting import settings
 from sqs_codec.cli.options import SMOLLM2_FINGERPRINT as SMOLLM2
 from sqs_codec.system._base.chat import TextStream
-from sqs_codec.system.edge import EdgeMetrics, Step
+from sqs_codec.system.edge import Step
+from sqs_codec.system.edge._metrics import Completion, EdgeMetrics
 from sqs_codec.system.engine import EngineConfig, make_engine
 from sqs_codec.system.hf import _models, load_model
 from sqs_codec.system.small import Draft
@@ -166,9 +166,9 @@ def test_the_bytes_are_those_that_cross(way, server, models, capsys):
 def test_prior_is_the_vocabularys(asked, fingerprint, prior):
     args = argparse.Namespace(prior=asked, kept=None, alpha=None)
     size = 50_257 if asked == "gpt2" else 49_152
-    draft = argparse.Namespace(vocab_size=size, fingerprint=fingerprint)
+    tokenizer = argparse.Namespace(fingerprint=fingerprint)
     expected = None if prior is None else sqs.Prior.builtin(prior)
-    for setting in settings(args, draft):
+    for setting in settings(args, size, tokenizer):
         assert setting.codec.prior == expected
 
 
@@ -187,9 +187,10 @@ def test_a_llama_cpp_that_lacks_a_library(tmp_path, monkeypatch, capsys):
 
 
 def test_an_unfinished_character_comes_at_the_end(capsys):
-    draft, edge = Draft(), SimpleNamespace(metrics=EdgeMetrics(tokens=2))
-    step = Step(tuple(draft.encode_text("x\U0001f98a")[:2]), 0, 0, 0, 0, 0, "")
-    generate_._show(edge, iter([step]), draft.stream())
+    own = Draft().tokenizer
+    step = Step(tuple(own.encode("x\U0001f98a")[:2]), 0, 0, 0, 0, 0, "")
+    steps = Completion((step for step in [step]), EdgeMetrics(tokens=2))
+    generate_._show(steps, own.stream())
     assert capsys.readouterr().out == "x\ufffd\n"
 
 

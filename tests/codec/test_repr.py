@@ -15,11 +15,14 @@ SETTING = session.Setting(CODEC, sqs.TopK(4))
 SESSION = session.EdgeSession([SETTING], [1, 2], rng=np.random.default_rng(0))
 
 
-class Draft:
-    """As much of a draft model as an edge looks at."""
+class Draft(edge.Draft):
+    """As much of a draft model as there has to be."""
 
     vocab_size = 1000
-    stop: tuple[int, ...] = ()
+
+    def logits(self, tokens):
+        """Rows that say nothing."""
+        return np.zeros((1, 1000))
 
 
 @pytest.mark.parametrize(
@@ -33,7 +36,9 @@ class Draft:
         ),
         (edge.FixedPlan(4), f"<FixedPlan: {edge.FixedPlan(4).reason}>"),
         (SESSION, "<EdgeSession of 2 tokens, vocabulary 1000, round 0, greeting>"),
-        (edge.Edge(Draft()), "<Edge of Draft, vocabulary 1000>"),
+        (Draft(), "<Draft, vocabulary 1000>"),
+        (hf.Tokenizer(None), "<Tokenizer, fingerprint none>"),
+        (edge.Edge(Draft()), "<Edge of <Draft, vocabulary 1000>>"),
     ],
     ids=lambda value: "" if isinstance(value, str) else type(value).__name__,
 )

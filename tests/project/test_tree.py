@@ -156,8 +156,10 @@ PRIVATE = {
     ),
     "sqs_codec._codec.truncation",
     "sqs_codec.torch._tensors",
+    "sqs_codec.system.edge._metrics",
+    *(f"sqs_codec.system.hf._{name}" for name in ("models", "reader", "sampling")),
 }
-"""What the system shares with the codec besides public names."""
+"""What rooms of the system use of others besides public names."""
 
 
 def test_rooms_of_the_system_use_public_names_of_others():

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from sqs_codec.system.hf import encode_prompt
-from sqs_codec.system.hf._text import encode_chat
+from sqs_codec.system.hf import Tokenizer
 
 SAID = "A caf\u00e9, \u65e5\u672c\u8a9e and \U0001f98a."
 PROMPTS = [
@@ -65,16 +64,17 @@ def check_draft(draft, steps, *, error=0.0, fed=None):
             draft.branches(none)
 
 
-def check_words(draft, tokenizer):
-    """Check that a draft reads and writes text as transformers does."""
+def check_words(own, tokenizer):
+    """Check that a tokenizer reads and writes text as transformers does."""
+    theirs = Tokenizer(tokenizer)
     for prompt in PROMPTS:
-        assert draft.encode_prompt(prompt) == encode_prompt(tokenizer, prompt)
-        assert draft.encode_text(prompt) == tokenizer.encode(prompt)
-    assert draft.has_template
-    assert draft.encode_chat(CHAT) == encode_chat(tokenizer, CHAT)
+        assert own.encode_prompt(prompt) == theirs.encode_prompt(prompt)
+        assert own.encode(prompt) == tokenizer.encode(prompt)
+    assert own.has_template
+    assert own.encode_chat(CHAT) == theirs.encode_chat(CHAT)
     with pytest.raises(ValueError, match="the prompt must be text in UTF-8"):
-        draft.encode_prompt("\udce9")
-    stream = draft.stream()
+        own.encode_prompt("\udce9")
+    stream = own.stream()
     pieces = [stream.add([token]) for token in tokenizer.encode(SAID + "<|im_end|>")]
     assert "".join(pieces) == SAID
     assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)

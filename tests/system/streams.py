@@ -56,7 +56,7 @@ def wordpiece() -> Tokenizer:
 
 
 def smollm2() -> Tokenizer:
-    return Draft()._tokenizer
+    return Draft().tokenizer._own
 
 
 TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {

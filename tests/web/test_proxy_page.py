@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 
 from sqs_codec import Sampling
 from sqs_codec.system._endpoint.errors import ApiError
-from sqs_codec.system.edge import EdgeMetrics
+from sqs_codec.system.edge._metrics import EdgeMetrics
 from sqs_codec.system.proxy import make_app
 from sqs_codec.system.proxy._completer import Chunk
 from tests.system.proxy.test_server import Endpoint, Played

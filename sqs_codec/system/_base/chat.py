@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,18 +19,100 @@ BYTE = re.compile("<0x..>")
 ROLE = re.compile("system|user|assistant|tool", re.IGNORECASE)
 
 
-def names(template: str, token: str) -> bool:
+def writes(template: str, token: str) -> bool:
     """Whether a template writes a token: whole in its source, or with a role's name."""
     said = token in template or ROLE.search(token)
     return bool(said) and not token.isspace()
 
 
-def encode_prompt(draft: Any, prompt: str) -> list[int]:
-    """Token ids of one user message, by a `TextDraft`'s own template if it has one."""
-    checks.utf8("the prompt", prompt)
-    chat = [{"role": "user", "content": prompt}]
-    ids = draft.encode_chat(chat) if draft.has_template else draft.encode_text(prompt)
-    return list(ids)
+class Tokenizer(ABC):
+    """A model's tokenizer, with its chat template and its stop tokens.
+
+    Attributes
+    ----------
+    fingerprint : bytes
+        As `vocabulary_fingerprint` gives it; empty if the vocabulary isn't known.
+    stop : frozenset of int
+        The model's own stop tokens.
+    has_template : bool
+        Whether there is a chat template.
+    sampling : mapping
+        What the model's files say for `sqs_codec.Sampling`.
+    """
+
+    fingerprint: bytes
+    stop: frozenset[int]
+    has_template: bool
+    sampling: Mapping[str, float]
+    _decode: Callable[..., str]  # as `TextStream` takes them
+    _spell: Callable[[int], object]
+
+    def __repr__(self) -> str:
+        known = self.fingerprint.hex() or "none"
+        return f"<{type(self).__name__}, fingerprint {known}>"
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text as it is."""
+        return self._tokenize(text, ends=True)
+
+    def encode_prompt(self, prompt: str) -> list[int]:
+        """Token ids of one user message, in the chat template if there is one.
+
+        A ValueError says that the prompt has bytes that aren't text, which Python
+        hands on as surrogates, or what `encode_chat` refuses.
+        """
+        checks.utf8("the prompt", prompt)
+        if not self.has_template:
+            return self.encode(prompt)
+        return self.encode_chat([{"role": "user", "content": prompt}])
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Token ids of a chat in the template, up to where the answer begins.
+
+        What a message says is text: a ValueError says that one spells a token that
+        tells roles apart, or that there is no template or it fails.
+        """
+        # The template is filled in twice: as it is, and with marks around what messages
+        # say and behind each character in it with which a reserved token begins.
+        # Tokenized between its marks, the second text has no reserved tokens but the
+        # template's own. If the first one has the same, it is as safe, and its ids are
+        # those that any program gives; if not, the second one's ids are the chat.
+        if not self.has_template:
+            raise ValueError("the model has no chat template")
+        reserved, apart = self._reserved(), list[int]()
+        for kind, part in split(self._fill(mark(messages, reserved))):
+            ids = self._tokenize(part, ends=False)
+            if kind == OPEN and (found := [reserved[i] for i in ids if i in reserved]):
+                raise ValueError(
+                    f"a message spells {found[0]}, which only the chat template may, "
+                    f"in a way that can't be read as text"
+                )
+            apart += ids
+        whole = self._tokenize(self._fill(messages), ends=False)
+        ours, own = ([i for i in ids if i in reserved] for ids in (whole, apart))
+        return whole if ours == own else apart
+
+    def _fill(self, messages: Sequence[Mapping[str, str]]) -> str:
+        try:
+            return self._render(messages)
+        except Exception as error:  # a template is a program
+            raise ValueError(f"the chat template fails: {error}") from error
+
+    def stream(self, prompt: Sequence[int] = ()) -> TextStream:
+        """Return the text of a completion, which comes token by token."""
+        return TextStream(self._decode, self._spell, prompt)
+
+    @abstractmethod
+    def _tokenize(self, text: str, *, ends: bool) -> list[int]:
+        """Token ids of a text, in which it may spell special ones, or with its ends."""
+
+    @abstractmethod
+    def _render(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """Fill the template in."""
+
+    @abstractmethod
+    def _reserved(self) -> dict[int, str]:
+        """Return spellings of tokens that messages mustn't spell."""
 
 
 def reserved(
@@ -39,48 +122,15 @@ def reserved(
     return {
         i: token.content
         for i, token in added.items()
-        if token.special or names(template, token.content)
+        if token.special or writes(template, token.content)
         if i not in unknown
     }
-
-
-def encode(
-    messages: Sequence[Mapping[str, str]],
-    *,
-    render: Callable[[Sequence[Mapping[str, str]]], str],
-    tokenize: Callable[[str], list[int]],
-    reserved: Mapping[int, str],
-) -> list[int]:
-    """Token ids of a chat in a template, up to where the answer begins.
-
-    The template is filled in twice: as it is, and with marks around what messages say
-    and behind each character in it with which a reserved token begins. Tokenized
-    between its marks, the second text has no reserved tokens but the template's own.
-    If the first one has the same, it is as safe, and its ids are those that any
-    program gives; if not, the second one's ids are the chat.
-
-    `render` fills the template in, `tokenize` gives ids, a token's where a text spells
-    one, and `reserved` has special tokens and those of `names`, with how they are
-    spelled. A ValueError names one that a message has between two marks.
-    """
-    apart: list[int] = []
-    for kind, part in split(render(mark(messages, reserved))):
-        ids = tokenize(part)
-        if kind == OPEN and (found := [reserved[i] for i in ids if i in reserved]):
-            raise ValueError(
-                f"a message spells {found[0]}, which only the chat template may, in a "
-                f"way that can't be read as text"
-            )
-        apart += ids
-    whole = tokenize(render(messages))
-    ours, own = ([i for i in ids if i in reserved] for ids in (whole, apart))
-    return whole if ours == own else apart
 
 
 def mark(
     messages: Sequence[Mapping[str, str]], reserved: Mapping[int, str]
 ) -> list[dict[str, str]]:
-    """Return messages with marks in them, as `encode` says."""
+    """Return messages with marks in them, as `Tokenizer.encode_chat` says."""
     first = re.escape("".join({"<", *(word[:1] for word in reserved.values())}))
 
     def marked(found: re.Match[str]) -> str:

@@ -12,9 +12,10 @@ from dataclasses import replace
 from typing import Protocol
 
 from sqs_codec._base import checks
-from sqs_codec.system.edge._ahead import Ahead
+from sqs_codec.system.edge._branches import Branches
 from sqs_codec.system.edge._line import Line
-from sqs_codec.system.edge._model import DraftModel
+from sqs_codec.system.edge._metrics import Completion, EdgeMetrics
+from sqs_codec.system.edge._model import Draft
 from sqs_codec.system.edge._planner import Handshake, Plan, Step
 from sqs_codec.system.edge._reading import Reader
 from sqs_codec.system.session import EdgeSession, Emitted, Link, Mode, more_seconds
@@ -41,7 +42,7 @@ class Planning(Protocol):
 
 def generate(
     session: EdgeSession,
-    draft: DraftModel,
+    draft: Draft,
     connect: Link | Callable[[], Link],
     planner: Planning,
     *,
@@ -49,48 +50,49 @@ def generate(
     patience: float = 60.0,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], object] = time.sleep,
-) -> Generator[Step, None, None]:
+) -> Completion:
     """Continue the text of a session by at most `max_tokens` tokens.
 
-    A round is drafted as the planner says. On a link that may lose messages what isn't
-    answered is sent again, later each time. If a link breaks, another one is
-    made and the session goes on over it, also with a cloud that was restarted. When
-    the iterator is closed, the session ends and so does the link.
+    On a link that may lose messages, what isn't answered is sent again, later each
+    time. If a link breaks, another one is made and the session goes on over it, also
+    with a cloud that was restarted. The first link has to come at the first attempt.
+    At the end, or if the iterator is closed, session and link end.
 
-    Parameters
-    ----------
-    session : EdgeSession
-        Its stop tokens end the text; they are part of it.
-    draft : DraftModel
-    connect : callable or Link
-        Makes a link to the cloud, or raises `LinkError`. The first one has to come at
-        the first attempt. With a link instead, the text ends where this breaks.
-    planner : Planning
-    max_tokens : int
-    patience : float
-        After so many seconds without a token or progress from the cloud it is given
-        up. Progress is that it has more of the text, or has read more of it.
-    clock, sleep : callable
-        As in `time`.
-
-    Raises
-    ------
-    RefusalError
-        The cloud refuses the session and says why.
-    LinkError
-        There is no link, or none with an answer within `patience`.
+    `patience`, what is returned and errors are as of `Edge.generate`, and so is
+    `connect`, as its ``link``. `clock` and `sleep` are as in `time`.
     """
-    line = Line(connect, lambda max_message: session, patience, clock, sleep)
-    try:
-        yield from write(line, Reader(draft, clock), planner, max_tokens)
-    finally:
-        line.close()
+    metrics = EdgeMetrics()
+
+    def steps() -> Generator[Step, None, None]:
+        began = clock()
+        line = Line(connect, lambda max_message: session, patience, clock, sleep)
+        try:
+            reader = Reader(draft, clock)
+            yield from write(line, reader, planner, max_tokens, began, metrics)
+        finally:
+            line.close()
+            count(line, metrics)
+
+    return Completion(steps(), metrics)
+
+
+def count(line: Line, *sums: EdgeMetrics) -> None:
+    """Account for what crossed a line since its last step."""
+    up, down = line.count()
+    for each in sums:
+        each.bytes_up += up
+        each.bytes_down += down
 
 
 def write(
-    line: Line, draft: Reader, planner: Planning, max_tokens: int
+    line: Line,
+    draft: Reader,
+    planner: Planning,
+    max_tokens: int,
+    began: float,
+    *sums: EdgeMetrics,
 ) -> Iterator[Step]:
-    """Continue the text of a line's session."""
+    """Continue the text of a line's session, and account for its steps."""
     left = checks.in_range("max_tokens", max_tokens, 1)
     line.session.hold()
     loop = _Loop(draft, line, planner)
@@ -99,6 +101,9 @@ def write(
         for step in loop.advance(left):
             left -= len(step.tokens)
             handed = line.clock()
+            for each in sums:
+                each.add(step, handed - began)
+            began = handed
             yield step
             loop.away = max(loop.away, line.clock() - handed)
 
@@ -202,14 +207,14 @@ class _Loop:
                 drafts = self._drafts(fresh, left - got)
             plan = fresh if goes_on else plan
 
-    def _drafts(self, plan: Plan, left: int) -> Ahead | None:
+    def _drafts(self, plan: Plan, left: int) -> Branches | None:
         """Return what drafts on while the cloud decodes, if the plan has hints."""
         if plan.hints is None:
             return None
         end = len(self._session.text) + left
-        return Ahead(self._session, self._draft, plan.hints, end - 1, self._clock)
+        return Branches(self._session, self._draft, plan.hints, end - 1, self._clock)
 
-    def _draft_on(self, drafts: Ahead | None) -> list[Emitted]:
+    def _draft_on(self, drafts: Branches | None) -> list[Emitted]:
         """Draft a step, or wait if there is nothing to draft; return what has come."""
         line = self._line
         line.transmit()

@@ -298,15 +298,15 @@ class Planner:
     def learn(self, step: Step) -> None:
         """Learn what came of a plan."""
         checks.instance("step", step, Step, "a Step")
-        tokens, judged = len(step.tokens), step.accepted + step.resampled
+        tokens, verified = len(step.tokens), step.accepted + step.resampled
         self._spent *= math.exp(-tokens / 1000)
         if step.mode == self._tried:
             self._spent += tokens
         else:
             self._waited += tokens
-        if judged:
-            self._seen.add(step.accepted, judged)
-            self._hope.add(step.accepted, judged)
+        if verified:
+            self._seen.add(step.accepted, verified)
+            self._hope.add(step.accepted, verified)
         if step.draft_seconds:
             self._drafting.add(step.draft_seconds, 1)
         if step.seconds is None:

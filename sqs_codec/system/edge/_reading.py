@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqs_codec.system._base.tokens import common_length
-from sqs_codec.system.edge._model import DraftModel
+from sqs_codec.system.edge._model import Draft
 
 FIRST = 64
 """Tokens of the first part. SmolLM2-135M on a CPU takes 4.5 times as long for 64 tokens
@@ -19,10 +19,10 @@ SLOWER = 1.25
 """Parts that take so many times as long per token as the quickest are too small."""
 
 
-class Reader(DraftModel):
+class Reader:
     """A draft model, and the text that it read last, which is taken to be cached."""
 
-    def __init__(self, draft: DraftModel, clock: Callable[[], float]) -> None:
+    def __init__(self, draft: Draft, clock: Callable[[], float]) -> None:
         self._draft = draft
         self._clock = clock
         self._known: Sequence[int] = ()

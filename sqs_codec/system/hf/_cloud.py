@@ -7,13 +7,12 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from sqs_codec import Verdict
+from sqs_codec import Verdict, vocabulary_fingerprint
 from sqs_codec._base import checks
 from sqs_codec.system.engine import CachingVerifier, Piece, Reading
 from sqs_codec.system.hf._models import HFModel, HFTokenizer, logits_size
 from sqs_codec.system.hf._ragged import Cache, Layout, RaggedModel
 from sqs_codec.system.hf._sampling import verify_jobs
-from sqs_codec.system.hf._text import tokenizer_fingerprint
 from sqs_codec.system.session import Job
 
 BLOCK = 64
@@ -52,7 +51,7 @@ class Cloud(CachingVerifier[Cache]):
         As in `Verifier`. A text may be as long as the model allows and as
         `max_memory` has room for.
     fingerprint : bytes
-        `tokenizer_fingerprint` of the tokenizer, empty without one.
+        `vocabulary_fingerprint` of the tokenizer, empty without one.
 
     Raises
     ------
@@ -92,7 +91,10 @@ class Cloud(CachingVerifier[Cache]):
         )
         self._pass_tokens = checks.in_range("batch_tokens", batch_tokens, 1)
         self._piece_tokens = batch_tokens
-        self.fingerprint = tokenizer_fingerprint(tokenizer, self.vocab_size)
+        self.fingerprint = b""
+        if tokenizer is not None:
+            vocabulary = tokenizer.get_vocab()
+            self.fingerprint = vocabulary_fingerprint(vocabulary, self.vocab_size)
         self._model = RaggedModel(model, self.vocab_size)
         self._caches = _Caches(
             self._model.layout, checks.in_range("max_memory", max_memory, 1)

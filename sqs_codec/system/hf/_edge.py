@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -11,11 +11,11 @@ import transformers
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from sqs_codec import Sampling
-from sqs_codec.system._base.chat import TextStream
+from sqs_codec.system import edge
 from sqs_codec.system.edge import Edge
-from sqs_codec.system.hf import _text
 from sqs_codec.system.hf._cached import CachedModel
-from sqs_codec.system.hf._models import HFModel, HFTokenizer, stop_tokens, vocab_size
+from sqs_codec.system.hf._models import HFModel, HFTokenizer, vocab_size
+from sqs_codec.system.hf._text import Tokenizer, known_sampling
 from sqs_codec.system.session import Link
 
 KNOWN_WARPERS = (
@@ -27,8 +27,8 @@ KNOWN_WARPERS = (
 """What `Sampling` says; the cloud can't apply any other processor."""
 
 
-class Draft(CachedModel):
-    """A model and its tokenizer, as a `sqs_codec.system.edge.TextDraft`.
+class Draft(CachedModel, edge.Draft):
+    """A model and its tokenizer.
 
     Parameters
     ----------
@@ -40,47 +40,16 @@ class Draft(CachedModel):
         that pad a vocabulary beyond it are cropped. Without it nothing can be encoded.
     """
 
-    n_ctx = None
-
     def __init__(self, model: HFModel, tokenizer: HFTokenizer | None = None) -> None:
         self.vocab_size = vocab_size(model, tokenizer)
-        self.stop = stop_tokens(model, tokenizer)
-        self.fingerprint = _text.tokenizer_fingerprint(tokenizer, self.vocab_size)
-        self._tokenizer: HFTokenizer = tokenizer
+        self.tokenizer: Tokenizer = Tokenizer(tokenizer, model)
         super().__init__(model, self.vocab_size)
 
     def twin(self) -> Draft:
         """Return a draft of the same weights, with a cache of its own."""
-        return Draft(self.model, self._tokenizer)
-
-    @property
-    def has_template(self) -> bool:
-        """Whether the tokenizer has a chat template."""
-        return getattr(self._tokenizer, "chat_template", None) is not None
-
-    @property
-    def sampling(self) -> dict[str, float]:
-        """What the model's ``generation_config`` has for `Sampling`."""
-        return _sampling(self.model.generation_config.to_diff_dict())
-
-    def encode_prompt(self, prompt: str) -> list[int]:
-        """Token ids of one user message, as the function of this name gives them."""
-        return _text.encode_prompt(self._tokenizer, prompt)
-
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Token ids of a chat in the template, up to where the answer begins."""
-        return _text.encode_chat(self._tokenizer, messages)
-
-    def encode_text(self, text: str) -> list[int]:
-        """Token ids of a text as it is."""
-        return list(self._tokenizer.encode(text))
-
-    def stream(self, prompt: Sequence[int] = ()) -> TextStream:
-        """Return the text of a completion, which comes token by token."""
-        own = self._tokenizer
-        # Cleaning up would drop spaces of the text.
-        decode = functools.partial(own.decode, clean_up_tokenization_spaces=False)
-        return TextStream(decode, own.convert_ids_to_tokens, prompt)
+        twin = copy.copy(self)
+        CachedModel.__init__(twin, self.model, self.vocab_size)
+        return twin
 
 
 def custom_generate(
@@ -106,7 +75,7 @@ def custom_generate(
     """
     _check_call(model, edge, input_ids, logits_processor, model_kwargs)
     stop = generation_config.eos_token_id
-    own = _sampling(generation_config.to_dict())
+    own = known_sampling(generation_config.to_dict())
     steps = edge.generate(
         input_ids[0].tolist(),
         link,
@@ -144,8 +113,3 @@ def _check_call(
     if unknown:
         names = ", ".join(sorted({type(processor).__name__ for processor in unknown}))
         raise ValueError(f"the cloud can't apply {names} to the target's logits")
-
-
-def _sampling(config: Mapping[str, Any]) -> dict[str, Any]:
-    known = Sampling().config()
-    return {name: config[name] for name in known if config.get(name) is not None}

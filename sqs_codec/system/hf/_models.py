@@ -49,10 +49,9 @@ class LanguageModel:
     @property
     def placement(self) -> str:
         """Where it runs, in which type, and what its weights take, for people."""
-        weights = self.model.get_memory_footprint()
-        where = placement(self.model.device.type, self.model.dtype, weights)
-        halved = any(isinstance(each, HalfLinear) for each in self.model.modules())
-        return where.replace(", ", ", weights in float16, ") if halved else where
+        own, weights = self.model, self.model.get_memory_footprint()
+        halved = any(isinstance(each, HalfLinear) for each in own.modules())
+        return placement(own.device.type, own.dtype, weights, halved=halved)
 
 
 def vocab_size(model: HFModel, tokenizer: HFTokenizer | None) -> int:
@@ -84,14 +83,17 @@ def devices() -> set[str]:
     return {"cpu", *(name for name, gpu in gpus.items() if gpu.is_available())}
 
 
-def placement(device: str, dtype: torch.dtype, weights: int) -> str:
+def placement(
+    device: str, dtype: torch.dtype, weights: int, *, halved: bool = False
+) -> str:
     """Say where a model runs, in which type, and what its weights take, if known.
 
     >>> placement("cuda", torch.bfloat16, 3 << 29)
     'on cuda in bfloat16, 1,536 MiB'
     """
-    words = f"on {device} in {str(dtype).removeprefix('torch.')}"
-    return f"{words}, {weights / 2**20:,.0f} MiB" if weights else words
+    words = [f"on {device} in {str(dtype).removeprefix('torch.')}"]
+    words += ["weights in float16"] * halved
+    return ", ".join(words + [f"{weights / 2**20:,.0f} MiB"] * bool(weights))
 
 
 def load_model(
@@ -224,11 +226,7 @@ def _smollm2_gguf() -> Path:
 def load_pretrained(
     auto_class: Any, name: str, *, revision: str | None = None, **options: Any
 ) -> Any:
-    """Return what one of transformers' ``Auto`` classes makes of a model's name.
-
-    `name` and `revision` are those of `load_model`, other options those of
-    ``from_pretrained``. A ModelError says that it can't be found or loaded.
-    """
+    """Return what one of transformers' ``Auto`` classes makes of a model's name."""
     if lacks_folder(name):
         # transformers would say that it is no good name for a model of the hub.
         raise ModelError(f"cannot load {name}: there is no such directory")
@@ -278,11 +276,7 @@ def _load_model(name: str, device: str, dtype: str, **options: Any) -> HFModel:
 
 
 def weights_of(name: str, dtype: str | torch.dtype, **options: Any) -> int:
-    """Return the bytes that a model takes in a type; 0 where only its files could say.
-
-    `name` and options are those of `load_pretrained`; the type ``"auto"`` is the
-    checkpoint's own. A ModelError says that it isn't a causal language model.
-    """
+    """Return the bytes that a model takes in a type; 0 if only its files could say."""
     if "gguf_file" in options:
         return 0
     config = load_pretrained(transformers.AutoConfig, name, **options)
@@ -317,9 +311,9 @@ def logits_size(model: HFModel) -> int:
     return int(model.get_output_embeddings().weight.shape[0])
 
 
-def stop_tokens(model: HFModel, tokenizer: HFTokenizer | None) -> frozenset[int]:
+def stop_tokens(model: HFModel | None, tokenizer: HFTokenizer | None) -> frozenset[int]:
     """Tokens that end a text, by a model's own configuration and its tokenizer."""
-    configured = model.generation_config.eos_token_id
+    configured = None if model is None else model.generation_config.eos_token_id
     stop = configured if isinstance(configured, list) else [configured]
     own = None if tokenizer is None else tokenizer.eos_token_id
     return frozenset(int(token) for token in (*stop, own) if token is not None)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from sqs_codec import vocabulary_fingerprint
 from sqs_codec.system.hf._cached import CachedModel
 from sqs_codec.system.hf._models import HFTokenizer, LanguageModel
-from sqs_codec.system.hf._text import tokenizer_fingerprint
 
 if TYPE_CHECKING:
     from sqs_codec.distill import Task
@@ -36,7 +36,8 @@ class TextReader:
     ) -> None:
         self.at_once = at_once
         self.name, self.vocab_size, self.max_tokens = name, vocab_size, max_tokens
-        self.tokenizer_fingerprint = tokenizer_fingerprint(tokenizer, vocab_size)
+        vocabulary = tokenizer.get_vocab()
+        self.tokenizer_fingerprint = vocabulary_fingerprint(vocabulary, vocab_size)
         own, bos = tokenizer.encode(""), tokenizer.bos_token_id
         self.bos: int | None = bos if bos in own[:1] else None
         self.tokenizer = tokenizer

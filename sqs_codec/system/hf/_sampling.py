@@ -12,16 +12,8 @@ from sqs_codec.torch._tensors import detached, truncated
 
 
 def verify_jobs(jobs: Sequence[Job], logits: torch.Tensor) -> list[Verdict | None]:
-    """Return the verdict on each job, None where its text is only to be read.
-
-    As `sqs_codec.system.session.verify_jobs`, on logits where they are: for rounds
-    together, and for hints, an accelerator is waited for twice.
-
-    Parameters
-    ----------
-    jobs : sequence of Job
-    logits : torch.Tensor of float16, bfloat16, float32 or float64 [n, V]
-    """
+    """Do as `sqs_codec.system.session.verify_jobs`, on logits where they are."""
+    # For rounds together, and for hints, an accelerator is waited for twice.
     rows = detached("logits", logits)
     parts = torch.split(rows, Job.rows_of(jobs, len(rows)))
     wanted = [i for i, job in enumerate(jobs) if job.wanted]

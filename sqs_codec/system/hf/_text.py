@@ -1,6 +1,5 @@
-"""Texts as tokens: prompts in a model's chat template, and what tokens say."""
+"""Texts as tokens: prompts and chats, and what of them is answered."""
 
-import functools
 import re
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, chain
@@ -9,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqs_codec import vocabulary_fingerprint
+from sqs_codec import Sampling, vocabulary_fingerprint
 from sqs_codec._base import checks
 from sqs_codec.system._base import chat
 from sqs_codec.system._base.chat import CLOSE, OPEN
-from sqs_codec.system.hf._models import HFTokenizer
+from sqs_codec.system.hf._models import HFModel, HFTokenizer, stop_tokens, vocab_size
 
 ANSWER = "\ufdd2"
 """A mark around an answer and its spaces, beside those of `chat`."""
@@ -24,35 +23,56 @@ GENERATION = re.compile(r"{%-?\s*generation\s*-?%}")
 """What stands before an answer in a template that says which tokens these are."""
 
 
-def encode_prompt(tokenizer: HFTokenizer, prompt: str) -> list[int]:
-    """Token ids of one user message, in the chat template if there is one.
+class Tokenizer(chat.Tokenizer):
+    """A tokenizer of transformers, with its chat template and stop tokens.
 
-    A ValueError says that the prompt has bytes that aren't text: Python hands those of
-    another encoding than UTF-8 on as surrogates.
+    Parameters
+    ----------
+    tokenizer : transformers.PreTrainedTokenizerBase
+        With None nothing can be encoded.
+    model : transformers.PreTrainedModel, optional
+        Its ``generation_config`` has stop tokens, and what `sampling` says.
     """
-    checks.utf8("the prompt", prompt)
-    if tokenizer.chat_template is None:
-        return list(tokenizer.encode(prompt))
-    return encode_chat(tokenizer, [{"role": "user", "content": prompt}])
+
+    def __init__(
+        self, tokenizer: HFTokenizer | None, model: HFModel | None = None
+    ) -> None:
+        own: HFTokenizer = tokenizer
+        self._own, size, given = own, None, {}
+        if model is not None:
+            size = vocab_size(model, own)
+            given = model.generation_config.to_diff_dict()
+        self.fingerprint = b""
+        if own is not None:
+            self.fingerprint = vocabulary_fingerprint(own.get_vocab(), size)
+        self.stop = stop_tokens(model, own)
+        self.has_template = getattr(own, "chat_template", None) is not None
+        self.sampling = known_sampling(given)
+
+    def _tokenize(self, text: str, *, ends: bool) -> list[int]:
+        return list(self._own.encode(text, add_special_tokens=ends))
+
+    def _render(self, messages: Sequence[Mapping[str, str]]) -> str:
+        fill = self._own.apply_chat_template
+        return str(fill(messages, add_generation_prompt=True, tokenize=False))
+
+    def _reserved(self) -> dict[int, str]:
+        unknown = self._tokenize(OPEN, ends=False)
+        added, template = self._own.added_tokens_decoder, str(self._own.chat_template)
+        return chat.reserved(added, template, unknown)
+
+    def _decode(self, ids: Sequence[int], **options: bool) -> str:
+        # Cleaning up would drop spaces of the text.
+        return str(self._own.decode(ids, clean_up_tokenization_spaces=False, **options))
+
+    def _spell(self, token: int) -> object:
+        return self._own.convert_ids_to_tokens(token)
 
 
-def encode_chat(
-    tokenizer: HFTokenizer, messages: Sequence[Mapping[str, str]]
-) -> list[int]:
-    """Encode a chat by its template; ValueError if a message spells a special token."""
-    tokenize = functools.partial(tokenizer.encode, add_special_tokens=False)
-    return chat.encode(
-        messages,
-        render=functools.partial(
-            tokenizer.apply_chat_template, add_generation_prompt=True, tokenize=False
-        ),
-        tokenize=tokenize,
-        reserved=chat.reserved(
-            tokenizer.added_tokens_decoder,
-            str(tokenizer.chat_template),
-            tokenize(OPEN),
-        ),
-    )
+def known_sampling(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a generation config has for `Sampling`."""
+    known = Sampling().config()
+    return {name: config[name] for name in known if config.get(name) is not None}
 
 
 def encode_answers(
@@ -169,12 +189,3 @@ def _answers(
         turn = last.match(text, end)
         taught |= (stops > begin) & (starts < (turn.end() if turn else end))
     return taught
-
-
-def tokenizer_fingerprint(
-    tokenizer: HFTokenizer | None, vocab_size: int | None = None
-) -> bytes:
-    """Return `sqs_codec.vocabulary_fingerprint` of a tokenizer; empty without one."""
-    if tokenizer is None:
-        return b""
-    return vocabulary_fingerprint(tokenizer.get_vocab(), vocab_size)

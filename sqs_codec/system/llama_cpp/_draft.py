@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 import copy
-import ctypes
-import functools
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import llama_cpp as llama
 import numpy as np
-from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 from numpy.typing import NDArray
 
 from sqs_codec._base import checks
-from sqs_codec.system._base import chat
+from sqs_codec.system import edge
 from sqs_codec.system._base.tokens import common_length
-from sqs_codec.system.llama_cpp._model import USER_DEFINED, Context, Model
+from sqs_codec.system.llama_cpp._model import Context, Model
 from sqs_codec.system.llama_cpp._options import Options
+from sqs_codec.system.llama_cpp._tokenizer import Tokenizer
 
 BRANCHES = 8
 """Texts that share a beginning and are read at once."""
 
-SAMPLING = {"temperature": "temp", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p"}
-"""What a file calls the fields of `sqs_codec.Sampling`."""
 
-CONTROL = llama.LLAMA_TOKEN_ATTR_CONTROL
-"""Tokens that aren't parts of words: these, and some of `USER_DEFINED`."""
+class Draft(edge.Draft):
+    """A GGUF file with its `tokenizer`, and the text's KV cache.
 
-
-class Draft:
-    """A GGUF file as a `sqs_codec.system.edge.TextDraft`, with the text's KV cache.
-
-    llama.cpp's log is silenced for the whole process. The object is for one thread. Its
-    `fingerprint` and `vocabulary` are those of the Hugging Face tokenizer that the file
-    was made from, without what only pads the vocabulary.
+    llama.cpp's log is silenced for the whole process. The object is for one thread.
 
     Parameters
     ----------
@@ -64,8 +53,9 @@ class Draft:
     ) -> None:
         checks.in_range("n_ctx", n_ctx, 1)
         self._model = Model(path, Options(threads=threads))
-        self.n_ctx = min(n_ctx, self._model.max_tokens)
-        self._read_vocabulary()
+        self.n_ctx: int = min(n_ctx, self._model.max_tokens)
+        self.vocab_size = self._model.vocab_size
+        self.tokenizer: Tokenizer = Tokenizer(self._model)
         self._open()
 
     def twin(self) -> Draft:
@@ -82,26 +72,6 @@ class Draft:
         self._context = Context(self._model, self.n_ctx, BRANCHES, goes_back=True)
         # The text of each of llama.cpp's sequences, as far as it is cached.
         self._texts: list[list[int]] = [[] for _ in range(self._context.places)]
-
-    def __repr__(self) -> str:
-        return f"<Draft of llama.cpp, vocabulary {self.vocab_size}>"
-
-    def _read_vocabulary(self) -> None:
-        model = self._model
-        self.vocab_size, self.fingerprint = model.vocab_size, model.fingerprint
-        self.vocabulary = model.vocabulary
-        # Not all that llama.cpp holds for an end: it goes by the spelling, and ``</s>``
-        # is HTML to some.
-        ends = llama.llama_vocab_eos(model.vocab), llama.llama_vocab_eot(model.vocab)
-        self.stop = frozenset(token for token in ends if token >= 0)
-        template = llama.llama_model_chat_template(model.pointer, None)
-        self._template = None if template is None else template.decode()
-        self._reserved = {
-            i: word
-            for word, i in model.vocabulary.items()
-            if (kind := model.attributes(i)) & CONTROL
-            or (kind & USER_DEFINED and chat.names(self._template or "", word))
-        }
 
     def __len__(self) -> int:
         """How many tokens are cached, of the longest text."""
@@ -210,81 +180,3 @@ class Draft:
         for place, text in pairs:
             self._texts[place].extend(text)
         return rows
-
-    def encode_prompt(self, prompt: str) -> list[int]:
-        """Token ids of one user message, in the chat template if there is one.
-
-        A ValueError says that the prompt isn't text, or that the template fails.
-        """
-        return chat.encode_prompt(self, prompt)
-
-    @property
-    def has_template(self) -> bool:
-        """Whether the file has a chat template."""
-        return self._template is not None
-
-    @property
-    def sampling(self) -> dict[str, float]:
-        """What the file has for `sqs_codec.Sampling`."""
-        found, buffer = {}, ctypes.create_string_buffer(64)
-        model = self._model.pointer
-        for name, key in SAMPLING.items():
-            path = f"general.sampling.{key}".encode()
-            if llama.llama_model_meta_val_str(model, path, buffer, 64) > 0:
-                found[name] = json.loads(buffer.value)
-        return found
-
-    def encode_text(self, text: str) -> list[int]:
-        """Token ids of a text as it is."""
-        return self._model.tokenize(text, ends=True, spells=True)
-
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Token ids of a chat in the template, up to where the answer begins.
-
-        What a message says is text: a ValueError says that one spells a token that
-        tells roles apart, or that there is no template or it fails.
-        """
-        template, model = self._template, self._model
-        if template is None:
-            raise ValueError("the file has no chat template")
-
-        def render(messages: Sequence[Mapping[str, str]]) -> str:
-            try:
-                formatter = Jinja2ChatFormatter(
-                    template,
-                    bos_token=model.word(llama.llama_vocab_bos(model.vocab)),
-                    eos_token=model.word(llama.llama_vocab_eos(model.vocab)),
-                )
-                return str(formatter(messages=list(messages)).prompt)
-            except Exception as error:  # a template is a program
-                raise ValueError(f"the file's chat template fails: {error}") from error
-
-        tokenize = functools.partial(model.tokenize, ends=False, spells=True)
-        own = self._reserved
-        return chat.encode(messages, render=render, tokenize=tokenize, reserved=own)
-
-    def stream(self, prompt: Sequence[int] = ()) -> chat.TextStream:
-        """Return the text of a completion, which comes token by token.
-
-        A run of bytes that isn't UTF-8 has the characters that it has.
-        """
-
-        def decode(ids: list[int], **_: bool) -> str:
-            return b"".join(map(self.piece, ids)).decode(errors="replace")
-
-        return chat.TextStream(decode, lambda token: "", prompt)
-
-    def piece(self, token: int) -> bytes:
-        """Return what a token adds to a text in UTF-8, maybe half a character.
-
-        Special tokens add nothing.
-        """
-        size = 64
-        while True:
-            buffer = ctypes.create_string_buffer(size)
-            count = llama.llama_token_to_piece(
-                self._model.vocab, token, buffer, size, 0, False
-            )
-            if count >= 0:
-                return buffer.raw[:count]
-            size = -count

@@ -18,7 +18,6 @@ from sqs_codec import Sampling
 from sqs_codec.system._endpoint.app import make_endpoint, model_routes, read_body
 from sqs_codec.system._endpoint.errors import ApiError
 from sqs_codec.system._endpoint.fields import model_names
-from sqs_codec.system.edge import MODES
 from sqs_codec.system.proxy import _request
 from sqs_codec.system.proxy._completer import Completer
 from sqs_codec.system.proxy._metrics import CONTENT_TYPE_LATEST, ProxyMetrics
@@ -118,7 +117,7 @@ class _Calls:
                 "sampling": asdict(self._sampling),
                 # Modes are compared over one, so all have to be had.
                 "thin_links": _is_local(request)
-                and {*MODES} == {*self._completer.modes},
+                and {*_request.MODES} == {*self._completer.modes},
             },
         }
 

@@ -16,26 +16,28 @@ from typing import Literal
 
 import numpy as np
 
+from sqs_codec.system._base.chat import Tokenizer
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system._endpoint.errors import ApiError
 from sqs_codec.system.edge import (
-    MODES,
+    Draft,
     Edge,
-    EdgeMetrics,
     FixedPlan,
     Hints,
     Mode,
+    Planning,
     Prefer,
     RefusalError,
     ShapedLink,
-    TextDraft,
     generate,
 )
+from sqs_codec.system.edge._metrics import EdgeMetrics
 from sqs_codec.system.proxy._draft import GoneError, SharedDraft, Turns, link
-from sqs_codec.system.proxy._request import Request
+from sqs_codec.system.proxy._request import MODES, Request
 from sqs_codec.system.proxy._stops import Stops
 from sqs_codec.system.session import EdgeSession, Limits, Link, LinkError, Setting
 
+Origin = Literal["draft", "cloud"]
 Seat = tuple[SharedDraft, Edge]  # what a text is written with, and then another one
 WAIT = 0.5  # seconds to wait for another client to finish before one is sent away
 LEAVING = 1.0  # seconds in which texts, and then sessions, may end at last
@@ -48,7 +50,7 @@ class Chunk:
     """What a token adds to a text."""
 
     text: str  # whole characters; it may be empty
-    origin: Literal["draft", "cloud"]  # whether the draft had it, and rightly
+    origin: Origin  # whether the draft had it, and rightly
     figures: EdgeMetrics  # of the request so far, with this token
     finish: str | None = None  # of a last chunk, without a token: "stop" or "length"
     index: int = 0  # of the text, where a request is for several
@@ -60,7 +62,9 @@ class Completer:
 
     Parameters
     ----------
-    model : TextDraft
+    draft : Draft
+    tokenizer : Tokenizer
+        The draft's, such as `sqs_codec.system.small.Draft` has.
     connect : callable
         Makes a link to the cloud, or raises `LinkError`.
     server : str
@@ -75,7 +79,8 @@ class Completer:
 
     def __init__(
         self,
-        model: TextDraft,
+        draft: Draft,
+        tokenizer: Tokenizer,
         connect: Callable[[], Link],
         *,
         server: str,
@@ -85,14 +90,15 @@ class Completer:
         prefer: Prefer = "speed",
         patience: float = 60.0,
     ) -> None:
-        self._model, self._connect, self._server = model, connect, server
+        self._draft, self._tokenizer = draft, tokenizer
+        self._connect, self._server = connect, server
         self._links = ThreadPoolExecutor(clients, "sqs-connect")
-        self._settings = settings or Setting.defaults(model.vocab_size)
+        self._settings = settings or Setting.defaults(draft.vocab_size)
         self.modes, self._prefer = modes, prefer
         self._patience = patience
-        self._most = model.n_ctx or Limits.max_text
+        self._most = draft.n_ctx or Limits.max_text
         self._turns = Turns()
-        self._free, self._taking = [self._seat(model)], threading.Lock()
+        self._free, self._taking = [self._seat(draft)], threading.Lock()
         self._seats = asyncio.Semaphore(clients)
         self._answers: set[Completion] = set()
         self._stopping = False
@@ -100,7 +106,7 @@ class Completer:
     def __repr__(self) -> str:
         return f"<Completer with {self._server}>"
 
-    def _seat(self, draft: TextDraft) -> Seat:
+    def _seat(self, draft: Draft) -> Seat:
         shared = SharedDraft(draft, self._turns)
         return shared, Edge(
             shared, settings=self._settings, modes=self.modes, prefer=self._prefer
@@ -113,10 +119,10 @@ class Completer:
                 self._settings,
                 [0],
                 rng=np.random.default_rng(),
-                tokenizer=self._model.fingerprint,
+                tokenizer=self._tokenizer.fingerprint,
                 max_message=link.max_message,
             )
-            list(generate(session, self._model, link, FixedPlan(0), max_tokens=1))
+            list(generate(session, self._draft, link, FixedPlan(0), max_tokens=1))
             assert session.limits is not None  # as there is a token
             self._most = min(self._most, session.limits.max_text)
 
@@ -181,10 +187,9 @@ class Completer:
         """Take the free seat that knows most of a prompt, or make one."""
         with self._taking:
             if self._free:
-                texts = [edge.kept or draft.seen for draft, edge in self._free]
-                known = [common_length(text, prompt) for text in texts]
+                known = [common_length(draft.text, prompt) for draft, _ in self._free]
                 return self._free.pop(known.index(max(known)))
-        return self._seat(self._model.twin())
+        return self._seat(self._draft.twin())
 
     def _leave(self, answer: Completion, seat: Seat | None) -> None:
         self._answers.discard(answer)
@@ -216,30 +221,29 @@ class Completer:
                 "a text of rounds has no seed: it depends on what is drafted, too",
                 param="seed",
             )
-        if request.mode is not None:
-            edge = self._asked(request.mode, edge)
+        planner = None if request.mode is None else self._asked(request.mode)
         answer.prompt_tokens = sum(map(len, prompts))
         figures = EdgeMetrics()
         for i, prompt in enumerate(prompts):
             last = i == len(prompts) - 1
-            for chunk in self._text(prompt, request, answer, edge, figures):
+            for chunk in self._text(prompt, request, answer, edge, planner, figures):
                 ends = last and chunk.finish is not None
                 yield dataclasses.replace(chunk, index=i, last=ends)
+            figures = chunk.figures
 
-    def _asked(self, mode: Mode, edge: Edge) -> Edge:
-        """Return an edge that writes as a client asks, whatever is best."""
+    def _asked(self, mode: Mode) -> Planning:
+        """Return what has a text written as a client asks, whatever is best."""
         if mode not in self.modes:
             raise ApiError(
                 f"this endpoint writes {' or '.join(self.modes)}, not {mode}",
                 param="sqs.mode",
             )
         setting = min(1, len(self._settings) - 1)  # the middle one of the defaults
-        plan = {
+        return {
             "alone": FixedPlan(0),
             "rounds": FixedPlan(setting=setting),
             "hints": FixedPlan(hints=Hints()),
         }[mode]
-        return edge.planned(plan)
 
     def _connect_as(self, request: Request) -> Link:
         link = self._connect()
@@ -251,10 +255,10 @@ class Completer:
         request: Request,
         answer: Completion,
         edge: Edge,
-        figures: EdgeMetrics,
+        planner: Planning | None,
+        before: EdgeMetrics,
     ) -> Iterator[Chunk]:
         room = self._most - len(prompt)
-        start, whole = dataclasses.replace(figures), dataclasses.replace(edge.metrics)
         assert isinstance(edge.draft, SharedDraft)
         way = edge.draft.link if request.link is None else partial(edge.draft.link)
         steps = edge.generate(
@@ -263,46 +267,45 @@ class Completer:
             max_tokens=min(room, request.max_tokens or room),
             sampling=request.sampling,
             seed=request.seed,
+            planner=planner,
             patience=self._patience,
         )
-        text = self._model.stream(prompt)
-        stops, token = Stops(request.stop), -1
+        text, written = self._tokenizer.stream(prompt), [*prompt]
+        edge.draft.text = written
+        stops, token, shown, seconds = Stops(request.stop), -1, 0, 0.0
+
+        def figures() -> EdgeMetrics:
+            now, tokens = before + steps.metrics, before.tokens + shown
+            return dataclasses.replace(now, tokens=tokens, seconds=seconds)
+
         with contextlib.closing(steps):
             for step in steps:
-                before = figures.tokens
-                figures.add(step)
-                figures.alone_tokens = edge.metrics.alone_tokens  # of all texts
-                figures.alone_seconds = edge.metrics.alone_seconds
+                written += step.tokens
                 for i, token in enumerate(step.tokens):
-                    figures.tokens = before + i + 1
-                    figures.seconds = time.monotonic() - answer.began
+                    shown, seconds = shown + 1, time.monotonic() - answer.began
                     said = stops.add(text.add([token]))
-                    now = dataclasses.replace(figures)
-                    yield Chunk(said, "draft" if i < step.accepted else "cloud", now)
+                    whose: Origin = "draft" if i < step.accepted else "cloud"
+                    yield Chunk(said, whose, figures())
                     if stops.found:
                         break
                 if stops.found:
                     break
         rest = "" if stops.found else stops.add(text.rest()) + stops.rest()
+        stopped = stops.found or token in self._tokenizer.stop
         # With the end of the session, which no step has.
-        now = edge.metrics
-        figures.bytes_up = start.bytes_up + now.bytes_up - whole.bytes_up
-        figures.bytes_down = start.bytes_down + now.bytes_down - whole.bytes_down
-        stopped = stops.found or token in edge.stop
-        finish = "stop" if stopped else "length"
-        yield Chunk(rest, "cloud", dataclasses.replace(figures), finish)
+        yield Chunk(rest, "cloud", figures(), "stop" if stopped else "length")
 
     def _encode(self, request: Request) -> list[list[int]]:
         if request.messages:
             # What is too long needn't be told apart from the template.
-            said = (self._model.encode_text(m["content"]) for m in request.messages)
+            said = (self._tokenizer.encode(m["content"]) for m in request.messages)
             self._check_length(sum(map(len, said)), request)
             return [self._encode_chat(request.messages)]
         prompts = [
-            self._model.encode_text(prompt) if isinstance(prompt, str) else prompt
+            self._tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
             for prompt in request.prompts
         ]
-        most = self._model.vocab_size - 1
+        most = self._draft.vocab_size - 1
         for prompt in prompts:
             if not all(0 <= token <= most for token in prompt):
                 raise ApiError(
@@ -312,20 +315,17 @@ class Completer:
         return prompts
 
     def _encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        if self._model.has_template:
+        if self._tokenizer.has_template:
             try:
-                return self._model.encode_chat(messages)
-            except Exception as error:  # a template is a program
-                raise ApiError(
-                    f"the model's chat template takes no such messages: {error}",
-                    param="messages",
-                ) from error
+                return self._tokenizer.encode_chat(messages)
+            except ValueError as error:
+                raise ApiError(str(error), param="messages") from error
         if len(messages) > 1 or messages[0]["role"] != "user":
             raise ApiError(
                 "the model has no chat template: it takes one message, of a user",
                 param="messages",
             )
-        return self._model.encode_text(messages[0]["content"])
+        return self._tokenizer.encode(messages[0]["content"])
 
 
 def _stopped() -> ApiError:

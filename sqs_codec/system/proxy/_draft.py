@@ -9,7 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from typing import Any
 
 from sqs_codec.system._base.tokens import common_length
-from sqs_codec.system.edge import TextDraft
+from sqs_codec.system.edge import Draft
 from sqs_codec.system.session import Link
 
 CHUNK = 128  # tokens of a prompt that a draft reads in one turn
@@ -44,15 +44,15 @@ class Turns:
                 self._held = False
 
 
-class SharedDraft:
+class SharedDraft(Draft):
     """A client's draft; it takes turns with others and raises `GoneError` if gone."""
 
-    def __init__(self, draft: TextDraft, turns: Turns) -> None:
+    def __init__(self, draft: Draft, turns: Turns) -> None:
         self._draft, self._turns = draft, turns
-        self.vocab_size, self.stop = draft.vocab_size, draft.stop
-        self.fingerprint = draft.fingerprint
+        self.vocab_size, self.tokenizer = draft.vocab_size, draft.tokenizer
         self.gone = Future[None]()
-        self.seen: list[int] = []
+        self.seen: list[int] = []  # by the draft
+        self.text: list[int] = []  # the last one
         self.connect: Callable[[], Leash]
         self._leash: Leash | None = None
 

@@ -5,7 +5,7 @@ import functools
 import prometheus_client as prometheus
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from sqs_codec.system.edge import EdgeMetrics
+from sqs_codec.system.edge._metrics import EdgeMetrics
 
 __all__ = ["CONTENT_TYPE_LATEST", "ProxyMetrics"]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from sqs_codec.system.hf import TextReader
+from sqs_codec.system.hf._reader import TextReader
 from sqs_codec.system.ray._engine import last_line, start
 
 if TYPE_CHECKING:

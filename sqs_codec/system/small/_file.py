@@ -7,16 +7,19 @@ import lzma
 import os
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tokenizers
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from numpy.typing import NDArray
 
+from sqs_codec import vocabulary_fingerprint
 from sqs_codec._base import checks
 from sqs_codec._base.files import require_file
+from sqs_codec.system._base import chat
 from sqs_codec.system.small._network import Array, Network
 
 VERSION = 1
@@ -48,16 +51,46 @@ SHAPES = {
 for each row in an array of the same name with ``_scale``."""
 
 
+class Tokenizer(chat.Tokenizer):
+    """A tokenizer of ``tokenizers`` and a template in Jinja, empty if there is none."""
+
+    sampling: Mapping[str, float] = {}  # a file says nothing of it
+
+    def __init__(
+        self,
+        own: tokenizers.Tokenizer,
+        template: str,
+        stop: frozenset[int],
+        vocab_size: int,
+    ) -> None:
+        self._own, self._template, self.stop = own, template, stop
+        self.fingerprint = vocabulary_fingerprint(own.get_vocab(), vocab_size)
+        self.has_template = bool(template)
+        self._decode, self._spell = own.decode, own.id_to_token
+
+    def _tokenize(self, text: str, *, ends: bool) -> list[int]:
+        return list(self._own.encode(text, add_special_tokens=ends).ids)
+
+    def _render(self, messages: Sequence[Mapping[str, str]]) -> str:
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True
+        )
+        template = environment.from_string(self._template)
+        return template.render(messages=messages, add_generation_prompt=True)
+
+    def _reserved(self) -> dict[int, str]:
+        unknown = self._tokenize(chat.OPEN, ends=False)
+        added = self._own.get_added_tokens_decoder()
+        return chat.reserved(added, self._template, unknown)
+
+
 @dataclass(frozen=True)
 class File:
     """What is in a file."""
 
     network: Network
-    tokenizer: tokenizers.Tokenizer
+    tokenizer: Tokenizer
     summary: str
-    template: str
-    """Of chats, in Jinja; empty if there is none."""
-    stop: list[int]
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> File:
@@ -84,15 +117,16 @@ class File:
             tokenizer.no_truncation()
             for ids in tokenizer.encode("A text").ids, []:  # [] as of special tokens
                 tokenizer.decode(ids)  # or it would fail later
-            said = str(about["summary"]), str(about["template"])
-            stop = [int(token) for token in about["stop"]]
+            summary, template = str(about["summary"]), str(about["template"])
+            stop = frozenset(map(int, about["stop"]))
+            own = Tokenizer(tokenizer, template, stop, network.inputs.size)
         except (OSError, KeyboardInterrupt, SystemExit):
             raise
         # tokenizers raises no narrower one, and its panics are no Exceptions.
         except BaseException as error:
             why = "cut or damaged" if isinstance(error, DAMAGE) else str(error)
             raise ValueError(f"{path} is no small draft: {why}") from error
-        return cls(network, tokenizer, *said, stop)
+        return cls(network, own, summary)
 
 
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, KeyError)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from sqs_codec.system.hf import TextReader
+from sqs_codec.system.hf._reader import TextReader
 from sqs_codec.system.vllm._message import TASK
 from sqs_codec.system.vllm._start import PATIENCE, start
 from sqs_codec.system.vllm._tasks import pack_task, unpack_answer

@@ -9,9 +9,11 @@ from typing import Any
 
 import transformers
 
+from sqs_codec import vocabulary_fingerprint
 from sqs_codec._base.install import install
 from sqs_codec.system import hf
 from sqs_codec.system.engine import EngineInfo
+from sqs_codec.system.hf._models import load_pretrained, placement, weights_of
 from sqs_codec.system.vllm._plugin import ARCHITECTURES, SERVER, VERSIONS, supported
 
 ENVIRONMENT = {
@@ -52,7 +54,7 @@ def start(
         path = directory if target is None else target
         name = save_smollm2(directory, revision) if target is None else target
         config, tokenizer = (
-            hf.load_pretrained(auto, path, revision=revision)
+            load_pretrained(auto, path, revision=revision)
             for auto in (transformers.AutoConfig, transformers.AutoTokenizer)
         )
         architecture = (config.architectures or [None])[0]
@@ -72,13 +74,13 @@ def start(
             model = llm.vllm_config.model_config
             device, dtype = llm.vllm_config.device_config.device_type, model.dtype
             quantized = model.quantization is not None
-            weights = 0 if quantized else hf.weights_of(path, dtype, revision=revision)
-            where = hf.placement(device, dtype, weights)
+            weights = 0 if quantized else weights_of(path, dtype, revision=revision)
+            where = placement(device, dtype, weights)
             info = EngineInfo(
                 summary=f"{name} on vLLM {version} {where}",
                 vocab_size=vocab_size,
                 max_text=model.max_model_len,
-                tokenizer=hf.tokenizer_fingerprint(tokenizer, vocab_size),
+                tokenizer=vocabulary_fingerprint(tokenizer.get_vocab(), vocab_size),
             )
         except BaseException:
             llm.engine_core.shutdown()  # its processes would stay

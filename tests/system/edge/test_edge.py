@@ -1,7 +1,9 @@
 """An edge that knows no framework: its draft is a few lines of numpy."""
 
 from contextlib import ExitStack
+from dataclasses import asdict
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,13 +12,13 @@ from sqs_codec import Sampling, vocabulary_fingerprint
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.edge import (
     Edge,
-    EdgeMetrics,
     FixedPlan,
     Hints,
     RefusalError,
     Step,
 )
 from sqs_codec.system.edge._edge import MOST_PLANNERS
+from sqs_codec.system.edge._metrics import EdgeMetrics
 from sqs_codec.system.edge._reading import FIRST
 from sqs_codec.system.serve import connect
 from sqs_codec.system.session import Limits, LinkError, LocalLink, Setting
@@ -41,12 +43,13 @@ from tests.system.serve.kit import (
 TOKENIZER = vocabulary_fingerprint({f"word{i}": i for i in range(VOCAB)})
 
 
+Words = partial(SimpleNamespace, stop=frozenset())
+
+
 class ToyDraft(Draft):
     """A draft that writes all rows to the same place."""
 
-    vocab_size = VOCAB
-    stop = frozenset({VOCAB - 1})
-    fingerprint = TOKENIZER
+    tokenizer = Words(fingerprint=TOKENIZER, stop=frozenset({VOCAB - 1}))
 
     def __init__(self):
         self._row = np.empty((1, VOCAB), np.float32)
@@ -57,10 +60,11 @@ class ToyDraft(Draft):
         return self._row
 
 
-def test_text_is_the_targets_own():
-    draft = ToyDraft()
+@pytest.mark.parametrize("draft", [ToyDraft(), Draft(), Draft().twin()])
+def test_text_is_the_targets_own(draft):
+    """Also if the draft has nothing but logits."""
     edge = Edge(draft, planner=FixedPlan(4))
-    link = LocalLink(Toy(), tokenizer=TOKENIZER)
+    link = LocalLink(Toy(), tokenizer=TOKENIZER if draft.tokenizer else b"")
     steps = edge.generate([1, 2], link, max_tokens=30, sampling=GREEDY, stop=[])
     assert [1, 2, *(t for step in steps for t in step.tokens)] == greedy([1, 2], 30)
     assert 0 < edge.metrics.accepted < edge.metrics.drafted
@@ -70,7 +74,7 @@ def test_text_is_the_targets_own():
 def test_stop_tokens_are_the_drafts():
     text = greedy([1, 2], 30)
     draft = ToyDraft()
-    draft.stop = frozenset(text[9:10])
+    draft.tokenizer = Words(fingerprint=TOKENIZER, stop=frozenset(text[9:10]))
     edge = Edge(draft, planner=FixedPlan(4))
     link = LocalLink(Toy(), tokenizer=TOKENIZER)
     steps = edge.generate([1, 2], link, max_tokens=30, sampling=GREEDY)
@@ -94,7 +98,6 @@ def test_a_text_that_goes_on_keeps_what_the_draft_has_cached():
         link = LocalLink(Toy(), tokenizer=TOKENIZER)
         list(edge.generate(prompt, link, max_tokens=3, sampling=GREEDY, stop=[]))
         texts.append([*lengths])
-        edge = edge.planned(FixedPlan(hints=Hints(positions=4)))
     assert min(texts[0]) == FIRST
     assert max(texts[0]) < min(texts[1]) < 600
 
@@ -110,8 +113,7 @@ class Chat:
         self.read, self._known = 0, {}
         self.server = stack.enter_context(serving(Toy(self._count), **options))
         self.draft = Draft()
-        self.draft.fingerprint, self.draft.stop = b"tokenize", frozenset()
-        self.draft.vocab_size = VOCAB
+        self.draft.tokenizer = Words(fingerprint=b"tokenize")
         plan = {"planner": plan or ALONE, "settings": [Setting(CODEC, KEEP)]}
         self.edge = Edge(self.draft, **plan)
         self.link = self.server.link
@@ -135,6 +137,11 @@ class Chat:
         text = [*prompt, *(token for step in steps for token in step.tokens)]
         wait_until(lambda: not self.server.metric("sqs_sessions"))
         return text
+
+
+def kept(edge):
+    """The text of the session that an edge keeps."""
+    return next((line.session.text for line in edge._kept.lines), [])
 
 
 @pytest.fixture
@@ -165,11 +172,11 @@ def test_only_such_texts_go_on_with_a_session(chat):
     """All go on over the same link, and what no longer goes on is ended."""
     chat = chat()
     chat.turn([1, 2])
-    (kept,) = first = chat.ids
+    (own,) = first = chat.ids
     chat.turn([3], sampling=GREEDY, stop=[])
     list(chat.edge.generate([1], chat.server.link(), max_tokens=2))
-    wait_until(lambda: chat.ids == {kept})
-    chat.edge.planned(PLANS[1]).close()  # it has the same session
+    wait_until(lambda: chat.ids == {own})
+    chat.edge.close()
     wait_until(lambda: not chat.server.service._connections)
     assert not chat.ids
     links = len(chat.server._links)
@@ -182,12 +189,12 @@ def test_only_such_texts_go_on_with_a_session(chat):
     chat.link = lambda: link()
     chat.turn([1, 2])
     wait_until(lambda: len(chat.ids) == len(chat.ids - before) == 1)
-    once = Edge(chat.draft, planner=ALONE, keep=False)
+    once = Edge(chat.draft, planner=ALONE, keep_session=False)
     before, keeper, chat.edge = chat.ids, chat.edge, once
     chat.turn([1, 2])
     wait_until(lambda: chat.ids == before)
     keeper.close()
-    assert once.kept == []
+    assert kept(once) == []
 
 
 @pytest.mark.parametrize("plan", PLANS)
@@ -222,7 +229,7 @@ def test_a_text_that_is_left_early_goes_on(chat, plan):
     text = [1, 2, *next(steps).tokens]
     steps.close()
     wait_until(lambda: not chat.server.metric("sqs_sessions"))
-    assert chat.edge.kept[: len(text)] == text
+    assert kept(chat.edge)[: len(text)] == text
     (session,) = chat.server.service._sessions.values()
     wait_until(lambda: session.work is None)
     assert session.cloud.text_length < 500
@@ -230,6 +237,31 @@ def test_a_text_that_is_left_early_goes_on(chat, plan):
     assert chat.server.service._sessions == {session.id: session}
     late, link = edge_session([3, 1]), chat.link()
     assert converse(late, link, 20) == greedy([3, 1], 18)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_completion_has_its_own_figures(chat, keep):
+    """Their sum is the edge's, with the end of what it kept."""
+    chat = chat()
+    chat.edge, found = Edge(chat.draft, planner=ALONE, keep_session=keep), EdgeMetrics()
+    for count in (5, 10):
+        steps = chat.edge.generate([1, 2], chat.link, max_tokens=count, sampling=GREEDY)
+        assert steps.metrics.tokens == 0
+        assert len([*steps]) == steps.metrics.answers
+        assert steps.metrics.tokens == count
+        found += steps.metrics
+    one, all_ = asdict(found), asdict(chat.edge.metrics)
+    assert one == pytest.approx(all_)
+    chat.edge.close()
+    assert (asdict(chat.edge.metrics) == all_) == (not keep)
+
+
+def test_a_text_may_have_a_planner_of_its_own(chat):
+    chat, how = chat(), {"max_tokens": 20, "sampling": GREEDY}
+    steps = chat.edge.generate([1, 2], chat.link, planner=PLANS[1], **how)
+    assert {step.mode for step in steps} == {"rounds"}
+    steps = chat.edge.generate([1, 2], chat.link, **how)
+    assert {step.mode for step in steps} == {"alone"}
 
 
 @pytest.mark.parametrize("transport", ["grpc", "datagram"])
@@ -324,7 +356,7 @@ def test_threads_and_a_close_leave_one_link_or_none(chat):
     chat.edge.close()
     list(steps)
     wait_until(lambda: not chat.server.service._connections)
-    assert chat.edge.kept == []
+    assert kept(chat.edge) == []
 
 
 def test_an_edge_that_is_dropped_closes_its_link(chat):
@@ -353,7 +385,7 @@ def test_a_session_that_is_refused_is_replaced(chat):
     with serving(limits=Limits(max_text=1000)) as other:
         port = other.grpc.port
         assert chat.turn([*text, 3]) == greedy([*text, 3], 20)
-        assert chat.edge.kept == greedy([*text, 3], 20)
+        assert kept(chat.edge) == greedy([*text, 3], 20)
         with pytest.raises(RefusalError, match="the cloud reads at most"):
             chat.turn([1] * 1000)
 
@@ -374,7 +406,7 @@ def test_closing_waits_for_no_cloud_that_is_gone(chat):
     chat.turn([1, 2])
     chat.server.stop()
     chat.edge.close()
-    assert chat.edge.kept == []
+    assert kept(chat.edge) == []
     chat.edge.close()
 
 
@@ -414,8 +446,8 @@ print({"torch", "transformers", "numba", "prometheus_client"} & {*sys.modules})
 def test_the_cloud_alone_has_a_figure_once_it_was_measured():
     metrics = EdgeMetrics()
     for mode, seconds in (("hints", 0.5), ("alone", None)):
-        metrics.add(Step((1,), 0, 0, 0, 0, 0, "", mode, seconds))
+        metrics.add(Step((1,), 0, 0, 0, 0, 0, "", mode, seconds), 1.0)
         assert metrics.alone_per_second == 0
     for seconds in [0.2] * 300 + [0.1] * 300:  # the last ones count
-        metrics.add(Step((1,), 0, 0, 0, 0, 0, "", "alone", seconds))
+        metrics.add(Step((1,), 0, 0, 0, 0, 0, "", "alone", seconds), seconds)
     assert metrics.alone_per_second == pytest.approx(10, 0.02)

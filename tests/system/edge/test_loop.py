@@ -12,7 +12,7 @@ import sqs_codec as sqs
 from sqs_codec import Sampling
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.edge import (
-    DraftModel,
+    Draft,
     FixedPlan,
     Hints,
     Plan,
@@ -45,7 +45,7 @@ PLANS = {
 }
 
 
-class Toy(DraftModel):
+class Toy(Draft):
     """A model whose logits depend on the last two tokens."""
 
     def __init__(self, noise):

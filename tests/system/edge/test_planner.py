@@ -8,14 +8,13 @@ import pytest
 
 import sqs_codec as sqs
 from sqs_codec.system.edge import (
-    MODES,
     FixedPlan,
-    Handshake,
     Hints,
     Plan,
     Planner,
     Step,
 )
+from sqs_codec.system.edge._planner import MODES, Handshake
 from sqs_codec.system.session import Setting
 from tests.drafts import VOCAB_SIZE
 

@@ -19,13 +19,12 @@ from sqs_codec.system.hf import (
     CachedModel,
     Cloud,
     Draft,
-    LanguageModel,
     ModelError,
     _models,
     custom_generate,
     load_model,
 )
-from sqs_codec.system.hf._models import place
+from sqs_codec.system.hf._models import LanguageModel, place
 from sqs_codec.system.session import LinkError, LocalLink, Setting
 from tests.cli.test_demo import WORDS, save_model
 from tests.refusals import refuses
@@ -297,12 +296,12 @@ def test_draft_shares_the_targets_weights(smollm2):
 
 def test_logits_of_the_last_places_are_those_of_each(smollm2):
     draft, text = Draft(smollm2.draft, smollm2.tokenizer), [1, 5, 3, 7]
-    assert (draft.vocab_size, draft.fingerprint) == (49_152, SMOLLM2)
+    assert (draft.vocab_size, draft.tokenizer.fingerprint) == (49_152, SMOLLM2)
     rows = [draft.logits(text[:n])[0] for n in (3, 4)]
     np.testing.assert_allclose(draft.logits(text, last=2), rows, atol=2e-3)
     assert len(draft) == 4
     refuses("last must be", draft.logits, [1, 2], last=3)
-    check_words(draft, smollm2.tokenizer)
+    check_words(draft.tokenizer, smollm2.tokenizer)
 
 
 WINDOW = {"sliding_window": 4, "num_hidden_layers": 6}

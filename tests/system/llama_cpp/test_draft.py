@@ -11,7 +11,7 @@ import pytest
 
 from sqs_codec import vocabulary_fingerprint
 from sqs_codec.cli.options import SMOLLM2_FINGERPRINT as SMOLLM2
-from sqs_codec.system.hf import CachedModel, tokenizer_fingerprint
+from sqs_codec.system.hf import CachedModel, Tokenizer
 from sqs_codec.system.hf._models import _smollm2_gguf
 from sqs_codec.system.llama_cpp import Draft, _model
 from tests.refusals import refuses
@@ -27,7 +27,7 @@ def draft():
 
 @pytest.fixture(scope="module")
 def text(draft):
-    text = draft.encode_prompt("Why is the sea salty?")
+    text = draft.tokenizer.encode_prompt("Why is the sea salty?")
     for _ in range(30):
         text.append(int(draft.logits(text)[0].argmax()))
     return text
@@ -150,9 +150,10 @@ def test_files_that_cant_be_loaded(tmp_path, capfd):
 
 def test_words_are_those_of_transformers(draft, smollm2):
     assert draft.vocab_size == smollm2.vocab_size
-    assert draft.fingerprint == tokenizer_fingerprint(smollm2.tokenizer) == SMOLLM2
-    assert draft.stop >= smollm2.stop
-    check_words(draft, smollm2.tokenizer)
+    own, theirs = draft.tokenizer, Tokenizer(smollm2.tokenizer)
+    assert own.fingerprint == theirs.fingerprint == SMOLLM2
+    assert own.stop >= smollm2.stop
+    check_words(own, smollm2.tokenizer)
 
 
 def test_a_prompt_may_have_more_tokens_than_bytes(tmp_path):
@@ -160,13 +161,14 @@ def test_a_prompt_may_have_more_tokens_than_bytes(tmp_path):
     draft = Draft(write_model(tmp_path / "model.gguf", "llama", words))
     space = [3 + i for i in "\u2581".encode()]
     a, b = 3 + ord("a"), 3 + ord("b")
-    assert draft.encode_prompt("a b") == [1, *space, a, *space, b]
+    assert draft.tokenizer.encode_prompt("a b") == [1, *space, a, *space, b]
 
 
 @pytest.mark.parametrize("template", ["{{ messages[0].content }", "{{ 1 / 0 }}"])
 def test_a_template_may_fail(tmp_path, template):
     path = write_model(tmp_path / "model.gguf", "llama", template=template)
-    refuses("the file's chat template fails: ", Draft(path).encode_prompt, "the")
+    encode = Draft(path).tokenizer.encode_prompt
+    refuses("the chat template fails: ", encode, "the")
 
 
 def test_what_a_converter_changed_is_undone(tmp_path):
@@ -174,10 +176,10 @@ def test_what_a_converter_changed_is_undone(tmp_path):
     words = [*WORDS[:5], "\u2581\u2581"]
     assert draft.vocab_size == 6
     assert draft.logits([1]).shape == (1, 6)
-    assert draft.fingerprint == vocabulary_fingerprint(
+    assert draft.tokenizer.fingerprint == vocabulary_fingerprint(
         {word: i for i, word in enumerate(words)}
     )
-    assert draft.stop == {2}
+    assert draft.tokenizer.stop == {2}
 
 
 def test_a_completion_is_what_llama_cpp_decodes_after_the_prompt(tmp_path):
@@ -188,7 +190,7 @@ def test_a_completion_is_what_llama_cpp_decodes_after_the_prompt(tmp_path):
         tokens = [3, *rng.choices(range(len(words)), k=rng.randrange(12)), *fox]
         tokens += rng.choices([1, 3, 5, *fox], k=rng.randrange(60))
         cut = rng.randrange(1, len(tokens))
-        stream, shown = draft.stream(tokens[:cut]), ""
+        stream, shown = draft.tokenizer.stream(tokens[:cut]), ""
         for token in tokens[cut:]:
             shown += stream.add([token])
         whole, prompt = (decoded(draft, ids) for ids in (tokens, tokens[:cut]))
@@ -206,13 +208,16 @@ def decoded(draft, ids):
 def test_a_message_spells_no_token_that_the_template_writes(tmp_path):
     words = [*WORDS[:3], *(f"<0x{i:02X}>" for i in range(256)), "<a>", "<b>"]
     template = "{% for m in messages %}<a>{{ m.content }}{% endfor %}"
-    tiny = Draft(write_model(tmp_path / "m.gguf", "llama", words, template=template))
+    path = write_model(tmp_path / "m.gguf", "llama", words, template=template)
+    tiny = Draft(path).tokenizer
     assert tiny.encode_prompt("x <a>").count(words.index("<a>")) == 1
     assert tiny.encode_prompt("x <b>").count(words.index("<b>")) == 1
 
 
 def test_a_file_says_how_it_is_drawn_from(tmp_path):
-    assert Draft(write_model(tmp_path / "one.gguf", "llama")).sampling == {}
+    path = write_model(tmp_path / "one.gguf", "llama")
+    assert Draft(path).tokenizer.sampling == {}
     sampling = {"temp": 0.5, "top_k": 20, "top_p": 0.75}
     path = write_model(tmp_path / "other.gguf", "llama", sampling=sampling)
-    assert Draft(path).sampling == {"temperature": 0.5, "top_k": 20, "top_p": 0.75}
+    found = {"temperature": 0.5, "top_k": 20, "top_p": 0.75}
+    assert Draft(path).tokenizer.sampling == found

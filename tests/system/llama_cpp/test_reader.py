@@ -88,15 +88,15 @@ def test_a_reader_says_what_it_is() -> None:
     assert reader.name.startswith(Path(path).name + " (llama ")
     assert reader.name.endswith("Q4_1)")
     assert (reader.vocab_size, reader.max_tokens) == (49_152, 8192)
-    assert reader.tokenizer_fingerprint == draft.fingerprint
+    assert reader.tokenizer_fingerprint == draft.tokenizer.fingerprint
     assert reader.bos is None
     for text, size in (("", 0), ("the fox", 2)):
         assert len(reader.tokenize(text)) == size
-        assert reader.tokenize(text) == draft.encode_text(text)
+        assert reader.tokenize(text) == draft.tokenizer.encode(text)
     # Packed texts have the end-of-text token between; llama-perplexity spells none.
     for text, token in (("<|im_end|>", 2), ("<|endoftext|>", 0)):
         ids = reader.tokenize(f"One.{text}Two.")
-        assert ids == draft.encode_text(f"One.{text}Two.")
+        assert ids == draft.tokenizer.encode(f"One.{text}Two.")
         assert token in ids
         assert token not in reader.tokenize(f"One.{text}Two.", special=False)
 

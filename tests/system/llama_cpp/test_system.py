@@ -129,7 +129,8 @@ def test_memory_is_said_by_device():
 def test_a_draft_of_transformers_for_a_file(smollm2):
     config = EngineConfig(target=str(_smollm2_gguf()), options={"threads": 1})
     edge = Edge(hf.Draft(smollm2.draft, smollm2.tokenizer), planner=FixedPlan(4))
-    prompt, options = edge.draft.encode_prompt(PLEA), {"sampling": Sampling(0)}
+    prompt = edge.draft.tokenizer.encode_prompt(PLEA)
+    options = {"sampling": Sampling(0)}
     with serving(make_engine(config)) as server:
         steps = edge.generate(prompt, server.link, max_tokens=LENGTH, **options)
         assert sum(len(step.tokens) for step in steps) == LENGTH

@@ -15,18 +15,18 @@ from contextlib import closing, suppress
 from types import SimpleNamespace
 from unittest.mock import Mock
 
-import numpy as np
 import openai
 import pytest
 from starlette.testclient import TestClient
 
 from sqs_codec import Sampling
 from sqs_codec.cli import main as cli
+from sqs_codec.system import edge
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system._endpoint.errors import ApiError
-from sqs_codec.system.edge import MODES
+from sqs_codec.system.edge._planner import MODES
 from sqs_codec.system.engine import EngineConfig, make_engine
-from sqs_codec.system.hf import Draft, load_model
+from sqs_codec.system.hf import Draft, Tokenizer, load_model
 from sqs_codec.system.proxy import Completer, make_app
 from sqs_codec.system.proxy._draft import Turns
 from sqs_codec.system.proxy._request import REFUSED, parse
@@ -72,8 +72,10 @@ class Proxy(Endpoint):
 
     def __init__(self, folder, server, *, clients=8, **options):
         self.model = load_model(str(folder / "draft"))
+        draft = Draft(self.model.model, self.model.tokenizer)
         self.completer = Completer(
-            Draft(self.model.model, self.model.tokenizer),
+            draft,
+            draft.tokenizer,
             lambda: connect(server, insecure=True),
             server=server,
             clients=clients,
@@ -129,7 +131,7 @@ def test_a_client_may_say_how_a_text_comes_and_over_which_link(proxy):
             assert bool(took["drafted"]) is (mode == "rounds")
     assert texts["alone"] == texts["hints"]
     # What the others' planner knows of the link is as it was.
-    planners = [edge._planners for _, edge in proxy.completer._free]
+    planners = [own._planners for _, own in proxy.completer._free]
     assert not any("as asked" in repr(planner) for planner in planners)
 
 
@@ -146,7 +148,7 @@ def test_a_tokenizer_that_panics_is_an_error_and_keeps_no_seat(
 
     body = json.dumps({"prompt": "the fox", "max_tokens": 2})
     with closing(Proxy(folder, server.address, clients=1)) as proxy:
-        monkeypatch.setattr(Draft, "encode_text", panic)
+        monkeypatch.setattr(Tokenizer, "encode", panic)
         for _ in range(2):
             status, said, _ = proxy.call("POST", "/v1/completions", body)
             assert (status, b"it failed; the log has more" in said) == (500, True)
@@ -248,7 +250,7 @@ def test_what_is_left_of_a_text_comes_at_its_end(proxy, monkeypatch):
         def rest(self):
             return "late END of it"
 
-    monkeypatch.setattr(proxy.completer._model, "stream", lambda prompt: Late())
+    monkeypatch.setattr(proxy.completer._tokenizer, "stream", lambda prompt: Late())
     [choice] = ask(proxy.client(), max_tokens=4).choices
     assert choice.message.content == "late END of it"
     [choice] = ask(proxy.client(), max_tokens=4, stop="END").choices
@@ -264,9 +266,10 @@ def test_templates(proxy, monkeypatch):
     with pytest.raises(openai.BadRequestError, match="no chat template"):
         client.chat.completions.create(model="sqs", messages=chat)
     monkeypatch.setattr(proxy.model.tokenizer, "chat_template", TEMPLATE)
+    monkeypatch.setattr(proxy.completer._tokenizer, "has_template", True)
     answer = client.chat.completions.create(model="sqs", messages=chat, max_tokens=4)
     assert answer.usage.prompt_tokens == 7
-    with pytest.raises(openai.BadRequestError, match="takes no such messages"):
+    with pytest.raises(openai.BadRequestError, match="the chat template fails"):
         client.chat.completions.create(
             model="sqs", messages=[{"role": "assistant", "content": "fox"}]
         )
@@ -374,8 +377,8 @@ def slow_down(server, seconds, monkeypatch):
 def test_a_client_that_hangs_up_ends_its_session(proxy, server, monkeypatch):
     calls = slow_down(server, 0.05, monkeypatch)  # so that a text takes ten seconds
     wait_until(lambda: not proxy.completer._answers)
-    for _, edge in proxy.completer._free:
-        monkeypatch.setattr(edge, "stop", frozenset())
+    for _, own in proxy.completer._free:
+        monkeypatch.setattr(own, "_stop", frozenset())
     body = {"prompt": "the fox", "max_tokens": 200}
     for stream in (True, False):
         data = json.dumps(body | {"stream": stream}).encode()
@@ -494,11 +497,15 @@ def test_turns_are_had_in_order():
     assert order == [*range(8)]
 
 
-class Counting:
+class Counting(edge.Draft):
     """A draft that counts the tokens it reads, and agrees with its toy target."""
 
-    vocab_size, stop, n_ctx, has_template, read = VOCAB, frozenset(), None, False, 0
-    fingerprint, twinned = b"tokenize", threading.Event()
+    vocab_size, read, twinned = VOCAB, 0, threading.Event()
+    tokenizer = SimpleNamespace(
+        fingerprint=b"tokenize",
+        stop=frozenset(),
+        stream=lambda prompt: SimpleNamespace(add=lambda tokens: "", rest=lambda: ""),
+    )
 
     def __init__(self):
         self.cached = []
@@ -508,10 +515,6 @@ class Counting:
         self.twinned.set()
         return Counting()
 
-    def stream(self, prompt):
-        """A text without words."""
-        return SimpleNamespace(add=lambda tokens: "", rest=lambda: "")
-
     def logits(self, tokens):
         """Read what isn't cached, one token at least, once there are two drafts."""
         assert self.twinned.wait(PATIENCE)
@@ -519,10 +522,6 @@ class Counting:
         Counting.read += len(tokens) - known
         self.cached = list(tokens)
         return toy_logits(tokens)[None]
-
-    def branches(self, texts):
-        """One after the other."""
-        return np.concatenate([self.logits(text) for text in texts])
 
 
 async def turn(completer, prompt):
@@ -554,6 +553,7 @@ def test_a_chat_goes_on_with_its_session_until_the_proxy_ends(mode):
         chats = [[i] * 600 for i in of]
         completer = Completer(
             Counting(),
+            Counting.tokenizer,
             lambda: met() or server.link(),
             server="",
             settings=[Setting(CODEC, KEEP)],

@@ -18,7 +18,8 @@ import pytest
 
 from sqs_codec.system._endpoint.errors import ApiError
 from sqs_codec.system._endpoint.server import make_server
-from sqs_codec.system.edge import MODES, EdgeMetrics
+from sqs_codec.system.edge._metrics import EdgeMetrics
+from sqs_codec.system.edge._planner import MODES
 from sqs_codec.system.proxy import make_app
 from sqs_codec.system.proxy._completer import Chunk, Completion
 from sqs_codec.system.proxy._draft import GoneError, link

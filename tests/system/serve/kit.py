@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 import sqs_codec as sqs
 from sqs_codec import Sampling
 from sqs_codec._codec.verify import Verdict
-from sqs_codec.system.edge import DraftModel
+from sqs_codec.system import edge
 from sqs_codec.system.engine import BatchEngine, Engine
 from sqs_codec.system.serve import Service, connect, start_datagrams
 from sqs_codec.system.serve._connect import Transport
@@ -58,8 +58,10 @@ def greedy(text: Sequence[int], length: int) -> list[int]:
     return text
 
 
-class Draft(DraftModel):
+class Draft(edge.Draft):
     """A draft model that is wrong now and then."""
+
+    vocab_size = VOCAB
 
     def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """The row after a text, [1, V]."""

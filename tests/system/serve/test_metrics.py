@@ -7,7 +7,7 @@ from collections import deque
 import pytest
 
 from sqs_codec import Sampling
-from sqs_codec.system.edge import EdgeMetrics, FixedPlan, Hints, generate
+from sqs_codec.system.edge import FixedPlan, Hints, generate
 from sqs_codec.system.engine import EngineInfo
 from sqs_codec.system.serve import Service
 from sqs_codec.system.serve._metrics import ServiceMetrics
@@ -93,16 +93,16 @@ def link():
 @pytest.mark.parametrize("plan", [FixedPlan(4), FixedPlan(hints=Hints()), FixedPlan(0)])
 def test_edge_and_server_count_alike(link, plan, ends):
     options = {"sampling": Sampling(), "seed": bytes(16), "stop": [60] * ends}
-    session, metrics = edge_session([1, 2], **options), EdgeMetrics()
-    limits = {"max_tokens": 100, "clock": lambda: 0.0}
-    for step in generate(session, Draft(), link, plan, **limits):
-        metrics.add(step)
+    session, limits = edge_session([1, 2], **options), {"max_tokens": 100}
+    steps = generate(session, Draft(), link, plan, clock=lambda: 0.0, **limits)
+    assert len([*steps]) == steps.metrics.answers
+    metrics = steps.metrics
     assert (len(session.text) < 102) == ends
-    drafts, drafted, *judged, tokens = link.counts
-    assert judged == [metrics.accepted, metrics.resampled]
+    drafts, drafted, *verified, tokens = link.counts
+    assert verified == [metrics.accepted, metrics.resampled]
     assert tokens == metrics.tokens == len(session.text) - 2
     assert drafts <= metrics.answers
-    accepted, rejected = judged
+    accepted, rejected = verified
     if plan.plan().length:
         assert drafted == metrics.drafted
     else:

@@ -153,9 +153,9 @@ def test_a_long_text_points_at_its_end(path, text, monkeypatch):
 
 def test_words_are_those_of_transformers(path, smollm2):
     draft = Draft(path)
-    assert (draft.vocab_size, draft.fingerprint) == (V, SMOLLM2)
-    assert draft.stop == smollm2.stop
-    check_words(draft, smollm2.tokenizer)
+    assert (draft.vocab_size, draft.tokenizer.fingerprint) == (V, SMOLLM2)
+    assert draft.tokenizer.stop == smollm2.stop
+    check_words(draft.tokenizer, smollm2.tokenizer)
 
 
 def test_a_template_that_fails_is_said(path, tmp_path):
@@ -164,9 +164,9 @@ def test_a_template_that_fails_is_said(path, tmp_path):
         ("{{ raise }}{{ 1 / 0 }}", "fails: division by zero"),
         ("", "no chat template"),
     ):
-        draft = Draft(changed(path, tmp_path, template=template))
-        refuses(said, draft.encode_chat, [{"role": "user", "content": "hello"}])
-    assert draft.encode_prompt("hello") == draft.encode_text("hello")
+        own = Draft(changed(path, tmp_path, template=template)).tokenizer
+        refuses(said, own.encode_chat, [{"role": "user", "content": "hello"}])
+    assert own.encode_prompt("hello") == own.encode("hello")
 
 
 PADDING = {
@@ -258,7 +258,7 @@ def test_a_file_that_is_none_is_refused(path, tmp_path, change, said):
 
 def read_or_refuse(file, said):
     if said is None:
-        assert Draft(file).encode_text("hello")
+        assert Draft(file).tokenizer.encode("hello")
         return
     with pytest.raises(ValueError, match=re.escape(said)) as caught:
         Draft(file)
@@ -328,11 +328,11 @@ def test_a_file_that_would_fill_the_memory_is_refused(path, tmp_path):
 def test_smollm2s_is_of_its_tokenizer_and_knows_it(smollm2):
     draft, accepted = Draft(), []
     assert Path(SMALL).stat().st_size < 2_500_000
-    assert (draft.vocab_size, draft.fingerprint) == (V, SMOLLM2)
-    assert draft.stop == smollm2.stop
+    assert (draft.vocab_size, draft.tokenizer.fingerprint) == (V, SMOLLM2)
+    assert draft.tokenizer.stop == smollm2.stop
     for question in QUESTIONS:
         text = smollm2.encode(question)
-        assert draft.encode_prompt(question) == text
+        assert draft.tokenizer.encode_prompt(question) == text
         target = hf.CachedModel(smollm2.model, V)
         for _ in range(24):
             rows = np.stack([target.logits(text)[-1], draft.logits(text)[0]])

@@ -7,7 +7,7 @@ const LEAST = 0.5; // seconds that say something
 const LINK = { rate: 100_000, trip: 0.1 }; // bits a second up, seconds of a round trip
 const WAYS = {
   alone: "The cloud alone",
-  rounds: "Rounds: drafted here, judged by the cloud",
+  rounds: "Rounds: drafted here, verified by the cloud",
   hints: "Hints at what the cloud decodes",
 };
 

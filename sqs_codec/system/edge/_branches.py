@@ -27,7 +27,7 @@ seconds they may be lost."""
 
 @dataclass
 class _DraftBranch:
-    """Tokens that may follow the text, and how sure each of them is."""
+    """Tokens that may follow the text, and how likely each of them is."""
 
     tokens: list[int]
     chances: list[float]
@@ -40,7 +40,7 @@ class _DraftBranch:
         return math.prod(self.chances)
 
 
-class Ahead:
+class Branches:
     """The branches beyond a text, the likeliest first."""
 
     def __init__(

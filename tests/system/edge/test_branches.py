@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from sqs_codec import Guesses
-from sqs_codec.system.edge import DraftModel, Hints
-from sqs_codec.system.edge._ahead import LATE, SLOW, WIDTH, Ahead
+from sqs_codec.system.edge import Draft, Hints
+from sqs_codec.system.edge._branches import LATE, SLOW, WIDTH, Branches
 from sqs_codec.system.edge._reading import Reader
 from sqs_codec.system.session import Emitted
 
 
-class Toy(DraftModel):
+class Toy(Draft):
     """A draft and a session, whose guesses at position i are 100 + i, 200 + i, 300 + i.
 
     They are as sure everywhere. The cloud hears of a first hint so late.
@@ -22,7 +22,7 @@ class Toy(DraftModel):
         self.stop = frozenset(stop)
         self.now, self.text, self.unheard = 0.0, [0], 0
         self.chances, self.steps, self.hints = chances, [], []
-        self.ahead = Ahead(
+        self.ahead = Branches(
             self, Reader(self, lambda: 0.0), Hints(), 99, lambda: self.now
         )
         self.draft(3)
