@@ -36,7 +36,8 @@ from benchmarks.harness.rounds import Rounds, of_formats
 from benchmarks.schemes import Format, ours, qs, raw
 from benchmarks.sources import shipped
 from benchmarks.tables import about, about_line, command, dim, table
-from sqs_codec.system.edge import MODES, FixedPlan, Hints, _planner, default_settings
+from sqs_codec.system._base.protocol import MODES
+from sqs_codec.system.edge import FixedPlan, Hints, _planner, default_settings
 from tests.relay import Link
 from tests.world import WorldLink
 

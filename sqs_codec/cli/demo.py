@@ -17,7 +17,7 @@ import numpy as np
 
 from sqs_codec._base.words import shown
 from sqs_codec.cli import drafting, options
-from sqs_codec.system.session import MAX_DRAFT
+from sqs_codec.system._base.protocol import MAX_DRAFT
 
 if TYPE_CHECKING:
     from rich.console import Console

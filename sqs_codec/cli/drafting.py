@@ -14,7 +14,8 @@ from sqs_codec._base.words import shown
 from sqs_codec.cli import options
 from sqs_codec.system._base import kinds
 from sqs_codec.system._base.hub import lacks_folder
-from sqs_codec.system.edge import MODES, Mode, Prefer
+from sqs_codec.system._base.protocol import MODES
+from sqs_codec.system.edge import Mode, Prefer
 
 if TYPE_CHECKING:
     from sqs_codec.system.edge import Draft, TextDraft

@@ -5,6 +5,7 @@
 the clock that a session lacks. A `Planner` says what the loop does next.
 """
 
+from sqs_codec.system._base.protocol import Mode
 from sqs_codec.system.edge._edge import Edge, EdgeMetrics, default_settings
 from sqs_codec.system.edge._line import RefusalError
 from sqs_codec.system.edge._loop import Planning, generate
@@ -19,10 +20,8 @@ from sqs_codec.system.edge._planner import (
     Step,
 )
 from sqs_codec.system.edge._shaped import ShapedLink
-from sqs_codec.system.session import MODES, Mode
 
 __all__ = [
-    "MODES",
     "Draft",
     "DraftModel",
     "Edge",

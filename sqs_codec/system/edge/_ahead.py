@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sqs_codec.system._base.protocol import MAX_HINTED, PART
 from sqs_codec.system.edge._planner import Hints
 from sqs_codec.system.edge._reading import Reader
-from sqs_codec.system.session import MAX_HINTED, PART, EdgeSession, Emitted
+from sqs_codec.system.session import EdgeSession, Emitted
 
 MOST = 16  # tokens of a branch beyond the text
 

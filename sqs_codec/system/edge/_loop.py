@@ -12,12 +12,13 @@ from dataclasses import replace
 from typing import Protocol
 
 from sqs_codec._base import checks
+from sqs_codec.system._base.protocol import Mode, more_seconds
 from sqs_codec.system.edge._ahead import Ahead
 from sqs_codec.system.edge._line import Line
 from sqs_codec.system.edge._model import DraftModel
 from sqs_codec.system.edge._planner import Handshake, Plan, Step
 from sqs_codec.system.edge._reading import Reader
-from sqs_codec.system.session import EdgeSession, Emitted, Link, Mode, more_seconds
+from sqs_codec.system.session import EdgeSession, Emitted, Link
 
 PAUSED = 0.05
 """Seconds of a caller between two steps. One that takes longer is slower than the text,
@@ -172,17 +173,17 @@ class _Loop:
         session, line = self._session, self._line
         drafts = self._drafts(plan, left)
         asked, got, goes_on = 0, 0, True
-        welcomes = greeted = line.welcomes
+        welcomes = greeted = session.welcomes
         while not session.finished and (got < asked or not asked):
             # A cloud that was restarted counts anew; let it come to the end.
-            asks = goes_on and asked < left and line.welcomes == welcomes
+            asks = goes_on and asked < left and session.welcomes == welcomes
             if asks and asked - got <= plan.ahead // 2:
                 asked = min(left, got + plan.ahead)
                 session.generate(asked)
                 line.transmit()
-            if drafts is not None and line.welcomes != greeted:
+            if drafts is not None and session.welcomes != greeted:
                 drafts.tell_again()
-            greeted = line.welcomes
+            greeted = session.welcomes
             events = self._draft_on(drafts)
             if not events:
                 continue

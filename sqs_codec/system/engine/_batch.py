@@ -15,9 +15,10 @@ import numpy as np
 
 from sqs_codec import Verdict
 from sqs_codec._base import checks
+from sqs_codec.system._base.protocol import PART
 from sqs_codec.system.engine._caching import CachingVerifier
 from sqs_codec.system.engine._protocol import EngineInfo
-from sqs_codec.system.session import PART, Job, Sampling, Verifier
+from sqs_codec.system.session import Job, Sampling, Verifier
 
 LEAST_PART = 64
 """As many are always read, in tokens, however slow the model is. A call with fewer is

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from sqs_codec import Verdict
 from sqs_codec._base import checks
+from sqs_codec.system._base.protocol import MAX_DRAFT
 from sqs_codec.system.engine import CachingVerifier, Piece, Reading
 from sqs_codec.system.llama_cpp._model import Context, Model, Part
 from sqs_codec.system.llama_cpp._options import TEXTS, Options
-from sqs_codec.system.session import MAX_DRAFT, Job, verify_jobs
+from sqs_codec.system.session import Job, verify_jobs
 
 CONTEXT = 4096
 """Tokens of a session, unless options or memory say otherwise."""

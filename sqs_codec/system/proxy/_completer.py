@@ -16,10 +16,10 @@ from typing import Literal
 
 import numpy as np
 
+from sqs_codec.system._base.protocol import MODES
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system._endpoint.errors import ApiError
 from sqs_codec.system.edge import (
-    MODES,
     Edge,
     EdgeMetrics,
     FixedPlan,

@@ -11,19 +11,14 @@ from typing import get_args
 from sqs_codec import Prior, PriorName, Verdict
 from sqs_codec._base import checks
 from sqs_codec.system._base.crowd import first_of_crowd
+from sqs_codec.system._base.protocol import HELLO
 from sqs_codec.system._base.security import check_token
 from sqs_codec.system.engine import BatchEngine, Engine, EngineInfo
 from sqs_codec.system.serve._connection import Connection, Owner, Session, Work
 from sqs_codec.system.serve._metrics import ServiceMetrics
 from sqs_codec.system.serve._threshold import HintThreshold, PassTimes
-from sqs_codec.system.session import (
-    HELLO,
-    CloudSession,
-    Job,
-    Limits,
-    session_of,
-    unknown_session,
-)
+from sqs_codec.system.session import CloudSession, Job, Limits
+from sqs_codec.system.session.transport import session_of, unknown_session
 
 log = logging.getLogger(__name__)
 
@@ -405,7 +400,7 @@ class Service:
         self._threshold.count(fresh, self._loop.time())
         if fresh and job.drafted and verdict is not None:
             # The edge can't tell whether a last token was hinted: it isn't counted.
-            accepted = min(verdict.accepted, fresh - (job.mode != "rounds"))
+            accepted = min(verdict.accepted, fresh - (job.key is not None))
             rejected = verdict.accepted < min(len(job.drafted), fresh)
             self.metrics.count_draft(len(job.drafted), accepted, rejected)
         return None

@@ -4,7 +4,7 @@ import math
 from collections import deque
 from collections.abc import Mapping
 
-from sqs_codec.system.session import HINT_THRESHOLD, more_seconds
+from sqs_codec.system._base.protocol import HINT_THRESHOLD, more_seconds
 
 LEAST, MOST = 0.02, 0.95  # what it is in any case: measured times may be noise
 MEMORY_SECONDS = 2.0  # how far back tokens count

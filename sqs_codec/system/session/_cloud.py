@@ -10,11 +10,18 @@ from numpy.typing import NDArray
 
 from sqs_codec import Codec, Prior, Round, Verdict
 from sqs_codec._base import checks
+from sqs_codec.system._base.protocol import (
+    HINT_THRESHOLD,
+    MAX_AHEAD,
+    MAX_SURVIVORS,
+    PART,
+    max_draft,
+)
 from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._handshake import Agreement, agree, by_digest, check_bytes
-from sqs_codec.system.session._hints import HINT_THRESHOLD, HeardHints
-from sqs_codec.system.session._job import PART, Job
-from sqs_codec.system.session._limits import MAX_AHEAD, MAX_SURVIVORS, Limits, max_draft
+from sqs_codec.system.session._hints import HeardHints
+from sqs_codec.system.session._job import Job
+from sqs_codec.system.session._limits import Limits
 from sqs_codec.system.session._numbers import draws, race_key
 from sqs_codec.system.session._text import WINDOW, until_stop
 from sqs_codec.system.session._wire import WireError
@@ -571,25 +578,6 @@ class CloudSession:
         if generation.stopped or len(self._text) == generation.base + generation.n:
             number = generation.number + 1
             self._start(number, number, self._text)
-
-
-def session_of(message: bytes) -> bytes | None:
-    """Return the session id of a hello; None if a message is none, or broken."""
-    try:
-        hello = wire.parse_hello(bytes(message))
-    except WireError:
-        return None
-    return None if hello is None else hello.session
-
-
-def refusal(reason: str) -> bytes:
-    """Return the message that ends a session, or a connection that has none."""
-    return wire.Refusal(reason).to_bytes()
-
-
-def unknown_session() -> bytes:
-    """Return the answer to messages of a connection whose session isn't known."""
-    return wire.Need(None).to_bytes()
 
 
 def _check_verdict(job: Job, verdict: object, vocab_size: int) -> None:

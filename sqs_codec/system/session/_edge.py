@@ -13,8 +13,9 @@ import numpy as np
 from sqs_codec import Guesses, SparseDistribution, gumbel_guess
 from sqs_codec._base import checks
 from sqs_codec._base.words import shown
+from sqs_codec.system._base import protocol
 from sqs_codec.system._base.tokens import common_length
-from sqs_codec.system.session import _handshake, _limits, _text
+from sqs_codec.system.session import _handshake, _text
 from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._edge_rounds import (
     EdgeGeneration,
@@ -24,20 +25,13 @@ from sqs_codec.system.session._edge_rounds import (
 from sqs_codec.system.session._handshake import Setting
 from sqs_codec.system.session._hints import make_branch
 from sqs_codec.system.session._job import Sampling
-from sqs_codec.system.session._limits import MAX_MESSAGE, Limits
+from sqs_codec.system.session._limits import Limits
 from sqs_codec.system.session._numbers import race_key
 from sqs_codec.system.session._wire import WireError
 
 OVER = "refused", "ended"
 
 NEVER = 1 << 62  # more tokens than any text has
-
-
-@dataclass(frozen=True)
-class Welcomed:
-    """The cloud has taken the session, and these are its limits."""
-
-    limits: Limits
 
 
 @dataclass(frozen=True)
@@ -55,16 +49,6 @@ class Emitted:
     tokens: tuple[int, ...]
     accepted: int
     drafted: int
-
-
-@dataclass(frozen=True)
-class Refused:
-    """The session is over, and why."""
-
-    reason: str
-
-
-Event = Welcomed | Emitted | Refused
 
 
 class EdgeSession:
@@ -125,15 +109,15 @@ class EdgeSession:
         session_id: bytes | None = None,
         seed: bytes | None = None,
         rounds: bool = True,
-        max_message: int = MAX_MESSAGE,
+        max_message: int = protocol.MAX_MESSAGE,
     ) -> None:
         settings = _handshake.check_settings(settings)
         codecs = [setting.codec for setting in settings]
         self._vocab_size = codecs[0].vocab_size
         self._max_message = checks.in_range(
-            "max_message", max_message, _limits.MIN_MESSAGE
+            "max_message", max_message, protocol.MIN_MESSAGE
         )
-        packet = min(self._max_message, _limits.ROUND_BYTES) - wire.ROUND_HEAD
+        packet = min(self._max_message, protocol.ROUND_BYTES) - protocol.ROUND_HEAD
         self._sampling = Sampling() if sampling is None else sampling
         checks.instance("sampling", self._sampling, Sampling, "a Sampling")
         self._drafters = [
@@ -143,16 +127,16 @@ class EdgeSession:
                 sampling=self._sampling,
                 rng=rng,
                 budget_bits=8 * packet,
-                max_tokens=_limits.max_draft(self._vocab_size),
-                max_survivors=_limits.MAX_SURVIVORS,
+                max_tokens=protocol.max_draft(self._vocab_size),
+                max_survivors=protocol.MAX_SURVIVORS,
             )
             for setting in settings
         ]
         self._text = _text.check_text(text, self._vocab_size)
         self._stop = frozenset(_text.check_tokens("stop", stop, self._vocab_size))
-        if len(self._stop) > _limits.MAX_STOP:
+        if len(self._stop) > protocol.MAX_STOP:
             raise ValueError(
-                f"stop must have at most {_limits.MAX_STOP} tokens, got "
+                f"stop must have at most {protocol.MAX_STOP} tokens, got "
                 f"{len(self._stop)}"
             )
         self._seed = os.urandom(wire.SEED_BYTES) if seed is None else seed
@@ -165,6 +149,7 @@ class EdgeSession:
         self._refused: str | None = None
         self._stopped = False
         self._welcome: wire.Welcome | None = None
+        self._welcomes = 0
         self._sync = _text.TextSync(self._vocab_size, self._max_message)
         self._round: EdgeRound | EdgeGeneration | None = None
         self._hints: list[bytes] = []
@@ -196,14 +181,6 @@ class EdgeSession:
     def drafted(self) -> tuple[int, ...]:
         """The tokens drafted since."""
         return self._round.drafter.tokens if isinstance(self._round, EdgeRound) else ()
-
-    @property
-    def sure(self) -> float:
-        """How likely the last of them would be drawn again."""
-        if not isinstance(self._round, EdgeRound):
-            raise RuntimeError("sure: nothing was drafted")
-        q = self._round.drafter.distributions[-1]
-        return float(np.square(q.counts / q.resolution).sum())
 
     @property
     def stop(self) -> frozenset[int]:
@@ -241,6 +218,11 @@ class EdgeSession:
     def limits(self) -> Limits | None:
         """What the cloud takes; None before its welcome."""
         return None if self._welcome is None else self._welcome.limits
+
+    @property
+    def welcomes(self) -> int:
+        """How often a cloud has taken the session, this one or another."""
+        return self._welcomes
 
     @property
     def target_steps(self) -> dict[int, float] | None:
@@ -411,9 +393,9 @@ class EdgeSession:
             for path, tokens, chances in branches
         )
         lengths = {len(branch.tokens) for branch in made}
-        if not 1 <= len(made) <= _limits.MAX_BRANCHES or len(lengths) > 1:
+        if not 1 <= len(made) <= protocol.MAX_BRANCHES or len(lengths) > 1:
             raise ValueError(
-                f"branches must be 1 to {_limits.MAX_BRANCHES} of one length, got "
+                f"branches must be 1 to {protocol.MAX_BRANCHES} of one length, got "
                 f"{len(made)} of {sorted(lengths)} tokens"
             )
         generates = isinstance(self._round, EdgeGeneration) and self._sync.follows
@@ -541,13 +523,13 @@ class EdgeSession:
 
     # Messages from the cloud
 
-    def receive(self, message: bytes) -> list[Event]:
-        """Take a message from the cloud and return what has come of it.
+    def receive(self, message: bytes) -> Emitted | None:
+        """Take a message from the cloud and return what it adds to the text.
 
         A message that breaks the protocol ends the session, as a refusal does.
         """
         if self._phase in OVER:
-            return []
+            return None
         try:
             if len(message) > self._max_message:
                 raise WireError(
@@ -556,40 +538,42 @@ class EdgeSession:
                 )
             return self._take(wire.parse_down(bytes(message), self._vocab_size))
         except WireError as error:
-            return self._refuse(f"the cloud broke the protocol: {error}")
+            self._refuse(f"the cloud broke the protocol: {error}")
+        return None
 
-    def _refuse(self, reason: str) -> list[Event]:
+    def _refuse(self, reason: str) -> None:
         self._drop()
         self._phase, self._due = "refused", None
         self._refused = shown(reason)  # it may be the cloud's
-        return [Refused(self._refused)]
 
-    def _take(self, message: wire.Down) -> list[Event]:
-        if isinstance(message, wire.Refusal):
-            return self._refuse(message.reason)
-        if isinstance(message, wire.Welcome):
-            return self._take_welcome(message)
+    def _take(self, message: wire.Down) -> Emitted | None:
         if isinstance(message, wire.Answer):
             return self._take_answer(message)
         if isinstance(message, wire.Tokens):
             return self._take_tokens(message)
-        if isinstance(message, wire.Need):
+        if isinstance(message, wire.Refusal):
+            self._refuse(message.reason)
+        elif isinstance(message, wire.Welcome):
+            self._take_welcome(message)
+        elif isinstance(message, wire.Need):
             self._take_need(message)
         else:
             self._sync.take(message, len(self._text))
-        return []
+        return None
 
-    def _take_welcome(self, welcome: wire.Welcome) -> list[Event]:
+    def _take_welcome(self, welcome: wire.Welcome) -> None:
         before = self._welcome
         same = before is not None and before.instance == welcome.instance
         if same and self._phase != "greeting":
-            return []  # it came twice
+            return  # it came twice
         length = 0 if self.finished else len(self._text)
         reason = _handshake.why_unfit(length, welcome.limits, self.limits)
         if reason is not None:
-            return self._refuse(reason)
+            self._refuse(reason)
+            return
         self._phase, self._due = "open", None
         self._welcome = welcome
+        self._welcomes += 1
         if not same or welcome.number > self._sync.number + 1:
             self._adopt(welcome)
         elif welcome.number < self._sync.number:
@@ -597,7 +581,6 @@ class EdgeSession:
         else:
             self._sync.arrived()
         self._send_round_again()
-        return [Welcomed(welcome.limits)]
 
     def _adopt(self, welcome: wire.Welcome) -> None:
         """Go on with a cloud that lacks the text."""
@@ -617,33 +600,33 @@ class EdgeSession:
         self._send_text()
         self._send_round_again()
 
-    def _take_answer(self, answer: wire.Answer) -> list[Event]:
+    def _take_answer(self, answer: wire.Answer) -> Emitted | None:
         draft = self._round
         if (
             not isinstance(draft, EdgeRound)
             or not draft.sent
             or answer.number != self._sync.number % wire.NUMBERS
         ):
-            return []
+            return None
         drafted = draft.drafter.tokens
         if answer.accepted > len(drafted):
-            return []  # it isn't to this round
+            return None  # it isn't to this round
         draft.drafter.feedback(answer.accepted)
         added = self._add([*drafted[: answer.accepted], answer.token], done=True)
-        return [Emitted(added, answer.accepted, len(drafted))]
+        return Emitted(added, answer.accepted, len(drafted))
 
-    def _take_tokens(self, message: wire.Tokens) -> list[Event]:
+    def _take_tokens(self, message: wire.Tokens) -> Emitted | None:
         generation = self._round
         if not isinstance(generation, EdgeGeneration):
-            return []
+            return None
         if message.number != self._sync.number:
-            return []
+            return None
         self._heard = message.heard % wire.NUMBERS
         fresh = generation.take(message)
         if not fresh:
-            return []
+            return None
         done = generation.have == generation.n
-        return [Emitted(self._add(fresh, done=done), 0, 0)]
+        return Emitted(self._add(fresh, done=done), 0, 0)
 
     def _add(self, tokens: list[int], *, done: bool) -> tuple[int, ...]:
         """Add tokens up to a stop token, which also ends the round; return them."""

@@ -5,9 +5,9 @@ from typing import Any, ClassVar, NoReturn
 
 from sqs_codec import Drafter, SparseDistribution
 from sqs_codec._codec.truncation import cuts_of
+from sqs_codec.system._base.protocol import MAX_AHEAD
 from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._job import Sampling
-from sqs_codec.system.session._limits import MAX_AHEAD
 
 
 class RoundDrafter(Drafter):

@@ -8,9 +8,10 @@ from typing import Any
 
 from sqs_codec import Codec, Keep, Prior
 from sqs_codec._base import checks
+from sqs_codec.system._base.protocol import MAX_SETTINGS
 from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._job import Sampling
-from sqs_codec.system.session._limits import MAX_SETTINGS, Limits
+from sqs_codec.system.session._limits import Limits
 from sqs_codec.system.session._wire import WireError
 
 

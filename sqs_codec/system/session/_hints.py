@@ -6,36 +6,22 @@ is lost, late, doubled or a lie: guesses decide what is read, never what is draw
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
 
 from sqs_codec._base import checks
+from sqs_codec.system._base.protocol import MAX_AHEAD, MAX_DRAFT, MAX_HINTED, MAX_KEPT
 from sqs_codec.system.session import _wire as wire
-from sqs_codec.system.session._limits import MAX_AHEAD, MAX_DRAFT, MAX_HINTED, MAX_KEPT
 from sqs_codec.system.session._text import check_tokens
-
-HINT_THRESHOLD = 0.1
-"""What the chance of reaching a row has to be at least, if nothing else is known."""
 
 HASHED = 4  # tokens before a guess that its hash is of
 
 PRIOR, MEMORY = 2.0, 0.99
 """Misses by which an edge's word is taken at first, and the weight of what came of a
 guess once the next is judged."""
-
-
-def more_seconds(steps: Mapping[int, float] | None) -> float | None:
-    """Return what each further token of a pass takes, by the seconds of some numbers.
-
-    None if fewer than two are known. Measured times may be noise: it may be negative.
-    """
-    if not steps or len(steps) < 2:
-        return None
-    few, many = min(steps), max(steps)
-    return (steps[many] - steps[few]) / (many - few)
 
 
 def path_hash(tokens: Sequence[int], position: int) -> int:

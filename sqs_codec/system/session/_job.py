@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,17 +14,7 @@ from sqs_codec import Round, Verdict, gumbel_verify, verify_rounds
 from sqs_codec._base import checks
 from sqs_codec._base.errors import Status, row_error
 from sqs_codec._codec.truncation import truncate
-from sqs_codec.system.session._limits import MAX_DRAFT
-
-Mode = Literal["alone", "rounds", "hints"]
-"""How a text comes: the cloud decodes alone or with hints, or it verifies rounds."""
-
-MODES: tuple[Mode, ...] = get_args(Mode)
-"""All modes."""
-
-PART = 512
-"""Tokens of texts that are read in one call: more than take a processor's time, and few
-enough to wait for."""
+from sqs_codec.system._base.protocol import MAX_DRAFT
 
 MOST_K = (1 << 31) - 1  # of `Sampling.top_k`: what engines hold it in
 
@@ -111,13 +101,6 @@ class Job:
     sampling: Sampling
     hints: Sequence[int] = ()
     key: bytes | None = None
-
-    @property
-    def mode(self) -> Mode:
-        """How its tokens come."""
-        if self.key is None:
-            return "rounds"
-        return "hints" if self.hints else "alone"
 
     @property
     def drafted(self) -> Sequence[int]:

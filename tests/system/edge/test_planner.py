@@ -7,15 +7,8 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from sqs_codec.system.edge import (
-    MODES,
-    FixedPlan,
-    Handshake,
-    Hints,
-    Plan,
-    Planner,
-    Step,
-)
+from sqs_codec.system._base.protocol import MODES
+from sqs_codec.system.edge import FixedPlan, Handshake, Hints, Plan, Planner, Step
 from sqs_codec.system.session import Setting
 from tests.drafts import VOCAB_SIZE
 

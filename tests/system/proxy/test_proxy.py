@@ -21,9 +21,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from sqs_codec.cli import main as cli
+from sqs_codec.system._base.protocol import MODES
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system._endpoint.errors import ApiError
-from sqs_codec.system.edge import MODES
 from sqs_codec.system.engine import EngineConfig, make_engine
 from sqs_codec.system.hf import Draft, load_model
 from sqs_codec.system.proxy import Completer, make_app

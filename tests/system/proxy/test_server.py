@@ -16,9 +16,10 @@ from unittest.mock import Mock
 
 import pytest
 
+from sqs_codec.system._base.protocol import MODES
 from sqs_codec.system._endpoint.errors import ApiError
 from sqs_codec.system._endpoint.server import make_server
-from sqs_codec.system.edge import MODES, EdgeMetrics
+from sqs_codec.system.edge import EdgeMetrics
 from sqs_codec.system.proxy import make_app
 from sqs_codec.system.proxy._completer import Chunk, Completion
 from sqs_codec.system.proxy._draft import GoneError, link

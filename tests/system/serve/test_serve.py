@@ -24,6 +24,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 import sqs_codec as sqs
 from sqs_codec.system._base import crowd
 from sqs_codec.system._base.crowd import Share
+from sqs_codec.system._base.protocol import HINT_THRESHOLD, PART
 from sqs_codec.system.edge import FixedPlan, Hints, generate
 from sqs_codec.system.engine import EngineInfo
 from sqs_codec.system.serve import (
@@ -41,16 +42,9 @@ from sqs_codec.system.serve._datagram.link import DatagramLink
 from sqs_codec.system.serve._grpc import link as grpc_link
 from sqs_codec.system.serve._grpc import server as grpc_server
 from sqs_codec.system.serve._threshold import HintThreshold
-from sqs_codec.system.session import (
-    HINT_THRESHOLD,
-    PART,
-    EdgeSession,
-    Limits,
-    LinkError,
-    Setting,
-    session_of,
-)
+from sqs_codec.system.session import EdgeSession, Limits, LinkError, Setting
 from sqs_codec.system.session._wire import Refusal
+from sqs_codec.system.session.transport import session_of
 from tests.system.serve.kit import (
     PATIENCE,
     VOCAB,

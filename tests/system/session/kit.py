@@ -1,7 +1,7 @@
 """A toy target and a lossy channel, for the tests of sessions."""
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,10 @@ from sqs_codec.system.session import (
     Limits,
     Sampling,
     Setting,
-    session_of,
-    unknown_session,
     verify_jobs,
 )
 from sqs_codec.system.session._edge_rounds import EdgeRound
+from sqs_codec.system.session.transport import session_of, unknown_session
 
 V = 8
 SESSION = bytes(range(16))
@@ -94,16 +93,20 @@ def work(cloud: CloudSession, target: Target) -> None:
         cloud.complete(job, target.judge(job))
 
 
-def exchange(edge: EdgeSession, cloud: CloudSession, target: Target) -> list[Any]:
-    """Carry messages to and fro until there are none; return the events."""
-    events: list[Any] = []
+def take(edge: EdgeSession, messages: Iterable[bytes]) -> list[Emitted]:
+    """Hand messages to the edge; return what they add to the text."""
+    return [found for m in messages if (found := edge.receive(m)) is not None]
+
+
+def exchange(edge: EdgeSession, cloud: CloudSession, target: Target) -> list[Emitted]:
+    """Carry messages to and fro until there are none; return what they add."""
+    emitted: list[Emitted] = []
     while messages := edge.data_to_send():
         for message in messages:
             cloud.receive(message)
             work(cloud, target)
-            for answer in cloud.data_to_send():
-                events += edge.receive(answer)
-    return events
+            emitted += take(edge, cloud.data_to_send())
+    return emitted
 
 
 def draft_logits(edge: EdgeSession, salt: int = 1) -> np.ndarray:
@@ -231,15 +234,13 @@ class World:
         if self.edge._sync.number - sent >= 64:
             return
         before = self.edge.text
-        for event in self.edge.receive(message):
-            if isinstance(event, Emitted):
-                assert self.edge.text == [*before, *event.tokens]
-                decoded = event.drafted == 0
-                assert any(
-                    list(text[: len(self.edge.text)] if decoded else text)
-                    == self.edge.text
-                    for text in self.outcomes
-                ), "no cloud has come to this text"
+        if (emitted := self.edge.receive(message)) is not None:
+            assert self.edge.text == [*before, *emitted.tokens]
+            decoded = emitted.drafted == 0
+            assert any(
+                list(text[: len(self.edge.text)] if decoded else text) == self.edge.text
+                for text in self.outcomes
+            ), "no cloud has come to this text"
 
     def lose(self, i: int) -> None:
         """Lose a message."""

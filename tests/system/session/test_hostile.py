@@ -17,10 +17,10 @@ import pytest
 
 import sqs_codec as sqs
 from sqs_codec.system import session
+from sqs_codec.system._base import protocol as limits
 from sqs_codec.system.engine import BatchEngine
 from sqs_codec.system.serve import connect
 from sqs_codec.system.serve._connect import Transport
-from sqs_codec.system.session import _limits as limits
 from sqs_codec.system.session import _wire as wire
 from tests.kit import mutate
 from tests.system.serve.kit import PATIENCE, both_transports, serving, try_exchange
@@ -172,7 +172,7 @@ def attack_edge(rng: np.random.Generator, count: int) -> Counter[str]:
         assert len(edge._text) <= LIMITS.max_text or edge.limits != LIMITS
         if edge.refused is not None:
             found[edge.refused[:50]] += 1
-            assert edge.receive(messages[0]) == []
+            assert edge.receive(messages[0]) is None
             assert (edge.data_to_send(), edge.waiting) == ([], False)
             edge, at = edge_of(rng), 0
         elif at > 300:

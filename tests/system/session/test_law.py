@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from sqs_codec.system.session import Emitted, Limits, Setting, _cloud
+from sqs_codec.system.edge._seed import seed_of
+from sqs_codec.system.session import Limits, Setting, _cloud
 from sqs_codec.system.session import _wire as wire
-from sqs_codec.system.session._numbers import draws, race_key, seed_of
+from sqs_codec.system.session._numbers import draws, race_key
 from sqs_codec.testing import LossyError, check_lossless
-from tests.system.session.kit import Target, exchange, make_cloud, make_edge, work
+from tests.system.session.kit import Target, exchange, make_cloud, make_edge, take, work
 from tests.testing.eighths import assert_lossless
 
 CODECS = {4: sqs.Codec(4, resolution=4), 64: sqs.Codec(64, resolution=64)}
@@ -50,7 +51,7 @@ def draft_two(edge, draft):
 
 
 def outcome(edge, cloud, events):
-    (event,) = [event for event in events if isinstance(event, Emitted)]
+    (event,) = events
     assert edge.text[-len(event.tokens) :] == [*event.tokens]
     assert edge.text == cloud._text
     return event.tokens
@@ -90,7 +91,7 @@ def test_clouds_that_are_lost_because_of_what_they_found(ends_of_session, same_n
             lost += 1
             cloud = make_cloud(vocab_size=target.vocab_size, limits=limits)
             edge.reconnect()
-        return outcome(edge, cloud, [e for a in answers for e in edge.receive(a)])
+        return outcome(edge, cloud, take(edge, answers))
 
     if same_numbers:
         assert_lossless(decode)

@@ -15,7 +15,8 @@ import grpc
 from sqs_codec._base.words import shown
 from sqs_codec.system._base.security import File
 from sqs_codec.system.serve._grpc.wire import ACK, MESSAGE, Wire
-from sqs_codec.system.session import MAX_MESSAGE, LinkError
+from sqs_codec.system.session import LinkError
+from sqs_codec.system.session.transport import MAX_MESSAGE
 
 SERVICE, METHOD = "sqs.Sessions", "Open"
 
