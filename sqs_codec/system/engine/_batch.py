@@ -18,7 +18,7 @@ from sqs_codec._base import checks
 from sqs_codec.system._base.protocol import PART
 from sqs_codec.system.engine._caching import CachingVerifier
 from sqs_codec.system.engine._protocol import EngineInfo
-from sqs_codec.system.session import Job, Sampling, Verifier
+from sqs_codec.system.session import Job, Read, Sampling, Verifier, VerifyRound
 
 LEAST_PART = 64
 """As many are always read, in tokens, however slow the model is. A call with fewer is
@@ -80,8 +80,7 @@ class _Task:
         end = min(max(begin, self.read) + room, last)
         self.part, self.size = job, end - begin
         if end < last:
-            text, none = job.text[:end], job.draws[:0]
-            self.part = Job(job.session, text, None, none, job.sampling)
+            self.part = Read(job.session, job.text[:end])
 
 
 class BatchEngine:
@@ -352,7 +351,7 @@ def paced(
 
 def pass_seconds(verifier: Verifier) -> float:
     """Measure what a verifier takes for a token."""
-    job = Job(b"pace", [0] * 8, None, np.zeros(1), Sampling())
+    job = VerifyRound(b"pace", [0] * 8, None, np.zeros(1), Sampling())
     times = []
     for _ in range(6):  # the first of them reads the text
         began = time.perf_counter()

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from sqs_codec import Round, SparseDistribution, Verdict
-from sqs_codec.system.session import Job, Sampling
+from sqs_codec.system.session import Job, Sampling, VerifyRound
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ async def measure_steps(engine: Engine, info: EngineInfo) -> dict[int, float]:
     q = SparseDistribution([0], [1], info.vocab_size)
     steps = {}
     for tokens, draft in (1, None), (6, Round([q] * 5, [0] * 5)):
-        job = Job(session, text, draft, np.zeros(tokens), Sampling())
+        job = VerifyRound(session, text, draft, np.zeros(tokens), Sampling())
         times = []
         for _ in range(6):  # the first of them reads the text
             began = time.perf_counter()

@@ -66,11 +66,12 @@ class Cloud(CachingVerifier[Cache]):
     >>> import numpy as np
     >>> from transformers import LlamaConfig, LlamaForCausalLM
     >>> from sqs_codec.system.hf import Cloud
-    >>> from sqs_codec.system.session import Job, Sampling
+    >>> from sqs_codec.system.session import Sampling, VerifyRound
     >>> config = LlamaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2,
     ...     intermediate_size=16, num_attention_heads=2)
     >>> cloud = Cloud(LlamaForCausalLM(config))
-    >>> job = Job(b"a session", [1, 2, 3], None, np.array([0.5]), Sampling())
+    >>> draws = np.array([0.5])
+    >>> job = VerifyRound(b"a session", [1, 2, 3], None, draws, Sampling())
     >>> [verdict] = cloud.verify([job])
     >>> verdict.accepted, 0 <= verdict.token < 50
     (0, True)

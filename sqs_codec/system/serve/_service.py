@@ -17,7 +17,7 @@ from sqs_codec.system.engine import BatchEngine, Engine, EngineInfo
 from sqs_codec.system.serve._connection import Connection, Owner, Session, Work
 from sqs_codec.system.serve._metrics import ServiceMetrics
 from sqs_codec.system.serve._threshold import HintThreshold, PassTimes
-from sqs_codec.system.session import CloudSession, Job, Limits
+from sqs_codec.system.session import CloudSession, Job, Limits, VerifyHints
 from sqs_codec.system.session.transport import session_of, unknown_session
 
 log = logging.getLogger(__name__)
@@ -400,7 +400,7 @@ class Service:
         self._threshold.count(fresh, self._loop.time())
         if fresh and job.drafted and verdict is not None:
             # The edge can't tell whether a last token was hinted: it isn't counted.
-            accepted = min(verdict.accepted, fresh - (job.key is not None))
+            accepted = min(verdict.accepted, fresh - (isinstance(job, VerifyHints)))
             rejected = verdict.accepted < min(len(job.drafted), fresh)
             self.metrics.count_draft(len(job.drafted), accepted, rejected)
         return None

@@ -9,7 +9,15 @@ messages is a `Link`, what does the jobs a `Verifier`. The protocol is described
 from sqs_codec.system.session._cloud import CloudSession
 from sqs_codec.system.session._edge import EdgeSession, Emitted
 from sqs_codec.system.session._handshake import Setting
-from sqs_codec.system.session._job import Job, Sampling, Verifier, verify_jobs
+from sqs_codec.system.session._job import (
+    Job,
+    Read,
+    Sampling,
+    Verifier,
+    VerifyHints,
+    VerifyRound,
+    verify_jobs,
+)
 from sqs_codec.system.session._limits import Limits
 from sqs_codec.system.session._link import Link, LinkError, LocalLink
 
@@ -22,8 +30,11 @@ __all__ = [
     "Link",
     "LinkError",
     "LocalLink",
+    "Read",
     "Sampling",
     "Setting",
     "Verifier",
+    "VerifyHints",
+    "VerifyRound",
     "verify_jobs",
 ]

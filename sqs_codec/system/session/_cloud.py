@@ -20,13 +20,12 @@ from sqs_codec.system._base.protocol import (
 from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._handshake import Agreement, agree, by_digest, check_bytes
 from sqs_codec.system.session._hints import HeardHints
-from sqs_codec.system.session._job import Job
+from sqs_codec.system.session._job import Job, Read, VerifyHints, VerifyRound
 from sqs_codec.system.session._limits import Limits
 from sqs_codec.system.session._numbers import draws, race_key
 from sqs_codec.system.session._text import WINDOW, until_stop
 from sqs_codec.system.session._wire import WireError
 
-NO_DRAWS = np.empty(0)
 TOKENS_HEAD = 32  # bytes of a message of tokens before them, at most
 MAX_FAILURES = 3  # jobs of a session that may fail one after the other
 
@@ -38,7 +37,7 @@ class CloudRound:
     number: int
     draws: NDArray[np.float64]
     asked: wire.RoundMessage
-    round_: Round
+    round: Round
 
 
 @dataclass(frozen=True)
@@ -499,27 +498,20 @@ class CloudSession:
         """
         if self._job or self._pending or self._refused is not None or self._ended:
             return None
-        self._overtaken = False
+        self._overtaken, self._told = False, 0
+        job = self._session_id, [*self._text]
+        draft = self._draft
         if self._reads_first():
-            self._make_job()
-        elif self._draft is not None:
-            self._make_job(self._draft.round_, self._draft.draws)
+            self._job = Read(*job)
+        elif draft is not None:
+            work = draft.round, draft.draws
+            self._job = VerifyRound(*job, *work, self._agreed.sampling)
         elif (generation := self._running()) is not None:
             left = generation.base + generation.n - len(self._text)
             hints = self._hints.chain(self._text, left - 1, threshold)
             key = race_key(self._agreed.hello.seed, self._epoch)
-            self._make_job(hints=hints, key=key)
+            self._job = VerifyHints(*job, hints, key, self._agreed.sampling)
         return self._job
-
-    def _make_job(
-        self,
-        round_: Round | None = None,
-        draws: NDArray[np.float64] = NO_DRAWS,
-        **shared: Any,
-    ) -> None:
-        self._told = 0
-        sampling, text = self._agreed.sampling, [*self._text]
-        self._job = Job(self._session_id, text, round_, draws, sampling, **shared)
 
     def progress(self, read: int = 0) -> None:
         """Tell the edge how much of its text the job under way has read, or has yet."""
@@ -544,7 +536,7 @@ class CloudSession:
                 self._answer(self._draft, verdict)
             elif (generation := self._running()) is not None:
                 self._hints.judge(verdict.accepted)
-                fresh = [*job.hints[: verdict.accepted], verdict.token]
+                fresh = [*job.drafted[: verdict.accepted], verdict.token]
                 self._take_tokens(generation, fresh)
             self._read = len(self._text)
 
@@ -567,7 +559,7 @@ class CloudSession:
         message = answer.to_bytes(self._vocab_size)
         self._queue_bytes(wire.Answer, message)
         self._answered = Answered(draft.number, draft.asked, message)
-        accepted = draft.round_.tokens[: verdict.accepted]
+        accepted = draft.round.tokens[: verdict.accepted]
         fresh = until_stop([*accepted, verdict.token], self._agreed.stop)
         number = draft.number + 1
         self._start(number, number, self._text + fresh)
@@ -586,7 +578,7 @@ def _check_verdict(job: Job, verdict: object, vocab_size: int) -> None:
         checks.in_range("verdict.token", verdict.token, 0, vocab_size - 1)
     elif job.wanted or verdict is not None:
         raise TypeError(
-            f"the verifier's answer where {job.wanted} rows are judged can't be "
+            f"the verifier's answer where {job.wanted} rows are wanted can't be "
             f"{verdict!r}"
         )
 

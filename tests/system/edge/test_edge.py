@@ -19,7 +19,15 @@ from sqs_codec.system.edge import (
 from sqs_codec.system.edge._edge import MOST_PLANNERS
 from sqs_codec.system.edge._reading import FIRST
 from sqs_codec.system.serve import connect
-from sqs_codec.system.session import Limits, LinkError, LocalLink, Sampling, Setting
+from sqs_codec.system.session import (
+    Limits,
+    LinkError,
+    LocalLink,
+    Sampling,
+    Setting,
+    VerifyHints,
+    VerifyRound,
+)
 from tests.backend.test_backend import output
 from tests.relay import Relay
 from tests.system.serve.kit import (
@@ -197,11 +205,12 @@ def test_what_was_drawn_by_is_used_once(chat, plan):
 
     def note(jobs):
         for job in jobs:
-            if job.key is not None:
+            if isinstance(job, VerifyHints):
                 place = range(len(job.text), len(job.text) + job.wanted)
                 fresh = {(job.key, at) for at in place}
                 turn.update(fresh)
-            turn.update(job.draws.tolist())
+            elif isinstance(job, VerifyRound):
+                turn.update(job.draws.tolist())
 
     chat = chat(plan)
     chat.server.engine.verifier.on_call = note

@@ -24,7 +24,7 @@ from sqs_codec.system.engine import (
     measure_steps,
 )
 from sqs_codec.system.engine._batch import PART
-from sqs_codec.system.session import Job, LinkError, Sampling
+from sqs_codec.system.session import LinkError, Read, Sampling, VerifyRound
 from tests.system.serve.kit import (
     PATIENCE,
     VOCAB,
@@ -44,11 +44,11 @@ PROMPT = [5, 6, 7]
 
 
 def job(session, text=PROMPT):
-    return Job(session, list(text), None, np.array([0.5]), Sampling(0.0))
+    return VerifyRound(session, list(text), None, np.array([0.5]), Sampling(0.0))
 
 
 def reading(session, length):
-    return Job(session, [1] * length, None, np.empty(0), Sampling())
+    return Read(session, [1] * length)
 
 
 async def read_beside_rounds(engine, length):
@@ -391,7 +391,7 @@ def test_a_call_reads_one_part_however_many_texts_wait():
     for jobs in calls:
         fresh = 0
         for each in jobs:
-            if not each.draws.size:
+            if not each.wanted:
                 fresh += len(each.text) - read.get(each.session, 0)
                 read[each.session] = len(each.text)
         most = max(most, fresh)
@@ -406,7 +406,7 @@ def test_texts_take_half_of_the_time_where_there_are_rounds(monkeypatch):
 
     def work(jobs):
         nonlocal now
-        reads = not all(job.draws.size for job in jobs)
+        reads = not all(job.wanted for job in jobs)
         times.extend([now, now + 0.02] if reads else [])
         now += 0.02 if reads else 0.002
 
@@ -487,7 +487,7 @@ class Clocked(Toy):
         """Let a call take as long as a model would."""
         fresh = 0
         for each in jobs:
-            if not each.draws.size:
+            if not each.wanted:
                 fresh += len(each.text) - self.read.get(each.session, 0)
                 self.read[each.session] = len(each.text)
         if fresh:
@@ -601,7 +601,7 @@ def test_what_is_cached_is_not_read_again():
             ([4, *text[1:]], 4000),
         ):
             toy.calls.clear()
-            await engine.verify(Job(b"a", changed, None, np.empty(0), Sampling()))
+            await engine.verify(Read(b"a", changed))
             assert sum(call.get(b"a", 0) for call in toy.calls) == most
             assert toy.caches[b"a"].tokens == changed
             verdict = await engine.verify(job(b"a", changed))
@@ -621,15 +621,17 @@ def test_a_part_and_the_rounds_beside_it_take_one_pass():
 def test_a_text_that_was_evicted_is_read_in_parts(wanted):
     toy = Caching()
     text = [1] * 4000
-    draft = None
-    if wanted > 1:
-        draft = Round([SparseDistribution([0], [1], VOCAB)] * 5, [0] * 5)
+    again = Read(b"a", text)
+    if wanted:
+        some = [SparseDistribution([0], [1], VOCAB)] * (wanted - 1)
+        draft = Round(some, [0] * len(some)) if some else None
+        again = VerifyRound(b"a", text, draft, np.zeros(wanted), Sampling())
 
     async def run(engine):
         await engine.verify(job(b"a", text))
         toy.forget(b"a")
         toy.calls.clear()
-        await engine.verify(Job(b"a", text, draft, np.zeros(wanted), Sampling()))
+        await engine.verify(again)
         sizes = [call[b"a"] for call in toy.calls]
         assert max(sizes) <= PART + wanted
         assert sum(sizes) == 4000 + max(wanted - 1, 0)

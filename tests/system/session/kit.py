@@ -15,6 +15,8 @@ from sqs_codec.system.session import (
     Limits,
     Sampling,
     Setting,
+    VerifyHints,
+    VerifyRound,
     verify_jobs,
 )
 from sqs_codec.system.session._edge_rounds import EdgeRound
@@ -288,14 +290,15 @@ class World:
         """
         tokens = job.drafted
         text = [*job.text, *tokens]
-        if job.key is not None:
+        if isinstance(job, VerifyHints):
             place = job.key, len(job.text)
             assert self.decoded.setdefault(place, [*job.text]) == job.text
-        for i, u in enumerate(map(float, job.draws)):
-            before = text[: len(job.text) + i]
-            assert self.before.setdefault(u, before) == before
-            if i < len(tokens):
-                assert self.judged.setdefault(u, tokens[i]) == tokens[i]
+        if isinstance(job, VerifyRound):
+            for i, u in enumerate(map(float, job.draws)):
+                before = text[: len(job.text) + i]
+                assert self.before.setdefault(u, before) == before
+                if i < len(tokens):
+                    assert self.judged.setdefault(u, tokens[i]) == tokens[i]
 
     def check(self) -> None:
         """Check what holds always."""

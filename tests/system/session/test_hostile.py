@@ -135,7 +135,7 @@ def check_cloud(cloud: session.CloudSession) -> None:
     assert len(cloud._out) <= 5
     assert len(cloud._hints._branches) <= limits.MAX_KEPT
     if round_ is not None:
-        sizes = [q.token_ids.size for q in round_.round_.distributions]
+        sizes = [q.token_ids.size for q in round_.round.distributions]
         assert len(sizes) <= limits.max_draft(kit.V)
         assert sum(sizes) <= limits.MAX_SURVIVORS
         assert len(round_.asked.packet) < limits.ROUND_BYTES

@@ -883,7 +883,7 @@ def test_hints_are_read_as_far_as_they_are_likely():
         job = cloud.next_job(threshold)
         cloud.complete(job, target.judge(job))
         assert cloud._text[2:] == whole[: len(cloud._text) - 2]
-        return list(job.hints)
+        return list(job.drafted)
 
     assert chain() == []
     assert chain((2, [], right)) == right
@@ -942,7 +942,7 @@ def test_who_boasts_is_believed_less():
         wrong = (int(weights(edge.text, 0).argmax()) + 1) % V
         hinted(edge, cloud, len(edge.text), [], [wrong] * 8, 1.0)
         job = cloud.next_job(0.3)
-        lengths.append(len(job.hints))
+        lengths.append(len(job.drafted))
         cloud.complete(job, target.judge(job))
         work(cloud, target)
         read(edge, cloud)
@@ -960,11 +960,11 @@ def test_a_chain_ends_where_no_hint_goes_on(chance):
         right = greedy(edge.text, 3)[len(edge.text) :]
         hinted(edge, cloud, len(edge.text), [], right, chance)
         job = cloud.next_job(0.02)
-        assert list(job.hints) == right[: len(job.hints)]
+        assert list(job.drafted) == right[: len(job.drafted)]
         cloud.complete(job, target.judge(job))
         work(cloud, target)
         read(edge, cloud)
-    assert len(job.hints) == 3  # it learned that all of them are read
+    assert len(job.drafted) == 3  # it learned that all of them are read
 
 
 @pytest.mark.parametrize("how", ["draft", "generate"])
@@ -1030,7 +1030,7 @@ def test_a_draft_is_truncated_as_the_target_is(sampling, ties):
         assert edge.push(logits) in wanted.token_ids
     edge.flush()
     send(edge, cloud)
-    assert [*cloud._draft.round_.distributions] == [wanted] * 4
+    assert [*cloud._draft.round.distributions] == [wanted] * 4
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
@@ -1058,7 +1058,7 @@ def test_a_ready_distribution_is_drawn_from_as_it_is():
         edge.push(q)
     edge.flush()
     send(edge, cloud)
-    assert [*cloud._draft.round_.distributions] == [q] * 4
+    assert [*cloud._draft.round.distributions] == [q] * 4
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
