@@ -7,7 +7,13 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 from sqs_codec.system.engine import Engine
-from sqs_codec.system.serve import Service, start_datagrams, start_grpc
+from sqs_codec.system.serve import (
+    INSECURE,
+    Certificate,
+    Service,
+    start_datagrams,
+    start_grpc,
+)
 from tests.certificates import Issued
 from tests.echo import running
 
@@ -31,7 +37,7 @@ async def serving(
     Transports are as `connect` takes them, and steps as `Service` does. Without a
     certificate for the server nothing is encrypted.
     """
-    cert, key = (issued.cert, issued.key) if issued else (None, None)
+    security = Certificate(issued.cert, issued.key) if issued else INSECURE
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(engine.close)
         info = await engine.open()
@@ -39,9 +45,7 @@ async def serving(
         await service.start()
         ports = []
         for name in transports:
-            server = await STARTS[name](
-                service, HOST, 0, cert=cert, key=key, insecure=issued is None
-            )
+            server = await STARTS[name](service, HOST, 0, security=security)
             stack.push_async_callback(server.stop, GRACE)
             ports.append(server.port)
         stack.push_async_callback(service.stop, GRACE)

@@ -53,7 +53,7 @@ def check(args: argparse.Namespace) -> None:
         if bool(args.tls_cert) != bool(args.tls_key):
             raise ValueError("--tls-cert and --tls-key go together")
         if args.tls_cert:
-            security.read_pair(args.tls_cert, args.tls_key)
+            security.read_pair(security.Certificate(args.tls_cert, args.tls_key))
         if not (args.tls_cert and args.api_key):
             _require_loopback(host)
     except ValueError as error:
@@ -76,7 +76,8 @@ def run(app: Starlette, args: argparse.Namespace, said: str, *, clients: int) ->
     from sqs_codec.system._endpoint.server import make_server
 
     host, port = split_address(args.listen, 0)
-    server = make_server(app, clients=clients, cert=args.tls_cert, key=args.tls_key)
+    own = security.Certificate(args.tls_cert, args.tls_key) if args.tls_cert else None
+    server = make_server(app, clients=clients, certificate=own)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family) as listener:
         where = join_address(host, listener.getsockname()[1])

@@ -220,9 +220,7 @@ def _check(args: argparse.Namespace) -> list[str] | None:
         raise ValueError(NO_CERTIFICATE)
     elif not tokens:
         raise ValueError(NO_TOKEN)
-    pair = security.check_security(
-        args.host, args.cert, args.key, insecure=args.insecure
-    )
+    pair = security.check_security(args.host, _security(args))
     if pair is not None:
         _certificate(pair)
     return tokens or None
@@ -257,6 +255,12 @@ def _check_token(token: str) -> None:
             f"a token must have at least {SHORTEST_TOKEN} characters, or it can be "
             f"guessed; one has {len(token)}"
         )
+
+
+def _security(args: argparse.Namespace) -> security.Certificate | security.Insecure:
+    if args.insecure:
+        return security.INSECURE
+    return security.Certificate(args.cert, args.key)
 
 
 def _certificate(pair: security.Pair) -> tuple[list[str], datetime.datetime]:
@@ -347,14 +351,14 @@ async def _listen(
     await service.start()
     servers: list[GrpcServer | DatagramServer] = []
     metrics = None
-    secured = {"cert": args.cert, "key": args.key, "insecure": args.insecure}
+    how = _security(args)
     unwell = asyncio.ensure_future(_unwell(service))
     tasks: list[asyncio.Future[Any]] = [unwell]
     try:
         port = args.port
         for name, start in (("grpc", start_grpc), ("datagram", start_datagrams)):
             if args.transport in (name, "both"):
-                servers.append(await start(service, args.host, port, **secured))
+                servers.append(await start(service, args.host, port, security=how))
                 port = servers[-1].port
         if args.metrics_port is not None:
             metrics = await service.metrics.serve(args.metrics_host, args.metrics_port)
@@ -401,7 +405,7 @@ def _renew(
     names: list[str] = []
     words, shows = "", []
     if args.cert is not None:
-        pair = security.read_pair(args.cert, args.key)
+        pair = security.read_pair(security.Certificate(args.cert, args.key))
         names, end = _certificate(pair)
         hosts = ", ".join(names) or "nobody"
         words = f"a certificate for {hosts} until {end:%Y-%m-%d %H:%M} UTC; "

@@ -3,10 +3,13 @@
 * `connect`: a link to a server
 * `Service`: sessions of many edges over one target model
 * `start_grpc`, `start_datagrams`: what transports them
+* `Certificate`, `INSECURE`: whom either end trusts
 """
 
 import importlib
 from typing import TYPE_CHECKING
+
+from sqs_codec.system._base.security import INSECURE, Certificate
 
 if TYPE_CHECKING:
     from sqs_codec.system.serve._connect import Transport, connect
@@ -14,7 +17,15 @@ if TYPE_CHECKING:
     from sqs_codec.system.serve._grpc.server import start_grpc
     from sqs_codec.system.serve._service import Service
 
-__all__ = ["Service", "Transport", "connect", "start_datagrams", "start_grpc"]
+__all__ = [
+    "INSECURE",
+    "Certificate",
+    "Service",
+    "Transport",
+    "connect",
+    "start_datagrams",
+    "start_grpc",
+]
 
 _MODULES = {
     "Service": "_service",

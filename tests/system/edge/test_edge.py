@@ -18,7 +18,7 @@ from sqs_codec.system.edge import (
 )
 from sqs_codec.system.edge._edge import MOST_PLANNERS
 from sqs_codec.system.edge._reading import FIRST
-from sqs_codec.system.serve import connect
+from sqs_codec.system.serve import Certificate, connect
 from sqs_codec.system.session import (
     Limits,
     LinkError,
@@ -262,8 +262,8 @@ def test_texts_go_on_over_one_link(chat, transport):
 
 def test_a_second_text_by_grpc_takes_few_bytes(chat, tmp_path):
     cert, key = certificate(tmp_path)
-    chat = chat(cert=cert, key=key)
-    chat.link = lambda: connect(chat.server.address, cert=cert)
+    chat = chat(security=Certificate(cert, key))
+    chat.link = lambda: connect(chat.server.address, security=Certificate(cert))
     chat.turn([1, 2, 3])
     first = chat.edge.metrics.bytes_up + chat.edge.metrics.bytes_down
     chat.turn([1, 2, 4])

@@ -19,7 +19,7 @@ from sqs_codec._codec.truncation import truncate
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.edge import Edge, FixedPlan, Hints
 from sqs_codec.system.llama_cpp import Cloud, Draft, Options
-from sqs_codec.system.serve import connect
+from sqs_codec.system.serve import INSECURE, connect
 from sqs_codec.system.session import LocalLink, Sampling, VerifyHints, VerifyRound
 from tests.relay import Link, Relay, StreamRelay
 from tests.system.llama_cpp.files import WIDTH, WORDS, write_model
@@ -72,7 +72,7 @@ def serving(files):
 
 
 def link(port, transport):
-    return lambda: connect(f"127.0.0.1:{port}", transport=transport, insecure=True)
+    return lambda: connect(f"127.0.0.1:{port}", transport=transport, security=INSECURE)
 
 
 def local(files):

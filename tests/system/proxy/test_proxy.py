@@ -29,7 +29,7 @@ from sqs_codec.system.hf import Draft, load_model
 from sqs_codec.system.proxy import Completer, make_app
 from sqs_codec.system.proxy._draft import Turns
 from sqs_codec.system.proxy._request import REFUSED, parse
-from sqs_codec.system.serve import connect
+from sqs_codec.system.serve import INSECURE, connect
 from sqs_codec.system.session import Sampling, Setting
 from tests.cli.test_demo import WORDS, save_model
 from tests.cli.test_serve import run_while
@@ -73,7 +73,7 @@ class Proxy(Endpoint):
         self.model = load_model(str(folder / "draft"))
         self.completer = Completer(
             Draft(self.model.model, self.model.tokenizer),
-            lambda: connect(server, insecure=True),
+            lambda: connect(server, security=INSECURE),
             server=server,
             clients=clients,
         )

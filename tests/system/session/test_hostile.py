@@ -19,7 +19,7 @@ import sqs_codec as sqs
 from sqs_codec.system import session
 from sqs_codec.system._base import protocol as limits
 from sqs_codec.system.engine import BatchEngine
-from sqs_codec.system.serve import connect
+from sqs_codec.system.serve import INSECURE, connect
 from sqs_codec.system.serve._connect import Transport
 from sqs_codec.system.session import _wire as wire
 from tests.kit import mutate
@@ -193,7 +193,7 @@ def attack_server(
         both_transports(server) as ports,
     ):
         address = f"127.0.0.1:{ports[transport]}"
-        good = connect(address, transport=transport, insecure=True)
+        good = connect(address, transport=transport, security=INSECURE)
         victim = kit.make_edge(sampling=session.Sampling(0.0), session_id=bytes(16))
         while count > 0:
             messages, _ = honest(rng)
@@ -204,7 +204,7 @@ def attack_server(
             for length in rng.integers(1, 40, 5):
                 sent = [hostile(rng, messages, at)[:1171] for at in range(length)]
                 mine = rng.random(length) < 0.8  # which contexts are for this cloud
-                link = connect(address, transport=transport, insecure=True)
+                link = connect(address, transport=transport, security=INSECURE)
                 try:
                     talk(link, [message or bytes(1) for message in sent], mine)
                 except session.LinkError as error:
