@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -67,6 +68,12 @@ class Engine(Protocol):
 
     def drop(self, session: bytes) -> None:
         """Free what is kept for a session, if anything is."""
+
+    def progress(self) -> Mapping[bytes, int]:
+        """Return how many tokens were read of each session's long text so far.
+
+        Edges wait longer for what rises. Sessions may be missing.
+        """
 
     def health(self) -> str | None:
         """Say in a few words why nothing can be verified now; None if it can."""

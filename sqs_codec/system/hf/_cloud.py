@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from sqs_codec import Verdict
 from sqs_codec._base import checks
-from sqs_codec.system.engine import CachingVerifier, Piece, Reading
+from sqs_codec.system._caching import CachingVerifier, Reading, TextPiece
 from sqs_codec.system.hf._models import HFModel, HFTokenizer, logits_size
 from sqs_codec.system.hf._ragged import Cache, Layout, RaggedModel
 from sqs_codec.system.hf._sampling import verify_jobs
@@ -109,7 +109,7 @@ class Cloud(CachingVerifier[Cache]):
         )
 
     def _verify(
-        self, pieces: Sequence[Piece[Cache]], jobs: Sequence[Job]
+        self, pieces: Sequence[TextPiece[Cache]], jobs: Sequence[Job]
     ) -> list[Verdict | None]:
         return verify_jobs(jobs, self._model.read(pieces))
 

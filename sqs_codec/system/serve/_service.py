@@ -13,7 +13,7 @@ from sqs_codec._base import checks
 from sqs_codec.system._base.crowd import first_of_crowd
 from sqs_codec.system._base.protocol import HELLO
 from sqs_codec.system._base.security import check_token
-from sqs_codec.system.engine import BatchEngine, Engine, EngineInfo
+from sqs_codec.system.engine import Engine, EngineInfo
 from sqs_codec.system.serve._connection import Connection, Owner, Session, Work
 from sqs_codec.system.serve._metrics import ServiceMetrics
 from sqs_codec.system.serve._threshold import HintThreshold, PassTimes
@@ -90,7 +90,6 @@ class Service:
         self.metrics = ServiceMetrics(info.summary, self.health)
         self._engine = engine
         self._info, self._places = info, info.places
-        self._progress = engine.progress if isinstance(engine, BatchEngine) else dict
         self._owners = None if tokens is None else _digests(tokens)
         self._idle_seconds = checks.finite("idle_seconds", idle_seconds, 0.01, 1e9)
         self._passes = PassTimes(steps)
@@ -421,7 +420,7 @@ class Service:
                 self._give_up(
                     session, "idle", f"nothing came for {self._idle_seconds:g} seconds"
                 )
-        for session_id, read in self._progress().items():
+        for session_id, read in self._engine.progress().items():
             reading = self._sessions.get(session_id)
             if reading is not None and not reading.cloud.overtaken:
                 reading.cloud.progress(read)

@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import grpc
 import numpy as np
@@ -16,13 +17,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sqs_codec import Round, SparseDistribution
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.cli import serve as command
-from sqs_codec.system.engine import (
-    BatchEngine,
-    CachingVerifier,
-    EngineConfig,
-    _batch,
-    measure_steps,
-)
+from sqs_codec.system._caching import CachingVerifier
+from sqs_codec.system.engine import BatchEngine, EngineConfig, _batch, measure_steps
 from sqs_codec.system.engine._batch import PART
 from sqs_codec.system.session import LinkError, Read, Sampling, VerifyRound
 from tests.system.serve.kit import (
@@ -235,7 +231,7 @@ def test_steps():
 
 def test_an_engine_is_held_to_a_pace_that_edges_hear_of():
     async def run():
-        engine = BatchEngine(Toy(), pace=0.02)
+        engine = BatchEngine(Toy(), target_ms=20.0)
         steps = await measure_steps(engine, await engine.open())
         assert min(steps.values()) >= 0.02
         engine._pace = 60.0  # which doesn't hold up the end
@@ -746,8 +742,9 @@ def test_a_model_that_hangs_is_noticed(hanging, monkeypatch):
 def test_a_call_of_many_passes_may_be_long(hanging):
     toy, goes_on = hanging
 
-    class Passing(type(toy)):
+    class Passing(type(toy), CachingVerifier):
         passes = property(lambda _: time.monotonic())
+        unread = Mock(return_value=0)
 
     toy.__class__ = Passing
 
