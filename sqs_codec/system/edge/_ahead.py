@@ -170,7 +170,7 @@ class Ahead:
     def _is_busy(self) -> bool:
         """Say whether the cloud is still to hear of as many hints as there may be."""
         now = self._clock()
-        while len(self._told) > self._session.unheard:
+        while len(self._told) > self._session.unheard_hints:
             at, messages, to, branches = self._told.popleft()
             for branch in branches:
                 branch.heard = to

@@ -131,7 +131,7 @@ class Line:
         """Go on with another text; say if session and cloud take it."""
         self._start(patience)
         self._rested = True
-        self.session.hold()
+        self.session.hold_place()
         try:
             self.session.abort(text)
             self._receive(0)  # what came of the text before
@@ -226,13 +226,13 @@ class Line:
         """Return how long a link may be silent before the edge asks again."""
         if not link.reliable:
             return self._timeout.seconds(self._size)
-        if self.connect is None or self.session.collecting:
+        if self.connect is None or self.session.sending_text:
             return math.inf  # no other link, or a text of many messages on its way
         return SILENCE + self._size / THINNEST
 
     def rest(self) -> bool:
         """Let the text go; say if session and link stay for another one."""
-        if self._link is None or not self.session.rest():
+        if self._link is None or not self.session.free_place():
             return False
         with contextlib.suppress(LinkError):  # the next text finds out, too
             for message in self.session.data_to_send():

@@ -93,7 +93,7 @@ def write(
 ) -> Iterator[Step]:
     """Continue the text of a line's session."""
     left = checks.in_range("max_tokens", max_tokens, 1)
-    line.session.hold()
+    line.session.hold_place()
     loop = _Loop(draft, line, planner)
     loop.greet()
     while left > 0 and not line.session.finished:
@@ -214,7 +214,7 @@ class _Loop:
         """Draft a step, or wait if there is nothing to draft; return what has come."""
         line = self._line
         line.transmit()
-        if drafts is None or self._session.collecting:
+        if drafts is None or self._session.sending_text:
             return line.wait()
         drafting = drafts.step()
         drafts.tell(drafting)

@@ -99,7 +99,7 @@ class Service:
         self._known: dict[str, Owner] = {}
         self._sessions: dict[bytes, Session] = {}
         self.metrics.sessions.set_function(
-            lambda: sum(not one.cloud.rests for one in [*self._sessions.values()])
+            lambda: sum(not one.cloud.freed_place for one in [*self._sessions.values()])
         )
         self._connections: dict[Connection, None] = {}  # the oldest first
         self._work: set[Work] = set()
@@ -258,12 +258,15 @@ class Service:
         going = [
             one
             for one in self._sessions.values()
-            if one.cloud.rests
-            or (one.connection is None and not one.cloud.held)
+            if one.cloud.freed_place
+            or (one.connection is None and not one.cloud.holds_place)
             or (one.work is None and one.heard < since)
         ]
         if going:
-            gone = min(going, key=lambda s: (bool(s.connection), s.cloud.held, s.heard))
+            gone = min(
+                going,
+                key=lambda s: (bool(s.connection), s.cloud.holds_place, s.heard),
+            )
             self._give_up(gone, "idle", "it was silent, and another has its place")
         return bool(going)
 
@@ -423,7 +426,7 @@ class Service:
         for session_id, read in self._engine.progress().items():
             reading = self._sessions.get(session_id)
             if reading is not None and not reading.cloud.overtaken:
-                reading.cloud.progress(read)
+                reading.cloud.tell_progress(read)
                 self._pump(reading)
 
 

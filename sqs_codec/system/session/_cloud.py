@@ -22,7 +22,7 @@ from sqs_codec.system.session._handshake import Agreement, agree, by_digest, che
 from sqs_codec.system.session._hints import HeardHints
 from sqs_codec.system.session._job import Job, Read, VerifyHints, VerifyRound
 from sqs_codec.system.session._limits import Limits
-from sqs_codec.system.session._numbers import draws, race_key
+from sqs_codec.system.session._random import draws, shared_key
 from sqs_codec.system.session._text import WINDOW, until_stop
 from sqs_codec.system.session._wire import WireError
 
@@ -51,7 +51,7 @@ class Answered:
 
 @dataclass
 class CloudGeneration:
-    """A round that is decoded by the numbers that both ends share."""
+    """A round that is decoded by shared random numbers."""
 
     number: int
     base: int
@@ -158,7 +158,7 @@ class CloudSession:
         if self._pending is not None:
             return "collecting"
         if self._draft is not None:
-            return "judging"
+            return "verifying"
         return "ready" if self._running() is None else "decoding"
 
     @property
@@ -177,14 +177,14 @@ class CloudSession:
         return len(self._text)
 
     @property
-    def rests(self) -> bool:
+    def freed_place(self) -> bool:
         """Whether the edge has let go of the place, and wants nothing since."""
         return self._held is False and self.state == "ready"
 
     @property
-    def held(self) -> bool:
+    def holds_place(self) -> bool:
         """Whether the session is in the middle of a text."""
-        return bool(self._held) or self.state in ("collecting", "judging", "decoding")
+        return bool(self._held) or self.state in ("collecting", "verifying", "decoding")
 
     # Messages
 
@@ -350,11 +350,11 @@ class CloudSession:
             self._need_context()
         elif self._draft is not None:
             _check_same(number, self._draft.asked, message)
-            self.progress()
+            self.tell_progress()
         else:
             round_ = self._decode(message)
-            numbers = draws(self._agreed.hello.seed, self._drawn, len(round_) + 1)
-            self._draft = CloudRound(number, numbers, message, round_)
+            random = draws(self._agreed.hello.seed, self._drawn, len(round_) + 1)
+            self._draft = CloudRound(number, random, message, round_)
             self._generation = None
 
     def _unwrap(self, number: int) -> int:
@@ -401,7 +401,7 @@ class CloudSession:
             raise WireError(f"setting {setting} is unknown; the hello has {known}")
         return codecs[setting]
 
-    # Decoding by the numbers that both ends share
+    # Decoding by shared random numbers
 
     def _take_generate(self, message: wire.Generate) -> None:
         if message.have > message.n or message.n == 0:
@@ -455,7 +455,7 @@ class CloudSession:
         else:  # the edge asks again for what it hasn't got
             generation.sent = min(generation.sent, generation.had)
             if self._running() and generation.sent == len(self._text) - generation.base:
-                self.progress()
+                self.tell_progress()
 
     def _token_messages(self) -> list[bytes]:
         generation = self._generation
@@ -509,11 +509,11 @@ class CloudSession:
         elif (generation := self._running()) is not None:
             left = generation.base + generation.n - len(self._text)
             hints = self._hints.chain(self._text, left - 1, threshold)
-            key = race_key(self._agreed.hello.seed, self._epoch)
+            key = shared_key(self._agreed.hello.seed, self._epoch)
             self._job = VerifyHints(*job, hints, key, self._agreed.sampling)
         return self._job
 
-    def progress(self, read: int = 0) -> None:
+    def tell_progress(self, read: int = 0) -> None:
         """Tell the edge how much of its text the job under way has read, or has yet."""
         self._told = max(self._told, min(read, self._base))
         self._have(self._number, self._base + self._told)
@@ -535,7 +535,7 @@ class CloudSession:
             if self._draft is not None:
                 self._answer(self._draft, verdict)
             elif (generation := self._running()) is not None:
-                self._hints.judge(verdict.accepted)
+                self._hints.learn(verdict.accepted)
                 fresh = [*job.drafted[: verdict.accepted], verdict.token]
                 self._take_tokens(generation, fresh)
             self._read = len(self._text)
@@ -586,6 +586,6 @@ def _check_verdict(job: Job, verdict: object, vocab_size: int) -> None:
 def _check_same(
     number: int, before: wire.RoundMessage, message: wire.RoundMessage
 ) -> None:
-    """Check that two drafts aren't verified by the same numbers."""
+    """Check that two drafts aren't verified by the same random numbers."""
     if message != before:
         raise WireError(f"round {number} came before with other bytes")

@@ -26,7 +26,7 @@ from sqs_codec.system.session._handshake import Setting
 from sqs_codec.system.session._hints import make_branch
 from sqs_codec.system.session._job import Sampling
 from sqs_codec.system.session._limits import Limits
-from sqs_codec.system.session._numbers import race_key
+from sqs_codec.system.session._random import shared_key
 from sqs_codec.system.session._wire import WireError
 
 OVER = "refused", "ended"
@@ -56,7 +56,7 @@ class EdgeSession:
 
     Bytes go in by `receive` and come out by `data_to_send`. A round is `push` for each
     token and `flush`; then the session is `waiting` until the answer has come. Instead
-    of drafting rounds, `generate` has the cloud decode by numbers that both ends share.
+    of drafting rounds, `generate` has the cloud decode by shared random numbers.
     Alone, or with hints: `guess` says what it may draw, and `hint` tells it. Hints
     change how fast the text comes, and nothing else.
 
@@ -83,8 +83,8 @@ class EdgeSession:
     session_id : bytes [16], optional
         Random if None.
     seed : bytes [16], optional
-        What the numbers of the target's choices derive from; each text needs its own,
-        and it has to be independent of `rng`. Random if None.
+        What the random numbers of the target's choices derive from; each text needs
+        its own, independent of `rng`. Random if None.
     rounds : bool
         Whether rounds may be drafted. Without them the text is a function of seed,
         prompt and sampling, as far as the target model computes the same.
@@ -189,14 +189,14 @@ class EdgeSession:
 
     @property
     def seed(self) -> bytes:
-        """What the numbers of the target's choices derive from."""
+        """What the random numbers of the target's choices derive from."""
         return self._seed
 
     @property
     def rounds_from(self) -> int:
         """From which length of the text on a round may be drafted; 2^62 for never.
 
-        Below it the cloud may have drawn by the numbers that both ends share, or the
+        Below it the cloud may have drawn by shared random numbers, or the
         edge has seen some of them. A round there would choose between two draws, by
         what is known of one.
         """
@@ -205,7 +205,7 @@ class EdgeSession:
         return max(self._known, granted)
 
     @property
-    def unheard(self) -> int:
+    def unheard_hints(self) -> int:
         """How many hints the cloud isn't known to have, lost ones included."""
         return (self._serial - self._heard) % wire.NUMBERS
 
@@ -246,7 +246,7 @@ class EdgeSession:
         return self._stopped or full or self._phase == "ended"
 
     @property
-    def collecting(self) -> bool:
+    def sending_text(self) -> bool:
         """Whether a round has to wait until the cloud has the whole text."""
         return not self._sync.follows
 
@@ -289,7 +289,7 @@ class EdgeSession:
         limits, draft = self._check_open("push"), self._round
         if draft is None:
             at = checks.in_range("setting", setting, 0, len(self._drafters) - 1)
-            self._check_numbers()
+            self._check_unshared()
             number = self._sync.number
             draft = EdgeRound(self._drafters[at], at, len(self._text), number)
         elif not isinstance(draft, EdgeRound) or draft.packet is not None:
@@ -312,14 +312,14 @@ class EdgeSession:
             self._round = draft
         return token
 
-    def _check_numbers(self) -> None:
-        """Refuse a round where the numbers that both ends share may be known."""
+    def _check_unshared(self) -> None:
+        """Refuse a round where shared random numbers may be known."""
         if self._first_known:
             raise RuntimeError("push: the session was made without rounds")
         if len(self._text) < self.rounds_from:
             raise RuntimeError(
-                f"push: up to token {self.rounds_from} the text goes on by the numbers "
-                f"that both ends share, and it has {len(self._text)}; see generate()"
+                f"push: up to token {self.rounds_from} the text goes on by shared "
+                f"random numbers, and it has {len(self._text)}; see generate()"
             )
 
     def flush(self) -> None:
@@ -333,7 +333,7 @@ class EdgeSession:
         draft.packet, draft.due = draft.drafter.finish(), True
 
     def generate(self, n: int) -> None:
-        """Let the cloud decode `n` tokens, by the numbers that both ends share.
+        """Let the cloud decode `n` tokens, by shared random numbers.
 
         Fewer come if one is a stop token. Until they have come, another call with a
         larger `n` raises it; after that a call begins again.
@@ -352,19 +352,21 @@ class EdgeSession:
     def guess(self, logits: Any, position: int, count: int = 1) -> Guesses:
         """Return what the cloud may draw at a position, by the draft model's logits.
 
-        The same numbers decide as at the cloud, so that the first guess is right as
+        The cloud decides by the same random numbers, so the first guess is right as
         often as the two models allow. From then on no round may be drafted at this
         position (`rounds_from`). `logits` [vocab_size] are given the text and what may
         follow it, `position` is how many tokens come before, `count` is 1 to 8.
         """
         if isinstance(self._round, EdgeRound):
-            raise RuntimeError("guess: a round is in the works, by other numbers")
+            raise RuntimeError(
+                "guess: a round is in the works, by other random numbers"
+            )
         checks.in_range("position", position, len(self._text))
         shape = np.shape(logits)
         if shape != (self._vocab_size,):
             size = self._vocab_size
             raise ValueError(f"logits must have shape ({size},), got {shape}")
-        key, sampling = race_key(self._seed, self._epoch), self._sampling.config()
+        key, sampling = shared_key(self._seed, self._epoch), self._sampling.config()
         guesses = gumbel_guess(logits, key, position, count, **sampling)
         self._known = max(self._known, position + 1)
         return guesses
@@ -436,12 +438,12 @@ class EdgeSession:
         self._sync.skip()
         self._send_text()
 
-    def hold(self) -> None:
-        """Have its place held if the link breaks, from the next text until `rest`."""
+    def hold_place(self) -> None:
+        """Hold the session's place if the link breaks, from the next text on."""
         self._sync.held = True
 
-    def rest(self) -> bool:
-        """Have its place free until another text comes; say if one can come."""
+    def free_place(self) -> bool:
+        """Free the session's place until another text; say if one can come."""
         most = 0 if self.limits is None else self.limits.max_text
         if rests := self._phase == "open" and len(self._text) < most:
             self._sync.held = False

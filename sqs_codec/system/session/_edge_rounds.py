@@ -60,7 +60,7 @@ class EdgeRound:
         self.drafter.abort()
 
     def move(self, _: int) -> None:
-        """Go on with another cloud, which is to judge the same."""
+        """Go on with another cloud, which is to verify the same."""
         self.sent = False
 
 

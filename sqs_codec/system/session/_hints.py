@@ -21,7 +21,7 @@ HASHED = 4  # tokens before a guess that its hash is of
 
 PRIOR, MEMORY = 2.0, 0.99
 """Misses by which an edge's word is taken at first, and the weight of what came of a
-guess once the next is judged."""
+guess once the next is verified."""
 
 
 def path_hash(tokens: Sequence[int], position: int) -> int:
@@ -115,7 +115,7 @@ class HeardHints:
         found = [(branch, branch.at(path)) for branch in self._branches]
         return [(b.chances[at], b.tokens[at]) for b, at in found if at is not None]
 
-    def judge(self, accepted: int) -> None:
+    def learn(self, accepted: int) -> None:
         """Take how many tokens of the last chain were right."""
         for i, claim in enumerate(self._claims[: accepted + 1]):
             self._doubted = self._doubted * MEMORY + 1 - claim

@@ -80,7 +80,7 @@ class Context:
     instance: bytes  # which cloud it is for
     number: int
     drawn: int  # by which number the round is drawn
-    epoch: int  # how often the text was replaced, for the numbers that both ends share
+    epoch: int  # how often the text was replaced, for shared random numbers
     shared: int  # how many tokens of the cloud's present text the new one begins with
     start: int  # where in the new text `tokens` begin
     total: int  # how many tokens the new text has

@@ -358,11 +358,11 @@ def test_who_makes_room_first(monkeypatch):
         edges = [edge_session([i, 1]) for i in range(4)]
         links = [server.link() for _ in edges]
         for edge, link in zip(edges[:2], links[:2], strict=True):
-            edge.hold()
+            edge.hold_place()
             converse(edge, link, 10)
         links[0].close()
         wait_until(lambda: len(server.service._connections) == 3)
-        assert edges[1].rest()
+        assert edges[1].free_place()
         exchange(edges[1], links[1])
         converse(edges[2], links[2], 10)
         assert "another has its place" in last_words(links[1])

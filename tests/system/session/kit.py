@@ -49,9 +49,9 @@ class Target:
 
     def verify(self, jobs: Sequence[Job]) -> list[Any]:
         """Do all jobs."""
-        return [self.judge(job) for job in jobs]
+        return [self.decide(job) for job in jobs]
 
-    def judge(self, job: Job) -> sqs.Verdict | None:
+    def decide(self, job: Job) -> sqs.Verdict | None:
         """Do one job."""
         self.jobs += 1
         assert job.text
@@ -92,7 +92,7 @@ def make_cloud(**options: Any) -> CloudSession:
 
 def work(cloud: CloudSession, target: Target) -> None:
     while (job := cloud.next_job()) is not None:
-        cloud.complete(job, target.judge(job))
+        cloud.complete(job, target.decide(job))
 
 
 def take(edge: EdgeSession, messages: Iterable[bytes]) -> list[Emitted]:
@@ -138,7 +138,7 @@ class World:
         self.job: Job | None = None
         self.before: dict[float, list[int]] = {}
         self.decoded: dict[tuple[bytes, int], list[int]] = {}
-        self.judged: dict[float, int] = {}
+        self.verified: dict[float, int] = {}
         self.outcomes: set[tuple[int, ...]] = set()
         self.prompts = [tuple(self.edge.text)]
 
@@ -267,7 +267,7 @@ class World:
         if fails and self.cloud._failures < 2:
             self.cloud.fail(job)
         else:
-            self.cloud.complete(job, self.target.judge(job))
+            self.cloud.complete(job, self.target.decide(job))
         self.answer()
 
     def restart(self) -> None:
@@ -298,7 +298,7 @@ class World:
                 before = text[: len(job.text) + i]
                 assert self.before.setdefault(u, before) == before
                 if i < len(tokens):
-                    assert self.judged.setdefault(u, tokens[i]) == tokens[i]
+                    assert self.verified.setdefault(u, tokens[i]) == tokens[i]
 
     def check(self) -> None:
         """Check what holds always."""

@@ -20,7 +20,7 @@ from sqs_codec.system.session import (
 )
 from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._cloud import MAX_FAILURES
-from sqs_codec.system.session._numbers import draws
+from sqs_codec.system.session._random import draws
 from sqs_codec.system.session.transport import session_of, unknown_session
 from sqs_codec.theory import conformal_bound
 from tests.kit import make_prior
@@ -79,7 +79,7 @@ def verify(edge, cloud, target):
 def decode(cloud, target):
     """Do one job."""
     job = cloud.next_job()
-    cloud.complete(job, target.judge(job))
+    cloud.complete(job, target.decide(job))
 
 
 def read(edge, cloud):
@@ -416,49 +416,49 @@ def test_another_text_for_the_same_round_is_refused():
 
 def test_a_cloud_knows_whether_a_text_is_in_the_middle():
     edge, cloud, target = start(max_message=512)
-    assert not cloud.held
+    assert not cloud.holds_place
     draft(edge, 3)
     send(edge, cloud)
-    assert cloud.held
+    assert cloud.holds_place
     work(cloud, target)
     read(edge, cloud)
-    assert not cloud.held
+    assert not cloud.holds_place
     edge.generate(2)
     send(edge, cloud)
-    assert cloud.held
+    assert cloud.holds_place
     work(cloud, target)
     read(edge, cloud)
-    assert not cloud.held
+    assert not cloud.holds_place
     edge.abort([1] * 4000)
     send(edge, cloud)
-    assert cloud.held  # as the text isn't whole
-    edge.hold()
+    assert cloud.holds_place  # as the text isn't whole
+    edge.hold_place()
     edge.abort([1] * 5)
     exchange(edge, cloud, target)
-    assert cloud.held
-    assert not cloud.rests
-    assert edge.rest()
+    assert cloud.holds_place
+    assert not cloud.freed_place
+    assert edge.free_place()
     [message] = edge.data_to_send()
     assert len(message) < 16
     cloud.receive(message)
-    assert cloud.rests
-    assert not cloud.held
+    assert cloud.freed_place
+    assert not cloud.holds_place
     assert edge.text == cloud._text == [1] * 5
-    edge.hold()
+    edge.hold_place()
     edge.abort([1] * 4000)
     send(edge, cloud)
-    assert cloud.held
-    assert not cloud.rests
+    assert cloud.holds_place
+    assert not cloud.freed_place
 
 
 def test_a_session_whose_text_is_full_or_over_does_not_rest():
     edge, _, _ = start()
-    assert edge.rest()
+    assert edge.free_place()
     edge._text = [1] * edge.limits.max_text
-    assert not edge.rest()
-    assert not make_edge().rest()
+    assert not edge.free_place()
+    assert not make_edge().free_place()
     edge.end()
-    assert not edge.rest()
+    assert not edge.free_place()
 
 
 # Clouds that forget
@@ -659,13 +659,13 @@ def test_progress_ends_at_the_texts_length_and_triggers_nothing():
     job = cloud.next_job()
     rises = [edge.progress]
     for count in (10, 64, 65, 64, 20, 128, 191, 300, 301, 10**6):
-        cloud.progress(count)
+        cloud.tell_progress(count)
         read(edge, cloud)
         assert edge.data_to_send() == []
         rises.append(edge.progress)
     ends = [300, 300, 364, 364, 364, 364, 428, 428, 600, 600, 600]
     assert rises == ends
-    cloud.complete(job, target.judge(job))
+    cloud.complete(job, target.decide(job))
     assert read(edge, cloud) == [Emitted((greedy([1] * 300, 1)[300],), 0, 0)]
     assert edge.progress == 0
 
@@ -681,7 +681,7 @@ def test_a_cloud_that_is_asked_again_says_how_far_it_is(then):
         edge.generate(4)
     send(edge, cloud)
     assert cloud.next_job().wanted
-    cloud.progress(70)
+    cloud.tell_progress(70)
     cloud.data_to_send()  # is lost
     edge.resend()
     _, again = edge.data_to_send()
@@ -715,7 +715,7 @@ def test_a_short_text_is_read_together_with_what_follows_it(then, length):
     assert (job.text, job.session) == (text, SESSION)
     only_reads = then is None or length > PART
     assert (job.wanted == 0) == only_reads
-    cloud.complete(job, target.judge(job))
+    cloud.complete(job, target.decide(job))
     job = cloud.next_job()
     assert (job is None) == (then is None or (then == "round" and not only_reads))
     assert job is None or job.wanted
@@ -824,7 +824,7 @@ def test_lost_tokens_are_asked_for_once(lost):
     send(edge, cloud)
     parts = []
     while (job := cloud.next_job()) is not None:
-        cloud.complete(job, target.judge(job))
+        cloud.complete(job, target.decide(job))
         parts += [m for m in cloud.data_to_send() if m[0] == 3]
     edge.receive(parts[0])
     asked = []
@@ -850,7 +850,7 @@ def test_lost_tokens_are_asked_for_besides_more():
     send(edge, cloud)
     parts = []
     while (job := cloud.next_job()) is not None:
-        cloud.complete(job, target.judge(job))
+        cloud.complete(job, target.decide(job))
         parts += [m for m in cloud.data_to_send() if m[0] == 3]
     for part in parts[:32]:
         edge.receive(part)
@@ -881,7 +881,7 @@ def test_hints_are_read_as_far_as_they_are_likely():
         for hint in hints:
             hinted(edge, cloud, *hint[:3], **(hint[3] if hint[3:] else {}))
         job = cloud.next_job(threshold)
-        cloud.complete(job, target.judge(job))
+        cloud.complete(job, target.decide(job))
         assert cloud._text[2:] == whole[: len(cloud._text) - 2]
         return list(job.drafted)
 
@@ -943,7 +943,7 @@ def test_who_boasts_is_believed_less():
         hinted(edge, cloud, len(edge.text), [], [wrong] * 8, 1.0)
         job = cloud.next_job(0.3)
         lengths.append(len(job.drafted))
-        cloud.complete(job, target.judge(job))
+        cloud.complete(job, target.decide(job))
         work(cloud, target)
         read(edge, cloud)
     assert lengths[0] == 8
@@ -961,7 +961,7 @@ def test_a_chain_ends_where_no_hint_goes_on(chance):
         hinted(edge, cloud, len(edge.text), [], right, chance)
         job = cloud.next_job(0.02)
         assert list(job.drafted) == right[: len(job.drafted)]
-        cloud.complete(job, target.judge(job))
+        cloud.complete(job, target.decide(job))
         work(cloud, target)
         read(edge, cloud)
     assert len(job.drafted) == 3  # it learned that all of them are read
@@ -1340,8 +1340,8 @@ def test_a_verdict_that_was_overtaken_is_ignored():
     edge.abort([5])
     send(edge, cloud)
     assert cloud.next_job() is None
-    cloud.complete(job, target.judge(job))
-    cloud.complete(job, target.judge(job))
+    cloud.complete(job, target.decide(job))
+    cloud.complete(job, target.decide(job))
     assert cloud._text == [5]
     assert cloud.next_job().text == [5]
 
@@ -1519,7 +1519,7 @@ def test_a_link_in_this_process():
 
 def test_a_verifier_that_fails_in_this_process():
     class Failing(Target):
-        def judge(self, job):
+        def decide(self, job):
             raise MemoryError("out of memory")
 
     link, edge = LocalLink(Failing()), make_edge()
@@ -1552,7 +1552,7 @@ def test_steps_of_a_round_make_few_calls():
         receive(cloud, others)
         work(cloud, target)
         assert calls(cloud.receive, message) + calls(cloud.next_job) <= 65
-        cloud.complete(cloud._job, target.judge(cloud._job))
+        cloud.complete(cloud._job, target.decide(cloud._job))
         read(edge, cloud)
     edge.generate(1)
     position = len(edge.text)

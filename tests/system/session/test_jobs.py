@@ -47,7 +47,7 @@ def test_the_hottest_draws_evenly_from_what_is_left():
     assert [verdict.token for verdict in found] == [2, 4]
 
 
-def test_hints_are_judged_beside_rounds():
+def test_hints_are_verified_beside_rounds():
     key, position = bytes(range(16)), 3
     rows = np.tile(ROW, (3, 1))
     for sampling in GREEDY, Sampling(2.0, top_k=3, top_p=0.9, min_p=0.1):
