@@ -118,18 +118,8 @@ class CachingVerifier(ABC, Generic[C]):
         """Return the verdict on each job, None where there was nothing to verify.
 
         Rounds come before texts that are only to be read. Jobs whose caches don't
-        fit in memory together are done one after the other.
-
-        Parameters
-        ----------
-        jobs : sequence of Job
-            Of different sessions.
-
-        Raises
-        ------
-        ValueError
-            If a job is none that the model can do; nothing has been done then. Or if
-            the model gives NaN.
+        fit in memory together are done one after the other. ValueError if a job is none
+        that the model can do, and nothing has been done then, or if it gives NaN.
         """
         waiting = []
         limits = self.vocab_size, self.max_text, self._because

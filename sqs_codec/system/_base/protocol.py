@@ -34,16 +34,13 @@ MAX_HINTED = 16  # tokens of a branch in a hint
 MAX_BRANCHES = 16  # of a hint
 MAX_KEPT = 64  # branches that a cloud holds of a session; the earliest go first
 
-MAX_MESSAGE = (
-    65536  # bytes that a message may have, unless an end or its link says less
-)
+MAX_MESSAGE = 65536  # bytes of a message, unless an end or its link says less
 MIN_MESSAGE = 512  # what every end takes: room for a hello, a welcome and a refusal
 MAX_REASON = 500  # bytes of a refusal's words
 
 MAX_NESTED = 16
 """Arrays and objects in a message of JSON, of which a hello has 8 at most; what is
 nested deeply could be too much for Python's stack."""
-
 
 PART = 512
 """Tokens of texts that are read in one call: more than take a processor's time, and few

@@ -15,8 +15,8 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from sqs_codec.system._base.access import Certificate
 from sqs_codec.system._base.crowd import Share, first_of_crowd, half_of_files
-from sqs_codec.system._base.security import Certificate
 
 HEADER_BYTES = 1 << 14  # of a request's headers, summed
 

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sqs_codec import Verdict
 from sqs_codec._base import checks
@@ -120,9 +119,7 @@ class BatchEngine:
         if target_ms:
             own = 1e3 * pass_seconds(verifier)
             summary += f", held to {target_ms:g} ms a pass (by itself {own:.0f} ms),"
-        self._caching: CachingVerifier[Any] | None = None
-        if isinstance(verifier, CachingVerifier):
-            self._caching = verifier
+        self._caching = verifier if isinstance(verifier, CachingVerifier) else None
         places = self._caching.places if self._caching else 0
         self._info = EngineInfo(
             summary, verifier.vocab_size, verifier.max_text, tokenizer, places

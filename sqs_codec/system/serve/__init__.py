@@ -9,7 +9,7 @@
 import importlib
 from typing import TYPE_CHECKING
 
-from sqs_codec.system._base.security import INSECURE, Certificate
+from sqs_codec.system._base.access import INSECURE, Certificate
 
 if TYPE_CHECKING:
     from sqs_codec.system.serve._connect import Transport, connect

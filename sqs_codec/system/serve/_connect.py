@@ -3,15 +3,9 @@
 from typing import Literal
 
 from sqs_codec._base import checks
+from sqs_codec.system._base import access
+from sqs_codec.system._base.access import INSECURE, Certificate, Insecure
 from sqs_codec.system._base.address import split_address
-from sqs_codec.system._base.security import (
-    INSECURE,
-    Certificate,
-    Insecure,
-    check_roots,
-    check_token,
-    require_loopback,
-)
 from sqs_codec.system.session import Link, LinkError
 
 Transport = Literal["grpc", "datagram"]
@@ -52,13 +46,13 @@ def connect(
     checks.finite("timeout", timeout, 0.001, 1e6)
     host, port = split_address(address)
     if token is not None:
-        check_token(token)
+        access.check_token(token)
     if security is INSECURE:
-        require_loopback(host)
+        access.require_loopback(host)
     elif security is not None:
         checks.instance("security", security, Certificate, "a Certificate or INSECURE")
         try:
-            check_roots(security.cert)
+            access.check_roots(security.cert)
         except ValueError as error:
             raise LinkError(str(error)) from error
     # Either takes a moment to import, and needs a package that the other doesn't.

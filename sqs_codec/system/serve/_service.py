@@ -10,9 +10,9 @@ from typing import get_args
 
 from sqs_codec import Prior, PriorName, Verdict
 from sqs_codec._base import checks
+from sqs_codec.system._base.access import check_token
 from sqs_codec.system._base.crowd import first_of_crowd
 from sqs_codec.system._base.protocol import HELLO
-from sqs_codec.system._base.security import check_token
 from sqs_codec.system.engine import Engine, EngineInfo
 from sqs_codec.system.serve._connection import Connection, Owner, Session, Work
 from sqs_codec.system.serve._metrics import ServiceMetrics

@@ -18,8 +18,8 @@ from sqs_codec.system.session._job import (
     VerifyRound,
     verify_jobs,
 )
-from sqs_codec.system.session._limits import Limits
 from sqs_codec.system.session._link import Link, LinkError, LocalLink
+from sqs_codec.system.session._wire import Limits
 
 __all__ = [
     "CloudSession",

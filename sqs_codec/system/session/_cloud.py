@@ -21,10 +21,9 @@ from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._handshake import Agreement, agree, by_digest, check_bytes
 from sqs_codec.system.session._hints import HeardHints
 from sqs_codec.system.session._job import Job, Read, VerifyHints, VerifyRound
-from sqs_codec.system.session._limits import Limits
 from sqs_codec.system.session._random import draws, shared_key
 from sqs_codec.system.session._text import WINDOW, until_stop
-from sqs_codec.system.session._wire import WireError
+from sqs_codec.system.session._wire import Limits, WireError
 
 TOKENS_HEAD = 32  # bytes of a message of tokens before them, at most
 MAX_FAILURES = 3  # jobs of a session that may fail one after the other
@@ -38,15 +37,6 @@ class CloudRound:
     draws: NDArray[np.float64]
     asked: wire.RoundMessage
     round: Round
-
-
-@dataclass(frozen=True)
-class Answered:
-    """A drafted round that is over, so that it can be answered again."""
-
-    number: int
-    asked: wire.RoundMessage
-    message: bytes
 
 
 @dataclass
@@ -133,7 +123,7 @@ class CloudSession:
         self._generation: CloudGeneration | None = None
         self._hints = HeardHints()
         self._heard = 0  # the serial of the last hint
-        self._answered: Answered | None = None
+        self._answered: tuple[CloudRound, bytes] | None = None  # to answer again
         self._pending: wire.Context | None = None
         self._early: dict[int, wire.Context] = {}  # its parts after a gap, by start
         self._read = 0  # tokens of the text that the target model has read or drawn
@@ -340,16 +330,17 @@ class CloudSession:
     # Rounds
 
     def _take_round(self, message: wire.RoundMessage) -> None:
-        number, answered = self._unwrap(message.number), self._answered
-        if answered is not None and number == answered.number < self._number:
-            _check_same(number, answered.asked, message)
-            self._queue_bytes(wire.Answer, answered.message)
+        number = self._unwrap(message.number)
+        last, answer = self._answered or (None, b"")
+        if last is not None and number == last.number < self._number:
+            _check_same(last, message)
+            self._queue_bytes(wire.Answer, answer)
         elif self._is_old(number):
             pass
         elif number > self._number or not self._fits(message.base):
             self._need_context()
         elif self._draft is not None:
-            _check_same(number, self._draft.asked, message)
+            _check_same(self._draft, message)
             self.tell_progress()
         else:
             round_ = self._decode(message)
@@ -558,7 +549,7 @@ class CloudSession:
         answer = wire.Answer(draft.number, verdict.accepted, verdict.token)
         message = answer.to_bytes(self._vocab_size)
         self._queue_bytes(wire.Answer, message)
-        self._answered = Answered(draft.number, draft.asked, message)
+        self._answered = draft, message
         accepted = draft.round.tokens[: verdict.accepted]
         fresh = until_stop([*accepted, verdict.token], self._agreed.stop)
         number = draft.number + 1
@@ -583,9 +574,7 @@ def _check_verdict(job: Job, verdict: object, vocab_size: int) -> None:
         )
 
 
-def _check_same(
-    number: int, before: wire.RoundMessage, message: wire.RoundMessage
-) -> None:
+def _check_same(before: CloudRound, message: wire.RoundMessage) -> None:
     """Check that two drafts aren't verified by the same random numbers."""
-    if message != before:
-        raise WireError(f"round {number} came before with other bytes")
+    if message != before.asked:
+        raise WireError(f"round {before.number} came before with other bytes")

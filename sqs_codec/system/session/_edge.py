@@ -25,9 +25,8 @@ from sqs_codec.system.session._edge_rounds import (
 from sqs_codec.system.session._handshake import Setting
 from sqs_codec.system.session._hints import make_branch
 from sqs_codec.system.session._job import Sampling
-from sqs_codec.system.session._limits import Limits
 from sqs_codec.system.session._random import shared_key
-from sqs_codec.system.session._wire import WireError
+from sqs_codec.system.session._wire import Limits, WireError
 
 OVER = "refused", "ended"
 
@@ -186,11 +185,6 @@ class EdgeSession:
     def stop(self) -> frozenset[int]:
         """Tokens that end the text."""
         return self._stop
-
-    @property
-    def seed(self) -> bytes:
-        """What the random numbers of the target's choices derive from."""
-        return self._seed
 
     @property
     def rounds_from(self) -> int:

@@ -11,8 +11,7 @@ from sqs_codec._base import checks
 from sqs_codec.system._base.protocol import MAX_SETTINGS
 from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._job import Sampling
-from sqs_codec.system.session._limits import Limits
-from sqs_codec.system.session._wire import WireError
+from sqs_codec.system.session._wire import Limits, WireError
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from sqs_codec import Prior
 from sqs_codec._base import checks
 from sqs_codec.system.session._cloud import CloudSession
 from sqs_codec.system.session._job import Verifier
-from sqs_codec.system.session._limits import Limits
+from sqs_codec.system.session._wire import Limits
 from sqs_codec.system.session.transport import session_of, unknown_session
 
 

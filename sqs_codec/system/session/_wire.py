@@ -9,10 +9,10 @@ from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
+from sqs_codec._base import checks
 from sqs_codec._base.words import shown
 from sqs_codec.system._base import protocol
 from sqs_codec.system._base.protocol import HELLO, ROUND_HEAD
-from sqs_codec.system.session._limits import Limits
 
 PROTOCOL = 1  # goes up with every change of the messages
 LEVELS = 16  # steps by which a hint says how sure its tokens are
@@ -164,6 +164,27 @@ class End:
 
 
 # Messages to the edge
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a cloud takes from one session.
+
+    Attributes
+    ----------
+    max_text : int
+        Tokens of a text, the prompt included.
+    max_message : int
+        Bytes of a message, at least the 4 096 that a round may have.
+    """
+
+    max_text: int = 4096
+    max_message: int = protocol.MAX_MESSAGE
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_text", 2), ("max_message", protocol.ROUND_BYTES)):
+            value = checks.in_range(name, getattr(self, name), least)
+            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The verifier, in vLLM's worker: a causal model whose pooler verifies drafted tokens.
+"""The verifier, in vLLM's worker: a causal model whose pooler judges drafted tokens.
 
 A request of a pooling model is a prompt, here the text and the draft, and its answer is
 what the pooler makes of the hidden states. So no logits leave the worker, and those of
@@ -74,8 +74,8 @@ class RoundPooler(Pooler):  # type: ignore[misc]  # vLLM may not be installed
             logits = self._compute_logits(torch.cat([rows for _, _, rows in waiting]))
             if logits is not None:
                 jobs = [fields for _, fields, _ in waiting]
-                found = _verify(jobs, logits[:, : self._vocab_size])
-                for (i, _, _), answer in zip(waiting, found, strict=True):
+                judged = _judge(jobs, logits[:, : self._vocab_size])
+                for (i, _, _), answer in zip(waiting, judged, strict=True):
                     answers[i] = answer
         return [None if one is None else torch.as_tensor(one) for one in answers]
 
@@ -105,7 +105,7 @@ def _collect(
     return rows
 
 
-def _verify(
+def _judge(
     jobs: Sequence[Mapping[str, Any]], logits: torch.Tensor
 ) -> list[tuple[int, int]]:
     """Verify jobs at once, or, where that fails, each alone: it mustn't end vLLM."""
@@ -119,9 +119,7 @@ def _verify(
         if len(jobs) == 1:
             return [_message.FAILED]
     parts = torch.split(logits, [*map(_message.count_wanted, jobs)])
-    return [
-        _verify([fields], part)[0] for fields, part in zip(jobs, parts, strict=True)
-    ]
+    return [_judge([fields], part)[0] for fields, part in zip(jobs, parts, strict=True)]
 
 
 @cache

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.serialization import (
 from OpenSSL import _util
 
 from sqs_codec.system import serve as serving
+from sqs_codec.system._base.access import Pair
 from sqs_codec.system._base.address import join_address
-from sqs_codec.system._base.security import Pair
 from sqs_codec.system.serve import INSECURE, Certificate
 from sqs_codec.system.serve._datagram import dtls
 from sqs_codec.system.serve._datagram import link as edge_end

@@ -163,7 +163,7 @@ class Shared(Target):
 
 def hints_of(edge, cloud, draft, target, liar):
     """Hint what two tokens will be by the numbers, or only what they won't."""
-    key = shared_key(edge.seed, edge._epoch)
+    key = shared_key(edge._seed, edge._epoch)
     tokens = []
     for _ in range(2):
         text = [*edge.text, *tokens]
@@ -227,7 +227,7 @@ def test_rounds_begin_where_no_number_is_known(ends_of_session, patient):
         edge.generate(1)
         hints_of(edge, cloud, draft, target, liar=False)
         finish(edge, cloud, target)
-        key = shared_key(edge.seed, edge._epoch)
+        key = shared_key(edge._seed, edge._epoch)
         if target.choice(draft(edge.text), key, len(edge.text)) == 2:
             if patient:
                 edge.generate(edge.rounds_from - len(edge.text))
@@ -249,10 +249,10 @@ def test_rounds_begin_where_no_number_is_known(ends_of_session, patient):
 
 def test_a_text_that_is_replaced_has_other_numbers():
     edge = make_edge()
-    keys = {shared_key(edge.seed, edge._epoch)}
+    keys = {shared_key(edge._seed, edge._epoch)}
     for text in ([1, 2], [1, 2], [1, 2, 3]):
         edge.abort(text)
-        keys.add(shared_key(edge.seed, edge._epoch))
+        keys.add(shared_key(edge._seed, edge._epoch))
     assert len(keys) == 4
     assert seed_of(7, [1, 2]) == seed_of(7, [1, 2])
     assert len({seed_of(n, text) for n in (7, 8) for text in ([1], [1, 2], [2])}) == 6

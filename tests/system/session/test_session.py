@@ -519,7 +519,7 @@ def test_a_draft_has_the_same_numbers_on_every_cloud():
         assert told(messages) == (first + 2 * restarts, first)
         receive(cloud, messages)
         work(cloud, target)
-        found = wire.parse_down(cloud._answered.message, V)
+        found = wire.parse_down(cloud._answered[1], V)
         assert (found.accepted, found.token) == (answer.accepted, answer.token)
     read(edge, cloud)
     assert edge.text == cloud._text

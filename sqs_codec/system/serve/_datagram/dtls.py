@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL, crypto
 
-from sqs_codec.system._base.security import INSECURE, Certificate, Insecure, Pair
+from sqs_codec.system._base.access import INSECURE, Certificate, Insecure, Pair
 
 DATAGRAM = 1200
 """The longest datagram sent: with 48 bytes of IPv6 and UDP within the 1280 that every

@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 from OpenSSL import SSL
 
 from sqs_codec._base.words import shown
+from sqs_codec.system._base.access import INSECURE, Certificate, Insecure
 from sqs_codec.system._base.address import join_address
-from sqs_codec.system._base.security import INSECURE, Certificate, Insecure
 from sqs_codec.system.serve._datagram import dtls
 from sqs_codec.system.session import Link, LinkError
 

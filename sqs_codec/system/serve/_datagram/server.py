@@ -21,8 +21,8 @@ from typing import cast
 
 from OpenSSL import SSL
 
+from sqs_codec.system._base.access import Certificate, Insecure, Pair, check_security
 from sqs_codec.system._base.crowd import first_of_crowd
-from sqs_codec.system._base.security import Certificate, Insecure, Pair, check_security
 from sqs_codec.system.serve._connection import Connection
 from sqs_codec.system.serve._datagram import dtls
 from sqs_codec.system.serve._service import SILENT_SECONDS, Service

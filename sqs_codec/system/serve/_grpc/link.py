@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 
 from sqs_codec._base.words import shown
-from sqs_codec.system._base.security import INSECURE, Certificate, Insecure
+from sqs_codec.system._base.access import INSECURE, Certificate, Insecure
 from sqs_codec.system.serve._grpc.wire import ACK, MESSAGE, Wire
 from sqs_codec.system.session import LinkError
 from sqs_codec.system.session.transport import MAX_MESSAGE

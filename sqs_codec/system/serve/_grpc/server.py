@@ -11,16 +11,10 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2
 
+from sqs_codec.system._base import access
+from sqs_codec.system._base.access import Certificate, Insecure, Pair
 from sqs_codec.system._base.address import join_address
 from sqs_codec.system._base.crowd import half_of_files
-from sqs_codec.system._base.security import (
-    Certificate,
-    Insecure,
-    Pair,
-    bearer,
-    check_free,
-    check_security,
-)
 from sqs_codec.system.serve._connection import Connection
 from sqs_codec.system.serve._grpc import link
 from sqs_codec.system.serve._grpc.wire import PING_TIMEOUT
@@ -208,8 +202,8 @@ async def start_grpc(
         The address can't be had.
     """
     # gRPC would say nothing of what is wrong.
-    pair = check_security(host, security)
-    check_free(host, port)  # gRPC's own error says little
+    pair = access.check_security(host, security)
+    access.check_free(host, port)  # gRPC's own error says little
     options: link.Options = [
         *link.SHARED_OPTIONS,
         ("grpc.keepalive_timeout_ms", PING_TIMEOUT),
@@ -253,5 +247,5 @@ def _cancel_after(seconds: float, call: asyncio.Task[Any] | None = None) -> None
 def _token_of(context: Any) -> str | None:
     for name, value in context.invocation_metadata() or ():
         if name == "authorization":
-            return bearer(value)
+            return access.bearer(value)
     return None
