@@ -62,13 +62,8 @@ def side_by_side(
         cache.grow(ragged.layout, len(text))
     for start in range(0, max(map(len, texts)) - ROUND, CHUNK):
         parts = [text[:-ROUND][start : start + CHUNK] for text in texts]
-        ragged.read(
-            [
-                TextPiece(c, part, 0)
-                for c, part in zip(caches, parts, strict=True)
-                if part
-            ]
-        )
+        some = [(c, part) for c, part in zip(caches, parts, strict=True) if part]
+        ragged.read([TextPiece(c, part, 0) for c, part in some])
     rows = ragged.read(
         [TextPiece(c, t[-ROUND:], ROUND) for c, t in zip(caches, texts, strict=True)]
     )

@@ -291,16 +291,14 @@ def margin(model: CachedModel, job: Job, one: Verdict, other: Verdict) -> float:
         ]
         return _lead(probs, job, at, tokens)
     assert isinstance(job, VerifyRound)
+    qs = job.round.distributions if job.round else ()
     if counts[0] < counts[1]:
-        assert job.round is not None
         token = drafted[at]
-        chance = min(1.0, probs[token] / job.round.distributions[at].prob(token))
+        chance = min(1.0, probs[token] / qs[at].prob(token))
         return abs(float(job.draws[at] - chance))
     number = job.draws[at]
     if at < len(drafted):  # the rejected token's number is spent
-        assert job.round is not None
-        q = job.round.distributions[at]
-        probs = np.maximum(probs - q.to_dense(np.float64), 0)
+        probs = np.maximum(probs - qs[at].to_dense(np.float64), 0)
         number = job.draws[at + 1]
     ends = np.cumsum(probs) / probs.sum()
     return max(_distance(ends, verdict.token, number) for verdict in (one, other))

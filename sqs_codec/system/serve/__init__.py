@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sqs_codec.system._base.access import INSECURE, Certificate
 
 if TYPE_CHECKING:
-    from sqs_codec.system.serve._connect import Transport, connect
+    from sqs_codec.system.serve._connect import connect
     from sqs_codec.system.serve._datagram.server import start_datagrams
     from sqs_codec.system.serve._grpc.server import start_grpc
     from sqs_codec.system.serve._service import Service
@@ -21,7 +21,6 @@ __all__ = [
     "INSECURE",
     "Certificate",
     "Service",
-    "Transport",
     "connect",
     "start_datagrams",
     "start_grpc",
@@ -29,7 +28,6 @@ __all__ = [
 
 _MODULES = {
     "Service": "_service",
-    "Transport": "_connect",
     "connect": "_connect",
     "start_datagrams": "_datagram.server",
     "start_grpc": "_grpc.server",

@@ -51,8 +51,7 @@ def serve(issued, service):
 
     @contextmanager
     def start(**settings):
-        own = Certificate(issued.cert, issued.key)
-        settings = {"security": own, **settings}
+        settings = {"security": Certificate(issued.cert, issued.key)} | settings
         host = settings.pop("host", HOST)
         with running(lambda: start_datagrams(service, host, 0, **settings)) as server:
             yield server
@@ -72,8 +71,7 @@ def connect(issued):
     links = []
 
     def open_link(port, host=HOST, **settings):
-        trusted = Certificate(issued.cert)
-        settings = {"security": trusted, "token": TOKEN, **settings}
+        settings = {"security": Certificate(issued.cert), "token": TOKEN} | settings
         address = join_address(host, port)
         links.append(serving.connect(address, transport="datagram", **settings))
         return links[-1]
@@ -142,9 +140,8 @@ def test_whose_certificate_it_is(tmp_path, service, serve, connect):
     by_name = issue(tmp_path, "localhost", issuer=authority)
     with serve(security=Certificate(by_name.cert, by_name.key)) as server:
         for trusted in (authority, by_name):
-            files = Certificate(trusted.cert)
-            link = connect(server.port, "localhost", security=files)
-            assert echoes(link, b"hi")
+            how = {"host": "localhost", "security": Certificate(trusted.cert)}
+            assert echoes(connect(server.port, **how), b"hi")
         with pytest.raises(LinkError, match=r"is for localhost, not for 127\.0\.0\.1"):
             connect(server.port, security=Certificate(authority.cert))
         with pytest.raises(LinkError, match=r"anyone trusted .* \(--cert\)"):
