@@ -22,7 +22,7 @@ from benchmarks.pair import smollm2_pair
 from benchmarks.tables import about, about_line, command, dim, table
 from sqs_codec.cli.options import DROP_LAYERS
 from sqs_codec.system._base.kinds import DEVICES, DTYPES
-from sqs_codec.system.engine import Piece
+from sqs_codec.system._caching import TextPiece
 from sqs_codec.system.hf import CachedModel
 from sqs_codec.system.hf._ragged import Cache, RaggedModel
 
@@ -62,11 +62,10 @@ def side_by_side(
         cache.grow(ragged.layout, len(text))
     for start in range(0, max(map(len, texts)) - ROUND, CHUNK):
         parts = [text[:-ROUND][start : start + CHUNK] for text in texts]
-        ragged.read(
-            [Piece(c, part, 0) for c, part in zip(caches, parts, strict=True) if part]
-        )
+        some = [(c, part) for c, part in zip(caches, parts, strict=True) if part]
+        ragged.read([TextPiece(c, part, 0) for c, part in some])
     rows = ragged.read(
-        [Piece(c, t[-ROUND:], ROUND) for c, t in zip(caches, texts, strict=True)]
+        [TextPiece(c, t[-ROUND:], ROUND) for c, t in zip(caches, texts, strict=True)]
     )
     return torch.split(rows.cpu(), ROUND)
 

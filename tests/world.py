@@ -20,15 +20,8 @@ import numpy as np
 
 from sqs_codec.system.engine._batch import MOST_AT_ONCE
 from sqs_codec.system.serve._threshold import HintThreshold
-from sqs_codec.system.session import (
-    CloudSession,
-    Job,
-    Limits,
-    LinkError,
-    Verifier,
-    session_of,
-    unknown_session,
-)
+from sqs_codec.system.session import CloudSession, Job, Limits, LinkError, Verifier
+from sqs_codec.system.session.transport import session_of, unknown_session
 from tests.relay import GOOD, HEADERS, Link, Way
 
 RECORD = 29

@@ -37,6 +37,7 @@ from sqs_codec._codec.verify import Verdict
 from sqs_codec.cli.options import DROP_LAYERS, number
 from sqs_codec.system._base.kinds import DEVICES, DTYPES
 from sqs_codec.system.hf import CachedModel, Cloud
+from sqs_codec.system.session import Read, VerifyHints, VerifyRound
 
 if TYPE_CHECKING:
     from benchmarks.pair import Pair
@@ -277,37 +278,36 @@ def margin(model: CachedModel, job: Job, one: Verdict, other: Verdict) -> float:
     logits = torch.from_numpy(model.logits([*job.text, *drafted], len(drafted) + 1))
     counts = sorted((one.accepted, other.accepted))
     at = counts[0]
+    assert not isinstance(job, Read)
     row, temperature = logits[at].double(), job.sampling.temperature
     if not temperature:
         first, second = row.softmax(-1).topk(2).values.tolist()
         return float(first - second)
     probs: NDArray[np.float64] = (row / temperature).softmax(-1).numpy()
-    if job.key is not None:
+    if isinstance(job, VerifyHints):
         tokens = [
             drafted[at] if at < verdict.accepted else verdict.token
             for verdict in (one, other)
         ]
         return _lead(probs, job, at, tokens)
+    assert isinstance(job, VerifyRound)
+    qs = job.round.distributions if job.round else ()
     if counts[0] < counts[1]:
-        assert job.round_ is not None
         token = drafted[at]
-        chance = min(1.0, probs[token] / job.round_.distributions[at].prob(token))
+        chance = min(1.0, probs[token] / qs[at].prob(token))
         return abs(float(job.draws[at] - chance))
     number = job.draws[at]
     if at < len(drafted):  # the rejected token's number is spent
-        assert job.round_ is not None
-        q = job.round_.distributions[at]
-        probs = np.maximum(probs - q.to_dense(np.float64), 0)
+        probs = np.maximum(probs - qs[at].to_dense(np.float64), 0)
         number = job.draws[at + 1]
     ends = np.cumsum(probs) / probs.sum()
     return max(_distance(ends, verdict.token, number) for verdict in (one, other))
 
 
 def _lead(
-    probs: NDArray[np.float64], job: Job, at: int, tokens: Sequence[int]
+    probs: NDArray[np.float64], job: VerifyHints, at: int, tokens: Sequence[int]
 ) -> float:
     """Return how much of its probability the winner of two tokens could lose."""
-    assert job.key is not None
     with np.errstate(divide="ignore"):
         guesses = sqs.gumbel_guess(np.log(probs), job.key, len(job.text) + at, 8)
     chances = dict(zip(guesses.tokens, guesses.chances, strict=True))

@@ -20,8 +20,8 @@ from benchmarks.experiments.experiment import Records
 from benchmarks.experiments.models import Models
 from benchmarks.harness.rounds import LENGTHS
 from benchmarks.schemes import Row, codec
+from sqs_codec.system._base.protocol import ROUND_HEAD
 from sqs_codec.system.serve._datagram.link import DatagramLink
-from sqs_codec.system.session._wire import ROUND_HEAD
 from tests.world import Steps
 
 

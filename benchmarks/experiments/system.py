@@ -16,7 +16,7 @@ from benchmarks.harness.recorded import RecordedDraft, TimedVerifier
 from benchmarks.harness.serving import HOST, served
 from sqs_codec.system.edge import Edge, Planning, Step
 from sqs_codec.system.engine import BatchEngine
-from sqs_codec.system.serve import connect
+from sqs_codec.system.serve import Certificate, connect
 from sqs_codec.system.session import LinkError
 from tests.certificates import issue
 from tests.relay import Relay
@@ -51,7 +51,7 @@ class _Real:
         link = connect(
             f"{HOST}:{self._relay.port}",
             transport="datagram",
-            cert=self._cert,
+            security=Certificate(self._cert),
             timeout=CONNECTING_SECONDS,
         )
         edge = Edge(

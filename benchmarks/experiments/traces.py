@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks.experiments.models import Models, load
 from benchmarks.schemes import softmax
-from sqs_codec.system.engine import Piece
+from sqs_codec.system._caching import TextPiece
 from sqs_codec.system.hf import CachedModel, ModelError
 from sqs_codec.system.hf._ragged import Cache, RaggedModel
 
@@ -98,7 +98,7 @@ def write(models: Models, temperature: float, options: Options) -> list[list[int
         cache.grow(model.layout, len(prompt.tokens) + most)
     new = {i: list(prompt.tokens) for i, prompt in enumerate(prompts)}
     while new:
-        pieces = [Piece(caches[i], tokens, 1) for i, tokens in new.items()]
+        pieces = [TextPiece(caches[i], tokens, 1) for i, tokens in new.items()]
         rows = dict(zip(new, model.read(pieces), strict=True))
         for i, row in rows.items():
             token = _draw(row, temperature, draws[i])

@@ -19,8 +19,8 @@ from benchmarks.harness.recorded import RecordedDraft, RecordedVerifier
 from benchmarks.schemes import Row
 from sqs_codec import Sampling
 from sqs_codec.system import edge
+from sqs_codec.system.edge._seed import seed_of
 from sqs_codec.system.session import EdgeSession, Setting
-from sqs_codec.system.session._numbers import seed_of
 from tests.relay import Link
 from tests.world import Cloud, Steps, World, WorldLink, ways
 

@@ -21,7 +21,7 @@ from benchmarks.harness.serving import HOST, serving
 from sqs_codec import Sampling
 from sqs_codec.system.edge import Draft, FixedPlan, generate
 from sqs_codec.system.engine import Engine
-from sqs_codec.system.serve import connect
+from sqs_codec.system.serve import INSECURE, connect
 from sqs_codec.system.session import EdgeSession, Setting
 
 PATIENCE = 300.0
@@ -113,7 +113,7 @@ def _write(
         steps = generate(
             session,
             draft,
-            lambda: connect(place, transport=crowd.transport, insecure=True),
+            lambda: connect(place, transport=crowd.transport, security=INSECURE),
             crowd.plan,
             max_tokens=length,
             patience=PATIENCE,

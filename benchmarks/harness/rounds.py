@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.schemes import Format, Row
+from sqs_codec.system._base.protocol import ROUND_HEAD
 from sqs_codec.system.edge import FixedPlan
-from sqs_codec.system.session._wire import ROUND_HEAD
 from tests.world import Steps
 
 LENGTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)

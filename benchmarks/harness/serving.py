@@ -6,14 +6,14 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
+from sqs_codec.system import serve
 from sqs_codec.system.engine import Engine
-from sqs_codec.system.serve import Service, start_datagrams, start_grpc
 from tests.certificates import Issued
 from tests.echo import running
 
 HOST = "127.0.0.1"
 
-STARTS: dict[str, Any] = {"grpc": start_grpc, "datagram": start_datagrams}
+STARTS: dict[str, Any] = {"grpc": serve.start_grpc, "datagram": serve.start_datagrams}
 
 GRACE = 1.0
 """Seconds that whoever is connected has when a server stops."""
@@ -31,17 +31,17 @@ async def serving(
     Transports are as `connect` takes them, and steps as `Service` does. Without a
     certificate for the server nothing is encrypted.
     """
-    cert, key = (issued.cert, issued.key) if issued else (None, None)
+    own = serve.Certificate(issued.cert, issued.key) if issued else serve.INSECURE
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(engine.close)
         info = await engine.open()
-        service = Service(engine, info, tokens=None, steps=steps, max_sessions=128)
+        service = serve.Service(
+            engine, info, tokens=None, steps=steps, max_sessions=128
+        )
         await service.start()
         ports = []
         for name in transports:
-            server = await STARTS[name](
-                service, HOST, 0, cert=cert, key=key, insecure=issued is None
-            )
+            server = await STARTS[name](service, HOST, 0, security=own)
             stack.push_async_callback(server.stop, GRACE)
             ports.append(server.port)
         stack.push_async_callback(service.stop, GRACE)

@@ -22,7 +22,7 @@ from benchmarks.data.make_corpus import read_texts
 from sqs_codec import Sampling
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.system._base.tokens import common_length
-from sqs_codec.system.engine import Piece
+from sqs_codec.system._caching import TextPiece
 from sqs_codec.system.hf._cloud import BLOCK
 from sqs_codec.system.hf._ragged import Cache, RaggedModel
 from sqs_codec.system.session import CloudSession, EdgeSession, Job, Limits, Setting
@@ -99,12 +99,12 @@ class Drafts:
         rows = self._model.read(pieces).float().cpu().numpy()
         return dict(zip(texts, rows, strict=True))
 
-    def _piece(self, name: int, text: list[int]) -> Piece[Cache]:
+    def _piece(self, name: int, text: list[int]) -> TextPiece[Cache]:
         cache = self._caches.setdefault(name, Cache())
         del cache.tokens[min(common_length(cache.tokens, text), len(text) - 1) :]
         if cache.capacity < len(text):
             cache.grow(self._model.layout, len(text) + BLOCK)
-        return Piece(cache, text[len(cache.tokens) :], 1)
+        return TextPiece(cache, text[len(cache.tokens) :], 1)
 
 
 class _Ends:

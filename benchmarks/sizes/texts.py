@@ -27,7 +27,7 @@ from benchmarks.data.make_corpus import read_texts, sample
 from sqs_codec import distill
 from sqs_codec.cli.options import find_prior
 from sqs_codec.system import hf
-from sqs_codec.system.engine import Piece
+from sqs_codec.system._caching import TextPiece
 from sqs_codec.system.hf._ragged import Cache, RaggedModel
 
 STARTS = Path(__file__).with_name("starts.txt")
@@ -208,7 +208,7 @@ def write(
     with contextlib.suppress(KeyboardInterrupt), tqdm(total=tokens) as bar:
         while file.tokens < tokens:
             pieces = zip(caches, wanted, strict=True)
-            logits = reader.read([Piece(cache, n.tokens, 1) for cache, n in pieces])
+            logits = reader.read([TextPiece(cache, n.tokens, 1) for cache, n in pieces])
             for n, row in zip(wanted, logits, strict=True):
                 if n.rows is not None:
                     n.rows.append(file.round(row))

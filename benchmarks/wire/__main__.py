@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console, Group
 from rich.table import Table
@@ -26,7 +25,7 @@ from benchmarks.harness.serving import HOST, STARTS
 from benchmarks.tables import about, command, dim, table
 from benchmarks.wire.capture import Capture, Packet, sizes
 from sqs_codec.cli.options import number
-from sqs_codec.system.serve import connect
+from sqs_codec.system.serve import INSECURE, Certificate, connect
 from sqs_codec.system.session import Link
 from tests.certificates import issue
 from tests.echo import TOKEN, EchoService, Server, running
@@ -76,12 +75,11 @@ def measure(name: str, rounds: int) -> Wire:
     service = EchoService(lambda message: bytes(ANSWER), THINK)
     with tempfile.TemporaryDirectory() as folder:
         issued = issue(Path(folder), HOST)
-        trusted: dict[str, Any] = {"cert": issued.cert}
-        own = {**trusted, "key": issued.key}
-        if name == PLAIN:
-            own = trusted = {"insecure": True}
-        with running(partial(STARTS[transport], service, HOST, 0, **own)) as server:
-            make = partial(connect, transport=transport, token=TOKEN, **trusted)
+        plain = name == PLAIN
+        how = INSECURE if plain else Certificate(issued.cert, issued.key)
+        start = partial(STARTS[transport], service, HOST, 0, security=how)
+        with running(start) as server:
+            make = partial(connect, transport=transport, token=TOKEN, security=how)
             return _measure(name, server, make, rounds)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from sqs_codec._base.words import shown
 from sqs_codec.cli import drafting, options
-from sqs_codec.system.session import MAX_DRAFT
+from sqs_codec.system._base.protocol import MAX_DRAFT
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -180,7 +180,7 @@ def serve(pipe: Connection, config: EngineConfig) -> None:
 
 async def _serve(pipe: Connection, config: EngineConfig) -> None:
     from sqs_codec.system.engine import make_engine, measure_steps
-    from sqs_codec.system.serve import Service, start_datagrams
+    from sqs_codec.system.serve import INSECURE, Service, start_datagrams
 
     engine = make_engine(config)
     info = await engine.open()
@@ -188,7 +188,7 @@ async def _serve(pipe: Connection, config: EngineConfig) -> None:
         steps = await measure_steps(engine, info)
         service = Service(engine, info, tokens=None, steps=steps)
         await service.start()
-        server = await start_datagrams(service, "127.0.0.1", 0, insecure=True)
+        server = await start_datagrams(service, "127.0.0.1", 0, security=INSECURE)
         pipe.send((info.summary, server.port))
         with contextlib.suppress(EOFError):
             await asyncio.to_thread(pipe.recv)
@@ -207,7 +207,7 @@ def _race(args: argparse.Namespace, pipe: Connection, console: Console) -> None:
 
     from sqs_codec import Sampling
     from sqs_codec.system.edge import Edge, FixedPlan, Hints, ShapedLink
-    from sqs_codec.system.serve import connect
+    from sqs_codec.system.serve import INSECURE, connect
 
     try:
         said = pipe.recv()
@@ -222,7 +222,7 @@ def _race(args: argparse.Namespace, pipe: Connection, console: Console) -> None:
         console.print(Text.assemble(put, ("marked", FROM_CLOUD), "."))
 
     def link() -> Link:
-        made = connect(f"127.0.0.1:{port}", transport="datagram", insecure=True)
+        made = connect(f"127.0.0.1:{port}", transport="datagram", security=INSECURE)
         return ShapedLink(made, *args.link) if args.link else made
 
     settings = drafting.settings(args, draft.vocab_size, tokenizer)

@@ -326,7 +326,8 @@ def serve(args: argparse.Namespace) -> int:
     dataset = open_file(args, "proxy")
     if dataset is None:
         return 1
-    from sqs_codec.system.teacher import CALLS, make_app
+    from sqs_codec.system.teacher import make_app
+    from sqs_codec.system.teacher._app import CALLS
 
     header = dataset.header
     if header.rounding != "unbiased" and not header.tail:

@@ -166,7 +166,9 @@ def sampling(args: argparse.Namespace, tokenizer: Tokenizer) -> Sampling:
 
 def connect(args: argparse.Namespace) -> Link:
     """Make a link to the server."""
-    from sqs_codec.system.serve import connect
+    from sqs_codec.system.serve import INSECURE, Certificate, connect
 
-    how = options.given(args, "transport", "cert", "token", "insecure")
-    return connect(args.server, **how)
+    trusted = Certificate(args.cert) if args.cert else None
+    security = INSECURE if args.insecure else trusted
+    how = options.given(args, "transport", "token")
+    return connect(args.server, security=security, **how)

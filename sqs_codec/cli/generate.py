@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqs_codec._base import checks
 from sqs_codec._base.words import shown
 from sqs_codec.cli import drafting, options
-from sqs_codec.system.session import MAX_DRAFT
+from sqs_codec.system._base.protocol import MAX_DRAFT
 
 if TYPE_CHECKING:
     from sqs_codec.system._base.chat import TextStream

@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from sqs_codec.cli import options
-from sqs_codec.system._base import security
+from sqs_codec.system._base import access
 from sqs_codec.system._base.address import join_address, split_address
 
 if TYPE_CHECKING:
@@ -49,21 +49,21 @@ def check(args: argparse.Namespace) -> None:
     try:
         host, port = split_address(args.listen, 0)
         if args.api_key:
-            security.check_token(args.api_key)
+            access.check_token(args.api_key)
         if bool(args.tls_cert) != bool(args.tls_key):
             raise ValueError("--tls-cert and --tls-key go together")
         if args.tls_cert:
-            security.read_pair(args.tls_cert, args.tls_key)
+            access.read_pair(access.Certificate(args.tls_cert, args.tls_key))
         if not (args.tls_cert and args.api_key):
             _require_loopback(host)
     except ValueError as error:
         args.usage_error(str(error))
-    security.check_free(host, port)
+    access.check_free(host, port)
 
 
 def _require_loopback(host: str) -> None:
     try:
-        security.require_loopback(host)
+        access.require_loopback(host)
     except ValueError:
         raise ValueError(
             f"{host} isn't this machine alone: to listen there takes --tls-cert, "
@@ -76,7 +76,8 @@ def run(app: Starlette, args: argparse.Namespace, said: str, *, clients: int) ->
     from sqs_codec.system._endpoint.server import make_server
 
     host, port = split_address(args.listen, 0)
-    server = make_server(app, clients=clients, cert=args.tls_cert, key=args.tls_key)
+    own = access.Certificate(args.tls_cert, args.tls_key) if args.tls_cert else None
+    server = make_server(app, clients=clients, certificate=own)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family) as listener:
         where = join_address(host, listener.getsockname()[1])

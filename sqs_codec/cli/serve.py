@@ -17,7 +17,7 @@ from sqs_codec import Prior
 from sqs_codec._base.files import require_file
 from sqs_codec._base.words import shown
 from sqs_codec.cli import options
-from sqs_codec.system._base import security
+from sqs_codec.system._base import access
 from sqs_codec.system._base.address import join_address
 from sqs_codec.system._base.kinds import LLAMA_CPP, kind_of
 from sqs_codec.system.engine import EngineConfig, EngineName, make_engine
@@ -186,9 +186,9 @@ def run(args: argparse.Namespace) -> int:
     options.log_warnings("sqs serve")
     for name, kind in SOCKETS.items():
         if args.transport in (name, "both"):
-            security.check_free(args.host, args.port, kind)
+            access.check_free(args.host, args.port, kind)
     if args.metrics_port is not None:
-        security.check_free(args.metrics_host, args.metrics_port)
+        access.check_free(args.metrics_host, args.metrics_port)
     priors = [Prior.load(path) for path in args.prior]
     return asyncio.run(_serve(args, _load(args), tokens, priors))
 
@@ -220,9 +220,7 @@ def _check(args: argparse.Namespace) -> list[str] | None:
         raise ValueError(NO_CERTIFICATE)
     elif not tokens:
         raise ValueError(NO_TOKEN)
-    pair = security.check_security(
-        args.host, args.cert, args.key, insecure=args.insecure
-    )
+    pair = access.check_security(args.host, _security(args))
     if pair is not None:
         _certificate(pair)
     return tokens or None
@@ -251,7 +249,7 @@ def _tokens(args: argparse.Namespace) -> list[str]:
 
 
 def _check_token(token: str) -> None:
-    security.check_token(token)
+    access.check_token(token)
     if len(token) < SHORTEST_TOKEN:
         raise ValueError(
             f"a token must have at least {SHORTEST_TOKEN} characters, or it can be "
@@ -259,7 +257,13 @@ def _check_token(token: str) -> None:
         )
 
 
-def _certificate(pair: security.Pair) -> tuple[list[str], datetime.datetime]:
+def _security(args: argparse.Namespace) -> access.Certificate | access.Insecure:
+    if args.insecure:
+        return access.INSECURE
+    return access.Certificate(args.cert, args.key)
+
+
+def _certificate(pair: access.Pair) -> tuple[list[str], datetime.datetime]:
     """Return which hosts a valid certificate is for, and when it ends."""
     from cryptography import x509
 
@@ -347,14 +351,14 @@ async def _listen(
     await service.start()
     servers: list[GrpcServer | DatagramServer] = []
     metrics = None
-    secured = {"cert": args.cert, "key": args.key, "insecure": args.insecure}
+    how = _security(args)
     unwell = asyncio.ensure_future(_unwell(service))
     tasks: list[asyncio.Future[Any]] = [unwell]
     try:
         port = args.port
         for name, start in (("grpc", start_grpc), ("datagram", start_datagrams)):
             if args.transport in (name, "both"):
-                servers.append(await start(service, args.host, port, **secured))
+                servers.append(await start(service, args.host, port, security=how))
                 port = servers[-1].port
         if args.metrics_port is not None:
             metrics = await service.metrics.serve(args.metrics_host, args.metrics_port)
@@ -401,7 +405,7 @@ def _renew(
     names: list[str] = []
     words, shows = "", []
     if args.cert is not None:
-        pair = security.read_pair(args.cert, args.key)
+        pair = access.read_pair(access.Certificate(args.cert, args.key))
         names, end = _certificate(pair)
         hosts = ", ".join(names) or "nobody"
         words = f"a certificate for {hosts} until {end:%Y-%m-%d %H:%M} UTC; "

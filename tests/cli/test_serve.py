@@ -23,7 +23,7 @@ from sqs_codec.cli import serve as module
 from sqs_codec.cli.main import main
 from sqs_codec.system.engine import BatchEngine, EngineConfig
 from sqs_codec.system.hf import _models
-from sqs_codec.system.serve import connect
+from sqs_codec.system.serve import INSECURE, Certificate, connect
 from sqs_codec.system.session import LinkError
 from tests.certificates import issue
 from tests.refusals import fails
@@ -238,7 +238,7 @@ def test_by_default_there_are_as_many_sessions_as_memory_is_for(
 
 def test_insecure(capsys):
     def use(port):
-        write(port, insecure=True)
+        write(port, security=INSECURE)
         url = re.search(r"http://\S+/metrics", sys.stderr.getvalue())[0]
         page = urllib.request.urlopen(url, timeout=kit.PATIENCE)
         assert b"sqs_text_tokens_total" in page.read()
@@ -259,7 +259,7 @@ def test_certificate_and_token(tmp_path, monkeypatch):
 
     def use(port):
         for token in (TOKEN, f"{TOKEN}-of-another"):
-            write(port, cert=cert, token=token)
+            write(port, security=Certificate(cert), token=token)
 
     said = serve_while(["--cert", str(cert), "--key", str(key)], use)
     command = rf"SQS_TOKEN=\.\.\. sqs generate --server 127\.0\.0\.1:\d+ --cert {cert}"
@@ -306,8 +306,9 @@ def test_sighup_renews_all_or_nothing(tmp_path, monkeypatch):
     def use(port):
         def link(transport, token, of):
             timeout = next(seconds)  # or gRPC would share connections
-            options = {"transport": transport, "timeout": timeout}
-            return connect(f"localhost:{port}", cert=of.cert, token=token, **options)
+            options = {"transport": transport, "timeout": timeout, "token": token}
+            trusted = Certificate(of.cert)
+            return connect(f"localhost:{port}", security=trusted, **options)
 
         kit.wait_until(lambda: bool(said))
         assert "others on this machine may read the tokens" in said[0]

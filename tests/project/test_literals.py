@@ -11,8 +11,10 @@ import sqs_codec as sqs
 from sqs_codec._base.format import Coding
 from sqs_codec.distill import NumberName
 from sqs_codec.distill._header import NUMBERS
+from sqs_codec.system._base.kinds import Device, Dtype
 from sqs_codec.system.edge import Mode, Planner, Prefer
-from sqs_codec.system.engine import ENGINES, Device, Dtype, EngineConfig, EngineName
+from sqs_codec.system.engine import EngineConfig, EngineName
+from sqs_codec.system.engine._registry import ENGINES
 from sqs_codec.system.session import Setting
 
 

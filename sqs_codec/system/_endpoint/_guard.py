@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sqs_codec.system._base.security import bearer
+from sqs_codec.system._base.access import bearer
 from sqs_codec.system._endpoint.errors import ApiError
 from sqs_codec.system._endpoint.server import HEADER_BYTES
 

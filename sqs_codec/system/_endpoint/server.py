@@ -15,8 +15,8 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from sqs_codec.system._base.access import Certificate
 from sqs_codec.system._base.crowd import Share, first_of_crowd, half_of_files
-from sqs_codec.system._base.security import File
 
 HEADER_BYTES = 1 << 14  # of a request's headers, summed
 
@@ -190,9 +190,9 @@ class _Server(uvicorn.Server):
 
 
 def make_server(
-    app: Starlette, *, clients: int, cert: File | None = None, key: File | None = None
+    app: Starlette, *, clients: int, certificate: Certificate | None = None
 ) -> uvicorn.Server:
-    """Make a server, by TLS if PEM files are given, with so many answers at a time."""
+    """Make a server, by TLS with a certificate, with so many answers at a time."""
     config = uvicorn.Config(
         app,
         http=_Visitor,
@@ -202,8 +202,8 @@ def make_server(
         server_header=False,
         proxy_headers=False,
         h11_max_incomplete_event_size=HEADER_BYTES,
-        ssl_certfile=cert,
-        ssl_keyfile=key,
+        ssl_certfile=certificate.cert if certificate else None,
+        ssl_keyfile=certificate.key if certificate else None,
     )
     room = (half_of_files() - clients) // 2
     return _Server(config, max(1, min(CONNECTIONS, room)))

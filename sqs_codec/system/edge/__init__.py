@@ -5,6 +5,7 @@
 `Planner` says what either does next.
 """
 
+from sqs_codec.system._base.protocol import Mode
 from sqs_codec.system.edge._edge import Edge
 from sqs_codec.system.edge._line import RefusalError
 from sqs_codec.system.edge._loop import Planning, generate
@@ -18,7 +19,6 @@ from sqs_codec.system.edge._planner import (
     Step,
 )
 from sqs_codec.system.edge._shaped import ShapedLink
-from sqs_codec.system.session import Mode
 
 __all__ = [
     "Draft",

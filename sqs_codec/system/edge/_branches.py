@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sqs_codec.system._base.protocol import MAX_HINTED, PART
 from sqs_codec.system.edge._planner import Hints
 from sqs_codec.system.edge._reading import Reader
-from sqs_codec.system.session import MAX_HINTED, PART, EdgeSession, Emitted
+from sqs_codec.system.session import EdgeSession, Emitted
 
 MOST = 16  # tokens of a branch beyond the text
 
@@ -169,7 +170,7 @@ class Branches:
     def _is_busy(self) -> bool:
         """Say whether the cloud is still to hear of as many hints as there may be."""
         now = self._clock()
-        while len(self._told) > self._session.unheard:
+        while len(self._told) > self._session.unheard_hints:
             at, messages, to, branches = self._told.popleft()
             for branch in branches:
                 branch.heard = to

@@ -11,13 +11,15 @@ from functools import partial
 import numpy as np
 
 from sqs_codec import Sampling
+from sqs_codec.system._base.protocol import MODES, Mode
 from sqs_codec.system.edge._line import Line
 from sqs_codec.system.edge._loop import Planning, count, write
 from sqs_codec.system.edge._metrics import Completion, EdgeMetrics
 from sqs_codec.system.edge._model import Draft
 from sqs_codec.system.edge._planner import Planner, Prefer, Step, check_modes
 from sqs_codec.system.edge._reading import Reader
-from sqs_codec.system.session import MODES, EdgeSession, Link, Mode, Setting, seed_of
+from sqs_codec.system.edge._seed import seed_of
+from sqs_codec.system.session import EdgeSession, Link, Setting
 
 MOST_PLANNERS = 16
 """What is known of links and models for other ways to draw is forgotten."""

@@ -6,14 +6,8 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
-from sqs_codec.system.session import (
-    EdgeSession,
-    Emitted,
-    Link,
-    LinkError,
-    Welcomed,
-    unknown_session,
-)
+from sqs_codec.system.session import EdgeSession, Emitted, Link, LinkError
+from sqs_codec.system.session.transport import unknown_session
 
 RESENDS = 5
 """After so many resends without a word, a link that may lose messages is dropped."""
@@ -110,7 +104,6 @@ class Line:
         self._timeout = Timeout()
         self.about: object = None  # as what texts its session can take
         self.trip: float | None = None  # of the last handshake, in seconds
-        self.welcomes = 0  # how often a cloud has taken a session
         self._open(connect() if callable(connect) else connect, begin, patience)
 
     def _open(self, link: Link, begin: Begin, patience: float) -> None:
@@ -138,7 +131,7 @@ class Line:
         """Go on with another text; say if session and cloud take it."""
         self._start(patience)
         self._rested = True
-        self.session.hold()
+        self.session.hold_place()
         try:
             self.session.abort(text)
             self._receive(0)  # what came of the text before
@@ -233,13 +226,13 @@ class Line:
         """Return how long a link may be silent before the edge asks again."""
         if not link.reliable:
             return self._timeout.seconds(self._size)
-        if self.connect is None or self.session.collecting:
+        if self.connect is None or self.session.sending_text:
             return math.inf  # no other link, or a text of many messages on its way
         return SILENCE + self._size / THINNEST
 
     def rest(self) -> bool:
         """Let the text go; say if session and link stay for another one."""
-        if self._link is None or not self.session.rest():
+        if self._link is None or not self.session.free_place():
             return False
         with contextlib.suppress(LinkError):  # the next text finds out, too
             for message in self.session.data_to_send():
@@ -286,31 +279,29 @@ class Line:
         emitted: list[Emitted] = []
         try:
             while self._link and (message := self._link.receive(timeout)) is not None:
-                emitted += self._take(message)
+                if (fresh := self._take(message)) is not None:
+                    emitted.append(fresh)
                 timeout = 0
         except LinkError as error:
             self._leave(error)
         return emitted
 
-    def _take(self, message: bytes) -> list[Emitted]:
-        progress = self.session.progress
-        events = self.session.receive(message)
+    def _take(self, message: bytes) -> Emitted | None:
+        progress, welcomes = self.session.progress, self.session.welcomes
+        emitted = self.session.receive(message)
         if self.session.refused is not None:
             raise RefusalError(self.session.refused)
         self._last = self.clock()
         self._size = self._resends = 0
-        if any(isinstance(event, Welcomed) for event in events):
-            self.welcomes += 1
-            if self._first is not None:
-                self.trip = self._last - self._first
-        emitted = [event for event in events if isinstance(event, Emitted)]
+        if self.session.welcomes > welcomes and self._first is not None:
+            self.trip = self._last - self._first
         # No other word is enough: a cloud could say it for ever, and never answer.
-        if emitted or self.session.progress > progress:
+        if emitted is not None or self.session.progress > progress:
             self._moved, self._failing = self._last, None
             if self._told:
                 log.warning("the cloud is there again; the text goes on")
             self._told = False
-        if emitted:
+        if emitted is not None:
             self._pause, self._rested = SHORTEST_PAUSE, False
         # What was sent twice says nothing: which one was answered?
         if self._first is not None:

@@ -12,13 +12,14 @@ from dataclasses import replace
 from typing import Protocol
 
 from sqs_codec._base import checks
+from sqs_codec.system._base.protocol import Mode, more_seconds
 from sqs_codec.system.edge._branches import Branches
 from sqs_codec.system.edge._line import Line
 from sqs_codec.system.edge._metrics import Completion, EdgeMetrics
 from sqs_codec.system.edge._model import Draft
 from sqs_codec.system.edge._planner import Handshake, Plan, Step
 from sqs_codec.system.edge._reading import Reader
-from sqs_codec.system.session import EdgeSession, Emitted, Link, Mode, more_seconds
+from sqs_codec.system.session import EdgeSession, Emitted, Link
 
 PAUSED = 0.05
 """Seconds of a caller between two steps. One that takes longer is slower than the text,
@@ -94,7 +95,7 @@ def write(
 ) -> Iterator[Step]:
     """Continue the text of a line's session, and account for its steps."""
     left = checks.in_range("max_tokens", max_tokens, 1)
-    line.session.hold()
+    line.session.hold_place()
     loop = _Loop(draft, line, planner)
     loop.greet()
     while left > 0 and not line.session.finished:
@@ -177,17 +178,17 @@ class _Loop:
         session, line = self._session, self._line
         drafts = self._drafts(plan, left)
         asked, got, goes_on = 0, 0, True
-        welcomes = greeted = line.welcomes
+        welcomes = greeted = session.welcomes
         while not session.finished and (got < asked or not asked):
             # A cloud that was restarted counts anew; let it come to the end.
-            asks = goes_on and asked < left and line.welcomes == welcomes
+            asks = goes_on and asked < left and session.welcomes == welcomes
             if asks and asked - got <= plan.ahead // 2:
                 asked = min(left, got + plan.ahead)
                 session.generate(asked)
                 line.transmit()
-            if drafts is not None and line.welcomes != greeted:
+            if drafts is not None and session.welcomes != greeted:
                 drafts.tell_again()
-            greeted = line.welcomes
+            greeted = session.welcomes
             events = self._draft_on(drafts)
             if not events:
                 continue
@@ -218,7 +219,7 @@ class _Loop:
         """Draft a step, or wait if there is nothing to draft; return what has come."""
         line = self._line
         line.transmit()
-        if drafts is None or self._session.collecting:
+        if drafts is None or self._session.sending_text:
             return line.wait()
         drafting = drafts.step()
         drafts.tell(drafting)

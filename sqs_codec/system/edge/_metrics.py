@@ -5,8 +5,8 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from sqs_codec.system._base.protocol import Mode
 from sqs_codec.system.edge._planner import MEMORY, Step
-from sqs_codec.system.session import Mode
 
 SUMS = (
     *("tokens", "drafted", "accepted", "resampled"),

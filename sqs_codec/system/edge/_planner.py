@@ -21,15 +21,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sqs_codec._base import checks
-from sqs_codec.system.session import (
+from sqs_codec.system._base.protocol import (
     MAX_AHEAD,
     MAX_DRAFT,
     MAX_SETTINGS,
     MODES,
     ROUND_HEAD,
     Mode,
-    Setting,
 )
+from sqs_codec.system.session import Setting
 
 Prefer = Literal["speed", "bytes"]
 """What a planner chooses by."""

@@ -5,19 +5,17 @@ import contextlib
 import itertools
 import logging
 import math
-import statistics
 import threading
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from sqs_codec import Sampling, Verdict
+from sqs_codec import Verdict
 from sqs_codec._base import checks
-from sqs_codec.system.engine._caching import CachingVerifier
+from sqs_codec.system._base.protocol import PART
+from sqs_codec.system._caching import CachingVerifier, pass_seconds
 from sqs_codec.system.engine._protocol import EngineInfo
-from sqs_codec.system.session import PART, Job, Verifier
+from sqs_codec.system.session import Job, Read, Verifier
 
 LEAST_PART = 64
 """As many are always read, in tokens, however slow the model is. A call with fewer is
@@ -79,8 +77,7 @@ class _Task:
         end = min(max(begin, self.read) + room, last)
         self.part, self.size = job, end - begin
         if end < last:
-            text, none = job.text[:end], job.draws[:0]
-            self.part = Job(job.session, text, None, none, job.sampling)
+            self.part = Read(job.session, job.text[:end])
 
 
 class BatchEngine:
@@ -93,8 +90,8 @@ class BatchEngine:
     the least left is read first, but every fourth part is of the oldest text: once a
     text is the oldest, its n parts take at most 4 n calls. Where other sessions decode,
     parts are smaller, and calls without texts follow for as long. If a call takes two
-    minutes, the engine is unwell until it ends, and whoever waits is told; of a
-    verifier that counts its `passes`, if one of these does.
+    minutes, the engine is unwell until it ends, and whoever waits is told; if a
+    `CachingVerifier` needs several passes for a call, each may take as long.
 
     Parameters
     ----------
@@ -103,8 +100,8 @@ class BatchEngine:
         What it is, for people.
     tokenizer : bytes, optional
         The fingerprint of its tokenizer, 8 bytes; or none.
-    pace : float, optional
-        Seconds that a call takes at least, to try out how a larger model would behave.
+    target_ms : float, optional
+        Milliseconds that a call takes at least, to imitate a larger model.
     """
 
     def __init__(
@@ -113,11 +110,17 @@ class BatchEngine:
         *,
         summary: str = "",
         tokenizer: bytes = b"",
-        pace: float = 0.0,
+        target_ms: float = 0.0,
     ) -> None:
         self.verifier = verifier
-        self._pace = checks.finite("pace", pace, 0.0, STUCK_SECONDS)
-        places = verifier.places if isinstance(verifier, CachingVerifier) else 0
+        self._pace = (
+            checks.finite("target_ms", target_ms, 0.0, 1e3 * STUCK_SECONDS) / 1e3
+        )
+        if target_ms:
+            own = 1e3 * pass_seconds(verifier)
+            summary += f", held to {target_ms:g} ms a pass (by itself {own:.0f} ms),"
+        self._caching = verifier if isinstance(verifier, CachingVerifier) else None
+        places = self._caching.places if self._caching else 0
         self._info = EngineInfo(
             summary, verifier.vocab_size, verifier.max_text, tokenizer, places
         )
@@ -170,7 +173,7 @@ class BatchEngine:
         self.verifier.forget(session)
 
     def progress(self) -> dict[bytes, int]:
-        """Return how many tokens have been read of each text that takes many parts."""
+        """Return how many tokens were read of each session's long text so far."""
         return {task.job.session: task.read for task in self._at_work if task.read}
 
     def health(self) -> str | None:
@@ -178,7 +181,7 @@ class BatchEngine:
         if not self._thread.is_alive():
             return "the target model's thread isn't running"
         began, now = self._began, time.monotonic()
-        passes = getattr(self.verifier, "passes", 0)
+        passes = self._caching.passes if self._caching else 0
         if passes != self._passes:  # a long text takes many
             self._passes, self._passed = passes, now
         seconds = 0.0 if began is None else now - max(began, self._passed)
@@ -292,8 +295,8 @@ class BatchEngine:
 
     def _unread(self, task: _Task) -> int:
         """Return how many tokens of a job only have to be read, as far as is known."""
-        if isinstance(self.verifier, CachingVerifier):
-            return self.verifier.unread(task.job)
+        if self._caching:
+            return self._caching.unread(task.job)
         return 0 if task.job.wanted else len(task.job.text) - task.read
 
     def _in_turn(self, texts: Sequence[_Task]) -> list[_Task]:
@@ -336,26 +339,3 @@ class BatchEngine:
             log.warning("the target model failed on %d jobs: %r", len(jobs), error)
             half = len(jobs) // 2
             return [*self._verify(jobs[:half]), *self._verify(jobs[half:])]
-
-
-def paced(
-    verifier: Verifier, *, summary: str, tokenizer: bytes, target_ms: float
-) -> BatchEngine:
-    """Return an engine that says if it is held to a pace, and what its own is."""
-    if target_ms:
-        own = 1e3 * pass_seconds(verifier)
-        summary += f", held to {target_ms:g} ms a pass (by itself {own:.0f} ms),"
-    pace = target_ms / 1e3
-    return BatchEngine(verifier, summary=summary, tokenizer=tokenizer, pace=pace)
-
-
-def pass_seconds(verifier: Verifier) -> float:
-    """Measure what a verifier takes for a token."""
-    job = Job(b"pace", [0] * 8, None, np.zeros(1), Sampling())
-    times = []
-    for _ in range(6):  # the first of them reads the text
-        began = time.perf_counter()
-        verifier.verify([job])
-        times.append(time.perf_counter() - began)
-    verifier.forget(job.session)
-    return statistics.median(times[1:])

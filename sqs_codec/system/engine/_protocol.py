@@ -2,13 +2,14 @@
 
 import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from sqs_codec import Round, Sampling, SparseDistribution, Verdict
-from sqs_codec.system.session import Job
+from sqs_codec.system.session import Job, VerifyRound
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,12 @@ class Engine(Protocol):
     def drop(self, session: bytes) -> None:
         """Free what is kept for a session, if anything is."""
 
+    def progress(self) -> Mapping[bytes, int]:
+        """Return how many tokens were read of each session's long text so far.
+
+        Edges wait longer for what rises. Sessions may be missing.
+        """
+
     def health(self) -> str | None:
         """Say in a few words why nothing can be verified now; None if it can."""
 
@@ -88,7 +95,7 @@ async def measure_steps(engine: Engine, info: EngineInfo) -> dict[int, float]:
     q = SparseDistribution([0], [1], info.vocab_size)
     steps = {}
     for tokens, draft in (1, None), (6, Round([q] * 5, [0] * 5)):
-        job = Job(session, text, draft, np.zeros(tokens), Sampling())
+        job = VerifyRound(session, text, draft, np.zeros(tokens), Sampling())
         times = []
         for _ in range(6):  # the first of them reads the text
             began = time.perf_counter()

@@ -42,7 +42,7 @@ class EngineConfig:
     revision : str or None
         A branch, tag or commit of the model on the hub.
     target_ms : float
-        Milliseconds that a pass of the model takes at least, as `BatchEngine` has it.
+        Milliseconds that a pass of the model takes at least, to imitate a larger model.
     options : mapping
         What else the engine takes: arguments of ``vllm.AsyncEngineArgs``, or options
         of llama.cpp.

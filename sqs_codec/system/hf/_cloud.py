@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from sqs_codec import Verdict, vocabulary_fingerprint
 from sqs_codec._base import checks
-from sqs_codec.system.engine import CachingVerifier, Piece, Reading
+from sqs_codec.system._caching import CachingVerifier, Reading, TextPiece
 from sqs_codec.system.hf._models import HFModel, HFTokenizer, logits_size
 from sqs_codec.system.hf._ragged import Cache, Layout, RaggedModel
 from sqs_codec.system.hf._sampling import verify_jobs
@@ -66,11 +66,12 @@ class Cloud(CachingVerifier[Cache]):
     >>> from transformers import LlamaConfig, LlamaForCausalLM
     >>> from sqs_codec.system.hf import Cloud
     >>> from sqs_codec import Sampling
-    >>> from sqs_codec.system.session import Job
+    >>> from sqs_codec.system.session import VerifyRound
     >>> config = LlamaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2,
     ...     intermediate_size=16, num_attention_heads=2)
     >>> cloud = Cloud(LlamaForCausalLM(config))
-    >>> job = Job(b"a session", [1, 2, 3], None, np.array([0.5]), Sampling())
+    >>> draws = np.array([0.5])
+    >>> job = VerifyRound(b"a session", [1, 2, 3], None, draws, Sampling())
     >>> [verdict] = cloud.verify([job])
     >>> verdict.accepted, 0 <= verdict.token < 50
     (0, True)
@@ -111,7 +112,7 @@ class Cloud(CachingVerifier[Cache]):
         )
 
     def _verify(
-        self, pieces: Sequence[Piece[Cache]], jobs: Sequence[Job]
+        self, pieces: Sequence[TextPiece[Cache]], jobs: Sequence[Job]
     ) -> list[Verdict | None]:
         return verify_jobs(jobs, self._model.read(pieces))
 

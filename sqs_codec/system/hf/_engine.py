@@ -6,13 +6,8 @@ from typing import Any
 import torch
 
 from sqs_codec import Verdict
-from sqs_codec.system.engine import (
-    BatchEngine,
-    EngineConfig,
-    Piece,
-    paced,
-    pass_seconds,
-)
+from sqs_codec.system._caching import TextPiece, pass_seconds
+from sqs_codec.system.engine import BatchEngine, EngineConfig
 from sqs_codec.system.hf._cloud import Cloud
 from sqs_codec.system.hf._models import ModelError, load_model
 from sqs_codec.system.hf._ragged import Cache
@@ -44,7 +39,7 @@ def make_engine(config: EngineConfig) -> BatchEngine:
         tokenizer=target.tokenizer,
         max_memory=config.max_memory << 20,
     )
-    return paced(
+    return BatchEngine(
         cloud,
         summary=f"{target.summary} {target.placement}",
         tokenizer=cloud.fingerprint,
@@ -70,7 +65,7 @@ class ThreadedCloud(Cloud):
         self._few = min(times, key=times.__getitem__)
 
     def _verify(
-        self, pieces: Sequence[Piece[Cache]], jobs: Sequence[Job]
+        self, pieces: Sequence[TextPiece[Cache]], jobs: Sequence[Job]
     ) -> list[Verdict | None]:
         tokens = sum(len(piece.tokens) for piece in pieces)
         torch.set_num_threads(self._few if tokens < FEW else self._all)

@@ -20,7 +20,7 @@ import torch
 import transformers
 from torch.nn.functional import scaled_dot_product_attention
 
-from sqs_codec.system.engine import Piece
+from sqs_codec.system._caching import TextPiece
 from sqs_codec.system.hf._cached import LAYERS, TOLERANCE
 from sqs_codec.system.hf._models import HFModel, ModelError, check_rollback, share
 
@@ -95,7 +95,7 @@ class RaggedModel:
         self.layout = self._probe(config.num_hidden_layers)
         self._compare(model)
 
-    def read(self, pieces: Sequence[Piece[Cache]]) -> torch.Tensor:
+    def read(self, pieces: Sequence[TextPiece[Cache]]) -> torch.Tensor:
         """Return the wanted logits, [n, V], and add the tokens to their caches."""
         ends = [*itertools.accumulate(len(piece.tokens) for piece in pieces)]
         logits = self._logits(
@@ -168,7 +168,7 @@ class RaggedModel:
             cache.grow(self.layout, 9)
         for part in slice(0, 4), slice(4, None):
             rows = self.read(
-                [Piece(c, t[part], 1) for c, t in zip(caches, texts, strict=True)]
+                [TextPiece(c, t[part], 1) for c, t in zip(caches, texts, strict=True)]
             )
         for row, text in zip(rows, texts, strict=True):
             with torch.inference_mode():
@@ -188,7 +188,7 @@ class RaggedModel:
 class _Row:
     """Pieces and where in the row they end, for `_attend`."""
 
-    pieces: Sequence[Piece[Cache]]
+    pieces: Sequence[TextPiece[Cache]]
     ends: Sequence[int]
     masks: dict[Any, tuple[int, torch.Tensor | None]] = field(default_factory=dict)
 
@@ -224,7 +224,11 @@ class _Row:
         return out
 
     def _mask(
-        self, piece: Piece[Cache], groups: int, window: int | None, query: torch.Tensor
+        self,
+        piece: TextPiece[Cache],
+        groups: int,
+        window: int | None,
+        query: torch.Tensor,
     ) -> tuple[int, torch.Tensor | None]:
         """Return the first key seen and, if any, what to add to the scores."""
         known = piece, groups, window, query.device

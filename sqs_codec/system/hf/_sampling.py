@@ -1,12 +1,12 @@
 """How jobs are verified by the logits of a Hugging Face model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 
 from sqs_codec import Verdict
-from sqs_codec.system.session import Job
+from sqs_codec.system.session import Job, VerifyHints, VerifyRound
 from sqs_codec.torch import gumbel_verify_rounds, verify_rounds
 from sqs_codec.torch._tensors import detached, truncated
 
@@ -15,32 +15,38 @@ def verify_jobs(jobs: Sequence[Job], logits: torch.Tensor) -> list[Verdict | Non
     """Do as `sqs_codec.system.session.verify_jobs`, on logits where they are."""
     # For rounds together, and for hints, an accelerator is waited for twice.
     rows = detached("logits", logits)
-    parts = torch.split(rows, Job.rows_of(jobs, len(rows)))
-    wanted = [i for i, job in enumerate(jobs) if job.wanted]
+    counts = [job.wanted for job in jobs]
+    if sum(counts) != len(rows):
+        raise ValueError(f"the jobs want {sum(counts)} rows of logits, got {len(rows)}")
+    parts = torch.split(rows, counts)
+    rounds = {i: job for i, job in enumerate(jobs) if isinstance(job, VerifyRound)}
+    hints = {i: job for i, job in enumerate(jobs) if isinstance(job, VerifyHints)}
+
+    def own(some: Mapping[int, Job]) -> torch.Tensor:
+        return rows if len(some) == len(jobs) else torch.cat([parts[i] for i in some])
+
     verdicts: dict[int, Verdict] = {}
-    for verify, keyed in (_verify_rounds, False), (_verify_hints, True):
-        own = [i for i in wanted if keyed == (jobs[i].key is not None)]
-        if not own:
-            continue
-        if len(own) < len(jobs):
-            rows = torch.cat([parts[i] for i in own])
-        found = verify([jobs[i] for i in own], rows)
-        verdicts |= zip(own, found, strict=True)
+    if rounds:
+        found = _verify_rounds([*rounds.values()], own(rounds))
+        verdicts |= zip(rounds, found, strict=True)
+    if hints:
+        found = _verify_hints([*hints.values()], own(hints))
+        verdicts |= zip(hints, found, strict=True)
     return [verdicts.get(i) for i in range(len(jobs))]
 
 
-def _verify_rounds(jobs: Sequence[Job], rows: torch.Tensor) -> list[Verdict]:
-    rounds, draws = [job.round_ for job in jobs], [job.draws for job in jobs]
+def _verify_rounds(jobs: Sequence[VerifyRound], rows: torch.Tensor) -> list[Verdict]:
+    rounds, draws = [job.round for job in jobs], [job.draws for job in jobs]
     rows = truncated(rows, [job.sampling for job in jobs for _ in range(job.wanted)])
     temperatures = [job.sampling.temperature for job in jobs]
     return verify_rounds(rounds, rows, np.concatenate(draws), temperature=temperatures)
 
 
-def _verify_hints(jobs: Sequence[Job], rows: torch.Tensor) -> list[Verdict]:
+def _verify_hints(jobs: Sequence[VerifyHints], rows: torch.Tensor) -> list[Verdict]:
     return gumbel_verify_rounds(
         [job.hints for job in jobs],
         rows,
-        [job.key or b"" for job in jobs],
+        [job.key for job in jobs],
         [len(job.text) for job in jobs],
         sampling=[job.sampling for job in jobs],
     )

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from sqs_codec import Verdict
 from sqs_codec._base import checks
-from sqs_codec.system.engine import CachingVerifier, Piece, Reading
+from sqs_codec.system._base.protocol import MAX_DRAFT
+from sqs_codec.system._caching import CachingVerifier, Reading, TextPiece
 from sqs_codec.system.llama_cpp._model import Context, Model, Part
 from sqs_codec.system.llama_cpp._options import TEXTS, Options
-from sqs_codec.system.session import MAX_DRAFT, Job, verify_jobs
+from sqs_codec.system.session import Job, verify_jobs
 
 CONTEXT = 4096
 """Tokens of a session, unless options or memory say otherwise."""
@@ -173,11 +174,11 @@ class Cloud(CachingVerifier[_Slot]):
         )
 
     def _verify(
-        self, pieces: Sequence[Piece[_Slot]], jobs: Sequence[Job]
+        self, pieces: Sequence[TextPiece[_Slot]], jobs: Sequence[Job]
     ) -> list[Verdict | None]:
         return verify_jobs(jobs, self._read(pieces))
 
-    def _read(self, pieces: Sequence[Piece[_Slot]]) -> NDArray[np.float32]:
+    def _read(self, pieces: Sequence[TextPiece[_Slot]]) -> NDArray[np.float32]:
         """Return the wanted logits. Repeatable ones take more tokens and more rows."""
         parts: list[Part] = []
         kept: list[int] = []
@@ -209,8 +210,8 @@ class Cloud(CachingVerifier[_Slot]):
             slots = [_Slot(place) for place in range(beside)]
             for start in range(0, SHORT, size):
                 piece = text[start : min(start + size, SHORT)]
-                self._read([Piece(slot, piece, 0) for slot in slots])
-            rows = self._read([Piece(slot, text[SHORT:], ALIKE) for slot in slots])
+                self._read([TextPiece(slot, piece, 0) for slot in slots])
+            rows = self._read([TextPiece(slot, text[SHORT:], ALIKE) for slot in slots])
             found.extend(rows.reshape(beside, ALIKE, -1).copy())
             self._context.clear()
         error = float(np.abs(np.stack(found) - found[0]).max())

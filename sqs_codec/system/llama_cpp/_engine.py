@@ -4,7 +4,7 @@ import threading
 from concurrent.futures import Future
 
 from sqs_codec.system._base.kinds import LLAMA_CPP
-from sqs_codec.system.engine import BatchEngine, EngineConfig, paced
+from sqs_codec.system.engine import BatchEngine, EngineConfig
 from sqs_codec.system.llama_cpp._cloud import Cloud
 from sqs_codec.system.llama_cpp._options import Options
 
@@ -34,7 +34,7 @@ def _load(config: EngineConfig) -> BatchEngine:
             raise ValueError(f"{name} is for models of transformers: {LLAMA_CPP.why}")
     options = Options.from_config(config.options)
     cloud = Cloud(config.target, max_memory=config.max_memory << 20, options=options)
-    return paced(
+    return BatchEngine(
         cloud,
         summary=cloud.summary,
         tokenizer=cloud.fingerprint,

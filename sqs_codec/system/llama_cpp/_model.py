@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqs_codec import vocabulary_fingerprint
+from sqs_codec.system._base.protocol import MAX_DRAFT
 from sqs_codec.system.llama_cpp._options import CacheType, Options
-from sqs_codec.system.session import MAX_DRAFT
 
 if not hasattr(llama, "llama_memory_seq_rm"):
     raise ImportError(

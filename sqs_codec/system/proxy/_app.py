@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from sqs_codec import Sampling
+from sqs_codec.system._base.protocol import MODES
 from sqs_codec.system._endpoint.app import make_endpoint, model_routes, read_body
 from sqs_codec.system._endpoint.errors import ApiError
 from sqs_codec.system._endpoint.fields import model_names
@@ -117,7 +118,7 @@ class _Calls:
                 "sampling": asdict(self._sampling),
                 # Modes are compared over one, so all have to be had.
                 "thin_links": _is_local(request)
-                and {*_request.MODES} == {*self._completer.modes},
+                and {*MODES} == {*self._completer.modes},
             },
         }
 

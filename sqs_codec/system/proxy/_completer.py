@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 
 from sqs_codec.system._base.chat import Tokenizer
+from sqs_codec.system._base.protocol import MODES
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system._endpoint.errors import ApiError
 from sqs_codec.system.edge import (
@@ -33,7 +34,7 @@ from sqs_codec.system.edge import (
 )
 from sqs_codec.system.edge._metrics import EdgeMetrics
 from sqs_codec.system.proxy._draft import GoneError, SharedDraft, Turns, link
-from sqs_codec.system.proxy._request import MODES, Request
+from sqs_codec.system.proxy._request import Request
 from sqs_codec.system.proxy._stops import Stops
 from sqs_codec.system.session import EdgeSession, Limits, Link, LinkError, Setting
 

@@ -3,14 +3,14 @@
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 from sqs_codec import Sampling
+from sqs_codec.system._base.protocol import MODES
 from sqs_codec.system._endpoint.errors import ApiError
 from sqs_codec.system._endpoint.fields import check_model, field, load, shown, string
 from sqs_codec.system.edge import Mode
 
-MODES: tuple[Mode, ...] = get_args(Mode)
 Messages = list[dict[str, str]]
 Prompt = str | list[int]
 

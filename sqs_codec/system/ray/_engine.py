@@ -151,6 +151,10 @@ class RayEngine:
             ask = self._handle.options(method_name="drop", session_id=session.hex())
             ask.remote(session)
 
+    def progress(self) -> Mapping[bytes, int]:
+        """Return nothing, as replicas aren't asked."""
+        return {}
+
     def health(self) -> str | None:
         """Say why nothing can be verified now; None if there is a replica."""
         if self._closed:

@@ -3,22 +3,31 @@
 * `connect`: a link to a server
 * `Service`: sessions of many edges over one target model
 * `start_grpc`, `start_datagrams`: what transports them
+* `Certificate`, `INSECURE`: whom either end trusts
 """
 
 import importlib
 from typing import TYPE_CHECKING
 
+from sqs_codec.system._base.access import INSECURE, Certificate
+
 if TYPE_CHECKING:
-    from sqs_codec.system.serve._connect import Transport, connect
+    from sqs_codec.system.serve._connect import connect
     from sqs_codec.system.serve._datagram.server import start_datagrams
     from sqs_codec.system.serve._grpc.server import start_grpc
     from sqs_codec.system.serve._service import Service
 
-__all__ = ["Service", "Transport", "connect", "start_datagrams", "start_grpc"]
+__all__ = [
+    "INSECURE",
+    "Certificate",
+    "Service",
+    "connect",
+    "start_datagrams",
+    "start_grpc",
+]
 
 _MODULES = {
     "Service": "_service",
-    "Transport": "_connect",
     "connect": "_connect",
     "start_datagrams": "_datagram.server",
     "start_grpc": "_grpc.server",

@@ -3,7 +3,8 @@
 from typing import Literal
 
 from sqs_codec._base import checks
-from sqs_codec.system._base import security
+from sqs_codec.system._base import access
+from sqs_codec.system._base.access import INSECURE, Certificate, Insecure
 from sqs_codec.system._base.address import split_address
 from sqs_codec.system.session import Link, LinkError
 
@@ -15,9 +16,8 @@ def connect(
     address: str,
     *,
     transport: Transport = "grpc",
-    cert: security.File | None = None,
+    security: Certificate | Insecure | None = None,
     token: str | None = None,
-    insecure: bool = False,
     timeout: float = 30.0,
 ) -> Link:
     """Make a link to a server.
@@ -28,14 +28,12 @@ def connect(
         HOST:PORT of the server.
     transport : Transport, optional
         Datagrams cost fewer bytes, but not every network lets them through.
-    cert : path, optional
-        PEM file of the certificates to trust, the server's own or its issuer's; by
-        default those of well-known authorities.
+    security : Certificate or INSECURE, optional
+        The certificates to trust, by default those of well-known authorities.
+        `INSECURE` takes a server at a loopback address only: in plain text by gRPC, by
+        datagrams without verifying its certificate.
     token : str, optional
         The bearer token.
-    insecure : bool, optional
-        To a loopback address only: plain text by gRPC, datagrams of a server whose
-        certificate isn't verified.
     timeout : float, optional
         Seconds to wait for the server: a thin link takes some for its handshake.
 
@@ -48,23 +46,20 @@ def connect(
     checks.finite("timeout", timeout, 0.001, 1e6)
     host, port = split_address(address)
     if token is not None:
-        security.check_token(token)
-    if insecure:
-        security.require_loopback(host)
-    elif cert is not None:
+        access.check_token(token)
+    if security is INSECURE:
+        access.require_loopback(host)
+    elif security is not None:
+        checks.instance("security", security, Certificate, "a Certificate or INSECURE")
         try:
-            security.check_roots(cert)
+            access.check_roots(security.cert)
         except ValueError as error:
             raise LinkError(str(error)) from error
     # Either takes a moment to import, and needs a package that the other doesn't.
     if transport == "grpc":
         from sqs_codec.system.serve._grpc.link import GrpcLink
 
-        return GrpcLink(
-            address, cert=cert, token=token, insecure=insecure, timeout=timeout
-        )
+        return GrpcLink(address, security=security, token=token, timeout=timeout)
     from sqs_codec.system.serve._datagram.link import connect_datagram
 
-    return connect_datagram(
-        host, port, cert=cert, token=token, insecure=insecure, timeout=timeout
-    )
+    return connect_datagram(host, port, security=security, token=token, timeout=timeout)

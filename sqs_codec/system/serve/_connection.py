@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from sqs_codec import Verdict
 from sqs_codec._base.words import shown
 from sqs_codec.system._base.crowd import Share
-from sqs_codec.system.session import CloudSession, refusal
+from sqs_codec.system.session import CloudSession
+from sqs_codec.system.session.transport import refusal
 
 log = logging.getLogger(__name__)
 

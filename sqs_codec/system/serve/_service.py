@@ -10,20 +10,15 @@ from typing import get_args
 
 from sqs_codec import Prior, PriorName, Verdict
 from sqs_codec._base import checks
+from sqs_codec.system._base.access import check_token
 from sqs_codec.system._base.crowd import first_of_crowd
-from sqs_codec.system._base.security import check_token
-from sqs_codec.system.engine import BatchEngine, Engine, EngineInfo
+from sqs_codec.system._base.protocol import HELLO
+from sqs_codec.system.engine import Engine, EngineInfo
 from sqs_codec.system.serve._connection import Connection, Owner, Session, Work
 from sqs_codec.system.serve._metrics import ServiceMetrics
 from sqs_codec.system.serve._threshold import HintThreshold, PassTimes
-from sqs_codec.system.session import (
-    HELLO,
-    CloudSession,
-    Job,
-    Limits,
-    session_of,
-    unknown_session,
-)
+from sqs_codec.system.session import CloudSession, Job, Limits, VerifyHints
+from sqs_codec.system.session.transport import session_of, unknown_session
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +90,6 @@ class Service:
         self.metrics = ServiceMetrics(info.summary, self.health)
         self._engine = engine
         self._info, self._places = info, info.places
-        self._progress = engine.progress if isinstance(engine, BatchEngine) else dict
         self._owners = None if tokens is None else _digests(tokens)
         self._idle_seconds = checks.finite("idle_seconds", idle_seconds, 0.01, 1e9)
         self._passes = PassTimes(steps)
@@ -105,7 +99,7 @@ class Service:
         self._known: dict[str, Owner] = {}
         self._sessions: dict[bytes, Session] = {}
         self.metrics.sessions.set_function(
-            lambda: sum(not one.cloud.rests for one in [*self._sessions.values()])
+            lambda: sum(not one.cloud.freed_place for one in [*self._sessions.values()])
         )
         self._connections: dict[Connection, None] = {}  # the oldest first
         self._work: set[Work] = set()
@@ -264,12 +258,15 @@ class Service:
         going = [
             one
             for one in self._sessions.values()
-            if one.cloud.rests
-            or (one.connection is None and not one.cloud.held)
+            if one.cloud.freed_place
+            or (one.connection is None and not one.cloud.holds_place)
             or (one.work is None and one.heard < since)
         ]
         if going:
-            gone = min(going, key=lambda s: (bool(s.connection), s.cloud.held, s.heard))
+            gone = min(
+                going,
+                key=lambda s: (bool(s.connection), s.cloud.holds_place, s.heard),
+            )
             self._give_up(gone, "idle", "it was silent, and another has its place")
         return bool(going)
 
@@ -405,7 +402,7 @@ class Service:
         self._threshold.count(fresh, self._loop.time())
         if fresh and job.drafted and verdict is not None:
             # The edge can't tell whether a last token was hinted: it isn't counted.
-            accepted = min(verdict.accepted, fresh - (job.mode != "rounds"))
+            accepted = min(verdict.accepted, fresh - (isinstance(job, VerifyHints)))
             rejected = verdict.accepted < min(len(job.drafted), fresh)
             self.metrics.count_draft(len(job.drafted), accepted, rejected)
         return None
@@ -426,10 +423,10 @@ class Service:
                 self._give_up(
                     session, "idle", f"nothing came for {self._idle_seconds:g} seconds"
                 )
-        for session_id, read in self._progress().items():
+        for session_id, read in self._engine.progress().items():
             reading = self._sessions.get(session_id)
             if reading is not None and not reading.cloud.overtaken:
-                reading.cloud.progress(read)
+                reading.cloud.tell_progress(read)
                 self._pump(reading)
 
 

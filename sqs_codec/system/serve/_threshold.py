@@ -4,7 +4,7 @@ import math
 from collections import deque
 from collections.abc import Mapping
 
-from sqs_codec.system.session import HINT_THRESHOLD, more_seconds
+from sqs_codec.system._base.protocol import HINT_THRESHOLD, more_seconds
 
 LEAST, MOST = 0.02, 0.95  # what it is in any case: measured times may be noise
 MEMORY_SECONDS = 2.0  # how far back tokens count
@@ -17,18 +17,9 @@ than what is told. A quick pass is one that has waited for nothing."""
 class PassTimes:
     """The seconds of forward passes that edges are told, from those that a server runs.
 
-    Parameters
-    ----------
-    steps : mapping of int to float or None
-        The seconds by number of tokens, as measured when the server started.
+    `steps` are the seconds by number of tokens, as measured when the server started,
+    and `told` what recent passes make of them. It changes in place.
 
-    Attributes
-    ----------
-    told : dict of int to float or None
-        The same as the recent passes have it. It changes in place.
-
-    Examples
-    --------
     >>> passes = PassTimes({1: 0.1, 6: 0.15})
     >>> for _ in range(64):
     ...     passes.count(1, 0.2)

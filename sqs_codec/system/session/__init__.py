@@ -6,46 +6,21 @@ messages is a `Link`, what does the jobs a `Verifier`. The protocol is described
 ``docs/system.md``.
 """
 
-from sqs_codec.system.session._cloud import (
-    CloudSession,
-    refusal,
-    session_of,
-    unknown_session,
-)
-from sqs_codec.system.session._edge import EdgeSession, Emitted, Refused, Welcomed
+from sqs_codec.system.session._cloud import CloudSession
+from sqs_codec.system.session._edge import EdgeSession, Emitted
 from sqs_codec.system.session._handshake import Setting
-from sqs_codec.system.session._hints import HINT_THRESHOLD, more_seconds
 from sqs_codec.system.session._job import (
-    MODES,
-    PART,
     Job,
-    Mode,
+    Read,
     Verifier,
+    VerifyHints,
+    VerifyRound,
     verify_jobs,
 )
-from sqs_codec.system.session._limits import (
-    MAX_AHEAD,
-    MAX_DRAFT,
-    MAX_HINTED,
-    MAX_MESSAGE,
-    MAX_SETTINGS,
-    Limits,
-)
 from sqs_codec.system.session._link import Link, LinkError, LocalLink
-from sqs_codec.system.session._numbers import seed_of
-from sqs_codec.system.session._wire import HELLO, ROUND_HEAD
+from sqs_codec.system.session._wire import Limits
 
 __all__ = [
-    "HELLO",
-    "HINT_THRESHOLD",
-    "MAX_AHEAD",
-    "MAX_DRAFT",
-    "MAX_HINTED",
-    "MAX_MESSAGE",
-    "MAX_SETTINGS",
-    "MODES",
-    "PART",
-    "ROUND_HEAD",
     "CloudSession",
     "EdgeSession",
     "Emitted",
@@ -54,15 +29,10 @@ __all__ = [
     "Link",
     "LinkError",
     "LocalLink",
-    "Mode",
-    "Refused",
+    "Read",
     "Setting",
     "Verifier",
-    "Welcomed",
-    "more_seconds",
-    "refusal",
-    "seed_of",
-    "session_of",
-    "unknown_session",
+    "VerifyHints",
+    "VerifyRound",
     "verify_jobs",
 ]

@@ -10,16 +10,21 @@ from numpy.typing import NDArray
 
 from sqs_codec import Codec, Prior, Round, Verdict
 from sqs_codec._base import checks
+from sqs_codec.system._base.protocol import (
+    HINT_THRESHOLD,
+    MAX_AHEAD,
+    MAX_SURVIVORS,
+    PART,
+    max_draft,
+)
 from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._handshake import Agreement, agree, by_digest, check_bytes
-from sqs_codec.system.session._hints import HINT_THRESHOLD, HeardHints
-from sqs_codec.system.session._job import PART, Job
-from sqs_codec.system.session._limits import MAX_AHEAD, MAX_SURVIVORS, Limits, max_draft
-from sqs_codec.system.session._numbers import draws, race_key
+from sqs_codec.system.session._hints import HeardHints
+from sqs_codec.system.session._job import Job, Read, VerifyHints, VerifyRound
+from sqs_codec.system.session._random import draws, shared_key
 from sqs_codec.system.session._text import WINDOW, until_stop
-from sqs_codec.system.session._wire import WireError
+from sqs_codec.system.session._wire import Limits, WireError
 
-NO_DRAWS = np.empty(0)
 TOKENS_HEAD = 32  # bytes of a message of tokens before them, at most
 MAX_FAILURES = 3  # jobs of a session that may fail one after the other
 
@@ -31,21 +36,12 @@ class CloudRound:
     number: int
     draws: NDArray[np.float64]
     asked: wire.RoundMessage
-    round_: Round
-
-
-@dataclass(frozen=True)
-class Answered:
-    """A drafted round that is over, so that it can be answered again."""
-
-    number: int
-    asked: wire.RoundMessage
-    message: bytes
+    round: Round
 
 
 @dataclass
 class CloudGeneration:
-    """A round that is decoded by the numbers that both ends share."""
+    """A round that is decoded by shared random numbers."""
 
     number: int
     base: int
@@ -127,7 +123,7 @@ class CloudSession:
         self._generation: CloudGeneration | None = None
         self._hints = HeardHints()
         self._heard = 0  # the serial of the last hint
-        self._answered: Answered | None = None
+        self._answered: tuple[CloudRound, bytes] | None = None  # to answer again
         self._pending: wire.Context | None = None
         self._early: dict[int, wire.Context] = {}  # its parts after a gap, by start
         self._read = 0  # tokens of the text that the target model has read or drawn
@@ -152,7 +148,7 @@ class CloudSession:
         if self._pending is not None:
             return "collecting"
         if self._draft is not None:
-            return "judging"
+            return "verifying"
         return "ready" if self._running() is None else "decoding"
 
     @property
@@ -171,14 +167,14 @@ class CloudSession:
         return len(self._text)
 
     @property
-    def rests(self) -> bool:
+    def freed_place(self) -> bool:
         """Whether the edge has let go of the place, and wants nothing since."""
         return self._held is False and self.state == "ready"
 
     @property
-    def held(self) -> bool:
+    def holds_place(self) -> bool:
         """Whether the session is in the middle of a text."""
-        return bool(self._held) or self.state in ("collecting", "judging", "decoding")
+        return bool(self._held) or self.state in ("collecting", "verifying", "decoding")
 
     # Messages
 
@@ -334,21 +330,22 @@ class CloudSession:
     # Rounds
 
     def _take_round(self, message: wire.RoundMessage) -> None:
-        number, answered = self._unwrap(message.number), self._answered
-        if answered is not None and number == answered.number < self._number:
-            _check_same(number, answered.asked, message)
-            self._queue_bytes(wire.Answer, answered.message)
+        number = self._unwrap(message.number)
+        last, answer = self._answered or (None, b"")
+        if last is not None and number == last.number < self._number:
+            _check_same(last, message)
+            self._queue_bytes(wire.Answer, answer)
         elif self._is_old(number):
             pass
         elif number > self._number or not self._fits(message.base):
             self._need_context()
         elif self._draft is not None:
-            _check_same(number, self._draft.asked, message)
-            self.progress()
+            _check_same(self._draft, message)
+            self.tell_progress()
         else:
             round_ = self._decode(message)
-            numbers = draws(self._agreed.hello.seed, self._drawn, len(round_) + 1)
-            self._draft = CloudRound(number, numbers, message, round_)
+            random = draws(self._agreed.hello.seed, self._drawn, len(round_) + 1)
+            self._draft = CloudRound(number, random, message, round_)
             self._generation = None
 
     def _unwrap(self, number: int) -> int:
@@ -395,7 +392,7 @@ class CloudSession:
             raise WireError(f"setting {setting} is unknown; the hello has {known}")
         return codecs[setting]
 
-    # Decoding by the numbers that both ends share
+    # Decoding by shared random numbers
 
     def _take_generate(self, message: wire.Generate) -> None:
         if message.have > message.n or message.n == 0:
@@ -449,7 +446,7 @@ class CloudSession:
         else:  # the edge asks again for what it hasn't got
             generation.sent = min(generation.sent, generation.had)
             if self._running() and generation.sent == len(self._text) - generation.base:
-                self.progress()
+                self.tell_progress()
 
     def _token_messages(self) -> list[bytes]:
         generation = self._generation
@@ -492,29 +489,22 @@ class CloudSession:
         """
         if self._job or self._pending or self._refused is not None or self._ended:
             return None
-        self._overtaken = False
+        self._overtaken, self._told = False, 0
+        job = self._session_id, [*self._text]
+        draft = self._draft
         if self._reads_first():
-            self._make_job()
-        elif self._draft is not None:
-            self._make_job(self._draft.round_, self._draft.draws)
+            self._job = Read(*job)
+        elif draft is not None:
+            work = draft.round, draft.draws
+            self._job = VerifyRound(*job, *work, self._agreed.sampling)
         elif (generation := self._running()) is not None:
             left = generation.base + generation.n - len(self._text)
             hints = self._hints.chain(self._text, left - 1, threshold)
-            key = race_key(self._agreed.hello.seed, self._epoch)
-            self._make_job(hints=hints, key=key)
+            key = shared_key(self._agreed.hello.seed, self._epoch)
+            self._job = VerifyHints(*job, hints, key, self._agreed.sampling)
         return self._job
 
-    def _make_job(
-        self,
-        round_: Round | None = None,
-        draws: NDArray[np.float64] = NO_DRAWS,
-        **shared: Any,
-    ) -> None:
-        self._told = 0
-        sampling, text = self._agreed.sampling, [*self._text]
-        self._job = Job(self._session_id, text, round_, draws, sampling, **shared)
-
-    def progress(self, read: int = 0) -> None:
+    def tell_progress(self, read: int = 0) -> None:
         """Tell the edge how much of its text the job under way has read, or has yet."""
         self._told = max(self._told, min(read, self._base))
         self._have(self._number, self._base + self._told)
@@ -536,8 +526,8 @@ class CloudSession:
             if self._draft is not None:
                 self._answer(self._draft, verdict)
             elif (generation := self._running()) is not None:
-                self._hints.judge(verdict.accepted)
-                fresh = [*job.hints[: verdict.accepted], verdict.token]
+                self._hints.learn(verdict.accepted)
+                fresh = [*job.drafted[: verdict.accepted], verdict.token]
                 self._take_tokens(generation, fresh)
             self._read = len(self._text)
 
@@ -559,8 +549,8 @@ class CloudSession:
         answer = wire.Answer(draft.number, verdict.accepted, verdict.token)
         message = answer.to_bytes(self._vocab_size)
         self._queue_bytes(wire.Answer, message)
-        self._answered = Answered(draft.number, draft.asked, message)
-        accepted = draft.round_.tokens[: verdict.accepted]
+        self._answered = draft, message
+        accepted = draft.round.tokens[: verdict.accepted]
         fresh = until_stop([*accepted, verdict.token], self._agreed.stop)
         number = draft.number + 1
         self._start(number, number, self._text + fresh)
@@ -573,39 +563,18 @@ class CloudSession:
             self._start(number, number, self._text)
 
 
-def session_of(message: bytes) -> bytes | None:
-    """Return the session id of a hello; None if a message is none, or broken."""
-    try:
-        hello = wire.parse_hello(bytes(message))
-    except WireError:
-        return None
-    return None if hello is None else hello.session
-
-
-def refusal(reason: str) -> bytes:
-    """Return the message that ends a session, or a connection that has none."""
-    return wire.Refusal(reason).to_bytes()
-
-
-def unknown_session() -> bytes:
-    """Return the answer to messages of a connection whose session isn't known."""
-    return wire.Need(None).to_bytes()
-
-
 def _check_verdict(job: Job, verdict: object, vocab_size: int) -> None:
     if isinstance(verdict, Verdict) and job.wanted:
         checks.in_range("verdict.accepted", verdict.accepted, 0, job.wanted - 1)
         checks.in_range("verdict.token", verdict.token, 0, vocab_size - 1)
     elif job.wanted or verdict is not None:
         raise TypeError(
-            f"the verifier's answer where {job.wanted} rows are judged can't be "
+            f"the verifier's answer where {job.wanted} rows are wanted can't be "
             f"{verdict!r}"
         )
 
 
-def _check_same(
-    number: int, before: wire.RoundMessage, message: wire.RoundMessage
-) -> None:
-    """Check that two drafts aren't verified by the same numbers."""
-    if message != before:
-        raise WireError(f"round {number} came before with other bytes")
+def _check_same(before: CloudRound, message: wire.RoundMessage) -> None:
+    """Check that two drafts aren't verified by the same random numbers."""
+    if message != before.asked:
+        raise WireError(f"round {before.number} came before with other bytes")

@@ -13,8 +13,9 @@ import numpy as np
 from sqs_codec import Guesses, Sampling, SparseDistribution, gumbel_guess
 from sqs_codec._base import checks
 from sqs_codec._base.words import shown
+from sqs_codec.system._base import protocol
 from sqs_codec.system._base.tokens import common_length
-from sqs_codec.system.session import _handshake, _limits, _text
+from sqs_codec.system.session import _handshake, _text
 from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._edge_rounds import (
     EdgeGeneration,
@@ -23,20 +24,12 @@ from sqs_codec.system.session._edge_rounds import (
 )
 from sqs_codec.system.session._handshake import Setting
 from sqs_codec.system.session._hints import make_branch
-from sqs_codec.system.session._limits import MAX_MESSAGE, Limits
-from sqs_codec.system.session._numbers import race_key
-from sqs_codec.system.session._wire import WireError
+from sqs_codec.system.session._random import shared_key
+from sqs_codec.system.session._wire import Limits, WireError
 
 OVER = "refused", "ended"
 
 NEVER = 1 << 62  # more tokens than any text has
-
-
-@dataclass(frozen=True)
-class Welcomed:
-    """The cloud has taken the session, and these are its limits."""
-
-    limits: Limits
 
 
 @dataclass(frozen=True)
@@ -56,22 +49,12 @@ class Emitted:
     drafted: int
 
 
-@dataclass(frozen=True)
-class Refused:
-    """The session is over, and why."""
-
-    reason: str
-
-
-Event = Welcomed | Emitted | Refused
-
-
 class EdgeSession:
     """An edge's end of a session: drafts become messages, messages become text.
 
     Bytes go in by `receive` and come out by `data_to_send`. A round is `push` for each
     token and `flush`; then the session is `waiting` until the answer has come. Instead
-    of drafting rounds, `generate` has the cloud decode by numbers that both ends share.
+    of drafting rounds, `generate` has the cloud decode by shared random numbers.
     Alone, or with hints: `guess` says what it may draw, and `hint` tells it. Hints
     change how fast the text comes, and nothing else.
 
@@ -98,8 +81,8 @@ class EdgeSession:
     session_id : bytes [16], optional
         Random if None.
     seed : bytes [16], optional
-        What the numbers of the target's choices derive from; each text needs its own,
-        and it has to be independent of `rng`. Random if None.
+        What the random numbers of the target's choices derive from; each text needs
+        its own, independent of `rng`. Random if None.
     rounds : bool
         Whether rounds may be drafted. Without them the text is a function of seed,
         prompt and sampling, as far as the target model computes the same.
@@ -124,15 +107,15 @@ class EdgeSession:
         session_id: bytes | None = None,
         seed: bytes | None = None,
         rounds: bool = True,
-        max_message: int = MAX_MESSAGE,
+        max_message: int = protocol.MAX_MESSAGE,
     ) -> None:
         settings = _handshake.check_settings(settings)
         codecs = [setting.codec for setting in settings]
         self._vocab_size = codecs[0].vocab_size
         self._max_message = checks.in_range(
-            "max_message", max_message, _limits.MIN_MESSAGE
+            "max_message", max_message, protocol.MIN_MESSAGE
         )
-        packet = min(self._max_message, _limits.ROUND_BYTES) - wire.ROUND_HEAD
+        packet = min(self._max_message, protocol.ROUND_BYTES) - protocol.ROUND_HEAD
         self._sampling = Sampling() if sampling is None else sampling
         checks.instance("sampling", self._sampling, Sampling, "a Sampling")
         self._drafters = [
@@ -142,16 +125,16 @@ class EdgeSession:
                 sampling=self._sampling,
                 rng=rng,
                 budget_bits=8 * packet,
-                max_tokens=_limits.max_draft(self._vocab_size),
-                max_survivors=_limits.MAX_SURVIVORS,
+                max_tokens=protocol.max_draft(self._vocab_size),
+                max_survivors=protocol.MAX_SURVIVORS,
             )
             for setting in settings
         ]
         self._text = _text.check_text(text, self._vocab_size)
         self._stop = frozenset(_text.check_tokens("stop", stop, self._vocab_size))
-        if len(self._stop) > _limits.MAX_STOP:
+        if len(self._stop) > protocol.MAX_STOP:
             raise ValueError(
-                f"stop must have at most {_limits.MAX_STOP} tokens, got "
+                f"stop must have at most {protocol.MAX_STOP} tokens, got "
                 f"{len(self._stop)}"
             )
         self._seed = os.urandom(wire.SEED_BYTES) if seed is None else seed
@@ -164,6 +147,7 @@ class EdgeSession:
         self._refused: str | None = None
         self._stopped = False
         self._welcome: wire.Welcome | None = None
+        self._welcomes = 0
         self._sync = _text.TextSync(self._vocab_size, self._max_message)
         self._round: EdgeRound | EdgeGeneration | None = None
         self._hints: list[bytes] = []
@@ -197,28 +181,15 @@ class EdgeSession:
         return self._round.drafter.tokens if isinstance(self._round, EdgeRound) else ()
 
     @property
-    def sure(self) -> float:
-        """How likely the last of them would be drawn again."""
-        if not isinstance(self._round, EdgeRound):
-            raise RuntimeError("sure: nothing was drafted")
-        q = self._round.drafter.distributions[-1]
-        return float(np.square(q.counts / q.resolution).sum())
-
-    @property
     def stop(self) -> frozenset[int]:
         """Tokens that end the text."""
         return self._stop
 
     @property
-    def seed(self) -> bytes:
-        """What the numbers of the target's choices derive from."""
-        return self._seed
-
-    @property
     def rounds_from(self) -> int:
         """From which length of the text on a round may be drafted; 2^62 for never.
 
-        Below it the cloud may have drawn by the numbers that both ends share, or the
+        Below it the cloud may have drawn by shared random numbers, or the
         edge has seen some of them. A round there would choose between two draws, by
         what is known of one.
         """
@@ -227,7 +198,7 @@ class EdgeSession:
         return max(self._known, granted)
 
     @property
-    def unheard(self) -> int:
+    def unheard_hints(self) -> int:
         """How many hints the cloud isn't known to have, lost ones included."""
         return (self._serial - self._heard) % wire.NUMBERS
 
@@ -240,6 +211,11 @@ class EdgeSession:
     def limits(self) -> Limits | None:
         """What the cloud takes; None before its welcome."""
         return None if self._welcome is None else self._welcome.limits
+
+    @property
+    def welcomes(self) -> int:
+        """How often a cloud has taken the session, this one or another."""
+        return self._welcomes
 
     @property
     def target_steps(self) -> dict[int, float] | None:
@@ -263,7 +239,7 @@ class EdgeSession:
         return self._stopped or full or self._phase == "ended"
 
     @property
-    def collecting(self) -> bool:
+    def sending_text(self) -> bool:
         """Whether a round has to wait until the cloud has the whole text."""
         return not self._sync.follows
 
@@ -306,7 +282,7 @@ class EdgeSession:
         limits, draft = self._check_open("push"), self._round
         if draft is None:
             at = checks.in_range("setting", setting, 0, len(self._drafters) - 1)
-            self._check_numbers()
+            self._check_unshared()
             number = self._sync.number
             draft = EdgeRound(self._drafters[at], at, len(self._text), number)
         elif not isinstance(draft, EdgeRound) or draft.packet is not None:
@@ -329,14 +305,14 @@ class EdgeSession:
             self._round = draft
         return token
 
-    def _check_numbers(self) -> None:
-        """Refuse a round where the numbers that both ends share may be known."""
+    def _check_unshared(self) -> None:
+        """Refuse a round where shared random numbers may be known."""
         if self._first_known:
             raise RuntimeError("push: the session was made without rounds")
         if len(self._text) < self.rounds_from:
             raise RuntimeError(
-                f"push: up to token {self.rounds_from} the text goes on by the numbers "
-                f"that both ends share, and it has {len(self._text)}; see generate()"
+                f"push: up to token {self.rounds_from} the text goes on by shared "
+                f"random numbers, and it has {len(self._text)}; see generate()"
             )
 
     def flush(self) -> None:
@@ -350,7 +326,7 @@ class EdgeSession:
         draft.packet, draft.due = draft.drafter.finish(), True
 
     def generate(self, n: int) -> None:
-        """Let the cloud decode `n` tokens, by the numbers that both ends share.
+        """Let the cloud decode `n` tokens, by shared random numbers.
 
         Fewer come if one is a stop token. Until they have come, another call with a
         larger `n` raises it; after that a call begins again.
@@ -369,19 +345,21 @@ class EdgeSession:
     def guess(self, logits: Any, position: int, count: int = 1) -> Guesses:
         """Return what the cloud may draw at a position, by the draft model's logits.
 
-        The same numbers decide as at the cloud, so that the first guess is right as
+        The cloud decides by the same random numbers, so the first guess is right as
         often as the two models allow. From then on no round may be drafted at this
         position (`rounds_from`). `logits` [vocab_size] are given the text and what may
         follow it, `position` is how many tokens come before, `count` is 1 to 8.
         """
         if isinstance(self._round, EdgeRound):
-            raise RuntimeError("guess: a round is in the works, by other numbers")
+            raise RuntimeError(
+                "guess: a round is in the works, by other random numbers"
+            )
         checks.in_range("position", position, len(self._text))
         shape = np.shape(logits)
         if shape != (self._vocab_size,):
             size = self._vocab_size
             raise ValueError(f"logits must have shape ({size},), got {shape}")
-        key, sampling = race_key(self._seed, self._epoch), self._sampling
+        key, sampling = shared_key(self._seed, self._epoch), self._sampling
         guesses = gumbel_guess(logits, key, position, count, sampling=sampling)
         self._known = max(self._known, position + 1)
         return guesses
@@ -410,9 +388,9 @@ class EdgeSession:
             for path, tokens, chances in branches
         )
         lengths = {len(branch.tokens) for branch in made}
-        if not 1 <= len(made) <= _limits.MAX_BRANCHES or len(lengths) > 1:
+        if not 1 <= len(made) <= protocol.MAX_BRANCHES or len(lengths) > 1:
             raise ValueError(
-                f"branches must be 1 to {_limits.MAX_BRANCHES} of one length, got "
+                f"branches must be 1 to {protocol.MAX_BRANCHES} of one length, got "
                 f"{len(made)} of {sorted(lengths)} tokens"
             )
         generates = isinstance(self._round, EdgeGeneration) and self._sync.follows
@@ -453,12 +431,12 @@ class EdgeSession:
         self._sync.skip()
         self._send_text()
 
-    def hold(self) -> None:
-        """Have its place held if the link breaks, from the next text until `rest`."""
+    def hold_place(self) -> None:
+        """Hold the session's place if the link breaks, from the next text on."""
         self._sync.held = True
 
-    def rest(self) -> bool:
-        """Have its place free until another text comes; say if one can come."""
+    def free_place(self) -> bool:
+        """Free the session's place until another text; say if one can come."""
         most = 0 if self.limits is None else self.limits.max_text
         if rests := self._phase == "open" and len(self._text) < most:
             self._sync.held = False
@@ -540,13 +518,13 @@ class EdgeSession:
 
     # Messages from the cloud
 
-    def receive(self, message: bytes) -> list[Event]:
-        """Take a message from the cloud and return what has come of it.
+    def receive(self, message: bytes) -> Emitted | None:
+        """Take a message from the cloud and return what it adds to the text.
 
         A message that breaks the protocol ends the session, as a refusal does.
         """
         if self._phase in OVER:
-            return []
+            return None
         try:
             if len(message) > self._max_message:
                 raise WireError(
@@ -555,40 +533,42 @@ class EdgeSession:
                 )
             return self._take(wire.parse_down(bytes(message), self._vocab_size))
         except WireError as error:
-            return self._refuse(f"the cloud broke the protocol: {error}")
+            self._refuse(f"the cloud broke the protocol: {error}")
+        return None
 
-    def _refuse(self, reason: str) -> list[Event]:
+    def _refuse(self, reason: str) -> None:
         self._drop()
         self._phase, self._due = "refused", None
         self._refused = shown(reason)  # it may be the cloud's
-        return [Refused(self._refused)]
 
-    def _take(self, message: wire.Down) -> list[Event]:
-        if isinstance(message, wire.Refusal):
-            return self._refuse(message.reason)
-        if isinstance(message, wire.Welcome):
-            return self._take_welcome(message)
+    def _take(self, message: wire.Down) -> Emitted | None:
         if isinstance(message, wire.Answer):
             return self._take_answer(message)
         if isinstance(message, wire.Tokens):
             return self._take_tokens(message)
-        if isinstance(message, wire.Need):
+        if isinstance(message, wire.Refusal):
+            self._refuse(message.reason)
+        elif isinstance(message, wire.Welcome):
+            self._take_welcome(message)
+        elif isinstance(message, wire.Need):
             self._take_need(message)
         else:
             self._sync.take(message, len(self._text))
-        return []
+        return None
 
-    def _take_welcome(self, welcome: wire.Welcome) -> list[Event]:
+    def _take_welcome(self, welcome: wire.Welcome) -> None:
         before = self._welcome
         same = before is not None and before.instance == welcome.instance
         if same and self._phase != "greeting":
-            return []  # it came twice
+            return  # it came twice
         length = 0 if self.finished else len(self._text)
         reason = _handshake.why_unfit(length, welcome.limits, self.limits)
         if reason is not None:
-            return self._refuse(reason)
+            self._refuse(reason)
+            return
         self._phase, self._due = "open", None
         self._welcome = welcome
+        self._welcomes += 1
         if not same or welcome.number > self._sync.number + 1:
             self._adopt(welcome)
         elif welcome.number < self._sync.number:
@@ -596,7 +576,6 @@ class EdgeSession:
         else:
             self._sync.arrived()
         self._send_round_again()
-        return [Welcomed(welcome.limits)]
 
     def _adopt(self, welcome: wire.Welcome) -> None:
         """Go on with a cloud that lacks the text."""
@@ -616,33 +595,33 @@ class EdgeSession:
         self._send_text()
         self._send_round_again()
 
-    def _take_answer(self, answer: wire.Answer) -> list[Event]:
+    def _take_answer(self, answer: wire.Answer) -> Emitted | None:
         draft = self._round
         if (
             not isinstance(draft, EdgeRound)
             or not draft.sent
             or answer.number != self._sync.number % wire.NUMBERS
         ):
-            return []
+            return None
         drafted = draft.drafter.tokens
         if answer.accepted > len(drafted):
-            return []  # it isn't to this round
+            return None  # it isn't to this round
         draft.drafter.feedback(answer.accepted)
         added = self._add([*drafted[: answer.accepted], answer.token], done=True)
-        return [Emitted(added, answer.accepted, len(drafted))]
+        return Emitted(added, answer.accepted, len(drafted))
 
-    def _take_tokens(self, message: wire.Tokens) -> list[Event]:
+    def _take_tokens(self, message: wire.Tokens) -> Emitted | None:
         generation = self._round
         if not isinstance(generation, EdgeGeneration):
-            return []
+            return None
         if message.number != self._sync.number:
-            return []
+            return None
         self._heard = message.heard % wire.NUMBERS
         fresh = generation.take(message)
         if not fresh:
-            return []
+            return None
         done = generation.have == generation.n
-        return [Emitted(self._add(fresh, done=done), 0, 0)]
+        return Emitted(self._add(fresh, done=done), 0, 0)
 
     def _add(self, tokens: list[int], *, done: bool) -> tuple[int, ...]:
         """Add tokens up to a stop token, which also ends the round; return them."""

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn
 
 from sqs_codec import Drafter, Sampling, SparseDistribution
+from sqs_codec.system._base.protocol import MAX_AHEAD
 from sqs_codec.system.session import _wire as wire
-from sqs_codec.system.session._limits import MAX_AHEAD
 
 
 class RoundDrafter(Drafter):
@@ -58,7 +58,7 @@ class EdgeRound:
         self.drafter.abort()
 
     def move(self, _: int) -> None:
-        """Go on with another cloud, which is to judge the same."""
+        """Go on with another cloud, which is to verify the same."""
         self.sent = False
 
 

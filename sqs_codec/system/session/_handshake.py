@@ -8,9 +8,9 @@ from typing import Any, Self
 
 from sqs_codec import SETTINGS, Codec, Keep, Prior, Sampling, TopK
 from sqs_codec._base import checks
+from sqs_codec.system._base.protocol import MAX_SETTINGS
 from sqs_codec.system.session import _wire as wire
-from sqs_codec.system.session._limits import MAX_SETTINGS, Limits
-from sqs_codec.system.session._wire import WireError
+from sqs_codec.system.session._wire import Limits, WireError
 
 
 @dataclass(frozen=True)

@@ -6,36 +6,22 @@ is lost, late, doubled or a lie: guesses decide what is read, never what is draw
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
 
 from sqs_codec._base import checks
+from sqs_codec.system._base.protocol import MAX_AHEAD, MAX_DRAFT, MAX_HINTED, MAX_KEPT
 from sqs_codec.system.session import _wire as wire
-from sqs_codec.system.session._limits import MAX_AHEAD, MAX_DRAFT, MAX_HINTED, MAX_KEPT
 from sqs_codec.system.session._text import check_tokens
-
-HINT_THRESHOLD = 0.1
-"""What the chance of reaching a row has to be at least, if nothing else is known."""
 
 HASHED = 4  # tokens before a guess that its hash is of
 
 PRIOR, MEMORY = 2.0, 0.99
 """Misses by which an edge's word is taken at first, and the weight of what came of a
-guess once the next is judged."""
-
-
-def more_seconds(steps: Mapping[int, float] | None) -> float | None:
-    """Return what each further token of a pass takes, by the seconds of some numbers.
-
-    None if fewer than two are known. Measured times may be noise: it may be negative.
-    """
-    if not steps or len(steps) < 2:
-        return None
-    few, many = min(steps), max(steps)
-    return (steps[many] - steps[few]) / (many - few)
+guess once the next is verified."""
 
 
 def path_hash(tokens: Sequence[int], position: int) -> int:
@@ -129,7 +115,7 @@ class HeardHints:
         found = [(branch, branch.at(path)) for branch in self._branches]
         return [(b.chances[at], b.tokens[at]) for b, at in found if at is not None]
 
-    def judge(self, accepted: int) -> None:
+    def learn(self, accepted: int) -> None:
         """Take how many tokens of the last chain were right."""
         for i, claim in enumerate(self._claims[: accepted + 1]):
             self._doubted = self._doubted * MEMORY + 1 - claim

@@ -1,10 +1,10 @@
-"""What a cloud session asks of a target model: jobs in, verdicts out."""
+"""Jobs, which a cloud session gives to a target model, and their verdicts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,76 +13,23 @@ from sqs_codec import Round, Sampling, Verdict, gumbel_verify, verify_rounds
 from sqs_codec._base import checks
 from sqs_codec._base.errors import Status, row_error
 from sqs_codec._codec.truncation import truncate
-from sqs_codec.system.session._limits import MAX_DRAFT
-
-Mode = Literal["alone", "rounds", "hints"]
-"""How a text comes: the cloud decodes alone or with hints, or it verifies rounds."""
-
-MODES: tuple[Mode, ...] = get_args(Mode)
-"""All modes."""
-
-PART = 512
-"""Tokens of texts that are read in one call: more than take a processor's time, and few
-enough to wait for."""
+from sqs_codec.system._base.protocol import MAX_DRAFT
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
-    """What a target model is to compute for one session.
-
-    It has draws, or a key, or neither: then the text is only to be read.
-
-    Attributes
-    ----------
-    session : bytes
-        Names the cache of keys and values that may already hold the beginning of
-        `text`. Nothing else: the job says all there is to know.
-    text : sequence of int
-        The token ids before the drafted ones, at least one, the prompt included.
-    round_ : Round or None
-        The drafted tokens that follow the text. If None, there are none.
-    draws : ndarray of float64 [L+1] or [0]
-        Numbers in [0, 1), by which the round is verified as `verify_rounds` does.
-    sampling : Sampling
-    hints : sequence of int
-        With a key, the tokens that may follow the text.
-    key : bytes [16] or None
-        Of the numbers that both ends share: the verdict is that of `gumbel_verify` on
-        the hints, whose first is at position ``len(text)``.
-    """
-
+class _Job:
     session: bytes
     text: Sequence[int]
-    round_: Round | None
-    draws: NDArray[np.float64]
-    sampling: Sampling
-    hints: Sequence[int] = ()
-    key: bytes | None = None
-
-    @property
-    def mode(self) -> Mode:
-        """How its tokens come."""
-        if self.key is None:
-            return "rounds"
-        return "hints" if self.hints else "alone"
 
     @property
     def drafted(self) -> Sequence[int]:
-        """The tokens to be judged: those of the round, or the hints."""
-        return self.hints if self.round_ is None else self.round_.tokens
+        """The tokens to verify, which follow the text."""
+        return ()
 
     @property
     def wanted(self) -> int:
-        """How many rows of the target the verdict takes: 0 if the text is only read."""
-        return len(self.draws) if self.key is None else len(self.hints) + 1
-
-    @staticmethod
-    def rows_of(jobs: Sequence[Job], count: int) -> list[int]:
-        """Return how many rows each of some jobs wants; ValueError if not `count`."""
-        wanted = [job.wanted for job in jobs]
-        if sum(wanted) != count:
-            raise ValueError(f"the jobs want {sum(wanted)} rows of logits, got {count}")
-        return wanted
+        """How many rows of logits the verdict takes: after the text and each token."""
+        return len(self.drafted) + 1
 
     def check(self, vocab_size: int, max_text: int, because: str) -> list[int]:
         """Return the text and draft; ValueError if the `Verifier` can't do the job.
@@ -102,19 +49,91 @@ class Job:
             raise ValueError(
                 f"token ids must be in [0, {vocab_size}), got {least} to {most}"
             )
-        if self.round_ is not None and self.round_.vocab_size != vocab_size:
+        return tokens
+
+
+class Read(_Job):
+    """Read a text, which a later job of the session goes on with.
+
+    Attributes
+    ----------
+    session : bytes
+        Names the KV cache that may already hold the beginning of `text`. Nothing
+        else: a job says all there is to know.
+    text : sequence of int
+        Token ids, at least one, the prompt included.
+    """
+
+    @property
+    def wanted(self) -> int:
+        """No rows of logits."""
+        return 0
+
+
+@dataclass(frozen=True, eq=False)
+class VerifyRound(_Job):
+    """Verify a round as `verify_rounds` does.
+
+    Attributes
+    ----------
+    round : Round or None
+        The drafted tokens that follow the text; None if there are none.
+    draws : ndarray of float64 [L+1]
+        Random numbers in [0, 1).
+    sampling : Sampling
+    """
+
+    round: Round | None
+    draws: NDArray[np.float64]
+    sampling: Sampling
+
+    def __post_init__(self) -> None:
+        if self.wanted != len(self.draws):
             raise ValueError(
-                f"the round has a vocabulary of {self.round_.vocab_size}, the model "
-                f"one of {vocab_size}"
-            )
-        if self.key is not None and (self.round_ is not None or len(self.draws)):
-            raise ValueError("a job with a key has hints, neither a round nor draws")
-        if self.wanted not in (0, drafted + 1):
-            raise ValueError(
-                f"{drafted} drafted tokens take {drafted + 1} draws, or none, "
+                f"{len(self.drafted)} drafted tokens take {self.wanted} draws, "
                 f"got {len(self.draws)}"
             )
-        return tokens
+
+    @property
+    def drafted(self) -> Sequence[int]:
+        """The tokens of the round."""
+        return () if self.round is None else self.round.tokens
+
+    def check(self, vocab_size: int, max_text: int, because: str) -> list[int]:
+        """Return the text and draft; ValueError if the `Verifier` can't do the job."""
+        if self.round is not None and self.round.vocab_size != vocab_size:
+            raise ValueError(
+                f"the round has a vocabulary of {self.round.vocab_size}, the model "
+                f"one of {vocab_size}"
+            )
+        return super().check(vocab_size, max_text, because)
+
+
+@dataclass(frozen=True, eq=False)
+class VerifyHints(_Job):
+    """Verify hints as `gumbel_verify` does, by shared random numbers.
+
+    Attributes
+    ----------
+    hints : sequence of int
+        Tokens that may follow the text; with none, the next token is drawn.
+    key : bytes [16]
+        Of the shared random numbers. The first hint is at position ``len(text)``.
+    sampling : Sampling
+    """
+
+    hints: Sequence[int]
+    key: bytes
+    sampling: Sampling
+
+    @property
+    def drafted(self) -> Sequence[int]:
+        """The hints."""
+        return self.hints
+
+
+Job = Read | VerifyRound | VerifyHints
+"""What a target model is to compute for one session."""
 
 
 class Verifier(Protocol):
@@ -149,7 +168,7 @@ def verify_jobs(
     Parameters
     ----------
     jobs : sequence of Job
-        Their texts aren't read, but their lengths are, where there is a key.
+        Their texts aren't read, but of hints their lengths are.
     logits : ndarray of float16, float32 or float64 [n, V]
         As many rows as the jobs want, in their order: what the target says after a
         job's text and after each drafted token. ``-inf`` masks a token. Errors name
@@ -158,12 +177,17 @@ def verify_jobs(
     Examples
     --------
     >>> from sqs_codec import Sampling
-    >>> from sqs_codec.system.session import Job, verify_jobs
-    >>> job = Job(b"a session", [3], None, np.array([0.5]), Sampling(temperature=0))
+    >>> from sqs_codec.system.session import VerifyRound, verify_jobs
+    >>> job = VerifyRound(b"a session", [3], None, [0.5], Sampling(temperature=0))
     >>> verify_jobs([job], np.float32([[0, 2, 1]]))
     [Verdict(accepted=0, token=1)]
     """
-    parts = np.split(logits, np.cumsum(Job.rows_of(jobs, len(logits))))
+    wanted = [job.wanted for job in jobs]
+    if sum(wanted) != len(logits):
+        raise ValueError(
+            f"the jobs want {sum(wanted)} rows of logits, got {len(logits)}"
+        )
+    parts = np.split(logits, np.cumsum(wanted))
     verdicts = []
     for i, (job, rows) in enumerate(zip(jobs, parts, strict=False)):
         try:
@@ -174,13 +198,13 @@ def verify_jobs(
 
 
 def _verify(job: Job, logits: NDArray[np.floating]) -> Verdict | None:
-    if not job.wanted:
-        return None
-    if job.key is None:
+    if isinstance(job, VerifyRound):
         probs = _probabilities(logits, job.sampling)
-        return verify_rounds([job.round_], probs, job.draws)[0]
-    place = job.key, len(job.text)
-    return gumbel_verify(job.hints, logits, *place, sampling=job.sampling)
+        return verify_rounds([job.round], probs, job.draws)[0]
+    if isinstance(job, VerifyHints):
+        place = job.key, len(job.text)
+        return gumbel_verify(job.hints, logits, *place, sampling=job.sampling)
+    return None
 
 
 def _probabilities(

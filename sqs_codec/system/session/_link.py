@@ -6,9 +6,10 @@ from typing import Protocol
 
 from sqs_codec import Prior
 from sqs_codec._base import checks
-from sqs_codec.system.session._cloud import CloudSession, session_of, unknown_session
+from sqs_codec.system.session._cloud import CloudSession
 from sqs_codec.system.session._job import Verifier
-from sqs_codec.system.session._limits import Limits
+from sqs_codec.system.session._wire import Limits
+from sqs_codec.system.session.transport import session_of, unknown_session
 
 
 class LinkError(ConnectionError):
@@ -100,24 +101,24 @@ class LocalLink:
     >>> edge = EdgeSession([Setting(sqs.Codec(4), sqs.TopK(2))], [3],
     ...                    rng=np.random.default_rng(0), sampling=sqs.Sampling(0))
     >>> def exchange():
-    ...     events = []
     ...     while edge.waiting:
     ...         for message in edge.data_to_send():
     ...             link.send(message)
     ...         while (message := link.receive(0)) is not None:
-    ...             events += edge.receive(message)
-    ...     return events
-    >>> exchange()[0].limits.max_text
+    ...             emitted = edge.receive(message)
+    ...     return emitted
+    >>> exchange()
+    >>> edge.limits.max_text
     100
     >>> logits = np.array([4.0, 3.0, 0.0, 0.0])  # the draft only ever says 0
     >>> edge.push(logits), edge.push(logits)
     (0, 0)
     >>> edge.flush()
     >>> exchange()
-    [Emitted(tokens=(0, 1), accepted=1, drafted=2)]
+    Emitted(tokens=(0, 1), accepted=1, drafted=2)
     >>> edge.generate(2)
     >>> exchange()
-    [Emitted(tokens=(2, 3), accepted=0, drafted=0)]
+    Emitted(tokens=(2, 3), accepted=0, drafted=0)
     >>> edge.text
     [3, 0, 1, 2, 3]
     """

@@ -4,8 +4,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from sqs_codec._base import checks
+from sqs_codec.system._base.protocol import PROGRESS
 from sqs_codec.system.session import _wire as wire
-from sqs_codec.system.session._limits import PROGRESS
 
 HEAD = 60  # bytes of a part's message before its tokens, at most: 5 and six varints
 WINDOW = 8  # parts that a cloud takes beyond those that came in order

@@ -9,12 +9,12 @@ from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
+from sqs_codec._base import checks
 from sqs_codec._base.words import shown
-from sqs_codec.system.session import _limits
+from sqs_codec.system._base import protocol
+from sqs_codec.system._base.protocol import HELLO, ROUND_HEAD
 
 PROTOCOL = 1  # goes up with every change of the messages
-ROUND_HEAD = 4
-"""Bytes of a round's message before its packet."""
 LEVELS = 16  # steps by which a hint says how sure its tokens are
 NUMBERS = 128  # how many numbers of rounds the one byte of a header tells apart
 MOST_NUMBER = 1 << 62  # of a round, in a welcome: those that follow fit a varint, too
@@ -23,7 +23,7 @@ SEED_BYTES = 16
 TOKENIZER_BYTES = 8
 INSTANCE_BYTES = 4
 
-HELLO = _WELCOME = 1
+_WELCOME = 1
 _CONTEXT = _HAVE = 2
 _HELD = 0x20  # is added for a context that holds the session's place
 _GENERATE = _TOKENS = 3
@@ -80,7 +80,7 @@ class Context:
     instance: bytes  # which cloud it is for
     number: int
     drawn: int  # by which number the round is drawn
-    epoch: int  # how often the text was replaced, for the numbers that both ends share
+    epoch: int  # how often the text was replaced, for shared random numbers
     shared: int  # how many tokens of the cloud's present text the new one begins with
     start: int  # where in the new text `tokens` begin
     total: int  # how many tokens the new text has
@@ -167,11 +167,32 @@ class End:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What a cloud takes from one session.
+
+    Attributes
+    ----------
+    max_text : int
+        Tokens of a text, the prompt included.
+    max_message : int
+        Bytes of a message, at least the 4 096 that a round may have.
+    """
+
+    max_text: int = 4096
+    max_message: int = protocol.MAX_MESSAGE
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_text", 2), ("max_message", protocol.ROUND_BYTES)):
+            value = checks.in_range(name, getattr(self, name), least)
+            object.__setattr__(self, name, value)
+
+
+@dataclass(frozen=True)
 class Welcome:
     """The cloud's answer to a hello."""
 
     instance: bytes
-    limits: _limits.Limits
+    limits: Limits
     number: int  # of the next round
     length: int  # of the text that the cloud has
     steps: Mapping[int, float] | None  # milliseconds of the target by number of tokens
@@ -239,7 +260,7 @@ class Refusal:
 
     def to_bytes(self) -> bytes:
         """Return the message; a reason that is too long is cut."""
-        reason = self.reason.encode(errors="replace")[: _limits.MAX_REASON]
+        reason = self.reason.encode(errors="replace")[: protocol.MAX_REASON]
         return bytes([_REFUSED]) + reason.decode(errors="ignore").encode()
 
 
@@ -278,7 +299,7 @@ def parse_down(message: bytes, vocab_size: int) -> Down:
         _TOKENS: lambda: _tokens_of(reader, vocab_size),
         _NEED: lambda: _need(reader),
         _REFUSED: lambda: Refusal(
-            reader.rest()[: _limits.MAX_REASON].decode(errors="replace")
+            reader.rest()[: protocol.MAX_REASON].decode(errors="replace")
         ),
     }
     return _one_of(kind, readers)
@@ -297,14 +318,14 @@ def _one_of(kind: int, readers: Mapping[int, Callable[[], Message]]) -> Message:
 
 
 def _round(message: bytes) -> RoundMessage:
-    if not ROUND_HEAD < len(message) <= _limits.ROUND_BYTES:
+    if not ROUND_HEAD < len(message) <= protocol.ROUND_BYTES:
         raise WireError(
-            f"a round's message has {ROUND_HEAD + 1} to {_limits.ROUND_BYTES} bytes, "
+            f"a round's message has {ROUND_HEAD + 1} to {protocol.ROUND_BYTES} bytes, "
             f"got {len(message)}"
         )
     first, high, low, setting = message[:ROUND_HEAD]
-    if setting >= _limits.MAX_SETTINGS:
-        raise WireError(f"a setting is below {_limits.MAX_SETTINGS}, got {setting}")
+    if setting >= protocol.MAX_SETTINGS:
+        raise WireError(f"a setting is below {protocol.MAX_SETTINGS}, got {setting}")
     return RoundMessage(first % NUMBERS, high << 8 | low, setting, message[ROUND_HEAD:])
 
 
@@ -328,14 +349,14 @@ def _hint(reader: _Reader, vocab_size: int) -> Hint:
     number, serial, position, length = (reader.varint() for _ in range(4))
     data = reader.rest()
     size = 2 + length * token_bytes(vocab_size)
-    if not 1 <= length <= _limits.MAX_HINTED:
+    if not 1 <= length <= protocol.MAX_HINTED:
         raise WireError(
-            f"a hint's branches have 1 to {_limits.MAX_HINTED} tokens, not {length}"
+            f"a hint's branches have 1 to {protocol.MAX_HINTED} tokens, not {length}"
         )
     count, rest = divmod(len(data), size)
-    if rest or not 1 <= count <= _limits.MAX_BRANCHES:
+    if rest or not 1 <= count <= protocol.MAX_BRANCHES:
         raise WireError(
-            f"a hint has 1 to {_limits.MAX_BRANCHES} branches of {size} bytes, "
+            f"a hint has 1 to {protocol.MAX_BRANCHES} branches of {size} bytes, "
             f"got {len(data)} bytes"
         )
     branches = []
@@ -362,23 +383,23 @@ def _need(reader: _Reader) -> Need:
 
 def _hello(reader: _Reader) -> Hello:
     content = _from_json("hello", reader.rest())
-    protocol = content.get("protocol")
-    if type(protocol) is not int or protocol != PROTOCOL:
+    version = content.get("protocol")
+    if type(version) is not int or version != PROTOCOL:
         raise WireError(
-            f"the edge speaks version {_short(protocol)} of the protocol, the cloud "
+            f"the edge speaks version {_short(version)} of the protocol, the cloud "
             f"version {PROTOCOL}"
         )
     wanted = {"protocol", *(field.name for field in fields(Hello))}
     _check_keys("hello", content, wanted)
     codecs = _typed("codecs", content["codecs"], list)
-    if not 1 <= len(codecs) <= _limits.MAX_SETTINGS:
+    if not 1 <= len(codecs) <= protocol.MAX_SETTINGS:
         raise WireError(
-            f"a hello has 1 to {_limits.MAX_SETTINGS} codecs, got {len(codecs)}"
+            f"a hello has 1 to {protocol.MAX_SETTINGS} codecs, got {len(codecs)}"
         )
     stop = _typed("stop", content["stop"], list)
-    if len(stop) > _limits.MAX_STOP:
+    if len(stop) > protocol.MAX_STOP:
         raise WireError(
-            f"a hello has at most {_limits.MAX_STOP} stop tokens, got {len(stop)}"
+            f"a hello has at most {protocol.MAX_STOP} stop tokens, got {len(stop)}"
         )
     return Hello(
         session=_hex("session", content["session"], SESSION_BYTES),
@@ -387,7 +408,7 @@ def _hello(reader: _Reader) -> Hello:
         tokenizer=_hex("tokenizer", content["tokenizer"], 0, TOKENIZER_BYTES),
         sampling=_typed("sampling", content["sampling"], dict),
         stop=tuple(_whole("stop", token) for token in stop),
-        max_message=_whole("max_message", content["max_message"], _limits.MIN_MESSAGE),
+        max_message=_whole("max_message", content["max_message"], protocol.MIN_MESSAGE),
     )
 
 
@@ -395,9 +416,9 @@ def _welcome(reader: _Reader) -> Welcome:
     content = _from_json("welcome", reader.rest())
     _check_keys("welcome", content, {field.name for field in fields(Welcome)})
     limits = _typed("limits", content["limits"], dict)
-    _check_keys("limits", limits, {field.name for field in fields(_limits.Limits)})
+    _check_keys("limits", limits, {field.name for field in fields(Limits)})
     try:
-        taken = _limits.Limits(**{name: _whole(name, n) for name, n in limits.items()})
+        taken = Limits(**{name: _whole(name, n) for name, n in limits.items()})
     except ValueError as error:
         raise WireError(f"the cloud's limits make no sense: {error}") from None
     return Welcome(
@@ -506,8 +527,10 @@ def _as_json(kind: int, content: Mapping[str, Any]) -> bytes:
 
 
 def _from_json(name: str, data: bytes) -> dict[str, Any]:
-    if data.count(b"[") + data.count(b"{") > _limits.MAX_NESTED:
-        raise WireError(f"a {name} has at most {_limits.MAX_NESTED} arrays and objects")
+    if data.count(b"[") + data.count(b"{") > protocol.MAX_NESTED:
+        raise WireError(
+            f"a {name} has at most {protocol.MAX_NESTED} arrays and objects"
+        )
     try:
         content = json.loads(
             data.decode(), parse_constant=_no_number, object_pairs_hook=_object

@@ -23,7 +23,7 @@ from sqs_codec.system._endpoint.app import make_endpoint, model_routes, read_bod
 from sqs_codec.system._endpoint.errors import ApiError
 from sqs_codec.system._endpoint.fields import model_names
 from sqs_codec.system._endpoint.server import CONNECTIONS, READING_SECONDS
-from sqs_codec.system.teacher._lists import BLOCK, Lists, Text
+from sqs_codec.system.teacher._lists import BLOCK, ListWriter, Text
 from sqs_codec.system.teacher._request import MOST_BYTES, parse
 
 LIGHT = 1 << 14
@@ -79,7 +79,7 @@ class _Completions:
 
     def __init__(self, data: Dataset, models: list[str], fill: bool) -> None:
         self._header, self._models, self._fill = data.header, models, fill
-        self._lookup, self._lists = Lookup(data), Lists(data.header)
+        self._lookup, self._lists = Lookup(data), ListWriter(data.header)
         self._lanes = _Lane(CALLS - HEAVY), _Lane(HEAVY)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

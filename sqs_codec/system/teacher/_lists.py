@@ -36,7 +36,7 @@ class Text:
             )
 
 
-class Lists:
+class ListWriter:
     """Writes lists as JSON by copying, all at once, rows of fixed-width strings."""
 
     def __init__(self, header: Header) -> None:

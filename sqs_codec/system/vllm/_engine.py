@@ -92,6 +92,10 @@ class VllmEngine:
     def drop(self, session: bytes) -> None:
         """Do nothing: what is cached of a session goes when its room is needed."""
 
+    def progress(self) -> Mapping[bytes, int]:
+        """Return nothing, as vLLM doesn't say it."""
+        return {}
+
     def health(self) -> str | None:
         """Say in a few words why nothing can be verified now; None if it can."""
         if self._llm is None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sqs_codec import Codec, Sampling
-from sqs_codec.system.session import Job
+from sqs_codec.system.session import Job, Read, VerifyHints, VerifyRound
 
 TASK = "token_classify"
 """The pooling task of requests: vLLM's second model runner knows no task of plugins."""
@@ -21,14 +21,16 @@ _codec = lru_cache(maxsize=64)(Codec)
 
 def pack_job(job: Job) -> dict[str, Any]:
     """Return what a request is to carry beside its text, in plain types."""
+    if isinstance(job, Read):
+        return {}
     fields: dict[str, Any] = {"sampling": job.sampling.config()}
-    if job.key is not None:
+    if isinstance(job, VerifyHints):
         shared = {"key": job.key, "hints": [*job.hints], "position": len(job.text)}
         return fields | shared
     fields["draws"] = job.draws.tolist()
-    if job.round_ is not None:
-        codec = _codec(job.round_.vocab_size, job.round_.resolution)
-        fields["packet"] = codec.encode_round(job.round_)
+    if job.round is not None:
+        codec = _codec(job.round.vocab_size, job.round.resolution)
+        fields["packet"] = codec.encode_round(job.round)
         fields["resolution"] = codec.resolution
     return fields
 
@@ -42,13 +44,13 @@ def count_wanted(fields: Mapping[str, Any]) -> int:
     return len(fields.get("draws", ()))
 
 
-def unpack_job(fields: Mapping[str, Any], vocab_size: int) -> Job:
+def unpack_job(fields: Mapping[str, Any], vocab_size: int) -> VerifyHints | VerifyRound:
     """Return the job of a request, without session and with a text of that length."""
     sampling = Sampling.from_config(fields["sampling"])
     if "key" in fields:
         text, hints = range(fields["position"]), fields["hints"]
-        return Job(b"", text, None, np.empty(0), sampling, hints, fields["key"])
+        return VerifyHints(b"", text, hints, fields["key"], sampling)
     round_, packet = None, fields.get("packet")
     if packet is not None:
         round_ = _codec(vocab_size, fields["resolution"]).decode_round(packet)
-    return Job(b"", (), round_, np.array(fields["draws"]), sampling)
+    return VerifyRound(b"", (), round_, np.array(fields["draws"]), sampling)

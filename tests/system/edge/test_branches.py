@@ -20,16 +20,16 @@ class Toy(Draft):
 
     def __init__(self, *chances, seconds=0.0, messages=1, stop=()):
         self.stop = frozenset(stop)
-        self.now, self.text, self.unheard = 0.0, [0], 0
+        self.now, self.text, self.unheard_hints = 0.0, [0], 0
         self.chances, self.steps, self.hints = chances, [], []
         self.ahead = Branches(
             self, Reader(self, lambda: 0.0), Hints(), 99, lambda: self.now
         )
         self.draft(3)
-        self.unheard = 1
+        self.unheard_hints = 1
         for _ in range(messages):
             self.come(-1)  # which no branch has
-        self.now, self.unheard = seconds, 0
+        self.now, self.unheard_hints = seconds, 0
         self.steps.clear()
         self.hints.clear()
 

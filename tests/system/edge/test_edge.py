@@ -20,8 +20,15 @@ from sqs_codec.system.edge import (
 from sqs_codec.system.edge._edge import MOST_PLANNERS
 from sqs_codec.system.edge._metrics import EdgeMetrics
 from sqs_codec.system.edge._reading import FIRST
-from sqs_codec.system.serve import connect
-from sqs_codec.system.session import Limits, LinkError, LocalLink, Setting
+from sqs_codec.system.serve import Certificate, connect
+from sqs_codec.system.session import (
+    Limits,
+    LinkError,
+    LocalLink,
+    Setting,
+    VerifyHints,
+    VerifyRound,
+)
 from tests.backend.test_backend import output
 from tests.relay import Relay
 from tests.system.serve.kit import (
@@ -204,11 +211,12 @@ def test_what_was_drawn_by_is_used_once(chat, plan):
 
     def note(jobs):
         for job in jobs:
-            if job.key is not None:
+            if isinstance(job, VerifyHints):
                 place = range(len(job.text), len(job.text) + job.wanted)
                 fresh = {(job.key, at) for at in place}
                 turn.update(fresh)
-            turn.update(job.draws.tolist())
+            elif isinstance(job, VerifyRound):
+                turn.update(job.draws.tolist())
 
     chat = chat(plan)
     chat.server.engine.verifier.on_call = note
@@ -285,8 +293,8 @@ def test_texts_go_on_over_one_link(chat, transport):
 
 def test_a_second_text_by_grpc_takes_few_bytes(chat, tmp_path):
     cert, key = certificate(tmp_path)
-    chat = chat(cert=cert, key=key)
-    chat.link = lambda: connect(chat.server.address, cert=cert)
+    chat = chat(security=Certificate(cert, key))
+    chat.link = lambda: connect(chat.server.address, security=Certificate(cert))
     chat.turn([1, 2, 3])
     first = chat.edge.metrics.bytes_up + chat.edge.metrics.bytes_down
     chat.turn([1, 2, 4])

@@ -687,7 +687,7 @@ class TellingCloud(ReadingCloud):
         read = int((self._world.now - self._began) / self.seconds)
         if read < len(job.text):
             if self.lies is None:
-                session.progress(read)
+                session.tell_progress(read)
             else:
                 session._queue(self.lies(session, read, len(job.text)))
             for message in session.data_to_send():

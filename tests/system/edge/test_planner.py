@@ -7,14 +7,9 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from sqs_codec.system.edge import (
-    FixedPlan,
-    Hints,
-    Plan,
-    Planner,
-    Step,
-)
-from sqs_codec.system.edge._planner import MODES, Handshake
+from sqs_codec.system._base.protocol import MODES
+from sqs_codec.system.edge import FixedPlan, Hints, Plan, Planner, Step
+from sqs_codec.system.edge._planner import Handshake
 from sqs_codec.system.session import Setting
 from tests.drafts import VOCAB_SIZE
 

@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import grpc
 import numpy as np
@@ -16,15 +17,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sqs_codec import Round, Sampling, SparseDistribution
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.cli import serve as command
-from sqs_codec.system.engine import (
-    BatchEngine,
-    CachingVerifier,
-    EngineConfig,
-    _batch,
-    measure_steps,
-)
+from sqs_codec.system._caching import CachingVerifier
+from sqs_codec.system.engine import BatchEngine, EngineConfig, _batch, measure_steps
 from sqs_codec.system.engine._batch import PART
-from sqs_codec.system.session import Job, LinkError
+from sqs_codec.system.session import LinkError, Read, VerifyRound
 from tests.system.serve.kit import (
     PATIENCE,
     VOCAB,
@@ -44,11 +40,11 @@ PROMPT = [5, 6, 7]
 
 
 def job(session, text=PROMPT):
-    return Job(session, list(text), None, np.array([0.5]), Sampling(0.0))
+    return VerifyRound(session, list(text), None, np.array([0.5]), Sampling(0.0))
 
 
 def reading(session, length):
-    return Job(session, [1] * length, None, np.empty(0), Sampling())
+    return Read(session, [1] * length)
 
 
 async def read_beside_rounds(engine, length):
@@ -235,7 +231,7 @@ def test_steps():
 
 def test_an_engine_is_held_to_a_pace_that_edges_hear_of():
     async def run():
-        engine = BatchEngine(Toy(), pace=0.02)
+        engine = BatchEngine(Toy(), target_ms=20.0)
         steps = await measure_steps(engine, await engine.open())
         assert min(steps.values()) >= 0.02
         engine._pace = 60.0  # which doesn't hold up the end
@@ -391,7 +387,7 @@ def test_a_call_reads_one_part_however_many_texts_wait():
     for jobs in calls:
         fresh = 0
         for each in jobs:
-            if not each.draws.size:
+            if not each.wanted:
                 fresh += len(each.text) - read.get(each.session, 0)
                 read[each.session] = len(each.text)
         most = max(most, fresh)
@@ -406,7 +402,7 @@ def test_texts_take_half_of_the_time_where_there_are_rounds(monkeypatch):
 
     def work(jobs):
         nonlocal now
-        reads = not all(job.draws.size for job in jobs)
+        reads = not all(job.wanted for job in jobs)
         times.extend([now, now + 0.02] if reads else [])
         now += 0.02 if reads else 0.002
 
@@ -487,7 +483,7 @@ class Clocked(Toy):
         """Let a call take as long as a model would."""
         fresh = 0
         for each in jobs:
-            if not each.draws.size:
+            if not each.wanted:
                 fresh += len(each.text) - self.read.get(each.session, 0)
                 self.read[each.session] = len(each.text)
         if fresh:
@@ -601,7 +597,7 @@ def test_what_is_cached_is_not_read_again():
             ([4, *text[1:]], 4000),
         ):
             toy.calls.clear()
-            await engine.verify(Job(b"a", changed, None, np.empty(0), Sampling()))
+            await engine.verify(Read(b"a", changed))
             assert sum(call.get(b"a", 0) for call in toy.calls) == most
             assert toy.caches[b"a"].tokens == changed
             verdict = await engine.verify(job(b"a", changed))
@@ -621,15 +617,17 @@ def test_a_part_and_the_rounds_beside_it_take_one_pass():
 def test_a_text_that_was_evicted_is_read_in_parts(wanted):
     toy = Caching()
     text = [1] * 4000
-    draft = None
-    if wanted > 1:
-        draft = Round([SparseDistribution([0], [1], VOCAB)] * 5, [0] * 5)
+    again = Read(b"a", text)
+    if wanted:
+        some = [SparseDistribution([0], [1], VOCAB)] * (wanted - 1)
+        draft = Round(some, [0] * len(some)) if some else None
+        again = VerifyRound(b"a", text, draft, np.zeros(wanted), Sampling())
 
     async def run(engine):
         await engine.verify(job(b"a", text))
         toy.forget(b"a")
         toy.calls.clear()
-        await engine.verify(Job(b"a", text, draft, np.zeros(wanted), Sampling()))
+        await engine.verify(again)
         sizes = [call[b"a"] for call in toy.calls]
         assert max(sizes) <= PART + wanted
         assert sum(sizes) == 4000 + max(wanted - 1, 0)
@@ -744,8 +742,9 @@ def test_a_model_that_hangs_is_noticed(hanging, monkeypatch):
 def test_a_call_of_many_passes_may_be_long(hanging):
     toy, goes_on = hanging
 
-    class Passing(type(toy)):
+    class Passing(type(toy), CachingVerifier):
         passes = property(lambda _: time.monotonic())
+        unread = Mock(return_value=0)
 
     toy.__class__ = Passing
 

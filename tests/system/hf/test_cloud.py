@@ -13,7 +13,7 @@ import sqs_codec as sqs
 from sqs_codec import Sampling
 from sqs_codec._codec import truncation
 from sqs_codec.system import session as judging
-from sqs_codec.system.session import Job
+from sqs_codec.system.session import Read, VerifyHints, VerifyRound
 from tests.refusals import refuses
 
 torch = pytest.importorskip("torch")
@@ -82,10 +82,12 @@ def job_of(rng, session, text):
     n, kind = int(rng.integers(5)), rng.integers(5)
     sampling = [ALL, GREEDY, Sampling(0.7, top_k=5, top_p=0.9)][rng.integers(3)]
     if kind == 0:
-        return Job(session, text, None, NONE, sampling)
+        return Read(session, text)
     if kind == 1:
-        return Job(session, text, None, NONE, sampling, text_of(rng, n), KEY)
-    return Job(session, text, draft(rng, n) if n else None, rng.random(n + 1), sampling)
+        return VerifyHints(session, text, text_of(rng, n), KEY, sampling)
+    return VerifyRound(
+        session, text, draft(rng, n) if n else None, rng.random(n + 1), sampling
+    )
 
 
 def jobs_of(rng, lengths):
@@ -94,7 +96,7 @@ def jobs_of(rng, lengths):
     for i, length in enumerate(lengths):
         round_ = draft(rng, i % 5) if i % 5 else None
         draws = rng.random(i % 5 + 1)
-        jobs.append(Job(b"%d" % i, text_of(rng, length), round_, draws, ALL))
+        jobs.append(VerifyRound(b"%d" % i, text_of(rng, length), round_, draws, ALL))
     return jobs
 
 
@@ -199,7 +201,7 @@ def test_a_round_reads_one_token_more_than_was_drafted(model, monkeypatch):
     texts = [text_of(rng, 1 + 7 * i) for i in range(5)]
     for _ in range(5):
         jobs = [
-            Job(b"%d" % i, text, draft(rng, 4), rng.random(5), ALL)
+            VerifyRound(b"%d" % i, text, draft(rng, 4), rng.random(5), ALL)
             for i, text in enumerate(texts)
         ]
         for text, job, verdict in zip(texts, jobs, cloud.verify(jobs), strict=True):
@@ -264,7 +266,7 @@ def test_keys_and_values_stay_within_their_memory(model, monkeypatch, rng):
 def test_half_the_memory_keeps_half_of_the_caches(model, monkeypatch, rng):
     """Sessions in turn don't evict each other just before they are needed."""
     cloud = hf.Cloud(model, max_memory=4 * BLOCK * bytes_of_token(model))
-    jobs = [replace(job, draws=NONE) for job in jobs_of(rng, [50] * 8)]
+    jobs = [Read(b"%d" % i, text_of(rng, 50)) for i in range(8)]
     cloud.verify(jobs)
     watch = Watch(cloud, monkeypatch)
     for _ in range(3):
@@ -275,9 +277,9 @@ def test_half_the_memory_keeps_half_of_the_caches(model, monkeypatch, rng):
 def test_long_texts_are_read_in_chunks_after_the_rounds(model, monkeypatch, rng):
     cloud = hf.Cloud(model, batch_tokens=16)
     watch = Watch(cloud, monkeypatch)
-    reading = Job(b"long", text_of(rng, 70), None, NONE, ALL)
+    reading = Read(b"long", text_of(rng, 70))
     rounds = [
-        Job(b"%d" % i, text_of(rng, 2), draft(rng, 3), rng.random(4), ALL)
+        VerifyRound(b"%d" % i, text_of(rng, 2), draft(rng, 3), rng.random(4), ALL)
         for i in range(3)
     ]
     order = []
@@ -293,14 +295,14 @@ def test_long_texts_are_read_in_chunks_after_the_rounds(model, monkeypatch, rng)
     assert verdicts == [None, *(expected(model, job) for job in rounds)]
     assert {*order[0]} == {b"0", b"1", b"2", b"long"}
     assert watch.tokens == [16] * 5 + [5]
-    longer = Job(b"long", [*reading.text, 3], None, np.array([0.5]), ALL)
+    longer = VerifyRound(b"long", [*reading.text, 3], None, np.array([0.5]), ALL)
     assert cloud.verify([longer]) == [expected(model, longer)]
     assert watch.tokens[6:] == [1]
 
 
 def test_a_round_longer_than_a_batch_is_read_at_once(model, rng):
     cloud = hf.Cloud(model, batch_tokens=4)
-    job = Job(b"s", text_of(rng, 30), draft(rng, 9), rng.random(10), ALL)
+    job = VerifyRound(b"s", text_of(rng, 30), draft(rng, 9), rng.random(10), ALL)
     assert cloud.verify([job]) == [expected(model, job)]
 
 
@@ -424,11 +426,13 @@ def test_verdicts_are_those_on_arrays(dtype, rng):
         )
         n, text = int(rng.integers(5)), text_of(rng, 3)
         if rng.random() < 0.5:
-            jobs.append(Job(b"h", text, None, NONE, sampling, text_of(rng, n), KEY))
+            jobs.append(VerifyHints(b"h", text, text_of(rng, n), KEY, sampling))
+            continue
+        round_ = draft(rng, n) if n else None
+        if rng.random() < 0.9:
+            jobs.append(VerifyRound(b"r", text, round_, rng.random(n + 1), sampling))
         else:
-            round_ = draft(rng, n) if n else None
-            draws = rng.random(n + 1) if rng.random() < 0.9 else NONE
-            jobs.append(Job(b"r", text, round_, draws, sampling))
+            jobs.append(Read(b"r", text))
     rows = rng.normal(0, 2, (sum(job.wanted for job in jobs), V)).astype(dtype)
     found = verify_jobs(jobs, torch.from_numpy(rows))
     assert found == judging.verify_jobs(jobs, rows)
@@ -440,7 +444,7 @@ def test_verdicts_are_those_on_arrays(dtype, rng):
 
 def test_padded_vocabularies_are_cropped(model):
     cloud = hf.Cloud(model, vocab_size=40)
-    job = Job(b"s", [1, 2, 3], None, np.array([0.9]), ALL)
+    job = VerifyRound(b"s", [1, 2, 3], None, np.array([0.9]), ALL)
     probs = probs_of(model, job.text, 1)[:, :40]
     assert cloud.vocab_size == 40
     assert cloud.verify([job]) == sqs.verify_rounds(
@@ -457,31 +461,33 @@ def test_padded_vocabularies_are_cropped(model):
         ({"text": [-1]}, r"ids must be in \[0, 50\), got -1 to -1"),
         ({"text": [1] * 513}, r"513 tokens, and the most that fits is 512 \(the model"),
         ({"hints": [1] * 33}, "a draft may have 32 tokens, got 33"),
-        ({"draws": np.zeros(2)}, "0 drafted tokens take 1 draws, or none, got 2"),
-        (
-            {"round_": sqs.Round([sqs.SparseDistribution([1], [1], 60)], [1])},
-            "the round has a vocabulary of 60, the model one of 50",
-        ),
     ],
 )
 def test_bad_jobs(model, change, message):
-    job, cloud = Job(b"s", [1, 2], None, np.array([0.5]), ALL), hf.Cloud(model)
+    job, cloud = VerifyHints(b"s", [1, 2], [], KEY, ALL), hf.Cloud(model)
     refuses(message, cloud.verify, [replace(job, **change)])
     refuses("of different sessions", cloud.verify, [job, job])
     assert cloud.verify([]) == []
+
+
+def test_a_round_of_another_vocabulary_is_refused(model):
+    drafted = sqs.Round([sqs.SparseDistribution([1], [1], 60)], [1])
+    job = VerifyRound(b"s", [1, 2], drafted, np.zeros(2), ALL)
+    message = "the round has a vocabulary of 60, the model one of 50"
+    refuses(message, hf.Cloud(model).verify, [job])
 
 
 def test_memory_limits_the_text(model):
     token = bytes_of_token(model)
     cloud = hf.Cloud(model, max_memory=100 * token)
     assert cloud.max_text == 100
-    job = Job(b"s", [1] * 101, None, NONE, ALL)
+    job = Read(b"s", [1] * 101)
     refuses("max_memory has room for 100", cloud.verify, [job])
     assert cloud.verify([replace(job, text=[1] * 100)]) == [None]
     for places in (1, 3):
         cloud = hf.Cloud(model, max_memory=places * TEXT * token)
         assert cloud.places == places
-        jobs = [Job(b"%d" % i, [1] * 512, None, NONE, ALL) for i in range(2 * places)]
+        jobs = [Read(b"%d" % i, [1] * 512) for i in range(2 * places)]
         cloud.verify(jobs)
         assert not any(map(cloud.unread, jobs))
     with pytest.raises(ValueError, match="max_memory must be at least"):
@@ -599,7 +605,7 @@ def test_short_passes_take_the_threads_by_which_they_are_the_fastest(
     tried = []
 
     def threads(cloud, tokens):
-        cloud.verify([Job(b"one", [0] * tokens, None, np.zeros(1), ALL)])
+        cloud.verify([VerifyRound(b"one", [0] * tokens, None, np.zeros(1), ALL)])
         return torch.get_num_threads()
 
     def pass_seconds(cloud):

@@ -24,7 +24,7 @@ from sqs_codec.system.llama_cpp import (
     _engine,
 )
 from sqs_codec.system.llama_cpp._model import Context, llama
-from sqs_codec.system.session import Job, verify_jobs
+from sqs_codec.system.session import Read, VerifyHints, VerifyRound, verify_jobs
 from tests.system.llama_cpp.files import write_model
 
 V = 6
@@ -38,21 +38,21 @@ def text_of(rng, n):
 
 
 def reading(session, text):
-    return Job(session, [*text], None, np.zeros(0), Sampling())
+    return Read(session, [*text])
 
 
 def asking(session, text, hints=()):
-    return replace(reading(session, text), hints=hints, key=bytes(16))
+    return VerifyHints(session, [*text], hints, bytes(16), Sampling())
 
 
 def job_of(rng, session, text):
     """A round, hints, or a text that is only to be read."""
     drafted = text_of(rng, int(rng.choice([0, 1, 4, 32])))
     qs = [sqs.SparseDistribution([3, 4, 5], [4, 3, 3], V) for _ in drafted]
-    round_ = {"round_": sqs.Round(qs, drafted)} if drafted else {}
+    round_ = sqs.Round(qs, drafted) if drafted else None
     draws = rng.random(len(drafted) + 1)
-    job = reading(session, text)
-    jobs = job, replace(job, draws=draws, **round_), asking(session, text, drafted)
+    a_round = VerifyRound(session, [*text], round_, draws, Sampling())
+    jobs = reading(session, text), a_round, asking(session, text, drafted)
     return jobs[rng.integers(3)]
 
 

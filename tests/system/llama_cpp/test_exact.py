@@ -20,8 +20,8 @@ from sqs_codec._codec.truncation import truncate
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.edge import Edge, FixedPlan, Hints
 from sqs_codec.system.llama_cpp import Cloud, Draft, Options
-from sqs_codec.system.serve import connect
-from sqs_codec.system.session import Job, LocalLink
+from sqs_codec.system.serve import INSECURE, connect
+from sqs_codec.system.session import LocalLink, VerifyHints, VerifyRound
 from tests.relay import Link, Relay, StreamRelay
 from tests.system.llama_cpp.files import WIDTH, WORDS, write_model
 from tests.system.serve.kit import GREEDY
@@ -73,7 +73,7 @@ def serving(files):
 
 
 def link(port, transport):
-    return lambda: connect(f"127.0.0.1:{port}", transport=transport, insecure=True)
+    return lambda: connect(f"127.0.0.1:{port}", transport=transport, security=INSECURE)
 
 
 def local(files):
@@ -171,7 +171,7 @@ def test_rounds_have_the_law_of_the_file(verify, cut):
         for eighths in itertools.product(range(8), repeat=3) if weight else ():
             draws = (np.array(eighths) + 0.5) / 8
             text = STARTS[len(jobs) // 16 % 3]  # not what the session has cached
-            jobs.append(Job(b"", text, sqs.Round(drafted, tokens), draws, own))
+            jobs.append(VerifyRound(b"", text, sqs.Round(drafted, tokens), draws, own))
             weights.append(weight)
     found = defaultdict(lambda: np.zeros(6, int))
     for job, weight, verdict in zip(jobs, weights, verify(jobs), strict=True):
@@ -195,7 +195,7 @@ def test_hints_change_no_token(verify, cut):
         for place in range(len(text), len(text) + 3):
             row = row_after([*text, *drawn], own)
             drawn.append(sqs.gumbel_draw(row, key, place))
-        jobs = [Job(b"", text, None, np.empty(0), own, two, key) for two in hints]
+        jobs = [VerifyHints(b"", text, two, key, own) for two in hints]
         for two, verdict in zip(hints, verify(jobs), strict=True):
             right = common_length(two, drawn)
             assert verdict == sqs.Verdict(right, drawn[right])

@@ -22,15 +22,15 @@ from starlette.testclient import TestClient
 from sqs_codec import Sampling
 from sqs_codec.cli import main as cli
 from sqs_codec.system import edge
+from sqs_codec.system._base.protocol import MODES
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system._endpoint.errors import ApiError
-from sqs_codec.system.edge._planner import MODES
 from sqs_codec.system.engine import EngineConfig, make_engine
 from sqs_codec.system.hf import Draft, Tokenizer, load_model
 from sqs_codec.system.proxy import Completer, make_app
 from sqs_codec.system.proxy._draft import Turns
 from sqs_codec.system.proxy._request import REFUSED, parse
-from sqs_codec.system.serve import connect
+from sqs_codec.system.serve import INSECURE, connect
 from sqs_codec.system.session import Setting
 from tests.cli.test_demo import WORDS, save_model
 from tests.cli.test_serve import run_while
@@ -76,7 +76,7 @@ class Proxy(Endpoint):
         self.completer = Completer(
             draft,
             draft.tokenizer,
-            lambda: connect(server, insecure=True),
+            lambda: connect(server, security=INSECURE),
             server=server,
             clients=clients,
         )

@@ -16,15 +16,16 @@ from unittest.mock import Mock
 
 import pytest
 
+from sqs_codec.system._base.protocol import MODES
 from sqs_codec.system._endpoint.errors import ApiError
 from sqs_codec.system._endpoint.server import make_server
 from sqs_codec.system.edge._metrics import EdgeMetrics
-from sqs_codec.system.edge._planner import MODES
 from sqs_codec.system.proxy import make_app
 from sqs_codec.system.proxy._completer import Chunk, Completion
 from sqs_codec.system.proxy._draft import GoneError, link
 from sqs_codec.system.proxy._metrics import ProxyMetrics
 from sqs_codec.system.proxy._reply import _figures
+from sqs_codec.system.serve import Certificate
 from tests.system.serve.kit import (
     PATIENCE,
     ROOT,
@@ -68,9 +69,8 @@ class Played:
 class Endpoint:
     """A server in a thread."""
 
-    def __init__(self, app, *, clients=8, cert=None):
-        cert, key = cert or (None, None)
-        self.server = make_server(app, clients=clients, cert=cert, key=key)
+    def __init__(self, app, *, clients=8, own=None):
+        self.server = make_server(app, clients=clients, certificate=own)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._thread = threading.Thread(target=self.server.run, args=[[self._listener]])
@@ -102,9 +102,9 @@ class Endpoint:
         return int(self.ask(*given).split()[1])
 
 
-def playing(completer=None, cert=None, **options):
+def playing(completer=None, own=None, **options):
     app = make_app(completer or Played(), api_key=KEY, **options)
-    return closing(Endpoint(app, cert=cert))
+    return closing(Endpoint(app, own=own))
 
 
 @pytest.fixture(scope="module")
@@ -272,7 +272,7 @@ def test_handshakes_that_stop_half_way(tmp_path, monkeypatch):
     monkeypatch.setattr("sqs_codec.system._endpoint.server.SHAKING_SECONDS", 0.5)
     monkeypatch.setattr("sqs_codec.system._endpoint.server.CONNECTIONS", 8)
     cert, key = certificate(tmp_path)
-    with playing(cert=(cert, key)) as endpoint:
+    with playing(own=Certificate(cert, key)) as endpoint:
         half = [endpoint.open("127.0.0.2") for _ in range(50)]
         for each in half:
             each.sendall(b"\x16\x03\x01\x02\x00\x01")

@@ -14,7 +14,7 @@ import pytest
 from sqs_codec import Sampling
 from sqs_codec.system.edge import Edge, FixedPlan
 from sqs_codec.system.hf import Draft, load_model
-from sqs_codec.system.serve import connect
+from sqs_codec.system.serve import INSECURE, connect
 from tests.system.hf.test_edge import greedy
 from tests.system.ray.processes import descendants, wait_until
 
@@ -46,7 +46,7 @@ def test_smollm2_writes_its_own_text_and_leaves_nothing():
     with gateway() as server:
         where = next(filter(None, map(ADDRESS.search, server.stderr)))[1]
         edge = Edge(Draft(target.model, target.tokenizer), planner=FixedPlan(4))
-        with closing(connect(where, insecure=True)) as link:
+        with closing(connect(where, security=INSECURE)) as link:
             steps = edge.generate(prompt, link, max_tokens=24, sampling=Sampling(0))
             text = [token for step in steps for token in step.tokens]
         assert text == greedy(target.model, tuple(prompt), 24)

@@ -19,7 +19,7 @@ import sqs_codec as sqs
 from sqs_codec import Sampling
 from sqs_codec.system.engine import EngineConfig
 from sqs_codec.system.ray import RayEngine, _engine
-from sqs_codec.system.session import Job
+from sqs_codec.system.session import Read, VerifyHints, VerifyRound
 from tests.system.ray.processes import (
     descendants,
     listeners,
@@ -63,14 +63,14 @@ def rounds(number):
         qs = [kit.CODEC.quantize(row, kit.KEEP) for row in rows]
         tokens = [q.sample(rng) for q in qs]
         sampling = Sampling(temperature=float(rng.choice([0, 0.7, 1])))
-        job = Job(b"session %d" % (i % 9), text, None, np.zeros(0), sampling)
-        if i % 7 == 1:
-            job = dataclasses.replace(job, hints=tokens, key=rng.bytes(16))
-        elif i % 7:
+        begin = b"session %d" % (i % 9), text
+        if i % 7 == 0:
+            yield Read(*begin)
+        elif i % 7 == 1:
+            yield VerifyHints(*begin, tokens, rng.bytes(16), sampling)
+        else:
             round_ = sqs.Round(qs, tokens) if qs else None
-            draws = rng.random(len(qs) + 1)
-            job = dataclasses.replace(job, round_=round_, draws=draws)
-        yield job
+            yield VerifyRound(*begin, round_, rng.random(len(qs) + 1), sampling)
 
 
 @pytest.mark.smoke

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sqs_codec import Sampling
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.system.engine import BatchEngine, Engine, EngineInfo
 from sqs_codec.system.ray._replica import application
-from sqs_codec.system.session import Job
+from sqs_codec.system.session import Job, Read
 from tests.system.serve.kit import Toy
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ Trick = Callable[[bytes], Awaitable[int]]
 
 
 def job(session: bytes) -> Job:
-    return Job(session, [1, 2, 3], None, NO_DRAWS, Sampling())
+    return Read(session, [1, 2, 3])
 
 
 async def answers(engine: Engine, *sessions: bytes) -> list[int]:

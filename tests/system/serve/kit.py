@@ -19,7 +19,7 @@ from sqs_codec import Sampling
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.system import edge
 from sqs_codec.system.engine import BatchEngine, Engine
-from sqs_codec.system.serve import Service, connect, start_datagrams
+from sqs_codec.system.serve import INSECURE, Service, connect, start_datagrams
 from sqs_codec.system.serve._connect import Transport
 from sqs_codec.system.serve._grpc.server import GrpcServer, start_grpc
 from sqs_codec.system.session import (
@@ -104,9 +104,7 @@ class Server:
     def __init__(
         self, verifier: Verifier | Engine, *, port: int = 0, **options: Any
     ) -> None:
-        names = ("cert", "key")
-        security = {name: options.pop(name) for name in names if name in options}
-        security = security or {"insecure": True}
+        security = options.pop("security", INSECURE)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
@@ -118,7 +116,7 @@ class Server:
             self.service = Service(self.engine, info, **options)
             self.run(self.service.start())
             self.grpc: GrpcServer = self.run(
-                start_grpc(self.service, "127.0.0.1", port, **security)
+                start_grpc(self.service, "127.0.0.1", port, security=security)
             )
         except BaseException:
             self._end()
@@ -132,7 +130,7 @@ class Server:
     def link(self, *, port: int | None = None, **options: Any) -> Link:
         """A link to it, which `serving` closes."""
         address = f"127.0.0.1:{port}" if port else self.address
-        self._links.append(connect(address, **({"insecure": True} | options)))
+        self._links.append(connect(address, **({"security": INSECURE} | options)))
         return self._links[-1]
 
     def close_links(self) -> None:
@@ -182,7 +180,7 @@ def edge_session(text: Sequence[int], **options: Any) -> EdgeSession:
 @contextmanager
 def both_transports(server: Server) -> Iterator[dict[Transport, int]]:
     """Serve by datagrams as well, and say at which ports; all connections must end."""
-    start = start_datagrams(server.service, "127.0.0.1", 0, insecure=True)
+    start = start_datagrams(server.service, "127.0.0.1", 0, security=INSECURE)
     datagrams = server.run(start)
     yield {"grpc": server.grpc.port, "datagram": datagrams.port}
     server.close_links()

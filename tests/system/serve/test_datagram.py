@@ -18,8 +18,9 @@ from cryptography.hazmat.primitives.serialization import (
 from OpenSSL import _util
 
 from sqs_codec.system import serve as serving
+from sqs_codec.system._base.access import Pair
 from sqs_codec.system._base.address import join_address
-from sqs_codec.system._base.security import Pair
+from sqs_codec.system.serve import INSECURE, Certificate
 from sqs_codec.system.serve._datagram import dtls
 from sqs_codec.system.serve._datagram import link as edge_end
 from sqs_codec.system.serve._datagram import server as cloud_end
@@ -50,7 +51,7 @@ def serve(issued, service):
 
     @contextmanager
     def start(**settings):
-        settings = {"cert": issued.cert, "key": issued.key, **settings}
+        settings = {"security": Certificate(issued.cert, issued.key)} | settings
         host = settings.pop("host", HOST)
         with running(lambda: start_datagrams(service, host, 0, **settings)) as server:
             yield server
@@ -70,7 +71,7 @@ def connect(issued):
     links = []
 
     def open_link(port, host=HOST, **settings):
-        settings = {"cert": issued.cert, "token": TOKEN, **settings}
+        settings = {"security": Certificate(issued.cert), "token": TOKEN} | settings
         address = join_address(host, port)
         links.append(serving.connect(address, transport="datagram", **settings))
         return links[-1]
@@ -137,15 +138,16 @@ def test_what_crosses_is_encrypted_and_fits(server, connect):
 def test_whose_certificate_it_is(tmp_path, service, serve, connect):
     authority = issue(tmp_path)
     by_name = issue(tmp_path, "localhost", issuer=authority)
-    with serve(cert=by_name.cert, key=by_name.key) as server:
+    with serve(security=Certificate(by_name.cert, by_name.key)) as server:
         for trusted in (authority, by_name):
-            assert echoes(connect(server.port, "localhost", cert=trusted.cert), b"hi")
+            how = {"host": "localhost", "security": Certificate(trusted.cert)}
+            assert echoes(connect(server.port, **how), b"hi")
         with pytest.raises(LinkError, match=r"is for localhost, not for 127\.0\.0\.1"):
-            connect(server.port, cert=authority.cert)
-        with pytest.raises(LinkError, match=r"isn't signed by anyone trusted .* cert"):
+            connect(server.port, security=Certificate(authority.cert))
+        with pytest.raises(LinkError, match=r"anyone trusted .* \(--cert\)"):
             connect(server.port, "localhost")
         with pytest.raises(LinkError, match="isn't signed by anyone trusted"):
-            connect(server.port, "localhost", cert=None)
+            connect(server.port, "localhost", security=None)
     assert len(service.connections) == 2  # nobody showed the others a token
 
 
@@ -165,12 +167,12 @@ def test_tokens(service, server, connect):
 
 
 def test_insecure_stays_on_this_machine(serve, connect):
-    with serve(cert=None, key=None, insecure=True) as server:
-        assert echoes(connect(server.port, cert=None, insecure=True), b"hi")
+    with serve(security=INSECURE) as server:
+        assert echoes(connect(server.port, security=INSECURE), b"hi")
         with pytest.raises(LinkError, match="isn't signed by anyone trusted"):
             connect(server.port)
     with pytest.raises(ValueError, match="isn't this machine"):
-        connect(1, "192.0.2.1", insecure=True)
+        connect(1, "192.0.2.1", security=INSECURE)
 
 
 def test_files_that_do_not_fit(tmp_path, issued, serve, connect):
@@ -181,18 +183,24 @@ def test_files_that_do_not_fit(tmp_path, issued, serve, connect):
     how = PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
     locked.write_bytes(other.private_key.private_bytes(Encoding.PEM, *how))
     for settings, message in (
-        ({"cert": None}, "needs a certificate and its key"),
-        ({"key": None}, "needs a certificate and its key"),
+        ({"key": None}, r"needs the key of .*: Certificate\(cert, key\)"),
         ({"key": other.key}, "a pair of PEM files .* key values mismatch"),
         ({"cert": empty}, "certificate .*/empty with the key .* PEM files"),
         ({"key": empty}, "with the key .*/empty, which must be .* PEM files"),
         ({"key": locked}, "without a password"),
         ({"cert": tmp_path / "none"}, "No such file"),
     ):
-        with pytest.raises(ValueError, match=message), serve(**settings):
+        own = Certificate(**{"cert": issued.cert, "key": issued.key} | settings)
+        with pytest.raises(ValueError, match=message), serve(security=own):
             pass
+    for security in None, (issued.cert, issued.key):
+        said = "security must be a Certificate or INSECURE, got "
+        with pytest.raises(TypeError, match=said), serve(security=security):
+            pass
+    with pytest.raises(TypeError, match="a Certificate or INSECURE, got str"):
+        connect(1, security=str(issued.cert))
     with pytest.raises(LinkError, match=r"certificate .*/empty: .* no certificate"):
-        connect(1, cert=empty)
+        connect(1, security=Certificate(empty))
 
 
 def test_nobody_there(connect):
@@ -324,7 +332,7 @@ def test_broken_hellos_with_a_good_cookie(server, connect, caplog):
 
 
 def test_a_broken_hello_leaves_no_error_to_whoever_is_served_next():
-    client = dtls.Endpoint(dtls.client_context(None, verify=False), server=False)
+    client = dtls.Endpoint(dtls.client_context(INSECURE), server=False)
     client.handshake()
     (hello,) = client.datagrams()
     context = dtls.server_context(None, lambda _: b"", lambda *_: False)
@@ -339,7 +347,7 @@ def test_a_chain_of_more_than_two_datagrams_is_warned_of(tmp_path, caplog):
         pair = Pair(cert, leaf.key.read_bytes())
         context = dtls.server_context(pair, lambda _: b"cookie", lambda *_: True)
         assert len(caplog.messages) == (flight > 2)
-        client = dtls.Endpoint(dtls.client_context(None, verify=False), server=False)
+        client = dtls.Endpoint(dtls.client_context(INSECURE), server=False)
         client.handshake()
         for proven in (False, True):
             (hello,) = client.datagrams()
@@ -367,7 +375,7 @@ def test_nothing_is_kept_without_a_cookie(issued, service, serve, connect):
 
 def shake_half_way(server, host):
     """Send back the cookie, and no more."""
-    client = dtls.Endpoint(dtls.client_context(None, verify=False), server=False)
+    client = dtls.Endpoint(dtls.client_context(INSECURE), server=False)
     client.handshake()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
         stranger.bind((host, 0))

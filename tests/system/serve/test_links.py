@@ -9,7 +9,7 @@ import pytest
 
 from sqs_codec import Sampling
 from sqs_codec.system.edge import FixedPlan, _line, generate
-from sqs_codec.system.serve import connect, start_datagrams
+from sqs_codec.system.serve import INSECURE, connect, start_datagrams
 from tests import relay as relays
 from tests.relay import Relay, StreamRelay
 from tests.system.serve.kit import (
@@ -37,7 +37,7 @@ def _short_timeouts(monkeypatch):
 def serve():
     """Serve a toy by both transports."""
     with serving(max_sessions=16) as server:
-        start = start_datagrams(server.service, "127.0.0.1", 0, insecure=True)
+        start = start_datagrams(server.service, "127.0.0.1", 0, security=INSECURE)
         datagrams = server.run(start)
         ports = {"grpc": server.grpc.port, "datagram": datagrams.port}
         yield SimpleNamespace(metric=server.metric, **ports)
@@ -59,7 +59,7 @@ def session(text=PROMPT, *, temperature=0.0, number=0, rounds=True):
 
 def direct(port, transport="datagram"):
     address = f"127.0.0.1:{port}"
-    return lambda: connect(address, transport=transport, insecure=True)
+    return lambda: connect(address, transport=transport, security=INSECURE)
 
 
 def through(relay):

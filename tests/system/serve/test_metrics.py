@@ -36,6 +36,10 @@ class Slow:
     def drop(self, session):
         """Forget nothing."""
 
+    def progress(self):
+        """Nothing is long."""
+        return {}
+
     def health(self):
         """It is well."""
 

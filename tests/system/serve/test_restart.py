@@ -7,7 +7,7 @@ from functools import partial
 
 from sqs_codec.system.edge import Edge
 from sqs_codec.system.engine import BatchEngine
-from sqs_codec.system.serve import connect
+from sqs_codec.system.serve import INSECURE, connect
 from tests.relay import Relay, StreamRelay
 from tests.system.edge.test_edge import TOKENIZER, ToyDraft
 from tests.system.serve.kit import PATIENCE, Toy, both_transports, serving, wait_until
@@ -27,7 +27,7 @@ def test_a_rolling_restart_changes_no_seeded_text():
         transport = "datagram" if seed % 2 else "grpc"
         address = f"127.0.0.1:{balancers[transport].port}"
         text = []
-        make = partial(connect, address, transport=transport, insecure=True)
+        make = partial(connect, address, transport=transport, security=INSECURE)
         for step in Edge(ToyDraft()).generate(
             [1, seed], make, max_tokens=80, seed=seed, stop=[]
         ):

@@ -24,9 +24,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 import sqs_codec as sqs
 from sqs_codec.system._base import crowd
 from sqs_codec.system._base.crowd import Share
+from sqs_codec.system._base.protocol import HINT_THRESHOLD, PART
 from sqs_codec.system.edge import FixedPlan, Hints, generate
 from sqs_codec.system.engine import EngineInfo
 from sqs_codec.system.serve import (
+    INSECURE,
+    Certificate,
     Service,
     _connection,
     _metrics,
@@ -41,16 +44,9 @@ from sqs_codec.system.serve._datagram.link import DatagramLink
 from sqs_codec.system.serve._grpc import link as grpc_link
 from sqs_codec.system.serve._grpc import server as grpc_server
 from sqs_codec.system.serve._threshold import HintThreshold
-from sqs_codec.system.session import (
-    HINT_THRESHOLD,
-    PART,
-    EdgeSession,
-    Limits,
-    LinkError,
-    Setting,
-    session_of,
-)
+from sqs_codec.system.session import EdgeSession, Limits, LinkError, Setting
 from sqs_codec.system.session._wire import Refusal
+from sqs_codec.system.session.transport import session_of
 from tests.system.serve.kit import (
     PATIENCE,
     VOCAB,
@@ -281,7 +277,7 @@ def test_server_killed_mid_text(port):
     ) as first:
         first.stdout.readline()  # it listens
         edge = edge_session(PROMPT)
-        link = connect(f"localhost:{port}", insecure=True)
+        link = connect(f"localhost:{port}", security=INSECURE)
         converse(edge, link, 20)
         first.kill()
         first.wait()
@@ -362,11 +358,11 @@ def test_who_makes_room_first(monkeypatch):
         edges = [edge_session([i, 1]) for i in range(4)]
         links = [server.link() for _ in edges]
         for edge, link in zip(edges[:2], links[:2], strict=True):
-            edge.hold()
+            edge.hold_place()
             converse(edge, link, 10)
         links[0].close()
         wait_until(lambda: len(server.service._connections) == 3)
-        assert edges[1].rest()
+        assert edges[1].free_place()
         exchange(edges[1], links[1])
         converse(edges[2], links[2], 10)
         assert "another has its place" in last_words(links[1])
@@ -431,7 +427,15 @@ def test_edges_hear_how_far_their_text_is_read(monkeypatch, transport):
         calls.append(jobs)
         assert len(calls) < 3 or gate.wait(PATIENCE)
 
-    with serving(Toy(wait)) as server, both_transports(server) as ports:
+    own = batch(Toy(wait))
+
+    class Engine:
+        """One of another's."""
+
+        def __getattr__(self, name):
+            return getattr(own, name)
+
+    with serving(Engine()) as server, both_transports(server) as ports:
         link = server.link(port=ports[transport], transport=transport)
         max_message = link.max_message
         edge = edge_session([1] * 2000, max_message=max_message)
@@ -626,7 +630,8 @@ def test_strangers_that_take_all_connections():
     ):
         stack.callback(process.kill)
         port, udp = map(int, process.stdout.readline().split())
-        edge, early = edge_session(PROMPT), connect(f"127.0.0.1:{port}", insecure=True)
+        edge = edge_session(PROMPT)
+        early = connect(f"127.0.0.1:{port}", security=INSECURE)
         converse(edge, early, 10)
         place = ("127.0.0.1", port)
         strangers = [
@@ -635,14 +640,14 @@ def test_strangers_that_take_all_connections():
         strangers[0].sendall(PREFACE + b"\0\0\0\4\0\0\0\0\0")
         with pytest.raises(LinkError, match="room for one connection more"):
             # Of another timeout, or gRPC would share the connection of `early`.
-            connect(f"127.0.0.1:{port}", insecure=True, timeout=9.0)
+            connect(f"127.0.0.1:{port}", security=INSECURE, timeout=9.0)
         assert converse(edge, early, 30) == greedy(PROMPT, 27)
         strangers[0].settimeout(PATIENCE)
         while strangers[0].recv(1000):
             pass
-        late = connect(f"127.0.0.1:{port}", insecure=True, timeout=8.0)
+        late = connect(f"127.0.0.1:{port}", security=INSECURE, timeout=8.0)
         address = f"127.0.0.1:{udp}"
-        datagrams = connect(address, transport="datagram", insecure=True)
+        datagrams = connect(address, transport="datagram", security=INSECURE)
         for link in (late, datagrams):
             edge = edge_session(PROMPT, max_message=link.max_message)
             assert converse(edge, link, 30) == greedy(PROMPT, 27)
@@ -653,17 +658,19 @@ def test_strangers_that_take_all_connections():
 def test_tls(tmp_path, monkeypatch):
     monkeypatch.setattr(grpc_server, "IDLE_SECONDS", 1.0)
     cert, key = certificate(tmp_path)
-    with serving(cert=cert, key=key, tokens=TOKENS) as server:
+    own, trusted = Certificate(cert, key), Certificate(cert)
+    with serving(security=own, tokens=TOKENS) as server:
         port = server.grpc.port
         with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as silent:
             assert not silent.recv(1)
         for host in ("localhost", "127.0.0.1"):
-            with closing(connect(f"{host}:{port}", cert=cert, token=TOKENS[0])) as link:
+            how = {"security": trusted, "token": TOKENS[0]}
+            with closing(connect(f"{host}:{port}", **how)) as link:
                 assert converse(edge_session(PROMPT), link, 30) == greedy(PROMPT, 27)
         with pytest.raises(LinkError, match=r"trusted \(self signed certificate\)"):
             connect(f"localhost:{port}", token=TOKENS[0])
         with pytest.raises(LinkError, match="started with --insecure, too"):
-            connect(f"localhost:{port}", token=TOKENS[0], insecure=True)
+            connect(f"localhost:{port}", token=TOKENS[0], security=INSECURE)
 
 
 @pytest.mark.parametrize(
@@ -675,28 +682,30 @@ def test_tls(tmp_path, monkeypatch):
 )
 def test_tls_certificates_that_do_not_fit(tmp_path, options, words):
     cert, key = certificate(tmp_path, **options)
-    with serving(cert=cert, key=key) as server, pytest.raises(LinkError, match=words):
-        connect(f"localhost:{server.grpc.port}", cert=cert)
+    with serving(security=Certificate(cert, key)) as server:
+        address = f"localhost:{server.grpc.port}"
+        with pytest.raises(LinkError, match=words):
+            connect(address, security=Certificate(cert))
 
 
 def test_tls_to_a_plain_server(server, tmp_path):
     cert, _ = certificate(tmp_path)
     with pytest.raises(LinkError, match="plain text"):
-        connect(server.address, cert=cert)
+        connect(server.address, security=Certificate(cert))
 
 
 def test_no_server():
     with pytest.raises(LinkError, match="nothing listens there"):
-        connect("127.0.0.1:1", insecure=True)
+        connect("127.0.0.1:1", security=INSECURE)
     with pytest.raises(LinkError, match="no host of this name"):
-        connect("nowhere.invalid:1", cert=None, timeout=5.0)
+        connect("nowhere.invalid:1", timeout=5.0)
     with pytest.raises(LinkError, match="can't load the certificate"):
-        connect("localhost:1", cert="nowhere.pem")
+        connect("localhost:1", security=Certificate("nowhere.pem"))
     for address in ("localhost", "localhost:", ":1", "a:0", "a:99999", "::1:5", ""):
         with pytest.raises(ValueError, match="must be HOST:PORT"):
-            connect(address, insecure=True)
+            connect(address, security=INSECURE)
     with pytest.raises(ValueError, match="isn't this machine"):
-        connect("192.0.2.1:1", insecure=True)
+        connect("192.0.2.1:1", security=INSECURE)
     with pytest.raises(ValueError, match="transport must be one of"):
         connect("localhost:1", transport="pigeon")
 
@@ -717,13 +726,13 @@ def test_a_terminal_obeys_no_server():
         server = grpc.server(pool, handlers=[handler])
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
-        link = connect(f"127.0.0.1:{port}", insecure=True)
+        link = connect(f"127.0.0.1:{port}", security=INSECURE)
         link.send(b"hello")
         with pytest.raises(LinkError, match=r"closed the conn.*owned<07>") as by_grpc:
             link.receive(PATIENCE)
         link.close()
         server.stop(None).wait()
-    context = client_context(None, verify=False)
+    context = client_context(INSECURE)
     datagrams = DatagramLink("there", context, socket.AF_INET)
     with pytest.raises(LinkError, match=r"closed the conn.*owned<07>") as by_datagram:
         datagrams._on_message(TOKEN + HOSTILE.encode())
@@ -738,7 +747,7 @@ def test_silent_server():
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         address = f"127.0.0.1:{deaf.getsockname()[1]}"
         with pytest.raises(LinkError, match=r"didn't answer within 0\.3 seconds"):
-            connect(address, insecure=True, timeout=0.3)
+            connect(address, security=INSECURE, timeout=0.3)
 
 
 def test_closed_link(server):
@@ -798,19 +807,13 @@ def test_the_first_session_waits_for_no_prior(monkeypatch):
 
 def test_bad_certificates(tmp_path):
     service = Service(batch(Toy()), INFO, tokens=None, limits=Limits())
-    cert, key = certificate(tmp_path)
+    cert, _ = certificate(tmp_path)
     _, other = certificate(tmp_path, "example.org")
-    broken = tmp_path / "broken.pem"
-    broken.write_text("no certificate")
-    for files in ((cert, other), (broken, key), (tmp_path / "none.pem", key)):
-        with pytest.raises(ValueError, match="can't load the certificate"):
-            asyncio.run(
-                start_grpc(service, "127.0.0.1", 0, cert=files[0], key=files[1])
-            )
-    with pytest.raises(ValueError, match="needs a certificate"):
-        asyncio.run(start_grpc(service, "127.0.0.1", 0))
+    wrong = Certificate(cert, other)
+    with pytest.raises(ValueError, match="can't load the certificate"):
+        asyncio.run(start_grpc(service, "127.0.0.1", 0, security=wrong))
     with pytest.raises(ValueError, match="isn't this machine"):
-        asyncio.run(start_grpc(service, "0.0.0.0", 0, insecure=True))
+        asyncio.run(start_grpc(service, "0.0.0.0", 0, security=INSECURE))
 
 
 def test_hints_are_read_as_far_as_the_load_allows():

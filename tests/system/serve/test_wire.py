@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from sqs_codec.system.serve import connect, start_grpc
+from sqs_codec.system.serve import INSECURE, connect, start_grpc
 from sqs_codec.system.serve._grpc import wire
 from tests.echo import EchoService, running
 from tests.system.serve.kit import PATIENCE
@@ -18,7 +18,9 @@ MESSAGE = bytes(1000)
 def address():
     """Where every message comes back."""
     service = EchoService(tokens=None)
-    with running(partial(start_grpc, service, "127.0.0.1", 0, insecure=True)) as server:
+    with running(
+        partial(start_grpc, service, "127.0.0.1", 0, security=INSECURE)
+    ) as server:
         yield f"127.0.0.1:{server.port}"
 
 
@@ -33,7 +35,7 @@ def carry(link, messages):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere bytes are reckoned")
 def test_links_of_one_process_are_told_apart(address):
-    links = [connect(address, insecure=True) for _ in range(3)]
+    links = [connect(address, security=INSECURE) for _ in range(3)]
     assert all(300 < link.sent < 1500 for link in links)
     idle = [link.sent for link in (links[0], links[2])]
     for grown in carry(links[1], 20):
@@ -57,7 +59,7 @@ def test_looking_for_a_connection_leaves_nothing_open():
 
 def test_where_nobody_counts_bytes_are_reckoned(address, monkeypatch):
     monkeypatch.setattr(wire, "_marked", lambda mark: None)
-    link = connect(address, insecure=True)
+    link = connect(address, security=INSECURE)
     assert (link.sent, link.received) == wire.SETUP[True]
     assert carry(link, 20) == (20 * (1000 + 92 + 52), 20 * (1000 + 92 + 52))
     link.close()

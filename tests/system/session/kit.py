@@ -1,7 +1,7 @@
 """A toy target and a lossy channel, for the tests of sessions."""
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,12 @@ from sqs_codec.system.session import (
     Job,
     Limits,
     Setting,
-    session_of,
-    unknown_session,
+    VerifyHints,
+    VerifyRound,
     verify_jobs,
 )
 from sqs_codec.system.session._edge_rounds import EdgeRound
+from sqs_codec.system.session.transport import session_of, unknown_session
 
 V = 8
 SESSION = bytes(range(16))
@@ -48,9 +49,9 @@ class Target:
 
     def verify(self, jobs: Sequence[Job]) -> list[Any]:
         """Do all jobs."""
-        return [self.judge(job) for job in jobs]
+        return [self.decide(job) for job in jobs]
 
-    def judge(self, job: Job) -> sqs.Verdict | None:
+    def decide(self, job: Job) -> sqs.Verdict | None:
         """Do one job."""
         self.jobs += 1
         assert job.text
@@ -91,19 +92,23 @@ def make_cloud(**options: Any) -> CloudSession:
 
 def work(cloud: CloudSession, target: Target) -> None:
     while (job := cloud.next_job()) is not None:
-        cloud.complete(job, target.judge(job))
+        cloud.complete(job, target.decide(job))
 
 
-def exchange(edge: EdgeSession, cloud: CloudSession, target: Target) -> list[Any]:
-    """Carry messages to and fro until there are none; return the events."""
-    events: list[Any] = []
+def take(edge: EdgeSession, messages: Iterable[bytes]) -> list[Emitted]:
+    """Hand messages to the edge; return what they add to the text."""
+    return [found for m in messages if (found := edge.receive(m)) is not None]
+
+
+def exchange(edge: EdgeSession, cloud: CloudSession, target: Target) -> list[Emitted]:
+    """Carry messages to and fro until there are none; return what they add."""
+    emitted: list[Emitted] = []
     while messages := edge.data_to_send():
         for message in messages:
             cloud.receive(message)
             work(cloud, target)
-            for answer in cloud.data_to_send():
-                events += edge.receive(answer)
-    return events
+            emitted += take(edge, cloud.data_to_send())
+    return emitted
 
 
 def draft_logits(edge: EdgeSession, salt: int = 1) -> np.ndarray:
@@ -133,7 +138,7 @@ class World:
         self.job: Job | None = None
         self.before: dict[float, list[int]] = {}
         self.decoded: dict[tuple[bytes, int], list[int]] = {}
-        self.judged: dict[float, int] = {}
+        self.verified: dict[float, int] = {}
         self.outcomes: set[tuple[int, ...]] = set()
         self.prompts = [tuple(self.edge.text)]
 
@@ -231,15 +236,13 @@ class World:
         if self.edge._sync.number - sent >= 64:
             return
         before = self.edge.text
-        for event in self.edge.receive(message):
-            if isinstance(event, Emitted):
-                assert self.edge.text == [*before, *event.tokens]
-                decoded = event.drafted == 0
-                assert any(
-                    list(text[: len(self.edge.text)] if decoded else text)
-                    == self.edge.text
-                    for text in self.outcomes
-                ), "no cloud has come to this text"
+        if (emitted := self.edge.receive(message)) is not None:
+            assert self.edge.text == [*before, *emitted.tokens]
+            decoded = emitted.drafted == 0
+            assert any(
+                list(text[: len(self.edge.text)] if decoded else text) == self.edge.text
+                for text in self.outcomes
+            ), "no cloud has come to this text"
 
     def lose(self, i: int) -> None:
         """Lose a message."""
@@ -264,7 +267,7 @@ class World:
         if fails and self.cloud._failures < 2:
             self.cloud.fail(job)
         else:
-            self.cloud.complete(job, self.target.judge(job))
+            self.cloud.complete(job, self.target.decide(job))
         self.answer()
 
     def restart(self) -> None:
@@ -287,14 +290,15 @@ class World:
         """
         tokens = job.drafted
         text = [*job.text, *tokens]
-        if job.key is not None:
+        if isinstance(job, VerifyHints):
             place = job.key, len(job.text)
             assert self.decoded.setdefault(place, [*job.text]) == job.text
-        for i, u in enumerate(map(float, job.draws)):
-            before = text[: len(job.text) + i]
-            assert self.before.setdefault(u, before) == before
-            if i < len(tokens):
-                assert self.judged.setdefault(u, tokens[i]) == tokens[i]
+        if isinstance(job, VerifyRound):
+            for i, u in enumerate(map(float, job.draws)):
+                before = text[: len(job.text) + i]
+                assert self.before.setdefault(u, before) == before
+                if i < len(tokens):
+                    assert self.verified.setdefault(u, tokens[i]) == tokens[i]
 
     def check(self) -> None:
         """Check what holds always."""

@@ -17,10 +17,10 @@ import pytest
 
 import sqs_codec as sqs
 from sqs_codec.system import session
+from sqs_codec.system._base import protocol as limits
 from sqs_codec.system.engine import BatchEngine
-from sqs_codec.system.serve import connect
+from sqs_codec.system.serve import INSECURE, connect
 from sqs_codec.system.serve._connect import Transport
-from sqs_codec.system.session import _limits as limits
 from sqs_codec.system.session import _wire as wire
 from tests.kit import mutate
 from tests.system.serve.kit import PATIENCE, both_transports, serving, try_exchange
@@ -135,7 +135,7 @@ def check_cloud(cloud: session.CloudSession) -> None:
     assert len(cloud._out) <= 5
     assert len(cloud._hints._branches) <= limits.MAX_KEPT
     if round_ is not None:
-        sizes = [q.token_ids.size for q in round_.round_.distributions]
+        sizes = [q.token_ids.size for q in round_.round.distributions]
         assert len(sizes) <= limits.max_draft(kit.V)
         assert sum(sizes) <= limits.MAX_SURVIVORS
         assert len(round_.asked.packet) < limits.ROUND_BYTES
@@ -172,7 +172,7 @@ def attack_edge(rng: np.random.Generator, count: int) -> Counter[str]:
         assert len(edge._text) <= LIMITS.max_text or edge.limits != LIMITS
         if edge.refused is not None:
             found[edge.refused[:50]] += 1
-            assert edge.receive(messages[0]) == []
+            assert edge.receive(messages[0]) is None
             assert (edge.data_to_send(), edge.waiting) == ([], False)
             edge, at = edge_of(rng), 0
         elif at > 300:
@@ -193,7 +193,7 @@ def attack_server(
         both_transports(server) as ports,
     ):
         address = f"127.0.0.1:{ports[transport]}"
-        good = connect(address, transport=transport, insecure=True)
+        good = connect(address, transport=transport, security=INSECURE)
         victim = kit.make_edge(sampling=sqs.Sampling(0.0), session_id=bytes(16))
         while count > 0:
             messages, _ = honest(rng)
@@ -204,7 +204,7 @@ def attack_server(
             for length in rng.integers(1, 40, 5):
                 sent = [hostile(rng, messages, at)[:1171] for at in range(length)]
                 mine = rng.random(length) < 0.8  # which contexts are for this cloud
-                link = connect(address, transport=transport, insecure=True)
+                link = connect(address, transport=transport, security=INSECURE)
                 try:
                     talk(link, [message or bytes(1) for message in sent], mine)
                 except session.LinkError as error:

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from sqs_codec.system.session import Emitted, Limits, Setting, _cloud
+from sqs_codec.system.edge._seed import seed_of
+from sqs_codec.system.session import Limits, Setting, VerifyHints, _cloud
 from sqs_codec.system.session import _wire as wire
-from sqs_codec.system.session._numbers import draws, race_key, seed_of
+from sqs_codec.system.session._random import draws, shared_key
 from sqs_codec.testing import LossyError, check_lossless
-from tests.system.session.kit import Target, exchange, make_cloud, make_edge, work
+from tests.system.session.kit import Target, exchange, make_cloud, make_edge, take, work
 from tests.testing.eighths import assert_lossless
 
 CODECS = {4: sqs.Codec(4, resolution=4), 64: sqs.Codec(64, resolution=64)}
@@ -50,7 +51,7 @@ def draft_two(edge, draft):
 
 
 def outcome(edge, cloud, events):
-    (event,) = [event for event in events if isinstance(event, Emitted)]
+    (event,) = events
     assert edge.text[-len(event.tokens) :] == [*event.tokens]
     assert edge.text == cloud._text
     return event.tokens
@@ -90,7 +91,7 @@ def test_clouds_that_are_lost_because_of_what_they_found(ends_of_session, same_n
             lost += 1
             cloud = make_cloud(vocab_size=target.vocab_size, limits=limits)
             edge.reconnect()
-        return outcome(edge, cloud, [e for a in answers for e in edge.receive(a)])
+        return outcome(edge, cloud, take(edge, answers))
 
     if same_numbers:
         assert_lossless(decode)
@@ -146,10 +147,10 @@ class Shared(Target):
         number, ends = self.numbers[place], np.cumsum(probs)[:-1]
         return next((x for x, end in enumerate(ends) if number < end), len(ends))
 
-    def judge(self, job):
+    def decide(self, job):
         """Do one job."""
-        if job.key is None:
-            return super().judge(job)
+        if not isinstance(job, VerifyHints):
+            return super().decide(job)
         self.passes += 1
         text = [*job.text]
         for hint in [*job.hints, None]:
@@ -162,7 +163,7 @@ class Shared(Target):
 
 def hints_of(edge, cloud, draft, target, liar):
     """Hint what two tokens will be by the numbers, or only what they won't."""
-    key = race_key(edge.seed, edge._epoch)
+    key = shared_key(edge._seed, edge._epoch)
     tokens = []
     for _ in range(2):
         text = [*edge.text, *tokens]
@@ -226,7 +227,7 @@ def test_rounds_begin_where_no_number_is_known(ends_of_session, patient):
         edge.generate(1)
         hints_of(edge, cloud, draft, target, liar=False)
         finish(edge, cloud, target)
-        key = race_key(edge.seed, edge._epoch)
+        key = shared_key(edge._seed, edge._epoch)
         if target.choice(draft(edge.text), key, len(edge.text)) == 2:
             if patient:
                 edge.generate(edge.rounds_from - len(edge.text))
@@ -248,10 +249,10 @@ def test_rounds_begin_where_no_number_is_known(ends_of_session, patient):
 
 def test_a_text_that_is_replaced_has_other_numbers():
     edge = make_edge()
-    keys = {race_key(edge.seed, edge._epoch)}
+    keys = {shared_key(edge._seed, edge._epoch)}
     for text in ([1, 2], [1, 2], [1, 2, 3]):
         edge.abort(text)
-        keys.add(race_key(edge.seed, edge._epoch))
+        keys.add(shared_key(edge._seed, edge._epoch))
     assert len(keys) == 4
     assert seed_of(7, [1, 2]) == seed_of(7, [1, 2])
     assert len({seed_of(n, text) for n in (7, 8) for text in ([1], [1, 2], [2])}) == 6

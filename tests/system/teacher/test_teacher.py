@@ -18,7 +18,7 @@ from sqs_codec import distill
 from sqs_codec.cli import main as cli
 from sqs_codec.system._endpoint.errors import ApiError
 from sqs_codec.system.teacher import _app, make_app
-from sqs_codec.system.teacher._lists import BLOCK, Lists, Text
+from sqs_codec.system.teacher._lists import BLOCK, ListWriter, Text
 from sqs_codec.system.teacher._request import MOST_BYTES, parse
 from tests.system.proxy.test_server import Endpoint
 from tests.system.serve.kit import PATIENCE, wait_until
@@ -118,7 +118,7 @@ def test_long_lists_are_written_in_pieces():
     tokens = np.ones(99, np.uint32)
     found = distill.Sequence(tokens, np.arange(99), rows, 1.0, False, {})
     found = found._replace(places=found.places[:-1], rows=rows[:-1])
-    pieces = [*Lists(header).write(Text(tokens, found), 0)]
+    pieces = [*ListWriter(header).write(Text(tokens, found), 0)]
     assert json.loads(b"[null%b]" % b"".join(pieces))[98]["999"]["rank"] == 1000
     assert max(piece.count(b"rank") for piece in pieces) <= BLOCK
 
@@ -273,7 +273,7 @@ def test_others_are_answered_meanwhile(data, held, monkeypatch):
     """While one answer is made, another waits, and one is too much."""
     monkeypatch.setattr(_app, "CALLS", _app.HEAVY + 2)
     monkeypatch.setattr(_app, "READING_SECONDS", 0.1)
-    _, goes_on = held(_app.Lists, "write")
+    _, goes_on = held(_app.ListWriter, "write")
     with teaching(data) as endpoint:
         one, two = post(endpoint), post(endpoint, TEXTS[1])
         wait_until(lambda: status(post(endpoint)) == 429)
@@ -370,7 +370,7 @@ def test_who_asks_for_little_waits_for_nobody_who_asks_for_much(
     data, held, monkeypatch
 ):
     monkeypatch.setattr(_app, "LIGHT", 100)
-    written, goes_on = held(_app.Lists, "write")
+    written, goes_on = held(_app.ListWriter, "write")
     with teaching(data) as endpoint:
         heavy = [post(endpoint, TEXTS[3]) for _ in range(12)]
         wait_until(lambda: written)

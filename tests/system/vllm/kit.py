@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import sqs_codec as sqs
 from sqs_codec import Sampling, Verdict
 from sqs_codec.system.hf import Cloud
-from sqs_codec.system.session import Job
+from sqs_codec.system.session import Job, VerifyHints, VerifyRound
 from sqs_codec.system.vllm import VllmEngine
 from sqs_codec.system.vllm._message import SHORT
 from tests.system.hf.test_cloud import tiny
@@ -144,7 +144,7 @@ class Writer:
         rng, text = self.rng, self.tokens[:end]
         sampling = SAMPLINGS[number % len(SAMPLINGS)]
         if number % 5 == 4:
-            return Job(session, text, None, rng.random(1), sampling)
+            return VerifyRound(session, text, None, rng.random(1), sampling)
         if number % 5 == 2:
             return self._hinted(session, text, sampling, number % 4)
         codec = sqs.Codec(self._vocab_size, RESOLUTIONS[number // 3 % 4])
@@ -154,7 +154,7 @@ class Writer:
         keep = sqs.TopK(min(16, codec.resolution))
         qs = [codec.quantize(row, keep, temperature=0.8) for row in rows + noise]
         round_ = sqs.Round(qs, [q.sample(rng) for q in qs])
-        return Job(session, text, round_, rng.random(length + 1), sampling)
+        return VerifyRound(session, text, round_, rng.random(length + 1), sampling)
 
     def _hinted(
         self, session: bytes, text: list[int], sampling: Sampling, count: int
@@ -165,7 +165,7 @@ class Writer:
             sqs.gumbel_draw(row, key, end + i, sampling=sampling)
             for i, row in enumerate(self._logits[end - 1 : end - 1 + count])
         ]
-        return Job(session, text, None, np.empty(0), sampling, hints, key)
+        return VerifyHints(session, text, hints, key, sampling)
 
 
 def session(number: int) -> bytes:

@@ -19,7 +19,7 @@ import vllm
 from sqs_codec import Sampling
 from sqs_codec.system.engine import EngineConfig
 from sqs_codec.system.hf import Cloud, ModelError, load_model
-from sqs_codec.system.session import Job
+from sqs_codec.system.session import Read, VerifyRound
 from sqs_codec.system.vllm import VllmEngine
 from sqs_codec.system.vllm._engine import make_engine
 from tests.system.vllm.kit import (
@@ -120,7 +120,7 @@ def test_texts_of_any_length(narrow, cloud, writer):
     long = writer.tokens * 2
     for length in (1, 2, 23, 24, 25, 31, 32, 33, limit - 1, limit):
         text = long[:length]
-        job = Job(session(length), text, None, np.array([0.3]), Sampling())
+        job = VerifyRound(session(length), text, None, np.array([0.3]), Sampling())
         assert [narrow.one(job)] == by_transformers(cloud, [job])
 
 
@@ -136,9 +136,10 @@ def test_a_text_to_be_read_is_cached_for_its_session_alone(wide, writer):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(wide.engine._llm, "encode", encode)
         text = writer.tokens[:300]
-        read = Job(session(7), text, None, NOTHING, Sampling())
+        read = Read(session(7), text)
         assert wide.one(read) is None
-        assert wide.one(replace(read, draws=np.array([0.5]))) is not None
+        after = VerifyRound(read.session, text, None, np.array([0.5]), Sampling())
+        assert wide.one(after) is not None
         assert wide.one(replace(read, session=session(8))) is None
     assert cached == [0, 288, 0]
 
@@ -183,7 +184,7 @@ def test_cancelled_jobs_leave_nothing(narrow, cloud, writer):
     ],
 )
 def test_jobs_that_cannot_be_done(wide, change, message):
-    job = Job(session(9), [1, 2], None, np.array([0.5]), Sampling())
+    job = VerifyRound(session(9), [1, 2], None, np.array([0.5]), Sampling())
     with pytest.raises(ValueError, match=message):
         wide.one(replace(job, **change))
     assert wide.one(job) is not None
@@ -230,7 +231,7 @@ def check_death(it):
     [core] = it.engine._llm.engine_core.resources.engine_manager.processes
     processes = [psutil.Process(core.pid)]
     processes += processes[0].children(recursive=True)
-    job = Job(session(1), [1] * 500, None, np.array([0.5]), Sampling())
+    job = VerifyRound(session(1), [1] * 500, None, np.array([0.5]), Sampling())
 
     async def killed():
         jobs = [replace(job, session=session(i)) for i in range(8)]

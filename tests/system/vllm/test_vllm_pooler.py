@@ -1,7 +1,5 @@
 """The verifier in vLLM's worker by itself: chunks, gaps, and what fails."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -9,7 +7,7 @@ from vllm.pooling_params import PoolingParams
 from vllm.v1.pool.metadata import PoolingMetadata, PoolingStates
 
 from sqs_codec import Round, Sampling, SparseDistribution
-from sqs_codec.system.session import Job
+from sqs_codec.system.session import VerifyHints, VerifyRound
 from sqs_codec.system.vllm._message import (
     FAILED,
     READ,
@@ -31,7 +29,7 @@ def job(tokens):
     if tokens[1:]:
         sure = [SparseDistribution([token], [1], V) for token in tokens[1:]]
         round_ = Round(sure, tokens[1:])
-    return Job(b"", tokens[:1], round_, np.full(len(tokens), 0.5), GREEDY)
+    return VerifyRound(b"", tokens[:1], round_, np.full(len(tokens), 0.5), GREEDY)
 
 
 def successors(hidden):
@@ -95,7 +93,7 @@ def test_one_matrix_for_all_requests_of_a_step():
 
 
 def test_hints_beside_rounds():
-    hints = Job(b"", TEXT[:6], None, np.empty(0), GREEDY, TEXT[6:], bytes(16))
+    hints = VerifyHints(b"", TEXT[:6], TEXT[6:], bytes(16), GREEDY)
     hinted = pack_job(hints), TEXT, 0, 9
     assert step(RoundPooler(successors, V), WHOLE, hinted) == [(2, 3)] * 2
 
@@ -150,15 +148,14 @@ def test_what_fails_does_not_take_others_with_it(bad):
 
 def test_jobs_cross_whole():
     rng = np.random.default_rng(4)
-    none, key = np.empty(0), bytes(range(16))
+    key = bytes(range(16))
     for sampling in SAMPLINGS:
-        sent = Job(b"x", [7, 8, 9], None, none, sampling, [1, 5], key)
+        sent = VerifyHints(b"x", [7, 8, 9], [1, 5], key, sampling)
         got = unpack_job(pack_job(sent), V)
         assert (got.hints, got.key, len(got.text)) == ([1, 5], key, 3)
-        assert (got.round_, got.wanted, got.sampling) == (None, 3, sampling)
-        own = SimpleNamespace(draws=rng.random(4), sampling=sampling)
-        sent = Job(b"x", [1], job(TEXT[5:]).round_, own.draws, sampling)
+        assert (got.wanted, got.sampling) == (3, sampling)
+        sent = VerifyRound(b"x", [1], job(TEXT[5:]).round, rng.random(4), sampling)
         got = unpack_job(pack_job(sent), V)
-        assert got.round_ == sent.round_
+        assert got.round == sent.round
         assert got.draws.tolist() == sent.draws.tolist()
         assert got.sampling == sampling

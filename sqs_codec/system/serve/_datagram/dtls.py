@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL, crypto
 
-from sqs_codec.system._base.security import File, Pair
+from sqs_codec.system._base.access import INSECURE, Certificate, Insecure, Pair
 
 DATAGRAM = 1200
 """The longest datagram sent: with 48 bytes of IPv6 and UDP within the 1280 that every
@@ -88,22 +88,18 @@ def server_context(
     return context
 
 
-def client_context(cert: File | None, *, verify: bool) -> SSL.Context:
-    """Return the context of a client that trusts the certificates of a PEM file.
-
-    They may be authorities or the server's own. Without a file the client trusts what
-    the system trusts.
-    """
+def client_context(security: Certificate | Insecure | None) -> SSL.Context:
+    """Return the context of a client; with None it trusts what the system trusts."""
     context = _context(SSL.DTLS_CLIENT_METHOD)
-    if not verify:
+    if security is INSECURE:
         return context
     context.set_verify(SSL.VERIFY_PEER)
     store = context.get_cert_store()
     assert store is not None
-    if cert is None:
+    if security is None:
         context.set_default_verify_paths()
     else:
-        context.load_verify_locations(cert)
+        context.load_verify_locations(security.cert)
     store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
     return context
 

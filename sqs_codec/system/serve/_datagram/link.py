@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 from OpenSSL import SSL
 
 from sqs_codec._base.words import shown
+from sqs_codec.system._base.access import INSECURE, Certificate, Insecure
 from sqs_codec.system._base.address import join_address
-from sqs_codec.system._base.security import File
 from sqs_codec.system.serve._datagram import dtls
 from sqs_codec.system.session import Link, LinkError
 
@@ -29,14 +29,13 @@ def connect_datagram(
     host: str,
     port: int,
     *,
-    cert: File | None,
+    security: Certificate | Insecure | None,
     token: str | None,
     timeout: float,
-    insecure: bool,
 ) -> Link:
     """Make a link; `sqs_codec.system.serve.connect` describes the parameters."""
     request = dtls.TOKEN + (token or "").encode()
-    context = dtls.client_context(cert, verify=not insecure)
+    context = dtls.client_context(security)
     try:
         places = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     except OSError as error:
@@ -59,7 +58,9 @@ def connect_datagram(
                     for each in links:
                         each.repeat(end, timeout)
                 else:
-                    link.open(request, end, timeout, None if insecure else host)
+                    link.open(
+                        request, end, timeout, None if security is INSECURE else host
+                    )
                     best[:] = [link._socket.getpeername()]
                     links.remove(link)
                     return link
@@ -333,6 +334,6 @@ def _explain(error: SSL.Error) -> str:
     if "certificate verify failed" in said:
         return (
             "its certificate isn't signed by anyone trusted here, or isn't valid now; "
-            "give the server's certificate, or its authority's, as cert"
+            "give the server's certificate, or its authority's (--cert)"
         )
     return f"the handshake failed ({said}); is this a server of sqs serve?"

@@ -21,8 +21,8 @@ from typing import cast
 
 from OpenSSL import SSL
 
+from sqs_codec.system._base.access import Certificate, Insecure, Pair, check_security
 from sqs_codec.system._base.crowd import first_of_crowd
-from sqs_codec.system._base.security import File, Pair, check_security
 from sqs_codec.system.serve._connection import Connection
 from sqs_codec.system.serve._datagram import dtls
 from sqs_codec.system.serve._service import SILENT_SECONDS, Service
@@ -47,24 +47,22 @@ async def start_datagrams(
     host: str,
     port: int,
     *,
-    cert: File | None = None,
-    key: File | None = None,
-    insecure: bool = False,
+    security: Certificate | Insecure,
 ) -> DatagramServer:
     """Serve a service by datagrams, in the running event loop, as `start_grpc` does.
 
     Parameters
     ----------
-    service, cert, key
+    service
         As `start_grpc` takes them.
     host, port : str, int
         Where to listen. On port 0 the system chooses one. Answers leave from the
         address that the system prefers, so a machine with several needs one named here.
-    insecure : bool
-        Do without `cert` and `key`, on a loopback address only. Messages are encrypted
-        all the same, but clients can't know to whom.
+    security : Certificate or INSECURE
+        With `INSECURE`, on a loopback address only, messages are encrypted all the
+        same, but clients can't know to whom.
     """
-    pair = check_security(host, cert, key, insecure=insecure)
+    pair = check_security(host, security)
     server = DatagramServer(service, pair)
     loop = asyncio.get_running_loop()
     await loop.create_datagram_endpoint(lambda: server, local_addr=(host, port))

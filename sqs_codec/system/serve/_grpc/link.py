@@ -13,9 +13,10 @@ from typing import Any
 import grpc
 
 from sqs_codec._base.words import shown
-from sqs_codec.system._base.security import File
+from sqs_codec.system._base.access import INSECURE, Certificate, Insecure
 from sqs_codec.system.serve._grpc.wire import ACK, MESSAGE, Wire
-from sqs_codec.system.session import MAX_MESSAGE, LinkError
+from sqs_codec.system.session import LinkError
+from sqs_codec.system.session.transport import MAX_MESSAGE
 
 SERVICE, METHOD = "sqs.Sessions", "Open"
 
@@ -44,15 +45,14 @@ class GrpcLink:
         self,
         address: str,
         *,
-        cert: File | None,
+        security: Certificate | Insecure | None,
         token: str | None,
-        insecure: bool,
         timeout: float,
     ) -> None:
-        self._wire = Wire(insecure)
+        self._insecure = security is INSECURE
+        self._wire = Wire(self._insecure)
         self._address = address
         self._had_token = token is not None
-        self._insecure = insecure
         self._error: str | None = None
         self._closed = False
         self._woken = False  # whether `_incoming` holds a None of `wake`
@@ -60,7 +60,7 @@ class GrpcLink:
         self._incoming: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._opened = threading.Event()
         self._over = threading.Event()
-        self._channel = _channel(address, cert, insecure, timeout, self._wire.mark)
+        self._channel = _channel(address, security, timeout, self._wire.mark)
         method = self._channel.stream_stream(f"/{SERVICE}/{METHOD}")
         metadata = [("authorization", f"Bearer {token}")] if token else []
         self._call = method(iter(self._outgoing.get, None), metadata=metadata)
@@ -216,7 +216,7 @@ SIGNS = {
 
 
 def _channel(
-    address: str, cert: File | None, insecure: bool, timeout: float, mark: int
+    address: str, security: Certificate | Insecure | None, timeout: float, mark: int
 ) -> Any:
     options: Options = [
         *SHARED_OPTIONS,
@@ -226,10 +226,10 @@ def _channel(
         # As long may the handshake take; a little more, so that we say what it was.
         ("grpc.min_reconnect_backoff_ms", round(1000 * timeout) + 1000),
     ]
-    if insecure:
+    if security is INSECURE:
         # A proxy from the environment is another machine.
         options.append(("grpc.enable_http_proxy", 0))
         return grpc.insecure_channel(address, options)
-    roots = None if cert is None else Path(cert).read_bytes()
+    roots = None if security is None else Path(security.cert).read_bytes()
     credentials = grpc.ssl_channel_credentials(roots)
     return grpc.secure_channel(address, credentials, options)

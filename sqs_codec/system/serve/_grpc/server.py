@@ -11,7 +11,8 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2
 
-from sqs_codec.system._base import security
+from sqs_codec.system._base import access
+from sqs_codec.system._base.access import Certificate, Insecure, Pair
 from sqs_codec.system._base.address import join_address
 from sqs_codec.system._base.crowd import half_of_files
 from sqs_codec.system.serve._connection import Connection
@@ -59,7 +60,7 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]  # it has no typ
         """Return what handles a method; gRPC itself would wait for who doesn't read."""
         return self._methods.get(handler_call_details.method, self._unknown)
 
-    def renew(self, pair: security.Pair) -> Callable[[], None]:
+    def renew(self, pair: Pair) -> Callable[[], None]:
         """Prepare another certificate; what is returned shows it from then on."""
         renewed = _configuration(pair)
         return lambda: setattr(self, "_renewed", renewed)
@@ -178,9 +179,7 @@ async def start_grpc(
     host: str,
     port: int,
     *,
-    cert: security.File | None = None,
-    key: security.File | None = None,
-    insecure: bool = False,
+    security: Certificate | Insecure,
 ) -> GrpcServer:
     """Serve a service by gRPC, in the running event loop.
 
@@ -192,21 +191,19 @@ async def start_grpc(
         The address to listen at.
     port : int
         0 for any that is free.
-    cert, key : path, optional
-        PEM files of the certificate, or chain of them, and its private key.
-    insecure : bool, optional
-        Plain text instead, at a loopback address.
+    security : Certificate or INSECURE
+        `INSECURE` is plain text, at a loopback address only.
 
     Raises
     ------
     ValueError
-        The certificate doesn't load, or there is none, or the host isn't loopback.
+        The certificate doesn't load or has no key, or the host isn't loopback.
     OSError
         The address can't be had.
     """
     # gRPC would say nothing of what is wrong.
-    pair = security.check_security(host, cert, key, insecure=insecure)
-    security.check_free(host, port)  # gRPC's own error says little
+    pair = access.check_security(host, security)
+    access.check_free(host, port)  # gRPC's own error says little
     options: link.Options = [
         *link.SHARED_OPTIONS,
         ("grpc.keepalive_timeout_ms", PING_TIMEOUT),
@@ -235,7 +232,7 @@ async def start_grpc(
     return started
 
 
-def _configuration(pair: security.Pair) -> Any:
+def _configuration(pair: Pair) -> Any:
     return grpc.ssl_server_certificate_configuration([(pair.key, pair.cert)])
 
 
@@ -250,5 +247,5 @@ def _cancel_after(seconds: float, call: asyncio.Task[Any] | None = None) -> None
 def _token_of(context: Any) -> str | None:
     for name, value in context.invocation_metadata() or ():
         if name == "authorization":
-            return security.bearer(value)
+            return access.bearer(value)
     return None

@@ -1,17 +1,48 @@
 """Hosts, certificates and tokens: a ValueError says why one can't be."""
 
+import enum
 import ipaddress
 import re
 import socket
 import ssl
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from sqs_codec._base import checks
 from sqs_codec._base.files import require_file
 from sqs_codec.system._base.address import join_address
 
 File = str | PathLike[str]
+
+
+class Insecure(enum.Enum):
+    """The type of `INSECURE`."""
+
+    INSECURE = "INSECURE"
+
+
+INSECURE: Final = Insecure.INSECURE
+"""Plain text by gRPC and HTTP, by datagrams a server that nobody can verify: within
+this machine only."""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """PEM files of certificates.
+
+    Attributes
+    ----------
+    cert : path
+        A server's own, or a chain of them. A client trusts what is in it: the server's
+        own or its issuer's.
+    key : path or None
+        The private key, which a server needs and a client doesn't.
+    """
+
+    cert: File
+    key: File | None = None
 
 
 class Pair(NamedTuple):
@@ -50,8 +81,11 @@ def bearer(header: str) -> str | None:
     return token.strip(" ") if scheme.lower() == "bearer" else None
 
 
-def read_pair(cert: File, key: File) -> Pair:
+def read_pair(certificate: Certificate) -> Pair:
     """Read the files of a certificate and its key; refuse what a server can't use."""
+    cert, key = certificate.cert, certificate.key
+    if key is None:
+        raise ValueError(f"a server needs the key of {cert}: Certificate(cert, key)")
     try:
         require_file(cert)
         require_file(key)
@@ -70,19 +104,13 @@ def read_pair(cert: File, key: File) -> Pair:
     return pair
 
 
-def check_security(
-    host: str, cert: File | None, key: File | None, *, insecure: bool
-) -> Pair | None:
-    """Refuse to serve without a certificate, but to this machine if that is meant."""
-    if insecure:
+def check_security(host: str, security: Certificate | Insecure) -> Pair | None:
+    """Return what a server presents, None for `INSECURE`, which loopback alone has."""
+    if security is INSECURE:
         require_loopback(host)
         return None
-    if cert is None or key is None:
-        raise ValueError(
-            "a server needs a certificate and its key, or insecure=True at a loopback "
-            "address"
-        )
-    return read_pair(cert, key)
+    checks.instance("security", security, Certificate, "a Certificate or INSECURE")
+    return read_pair(security)
 
 
 def check_roots(cert: File) -> None:

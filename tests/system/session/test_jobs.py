@@ -5,14 +5,14 @@ import pytest
 
 import sqs_codec as sqs
 from sqs_codec import Sampling
-from sqs_codec.system.session import Job, verify_jobs
+from sqs_codec.system.session import Read, VerifyHints, VerifyRound, verify_jobs
 
 ROW = np.float32([1, 0, 4, 3, 2])
 GREEDY = Sampling(temperature=0)
 
 
 def job_of(sampling, draw):
-    return Job(b"s", [0], None, np.array([draw]), sampling)
+    return VerifyRound(b"s", [0], None, np.array([draw]), sampling)
 
 
 def test_each_job_has_its_own_sampling():
@@ -29,7 +29,7 @@ def test_each_job_has_its_own_sampling():
         Sampling(1e-320): (2, 2),
     }
     jobs = [job_of(s, draw) for s in tokens for draw in (0.0, 1 - 2.0**-53)]
-    jobs.insert(3, Job(b"reads", [0], None, np.empty(0), Sampling()))
+    jobs.insert(3, Read(b"reads", [0]))
     found = verify_jobs(jobs, np.tile(ROW, (len(jobs) - 1, 1)))
     assert found.pop(3) is None
     assert [v.token for v in found] == [x for pair in tokens.values() for x in pair]
@@ -42,12 +42,12 @@ def test_the_hottest_draws_evenly_from_what_is_left():
     assert [verdict.token for verdict in found] == [2, 4]
 
 
-def test_hints_are_judged_beside_rounds():
+def test_hints_are_verified_beside_rounds():
     key, position = bytes(range(16)), 3
     rows = np.tile(ROW, (3, 1))
     for sampling in GREEDY, Sampling(2.0, top_k=3, top_p=0.9, min_p=0.1):
         token = sqs.gumbel_draw(ROW, key, position, sampling=sampling)
-        hinted = Job(b"h", [0] * 3, None, np.empty(0), sampling, [token], key)
+        hinted = VerifyHints(b"h", [0] * 3, [token], key, sampling)
         verdict = sqs.gumbel_verify([token], rows[:2], key, 3, sampling=sampling)
         found = verify_jobs([job_of(GREEDY, 0.5), hinted], rows)
         assert found == [sqs.Verdict(0, 2), verdict]
@@ -66,9 +66,9 @@ def test_hints_are_judged_beside_rounds():
 def test_bad_rows(sampling, bad, message):
     rows = np.tile(ROW, (3, 1))
     rows[2, : len(bad)] = bad
-    hinted = Job(b"h", [0], None, np.empty(0), sampling, (1,), bytes(16))
+    hinted = VerifyHints(b"h", [0], (1,), bytes(16), sampling)
     drafted = sqs.Round([sqs.SparseDistribution([2], [1], 5)], [2])
-    for job in Job(b"s", [0], drafted, np.zeros(2), sampling), hinted:
+    for job in VerifyRound(b"s", [0], drafted, np.zeros(2), sampling), hinted:
         with pytest.raises(ValueError, match=rf"^jobs\[1\]: logits\[1\]{message}$"):
             verify_jobs([job_of(GREEDY, 0.5), job], rows)
         with pytest.raises(TypeError, match=r"^logits must be float16, .*, got int64"):
@@ -78,12 +78,22 @@ def test_bad_rows(sampling, bad, message):
 def test_probabilities_in_place_of_logits_are_noticed():
     row, hinted = np.exp(ROW) / np.exp(ROW).sum(), Sampling(top_k=2)
     for job in (
-        Job(b"h", [0], None, np.empty(0), hinted, (), bytes(16)),
+        VerifyHints(b"h", [0], (), bytes(16), hinted),
         job_of(Sampling(), 0.5),
     ):
         with pytest.warns(UserWarning, match="look like probabilities") as caught:
             verify_jobs([job], row[None])
         assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("drafted", [0, 1])
+def test_a_round_takes_a_draw_per_token_and_one_more(drafted):
+    q = sqs.SparseDistribution([2], [1], 5)
+    round_ = sqs.Round([q], [2]) if drafted else None
+    for draws in np.zeros(drafted), np.zeros(drafted + 2):
+        said = f"^{drafted} drafted tokens take {drafted + 1} draws, got {len(draws)}$"
+        with pytest.raises(ValueError, match=said):
+            VerifyRound(b"s", [0], round_, draws, GREEDY)
 
 
 def test_rows_are_as_many_as_jobs_want():

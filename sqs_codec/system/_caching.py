@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import statistics
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -10,9 +12,11 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
-from sqs_codec import Verdict
+import numpy as np
+
+from sqs_codec import Sampling, Verdict
 from sqs_codec.system._base.tokens import common_length
-from sqs_codec.system.session import Job
+from sqs_codec.system.session import Job, Verifier, VerifyRound
 
 
 class _Cache(Protocol):
@@ -24,7 +28,7 @@ C = TypeVar("C", bound=_Cache)
 
 
 @dataclass(frozen=True, eq=False)
-class Piece(Generic[C]):
+class TextPiece(Generic[C]):
     """Tokens of one text in a pass, of whose last ones some logits are wanted."""
 
     cache: C  # of the text before them
@@ -59,10 +63,10 @@ class Reading(Generic[C]):
     def left(self) -> int:
         return len(self.tokens) - len(self.cache.tokens)
 
-    def piece(self, count: int) -> Piece[C]:
+    def piece(self, count: int) -> TextPiece[C]:
         start = len(self.cache.tokens)
         wanted = self.job.wanted if count == self.left else 0
-        return Piece(self.cache, self.tokens[start : start + count], wanted)
+        return TextPiece(self.cache, self.tokens[start : start + count], wanted)
 
 
 class Caches(Protocol[C]):
@@ -114,18 +118,8 @@ class CachingVerifier(ABC, Generic[C]):
         """Return the verdict on each job, None where there was nothing to verify.
 
         Rounds come before texts that are only to be read. Jobs whose caches don't
-        fit in memory together are done one after the other.
-
-        Parameters
-        ----------
-        jobs : sequence of Job
-            Of different sessions.
-
-        Raises
-        ------
-        ValueError
-            If a job is none that the model can do; nothing has been done then. Or if
-            the model gives NaN.
+        fit in memory together are done one after the other. ValueError if a job is none
+        that the model can do, and nothing has been done then, or if it gives NaN.
         """
         waiting = []
         limits = self.vocab_size, self.max_text, self._because
@@ -165,7 +159,7 @@ class CachingVerifier(ABC, Generic[C]):
 
     @abstractmethod
     def _verify(
-        self, pieces: Sequence[Piece[C]], jobs: Sequence[Job]
+        self, pieces: Sequence[TextPiece[C]], jobs: Sequence[Job]
     ) -> list[Verdict | None]:
         """Read pieces in one pass, extend their caches, and verify the jobs."""
 
@@ -201,3 +195,15 @@ class CachingVerifier(ABC, Generic[C]):
                 taken[reading] = count
                 room -= count + -count % self._multiple
         return [(each, taken[each]) for each in group if each in taken]
+
+
+def pass_seconds(verifier: Verifier) -> float:
+    """Measure what a verifier takes for a token."""
+    job = VerifyRound(b"pace", [0] * 8, None, np.zeros(1), Sampling())
+    times = []
+    for _ in range(6):  # the first of them reads the text
+        began = time.perf_counter()
+        verifier.verify([job])
+        times.append(time.perf_counter() - began)
+    verifier.forget(job.session)
+    return statistics.median(times[1:])
