@@ -155,6 +155,8 @@ PRIVATE = {
         for name in ("checks", "errors", "files", "install", "words")
     ),
     "sqs_codec._codec.truncation",
+    *(f"sqs_codec.distill.{name}" for name in ("_lists", "_tasks")),
+    "sqs_codec.system.hf._reader",
     "sqs_codec.torch._tensors",
 }
 """What the system shares with the codec besides public names."""
