@@ -30,20 +30,8 @@ class BaseFile:
 
     `make` makes a reference of it. What llama.cpp clipped, more than 16 nats below a
     row's likeliest token, has the probability 0, and for the others ``logprobs`` are as
-    the file has them.
-
-    Parameters
-    ----------
-    path : path-like
-    tokenizer : Tokenizer
-        Of a reader of the model. It says how many tokens aren't just padding.
-
-    Raises
-    ------
-    ValueError
-        It is no base file, or is cut or damaged, or of another vocabulary.
-    OSError
-        It can't be read.
+    the file has them. The tokenizer is that of the model, which the file doesn't name:
+    it says how many tokens aren't just padding. A file that is none is a ValueError.
     """
 
     def __init__(self, path: str | os.PathLike[str], tokenizer: Tokenizer) -> None:

@@ -35,23 +35,10 @@ class Answer(NamedTuple):
 
 
 class Task(ABC):
-    """A text, and what is asked of its logits.
+    """A text, and what is asked of its logits [vocab_size] at each of its places.
 
-    Attributes
-    ----------
-    index : int
-        Which of all texts it is.
-    tokens : sequence of int
-        The text.
-    places : ndarray of int64 [N]
-        Ascending: where logits are wanted. Those at place i are of what follows
-        ``tokens[: i + 1]``.
-    following : ndarray of int64 [N]
-        What does follow, or -1 after the last token.
-    vocab_size : int
-        How many logits there are at a place.
-    batch : int
-        The same for texts that are to be read together.
+    Those at place i are of what follows ``tokens[: i + 1]``. Tasks with the same
+    `batch` are to be read together. After the last token, -1 follows.
     """
 
     def __init__(
