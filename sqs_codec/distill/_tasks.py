@@ -147,35 +147,38 @@ class Comparing(Task):
 
 
 class Tokenizer(Protocol):
-    """The tokenizer of a `Reader`, which says what it has."""
+    """The tokenizer of a `Reader`."""
 
-    vocab_size: int
-    fingerprint: bytes
-    bos: int | None
+    @property
+    def vocab_size(self) -> int:
+        """How many logits there are at a place."""
+
+    @property
+    def fingerprint(self) -> bytes:
+        """As `sqs.vocabulary_fingerprint` gives it, or none if it isn't known."""
+
+    @property
+    def bos(self) -> int | None:
+        """The token that the model wants at a text's beginning."""
 
     def encode(self, text: str, *, special: bool = True) -> Sequence[int]:
-        """Return the tokens of a text, with those that the model wants around it."""
+        """Return tokens: what spells a special one is this token, or, if not, text."""
 
 
 class Reader(Protocol):
-    """What reads texts, and yields logits.
+    """What reads texts, and yields logits."""
 
-    Attributes
-    ----------
-    tokenizer
-        It has a ``vocab_size``; a ``fingerprint``, as `sqs.vocabulary_fingerprint`
-        gives it, or ``b""``; ``bos``, the token that the model wants at a text's
-        beginning, or None; and ``encode(text, special=True)``, which returns tokens: a
-        special token that the text spells becomes this token, or text if not `special`.
-    max_tokens : int
-        The longest text that it can read.
-    at_once : int
-        Tokens of texts that it reads together. An interruption loses as many.
-    """
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """It has `vocab_size`, `fingerprint` and `bos`, and encodes texts."""
 
-    tokenizer: Tokenizer
-    max_tokens: int
-    at_once: int
+    @property
+    def max_tokens(self) -> int:
+        """The longest text that it can read."""
+
+    @property
+    def at_once(self) -> int:
+        """Tokens of texts that it reads together. An interruption loses as many."""
 
     def read(self, texts: Iterable[Task]) -> Iterator[tuple[Task, Any]]:
         """Yield texts with their logits, an array_like or tensor [n, V].
