@@ -189,6 +189,9 @@ def protocols() -> Lines:
     for pattern in ("_metrics.py", "_request.py", "_reply.py", "_app.py", "app.py"):
         for path, text in sources(f"system/*/{pattern}").items():
             yield f"{path}: {' '.join(words(text))}"
+    every = "\n".join(sources("system/**/*.py").values())
+    paths = re.findall(r'"(/(?!proc)[\w./{}:]*|sqs\.[A-Z]\w+)"', every)
+    yield f"paths: {' '.join(sorted({*paths}))}"
     for room in ("proxy", "teacher"):
         refused = import_module(f"sqs_codec.system.{room}._request").REFUSED
         each = (x if isinstance(x, str) else x[0] for x in refused)
