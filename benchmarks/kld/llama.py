@@ -15,6 +15,7 @@ import re
 import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,27 +26,18 @@ import sqs_codec as sqs
 from benchmarks.kld.rounded import divergences, documentation
 from benchmarks.tables import about, about_line, command, dim, table
 from sqs_codec import distill
+from sqs_codec.distill._base_file import BaseFile
+from sqs_codec.distill._header import EXTRAS
+from sqs_codec.distill._make import Piece
 
 FIGURE = re.compile(r"^(.+?)\s*: +(-?[0-9.]+) ± +([0-9.]+)", re.MULTILINE)
 
 
-class Rows(distill.Task):
-    """Asks for copies of a text's logits."""
-
-    def __init__(self, piece: distill.Piece, size: int) -> None:
-        super().__init__(0, *piece, size)
-        self.rows: list[Any] = []
-
-    def _look(self, logits: Any, rows: slice) -> dict[str, Any]:
-        self.rows.append(logits.copy())
-        return {}
-
-
-def logits_of(reader: distill.Reader, piece: distill.Piece) -> NDArray[np.float32]:
+def logits_of(reader: distill.Reader, piece: Piece) -> NDArray[np.float32]:
     """Return the logits at a context's places."""
-    asked = Rows(piece, reader.vocab_size)
-    reader.read([asked])
-    return np.concatenate(asked.rows)
+    places = np.array(piece.places)
+    text: Any = SimpleNamespace(tokens=piece.tokens, places=places, batch=0)
+    return np.concatenate([logits.copy() for _, logits in reader.read([text])])
 
 
 def perplexity(args: Any, model: Path, *more: object) -> dict[str, tuple[float, float]]:
@@ -95,12 +87,12 @@ def compare(args: Any, text: Path, folder: Path, console: Console) -> None:
         for model in others
     }
     first = ModelReader(original, threads=args.threads)
-    file = distill.BaseFile(base, first)
-    prior = sqs.Prior.builtin("gemma3" if first.vocab_size > 1 << 17 else "smollm2")
-    codec = sqs.Codec(file.vocab_size, args.resolution, prior=prior)
+    file, size = BaseFile(base, first.tokenizer), first.tokenizer.vocab_size
+    prior = sqs.Prior.builtin("gemma3" if size > 1 << 17 else "smollm2")
+    codec = sqs.Codec(size, args.resolution, prior=prior)
     pieces = file.contexts()
-    distill.make(path, codec, file, pieces, numbers=(*distill.NUMBERS,))
-    data = distill.open(path)
+    distill.make(path, codec, file, pieces, extras=(*EXTRAS,))
+    data = distill.load(path)
     sizes = data.sizes()
     console.print(
         f"{original.name}: {sizes.distributions} rows, base file "

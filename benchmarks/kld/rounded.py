@@ -29,7 +29,7 @@ from benchmarks.experiments.models import GEMMA3, SMOLLM2, TEXTS
 from benchmarks.pair import gemma3_pair
 from benchmarks.tables import about, about_line, command, dim, table
 from sqs_codec import distill
-from sqs_codec.distill import _divergence, _header
+from sqs_codec.distill import _divergence, _header, _make, _tasks
 from sqs_codec.system.hf import ModelReader, _models, load_model
 
 Logs = NDArray[np.float32]
@@ -98,7 +98,7 @@ def noisy(w: torch.Tensor, name: str) -> torch.Tensor:
     return w + noise * w.std() * LOUD
 
 
-def logs_of(model: Any, pieces: Sequence[distill.Piece], size: int) -> Any:
+def logs_of(model: Any, pieces: Sequence[_make.Piece], size: int) -> Any:
     """Return the logarithms of probabilities at the pieces' places [n, V]."""
     found = []
     for piece in pieces:
@@ -124,7 +124,7 @@ def truncated(p: Logs, q: Logs, k: int, tail: bool) -> float:
     return float(np.mean(found))
 
 
-def counts_of(codec: sqs.Codec, logs: Logs, seed: int) -> distill.Sequence:
+def counts_of(codec: sqs.Codec, logs: Logs, seed: int) -> distill.Text:
     """Return a reference of rows, as a file would have it."""
     rng = np.random.default_rng(seed)
     rows = codec.quantize_unbiased_rows(logs, rng=rng)
@@ -133,12 +133,12 @@ def counts_of(codec: sqs.Codec, logs: Logs, seed: int) -> distill.Sequence:
     up = rng.random(own.size)
     kept = _header.of_steps(rows, _header.in_steps(rows, np.minimum(own, 0), up))
     blank = np.zeros(n)
-    numbers: Any = {"logprobs": kept, "token_logprobs": blank, "likeliest": blank}
+    extras: Any = {"logprobs": kept, "token_logprobs": blank, "likeliest": blank}
     text = np.zeros(n + 1, np.uint32)
-    return distill.Sequence(text, np.arange(n), rows, 1.0, False, numbers)
+    return distill.Text(text, np.arange(n), rows, 1.0, False, extras)
 
 
-def estimates(case: Case, reference: distill.Sequence) -> NDArray[Any]:
+def estimates(case: Case, reference: distill.Text) -> NDArray[Any]:
     """Return the estimates of all rows."""
     rows = reference.rows
     at = np.repeat(np.arange(len(rows)), np.diff(rows.offsets))
@@ -171,24 +171,25 @@ def biases(cases: Sequence[Case], p: Logs, sizes: Sequence[int]) -> Table:
 
 
 def sizes_table(
-    path: Path, pieces: Sequence[distill.Piece], p: Logs, vocab: int
+    path: Path, pieces: Sequence[_make.Piece], p: Logs, vocab: int
 ) -> Table:
     """Show what a row takes in a file."""
     made = table("bytes a row", "resolution", "counts", "log p", "other", "all")
     prior = sqs.Prior.builtin("smollm2" if vocab == 49_152 else "gemma3")
     for resolution in RESOLUTIONS:
         codec = sqs.Codec(vocab, resolution, prior=prior)
-        header = distill.Header(codec, numbers=(*distill.NUMBERS,))
+        header = distill.Header(codec, extras=(*_header.EXTRAS,))
         file, start = path / f"{resolution}.parquet", 0
         with distill.Writer(file, header) as writer:
             for i, piece in enumerate(pieces):
                 rng = np.random.default_rng(i)
-                task = distill.Counting(i, *piece, header, rng)
+                task = _tasks.Counting(i, *piece, header, rng)
                 task.tell(p[start : start + len(piece.places)])
                 start += len(piece.places)
-                rows, told = task.rows()
-                writer.write(task.tokens, rows, task.places, numbers=told)
-        found = distill.open(file).sizes()
+                rows, told = task.answer
+                assert rows is not None
+                writer.write(task.tokens, rows, task.places, extras=told)
+        found = distill.load(file).sizes()
         each = {k: v / found.distributions for k, v in found.column_bytes.items()}
         counts, logs = each.pop("packet"), each.pop("logprobs")
         other = sum(each.values())
@@ -256,7 +257,7 @@ def main() -> None:
     console = Console()
     model, text = load(args.model)
     reader = ModelReader(model)
-    pieces = distill.contexts(reader, text, args.size)[: args.contexts]
+    pieces = _make.contexts(reader, text, args.size)[: args.contexts]
     every = models(model)
     p = logs_of(next(every)[1], pieces, model.vocab_size)
     cases = []

@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 from sqs_codec import distill
 from sqs_codec.system.hf._models import LanguageModel
 
-Texts = list[distill.Sequence]
+Texts = list[distill.Text]
 
 HELD_OUT = 40
 """Of so many prompts the answers to one are held out."""
@@ -42,13 +42,13 @@ class Batch:
 def read(paths: Sequence[Path]) -> tuple[Texts, Texts]:
     """Read files; return what is for learning, and what is held out."""
     parts: tuple[Texts, Texts] = [], []
-    for text in itertools.chain.from_iterable(map(distill.open, paths)):
+    for text in itertools.chain.from_iterable(map(distill.load, paths)):
         asked = text.tokens[: text.places[0] + 1].astype(np.int64)
         parts[zlib.crc32(asked.tobytes()) % HELD_OUT == 0].append(text)
     return parts
 
 
-def _taught(text: distill.Sequence) -> tuple[NDArray[Any], ...]:
+def _taught(text: distill.Text) -> tuple[NDArray[Any], ...]:
     """Return the row of each weight, from 0, its token, and the weight."""
     sizes = np.diff(text.rows.offsets)
     rows, ids = np.repeat(np.arange(len(sizes)), sizes), text.rows.token_ids

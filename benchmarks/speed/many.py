@@ -105,7 +105,7 @@ def read_file(
     with distill.Writer(path, distill.Header(codec)) as writer:
         for rows in sequences:
             writer.write(np.zeros(len(rows), np.uint32), rows)
-    data, n = distill.open(path), sum(map(len, sequences))
+    data, n = distill.load(path), sum(map(len, sequences))
     loader: Any = DataLoader(data, BATCH, shuffle=True, collate_fn=distill.collate)
     return Contestant("DataLoader, shuffled", partial(list, loader), n)
 

@@ -16,12 +16,14 @@ from sqs_codec._base.format import MAX_VOCAB, MIN_VOCAB
 from sqs_codec._base.words import shown
 from sqs_codec.cli import listening, options, reading
 from sqs_codec.cli.files import load_tokenizer
+from sqs_codec.system._base.kinds import LLAMA_CPP, kind_of
 
 if TYPE_CHECKING:
-    from sqs_codec.distill import Dataset, Piece, Reader
+    from sqs_codec.distill import Dataset
     from sqs_codec.distill._imports.responses import Place
 
-    Encode = Callable[[Any], Piece]  # of the messages of a chat
+    Places = tuple[Sequence[int], Sequence[int]]  # tokens, and where they teach
+    Encode = Callable[[Any], Places]  # of the messages of a chat
 
 DESCRIPTION = """\
 Keeps the distributions of a teacher in a file, for the distillation of students.
@@ -124,26 +126,26 @@ def make(args: argparse.Namespace) -> int:
         TemporaryFile("w+", dir=args.output.parent) as tokenized,
     ):
 
-        def encode(messages: Any) -> Piece:
-            tokenizer = _tokenizer(reader)
+        def encode(messages: Any) -> Places:
+            tokenizer = _own_tokenizer(args, reader)
             from sqs_codec.system.hf import encode_answers
 
-            piece = distill.Piece(*encode_answers(tokenizer, messages))
-            print(json.dumps(piece), file=tokenized)
-            return piece
+            found = encode_answers(tokenizer, messages)
+            print(json.dumps(found), file=tokenized)
+            return found
 
         if template:
-            _tokenizer(reader).chat_template = options.read_text(template)
-        prior = options.find_prior(args.prior, reader.tokenizer_fingerprint)
+            tokenizer = _own_tokenizer(args, reader)
+            tokenizer.chat_template = options.read_text(template)
+        prior = options.find_prior(args.prior, reader.tokenizer.fingerprint)
         deque(texts(args.texts, encode), 0)  # what is bad is said before it is read
         tokenized.seek(0)
         distill.make(
             args.output,
-            sqs.Codec(reader.vocab_size, args.resolution, prior=prior),
+            sqs.Codec(reader.tokenizer.vocab_size, args.resolution, prior=prior),
             reader,
-            texts(
-                args.texts, lambda _: distill.Piece(*json.loads(tokenized.readline()))
-            ),
+            texts(args.texts, lambda _: tuple(json.loads(tokenized.readline()))),
+            model=reader.name,
             source=source,
             identity=reading.identity(args, args.model),
             **options.given(args, "temperature", "max_length", "seed"),
@@ -151,7 +153,7 @@ def make(args: argparse.Namespace) -> int:
     return info(args)
 
 
-def texts(paths: Sequence[Path], encode: Encode) -> Iterator[str | Piece]:
+def texts(paths: Sequence[Path], encode: Encode) -> Iterator[str | Places]:
     """Yield the texts and chats of files, these encoded; show how far it is."""
     size = sum(path.stat().st_size for path in paths)
     with reading.progress(total=size, unit="B", unit_scale=True) as bar:
@@ -165,7 +167,7 @@ def texts(paths: Sequence[Path], encode: Encode) -> Iterator[str | Piece]:
 NO_TEXT = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
-def text_of(line: bytes, path: Path, i: int, encode: Encode) -> str | Piece:
+def text_of(line: bytes, path: Path, i: int, encode: Encode) -> str | Places:
     """Return the text or the chat of a line, which an error names."""
     where = f"{path}, line {i},"
     try:
@@ -190,12 +192,11 @@ def text_of(line: bytes, path: Path, i: int, encode: Encode) -> str | Piece:
         raise ValueError(f"{where} is no chat that teaches: {error}") from error
 
 
-def _tokenizer(reader: Reader) -> Any:
+def _own_tokenizer(args: argparse.Namespace, reader: Any) -> Any:
     """Return what has the template of a reader's chats."""
-    tokenizer = getattr(reader, "tokenizer", None)
-    if tokenizer is None:
+    if kind_of(args.model) is LLAMA_CPP:
         raise ValueError(f"{reader.name} is a GGUF file, for which chats can't be read")
-    return tokenizer
+    return reader.tokenizer.own
 
 
 def fill_import(parser: argparse.ArgumentParser) -> None:
@@ -287,7 +288,7 @@ def open_file(args: argparse.Namespace, *extras: str) -> Dataset | None:
     from sqs_codec import distill
 
     tokenizer = load_tokenizer(args.tokenizer) if "prior" in extras else None
-    return distill.open(
+    return distill.load(
         args.output, prior=options.find_prior(args.prior), tokenizer=tokenizer
     )
 

@@ -16,7 +16,8 @@ from sqs_codec._base.words import shown
 from sqs_codec.cli import options, reading
 
 if TYPE_CHECKING:
-    from sqs_codec.distill import KLD, Estimate, Piece, Reader
+    from sqs_codec.distill import KLD, Estimate
+    from sqs_codec.distill._make import Piece
 
 CTX, LEAST, FEW = 512, 8, 10
 """Tokens of a context, the resolution below which a row says too little, and the
@@ -101,33 +102,34 @@ def make(args: argparse.Namespace) -> int:
     if args.chunks:
         source += f"; up to {args.chunks} contexts"
     from sqs_codec import distill
+    from sqs_codec.distill._base_file import BaseFile
+    from sqs_codec.distill._header import EXTRAS
 
     with reading.open_reader(args, args.model) as model, options.interrupts_raise():
-        reader: Reader = model
+        reader = model
         if args.base:
-            reader = base = distill.BaseFile(args.base, model)
-            pieces = base.contexts()
-        else:
-            pieces = contexts(args, model)
-        prior = options.find_prior(args.prior, reader.tokenizer_fingerprint)
+            reader = BaseFile(args.base, model.tokenizer)
+        pieces = reader.contexts() if args.base else contexts(args, model)
+        prior = options.find_prior(args.prior, model.tokenizer.fingerprint)
         distill.make(
             args.output,
-            sqs.Codec(reader.vocab_size, args.resolution, prior=prior),
+            sqs.Codec(model.tokenizer.vocab_size, args.resolution, prior=prior),
             reader,
             shown_contexts(pieces),
+            model=model.name,
             max_length=len(pieces[0].tokens),
             seed=args.seed,
             source=source,
             identity="" if args.base else reading.identity(args, args.model),
-            numbers=(*distill.NUMBERS,),
+            extras=(*EXTRAS,),
         )
-    reading.say(distill.open(args.output, prior=prior))
+    reading.say(distill.load(args.output, prior=prior))
     return 0
 
 
-def contexts(args: argparse.Namespace, reader: Reader) -> list[Piece]:
+def contexts(args: argparse.Namespace, reader: Any) -> list[Piece]:
     """Return the contexts of the texts that are wanted."""
-    from sqs_codec import distill
+    from sqs_codec.distill import _make
 
     size = args.ctx or CTX
     if size > reader.max_tokens:
@@ -138,7 +140,7 @@ def contexts(args: argparse.Namespace, reader: Reader) -> list[Piece]:
         try:
             # llama-perplexity, too, leaves out the newline at the end.
             text = path.read_bytes().decode().removesuffix("\n")
-            pieces += distill.contexts(reader, text, size)
+            pieces += _make.contexts(reader, text, size)
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not UTF-8: {error}") from error
         except ValueError as error:
@@ -164,11 +166,14 @@ def measure(args: argparse.Namespace) -> int:
     from sqs_codec import distill
     from sqs_codec.distill._kld import require_reference
 
-    data = distill.open(args.reference, prior=options.find_prior(args.prior))
+    data = distill.load(args.reference, prior=options.find_prior(args.prior))
     require_reference(data)
     for model in args.model:
         with reading.open_reader(args, model) as reader, options.interrupts_raise():
-            found = distill.measure(data, reader, progress=shown_contexts)
+            try:
+                found = distill.measure(data, reader, progress=shown_contexts)
+            except ValueError as error:
+                raise ValueError(f"{reader.name}: {error}") from error
         if args.json:
             names = {"model": model, "original": data.header.model}
             print(json.dumps(names | plain(vars(found)), allow_nan=False))

@@ -20,7 +20,7 @@ from sqs_codec.cli import options
 from sqs_codec.system._base.kinds import LLAMA_CPP, TRANSFORMERS, VLLM, Kind, kind_of
 
 if TYPE_CHECKING:
-    from sqs_codec.distill import Dataset, Reader
+    from sqs_codec.distill import Dataset
 
 READ = f"{options.MODEL}, or a GGUF file"
 """What a model is, that reads texts."""
@@ -76,8 +76,8 @@ def can_read(args: argparse.Namespace, models: Sequence[str | None]) -> bool:
 
 
 @contextlib.contextmanager
-def open_reader(args: argparse.Namespace, model: str | None) -> Iterator[Reader]:
-    """Have a model read texts, by what `add_reading` says."""
+def open_reader(args: argparse.Namespace, model: str | None) -> Iterator[Any]:
+    """Have a model read texts, by what `add_reading` says; the reader has a name."""
     kind = _kind(args, model)
     if kind is LLAMA_CPP:
         own = options.given(args, "threads")
@@ -92,9 +92,8 @@ def open_reader(args: argparse.Namespace, model: str | None) -> Iterator[Reader]
 
         make = partial(RayReader, make, replicas["ray"])
     reader = make()
-    with contextlib.ExitStack() as stack:
-        if hasattr(reader, "close"):
-            stack.callback(reader.close)
+    is_to_end = isinstance(reader, contextlib.AbstractContextManager)
+    with reader if is_to_end else contextlib.nullcontext(reader):
         yield reader
 
 

@@ -1,23 +1,21 @@
 """Distributions of a teacher, kept in a file (the extra ``[distill]``).
 
-`Writer` writes one Parquet file, a row a sequence of tokens, and goes on where it was
-interrupted; `make` lets a `Reader` of texts fill it. `open` reads it: sequence by
-sequence, by index or in order, for training with a ``DataLoader``, whose batches
-`collate` makes; `Lookup` finds a text by its tokens. `kld` and `measure` say how far
-another model is from such a file.
+`Writer` writes one Parquet file, a row a text, and goes on where it was interrupted;
+`make` lets a `Reader` of texts fill it. `load` gives its texts, by index or in order,
+for training with a ``DataLoader``, whose batches `collate` makes; `Lookup` finds a text
+by its tokens. `kld` and `measure` say how far another model is from such a file.
 """
 
 try:
-    from sqs_codec.distill._base_file import BaseFile
     from sqs_codec.distill._batch import collate
-    from sqs_codec.distill._dataset import Dataset, Sequence, Sizes, open
+    from sqs_codec.distill._dataset import Dataset, Text, load
     from sqs_codec.distill._divergence import KLD, Estimate
-    from sqs_codec.distill._header import NUMBERS, Header, NumberName
+    from sqs_codec.distill._header import Header
     from sqs_codec.distill._kld import kld, measure
-    from sqs_codec.distill._lists import NOTHING, top_lists
+    from sqs_codec.distill._lists import top_lists
     from sqs_codec.distill._lookup import Lookup, MissError
-    from sqs_codec.distill._make import Piece, contexts, make
-    from sqs_codec.distill._tasks import Comparing, Counting, Reader, Task
+    from sqs_codec.distill._make import make
+    from sqs_codec.distill._tasks import Reader
     from sqs_codec.distill._writer import Writer
 except ModuleNotFoundError as error:
     from sqs_codec._base.install import needs
@@ -26,28 +24,18 @@ except ModuleNotFoundError as error:
 
 __all__ = [
     "KLD",
-    "NOTHING",
-    "NUMBERS",
-    "BaseFile",
-    "Comparing",
-    "Counting",
     "Dataset",
     "Estimate",
     "Header",
     "Lookup",
     "MissError",
-    "NumberName",
-    "Piece",
     "Reader",
-    "Sequence",
-    "Sizes",
-    "Task",
+    "Text",
     "Writer",
     "collate",
-    "contexts",
     "kld",
+    "load",
     "make",
     "measure",
-    "open",
     "top_lists",
 ]

@@ -1,7 +1,7 @@
 """What llama-perplexity keeps of a model, as what a reference is made from."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from sqs_codec._base.files import require_file
 from sqs_codec._base.format import MAX_SEQUENCE, MAX_VOCAB
 from sqs_codec.distill._header import damage
 from sqs_codec.distill._make import Piece
-from sqs_codec.distill._tasks import AT_ONCE, Counting, Reader, Task
+from sqs_codec.distill._tasks import AT_ONCE, Answer, Counting, Task, Tokenizer
 
 MAGIC = b"_logits_"
 
@@ -30,50 +30,17 @@ class BaseFile:
 
     `make` makes a reference of it. What llama.cpp clipped, more than 16 nats below a
     row's likeliest token, has the probability 0, and for the others ``logprobs`` are as
-    the file has them.
-
-    Parameters
-    ----------
-    path : path-like
-    reader : Reader, optional
-        Of a model with the file's tokenizer. It says what the file doesn't: the
-        model's name, its tokenizer, how many tokens aren't just padding, and what the
-        model wants at a text's beginning.
-
-    Raises
-    ------
-    ValueError
-        It is no base file, or is cut or damaged, or of another vocabulary.
-    OSError
-        It can't be read.
-
-    Examples
-    --------
-    Of a context of 4 tokens there is one row, of what follows the third. Where the
-    model is at hand, ``BaseFile(path, ModelReader("model.gguf"))`` knows more.
-
-    >>> import sqs_codec as sqs
-    >>> from sqs_codec import distill
-    >>> with open("base.kld", "wb") as file:
-    ...     _ = file.write(b"_logits_" + np.int32([4, 4, 1, 0, 1, 2, 3]).tobytes())
-    ...     _ = file.write(np.float32([1 / 65535, -2]).tobytes())
-    ...     _ = file.write(np.uint16([65535, 32767, 32767, 0]).tobytes())
-    >>> base = distill.BaseFile("base.kld")
-    >>> path, codec = "reference.parquet", sqs.Codec(4, 50)
-    >>> distill.make(path, codec, base, base.contexts(), numbers=(*distill.NUMBERS,))
-    >>> distill.open(path)[0].numbers["token_logprobs"]
-    array([-2.], dtype=float32)
+    the file has them. The tokenizer is that of the model, which the file doesn't name:
+    it says how many tokens aren't just padding. A file that is none is a ValueError.
     """
 
-    def __init__(
-        self, path: str | os.PathLike[str], reader: Reader | None = None
-    ) -> None:
-        self._path = path
+    def __init__(self, path: str | os.PathLike[str], tokenizer: Tokenizer) -> None:
+        self._path, self.tokenizer = path, tokenizer
         require_file(path)
         with damage(path), open(path, "rb") as file:
-            self._read_header(file.read(20), Path(path).stat().st_size, reader)
+            self._read_header(file.read(20), Path(path).stat().st_size)
 
-    def _read_header(self, head: bytes, size: int, reader: Reader | None) -> None:
+    def _read_header(self, head: bytes, size: int) -> None:
         if head[: len(MAGIC)] != MAGIC:
             raise ValueError("it doesn't begin as a base file of llama-perplexity")
         if len(head) < 20:
@@ -95,41 +62,30 @@ class BaseFile:
             raise ValueError(f"it has {size} bytes, and {whole}")
         self._rows = np.memmap(self._path, row, "r", start, shape)
         tokens = np.fromfile(self._path, "<i4", n * chunks, offset=20)
-        self.max_tokens, self.vocab_size = n, vocab_size
-        self.name, self.tokenizer_fingerprint = Path(self._path).name, b""
-        self.bos: int | None = None
-        self.at_once = 4 * n
-        if reader is not None:
-            if reader.vocab_size > vocab_size:
-                own = f"{reader.name} has {reader.vocab_size}"
-                raise ValueError(f"it is of {vocab_size} tokens, and {own}")
-            self.name, self.vocab_size = reader.name, reader.vocab_size
-            self.tokenizer_fingerprint = reader.tokenizer_fingerprint
-            self.bos = reader.bos
-        outside = (tokens < 0) | (tokens >= self.vocab_size)
+        self.max_tokens, self.at_once = n, 4 * n
+        if self.tokenizer.vocab_size > vocab_size:
+            own = f"the model has {self.tokenizer.vocab_size}"
+            raise ValueError(f"it is of {vocab_size} tokens, and {own}")
+        outside = (tokens < 0) | (tokens >= self.tokenizer.vocab_size)
         if outside.any():
-            said = f"the token {tokens[outside][0]}, and there are {self.vocab_size}"
-            raise ValueError(f"its text has {said}")
+            end = f"there are {self.tokenizer.vocab_size}"
+            raise ValueError(f"its text has the token {tokens[outside][0]}, and {end}")
         self._tokens = tokens.reshape(chunks, n)
-        if self.bos is not None:
-            self._tokens[:, 0] = self.bos
+        if (bos := self.tokenizer.bos) is not None:
+            self._tokens[:, 0] = bos
 
     def __repr__(self) -> str:
         contexts, rows = self._rows.shape
-        return f"<BaseFile of {self.name}, {contexts} contexts of {rows} rows>"
+        return f"<BaseFile of {contexts} contexts of {rows} rows>"
 
     def contexts(self) -> list[Piece]:
         """Return what `make` takes: each context, and where it has rows."""
         n = self.max_tokens
         return [Piece(row, range(n // 2, n - 1)) for row in self._tokens.tolist()]
 
-    def tokenize(self, text: str, *, special: bool = True) -> Sequence[int]:
-        """Refuse a text: there are rows of the file's own alone."""
-        raise ValueError(f"{self._path} has its own text: give make its contexts()")
-
-    def read(self, tasks: Sequence[Task]) -> None:
-        """Tell tasks of the file's contexts, for a reference of temperature 1."""
-        for task in tasks:
+    def read(self, texts: Iterable[Task]) -> Iterator[tuple[Task, Answer]]:
+        """Yield what the file's contexts tell a reference of temperature 1."""
+        for task in texts:
             if not isinstance(task, Counting) or task.header.temperature != 1:
                 only = "for a reference of temperature 1, nothing else"
                 raise ValueError(f"{self._path} is {only}")
@@ -137,15 +93,16 @@ class BaseFile:
             is_own = np.array_equal(self._tokens[i : i + 1], [task.tokens])
             if not is_own or [*task.places] != [*range(n // 2, n - 1)]:
                 raise ValueError(f"{self._path} has another text {i}")
-            step = max(1, AT_ONCE // self.vocab_size)
-            with damage(f"{self._path}, context {i}"):
-                for start in range(0, len(task.places), step):
-                    self._tell(task, slice(start, start + step))
+            step = max(1, AT_ONCE // self.tokenizer.vocab_size)
+            for start in range(0, len(task.places), step):
+                with damage(f"{self._path}, context {i}"):
+                    answer = self._look(task, slice(start, start + step))
+                yield task, answer
 
-    def _tell(self, task: Counting, rows: slice) -> None:
+    def _look(self, task: Counting, rows: slice) -> Answer:
         found: NDArray[np.void] = self._rows[task.index, rows]
         scale, least = (found[name][:, None] for name in ("scale", "least"))
-        steps = found["steps"][:, : self.vocab_size]
+        steps = found["steps"][:, : self.tokenizer.vocab_size]
         likeliest, each = steps.argmax(1), np.arange(len(steps))
         with np.errstate(invalid="ignore", over="ignore"):
             largest = scale[:, 0] * steps[each, likeliest] + least[:, 0]
@@ -165,4 +122,4 @@ class BaseFile:
             "token_logprobs": logs[each, task.following[rows]],
             "likeliest": likeliest.astype(np.uint32),
         }
-        task.take(task.answer_of(counts, told), len(steps))
+        return Answer(counts, task.extras_of(told))

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Items
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sqs_codec._base import checks
 from sqs_codec._codec.rows import SparseRows
-from sqs_codec.distill._dataset import Sequence
+from sqs_codec.distill._dataset import Text
 
 if TYPE_CHECKING:
     from sqs_codec.torch import TeacherBatch
 
 
-def collate(items: Items[Sequence]) -> TeacherBatch:
+def collate(items: Sequence[Text]) -> TeacherBatch:
     """Return sequences as a batch, as the ``collate_fn`` of a ``DataLoader`` does.
 
     It takes one sequence at least, of files that agree in vocabulary, resolution,
@@ -25,7 +25,7 @@ def collate(items: Items[Sequence]) -> TeacherBatch:
     from sqs_codec.torch._distill import as_batch
 
     for item in items:
-        checks.instance("an item", item, Sequence, "a Sequence of a file of open()")
+        checks.instance("an item", item, Text, "a Text of a file of load()")
     kinds = {
         (item.rows.resolution, item.rows.vocab_size, item.temperature, item.tail)
         for item in items

@@ -15,7 +15,7 @@ from sqs_codec._base.files import require_file
 from sqs_codec._codec.prior import Prior
 from sqs_codec._codec.rows import SparseRows
 from sqs_codec.distill import _header
-from sqs_codec.distill._header import Header, NumberName
+from sqs_codec.distill._header import ExtraName, Header
 from sqs_codec.distill._pages import check_columns, check_pages
 
 MOST_VALUES = _header.MOST_TOKENS + (1 << 16)
@@ -23,8 +23,8 @@ MOST_VALUES = _header.MOST_TOKENS + (1 << 16)
 tokens, or the 8.3 MiB at most of a packet, of the sequence that ends it."""
 
 
-class Sequence(NamedTuple):
-    """Tokens, and the teacher's distributions of them.
+class Text(NamedTuple):
+    """A text's tokens, and the teacher's distributions of them.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Sequence(NamedTuple):
         Of the distributions.
     tail : bool
         Whether the vocabulary's last id stands for all tokens that a list left out.
-    numbers : dict of NumberName to ndarray
+    extras : dict of str to ndarray
         Those that the file has of what `Writer.write` names.
     """
 
@@ -45,7 +45,7 @@ class Sequence(NamedTuple):
     rows: SparseRows
     temperature: float
     tail: bool
-    numbers: dict[NumberName, NDArray[Any]]
+    extras: dict[ExtraName, NDArray[Any]]
 
 
 class Sizes(NamedTuple):
@@ -59,7 +59,7 @@ class Sizes(NamedTuple):
 
 
 class Dataset:
-    """The sequences of a file, by index or in order; made by `open`.
+    """The sequences of a file, by index or in order; made by `load`.
 
     A map-style data set, as PyTorch calls it. It can be pickled, forked and shared
     between threads. To read a sequence is to read its row group, of some 250 kB. The
@@ -145,13 +145,13 @@ class Dataset:
     def __repr__(self) -> str:
         return f"<Dataset of {len(self)} sequences>"
 
-    def __getitem__(self, index: int) -> Sequence:
+    def __getitem__(self, index: int) -> Text:
         return self.start(index, _header.MOST_TOKENS)
 
-    def start(self, index: int, length: int) -> Sequence:
+    def start(self, index: int, length: int) -> Text:
         """Return the first `length` tokens of a sequence, and what follows each.
 
-        Other distributions are not decoded; if there are any, `numbers` is empty.
+        Other distributions are not decoded; if there are any, `extras` is empty.
         """
         checks.in_range("length", length, 0)
         row = range(len(self))[operator.index(index)]
@@ -169,17 +169,17 @@ class Dataset:
             if wanted < n:
                 rows = decode(packet, max_survivors=most, length=read)
                 found = tokens[:length], places[:wanted], rows[:wanted]
-                return Sequence(*found, header.temperature, header.tail, {})
+                return Text(*found, header.temperature, header.tail, {})
             rows = decode(packet, max_survivors=most)
             if len(rows) != n:
                 raise ValueError(f"its packet has {len(rows)} distributions, not {n}")
-            numbers = dict(zip(header.numbers, values, strict=True))
-            steps = numbers.get("logprobs")
+            extras = dict(zip(header.extras, values, strict=True))
+            steps = extras.get("logprobs")
             if steps is not None and steps.shape == rows.counts.shape:
-                numbers["logprobs"] = _header.of_steps(rows, steps)
-            numbers = header.check_numbers(numbers, rows)
+                extras["logprobs"] = _header.of_steps(rows, steps)
+            extras = header.check_extras(extras, rows)
         tokens = tokens[:length]
-        return Sequence(tokens, places, rows, header.temperature, header.tail, numbers)
+        return Text(tokens, places, rows, header.temperature, header.tail, extras)
 
     def _read(self, group: int) -> pa.Table:
         last = self._last
@@ -190,7 +190,7 @@ class Dataset:
             self._last = last
         return last[1]
 
-    def __iter__(self) -> Iterator[Sequence]:
+    def __iter__(self) -> Iterator[Text]:
         return map(self.__getitem__, range(len(self)))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -210,10 +210,10 @@ def _places(
     return np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1])
 
 
-def open(
+def load(
     path: str | os.PathLike[str], *, prior: Prior | None = None, tokenizer: Any = None
 ) -> Dataset:
-    """Open a file that a `Writer` has finished.
+    """Load a file that a `Writer` has finished.
 
     Parameters
     ----------

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence as Items
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sqs_codec.distill._dataset import Sequence
+from sqs_codec.distill._dataset import Text
 from sqs_codec.distill._header import step_of
-from sqs_codec.distill._tasks import Answer
 
 SEEN = 1 / 4
 """The least share of a model's probability at ids with counts, of the reference's."""
@@ -116,10 +115,10 @@ class KLD:
 
 
 def estimate_rows(
-    sequence: Sequence, answer: Answer, log_rounding: str = "random"
+    sequence: Text, answer: dict[str, NDArray[Any]], log_rounding: str = "random"
 ) -> NDArray[Any]:
     """Return the estimates of a sequence's rows, of a file with this `log_rounding`."""
-    rows, numbers = sequence.rows, sequence.numbers
+    rows, extras = sequence.rows, sequence.extras
     starts = rows.offsets[:-1]
     found = np.zeros(len(rows), ROW)
 
@@ -127,7 +126,7 @@ def estimate_rows(
         return np.add.reduceat(values, starts)
 
     share = rows.counts / rows.resolution
-    log_p, half = numbers["logprobs"].astype(np.float64), step_of(rows) / 2
+    log_p, half = extras["logprobs"].astype(np.float64), step_of(rows) / 2
     errors = 2 if log_rounding == "random" else 1  # of half a step at most
     with np.errstate(over="ignore", invalid="ignore"):
         log_r = answer["logprobs"] - log_p
@@ -164,13 +163,13 @@ def estimate_rows(
         found["seen"] = total(np.exp(answer["logprobs"].astype(np.float64)))
     found["reference_seen"] = total(np.exp(log_p))
     follows = sequence.places + 1 < len(sequence.tokens)
-    for name, own in ("token", answer), ("reference_token", numbers):
+    for name, own in ("token", answer), ("reference_token", extras):
         found[name] = np.where(follows, own["token_logprobs"], np.nan)
-    found["same"] = answer["likeliest"] == numbers["likeliest"]
+    found["same"] = answer["likeliest"] == extras["likeliest"]
     return found
 
 
-def summarize(found: Items[NDArray[Any]]) -> KLD:
+def summarize(found: Sequence[NDArray[Any]]) -> KLD:
     """Return what rows say, of one context after the other."""
     rows = np.concatenate(found)
     context = np.repeat(np.arange(len(found)), [*map(len, found)])

@@ -36,12 +36,12 @@ LEAST_LOG = -2047
 STEPS = 16
 """For a nat, and each count of a token: likelier ones are kept in smaller steps."""
 
-NumberName = Literal["logprobs", "token_logprobs", "likeliest"]
+ExtraName = Literal["logprobs", "token_logprobs", "likeliest"]
 """What a file may have of each distribution besides, as `Writer.write` says."""
 
 LogRounding = Literal["random", "nearest"]
 
-NUMBERS: dict[NumberName, type[np.generic]] = {
+EXTRAS: dict[ExtraName, type[np.generic]] = {
     "logprobs": np.int16,
     "token_logprobs": np.float16,
     "likeliest": np.uint32,
@@ -84,7 +84,7 @@ class Header:
     source : str
         Where the texts are from, and how they were cut: it tells two files in the
         making apart.
-    numbers : tuple of NumberName
+    extras : tuple of str
         What else the file has of each distribution, as `Writer.write` says.
     log_rounding : str
         How ``logprobs`` became steps: ``"random"``, which is right on average, or
@@ -98,7 +98,7 @@ class Header:
     tail: bool = False
     tokenizer_fingerprint: bytes = b""
     source: str = ""
-    numbers: tuple[NumberName, ...] = ()
+    extras: tuple[ExtraName, ...] = ()
     log_rounding: LogRounding = "random"
 
     def __post_init__(self) -> None:
@@ -110,15 +110,15 @@ class Header:
         checks.instance("tail", self.tail, bool, "a bool")
         fingerprint = self.tokenizer_fingerprint
         checks.instance("tokenizer_fingerprint", fingerprint, bytes, "bytes")
-        numbers = (*self.numbers,)
-        if numbers != tuple(name for name in NUMBERS if name in numbers):
+        extras = (*self.extras,)
+        if extras != tuple(name for name in EXTRAS if name in extras):
             raise ValueError(
-                f"numbers must be some of {', '.join(NUMBERS)}, in this order, got "
-                f"{self.numbers!r}"
+                f"extras must be some of {', '.join(EXTRAS)}, in this order, got "
+                f"{self.extras!r}"
             )
-        object.__setattr__(self, "numbers", numbers)
+        object.__setattr__(self, "extras", extras)
         checks.one_of("log_rounding", self.log_rounding, LogRounding)
-        if "logprobs" not in numbers:
+        if "logprobs" not in extras:
             object.__setattr__(self, "log_rounding", "nearest")
         temperature = checks.temperature(self.temperature)
         object.__setattr__(self, "temperature", temperature)
@@ -135,7 +135,7 @@ class Header:
             "tail": self.tail,
             "tokenizer_fingerprint": self.tokenizer_fingerprint.hex(),
             "source": self.source,
-            "numbers": [*self.numbers],
+            "numbers": [*self.extras],
         }
         if self.log_rounding == "random":  # earlier versions have no such key
             said["log_rounding"] = "random"
@@ -156,17 +156,18 @@ class Header:
             wanted = config.get("prior")
             prior = next((p for p in known if p.digest.hex() == wanted), prior)
         codec = Codec.from_config(config, prior)
-        names = ("model", "temperature", "rounding", "tail", "source", "numbers")
+        names = ("model", "temperature", "rounding", "tail", "source")
         fingerprint = bytes.fromhex(found.get("tokenizer_fingerprint", ""))
         given = {name: found[name] for name in names if name in found}
         given["log_rounding"] = found.get("log_rounding", "nearest")
+        given["extras"] = found.get("numbers", ())
         header = cls(codec, tokenizer_fingerprint=fingerprint, **given)
         header.require(found)
         return header
 
     def schema(self) -> pa.Schema:
         """Return the columns of a file with its metadata."""
-        fields = *COLUMNS, *(_lists(name, NUMBERS[name]) for name in self.numbers)
+        fields = *COLUMNS, *(_lists(name, EXTRAS[name]) for name in self.extras)
         return pa.schema(fields, {KEY: json.dumps(self.to_json())})
 
     def require(self, found: dict[str, Any]) -> None:
@@ -207,21 +208,21 @@ class Header:
             )
         return ids, at
 
-    def check_numbers(
-        self, numbers: Mapping[str, ArrayLike], rows: SparseRows
-    ) -> dict[NumberName, NDArray[Any]]:
-        """Return a sequence's numbers, which must go with its distributions."""
-        if {*numbers} != {*self.numbers}:
+    def check_extras(
+        self, extras: Mapping[str, ArrayLike], rows: SparseRows
+    ) -> dict[ExtraName, NDArray[Any]]:
+        """Return a text's extras, which must go with its distributions."""
+        if {*extras} != {*self.extras}:
             raise ValueError(
-                f"numbers must be those of the file, {self.numbers}, got {(*numbers,)}"
+                f"extras must be those of the file, {self.extras}, got {(*extras,)}"
             )
-        found: dict[NumberName, NDArray[Any]] = {}
-        for name in self.numbers:
+        found: dict[ExtraName, NDArray[Any]] = {}
+        for name in self.extras:
             if name == "likeliest":
-                values: NDArray[Any] = self._check_ids(name, numbers[name])
+                values: NDArray[Any] = self._check_ids(name, extras[name])
             else:
-                checks.unmasked(name, numbers[name])
-                values = np.asarray(numbers[name], np.float32)
+                checks.unmasked(name, extras[name])
+                values = np.asarray(extras[name], np.float32)
             shape = rows.token_ids.shape if name == "logprobs" else (len(rows),)
             if values.shape != shape:
                 raise ValueError(f"{name} must have shape {shape}, got {values.shape}")

@@ -1,18 +1,14 @@
 """Comparing models with a reference (docs/howto/kld.md)."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from collections.abc import Callable, Iterable
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from sqs_codec.distill._dataset import Dataset, Sequence
+from sqs_codec.distill._dataset import Dataset
 from sqs_codec.distill._divergence import KLD, estimate_rows, summarize
-from sqs_codec.distill._header import NUMBERS
-from sqs_codec.distill._make import windows
-from sqs_codec.distill._tasks import Comparing, Reader, done
+from sqs_codec.distill._header import EXTRAS
+from sqs_codec.distill._tasks import Comparing, Reader, read_all
 
 
 def kld(data: Dataset, logits: Iterable[Any]) -> KLD:
@@ -21,7 +17,7 @@ def kld(data: Dataset, logits: Iterable[Any]) -> KLD:
     Parameters
     ----------
     data : Dataset
-        A reference, with all that `Writer.write` names as numbers.
+        A reference, with all that `Writer.write` names as extras.
     logits : iterable of array_like or torch.Tensor of floats [N, V]
         Of each sequence of the data, in order, the model's rows at its places.
 
@@ -34,15 +30,19 @@ def kld(data: Dataset, logits: Iterable[Any]) -> KLD:
     --------
     >>> import sqs_codec as sqs
     >>> from sqs_codec import distill
-    >>> path, rng = "reference.parquet", np.random.default_rng(0)
+    >>> rng, codec = np.random.default_rng(0), sqs.Codec(1000, 32)
     >>> logits = rng.normal(0, 3, (64, 1000))
-    >>> header = distill.Header(sqs.Codec(1000, 32), numbers=tuple(distill.NUMBERS))
+    >>> logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    >>> rows = codec.quantize_unbiased_rows(logits, rng=rng)
+    >>> at, text = np.repeat(range(64), np.diff(rows.offsets)), np.arange(1, 65)
+    >>> extras = {"logprobs": logs[at, rows.token_ids], "likeliest": logits.argmax(1)}
+    >>> extras["token_logprobs"] = logs[range(64), text]
+    >>> names = "logprobs", "token_logprobs", "likeliest"
+    >>> path, header = "reference.parquet", distill.Header(codec, extras=names)
     >>> with distill.Writer(path, header) as writer:
-    ...     task = distill.Counting(0, range(64), range(64), header, rng)
-    ...     task.tell(logits)
-    ...     writer.write(task.tokens, *task.rows()[:1], numbers=task.rows()[1])
+    ...     writer.write([0, *text], rows, extras=extras)
     >>> other = logits + rng.normal(0, 0.1, logits.shape)
-    >>> 0.003 < distill.kld(distill.open(path), [other]).mean.value < 0.007
+    >>> 0.003 < distill.kld(distill.load(path), [other]).mean.value < 0.007
     True
     """
     require_reference(data)
@@ -51,9 +51,11 @@ def kld(data: Dataset, logits: Iterable[Any]) -> KLD:
         if i == len(data):
             raise ValueError(f"the logits are of more than {i} sequences")
         sequence = data[i]
-        task = _task(i, sequence, data)
+        task = Comparing(i, sequence)
         task.tell(own)
-        found.append(estimate_rows(sequence, task.answer, data.header.log_rounding))
+        found.append(
+            estimate_rows(sequence, task.answer.told, data.header.log_rounding)
+        )
     if len(found) < len(data):
         raise ValueError(f"the logits are of {len(found)} sequences of {len(data)}")
     return summarize(found)
@@ -78,47 +80,30 @@ def measure(
     """
     require_reference(data)
     _require_same_tokens(data, reader)
-    texts = deque[Sequence]()
-
-    def batches() -> Iterator[list[Comparing]]:
-        for first, window in windows(progress(data), reader.at_once):
-            texts.extend(window)
-            yield [_task(i, own, data) for i, own in enumerate(window, first)]
-
-    tasks = chain.from_iterable(done(reader, batches()))
     how = data.header.log_rounding
-    return summarize([estimate_rows(texts.popleft(), t.answer, how) for t in tasks])
+    tasks = read_all(reader, progress(data), Comparing)
+    return summarize([estimate_rows(t.text, t.answer.told, how) for t in tasks])
 
 
 def require_reference(data: Dataset) -> None:
     """Refuse a file that no model can be compared with."""
     header = data.header
-    if header.numbers != (*NUMBERS,) or header.tail or header.temperature != 1:
+    if header.extras != (*EXTRAS,) or header.tail or header.temperature != 1:
         raise ValueError(
             f"{data.path}: it is no reference, which is of temperature 1, without a "
-            f"tail and with {', '.join(NUMBERS)}: sqs kld make makes one"
+            f"tail and with {', '.join(EXTRAS)}: sqs kld make makes one"
         )
     if not len(data):
         raise ValueError(f"{data.path}: it has no text")
 
 
 def _require_same_tokens(data: Dataset, reader: Reader) -> None:
-    own, given = data.header.tokenizer_fingerprint, reader.tokenizer_fingerprint
+    own, given = data.header.tokenizer_fingerprint, reader.tokenizer.fingerprint
     if own and given and own != given:
         raise ValueError(
-            f"{reader.name} has another tokenizer than the reference: its fingerprint "
-            f"is {given.hex()}, and {own.hex()} was expected"
+            "the reader has another tokenizer than the reference: its fingerprint is "
+            f"{given.hex()}, and {own.hex()} was expected"
         )
-    if data.header.codec.vocab_size != reader.vocab_size:
-        raise ValueError(
-            f"{reader.name} has {reader.vocab_size} tokens, and the reference "
-            f"{data.header.codec.vocab_size}"
-        )
-
-
-def _task(index: int, sequence: Sequence, data: Dataset) -> Comparing:
-    rows = sequence.rows
-    ids, sizes = rows.token_ids, np.diff(rows.offsets)
-    text = sequence.tokens.tolist()
-    size = data.header.codec.vocab_size
-    return Comparing(index, text, sequence.places, size, ids, sizes)
+    size, expected = reader.tokenizer.vocab_size, data.header.codec.vocab_size
+    if size != expected:
+        raise ValueError(f"the reader has {size} tokens, and the reference {expected}")

@@ -20,7 +20,7 @@ def top_lists(
     k : int
         How many a list has. A row of l counts has up to l tokens.
     tail : bool
-        Whether the vocabulary's last id is no token, as `Sequence.tail` says; it is
+        Whether the vocabulary's last id is no token, as `Text.tail` says; it is
         left out.
 
     Returns

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sqs_codec._base import checks
-from sqs_codec.distill._dataset import Dataset, Sequence
+from sqs_codec.distill._dataset import Dataset, Text
 
 TOKEN = np.dtype(">u4")
 """Tokens as bytes that compare as the tokens do."""
@@ -40,7 +40,7 @@ class Lookup:
     def __repr__(self) -> str:
         return f"<Lookup in {len(self._texts)} sequences>"
 
-    def find(self, tokens: ArrayLike) -> Sequence:
+    def find(self, tokens: ArrayLike) -> Text:
         """Return the first sequence, in the order of texts, that begins with tokens.
 
         A MissError says that there is none, a ValueError that the file has changed.
@@ -48,7 +48,7 @@ class Lookup:
         i = self.seek(tokens)
         return self._read(i, len(self._texts[i]) // TOKEN.itemsize)
 
-    def start(self, tokens: ArrayLike) -> Sequence:
+    def start(self, tokens: ArrayLike) -> Text:
         """Return all of these tokens except the last, and the distribution after each.
 
         They are those of the sequence that `find` returns, and errors are the same. How
@@ -56,7 +56,7 @@ class Lookup:
         """
         return self._read(self.seek(tokens), np.size(tokens) - 1)
 
-    def _read(self, i: int, length: int) -> Sequence:
+    def _read(self, i: int, length: int) -> Text:
         found, size = self._data.start(i, length), length * TOKEN.itemsize
         if found.tokens.astype(TOKEN).tobytes() != self._texts[i][:size]:
             raise ValueError(f"{self._data.path} isn't the file that it was")

@@ -3,19 +3,18 @@
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate, groupby, pairwise, tee
-from typing import NamedTuple, TypeVar
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
 from sqs_codec._base import checks
 from sqs_codec._base.format import MAX_SEQUENCE
 from sqs_codec._codec.codec import Codec
-from sqs_codec.distill._header import Header, NumberName
-from sqs_codec.distill._tasks import Counting, Reader, done
+from sqs_codec.distill._header import ExtraName, Header
+from sqs_codec.distill._tasks import Counting, Reader, Tokenizer, read_all
 from sqs_codec.distill._writer import Writer
 
-Tokens = TypeVar("Tokens", bound="Piece")
 log = logging.getLogger(__name__)
 
 
@@ -30,14 +29,15 @@ def make(
     path: str | os.PathLike[str],
     codec: Codec,
     reader: Reader,
-    texts: Iterable[str | Piece],
+    texts: Iterable[str | tuple[Sequence[int], Sequence[int]]],
     *,
+    model: str = "",
     temperature: float = 1.0,
     max_length: int | None = None,
     seed: int = 0,
     source: str = "",
     identity: str = "",
-    numbers: tuple[NumberName, ...] = (),
+    extras: tuple[ExtraName, ...] = (),
 ) -> None:
     """Let a teacher read texts, and write the file; go on where it was interrupted.
 
@@ -47,16 +47,14 @@ def make(
     codec : Codec
         Of the reader's vocabulary.
     reader : Reader
-    texts : iterable of str or Piece
+    texts : iterable of str or of (tokens, places)
         Asked for as they are read, so that a bar around them shows how far it is.
-        A piece is read as it is, up to `max_length`; how many places were beyond is
-        logged as a warning.
-    temperature, source
+        Tokens are read as they are, up to `max_length`, and a distribution is kept at
+        each of the places; how many were beyond is logged as a warning.
+    model, temperature, source, extras
         As for `Header`; the seed and the length are added to the source.
     identity
-        As for `Writer`: another model of the reader's name doesn't continue the file.
-    numbers : tuple of NumberName, optional
-        As for `Header`: what the file is to have besides.
+        As for `Writer`: another model of the same name doesn't continue the file.
     max_length : int, optional
         Texts are cut into pieces of so many tokens. By default as many as the reader
         can read, up to 2048. Each piece begins with the reader's BOS if the text does.
@@ -75,31 +73,28 @@ def make(
     if max_length is None:
         max_length = min(most, 2048)
     seed = checks.in_range("seed", seed, 0, 2**32 - 1)
-    least = 1 if reader.bos is None else 2
+    least = 1 if reader.tokenizer.bos is None else 2
     length = checks.in_range("max_length", max_length, least, most)
     header = Header(
         codec,
-        model=reader.name,
+        model=model,
         temperature=temperature,
-        tokenizer_fingerprint=reader.tokenizer_fingerprint,
+        tokenizer_fingerprint=reader.tokenizer.fingerprint,
         # The rule is that of `cut`, and of how readers tokenize texts.
         source=f"{source}; seed {seed}; up to {length} tokens, cut by rule 2",
-        numbers=numbers,
+        extras=extras,
     )
+
+    def task_of(i: int, piece: Piece, batch: int) -> Counting:
+        return Counting(i, *piece, header, np.random.default_rng([seed, i]), batch)
+
     with Writer(path, header, identity=identity) as writer:
-        pieces = windows(_pieces(texts, reader, length), reader.at_once)
-        batches = (
-            [
-                Counting(i, *piece, header, np.random.default_rng([seed, i]))
-                for i, piece in enumerate(window, first)
-            ]  # all, as what is read together decides last bits
-            for first, window in pieces
-            if first + len(window) > len(writer)
-        )
-        for tasks in done(reader, batches):
-            for task in tasks[len(writer) - tasks[0].index :]:
-                rows, told = task.rows()
-                writer.write(task.tokens, rows, task.places, numbers=told)
+        pieces = _pieces(texts, reader.tokenizer, length)
+        for task in read_all(reader, pieces, task_of, len(writer)):
+            rows, told = task.answer
+            if rows is None or task.index < len(writer):
+                continue  # it is there, and was read again with others
+            writer.write(task.tokens, rows, task.places, extras=told)
         if not len(writer):
             raise ValueError(f"nothing to keep is in {source or 'the texts'}")
 
@@ -113,11 +108,11 @@ def contexts(reader: Reader, text: str, size: int = 512) -> list[Piece]:
     that the text spells are text like the rest.
     """
     size = checks.in_range("size", size, 4, min(reader.max_tokens, MAX_SEQUENCE))
-    tokens = reader.tokenize(text, special=False)
+    tokens, bos = reader.tokenizer.encode(text, special=False), reader.tokenizer.bos
     if len(tokens) < size:
         raise ValueError(f"it has {len(tokens)} tokens, and a context has {size}")
     places = range(size // 2, size - 1)
-    first = [] if reader.bos is None else [reader.bos]
+    first = [] if bos is None else [bos]
     return [
         Piece([*first, *tokens[start + len(first) : start + size]], places)
         for start in range(0, len(tokens) - size + 1, size)
@@ -125,18 +120,22 @@ def contexts(reader: Reader, text: str, size: int = 512) -> list[Piece]:
 
 
 def _pieces(
-    texts: Iterable[str | Piece], reader: Reader, length: int
+    texts: Iterable[str | tuple[Sequence[int], Sequence[int]]],
+    tokenizer: Tokenizer,
+    length: int,
 ) -> Iterator[Piece]:
     beyond = 0
     for text in texts:
-        if isinstance(text, Piece):
-            places = [place for place in text.places if place < length]
-            beyond += len(text.places) - len(places)
+        if isinstance(text, str):
+            tokens = tokenizer.encode(text) if text else ()
+            for piece in cut(tokens, length, tokenizer.bos):
+                yield Piece(piece, range(len(piece)))
+        else:
+            tokens, wanted = text
+            places = [place for place in wanted if place < length]
+            beyond += len(wanted) - len(places)
             if places:
-                yield Piece(text.tokens[:length], places)
-            continue
-        for piece in cut(reader.tokenize(text) if text else (), length, reader.bos):
-            yield Piece(piece, range(len(piece)))
+                yield Piece(tokens[:length], places)
     if beyond:
         log.warning("%d rows are left out: they are beyond %d tokens", beyond, length)
 
@@ -152,15 +151,3 @@ def cut(tokens: Sequence[int], length: int, bos: int | None) -> Iterator[list[in
         starts[-1] = (starts[-2] + size + 1) // 2
     for start, end in pairwise([*starts, size]):
         yield [*first, *tokens[start:end]]
-
-
-def windows(pieces: Iterable[Tokens], size: int) -> Iterator[tuple[int, list[Tokens]]]:
-    """Yield the pieces that begin in each `size` tokens, and how many are before."""
-    pieces, others = tee(pieces)
-    starts = accumulate((len(piece.tokens) for piece in others), initial=0)
-    first = 0
-    pairs = zip(pieces, starts, strict=False)
-    for _, own in groupby(pairs, lambda pair: pair[1] // size):
-        window = [piece for piece, _ in own]
-        yield first, window
-        first += len(window)

@@ -6,10 +6,11 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property, partial
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import accumulate, groupby, tee
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,103 +18,85 @@ from numpy.typing import NDArray
 from sqs_codec._base import checks
 from sqs_codec._codec.codec import random_numbers
 from sqs_codec._codec.rows import SparseRows
+from sqs_codec.distill._dataset import Text
 from sqs_codec.distill._header import LEAST_LOG, Header
 
 AT_ONCE = 1 << 18
 """Logits that are looked at together: what a core has near it."""
 
-Tasks = TypeVar("Tasks", bound="Sequence[Task]")
 
-Answer = dict[str, Any]
-"""Arrays by their names: of all rows, or of all ids of all rows, in order."""
+Asked = TypeVar("Asked", bound="Task")
+
+
+class Answer(NamedTuple):
+    """What logits tell: the counts that a `Counting` asks for, and more by its name."""
+
+    rows: SparseRows | None
+    told: dict[str, NDArray[Any]]
 
 
 class Task(ABC):
-    """A text, and what a `Reader` is to tell of it.
+    """A text, and what is asked of its logits [vocab_size] at each of its places.
 
-    Attributes
-    ----------
-    index : int
-        Which of all texts it is.
-    tokens : sequence of int
-        The text.
-    places : ndarray of int64 [N]
-        Ascending: where rows of logits are wanted. Row i is of what follows
-        ``tokens[: places[i] + 1]``.
-    following : ndarray of int64 [N]
-        What does follow, or -1 after the last token.
-    vocab_size : int
-        How many logits a row has.
+    Those at place i are of what follows ``tokens[: i + 1]``. Tasks with the same
+    `batch` are to be read together. After the last token, -1 follows.
     """
 
     def __init__(
-        self, index: int, tokens: Sequence[int], places: Any, vocab_size: int
+        self,
+        index: int,
+        tokens: Sequence[int],
+        places: Any,
+        vocab_size: int,
+        batch: int = 0,
     ) -> None:
         self.index, self.tokens, self.vocab_size = index, tokens, vocab_size
-        self.places = np.asarray(places, np.int64)
-        text = np.array([*tokens, -1], np.int64)
-        self.following = text[self.places + 1]
-        self._parts: list[Mapping[str, Any]] = []
+        self.places, self.batch = np.asarray(places, np.int64), batch
+        self.following = np.array([*tokens, -1], np.int64)[self.places + 1]
+        self._parts: list[Answer] = []
         self._told = 0
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self.places)} rows>"
 
-    def tell(self, logits: Any) -> None:
-        """Take the logits of the next of the rows that are wanted.
+    def tell(self, part: Any) -> None:
+        """Take the logits [n, vocab_size] at the next n places, or what they tell."""
+        if not isinstance(part, Answer):
+            shape, left = tuple(np.shape(part)), len(self.places) - self._told
+            if len(shape) != 2 or shape[0] > left or shape[1] != self.vocab_size:
+                raise ValueError(
+                    f"logits must have shape [n, {self.vocab_size}] with n up to "
+                    f"{left}, the rows that are left, got {[*shape]}"
+                )
+            part = self._look(part, slice(self._told, self._told + shape[0]))
+        self._parts.append(part)
+        rows, told = part
+        self._told += len(told["likeliest"] if rows is None else rows)
 
-        Parameters
-        ----------
-        logits : array_like or torch.Tensor of floats [n, vocab_size]
-            Of any number of rows, on any device.
-        """
-        shape, left = tuple(np.shape(logits)), len(self.places) - self._told
-        if len(shape) != 2 or shape[0] > left or shape[1] != self.vocab_size:
-            raise ValueError(
-                f"logits must have shape [n, {self.vocab_size}] with n up to {left}, "
-                f"the rows that are left, got {[*shape]}"
-            )
-        rows = slice(self._told, self._told + shape[0])
-        self.take(self._look(logits, rows), shape[0])
+    @property
+    def is_told(self) -> bool:
+        """Whether the logits at all places have come."""
+        return self._told == len(self.places)
 
-    def require_length(self, name: str, most: int) -> None:
-        """Refuse a text that a model can't read."""
-        if (n := len(self.tokens)) > most:
-            raise ValueError(
-                f"text {self.index} has {n} tokens, and {name} reads {most} at most"
-            )
-
-    def take(self, answer: Answer, rows: int | None = None) -> None:
-        """Take `answer` of a task that is like this one, for the next rows, or all."""
-        self._parts.append(answer)
-        self._told += len(self.places) if rows is None else rows
-
-    @cached_property
+    @property
     def answer(self) -> Answer:
         """What was asked for, once all has been told."""
-        if self._told != len(self.places) or not self._parts:
+        if not self.is_told or not self._parts:
             raise ValueError(
                 f"text {self.index}: {self._told} rows of {len(self.places)} were told"
             )
-        return {
-            name: np.concatenate([part[name] for part in self._parts])
-            for name in self._parts[0]
-        }
+        every, told = zip(*self._parts, strict=True)
+        rows = None if every[0] is None else SparseRows.concatenate(every)
+        names = told[0]
+        return Answer(rows, {n: np.concatenate([x[n] for x in told]) for n in names})
 
     @abstractmethod
     def _look(self, logits: Any, rows: slice) -> Answer:
-        """Return the answer for some rows."""
+        """Return what some logits tell."""
 
 
 class Counting(Task):
-    """Asks for counts, and for the numbers that a header names.
-
-    Attributes
-    ----------
-    header : Header
-    rng : numpy.random.Generator
-        Of the rounding.
-    """
+    """Asks for counts and for a header's extras, rounded by a generator."""
 
     def __init__(
         self,
@@ -122,8 +105,9 @@ class Counting(Task):
         places: Any,
         header: Header,
         rng: np.random.Generator,
+        batch: int = 0,
     ) -> None:
-        super().__init__(index, tokens, places, header.codec.vocab_size)
+        super().__init__(index, tokens, places, header.codec.vocab_size, batch)
         self.header, self.rng = header, rng
 
     def quantize(self, logits: Any) -> SparseRows:
@@ -135,130 +119,128 @@ class Counting(Task):
 
         return round_rows(codec, logits, t, partial(random_numbers, self.rng))
 
+    def extras_of(self, told: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return what the header wants of what is told."""
+        found: dict[str, NDArray[Any]] = {n: told[n] for n in self.header.extras}
+        for name in found.keys() - {"likeliest"}:
+            # Which rounding, or a mask, may take beyond.
+            found[name] = np.clip(found[name], LEAST_LOG, 0)
+        return found
+
     def _look(self, logits: Any, rows: slice) -> Answer:
         counts, told = self.quantize(logits), {}
-        if self.header.numbers:
-            asked = counts.token_ids, np.diff(counts.offsets), self.following[rows]
+        if self.header.extras:
+            asked = counts, self.following[rows]
             told = look_up(logits, *asked, temperature=self.header.temperature)
-        return self.answer_of(counts, told)
-
-    def answer_of(self, counts: SparseRows, told: Answer) -> Answer:
-        """Return the answer for rows with these counts, and with such numbers."""
-        return {
-            "token_ids": counts.token_ids,
-            "counts": counts.counts,
-            "sizes": np.diff(counts.offsets),
-            **{name: told[name] for name in self.header.numbers},
-        }
-
-    def rows(self) -> tuple[SparseRows, Answer]:
-        """Return all distributions, and the numbers of the header."""
-        told, codec = self.answer, self.header.codec
-        offsets = np.concatenate([[0], np.cumsum(told["sizes"], dtype=np.int64)])
-        shape = codec.vocab_size, codec.resolution
-        counts = SparseRows(told["token_ids"], told["counts"], offsets, *shape)
-        numbers: Answer = {name: told[name] for name in self.header.numbers}
-        for name in ("logprobs", "token_logprobs"):
-            if name in numbers:  # which rounding, or a mask, may take beyond
-                numbers[name] = np.clip(numbers[name], LEAST_LOG, 0)
-        return counts, numbers
+        return Answer(counts, self.extras_of(told))
 
 
 class Comparing(Task):
-    """Asks for the probabilities of ids: the answer is that of `look_up`.
+    """Asks for the probabilities of the tokens of a reference's text."""
 
-    Attributes
-    ----------
-    ids : ndarray of uint32 [n]
-        Of one row after the other.
-    sizes : ndarray of int64 [N]
-        How many of them are of each row.
-    """
-
-    def __init__(
-        self,
-        index: int,
-        tokens: Sequence[int],
-        places: Any,
-        vocab_size: int,
-        ids: NDArray[np.uint32],
-        sizes: NDArray[np.int64],
-    ) -> None:
-        super().__init__(index, tokens, places, vocab_size)
-        self.ids, self.sizes = ids, sizes
-        self._ends = np.concatenate([[0], np.cumsum(sizes)])
+    def __init__(self, index: int, text: Text, batch: int = 0) -> None:
+        tokens, size = text.tokens.tolist(), text.rows.vocab_size
+        super().__init__(index, tokens, text.places, size, batch)
+        self.text = text
 
     def _look(self, logits: Any, rows: slice) -> Answer:
-        ids = self.ids[self._ends[rows.start] : self._ends[rows.stop]]
-        return look_up(logits, ids, self.sizes[rows], self.following[rows])
+        return Answer(None, look_up(logits, self.text.rows[rows], self.following[rows]))
+
+
+class Tokenizer(Protocol):
+    """The tokenizer of a `Reader`."""
+
+    @property
+    def vocab_size(self) -> int:
+        """How many logits there are at a place."""
+
+    @property
+    def fingerprint(self) -> bytes:
+        """As `sqs.vocabulary_fingerprint` gives it, or none if it isn't known."""
+
+    @property
+    def bos(self) -> int | None:
+        """The token that the model wants at a text's beginning."""
+
+    def encode(self, text: str, *, special: bool = True) -> Sequence[int]:
+        """Return tokens: what spells a special one is this token, or, if not, text."""
 
 
 class Reader(Protocol):
-    """What reads texts and tells of its distributions, wherever its logits are.
+    """What reads texts, and yields logits."""
 
-    It has the model's name for a file, how many tokens there are and, of a text, it can
-    read, `sqs.vocabulary_fingerprint` of the tokenizer, or none, the token that the
-    model wants at a text's beginning, if it does, and how many tokens of texts it is to
-    be given at once, which an interruption loses. One that several threads may ask at
-    a time says how many, as ``replicas``.
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """It has `vocab_size`, `fingerprint` and `bos`, and encodes texts."""
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest text that it can read."""
+
+    @property
+    def at_once(self) -> int:
+        """Tokens of texts that it reads together. An interruption loses as many."""
+
+    def read(self, texts: Iterable[Task]) -> Iterator[tuple[Task, Any]]:
+        """Yield texts with their logits, an array_like or tensor [n, V].
+
+        Logits are wanted at ``text.places`` of ``text.tokens``: those at place i are of
+        what follows ``tokens[: i + 1]``. A text may come several times, each time with
+        the logits at its next n places, and texts may come in any order.
+        """
+
+
+def read_all(
+    reader: Reader,
+    texts: Iterable[Any],
+    task_of: Callable[[int, Any, int], Asked],
+    done: int = 0,
+) -> Iterator[Asked]:
+    """Let a reader read texts; yield a task of each, told and in order.
+
+    `done` is how many needn't be read, and `task_of` takes the index, the text and its
+    batch. What is read together is the same wherever it begins, as last bits hang on
+    that.
     """
+    waiting = deque[Asked]()
 
-    name: str
-    vocab_size: int
-    tokenizer_fingerprint: bytes
-    max_tokens: int
-    bos: int | None
-    at_once: int
+    def asked() -> Iterator[Asked]:
+        for first, window in windows(texts, reader.at_once):
+            for i, text in enumerate(window, first):
+                if (n := len(text.tokens)) > reader.max_tokens:
+                    most = f"the reader reads {reader.max_tokens} at most"
+                    raise ValueError(f"text {i} has {n} tokens, and {most}")
+                if first + len(window) > done:
+                    waiting.append(task_of(i, text, first))
+                    yield waiting[-1]
 
-    def tokenize(self, text: str, *, special: bool = True) -> Sequence[int]:
-        """Return the tokens of a text, with those that the model has around it.
-
-        A special token that the text spells is this token, or, if not `special`, text.
-        """
-
-    def read(self, tasks: Sequence[Task]) -> None:
-        """Read the texts of tasks, and `Task.tell` each of them of its rows.
-
-        A task is told in order, in as many parts as there are. What tells elsewhere,
-        where the logits are, gives `Task.take` the answer from there.
-        """
+    for task, part in reader.read(asked()):
+        task.tell(part)
+        while waiting and waiting[0].is_told:
+            yield waiting.popleft()
+    yield from waiting  # none, or one whose answer is an error
 
 
-def done(reader: Reader, batches: Iterable[Tasks]) -> Iterator[Tasks]:
-    """Have a reader do batches of tasks, as many at a time as it can, in order."""
-    most = getattr(reader, "replicas", 1)
-    if most == 1:
-        for tasks in batches:
-            reader.read(tasks)
-            yield tasks
-        return
-    pool, asked = ThreadPoolExecutor(most), deque[tuple[Future[None], Tasks]]()
-    try:
-        for tasks in batches:
-            asked.append((pool.submit(reader.read, tasks), tasks))
-            if len(asked) > 2 * most:  # so that none waits while another one reads on
-                yield _first(asked)
-        while asked:
-            yield _first(asked)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _first(asked: deque[tuple[Future[None], Tasks]]) -> Tasks:
-    future, tasks = asked.popleft()
-    future.result()
-    return tasks
+def windows(texts: Iterable[Any], size: int) -> Iterator[tuple[int, list[Any]]]:
+    """Yield the texts that begin in each `size` tokens, and how many are before."""
+    texts, others = tee(texts)
+    starts = accumulate((len(text.tokens) for text in others), initial=0)
+    first = 0
+    pairs = zip(texts, starts, strict=False)
+    for _, own in groupby(pairs, lambda pair: pair[1] // size):
+        window = [text for text, _ in own]
+        yield first, window
+        first += len(window)
 
 
 def look_up(
     logits: Any,
-    ids: NDArray[Any],
-    sizes: NDArray[Any],
+    counts: SparseRows,
     following: NDArray[np.int64],
     *,
     temperature: float = 1.0,
-) -> Answer:
-    """Return what rows of logits [N, V] say of ids [n], `sizes` of them of each row."""
+) -> dict[str, NDArray[Any]]:
+    """Return what rows of logits [N, V] say of the tokens of as many rows of counts."""
     # Where no token follows, -1, its logarithm is 0. A row with NaN has NaN for all.
     if not checks.temperature(temperature):
         raise ValueError("logarithms of probabilities need a temperature above 0")
@@ -268,18 +250,18 @@ def look_up(
     elif not _is_tensor(logits):
         logits = checks.rows("logits", logits, np.shape(logits)[1]).values
     step = max(1, (AT_ONCE << 5 * is_far) // logits.shape[1])  # each part is a wait
-    ends = np.concatenate([[0], np.cumsum(sizes)])
-    rows = np.repeat(np.arange(len(sizes)), sizes)
+    ids, ends, n = counts.token_ids.astype(np.int64), counts.offsets, len(counts)
+    rows = np.repeat(np.arange(n), np.diff(ends))
 
     def told(i: int) -> tuple[NDArray[Any], ...]:
-        own = slice(ends[i], ends[min(i + step, len(sizes))])
-        asked = rows[own] - i, ids[own].astype(np.int64), following[i : i + step]
+        own = slice(ends[i], ends[min(i + step, n)])
+        asked = rows[own] - i, ids[own], following[i : i + step]
         found: tuple[NDArray[Any], ...] = part_of(
             logits[i : i + step], *asked, temperature
         )
         return found
 
-    starts = range(0, max(len(sizes), 1), step)
+    starts = range(0, max(n, 1), step)
     if is_far:  # in this thread, whose stream the logits are on
         parts = [*map(told, starts)]
     else:

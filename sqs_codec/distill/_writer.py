@@ -33,7 +33,7 @@ IDENTITY = b"sqs_codec.identity"
 PARQUET: dict[str, Any] = {
     "compression": {
         f"{name}.list.element": "zstd"
-        for name in ("tokens", "starts", "lengths", *_header.NUMBERS)
+        for name in ("tokens", "starts", "lengths", *_header.EXTRAS)
     },
     "column_encoding": {"logprobs.list.element": "BYTE_STREAM_SPLIT"},
     "use_dictionary": False,
@@ -96,7 +96,7 @@ class Writer:
     >>> header = distill.Header(codec, model="mine")
     >>> with distill.Writer("teacher.parquet", header) as writer:
     ...     writer.write([1, 2, 5], rows)
-    >>> distill.open("teacher.parquet")[0].rows == rows
+    >>> distill.load("teacher.parquet")[0].rows == rows
     True
     """
 
@@ -179,7 +179,7 @@ class Writer:
         rows: SparseRows,
         places: ArrayLike | None = None,
         *,
-        numbers: Mapping[str, ArrayLike] | None = None,
+        extras: Mapping[str, ArrayLike] | None = None,
     ) -> None:
         """Add a sequence. What is refused leaves the writer as it was.
 
@@ -194,7 +194,7 @@ class Writer:
             ``tokens[: places[i] + 1]``, which after the last token isn't there. So they
             count as a model's logits do, and are 0 to N - 1 by default; of a chat they
             are those of its answers.
-        numbers : mapping of str to array_like, optional
+        extras : mapping of str to array_like, optional
             Those that the writer was made with, no others:
 
             - ``"logprobs"``: of each of ``rows.token_ids`` the logarithm of its
@@ -215,7 +215,7 @@ class Writer:
         if places is None:
             places = np.arange(len(rows))
         ids, at = self.header.check_sequence(tokens, places, len(rows))
-        own = self.header.check_numbers(numbers or {}, rows)
+        own = self.header.check_extras(extras or {}, rows)
         packet = self.header.codec.encode_sequence(rows)
         if "logprobs" in own:
             # Of what is written, so that a resumed run draws the same.
@@ -224,7 +224,7 @@ class Writer:
             own["logprobs"] = _header.in_steps(rows, own["logprobs"], up)
         cuts = np.flatnonzero(np.diff(at, prepend=-2) > 1)
         lengths = np.diff(cuts, append=at.size).astype(np.uint32)
-        values = (own[name].astype(_header.NUMBERS[name]) for name in own)
+        values = (own[name].astype(_header.EXTRAS[name]) for name in own)
         row: tuple[Any, ...] = ids, at[cuts].astype(np.uint32), lengths, packet, *values
         self._group.rows.append(row)
         self._group.size += _size(row)

@@ -9,6 +9,7 @@ from datasets import Dataset, Features, Sequence, Value
 from datasets.exceptions import DatasetGenerationError
 
 from sqs_codec import distill
+from sqs_codec.distill._lists import NOTHING
 
 __all__ = ["as_dataset"]
 
@@ -62,6 +63,6 @@ def _rows(data: distill.Dataset, top_k: int | None) -> Iterator[dict[str, Any]]:
         if top_k is not None:
             ids, logprobs = distill.top_lists(text.rows, top_k, tail=text.tail)
             row["teacher_ids"] = np.zeros((n, top_k), ids.dtype)
-            row["teacher_logprobs"] = np.full((n, top_k), distill.NOTHING)
+            row["teacher_logprobs"] = np.full((n, top_k), NOTHING)
             row["teacher_ids"][at], row["teacher_logprobs"][at] = ids, logprobs
         yield row

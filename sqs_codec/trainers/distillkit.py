@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from sqs_codec import distill
+from sqs_codec.distill._lists import NOTHING
 
 __all__ = ["StoredCompressor"]
 
@@ -37,7 +38,7 @@ class StoredCompressor:
         tokens, wanted = batch["input_ids"], batch["labels"].cpu() >= 0
         filled = batch.get("attention_mask", torch.ones_like(tokens)).cpu().bool()
         ids = torch.zeros(*tokens.shape, self._width, dtype=torch.int64)
-        logprobs = torch.full(ids.shape, distill.NOTHING)
+        logprobs = torch.full(ids.shape, NOTHING)
         has = torch.zeros(tokens.shape, dtype=torch.bool)
         for b, (row, own) in enumerate(zip(tokens.cpu(), filled, strict=True)):
             text = self._lookup.find(row[own].numpy())

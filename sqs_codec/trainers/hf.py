@@ -24,7 +24,7 @@ class DistillationTrainer(Trainer):
     Parameters
     ----------
     *args, **kwargs
-        Of a ``Trainer``. Data sets are files, as `sqs_codec.distill.open` opens them,
+        Of a ``Trainer``. Data sets are files, as `sqs_codec.distill.load` gives them,
         or parts of them; ``data_collator`` is `sqs_codec.distill.collate` if none is
         given.
     temperature : float

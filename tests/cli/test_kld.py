@@ -21,9 +21,11 @@ from sqs_codec._base import install
 from sqs_codec.cli import kld as command
 from sqs_codec.cli import main as cli
 from sqs_codec.cli import reading
+from sqs_codec.distill._base_file import BaseFile
+from sqs_codec.distill._header import EXTRAS
 from sqs_codec.system.hf import ModelReader, _reader, load_model
 from tests.cli.test_demo import WORDS, save_model
-from tests.distill.test_base_file import draw, write_base
+from tests.distill.test_base_file import draw, tokenizer, write_base
 
 TEXT = " ".join(WORDS[3 + (i * i + i // 7) % 10] for i in range(200))
 CTX = 32
@@ -59,16 +61,17 @@ def folder(tmp_path_factory):
     made = map(str, (*teacher, "-o", folder / "teacher"))
     assert cli.main(["distill", "make", *made]) == 0
     write_base(folder / "larger.kld", draw(len(WORDS) + 1, 2))
-    base = distill.BaseFile(folder / "larger.kld")
-    codec, pieces = sqs.Codec(base.vocab_size, 9), base.contexts()
-    distill.make(folder / "larger", codec, base, pieces, numbers=(*distill.NUMBERS,))
+    size = len(WORDS) + 1
+    base = BaseFile(folder / "larger.kld", tokenizer(size))
+    codec, pieces = sqs.Codec(size, 9), base.contexts()
+    distill.make(folder / "larger", codec, base, pieces, extras=(*EXTRAS,))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_reader, "CHUNK", CTX // _reader.WINDOW)
         yield folder
 
 
 def test_a_model_is_itself_and_no_other(folder, capsys):
-    data = distill.open(folder / "ref")
+    data = distill.load(folder / "ref")
     assert [s.places.tolist() for s in data] == 6 * [[*range(CTX // 2, CTX - 1)]]
     assert data.header.source.endswith("; up to 32 tokens, cut by rule 2")
     models = [folder / "original", folder / "other"]
@@ -101,11 +104,12 @@ def reads(monkeypatch):
     """Return who reads; the third time ends in an interrupt."""
     reads, read = [], ModelReader.read
 
-    def counted(self, tasks):
-        reads.append(Path(self.name).name)
-        if len(reads) == 3:
-            raise KeyboardInterrupt
-        read(self, tasks)
+    def counted(self, texts):
+        for _, batch in itertools.groupby(texts, lambda text: text.batch):
+            reads.append(Path(self.name).name)
+            if len(reads) == 3:
+                raise KeyboardInterrupt
+            yield from read(self, batch)
 
     monkeypatch.setattr(ModelReader, "read", counted)
     return reads
@@ -231,9 +235,9 @@ def test_chunks_are_the_first_contexts_of_all_texts(folder, tmp_path, capsys):
     assert sqs_kld(*made, tmp_path / "all") == 0
     for given, read in (1, 1), (7, 7), (99, 7):
         assert sqs_kld(*made, tmp_path / f"{given}", "--chunks", given) == 0
-        some = distill.open(tmp_path / f"{given}")
+        some = distill.load(tmp_path / f"{given}")
         assert len(some) == read
-        for one, other in zip(some, distill.open(tmp_path / "all"), strict=False):
+        for one, other in zip(some, distill.load(tmp_path / "all"), strict=False):
             assert (one.rows, one.tokens.tolist()) == (
                 other.rows,
                 other.tokens.tolist(),
@@ -249,7 +253,7 @@ def test_a_base_file_is_a_reference(folder, capsys):
     tokens, _ = write_base(folder / "base.kld", draw(len(WORDS), 2))
     made, model = ("make", "--from", folder / "base.kld", "-o"), folder / "original"
     assert sqs_kld(*made, folder / "base", "--model", model) == 0
-    made = distill.open(folder / "base")
+    made = distill.load(folder / "base")
     assert made.header.model == str(model)
     assert [own.tokens.tolist() for own in made] == tokens.tolist()
     assert sqs_kld("measure", folder / "base", "--model", model) == 0
@@ -264,13 +268,12 @@ def test_what_is_not_known_is_said(folder, capsys, monkeypatch):
     assert json.loads(capsys.readouterr().out)["mean"]["text"] is None
     low = itertools.chain([-math.inf, math.nan], itertools.repeat(-50.0))
 
-    def read(_, tasks):
-        for task in tasks:
+    def read(_, texts):
+        for task in texts:
             logits = np.zeros((len(task.places), task.vocab_size))
-            rows = np.repeat(np.arange(len(logits)), task.sizes)
-            for i in range(len(logits)):
-                logits[i, task.ids[rows == i]] = next(low)
-            task.tell(logits)
+            for row, own in zip(logits, task.text.rows, strict=True):
+                row[own.token_ids] = next(low)
+            yield task, logits
 
     monkeypatch.setattr(ModelReader, "read", read)
     assert sqs_kld("measure", folder / "ref", "--model", model) == 0
@@ -304,8 +307,8 @@ def test_the_control_says_whether_the_estimate_is_trusted(value, error, trusted,
 def test_a_text_that_a_model_cannot_read_is_refused(folder):
     reader = ModelReader(load_model(str(folder / "other")))
     reader.max_tokens = CTX - 1
-    with pytest.raises(ValueError, match=r"text 0 has 32 tokens, .*reads 31"):
-        distill.measure(distill.open(folder / "ref"), reader)
+    with pytest.raises(ValueError, match=r"text 0 has 32 tokens, .*reads 31 at"):
+        distill.measure(distill.load(folder / "ref"), reader)
 
 
 def test_what_reads_is_what_was_asked_for(folder, monkeypatch):
@@ -345,8 +348,11 @@ def test_what_reads_is_what_was_asked_for(folder, monkeypatch):
         ("measure F/none", "none: No such file"),
         ("measure F/text", "text: cut, damaged or no Parquet"),
         ("measure F/teacher", "teacher: it is no reference, .* sqs kld make makes"),
-        ("measure F/ref --model F/words", "words has another tokenizer than"),
-        ("measure F/larger", "other has 13 tokens, and the reference 14"),
+        (
+            "measure F/ref --model F/words",
+            "words: the reader has another tokenizer",
+        ),
+        ("measure F/larger", "other: the reader has 13 tokens, and the reference 14"),
         ("measure F/ref --model a.gguf", "needs llama-cpp-python.*'..distill,llama"),
         ("measure F/ref --engine vllm", r"needs vllm\. .*'.\[distill,hf,vllm\]'"),
         ("measure F/ref --model a.gguf --device cpu", "--device isn't for a.gguf, wh"),

@@ -8,11 +8,16 @@ import pytest
 
 import sqs_codec as sqs
 from sqs_codec import distill
-from sqs_codec.distill import _base_file
+from sqs_codec.distill import _base_file, _header
+from sqs_codec.distill._base_file import BaseFile
 from tests.refusals import refuses
 
 N, CHUNKS, RESOLUTION = 6, 3, 1000
 ROWS = N - 1 - N // 2
+
+
+def tokenizer(vocab_size):
+    return SimpleNamespace(vocab_size=vocab_size, fingerprint=b"", bos=None)
 
 
 def log_softmax(logits):
@@ -42,9 +47,9 @@ def write_base(path, logits):
 
 
 def make_reference(path, base):
-    codec = sqs.Codec(base.vocab_size, RESOLUTION)
-    distill.make(path, codec, base, base.contexts(), numbers=(*distill.NUMBERS,))
-    return distill.open(path)
+    codec = sqs.Codec(base.tokenizer.vocab_size, RESOLUTION)
+    distill.make(path, codec, base, base.contexts(), extras=(*_header.EXTRAS,))
+    return distill.load(path)
 
 
 def draw(size, spread):
@@ -58,9 +63,8 @@ def test_a_reference_has_what_the_file_has(tmp_path, size, spread, monkeypatch):
     monkeypatch.setattr(_base_file, "AT_ONCE", size)  # a row at a time
     logits = draw(size, spread)
     tokens, logs = write_base(tmp_path / "base.kld", logits)
-    base = distill.BaseFile(tmp_path / "base.kld")
+    base = BaseFile(tmp_path / "base.kld", tokenizer(size))
     data = make_reference(tmp_path / "ref.parquet", base)
-    assert (data.header.model, data.header.tokenizer_fingerprint) == ("base.kld", b"")
     is_clipped = logits <= logits.max(-1, keepdims=True) - 16
     assert is_clipped.any() == (spread == 9)
     p = np.where(is_clipped, 0, np.exp(logs))
@@ -74,32 +78,28 @@ def test_a_reference_has_what_the_file_has(tmp_path, size, spread, monkeypatch):
         shares[rows, ids] = own.rows.counts / RESOLUTION
         kept = p[i] / p[i].sum(1, keepdims=True)
         np.testing.assert_allclose(shares, kept, atol=1.01 / RESOLUTION)
-        told = own.numbers
+        told = own.extras
         np.testing.assert_allclose(told["logprobs"], logs[i][rows, ids], atol=1 / 16)
         follows = logs[i][[0, 1], tokens[i][4:]]  # clipped or not
         np.testing.assert_allclose(told["token_logprobs"], follows, rtol=1e-3)
         assert told["likeliest"].tolist() == logits[i].argmax(1).tolist()
 
 
-def test_a_reader_says_what_the_file_does_not(tmp_path):
+def test_a_model_says_what_the_file_does_not(tmp_path):
     tokens, _ = write_base(tmp_path / "base.kld", draw(41, 1))
-    reader = SimpleNamespace(
-        name="a model", vocab_size=38, tokenizer_fingerprint=b"12345678", bos=7
-    )
+    own = SimpleNamespace(vocab_size=38, fingerprint=b"12345678", bos=7)
     tokens[:] = np.minimum(tokens, 37)
     with (tmp_path / "base.kld").open("r+b") as file:
         file.seek(20)
         file.write(tokens.tobytes())
-    base = distill.BaseFile(tmp_path / "base.kld", reader)
+    base = BaseFile(tmp_path / "base.kld", own)
     data = make_reference(tmp_path / "ref.parquet", base)
-    assert data.header.model == "a model"
     assert data.header.tokenizer_fingerprint == b"12345678"
     assert data.header.codec.vocab_size == 38
     for own, given in zip(data, tokens, strict=True):
         assert own.tokens.tolist() == [7, *given[1:]]
-    reader.vocab_size = 42
-    with pytest.raises(ValueError, match=r"it is of 41 tokens, and a model has 42"):
-        distill.BaseFile(tmp_path / "base.kld", reader)
+    said = "it is of 41 tokens, and the model has 42"
+    refuses(said, BaseFile, tmp_path / "base.kld", tokenizer(42))
 
 
 def test_files_that_are_none_are_refused(tmp_path):
@@ -126,10 +126,10 @@ def test_files_that_are_none_are_refused(tmp_path):
         (number(24, -1), "its text has the token -1"),
     ):
         path.write_bytes(data)
-        refuses(rf"base\.kld: {said}", distill.BaseFile, path)
+        refuses(rf"base\.kld: {said}", BaseFile, path, tokenizer(40))
     with pytest.raises(FileNotFoundError):
-        distill.BaseFile(tmp_path / "none.kld")
-    refuses("is a folder", distill.BaseFile, tmp_path)
+        BaseFile(tmp_path / "none.kld", tokenizer(40))
+    refuses("is a folder", BaseFile, tmp_path, tokenizer(40))
 
 
 @pytest.mark.parametrize(
@@ -143,22 +143,23 @@ def test_damaged_rows_are_named(tmp_path, scale, least):
         file.seek(20 + 4 * N * CHUNKS + 3 * (8 + 80))  # the second context's second
         file.write(struct.pack("<ff", float(scale), float(least)))
     said = r"base\.kld, context 1: row 1 has the scale .* and the largest log p"
-    refuses(said, make_reference, tmp_path / "ref.parquet", distill.BaseFile(path))
+    base = BaseFile(path, tokenizer(40))
+    refuses(said, make_reference, tmp_path / "ref.parquet", base)
 
 
 def test_what_the_file_cant_tell_is_refused(tmp_path):
     write_base(tmp_path / "base.kld", draw(40, 1))
-    base, codec = distill.BaseFile(tmp_path / "base.kld"), sqs.Codec(40, RESOLUTION)
+    base = BaseFile(tmp_path / "base.kld", tokenizer(40))
+    codec = sqs.Codec(40, RESOLUTION)
     first, second, third = base.contexts()
     for texts, options, said in (
-        (["a text"], {}, "base.kld has its own text"),
         ([second], {}, "base.kld has another text 0"),
         ([first._replace(places=[0, 1])], {}, "base.kld has another text 0"),
         ([first, second, third, third], {}, "base.kld has another text 3"),
         ([first], {"temperature": 0.5}, "for a reference of temperature 1"),
     ):
         with pytest.raises(ValueError, match=said):
-            distill.make(tmp_path / "ref.parquet", codec, base, texts, **options)
+            distill.make(tmp_path / said, codec, base, texts, **options)
     data = make_reference(tmp_path / "other.parquet", base)
     refuses("for a reference of temperature 1", distill.measure, data, base)
     with pytest.raises(ValueError, match=r"context 0: logits"):

@@ -12,10 +12,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,11 +30,11 @@ import sqs_codec as sqs
 from sqs_codec import distill
 from sqs_codec.cli import main as cli
 from sqs_codec.cli import reading
-from sqs_codec.cli.distill import _tokenizer, text_of
-from sqs_codec.distill import _dataset, _header, _make, _writer
+from sqs_codec.cli.distill import _own_tokenizer, text_of
+from sqs_codec.distill import _dataset, _header, _make, _tasks, _writer
 from sqs_codec.system.hf import CachedModel, _reader, load_model
 from tests.cli.test_demo import WORDS, save_model
-from tests.distill.test_kld import Toy, logits_of
+from tests.distill.test_kld import Letters, Toy, logits_of
 from tests.kit import likely_distribution, make_prior
 from tests.refusals import refuses
 
@@ -91,9 +91,9 @@ def begin(path, n, **other):
 def write(path, n=40, codec=None, *, crashes=False, **other):
     with new(path, codec, **SETTING | other) as writer:
         for i in range(len(writer), n):
-            rows, names = text(i)[1], writer.header.numbers
+            rows, names = text(i)[1], writer.header.extras
             numbers = {name: x for name, x in numbers_of(rows).items() if name in names}
-            writer.write(*text(i), numbers=numbers)
+            writer.write(*text(i), extras=numbers)
         if crashes:
             raise Crash
 
@@ -119,13 +119,13 @@ def same(sequence, i):
         and np.array_equal(sequence.places, places)
         and sequence.rows == rows
         and (sequence.temperature, sequence.tail) == (0.7, False)
-        and all(np.array_equal(x, numbers[n]) for n, x in sequence.numbers.items())
+        and all(np.array_equal(x, numbers[n]) for n, x in sequence.extras.items())
     )
 
 
 def test_what_is_written_is_read(path):
     assert os.listdir(path.parent) == [path.name]
-    dataset = distill.open(path)
+    dataset = distill.load(path)
     assert [same(sequence, i) for i, sequence in enumerate(dataset)] == [True] * 40
     again = pickle.loads(pickle.dumps(dataset))
     for i in np.random.default_rng(0).integers(-40, 40, 60).tolist():
@@ -149,15 +149,15 @@ def test_a_file_may_be_empty_and_need_a_prior(tmp_path):
     prior = make_prior(V, 2)
     path = tmp_path / "teacher.parquet"
     write(path, 0, sqs.Codec(V, L, prior=prior))
-    dataset = distill.open(path, prior=prior)
+    dataset = distill.load(path, prior=prior)
     assert (len(dataset), list(dataset)) == (0, [])
     assert dataset.sizes()[:3] == (0, 0, 0)
     assert dataset.header.codec.prior == prior
-    refuses(f"needs the prior '{prior.digest.hex()}'", distill.open, path)
+    refuses(f"needs the prior '{prior.digest.hex()}'", distill.load, path)
     other = make_prior(V, 5)
-    refuses(f"got {other.digest.hex()}", distill.open, path, prior=other)
+    refuses(f"got {other.digest.hex()}", distill.load, path, prior=other)
     with pytest.raises(TypeError, match="prior must be a Prior, got int"):
-        distill.open(path, prior=3)  # type: ignore[arg-type]
+        distill.load(path, prior=3)  # type: ignore[arg-type]
 
 
 ROWS = sqs.SparseRows([2, 7, 5], [30, 20, 50], [0, 2, 3], V, L)
@@ -197,12 +197,12 @@ def test_what_does_not_go_together_is_refused_and_nothing_lost(given, words, tmp
     path, numbers = tmp_path / "teacher.parquet", numbers_of(ROWS)
     more = given if isinstance(given, dict) else {}
     given = ([1, 2, 3], ROWS) if more else given
-    with new(path, tail=True, numbers=NUMBERS) as writer:
-        writer.write([1, 2, 3], ROWS, numbers=numbers)
+    with new(path, tail=True, extras=NUMBERS) as writer:
+        writer.write([1, 2, 3], ROWS, extras=numbers)
         with pytest.raises((ValueError, TypeError), match=words):
-            writer.write(*given, numbers=numbers | more)
-        writer.write([3, 2, 1], ROWS, [0, 2], numbers=numbers)
-    assert [(s.tokens[0], s.places.tolist(), s.tail) for s in distill.open(path)] == [
+            writer.write(*given, extras=numbers | more)
+        writer.write([3, 2, 1], ROWS, [0, 2], extras=numbers)
+    assert [(s.tokens[0], s.places.tolist(), s.tail) for s in distill.load(path)] == [
         (1, [0, 1], True),
         (3, [0, 2], True),
     ]
@@ -212,15 +212,15 @@ def test_what_does_not_go_together_is_refused_and_nothing_lost(given, words, tmp
 @pytest.mark.parametrize("names", [NUMBERS, NUMBERS[1:], NUMBERS[:1]])
 def test_a_file_has_the_numbers_that_it_was_made_for(names, tmp_path, monkeypatch):
     path, parted = tmp_path / "teacher.parquet", tmp_path / "parted.parquet"
-    write(path, 12, numbers=names)
+    write(path, 12, extras=names)
     monkeypatch.setattr(_writer, "MINUTE", 0)
     for n in range(12):  # goes on after each
-        begin(parted, n, numbers=names)
-    write(parted, 12, numbers=names)
+        begin(parted, n, extras=names)
+    write(parted, 12, extras=names)
     assert parted.read_bytes() == path.read_bytes()
-    dataset = distill.open(path)
+    dataset = distill.load(path)
     assert [same(sequence, i) for i, sequence in enumerate(dataset)] == [True] * 12
-    assert [(*sequence.numbers,) for sequence in dataset] == [names] * 12
+    assert [(*sequence.extras,) for sequence in dataset] == [names] * 12
     assert dataset.sizes().column_bytes.keys() >= {"packet", *names}
 
 
@@ -231,7 +231,7 @@ def test_a_file_has_the_numbers_that_it_was_made_for(names, tmp_path, monkeypatc
         ({"temperature": -1}, "temperature must be"),
         ({"model": 1}, "model must be a string"),
         ({"source": "\ud800"}, "source must be text in UTF-8"),
-        ({"numbers": ("likeliest", "logprobs")}, "must be some of logp.*, in this ord"),
+        ({"extras": ("likeliest", "logprobs")}, "must be some of logp.*, in this ord"),
         ({"tokenizer_fingerprint": "12"}, "tokenizer_fingerprint must be bytes"),
     ],
 )
@@ -274,7 +274,7 @@ def test_what_was_interrupted_goes_on(name, after, tmp_path, monkeypatch):
                 refuses("finished", write, path, 12, error=FileExistsError)
         else:
             write(path, 12)
-        assert [same(s, i) for i, s in enumerate(distill.open(path))] == [True] * 12
+        assert [same(s, i) for i, s in enumerate(distill.load(path))] == [True] * 12
         assert sorted(os.listdir(tmp_path)) == sorted(
             p.name for p in tmp_path.glob("*.parquet")
         )
@@ -303,7 +303,7 @@ def test_a_kept_part_that_is_missing_or_another_s_is_named(tmp_path):
     refuses(r"000001\.parquet is missing", write, path)
     part.write_bytes(data)
     write(path)
-    assert all(same(s, i) for i, s in enumerate(distill.open(path)))
+    assert all(same(s, i) for i, s in enumerate(distill.load(path)))
 
 
 def test_only_the_model_that_began_a_file_continues_it(path, tmp_path):
@@ -420,7 +420,7 @@ def test_a_file_that_came_to_be_stays(tmp_path):
     assert path.read_text() == "mine"
     path.unlink()
     writer.close()
-    assert same(distill.open(path)[0], 0)
+    assert same(distill.load(path)[0], 0)
 
 
 def test_a_process_that_is_killed_loses_a_row_group_at_most(tmp_path):
@@ -433,7 +433,7 @@ def test_a_process_that_is_killed_loses_a_row_group_at_most(tmp_path):
     with new(path) as writer:
         n = len(writer)
         writer.write([n % V, 2, 7], ROWS)
-    dataset = distill.open(path)
+    dataset = distill.load(path)
     assert n > 15
     assert [int(s.tokens[0]) for s in dataset] == [i % V for i in range(n + 1)]
 
@@ -453,7 +453,7 @@ def test_a_file_that_is_cut_is_refused(path):
     rng = np.random.default_rng(1)
     for size in sorted(rng.integers(0, path.stat().st_size, 20), reverse=True):
         os.truncate(path, size)
-        refuses("parquet: cut, damaged or no Parquet", distill.open, path)
+        refuses("parquet: cut, damaged or no Parquet", distill.load, path)
 
 
 def foot(data):
@@ -464,7 +464,7 @@ def foot(data):
 def test_a_bit_that_flips_anywhere_is_noticed_or_changes_nothing(path):
     data, rng = path.read_bytes(), np.random.default_rng(2)
     start = foot(data) - 4
-    header = distill.open(path).header
+    header = distill.load(path).header
     places = [*rng.integers(0, start, 30), *range(start, len(data), 53)]
     errors = []
     for place in places:
@@ -472,7 +472,7 @@ def test_a_bit_that_flips_anywhere_is_noticed_or_changes_nothing(path):
         changed[place] ^= 1 << int(rng.integers(8))
         path.write_bytes(changed)
         try:
-            dataset = distill.open(path)
+            dataset = distill.load(path)
             found = list(dataset)
         except ValueError as error:
             errors.append(str(error))
@@ -491,7 +491,7 @@ def test_columns_for_which_arrow_would_end_the_process_are_refused(path):
                 data[:place] + bytes([data[place] ^ 64]) + data[place + 1 :]
             )
             try:
-                distill.open(path).sizes()
+                distill.load(path).sizes()
             except ValueError as error:
                 errors.append(str(error))
     assert any("histogram size mismatch" in error for error in errors)
@@ -515,7 +515,7 @@ def test_a_file_of_something_else_is_refused(changed, words, path):
     said = json.loads(table.schema.metadata[_header.KEY])
     text = "5" if changed is None else json.dumps(said | changed)
     pq.write_table(table.replace_schema_metadata({_header.KEY: text}), path)
-    refuses(f"{path}: .*{words}", distill.open, path)
+    refuses(f"{path}: .*{words}", distill.load, path)
 
 
 OTHER_PAGES = "its pages aren't such as a Writer"
@@ -553,7 +553,7 @@ def test_a_file_of_few_bytes_and_many_tokens_is_refused(
     monkeypatch.setattr(_dataset, "MOST_VALUES", 9999)
     write_20_000_tokens(path, kind, lies)
     assert path.stat().st_size < 3000
-    dataset = distill.open(path)
+    dataset = distill.load(path)
     monkeypatch.setattr(pq.ParquetFile, "read_row_group", None)
     with pytest.raises(ValueError, match=f"{path}: sequence 0: {words}"):
         dataset[0]
@@ -562,7 +562,7 @@ def test_a_file_of_few_bytes_and_many_tokens_is_refused(
 def test_pages_are_what_the_file_s_end_says(path):
     write_20_000_tokens(path, {}, lies=True)
     with pytest.raises(ValueError, match="sequence 0: its pages aren't what its end"):
-        distill.open(path)[0]
+        distill.load(path)[0]
 
 
 def test_a_sequence_has_so_many_tokens(tmp_path, monkeypatch):
@@ -589,7 +589,7 @@ def test_a_sequence_has_so_many_tokens(tmp_path, monkeypatch):
 )
 def test_a_sequence_that_cannot_be_is_named(column, value, words, tmp_path):
     path = tmp_path / "teacher.parquet"
-    write(path, numbers=NUMBERS)
+    write(path, extras=NUMBERS)
     table = pq.read_table(path)
     values = table[column].to_pylist()
     if value == "longer":
@@ -600,7 +600,7 @@ def test_a_sequence_that_cannot_be_is_named(column, value, words, tmp_path):
     kind = table.schema.field(place)
     changed = table.set_column(place, kind, pa.array(values, kind.type))
     pq.write_table(changed, path, **_writer.PARQUET)
-    dataset = distill.open(path)
+    dataset = distill.load(path)
     assert same(dataset[6], 6)
     with pytest.raises(ValueError, match=f"{path}: sequence 7: .*({words})") as caught:
         list(dataset)
@@ -618,18 +618,18 @@ def test_a_tokenizer_is_compared(tmp_path, path):
     mine, other = Words(a=0, b=1), Words(a=1, b=0)
     file = tmp_path / "words.parquet"
     write(file, 1, tokenizer_fingerprint=sqs.vocabulary_fingerprint(mine))
-    assert len(distill.open(file, tokenizer=mine)) == 1
-    refuses("another tokenizer: of fingerprint ", distill.open, file, tokenizer=other)
+    assert len(distill.load(file, tokenizer=mine)) == 1
+    refuses("another tokenizer: of fingerprint ", distill.load, file, tokenizer=other)
     with pytest.raises(TypeError, match=r"^tokenizer .* with get_vocab\(\), got str"):
-        distill.open(file, tokenizer="gpt2")
+        distill.load(file, tokenizer="gpt2")
     write(tmp_path / "none.parquet", 1, tokenizer_fingerprint=b"")
     with pytest.raises(ValueError, match="doesn't say which tokenizer"):
-        distill.open(tmp_path / "none.parquet", tokenizer=mine)
+        distill.load(tmp_path / "none.parquet", tokenizer=mine)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_gives_batches_in_order(path, workers):
-    dataset = distill.open(path)
+    dataset = distill.load(path)
     assert same(dataset[20], 20)  # the workers have its row group at hand
     loader = torch.utils.data.DataLoader(
         dataset,  # type: ignore[arg-type]  # it needn't be torch's own
@@ -658,7 +658,7 @@ def test_a_loader_gives_batches_in_order(path, workers):
 def test_a_batch_is_of_one_kind(path, tmp_path):
     other = tmp_path / "other.parquet"
     write(other, 1, temperature=1)
-    for items in ([], [distill.open(path)[0], distill.open(other)[0]]):
+    for items in ([], [distill.load(path)[0], distill.load(other)[0]]):
         refuses("of one resolution, vocabulary, temp", distill.collate, items)
 
 
@@ -702,7 +702,7 @@ def test_make_goes_on_where_it_was_interrupted(teacher, tmp_path, monkeypatch, c
         assert whole.read_bytes() == parted.read_bytes()
     # Side by side with the same ones, wherever it goes on: the last bits are the same.
     assert [*map(tuple, read)] == 2 * [W1, W2, W1, W1, W1, W2]
-    assert [len(s.rows) for s in distill.open(whole)] == [*W1, *W2]
+    assert [len(s.rows) for s in distill.load(whole)] == [*W1, *W2]
     assert f"6 sequences of {2 + 5 + 40 + 1} tokens, 48 distributions" in said
     assert sqs_distill("check", whole, "--tokenizer", teacher) == 0
     assert "6 sequences of 48 distributions: all can be read" in capsys.readouterr().out
@@ -735,10 +735,10 @@ def test_answers_of_chats_teach_alone(teacher, tmp_path, caplog, monkeypatch):
         file.write('\n{"messages": []}')
     assert sqs_distill("make", *options, "-o", tmp_path / "bad") == 1
     assert not (tmp_path / "bad.parts").exists()  # it was seen at once
-    assert "a.jsonl template (" in distill.open(whole).header.source
+    assert "a.jsonl template (" in distill.load(whole).header.source
     the, ran, fox = map(WORDS.index, ("the", "ran", "fox"))
     turns = [the, ran, 1, fox, the, 1]
-    for i, sequence in enumerate(distill.open(whole)):
+    for i, sequence in enumerate(distill.load(whole)):
         assert (sequence.tokens.tolist(), sequence.places.tolist()) == [
             (turns, [2, 3, 4]),
             ([the, fox], [0, 1]),
@@ -746,17 +746,17 @@ def test_answers_of_chats_teach_alone(teacher, tmp_path, caplog, monkeypatch):
         ][i % 3]
 
 
-TOY = sqs.Codec(Toy.vocab_size, L)
+TOY = sqs.Codec(Letters().vocab_size, L)
 
 
 def test_a_reader_tells_the_numbers_that_are_asked_for(tmp_path):
     path, names = tmp_path / "told", ("likeliest",)
-    distill.make(path, TOY, Toy(), ["ab", "cd"], numbers=names)
-    dataset = distill.open(path)
-    assert dataset.header.numbers == names
+    distill.make(path, TOY, Toy(), ["ab", "cd"], extras=names)
+    dataset = distill.load(path)
+    assert dataset.header.extras == names
     for sequence in dataset:
         likeliest = logits_of(sequence.tokens.tolist()).argmax(1)
-        assert sequence.numbers["likeliest"].tolist() == likeliest.tolist()
+        assert sequence.extras["likeliest"].tolist() == likeliest.tolist()
 
 
 @pytest.mark.parametrize("bos", [None, 0, 7])
@@ -817,8 +817,8 @@ def test_rows_of_a_cut_text_are_those_of_its_pieces(teacher, tmp_path, monkeypat
     codec = sqs.Codec(model.vocab_size, L)
     path, reader = tmp_path / "made", _reader.ModelReader(model)
     distill.make(path, codec, reader, ["the", text], max_length=16, seed=3)
-    dataset, the = distill.open(path), [*model.tokenizer.encode("the")]
-    assert the[0] == reader.bos == 0
+    dataset, the = distill.load(path), [*model.tokenizer.encode("the")]
+    assert the[0] == reader.tokenizer.bos == 0
     found = [sequence.tokens.tolist() for sequence in dataset]
     assert [*map(len, found)] == [2, *[16] * 6, 15, 14]
     assert found == [the, *_make.cut(model.tokenizer.encode(text), 16, 0)]
@@ -827,63 +827,65 @@ def test_rows_of_a_cut_text_are_those_of_its_pieces(teacher, tmp_path, monkeypat
 
 
 def test_a_text_spells_special_tokens_if_asked(teacher, tmp_path, monkeypatch):
-    reader = _reader.ModelReader(load_model(add_bos(teacher, tmp_path / "bos")))
+    model = load_model(add_bos(teacher, tmp_path / "bos"))
+    tokenizer = _reader.ModelReader(model).tokenizer
     the, fox, unknown = map(WORDS.index, ("the", "fox", "<unk>"))
-    assert reader.tokenize("the</s>fox") == [0, the, 1, fox]
-    plain = reader.tokenize("the</s>fox", special=False)
+    assert tokenizer.encode("the</s>fox") == [0, the, 1, fox]
+    plain = tokenizer.encode("the</s>fox", special=False)
     assert [*dict.fromkeys(plain)] == [0, the, unknown, fox]
-    assert reader.tokenize("the</s>fox") == [0, the, 1, fox]
-    encode = reader.tokenizer.encode
+    assert tokenizer.encode("the</s>fox") == [0, the, 1, fox]
+    encode = model.tokenizer.encode
 
     def never(text, *, split_special_tokens=False, **how):
         if split_special_tokens:
             raise ValueError("not supported")
         return encode(text, **how, split_special_tokens=True)
 
-    monkeypatch.setattr(reader.tokenizer, "encode", never)  # as mistral-common does it
-    assert reader.tokenize("the</s>fox", special=False) == plain
+    monkeypatch.setattr(model.tokenizer, "encode", never)  # as mistral-common does it
+    assert tokenizer.encode("the</s>fox", special=False) == plain
 
 
 def test_a_file_of_another_rule_of_cutting_is_not_continued(tmp_path):
-    path, rows = tmp_path / "made", sqs.SparseRows([2], [L], [0, 1], TOY.vocab_size, L)
-    said = {"tokenizer_fingerprint": Toy.tokenizer_fingerprint, "model": "toy"}
+    path, rows = (
+        tmp_path / "made",
+        sqs.SparseRows([2], [L], [0, 1], Letters().vocab_size, L),
+    )
+    said = {"tokenizer_fingerprint": Letters().fingerprint, "model": "toy"}
     header = distill.Header(TOY, source="; seed 0; up to 40 tokens", **said)
     with contextlib.suppress(Crash), distill.Writer(path, header) as writer:
         writer.write([1, 2], rows)
         raise Crash
     with pytest.raises(ValueError, match=r"40 tokens', and .*rule 2' was expected"):
-        distill.make(path, TOY, Toy(), ["ab"])
+        distill.make(path, TOY, Toy(), ["ab"], model="toy")
 
 
-class Three(Toy):
-    """Reads if three threads ask, each for a text."""
+class Backwards(Toy):
+    """Reads three texts at a time, the last first; fails on one of the worst letter."""
 
-    replicas, together = 3, threading.Barrier(3)
-
-    def read(self, tasks):
-        """Wait for the others; fail on a text of the worst letter."""
-        self.together.wait(30)
-        if 122 in tasks[0].tokens:
-            raise ValueError("a z")
-        super().read(tasks)
+    def read(self, texts):
+        """Yield the logits of the last of three texts first."""
+        while three := [*itertools.islice(texts, 3)]:
+            if 122 in three[0].tokens:
+                raise ValueError("a z")
+            yield from super().read(reversed(three))
 
 
-def test_replicas_are_asked_at_a_time_and_told_in_order(tmp_path):
-    texts, three = [f"{i:02}" for i in range(9)], Three()
-    three.at_once = 2
-    for path, reader in (tmp_path / "one", Toy()), (tmp_path / "three", three):
+def test_texts_are_written_in_order_whatever_the_order_of_logits(tmp_path):
+    texts = [f"{i:02}" for i in range(9)]
+    for path, reader in (tmp_path / "one", Toy()), (tmp_path / "three", Backwards()):
         distill.make(path, TOY, reader, texts)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "three").read_bytes()
     with pytest.raises(ValueError, match="a z"):
-        distill.make(tmp_path / "bad", TOY, three, [*texts[:7], "zz", "zz"])
-    with distill.Writer(tmp_path / "bad", distill.open(tmp_path / "one").header) as it:
-        assert len(it) == 7
+        distill.make(tmp_path / "bad", TOY, Backwards(), [*texts[:6], "zz", "zz"])
+    with distill.Writer(tmp_path / "bad", distill.load(tmp_path / "one").header) as it:
+        assert len(it) == 6
 
 
 def test_a_reader_without_templates_reads_no_chat():
     chat, path = b'{"messages": [5]}', Path("a.jsonl")
+    args, reader = SimpleNamespace(model="toy.gguf"), SimpleNamespace(name="toy")
     with pytest.raises(ValueError, match=r"line 3, is no chat .*toy is a GGUF"):
-        text_of(chat, path, 3, lambda _: _tokenizer(Toy()))
+        text_of(chat, path, 3, lambda _: _own_tokenizer(args, reader))
 
 
 def sqs_distill_interrupted(when, *arguments):
@@ -902,8 +904,8 @@ def sqs_distill_interrupted(when, *arguments):
 
 def test_batches_are_of_like_lengths_and_bounded():
     assert [*_reader.batches([200, 100, 1000, 90, 256], 512)] == [[3, 1], [0, 4], [2]]
-    texts = [distill.Piece([0] * n, ()) for n in (3000, 1095, 1, 9000, 5)]
-    assert [*_make.windows(texts, 2048)] == [
+    texts = [_make.Piece([0] * n, ()) for n in (3000, 1095, 1, 9000, 5)]
+    assert [*_tasks.windows(texts, 2048)] == [
         (0, texts[:1]),
         (1, texts[1:3]),
         (3, texts[3:4]),
@@ -923,14 +925,15 @@ def test_the_last_layer_reads_the_wanted_places_alone(teacher, is_called, monkey
     texts = [rng.integers(3, len(WORDS), n).tolist() for n in (40, 9, 60)]
     places = [38, 39], [1, 2, 5], [0, 30, 59]
     chats = [
-        distill.Counting(i, *own, header, np.random.default_rng(i))
+        _tasks.Counting(i, *own, header, np.random.default_rng(i))
         for i, own in enumerate(zip(texts, places, strict=True))
     ]
-    _reader.ModelReader(model).read(chats)
+    for chat, logits in _reader.ModelReader(model).read(chats):
+        chat.tell(logits)
     assert [shape[:-1].numel() for shape in seen] == [8] * is_called
     for i, (text, at) in enumerate(zip(texts, places, strict=True)):
         own = own_rows(model, header.codec, i, text, at).to_dense(float)
-        moved = abs(own - chats[i].rows()[0].to_dense(float)).sum(1)  # by last bits
+        moved = abs(own - chats[i].answer.rows.to_dense(float)).sum(1)  # by last bits
         assert moved.max() * L < 2.5
 
 

@@ -209,7 +209,7 @@ def test_the_command(tmp_path, capsys):
     assert "have no prompt_token_ids: a student is to go on from nothing, where" in err
     for said in ("rounding: lattice", "tail: True", "6 sequences of 43 tokens"):
         assert said in out
-    dataset = distill.open(output, tokenizer=tokenizer)
+    dataset = distill.load(output, tokenizer=tokenizer)
     size = max(tokenizer.get_vocab().values()) + 1
     codec, model = dataset.header.codec, dataset.header.model
     assert (codec.vocab_size, model) == (size + 1, "SmolLM2")
@@ -232,7 +232,7 @@ def test_the_prior_of_a_tokenizer(tmp_path):
         options = ["--vocab-size", size, "--prior", name]
         assert run("import", path, *options, "-o", output) == 0
         assert run("check", output, "--prior", name) == 0
-    header = distill.open(tmp_path / "49152.parquet").header
+    header = distill.load(tmp_path / "49152.parquet").header
     assert header.codec.prior == prior.with_tail()
     with pytest.raises(SystemExit, match="2"):  # as nothing says how many ids there are
         run("import", path, "-o", tmp_path / "new.parquet")

@@ -12,13 +12,13 @@ import torch
 
 import sqs_codec as sqs
 from sqs_codec import distill
-from sqs_codec.distill import _divergence, _header, _tasks
+from sqs_codec.distill import _divergence, _header, _make, _tasks
 from sqs_codec.torch import _look_up
 from tests.kit import Words
 from tests.refusals import refuses
 
 V, N, L = 300, 40, 32
-NAMES = (*distill.NUMBERS,)
+NAMES = (*_header.EXTRAS,)
 
 
 def logits_of(tokens, *, noise=0.0):
@@ -34,25 +34,32 @@ def logs_of(tokens, *, noise=0.0):
     return rows - np.logaddexp.reduce(rows, 1, keepdims=True)
 
 
-class Toy:
-    """A reader whose logits come in parts, of an array or a tensor."""
+class Letters:
+    """A tokenizer of bytes."""
 
-    name, vocab_size, max_tokens, tokenizer_fingerprint = "toy", V, N, b"12345678"
+    def __init__(self, bos=None):
+        self.bos, self.vocab_size, self.fingerprint = bos, V, b"12345678"
 
-    def __init__(self, noise=0.0, bos=None):
-        self.noise, self.bos, self.at_once = noise, bos, 3 * N
-
-    def tokenize(self, text, *, special=True):
+    def encode(self, text, *, special=True):
         """Return a token for each byte, or what "<s>" spells."""
         return [*(text.replace("<s>", "\0") if special else text).encode()]
 
-    def read(self, tasks):
-        """Tell tasks by threes."""
-        for task in tasks:
-            rows = logits_of(task.tokens, noise=self.noise)[task.places]
+
+class Toy:
+    """A reader whose logits come in parts, of an array or a tensor."""
+
+    max_tokens = N
+
+    def __init__(self, noise=0.0, bos=None):
+        self.noise, self.tokenizer, self.at_once = noise, Letters(bos), 3 * N
+
+    def read(self, texts):
+        """Yield logits by threes."""
+        for text in texts:
+            rows = logits_of(text.tokens, noise=self.noise)[text.places]
             for i in range(0, len(rows), 3):
                 part = rows[i : i + 3]
-                task.tell(torch.tensor(part) if i % 2 else part)
+                yield text, torch.tensor(part) if i % 2 else part
 
 
 TEXTS = [
@@ -64,8 +71,8 @@ TEXTS = [
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     path = tmp_path_factory.mktemp("kld") / "ref.parquet"
-    distill.make(path, sqs.Codec(V, L), Toy(), TEXTS, numbers=NAMES)
-    return distill.open(path)
+    distill.make(path, sqs.Codec(V, L), Toy(), TEXTS, extras=NAMES)
+    return distill.load(path)
 
 
 def dense(data, noise):
@@ -107,7 +114,7 @@ def test_both_estimators_are_exact_on_average(p, q, resolution, monkeypatch):
         own = numbers | {"logprobs": np.log(p)[rows.token_ids]}
         told = numbers | {"logprobs": np.log(q)[rows.token_ids]}
         ones = np.ones(1, np.uint32), np.zeros(1, np.int64), rows, 1.0, False, own
-        found.append(_divergence.estimate_rows(distill.Sequence(*ones), told))
+        found.append(_divergence.estimate_rows(distill.Text(*ones), told))
     every = np.concatenate(found)
     assert every["plain"].mean() == pytest.approx(float(p @ np.log(p / q)), abs=1e-6)
     assert every["control"].mean() == pytest.approx(0, abs=1e-6)
@@ -160,7 +167,7 @@ def test_a_confident_model_is_near_itself(rounding):
     kept = _header.of_steps(rows, _header.in_steps(rows, logs, up))
     blank = {"token_logprobs": np.zeros(n), "likeliest": np.zeros(n)}
     ones = np.ones(n, np.uint32), np.arange(n), rows, 1.0, False
-    own = distill.Sequence(*ones, blank | {"logprobs": kept})
+    own = distill.Text(*ones, blank | {"logprobs": kept})
     told = blank | {"logprobs": logs}
     found = _divergence.summarize([_divergence.estimate_rows(own, told, rounding)])
     far = [abs(x.value) > 3 * x.reference for x in (found.mean, found.control)]
@@ -185,13 +192,13 @@ def test_a_file_says_how_its_logarithms_were_rounded(data, tmp_path):
 
 def test_a_reference_is_rounded_the_same_again(data, tmp_path):
     for name in "a", "b":
-        distill.make(tmp_path / name, sqs.Codec(V, L), Toy(), TEXTS[:9], numbers=NAMES)
+        distill.make(tmp_path / name, sqs.Codec(V, L), Toy(), TEXTS[:9], extras=NAMES)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     off = []
     for sequence in data:
         rows, p = sequence.rows, logs_of(sequence.tokens.tolist())
         at = np.repeat(np.arange(len(rows)), np.diff(rows.offsets)), rows.token_ids
-        off.append((sequence.numbers["logprobs"] - p[at]) / _header.step_of(rows))
+        off.append((sequence.extras["logprobs"] - p[at]) / _header.step_of(rows))
     every = np.concatenate(off)
     assert abs(every.mean()) < 4 * every.std() / every.size**0.5
     assert every.var() == pytest.approx(1 / 6, rel=0.05)
@@ -226,11 +233,15 @@ def test_tensors_are_looked_up_as_arrays_are(dtype, far, monkeypatch):
     monkeypatch.setattr(_tasks, "_is_far", lambda x: far and _tasks._is_tensor(x))
     rows = torch.tensor(logits_of(range(9))).to(dtype)
     rows[4, 7] = -torch.inf
-    ids, sizes = np.arange(27) * 11 % V, np.array([3, 0, 5, 4, 3, 3, 3, 3, 3])
+    sizes = np.array([3, 1, 5, 4, 3, 3, 3, 3, 2])
+    ends = np.cumsum([0, *sizes])
+    ids = np.concatenate([np.sort(np.arange(n) * 11 + 7) for n in sizes])
+    counts = np.concatenate([[L - n + 1, *[1] * (n - 1)] for n in sizes])
+    counts = sqs.SparseRows(ids, counts, ends, V, L)
     following = np.array([5, 6, -1, 7, 7, 9, 9, 9, -1])
     for temperature in 1.0, 0.5:
         a, b = (
-            _tasks.look_up(x, ids, sizes, following, temperature=temperature)
+            _tasks.look_up(x, counts, following, temperature=temperature)
             for x in (rows, rows.double().numpy())
         )
         for name in NAMES:
@@ -238,21 +249,26 @@ def test_tensors_are_looked_up_as_arrays_are(dtype, far, monkeypatch):
             np.testing.assert_allclose(a[name], b[name], rtol=1e-5, atol=1e-5)
     assert a["token_logprobs"][[2, 4, 8]].tolist() == [0, -np.inf, 0]
     with pytest.raises(ValueError, match="temperature above 0"):
-        _tasks.look_up(rows, ids, sizes, following, temperature=0)
+        _tasks.look_up(rows, counts, following, temperature=0)
     with pytest.raises(TypeError, match="whose mask isn't read"):
-        _tasks.look_up(np.ma.array(rows.double().numpy()), ids, sizes, following)
+        _tasks.look_up(np.ma.array(rows.double().numpy()), counts, following)
 
 
 def test_what_cannot_be_compared_is_refused(data, tmp_path):
     toy = Toy()
-    toy.tokenizer_fingerprint = b"87654321"
-    refuses("toy has another tokenizer than", distill.measure, data, toy)
-    toy.tokenizer_fingerprint, toy.vocab_size = b"", V + 1
-    refuses("toy has 301 tokens, and the reference 300", distill.measure, data, toy)
+    toy.tokenizer.fingerprint = b"87654321"
+    refuses("the reader has another tokenizer than", distill.measure, data, toy)
+    toy.tokenizer.fingerprint, toy.tokenizer.vocab_size = b"", V + 1
+    refuses("has 301 tokens, and the reference 300", distill.measure, data, toy)
+    toy.tokenizer.vocab_size, toy.max_tokens = V, N - 1
+    refuses("text 0 has 40 tokens, .* reads 39 at most", distill.measure, data, toy)
+    toy = Toy()
+    toy.read = lambda texts: ((text, np.zeros((1, V))) for text in texts)
+    refuses("text 0: 1 rows of 40 were told", distill.measure, data, toy)
     path = tmp_path / "plain.parquet"
     distill.make(path, sqs.Codec(V, L), Toy(), TEXTS[:1])
     with pytest.raises(ValueError, match="it is no reference, which is of temp"):
-        distill.measure(distill.open(path), Toy())
+        distill.measure(distill.load(path), Toy())
     with pytest.raises(ValueError, match=r"shape \[n, 300\] .*got \[41, 300\]"):
         distill.kld(data, [np.zeros((N + 1, V))])
     whole = [logits_of(one.tokens.tolist()) for one in data]
@@ -263,25 +279,25 @@ def test_what_cannot_be_compared_is_refused(data, tmp_path):
 
 
 def test_contexts_are_those_of_llama_perplexity():
-    pieces = distill.contexts(Toy(), "abcdefghijk", 4)
+    pieces = _make.contexts(Toy(), "abcdefghijk", 4)
     assert [bytes(piece.tokens) for piece in pieces] == [b"abcd", b"efgh"]
     assert [*pieces[0].places] == [2]
-    pieces = distill.contexts(Toy(bos=1), "abcdefghijk", 5)
+    pieces = _make.contexts(Toy(bos=1), "abcdefghijk", 5)
     assert [bytes(piece.tokens) for piece in pieces] == [b"\1bcde", b"\1ghij"]
     assert [*pieces[0].places] == [2, 3]
     # As llama-perplexity has it, a text spells no special token.
-    assert bytes(distill.contexts(Toy(), "a<s>b", 4)[0].tokens) == b"a<s>"
-    refuses("it has 3 tokens, and a context has 4", distill.contexts, Toy(), "abc", 4)
+    assert bytes(_make.contexts(Toy(), "a<s>b", 4)[0].tokens) == b"a<s>"
+    refuses("it has 3 tokens, and a context has 4", _make.contexts, Toy(), "abc", 4)
 
 
 def test_a_logarithm_must_be_of_its_count(tmp_path):
-    header = distill.Header(sqs.Codec(V, L), numbers=("logprobs",))
+    header = distill.Header(sqs.Codec(V, L), extras=("logprobs",))
     rows = sqs.SparseRows([2, 7], [L, L], [0, 1, 2], V, L)
     with distill.Writer(tmp_path / "a", header) as writer:
-        writer.write([1, 2], rows, numbers={"logprobs": [0, -60]})
+        writer.write([1, 2], rows, extras={"logprobs": [0, -60]})
         with pytest.raises(ValueError, match=r"logprobs\[1\] is -70.0, too far from"):
-            writer.write([1, 2], rows, numbers={"logprobs": [0, -70]})
-    assert distill.open(tmp_path / "a")[0].numbers["logprobs"].tolist() == [0, -60]
+            writer.write([1, 2], rows, extras={"logprobs": [0, -70]})
+    assert distill.load(tmp_path / "a")[0].extras["logprobs"].tolist() == [0, -60]
 
 
 def test_an_accelerator_is_asked_in_the_thread_whose_stream_it_is(monkeypatch):
@@ -293,6 +309,6 @@ def test_an_accelerator_is_asked_in_the_thread_whose_stream_it_is(monkeypatch):
         return own(*given)
 
     monkeypatch.setattr(_look_up, "look_up_part", part)
-    rows, sizes = torch.zeros(2, V), np.ones(2, np.int64)
-    _tasks.look_up(rows, np.array([1, 2]), sizes, np.array([3, -1]))
+    counts = sqs.SparseRows([1, 2], [L, L], [0, 1, 2], V, L)
+    _tasks.look_up(torch.zeros(2, V), counts, np.array([3, -1]))
     assert threads == {threading.get_ident()}

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import sqs_codec as sqs
 from sqs_codec import distill
+from sqs_codec.distill._lists import NOTHING
 from tests.refusals import refuses
 
 V = 6
@@ -21,7 +22,7 @@ def store(path, texts):
         for text in texts:
             logits = rng.normal(0, 2, (len(text), V))
             writer.write(text, CODEC.quantize_unbiased_rows(logits, rng=rng))
-    return distill.open(path)
+    return distill.load(path)
 
 
 TEXTS = st.lists(st.integers(0, V - 1), min_size=1, max_size=6)
@@ -82,7 +83,7 @@ def test_rows_of_another_file_are_not_found(tmp_path):
             for text in texts:
                 writer.write(text, rows)
         os.replace(tmp_path / "new", tmp_path / "teacher")
-        lookups.append(distill.Lookup(distill.open(tmp_path / "teacher")))
+        lookups.append(distill.Lookup(distill.load(tmp_path / "teacher")))
     refuses("isn't the file that it was", lookups[0].find, [1, 2])
 
 
@@ -94,7 +95,7 @@ def test_lists_have_all_of_a_row():
     np.add.at(dense, (np.arange(50)[:, None], ids), np.exp(logprobs))
     np.testing.assert_allclose(dense, rows.to_dense(), atol=1e-6)
     assert (np.diff(logprobs, axis=1) <= 0).all()
-    tied = (np.diff(logprobs, axis=1) == 0) & (logprobs[:, 1:] > distill.NOTHING)
+    tied = (np.diff(logprobs, axis=1) == 0) & (logprobs[:, 1:] > NOTHING)
     assert (np.diff(ids, axis=1)[tied] > 0).all()
     refuses("lists were to have 1: 8 are enough", distill.top_lists, rows, 1)
 

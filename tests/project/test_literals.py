@@ -9,8 +9,7 @@ import pytest
 
 import sqs_codec as sqs
 from sqs_codec._base.format import Coding
-from sqs_codec.distill import NumberName
-from sqs_codec.distill._header import NUMBERS
+from sqs_codec.distill._header import EXTRAS, ExtraName
 from sqs_codec.system._base.kinds import Device, Dtype
 from sqs_codec.system.edge import Mode, Planner, Prefer
 from sqs_codec.system.engine import EngineConfig, EngineName
@@ -49,4 +48,4 @@ def test_tables_have_all_words():
     assert {one.name.lower() for one in Coding} == {*get_args(sqs.CodingName)}
     assert priors == {*get_args(sqs.PriorName)}
     assert {*ENGINES} == {*get_args(EngineName)}
-    assert {*NUMBERS} == {*get_args(NumberName)}
+    assert {*EXTRAS} == {*get_args(ExtraName)}

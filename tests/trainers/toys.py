@@ -51,7 +51,7 @@ def toy_file(path, rounding_seed=0, *, count=6, places=two_runs, **said):
                 logits[places(n)], temperature=header.temperature, rng=rounding
             )
             writer.write(tokens, rows, places(n))
-    return distill.open(path)
+    return distill.load(path)
 
 
 def toy_student(seed=0, vocab_size=V):

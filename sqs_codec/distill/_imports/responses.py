@@ -26,7 +26,7 @@ ALONE = (
 )
 
 
-class Lists(NamedTuple):
+class ListedText(NamedTuple):
     """The listed part of a text's distributions, and what to know of the text."""
 
     tokens: list[int]
@@ -36,7 +36,7 @@ class Lists(NamedTuple):
     notes: dict[str, int]
 
 
-Place = tuple[str, Iterator[Lists]]
+Place = tuple[str, Iterator[ListedText]]
 """Where in a file something stands, in words, and the texts that it is, read when asked
 for: then a ValueError says what is wrong with it, and not where."""
 
@@ -102,7 +102,7 @@ def _load(text: bytes) -> Any:
         raise ValueError("it is nested too deep") from error
 
 
-def _texts(record: Any, names: Names) -> Iterator[Lists]:
+def _texts(record: Any, names: Names) -> Iterator[ListedText]:
     """Return the texts of a record, one for each choice."""
     record = _expect(dict, "it", record)
     response = _expect(dict, "response", record.get("response", record))
@@ -119,7 +119,7 @@ def _texts(record: Any, names: Names) -> Iterator[Lists]:
 
 def _text(
     choice: dict[str, Any], places: tuple[dict[str, Any], ...], names: Names
-) -> Lists:
+) -> ListedText:
     """Return the text of a choice; what is of its prompt is in one of the places."""
     prompt, of_prompt = (
         next((place[name] for place in places if place.get(name)), None)
@@ -143,7 +143,7 @@ def _text(
         raise ValueError(f"token {lists.index(None, first)} has no list")
     ids_, logprobs = [list(one) for one in found], [list(one.values()) for one in found]
     notes = {ALONE: 1} if is_answer and not prompt else {}
-    return Lists(tokens, first, ids_, logprobs, notes)
+    return ListedText(tokens, first, ids_, logprobs, notes)
 
 
 def _answer(

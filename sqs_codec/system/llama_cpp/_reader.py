@@ -1,10 +1,12 @@
-"""GGUF files that tell of the texts that they read."""
+"""GGUF files that yield the logits of the texts that they read."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 import llama_cpp as llama
 
@@ -12,7 +14,21 @@ from sqs_codec.system.llama_cpp._model import Context, Model, Part
 from sqs_codec.system.llama_cpp._options import BATCH, TEXTS, Options
 
 if TYPE_CHECKING:
-    from sqs_codec.distill import Task
+    from sqs_codec.distill._tasks import Task
+
+
+class ReaderTokenizer:
+    """The tokenizer of a `sqs_codec.distill.Reader`, in a model."""
+
+    def __init__(self, model: Model) -> None:
+        self._model, self.vocab_size = model, model.vocab_size
+        self.fingerprint = model.fingerprint
+        wants_bos = llama.llama_vocab_get_add_bos(model.vocab)
+        self.bos: int | None = llama.llama_vocab_bos(model.vocab) if wants_bos else None
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Return the tokens of a text, in which it may spell special ones."""
+        return self._model.tokenize(text, ends=True, spells=special)
 
 
 class ModelReader:
@@ -27,44 +43,38 @@ class ModelReader:
         self, path: str | os.PathLike[str], *, threads: int | None = None
     ) -> None:
         model = Model(path, Options(threads=threads))
-        self.name, self.vocab_size = model.name, model.vocab_size
-        self.tokenizer_fingerprint = model.fingerprint
-        self.max_tokens = model.max_tokens
-        wants_bos = llama.llama_vocab_get_add_bos(model.vocab)
-        self.bos: int | None = llama.llama_vocab_bos(model.vocab) if wants_bos else None
-        self.at_once = 4 * BATCH
+        self.name = model.name
+        self.tokenizer = ReaderTokenizer(model)
+        self.max_tokens, self.at_once = model.max_tokens, 4 * BATCH
         self._model, self._context = model, Context(model, BATCH, TEXTS)
 
     def __repr__(self) -> str:
         return f"<ModelReader of {self.name}>"
 
-    def tokenize(self, text: str, *, special: bool = True) -> list[int]:
-        """Return the tokens of a text, in which it may spell special ones."""
-        return self._model.tokenize(text, ends=True, spells=special)
+    def read(self, texts: Iterable[Task]) -> Iterator[tuple[Task, Any]]:
+        """Yield texts with their logits, which the next step overwrites."""
+        for _, together in groupby(texts, attrgetter("batch")):
+            for batch in self._batches(together):
+                self._context.clear()
+                end = int(max(task.places[-1] for task in batch)) + 1
+                for start in range(0, end, BATCH):
+                    parts: list[Part] = []
+                    for i, task in enumerate(batch):
+                        at = task.places - start
+                        wanted = at[(at >= 0) & (at < BATCH)].tolist()
+                        own = task.tokens[start : start + BATCH]
+                        parts.append((i, start, own, wanted))
+                    rows = self._context.decode(parts)
+                    for i, _, _, wanted in parts:
+                        yield batch[i], rows[: len(wanted)]
+                        rows = rows[len(wanted) :]
 
-    def read(self, tasks: Sequence[Task]) -> None:
-        """Tell tasks of their texts, none longer than `max_tokens`."""
-        for batch in self._batches(tasks):
-            self._context.clear()
-            end = int(max(task.places[-1] for task in batch)) + 1
-            for start in range(0, end, BATCH):
-                parts: list[Part] = []
-                for i, task in enumerate(batch):
-                    at = task.places - start
-                    wanted = at[(at >= 0) & (at < BATCH)].tolist()
-                    parts.append((i, start, task.tokens[start : start + BATCH], wanted))
-                rows = self._context.decode(parts)
-                for i, _, _, wanted in parts:
-                    batch[i].tell(rows[: len(wanted)])
-                    rows = rows[len(wanted) :]
-
-    def _batches(self, tasks: Sequence[Task]) -> Iterator[list[Task]]:
+    def _batches(self, tasks: Iterable[Task]) -> Iterator[list[Task]]:
         """Yield texts to read side by side, with memory for them."""
         batch: list[Task] = []
         room = 0
         for task in tasks:
             size = len(task.tokens)
-            task.require_length(self.name, self.max_tokens)
             if size > room or len(batch) == self._context.places:
                 if batch:
                     yield batch

@@ -1,42 +1,45 @@
-"""Replicas of a model, each of which tells of the texts that it reads."""
+"""Replicas of a model, each of which answers what is asked of texts."""
 
 # Ray is imported where it is used: how its processes listen is settled by then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from queue import SimpleQueue
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from sqs_codec.system.hf._reader import TextReader
 from sqs_codec.system.ray._engine import last_line, start
 
 if TYPE_CHECKING:
-    from sqs_codec.distill import Task
+    from sqs_codec.distill._tasks import Answer, Task
 
 
-class RayReader(TextReader):
+class RayReader(TextReader, AbstractContextManager["RayReader"]):
     """A `distill.Reader` of replicas of another one; a call is retried if one dies."""
 
     def __init__(self, make: Callable[[], TextReader], replicas: int) -> None:
-        self.replicas, share = replicas, start(replicas)
+        share = start(replicas)
         import ray
         from ray.exceptions import RayActorError
 
         actor: Any = ray.remote(_Replica)
         options = {**share, "max_restarts": -1, "max_task_retries": 1}
-        self._free: SimpleQueue[Any] = SimpleQueue()
-        actors = [actor.options(**options).remote(make) for _ in range(replicas)]
+        self._actors = [actor.options(**options).remote(make) for _ in range(replicas)]
         try:
-            about, *_ = ray.get([one.about.remote() for one in actors])
+            about, *_ = ray.get([one.about.remote() for one in self._actors])
         except BaseException as error:
             self.close()
             if isinstance(error, RayActorError):
                 raise ValueError(last_line(str(error))) from None
             raise
-        for one in actors:
-            self._free.put(one)
         super().__init__(*about)
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """End the replicas, and Ray."""
@@ -44,24 +47,32 @@ class RayReader(TextReader):
 
         ray.shutdown()
 
-    def read(self, tasks: Sequence[Task]) -> None:
-        """Have a replica that is free do tasks."""
-        import ray
+    def read(self, texts: Iterable[Task]) -> Iterator[tuple[Task, Answer]]:
+        """Yield what replicas tell of texts, as many batches at a time, in order."""
         from ray.exceptions import RayActorError, RayTaskError
+        from ray.util import ActorPool
 
-        actor = self._free.get()
-        try:
-            answers = ray.get(actor.read.remote(tasks))
-        except RayTaskError as error:
-            raise error.cause from None
-        except RayActorError as error:
-            texts = f"texts {tasks[0].index} to {tasks[-1].index}"
-            reason = last_line(str(error))
-            raise RuntimeError(f"a replica died over {texts}: {reason}") from None
-        finally:
-            self._free.put(actor)
-        for task, answer in zip(tasks, answers, strict=True):
-            task.take(answer)
+        asked: deque[list[Task]] = deque()
+        pool = ActorPool(self._actors)
+
+        def told() -> Iterator[tuple[Task, Answer]]:
+            tasks = asked.popleft()
+            try:
+                return zip(tasks, pool.get_next(), strict=True)
+            except RayTaskError as error:
+                raise error.cause from None
+            except RayActorError as error:
+                texts = f"texts {tasks[0].index} to {tasks[-1].index}"
+                reason = last_line(str(error))
+                raise RuntimeError(f"a replica died over {texts}: {reason}") from None
+
+        for _, together in groupby(texts, attrgetter("batch")):
+            asked.append([*together])
+            pool.submit(lambda actor, tasks: actor.read.remote(tasks), asked[-1])
+            if len(asked) > 2 * len(self._actors):  # so that none waits for another one
+                yield from told()
+        while asked:
+            yield from told()
 
 
 class _Replica:
@@ -72,8 +83,9 @@ class _Replica:
 
     def about(self) -> tuple[Any, ...]:  # what a TextReader is made of
         own = self._reader
-        return own.name, own.tokenizer, own.vocab_size, own.max_tokens, own.at_once
+        return own.name, own.tokenizer, own.max_tokens, own.at_once
 
-    def read(self, tasks: Sequence[Task]) -> list[Any]:
-        self._reader.read(tasks)
+    def read(self, tasks: Sequence[Task]) -> list[Answer]:
+        for task, part in self._reader.read(tasks):
+            task.tell(part)
         return [task.answer for task in tasks]

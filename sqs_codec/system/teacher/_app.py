@@ -23,7 +23,7 @@ from sqs_codec.system._endpoint.app import make_endpoint, model_routes, read_bod
 from sqs_codec.system._endpoint.errors import ApiError
 from sqs_codec.system._endpoint.fields import model_names
 from sqs_codec.system._endpoint.server import CONNECTIONS, READING_SECONDS
-from sqs_codec.system.teacher._lists import BLOCK, ListWriter, Text
+from sqs_codec.system.teacher._lists import BLOCK, ListWriter, Passage
 from sqs_codec.system.teacher._request import MOST_BYTES, parse
 
 LIGHT = 1 << 14
@@ -112,7 +112,7 @@ class _Completions:
                 said, code = f"{name} isn't in the file: {error}", "unknown_text"
                 raise ApiError(said, status=404, param=name, code=code) from None
             if k < self._header.codec.max_survivors:
-                Text(tokens, self._lookup.start(tokens)).check(name, k)
+                Passage(tokens, self._lookup.start(tokens)).check(name, k)
                 yield b""
         about = {"id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion"}
         more = {"created": int(time.time()), "model": model}
@@ -120,7 +120,7 @@ class _Completions:
         for i, tokens in enumerate(prompts.values()):
             piece += CHOICE % (b", " * (i > 0), i)
             if tokens.size > 1:  # of the first one there is no list
-                text = Text(tokens, self._lookup.start(tokens))
+                text = Passage(tokens, self._lookup.start(tokens))
                 for block in self._lists.write(text, k if self._fill else 0):
                     yield bytes(piece + block)
                     piece.clear()

@@ -6,7 +6,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from sqs_codec.distill import NOTHING, Header, Sequence
+from sqs_codec.distill import Header, Text
+from sqs_codec.distill._lists import NOTHING
 from sqs_codec.system._endpoint.errors import ApiError
 
 Ints = NDArray[np.integer]
@@ -14,10 +15,10 @@ Ints = NDArray[np.integer]
 BLOCK = 1 << 14  # entries, more or less, that are written at once
 
 
-class Text:
+class Passage:
     """A stored text, as far as asked for; its first position has no distribution."""
 
-    def __init__(self, tokens: NDArray[np.uint32], found: Sequence) -> None:
+    def __init__(self, tokens: NDArray[np.uint32], found: Text) -> None:
         self.tokens, self.rows = tokens, found.rows
         self.positions = found.places + 1
         last = self.rows.token_ids[self.rows.offsets[1:] - 1]
@@ -47,13 +48,13 @@ class ListWriter:
         logprobs = [NOTHING, *np.log(shares).astype(np.float32)]
         self._logprobs = _table(f'{x!s},"rank":' for x in logprobs)
 
-    def write(self, text: Text, fill: int) -> Iterator[bytes]:
+    def write(self, text: Passage, fill: int) -> Iterator[bytes]:
         """Yield the lists from the second on; each is filled up to so many tokens."""
         step = max(BLOCK // (fill or int(text.sizes.max(initial=0)) + 1), 1)
         for start in range(1, text.tokens.size, step):
             yield self._block(text, start, min(start + step, text.tokens.size), fill)
 
-    def _block(self, text: Text, start: int, end: int, fill: int) -> bytes:
+    def _block(self, text: Passage, start: int, end: int, fill: int) -> bytes:
         """Return the lists of some positions, each after a comma."""
         at, ids, counts = self._entries(text, start, end, fill)
         ends = np.searchsorted(at, np.arange(end - start + 1))
@@ -66,7 +67,7 @@ class ListWriter:
         lists = (data[a * width + 1 : b * width] for a, b in pairwise(ends.tolist()))
         return b"".join(b",{%b}" % each if each else b",null" for each in lists)
 
-    def _entries(self, text: Text, start: int, end: int, fill: int) -> list[Ints]:
+    def _entries(self, text: Passage, start: int, end: int, fill: int) -> list[Ints]:
         """Return whose list each entry is in, its token and its count, in order."""
         n = end - start
         some = slice(*np.searchsorted(text.positions, (start, end)))

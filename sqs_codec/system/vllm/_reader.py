@@ -1,19 +1,20 @@
-"""A model inside vLLM that tells of the texts that it reads."""
+"""A model inside vLLM that answers what is asked of texts."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from sqs_codec.system.hf._reader import TextReader
+from sqs_codec.system.hf._reader import ReaderTokenizer, TextReader
 from sqs_codec.system.vllm._message import TASK
 from sqs_codec.system.vllm._start import PATIENCE, start
 from sqs_codec.system.vllm._tasks import pack_task, unpack_answer
 
 if TYPE_CHECKING:
-    from sqs_codec.distill import Task
+    from sqs_codec.distill._tasks import Answer, Task
 
 
 AT_ONCE = 1 << 16
@@ -42,8 +43,8 @@ class ModelReader(TextReader, AbstractContextManager["ModelReader"]):
         asked = target, settings, {"max_num_batched_tokens": 2048}, options or {}
         self._llm, info, name, tokenizer = start(*asked, is_async=False)
         self._numbers = itertools.count()
-        sizes = info.vocab_size, info.max_text, AT_ONCE
-        super().__init__(name, tokenizer, *sizes)
+        words = ReaderTokenizer(tokenizer, info.vocab_size)
+        super().__init__(name, words, info.max_text, AT_ONCE)
 
     def __exit__(self, *error: object) -> None:
         self.close()
@@ -55,12 +56,16 @@ class ModelReader(TextReader, AbstractContextManager["ModelReader"]):
             llm.renderer.shutdown()
             llm.engine_core.shutdown(timeout=PATIENCE)
 
-    def read(self, tasks: Sequence[Task]) -> None:
-        """Have vLLM's worker do tasks, all at once; after an error some are left.
+    def read(self, texts: Iterable[Task]) -> Iterator[tuple[Task, Answer]]:
+        """Yield what vLLM's worker tells of texts; after an error some are left.
 
-        A text longer than `max_tokens`, or NaN in counted logits, is a ValueError.
-        If the reader is closed, or vLLM has died, that is a RuntimeError.
+        NaN in counted logits is a ValueError. If the reader is closed, or vLLM has
+        died, that is a RuntimeError.
         """
+        for _, together in itertools.groupby(texts, attrgetter("batch")):
+            yield from self._read([*together])
+
+    def _read(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Answer]]:
         from vllm import PoolingParams
 
         if self._llm is None:
@@ -68,11 +73,6 @@ class ModelReader(TextReader, AbstractContextManager["ModelReader"]):
         waiting: dict[str, Task] = {}
         try:
             for task in tasks:
-                if len(task.tokens) > self.max_tokens:
-                    raise ValueError(
-                        f"text {task.index}: {len(task.tokens)} tokens are more than "
-                        f"the {self.max_tokens} that the model reads or memory holds"
-                    )
                 fields, text = pack_task(task), {"prompt_token_ids": [*task.tokens]}
                 params = PoolingParams(task=TASK, extra_kwargs={"sqs": fields})
                 number = f"sqs-{next(self._numbers)}"
@@ -82,8 +82,9 @@ class ModelReader(TextReader, AbstractContextManager["ModelReader"]):
                 for output in self._llm.step():
                     task = waiting.pop(output.request_id)
                     try:
-                        task.take(unpack_answer(output.outputs.data))
+                        answer = unpack_answer(task, output.outputs.data)
                     except ValueError as error:
                         raise ValueError(f"text {task.index}: {error}") from error
+                    yield task, answer
         finally:
             self._llm.abort_request([*waiting])

@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from sqs_codec import Codec
-from sqs_codec.distill import Comparing, Counting, Header, Task
+from sqs_codec import Codec, SparseRows
+from sqs_codec.distill import Header, Text
+from sqs_codec.distill._tasks import Answer, Comparing, Counting, Task
 
 ROWS = 256
 """Rows of logits that a task is told of at once."""
+
+ARRAYS = "token_ids", "counts", "offsets", "resolution"
+"""What crosses of rows of counts."""
 
 
 def pack_task(task: Task) -> dict[str, Any]:
@@ -23,14 +27,14 @@ def pack_task(task: Task) -> dict[str, Any]:
         "vocab_size": task.vocab_size,
     }
     if isinstance(task, Comparing):
-        asked |= {"ids": task.ids, "sizes": task.sizes}
+        asked |= _arrays(task.text.rows)
     elif isinstance(task, Counting):
         state = json.dumps(task.rng.bit_generator.state, default=np.ndarray.tolist)
         task.rng.integers(0, 2**64, size=len(task.places), dtype=np.uint64)
         asked |= {
             "resolution": task.header.codec.resolution,
             "temperature": task.header.temperature,
-            "numbers": task.header.numbers,
+            "extras": task.header.extras,
             "rng": state,
         }
     else:
@@ -61,35 +65,48 @@ def do_task(
         except Exception as problem:
             error = str(problem) or repr(problem)
     if logits is not None and not error:
-        told = task.answer
+        rows, told = task.answer
+        told = told if rows is None else told | _arrays(rows)
     answer = _pack({"error": error, **told})
     return torch.frombuffer(bytearray(answer), dtype=torch.uint8)
 
 
-def unpack_answer(packed: torch.Tensor) -> dict[str, Any]:
+def unpack_answer(task: Task, packed: torch.Tensor) -> Answer:
     """Return the answer that a worker gave; ValueError if it says that it failed."""
     if packed.dtype != torch.uint8:  # it is one of `_message`
         raise ValueError("vLLM gave none of the logits that were wanted")
     answer = _unpack(packed.numpy().tobytes())
     if error := str(answer.pop("error")):
         raise ValueError(error)
-    return answer
+    if "counts" not in answer:
+        return Answer(None, answer)
+    return Answer(_rows(answer, task.vocab_size), answer)
+
+
+def _arrays(rows: SparseRows) -> dict[str, Any]:
+    return {name: getattr(rows, name) for name in ARRAYS}
+
+
+def _rows(found: dict[str, Any], vocab_size: int) -> SparseRows:
+    """Take rows out of what `_arrays` made of them, and what more there is."""
+    ids, counts, offsets, resolution = map(found.pop, ARRAYS)
+    return SparseRows(ids, counts, offsets, vocab_size, int(resolution))
 
 
 def _unpack_task(packed: bytes) -> Task:
     asked = _unpack(packed)
-    text, size = (0, asked["tokens"], asked["places"]), int(asked["vocab_size"])
-    if "ids" in asked:
-        return Comparing(*text, size, asked["ids"], asked["sizes"])
+    tokens, places, size = asked["tokens"], asked["places"], int(asked["vocab_size"])
+    if "counts" in asked:
+        return Comparing(0, Text(tokens, places, _rows(asked, size), 1.0, False, {}))
     header = Header(
         Codec(size, int(asked["resolution"])),
         temperature=float(asked["temperature"]),
-        numbers=tuple(asked["numbers"].tolist()),
+        extras=tuple(asked["extras"].tolist()),
     )
     state = json.loads(str(asked["rng"]))
     bits = getattr(np.random, state["bit_generator"])()
     bits.state = state
-    return Counting(*text, header, np.random.Generator(bits))
+    return Counting(0, tokens, places, header, np.random.Generator(bits))
 
 
 def _pack(arrays: Mapping[str, Any]) -> bytes:

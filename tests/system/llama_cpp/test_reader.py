@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sqs_codec import distill
+from sqs_codec.distill._tasks import Answer, Task
+from sqs_codec.distill._tasks import Reader as AnyReader
 from sqs_codec.system.hf._models import _smollm2_gguf
 from sqs_codec.system.llama_cpp import Draft, ModelReader
 from tests.refusals import refuses
@@ -20,11 +21,16 @@ ALIKE = 0.1
 """How near logits are that llama.cpp computed in batches of other sizes."""
 
 
-class Keeping(distill.Task):
+class Keeping(Task):
     """Keeps all that it is told."""
 
-    def _look(self, logits: Any, rows: slice) -> dict[str, Any]:
-        return {"logits": logits.copy()}
+    def _look(self, logits: Any, rows: slice) -> Answer:
+        return Answer(None, {"likeliest": logits.copy()})
+
+
+def read(reader: AnyReader, tasks: Sequence[Task]) -> None:
+    for task, logits in reader.read(tasks):
+        task.tell(logits)
 
 
 def draw(*lengths: int) -> list[list[int]]:
@@ -41,7 +47,7 @@ def keeping(texts: Sequence[Sequence[int]]) -> list[Keeping]:
 def require_drafts_rows(path: Path, tasks: Sequence[Keeping]) -> None:
     draft = Draft(path, n_ctx=2048)
     for task in tasks:
-        rows = task.answer["logits"]
+        rows = task.answer.told["likeliest"]
         assert rows.shape == (len(task.places), SIZE)
         for row, place in zip(rows, task.places, strict=True):
             expected = draft.logits(task.tokens[: place + 1])[0]
@@ -54,7 +60,7 @@ def test_short_texts_are_read_side_by_side(
 ) -> None:
     path = write_model(tmp_path / "model.gguf", architecture)
     tasks = keeping(draw(5, 1, 20, 9))
-    ModelReader(path).read(tasks)
+    read(ModelReader(path), tasks)
     together, apart = [(35, 19)], [(5, 3), (1, 1), (20, 10), (9, 5)]
     assert fed == (together if architecture == "llama" else apart)
     require_drafts_rows(path, tasks)
@@ -65,7 +71,7 @@ def test_texts_are_read_as_many_at_once_as_there_is_room(
 ) -> None:
     path = write_model(tmp_path / "model.gguf", "llama", context=600)
     tasks = keeping(draw(500, 12, 1, 511, *[2] * 66, 513))
-    ModelReader(path).read(tasks)
+    read(ModelReader(path), tasks)
     assert [size for size, _ in fed] == [512, 512, 64 * 2, 2 * 2, 512, 1]
     require_drafts_rows(path, [*tasks[1:3], *tasks[-3:-1]])
 
@@ -77,7 +83,7 @@ def test_long_texts_are_read_by_parts(
     text, short = draw(1100, 9)
     long = Keeping(0, text, [5, 6, 510, 511, 512, 1030], SIZE)
     tasks = [long, *keeping([short]), Keeping(2, text, [600], SIZE)]
-    ModelReader(path).read(tasks)
+    read(ModelReader(path), tasks)
     assert fed == [(512, 4), (512, 1), (76, 1), (9, 5), (512, 0), (512, 1)]
     require_drafts_rows(path, tasks)
 
@@ -87,29 +93,29 @@ def test_a_reader_says_what_it_is() -> None:
     reader, draft = ModelReader(path, threads=1), Draft(path)
     assert reader.name.startswith(Path(path).name + " (llama ")
     assert reader.name.endswith("Q4_1)")
-    assert (reader.vocab_size, reader.max_tokens) == (49_152, 8192)
-    assert reader.tokenizer_fingerprint == draft.tokenizer.fingerprint
-    assert reader.bos is None
+    assert (reader.tokenizer.vocab_size, reader.max_tokens) == (49_152, 8192)
+    tokenizer = reader.tokenizer
+    assert tokenizer.fingerprint == draft.tokenizer.fingerprint
+    assert tokenizer.bos is None
     for text, size in (("", 0), ("the fox", 2)):
-        assert len(reader.tokenize(text)) == size
-        assert reader.tokenize(text) == draft.tokenizer.encode(text)
+        assert len(tokenizer.encode(text)) == size
+        assert tokenizer.encode(text) == draft.tokenizer.encode(text)
     # Packed texts have the end-of-text token between; llama-perplexity spells none.
     for text, token in (("<|im_end|>", 2), ("<|endoftext|>", 0)):
-        ids = reader.tokenize(f"One.{text}Two.")
+        ids = tokenizer.encode(f"One.{text}Two.")
         assert ids == draft.tokenizer.encode(f"One.{text}Two.")
         assert token in ids
-        assert token not in reader.tokenize(f"One.{text}Two.", special=False)
+        assert token not in tokenizer.encode(f"One.{text}Two.", special=False)
 
 
 def test_what_cant_be_read_is_refused(tmp_path: Path) -> None:
     path = write_model(tmp_path / "model.gguf", "llama")
     reader = ModelReader(path)
-    assert (reader.bos, reader.max_tokens) == (1, 64)
-    long, short = keeping(draw(65, 3))
-    refuses(r"text 0 has 65 tokens, and model\.gguf .* 64", reader.read, [long])
+    assert (reader.tokenizer.bos, reader.max_tokens) == (1, 64)
+    [short] = keeping(draw(3))
     with pytest.raises(RuntimeError, match=r"can't decode \(-1\): invalid token"):
-        reader.read(keeping([[3, 4, 99]]))
-    reader.read([short])
+        read(reader, keeping([[3, 4, 99]]))
+    read(reader, [short])
     require_drafts_rows(path, [short])
     with pytest.raises(FileNotFoundError, match="there is no file"):
         ModelReader(tmp_path / "none.gguf")

@@ -8,6 +8,7 @@ import pytest
 
 import sqs_codec as sqs
 from sqs_codec import distill
+from sqs_codec.distill._tasks import Counting
 from sqs_codec.system.hf import ModelReader, load_model
 from sqs_codec.system.ray._reader import RayReader
 from tests.cli.test_demo import WORDS, save_model
@@ -29,13 +30,14 @@ class Dying(ModelReader):
 
     def read(self, tasks):
         """Read, or die."""
+        tasks = [*tasks]
         for task in tasks:
             if self._seen and {*task.tokens} == {BAD}:
                 known = self._seen.exists()
                 self._seen.touch()
                 if not known or len(task.tokens) == 1:
                     os._exit(1)
-        super().read(tasks)
+        return super().read(tasks)
 
 
 def fail():
@@ -54,17 +56,21 @@ def test_the_file_is_that_of_one_alone(tmp_path):
     rng, alone = np.random.default_rng(0), Dying(path)
     texts = [rng.integers(0, len(WORDS), n).tolist() for n in rng.integers(2, 30, 60)]
     texts[20] = [BAD] * 5
-    pieces = [distill.Piece(text, range(len(text))) for text in texts]
+    pieces = [(text, range(len(text))) for text in texts]
     distill.make(tmp_path / "alone", CODEC, alone, pieces)
     reader = RayReader(functools.partial(Dying, path, tmp_path / "seen"), 2)
-    for name in vars(alone).keys() - {"tokenizer", "_model", "_seen", "_chunk"}:
+    for name in "name", "max_tokens", "at_once":
         assert getattr(reader, name) == getattr(alone, name)
-    assert reader.tokenize("the fox") == alone.tokenize("the fox")
+    one, other = reader.tokenizer, alone.tokenizer
+    assert (one.vocab_size, one.bos) == (other.vocab_size, other.bos)
+    assert one.fingerprint == other.fingerprint
+    assert one.encode("the fox") == other.encode("the fox")
     distill.make(tmp_path / "two", CODEC, reader, pieces)
     assert (tmp_path / "two").read_bytes() == (tmp_path / "alone").read_bytes()
-    with pytest.raises(ValueError, match="text 7 has 257 tokens"):
-        reader.read([distill.Counting(7, [1] * 257, [5], distill.Header(CODEC), rng)])
-    deadly = [*pieces[:20], distill.Piece([BAD], [0])]
+    bad = Counting(7, [len(WORDS)], [0], distill.Header(CODEC), rng)
+    with pytest.raises(IndexError):
+        [*reader.read([bad])]
+    deadly = [*pieces[:20], ([BAD], [0])]
     with pytest.raises(RuntimeError, match=r"a replica died over texts \d+ to 20: "):
         distill.make(tmp_path / "deadly", CODEC, reader, deadly)
     reader.close()

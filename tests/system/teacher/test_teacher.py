@@ -18,7 +18,7 @@ from sqs_codec import distill
 from sqs_codec.cli import main as cli
 from sqs_codec.system._endpoint.errors import ApiError
 from sqs_codec.system.teacher import _app, make_app
-from sqs_codec.system.teacher._lists import BLOCK, ListWriter, Text
+from sqs_codec.system.teacher._lists import BLOCK, ListWriter, Passage
 from sqs_codec.system.teacher._request import MOST_BYTES, parse
 from tests.system.proxy.test_server import Endpoint
 from tests.system.serve.kit import PATIENCE, wait_until
@@ -41,7 +41,7 @@ def store(path, texts=TEXTS, places=None, **said):
             logits = rng.normal(0, 2, (len(at), codec.vocab_size))
             rows = codec.quantize_unbiased_rows(logits, rng=rng)
             writer.write(text, rows, at)
-    return distill.open(path)
+    return distill.load(path)
 
 
 @pytest.fixture(scope="module")
@@ -116,9 +116,9 @@ def test_long_lists_are_written_in_pieces():
     ids, counts = [np.tile(one, 99) for one in (range(1000), [1] * 1000)]
     rows = sqs.SparseRows(ids, counts, np.arange(100) * 1000, 1000, 1000)
     tokens = np.ones(99, np.uint32)
-    found = distill.Sequence(tokens, np.arange(99), rows, 1.0, False, {})
+    found = distill.Text(tokens, np.arange(99), rows, 1.0, False, {})
     found = found._replace(places=found.places[:-1], rows=rows[:-1])
-    pieces = [*ListWriter(header).write(Text(tokens, found), 0)]
+    pieces = [*ListWriter(header).write(Passage(tokens, found), 0)]
     assert json.loads(b"[null%b]" % b"".join(pieces))[98]["999"]["rank"] == 1000
     assert max(piece.count(b"rank") for piece in pieces) <= BLOCK
 

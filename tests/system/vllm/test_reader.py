@@ -7,7 +7,9 @@ import psutil
 import pytest
 import torch
 
-from sqs_codec import Codec, distill
+from sqs_codec import Codec, SparseRows, TopK, distill
+from sqs_codec.distill._header import EXTRAS
+from sqs_codec.distill._tasks import Comparing, Counting
 from sqs_codec.system import hf
 from sqs_codec.system.vllm import ModelReader
 from sqs_codec.system.vllm._tasks import do_task, pack_task, unpack_answer
@@ -20,8 +22,7 @@ KEPT = 768
 """Bytes of keys and values of a token: 3 layers, a head of 32."""
 
 OPTIONS = {"max_num_batched_tokens": CHUNK, "kv_cache_memory_bytes": 1 << 20}
-NUMBERS = (*distill.NUMBERS,)
-HEADER = distill.Header(Codec(V, 32), temperature=0.8, numbers=NUMBERS)
+HEADER = distill.Header(Codec(V, 32), temperature=0.8, extras=(*EXTRAS,))
 
 
 @pytest.fixture(scope="module")
@@ -44,27 +45,38 @@ def tasks_of(sizes):
         places = range(size // 2 * (i % 2), size - i % 3 // 2, 1 + (i % 5 > 3))
         if i % 3:
             own = np.random.default_rng([SEED, i])
-            found.append(distill.Counting(i, text, places, HEADER, own))
+            found.append(Counting(i, text, places, HEADER, own))
         else:
-            each = np.full(len(places), 3)
-            ids = rng.integers(0, V, 3 * len(places)).astype(np.uint32)
-            found.append(distill.Comparing(i, text, places, V, ids, each))
+            rows = HEADER.codec.quantize_rows(
+                rng.normal(0, 3, (len(places), V)), TopK(3)
+            )
+            found.append(Comparing(i, text_of(text, places, rows)))
     return found
+
+
+def text_of(tokens, places, rows):
+    return distill.Text(np.array(tokens), np.array(places), rows, 1.0, False, {})
+
+
+def read(reader, tasks):
+    for task, part in reader.read(tasks):
+        task.tell(part)
 
 
 def check(reader, path, sizes):
     """Compare what it tells of texts with what transformers tells."""
     ours, theirs = tasks_of(sizes), tasks_of(sizes)
-    reader.read(ours)
-    hf.ModelReader(hf.load_model(path)).read(theirs)
+    read(reader, ours)
+    read(hf.ModelReader(hf.load_model(path)), theirs)
     equal = []
     for own, other in zip(ours, theirs, strict=True):
-        told, expected = own.answer, other.answer
+        told, expected = own.answer.told, other.answer.told
         assert [*told] == [*expected]
         for name in ("token_logprobs", "likeliest"):
             np.testing.assert_allclose(told[name], expected[name], atol=1e-3)
-        if isinstance(own, distill.Counting) and isinstance(other, distill.Counting):
-            same = [a == b for a, b in zip(own.rows()[0], other.rows()[0], strict=True)]
+        if isinstance(own, Counting) and isinstance(other, Counting):
+            rows = own.answer.rows, other.answer.rows
+            same = [a == b for a, b in zip(*rows, strict=True)]
             equal += same
             assert own.rng.random() == other.rng.random()
             if not all(same):
@@ -75,17 +87,20 @@ def check(reader, path, sizes):
 
 def refuse(reader):
     """Have it do a task of another vocabulary, which fails where the logits are."""
-    none, sizes = np.zeros(0, np.uint32), np.zeros(300, np.int64)
-    bad = distill.Comparing(300, [1] * 300, range(300), 7, none, sizes)
+    rows = SparseRows([1] * 300, [9] * 300, range(301), 7, 9)
+    bad = Comparing(300, text_of([1] * 300, range(300), rows))
     with pytest.raises(ValueError, match=r"text 300: logits must have shape \[n, 7\]"):
-        reader.read([*tasks_of([9]), bad, *tasks_of([300] * 4)])
+        read(reader, [*tasks_of([9]), bad, *tasks_of([300] * 4)])
 
 
 def test_what_it_says_of_its_model(reader, path):
     other = hf.ModelReader(hf.load_model(path))
-    for name in ("name", "vocab_size", "tokenizer_fingerprint", "max_tokens", "bos"):
+    for name in ("name", "max_tokens"):
         assert getattr(reader, name) == getattr(other, name)
-    assert reader.tokenize("w5") == other.tokenize("w5") == [5]
+    one, two = reader.tokenizer, other.tokenizer
+    assert (one.vocab_size, one.fingerprint) == (two.vocab_size, two.fingerprint)
+    assert one.bos == two.bos
+    assert one.encode("w5") == two.encode("w5") == [5]
 
 
 def test_it_tells_what_transformers_tells(reader, path):
@@ -100,13 +115,11 @@ def test_what_fails_does_not_end_vllm(reader, path, monkeypatch):
         junk = {"task": b"junk", "wanted": 2}
         patch.setattr("sqs_codec.system.vllm._reader.pack_task", lambda task: junk)
         with pytest.raises(ValueError, match=r"^text 1: .*pickle"):
-            reader.read(tasks_of([9] * 20)[1:])
+            read(reader, tasks_of([9] * 20)[1:])
     refuse(reader)
-    with pytest.raises(ValueError, match="text 0: 513 tokens are more than the 512"):
-        reader.read(tasks_of([513]))
-    other = SimpleNamespace(tokens=[1], places=np.arange(1), vocab_size=V)
+    other = SimpleNamespace(tokens=[1], places=np.arange(1), vocab_size=V, batch=0)
     with pytest.raises(TypeError, match="knows Counting and Comparing, got namespace"):
-        reader.read([*tasks_of([9]), other])
+        read(reader, [*tasks_of([9]), other])
     assert not reader._llm.has_unfinished_requests()
     check(reader, path, [30, 20])
 
@@ -122,7 +135,7 @@ def test_two_workers_and_their_end(tmp_path):
     it.close()
     it.close()
     with pytest.raises(RuntimeError, match="is closed"):
-        it.read(tasks_of([5]))
+        read(it, tasks_of([5]))
     _, left = psutil.wait_procs(processes, timeout=30)
     assert not left
 
@@ -130,26 +143,28 @@ def test_two_workers_and_their_end(tmp_path):
 def told(task, logits):
     """Return the answer of a task that crosses."""
     packed = pack_task(task)["task"]
-    return unpack_answer(do_task(packed, logits, lambda rows: rows))
+    return unpack_answer(task, do_task(packed, logits, lambda rows: rows))
 
 
 @pytest.mark.parametrize("kind", [np.random.PCG64, np.random.Philox, np.random.MT19937])
 def test_generators_cross_whole(kind):
     logits = torch.tensor(np.random.default_rng(SEED).normal(0, 3, (3, V)))
     here, there = (
-        distill.Counting(0, [1, 2, 3], range(3), HEADER, np.random.Generator(kind(7)))
+        Counting(0, [1, 2, 3], range(3), HEADER, np.random.Generator(kind(7)))
         for _ in range(2)
     )
     here.tell(logits)
-    for name, value in told(there, logits).items():
-        assert here.answer[name].tolist() == value.tolist()
+    found = told(there, logits)
+    assert found.rows == here.answer.rows
+    for name, value in found.told.items():
+        assert here.answer.told[name].tolist() == value.tolist()
 
 
 def test_logits_that_are_nan():
     logits = torch.tensor([[0.0] * V, [torch.nan] * V])
-    ids, sizes = np.array([1, 2], np.uint32), np.array([1, 1])
-    found = told(distill.Comparing(0, [1, 2], [0, 1], V, ids, sizes), logits)
+    rows = SparseRows([1, 2], [9, 9], [0, 1, 2], V, 9)
+    found = told(Comparing(0, text_of([1, 2], [0, 1], rows)), logits).told
     assert np.isnan(found["logprobs"]).tolist() == [False, True]
     rng = np.random.default_rng(SEED)
     with pytest.raises(ValueError, match="is nan"):
-        told(distill.Counting(0, [1, 2], [0, 1], HEADER, rng), logits)
+        told(Counting(0, [1, 2], [0, 1], HEADER, rng), logits)

@@ -1,0 +1,1 @@
+"""What a released version wrote, which every later one has to read."""
