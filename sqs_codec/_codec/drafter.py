@@ -42,18 +42,18 @@ class Drafter:
     drawn, which keeps the output exact: there must be room for any token of the
     distribution.
 
-    `keep` learns from every drafted token at once, and `feedback` takes back what
-    it learned from positions that did not get into the text. The positions that did
-    are the accepted ones and, after a rejection, the one at which the cloud
-    resampled: its distribution was judged in a context that stays. If n of L tokens
-    were accepted, `keep` returns to its state after min(n + 1, L) tokens.
+    What `keep` learns is this drafter's `state`. It learns from every drafted token at
+    once, and `feedback` takes back what it learned from positions that did not get into
+    the text. The positions that did are the accepted ones and, after a rejection, the
+    one at which the cloud resampled: its distribution was judged in a context that
+    stays. If n of L tokens were accepted, the state becomes what it was after
+    min(n + 1, L) tokens.
 
     Parameters
     ----------
     codec : Codec
     keep : Keep
-        Which tokens to keep. `push`, `feedback` and `abort` change a rule that learns.
-        Drafters may share such a rule if only one of them has a round at a time.
+        Which tokens to keep.
     rng : numpy.random.Generator
         Draws the tokens. It has to be independent of the one that `verify` is
         given: two generators of one seed aren't.
@@ -108,7 +108,7 @@ class Drafter:
         most = MAX_ENTROPY_SURVIVORS if self._entropy else MAX_SURVIVORS
         self._most = most if max_survivors is None else min(most, max_survivors)
         self._cuts: Cuts = None  # sessions truncate
-        self._start()
+        self._start(keep.start())
 
     def __repr__(self) -> str:
         return (
@@ -116,15 +116,15 @@ class Drafter:
             f"{self.max_tokens} tokens drafted>"
         )
 
-    def _start(self) -> None:
+    def _start(self, state: float) -> None:
+        # Before the first of them, and after each; first, as an interrupt may follow.
+        self._states = [state]
         self._full = False
         self._finished = False
         self._distributions: list[SparseDistribution] = []
         self._positions: list[int] = []
         self._tokens: list[int] = []
         self._sizes: list[int] = []
-        # What `keep` had learned before the first of them, and after each.
-        self._states: list[float] = []
         # What the packet takes at most.
         self._bits = LAST_BYTE + NO_MORE if self._entropy else FIELDS
 
@@ -132,6 +132,11 @@ class Drafter:
     def tokens(self) -> tuple[int, ...]:
         """The tokens drafted so far in this round."""
         return tuple(self._tokens)
+
+    @property
+    def state(self) -> float:
+        """What `keep` has learned so far: of `Conformal` the threshold."""
+        return self._states[-1]
 
     @property
     def distributions(self) -> tuple[SparseDistribution, ...]:
@@ -183,7 +188,9 @@ class Drafter:
             for kind, quantize_other in ROW_TYPES.items():
                 if isinstance(logits, kind):
                     quantize_row = quantize_other
-            q = quantize_row(self.codec, logits, keep, t, cuts=self._cuts)
+            q = quantize_row(
+                self.codec, logits, keep, t, cuts=self._cuts, state=self.state
+            )
         if q is logits or q._token_ids.size > self.codec.max_survivors:
             self.codec._check(q)
         bits = self._bits_with(q)
@@ -201,13 +208,12 @@ class Drafter:
     def _draw(self, q: SparseDistribution, bits: int) -> int:
         """Draft a token of `q`, with which the packet takes so many bits at most."""
         position = q._draw(self.rng)
+        state = self.state
         if self.keep._learns:
             assert q.dropped_mass is not None  # as was seen to
-            if not self._states:
-                self._states.append(self.keep.checkpoint())
-            self.keep.update(q.dropped_mass)
-            self._states.append(self.keep.checkpoint())
+            state = self.keep.next(state, q.dropped_mass)
         token = int(q._token_ids[position])
+        self._states.append(state)
         self._distributions.append(q)
         self._positions.append(position)
         self._tokens.append(token)
@@ -276,9 +282,7 @@ class Drafter:
         if isinstance(accepted, Verdict):
             accepted = accepted.accepted
         accepted = checks.in_range("accepted", accepted, 0, len(self._tokens))
-        if self.keep._learns:
-            self.keep.rollback(self._states[min(accepted + 1, len(self._tokens))])
-        self._start()
+        self._start(self._states[min(accepted + 1, len(self._tokens))])
 
     def abort(self) -> None:
         """Give the round up and start the next one.
@@ -287,9 +291,7 @@ class Drafter:
         text, or when no answer comes to a packet. What `keep` learned from the
         round is taken back.
         """
-        if self._states:
-            self.keep.rollback(self._states[0])
-        self._start()
+        self._start(self._states[0])
 
 
 @lru_cache(maxsize=4096)
