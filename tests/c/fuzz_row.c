@@ -91,7 +91,7 @@ static const char *encode(const request *r, answer *a)
                                    bytes, bound, &size);
     return status == SQS_OK || status == SQS_LARGE_SUPPORT
                ? NULL
-               : "it has no bytes";
+               : "it has no packet";
 }
 
 const char *attack_row(const uint8_t *data, size_t size)
