@@ -164,9 +164,9 @@ class Row:
         """TV(p, q) of the models, whatever is sent."""
         return max(0.0, 1.0 - float(np.minimum(self.p, self.q).sum()))
 
-    def kept(self, keep: Rule) -> int:
-        """Return K, the tokens that a rule keeps."""
-        most, least = limits_of(keep)
+    def kept(self, keep: Rule, state: float | None = None) -> int:
+        """Return K, the tokens that a rule keeps, at a state or at its start."""
+        most, least = limits_of(keep, state)
         kept = min(most, int(self._unmasked))
         if least > 0:
             level = least * self._total
@@ -184,9 +184,9 @@ class Row:
         """Return the most probable tokens, so many, and q of them, descending."""
         return self._order[:kept], self._descending[:kept]
 
-    def send(self, keep: Rule, resolution: int) -> Sent:
+    def send(self, keep: Rule, resolution: int, state: float | None = None) -> Sent:
         """Return the lattice point nearest to the tokens that a rule keeps."""
-        point = self.kept(keep), resolution
+        point = self.kept(keep, state), resolution
         if point not in self._points:
             self._points[point] = self._lattice(*point)
         return self._points[point]

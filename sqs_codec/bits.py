@@ -18,7 +18,6 @@ TopK(k=16) 50 85
 Threshold(beta=0.002) 50 85
 """
 
-import copy
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -55,7 +54,7 @@ HELD_OUT = 5
 class Point:
     """What one rule and resolution cost, means over all rows.
 
-    `keep` is as it began, `tokens` are those sent, `dropped_mass` is the probability of
+    `tokens` are those sent, `dropped_mass` is the probability of
     those not kept, `tv` the total variation between softmax(logits / temperature) and
     what is sent. `bits` are by coding; infinite where it can't hold such a support.
     """
@@ -118,29 +117,26 @@ def measure(
         size: [sqs.Codec(vocab_size, size, *coding) for coding in codings]
         for size in resolutions
     }
-    learning = [copy.copy(keep) for keep, _ in settings]
+    states = [keep.start() for keep, _ in settings]
     sums = np.zeros((len(settings), 3 + len(CODINGS)))
-    each = [*zip(sums, learning, settings, strict=True)]
     checks.no_probabilities(np.asarray(logits[chosen[0]]))
     with warnings.catch_warnings():  # once is enough
         warnings.filterwarnings("ignore", "these logits look like probabilities")
         for i in chosen:
             row = np.array(logits[i], logits.dtype.newbyteorder("="))
             probs = _softmax(row, temperature)
-            for means, keep, (_, resolution) in each:
+            for j, (keep, resolution) in enumerate(settings):
                 same = codecs[resolution]
                 try:
-                    q = same[0].quantize(
-                        row, keep, temperature=temperature, dropped_mass=True
-                    )
+                    q = same[0]._quantize(row, keep, temperature, True, state=states[j])
                 except ValueError as error:
                     raise ValueError(f"row {i}: {error}") from error
                 dropped = q.dropped_mass or 0.0
-                keep.update(dropped)
+                states[j] = keep.next(states[j], dropped)
                 lost = np.maximum(0.0, q.probs - probs[q.token_ids]).sum()
                 n = len(q.token_ids)
                 spent = [c.bits(q) if n <= c.max_survivors else math.inf for c in same]
-                means += [n, dropped, lost, *spent]
+                sums[j] += [n, dropped, lost, *spent]
     points = []
     for setting, means in zip(settings, sums / len(chosen), strict=True):
         tokens, dropped, lost, *spent = means.tolist()

@@ -10,7 +10,8 @@ except ModuleNotFoundError as error:
 
 import sqs_codec as sqs
 from sqs_codec._base import checks
-from sqs_codec.torch import quantize, to_dense
+from sqs_codec.torch import to_dense
+from sqs_codec.torch._quantize import quantize_row
 
 __all__ = ["SparseLogitsProcessor"]
 
@@ -59,7 +60,8 @@ class SparseLogitsProcessor(transformers.LogitsProcessor):
         self.temperature = checks.temperature(temperature)
         self.drafted = 0
         self.bits = 0
-        # What `keep` was after each position of the round, by the text's length there.
+        self._state = keep.start()
+        # What it was after each position of the round, by the text's length there.
         self._states: list[tuple[int, float]] = []
 
     def __repr__(self) -> str:
@@ -86,13 +88,14 @@ class SparseLogitsProcessor(transformers.LogitsProcessor):
         self._roll_back(length)
         size = self.codec.vocab_size
         logits = scores[0, :size]
-        q = quantize(self.codec, logits, self.keep, temperature=self.temperature)
+        keep, state = self.keep, self._state
+        q = quantize_row(self.codec, logits, keep, self.temperature, state=state)
         packet = self.codec.encode(q)
         self.drafted += 1
         self.bits += 8 * len(packet)
         if q.dropped_mass is not None:  # of a rule that learns
-            self.keep.update(q.dropped_mass)
-        self._states.append((length, self.keep.checkpoint()))
+            self._state = keep.next(state, q.dropped_mass)
+        self._states.append((length, self._state))
         sparse = torch.full_like(scores, -torch.inf)
         dense = to_dense(self.codec.decode(packet), device=scores.device)
         sparse[0, :size] = dense.log()
@@ -102,5 +105,5 @@ class SparseLogitsProcessor(transformers.LogitsProcessor):
         """Take back what `keep` learned from positions that the text doesn't have."""
         judged = [(at, state) for at, state in self._states if at < length]
         if 0 < len(judged) < len(self._states):  # at 0 it is another text
-            self.keep.rollback(judged[-1][1])
+            self._state = judged[-1][1]
         self._states = judged

@@ -34,7 +34,7 @@ class Both(sqs.Keep):
     def __repr__(self) -> str:
         return f"Both{self.both}"
 
-    def limits(self) -> tuple[int, float]:
+    def limits(self, state: float) -> tuple[int, float]:
         """See `sqs.Keep.limits`."""
         return self.both
 

@@ -94,19 +94,22 @@ class Sweep:
 
     def __init__(self, codecs: Sequence[sqs.Codec]) -> None:
         self._codecs = codecs
-        self._learning = {
+        self._rules = {
             name: [sqs.Conformal(a, ETA[name]) for a in GRIDS[name]] for name in ETA
+        }
+        self._states = {
+            name: [rule.start() for rule in rules]
+            for name, rules in self._rules.items()
         }
 
     def add(self, row: Row) -> dict[str, Floats]:
         """Return what each rule takes and loses, [parameters, resolutions, SUMS]."""
         (_, descending), sent, found = row.top(row.q.size), dict[int, Floats](), {}
         for name, grid in GRIDS.items():
-            rules = self._learning.get(name, [])
-            values = np.array([rule.threshold for rule in rules] or grid)
-            counts = kept(name, values, descending).tolist()
-            for rule, count in zip(rules, counts, strict=False):
-                rule.update(row.dropped_mass(count))
+            states = self._states.get(name, [])
+            counts = kept(name, np.array(states or grid), descending).tolist()
+            for i, rule in enumerate(self._rules.get(name, [])):
+                states[i] = rule.next(states[i], row.dropped_mass(counts[i]))
             sent |= {n: self._send(row, n) for n in {*counts} - {*sent}}
             found[name] = np.array([sent[count] for count in counts])
         return found

@@ -124,7 +124,10 @@ def measure(options: Options, name: str, temperature: float) -> Records:
             None,
         ),
     ]
-    rules = {d.name: {n: s.keep() for n, s in DEFAULTS.items()} for d in drafts}
+    rules = {name: setting.keep() for name, setting in DEFAULTS.items()}
+    states = {
+        (d.name, name): keep.start() for d in drafts for name, keep in rules.items()
+    }
     about: dict[str, Any] = {"model": name, "temperature": temperature}
     records: Records = []
     for trace in traces(options, name, temperature, prompts=PROMPTS.get(name)):
@@ -138,8 +141,11 @@ def measure(options: Options, name: str, temperature: float) -> Records:
             record |= {"prompt": trace.prompt, "kind": trace.kind, "timed": []}
             record |= {"rows": len(trace)}
             record["counts"] = counts(models, rows, trace.tokens)
-            for rule, keep in rules[draft.name].items():
-                record[rule] = losses(models, rows, keep, rule == C_SQS)
+            for rule, keep in rules.items():
+                at = draft.name, rule
+                record[rule], states[at] = losses(
+                    models, rows, keep, states[at], rule == C_SQS
+                )
             if trace.prompt < TIMED:
                 record["timed"] = _simulated(models, (logits, trace.target), record)
             records.append(record)
@@ -171,23 +177,23 @@ def small_drafts(options: Options, models: Models) -> list[Sized]:
 
 
 def losses(
-    models: Models, rows: Sequence[Row], keep: Rule, conformal: bool
-) -> dict[str, float]:
-    """Return sums over a text of what a rule's distributions cost, and give."""
+    models: Models, rows: Sequence[Row], keep: Rule, state: float, conformal: bool
+) -> tuple[dict[str, float], float]:
+    """Return sums of what a rule's distributions cost, and give, and its state then."""
     resolution = DEFAULTS[K_SQS].resolution
     one = codec(models.vocab_size, resolution, "entropy", models.prior)
     found = []
     for row in rows:
-        sent = row.send(keep, resolution)
+        sent = row.send(keep, resolution, state)
         dropped = row.dropped_mass(sent.kept)
-        keep.update(dropped)
+        state = keep.next(state, dropped)
         kept = row.q[sent.q.token_ids] / (1 - dropped)
         rounded = np.maximum(0.0, sent.q.probs - kept).sum()
         formula = paper_bits(models.vocab_size, sent.kept, resolution, conformal)
         bits = formula, one.bits(sent.q)
         parts = row.mismatch, dropped, rounded
         found.append((sent.loss.acceptance, *bits, *parts))
-    return dict(zip(SUMS, np.sum(found, 0).tolist(), strict=True))
+    return dict(zip(SUMS, np.sum(found, 0).tolist(), strict=True)), state
 
 
 def _simulated(

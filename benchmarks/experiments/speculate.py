@@ -14,7 +14,7 @@ their bits are about right.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -136,19 +136,23 @@ class PacketBudget:
         return 8 * len(data) <= self.bits
 
 
-@dataclass(frozen=True)
+@dataclass
 class Edge:
     """How an edge drafts."""
 
     keep: Rule
-    """What it learns stays with it from text to text."""
     resolution: int
     length: int
     """Drafted tokens of a round at most."""
     budget: Budget | None = None
     """The first token of a round is drafted whatever it takes, as by `Drafter`."""
     rollback: bool = True
-    """Whether `keep` forgets what it learned from positions that weren't judged."""
+    """Whether what was learned from positions that weren't judged is forgotten."""
+    state: float = field(init=False)
+    """What `keep` has learned, from text to text."""
+
+    def __post_init__(self) -> None:
+        self.state = self.keep.start()
 
     def draft(
         self, rows: Sequence[Row], tokens: Sequence[int], draws: NDArray[np.float64]
@@ -156,24 +160,24 @@ class Edge:
         """Draft a round at the beginning of what is left of a text."""
         drafts: list[Draft] = []
         states = []
+        state = self.state
         accepted: int | None = None
         for row, token, numbers in zip(
             rows[: self.length], tokens, draws, strict=False
         ):
-            sent = row.send(self.keep, self.resolution)
+            sent = row.send(self.keep, self.resolution, state)
             if drafts and self.budget and not self.budget.holds(drafts, sent):
                 break
             dropped = row.dropped_mass(sent.kept)
-            state = self.keep.checkpoint()
             verdict = judge(row, sent.q, token, *numbers)
             if accepted is None and not verdict[0]:
                 accepted = len(drafts)
             drafts.append(Draft(row, sent, dropped, state, *verdict))
-            self.keep.update(dropped)
-            states.append(self.keep.checkpoint())
+            state = self.keep.next(state, dropped)
+            states.append(state)
         accepted = len(drafts) if accepted is None else accepted
-        if self.rollback:
-            self.keep.rollback(states[min(accepted, len(drafts) - 1)])
+        last = min(accepted, len(drafts) - 1) if self.rollback else -1
+        self.state = states[last]
         return Round(tuple(drafts), accepted, min(accepted + 1, len(tokens)))
 
 

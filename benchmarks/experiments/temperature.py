@@ -71,7 +71,7 @@ class Setting:
         return f"{rule} l={self.resolution}"
 
     def keep(self) -> sqs.TopK | sqs.Conformal:
-        """Return the rule, without a past."""
+        """Return the rule."""
         return sqs.TopK(self.k) if self.k else sqs.Conformal(self.alpha, self.eta)
 
 

@@ -130,18 +130,18 @@ def _encoder(codec: sqs.Codec) -> Callable[..., bytes]:
 
 
 def conformal(codec: sqs.Codec, rows: Sequence[NDArray[np.floating]]) -> Contestant:
-    """Time logits to distributions, and the rule's update after each.
+    """Time logits to distributions, and the rule's next state after each.
 
     To drop exactly the target leaves the threshold where it is, so that every round
     keeps the same tokens.
     """
     keep = sqs.Conformal(beta=BETA)
-    call, update, mass = codec.quantize, keep.update, keep.alpha
+    call, update, mass, state = codec.quantize, keep.next, keep.alpha, keep.start()
 
     def run() -> None:
         for row in rows:
             call(row, keep, temperature=TEMPERATURE)
-            update(mass)
+            update(state, mass)
 
     return Contestant(CONFORMAL, run, len(rows))
 

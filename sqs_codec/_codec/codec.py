@@ -208,7 +208,8 @@ class Codec:
         logits : array_like of float16, float32 or float64 [vocab_size]
             ``-inf`` masks a token.
         keep : Keep
-            Which tokens to keep. Its state isn't changed.
+            Which tokens to keep. A rule that learns is taken at its start: a
+            `Conformal` has its first threshold.
         temperature : float
             At 0 the most probable token gets all counts.
         dropped_mass : bool
@@ -243,14 +244,15 @@ class Codec:
         temperature: float,
         mass: bool = False,
         sampling: Sampling | None = None,
+        state: float | None = None,
     ) -> SparseDistribution:
-        """Return what `quantize` does of truncated logits."""
+        """Return what `quantize` does of truncated logits, by a rule at a state."""
         row = checks.row("logits", logits, self.vocab_size)
         checks.no_probabilities(row)
         temperature = checks.temperature(temperature)
         if sampling is not None and sampling._truncates:
             row = truncate(row[None], sampling)[0]
-        limits = limits_of(keep)
+        limits = limits_of(keep, state)
         mass = mass or keep._learns
         status, ids, counts, dropped = self._core.quantize_logits(
             row, temperature, limits, mass
@@ -402,7 +404,7 @@ class Codec:
             Not copied if every row is contiguous, whatever lies between rows. Errors
             name the row.
         keep : Keep
-            The same state serves all rows and isn't changed.
+            As for `quantize`, for all rows.
         temperature : float
         threads : int
             How many threads share the rows. More than one pays if a thread's share

@@ -42,18 +42,18 @@ class Drafter:
     drawn, which keeps the output exact: there must be room for any token of the
     distribution.
 
-    `keep` learns from every drafted token at once, and `feedback` takes back what
-    it learned from positions that did not get into the text. The positions that did
-    are the accepted ones and, after a rejection, the one at which the cloud
-    resampled: its distribution was judged in a context that stays. If n of L tokens
-    were accepted, `keep` returns to its state after min(n + 1, L) tokens.
+    What `keep` learns is this drafter's `state`. It learns from every drafted token at
+    once, and `feedback` takes back what it learned from positions that did not get into
+    the text. The positions that did are the accepted ones and, after a rejection, the
+    one at which the cloud resampled: its distribution was judged in a context that
+    stays. If n of L tokens were accepted, the state becomes what it was after
+    min(n + 1, L) tokens.
 
     Parameters
     ----------
     codec : Codec
     keep : Keep
-        Which tokens to keep. `push`, `feedback` and `abort` change a rule that learns.
-        Drafters may share such a rule if only one of them has a round at a time.
+        Which tokens to keep.
     rng : numpy.random.Generator
         Draws the tokens. It has to be independent of the one that `verify` is
         given: two generators of one seed aren't.
@@ -108,7 +108,7 @@ class Drafter:
         most = MAX_ENTROPY_SURVIVORS if self._entropy else MAX_SURVIVORS
         self._most = most if max_survivors is None else min(most, max_survivors)
         self._sampling: Sampling | None = None  # sessions truncate
-        self._start()
+        self._start(keep.start())
 
     def __repr__(self) -> str:
         return (
@@ -116,15 +116,15 @@ class Drafter:
             f"{self._max_tokens} tokens drafted>"
         )
 
-    def _start(self) -> None:
+    def _start(self, state: float) -> None:
+        # Before the first of them, and after each; first, as an interrupt may follow.
+        self._states = [state]
         self._full = False
         self._finished = False
         self._distributions: list[SparseDistribution] = []
         self._positions: list[int] = []
         self._tokens: list[int] = []
         self._sizes: list[int] = []
-        # What `keep` had learned before the first of them, and after each.
-        self._states: list[float] = []
         # What the packet takes at most.
         self._bits = LAST_BYTE + NO_MORE if self._entropy else FIELDS
 
@@ -162,6 +162,11 @@ class Drafter:
     def tokens(self) -> tuple[int, ...]:
         """The tokens drafted so far in this round."""
         return tuple(self._tokens)
+
+    @property
+    def state(self) -> float:
+        """What `keep` has learned so far: of `Conformal` the threshold."""
+        return self._states[-1]
 
     @property
     def distributions(self) -> tuple[SparseDistribution, ...]:
@@ -213,7 +218,9 @@ class Drafter:
             for kind, quantize_other in ROW_TYPES.items():
                 if isinstance(logits, kind):
                     quantize_row = quantize_other
-            q = quantize_row(self._codec, logits, keep, t, sampling=self._sampling)
+            q = quantize_row(
+                self._codec, logits, keep, t, sampling=self._sampling, state=self.state
+            )
         if q is logits or q._token_ids.size > self._codec.max_survivors:
             self._codec._check(q)
         bits = self._bits_with(q)
@@ -231,13 +238,12 @@ class Drafter:
     def _draw(self, q: SparseDistribution, bits: int) -> int:
         """Draft a token of `q`, with which the packet takes so many bits at most."""
         position = q._draw(self._rng)
+        state = self.state
         if self._keep._learns:
             assert q.dropped_mass is not None  # as was seen to
-            if not self._states:
-                self._states.append(self._keep.checkpoint())
-            self._keep.update(q.dropped_mass)
-            self._states.append(self._keep.checkpoint())
+            state = self._keep.next(state, q.dropped_mass)
         token = int(q._token_ids[position])
+        self._states.append(state)
         self._distributions.append(q)
         self._positions.append(position)
         self._tokens.append(token)
@@ -306,9 +312,7 @@ class Drafter:
         if isinstance(accepted, Verdict):
             accepted = accepted.accepted
         accepted = checks.in_range("accepted", accepted, 0, len(self._tokens))
-        if self._keep._learns:
-            self._keep.rollback(self._states[min(accepted + 1, len(self._tokens))])
-        self._start()
+        self._start(self._states[min(accepted + 1, len(self._tokens))])
 
     def abort(self) -> None:
         """Give the round up and start the next one.
@@ -317,9 +321,7 @@ class Drafter:
         text, or when no answer comes to a packet. What `keep` learned from the
         round is taken back.
         """
-        if self._states:
-            self._keep.rollback(self._states[0])
-        self._start()
+        self._start(self._states[0])
 
 
 @lru_cache(maxsize=4096)

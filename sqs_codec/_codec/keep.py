@@ -14,20 +14,21 @@ if TYPE_CHECKING:
 
 
 class Keep:
-    """What all keep rules share.
+    """What all keep rules share. A rule is a value that never changes.
 
     A rule keeps the most probable token and those that follow it in
     probability, as far as the rule goes; equally probable tokens rank by
-    ascending id. Rules other than `Conformal` hold no state, so `update`,
-    `checkpoint` and `rollback` do nothing for them.
+    ascending id. What a rule learns is a number, the *state*, which belongs to whoever
+    drafts: a `Drafter` has one. A rule of your own defines `limits`, and `start` and
+    `next` if it learns.
     """
 
     _learns = False
-    """Whether `update` does anything."""
+    """Whether the rule has its own `next`."""
 
     def __init_subclass__(cls) -> None:
-        """Find out whether `update` does anything."""
-        cls._learns = cls.update is not Keep.update
+        """Find out whether the rule learns."""
+        cls._learns = cls.next is not Keep.next
 
     def __new__(cls, *_: object, **__: object) -> Self:
         """Refuse to make what is no rule."""
@@ -35,23 +36,21 @@ class Keep:
             raise TypeError("Keep is abstract; take one of its rules, such as TopK(64)")
         return super().__new__(cls)
 
-    def limits(self) -> tuple[int, float]:
-        """Return ``most`` and ``least``, all that there is to a rule.
+    def limits(self, state: float) -> tuple[int, float]:
+        """Return ``most`` and ``least``, all that there is to a rule at a state.
 
         Of a row it keeps the tokens of probability `least` or more, and of these the
         `most` most probable ones.
         """
         raise NotImplementedError(f"{type(self).__name__} has no limits")
 
-    def update(self, dropped_mass: float) -> None:
-        """Learn from the mass that a drafted token's distribution dropped."""
-
-    def checkpoint(self) -> float:
-        """Return the state to which `rollback` can return."""
+    def start(self) -> float:
+        """Return the state before anything is learned."""
         return 0.0
 
-    def rollback(self, state: float) -> None:
-        """Return to a state that `checkpoint` gave."""
+    def next(self, state: float, dropped_mass: float) -> float:
+        """Return the state after a drafted token, whose distribution dropped a mass."""
+        return state
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class TopK(Keep):
     def __post_init__(self) -> None:
         object.__setattr__(self, "k", checks.in_range("k", self.k, 1))
 
-    def limits(self) -> tuple[int, float]:
+    def limits(self, state: float) -> tuple[int, float]:
         """See `Keep.limits`."""
         return self.k, 0.0
 
@@ -87,20 +86,21 @@ class Threshold(Keep):
         beta = checks.finite("beta", self.beta, -math.inf, math.inf)
         object.__setattr__(self, "beta", beta)
 
-    def limits(self) -> tuple[int, float]:
+    def limits(self, state: float) -> tuple[int, float]:
         """See `Keep.limits`."""
         return MAX_VOCAB, self.beta
 
 
+@dataclass(frozen=True)
 class Conformal(Keep):
     """Keep the tokens above a threshold that adapts online (C-SQS).
 
-    The rule is **stateful**. After each drafted token call `update` with the
-    mass that its distribution dropped (`Drafter` does); quantizing alone
-    changes nothing. The threshold becomes ``min(1, threshold - eta (mass - alpha))``,
-    so that the mean dropped mass stays below
-    ``alpha + (abs(beta) + 1 + eta alpha) / (eta T)`` after T updates,
-    whatever the distributions (see `sqs_codec.theory.conformal_bound`).
+    The state is the threshold, and begins at `beta`. After a drafted token it becomes
+    ``min(1, threshold - eta (mass - alpha))``, where the token's distribution dropped
+    a mass, so that the mean dropped mass stays below
+    ``alpha + (abs(beta) + 1 + eta alpha) / (eta T)`` after T tokens,
+    whatever the distributions (see `sqs_codec.theory.conformal_bound`). `Drafter`
+    does so; `Codec.quantize` always uses `beta`.
 
     Parameters
     ----------
@@ -121,68 +121,51 @@ class Conformal(Keep):
 
     Examples
     --------
-    >>> keep = Conformal(alpha=0.01, eta=0.5, beta=0.1)
-    >>> state = keep.checkpoint()
-    >>> keep.update(0.03)  # dropped too much: keep more from now on
-    >>> round(keep.threshold, 6)
-    0.09
-    >>> keep.rollback(state)
-    >>> keep.threshold
-    0.1
+    A loop without a `Drafter`:
+
+    >>> import numpy as np
+    >>> import sqs_codec as sqs
+    >>> codec, keep = sqs.Codec(vocab_size=4), sqs.Conformal(alpha=0.01, eta=0.5)
+    >>> threshold = keep.start()
+    >>> for probs in [0.9, 0.06, 0.04, 0.0], [0.97, 0.01, 0.01, 0.01]:
+    ...     rule = sqs.Threshold(threshold)
+    ...     q = codec.quantize_probs(probs, rule, dropped_mass=True)
+    ...     threshold = keep.next(threshold, q.dropped_mass)
+    ...     print(round(threshold, 4), len(q.token_ids))
+    0.006 3
+    0.011 4
     """
 
-    def __init__(
-        self, alpha: float = 0.05, eta: float = 1e-3, beta: float = 1e-3
-    ) -> None:
-        self._alpha = checks.finite("alpha", alpha, 0, 1)
-        self._eta = checks.finite("eta", eta, 0, 1)
-        self._value = checks.finite("beta", beta, -math.inf, 1)
-        if self._eta == 0:
+    alpha: float = 0.05
+    eta: float = 1e-3
+    beta: float = 1e-3
+
+    def __post_init__(self) -> None:
+        for name, least, most in ("alpha", 0, 1), ("eta", 0, 1), ("beta", -math.inf, 1):
+            value = checks.finite(name, getattr(self, name), least, most)
+            object.__setattr__(self, name, value)
+        if self.eta == 0:
             raise ValueError("eta must be above 0")
 
-    def limits(self) -> tuple[int, float]:
+    def limits(self, state: float) -> tuple[int, float]:
         """See `Keep.limits`."""
-        return MAX_VOCAB, self._value
+        return MAX_VOCAB, state
 
-    @property
-    def alpha(self) -> float:
-        """The target for the mean dropped mass."""
-        return self._alpha
+    def start(self) -> float:
+        """Return `beta`."""
+        return self.beta
 
-    @property
-    def eta(self) -> float:
-        """The step."""
-        return self._eta
-
-    @property
-    def threshold(self) -> float:
-        """The threshold beta that the next distribution will meet."""
-        return self._value
-
-    def update(self, dropped_mass: float) -> None:
-        """Take one step by the mass, in [0, 1], that the last distribution dropped."""
+    def next(self, state: float, dropped_mass: float) -> float:
+        """Return the threshold after one step by a mass, in [0, 1]."""
         dropped_mass = checks.finite("dropped_mass", dropped_mass, 0, 1)
-        self._value = min(1.0, self._value - self._eta * (dropped_mass - self._alpha))
-
-    def checkpoint(self) -> float:
-        """Return the threshold, to hand to `rollback` later."""
-        return self._value
-
-    def rollback(self, state: float) -> None:
-        """Set the threshold back to one that `checkpoint` returned."""
-        self._value = checks.finite("state", state, -math.inf, 1)
-
-    def __repr__(self) -> str:
-        return (
-            f"Conformal(alpha={self.alpha:g}, eta={self.eta:g}, beta={self._value:g})"
-        )
+        return min(1.0, state - self.eta * (dropped_mass - self.alpha))
 
 
-def limits_of(keep: Keep) -> tuple[int, float]:
-    """Return a rule's limits, as cores and `count_kept` take them."""
+def limits_of(keep: Keep, state: float | None = None) -> tuple[int, float]:
+    """Return a rule's limits at a state, or at its start, as cores take them."""
     if not isinstance(keep, Keep):  # asked here, as a call takes longer
         checks.instance("keep", keep, Keep, "a rule such as TopK(64)")
-    most, least = keep.limits()
+    most, least = keep.limits(keep.start() if state is None else state)
     if not (most >= 1 and math.isfinite(least)):
         raise ValueError(
             f"keep.limits() must be at least 1 and a finite number, got {most}, {least}"

@@ -224,7 +224,7 @@ def _line(rule: str, *cells: str) -> str:
 
 def _parameters(keep: sqs.Keep) -> dict[str, float]:
     if isinstance(keep, sqs.Conformal):
-        return {"alpha": keep.alpha, "eta": keep.eta, "beta": keep.threshold}
+        return {"alpha": keep.alpha, "eta": keep.eta, "beta": keep.beta}
     name = "k" if isinstance(keep, sqs.TopK) else "beta"
     return {name: getattr(keep, name)}
 

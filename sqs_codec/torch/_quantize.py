@@ -79,7 +79,7 @@ def quantize_rows(
     if is_on_host(rows):
         ready = checks.Rows(_tensors.as_array(rows), shape)
         return codec.quantize_rows(ready, keep, temperature=temperature)
-    return _quantize_on_device(codec, rows, shape, keep, temperature)[0]
+    return _quantize_on_device(codec, rows, shape, limits_of(keep), temperature)[0]
 
 
 def quantize_row(
@@ -89,6 +89,7 @@ def quantize_row(
     temperature: float,
     mass: bool = False,
     sampling: Sampling | None = None,
+    state: float | None = None,
 ) -> SparseDistribution:
     """Return what `Codec._quantize` does. For `Drafter`."""
     row = row_of(codec, logits)
@@ -96,8 +97,9 @@ def quantize_row(
         row = _tensors.truncated(row[None], [sampling])[0]
     if is_on_host(row):
         ready = checks.Rows(_tensors.as_array(row[None])[0], ())
-        return codec._quantize(ready, keep, temperature, mass)
-    found, masses = _quantize_on_device(codec, row[None], (), keep, temperature)
+        return codec._quantize(ready, keep, temperature, mass, state=state)
+    limits = limits_of(keep, state)
+    found, masses = _quantize_on_device(codec, row[None], (), limits, temperature)
     dropped = masses[0] if mass or keep._learns else None
     shape = codec.vocab_size, codec.resolution
     return as_distribution(found.token_ids, found.counts, *shape, dropped)
@@ -129,12 +131,12 @@ def _quantize_on_device(
     codec: Codec,
     rows: torch.Tensor,
     shape: Sequence[int],
-    keep: Keep,
+    limits: tuple[int, float],
     temperature: float,
 ) -> tuple[SparseRows, list[float]]:
     """Choose tokens on the device, have the core round them; return masses, too."""
     temperature = checks.temperature(temperature)
-    kept, dropped = _select(rows, limits_of(keep), temperature)
+    kept, dropped = _select(rows, limits, temperature)
     places = kept.nonzero(as_tuple=True)
     floats = torch.cat([rows.amax(-1).double(), dropped, rows[places].double()])
     # As the bits of floats, everything can move at once.

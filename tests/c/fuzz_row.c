@@ -86,9 +86,9 @@ static bool same(const answer *a, const answer *b)
 static const char *encode(const request *r, answer *a)
 {
     size_t size, bound = sqs_encode_bound(&r->codec, a->survivors);
-    uint8_t *packet = take(&a->blocks[2], bound);
+    uint8_t *bytes = take(&a->blocks[2], bound);
     sqs_status status = sqs_encode(&r->codec, a->ids, a->counts, a->survivors,
-                                   packet, bound, &size);
+                                   bytes, bound, &size);
     return status == SQS_OK || status == SQS_LARGE_SUPPORT
                ? NULL
                : "it has no packet";

@@ -99,16 +99,16 @@ SHARES = st.floats(0, 1)
 @given(SHARES, st.floats(0, 1, exclude_min=True), st.floats(-9, 1), st.lists(SHARES))
 def test_learns_what_python_learns(core, alpha, eta, beta, masses):
     """To the bit; and it returns to where it was."""
-    theirs = sqs.Conformal(alpha, eta, beta)
+    rule = sqs.Conformal(alpha, eta, beta)
+    theirs = rule.start()
     keep = core.ffi.new("sqs_keep *", (1, beta))
     for mass in masses:
-        state = keep.least
+        state = keep.least, theirs
         assert core.lib.sqs_conformal_update(keep, alpha, eta, mass) == 0
-        theirs.update(mass)
-        assert keep.least.hex() == theirs.threshold.hex()
+        theirs = rule.next(theirs, mass)
+        assert keep.least.hex() == theirs.hex()
         if mass > 0.5:
-            keep.least = state
-            theirs.rollback(state)
+            keep.least, theirs = state
 
 
 # Verdicts on logits.

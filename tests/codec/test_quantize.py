@@ -1,6 +1,5 @@
 """What quantizing promises, against an independent float64 computation."""
 
-import copy
 from functools import partial
 
 import numpy as np
@@ -124,8 +123,8 @@ def test_the_dropped_mass_is_there_for_rules_that_learn_and_who_asks():
     codec, row = sqs.Codec(4), np.log([0.5, 0.25, 0.125, 0.125])
 
     class Learning(sqs.TopK):
-        def update(self, dropped_mass):
-            pass
+        def next(self, state, dropped_mass):
+            return state
 
     for call, values in (
         (codec.quantize, row),
@@ -163,10 +162,8 @@ def test_input_is_left_alone():
     row = np.random.default_rng(0).normal(0, 3, 50).astype(np.float32)
     before = row.copy()
     keep = sqs.Conformal()
-    state = copy.copy(keep.checkpoint())
     q = codec.quantize(row, keep)
     assert np.array_equal(row, before)
-    assert keep.checkpoint() == state
     ids, counts = q.token_ids.copy(), q.counts.copy()
     codec.quantize(row[::-1], keep)
     assert np.array_equal(q.token_ids, ids)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -121,7 +120,7 @@ class EdgeSession:
         self._drafters = [
             RoundDrafter(
                 setting.codec,
-                copy.copy(setting.keep),
+                setting.keep,
                 sampling=self._sampling,
                 rng=rng,
                 budget_bits=8 * packet,

@@ -1080,13 +1080,13 @@ def test_the_threshold_rolls_back_as_a_drafters(answer):
     edge, cloud, target = start(
         settings=[Setting(codec, twin)], rng=np.random.default_rng(3)
     )
-    keep = edge._drafters[0].keep
+    ours = edge._drafters[0]
     drafter = sqs.Drafter(codec, twin, rng=np.random.default_rng(3))
     for _ in range(20):
         for _ in range(5):
             logits = draft_logits(edge)
             assert edge.push(logits) == drafter.push(logits)
-        assert keep.threshold == twin.threshold
+        assert ours.state == drafter.state
         if answer == "abort":
             edge.abort()
             drafter.abort()
@@ -1095,7 +1095,7 @@ def test_the_threshold_rolls_back_as_a_drafters(answer):
             events = exchange(edge, cloud, target)
             drafter.finish()
             drafter.feedback(events[-1].accepted)
-        assert keep.threshold == twin.threshold
+        assert ours.state == drafter.state
 
 
 def test_sessions_of_one_setting_learn_apart():
@@ -1105,9 +1105,8 @@ def test_sessions_of_one_setting_learn_apart():
         for _ in range(rounds):
             draft(edge)
             exchange(edge, cloud, target)
-    rules = [edge._drafters[0].keep for edge, _, _ in sessions]
-    assert len({rule.threshold for rule in [keep, *rules]}) == 3
-    assert keep.threshold == sqs.Conformal().threshold
+    states = [edge._drafters[0].state for edge, _, _ in sessions]
+    assert len({keep.start(), *states}) == 3
 
 
 def test_the_bound_holds_where_rounds_of_another_setting_are_given_up():
@@ -1269,7 +1268,7 @@ def test_a_distribution_that_fits_no_round_changes_nothing():
         exchange(edge, make_cloud(vocab_size=n), Target(vocab_size=n))
         most = min(4096, max_message) - 4
         refuses(f"4096 tokens .* and {most} bytes, ", edge.push, logits)
-        assert (keep.threshold, edge.drafted) == (-1, ())
+        assert (edge._drafters[0].state, edge.drafted) == (-1, ())
 
 
 def test_a_text_that_the_cloud_cannot_read_is_refused_in_words():
