@@ -36,6 +36,7 @@ from sqs_codec._codec.preset import Preset, PresetName, preset
 from sqs_codec._codec.prior import Prior, PriorName
 from sqs_codec._codec.round import Round
 from sqs_codec._codec.rows import SparseRows
+from sqs_codec._codec.sampling import Sampling
 from sqs_codec._codec.verify import Verdict, verify, verify_rounds
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "Prior",
     "PriorName",
     "Round",
+    "Sampling",
     "SparseDistribution",
     "SparseRows",
     "Threshold",

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from benchmarks.harness.recorded import RecordedDraft, RecordedVerifier
 from benchmarks.schemes import Row
+from sqs_codec import Sampling
 from sqs_codec.system import edge
-from sqs_codec.system.session import EdgeSession, Sampling, Setting
+from sqs_codec.system.session import EdgeSession, Setting
 from sqs_codec.system.session._numbers import seed_of
 from tests.relay import Link
 from tests.world import Cloud, Steps, World, WorldLink, ways

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from benchmarks.harness.serving import HOST, serving
+from sqs_codec import Sampling
 from sqs_codec.system.edge import DraftModel, FixedPlan, generate
 from sqs_codec.system.engine import Engine
 from sqs_codec.system.serve import connect
-from sqs_codec.system.session import EdgeSession, Sampling, Setting
+from sqs_codec.system.session import EdgeSession, Setting
 
 PATIENCE = 300.0
 """Seconds that an edge waits for its turn at a busy server."""

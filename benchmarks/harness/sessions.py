@@ -19,19 +19,13 @@ from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from benchmarks.data.make_corpus import read_texts
+from sqs_codec import Sampling
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.engine import Piece
 from sqs_codec.system.hf._cloud import BLOCK
 from sqs_codec.system.hf._ragged import Cache, RaggedModel
-from sqs_codec.system.session import (
-    CloudSession,
-    EdgeSession,
-    Job,
-    Limits,
-    Sampling,
-    Setting,
-)
+from sqs_codec.system.session import CloudSession, EdgeSession, Job, Limits, Setting
 
 if TYPE_CHECKING:
     from benchmarks.pair import Pair

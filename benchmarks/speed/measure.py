@@ -299,7 +299,7 @@ class Bench:
             for most in RACES
             for name, core in cores
         ]
-        options = {"temperature": TEMPERATURE}
+        options = {"sampling": sqs.Sampling(TEMPERATURE)}
         calls = {
             DRAW: lambda row: sqs.gumbel_draw(row, KEY, next(places), **options),
             GUESS: lambda row: sqs.gumbel_guess(row, KEY, next(places), 4, **options),

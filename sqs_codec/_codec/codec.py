@@ -33,7 +33,8 @@ from sqs_codec._codec.lists import quantize_lists
 from sqs_codec._codec.prior import Prior, agreed_prior
 from sqs_codec._codec.round import Round, as_round, make_round
 from sqs_codec._codec.rows import SparseRows, as_rows
-from sqs_codec._codec.truncation import Cuts, truncate
+from sqs_codec._codec.sampling import Sampling
+from sqs_codec._codec.truncation import truncate
 
 
 @dataclass(frozen=True, repr=False)
@@ -238,15 +239,15 @@ class Codec:
         keep: Keep,
         temperature: float,
         mass: bool = False,
-        cuts: Cuts = None,
+        sampling: Sampling | None = None,
         state: float | None = None,
     ) -> SparseDistribution:
-        """Return what `quantize` does of logits that are cut, by a rule at a state."""
+        """Return what `quantize` does of truncated logits, by a rule at a state."""
         row = checks.row("logits", logits, self.vocab_size)
         checks.no_probabilities(row)
         temperature = checks.temperature(temperature)
-        if cuts is not None:
-            row = truncate(row[None], temperature, *cuts)[0]
+        if sampling is not None and sampling._truncates:
+            row = truncate(row[None], sampling)[0]
         limits = limits_of(keep, state)
         mass = mass or keep._learns
         status, ids, counts, dropped = self._core.quantize_logits(

@@ -16,7 +16,7 @@ from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.distribution import SparseDistribution
 from sqs_codec._codec.keep import Keep, limits_of
 from sqs_codec._codec.round import arrays_of
-from sqs_codec._codec.truncation import Cuts
+from sqs_codec._codec.sampling import Sampling
 from sqs_codec._codec.verify import Verdict
 
 ROW_TYPES: dict[type, Callable[..., SparseDistribution]] = {}
@@ -107,7 +107,7 @@ class Drafter:
         self._entropy = codec.coding == "entropy"
         most = MAX_ENTROPY_SURVIVORS if self._entropy else MAX_SURVIVORS
         self._most = most if max_survivors is None else min(most, max_survivors)
-        self._cuts: Cuts = None  # sessions truncate
+        self._sampling: Sampling | None = None  # sessions truncate
         self._start(keep.start())
 
     def __repr__(self) -> str:
@@ -188,9 +188,8 @@ class Drafter:
             for kind, quantize_other in ROW_TYPES.items():
                 if isinstance(logits, kind):
                     quantize_row = quantize_other
-            q = quantize_row(
-                self.codec, logits, keep, t, cuts=self._cuts, state=self.state
-            )
+            cuts = self._sampling
+            q = quantize_row(self.codec, logits, keep, t, sampling=cuts, state=self.state)
         if q is logits or q._token_ids.size > self.codec.max_survivors:
             self.codec._check(q)
         bits = self._bits_with(q)

@@ -20,6 +20,7 @@ from sqs_codec._backend.core import Best
 from sqs_codec._base import checks
 from sqs_codec._base.errors import row_error
 from sqs_codec._base.format import MAX_ROUND
+from sqs_codec._codec.sampling import Sampling, checked
 from sqs_codec._codec.target import check_shape
 from sqs_codec._codec.truncation import truncate
 from sqs_codec._codec.verify import Verdict
@@ -51,10 +52,7 @@ def gumbel_draw(
     key: bytes,
     position: int,
     *,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
+    sampling: Sampling | None = None,
 ) -> int:
     """Draw a token by the numbers of a key and a position.
 
@@ -69,8 +67,8 @@ def gumbel_draw(
         Names the numbers.
     position : int
         Of the token in its text, in [0, 2**64). A key's position is used once.
-    temperature, top_k, top_p, min_p
-        As in `sqs_codec.system.session.Sampling`. At temperature 0 the largest logit
+    sampling : Sampling, optional
+        Temperature 1 and no truncation if None. At temperature 0 the largest logit
         wins. Ties go to the lower id, also at a truncation's cut.
 
     Raises
@@ -85,8 +83,7 @@ def gumbel_draw(
     >>> gumbel_draw(np.float32([0, 2, 1]), bytes(16), 0)
     0
     """
-    sampling = checks.temperature(temperature), top_k, top_p, min_p
-    (token,), _ = _best(logits, key, position, 1, sampling)
+    (token,), _ = _best(logits, key, position, 1, checked(sampling))
     return token
 
 
@@ -96,10 +93,7 @@ def gumbel_guess(
     position: int,
     count: int,
     *,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
+    sampling: Sampling | None = None,
 ) -> Guesses:
     """Guess what `gumbel_draw` gives for logits that are nearly these.
 
@@ -108,7 +102,7 @@ def gumbel_guess(
 
     Parameters
     ----------
-    logits, key, position, temperature, top_k, top_p, min_p
+    logits, key, position, sampling
         As `gumbel_draw` takes them.
     count : int
         How many guesses, 1 to 8.
@@ -119,11 +113,11 @@ def gumbel_guess(
     (0, 2)
     """
     count = checks.in_range("count", count, 1, MAX_GUESSES)
-    sampling = checks.temperature(temperature), top_k, top_p, min_p
+    sampling = checked(sampling)
     tokens, scores = _best(logits, key, position, MAX_GUESSES, sampling)
     best = np.array(scores)
     with np.errstate(over="ignore"):
-        greedy = sampling[0] < LEAST_TEMPERATURE
+        greedy = sampling.temperature < LEAST_TEMPERATURE
         weights = np.exp(best[0] - best) if greedy else 1 / best
     chances = (weights / weights.sum()).tolist()
     return Guesses(tuple(tokens[:count]), tuple(chances[:count]))
@@ -135,10 +129,7 @@ def gumbel_verify(
     key: bytes,
     position: int,
     *,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
+    sampling: Sampling | None = None,
 ) -> Verdict:
     """Accept the drafted tokens that a target draws itself, and give its next one.
 
@@ -152,8 +143,8 @@ def gumbel_verify(
     key : bytes [16]
     position : int
         Of the first drafted token in the text.
-    temperature, top_k, top_p, min_p
-        As `gumbel_draw` takes them.
+    sampling : Sampling, optional
+        As `gumbel_draw` takes it.
 
     Returns
     -------
@@ -173,11 +164,13 @@ def gumbel_verify(
     check_draft("drafted", tokens, shape[1])
     rows, _ = checks.rows("logits", logits, shape[1])
     checks.no_probabilities(rows[0])
-    t = checks.temperature(temperature)
-    rows = truncate(rows, t, top_k, top_p, min_p)
+    sampling = checked(sampling)
+    rows = truncate(rows, sampling)
     words = check_key("key", key)
     place = check_position("position", position, len(rows))
-    found = race(rows, t, words, place, 1, lambda row: f"logits[{row}]")
+    found = race(
+        rows, sampling.temperature, words, place, 1, lambda row: f"logits[{row}]"
+    )
     return settle(tokens, [best[0] for best, _ in found])
 
 
@@ -197,12 +190,12 @@ def _best(
     key: bytes,
     position: int,
     most: int,
-    sampling: tuple[float, int, float, float],
+    sampling: Sampling,
 ) -> tuple[list[int], list[float]]:
     """Return the tokens of a row's least scores, and these."""
-    temperature, top_k, top_p, min_p = sampling
-    t = temperature if temperature >= LEAST_TEMPERATURE else 0.0  # which cuts nothing
-    rows = truncate(_row(logits), t, top_k, top_p, min_p)
+    rows, temperature = _row(logits), sampling.temperature
+    if temperature >= LEAST_TEMPERATURE:
+        rows = truncate(rows, sampling)
     words = check_key("key", key)
     place = check_position("position", position, 1)
     (found,) = race(rows, temperature, words, place, most, lambda _: "logits")

@@ -8,25 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqs_codec._base import checks
 from sqs_codec._codec.keep import count_prefix
+from sqs_codec._codec.sampling import Sampling
 
 FIRST_LOOK = 512
 """How many of the largest logits are sorted before a row needs more."""
-
-
-Cuts = tuple[int, float, float] | None  # top_k, top_p and min_p; None cuts nothing
-
-
-def cuts_of(temperature: float, top_k: int, top_p: float, min_p: float) -> Cuts:
-    """Return a sampling's truncations, checked as its temperature; None of nothing."""
-    cuts = (
-        checks.in_range("top_k", top_k, 0),
-        checks.finite("top_p", top_p, 0, 1),
-        checks.finite("min_p", min_p, 0, 1),
-    )
-    is_warm = checks.temperature(temperature) > 0
-    return cuts if is_warm and cuts != (0, 1, 0) else None
 
 
 def is_cut(
@@ -34,14 +20,12 @@ def is_cut(
     xp: Any,
     take: Callable[[Any, Any, int], Any],
     largest: Callable[[int], Any],
-    temperature: float,
-    cuts: tuple[int, float, float],
+    sampling: Sampling,
 ) -> Any:
-    """Return which logits [N, V] are cut off by a top_k, top_p and min_p.
+    """Return which logits [N, V] a sampling cuts off.
 
-    In this order, each on what the one before left. Of equal logits at a cut the lower
-    ids stay, so that exactly `top_k` tokens do, or the fewest that reach `top_p`. Of a
-    row with NaN nothing is cut.
+    Of equal logits at a cut the lower ids stay, so that exactly `top_k` tokens do, or
+    the fewest that reach `top_p`. Of a row with NaN nothing is cut.
 
     Arrays are of `xp`, NumPy or PyTorch on any device. `take` gives values at places
     along an axis, and `largest` so many logits of each row in descending order.
@@ -49,9 +33,9 @@ def is_cut(
 
     def weigh(part: Any) -> Any:
         """Return probabilities up to a factor: the largest is 1."""
-        return xp.exp((part - top) / temperature)
+        return xp.exp((part - top) / sampling.temperature)
 
-    top_k, top_p, min_p = cuts
+    top_k, top_p = sampling.top_k, sampling.top_p
     top = xp.asarray(xp.amax(rows, -1), dtype=xp.float64)[..., None]
     size = rows.shape[1]
     most = min(top_k or size, size)
@@ -61,7 +45,7 @@ def is_cut(
         goal = None
         if top_p < 1:
             goal = top_p * (weights if top_k else weigh(rows)).sum(-1)[..., None]
-        counts = count_prefix(weights, min_p, goal)[..., None]
+        counts = count_prefix(weights, sampling.min_p, goal)[..., None]
         if look == most or not (counts == look).any():
             break
     least = take(values, counts - 1, 1)
@@ -70,16 +54,9 @@ def is_cut(
     return (rows < least) | (equal & (equal.cumsum(-1, dtype=xp.int32) > spare))
 
 
-def truncate(
-    rows: NDArray[np.floating],
-    temperature: float,
-    top_k: int,
-    top_p: float,
-    min_p: float,
-) -> NDArray[np.floating]:
+def truncate(rows: NDArray[np.floating], sampling: Sampling) -> NDArray[np.floating]:
     """Return logits [N, V], masked (-inf) where `is_cut` says so."""
-    cuts = cuts_of(temperature, top_k, top_p, min_p)
-    if cuts is None:
+    if not sampling._truncates:
         return rows
 
     def largest(k: int) -> NDArray[np.floating]:
@@ -87,6 +64,6 @@ def truncate(
 
     kept = rows.copy()
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        cut = is_cut(rows, np, np.take_along_axis, largest, temperature, cuts)
+        cut = is_cut(rows, np, np.take_along_axis, largest, sampling)
     kept[cut] = -np.inf
     return kept

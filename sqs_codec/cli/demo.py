@@ -203,9 +203,9 @@ def _race(args: argparse.Namespace, pipe: Connection, console: Console) -> None:
     longest = max(len(prompt.encode()) for prompt in prompts) + drafting.TEMPLATE
     draft = drafting.load(args, longest + args.max_tokens)
 
+    from sqs_codec import Sampling
     from sqs_codec.system.edge import Edge, FixedPlan, Hints, ShapedLink
     from sqs_codec.system.serve import connect
-    from sqs_codec.system.session import Sampling
 
     try:
         said = pipe.recv()

@@ -17,8 +17,9 @@ from sqs_codec.system._base.hub import lacks_folder
 from sqs_codec.system.edge import MODES, Mode, Prefer
 
 if TYPE_CHECKING:
+    from sqs_codec import Sampling
     from sqs_codec.system.edge import Draft, TextDraft
-    from sqs_codec.system.session import Link, Sampling, Setting
+    from sqs_codec.system.session import Link, Setting
 
 TEMPLATE = 1024
 """Tokens for what a chat template puts around a prompt."""
@@ -150,7 +151,7 @@ def settings(args: argparse.Namespace, draft: Draft) -> list[Setting]:
 
 def sampling(args: argparse.Namespace, draft: TextDraft) -> Sampling:
     """Return how texts are drawn: by the options, by the draft's files, by default."""
-    from sqs_codec.system.session import Sampling
+    from sqs_codec import Sampling
 
     own = dict(draft.sampling)
     # Files leave out what is 1.

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sqs_codec._base import checks
 from sqs_codec._base.exp2 import LOG2_E
 from sqs_codec._codec import gumbel
+from sqs_codec._codec.sampling import Sampling, checked
 from sqs_codec._codec.target import check_shape
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.torch import _tensors
@@ -38,10 +39,7 @@ def gumbel_verify(
     key: bytes,
     position: int,
     *,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
+    sampling: Sampling | None = None,
 ) -> Verdict:
     """Accept the drafted tokens that a target draws itself, and give its next one.
 
@@ -59,9 +57,9 @@ def gumbel_verify(
     gumbel.check_draft("drafted", tokens, rows.shape[1])
     words = gumbel.check_key("key", key)
     first = gumbel.check_position("position", position, len(rows))
-    t = checks.temperature(temperature)
-    rows = _tensors.truncated(rows, t, top_k, top_p, min_p)
-    return gumbel.settle(tokens, _draw(rows, _from(words, first, [t] * len(rows))))
+    own = [checked(sampling)] * len(rows)
+    places = _from(words, first, own)
+    return gumbel.settle(tokens, _draw(_tensors.truncated(rows, own), places))
 
 
 def gumbel_verify_rounds(
@@ -70,13 +68,14 @@ def gumbel_verify_rounds(
     keys: Sequence[bytes],
     positions: Sequence[int],
     *,
-    temperature: float | Sequence[float] = 1.0,
+    sampling: Sampling | Sequence[Sampling] | None = None,
 ) -> list[Verdict]:
     """Verify the drafts of many texts by the numbers of a key each.
 
     Each verdict is what `sqs_codec.gumbel_verify` gives, to the bit, wherever
     the logits are, and so are errors, which name the row. This waits for an
-    accelerator once, seldom twice, whatever the number of texts.
+    accelerator once, seldom twice, whatever the number of texts, and once more for each
+    different sampling that truncates without `top_k`.
 
     Parameters
     ----------
@@ -84,13 +83,12 @@ def gumbel_verify_rounds(
         Token ids, at most 256 of a text.
     logits : torch.Tensor of float16, bfloat16, float32 or float64 [N, V]
         The rows of the texts one after the other, L+1 for L drafted tokens. On any
-        device, contiguous or not; gradients are ignored. ``-inf`` masks a token, as
-        truncations do.
+        device, contiguous or not; gradients are ignored. ``-inf`` masks a token.
     keys : sequence of bytes [16]
         One of each text.
     positions : sequence of int
         Of the first drafted token of each text, in [0, 2**64).
-    temperature : float or sequence of float
+    sampling : Sampling or sequence of Sampling, optional
         Of all texts, or one for each.
 
     Examples
@@ -104,14 +102,16 @@ def gumbel_verify_rounds(
     check_shape("logits", rows.shape, sum(map(len, drafts)) + len(drafts), None)
     for i, draft in enumerate(drafts):
         gumbel.check_draft(f"drafted[{i}]", draft, rows.shape[1])
-    places = _places(drafts, keys, positions, temperature)
+    counts = [len(draft) + 1 for draft in drafts]
+    own = _tensors.of_rows(counts, sampling, "sampling", checked)
+    places = _places(counts, keys, positions, own)
     if not drafts:
         return []
-    drawn = _draw(rows, places)
+    drawn = _draw(_tensors.truncated(rows, own), places)
     verdicts = []
     for draft in drafts:
-        own, drawn = drawn[: len(draft) + 1], drawn[len(draft) + 1 :]
-        verdicts.append(gumbel.settle(draft, own))
+        first, drawn = drawn[: len(draft) + 1], drawn[len(draft) + 1 :]
+        verdicts.append(gumbel.settle(draft, first))
     return verdicts
 
 
@@ -124,30 +124,32 @@ class _Place(NamedTuple):
 
 
 def _places(
-    drafts: Sequence[Sequence[int]],
+    counts: Sequence[int],
     keys: Sequence[bytes],
     positions: Sequence[int],
-    temperature: float | Sequence[float],
+    samplings: Iterable[Sampling],
 ) -> list[_Place]:
     for name, values in ("keys", keys), ("positions", positions):
-        if len(values) != len(drafts):
+        if len(values) != len(counts):
             raise ValueError(
-                f"{name} must be one for each of {len(drafts)} texts, got {len(values)}"
+                f"{name} must be one for each of {len(counts)} texts, got {len(values)}"
             )
-    counts = [len(draft) + 1 for draft in drafts]
-    temperatures = iter(_tensors.temperatures_of(counts, temperature))
+    left = iter(samplings)
     places: list[_Place] = []
     for i, count in enumerate(counts):
         words = gumbel.check_key(f"keys[{i}]", keys[i])
         first = gumbel.check_position(f"positions[{i}]", positions[i], count)
-        places += _from(words, first, islice(temperatures, count))
+        places += _from(words, first, islice(left, count))
     return places
 
 
 def _from(
-    key: NDArray[np.uint32], position: int, temperatures: Iterable[float]
+    key: NDArray[np.uint32], position: int, samplings: Iterable[Sampling]
 ) -> list[_Place]:
-    return [_Place(key, position + i, t) for i, t in enumerate(temperatures)]
+    return [
+        _Place(key, position + i, sampling.temperature)
+        for i, sampling in enumerate(samplings)
+    ]
 
 
 def _draw(rows: torch.Tensor, places: Sequence[_Place]) -> list[int]:

@@ -11,7 +11,7 @@ from sqs_codec._codec.codec import Codec, row_name
 from sqs_codec._codec.distribution import SparseDistribution, as_distribution
 from sqs_codec._codec.keep import Keep, count_kept, limits_of
 from sqs_codec._codec.rows import SparseRows, as_rows
-from sqs_codec._codec.truncation import Cuts
+from sqs_codec._codec.sampling import Sampling
 from sqs_codec.torch import _tensors
 from sqs_codec.torch._tensors import is_on_host
 
@@ -88,13 +88,13 @@ def quantize_row(
     keep: Keep,
     temperature: float,
     mass: bool = False,
-    cuts: Cuts = None,
+    sampling: Sampling | None = None,
     state: float | None = None,
 ) -> SparseDistribution:
     """Return what `Codec._quantize` does. For `Drafter`."""
     row = row_of(codec, logits)
-    if cuts is not None:
-        row = _tensors.truncated(row[None], temperature, *cuts)[0]
+    if sampling is not None:
+        row = _tensors.truncated(row[None], [sampling])[0]
     if is_on_host(row):
         ready = checks.Rows(_tensors.as_array(row[None])[0], ())
         return codec._quantize(ready, keep, temperature, mass, state=state)

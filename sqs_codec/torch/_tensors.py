@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -11,7 +13,10 @@ from numpy.typing import NDArray
 
 from sqs_codec._base import checks
 from sqs_codec._base.exp2 import TAYLOR
-from sqs_codec._codec.truncation import cuts_of, is_cut
+from sqs_codec._codec.sampling import Sampling
+from sqs_codec._codec.truncation import is_cut
+
+T = TypeVar("T")
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -55,39 +60,46 @@ def scale_of(temperature: float, dtype: torch.dtype) -> float:
     return min(max(1 / (temperature or 1.0), limits.tiny), limits.max)
 
 
-def temperatures_of(
-    counts: Sequence[int], temperature: float | Sequence[float]
-) -> list[float]:
-    """Return a temperature for each row, of rounds that have so many."""
-    if not isinstance(temperature, Sequence):
-        temperature = [temperature] * len(counts)
-    if len(temperature) != len(counts):
+def of_rows(
+    counts: Sequence[int], value: Any, name: str, check: Callable[[Any], T]
+) -> list[T]:
+    """Return a value for each row, of rounds that have so many; one may serve all."""
+    values = value if isinstance(value, Sequence) else [value] * len(counts)
+    if len(values) != len(counts):
         raise ValueError(
-            f"temperature must be one for all {len(counts)} rounds or one for each, "
-            f"got {len(temperature)}"
+            f"{name} must be one for all {len(counts)} rounds or one for each, "
+            f"got {len(values)}"
         )
-    values = map(checks.temperature, temperature)
-    return [
-        value for count, value in zip(counts, values, strict=True) for _ in range(count)
-    ]
+    pairs = zip(counts, map(check, values), strict=True)
+    return [value for count, value in pairs for _ in range(count)]
 
 
-def truncated(
-    rows: torch.Tensor, temperature: float, top_k: int, top_p: float, min_p: float
-) -> torch.Tensor:
-    """Return logits [n, V] with -inf where `gumbel_draw` draws none, tie for tie."""
+def truncated(rows: torch.Tensor, samplings: Sequence[Sampling]) -> torch.Tensor:
+    """Return logits [n, V] with -inf where `gumbel_draw` draws none, tie for tie.
+
+    Each row has its sampling.
+    """
     # Sums are added in another order: within some 1e-13 of a limit a token more or less
     # may stay.
-    cuts = cuts_of(temperature, top_k, top_p, min_p)
-    if cuts is None:
+    truncating = defaultdict(list)
+    for row, sampling in enumerate(samplings):
+        if sampling._truncates:
+            truncating[sampling].append(row)
+    if not truncating:
         return rows
     no_probabilities(rows)  # which -inf would hide
+    kept = rows.clone()
+    for sampling, having in truncating.items():
+        index = torch.tensor(having).to(rows.device, non_blocking=True)
+        part = rows[index]
+        largest = partial(_largest, part)
+        cut = is_cut(part, torch, torch.take_along_dim, largest, sampling)
+        kept[index] = part.masked_fill(cut, -torch.inf)
+    return kept
 
-    def largest(k: int) -> torch.Tensor:
-        return rows.topk(k, 1).values
 
-    cut = is_cut(rows, torch, torch.take_along_dim, largest, temperature, cuts)
-    return rows.masked_fill(cut, -torch.inf)
+def _largest(rows: torch.Tensor, k: int) -> torch.Tensor:
+    return rows.topk(k, 1).values
 
 
 def detached(name: str, logits: torch.Tensor) -> torch.Tensor:

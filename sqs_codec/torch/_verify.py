@@ -108,8 +108,9 @@ def verify_rounds(
     rows = _tensors.detached("target_logits", target_logits)
     target.check_shape("target_logits", rows.shape, n, vocab_size)
     numbers = target.check_draws("draws", draws, n)
-    temperatures = _tensors.temperatures_of(
-        [*map(target.count_rows, rounds)], temperature
+    counts = [*map(target.count_rows, rounds)]
+    temperatures = _tensors.of_rows(
+        counts, temperature, "temperature", checks.temperature
     )
     if not rounds:
         return []

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
+from sqs_codec import Sampling
 from sqs_codec._backend import native, numba
 from sqs_codec._base.errors import Status
 from sqs_codec._codec import gumbel
-from sqs_codec.system.session import Sampling
 from tests.backends import using
 from tests.reference import gumbel as reference
 
@@ -104,13 +104,14 @@ def test_the_first_guess_is_the_draw(backend, temperature):
     for position in range(200):
         row = random_row(rng, 100)
         place = row, KEY, position
-        guesses = sqs.gumbel_guess(*place, 8, temperature=temperature)
-        token = sqs.gumbel_draw(*place, temperature=temperature)
+        sampling = Sampling(temperature)
+        guesses = sqs.gumbel_guess(*place, 8, sampling=sampling)
+        token = sqs.gumbel_draw(*place, sampling=sampling)
         assert guesses.tokens[0] == token
         assert len(set(guesses.tokens)) == len(guesses.tokens) == len(guesses.chances)
         assert [*guesses.chances] == sorted(guesses.chances, reverse=True)
         assert sum(guesses.chances) == pytest.approx(1)
-        some = sqs.gumbel_guess(*place, 2, temperature=temperature)
+        some = sqs.gumbel_guess(*place, 2, sampling=sampling)
         assert some.tokens == guesses.tokens[:2]
         assert some.chances == guesses.chances[:2]
 
@@ -118,7 +119,7 @@ def test_the_first_guess_is_the_draw(backend, temperature):
 @pytest.mark.parametrize("temperature", [0, 0.7])
 def test_verifies_what_it_draws(backend, temperature):
     rows = np.random.default_rng(2).normal(0, 2, (6, 50))
-    options = {"temperature": temperature, "top_k": 20}
+    options = {"sampling": Sampling(temperature, top_k=20)}
     own = [sqs.gumbel_draw(row, KEY, 9 + i, **options) for i, row in enumerate(rows)]
     for accepted in range(6):
         drafted = own[:5]
@@ -131,7 +132,7 @@ def test_verifies_what_it_draws(backend, temperature):
 
 def test_greedy_ties_go_to_the_lower_id(backend):
     row = np.float32([1, 3, -np.inf, 3, 2, 2, 1])
-    guesses = sqs.gumbel_guess(row, KEY, 0, 8, temperature=0)
+    guesses = sqs.gumbel_guess(row, KEY, 0, 8, sampling=Sampling(0))
     assert guesses.tokens == (1, 3, 4, 5, 0, 6)
     weights = np.exp(row[[*guesses.tokens]].astype(float))
     assert guesses.chances == pytest.approx(weights / weights.sum())
@@ -161,8 +162,8 @@ def test_of_ties_at_a_cut_the_lower_ids_stay(sampling, tokens):
     """With p of 1/8, 1/4, 1/8, 1/4, 1/8, 0, 1/8."""
     row = np.log(np.array([1, 2, 1, 2, 1, 0.5, 1]) / 8)
     row[5] = -np.inf
-    options = Sampling(**sampling).config()
-    drawn = {sqs.gumbel_draw(row, KEY, i, **options) for i in range(200)}
+    how = Sampling(**sampling)
+    drawn = {sqs.gumbel_draw(row, KEY, i, sampling=how) for i in range(200)}
     assert drawn == tokens
 
 
@@ -175,7 +176,7 @@ def test_a_wide_nucleus_is_found(backend):
     masked = np.full_like(row, -np.inf)
     masked[order[:n]] = row[order[:n]]
     for i in range(20):
-        drawn = sqs.gumbel_draw(row, KEY, i, top_p=0.5)
+        drawn = sqs.gumbel_draw(row, KEY, i, sampling=Sampling(top_p=0.5))
         assert drawn == sqs.gumbel_draw(masked, KEY, i)
 
 
@@ -186,12 +187,16 @@ def test_a_wide_nucleus_is_found(backend):
         ({"position": -1}, r"position must be in \[0, 18446744073709551615\], got -1"),
         ({"position": 2**64}, r"position must be in"),
         ({"count": 9}, r"count must be in \[1, 8\], got 9"),
-        ({"temperature": -1}, r"temperature must be finite and at least 0"),
-        ({"top_p": 1.5}, r"top_p must be finite and in \[0, 1\], got 1.5"),
         ({"logits": [np.nan, 1.0]}, r"logits\[0\] is nan"),
-        ({"logits": [np.nan, 1.0], "top_k": 1}, r"logits\[0\] is nan"),
-        ({"logits": [1.0, np.inf], "temperature": 0}, r"logits\[1\] is inf"),
-        ({"logits": [-np.inf] * 2, "top_p": 0.5}, r"logits: every token is masked"),
+        (
+            {"logits": [np.nan, 1.0], "sampling": Sampling(top_k=1)},
+            r"logits\[0\] is nan",
+        ),
+        ({"logits": [1.0, np.inf], "sampling": Sampling(0)}, r"logits\[1\] is inf"),
+        (
+            {"logits": [-np.inf] * 2, "sampling": Sampling(top_p=0.5)},
+            r"logits: every token is masked",
+        ),
         ({"logits": [1.0]}, r"vocabulary of logits must be in \[2, 1048576\], got 1"),
         ({"logits": [[1.0, 2.0]]}, r"logits must have shape \(vocabulary,\)"),
     ],
@@ -202,6 +207,33 @@ def test_bad_input(backend, change, said):
         sqs.gumbel_guess(**options)
 
 
+@pytest.mark.parametrize(
+    ("given", "error", "said"),
+    [
+        ({"temperature": -1}, ValueError, "^temperature must be finite and at least 0"),
+        ({"temperature": "1"}, TypeError, "^temperature must be a number, got '1'"),
+        ({"top_k": -1}, ValueError, r"^top_k must be in \[0, 2147483647\], got -1"),
+        ({"top_k": 0.5}, TypeError, "^top_k must be an integer, got 0.5"),
+        ({"top_p": 1.5}, ValueError, r"^top_p must be finite and in \[0, 1\], got 1.5"),
+        ({"min_p": np.nan}, ValueError, r"^min_p must be finite and in \[0, 1\]"),
+    ],
+)
+def test_a_sampling_says_what_is_wrong(given, error, said):
+    with pytest.raises(error, match=said):
+        Sampling(**given)
+
+
+def test_only_a_sampling_is_one():
+    given = [0.0, 1.0], KEY, 0
+    for call in (
+        partial(sqs.gumbel_draw, *given),
+        partial(sqs.gumbel_guess, *given, 1),
+        partial(sqs.gumbel_verify, [], [given[0]], *given[1:]),
+    ):
+        with pytest.raises(TypeError, match=r"^sampling must be a Sampling, got float"):
+            call(sampling=0.7)
+
+
 @pytest.mark.parametrize("kind", [np.float16, Decimal])
 def test_a_temperature_may_be_any_number(kind, backend):
     rows = random_row(np.random.default_rng(3), 80)[None]
@@ -210,7 +242,8 @@ def test_a_temperature_may_be_any_number(kind, backend):
         (sqs.gumbel_guess, (rows[0], KEY, 0, 2)),
         (sqs.gumbel_verify, ([], rows, KEY, 0)),
     ):
-        found = [call(*given, temperature=t, top_k=9) for t in (kind("0.5"), 0.5)]
+        samplings = [Sampling(t, top_k=9) for t in (kind("0.5"), 0.5)]
+        found = [call(*given, sampling=sampling) for sampling in samplings]
         assert found[0] == found[1]
 
 

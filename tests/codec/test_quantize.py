@@ -272,6 +272,7 @@ def test_rules_of_a_users_own():
 
 def test_probabilities_in_place_of_logits_are_noticed():
     probs, keep = np.float32([0.3, *[0.1] * 7]), sqs.TopK(3)
+    cut = sqs.Sampling(top_k=3)
     calls = (
         lambda codec: codec.quantize(probs, keep),
         lambda codec: codec.quantize_rows(probs[None], keep),
@@ -279,9 +280,9 @@ def test_probabilities_in_place_of_logits_are_noticed():
         lambda codec: sqs.Drafter(codec, keep, rng=np.random.default_rng(0)).push(
             probs
         ),
-        lambda _: sqs.gumbel_draw(probs, bytes(16), 0, top_k=3),
+        lambda _: sqs.gumbel_draw(probs, bytes(16), 0, sampling=cut),
         lambda _: sqs.gumbel_guess(probs, bytes(16), 0, 2),
-        lambda _: sqs.gumbel_verify([], probs[None], bytes(16), 0, top_k=3),
+        lambda _: sqs.gumbel_verify([], probs[None], bytes(16), 0, sampling=cut),
     )
     for call in calls:
         codec = sqs.Codec(8)

@@ -139,14 +139,16 @@ def test_probabilities_in_place_of_logits_are_noticed(dtype, path):
     probs, codec = torch.tensor([0.25, *[0.125] * 6], dtype=dtype), sqs.Codec(7)
     keep, key, rng = sqs.TopK(3), bytes(16), np.random.default_rng(0)
     round_ = sqs.Round([sqs.SparseDistribution([0], [1], 7)], [0])
-    top_k = 3 * (path == "host")
+    cut = sqs.Sampling(top_k=3 * (path == "host"))
     for call in (
         lambda: adapter.quantize(codec, probs, keep),
         lambda: adapter.quantize_rows(codec, probs[None], keep),
         lambda: sqs.Drafter(codec, keep, rng=rng).push(probs),
         lambda: adapter.quantize_unbiased(codec, probs, rng=rng),
-        lambda: adapter.gumbel_verify([], probs[None], key, 0, top_k=top_k),
-        lambda: adapter.gumbel_verify_rounds([[]], probs[None], [key], [0]),
+        lambda: adapter.gumbel_verify([], probs[None], key, 0, sampling=cut),
+        lambda: adapter.gumbel_verify_rounds(
+            [[]], probs[None], [key], [0], sampling=cut
+        ),
         lambda: adapter.verify(round_, probs.repeat(2, 1)),
     ):
         with pytest.warns(UserWarning, match="look like probabilities") as caught:
@@ -686,8 +688,11 @@ def test_probabilities_are_not_taken_for_logits():
         sqs.verify(round_, probs, np.random.default_rng(0))
 
 
+CUTS = {}, {"top_k": 5}, {"top_p": 0.7, "min_p": 0.05}
+
+
 def random_drafts(rng, rows):
-    """Drafts that are right now and then, keys, positions and temperatures."""
+    """Drafts that are right now and then, keys, positions and samplings."""
     drafts = []
     left = len(rows)
     while left:
@@ -697,15 +702,16 @@ def random_drafts(rng, rows):
     keys = [rng.bytes(16) for _ in drafts]
     positions = [int(2.0 ** rng.uniform(0, 63)) for _ in drafts]
     temperatures = rng.choice([0, 1e-40, 1e-3, 0.7, 1.0, 1e300], len(drafts)).tolist()
+    samplings = [sqs.Sampling(t, **CUTS[rng.integers(3)]) for t in temperatures]
     start = 0
-    for draft, key, position, t in zip(
-        drafts, keys, positions, temperatures, strict=True
+    for draft, key, position, own in zip(
+        drafts, keys, positions, samplings, strict=True
     ):
         for i in range(int(rng.integers(0, len(draft) + 1))):
             row = core_row(rows[start + i])
-            draft[i] = sqs.gumbel_draw(row, key, position + i, temperature=t)
+            draft[i] = sqs.gumbel_draw(row, key, position + i, sampling=own)
         start += len(draft) + 1
-    return drafts, keys, positions, temperatures
+    return drafts, keys, positions, samplings
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -714,27 +720,27 @@ def test_races_as_the_core(size, dtype, path):
     rng = np.random.default_rng(SEED)
     rows = tensor_with_ties(40, size, dtype=dtype)
     rows[:, 1] = 0.0
-    drafts, *given, temperatures = random_drafts(rng, rows)
+    drafts, *given, samplings = random_drafts(rng, rows)
     found = adapter.gumbel_verify_rounds(
-        drafts, rows.T.contiguous().T, *given, temperature=temperatures
+        drafts, rows.T.contiguous().T, *given, sampling=samplings
     )
     start = 0
-    for draft, *own, t, verdict in zip(
-        drafts, *given, temperatures, found, strict=True
+    for draft, *own, sampling, verdict in zip(
+        drafts, *given, samplings, found, strict=True
     ):
         part = core_row(rows[start : start + len(draft) + 1])
-        assert sqs.gumbel_verify(draft, part, *own, temperature=t) == verdict
+        assert sqs.gumbel_verify(draft, part, *own, sampling=sampling) == verdict
         start += len(part)
 
 
-@pytest.mark.parametrize("cuts", [{}, {"top_k": 5}, {"top_p": 0.7, "min_p": 0.05}])
+@pytest.mark.parametrize("cuts", CUTS)
 def test_one_draft_is_verified_as_by_the_core(cuts, path):
     rows = tensor_with_ties(4, VOCAB)
     given = [3, 1, 4], bytes(16), 7
     for temperature in (0, 0.7, Decimal("0.5")):
-        how = {"temperature": temperature, **cuts}
-        own = adapter.gumbel_verify(given[0], rows, *given[1:], **how)
-        theirs = sqs.gumbel_verify(given[0], rows.numpy(), *given[1:], **how)
+        how = sqs.Sampling(temperature, **cuts)
+        own = adapter.gumbel_verify(given[0], rows, *given[1:], sampling=how)
+        theirs = sqs.gumbel_verify(given[0], rows.numpy(), *given[1:], sampling=how)
         assert own == theirs
     with pytest.raises(ValueError, match=r"shape \(3, 203\).*, got \(4, 203\)"):
         adapter.gumbel_verify([3, 1], rows, *given[1:])
@@ -746,8 +752,8 @@ def test_one_draft_is_verified_as_by_the_core(cuts, path):
         good = dict(zip(("drafted", "key", "position"), given, strict=True))
         with pytest.raises(ValueError, match=said):
             adapter.gumbel_verify(logits=rows, **(good | change))
-    with pytest.raises(ValueError, match="top_k must be at least 0"):
-        adapter.gumbel_verify(given[0], rows, *given[1:], top_k=-1)
+    with pytest.raises(TypeError, match=r"^sampling must be a Sampling, got float"):
+        adapter.gumbel_verify(given[0], rows, *given[1:], sampling=0.7)
 
 
 def test_a_row_of_which_all_blocks_are_opened(monkeypatch):
@@ -763,9 +769,7 @@ def test_a_row_of_which_all_blocks_are_opened(monkeypatch):
         return race(rows, *given)
 
     monkeypatch.setattr(racing, "_race", note)
-    found = adapter.gumbel_verify_rounds(
-        [[]] * 30, rows, keys, [7] * 30, temperature=1.0
-    )
+    found = adapter.gumbel_verify_rounds([[]] * 30, rows, keys, [7] * 30)
     drawn = [
         sqs.gumbel_draw(row.numpy(), key, 7)
         for row, key in zip(rows, keys, strict=True)
@@ -781,7 +785,11 @@ def test_a_device_is_waited_for_once_in_a_race(monkeypatch):
         rows = tensor_with_ties(texts, 8192)
         with Operations() as operations:
             adapter.gumbel_verify_rounds(
-                [[]] * texts, rows, [bytes(16)] * texts, range(texts), temperature=0.7
+                [[]] * texts,
+                rows,
+                [bytes(16)] * texts,
+                range(texts),
+                sampling=sqs.Sampling(0.7),
             )
         counts.append(operations.counts)
     assert counts[0] == counts[1]
@@ -790,7 +798,7 @@ def test_a_device_is_waited_for_once_in_a_race(monkeypatch):
 
 def test_races_say_what_they_expected(path):
     good = {"drafted": [[1], []], "logits": torch.zeros(3, 2)}
-    good |= {"keys": [bytes(16)] * 2, "positions": [0, 2], "temperature": 1.0}
+    good |= {"keys": [bytes(16)] * 2, "positions": [0, 2]}
     bad = torch.zeros(3, 2)
     bad[2] = -torch.inf
     for change, error, message in [
@@ -802,12 +810,13 @@ def test_races_say_what_they_expected(path):
         ({"keys": [bytes(16)]}, ValueError, "keys must be one for each of 2 texts, go"),
         ({"keys": [bytes(16), b"k"]}, ValueError, r"keys\[1\] must have 16 bytes, got"),
         ({"positions": [0, -1]}, ValueError, r"positions\[1\] must be in \[0, "),
-        ({"temperature": [1.0]}, ValueError, "one for each, got 1"),
+        ({"sampling": [sqs.Sampling()]}, ValueError, "one for each, got 1"),
+        ({"sampling": 0.7}, TypeError, "sampling must be a Sampling, got float"),
     ]:
         with pytest.raises(error, match=message):
             adapter.gumbel_verify_rounds(**{**good, **change})
     none = [], torch.zeros(0, 2), [], []
-    assert adapter.gumbel_verify_rounds(*none, temperature=1.0) == []
+    assert adapter.gumbel_verify_rounds(*none) == []
 
 
 def test_the_core_does_not_import_torch():

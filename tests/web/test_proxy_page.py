@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 from playwright.sync_api import expect
 
+from sqs_codec import Sampling
 from sqs_codec.system._endpoint.errors import ApiError
 from sqs_codec.system.edge import EdgeMetrics
 from sqs_codec.system.proxy import make_app
 from sqs_codec.system.proxy._completer import Chunk
-from sqs_codec.system.session import Sampling
 from tests.system.proxy.test_server import Endpoint, Played
 
 TEXT = "The sea is salty as rivers carry salt \N{WATER WAVE} from <rocks> into it."

@@ -15,20 +15,13 @@ from typing import Literal
 import numpy as np
 
 import sqs_codec as sqs
+from sqs_codec import Sampling
 from sqs_codec.system.edge._line import Line
 from sqs_codec.system.edge._loop import Planning, write
 from sqs_codec.system.edge._model import Draft
 from sqs_codec.system.edge._planner import MEMORY, Planner, Prefer, Step, check_modes
 from sqs_codec.system.edge._reading import Reader
-from sqs_codec.system.session import (
-    MODES,
-    EdgeSession,
-    Link,
-    Mode,
-    Sampling,
-    Setting,
-    seed_of,
-)
+from sqs_codec.system.session import MODES, EdgeSession, Link, Mode, Setting, seed_of
 
 MOST_PLANNERS = 16
 """What is known of links and models for other ways to draw is forgotten."""

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sqs_codec import Verdict
+from sqs_codec import Sampling, Verdict
 from sqs_codec._base import checks
 from sqs_codec.system.engine._caching import CachingVerifier
 from sqs_codec.system.engine._protocol import EngineInfo
-from sqs_codec.system.session import PART, Job, Sampling, Verifier
+from sqs_codec.system.session import PART, Job, Verifier
 
 LEAST_PART = 64
 """As many are always read, in tokens, however slow the model is. A call with fewer is

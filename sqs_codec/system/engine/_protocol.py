@@ -7,8 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
-from sqs_codec import Round, SparseDistribution, Verdict
-from sqs_codec.system.session import Job, Sampling
+from sqs_codec import Round, Sampling, SparseDistribution, Verdict
+from sqs_codec.system.session import Job
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,8 @@ class Cloud(CachingVerifier[Cache]):
     >>> import numpy as np
     >>> from transformers import LlamaConfig, LlamaForCausalLM
     >>> from sqs_codec.system.hf import Cloud
-    >>> from sqs_codec.system.session import Job, Sampling
+    >>> from sqs_codec import Sampling
+    >>> from sqs_codec.system.session import Job
     >>> config = LlamaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2,
     ...     intermediate_size=16, num_attention_heads=2)
     >>> cloud = Cloud(LlamaForCausalLM(config))

@@ -10,12 +10,13 @@ import torch
 import transformers
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
+from sqs_codec import Sampling
 from sqs_codec.system._base.chat import TextStream
 from sqs_codec.system.edge import Edge
 from sqs_codec.system.hf import _text
 from sqs_codec.system.hf._cached import CachedModel
 from sqs_codec.system.hf._models import HFModel, HFTokenizer, stop_tokens, vocab_size
-from sqs_codec.system.session import Link, Sampling
+from sqs_codec.system.session import Link
 
 KNOWN_WARPERS = (
     transformers.TemperatureLogitsWarper,

@@ -1,6 +1,5 @@
 """How jobs are verified by the logits of a Hugging Face model."""
 
-import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,19 +24,14 @@ def verify_jobs(jobs: Sequence[Job], logits: torch.Tensor) -> list[Verdict | Non
     """
     rows = detached("logits", logits)
     parts = torch.split(rows, Job.rows_of(jobs, len(rows)))
-    cut = [
-        truncated(part, **job.sampling.config())
-        for job, part in zip(jobs, parts, strict=True)
-    ]
-    uncut = all(map(operator.is_, cut, parts))  # what is only scaled isn't copied
     wanted = [i for i, job in enumerate(jobs) if job.wanted]
     verdicts: dict[int, Verdict] = {}
     for verify, keyed in (_verify_rounds, False), (_verify_hints, True):
         own = [i for i in wanted if keyed == (jobs[i].key is not None)]
         if not own:
             continue
-        if not uncut or len(own) < len(jobs):
-            rows = torch.cat([cut[i] for i in own])
+        if len(own) < len(jobs):
+            rows = torch.cat([parts[i] for i in own])
         found = verify([jobs[i] for i in own], rows)
         verdicts |= zip(own, found, strict=True)
     return [verdicts.get(i) for i in range(len(jobs))]
@@ -45,6 +39,7 @@ def verify_jobs(jobs: Sequence[Job], logits: torch.Tensor) -> list[Verdict | Non
 
 def _verify_rounds(jobs: Sequence[Job], rows: torch.Tensor) -> list[Verdict]:
     rounds, draws = [job.round_ for job in jobs], [job.draws for job in jobs]
+    rows = truncated(rows, [job.sampling for job in jobs for _ in range(job.wanted)])
     temperatures = [job.sampling.temperature for job in jobs]
     return verify_rounds(rounds, rows, np.concatenate(draws), temperature=temperatures)
 
@@ -55,5 +50,5 @@ def _verify_hints(jobs: Sequence[Job], rows: torch.Tensor) -> list[Verdict]:
         rows,
         [job.key or b"" for job in jobs],
         [len(job.text) for job in jobs],
-        temperature=[job.sampling.temperature for job in jobs],
+        sampling=[job.sampling for job in jobs],
     )

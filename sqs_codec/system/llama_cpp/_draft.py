@@ -24,7 +24,7 @@ BRANCHES = 8
 """Texts that share a beginning and are read at once."""
 
 SAMPLING = {"temperature": "temp", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p"}
-"""What a file calls the fields of `sqs_codec.system.session.Sampling`."""
+"""What a file calls the fields of `sqs_codec.Sampling`."""
 
 CONTROL = llama.LLAMA_TOKEN_ATTR_CONTROL
 """Tokens that aren't parts of words: these, and some of `USER_DEFINED`."""
@@ -225,7 +225,7 @@ class Draft:
 
     @property
     def sampling(self) -> dict[str, float]:
-        """What the file has for `sqs_codec.system.session.Sampling`."""
+        """What the file has for `sqs_codec.Sampling`."""
         found, buffer = {}, ctypes.create_string_buffer(64)
         model = self._model.pointer
         for name, key in SAMPLING.items():

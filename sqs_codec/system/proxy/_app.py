@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from sqs_codec import Sampling
 from sqs_codec.system._endpoint.app import make_endpoint, model_routes, read_body
 from sqs_codec.system._endpoint.errors import ApiError
 from sqs_codec.system._endpoint.fields import model_names
@@ -22,7 +23,6 @@ from sqs_codec.system.proxy import _request
 from sqs_codec.system.proxy._completer import Completer
 from sqs_codec.system.proxy._metrics import CONTENT_TYPE_LATEST, ProxyMetrics
 from sqs_codec.system.proxy._reply import Reply, refusal
-from sqs_codec.system.session import Sampling
 
 MOST_BYTES = 1 << 20  # of a body
 NAME = "sqs"  # of the model, unless it has another

@@ -5,10 +5,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from sqs_codec import Sampling
 from sqs_codec.system._endpoint.errors import ApiError
 from sqs_codec.system._endpoint.fields import check_model, field, load, shown, string
 from sqs_codec.system.edge import MODES, Mode
-from sqs_codec.system.session import Sampling
 
 Messages = list[dict[str, str]]
 Prompt = str | list[int]

@@ -20,7 +20,6 @@ from sqs_codec.system.session._job import (
     PART,
     Job,
     Mode,
-    Sampling,
     Verifier,
     verify_jobs,
 )
@@ -57,7 +56,6 @@ __all__ = [
     "LocalLink",
     "Mode",
     "Refused",
-    "Sampling",
     "Setting",
     "Verifier",
     "Welcomed",

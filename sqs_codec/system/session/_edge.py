@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sqs_codec import Guesses, SparseDistribution, gumbel_guess
+from sqs_codec import Guesses, Sampling, SparseDistribution, gumbel_guess
 from sqs_codec._base import checks
 from sqs_codec._base.words import shown
 from sqs_codec.system._base.tokens import common_length
@@ -22,7 +22,6 @@ from sqs_codec.system.session._edge_rounds import (
 )
 from sqs_codec.system.session._handshake import Setting
 from sqs_codec.system.session._hints import make_branch
-from sqs_codec.system.session._job import Sampling
 from sqs_codec.system.session._limits import MAX_MESSAGE, Limits
 from sqs_codec.system.session._numbers import race_key
 from sqs_codec.system.session._wire import WireError
@@ -381,8 +380,8 @@ class EdgeSession:
         if shape != (self._vocab_size,):
             size = self._vocab_size
             raise ValueError(f"logits must have shape ({size},), got {shape}")
-        key, sampling = race_key(self._seed, self._epoch), self._sampling.config()
-        guesses = gumbel_guess(logits, key, position, count, **sampling)
+        key, sampling = race_key(self._seed, self._epoch), self._sampling
+        guesses = gumbel_guess(logits, key, position, count, sampling=sampling)
         self._known = max(self._known, position + 1)
         return guesses
 

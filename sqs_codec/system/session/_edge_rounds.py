@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn
 
-from sqs_codec import Drafter, SparseDistribution
-from sqs_codec._codec.truncation import cuts_of
+from sqs_codec import Drafter, Sampling, SparseDistribution
 from sqs_codec.system.session import _wire as wire
-from sqs_codec.system.session._job import Sampling
 from sqs_codec.system.session._limits import MAX_AHEAD
 
 
@@ -15,7 +13,7 @@ class RoundDrafter(Drafter):
 
     def __init__(self, *given: Any, sampling: Sampling, **options: Any) -> None:
         super().__init__(*given, **options)
-        self._cuts = cuts_of(*sampling.config().values())
+        self._sampling = sampling
 
     def _bits_of_large(self, q: SparseDistribution) -> NoReturn:
         assert self.budget_bits is not None

@@ -6,10 +6,9 @@ from functools import lru_cache
 from json import dumps, loads
 from typing import Any
 
-from sqs_codec import Codec, Keep, Prior
+from sqs_codec import Codec, Keep, Prior, Sampling
 from sqs_codec._base import checks
 from sqs_codec.system.session import _wire as wire
-from sqs_codec.system.session._job import Sampling
 from sqs_codec.system.session._limits import MAX_SETTINGS, Limits
 from sqs_codec.system.session._wire import WireError
 

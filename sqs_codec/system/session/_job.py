@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sqs_codec import Round, Verdict, gumbel_verify, verify_rounds
+from sqs_codec import Round, Sampling, Verdict, gumbel_verify, verify_rounds
 from sqs_codec._base import checks
 from sqs_codec._base.errors import Status, row_error
 from sqs_codec._codec.truncation import truncate
@@ -25,58 +24,6 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 PART = 512
 """Tokens of texts that are read in one call: more than take a processor's time, and few
 enough to wait for."""
-
-MOST_K = (1 << 31) - 1  # of `Sampling.top_k`: what engines hold it in
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the text is drawn from the target model: the law that both ends agree on.
-
-    In this order: the temperature, then the three truncations, each on what the one
-    before it left, as in transformers' generation.
-
-    Attributes
-    ----------
-    temperature : float
-        At 0 the most probable token, and none of the others matters.
-    top_k : int
-        Keep so many of the most probable tokens; 0 keeps all.
-    top_p : float
-        Keep the fewest tokens whose probabilities sum to this; 1 keeps all.
-    min_p : float
-        Keep tokens of at least this times the largest probability; 0 keeps all.
-    """
-
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name, value in (
-            ("temperature", checks.temperature(self.temperature)),
-            ("top_k", checks.in_range("top_k", self.top_k, 0, MOST_K)),
-            ("top_p", checks.finite("top_p", self.top_p, 0, 1)),
-            ("min_p", checks.finite("min_p", self.min_p, 0, 1)),
-        ):
-            object.__setattr__(self, name, value)
-
-    def config(self) -> dict[str, Any]:
-        """Return it as plain JSON types."""
-        return dict(vars(self))
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Sampling:
-        """Return what `config` describes; ValueError if it has other keys."""
-        checks.instance("sampling", config, Mapping, "a mapping")
-        known = {field.name for field in dataclasses.fields(cls)}
-        if set(config) != known:
-            raise ValueError(
-                f"sampling must have the keys {sorted(known)}, got "
-                f"{sorted(map(str, config))}"
-            )
-        return cls(**config)
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +157,8 @@ def verify_jobs(
 
     Examples
     --------
-    >>> from sqs_codec.system.session import Job, Sampling, verify_jobs
+    >>> from sqs_codec import Sampling
+    >>> from sqs_codec.system.session import Job, verify_jobs
     >>> job = Job(b"a session", [3], None, np.array([0.5]), Sampling(temperature=0))
     >>> verify_jobs([job], np.float32([[0, 2, 1]]))
     [Verdict(accepted=0, token=1)]
@@ -231,15 +179,15 @@ def _verify(job: Job, logits: NDArray[np.floating]) -> Verdict | None:
     if job.key is None:
         probs = _probabilities(logits, job.sampling)
         return verify_rounds([job.round_], probs, job.draws)[0]
-    sampling = job.sampling.config()
-    return gumbel_verify(job.hints, logits, job.key, len(job.text), **sampling)
+    place = job.key, len(job.text)
+    return gumbel_verify(job.hints, logits, *place, sampling=job.sampling)
 
 
 def _probabilities(
     logits: NDArray[np.floating], sampling: Sampling
 ) -> NDArray[np.floating]:
     """Return what a sampling makes of logits: in float64 of these, else in float32."""
-    temperature, *cuts = sampling.config().values()
+    temperature = sampling.temperature
     logits, _ = checks.rows("logits", logits, logits.shape[-1])
     top = logits.max(1, keepdims=True)
     bad = np.flatnonzero(~np.isfinite(top))
@@ -251,7 +199,7 @@ def _probabilities(
         best = np.zeros(logits.shape)
         np.put_along_axis(best, logits.argmax(1)[:, None], 1, 1)
         return best
-    logits = truncate(logits, temperature, *cuts)
+    logits = truncate(logits, sampling)
     dtype = np.promote_types(logits.dtype, np.float32)
     # Beyond, 0 or -inf times it would be NaN.
     limits = np.finfo(dtype)

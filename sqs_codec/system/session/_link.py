@@ -87,7 +87,7 @@ class LocalLink:
     >>> import numpy as np
     >>> import sqs_codec as sqs
     >>> from sqs_codec.system.session import (
-    ...     EdgeSession, LocalLink, Sampling, Setting, verify_jobs)
+    ...     EdgeSession, LocalLink, Setting, verify_jobs)
     >>> class Target:  # says 0 1 2 3 0 1 ..., whatever it is asked
     ...     vocab_size, max_text = 4, 100
     ...     def verify(self, jobs):
@@ -98,7 +98,7 @@ class LocalLink:
     ...         pass
     >>> link = LocalLink(Target())
     >>> edge = EdgeSession([Setting(sqs.Codec(4), sqs.TopK(2))], [3],
-    ...                    rng=np.random.default_rng(0), sampling=Sampling(0.0))
+    ...                    rng=np.random.default_rng(0), sampling=sqs.Sampling(0))
     >>> def exchange():
     ...     events = []
     ...     while edge.waiting:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from sqs_codec import Codec
-from sqs_codec.system.session import Job, Sampling
+from sqs_codec import Codec, Sampling
+from sqs_codec.system.session import Job
 
 TASK = "token_classify"
 """The pooling task of requests: vLLM's second model runner knows no task of plugins."""

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from sqs_codec import vocabulary_fingerprint
+from sqs_codec import Sampling, vocabulary_fingerprint
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.edge import (
     Edge,
@@ -19,7 +19,7 @@ from sqs_codec.system.edge import (
 from sqs_codec.system.edge._edge import MOST_PLANNERS
 from sqs_codec.system.edge._reading import FIRST
 from sqs_codec.system.serve import connect
-from sqs_codec.system.session import Limits, LinkError, LocalLink, Sampling, Setting
+from sqs_codec.system.session import Limits, LinkError, LocalLink, Setting
 from tests.backend.test_backend import output
 from tests.relay import Relay
 from tests.system.serve.kit import (

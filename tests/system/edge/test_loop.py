@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
+from sqs_codec import Sampling
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.edge import (
     DraftModel,
@@ -26,7 +27,6 @@ from sqs_codec.system.session import (
     Limits,
     LinkError,
     LocalLink,
-    Sampling,
     Setting,
     verify_jobs,
 )

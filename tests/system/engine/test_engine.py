@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from sqs_codec import Round, SparseDistribution
+from sqs_codec import Round, Sampling, SparseDistribution
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.cli import serve as command
 from sqs_codec.system.engine import (
@@ -24,7 +24,7 @@ from sqs_codec.system.engine import (
     measure_steps,
 )
 from sqs_codec.system.engine._batch import PART
-from sqs_codec.system.session import Job, LinkError, Sampling
+from sqs_codec.system.session import Job, LinkError
 from tests.system.serve.kit import (
     PATIENCE,
     VOCAB,

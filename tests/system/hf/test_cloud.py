@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
+from sqs_codec import Sampling
 from sqs_codec._codec import truncation
 from sqs_codec.system import session as judging
-from sqs_codec.system.session import Job, Sampling
+from sqs_codec.system.session import Job
 from tests.refusals import refuses
 
 torch = pytest.importorskip("torch")
@@ -386,7 +387,7 @@ def test_sampling_is_that_of_transformers(sampling):
     model = tiny()
     warpers = model._get_logits_processor(config)
     wanted = warpers(torch.zeros(20, 1, dtype=torch.int64), rows).softmax(-1)
-    ours = truncated(rows, **sampling.config()) / options["temperature"]
+    ours = truncated(rows, [sampling] * len(rows)) / options["temperature"]
     assert torch.allclose(ours.softmax(-1), wanted, atol=1e-6)
     assert torch.equal(ours == -torch.inf, wanted == 0)
 
@@ -400,13 +401,14 @@ def test_ties_at_a_cut_are_those_that_numbers_are_drawn_by(monkeypatch, rng):
         logits[rng.random(logits.shape) < 0.1] = -np.inf
         rows = torch.from_numpy(logits).to(dtype)
         temperature = float(rng.choice([1e-320, 0.7, 1.0, 9.0]))
-        cuts = (
+        sampling = Sampling(
+            temperature,
             int(rng.choice([0, 1, 7, 60, 10**9])),
             float(rng.choice([0, 0.5, 0.9, 0.99, 1])),
             float(rng.choice([0, 0.05, 0.3, 1])),
         )
-        kept = truncation.truncate(rows.double().numpy(), temperature, *cuts)
-        assert np.array_equal(truncated(rows, temperature, *cuts).double(), kept)
+        kept = truncation.truncate(rows.double().numpy(), sampling)
+        assert np.array_equal(truncated(rows, [sampling] * 3).double(), kept)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -10,6 +10,7 @@ import torch
 import transformers
 
 import sqs_codec as sqs
+from sqs_codec import Sampling
 from sqs_codec.cli.options import SMOLLM2_FINGERPRINT as SMOLLM2
 from sqs_codec.system import hf
 from sqs_codec.system.edge import Edge, FixedPlan
@@ -25,7 +26,7 @@ from sqs_codec.system.hf import (
     load_model,
 )
 from sqs_codec.system.hf._models import place
-from sqs_codec.system.session import LinkError, LocalLink, Sampling, Setting
+from sqs_codec.system.session import LinkError, LocalLink, Setting
 from tests.cli.test_demo import WORDS, save_model
 from tests.refusals import refuses
 from tests.system.contracts import check_draft, check_words

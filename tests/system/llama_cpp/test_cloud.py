@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
+from sqs_codec import Sampling
 from sqs_codec.system.engine import EngineConfig, make_engine
 from sqs_codec.system.llama_cpp import (
     Cloud,
@@ -23,7 +24,7 @@ from sqs_codec.system.llama_cpp import (
     _engine,
 )
 from sqs_codec.system.llama_cpp._model import Context, llama
-from sqs_codec.system.session import Job, Sampling, verify_jobs
+from sqs_codec.system.session import Job, verify_jobs
 from tests.system.llama_cpp.files import write_model
 
 V = 6

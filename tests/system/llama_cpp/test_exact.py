@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
+from sqs_codec import Sampling
 from sqs_codec._codec.truncation import truncate
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.edge import Edge, FixedPlan, Hints
 from sqs_codec.system.llama_cpp import Cloud, Draft, Options
 from sqs_codec.system.serve import connect
-from sqs_codec.system.session import Job, LocalLink, Sampling
+from sqs_codec.system.session import Job, LocalLink
 from tests.relay import Link, Relay, StreamRelay
 from tests.system.llama_cpp.files import WIDTH, WORDS, write_model
 from tests.system.serve.kit import GREEDY
@@ -129,8 +130,8 @@ def factors(last, before):
 
 
 def row_after(text, sampling):
-    cuts = sampling.top_k, sampling.top_p, sampling.min_p
-    return truncate(sum(factors(*text[:-3:-1]))[None], 1.0, *cuts)[0]
+    row = sum(factors(*text[:-3:-1]))[None]
+    return truncate(row, replace(sampling, temperature=1.0))[0]
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from sqs_codec import Sampling
 from sqs_codec.system import hf
 from sqs_codec.system.edge import Edge, FixedPlan
 from sqs_codec.system.engine import BatchEngine, EngineConfig, make_engine
 from sqs_codec.system.hf import Cloud
 from sqs_codec.system.hf._models import _smollm2_gguf
 from sqs_codec.system.llama_cpp._cloud import _where
-from sqs_codec.system.session import Sampling
 from tests.system.hf.test_edge import greedy
 from tests.system.serve.kit import PATIENCE, serving
 

@@ -10,6 +10,7 @@ import tokenizers
 import transformers
 from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers
 
+from sqs_codec import Sampling
 from sqs_codec.cli import drafting
 from sqs_codec.cli.main import _parser
 from sqs_codec.system._base.chat import names
@@ -17,7 +18,6 @@ from sqs_codec.system._endpoint.errors import ApiError
 from sqs_codec.system.hf import Draft, encode_prompt, load_model
 from sqs_codec.system.hf._text import encode_chat
 from sqs_codec.system.proxy._request import MOST_PROMPTS, REFUSED, parse
-from sqs_codec.system.session import Sampling
 from tests.system.proxy.test_proxy import CHAT, Proxy, ask, folder, proxy, server
 
 __all__ = ["folder", "proxy", "server"]

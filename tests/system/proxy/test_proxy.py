@@ -20,6 +20,7 @@ import openai
 import pytest
 from starlette.testclient import TestClient
 
+from sqs_codec import Sampling
 from sqs_codec.cli import main as cli
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system._endpoint.errors import ApiError
@@ -30,7 +31,7 @@ from sqs_codec.system.proxy import Completer, make_app
 from sqs_codec.system.proxy._draft import Turns
 from sqs_codec.system.proxy._request import REFUSED, parse
 from sqs_codec.system.serve import connect
-from sqs_codec.system.session import Sampling, Setting
+from sqs_codec.system.session import Setting
 from tests.cli.test_demo import WORDS, save_model
 from tests.cli.test_serve import run_while
 from tests.system.proxy.test_server import Endpoint, Played

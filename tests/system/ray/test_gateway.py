@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sqs_codec import Sampling
 from sqs_codec.system.edge import Edge, FixedPlan
 from sqs_codec.system.hf import Draft, load_model
 from sqs_codec.system.serve import connect
-from sqs_codec.system.session import Sampling
 from tests.system.hf.test_edge import greedy
 from tests.system.ray.processes import descendants, wait_until
 

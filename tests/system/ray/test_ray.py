@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
+from sqs_codec import Sampling
 from sqs_codec.system.engine import EngineConfig
 from sqs_codec.system.ray import RayEngine, _engine
-from sqs_codec.system.session import Job, Sampling
+from sqs_codec.system.session import Job
 from tests.system.ray.processes import (
     descendants,
     listeners,

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sqs_codec import Sampling
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.system.engine import BatchEngine, Engine, EngineInfo
 from sqs_codec.system.ray._replica import application
-from sqs_codec.system.session import Job, Sampling
+from sqs_codec.system.session import Job
 from tests.system.serve.kit import Toy
 
 if TYPE_CHECKING:

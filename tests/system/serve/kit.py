@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
 import sqs_codec as sqs
+from sqs_codec import Sampling
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.system.edge import DraftModel
 from sqs_codec.system.engine import BatchEngine, Engine
@@ -25,7 +26,6 @@ from sqs_codec.system.session import (
     EdgeSession,
     Job,
     Link,
-    Sampling,
     Setting,
     Verifier,
     verify_jobs,

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from sqs_codec import Sampling
 from sqs_codec.system.edge import FixedPlan, _line, generate
 from sqs_codec.system.serve import connect, start_datagrams
-from sqs_codec.system.session import Sampling
 from tests import relay as relays
 from tests.relay import Relay, StreamRelay
 from tests.system.serve.kit import (

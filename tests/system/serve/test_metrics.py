@@ -6,11 +6,11 @@ from collections import deque
 
 import pytest
 
+from sqs_codec import Sampling
 from sqs_codec.system.edge import EdgeMetrics, FixedPlan, Hints, generate
 from sqs_codec.system.engine import EngineInfo
 from sqs_codec.system.serve import Service
 from sqs_codec.system.serve._metrics import ServiceMetrics
-from sqs_codec.system.session import Sampling
 from tests.system.serve.kit import (
     VOCAB,
     Draft,

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 import sqs_codec as sqs
+from sqs_codec import Sampling
 from sqs_codec.system.session import (
     CloudSession,
     EdgeSession,
     Emitted,
     Job,
     Limits,
-    Sampling,
     Setting,
     session_of,
     unknown_session,

@@ -194,7 +194,7 @@ def attack_server(
     ):
         address = f"127.0.0.1:{ports[transport]}"
         good = connect(address, transport=transport, insecure=True)
-        victim = kit.make_edge(sampling=session.Sampling(0.0), session_id=bytes(16))
+        victim = kit.make_edge(sampling=sqs.Sampling(0.0), session_id=bytes(16))
         while count > 0:
             messages, _ = honest(rng)
             go_on(victim, good)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from sqs_codec.system.session import Job, Sampling, verify_jobs
+from sqs_codec import Sampling
+from sqs_codec.system.session import Job, verify_jobs
 
 ROW = np.float32([1, 0, 4, 3, 2])
 GREEDY = Sampling(temperature=0)
@@ -45,9 +46,9 @@ def test_hints_are_judged_beside_rounds():
     key, position = bytes(range(16)), 3
     rows = np.tile(ROW, (3, 1))
     for sampling in GREEDY, Sampling(2.0, top_k=3, top_p=0.9, min_p=0.1):
-        token = sqs.gumbel_draw(ROW, key, position, **sampling.config())
+        token = sqs.gumbel_draw(ROW, key, position, sampling=sampling)
         hinted = Job(b"h", [0] * 3, None, np.empty(0), sampling, [token], key)
-        verdict = sqs.gumbel_verify([token], rows[:2], key, 3, **sampling.config())
+        verdict = sqs.gumbel_verify([token], rows[:2], key, 3, sampling=sampling)
         found = verify_jobs([job_of(GREEDY, 0.5), hinted], rows)
         assert found == [sqs.Verdict(0, 2), verdict]
         assert verdict.accepted == 1

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
+from sqs_codec import Sampling
 from sqs_codec._codec.truncation import truncate
 from sqs_codec.system.session import (
     PART,
@@ -16,7 +17,6 @@ from sqs_codec.system.session import (
     LinkError,
     LocalLink,
     Refused,
-    Sampling,
     Setting,
     Welcomed,
     session_of,
@@ -1024,7 +1024,7 @@ def test_a_draft_is_truncated_as_the_target_is(sampling, ties):
     edge, cloud, _ = start(settings=ALL, sampling=sampling)
     row = np.float32([0.5, 2, 1, -np.inf, 1.5, 3, 2.5, 0])
     row = row.round() if ties else row
-    kept = truncate(row[None], *sampling.config().values())[0]
+    kept = truncate(row[None], sampling)[0]
     codec = edge._drafters[0].codec
     wanted = codec.quantize(kept, sqs.TopK(V), temperature=sampling.temperature)
     whole = codec.quantize(row, sqs.TopK(V), temperature=sampling.temperature)

@@ -13,9 +13,9 @@ import transformers
 from numpy.typing import NDArray
 
 import sqs_codec as sqs
-from sqs_codec import Verdict
+from sqs_codec import Sampling, Verdict
 from sqs_codec.system.hf import Cloud
-from sqs_codec.system.session import Job, Sampling
+from sqs_codec.system.session import Job
 from sqs_codec.system.vllm import VllmEngine
 from sqs_codec.system.vllm._message import SHORT
 from tests.system.hf.test_cloud import tiny
@@ -162,7 +162,7 @@ class Writer:
         """Return a job with a key. The first hint is right, others may be."""
         key, end = self.rng.bytes(16), len(text)
         hints = [
-            sqs.gumbel_draw(row, key, end + i, **sampling.config())
+            sqs.gumbel_draw(row, key, end + i, sampling=sampling)
             for i, row in enumerate(self._logits[end - 1 : end - 1 + count])
         ]
         return Job(session, text, None, np.empty(0), sampling, hints, key)

@@ -16,9 +16,10 @@ import psutil
 import pytest
 import vllm
 
+from sqs_codec import Sampling
 from sqs_codec.system.engine import EngineConfig
 from sqs_codec.system.hf import Cloud, ModelError, load_model
-from sqs_codec.system.session import Job, Sampling
+from sqs_codec.system.session import Job
 from sqs_codec.system.vllm import VllmEngine
 from sqs_codec.system.vllm._engine import make_engine
 from tests.system.vllm.kit import (

@@ -8,8 +8,8 @@ import torch
 from vllm.pooling_params import PoolingParams
 from vllm.v1.pool.metadata import PoolingMetadata, PoolingStates
 
-from sqs_codec import Round, SparseDistribution
-from sqs_codec.system.session import Job, Sampling
+from sqs_codec import Round, Sampling, SparseDistribution
+from sqs_codec.system.session import Job
 from sqs_codec.system.vllm._message import (
     FAILED,
     READ,
