@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, overload
 
 import numpy as np
@@ -35,6 +36,9 @@ from sqs_codec._codec.round import Round, as_round, make_round
 from sqs_codec._codec.rows import SparseRows, as_rows
 from sqs_codec._codec.sampling import Sampling
 from sqs_codec._codec.truncation import truncate
+
+Draw = Callable[[int], NDArray[np.uint64]]
+"""Returns that many numbers of 64 random bits."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -430,9 +434,20 @@ class Codec:
             Asked once for N integers in [0, 2**64), one for each row.
         """
         checks.generator(rng)
+        draw = partial(random_numbers, rng)
+        return self._quantize_unbiased_rows(logits, temperature, draw, threads)
+
+    def _quantize_unbiased_rows(
+        self,
+        logits: ArrayLike | checks.Rows,
+        temperature: float,
+        draw: Draw,
+        threads: int = 1,
+    ) -> SparseRows:
+        """Round rows by the numbers that `draw` gives. For tensors, too."""
         arguments = (checks.temperature(temperature),)
         call = self._core.quantize_unbiased
-        return self._join(self._share(call, arguments, logits, threads, rng))
+        return self._join(self._share(call, arguments, logits, threads, draw))
 
     def _share(
         self,
@@ -440,13 +455,13 @@ class Codec:
         arguments: tuple[Any, ...],
         logits: ArrayLike | checks.Rows,
         threads: int,
-        rng: np.random.Generator | None = None,
+        draw: Draw | None = None,
     ) -> list[Any]:
         """Return what the core answers to parts of rows, with a number per row."""
         rows, shape = checks.rows("logits", logits, self.vocab_size)
         given = [rows]
-        if rng is not None:
-            given.append(random_numbers(rng, len(rows)))
+        if draw is not None:
+            given.append(draw(len(rows)))
         threads = useful(checks.in_range("threads", threads, 1), len(rows))
         if len(rows):
             checks.no_probabilities(rows[0])

@@ -8,14 +8,14 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sqs_codec._base import checks
-from sqs_codec._codec.codec import Codec
+from sqs_codec._codec.codec import random_numbers
 from sqs_codec._codec.rows import SparseRows
 from sqs_codec.distill._header import LEAST_LOG, Header
 
@@ -128,12 +128,12 @@ class Counting(Task):
 
     def quantize(self, logits: Any) -> SparseRows:
         """Return the counts of rows of logits."""
-        codec, options = self.header.codec, {"rng": self.rng}
-        if _is_tensor(logits):
-            from sqs_codec.torch import quantize_unbiased_rows as quantize
-        else:
-            quantize: Any = Codec.quantize_unbiased_rows  # type: ignore[no-redef]
-        return quantize(codec, logits, temperature=self.header.temperature, **options)
+        codec, t = self.header.codec, self.header.temperature
+        if not _is_tensor(logits):
+            return codec.quantize_unbiased_rows(logits, temperature=t, rng=self.rng)
+        from sqs_codec.torch._unbiased import round_rows
+
+        return round_rows(codec, logits, t, partial(random_numbers, self.rng))
 
     def _look(self, logits: Any, rows: slice) -> Answer:
         counts, told = self.quantize(logits), {}

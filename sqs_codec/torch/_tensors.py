@@ -117,6 +117,14 @@ def detached(name: str, logits: torch.Tensor) -> torch.Tensor:
     return values.cpu() if values.device.type == "mps" else values
 
 
+def device_of(generator: torch.Generator | None) -> torch.device:
+    """Return where a generator draws; None is the CPU's default one."""
+    if generator is None:
+        return torch.device("cpu")
+    checks.instance("generator", generator, torch.Generator, "a torch.Generator")
+    return generator.device
+
+
 def no_probabilities(rows: torch.Tensor) -> None:
     """Warn if the first row is on the host and looks like probabilities."""
     if is_on_host(rows) and len(rows):

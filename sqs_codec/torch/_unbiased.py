@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,11 +12,17 @@ from numpy.typing import NDArray
 from sqs_codec._backend import frozen
 from sqs_codec._base import checks
 from sqs_codec._base.exp2 import LOG2_E, UNITS
-from sqs_codec._codec.codec import Codec, random_numbers, row_name
+from sqs_codec._codec.codec import Codec, Draw, row_name
 from sqs_codec._codec.distribution import SparseDistribution
 from sqs_codec._codec.rows import SparseRows, as_rows
 from sqs_codec.torch._quantize import row_of, rows_of
-from sqs_codec.torch._tensors import as_array, check_maxima, exp2, is_on_host
+from sqs_codec.torch._tensors import (
+    as_array,
+    check_maxima,
+    device_of,
+    exp2,
+    is_on_host,
+)
 
 AT_ONCE = 1 << 23
 """Logits whose weights are held at a time, in some 32 bytes each."""
@@ -26,11 +33,11 @@ def quantize_unbiased(
     logits: torch.Tensor,
     *,
     temperature: float = 1.0,
-    rng: np.random.Generator,
+    generator: torch.Generator | None = None,
 ) -> SparseDistribution:
     """Return `quantize_unbiased_rows` of a row, a tensor [vocab_size]."""
     row = row_of(codec, logits)
-    return quantize_unbiased_rows(codec, row, temperature=temperature, rng=rng)[0]
+    return round_rows(codec, row, temperature, partial(_draw, generator))[0]
 
 
 def quantize_unbiased_rows(
@@ -38,35 +45,49 @@ def quantize_unbiased_rows(
     logits: torch.Tensor,
     *,
     temperature: float = 1.0,
-    rng: np.random.Generator,
+    generator: torch.Generator | None = None,
 ) -> SparseRows:
     """Round ``softmax(logits / temperature)`` at random, so that it is the mean.
 
-    The counts are those of `Codec.quantize_unbiased_rows` for the same generator, to
-    the bit, wherever the logits are. From an accelerator two numbers a row and the
+    The counts are those of `Codec.quantize_unbiased_rows` for the same random numbers,
+    to the bit, wherever the logits are. From an accelerator two numbers a row and the
     resolution's worth of ids move; this waits for it twice for every 8 million logits.
 
     Parameters
     ----------
     codec, logits, temperature
         As for `quantize_rows`, with its errors.
-    rng : numpy.random.Generator
-        As for `Codec.quantize_unbiased_rows`.
+    generator : torch.Generator, optional
+        Asked once for an int64 of 64 random bits for each row, on its own device. If
+        None, the CPU's default generator, which `torch.manual_seed` seeds.
 
     Examples
     --------
-    >>> rng, codec = np.random.default_rng(1), Codec(vocab_size=5, resolution=10)
+    >>> source, codec = torch.Generator().manual_seed(1), Codec(5, resolution=10)
     >>> logits = torch.tensor([[0, 3, 2, 0, 0], [1, 0, 0, 1, 1]]).bfloat16()
-    >>> quantize_unbiased_rows(codec, logits, rng=rng).to_dense()
+    >>> quantize_unbiased_rows(codec, logits, generator=source).to_dense()
     array([[0. , 0.7, 0.2, 0.1, 0. ],
            [0.3, 0.1, 0.1, 0.3, 0.2]], dtype=float32)
     """
+    return round_rows(codec, logits, temperature, partial(_draw, generator))
+
+
+def _draw(generator: torch.Generator | None, n: int) -> NDArray[np.uint64]:
+    """Return n numbers of 64 random bits."""
+    words = torch.empty(n, dtype=torch.int64, device=device_of(generator))
+    return words.random_(-(1 << 63), None, generator=generator).cpu().numpy().view("u8")
+
+
+def round_rows(
+    codec: Codec, logits: torch.Tensor, temperature: float, draw: Draw
+) -> SparseRows:
+    """Round rows by the numbers that `draw` gives. For files of teachers, too."""
     rows, shape = rows_of(codec, logits)
     if is_on_host(rows):
         ready = checks.Rows(as_array(rows), shape)
-        return codec.quantize_unbiased_rows(ready, temperature=temperature, rng=rng)
+        return codec._quantize_unbiased_rows(ready, temperature, draw)
     temperature = checks.temperature(temperature)
-    numbers = random_numbers(rng, len(rows)).tolist()
+    numbers = draw(len(rows)).tolist()
     step = max(1, AT_ONCE // codec.vocab_size)
     found = [np.empty((0, codec.resolution), np.int32)]
     for start in range(0, len(rows), step):

@@ -22,9 +22,9 @@ would not scale to integers."""
 def verify(
     round_: Round,
     target_logits: torch.Tensor,
-    rng: torch.Generator | None = None,
     *,
     temperature: float = 1.0,
+    generator: torch.Generator | None = None,
 ) -> Verdict:
     """Accept a prefix of the drafted tokens and draw the next token.
 
@@ -40,12 +40,12 @@ def verify(
 [L+1, vocab_size]
         On any device, contiguous or not; gradients are ignored. ``-inf`` is
         probability 0. Errors name the row that holds NaN, +inf or nothing but -inf.
-    rng : torch.Generator, optional
+    temperature : float
+        The target's; at 0 it has its most probable token and nothing else.
+    generator : torch.Generator, optional
         Asked once for L+1 float64, used as in `sqs_codec.verify`, on its own device,
         for which that is one more wait. If None, the CPU's default generator, which
         `torch.manual_seed` seeds.
-    temperature : float
-        The target's; at 0 it has its most probable token and nothing else.
 
     Examples
     --------
@@ -55,17 +55,15 @@ def verify(
     >>> verify(Round([q], [2]), logits, temperature=0)
     Verdict(accepted=1, token=1)
     >>> seeded = torch.Generator().manual_seed(0)
-    >>> verify(Round([q], [0]), logits, seeded)
+    >>> verify(Round([q], [0]), logits, generator=seeded)
     Verdict(accepted=0, token=2)
     """
     checks.instance("round_", round_, Round, "a Round")
-    if rng is not None:
-        checks.instance("rng", rng, torch.Generator, "a torch.Generator")
     rows = _tensors.detached("target_logits", target_logits)
     n = target.count_rows(round_)
     target.check_shape("target_logits", rows.shape, n, round_.vocab_size)
     temperatures = [checks.temperature(temperature)] * n
-    draws = np.array(_uniforms(n, rng))
+    draws = np.array(_uniforms(n, generator))
     name_row = "target_logits[{}]".format
     return _verify([round_], rows, draws, temperatures, name_row)[0]
 
@@ -255,7 +253,7 @@ def _draw(unnormalised: torch.Tensor, following: Sequence[Following]) -> list[in
     return tokens
 
 
-def _uniforms(n: int, rng: torch.Generator | None) -> list[float]:
-    device = "cpu" if rng is None else rng.device
-    drawn = torch.rand(n, dtype=torch.float64, generator=rng, device=device)
+def _uniforms(n: int, generator: torch.Generator | None) -> list[float]:
+    device = _tensors.device_of(generator)
+    drawn = torch.rand(n, dtype=torch.float64, generator=generator, device=device)
     return [*map(float, drawn)]

@@ -41,9 +41,8 @@ def count(name, rows, numbers, resolution, t):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(_unbiased, "is_on_host", lambda rows: False)
             patch.setattr(_unbiased, "AT_ONCE", 3 * vocab_size)
-            return _unbiased.quantize_unbiased_rows(
-                codec, torch.tensor(rows), temperature=t, rng=Words(numbers)
-            )
+            given = torch.tensor(rows), t, lambda n: np.array(numbers, np.uint64)
+            return _unbiased.round_rows(codec, *given)
     given = np.array(numbers, np.uint64)
     status, done, *found = core(name, vocab_size, resolution).quantize_unbiased(
         rows, given, float(t)

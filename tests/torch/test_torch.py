@@ -15,7 +15,7 @@ from sqs_codec._backend.native import Core
 from sqs_codec._codec.keep import count_kept, limits_of
 from tests.backend.test_backend import output
 from tests.backends import using
-from tests.kit import Both, Script
+from tests.kit import Both, Script, Words
 
 torch = pytest.importorskip("torch")
 adapter = pytest.importorskip("sqs_codec.torch")
@@ -144,7 +144,7 @@ def test_probabilities_in_place_of_logits_are_noticed(dtype, path):
         lambda: adapter.quantize(codec, probs, keep),
         lambda: adapter.quantize_rows(codec, probs[None], keep),
         lambda: sqs.Drafter(codec, keep, rng=rng).push(probs),
-        lambda: adapter.quantize_unbiased(codec, probs, rng=rng),
+        lambda: adapter.quantize_unbiased(codec, probs),
         lambda: adapter.gumbel_verify([], probs[None], key, 0, sampling=cut),
         lambda: adapter.gumbel_verify_rounds(
             [[]], probs[None], [key], [0], sampling=cut
@@ -286,34 +286,53 @@ def test_rounds_without_bias_as_the_core(shape, dtype, path, monkeypatch):
     logits = tensor_with_ties(*shape, VOCAB, dtype=dtype).requires_grad_()
     rows = core_row(logits.detach()).reshape(-1, VOCAB)
     for temperature in (0, 5e-324, 0.3, 1.0, 1e300):
-        how = {"temperature": temperature, "rng": np.random.default_rng(SEED)}
-        found = adapter.quantize_unbiased_rows(CODEC, logits, **how)
-        how["rng"] = np.random.default_rng(SEED)
-        expected = CODEC.quantize_unbiased_rows(rows, **how)
-        assert found == expected
-        if not shape:
-            how["rng"] = np.random.default_rng(SEED)
-            assert [adapter.quantize_unbiased(CODEC, logits, **how)] == [*expected]
+        numbers = rounding._draw(torch.Generator().manual_seed(SEED), len(rows))
+        expected = CODEC.quantize_unbiased_rows(
+            rows, temperature=temperature, rng=Words(numbers)
+        )
+        calls = [adapter.quantize_unbiased_rows]
+        calls += [] if shape else [adapter.quantize_unbiased]
+        for call in calls:
+            source = torch.Generator().manual_seed(SEED)
+            found = call(CODEC, logits, temperature=temperature, generator=source)
+            assert [*([found] if call is not calls[0] else found)] == [*expected]
+
+
+def test_rounding_uses_the_default_generator_otherwise():
+    logits, found = tensor_with_ties(5, VOCAB), []
+    for generator in None, torch.Generator().manual_seed(7):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(7)
+            rows = adapter.quantize_unbiased_rows(CODEC, logits, generator=generator)
+        found.append(rows)
+    assert found[0] == found[1]
+
+
+def test_numbers_of_rounding_have_64_bits():
+    numbers = rounding._draw(torch.Generator().manual_seed(SEED), 10_000)
+    assert numbers.dtype == np.uint64
+    bits = np.unpackbits(numbers[:, None].view(np.uint8), axis=1)
+    assert abs(bits.mean(0) - 0.5).max() < 0.025  # five standard deviations
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_bad_rows_are_named_whatever_the_rounding(value, path):
-    logits, rng = tensor_with_ties(2, 4, VOCAB), np.random.default_rng(1)
+    logits, rng = tensor_with_ties(2, 4, VOCAB), torch.Generator()
     logits[1, 3] = value
     for temperature in (0, 1):
         with pytest.raises(ValueError, match=r"^logits\[1, 3\].*(holds|is|every)"):
             adapter.quantize_unbiased_rows(
-                CODEC, logits, temperature=temperature, rng=rng
+                CODEC, logits, temperature=temperature, generator=rng
             )
 
 
 @pytest.mark.parametrize("n", [0, 2])
 def test_rounding_says_what_generator_it_expected(n, path):
-    rows, said = torch.zeros(n, VOCAB), "rng must be a numpy.* got NoneType"
-    with pytest.raises(TypeError, match=said):
+    rows = torch.zeros(n, VOCAB)
+    with pytest.raises(TypeError, match=r"rng must be a numpy.* got NoneType"):
         CODEC.quantize_unbiased_rows(rows.numpy(), rng=None)
-    with pytest.raises(TypeError, match=said):
-        adapter.quantize_unbiased_rows(CODEC, rows, rng=None)
+    with pytest.raises(TypeError, match=r"^generator must be a torch.Generator, got"):
+        adapter.quantize_unbiased_rows(CODEC, rows, generator=np.random.default_rng(0))
 
 
 def test_rounding_waits_no_more_for_more_rows():
@@ -382,7 +401,9 @@ def test_verify_agrees_with_the_core(temperature, path):
             round_, (logits / temperature).softmax(-1).numpy(), Script(uniforms)
         )
         numbers = torch.Generator().manual_seed(seed)
-        ours = adapter.verify(round_, logits, temperature=temperature, rng=numbers)
+        ours = adapter.verify(
+            round_, logits, temperature=temperature, generator=numbers
+        )
         assert ours == core
         outcomes[ours.accepted] += 1
     assert set(outcomes) == set(range(5))
@@ -394,7 +415,7 @@ def test_verify_takes_the_same_from_the_generator_whatever_comes():
     for seed in range(20):
         round_ = random_round(rng, 4)
         target = likely_target(round_, rng)
-        adapter.verify(round_, target, generator.manual_seed(seed), temperature=1.0)
+        adapter.verify(round_, target, generator=generator.manual_seed(seed))
         after = generator.get_state()
         torch.rand(5, dtype=torch.float64, generator=generator.manual_seed(seed))
         assert torch.equal(after, generator.get_state())
@@ -408,7 +429,7 @@ def test_verify_uses_the_default_generator_otherwise():
         torch.manual_seed(7)
         ours = adapter.verify(round_, logits, temperature=1.0)
     assert ours == adapter.verify(
-        round_, logits, temperature=1.0, rng=torch.Generator().manual_seed(7)
+        round_, logits, temperature=1.0, generator=torch.Generator().manual_seed(7)
     )
 
 
@@ -506,7 +527,7 @@ def test_verify_says_what_it_expected():
         ({"logits": torch.zeros(1, 2)}, ValueError, r"\(2, 2\).*, got \(1, 2\)"),
         ({"temperature": -1.0}, ValueError, "temperature must be finite"),
         ({"round_": []}, TypeError, "a Round, got list"),
-        ({"rng": np.random.default_rng(0)}, TypeError, r"a torch\.Generator, got G"),
+        ({"generator": np.random.default_rng(0)}, TypeError, "^generator must be a to"),
     ):
         round_, logits, *_ = (given := good | change).values()
         how = {name: given[name] for name in given.keys() - good.keys()}
