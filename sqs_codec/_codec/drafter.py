@@ -98,12 +98,12 @@ class Drafter:
             budget_bits = checks.in_range("budget_bits", budget_bits, 1)
         if max_survivors is not None:
             max_survivors = checks.in_range("max_survivors", max_survivors, 1)
-        self.codec = codec
-        self.keep = keep
-        self.rng = rng
-        self.budget_bits = budget_bits
-        self.max_tokens = checks.in_range("max_tokens", max_tokens, 1, MAX_ROUND)
-        self.max_survivors = max_survivors
+        self._codec = codec
+        self._keep = keep
+        self._rng = rng
+        self._budget_bits = budget_bits
+        self._max_tokens = checks.in_range("max_tokens", max_tokens, 1, MAX_ROUND)
+        self._max_survivors = max_survivors
         self._entropy = codec.coding == "entropy"
         most = MAX_ENTROPY_SURVIVORS if self._entropy else MAX_SURVIVORS
         self._most = most if max_survivors is None else min(most, max_survivors)
@@ -112,8 +112,8 @@ class Drafter:
 
     def __repr__(self) -> str:
         return (
-            f"<Drafter of {self.codec}, {self.keep}: {len(self._tokens)} of at most "
-            f"{self.max_tokens} tokens drafted>"
+            f"<Drafter of {self._codec}, {self._keep}: {len(self._tokens)} of at most "
+            f"{self._max_tokens} tokens drafted>"
         )
 
     def _start(self, state: float) -> None:
@@ -127,6 +127,36 @@ class Drafter:
         self._sizes: list[int] = []
         # What the packet takes at most.
         self._bits = LAST_BYTE + NO_MORE if self._entropy else FIELDS
+
+    @property
+    def codec(self) -> Codec:
+        """What both ends agree on."""
+        return self._codec
+
+    @property
+    def keep(self) -> Keep:
+        """Which tokens it keeps."""
+        return self._keep
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """What draws the tokens."""
+        return self._rng
+
+    @property
+    def budget_bits(self) -> int | None:
+        """Uplink bits of a round; None is no limit."""
+        return self._budget_bits
+
+    @property
+    def max_tokens(self) -> int:
+        """Drafted tokens of a round at most."""
+        return self._max_tokens
+
+    @property
+    def max_survivors(self) -> int | None:
+        """Tokens in the supports of a round at most; None is no limit."""
+        return self._max_survivors
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -178,20 +208,20 @@ class Drafter:
         """
         if self._finished:
             raise RuntimeError("push: the round is finished; feedback comes next")
-        if self._full or len(self._tokens) == self.max_tokens:
+        if self._full or len(self._tokens) == self._max_tokens:
             return None
         if isinstance(logits, SparseDistribution):
             q = self._check_ready(logits, temperature)
         else:
-            keep, t = self.keep, 1.0 if temperature is None else temperature
+            keep, t = self._keep, 1.0 if temperature is None else temperature
             quantize_row = Codec._quantize
             for kind, quantize_other in ROW_TYPES.items():
                 if isinstance(logits, kind):
                     quantize_row = quantize_other
-            cuts = self._sampling
-            q = quantize_row(self.codec, logits, keep, t, sampling=cuts, state=self.state)
-        if q is logits or q._token_ids.size > self.codec.max_survivors:
-            self.codec._check(q)
+            given = logits, keep, t, False, self._sampling, self.state
+            q = quantize_row(self._codec, *given)
+        if q is logits or q._token_ids.size > self._codec.max_survivors:
+            self._codec._check(q)
         bits = self._bits_with(q)
         if bits is None:
             if self._tokens:
@@ -202,15 +232,15 @@ class Drafter:
 
     def _bits_of_large(self, q: SparseDistribution) -> int:
         """Return the bits of a round whose first is beyond a limit; sessions refuse."""
-        return LAST_BYTE + (self.budget_bits or 0)
+        return LAST_BYTE + (self._budget_bits or 0)
 
     def _draw(self, q: SparseDistribution, bits: int) -> int:
         """Draft a token of `q`, with which the packet takes so many bits at most."""
-        position = q._draw(self.rng)
+        position = q._draw(self._rng)
         state = self.state
-        if self.keep._learns:
+        if self._keep._learns:
             assert q.dropped_mass is not None  # as was seen to
-            state = self.keep.next(state, q.dropped_mass)
+            state = self._keep.next(state, q.dropped_mass)
         token = int(q._token_ids[position])
         self._states.append(state)
         self._distributions.append(q)
@@ -229,9 +259,9 @@ class Drafter:
                 "push: a temperature goes with logits, not with a SparseDistribution, "
                 "which is drawn from as it is"
             )
-        if self.keep._learns and q.dropped_mass is None:
+        if self._keep._learns and q.dropped_mass is None:
             raise ValueError(
-                f"push: {self.keep} learns from the mass that each distribution "
+                f"push: {self._keep} learns from the mass that each distribution "
                 "dropped, and this one's dropped_mass is None"
             )
         return q
@@ -240,24 +270,24 @@ class Drafter:
         """Return the most bits a packet takes with a token of `q`, None if too many."""
         size = q._token_ids.size
         sizes = [*self._sizes, size]
-        if sum(sizes) > self._most or not (self._entropy or self.codec._holds(sizes)):
+        if sum(sizes) > self._most or not (self._entropy or self._codec._holds(sizes)):
             return None
-        if self.budget_bits is None:
+        if self._budget_bits is None:
             return 0
         bits = self._bits
         if self._entropy:
             bits += _entropy_position(q._vocab_size, size, q._resolution)
         else:
-            bits += self.codec._core.bits(q._token_ids, q._counts)
+            bits += self._codec._core.bits(q._token_ids, q._counts)
             bits += (size - 1).bit_length()
-        if bits // 8 <= self.budget_bits // 8:
+        if bits // 8 <= self._budget_bits // 8:
             return bits
         if not self._entropy:  # where that is what it takes
             return None
         rarest = int(q.counts.argmin())  # no other token takes more bits
         packet = self._encode([*self._distributions, q], [*self._positions, rarest])
         bits = 8 * len(packet)
-        return bits + LAST_BYTE if bits <= self.budget_bits else None
+        return bits + LAST_BYTE if bits <= self._budget_bits else None
 
     def finish(self) -> bytes:
         """Return the round's packet."""
@@ -272,7 +302,7 @@ class Drafter:
     def _encode(
         self, distributions: list[SparseDistribution], positions: list[int]
     ) -> bytes:
-        return self.codec._core.encode_round(arrays_of(distributions, positions))
+        return self._codec._core.encode_round(arrays_of(distributions, positions))
 
     def feedback(self, accepted: int | Verdict) -> None:
         """Take the cloud's verdict, or how many it accepted; start the next round."""

@@ -415,3 +415,16 @@ def test_what_cannot_be_sent_is_refused_before_anything_has_changed():
     assert edge.state == -1
     assert edge.push(100 * flat) is not None
     assert len(codec.decode_round(edge.finish())) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["codec", "keep", "rng", "budget_bits", "max_tokens", "max_survivors"]
+)
+def test_what_a_drafter_was_made_with_stays(name):
+    """Its limits are derived from these once."""
+    rng = np.random.default_rng(0)
+    edge = sqs.Drafter(sqs.Codec(8), sqs.TopK(3), rng=rng, budget_bits=99)
+    value = getattr(edge, name)
+    with pytest.raises(AttributeError):
+        setattr(edge, name, value)
+    assert getattr(edge, name) is value
