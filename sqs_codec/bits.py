@@ -1,7 +1,7 @@
 """What distributions cost, measured on logits of your own: as ``sqs bits`` does.
 
 * `measure`: bits and what they lose, for keep rules at resolutions, as a table
-* `recommend`, `pareto`: the settings that are worth their bits
+* `recommend`: the settings that are worth their bits
 * `prior_saving`: what a prior of your drafts and texts saves
 
 Nothing is needed but NumPy.
@@ -37,7 +37,6 @@ __all__ = [
     "Point",
     "Saving",
     "measure",
-    "pareto",
     "prior_saving",
     "recommend",
 ]
@@ -177,24 +176,6 @@ def recommend(points: Iterable[Point], most_tv: float = 0.05) -> list[Point]:
 
 def _cost(point: Point) -> tuple[float, float]:
     return point.bits["entropy"], point.tv
-
-
-def pareto(bits: Iterable[float], loss: Iterable[float]) -> NDArray[np.int64]:
-    """Return which of N points none beats in both bits and loss, by ascending loss.
-
-    Points with infinite bits are left out; points above the lower convex hull stay.
-
-    Examples
-    --------
-    >>> pareto(bits=[10, 20, 20, 40, 50], loss=[0.5, 0.4, 0.3, 0.1, 0.2]).tolist()
-    [3, 2, 0]
-    """
-    spent, lost = np.fromiter(bits, np.float64), np.fromiter(loss, np.float64)
-    front: list[int] = []
-    for index in np.lexsort((lost, spent)):
-        if math.isfinite(spent[index]) and (not front or lost[index] < lost[front[-1]]):
-            front.append(int(index))
-    return np.asarray(front[::-1], np.int64)
 
 
 class Saving(NamedTuple):

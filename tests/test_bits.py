@@ -1,7 +1,6 @@
 """`sqs_codec.bits` from Python; tests/cli/test_bits.py computes its figures anew."""
 
 import dataclasses
-import math
 import re
 
 import numpy as np
@@ -9,21 +8,6 @@ import pytest
 
 import sqs_codec as sqs
 from sqs_codec import bits
-
-
-def test_pareto_front_is_what_nothing_beats():
-    rng = np.random.default_rng(2)
-    spent, loss = rng.integers(1, 20, 60).astype(float), rng.integers(0, 20, 60) / 20
-    spent[7] = math.inf
-    front = bits.pareto(spent, loss)
-    for i in range(60):
-        beaten = np.any(
-            (spent <= spent[i])
-            & (loss <= loss[i])
-            & ((spent < spent[i]) | (loss < loss[i]))
-        )
-        on_front = np.any((spent[front] == spent[i]) & (loss[front] == loss[i]))
-        assert on_front == (not beaten and math.isfinite(spent[i]))
 
 
 def test_settings_and_rows_are_those_asked_for():

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.experiments.estimate import CONFIDENCE, Estimate, draws, of_draws
-from sqs_codec.bits import pareto
+from sqs_codec.cli.bits import pareto
 
 Floats = NDArray[np.float64]
 Records = list[dict[str, Any]]

@@ -29,7 +29,7 @@ from benchmarks.schemes import (
 )
 from benchmarks.sources import Session, Source
 from benchmarks.tables import about
-from sqs_codec.bits import pareto
+from sqs_codec.cli.bits import pareto
 
 ROUND = 5
 """Distributions in a round."""

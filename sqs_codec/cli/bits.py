@@ -229,6 +229,19 @@ def _parameters(keep: sqs.Keep) -> dict[str, float]:
     return {name: getattr(keep, name)}
 
 
+def pareto(bits: Iterable[float], loss: Iterable[float]) -> NDArray[np.int64]:
+    """Return which of N points none beats in both bits and loss, by ascending loss.
+
+    Points with infinite bits are left out; points above the lower convex hull stay.
+    """
+    spent, lost = np.fromiter(bits, np.float64), np.fromiter(loss, np.float64)
+    front: list[int] = []
+    for index in np.lexsort((lost, spent)):
+        if math.isfinite(spent[index]) and (not front or lost[index] < lost[front[-1]]):
+            front.append(int(index))
+    return np.asarray(front[::-1], np.int64)
+
+
 def plot(
     measured: dict[str, Any], points: list[Point], most_tv: float, path: Path
 ) -> None:
@@ -242,7 +255,7 @@ def plot(
     styles = ("tab:red", "s--"), ("tab:orange", "D-."), ("tab:blue", "o-")
     for coding, (color, style) in zip(bits.CODINGS, styles, strict=True):
         spent = np.array([point.bits[coding] for point in points])
-        front = bits.pareto(spent, tv)
+        front = pareto(spent, tv)
         (line,) = axes.plot(tv[front], spent[front], style, label=coding)
         line.set(color=color, markersize=4)
     axes.axvline(most_tv, color="0.6", linewidth=0.8, label="TV allowed")

@@ -16,6 +16,7 @@ import sqs_codec as sqs
 from sqs_codec._base import install
 from sqs_codec.bits import CODINGS, RESOLUTIONS, RULES, measure
 from sqs_codec.cli import main as cli
+from sqs_codec.cli.bits import pareto
 from tests.kit import independent_counts, softmax
 from tests.refusals import fails
 
@@ -259,3 +260,18 @@ def test_labels_of_a_plot_keep_apart(spread, tmp_path, monkeypatch):
         boxes = [label.get_window_extent() for label in labels]
         assert len(boxes) > 2
         assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
+def test_pareto_front_is_what_nothing_beats():
+    rng = np.random.default_rng(2)
+    spent, loss = rng.integers(1, 20, 60).astype(float), rng.integers(0, 20, 60) / 20
+    spent[7] = math.inf
+    front = pareto(spent, loss)
+    for i in range(60):
+        beaten = np.any(
+            (spent <= spent[i])
+            & (loss <= loss[i])
+            & ((spent < spent[i]) | (loss < loss[i]))
+        )
+        on_front = np.any((spent[front] == spent[i]) & (loss[front] == loss[i]))
+        assert on_front == (not beaten and math.isfinite(spent[i]))
