@@ -32,14 +32,15 @@ from sqs_codec._codec.distribution import SparseDistribution
 from sqs_codec._codec.drafter import Drafter
 from sqs_codec._codec.gumbel import Guesses, gumbel_draw, gumbel_guess, gumbel_verify
 from sqs_codec._codec.keep import Conformal, Keep, Threshold, TopK
-from sqs_codec._codec.preset import Preset, PresetName, preset
 from sqs_codec._codec.prior import Prior, PriorName
 from sqs_codec._codec.round import Round
 from sqs_codec._codec.rows import SparseRows
 from sqs_codec._codec.sampling import Sampling
+from sqs_codec._codec.settings import SETTINGS
 from sqs_codec._codec.verify import Verdict, verify, verify_rounds
 
 __all__ = [
+    "SETTINGS",
     "Codec",
     "CodingName",
     "Conformal",
@@ -47,8 +48,6 @@ __all__ = [
     "Guesses",
     "Keep",
     "PacketError",
-    "Preset",
-    "PresetName",
     "Prior",
     "PriorName",
     "Round",
@@ -63,7 +62,6 @@ __all__ = [
     "gumbel_guess",
     "gumbel_verify",
     "isa",
-    "preset",
     "theory",
     "verify",
     "verify_rounds",

@@ -27,9 +27,10 @@ from benchmarks.experiments.models import load
 from benchmarks.harness.edges import Came, Crowd, Lookup, run
 from benchmarks.harness.recorded import RecordedDraft, TimedVerifier
 from benchmarks.tables import dim, table
-from sqs_codec.system.edge import FixedPlan, Hints, default_settings
+from sqs_codec.system.edge import FixedPlan, Hints
 from sqs_codec.system.engine import BatchEngine
 from sqs_codec.system.hf._engine import ThreadedCloud
+from sqs_codec.system.session import Setting
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -137,7 +138,7 @@ def share(options: Options) -> Records:
                 edges=edges,
                 transport="datagram",
                 tokenizer=b"",
-                codec=default_settings(v, models.prior)[0].codec,
+                codec=Setting.defaults(v, models.prior)[0].codec,
                 prompts=[[*text.prompt]],
                 draft=draft,
                 plan=plan,

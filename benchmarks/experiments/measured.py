@@ -21,7 +21,7 @@ from benchmarks.harness.cells import JITTER, Cell, Text, simulate
 from benchmarks.harness.recorded import STEPS
 from benchmarks.harness.rounds import of_formats
 from benchmarks.schemes import ours
-from sqs_codec.system.edge import FixedPlan, default_settings
+from sqs_codec.system.edge import FixedPlan
 from sqs_codec.system.hf import ModelError
 from sqs_codec.system.session import Setting
 from tests.relay import Link
@@ -63,7 +63,7 @@ def measure(options: Options, places: Sequence[Place]) -> Records:
     A planner goes from text to text; at the first it knows nothing.
     """
     models = load(options, options.model)
-    settings = tuple(default_settings(models.vocab_size, models.prior))
+    settings = tuple(Setting.defaults(models.vocab_size, models.prior))
     texts = tuple(recorded(options, models, QUICK_TEXTS if options.quick else TEXTS))
     tokens = min(map(rows_of, texts))
     cell = Cell("", Link(), texts, tokens, settings, None, CLOUD, TEMPERATURE)

@@ -25,7 +25,6 @@ from benchmarks.experiments.models import GEMMA3, SMOLLM2, load
 from benchmarks.experiments.traces import traces
 from benchmarks.schemes import Row, formats, ours
 from benchmarks.tables import dim, table
-from sqs_codec.system.edge import default_settings
 from sqs_codec.system.session import Setting
 
 TITLE = "Protocols over links of 2 kbit/s to 1 Mbit/s"
@@ -77,7 +76,7 @@ def sent(options: Options, name: str, temperature: float) -> Records:
     models = load(options, name)
     v = models.vocab_size
     one_hot = Setting(sqs.Codec(v, 1, prior=models.prior), sqs.TopK(1))
-    settings = one_hot, *default_settings(v, models.prior)
+    settings = one_hot, *Setting.defaults(v, models.prior)
     ways = [*formats(v), *map(ours, settings)]
     names = [*(way.name for way in ways), "hints, first guess"]
     about = {"part": "sent", "model": name, "temperature": temperature}

@@ -36,9 +36,10 @@ from benchmarks.harness import cells
 from benchmarks.harness.recorded import STEPS
 from benchmarks.schemes import Row, Rule, codec, paper_bits
 from benchmarks.tables import dim, table
-from sqs_codec.system.edge import FixedPlan, Hints, default_settings
+from sqs_codec.system.edge import FixedPlan, Hints
 from sqs_codec.system.hf import ModelError
 from sqs_codec.system.hf._models import HFModel
+from sqs_codec.system.session import Setting
 from sqs_codec.system.small import Draft
 from sqs_codec.system.small._file import SHAPES
 from tests.relay import Link
@@ -199,7 +200,7 @@ def _simulated(
     models: Models, rows: Sequence[NDArray[np.float32]], record: dict[str, Any]
 ) -> list[list[float]]:
     """Return the seconds of a text, with hints and alone, at each of `PLACES`."""
-    settings, found = tuple(default_settings(models.vocab_size, models.prior)), []
+    settings, found = tuple(Setting.defaults(models.vocab_size, models.prior)), []
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder, "draft.npy"), Path(folder, "target.npy")
         for file, logits in zip(files, rows, strict=True):

@@ -36,7 +36,8 @@ from benchmarks.harness.rounds import Rounds, of_formats
 from benchmarks.schemes import Format, ours, qs, raw
 from benchmarks.sources import shipped
 from benchmarks.tables import about, about_line, command, dim, table
-from sqs_codec.system.edge import MODES, FixedPlan, Hints, _planner, default_settings
+from sqs_codec.system.edge import MODES, FixedPlan, Hints, _planner
+from sqs_codec.system.session import Setting
 from tests.relay import Link
 from tests.world import WorldLink
 
@@ -182,7 +183,7 @@ def compare(case: Case, grid: Grid) -> list[Outcome]:
     case = replace(case, texts=max(case.texts, 2)) if grid.busy else case
     with tempfile.TemporaryDirectory() as folder:
         texts = case.record(Path(folder), grid.tokens)
-        settings = tuple(default_settings(prior.vocab_size, prior))
+        settings = tuple(Setting.defaults(prior.vocab_size, prior))
         about = Link(), texts, grid.tokens, settings
         cell = Cell(str(case), *about, None, STEPS["slow"], case.temperature)
         rounds = of_formats(cell.positions(), [*map(ours, cell.settings)])

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ Measures what the distributions of your own draft model cost: bits by every
 coding and the total variation that is lost, for TopK and Threshold at many
 parameters and resolutions. It names the cheapest setting that loses no more
 than --tv on average, what a Conformal costs that drops as much as the
-cheapest Threshold, and what the presets cost. It needs only NumPy, matplotlib
+cheapest Threshold, and what three usual settings cost. It needs only NumPy, matplotlib
 for --plot, and PyTorch and transformers for --texts.
 """
 
@@ -195,16 +195,16 @@ def report(
     else:
         lines += ["", f"No setting has a mean TV up to {most}. The least has:", head]
         lines.append(_point(min(points, key=lambda point: point.tv)))
-    lines += ["", "The presets, each fitted to a speed of link, whatever the TV:", head]
-    lines += [_point(p, f"{name}: ") for name, p in of_presets(points).items()]
+    lines += ["", "Settings that are fitted to a speed of link, whatever the TV:", head]
+    lines += [_point(p, f"{name}: ") for name, p in of_settings(points).items()]
     return "\n".join(lines)
 
 
-def of_presets(points: Iterable[Point]) -> dict[str, Point]:
-    """Return the point of each preset, by its name."""
+def of_settings(points: Iterable[Point]) -> dict[str, Point]:
+    """Return the point of each of `sqs.SETTINGS`, by its name."""
     found = {(point.keep, point.resolution): point for point in points}
-    presets = map(sqs.preset, get_args(sqs.PresetName))
-    return {made.name: found[made.keep(), made.resolution] for made in presets}
+    table = sqs.SETTINGS.items()
+    return {name: found[sqs.TopK(k), resolution] for name, (k, resolution) in table}
 
 
 def _point(point: Point, called: str = "") -> str:
@@ -259,7 +259,7 @@ def plot(
         (line,) = axes.plot(tv[front], spent[front], style, label=coding)
         line.set(color=color, markersize=4)
     axes.axvline(most_tv, color="0.6", linewidth=0.8, label="TV allowed")
-    for name, point in of_presets(points).items():
+    for name, point in of_settings(points).items():
         place = point.tv, point.bits["entropy"]
         axes.plot(*place, "k*", markersize=10)
         axes.annotate(

@@ -137,7 +137,6 @@ def load(args: argparse.Namespace, longest: int) -> TextDraft:
 
 def settings(args: argparse.Namespace, draft: Draft) -> list[Setting]:
     """Return the one that was asked for, or those that the planner may choose from."""
-    from sqs_codec.system.edge import default_settings
     from sqs_codec.system.session import Setting
 
     prior = options.find_prior(args.prior, draft.fingerprint)
@@ -146,7 +145,7 @@ def settings(args: argparse.Namespace, draft: Draft) -> list[Setting]:
         return [Setting(codec, sqs.TopK(args.kept))]
     if args.alpha is not None:
         return [Setting(codec, sqs.Conformal(alpha=args.alpha))]
-    return default_settings(draft.vocab_size, prior)
+    return Setting.defaults(draft.vocab_size, prior)
 
 
 def sampling(args: argparse.Namespace, draft: TextDraft) -> Sampling:

@@ -123,8 +123,8 @@ def test_report_names_the_best_settings(logits, tmp_path, capsys):
     assert all(len(line) <= 80 for line in out.splitlines())
     assert "mean TV up to 0.2:\n" in out
     for name in ("thin", "balanced", "fat"):
-        preset = sqs.preset(name)
-        row = rf"^{name}: TopK\({preset.k}\) +{preset.resolution} "
+        k, resolution = sqs.SETTINGS[name]
+        row = rf"^{name}: TopK\({k}\) +{resolution} "
         assert re.search(row, out, re.MULTILINE)
     assert out.count("TopK(64) ") >= 1
     assert out.count("Threshold(0.001) ") >= 1

@@ -25,7 +25,6 @@ def planner(**given):
     ("of", "name", "literal", "call"),
     [
         (sqs.Codec, "coding", sqs.CodingName, lambda w: sqs.Codec(1000, coding=w)),
-        (sqs.preset, "name", sqs.PresetName, sqs.preset),
         (sqs.Prior.builtin, "name", sqs.PriorName, sqs.Prior.builtin),
         (Planner, "prefer", Prefer, lambda w: planner(prefer=w)),
         (Planner, "modes", Mode, lambda w: planner(modes=[w])),

@@ -5,7 +5,7 @@
 the clock that a session lacks. A `Planner` says what the loop does next.
 """
 
-from sqs_codec.system.edge._edge import Edge, EdgeMetrics, default_settings
+from sqs_codec.system.edge._edge import Edge, EdgeMetrics
 from sqs_codec.system.edge._line import RefusalError
 from sqs_codec.system.edge._loop import Planning, generate
 from sqs_codec.system.edge._model import Draft, DraftModel, TextDraft, TextStream
@@ -40,6 +40,5 @@ __all__ = [
     "Step",
     "TextDraft",
     "TextStream",
-    "default_settings",
     "generate",
 ]

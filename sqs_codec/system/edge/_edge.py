@@ -14,7 +14,6 @@ from typing import Literal
 
 import numpy as np
 
-import sqs_codec as sqs
 from sqs_codec import Sampling
 from sqs_codec.system.edge._line import Line
 from sqs_codec.system.edge._loop import Planning, write
@@ -135,7 +134,7 @@ class Edge:
         The draft model. By its fingerprint the cloud makes sure that both models
         have the same vocabulary.
     settings : sequence of Setting, optional
-        What the planner may choose from, 1 to 4. If None, `default_settings`.
+        What the planner may choose from, 1 to 4. If None, `Setting.defaults`.
     planner : Planner or FixedPlan, optional
         If None, a `Planner` of the edge's own, which learns from text to text.
     modes, prefer
@@ -173,7 +172,7 @@ class Edge:
         self.vocab_size = draft.vocab_size
         self.stop = draft.stop
         self.metrics = EdgeMetrics()
-        self._settings = settings or default_settings(self.vocab_size)
+        self._settings = settings or Setting.defaults(self.vocab_size)
         self.draft = draft
         self._reader = Reader(draft, time.monotonic)  # it knows what is cached
         self._rng = np.random.default_rng() if rng is None else rng
@@ -310,11 +309,3 @@ class Edge:
                 prefer=self._prefer,
             )
         return self._planners[key]
-
-
-def default_settings(vocab_size: int, prior: sqs.Prior | None = None) -> list[Setting]:
-    """Return settings from coarse to fine, for a planner to choose from."""
-    return [
-        Setting(sqs.Codec(vocab_size, resolution, prior=prior), sqs.TopK(k))
-        for resolution, k in ((32, 16), (100, 64), (400, 128))
-    ]

@@ -50,7 +50,7 @@ CLEARLY = 1.1
 tokens that were asked for come before the first one."""
 
 BYTES = 8.0
-"""What a drafted token takes on average, by the coarsest of `default_settings`."""
+"""What a drafted token takes on average, by the coarsest default setting."""
 
 LONGEST = MAX_DRAFT // 2  # of rounds that are compared, in tokens
 

@@ -29,7 +29,6 @@ from sqs_codec.system.edge import (
     RefusalError,
     ShapedLink,
     TextDraft,
-    default_settings,
     generate,
 )
 from sqs_codec.system.proxy._draft import GoneError, SharedDraft, Turns, link
@@ -88,7 +87,7 @@ class Completer:
     ) -> None:
         self._model, self._connect, self._server = model, connect, server
         self._links = ThreadPoolExecutor(clients, "sqs-connect")
-        self._settings = settings or default_settings(model.vocab_size)
+        self._settings = settings or Setting.defaults(model.vocab_size)
         self.modes, self._prefer = modes, prefer
         self._patience = patience
         self._most = model.n_ctx or Limits.max_text

@@ -4,9 +4,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from json import dumps, loads
-from typing import Any
+from typing import Any, Self
 
-from sqs_codec import Codec, Keep, Prior, Sampling
+from sqs_codec import SETTINGS, Codec, Keep, Prior, Sampling, TopK
 from sqs_codec._base import checks
 from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._limits import MAX_SETTINGS, Limits
@@ -30,6 +30,14 @@ class Setting:
     def __post_init__(self) -> None:
         checks.instance("codec", self.codec, Codec, "a Codec")
         checks.instance("keep", self.keep, Keep, "a rule such as TopK(64)")
+
+    @classmethod
+    def defaults(cls, vocab_size: int, prior: Prior | None = None) -> list[Self]:
+        """Return those of `sqs_codec.SETTINGS`, from coarse to fine."""
+        return [
+            cls(Codec(vocab_size, resolution, prior=prior), TopK(k))
+            for k, resolution in SETTINGS.values()
+        ]
 
 
 def check_settings(settings: Sequence[Setting]) -> list[Setting]:

@@ -1,0 +1,20 @@
+"""Settings for three kinds of uplink."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal
+
+SETTINGS: Mapping[Literal["thin", "balanced", "fat"], tuple[int, int]] = (
+    MappingProxyType({"thin": (16, 32), "balanced": (64, 100), "fat": (128, 400)})
+)
+"""The k of `TopK` and the resolution, by a kind of uplink.
+
+Thin is up to 20 kbit/s, balanced up to 200 kbit/s, fat is faster. ``docs/choosing.md``
+says what each loses to the best setting of a link.
+
+Examples
+--------
+>>> import sqs_codec as sqs
+>>> k, resolution = sqs.SETTINGS["thin"]
+>>> codec, keep = sqs.Codec(49152, resolution), sqs.TopK(k)
+"""
