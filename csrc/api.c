@@ -30,29 +30,30 @@ sqs_status sqs_check_codec(const sqs_codec *codec)
         codec->resolution <= SQS_MAX_RESOLUTION &&
         (codec->coding == SQS_BITPACK || codec->coding == SQS_ENUMERATIVE ||
          codec->coding == SQS_ENTROPY) &&
-        takes_prior(codec, codec->prior) &&
-        codec->isa <= SQS_NEON && /* where enums are short, too */
-        sqs_find_isa(codec->isa) != SQS_ISA_BEST;
+        takes_prior(codec, codec->prior);
     return ok ? SQS_OK : SQS_BAD_CODEC;
 }
 
 /* Rows to distributions. */
 
-static sqs_status check_rows(const sqs_rows *rows, double temperature,
-                             const sqs_keep *keep)
+static sqs_status check_rows(const sqs_codec *codec, const sqs_rows *rows,
+                             double temperature, const sqs_keep *keep)
 {
     if (sqs_check_keep(keep) != SQS_OK)
         return SQS_BAD_KEEP;
-    return sqs_check_rows(rows, temperature);
+    sqs_status status = sqs_check_rows(rows, temperature);
+    return status == SQS_OK && rows->width != codec->vocab_size
+               ? SQS_BAD_ARGUMENT
+               : status;
 }
 
 static sqs_status quantize_rows(sqs_quantizer *q, const sqs_rows *rows,
-                                sqs_sparse_room *to)
+                                sqs_sparse_room *to, double *dropped_mass)
 {
     sqs_outcome out = {.ids = to->token_ids, .counts = to->counts};
     while (to->done < rows->n) {
-        if (to->dropped_mass)
-            out.dropped_mass = to->dropped_mass + to->done;
+        if (dropped_mass)
+            out.dropped_mass = dropped_mass + to->done;
         sqs_status status = sqs_quantize_row(q, rows, to->done, &out);
         if (status != SQS_OK)
             return status;
@@ -65,27 +66,28 @@ static sqs_status quantize_rows(sqs_quantizer *q, const sqs_rows *rows,
 
 sqs_status sqs_quantize_logits(const sqs_codec *codec, const sqs_rows *logits,
                                double temperature, const sqs_keep *keep,
-                               void *scratch, sqs_sparse_room *to)
+                               void *scratch, sqs_sparse_room *to,
+                               double *dropped_mass)
 {
     to->done = 0;
-    sqs_status status = check_rows(logits, temperature, keep);
+    sqs_status status = check_rows(codec, logits, temperature, keep);
     if (status != SQS_OK)
         return status;
     sqs_quantizer q =
         sqs_make_quantizer(codec, logits, false, temperature, keep, scratch);
-    return quantize_rows(&q, logits, to);
+    return quantize_rows(&q, logits, to, dropped_mass);
 }
 
 sqs_status sqs_quantize_probs(const sqs_codec *codec, const sqs_rows *probs,
                               const sqs_keep *keep, void *scratch,
-                              sqs_sparse_room *to)
+                              sqs_sparse_room *to, double *dropped_mass)
 {
     to->done = 0;
-    sqs_status status = check_rows(probs, 1, keep);
+    sqs_status status = check_rows(codec, probs, 1, keep);
     if (status != SQS_OK)
         return status;
     sqs_quantizer q = sqs_make_quantizer(codec, probs, true, 1, keep, scratch);
-    return quantize_rows(&q, probs, to);
+    return quantize_rows(&q, probs, to, dropped_mass);
 }
 
 /* Distributions. */
@@ -151,28 +153,29 @@ sqs_status sqs_decode(const sqs_codec *codec, const uint8_t *packet,
                                                  token_ids, counts, survivors);
 }
 
-sqs_status sqs_encode_all(const sqs_codec *codec, const sqs_sparse_rows *rows,
-                          sqs_packets *to)
+sqs_status sqs_encode_rows(const sqs_codec *codec, const sqs_sparse_rows *rows,
+                           uint8_t *packets, size_t capacity, size_t *sizes,
+                           uint32_t *done)
 {
     const uint32_t *ids = rows->token_ids, *counts = rows->counts;
-    size_t used = 0;
-    for (to->done = 0; to->done < rows->length; to->done++) {
-        uint32_t k = rows->survivors[to->done];
-        size_t *size = &to->sizes[to->done];
-        sqs_status status = sqs_encode(codec, ids, counts, k, to->bytes + used,
-                                       to->capacity - used, size);
+    for (*done = 0; *done < rows->length; ++*done) {
+        uint32_t k = rows->survivors[*done];
+        size_t *size = &sizes[*done];
+        sqs_status status =
+            sqs_encode(codec, ids, counts, k, packets, capacity, size);
         if (status != SQS_OK)
             return status;
         ids += k;
         counts += k;
-        used += *size;
+        packets += *size;
+        capacity -= *size;
     }
     return SQS_OK;
 }
 
-sqs_status sqs_decode_all(const sqs_codec *codec, const uint8_t *packets,
-                          const size_t *sizes, uint32_t n, uint32_t most,
-                          sqs_sparse_room *to)
+sqs_status sqs_decode_rows(const sqs_codec *codec, const uint8_t *packets,
+                           const size_t *sizes, uint32_t n, uint32_t most,
+                           sqs_sparse_room *to)
 {
     uint32_t *ids = to->token_ids, *counts = to->counts;
     for (to->done = 0; to->done < n; to->done++) {
@@ -222,16 +225,18 @@ size_t sqs_encode_round_bound(const sqs_codec *codec, uint32_t length,
 }
 
 sqs_status sqs_encode_round(const sqs_codec *codec,
-                            const sqs_sparse_rows *round, uint8_t *packet,
+                            const sqs_sparse_rows *round,
+                            const uint32_t *positions, uint8_t *packet,
                             size_t capacity, size_t *size)
 {
-    sqs_status status =
-        check_round(codec, round, round->positions, SQS_MAX_ROUND);
+    sqs_status status = check_round(codec, round, positions, SQS_MAX_ROUND);
     if (status != SQS_OK)
         return status;
     return is_entropy(codec)
-               ? sqs_entropy_encode_round(codec, round, packet, capacity, size)
-               : sqs_fields_encode_round(codec, round, packet, capacity, size);
+               ? sqs_entropy_encode_round(codec, round, positions, packet,
+                                          capacity, size)
+               : sqs_fields_encode_round(codec, round, positions, packet,
+                                         capacity, size);
 }
 
 uint32_t sqs_max_round_survivors(const sqs_codec *codec, size_t size)
@@ -243,11 +248,13 @@ uint32_t sqs_max_round_survivors(const sqs_codec *codec, size_t size)
 }
 
 sqs_status sqs_decode_round(const sqs_codec *codec, const uint8_t *packet,
-                            size_t size, uint32_t most, sqs_sparse_room *to)
+                            size_t size, uint32_t most, sqs_sparse_room *to,
+                            uint32_t *positions)
 {
-    return is_entropy(codec)
-               ? sqs_entropy_decode_round(codec, packet, size, most, to)
-               : sqs_fields_decode_round(codec, packet, size, most, to);
+    return is_entropy(codec) ? sqs_entropy_decode_round(codec, packet, size,
+                                                        most, to, positions)
+                             : sqs_fields_decode_round(codec, packet, size,
+                                                       most, to, positions);
 }
 
 /* Sequences. */
@@ -262,7 +269,7 @@ sqs_status sqs_encode_sequence(const sqs_codec *codec,
                                uint8_t *packet, size_t capacity, size_t *size)
 {
     if (!is_entropy(codec))
-        return SQS_BAD_CODEC;
+        return SQS_BAD_ARGUMENT;
     sqs_status status = check_round(codec, sequence, NULL, SQS_MAX_SEQUENCE);
     if (status != SQS_OK)
         return status;
@@ -276,7 +283,7 @@ sqs_status sqs_decode_sequence(const sqs_codec *codec, const uint8_t *packet,
 {
     return is_entropy(codec) ? sqs_entropy_decode_sequence(codec, packet, size,
                                                            length, most, to)
-                             : SQS_BAD_CODEC;
+                             : SQS_BAD_ARGUMENT;
 }
 
 uint32_t sqs_version_number(void)
@@ -311,7 +318,7 @@ const char *sqs_status_text(sqs_status status)
         return "its supports are too large together";
     case SQS_BAD_CODEC:
         return "the codec's vocabulary, resolution or coding is out of range, "
-               "its prior is not for it, or its coding has no sequences";
+               "or its prior is not for it";
     case SQS_BAD_DISTRIBUTION:
         return "not a distribution of this codec";
     case SQS_LARGE_SUPPORT:
@@ -326,8 +333,12 @@ const char *sqs_status_text(sqs_status status)
         return "the temperature is negative or not finite";
     case SQS_BAD_DTYPE:
         return "not a type of values that the function takes";
+    case SQS_BAD_ARGUMENT:
+        return "an argument is out of range, or does not fit the others";
     case SQS_NO_SPACE:
-        return "the buffer or the receiver's limit is too small";
+        return "the buffer is too small";
+    case SQS_OVER_LIMIT:
+        return "more survivors than the receiver's limit";
     case SQS_NOT_FINITE:
         return "a value is NaN or infinite";
     case SQS_ALL_MASKED:

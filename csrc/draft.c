@@ -24,9 +24,11 @@ static bool is_share(double x)
 sqs_status sqs_conformal_update(sqs_keep *keep, double alpha, double eta,
                                 double dropped_mass)
 {
-    if (!isfinite(keep->least) || keep->least > 1 || !is_share(alpha) ||
-        !is_share(eta) || eta == 0 || !is_share(dropped_mass))
+    if (!isfinite(keep->least) || keep->least > 1)
         return SQS_BAD_KEEP;
+    if (!is_share(alpha) || !is_share(eta) || eta == 0 ||
+        !is_share(dropped_mass))
+        return SQS_BAD_ARGUMENT;
     double least = keep->least - eta * (dropped_mass - alpha);
     keep->least = least < 1 ? least : 1;
     return SQS_OK;

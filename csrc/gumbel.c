@@ -281,34 +281,33 @@ static sqs_status draw(race *r, double temperature)
     return r->best.n > 0 ? SQS_OK : SQS_ALL_MASKED;
 }
 
-size_t sqs_gumbel_scratch(uint32_t vocab_size)
+size_t sqs_gumbel_scratch(const sqs_rows *logits)
 {
-    if (vocab_size < SQS_MIN_VOCAB || vocab_size > SQS_MAX_VOCAB)
+    if (logits->width < SQS_MIN_VOCAB || logits->width > SQS_MAX_VOCAB)
         return SIZE_MAX;
-    size_t n = sqs_races(vocab_size);
+    size_t n = sqs_races(logits->width);
     return n * (sizeof(double) + sizeof(float) + sizeof(uint32_t)) +
            SQS_WORDS * sizeof(uint32_t);
 }
 
-sqs_status sqs_gumbel(uint32_t vocab_size, uint32_t isa,
-                      const sqs_rows *logits, double temperature,
-                      const uint32_t key[4], uint64_t position, void *scratch,
-                      sqs_guesses *to)
+sqs_status sqs_gumbel(const sqs_rows *logits, double temperature,
+                      const uint32_t key[4], uint64_t position, uint32_t most,
+                      void *scratch, sqs_guesses *to)
 {
     to->done = 0;
     sqs_status status = sqs_check_rows(logits, temperature);
-    if (status == SQS_OK && (to->most == 0 || to->most > SQS_MAX_GUESSES))
-        status = SQS_BAD_KEEP;
+    if (status == SQS_OK && (most == 0 || most > SQS_MAX_GUESSES))
+        status = SQS_BAD_ARGUMENT;
     if (status != SQS_OK)
         return status;
-    size_t n = sqs_races(vocab_size);
-    race r = {.kernels = sqs_find_kernels(isa, logits->dtype),
-              .row = {.n = vocab_size, .maxima = scratch},
+    size_t n = sqs_races(logits->width);
+    race r = {.kernels = sqs_find_kernels(logits),
+              .row = {.n = logits->width, .maxima = scratch},
               .dtype = logits->dtype,
               .scale = SQS_LOG2_E / temperature,
               .lows = (float *)((double *)scratch + n),
               .words = (uint32_t *)((double *)scratch + n) + n,
-              .best = {.most = to->most}};
+              .best = {.most = most}};
     for (; to->done < logits->n; to->done++) {
         uint32_t i = to->done;
         r.row.values =
@@ -318,9 +317,9 @@ sqs_status sqs_gumbel(uint32_t vocab_size, uint32_t isa,
         if (status != SQS_OK)
             return status;
         to->found[i] = r.best.n;
-        memcpy(to->token_ids + i * to->most, r.best.ids,
+        memcpy(to->token_ids + i * most, r.best.ids,
                r.best.n * sizeof(uint32_t));
-        memcpy(to->scores + i * to->most, r.best.scores,
+        memcpy(to->scores + i * most, r.best.scores,
                r.best.n * sizeof(double));
     }
     return SQS_OK;

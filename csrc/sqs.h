@@ -29,7 +29,8 @@
  *    somebody writes during a call gives results of no meaning, but nothing is
  *    overrun.
  *  - Every function but sqs_check_codec expects a codec that sqs_check_codec
- *    accepts.
+ *    accepts, and rows whose `isa` is SQS_ISA_BEST or what sqs_find_isa
+ *    returned.
  *
  * docs/format.md defines the bytes.
  */
@@ -79,8 +80,10 @@ uint32_t sqs_version_number(void);
 #define SQS_MAX_ROUND 256u
 #define SQS_MAX_SEQUENCE (1u << 16)
 #define SQS_MAX_ENUMERATIVE_SUPPORT 1024u
-#define SQS_MAX_ENUMERATIVE_SQUARES (8u << 20) /* sum of k^2 in a round */
-#define SQS_MAX_ENTROPY_SURVIVORS (1u << 20)   /* sum of k, as in a sequence */
+/* The sum of k^2 in a round. */
+#define SQS_MAX_ENUMERATIVE_SQUARES (8u << 20)
+/* The sum of k in a round or a sequence. */
+#define SQS_MAX_ENTROPY_SURVIVORS (1u << 20)
 
 /* How far from 1 the sum of a row of probabilities may be. */
 #define SQS_SUM_TOLERANCE 1e-3
@@ -88,41 +91,56 @@ uint32_t sqs_version_number(void);
 typedef enum sqs_status {
     SQS_OK = 0,
 
-    /* Broken rules of the format: decoders only. */
-    SQS_TRUNCATED = 1,      /* the packet ends inside a field */
-    SQS_TRAILING_BYTES = 2, /* bytes follow the last field's byte */
-    SQS_PADDING = 3,        /* the last byte isn't what an encoder ends with */
-    SQS_SUPPORT_SIZE = 4, /* the support size exceeds what the codec allows */
-    SQS_RANK = 5,         /* the rank names no distribution */
-    SQS_TOKEN_ID = 6,     /* a token id lies outside the vocabulary */
-    SQS_TOKEN_ORDER = 7,  /* token ids do not strictly ascend */
-    SQS_COUNTS = 8,       /* a count exceeds what the resolution leaves it */
-    SQS_TOKEN_POSITION = 9, /* a drafted token lies outside its support */
-    SQS_ROUND_SUPPORT = 10, /* supports are too large together */
+    /* Broken rules of the format, which decoders find: sqs_status_text says
+     * what each is. */
+    SQS_TRUNCATED = 1,
+    SQS_TRAILING_BYTES = 2,
+    SQS_PADDING = 3,
+    SQS_SUPPORT_SIZE = 4,
+    SQS_RANK = 5,
+    SQS_TOKEN_ID = 6,
+    SQS_TOKEN_ORDER = 7,
+    SQS_COUNTS = 8,
+    SQS_TOKEN_POSITION = 9,
+    SQS_ROUND_SUPPORT = 10,
 
     /* Arguments that cannot be used. */
-    SQS_BAD_CODEC = 11,        /* a field of the codec is outside its limits,
-                                  or its coding has no sequences */
-    SQS_BAD_DISTRIBUTION = 12, /* not a point of this codec's lattice */
-    SQS_LARGE_SUPPORT = 13,    /* more survivors than this coding can hold */
-    SQS_BAD_ROUND = 14,        /* not 1 to SQS_MAX_ROUND distributions, or
-                                  SQS_MAX_SEQUENCE in a sequence, a position
-                                  outside its support, or more survivors than
-                                  the coding can hold together */
-    SQS_BAD_PRIOR = 15,        /* not a prior file, or a damaged one */
-    SQS_BAD_KEEP = 16,         /* a number of a keep rule is out of range */
-    SQS_BAD_TEMPERATURE = 17,  /* negative, infinite or NaN */
-    SQS_BAD_DTYPE = 18,        /* not a type of value that it takes */
-    SQS_NO_SPACE = 19,         /* an output buffer is too small, or a packet
-                                  has more survivors than the receiver's
-                                  limit */
+
+    /* A field of the codec is outside its limits, or the prior isn't for it. */
+    SQS_BAD_CODEC = 11,
+    /* Not a point of this codec's lattice. */
+    SQS_BAD_DISTRIBUTION = 12,
+    /* More survivors than this coding can hold. */
+    SQS_LARGE_SUPPORT = 13,
+    /* Not 1 to SQS_MAX_ROUND distributions, or SQS_MAX_SEQUENCE in a sequence,
+     * a position outside its support, or more survivors than the coding can
+     * hold together. */
+    SQS_BAD_ROUND = 14,
+    /* Not a prior file, or a damaged one. */
+    SQS_BAD_PRIOR = 15,
+    /* A number of a keep rule is out of range. */
+    SQS_BAD_KEEP = 16,
+    /* Negative, infinite or NaN. */
+    SQS_BAD_TEMPERATURE = 17,
+    /* Not a type of value that the function takes. */
+    SQS_BAD_DTYPE = 18,
+    /* Another argument is out of range, or doesn't fit the others. */
+    SQS_BAD_ARGUMENT = 19,
+    /* An output buffer is too small. */
+    SQS_NO_SPACE = 20,
+    /* A packet has more survivors than the receiver's limit. */
+    SQS_OVER_LIMIT = 21,
 
     /* Rows that are not distributions. */
-    SQS_NOT_FINITE = 20, /* NaN or infinite, but for logits of -infinity */
-    SQS_ALL_MASKED = 21, /* every logit is -infinity */
-    SQS_NEGATIVE = 22,   /* a probability is negative */
-    SQS_SUM = 23         /* probabilities do not sum to 1 within
-                            SQS_SUM_TOLERANCE */
+
+    /* NaN or infinite, except logits of -infinity. */
+    SQS_NOT_FINITE = 22,
+    /* Every logit is -infinity. */
+    SQS_ALL_MASKED = 23,
+    /* A probability is negative. */
+    SQS_NEGATIVE = 24,
+    /* Probabilities do not sum to 1 within SQS_SUM_TOLERANCE. */
+    SQS_SUM = 25
 } sqs_status;
 
 /* A short English description of a status; never null, statically owned. */
@@ -131,34 +149,36 @@ const char *sqs_status_text(sqs_status status);
 
 /* How a distribution becomes bits. */
 typedef enum sqs_coding {
-    SQS_BITPACK = 0,     /* fixed-width fields; any support */
-    SQS_ENUMERATIVE = 1, /* exact ranks; supports of at most
-                            SQS_MAX_ENUMERATIVE_SUPPORT survivors, whose
-                            squares in a round sum to at most
-                            SQS_MAX_ENUMERATIVE_SQUARES, so that no packet
-                            takes long */
-    SQS_ENTROPY = 2      /* modelled on real distributions; any support, at
-                            most SQS_MAX_ENTROPY_SURVIVORS in a round */
+    /* Fixed-width fields; any support. */
+    SQS_BITPACK = 0,
+    /* Exact ranks; supports of at most SQS_MAX_ENUMERATIVE_SUPPORT survivors,
+     * whose squares in a round sum to at most SQS_MAX_ENUMERATIVE_SQUARES, so
+     * that no packet takes long. */
+    SQS_ENUMERATIVE = 1,
+    /* Modelled on real distributions; any support, at most
+     * SQS_MAX_ENTROPY_SURVIVORS in a round. */
+    SQS_ENTROPY = 2
 } sqs_coding;
 
 /*
  * The instruction sets that passes over whole rows are compiled for. All give
- * the same results; SQS_ISA_BEST, which a codec has if nothing else is said,
- * is the fastest that this machine has.
+ * the same results; SQS_ISA_BEST is the fastest that this machine has.
+ * SQS_SCALAR is C without intrinsics, SQS_AVX2 x86-64 with FMA and F16C,
+ * SQS_AVX512 has F, BW, DQ and VL, and SQS_NEON is AArch64.
  */
 typedef enum sqs_isa {
     SQS_ISA_BEST = 0,
-    SQS_SCALAR = 1, /* C without intrinsics, on every machine */
-    SQS_AVX2 = 2,   /* x86-64, with FMA and F16C */
-    SQS_AVX512 = 3, /* x86-64: F, BW, DQ and VL */
-    SQS_NEON = 4    /* AArch64 */
+    SQS_SCALAR = 1,
+    SQS_AVX2 = 2,
+    SQS_AVX512 = 3,
+    SQS_NEON = 4
 } sqs_isa;
 
 /* The instruction set that `isa` stands for on this machine: the fastest for
  * SQS_ISA_BEST, otherwise `isa` itself, or SQS_ISA_BEST if this machine or
- * build lacks it. Ask once and put the answer into the codec: on x86-64 with
- * SQS_ISA_BEST every call that reads rows asks the processor again, which takes
- * eight microseconds in a virtual machine. */
+ * build lacks it. Ask once and put the answer into sqs_rows: on x86-64 with
+ * SQS_ISA_BEST every call asks the processor again, which takes eight
+ * microseconds in a virtual machine. */
 SQS_API
 sqs_isa sqs_find_isa(sqs_isa isa);
 
@@ -200,17 +220,18 @@ sqs_status sqs_load_prior(const uint8_t *file, size_t size, void *memory,
 
 /* What both ends agree on before the first packet. */
 typedef struct sqs_codec {
-    uint32_t vocab_size; /* V, SQS_MIN_VOCAB .. SQS_MAX_VOCAB */
-    uint32_t resolution; /* the sum of a distribution's counts,
-                            1 .. SQS_MAX_RESOLUTION */
-    uint32_t coding;     /* sqs_coding */
-    uint32_t isa; /* sqs_isa; need not be agreed on: each end has its own */
-    const sqs_prior *prior; /* null for none; SQS_ENTROPY only, and one of the
-                               same vocab_size */
+    /* V, SQS_MIN_VOCAB .. SQS_MAX_VOCAB */
+    uint32_t vocab_size;
+    /* The sum of a distribution's counts, 1 .. SQS_MAX_RESOLUTION. */
+    uint32_t resolution;
+    /* sqs_coding */
+    uint32_t coding;
+    /* Null for none; SQS_ENTROPY only, and one of the same vocab_size. */
+    const sqs_prior *prior;
 } sqs_codec;
 
-/* SQS_OK, or SQS_BAD_CODEC if a field is outside its limits, the prior is not
- * for this codec, or this machine or build lacks the instruction set. */
+/* SQS_OK, or SQS_BAD_CODEC if a field is outside its limits, or the prior is
+ * not for this codec. */
 SQS_API
 sqs_status sqs_check_codec(const sqs_codec *codec);
 
@@ -223,20 +244,28 @@ uint32_t sqs_max_survivors(const sqs_codec *codec);
 
 /* Logits or probabilities to a distribution. */
 
+/* SQS_F16 is IEEE binary16, SQS_BF16 the upper half of a float. */
 typedef enum sqs_dtype {
-    SQS_F16 = 0, /* IEEE binary16 */
+    SQS_F16 = 0,
     SQS_F32 = 1,
     SQS_F64 = 2,
-    SQS_BF16 = 3 /* the upper half of a float */
+    SQS_BF16 = 3
 } sqs_dtype;
 
-/* Rows of vocab_size values, in the machine's byte order and aligned for their
- * type. */
+/* Rows of values, in the machine's byte order and aligned for their type. */
 typedef struct sqs_rows {
     const void *values;
-    uint32_t dtype; /* sqs_dtype */
-    uint32_t n;     /* how many rows */
-    size_t stride;  /* values from the start of one row to that of the next */
+    /* sqs_dtype */
+    uint32_t dtype;
+    /* sqs_isa, by which they are read. */
+    uint32_t isa;
+    /* How many rows. */
+    uint32_t n;
+    /* Values of a row: the vocabulary's size. Where a codec is given, its
+     * vocab_size. */
+    uint32_t width;
+    /* Values from the start of one row to that of the next. */
+    size_t stride;
 } sqs_rows;
 
 /*
@@ -247,8 +276,10 @@ typedef struct sqs_rows {
  * probable tokens, {UINT32_MAX, beta} those of probability beta or more.
  */
 typedef struct sqs_keep {
-    uint32_t most; /* at least 1 */
-    double least;  /* finite; at 0 or below no probability is looked at */
+    /* At least 1. */
+    uint32_t most;
+    /* Finite; at 0 or below no probability is looked at. */
+    double least;
 } sqs_keep;
 
 /* Bytes of scratch that sqs_quantize_logits and sqs_quantize_probs need,
@@ -262,50 +293,49 @@ size_t sqs_quantize_scratch(const sqs_codec *codec);
  * keep->most if that is fewer; what decodes says its own.
  */
 typedef struct sqs_sparse_room {
-    uint32_t *token_ids; /* the distributions one after the other, each
-                             ascending */
-    uint32_t *counts;    /* all >= 1, those of a row summing to the codec's
-                             resolution */
-    uint32_t *survivors; /* how many ids and counts each row has */
-    uint32_t *positions; /* of a decoded round only, see sqs_sparse_rows */
-    double
-        *dropped_mass; /* of rows that are quantized: for each the probability
-                             of the tokens not kept (before quantization), in
-                             [0, 1); null if it isn't wanted, which saves
-                             most of the time if keep->least is 0 */
-    uint32_t done;     /* written by the core: how many rows are done; if
-                             not all, the next one is to blame for the
-                             status */
+    /* The distributions one after the other, each ascending. */
+    uint32_t *token_ids;
+    /* All >= 1, those of a distribution summing to the codec's resolution. */
+    uint32_t *counts;
+    /* How many ids and counts each distribution has. */
+    uint32_t *survivors;
+    /* Written by the core: how many rows are done; if not all, the next one is
+     * to blame for the status. */
+    uint32_t done;
 } sqs_sparse_room;
 
 /*
  * Turns each row of logits into the nearest lattice point of the tokens kept
  * from softmax(logits / temperature).
  *
- * logits       -infinity masks a token.
- * temperature  0 gives the most probable token all counts.
- * scratch      sqs_quantize_scratch(codec) bytes.
+ * logits        -infinity masks a token.
+ * temperature   0 gives the most probable token all counts.
+ * scratch       sqs_quantize_scratch(codec) bytes.
+ * dropped_mass  out, a value a row: the probability of the tokens not kept,
+ *               before quantization, in [0, 1). Null if it isn't wanted, which
+ *               saves most of the time if keep->least is 0.
  *
  * Returns SQS_OK, SQS_BAD_KEEP, SQS_BAD_TEMPERATURE, SQS_BAD_DTYPE,
- * SQS_NOT_FINITE or SQS_ALL_MASKED. The result may have more survivors than an
- * enumerative packet can hold.
+ * SQS_BAD_ARGUMENT, SQS_NOT_FINITE or SQS_ALL_MASKED. The result may have more
+ * survivors than an enumerative packet can hold.
  */
 SQS_API
 sqs_status sqs_quantize_logits(const sqs_codec *codec, const sqs_rows *logits,
                                double temperature, const sqs_keep *keep,
-                               void *scratch, sqs_sparse_room *to);
+                               void *scratch, sqs_sparse_room *to,
+                               double *dropped_mass);
 
 /*
  * The same for rows of probabilities, which must be non-negative and sum to 1
  * within SQS_SUM_TOLERANCE; what remains of the error is normalised away.
  *
- * Returns SQS_OK, SQS_BAD_KEEP, SQS_BAD_DTYPE, SQS_NOT_FINITE, SQS_NEGATIVE or
- * SQS_SUM.
+ * Returns SQS_OK, SQS_BAD_KEEP, SQS_BAD_DTYPE, SQS_BAD_ARGUMENT,
+ * SQS_NOT_FINITE, SQS_NEGATIVE or SQS_SUM.
  */
 SQS_API
 sqs_status sqs_quantize_probs(const sqs_codec *codec, const sqs_rows *probs,
                               const sqs_keep *keep, void *scratch,
-                              sqs_sparse_room *to);
+                              sqs_sparse_room *to, double *dropped_mass);
 
 /*
  * Turns each row of logits into counts that are right on average: over the
@@ -323,11 +353,10 @@ sqs_status sqs_quantize_probs(const sqs_codec *codec, const sqs_rows *probs,
  * numbers      one for each row, independent and each of 2^64 as likely as the
  *              others
  * scratch      sqs_quantize_scratch(codec) bytes
- * to           room for sqs_max_survivors(codec) ids and counts a row; what is
- *              dropped is 0
+ * to           room for sqs_max_survivors(codec) ids and counts a row
  *
- * Returns SQS_OK, SQS_BAD_TEMPERATURE, SQS_BAD_DTYPE, SQS_NOT_FINITE or
- * SQS_ALL_MASKED.
+ * Returns SQS_OK, SQS_BAD_TEMPERATURE, SQS_BAD_DTYPE, SQS_BAD_ARGUMENT,
+ * SQS_NOT_FINITE or SQS_ALL_MASKED.
  */
 SQS_API
 sqs_status sqs_quantize_unbiased(const sqs_codec *codec,
@@ -360,7 +389,7 @@ uint32_t sqs_sample(const uint32_t *counts, uint32_t survivors,
  * keep          its `least` is at most 1
  * alpha         in [0, 1]
  * eta           the step; in (0, 1]
- * dropped_mass  of the token's distribution, as sqs_sparse_room has it
+ * dropped_mass  of the token's distribution, as sqs_quantize_logits tells it
  *
  * `least` is all the state that there is: copy it, and put the copy back to
  * return. Only positions that get into the text may count in the end. Of a
@@ -369,7 +398,8 @@ uint32_t sqs_sample(const uint32_t *counts, uint32_t survivors,
  * value after so many updates. After a round that is given up, go back to the
  * value before it.
  *
- * Returns SQS_OK, or SQS_BAD_KEEP if any of these is out of range.
+ * Returns SQS_OK, SQS_BAD_KEEP, or SQS_BAD_ARGUMENT if any of the others is out
+ * of range.
  */
 SQS_API
 sqs_status sqs_conformal_update(sqs_keep *keep, double alpha, double eta,
@@ -421,8 +451,7 @@ sqs_status sqs_encode(const sqs_codec *codec, const uint32_t *token_ids,
  * round may hold eight as slow. What has more than `most` survivors is refused
  * before that work is done.
  *
- * Returns SQS_OK, one of the statuses of the format, or SQS_NO_SPACE for more
- * than `most` survivors.
+ * Returns SQS_OK, one of the statuses of the format, or SQS_OVER_LIMIT.
  */
 SQS_API
 sqs_status sqs_decode(const sqs_codec *codec, const uint8_t *packet,
@@ -433,32 +462,29 @@ sqs_status sqs_decode(const sqs_codec *codec, const uint8_t *packet,
 
 /* Distributions to be read, in arrays of the caller's. */
 typedef struct sqs_sparse_rows {
-    uint32_t length;           /* how many distributions */
-    const uint32_t *token_ids; /* the distributions one after the other */
+    /* How many distributions. */
+    uint32_t length;
+    /* The distributions one after the other. */
+    const uint32_t *token_ids;
     const uint32_t *counts;
-    const uint32_t *survivors; /* `length` sizes, which cut both arrays up */
-    const uint32_t *positions; /* `length` positions: of each drafted token
-                                  among the token_ids of its distribution.
-                                  Read in a round only, otherwise null */
+    /* `length` sizes, which cut both arrays up. */
+    const uint32_t *survivors;
 } sqs_sparse_rows;
-
-/* Where packets of distributions go. */
-typedef struct sqs_packets {
-    uint8_t *bytes;  /* the packets one after the other */
-    size_t capacity; /* of bytes; the sum of all sqs_encode_bound is always
-                        enough */
-    size_t *sizes;   /* how many bytes each has; room for a value a row */
-    uint32_t done;   /* written by the core, as in sqs_sparse_room */
-} sqs_packets;
 
 /*
  * Writes distributions as sqs_encode does, a packet each.
  *
+ * packets  out, one after the other; a capacity of the sum of all
+ *          sqs_encode_bound is enough
+ * sizes    out, the bytes of each packet
+ * done     out, how many are written, as in sqs_sparse_room
+ *
  * Returns what sqs_encode returns.
  */
 SQS_API
-sqs_status sqs_encode_all(const sqs_codec *codec, const sqs_sparse_rows *rows,
-                          sqs_packets *to);
+sqs_status sqs_encode_rows(const sqs_codec *codec, const sqs_sparse_rows *rows,
+                           uint8_t *packets, size_t capacity, size_t *sizes,
+                           uint32_t *done);
 
 /*
  * Reads n distributions as sqs_decode does, from packets that lie one after the
@@ -466,14 +492,14 @@ sqs_status sqs_encode_all(const sqs_codec *codec, const sqs_sparse_rows *rows,
  *
  * most  the receiver's limit on each packet
  * to    out. token_ids and counts have room for n times what sqs_decode asks
- *       for; neither positions nor dropped_mass is used
+ *       for
  *
  * Returns what sqs_decode returns.
  */
 SQS_API
-sqs_status sqs_decode_all(const sqs_codec *codec, const uint8_t *packets,
-                          const size_t *sizes, uint32_t n, uint32_t most,
-                          sqs_sparse_room *to);
+sqs_status sqs_decode_rows(const sqs_codec *codec, const uint8_t *packets,
+                           const size_t *sizes, uint32_t n, uint32_t most,
+                           sqs_sparse_room *to);
 
 /* A round: 1 .. SQS_MAX_ROUND distributions and the tokens drawn from them. */
 
@@ -488,11 +514,14 @@ size_t sqs_encode_round_bound(const sqs_codec *codec, uint32_t length,
  * before it have left in a memory of recent supports, whose tokens are likely
  * to come again.
  *
+ * positions  of each drafted token among the token_ids of its distribution
+ *
  * Returns what sqs_encode returns, or SQS_BAD_ROUND.
  */
 SQS_API
 sqs_status sqs_encode_round(const sqs_codec *codec,
-                            const sqs_sparse_rows *round, uint8_t *packet,
+                            const sqs_sparse_rows *round,
+                            const uint32_t *positions, uint8_t *packet,
                             size_t capacity, size_t *size);
 
 /* The most survivors, summed over its distributions, that a round of `size`
@@ -504,23 +533,24 @@ uint32_t sqs_max_round_survivors(const sqs_codec *codec, size_t size);
  * Reads a round from exactly `size` bytes, which may be hostile. They must be
  * of sqs_encode_round: sqs_decode says what happens otherwise.
  *
- * most  the receiver's limit: the most survivors, in all, that it takes
- * to    out. token_ids and counts have room for `most` values each, or for
- *       sqs_max_round_survivors if that is less; survivors and positions for
- *       SQS_MAX_ROUND values each. `done` means nothing unless SQS_OK is
- *       returned.
+ * most       the receiver's limit: the most survivors, in all, that it takes
+ * to         out. token_ids and counts have room for `most` values each, or
+ *            for sqs_max_round_survivors if that is less; survivors for
+ *            SQS_MAX_ROUND values. `done` means nothing unless SQS_OK is
+ *            returned.
+ * positions  out, as in sqs_encode_round; room for SQS_MAX_ROUND values
  *
  * A packet is refused as soon as it is known to have more than `most`
  * survivors, before the work that they would take. A `most` above the format's
  * own limits doesn't lift those: with SQS_ENTROPY 72 bytes can name 2^20
  * survivors, which take 8 MB and about 0.1 s.
  *
- * Returns SQS_OK, a status of the format, or SQS_NO_SPACE for more than `most`
- * survivors.
+ * Returns SQS_OK, a status of the format, or SQS_OVER_LIMIT.
  */
 SQS_API
 sqs_status sqs_decode_round(const sqs_codec *codec, const uint8_t *packet,
-                            size_t size, uint32_t most, sqs_sparse_room *to);
+                            size_t size, uint32_t most, sqs_sparse_room *to,
+                            uint32_t *positions);
 
 /* A sequence: distributions one after the other, without drafted tokens, such
  * as those of a whole text. SQS_ENTROPY only, and coded as in a round. */
@@ -535,8 +565,8 @@ size_t sqs_encode_sequence_bound(uint32_t length, uint32_t survivors);
  *
  * sequence  1 .. SQS_MAX_SEQUENCE distributions
  *
- * Returns what sqs_encode returns, SQS_BAD_ROUND, or SQS_BAD_CODEC for another
- * coding.
+ * Returns what sqs_encode returns, SQS_BAD_ROUND, or SQS_BAD_ARGUMENT for
+ * another coding.
  */
 SQS_API
 sqs_status sqs_encode_sequence(const sqs_codec *codec,
@@ -552,34 +582,36 @@ sqs_status sqs_encode_sequence(const sqs_codec *codec,
  *         distributions that are read
  * to      out. token_ids and counts have room for `most` values each, or for
  *         SQS_MAX_ENTROPY_SURVIVORS if that is less; survivors for `length`
- *         or `most` values, whichever is less; positions aren't used.
+ *         or `most` values, whichever is less.
  *
  * As with sqs_decode_round, a packet is refused as soon as it is known to have
  * more than `most` survivors.
  *
- * Returns SQS_OK, a status of the format, SQS_BAD_CODEC for another coding, or
- * SQS_NO_SPACE for more than `most` survivors.
+ * Returns SQS_OK, a status of the format, SQS_OVER_LIMIT, or SQS_BAD_ARGUMENT
+ * for another coding.
  */
 SQS_API
 sqs_status sqs_decode_sequence(const sqs_codec *codec, const uint8_t *packet,
                                size_t size, uint32_t length, uint32_t most,
                                sqs_sparse_room *to);
 
-/* What the cloud does with a round, for which it needs no codec: vocab_size and
- * isa are as a codec has them. */
+/* What the cloud does with a round, for which it needs no codec. */
 
-/* Bytes of scratch that sqs_verify and sqs_verify_logits need, aligned as
- * malloc aligns. SIZE_MAX, which nobody can allocate, if no codec has the
- * vocab_size or length is above SQS_MAX_ROUND. */
+/* Bytes of scratch that sqs_verify and sqs_verify_logits need for such rows,
+ * aligned as malloc aligns. SIZE_MAX, which nobody can allocate, if no codec
+ * has their width, or no round so many. */
 SQS_API
-size_t sqs_verify_scratch(uint32_t vocab_size, uint32_t length);
+size_t sqs_verify_scratch(const sqs_rows *target);
 
 /* What became of a round. */
 typedef struct sqs_verdict {
-    uint32_t accepted; /* how many of its tokens, from the first on */
-    uint32_t token;    /* the one that follows them */
-    uint32_t done;     /* how many target rows are fit for use; if not all, the
-                          next one is to blame for the status */
+    /* How many of its tokens, from the first on. */
+    uint32_t accepted;
+    /* The one that follows them. */
+    uint32_t token;
+    /* How many target rows are fit for use; if not all, the next one is to
+     * blame for the status. */
+    uint32_t done;
 } sqs_verdict;
 
 /*
@@ -592,23 +624,23 @@ typedef struct sqs_verdict {
  * round     as sqs_decode_round gives it, which isn't checked again, or one of
  *           length 0; the resolution of each distribution is what its counts
  *           sum to, whatever the codec's
+ * positions likewise
  * target    length + 1 rows of probabilities, SQS_F32 or SQS_F64: row i is
  *           for the position of token i, the last row for the position after
- *           all tokens; non-negative, summing to 1 within SQS_SUM_TOLERANCE;
- *           `n` isn't read
+ *           all tokens; non-negative, summing to 1 within SQS_SUM_TOLERANCE
  * draws     length + 1 numbers from [0, 1), which isn't checked: with others,
  *           such as NaN, the verdict means nothing; independent of those that
  *           drew the tokens. draws[i] decides about token i, and after n
  *           accepted ones draws[min(n + 1, length)] draws the next token
- * scratch   sqs_verify_scratch(vocab_size, length) bytes
+ * scratch   sqs_verify_scratch(target) bytes
  *
- * Returns SQS_OK, SQS_BAD_DTYPE, SQS_NOT_FINITE, SQS_NEGATIVE or SQS_SUM.
+ * Returns SQS_OK, SQS_BAD_DTYPE, SQS_BAD_ARGUMENT, SQS_NOT_FINITE,
+ * SQS_NEGATIVE or SQS_SUM.
  */
 SQS_API
-sqs_status sqs_verify(uint32_t vocab_size, uint32_t isa,
-                      const sqs_sparse_rows *round, const sqs_rows *target,
-                      const double *draws, void *scratch,
-                      sqs_verdict *verdict);
+sqs_status sqs_verify(const sqs_sparse_rows *round, const uint32_t *positions,
+                      const sqs_rows *target, const double *draws,
+                      void *scratch, sqs_verdict *verdict);
 
 /*
  * The same for rows of the target's logits.
@@ -624,20 +656,19 @@ sqs_status sqs_verify(uint32_t vocab_size, uint32_t isa,
  *              masks a token
  * temperature  the target's; at 0 it has the first of its largest logits and
  *              nothing else
- * scratch      sqs_verify_scratch(vocab_size, length) bytes
+ * scratch      sqs_verify_scratch(target) bytes
  *
  * All rows are checked, but exponentials are computed only for those up to the
  * first rejection.
  *
- * Returns SQS_OK, SQS_BAD_TEMPERATURE, SQS_BAD_DTYPE, SQS_NOT_FINITE or
- * SQS_ALL_MASKED.
+ * Returns SQS_OK, SQS_BAD_TEMPERATURE, SQS_BAD_DTYPE, SQS_BAD_ARGUMENT,
+ * SQS_NOT_FINITE or SQS_ALL_MASKED.
  */
 SQS_API
-sqs_status sqs_verify_logits(uint32_t vocab_size, uint32_t isa,
-                             const sqs_sparse_rows *round,
-                             const sqs_rows *target, double temperature,
-                             const double *draws, void *scratch,
-                             sqs_verdict *verdict);
+sqs_status sqs_verify_logits(const sqs_sparse_rows *round,
+                             const uint32_t *positions, const sqs_rows *target,
+                             double temperature, const double *draws,
+                             void *scratch, sqs_verdict *verdict);
 
 /* What both ends draw by numbers that they share. */
 
@@ -645,21 +676,21 @@ sqs_status sqs_verify_logits(uint32_t vocab_size, uint32_t isa,
 
 /* Bytes of scratch that sqs_gumbel needs, as for sqs_verify. */
 SQS_API
-size_t sqs_gumbel_scratch(uint32_t vocab_size);
+size_t sqs_gumbel_scratch(const sqs_rows *logits);
 
 /* Where the best tokens of rows go, in memory of the caller's, with room for
  * `most` ids and scores for each row. */
 typedef struct sqs_guesses {
-    uint32_t most;       /* how many are wanted of a row, 1 to
-                            SQS_MAX_GUESSES; read only */
-    uint32_t *token_ids; /* the best first */
-    double *scores;      /* ascending; a token's chance to be what another
-                            distribution, that is nearly this one, draws is
-                            about in proportion to 1 / score */
-    uint32_t *found;     /* for each row how many there are: fewer than `most`
-                            if fewer can be drawn. The room of the others is
-                            left as it was */
-    uint32_t done;       /* written by the core, as in sqs_sparse_room */
+    /* The best first. */
+    uint32_t *token_ids;
+    /* Ascending; a token's chance to be what another distribution, that is
+     * nearly this one, draws is about in proportion to 1 / score. */
+    double *scores;
+    /* For each row how many there are: fewer than `most` if fewer can be
+     * drawn. The room of the others is left as it was. */
+    uint32_t *found;
+    /* Written by the core, as in sqs_sparse_room. */
+    uint32_t done;
 } sqs_guesses;
 
 /*
@@ -678,18 +709,18 @@ typedef struct sqs_guesses {
  * key          four words that whoever may choose the text can't foresee
  * position     of the first row; row i has position + i. A key has numbers for
  *              2^64 positions, each to be used for one token of one text.
- * scratch      sqs_gumbel_scratch(vocab_size) bytes
+ * most         how many are wanted of a row, 1 to SQS_MAX_GUESSES
+ * scratch      sqs_gumbel_scratch(logits) bytes
  *
  * Ties go to the lower id.
  *
- * Returns SQS_OK, SQS_BAD_TEMPERATURE, SQS_BAD_DTYPE, SQS_BAD_KEEP if `most` is
- * out of range, SQS_NOT_FINITE or SQS_ALL_MASKED.
+ * Returns SQS_OK, SQS_BAD_TEMPERATURE, SQS_BAD_DTYPE, SQS_BAD_ARGUMENT,
+ * SQS_NOT_FINITE or SQS_ALL_MASKED.
  */
 SQS_API
-sqs_status sqs_gumbel(uint32_t vocab_size, uint32_t isa,
-                      const sqs_rows *logits, double temperature,
-                      const uint32_t key[4], uint64_t position, void *scratch,
-                      sqs_guesses *to);
+sqs_status sqs_gumbel(const sqs_rows *logits, double temperature,
+                      const uint32_t key[4], uint64_t position, uint32_t most,
+                      void *scratch, sqs_guesses *to);
 
 #ifdef __cplusplus
 }

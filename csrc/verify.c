@@ -56,7 +56,6 @@ typedef struct target_row {
 typedef struct target {
     const sqs_kernels *kernels;
     const sqs_rows *rows;
-    uint32_t n; /* values of a row */
     weighing weighing;
     float scale;
     double *sums;
@@ -67,12 +66,12 @@ static uint32_t blocks(uint32_t n)
     return (n + SQS_BLOCK - 1) / SQS_BLOCK;
 }
 
-size_t sqs_verify_scratch(uint32_t vocab_size, uint32_t length)
+size_t sqs_verify_scratch(const sqs_rows *rows)
 {
-    if (vocab_size < SQS_MIN_VOCAB || vocab_size > SQS_MAX_VOCAB ||
-        length > SQS_MAX_ROUND)
+    if (rows->width < SQS_MIN_VOCAB || rows->width > SQS_MAX_VOCAB ||
+        rows->n == 0 || rows->n > SQS_MAX_ROUND + 1)
         return SIZE_MAX;
-    return ((size_t)length + 1) * blocks(vocab_size) * sizeof(double);
+    return (size_t)rows->n * blocks(rows->width) * sizeof(double);
 }
 
 static target_row get_row(const target *t, uint32_t i)
@@ -82,10 +81,10 @@ static target_row get_row(const target *t, uint32_t i)
         .kernels = t->kernels,
         .values = sqs_value_at(rows->values, rows->dtype, i * rows->stride),
         .dtype = rows->dtype,
-        .n = t->n,
+        .n = rows->width,
         .weighing = t->weighing,
         .scale = t->scale,
-        .sums = t->sums + (size_t)i * blocks(t->n)};
+        .sums = t->sums + (size_t)i * blocks(rows->width)};
 }
 
 static double value(const target_row *row, uint32_t i)
@@ -159,11 +158,11 @@ static sqs_status check_logits(const target_row *row)
     return max == -INFINITY ? SQS_ALL_MASKED : SQS_OK;
 }
 
-/* Checks the rows of a round of so many tokens; *done becomes how many rows
- * there are, or the number of the one to blame. */
-static sqs_status check_rows(const target *t, uint32_t length, uint32_t *done)
+/* Checks all rows; *done becomes how many there are, or the number of the one
+ * to blame. */
+static sqs_status check_rows(const target *t, uint32_t *done)
 {
-    for (*done = 0; *done <= length; ++*done) {
+    for (*done = 0; *done < t->rows->n; ++*done) {
         target_row row = get_row(t, *done);
         sqs_status status =
             t->weighing == PROBS ? check_probs(&row) : check_logits(&row);
@@ -333,14 +332,15 @@ static uint32_t sum_counts(const uint32_t *counts, uint32_t n)
 
 /* Accepts tokens up to the first that is rejected, and draws the next one. */
 static void judge(const target *t, const sqs_sparse_rows *round,
-                  const double *draws, sqs_verdict *verdict)
+                  const uint32_t *positions, const double *draws,
+                  sqs_verdict *verdict)
 {
     const uint32_t *ids = round->token_ids, *counts = round->counts;
     for (uint32_t i = 0; i < round->length; i++) {
         uint32_t k = round->survivors[i];
         target_row row = sum_up(t, i);
         draft q = {ids, counts, k, sum_counts(counts, k)};
-        if (!accepts(&row, &q, round->positions[i], draws[i])) {
+        if (!accepts(&row, &q, positions[i], draws[i])) {
             verdict->accepted = i;
             verdict->token = draw_residual(&row, &q, draws[i + 1]);
             return;
@@ -355,33 +355,35 @@ static void judge(const target *t, const sqs_sparse_rows *round,
                                 draws[round->length]);
 }
 
-static sqs_status verify(const target *t, const sqs_sparse_rows *round,
-                         const double *draws, sqs_verdict *verdict)
+static sqs_status verify(target *t, const sqs_sparse_rows *round,
+                         const uint32_t *positions, const double *draws,
+                         sqs_verdict *verdict)
 {
-    sqs_status status = check_rows(t, round->length, &verdict->done);
+    if (t->rows->n != round->length + 1)
+        return SQS_BAD_ARGUMENT;
+    t->kernels = sqs_find_kernels(t->rows);
+    sqs_status status = check_rows(t, &verdict->done);
     if (status == SQS_OK)
-        judge(t, round, draws, verdict);
+        judge(t, round, positions, draws, verdict);
     return status;
 }
 
-sqs_status sqs_verify(uint32_t vocab_size, uint32_t isa,
-                      const sqs_sparse_rows *round,
+sqs_status sqs_verify(const sqs_sparse_rows *round, const uint32_t *positions,
                       const sqs_rows *target_rows, const double *draws,
                       void *scratch, sqs_verdict *verdict)
 {
     verdict->done = 0;
+    sqs_status status = sqs_check_rows(target_rows, 1);
+    if (status != SQS_OK)
+        return status;
     if (target_rows->dtype != SQS_F32 && target_rows->dtype != SQS_F64)
         return SQS_BAD_DTYPE;
-    target t = {.kernels = sqs_find_kernels(isa, target_rows->dtype),
-                .rows = target_rows,
-                .n = vocab_size,
-                .weighing = PROBS,
-                .sums = scratch};
-    return verify(&t, round, draws, verdict);
+    target t = {.rows = target_rows, .weighing = PROBS, .sums = scratch};
+    return verify(&t, round, positions, draws, verdict);
 }
 
-sqs_status sqs_verify_logits(uint32_t vocab_size, uint32_t isa,
-                             const sqs_sparse_rows *round,
+sqs_status sqs_verify_logits(const sqs_sparse_rows *round,
+                             const uint32_t *positions,
                              const sqs_rows *target_rows, double temperature,
                              const double *draws, void *scratch,
                              sqs_verdict *verdict)
@@ -390,11 +392,9 @@ sqs_status sqs_verify_logits(uint32_t vocab_size, uint32_t isa,
     sqs_status status = sqs_check_rows(target_rows, temperature);
     if (status != SQS_OK)
         return status;
-    target t = {.kernels = sqs_find_kernels(isa, target_rows->dtype),
-                .rows = target_rows,
-                .n = vocab_size,
+    target t = {.rows = target_rows,
                 .weighing = temperature > 0 ? LOGITS : GREEDY,
                 .scale = sqs_exponent_scale(temperature > 0 ? temperature : 1),
                 .sums = scratch};
-    return verify(&t, round, draws, verdict);
+    return verify(&t, round, positions, draws, verdict);
 }

@@ -95,7 +95,7 @@ typedef struct path {
 
 static sqs_codec codec_of(const path *p)
 {
-    sqs_codec codec = {VOCAB, p->grain->resolution, p->coding, p->isa};
+    sqs_codec codec = {VOCAB, p->grain->resolution, p->coding, NULL};
     expect(sqs_check_codec(&codec));
     return codec;
 }
@@ -103,7 +103,7 @@ static sqs_codec codec_of(const path *p)
 static sqs_rows rows_of(const path *p)
 {
     const void *values = p->dtype == SQS_F16 ? (void *)b.halves : b.floats;
-    return (sqs_rows){values, p->dtype, ROWS, VOCAB};
+    return (sqs_rows){values, p->dtype, p->isa, ROWS, VOCAB, VOCAB};
 }
 
 static void quantize_to(const path *p, distributions *out)
@@ -111,10 +111,10 @@ static void quantize_to(const path *p, distributions *out)
     const sqs_codec codec = codec_of(p);
     const sqs_rows rows = rows_of(p);
     double masses[ROWS];
-    sqs_sparse_room to = {out->ids, out->counts, out->survivors, NULL,
-                          p->mass ? masses : NULL, 0};
+    sqs_sparse_room to = {out->ids, out->counts, out->survivors, 0};
     expect(sqs_quantize_logits(&codec, &rows, p->grain->temperature, &p->keep,
-                               scratch(sqs_quantize_scratch(&codec)), &to));
+                               scratch(sqs_quantize_scratch(&codec)), &to,
+                               p->mass ? masses : NULL));
 }
 
 static void quantize(const path *p)
@@ -166,7 +166,7 @@ static sqs_sparse_rows round_of(const path *p)
 {
     const distributions *from = p->from;
     return (sqs_sparse_rows){LENGTH, from->ids, from->counts,
-                             from->survivors, b.positions};
+                             from->survivors};
 }
 
 /* Leaves the packet for `decode_round`, which must follow. */
@@ -174,7 +174,7 @@ static void encode_round(const path *p)
 {
     const sqs_codec codec = codec_of(p);
     const sqs_sparse_rows round = round_of(p);
-    expect(sqs_encode_round(&codec, &round, b.packets, CAPACITY,
+    expect(sqs_encode_round(&codec, &round, b.positions, b.packets, CAPACITY,
                             b.sizes));
 }
 
@@ -182,19 +182,18 @@ static void decode_round(const path *p)
 {
     const sqs_codec codec = codec_of(p);
     uint32_t survivors[SQS_MAX_ROUND], positions[SQS_MAX_ROUND];
-    sqs_sparse_room to = {b.decoded_ids, b.decoded_counts, survivors,
-                          positions, NULL, 0};
-    expect(sqs_decode_round(&codec, b.packets, b.sizes[0], MOST, &to));
+    sqs_sparse_room to = {b.decoded_ids, b.decoded_counts, survivors, 0};
+    expect(sqs_decode_round(&codec, b.packets, b.sizes[0], MOST, &to,
+                            positions));
 }
 
 static void verify(const path *p)
 {
-    const uint32_t isa = codec_of(p).isa;
     const sqs_sparse_rows round = round_of(p);
-    const sqs_rows target = {b.target, SQS_F32, ROWS, VOCAB};
+    const sqs_rows target = {b.target, SQS_F32, p->isa, ROWS, VOCAB, VOCAB};
     sqs_verdict verdict;
-    expect(sqs_verify(VOCAB, isa, &round, &target, b.draws,
-                      scratch(sqs_verify_scratch(VOCAB, LENGTH)), &verdict));
+    expect(sqs_verify(&round, b.positions, &target, b.draws,
+                      scratch(sqs_verify_scratch(&target)), &verdict));
 }
 
 #define TOP_K {64, 0}

@@ -36,19 +36,19 @@ static void make_logits(float *logits, uint32_t n, double peak)
 
 int main(void)
 {
-    sqs_codec codec = {VOCAB, 100, SQS_ENTROPY, SQS_SCALAR, NULL};
-    codec.isa = sqs_find_isa(SQS_ISA_BEST);
+    const sqs_codec codec = {VOCAB, 100, SQS_ENTROPY, NULL};
+    const sqs_isa isa = sqs_find_isa(SQS_ISA_BEST);
     check(sqs_check_codec(&codec));
     make_logits(draft, LENGTH * VOCAB, 18);
     make_logits(target, (LENGTH + 1) * VOCAB, 20);
 
     /* The edge: distributions, a token drawn from each, and their bytes. */
     sqs_keep keep = {TOP, 0};
-    sqs_rows rows = {draft, SQS_F32, LENGTH, VOCAB};
+    sqs_rows rows = {draft, SQS_F32, isa, LENGTH, VOCAB, VOCAB};
     uint32_t ids[MOST], counts[MOST], sizes[LENGTH], positions[LENGTH];
-    sqs_sparse_room to = {ids, counts, sizes, NULL, NULL, 0};
+    sqs_sparse_room to = {ids, counts, sizes, 0};
     void *scratch = malloc(sqs_quantize_scratch(&codec));
-    check(sqs_quantize_logits(&codec, &rows, 0.7, &keep, scratch, &to));
+    check(sqs_quantize_logits(&codec, &rows, 0.7, &keep, scratch, &to, NULL));
     free(scratch);
     uint64_t edge = 1, cloud = 2;
     const uint32_t *of_token = counts;
@@ -56,30 +56,29 @@ int main(void)
         uint32_t number = (uint32_t)(draw(&edge) * codec.resolution);
         positions[i] = sqs_sample(of_token, sizes[i], number);
     }
-    sqs_sparse_rows drafted = {LENGTH, ids, counts, sizes, positions};
+    sqs_sparse_rows drafted = {LENGTH, ids, counts, sizes};
     size_t size = sqs_encode_round_bound(&codec, LENGTH, MOST);
     uint8_t *packet = malloc(size);
-    check(sqs_encode_round(&codec, &drafted, packet, size, &size));
+    check(sqs_encode_round(&codec, &drafted, positions, packet, size, &size));
 
     /* The cloud: the round again, and what the target makes of it. */
     uint32_t their_ids[MOST], their_counts[MOST];
     uint32_t their_sizes[SQS_MAX_ROUND], their_positions[SQS_MAX_ROUND];
-    sqs_sparse_room read = {their_ids,       their_counts, their_sizes,
-                            their_positions, NULL,         0};
-    check(sqs_decode_round(&codec, packet, size, MOST, &read));
+    sqs_sparse_room read = {their_ids, their_counts, their_sizes, 0};
+    check(
+        sqs_decode_round(&codec, packet, size, MOST, &read, their_positions));
     free(packet);
     double draws[LENGTH + 1];
     for (uint32_t i = 0; i <= LENGTH; i++)
         draws[i] = draw(&cloud);
-    sqs_rows theirs = {target, SQS_F32, LENGTH + 1, VOCAB};
+    sqs_rows theirs = {target, SQS_F32, isa, LENGTH + 1, VOCAB, VOCAB};
     sqs_verdict v;
     if (read.done != LENGTH) /* for as many there are rows and draws */
         return 1;
-    sqs_sparse_rows got = {LENGTH, their_ids, their_counts, their_sizes,
-                           their_positions};
-    scratch = malloc(sqs_verify_scratch(codec.vocab_size, LENGTH));
-    check(sqs_verify_logits(codec.vocab_size, codec.isa, &got, &theirs, 0.7,
-                            draws, scratch, &v));
+    sqs_sparse_rows got = {LENGTH, their_ids, their_counts, their_sizes};
+    scratch = malloc(sqs_verify_scratch(&theirs));
+    check(sqs_verify_logits(&got, their_positions, &theirs, 0.7, draws,
+                            scratch, &v));
     free(scratch);
     printf("%zu bytes, %u of %d tokens accepted, then token %u\n", size,
            v.accepted, LENGTH, v.token);

@@ -93,7 +93,7 @@ int main()
     check(same.token_ids == q.token_ids && same.counts == q.counts,
           "another distribution");
     uint32_t fewer = uint32_t(q.counts.size()) - 1;
-    refused(SQS_NO_SPACE, [&] { codec.decode(packet, fewer); });
+    refused(SQS_OVER_LIMIT, [&] { codec.decode(packet, fewer); });
     refused(SQS_TRUNCATED, [&] { codec.decode({}, 64); });
     q.token_ids.pop_back();
     refused(SQS_BAD_DISTRIBUTION, [&] { codec.encode(q); });

@@ -64,11 +64,11 @@ struct round {
         positions.push_back(position);
     }
 
-    /* For functions that read it. */
+    /* For functions that read it; they also take the positions. */
     sqs_sparse_rows view() const
     {
         return {uint32_t(survivors.size()), token_ids.data(), counts.data(),
-                survivors.data(), positions.data()};
+                survivors.data()};
     }
 };
 
@@ -85,10 +85,11 @@ struct prior {
 
 struct codec {
     sqs_codec c;
+    uint32_t isa = uint32_t(sqs_find_isa(SQS_ISA_BEST));
     codec(uint32_t vocab_size, uint32_t resolution,
           sqs_coding coding = SQS_ENTROPY, const prior *known = nullptr)
         : c{vocab_size, resolution, uint32_t(coding),
-            uint32_t(sqs_find_isa(SQS_ISA_BEST)), known ? known->c : nullptr}
+            known ? known->c : nullptr}
     {
         check(sqs_check_codec(&c));
     }
@@ -99,10 +100,10 @@ struct codec {
         uint32_t most = sqs_max_survivors(&c), k;
         distribution q{numbers(most), numbers(most)};
         scratch s = allocate(sqs_quantize_scratch(&c));
-        sqs_rows r{logits, SQS_F32, 1, c.vocab_size};
-        sqs_sparse_room to{q.token_ids.data(), q.counts.data(), &k, nullptr,
-                           nullptr,            0};
-        check(sqs_quantize_logits(&c, &r, temperature, &keep, s.get(), &to));
+        sqs_rows r = rows(logits, 1);
+        sqs_sparse_room to{q.token_ids.data(), q.counts.data(), &k, 0};
+        check(sqs_quantize_logits(&c, &r, temperature, &keep, s.get(), &to,
+                                  nullptr));
         q.token_ids.resize(k);
         q.counts.resize(k);
         return q;
@@ -141,7 +142,8 @@ struct codec {
         uint32_t survivors = uint32_t(r.counts.size());
         bytes packet(sqs_encode_round_bound(&c, v.length, survivors));
         size_t n = packet.size();
-        check(sqs_encode_round(&c, &v, packet.data(), n, &n));
+        check(sqs_encode_round(&c, &v, r.positions.data(), packet.data(), n,
+                               &n));
         packet.resize(n);
         return packet;
     }
@@ -153,10 +155,10 @@ struct codec {
         most = std::min(most, sqs_max_round_survivors(&c, b.size()));
         numbers entries(most), items(SQS_MAX_ROUND);
         round r{entries, entries, items, items};
-        sqs_sparse_room to{
-            r.token_ids.data(), r.counts.data(), r.survivors.data(),
-            r.positions.data(), nullptr,         0};
-        check(sqs_decode_round(&c, b.data(), b.size(), most, &to));
+        sqs_sparse_room to{r.token_ids.data(), r.counts.data(),
+                           r.survivors.data(), 0};
+        check(sqs_decode_round(&c, b.data(), b.size(), most, &to,
+                               r.positions.data()));
         r.survivors.resize(to.done);
         r.positions.resize(to.done);
         size_t k = std::accumulate(to.survivors, to.survivors + to.done, 0u);
@@ -179,12 +181,18 @@ struct codec {
             if (id >= c.vocab_size)
                 throw std::invalid_argument(
                     "verify: the round is of a larger vocabulary");
-        sqs_rows rows{logits, SQS_F32, d.length + 1, c.vocab_size};
-        scratch s = allocate(sqs_verify_scratch(c.vocab_size, d.length));
+        sqs_rows target = rows(logits, d.length + 1);
+        scratch s = allocate(sqs_verify_scratch(&target));
         sqs_verdict v;
-        check(sqs_verify_logits(c.vocab_size, c.isa, &d, &rows, temperature,
+        check(sqs_verify_logits(&d, r.positions.data(), &target, temperature,
                                 draws.data(), s.get(), &v));
         return v;
+    }
+
+    /* So many rows of logits, one after the other. */
+    sqs_rows rows(const float *logits, uint32_t n) const
+    {
+        return {logits, SQS_F32, isa, n, c.vocab_size, c.vocab_size};
     }
 };
 } // namespace sqs

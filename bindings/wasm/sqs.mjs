@@ -65,7 +65,7 @@ export async function load(wasm) {
     constructor(vocabSize, resolution = 100, coding = "entropy", prior = null) {
       this.vocabSize = vocabSize;
       this.room = 4 * Math.min(vocabSize, resolution); // bytes of a support's ids
-      this.codec = record(vocabSize, resolution, CODING[coding] ?? -1, 0, prior?.at ?? 0);
+      this.codec = record(vocabSize, resolution, CODING[coding] ?? -1, prior?.at ?? 0);
       check(core.sqs_check_codec(this.codec));
     }
     // logits: Float32Array; keep: [name of KEEP, parameter]. Returns the survivors' ids,
@@ -74,9 +74,9 @@ export async function load(wasm) {
       return giving(() => {
         const [rows, rule] = this.row(logits, keep), k = take(4);
         const ids = take(this.room), counts = take(this.room);
-        const to = record(ids, counts, k, 0, 0, 0);
+        const to = record(ids, counts, k, 0);
         const scratch = take(core.sqs_quantize_scratch(this.codec));
-        check(core.sqs_quantize_logits(this.codec, rows, temperature, rule, scratch, to));
+        check(core.sqs_quantize_logits(this.codec, rows, temperature, rule, scratch, to, 0));
         return this.taken(ids, counts, k);
       });
     }
@@ -115,7 +115,7 @@ export async function load(wasm) {
       const at = putGiven("logits", logits, "Float32Array", this.vocabSize);
       const [most, least] = KEEP[name]?.(value) ?? [0, 0], rule = record(most, 0, 0, 0);
       doubles(rule + 8, 1)[0] = least;
-      return [record(at, F32, 1, this.vocabSize), rule];
+      return [record(at, F32, 0, 1, this.vocabSize, this.vocabSize), rule];
     }
     taken(ids, counts, k) {
       const n = words(k, 1)[0];

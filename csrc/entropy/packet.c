@@ -78,8 +78,8 @@ sqs_status sqs_entropy_encode(const sqs_codec *codec,
 
 sqs_status sqs_entropy_encode_round(const sqs_codec *codec,
                                     const sqs_sparse_rows *round,
-                                    uint8_t *packet, size_t capacity,
-                                    size_t *size)
+                                    const uint32_t *positions, uint8_t *packet,
+                                    size_t capacity, size_t *size)
 {
     const uint32_t *ids = round->token_ids, *counts = round->counts;
     sqs_memory memory;
@@ -88,8 +88,7 @@ sqs_status sqs_entropy_encode_round(const sqs_codec *codec,
     for (uint32_t i = 0; i < round->length; i++) {
         uint32_t k = round->survivors[i];
         put_next(&c, codec, &memory, ids, counts, k);
-        sqs_code_position(&c, counts, k, codec->resolution,
-                          round->positions[i]);
+        sqs_code_position(&c, counts, k, codec->resolution, positions[i]);
         code_more(&c, i + 1, i + 1 < round->length);
         ids += k;
         counts += k;
@@ -188,7 +187,7 @@ static sqs_status get_distribution(sqs_coder *c, target *to,
     if (c->truncated)
         return SQS_TRUNCATED;
     if (k > limit)
-        return limit == to->allowed ? SQS_ROUND_SUPPORT : SQS_NO_SPACE;
+        return limit == to->allowed ? SQS_ROUND_SUPPORT : SQS_OVER_LIMIT;
     sqs_read_ids(c, codec, &to->memory, to->ids, k);
     *survivors = k;
     return c->truncated ? SQS_TRUNCATED : SQS_OK;
@@ -220,38 +219,41 @@ static sqs_status get_next(sqs_coder *c, target *to, uint32_t *survivors)
     return SQS_OK;
 }
 
-static sqs_status get_drafted(sqs_coder *c, target *to, sqs_sparse_room *round,
-                              uint32_t i)
+static sqs_status get_drafted(sqs_coder *c, target *to, uint32_t *survivors,
+                              uint32_t *position)
 {
     const uint32_t *counts = to->counts;
-    sqs_status status = get_next(c, to, &round->survivors[i]);
+    sqs_status status = get_next(c, to, survivors);
     if (status == SQS_OK)
-        round->positions[i] = sqs_code_position(c, counts, round->survivors[i],
-                                                to->codec->resolution, 0);
+        *position =
+            sqs_code_position(c, counts, *survivors, to->codec->resolution, 0);
     return status;
 }
 
 /* Reads all but the end of the packet. */
-static sqs_status get_round(sqs_coder *c, target *to, sqs_sparse_room *round)
+static sqs_status get_round(sqs_coder *c, target *to, sqs_sparse_room *round,
+                            uint32_t *positions)
 {
     uint32_t i = 0;
     do {
-        sqs_status status = get_drafted(c, to, round, i++);
+        sqs_status status =
+            get_drafted(c, to, &round->survivors[i], &positions[i]);
         if (status != SQS_OK)
             return status;
-    } while (code_more(c, i, false));
+    } while (code_more(c, ++i, false));
     round->done = i;
     return SQS_OK;
 }
 
 sqs_status sqs_entropy_decode_round(const sqs_codec *codec,
                                     const uint8_t *packet, size_t size,
-                                    uint32_t most, sqs_sparse_room *round)
+                                    uint32_t most, sqs_sparse_room *round,
+                                    uint32_t *positions)
 {
     target to;
     start(&to, codec, most, round->token_ids, round->counts);
     sqs_coder c = sqs_coder_read(packet, size);
-    sqs_status status = get_round(&c, &to, round);
+    sqs_status status = get_round(&c, &to, round, positions);
     return status == SQS_OK ? sqs_coder_check_end(&c) : status;
 }
 

@@ -171,8 +171,6 @@ static sqs_status count_row(line *on, double temperature, uint32_t l,
     } else {
         count_largest(on, l, out);
     }
-    if (out->dropped_mass)
-        *out->dropped_mass = 0;
     return SQS_OK;
 }
 
@@ -184,11 +182,13 @@ sqs_status sqs_quantize_unbiased(const sqs_codec *codec,
 {
     to->done = 0;
     sqs_status status = sqs_check_rows(logits, temperature);
+    if (status == SQS_OK && logits->width != codec->vocab_size)
+        status = SQS_BAD_ARGUMENT;
     if (status != SQS_OK)
         return status;
     sqs_outcome out = {.ids = to->token_ids, .counts = to->counts};
     uint32_t n = codec->vocab_size;
-    line on = {.kernels = sqs_find_kernels(codec->isa, logits->dtype),
+    line on = {.kernels = sqs_find_kernels(logits),
                .row = {.n = n, .maxima = scratch},
                .dtype = logits->dtype,
                .scale = sqs_exponent_scale(temperature > 0 ? temperature : 1),
@@ -197,8 +197,6 @@ sqs_status sqs_quantize_unbiased(const sqs_codec *codec,
         uint32_t i = to->done;
         on.row.values =
             sqs_value_at(logits->values, logits->dtype, i * logits->stride);
-        if (to->dropped_mass)
-            out.dropped_mass = to->dropped_mass + i;
         status =
             count_row(&on, temperature, codec->resolution, numbers[i], &out);
         if (status != SQS_OK)

@@ -149,15 +149,15 @@ sqs_status sqs_fields_encode(const sqs_codec *codec, const uint32_t *token_ids,
 
 sqs_status sqs_fields_encode_round(const sqs_codec *codec,
                                    const sqs_sparse_rows *round,
-                                   uint8_t *packet, size_t capacity,
-                                   size_t *size)
+                                   const uint32_t *positions, uint8_t *packet,
+                                   size_t capacity, size_t *size)
 {
     const uint32_t *ids = round->token_ids, *counts = round->counts;
     sqs_writer w = {packet, capacity, 0};
     sqs_put(&w, round->length - 1, LENGTH_WIDTH);
     for (uint32_t i = 0; i < round->length; i++) {
         uint32_t k = round->survivors[i];
-        put_drafted(&w, codec, ids, counts, k, round->positions[i]);
+        put_drafted(&w, codec, ids, counts, k, positions[i]);
         ids += k;
         counts += k;
     }
@@ -177,7 +177,7 @@ typedef struct target {
 static sqs_status get_rank(sqs_reader *r, const target *to, uint32_t k)
 {
     if (k > to->most)
-        return SQS_NO_SPACE;
+        return SQS_OVER_LIMIT;
     sqs_big largest, rank;
     uint32_t width = rank_width(to->codec, k, &largest);
     if (width > sqs_left(r))
@@ -232,7 +232,7 @@ static sqs_status get_fields(sqs_reader *r, const target *to, uint32_t k)
     if (ids_width + counts_width > sqs_left(r))
         return SQS_TRUNCATED;
     if (k > to->most)
-        return SQS_NO_SPACE;
+        return SQS_OVER_LIMIT;
     sqs_status status = get_ids(r, to->codec, k, to->ids);
     return status == SQS_OK ? get_counts(r, to->codec, k, to->counts) : status;
 }
@@ -268,18 +268,17 @@ static sqs_status get_length(sqs_reader *r, uint32_t *length)
     return SQS_OK;
 }
 
-static sqs_status get_drafted(sqs_reader *r, target *to,
-                              sqs_sparse_room *round, uint32_t i)
+static sqs_status get_drafted(sqs_reader *r, target *to, uint32_t *survivors,
+                              uint32_t *position)
 {
-    uint32_t k;
-    sqs_status status = get_distribution(r, to, &k);
+    sqs_status status = get_distribution(r, to, survivors);
     if (status != SQS_OK)
         return status;
-    if (position_width(k) > sqs_left(r))
+    uint32_t width = position_width(*survivors);
+    if (width > sqs_left(r))
         return SQS_TRUNCATED;
-    round->survivors[i] = k;
-    round->positions[i] = sqs_get(r, position_width(k));
-    return round->positions[i] < k ? SQS_OK : SQS_TOKEN_POSITION;
+    *position = sqs_get(r, width);
+    return *position < *survivors ? SQS_OK : SQS_TOKEN_POSITION;
 }
 
 static sqs_status get_padding(sqs_reader *r)
@@ -301,12 +300,13 @@ sqs_status sqs_fields_decode(const sqs_codec *codec, const uint8_t *packet,
 
 sqs_status sqs_fields_decode_round(const sqs_codec *codec,
                                    const uint8_t *packet, size_t size,
-                                   uint32_t most, sqs_sparse_room *round)
+                                   uint32_t most, sqs_sparse_room *round,
+                                   uint32_t *positions)
 {
     sqs_reader r = {packet, (uint64_t)size * 8, 0};
     target to = {codec, round->token_ids, round->counts, most, 0};
     sqs_status status = get_length(&r, &round->done);
     for (uint32_t i = 0; status == SQS_OK && i < round->done; i++)
-        status = get_drafted(&r, &to, round, i);
+        status = get_drafted(&r, &to, &round->survivors[i], &positions[i]);
     return status == SQS_OK ? get_padding(&r) : status;
 }

@@ -29,11 +29,12 @@ sqs_status sqs_fields_decode(const sqs_codec *codec, const uint8_t *packet,
 
 sqs_status sqs_fields_encode_round(const sqs_codec *codec,
                                    const sqs_sparse_rows *round,
-                                   uint8_t *packet, size_t capacity,
-                                   size_t *size);
+                                   const uint32_t *positions, uint8_t *packet,
+                                   size_t capacity, size_t *size);
 
 sqs_status sqs_fields_decode_round(const sqs_codec *codec,
                                    const uint8_t *packet, size_t size,
-                                   uint32_t most, sqs_sparse_room *round);
+                                   uint32_t most, sqs_sparse_room *round,
+                                   uint32_t *positions);
 
 #endif /* SQS_FIELDS_H */

@@ -61,10 +61,11 @@ sqs_isa sqs_find_isa(sqs_isa isa)
     return has ? isa : SQS_ISA_BEST;
 }
 
-const sqs_kernels *sqs_find_kernels(sqs_isa isa, sqs_dtype dtype)
+const sqs_kernels *sqs_find_kernels(const sqs_rows *rows)
 {
     const sqs_kernels *kernels = sqs_kernels_scalar;
-    switch (isa == SQS_ISA_BEST ? sqs_find_isa(isa) : isa) {
+    switch (rows->isa == SQS_ISA_BEST ? sqs_find_isa(SQS_ISA_BEST)
+                                      : (sqs_isa)rows->isa) {
 #ifdef SQS_HAS_X86
     case SQS_AVX2:
         kernels = sqs_kernels_avx2;
@@ -81,5 +82,5 @@ const sqs_kernels *sqs_find_kernels(sqs_isa isa, sqs_dtype dtype)
     default:
         break;
     }
-    return &kernels[dtype];
+    return &kernels[rows->dtype];
 }

@@ -167,7 +167,7 @@ extern const sqs_kernels sqs_kernels_avx512[4];
 extern const sqs_kernels sqs_kernels_neon[4];
 #endif
 
-/* `isa` is one that sqs_check_codec accepts. */
-const sqs_kernels *sqs_find_kernels(sqs_isa isa, sqs_dtype dtype);
+/* Of rows that have been checked. */
+const sqs_kernels *sqs_find_kernels(const sqs_rows *rows);
 
 #endif /* SQS_KERNELS_H */

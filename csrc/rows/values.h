@@ -72,6 +72,9 @@ static inline sqs_status sqs_check_rows(const sqs_rows *rows,
 {
     if (!(temperature >= 0 && temperature < INFINITY))
         return SQS_BAD_TEMPERATURE;
+    if (rows->width < SQS_MIN_VOCAB || rows->width > SQS_MAX_VOCAB ||
+        rows->isa > SQS_NEON)
+        return SQS_BAD_ARGUMENT;
     switch (rows->dtype) {
     case SQS_F16:
     case SQS_F32:

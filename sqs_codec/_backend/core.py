@@ -29,7 +29,7 @@ class Core(Protocol):
     distributions come out `frozen`, those of rows or of a round one after the other.
 
     Where rows are done until a status is not OK, the row after those done is to blame.
-    Of any status but OK, what else comes out is of no use. Of a packet it is NO_SPACE
+    Of any status but OK, what else comes out is of no use. Of a packet it is OVER_LIMIT
     if there are more than `most` survivors, in all.
 
     A keep rule is ``most`` and ``least`` of ``sqs_keep`` in ``csrc/sqs.h``, in range.

@@ -85,15 +85,16 @@ class _Room:
     def __init__(self, most: int) -> None:
         self.capacity = most
         longest = max(lib.SQS_MAX_ROUND, min(most, lib.SQS_MAX_SEQUENCE))
-        sizes = most, most, longest, longest
+        sizes = most, most, longest
         self.arrays = [new("uint32_t[]", size) for size in sizes]
         self.out = ffi.new("sqs_sparse_room *", self.arrays)
+        self.positions = new("uint32_t[]", lib.SQS_MAX_ROUND)
 
 
 class _Buffers:
     """Memory that calls use one after the other."""
 
-    def __init__(self, codec: Any) -> None:
+    def __init__(self, codec: Any, isa: int) -> None:
         most = lib.sqs_max_survivors(codec)
         self.ids, self.counts = new("uint32_t[]", most), new("uint32_t[]", most)
         self.ids_bytes, self.counts_bytes = map(ffi.buffer, (self.ids, self.counts))
@@ -103,9 +104,9 @@ class _Buffers:
         self.packet = new("uint8_t[]", self.room)
         self.packet_bytes = ffi.buffer(self.packet)
         self.size = ffi.new("size_t *")
-        row = self.ids, self.counts, self.survivors, NULL, self.mass
+        row = self.ids, self.counts, self.survivors
         self.quantized = ffi.new("sqs_sparse_room *", row)
-        self.rows = ffi.new("sqs_rows *")
+        self.rows = ffi.new("sqs_rows *", {"isa": isa})
         self.keep = ffi.new("sqs_keep *")
         self.scratch = new("double[]", lib.sqs_quantize_scratch(codec) // 8 + 1)
         self.round = _Room(0)
@@ -124,7 +125,7 @@ def _point(ours: Any, rows: NDArray[Any]) -> int:
         n = len(rows)
         # One row may have any stride, even a negative one: it isn't looked at.
         ours.stride = rows.strides[0] // rows.itemsize if n > 1 else 0
-    ours.n = n
+    ours.n, ours.width = n, rows.shape[-1]
     ours.dtype = DTYPES[rows.dtype]
     if rows.flags.c_contiguous:
         ours.values = ffi.from_buffer(rows)  # ten times as fast as the other way
@@ -133,9 +134,9 @@ def _point(ours: Any, rows: NDArray[Any]) -> int:
     return n
 
 
-def _rows(rows: NDArray[Any]) -> Any:
+def _rows(rows: NDArray[Any], isa: int) -> Any:
     """Return a ``sqs_rows`` of rows that the caller keeps."""
-    ours = ffi.new("sqs_rows *")
+    ours = ffi.new("sqs_rows *", {"isa": isa})
     _point(ours, rows)
     return ours
 
@@ -161,21 +162,31 @@ def _split(packets: Any, sizes: Any, n: int) -> list[bytes]:
     return found
 
 
-def _sparse(ids: Ids, counts: Ids, sizes: Ids, positions: Ids | None = None) -> Any:
+def _sparse(ids: Ids, counts: Ids, sizes: Ids) -> Any:
     """Return rows, a round or a sequence, of arrays that the caller keeps."""
     arrays = map(_in, (ids, counts, sizes))
-    drafted = NULL if positions is None else _in(positions)
-    return ffi.new("sqs_sparse_rows *", (sizes.size, *arrays, drafted))
+    return ffi.new("sqs_sparse_rows *", (sizes.size, *arrays))
+
+
+def _decode(
+    read: Callable[[_Room, int], int], most: int, room: _Room
+) -> tuple[int, _Room]:
+    """Decode distributions, with more room if there are more than this holds."""
+    status = read(room, min(most, room.capacity))
+    if status == lib.SQS_OVER_LIMIT and most > room.capacity:
+        room = _Room(most)
+        status = read(room, most)
+    return status, room
 
 
 def _verify(
     function: Any, round_: Arrays, target: NDArray[Any], isa: int, *given: Any
 ) -> tuple[int, int, int, int]:
-    length, vocab_size = round_[2].size, target.shape[1]
-    verdict, rows = ffi.new("sqs_verdict *"), _rows(target)
-    scratch = new("double[]", lib.sqs_verify_scratch(vocab_size, length) // 8 + 1)
-    sparse = _sparse(*round_)
-    status = function(vocab_size, isa, sparse, rows, *given, scratch, verdict)
+    verdict, rows = ffi.new("sqs_verdict *"), _rows(target, isa)
+    scratch = new("double[]", lib.sqs_verify_scratch(rows) // 8 + 1)
+    *arrays, positions = round_
+    drafted = _sparse(*arrays), _in(positions)
+    status = function(*drafted, rows, *given, scratch, verdict)
     return status, verdict.done, verdict.accepted, verdict.token
 
 
@@ -193,9 +204,10 @@ class Core:
     ) -> None:
         self._prior = (NULL, NULL) if prior is None else _load_prior(prior)
         self._codec = ffi.new(
-            "sqs_codec *", (vocab_size, resolution, coding, isa, self._prior[0])
+            "sqs_codec *", (vocab_size, resolution, coding, self._prior[0])
         )
         _expect_ok(lib.sqs_check_codec(self._codec))
+        self._isa = isa
         self._is_ranked = coding == lib.SQS_ENUMERATIVE
         self._free: list[_Buffers] = []
         self._most = lib.sqs_max_survivors(self._codec)
@@ -205,7 +217,7 @@ class Core:
         try:
             return self._free.pop()
         except IndexError:
-            return _Buffers(self._codec)
+            return _Buffers(self._codec, self._isa)
 
     def _quantize(
         self, call: Any, row: NDArray[Any], keep: Rule, mass: bool, *t: float
@@ -213,8 +225,7 @@ class Core:
         to = self._take()
         _point(to.rows, row)
         to.keep.most, to.keep.least = keep
-        to.quantized.dropped_mass = to.mass if mass else NULL
-        given = *t, to.keep, to.scratch, to.quantized
+        given = *t, to.keep, to.scratch, to.quantized, to.mass if mass else NULL
         status = call(self._codec, to.rows, *given)
         ids, counts = to.take(status)
         dropped = to.mass[0] if mass else None
@@ -242,7 +253,7 @@ class Core:
         arrays = [new("uint32_t[]", size) for size in (n * most, n * most, n)]
         out = ffi.new("sqs_sparse_room *", arrays)
         status = lib.sqs_quantize_logits(
-            self._codec, to.rows, temperature, to.keep, to.scratch, out
+            self._codec, to.rows, temperature, to.keep, to.scratch, out, NULL
         )
         self._free.append(to)
         return status, out.done, *_copies(arrays, n if status == OK else 0)
@@ -294,9 +305,9 @@ class Core:
         n, most = survivors.size, int(survivors.max(initial=0))
         room = n * lib.sqs_encode_bound(self._codec, most)
         packets, sizes = new("uint8_t[]", room), new("size_t[]", n)
-        out = ffi.new("sqs_packets *", (packets, room, sizes))
-        rows = _sparse(ids, counts, survivors)
-        _expect_ok(lib.sqs_encode_all(self._codec, rows, out))
+        rows, done = _sparse(ids, counts, survivors), ffi.new("uint32_t *")
+        given = rows, packets, room, sizes, done
+        _expect_ok(lib.sqs_encode_rows(self._codec, *given))
         return _split(packets, sizes, n)
 
     def decode_rows(
@@ -308,13 +319,14 @@ class Core:
         out = ffi.new("sqs_sparse_room *", arrays)
         sizes = ffi.new("size_t[]", [*map(len, packets)])
         data = _bytes(b"".join(packets))
-        status = lib.sqs_decode_all(self._codec, data, sizes, n, most, out)
+        status = lib.sqs_decode_rows(self._codec, data, sizes, n, most, out)
         return status, out.done, *_copies(arrays, n if status == OK else 0)
 
     def encode_round(self, round_: Arrays) -> bytes:
-        ids, _, survivors, _ = round_
-        bound = lib.sqs_encode_round_bound(self._codec, survivors.size, ids.size)
-        return self._write(lib.sqs_encode_round, bound, _sparse(*round_))
+        *arrays, positions = round_
+        bound = lib.sqs_encode_round_bound(self._codec, positions.size, arrays[0].size)
+        given = _sparse(*arrays), _in(positions)
+        return self._write(lib.sqs_encode_round, bound, *given)
 
     def decode_round(self, packet: bytes, most: int) -> tuple[int, Ids, Ids, Ids, Ids]:
         to = self._take()
@@ -323,21 +335,16 @@ class Core:
         usual = most if self._is_ranked else min(most, USUAL_SURVIVORS)
         if usual > to.round.capacity:
             to.round = _Room(usual)
-        found = self._decode(lib.sqs_decode_round, packet, most, to.round)
-        self._free.append(to)
-        return found
+        given = self._codec, _bytes(packet), len(packet)
 
-    def _decode(
-        self, decode: Callable[..., int], packet: bytes, most: int, room: _Room, *n: int
-    ) -> tuple[int, Ids, Ids, Ids, Ids]:
-        """Decode distributions, with more room if there are more than this holds."""
-        given = self._codec, _bytes(packet), len(packet), *n
-        status = decode(*given, min(most, room.capacity), room.out)
-        if status == lib.SQS_NO_SPACE and most > room.capacity:
-            room = _Room(most)
-            status = decode(*given, most, room.out)
-        done = room.out.done if status == OK else 0
-        return status, *_copies(room.arrays, done), _copy(room.arrays[3], done)
+        def read(room: _Room, most: int) -> int:
+            return int(lib.sqs_decode_round(*given, most, room.out, room.positions))
+
+        status, room = _decode(read, most, to.round)
+        n = room.out.done if status == OK else 0
+        found = *_copies(room.arrays, n), _copy(room.positions, n)
+        self._free.append(to)
+        return status, *found
 
     def encode_sequence(self, ids: Ids, counts: Ids, survivors: Ids) -> bytes:
         bound = lib.sqs_encode_sequence_bound(survivors.size, ids.size)
@@ -350,7 +357,13 @@ class Core:
         most = min(most, lib.SQS_MAX_ENTROPY_SURVIVORS)
         # Survivors seldom take less than half a byte. Much room would take its time.
         room = _Room(min(most, max(USUAL_SURVIVORS, 2 * len(packet))))
-        return self._decode(lib.sqs_decode_sequence, packet, most, room, length)[:4]
+        given = self._codec, _bytes(packet), len(packet), length
+
+        def read(room: _Room, most: int) -> int:
+            return int(lib.sqs_decode_sequence(*given, most, room.out))
+
+        status, room = _decode(read, most, room)
+        return status, *_copies(room.arrays, room.out.done if status == OK else 0)
 
     @staticmethod
     def verify(
@@ -379,15 +392,14 @@ class Core:
         most: int,
         isa: int = ISA,
     ) -> tuple[int, int, Best]:
-        rows, vocab_size = _rows(logits), logits.shape[-1]
+        rows = _rows(logits, isa)
         n = rows.n
         ids, scores = new("uint32_t[]", n * most), new("double[]", n * most)
         sizes = new("uint32_t[]", n)
-        out = ffi.new("sqs_guesses *", (most, ids, scores, sizes))
-        scratch = new("double[]", lib.sqs_gumbel_scratch(vocab_size) // 8 + 1)
-        status = lib.sqs_gumbel(
-            vocab_size, isa, rows, temperature, _in(key), position, scratch, out
-        )
+        out = ffi.new("sqs_guesses *", (ids, scores, sizes))
+        scratch = new("double[]", lib.sqs_gumbel_scratch(rows) // 8 + 1)
+        given = _in(key), position, most, scratch, out
+        status = lib.sqs_gumbel(rows, temperature, *given)
         found = [
             (ffi.unpack(ids + i * most, size), ffi.unpack(scores + i * most, size))
             for i, size in enumerate(ffi.unpack(sizes, n) if status == OK else ())

@@ -37,11 +37,13 @@ class Status(IntEnum):
     BAD_KEEP = 16
     BAD_TEMPERATURE = 17
     BAD_DTYPE = 18
-    NO_SPACE = 19
-    NOT_FINITE = 20
-    ALL_MASKED = 21
-    NEGATIVE = 22
-    SUM = 23
+    BAD_ARGUMENT = 19
+    NO_SPACE = 20
+    OVER_LIMIT = 21
+    NOT_FINITE = 22
+    ALL_MASKED = 23
+    NEGATIVE = 24
+    SUM = 25
 
 
 BROKEN_RULES = {
@@ -63,7 +65,7 @@ def packet_error(
     status: int, size: int, most: int | None = None, name: str = "packet"
 ) -> PacketError:
     """Describe a packet that breaks the format, or has more than `most` survivors."""
-    if status == Status.NO_SPACE:
+    if status == Status.OVER_LIMIT:
         reason = f"it has more survivors than max_survivors = {most}"
     else:
         reason = BROKEN_RULES[Status(status)]

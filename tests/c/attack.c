@@ -28,7 +28,7 @@ void make_room(content *c, size_t length, size_t total)
     const size_t items = length * sizeof(uint32_t);
     sqs_sparse_room *r = &c->round;
     r->survivors = take(&c->blocks[0], items);
-    r->positions = take(&c->blocks[1], items);
+    c->positions = take(&c->blocks[1], items);
     r->token_ids = take(&c->blocks[2], total * sizeof(uint32_t));
     r->counts = take(&c->blocks[3], total * sizeof(uint32_t));
 }
@@ -36,8 +36,7 @@ void make_room(content *c, size_t length, size_t total)
 sqs_sparse_rows view(const content *c)
 {
     const sqs_sparse_room *r = &c->round;
-    return (sqs_sparse_rows){r->done, r->token_ids, r->counts, r->survivors,
-                             r->positions};
+    return (sqs_sparse_rows){r->done, r->token_ids, r->counts, r->survivors};
 }
 
 uint32_t survivors_of(const content *c)
@@ -59,8 +58,8 @@ bool same_content(const content *a, const content *b)
     if (x->done != y->done || !equal(x->survivors, y->survivors, x->done))
         return false;
     uint32_t total = survivors_of(a);
-    bool drafted = x->positions != NULL && y->positions != NULL;
-    return (!drafted || equal(x->positions, y->positions, x->done)) &&
+    bool drafted = a->positions != NULL && b->positions != NULL;
+    return (!drafted || equal(a->positions, b->positions, x->done)) &&
            equal(x->token_ids, y->token_ids, total) &&
            equal(x->counts, y->counts, total);
 }
@@ -112,7 +111,7 @@ sqs_status write_packet(const sqs_codec *codec, kind k, const content *c,
     case ROUND:
         break;
     }
-    return sqs_encode_round(codec, &r, bytes, capacity, size);
+    return sqs_encode_round(codec, &r, c->positions, bytes, capacity, size);
 }
 
 /* `most` is the receiver's limit. */
@@ -122,17 +121,17 @@ static sqs_status read_packet(const sqs_codec *codec, kind k, const packet *p,
     sqs_sparse_room *r = &c->round;
     if (k == SEQUENCE) {
         make_room(c, most < SQS_MAX_SEQUENCE ? most : SQS_MAX_SEQUENCE, most);
-        r->positions = NULL;
+        c->positions = NULL;
         return sqs_decode_sequence(codec, p->bytes, p->size, SQS_MAX_SEQUENCE,
                                    most, r);
     }
     make_room(c, SQS_MAX_ROUND, most);
-    memset(r->positions, 0, SQS_MAX_ROUND * sizeof *r->positions);
+    memset(c->positions, 0, SQS_MAX_ROUND * sizeof *c->positions);
     r->done = 1;
     if (k == DISTRIBUTION)
         return sqs_decode(codec, p->bytes, p->size, most, r->token_ids,
                           r->counts, r->survivors);
-    return sqs_decode_round(codec, p->bytes, p->size, most, r);
+    return sqs_decode_round(codec, p->bytes, p->size, most, r, c->positions);
 }
 
 /* Promises. */
@@ -156,8 +155,8 @@ static void note_content(const content *c)
     uint32_t total = survivors_of(c);
     note(r->done);
     note_all(r->survivors, r->done);
-    if (r->positions != NULL)
-        note_all(r->positions, r->done);
+    if (c->positions != NULL)
+        note_all(c->positions, r->done);
     note_all(r->token_ids, total);
     note_all(r->counts, total);
 }
@@ -277,10 +276,10 @@ static const char *attack_limited(const sqs_codec *codec, kind k,
     uint32_t most = some_limit(p);
     sqs_status limited = read_packet(codec, k, p, most, &c);
     note(limited);
-    if (status != SQS_OK && limited != status && limited != SQS_NO_SPACE)
+    if (status != SQS_OK && limited != status && limited != SQS_OVER_LIMIT)
         return "a limit changes what is wrong";
     if (status == SQS_OK && survivors_of(got) > most)
-        return limited == SQS_NO_SPACE ? NULL : "a limit does not hold";
+        return limited == SQS_OVER_LIMIT ? NULL : "a limit does not hold";
     if (status == SQS_OK && (limited != SQS_OK || !same_content(got, &c)))
         return "a limit changes what is read";
     return NULL;
@@ -337,7 +336,7 @@ static const char *attack_limit(const sqs_codec *codec, kind k,
     if (read_packet(codec, k, p, total, &c) != SQS_OK ||
         !same_content(got, &c))
         return "it does not decode within its own size";
-    if (read_packet(codec, k, p, total - 1, &c) != SQS_NO_SPACE)
+    if (read_packet(codec, k, p, total - 1, &c) != SQS_OVER_LIMIT)
         return "the receiver's limit does not hold";
     return NULL;
 }

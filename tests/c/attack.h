@@ -39,7 +39,8 @@ void *take(block *b, size_t size);
 /* What packets of all kinds say. All zero before the first use. */
 typedef struct content {
     sqs_sparse_room round;
-    block blocks[4]; /* where its arrays lie */
+    uint32_t *positions; /* null of a sequence that was read */
+    block blocks[4];     /* where its arrays lie */
 } content;
 
 /* Makes room for `length` distributions of `total` survivors in all. */
@@ -63,7 +64,7 @@ sqs_status write_packet(const sqs_codec *codec, kind k, const content *c,
  * Decodes a packet and holds the decoder to this:
  *
  *  - The status is one that such a packet can cause.
- *  - Within a receiver's limit it is the same, or SQS_NO_SPACE if the packet
+ *  - Within a receiver's limit it is the same, or SQS_OVER_LIMIT if the packet
  *    may have more survivors.
  *  - What decodes can be encoded, in no more bytes than the bound, and to
  *    the bytes that it came from. In the entropy coding the encoder may
@@ -83,7 +84,7 @@ const char *attack(const sqs_codec *codec, kind k, const packet *p,
  *  - The same bytes and one more have trailing bytes.
  *  - With its last byte one higher it says something else, or isn't right.
  *  - A receiver's limit of its survivors lets it in, and one less keeps it
- *    out, with SQS_NO_SPACE.
+ *    out, with SQS_OVER_LIMIT.
  *
  * Returns null, or what was wrong.
  */

@@ -32,7 +32,7 @@ static void quantize(void)
 {
     sqs_codec codec = {.vocab_size = VOCAB, .resolution = RESOLUTION};
     sqs_keep keep = {VOCAB, 0};
-    sqs_rows rows = {row, SQS_F64, 1, VOCAB};
+    sqs_rows rows = {row, SQS_F64, SQS_ISA_BEST, 1, VOCAB, VOCAB};
     uint32_t *ids = malloc(RESOLUTION * sizeof *ids);
     uint32_t *counts = malloc(RESOLUTION * sizeof *counts);
     void *scratch = malloc(sqs_quantize_scratch(&codec));
@@ -63,8 +63,8 @@ static bool scan_blocks_and_change(sqs_scanned *scanned)
 
 static void run_race(double temperature)
 {
-    sqs_codec codec = {.vocab_size = VOCAB};
-    double *scratch = malloc(sqs_gumbel_scratch(codec.vocab_size));
+    sqs_rows rows = {row, SQS_F64, SQS_ISA_BEST, 1, VOCAB, VOCAB};
+    double *scratch = malloc(sqs_gumbel_scratch(&rows));
     sqs_kernels kernels = sqs_kernels_scalar[SQS_F64];
     kernels.scan_blocks = scan_blocks_and_change;
     race r = {.kernels = &kernels,

@@ -113,32 +113,29 @@ static void send_each(const sqs_codec *codec, const content *c)
         largest = r.survivors[i] > most ? i : largest;
         most = r.survivors[largest];
     }
-    sqs_packets to = {allocate(room, 1), room, sizes, 0};
-    EXPECT(SQS_OK, sqs_encode_all(codec, &r, &to));
-    CHECK(to.done == n);
+    uint8_t *bytes = allocate(room, 1);
+    uint32_t done;
+    EXPECT(SQS_OK, sqs_encode_rows(codec, &r, bytes, room, sizes, &done));
+    CHECK(done == n);
     for (uint32_t i = 0; i < n; at += r.survivors[i++], used += sizes[i - 1]) {
-        uint8_t *bytes = allocate(sizes[i], 1);
+        uint8_t *one = allocate(sizes[i], 1);
         size_t size;
         EXPECT(SQS_OK, sqs_encode(codec, r.token_ids + at, r.counts + at,
-                                  r.survivors[i], bytes, sizes[i], &size));
-        CHECK(size == sizes[i] && memcmp(bytes, to.bytes + used, size) == 0);
+                                  r.survivors[i], one, sizes[i], &size));
+        CHECK(size == sizes[i] && memcmp(one, bytes + used, size) == 0);
         free(pieces[--n_pieces]);
     }
-    const uint8_t *all = copy(to.bytes, used);
-    to.capacity = used - 1;
-    EXPECT(SQS_NO_SPACE, sqs_encode_all(codec, &r, &to));
-    CHECK(to.done == n - 1);
+    const uint8_t *all = copy(bytes, used);
+    EXPECT(SQS_NO_SPACE,
+           sqs_encode_rows(codec, &r, bytes, used - 1, sizes, &done));
+    CHECK(done == n - 1);
     make_room(&got, n, (size_t)n * most);
     sqs_sparse_room *d = &got.round;
-    sqs_sparse_room from = {d->token_ids, d->counts, d->survivors,
-                            NULL,         NULL,      0};
-    EXPECT(SQS_OK, sqs_decode_all(codec, all, sizes, n, most, &from));
-    d->done = from.done;
-    d->positions = NULL;
+    EXPECT(SQS_OK, sqs_decode_rows(codec, all, sizes, n, most, d));
+    got.positions = NULL;
     CHECK(same_content(c, &got));
-    EXPECT(SQS_NO_SPACE,
-           sqs_decode_all(codec, all, sizes, n, most - 1, &from));
-    CHECK(from.done == largest);
+    EXPECT(SQS_OVER_LIMIT, sqs_decode_rows(codec, all, sizes, n, most - 1, d));
+    CHECK(d->done == largest);
 }
 
 /* All kinds of packets, of which the same is said. */
@@ -148,7 +145,7 @@ static sqs_status send_all(const sqs_codec *codec, const content *c)
     size_t size, mark = n_pieces;
     uint32_t bits;
     sqs_status status = send(codec, ROUND, c, &size);
-    if (r->done == 1 && r->positions[0] == 0) {
+    if (r->done == 1 && c->positions[0] == 0) {
         EXPECT(status, send(codec, DISTRIBUTION, c, &size));
         EXPECT(status, sqs_bits(codec, r->token_ids, r->counts,
                                 r->survivors[0], &bits));
@@ -183,8 +180,7 @@ static void all_sizes(void)
                                         {1024, 65536},
                                         {SQS_MAX_VOCAB, 100}};
     for (uint32_t i = 0; i < 3 * COUNT(sizes); i++) {
-        sqs_codec codec = {sizes[i / 3][0], sizes[i / 3][1], i % 3,
-                           SQS_ISA_BEST, NULL};
+        sqs_codec codec = {sizes[i / 3][0], sizes[i / 3][1], i % 3, NULL};
         there_and_back(&codec);
     }
 }
@@ -199,7 +195,7 @@ static void all_sizes(void)
  * named. */
 /* clang-format off */
 enum {
-    VOCAB_SIZE, RESOLUTION, CODING, ISA,
+    VOCAB_SIZE, RESOLUTION, CODING, ISA, HEIGHT, WIDTH,
     MOST, LEAST, DTYPE, BLAMED, VALUES, /* of the row to blame */
     DRAWS = VALUES + ROW, ACCEPTED = DRAWS + ROWS, TOKEN, TEMPERATURE,
     K, IDS, COUNTS = IDS + ROW,
@@ -211,7 +207,7 @@ enum {
 /* The values will do as logits and as probabilities. What is NaN is not looked
  * at. */
 static const double valid[ARGUMENTS] = {
-    [VOCAB_SIZE] = ROW, 4, [MOST] = ROW, 0,
+    [VOCAB_SIZE] = ROW, 4, [HEIGHT] = ROWS, ROW, [MOST] = ROW, 0,
     [VALUES] = 0, 0.125, 0.125, 0.25, 0.5, [ACCEPTED] = NAN,
     [K] = 2, [IDS] = 1, 4, [COUNTS] = 3, 1, [LENGTH] = 1,
     [THRESHOLD] = 1, 0.5, 0.5, 0.5, NAN};
@@ -246,7 +242,7 @@ static sqs_codec codec_of(const double *given)
 {
     return (sqs_codec){(uint32_t)given[VOCAB_SIZE],
                        (uint32_t)given[RESOLUTION], (uint32_t)given[CODING],
-                       (uint32_t)given[ISA], NULL};
+                       NULL};
 }
 
 /* Rows with NaN between them, one of which may be broken. Each is turned by a
@@ -260,7 +256,11 @@ static sqs_rows rows_of(const double *given, uint32_t dtype)
         values[i] = at < ROW ? from[VALUES + (at + row) % ROW] : NAN;
     }
     return (sqs_rows){as_type(dtype, values, ROWS * STRIDE - STRIDE + ROW),
-                      dtype, ROWS, STRIDE};
+                      dtype,
+                      (uint32_t)given[ISA],
+                      (uint32_t)given[HEIGHT],
+                      (uint32_t)given[WIDTH],
+                      STRIDE};
 }
 
 /* How many rows are done after such a status. */
@@ -289,17 +289,16 @@ static sqs_status quantize_as(const double *given, uint32_t dtype, bool mass,
     most = keep.most < most ? keep.most : most;
     double masses[ROWS] = {0};
     make_room(c, ROWS, ROWS * (size_t)most);
-    memset(r->positions, 0, ROWS * sizeof *r->positions);
-    sqs_sparse_room to = {r->token_ids,         r->counts, r->survivors, NULL,
-                          mass ? masses : NULL, 0};
+    memset(c->positions, 0, ROWS * sizeof *c->positions);
+    double *dropped = mass ? masses : NULL;
     void *scratch = allocate(1, sqs_quantize_scratch(&codec));
     sqs_status status =
-        are_logits ? sqs_quantize_logits(&codec, &rows, given[TEMPERATURE],
-                                         &keep, scratch, &to)
-                   : sqs_quantize_probs(&codec, &rows, &keep, scratch, &to);
-    r->done = to.done;
-    CHECK(to.done == done(given, status));
-    for (uint32_t i = 0; i < to.done; i++)
+        are_logits
+            ? sqs_quantize_logits(&codec, &rows, given[TEMPERATURE], &keep,
+                                  scratch, r, dropped)
+            : sqs_quantize_probs(&codec, &rows, &keep, scratch, r, dropped);
+    CHECK(r->done == done(given, status));
+    for (uint32_t i = 0; i < r->done; i++)
         CHECK(masses[i] >= 0 && masses[i] < 1);
     return status;
 }
@@ -345,18 +344,12 @@ static sqs_status unbiased(const double *given)
     sqs_codec codec = codec_of(given);
     sqs_rows rows = rows_of(given, (uint32_t)given[DTYPE]);
     sqs_sparse_room *r = &c.round;
-    double masses[ROWS];
     make_room(&c, ROWS, ROWS * (size_t)sqs_max_survivors(&codec));
-    memset(r->positions, 0, ROWS * sizeof *r->positions);
-    sqs_sparse_room to = {r->token_ids, r->counts, r->survivors,
-                          NULL,         masses,    0};
+    memset(c.positions, 0, ROWS * sizeof *c.positions);
     void *scratch = allocate(1, sqs_quantize_scratch(&codec));
     sqs_status status = sqs_quantize_unbiased(
-        &codec, &rows, given[TEMPERATURE], numbers, scratch, &to);
-    r->done = to.done;
-    CHECK(to.done == done(given, status));
-    for (uint32_t i = 0; i < to.done; i++)
-        CHECK(masses[i] == 0);
+        &codec, &rows, given[TEMPERATURE], numbers, scratch, r);
+    CHECK(r->done == done(given, status));
     if (status == SQS_OK)
         EXPECT(SQS_OK, send_all(&codec, &c));
     return status;
@@ -386,7 +379,7 @@ static const content *repeated(const double *given)
     }
     for (uint32_t i = 0; i < length; i++) {
         r->survivors[i] = k;
-        r->positions[i] = i + 1 < length ? 0 : (uint32_t)given[POSITION];
+        c.positions[i] = i + 1 < length ? 0 : (uint32_t)given[POSITION];
     }
     r->done = length;
     return &c;
@@ -408,8 +401,8 @@ static sqs_status encode_sequence(const double *given)
     if (codec.coding != SQS_ENTROPY) {
         uint8_t byte = 0;
         make_room(&got, 1, 1);
-        EXPECT(SQS_BAD_CODEC, send(&codec, SEQUENCE, c, &size));
-        EXPECT(SQS_BAD_CODEC,
+        EXPECT(SQS_BAD_ARGUMENT, send(&codec, SEQUENCE, c, &size));
+        EXPECT(SQS_BAD_ARGUMENT,
                sqs_decode_sequence(&codec, &byte, 1, 1, 1, &got.round));
         codec.coding = SQS_ENTROPY;
     }
@@ -425,19 +418,17 @@ static sqs_status judge(const double *given, bool by_logits)
 {
     static uint32_t ids[] = {0, 4, 0, 2, 3}, counts[] = {2, 2, 1, 2, 1};
     static uint32_t survivors[] = {2, 3}, positions[] = {1, 1};
-    const sqs_sparse_rows round = {ROWS - 1, ids, counts, survivors,
-                                   positions};
-    sqs_codec codec = {ROW, 4, SQS_BITPACK, SQS_ISA_BEST, NULL};
+    const sqs_sparse_rows round = {ROWS - 1, ids, counts, survivors};
+    const sqs_rows usual = {.n = ROWS, .width = ROW};
     sqs_rows target = rows_of(given, (uint32_t)given[DTYPE]);
-    void *scratch =
-        allocate(1, sqs_verify_scratch(codec.vocab_size, round.length));
+    void *scratch = allocate(1, sqs_verify_scratch(&usual));
     sqs_verdict v;
     sqs_status status =
         by_logits
-            ? sqs_verify_logits(codec.vocab_size, codec.isa, &round, &target,
-                                given[TEMPERATURE], given + DRAWS, scratch, &v)
-            : sqs_verify(codec.vocab_size, codec.isa, &round, &target,
-                         given + DRAWS, scratch, &v);
+            ? sqs_verify_logits(&round, positions, &target, given[TEMPERATURE],
+                                given + DRAWS, scratch, &v)
+            : sqs_verify(&round, positions, &target, given + DRAWS, scratch,
+                         &v);
     CHECK(v.done == done(given, status));
     CHECK(isnan(given[ACCEPTED]) ||
           (v.accepted == given[ACCEPTED] && v.token == given[TOKEN]));
@@ -470,7 +461,8 @@ enum {
     VALUE = PROBS | LOGITS,
     VERIFY = 32,
     QUANTIZE = 16 | 64,
-    JUDGE_LOGITS = 128
+    JUDGE_LOGITS = 128,
+    UNBIASED = 256
 };
 
 /* What is called, what it says, and what arguments are instead: cases of `each`
@@ -502,7 +494,6 @@ static const entry table[] = {
      EACH(0, SQS_MIN_VOCAB - 1, SQS_MAX_VOCAB + 1)},
     {CODEC, SQS_BAD_CODEC, RESOLUTION, EACH(0, SQS_MAX_RESOLUTION + 1)},
     {CODEC, SQS_BAD_CODEC, CODING, ABOVE(SQS_ENTROPY)},
-    {CODEC, SQS_BAD_CODEC, ISA, ABOVE(SQS_NEON)},
 
     {QUANTIZE, SQS_OK, RESOLUTION, EACH(1, 2, 3, 5, 7, 100, 65536)},
     {QUANTIZE, SQS_OK, MOST, EACH(1, 2, UINT32_MAX)},
@@ -515,6 +506,12 @@ static const entry table[] = {
     {LOGITS, SQS_BAD_TEMPERATURE, TEMPERATURE, EACH(-1, INFINITY, NAN)},
     {VERIFY, SQS_BAD_DTYPE, DTYPE, EACH(SQS_F16, SQS_BF16)},
     {VALUE, SQS_BAD_DTYPE, DTYPE, ABOVE(SQS_BF16)},
+    {VALUE, SQS_BAD_ARGUMENT, ISA, ABOVE(SQS_NEON)},
+    {VALUE, SQS_BAD_ARGUMENT, WIDTH,
+     EACH(0, SQS_MIN_VOCAB - 1, SQS_MAX_VOCAB + 1)},
+    {QUANTIZE | UNBIASED, SQS_BAD_ARGUMENT, WIDTH, EACH(ROW - 1, ROW + 1)},
+    {VERIFY | JUDGE_LOGITS, SQS_BAD_ARGUMENT, HEIGHT,
+     EACH(0, ROWS - 1, ROWS + 1)},
 
     {VALUE, SQS_NOT_FINITE, VALUES + 1, EACH(NAN, INFINITY)},
     {VALUE, SQS_NOT_FINITE, VALUES + 4, EACH(NAN, INFINITY)},
@@ -559,9 +556,9 @@ static const entry table[] = {
      BY(5, 0.5, 0.25, 0.5, 0.75, 0.25, 0.25, 0.25, 0.5, 1, -0.125, 0.9375,
         0.25, 0.5, 0, 1)},
     {LEARN, SQS_BAD_KEEP, THRESHOLD, EACH(1.5, NAN, -INFINITY)},
-    {LEARN, SQS_BAD_KEEP, ALPHA, EACH(-0.5, 1.5, NAN)},
-    {LEARN, SQS_BAD_KEEP, ETA, EACH(0, 1.5, NAN)},
-    {LEARN, SQS_BAD_KEEP, MASS, EACH(-0.5, 1.5, NAN)}};
+    {LEARN, SQS_BAD_ARGUMENT, ALPHA, EACH(-0.5, 1.5, NAN)},
+    {LEARN, SQS_BAD_ARGUMENT, ETA, EACH(0, 1.5, NAN)},
+    {LEARN, SQS_BAD_ARGUMENT, MASS, EACH(-0.5, 1.5, NAN)}};
 
 /* Has n arguments be others: for each coding and row to blame, in two types and
  * at two temperatures, unless these are among them. */
@@ -605,10 +602,8 @@ static void instruction_sets(void)
 {
     uint32_t found = 0;
     for (uint32_t isa = SQS_SCALAR; isa <= SQS_NEON; isa++) {
-        sqs_codec codec = {100, 100, SQS_BITPACK, isa, NULL};
         bool has = sqs_find_isa((sqs_isa)isa) == (sqs_isa)isa;
         CHECK(has || sqs_find_isa((sqs_isa)isa) == SQS_ISA_BEST);
-        EXPECT(has ? SQS_OK : SQS_BAD_CODEC, sqs_check_codec(&codec));
         found |= (uint32_t)has << isa;
     }
     sqs_isa best = sqs_find_isa(SQS_ISA_BEST);
@@ -641,7 +636,7 @@ static const content *flat(uint32_t vocab_size, uint32_t resolution,
         r->token_ids[i] = at < k / 2 ? at : vocab_size - k + at;
         r->counts[i] = at > 0 ? 1 : resolution - k + 1;
         r->survivors[i / k] = k;
-        r->positions[i / k] = 0;
+        c.positions[i / k] = 0;
     }
     return &c;
 }
@@ -652,7 +647,7 @@ static void large_packets(void)
     uint32_t most = SQS_MAX_ENUMERATIVE_SUPPORT, n = SQS_MAX_VOCAB;
     for (uint32_t k = most; k <= most + 1; k++) {
         sqs_status wanted = k > most ? SQS_LARGE_SUPPORT : SQS_OK;
-        sqs_codec codec = {n, most + 1, SQS_ENUMERATIVE, SQS_ISA_BEST, NULL};
+        sqs_codec codec = {n, most + 1, SQS_ENUMERATIVE, NULL};
         EXPECT(wanted, send_all(&codec, flat(n, most + 1, k, 1)));
         codec.coding = SQS_BITPACK;
         EXPECT(SQS_OK, send_all(&codec, flat(n, most + 1, k, 1)));
@@ -660,7 +655,7 @@ static void large_packets(void)
     }
     n = SQS_MAX_RESOLUTION;
     most = SQS_MAX_ENTROPY_SURVIVORS / n;
-    sqs_codec codec = {n, n, SQS_ENTROPY, SQS_ISA_BEST, NULL};
+    sqs_codec codec = {n, n, SQS_ENTROPY, NULL};
     size_t size;
     EXPECT(SQS_BAD_ROUND, send_all(&codec, flat(n, n, n, most + 1)));
     EXPECT(SQS_BAD_ROUND,
@@ -676,18 +671,24 @@ static void scratch_sizes(void)
     static const uint32_t strange[] = {
         0,        SQS_MIN_VOCAB - 1, SQS_MAX_VOCAB + 1,
         1u << 31, UINT32_MAX - 100,  UINT32_MAX};
-    const uint32_t n = SQS_MAX_VOCAB, most = SQS_MAX_ROUND;
+    const uint32_t n = SQS_MAX_VOCAB, most = SQS_MAX_ROUND + 1;
+    sqs_rows rows = {.n = most};
     for (size_t i = 0; i < COUNT(strange); i++) {
-        CHECK(sqs_verify_scratch(strange[i], 0) == SIZE_MAX);
-        CHECK(sqs_verify_scratch(strange[i], most) == SIZE_MAX);
-        CHECK(sqs_gumbel_scratch(strange[i]) == SIZE_MAX);
+        rows.width = strange[i];
+        CHECK(sqs_verify_scratch(&rows) == SIZE_MAX);
+        CHECK(sqs_gumbel_scratch(&rows) == SIZE_MAX);
     }
-    CHECK(sqs_verify_scratch(n, most + 1) == SIZE_MAX);
-    CHECK(sqs_verify_scratch(SQS_MIN_VOCAB, UINT32_MAX) == SIZE_MAX);
+    rows.width = n;
     /* a double for each 256 values of a row, and 16 bytes for each 64 */
-    CHECK(sqs_verify_scratch(n, most) == 8 * (most + 1) * (n / 256));
-    CHECK(sqs_gumbel_scratch(n) >= 16 * (n / 64));
-    CHECK(sqs_gumbel_scratch(n) < 17 * (n / 64));
+    CHECK(sqs_verify_scratch(&rows) == 8 * most * (n / 256));
+    CHECK(sqs_gumbel_scratch(&rows) >= 16 * (n / 64));
+    CHECK(sqs_gumbel_scratch(&rows) < 17 * (n / 64));
+    rows.width = SQS_MIN_VOCAB;
+    static const uint32_t heights[] = {0, SQS_MAX_ROUND + 2, UINT32_MAX};
+    for (size_t i = 0; i < COUNT(heights); i++) {
+        rows.n = heights[i];
+        CHECK(sqs_verify_scratch(&rows) == SIZE_MAX);
+    }
 }
 
 /* Bytes that are no packets. */
@@ -753,8 +754,7 @@ static void broken_packets(void)
     static content got;
     for (size_t i = 0; i < COUNT(broken); i++) {
         uint32_t size = broken[i].size, n = 0;
-        sqs_codec codec = {size, size == 5 ? 4 : size, broken[i].coding,
-                           SQS_ISA_BEST, NULL};
+        sqs_codec codec = {size, size == 5 ? 4 : size, broken[i].coding, NULL};
         uint8_t bytes[64] = {0};
         for (const char *c = broken[i].bits; *c != '\0'; c++)
             if (*c != ' ') {
@@ -774,7 +774,7 @@ static void broken_entropy(void)
 {
     static content c;
     const uint32_t ids[] = {1, 4}, counts[] = {6, 2};
-    sqs_codec codec = {8, 8, SQS_ENTROPY, SQS_ISA_BEST, NULL};
+    sqs_codec codec = {8, 8, SQS_ENTROPY, NULL};
     uint8_t bytes[100] = {0};
     packet p = {sizeof bytes, bytes};
     uint32_t padded = 0;
@@ -803,12 +803,12 @@ static void broken_entropy(void)
     EXPECT(SQS_ROUND_SUPPORT, get(&codec, SEQUENCE, &p, &c));
     /* Now the receiver takes less than the format does. */
     make_room(&c, 0, 0);
-    EXPECT(SQS_NO_SPACE,
+    EXPECT(SQS_OVER_LIMIT,
            sqs_decode_sequence(&codec, bytes, p.size, 1, 0, &c.round));
     uint32_t most = sqs_max_round_survivors(&codec, p.size) - 1;
     make_room(&c, SQS_MAX_ROUND, most);
-    EXPECT(SQS_NO_SPACE,
-           sqs_decode_round(&codec, bytes, p.size, most, &c.round));
+    EXPECT(SQS_OVER_LIMIT, sqs_decode_round(&codec, bytes, p.size, most,
+                                            &c.round, c.positions));
 }
 
 /* Priors. */
@@ -821,7 +821,7 @@ static void broken_entropy(void)
 /* A prior is for one coding and one vocabulary. */
 static void send_with_prior(const sqs_prior *prior)
 {
-    sqs_codec codec = {PRIOR_IDS, 100, SQS_ENTROPY, SQS_ISA_BEST, prior};
+    sqs_codec codec = {PRIOR_IDS, 100, SQS_ENTROPY, prior};
     there_and_back(&codec);
     codec.vocab_size++;
     EXPECT(SQS_BAD_CODEC, sqs_check_codec(&codec));

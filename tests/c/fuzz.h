@@ -79,8 +79,7 @@ static inline sqs_codec get_header(const uint8_t header[FUZZ_HEADER], kind *k)
     uint32_t shift = header[0] / 16;
     sqs_codec codec = {SQS_MIN_VOCAB + (vocab >> shift) % FUZZ_VOCABS,
                        (resolution >> shift) + 1,
-                       coding > SQS_ENTROPY ? SQS_ENTROPY : coding,
-                       SQS_ISA_BEST, NULL};
+                       coding > SQS_ENTROPY ? SQS_ENTROPY : coding, NULL};
     *k = (kind)(header[0] % 4u % kinds_of(&codec));
     return codec;
 }

@@ -33,7 +33,8 @@ static request get_request(const uint8_t *data, size_t size)
     request r = {.codec = get_header(data, &k)};
     r.row.dtype = data[0] % (SQS_BF16 + 1);
     r.row.n = 1;
-    r.codec.vocab_size = (uint32_t)(size - FUZZ_HEADER) / sizes[r.row.dtype];
+    r.row.width = (uint32_t)(size - FUZZ_HEADER) / sizes[r.row.dtype];
+    r.codec.vocab_size = r.row.width;
     r.codec.resolution = ((uint32_t)data[4] << 8 | data[5]) + 1;
     r.keep = get_keep(data[1], data[2]);
     r.temperature = temperatures[data[3] % 8];
@@ -60,13 +61,12 @@ static void quantize(const request *r, answer *a)
     a->counts = take(&a->blocks[1], room);
     a->survivors = 0;
     a->dropped = 0;
-    sqs_sparse_room to = {a->ids, a->counts,   &a->survivors,
-                          NULL,   &a->dropped, 0};
+    sqs_sparse_room to = {a->ids, a->counts, &a->survivors, 0};
     a->status = r->unbiased
                     ? sqs_quantize_unbiased(&r->codec, &r->row, r->temperature,
                                             &r->number, scratch, &to)
                     : sqs_quantize_logits(&r->codec, &r->row, r->temperature,
-                                          &r->keep, scratch, &to);
+                                          &r->keep, scratch, &to, &a->dropped);
     free(scratch);
     if (to.done != (a->status == SQS_OK))
         abort();
@@ -106,8 +106,8 @@ const char *attack_row(const uint8_t *data, size_t size)
     r.row.values = memcpy(row, data + FUZZ_HEADER, row_size);
     quantize(&r, &a);
     for (int isa = SQS_SCALAR; isa <= SQS_NEON; isa++) {
-        r.codec.isa = (sqs_isa)isa;
-        if (sqs_check_codec(&r.codec) != SQS_OK)
+        r.row.isa = (sqs_isa)isa;
+        if (sqs_find_isa((sqs_isa)isa) == SQS_ISA_BEST)
             continue;
         quantize(&r, &b);
         if (!same(&a, &b))

@@ -181,8 +181,7 @@ static sqs_status renew(campaign *from, kind k, seed *s, content *c)
 static void make_campaign(campaign *c, const target *t, sqs_coding coding)
 {
     static content made;
-    c->codec =
-        (sqs_codec){t->vocab_size, t->resolution, coding, SQS_ISA_BEST, NULL};
+    c->codec = (sqs_codec){t->vocab_size, t->resolution, coding, NULL};
     if (t->classes > 0)
         c->codec.prior =
             make_prior(t->vocab_size, t->classes, t->length, &c->prior);

@@ -143,8 +143,7 @@ const char *attack_prior(const packet *file, sqs_status *status)
         return "the prior is misjudged";
     if (*status != SQS_OK)
         return NULL;
-    sqs_codec codec = {get_u32(file->bytes + 10), 100, SQS_ENTROPY,
-                       SQS_ISA_BEST, h.prior};
+    sqs_codec codec = {get_u32(file->bytes + 10), 100, SQS_ENTROPY, h.prior};
     const char *wrong = NULL;
     for (kind k = DISTRIBUTION; k < KINDS && wrong == NULL; k++) {
         packet p = {TAIL, take(&room, TAIL)};

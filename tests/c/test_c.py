@@ -107,10 +107,11 @@ def test_arithmetic_that_is_not_ieee_is_refused(compiler):
 CXX = """
 #include "sqs.h"
 int main() {
-    sqs_codec codec = {49152, 100, SQS_ENTROPY, SQS_ISA_BEST, nullptr};
-    codec.isa = sqs_find_isa(SQS_ISA_BEST);
+    sqs_codec codec = {49152, 100, SQS_ENTROPY, nullptr};
     sqs_dtype dtype = SQS_F16;
-    sqs_rows rows = {nullptr, dtype, SQS_MAX_ROUND, codec.vocab_size};
+    sqs_isa isa = sqs_find_isa(SQS_ISA_BEST);
+    sqs_rows rows = {nullptr,         dtype,          uint32_t(isa),
+                     SQS_MAX_ROUND, codec.vocab_size, codec.vocab_size};
     sqs_keep keep = {64, 0};
     return keep.most == rows.dtype ||
            sqs_version_number() < SQS_VERSION_NUMBER;

@@ -115,9 +115,10 @@ def test_learns_what_python_learns(core, alpha, eta, beta, masses):
 
 
 class Round(NamedTuple):
-    """A ``sqs_sparse_rows``, and the memory that it lies in."""
+    """A ``sqs_sparse_rows``, the positions, and the memory that they lie in."""
 
     c: Any
+    positions: Any
     arrays: tuple[NDArray[np.uint32], ...]
 
 
@@ -126,9 +127,10 @@ def as_c(core, round_):
     arrays = tuple(
         np.array(a, np.uint32) for a in (round_.arrays if round_ else [[0]] * 4)
     )
-    pointers = [pointer(core, "uint32_t", a) for a in arrays]
+    *pointers, positions = [pointer(core, "uint32_t", a) for a in arrays]
     length = len(round_) if round_ else 0
-    return Round(core.ffi.new("sqs_sparse_rows *", (length, *pointers)), arrays)
+    c = core.ffi.new("sqs_sparse_rows *", (length, *pointers))
+    return Round(c, positions, arrays)
 
 
 def of_type(values, dtype):
@@ -142,15 +144,13 @@ def of_type(values, dtype):
 
 def verify_logits(core, round_, rows, dtype, temperature, draws, isa=0):
     """Return the status, how many rows are fit for use, and the verdict."""
-    vocab_size = rows.shape[1]
-    size = core.lib.sqs_verify_scratch(vocab_size, round_.c.length)
-    scratch = core.ffi.new("double[]", size // 8)
-    values = core.ffi.from_buffer(rows)
-    target = core.ffi.new("sqs_rows *", (values, DTYPES[dtype], len(rows), vocab_size))
+    n, width = rows.shape
+    about = core.ffi.from_buffer(rows), DTYPES[dtype], isa, n, width, width
+    target = core.ffi.new("sqs_rows *", about)
+    scratch = core.ffi.new("double[]", core.lib.sqs_verify_scratch(target) // 8)
     verdict = core.ffi.new("sqs_verdict *")
-    status = core.lib.sqs_verify_logits(
-        vocab_size, isa, round_.c, target, temperature, list(draws), scratch, verdict
-    )
+    given = target, temperature, list(draws), scratch, verdict
+    status = core.lib.sqs_verify_logits(round_.c, round_.positions, *given)
     return status, verdict.done, sqs.Verdict(verdict.accepted, verdict.token)
 
 

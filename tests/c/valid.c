@@ -73,7 +73,7 @@ void random_content(const sqs_codec *codec, kind k, const shape *s, content *c)
         bool full = s->dense && random_below(4) > 0;
         uint32_t n = full ? room : 1 + random_below(room);
         r->survivors[i] = n;
-        r->positions[i] = k == DISTRIBUTION ? 0 : random_below(n);
+        c->positions[i] = k == DISTRIBUTION ? 0 : random_below(n);
         random_distribution(codec->vocab_size, codec->resolution, n, ids,
                             counts);
         used += n;

@@ -130,16 +130,15 @@ static double quantize(const sqs_codec *codec, const sqs_rows *row,
 {
     sqs_sparse_room *r = &c->round;
     double dropped;
-    sqs_sparse_room to = {r->token_ids, r->counts, r->survivors,
-                          NULL,         &dropped,  0};
+    sqs_sparse_room to = {r->token_ids, r->counts, r->survivors, 0};
     void *scratch = malloc(sqs_quantize_scratch(codec));
     check(scratch != NULL, "out of memory");
     sqs_status status = sqs_quantize_logits(codec, row, by->temperature,
-                                            &by->keep, scratch, &to);
+                                            &by->keep, scratch, &to, &dropped);
     free(scratch);
     check(status == SQS_OK && to.done == 1, "a row is refused");
     r->done = 1;
-    r->positions[0] = 0;
+    c->positions[0] = 0;
     return dropped;
 }
 
@@ -153,7 +152,7 @@ static sqs_rows formula(uint32_t n, uint32_t seed, uint32_t slope)
         octave += i >> octave != 0;
         logits[i] = (float)(r * r / 1024) / 1024 - (float)(slope * octave);
     }
-    return (sqs_rows){logits, SQS_F32, 1, n};
+    return (sqs_rows){logits, SQS_F32, SQS_ISA_BEST, 1, n, n};
 }
 
 static void check_packet(const sqs_codec *codec, kind k, const content *c)
@@ -180,7 +179,7 @@ static void read_distribution(content *c)
     make_room(c, 1, k);
     c->round.done = 1;
     c->round.survivors[0] = k;
-    c->round.positions[0] = 0;
+    c->positions[0] = 0;
     read_all(c->round.token_ids, k);
     read_all(c->round.counts, k);
 }
@@ -202,8 +201,8 @@ static void check_logits(void)
     sqs_rows row = formula(codec.vocab_size, seed, slope);
     make_room(&made, 1, sqs_max_survivors(&codec));
     for (int isa = SQS_SCALAR; isa <= SQS_NEON; isa++) {
-        codec.isa = (sqs_isa)isa;
-        if (sqs_check_codec(&codec) != SQS_OK)
+        row.isa = (sqs_isa)isa;
+        if (sqs_find_isa((sqs_isa)isa) == SQS_ISA_BEST)
             continue;
         check(quantize(&codec, &row, &by, &made) == dropped,
               "another dropped mass");
@@ -215,8 +214,7 @@ static void quantize_unbiased(const sqs_codec *codec, const sqs_rows *row,
                               double temperature, uint64_t number, content *c)
 {
     sqs_sparse_room *r = &c->round;
-    sqs_sparse_room to = {r->token_ids, r->counts, r->survivors,
-                          NULL,         NULL,      0};
+    sqs_sparse_room to = {r->token_ids, r->counts, r->survivors, 0};
     void *scratch = malloc(sqs_quantize_scratch(codec));
     check(scratch != NULL, "out of memory");
     sqs_status status =
@@ -224,7 +222,7 @@ static void quantize_unbiased(const sqs_codec *codec, const sqs_rows *row,
     free(scratch);
     check(status == SQS_OK && to.done == 1, "a row is refused");
     r->done = 1;
-    r->positions[0] = 0;
+    c->positions[0] = 0;
 }
 
 static void check_unbiased(void)
@@ -241,8 +239,8 @@ static void check_unbiased(void)
     sqs_rows row = formula(codec.vocab_size, seed, slope);
     make_room(&made, 1, sqs_max_survivors(&codec));
     for (int isa = SQS_SCALAR; isa <= SQS_NEON; isa++) {
-        codec.isa = (sqs_isa)isa;
-        if (sqs_check_codec(&codec) != SQS_OK)
+        row.isa = (sqs_isa)isa;
+        if (sqs_find_isa((sqs_isa)isa) == SQS_ISA_BEST)
             continue;
         quantize_unbiased(&codec, &row, temperature, number, &made);
         check(same_content(&golden, &made), "another distribution");
@@ -273,15 +271,16 @@ static void check_distribution(void)
 }
 
 /* Reads the tokens of a round and finds their positions. */
-static void read_positions(sqs_sparse_room *r)
+static void read_positions(content *c)
 {
+    const sqs_sparse_room *r = &c->round;
     const uint32_t *ids = r->token_ids;
     for (uint32_t i = 0; i < r->done; i++) {
         uint32_t token = read_integer(), at = 0, n = r->survivors[i];
         while (at < n && ids[at] != token)
             at++;
         check(at < n, "the token was not kept");
-        r->positions[i] = at;
+        c->positions[i] = at;
         ids += n;
     }
 }
@@ -305,7 +304,7 @@ static void read_distributions(uint32_t vocab_size, content *c)
 static void read_drafts(uint32_t vocab_size, content *c)
 {
     read_distributions(vocab_size, c);
-    read_positions(&c->round);
+    read_positions(c);
 }
 
 static void check_round(void)
@@ -360,23 +359,26 @@ static void check_verify(void)
 {
     static content drafted;
     static block rows, numbers, room;
-    sqs_codec codec = {.vocab_size = read_integer(), .resolution = 1};
-    read_drafts(codec.vocab_size, &drafted);
+    uint32_t width = read_integer();
+    read_drafts(width, &drafted);
     const sqs_sparse_rows r = view(&drafted);
-    size_t n = (size_t)r.length + 1;
-    sqs_rows target = {read_values(&rows, n * codec.vocab_size), SQS_F64,
-                       (uint32_t)n, codec.vocab_size};
+    uint32_t n = r.length + 1;
+    sqs_rows target = {read_values(&rows, (size_t)n * width),
+                       SQS_F64,
+                       SQS_ISA_BEST,
+                       n,
+                       width,
+                       width};
     const double *draws = read_values(&numbers, n);
     uint32_t accepted = read_integer(), token = read_integer();
     for (int isa = SQS_SCALAR; isa <= SQS_NEON; isa++) {
-        codec.isa = (sqs_isa)isa;
-        if (sqs_check_codec(&codec) != SQS_OK)
+        target.isa = (sqs_isa)isa;
+        if (sqs_find_isa((sqs_isa)isa) == SQS_ISA_BEST)
             continue;
         sqs_verdict v;
-        void *scratch =
-            take(&room, sqs_verify_scratch(codec.vocab_size, r.length));
-        sqs_status status = sqs_verify(codec.vocab_size, codec.isa, &r,
-                                       &target, draws, scratch, &v);
+        void *scratch = take(&room, sqs_verify_scratch(&target));
+        sqs_status status =
+            sqs_verify(&r, drafted.positions, &target, draws, scratch, &v);
         check(status == SQS_OK, sqs_status_text(status));
         check(v.accepted == accepted && v.token == token, "another verdict");
     }

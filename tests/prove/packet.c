@@ -63,7 +63,6 @@ static uint32_t *any_words(size_t n)
 static sqs_sparse_room any_round(size_t length, size_t survivors)
 {
     return (sqs_sparse_room){.survivors = any_words(length),
-                             .positions = any_words(length),
                              .token_ids = any_words(survivors),
                              .counts = any_words(survivors)};
 }
@@ -89,8 +88,8 @@ void rounds(void)
     sqs_codec codec = any_codec();
     size_t size = any_within(0, 1 << 20), most = any_within(0, 1 << 24);
     sqs_sparse_room round = any_round(SQS_MAX_ROUND, most);
-    if (sqs_entropy_decode_round(&codec, any_bytes(size), size, most,
-                                 &round) == SQS_OK)
+    if (sqs_entropy_decode_round(&codec, any_bytes(size), size, most, &round,
+                                 any_words(SQS_MAX_ROUND)) == SQS_OK)
         check(&round, SQS_MAX_ROUND, most);
 }
 
@@ -100,7 +99,6 @@ void sequences(void)
     size_t size = any_within(0, 1 << 20), most = any_within(0, 1 << 24);
     size_t length = any_within(1, SQS_MAX_SEQUENCE);
     sqs_sparse_room sequence = any_round(most < length ? most : length, most);
-    sequence.positions = NULL;
     if (sqs_entropy_decode_sequence(&codec, any_bytes(size), size, length,
                                     most, &sequence) == SQS_OK)
         check(&sequence, length, most);

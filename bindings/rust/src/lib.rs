@@ -180,14 +180,16 @@ impl Round {
             token_ids: self.token_ids.as_ptr(),
             counts: self.counts.as_ptr(),
             survivors: self.survivors.as_ptr(),
-            positions: self.positions.as_ptr(),
         }
     }
 }
 
 /// What both ends agree on.
 #[derive(Clone)]
-pub struct Codec(sys::Codec);
+pub struct Codec {
+    c: sys::Codec,
+    isa: u32,
+}
 
 // SAFETY: nobody writes through the codec's pointer, which is null.
 unsafe impl Send for Codec {}
@@ -200,16 +202,17 @@ impl Codec {
         // SAFETY: it takes any number.
         let isa = unsafe { sys::sqs_find_isa(0) } as u32;
         let coding = coding as u32;
-        let codec = sys::Codec { vocab_size, resolution, coding, isa, prior: ptr::null() };
+        let c = sys::Codec { vocab_size, resolution, coding, prior: ptr::null() };
         // SAFETY: the fields may hold anything.
-        check(unsafe { sys::sqs_check_codec(&codec) })?;
-        Ok(Self(codec))
+        check(unsafe { sys::sqs_check_codec(&c) })?;
+        Ok(Self { c, isa })
     }
 
     fn rows(&self, values: &[f32], n: usize) -> sys::Rows {
-        let stride = self.0.vocab_size as usize;
+        let (width, isa) = (self.c.vocab_size, self.isa);
+        let stride = width as usize;
         assert_eq!(values.len(), n * stride, "{n} rows of {stride} logits");
-        sys::Rows { values: values.as_ptr().cast(), dtype: 1, n: n as u32, stride }
+        sys::Rows { values: values.as_ptr().cast(), dtype: 1, isa, n: n as u32, width, stride }
     }
 
     /// The nearest distribution of what is kept of softmax(logits / temperature).
@@ -225,22 +228,21 @@ impl Codec {
     ) -> Result<Distribution, Error> {
         let (row, keep) = (self.rows(logits, 1), sys::Keep::from(keep));
         // SAFETY: both read a codec that has been checked, and nothing else.
-        let mut room = scratch(unsafe { sys::sqs_quantize_scratch(&self.0) });
-        let most = unsafe { sys::sqs_max_survivors(&self.0) } as usize;
+        let mut room = scratch(unsafe { sys::sqs_quantize_scratch(&self.c) });
+        let most = unsafe { sys::sqs_max_survivors(&self.c) } as usize;
         let (mut token_ids, mut counts) = (vec![0; most], vec![0; most]);
         let mut survivors = 0;
         let mut to = sys::SparseRoom {
             token_ids: token_ids.as_mut_ptr(),
             counts: counts.as_mut_ptr(),
             survivors: &mut survivors,
-            positions: ptr::null_mut(),
-            dropped_mass: ptr::null_mut(),
             done: 0,
         };
         let scratch = room.as_mut_ptr().cast::<c_void>();
         // SAFETY: all have the sizes that the two functions above tell.
         check(unsafe {
-            sys::sqs_quantize_logits(&self.0, &row, temperature, &keep, scratch, &mut to)
+            let mass = ptr::null_mut();
+            sys::sqs_quantize_logits(&self.c, &row, temperature, &keep, scratch, &mut to, mass)
         })?;
         token_ids.truncate(survivors as usize);
         counts.truncate(survivors as usize);
@@ -252,11 +254,12 @@ impl Codec {
         let view = round.view();
         let survivors = round.token_ids.len() as u32;
         // SAFETY: it reads the codec, which has been checked.
-        let mut size = unsafe { sys::sqs_encode_round_bound(&self.0, view.length, survivors) };
+        let mut size = unsafe { sys::sqs_encode_round_bound(&self.c, view.length, survivors) };
         let mut packet = vec![0; size];
         let to = packet.as_mut_ptr();
         // SAFETY: the round's arrays are as long as it says, and so is the packet.
-        check(unsafe { sys::sqs_encode_round(&self.0, &view, to, size, &mut size) })?;
+        let positions = round.positions.as_ptr();
+        check(unsafe { sys::sqs_encode_round(&self.c, &view, positions, to, size, &mut size) })?;
         packet.truncate(size);
         Ok(packet)
     }
@@ -265,7 +268,7 @@ impl Codec {
     pub fn decode(&self, packet: &[u8], most: u32) -> Result<Round, Error> {
         let (bytes, size) = (packet.as_ptr(), packet.len());
         // SAFETY: it reads the codec, which has been checked.
-        let most = most.min(unsafe { sys::sqs_max_round_survivors(&self.0, size) });
+        let most = most.min(unsafe { sys::sqs_max_round_survivors(&self.c, size) });
         let entries = || vec![0; most as usize];
         let items = || vec![0; sys::MAX_ROUND];
         let (mut token_ids, mut counts) = (entries(), entries());
@@ -274,12 +277,11 @@ impl Codec {
             token_ids: token_ids.as_mut_ptr(),
             counts: counts.as_mut_ptr(),
             survivors: survivors.as_mut_ptr(),
-            positions: positions.as_mut_ptr(),
-            dropped_mass: ptr::null_mut(),
             done: 0,
         };
+        let places = positions.as_mut_ptr();
         // SAFETY: the arrays have the room that sqs.h asks for.
-        check(unsafe { sys::sqs_decode_round(&self.0, bytes, size, most, &mut to) })?;
+        check(unsafe { sys::sqs_decode_round(&self.c, bytes, size, most, &mut to, places) })?;
         survivors.truncate(to.done as usize);
         positions.truncate(to.done as usize);
         let used = survivors.iter().map(|&k: &u32| k as usize).sum();
@@ -305,16 +307,15 @@ impl Codec {
         let rows = self.rows(logits, n);
         assert_eq!(draws.len(), n, "a draw for each row");
         assert!(draws.iter().all(|u| (0.0..1.0).contains(u)), "a draw isn't in [0, 1)");
-        assert!(round.token_ids.iter().all(|&id| id < self.0.vocab_size));
-        // SAFETY: it reads the codec, which has been checked.
-        let mut room = scratch(unsafe { sys::sqs_verify_scratch(self.0.vocab_size, view.length) });
+        assert!(round.token_ids.iter().all(|&id| id < self.c.vocab_size));
+        // SAFETY: it reads the rows' size only.
+        let mut room = scratch(unsafe { sys::sqs_verify_scratch(&rows) });
         let mut verdict = Verdict::default();
         // SAFETY: rows, draws and the round have been checked.
         check(unsafe {
             sys::sqs_verify_logits(
-                self.0.vocab_size,
-                self.0.isa,
                 &view,
+                round.positions.as_ptr(),
                 &rows,
                 temperature,
                 draws.as_ptr(),

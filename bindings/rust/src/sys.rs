@@ -12,7 +12,6 @@ pub struct Codec {
     pub vocab_size: u32,
     pub resolution: u32,
     pub coding: u32,
-    pub isa: u32,
     pub prior: *const c_void,
 }
 
@@ -20,7 +19,9 @@ pub struct Codec {
 pub struct Rows {
     pub values: *const c_void,
     pub dtype: u32,
+    pub isa: u32,
     pub n: u32,
+    pub width: u32,
     pub stride: usize,
 }
 
@@ -35,8 +36,6 @@ pub struct SparseRoom {
     pub token_ids: *mut u32,
     pub counts: *mut u32,
     pub survivors: *mut u32,
-    pub positions: *mut u32,
-    pub dropped_mass: *mut f64,
     pub done: u32,
 }
 
@@ -46,7 +45,6 @@ pub struct SparseRows {
     pub token_ids: *const u32,
     pub counts: *const u32,
     pub survivors: *const u32,
-    pub positions: *const u32,
 }
 
 #[repr(C)]
@@ -70,12 +68,14 @@ extern "C" {
         keep: *const Keep,
         scratch: *mut c_void,
         to: *mut SparseRoom,
+        dropped_mass: *mut f64,
     ) -> c_int;
     pub fn sqs_sample(counts: *const u32, survivors: u32, number: u32) -> u32;
     pub fn sqs_encode_round_bound(codec: *const Codec, length: u32, survivors: u32) -> usize;
     pub fn sqs_encode_round(
         codec: *const Codec,
         round: *const SparseRows,
+        positions: *const u32,
         packet: *mut u8,
         capacity: usize,
         size: *mut usize,
@@ -87,12 +87,12 @@ extern "C" {
         size: usize,
         most: u32,
         to: *mut SparseRoom,
+        positions: *mut u32,
     ) -> c_int;
-    pub fn sqs_verify_scratch(vocab_size: u32, length: u32) -> usize;
+    pub fn sqs_verify_scratch(target: *const Rows) -> usize;
     pub fn sqs_verify_logits(
-        vocab_size: u32,
-        isa: u32,
         round: *const SparseRows,
+        positions: *const u32,
         target: *const Rows,
         temperature: f64,
         draws: *const f64,

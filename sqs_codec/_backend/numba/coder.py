@@ -152,7 +152,7 @@ def admit(coder, k):
     """Count a distribution's survivors; return whether they aren't too many."""
     if coder[STATUS] == Status.OK and k > min(coder[ALLOWED], coder[ROOM]):
         of_format = coder[ALLOWED] <= coder[ROOM]
-        coder[STATUS] = Status.ROUND_SUPPORT if of_format else Status.NO_SPACE
+        coder[STATUS] = Status.ROUND_SUPPORT if of_format else Status.OVER_LIMIT
     coder[ALLOWED] -= k
     coder[ROOM] -= k
     return coder[STATUS] == Status.OK

@@ -105,7 +105,7 @@ def get_rank(packet, at, codec, k, room, ids, counts):
     """Return a status and where the rank ends."""
     vocab_size, resolution, _ = codec
     if k > room:
-        return Status.NO_SPACE, at
+        return Status.OVER_LIMIT, at
     largest = index_size(vocab_size, resolution, k)
     width = rank_width(largest)
     if at + width > 8 * packet.size:
@@ -128,7 +128,7 @@ def get_fields(packet, at, codec, k, room, ids, counts):
     if at + k * id_width + (k - 1) * count_width > 8 * packet.size:
         return Status.TRUNCATED, at
     if k > room:
-        return Status.NO_SPACE, at
+        return Status.OVER_LIMIT, at
     for i in range(k):
         ids[i] = get(packet, at, id_width)
         at += id_width

@@ -33,7 +33,7 @@ function checkOne(codec, bytes, expected, kind = 'distribution') {
   const decode = (survivorLimit) => new Codec({ ...codec, survivorLimit }).decode(kind, bytes);
   const survivors = (expected.distributions ?? [expected]).flatMap(({ ids }) => ids).length;
   assert.deepEqual(decode(survivors), expected);
-  expectRefusal('NO_SPACE', () => decode(survivors - 1));
+  expectRefusal('OVER_LIMIT', () => decode(survivors - 1));
 }
 
 const checkSequence = (codec, packet, distributions) =>

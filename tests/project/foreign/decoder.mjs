@@ -79,7 +79,7 @@ class FieldPacket extends Packet {
     const { vocabSize, resolution } = this.codec;
     const countWidth = width(resolution - k);
     this.require(k * width(vocabSize - 1) + (k - 1) * countWidth);
-    refuseIf(this.survivors > this.codec.survivorLimit, 'NO_SPACE');
+    refuseIf(this.survivors > this.codec.survivorLimit, 'OVER_LIMIT');
     const ids = [];
     for (let i = 0; i < k; i++) {
       ids.push(this.below(vocabSize, 'TOKEN_ID'));
@@ -97,7 +97,7 @@ class FieldPacket extends Packet {
 
   ranked(k) {
     const { vocabSize, resolution, survivorLimit } = this.codec;
-    refuseIf(this.survivors > survivorLimit, 'NO_SPACE');
+    refuseIf(this.survivors > survivorLimit, 'OVER_LIMIT');
     const compositions = binomial(resolution - 1, k - 1);
     const N = binomial(vocabSize, k) * compositions;
     const rank = BigInt(`0b0${this.take(N === 1n ? 0 : (N - 1n).toString(2).length)}`);
@@ -205,7 +205,7 @@ class EntropyPacket extends Packet {
     this.coder = new RangeDecoder(bytes);
     this.memory = new Memory();
     this.allowed = Math.min(LIMITS.roundSurvivors, codec.survivorLimit);
-    this.ruleOfAllowed = codec.survivorLimit < LIMITS.roundSurvivors ? 'NO_SPACE' : 'ROUND_SUPPORT';
+    this.ruleOfAllowed = codec.survivorLimit < LIMITS.roundSurvivors ? 'OVER_LIMIT' : 'ROUND_SUPPORT';
   }
 
   end() { this.coder.end(); }
