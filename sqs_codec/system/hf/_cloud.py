@@ -40,16 +40,13 @@ class Cloud(CachingVerifier[Cache]):
     tokenizer : transformers.PreTrainedTokenizerBase, optional
         For `fingerprint`.
     max_memory : int
-        Bytes that keys and values may take on the model's device. What was used least
-        recently goes.
+        Bytes that keys and values may take on the model's device, which bound a text's
+        length. What was used least recently goes.
     batch_tokens : int
         About how many tokens to read at once. Long texts are read in chunks.
 
     Attributes
     ----------
-    vocab_size, max_text : int
-        As in `Verifier`. A text may be as long as the model allows and as
-        `max_memory` has room for.
     fingerprint : bytes
         `vocabulary_fingerprint` of the tokenizer, empty without one.
 

@@ -124,10 +124,8 @@ class Cloud(CachingVerifier[_Slot]):
 
     Attributes
     ----------
-    vocab_size, max_text, places : int
-        As in `CachingVerifier`.
     fingerprint : bytes
-        As in `Draft`.
+        As of a `Draft`'s tokenizer.
     summary : str
         What runs where, for people.
     """
