@@ -86,6 +86,7 @@ def make(
     )
 
     def task_of(i: int, piece: Piece, batch: int) -> Counting:
+        header.check_sequence(*piece, len(piece.places))
         return Counting(i, *piece, header, np.random.default_rng([seed, i]), batch)
 
     with Writer(path, header, identity=identity) as writer:

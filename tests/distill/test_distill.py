@@ -759,6 +759,23 @@ def test_a_reader_tells_the_numbers_that_are_asked_for(tmp_path):
         assert sequence.extras["likeliest"].tolist() == likeliest.tolist()
 
 
+@pytest.mark.parametrize(
+    ("tokens", "places", "said"),
+    [
+        ([1, 2], [2], "which ascend and are below 2"),
+        ([1, 2], [1, 0], "which ascend"),
+        ([1, 2], [-1], "places must fit 32 bits"),
+        ([1, Letters().vocab_size], [0], r"tokens\[1\] is 300, and must be below 300"),
+    ],
+)
+def test_places_that_dont_fit_are_refused_before_they_are_read(
+    tokens, places, said, tmp_path
+):
+    reader = Toy()
+    reader.read = lambda texts: pytest.fail(f"{[*texts]} are read")
+    refuses(said, distill.make, tmp_path / "made", TOY, reader, [(tokens, places)])
+
+
 @pytest.mark.parametrize("bos", [None, 0, 7])
 @pytest.mark.parametrize("length", [2, 3, 16, 17])
 def test_pieces_begin_with_bos_and_have_two_tokens(length, bos):
