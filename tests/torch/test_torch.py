@@ -226,7 +226,7 @@ def test_the_device_path_waits_no_more_for_more_rows(keep):
     for rows in (1, 30):
         logits = tensor_with_ties(rows, VOCAB)
         with Operations() as operations:
-            quantizing._quantize_on_device(CODEC, logits, (rows,), keep, 1.0)
+            quantizing._quantize_on_device(CODEC, logits, (rows,), limits_of(keep), 1.0)
         counts.append(operations.counts)
     assert counts[0] == counts[1]
     assert counts[0]["nonzero"] == 1
