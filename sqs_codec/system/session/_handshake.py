@@ -21,7 +21,7 @@ class Setting:
     ----------
     codec : Codec
     keep : Keep
-        A session copies it, and what the session learns stays there.
+        What it learns belongs to a session.
     """
 
     codec: Codec
