@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqs_codec._base import checks
 from sqs_codec._base.format import MAX_VOCAB
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
-
-class Keep:
+class Keep(ABC):
     """What all keep rules share. A rule is a value that never changes.
 
     A rule keeps the most probable token and those that follow it in
@@ -30,19 +28,13 @@ class Keep:
         """Find out whether the rule learns."""
         cls._learns = cls.next is not Keep.next
 
-    def __new__(cls, *_: object, **__: object) -> Self:
-        """Refuse to make what is no rule."""
-        if cls is Keep:
-            raise TypeError("Keep is abstract; take one of its rules, such as TopK(64)")
-        return super().__new__(cls)
-
+    @abstractmethod
     def limits(self, state: float) -> tuple[int, float]:
         """Return ``most`` and ``least``, all that there is to a rule at a state.
 
         Of a row it keeps the tokens of probability `least` or more, and of these the
         `most` most probable ones.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no limits")
 
     def start(self) -> float:
         """Return the state before anything is learned."""

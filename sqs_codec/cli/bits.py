@@ -128,7 +128,7 @@ def as_json(point: Point) -> dict[str, Any]:
     """Return what a point says in plain types; bits are None where infinite."""
     return {
         "rule": type(point.keep).__name__,
-        **_parameters(point.keep),
+        **vars(point.keep),
         "resolution": point.resolution,
         "tokens": point.tokens,
         "dropped_mass": point.dropped_mass,
@@ -210,7 +210,7 @@ def of_settings(points: Iterable[Point]) -> dict[str, Point]:
 def _point(point: Point, called: str = "") -> str:
     spent = (f"{b:.1f}" if math.isfinite(b) else "-" for b in point.bits.values())
     numbers = f"{point.tokens:.1f}", f"{point.dropped_mass:.4f}", f"{point.tv:.4f}"
-    first, *more = _parameters(point.keep).values()
+    first, *more = vars(point.keep).values()
     name = repr(point.keep) if more else f"{type(point.keep).__name__}({first:g})"
     return _line(called + name, str(point.resolution), *numbers, *spent)
 
@@ -220,13 +220,6 @@ def _line(rule: str, *cells: str) -> str:
     # The longest rule has a line of its own.
     head = f"{rule:<20}" if len(rule) <= 20 else f"{rule}\n{'':20}"
     return head + "".join(f"{c:>{w}}" for c, w in zip(cells, widths, strict=True))
-
-
-def _parameters(keep: sqs.Keep) -> dict[str, float]:
-    if isinstance(keep, sqs.Conformal):
-        return {"alpha": keep.alpha, "eta": keep.eta, "beta": keep.beta}
-    name = "k" if isinstance(keep, sqs.TopK) else "beta"
-    return {name: getattr(keep, name)}
 
 
 def pareto(bits: Iterable[float], loss: Iterable[float]) -> NDArray[np.int64]:
