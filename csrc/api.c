@@ -293,60 +293,36 @@ uint32_t sqs_version_number(void)
 
 const char *sqs_status_text(sqs_status status)
 {
-    switch (status) {
-    case SQS_OK:
-        return "no error";
-    case SQS_TRUNCATED:
-        return "the packet ends inside a field";
-    case SQS_TRAILING_BYTES:
-        return "bytes follow the packet's last field";
-    case SQS_PADDING:
-        return "the last byte is not what an encoder ends with";
-    case SQS_SUPPORT_SIZE:
-        return "the support is larger than the codec allows";
-    case SQS_RANK:
-        return "the rank names no distribution";
-    case SQS_TOKEN_ID:
-        return "a token id lies outside the vocabulary";
-    case SQS_TOKEN_ORDER:
-        return "the token ids do not ascend";
-    case SQS_COUNTS:
-        return "a count exceeds what the resolution leaves it";
-    case SQS_TOKEN_POSITION:
-        return "a drafted token lies outside its support";
-    case SQS_ROUND_SUPPORT:
-        return "its supports are too large together";
-    case SQS_BAD_CODEC:
-        return "the codec's vocabulary, resolution or coding is out of range, "
-               "or its prior is not for it";
-    case SQS_BAD_DISTRIBUTION:
-        return "not a distribution of this codec";
-    case SQS_LARGE_SUPPORT:
-        return "more survivors than the coding can hold";
-    case SQS_BAD_ROUND:
-        return "not a round that the coding can hold";
-    case SQS_BAD_PRIOR:
-        return "not a prior file, or a damaged one";
-    case SQS_BAD_KEEP:
-        return "a number of the keep rule is out of range";
-    case SQS_BAD_TEMPERATURE:
-        return "the temperature is negative or not finite";
-    case SQS_BAD_DTYPE:
-        return "not a type of values that the function takes";
-    case SQS_BAD_ARGUMENT:
-        return "an argument is out of range, or does not fit the others";
-    case SQS_NO_SPACE:
-        return "the buffer is too small";
-    case SQS_OVER_LIMIT:
-        return "more survivors than the receiver's limit";
-    case SQS_NOT_FINITE:
-        return "a value is NaN or infinite";
-    case SQS_ALL_MASKED:
-        return "every logit is -infinity";
-    case SQS_NEGATIVE:
-        return "a probability is negative";
-    case SQS_SUM:
-        return "the probabilities do not sum to 1";
-    }
-    return "unknown status";
+    static const char *const texts[] = {
+        [SQS_OK] = "no error",
+        [SQS_TRUNCATED] = "the packet ends inside a field",
+        [SQS_TRAILING_BYTES] = "bytes follow the packet's last field",
+        [SQS_PADDING] = "the last byte is not what an encoder ends with",
+        [SQS_SUPPORT_SIZE] = "the support is larger than the codec allows",
+        [SQS_RANK] = "the rank names no distribution",
+        [SQS_TOKEN_ID] = "a token id lies outside the vocabulary",
+        [SQS_TOKEN_ORDER] = "the token ids do not ascend",
+        [SQS_COUNTS] = "a count exceeds what the resolution leaves it",
+        [SQS_TOKEN_POSITION] = "a drafted token lies outside its support",
+        [SQS_ROUND_SUPPORT] = "its supports are too large together",
+        [SQS_BAD_CODEC] =
+            "a field of the codec is out of range, or its prior is not for it",
+        [SQS_BAD_DISTRIBUTION] = "not a distribution of this codec",
+        [SQS_LARGE_SUPPORT] = "more survivors than the coding can hold",
+        [SQS_BAD_ROUND] = "not a round that the coding can hold",
+        [SQS_BAD_PRIOR] = "not a prior file, or a damaged one",
+        [SQS_BAD_KEEP] = "a number of the keep rule is out of range",
+        [SQS_BAD_TEMPERATURE] = "the temperature is negative or not finite",
+        [SQS_BAD_DTYPE] = "not a type of values that the function takes",
+        [SQS_BAD_ARGUMENT] =
+            "an argument is out of range, or does not fit the others",
+        [SQS_NO_SPACE] = "the buffer is too small",
+        [SQS_OVER_LIMIT] = "more survivors than the receiver's limit",
+        [SQS_NOT_FINITE] = "a value is NaN or infinite",
+        [SQS_ALL_MASKED] = "every logit is -infinity",
+        [SQS_NEGATIVE] = "a probability is negative",
+        [SQS_SUM] = "the probabilities do not sum to 1",
+    };
+    bool is_known = (size_t)status < sizeof texts / sizeof *texts;
+    return is_known ? texts[status] : "unknown status";
 }

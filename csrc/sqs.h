@@ -80,9 +80,8 @@ uint32_t sqs_version_number(void);
 #define SQS_MAX_ROUND 256u
 #define SQS_MAX_SEQUENCE (1u << 16)
 #define SQS_MAX_ENUMERATIVE_SUPPORT 1024u
-/* The sum of k^2 in a round. */
+/* Sums over a round or sequence: of k^2, and of k. */
 #define SQS_MAX_ENUMERATIVE_SQUARES (8u << 20)
-/* The sum of k in a round or a sequence. */
 #define SQS_MAX_ENTROPY_SURVIVORS (1u << 20)
 
 /* How far from 1 the sum of a row of probabilities may be. */
@@ -105,7 +104,6 @@ typedef enum sqs_status {
     SQS_ROUND_SUPPORT = 10,
 
     /* Arguments that cannot be used. */
-
     /* A field of the codec is outside its limits, or the prior isn't for it. */
     SQS_BAD_CODEC = 11,
     /* Not a point of this codec's lattice. */
@@ -132,7 +130,6 @@ typedef enum sqs_status {
     SQS_OVER_LIMIT = 21,
 
     /* Rows that are not distributions. */
-
     /* NaN or infinite, except logits of -infinity. */
     SQS_NOT_FINITE = 22,
     /* Every logit is -infinity. */
@@ -218,13 +215,13 @@ SQS_API
 sqs_status sqs_load_prior(const uint8_t *file, size_t size, void *memory,
                           const sqs_prior **prior);
 
-/* What both ends agree on before the first packet. */
+/* What both ends agree on before the first packet. The coding is an
+ * sqs_coding. */
 typedef struct sqs_codec {
     /* V, SQS_MIN_VOCAB .. SQS_MAX_VOCAB */
     uint32_t vocab_size;
-    /* The sum of a distribution's counts, 1 .. SQS_MAX_RESOLUTION. */
+    /* The sum of a distribution's counts, 1 .. SQS_MAX_RESOLUTION */
     uint32_t resolution;
-    /* sqs_coding */
     uint32_t coding;
     /* Null for none; SQS_ENTROPY only, and one of the same vocab_size. */
     const sqs_prior *prior;
@@ -252,17 +249,16 @@ typedef enum sqs_dtype {
     SQS_BF16 = 3
 } sqs_dtype;
 
-/* Rows of values, in the machine's byte order and aligned for their type. */
+/* Rows of values of one sqs_dtype, in the machine's byte order and aligned for
+ * their type, and the sqs_isa by which they are read. */
 typedef struct sqs_rows {
     const void *values;
-    /* sqs_dtype */
     uint32_t dtype;
-    /* sqs_isa, by which they are read. */
     uint32_t isa;
     /* How many rows. */
     uint32_t n;
-    /* Values of a row: the vocabulary's size. Where a codec is given, its
-     * vocab_size. */
+    /* Values of a row: the vocabulary's size, and that of the codec if the call
+     * has one. */
     uint32_t width;
     /* Values from the start of one row to that of the next. */
     size_t stride;
@@ -460,11 +456,9 @@ sqs_status sqs_decode(const sqs_codec *codec, const uint8_t *packet,
 
 /* Many distributions to bytes and back. */
 
-/* Distributions to be read, in arrays of the caller's. */
+/* Distributions to be read, one after the other in arrays of the caller's. */
 typedef struct sqs_sparse_rows {
-    /* How many distributions. */
     uint32_t length;
-    /* The distributions one after the other. */
     const uint32_t *token_ids;
     const uint32_t *counts;
     /* `length` sizes, which cut both arrays up. */

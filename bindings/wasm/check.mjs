@@ -38,8 +38,8 @@ for (const one of await cases("malformed")) {
 }
 
 // The longest of the core's texts, whole.
-assert.throws(() => new Codec(4, 100, "no coding"), { message: "the codec's vocabulary, " +
-  "resolution or coding is out of range, or its prior is not for it" });
+assert.throws(() => new Codec(4, 100, "no coding"), { message: "a field of the codec is out " +
+  "of range, or its prior is not for it" });
 assert.throws(() => new Codec(4).quantize(new Float32Array(4), ["no rule", 1]));
 const codec = new Codec(49152);
 const file = await read("sqs_codec/priors/smollm2.sqsprior");

@@ -41,7 +41,7 @@ CONTROLS |= {"down": "2000", "up": "4000", "towards 0": "6000"}
 PACKETS = 100_000
 CASES = 300
 SEED = 1
-SUM = "98d958196568a2a2"
+SUM = "3995591b4fe6641e"
 """What identity.c comes to with these; it changes with the cases alone."""
 
 
