@@ -104,7 +104,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def _tokenize(self, text: str, *, ends: bool) -> list[int]:
-        """Token ids of a text, in which it may spell special ones, or with its ends."""
+        """Token ids of a text, which may spell special ones; `ends` adds its own."""
 
     @abstractmethod
     def _render(self, messages: Sequence[Mapping[str, str]]) -> str:

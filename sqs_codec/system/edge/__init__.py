@@ -1,6 +1,6 @@
 """An edge: a draft model that writes texts with a cloud's target model.
 
-`Edge.generate` is for programs that write texts: it makes sessions, and keeps them.
+`Edge.generate` is for programs that want completions: it makes and keeps sessions.
 `generate` is for those with an `sqs_codec.system.session.EdgeSession` of their own. A
 `Planner` says what either does next.
 """

@@ -146,7 +146,7 @@ class Edge:
             link, with or without hints, as far as the target model computes the same.
             It rules rounds out, whose text depends on more. If None, a fresh one.
         planner : Planner or FixedPlan, optional
-            For this text, instead of the edge's.
+            For this completion, instead of the edge's.
         patience : float
             After so many seconds without a token or progress from the cloud it is
             given up. A cloud that reads a long text says how far it is.
@@ -155,7 +155,7 @@ class Edge:
         -------
         iterator of Step
             Each comes as soon as its tokens are verified. ``metrics`` are those of this
-            text so far; ``close()`` ends it.
+            completion so far; ``close()`` ends it.
 
         Raises
         ------

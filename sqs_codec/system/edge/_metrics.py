@@ -20,24 +20,25 @@ class EdgeMetrics:
 
     Attributes
     ----------
-    tokens, drafted : int
-        Without prompts; sent in rounds, or with hints, which the cloud had in time.
+    tokens : int
+        Prompts aren't counted.
+    drafted : int
+        Tokens sent in rounds, and tokens whose hints came in time.
     accepted : int
         Drafted tokens that took no forward pass of their own.
     resampled : int
-        Rejected tokens, at most one per answer, and with hints those too unlikely to be
-        read.
+        Rejected tokens, at most one per answer. Hints too unlikely to be read count.
     answers : int
         Rounds, and passes of the target model while it decodes.
     bytes_up, bytes_down : int
-        On the wire: all packets, with connecting and the session's end, if it has one.
+        On the wire: all packets, with connecting and the end of the session.
     seconds : float
         From the beginning of each completion to its last token.
     mode, reason : str
         How the last tokens came, and why: the planner's line.
     alone_tokens, alone_seconds : float
-        Of the cloud alone, as far as they were measured, also in completions before it
-        by the same edge; the last ones count most.
+        Of the cloud alone, as measured by this edge, also before this completion. The
+        last ones count most.
     """
 
     tokens: int = 0

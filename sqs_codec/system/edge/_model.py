@@ -23,7 +23,7 @@ class Vocabulary(Protocol):
 
 
 class Draft(ABC):
-    """A model that drafts, with its cache of a text. A subclass defines `logits`.
+    """A model that drafts, with its KV cache. A subclass has to define `logits`.
 
     Attributes
     ----------
@@ -61,8 +61,8 @@ class Draft(ABC):
         return np.stack([np.array(self.logits(text)[-1]) for text in texts])
 
     def twin(self) -> Draft:
-        """Return another draft of the same model, for a text of its own.
+        """Return another draft of the same model, with a KV cache of its own.
 
-        By default a deep copy: a draft with large weights should share them.
+        By default it is a deep copy. A draft with large weights should share them.
         """
         return copy.deepcopy(self)
