@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from sqs_codec import vocabulary_fingerprint
 from sqs_codec.system.hf._cached import CachedModel
 from sqs_codec.system.hf._models import HFTokenizer, LanguageModel
-from sqs_codec.system.hf._text import tokenizer_fingerprint
 
 if TYPE_CHECKING:
     from sqs_codec.distill._tasks import Task
@@ -31,7 +31,7 @@ class ReaderTokenizer:
 
     def __init__(self, own: HFTokenizer, vocab_size: int) -> None:
         self.own, self.vocab_size = own, vocab_size
-        self.fingerprint = tokenizer_fingerprint(own, vocab_size)
+        self.fingerprint = vocabulary_fingerprint(own.get_vocab(), vocab_size)
         bos = own.bos_token_id
         self.bos: int | None = bos if bos in own.encode("")[:1] else None
 
