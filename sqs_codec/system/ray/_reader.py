@@ -32,16 +32,13 @@ class RayReader(TextReader, AbstractContextManager["RayReader"]):
         try:
             about, *_ = ray.get([one.about.remote() for one in self._actors])
         except BaseException as error:
-            self.close()
+            ray.shutdown()
             if isinstance(error, RayActorError):
                 raise ValueError(last_line(str(error))) from None
             raise
         super().__init__(*about)
 
     def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def close(self) -> None:
         """End the replicas, and Ray."""
         import ray
 

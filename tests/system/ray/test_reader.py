@@ -58,19 +58,21 @@ def test_the_file_is_that_of_one_alone(tmp_path):
     texts[20] = [BAD] * 5
     pieces = [(text, range(len(text))) for text in texts]
     distill.make(tmp_path / "alone", CODEC, alone, pieces)
-    reader = RayReader(functools.partial(Dying, path, tmp_path / "seen"), 2)
-    for name in "name", "max_tokens", "at_once":
-        assert getattr(reader, name) == getattr(alone, name)
-    one, other = reader.tokenizer, alone.tokenizer
-    assert (one.vocab_size, one.bos) == (other.vocab_size, other.bos)
-    assert one.fingerprint == other.fingerprint
-    assert one.encode("the fox") == other.encode("the fox")
-    distill.make(tmp_path / "two", CODEC, reader, pieces)
-    assert (tmp_path / "two").read_bytes() == (tmp_path / "alone").read_bytes()
-    bad = Counting(7, [len(WORDS)], [0], distill.Header(CODEC), rng)
-    with pytest.raises(IndexError):
-        [*reader.read([bad])]
-    deadly = [*pieces[:20], ([BAD], [0])]
-    with pytest.raises(RuntimeError, match=r"a replica died over texts \d+ to 20: "):
-        distill.make(tmp_path / "deadly", CODEC, reader, deadly)
-    reader.close()
+    make = functools.partial(Dying, path, tmp_path / "seen")
+    with RayReader(make, 2) as reader:
+        for name in "name", "max_tokens", "at_once":
+            assert getattr(reader, name) == getattr(alone, name)
+        one, other = reader.tokenizer, alone.tokenizer
+        assert (one.vocab_size, one.bos) == (other.vocab_size, other.bos)
+        assert one.fingerprint == other.fingerprint
+        assert one.encode("the fox") == other.encode("the fox")
+        distill.make(tmp_path / "two", CODEC, reader, pieces)
+        assert (tmp_path / "two").read_bytes() == (tmp_path / "alone").read_bytes()
+        bad = Counting(7, [len(WORDS)], [0], distill.Header(CODEC), rng)
+        with pytest.raises(IndexError):
+            [*reader.read([bad])]
+        deadly = [*pieces[:20], ([BAD], [0])]
+        with pytest.raises(
+            RuntimeError, match=r"a replica died over texts \d+ to 20: "
+        ):
+            distill.make(tmp_path / "deadly", CODEC, reader, deadly)
