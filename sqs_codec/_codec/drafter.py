@@ -218,9 +218,8 @@ class Drafter:
             for kind, quantize_other in ROW_TYPES.items():
                 if isinstance(logits, kind):
                     quantize_row = quantize_other
-            q = quantize_row(
-                self._codec, logits, keep, t, sampling=self._sampling, state=self.state
-            )
+            given = logits, keep, t, False, self._sampling, self._states[-1]
+            q = quantize_row(self._codec, *given)
         if q is logits or q._token_ids.size > self._codec.max_survivors:
             self._codec._check(q)
         bits = self._bits_with(q)
@@ -238,7 +237,7 @@ class Drafter:
     def _draw(self, q: SparseDistribution, bits: int) -> int:
         """Draft a token of `q`, with which the packet takes so many bits at most."""
         position = q._draw(self._rng)
-        state = self.state
+        state = self._states[-1]
         if self._keep._learns:
             assert q.dropped_mass is not None  # as was seen to
             state = self._keep.next(state, q.dropped_mass)
