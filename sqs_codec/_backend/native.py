@@ -88,7 +88,6 @@ class _Room:
         sizes = most, most, longest
         self.arrays = [new("uint32_t[]", size) for size in sizes]
         self.out = ffi.new("sqs_sparse_room *", self.arrays)
-        self.positions = new("uint32_t[]", lib.SQS_MAX_ROUND)
 
 
 class _Buffers:
@@ -110,6 +109,7 @@ class _Buffers:
         self.keep = ffi.new("sqs_keep *")
         self.scratch = new("double[]", lib.sqs_quantize_scratch(codec) // 8 + 1)
         self.round = _Room(0)
+        self.positions = new("uint32_t[]", lib.SQS_MAX_ROUND)
 
     def take(self, status: int) -> tuple[Ids, Ids]:
         """Return copies of the ids and counts of one distribution; none if not OK."""
@@ -169,14 +169,15 @@ def _sparse(ids: Ids, counts: Ids, sizes: Ids) -> Any:
 
 
 def _decode(
-    read: Callable[[_Room, int], int], most: int, room: _Room
-) -> tuple[int, _Room]:
+    decode: Any, given: tuple[Any, ...], most: int, room: _Room, *positions: Any
+) -> tuple[int, int, tuple[Ids, Ids, Ids]]:
     """Decode distributions, with more room if there are more than this holds."""
-    status = read(room, min(most, room.capacity))
+    status = decode(*given, min(most, room.capacity), room.out, *positions)
     if status == lib.SQS_OVER_LIMIT and most > room.capacity:
         room = _Room(most)
-        status = read(room, most)
-    return status, room
+        status = decode(*given, most, room.out, *positions)
+    n = room.out.done if status == OK else 0
+    return status, n, _copies(room.arrays, n)
 
 
 def _verify(
@@ -336,15 +337,11 @@ class Core:
         if usual > to.round.capacity:
             to.round = _Room(usual)
         given = self._codec, _bytes(packet), len(packet)
-
-        def read(room: _Room, most: int) -> int:
-            return int(lib.sqs_decode_round(*given, most, room.out, room.positions))
-
-        status, room = _decode(read, most, to.round)
-        n = room.out.done if status == OK else 0
-        found = *_copies(room.arrays, n), _copy(room.positions, n)
+        call = lib.sqs_decode_round
+        status, n, found = _decode(call, given, most, to.round, to.positions)
+        positions = _copy(to.positions, n)
         self._free.append(to)
-        return status, *found
+        return status, *found, positions
 
     def encode_sequence(self, ids: Ids, counts: Ids, survivors: Ids) -> bytes:
         bound = lib.sqs_encode_sequence_bound(survivors.size, ids.size)
@@ -358,12 +355,8 @@ class Core:
         # Survivors seldom take less than half a byte. Much room would take its time.
         room = _Room(min(most, max(USUAL_SURVIVORS, 2 * len(packet))))
         given = self._codec, _bytes(packet), len(packet), length
-
-        def read(room: _Room, most: int) -> int:
-            return int(lib.sqs_decode_sequence(*given, most, room.out))
-
-        status, room = _decode(read, most, room)
-        return status, *_copies(room.arrays, room.out.done if status == OK else 0)
+        status, _, found = _decode(lib.sqs_decode_sequence, given, most, room)
+        return status, *found
 
     @staticmethod
     def verify(

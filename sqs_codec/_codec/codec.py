@@ -37,8 +37,7 @@ from sqs_codec._codec.rows import SparseRows, as_rows
 from sqs_codec._codec.sampling import Sampling
 from sqs_codec._codec.truncation import truncate
 
-Draw = Callable[[int], NDArray[np.uint64]]
-"""Returns that many numbers of 64 random bits."""
+Draw = Callable[[int], NDArray[np.uint64]]  # that many numbers of 64 random bits
 
 
 @dataclass(frozen=True, repr=False)
@@ -435,19 +434,14 @@ class Codec:
         """
         checks.generator(rng)
         draw = partial(random_numbers, rng)
-        return self._quantize_unbiased_rows(logits, temperature, draw, threads)
+        return self._round(logits, temperature, draw, threads)
 
-    def _quantize_unbiased_rows(
-        self,
-        logits: ArrayLike | checks.Rows,
-        temperature: float,
-        draw: Draw,
-        threads: int = 1,
+    def _round(
+        self, logits: Any, temperature: float, draw: Draw, threads: int = 1
     ) -> SparseRows:
         """Round rows by the numbers that `draw` gives. For tensors, too."""
-        arguments = (checks.temperature(temperature),)
-        call = self._core.quantize_unbiased
-        return self._join(self._share(call, arguments, logits, threads, draw))
+        call, t = self._core.quantize_unbiased, checks.temperature(temperature)
+        return self._join(self._share(call, (t,), logits, threads, draw))
 
     def _share(
         self,

@@ -16,9 +16,8 @@ MOST_K = (1 << 31) - 1  # of `Sampling.top_k`: what engines hold it in
 class Sampling:
     """How tokens are sampled: a temperature and three truncations.
 
-    The temperature comes first. Then come `top_k`, `top_p` and `min_p`, in this order,
-    as in the generation of transformers. Each applies to the tokens that the one before
-    it kept.
+    First comes the temperature, then `top_k`, `top_p` and `min_p`, as in transformers.
+    Each applies to the tokens that the one before it kept.
 
     Attributes
     ----------
@@ -30,14 +29,6 @@ class Sampling:
         Keep the fewest tokens whose probabilities sum to this; 1 keeps all.
     min_p : float
         Keep tokens of at least this times the largest probability; 0 keeps all.
-
-    Raises
-    ------
-    ValueError
-        If the temperature is negative or not finite, `top_k` is not in [0, 2**31), or
-        `top_p` or `min_p` is not in [0, 1].
-    TypeError
-        If one of them is no number.
 
     Examples
     --------
@@ -69,10 +60,8 @@ class Sampling:
         checks.instance("sampling", config, Mapping, "a mapping")
         known = {field.name for field in dataclasses.fields(cls)}
         if set(config) != known:
-            raise ValueError(
-                f"sampling must have the keys {sorted(known)}, got "
-                f"{sorted(map(str, config))}"
-            )
+            got = sorted(map(str, config))
+            raise ValueError(f"sampling must have the keys {sorted(known)}, got {got}")
         return cls(**config)
 
     @property
@@ -82,7 +71,6 @@ class Sampling:
 
 
 DEFAULT = Sampling()
-"""Temperature 1, all tokens."""
 
 
 def checked(sampling: Sampling | None) -> Sampling:

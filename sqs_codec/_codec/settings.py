@@ -11,10 +11,4 @@ SETTINGS: Mapping[Literal["thin", "balanced", "fat"], tuple[int, int]] = (
 
 Thin is up to 20 kbit/s, balanced up to 200 kbit/s, fat is faster. ``docs/choosing.md``
 says what each loses to the best setting of a link.
-
-Examples
---------
->>> import sqs_codec as sqs
->>> k, resolution = sqs.SETTINGS["thin"]
->>> codec, keep = sqs.Codec(49152, resolution), sqs.TopK(k)
 """

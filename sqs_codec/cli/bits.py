@@ -223,10 +223,7 @@ def _line(rule: str, *cells: str) -> str:
 
 
 def pareto(bits: Iterable[float], loss: Iterable[float]) -> NDArray[np.int64]:
-    """Return which of N points none beats in both bits and loss, by ascending loss.
-
-    Points with infinite bits are left out; points above the lower convex hull stay.
-    """
+    """Return which points none beats in both, by ascending loss; none of inf bits."""
     spent, lost = np.fromiter(bits, np.float64), np.fromiter(loss, np.float64)
     front: list[int] = []
     for index in np.lexsort((lost, spent)):

@@ -146,10 +146,7 @@ def _places(
 def _from(
     key: NDArray[np.uint32], position: int, samplings: Iterable[Sampling]
 ) -> list[_Place]:
-    return [
-        _Place(key, position + i, sampling.temperature)
-        for i, sampling in enumerate(samplings)
-    ]
+    return [_Place(key, position + i, s.temperature) for i, s in enumerate(samplings)]
 
 
 def _draw(rows: torch.Tensor, places: Sequence[_Place]) -> list[int]:

@@ -79,8 +79,12 @@ def truncated(rows: torch.Tensor, samplings: Sequence[Sampling]) -> torch.Tensor
 
     Each row has its sampling.
     """
+
     # Sums are added in another order: within some 1e-13 of a limit a token more or less
     # may stay.
+    def largest(rows: torch.Tensor, k: int) -> torch.Tensor:
+        return rows.topk(k, 1).values
+
     truncating = defaultdict(list)
     for row, sampling in enumerate(samplings):
         if sampling._truncates:
@@ -91,15 +95,10 @@ def truncated(rows: torch.Tensor, samplings: Sequence[Sampling]) -> torch.Tensor
     kept = rows.clone()
     for sampling, having in truncating.items():
         index = torch.tensor(having).to(rows.device, non_blocking=True)
-        part = rows[index]
-        largest = partial(_largest, part)
-        cut = is_cut(part, torch, torch.take_along_dim, largest, sampling)
+        part, take = rows[index], torch.take_along_dim
+        cut = is_cut(part, torch, take, partial(largest, part), sampling)
         kept[index] = part.masked_fill(cut, -torch.inf)
     return kept
-
-
-def _largest(rows: torch.Tensor, k: int) -> torch.Tensor:
-    return rows.topk(k, 1).values
 
 
 def detached(name: str, logits: torch.Tensor) -> torch.Tensor:

@@ -85,7 +85,7 @@ def round_rows(
     rows, shape = rows_of(codec, logits)
     if is_on_host(rows):
         ready = checks.Rows(as_array(rows), shape)
-        return codec._quantize_unbiased_rows(ready, temperature, draw)
+        return codec._round(ready, temperature, draw)
     temperature = checks.temperature(temperature)
     numbers = draw(len(rows)).tolist()
     step = max(1, AT_ONCE // codec.vocab_size)
