@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -157,12 +158,16 @@ def limits_of(keep: Keep, state: float | None = None) -> tuple[int, float]:
     """Return a rule's limits at a state, or at its start, as cores take them."""
     if not isinstance(keep, Keep):  # asked here, as a call takes longer
         checks.instance("keep", keep, Keep, "a rule such as TopK(64)")
-    most, least = keep.limits(keep.start() if state is None else state)
-    if not (most >= 1 and math.isfinite(least)):
-        raise ValueError(
-            f"keep.limits() must be at least 1 and a finite number, got {most}, {least}"
-        )
-    return min(most, MAX_VOCAB), least
+    found = keep.limits(keep.start() if state is None else state)
+    try:
+        most, least = found
+        if most >= 1 and math.isfinite(least):
+            return min(operator.index(most), MAX_VOCAB), least
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(
+        f"keep.limits() must be an integer from 1 on and a finite number, got {found}"
+    )
 
 
 def count_kept(most: int, least: float, unnormalised: Any, unmasked: Any) -> Any:

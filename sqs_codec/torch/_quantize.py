@@ -107,6 +107,7 @@ def quantize_row(
 
 def row_of(codec: Codec, logits: torch.Tensor) -> torch.Tensor:
     """Return logits [V], as they are."""
+    checks.instance("codec", codec, Codec, "a Codec")
     row = _tensors.detached("logits", logits)
     if row.shape != (codec.vocab_size,):
         raise ValueError(
@@ -117,6 +118,7 @@ def row_of(codec: Codec, logits: torch.Tensor) -> torch.Tensor:
 
 def rows_of(codec: Codec, logits: torch.Tensor) -> tuple[torch.Tensor, Sequence[int]]:
     """Return logits as rows [B, V], and the shape that these had."""
+    checks.instance("codec", codec, Codec, "a Codec")
     values = _tensors.detached("logits", logits)
     if values.ndim == 0 or values.shape[-1] != codec.vocab_size:
         raise ValueError(

@@ -258,10 +258,15 @@ def test_rules_of_a_users_own():
             codec.quantize_probs(np.exp(row), keep),
         ):
             assert q.token_ids.tolist() == kept
-    for wrong in (0, 0.1), (4, np.nan), (4, np.inf):
+    for wrong in (0, 0.1), (4, np.nan), (4, np.inf), (4.5, 0.1), ("4", 0.1), (4, "0.1"):
         for call in (codec.quantize, codec.quantize_probs):
-            with pytest.raises(ValueError, match=r"limits\(\) must be at least 1"):
+            with pytest.raises(ValueError, match=r"limits\(\) must be an integer"):
                 call(row, Both(*wrong))
+    keep = Both(4, 0.1)
+    for wrong in None, 4, (4,):
+        keep.both = wrong
+        with pytest.raises(ValueError, match=r"limits.* got (None|4|\(4,\))$"):
+            codec.quantize(row, keep)
 
     class Bare(sqs.Keep):
         pass

@@ -205,6 +205,9 @@ def test_quantize_says_what_it_expected(path):
     ):
         with pytest.raises(error, match=said):
             call(CODEC, *given)
+    for call in adapter.quantize, adapter.quantize_rows:
+        with pytest.raises(TypeError, match="codec must be a Codec, got int"):
+            call(203, row, keep)
     for temperature in (-1.0, torch.inf, torch.nan):
         with pytest.raises(ValueError, match="temperature must be finite"):
             adapter.quantize(CODEC, row, keep, temperature=temperature)

@@ -16,7 +16,7 @@ from sqs_codec.system.edge._line import Line
 from sqs_codec.system.edge._loop import Planning, count, write
 from sqs_codec.system.edge._metrics import Completion, EdgeMetrics
 from sqs_codec.system.edge._model import Draft
-from sqs_codec.system.edge._planner import Planner, Prefer, Step, check_modes
+from sqs_codec.system.edge._planner import Planner, Prefer, Step
 from sqs_codec.system.edge._reading import Reader
 from sqs_codec.system.edge._seed import seed_of
 from sqs_codec.system.session import EdgeSession, Link, Setting
@@ -95,12 +95,14 @@ class Edge:
         self._stop = tokenizer.stop if tokenizer else frozenset[int]()
         self._fingerprint = tokenizer.fingerprint if tokenizer else b""
         self.metrics = EdgeMetrics()
-        self._settings = settings or Setting.defaults(draft.vocab_size)
+        if settings is None:
+            settings = Setting.defaults(draft.vocab_size)
+        Planner(settings, modes=modes, prefer=prefer)  # for its errors, now
+        self._settings, self._modes, self._prefer = settings, tuple(modes), prefer
         self.draft = draft
         self._reader = Reader(draft, time.monotonic)  # it knows what is cached
         self._rng = np.random.default_rng() if rng is None else rng
         self._given_planner = planner
-        self._modes, self._prefer = check_modes(modes), prefer
         self._planners: dict[tuple[Sampling, int, bool], Planning] = {}
         self._keep_session = keep_session
         self._kept = _Kept()

@@ -259,7 +259,9 @@ class Planner:
             checks.instance(f"settings[{i}]", setting, Setting, "a Setting")
         checks.one_of("prefer", prefer, Prefer)
         self._bytes = prefer == "bytes"
-        given = set(check_modes(modes))
+        if isinstance(modes, str) or not modes or not set(modes) <= set(MODES):
+            raise ValueError(f"modes must be some of {MODES}, got {modes!r}")
+        given = set(modes)
         if self._bytes and len(given) > 1:
             given.discard("hints")
         # Where nothing is known of any, the first is the best.
@@ -467,10 +469,3 @@ def _words(length: int, hints: Hints | None) -> str:
     if hints:
         return f"hints of {hints.positions} positions, {hints.branches} branches"
     return f"draft {length}" if length else "the cloud decodes alone"
-
-
-def check_modes(modes: Collection[Mode]) -> tuple[Mode, ...]:
-    """Return modes, if they are some of those that there are."""
-    if isinstance(modes, str) or not modes or not set(modes) <= set(MODES):
-        raise ValueError(f"modes must be some of {MODES}, got {modes!r}")
-    return tuple(modes)

@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.edge._model import Draft
 
@@ -32,7 +34,11 @@ class Reader:
     def logits(self, tokens: Sequence[int]) -> Any:
         """Return the draft's logits [1, V] after a text."""
         self._known = tokens
-        return self._draft.logits(tokens)
+        logits, size = self._draft.logits(tokens), self._draft.vocab_size
+        if np.ndim(logits) != 2:
+            got = [*np.shape(logits)]
+            raise ValueError(f"the draft must return logits [1, {size}], got {got}")
+        return logits
 
     def branches(self, texts: Sequence[Sequence[int]]) -> Any:
         """Return the draft's logits [w, V] after each of some texts."""

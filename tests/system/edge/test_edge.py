@@ -409,6 +409,28 @@ def test_a_prompt_that_cannot_be_is_refused_as_ever(chat):
     assert [1, 2, *(t for step in steps for t in step.tokens)] == greedy([1, 2], 20)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"prefer": "both"}, r"prefer must be one of \['speed', 'bytes'\], got 'both'"),
+        ({"settings": []}, r"settings must be in \[1, 4\], got 0"),
+    ],
+)
+def test_an_edge_says_what_it_expected(given, said):
+    with pytest.raises(ValueError, match=said):
+        Edge(Draft(), **given)
+
+
+def test_logits_of_a_draft_have_two_dimensions():
+    class Flat(Draft):
+        def logits(self, tokens):
+            return super().logits(tokens)[-1]
+
+    steps = Edge(Flat()).generate([1], LocalLink(Toy()), max_tokens=9)
+    with pytest.raises(ValueError, match=rf"\[1, {VOCAB}\], got \[{VOCAB}\]"):
+        list(steps)
+
+
 def test_closing_waits_for_no_cloud_that_is_gone(chat):
     chat = chat()
     chat.turn([1, 2])
