@@ -46,7 +46,6 @@ class Estimate(NamedTuple):
 
     Attributes
     ----------
-    value : float
     text : float
         Of other texts of the same kind and length, over contexts; NaN for one context.
         It is widened for few contexts, so that twice it covers 95 %.
@@ -65,7 +64,6 @@ class KLD:
 
     Attributes
     ----------
-    rows, contexts : int
     infinite_rows : int
         Where the model gives 0, or NaN, to a token that the reference has drawn: the
         divergence is infinite there, and so is the mean. What else is here of the

@@ -95,7 +95,6 @@ class Plan:
         Which of the session's settings quantizes the drafts.
     reason : str
         Why, in a line.
-    hints : Hints, optional
     ahead : int
         How many tokens the cloud may be asked for in advance, with hints or alone.
     """
@@ -229,7 +228,6 @@ class Planner:
     settings : sequence of Setting
         What the session can quantize drafts with, 1 to 4, from coarse to fine. For few
         bytes rounds use the first, for speed the middle one.
-    prefer : Prefer
     modes : collection of Mode
         Those that there may be.
     overhead : int

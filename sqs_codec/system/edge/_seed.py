@@ -20,7 +20,6 @@ def seed_of(number: int, prompt: Sequence[int]) -> bytes:
     ----------
     number : int
         Of the user's choice, from 0 to 2**64 - 1.
-    prompt : sequence of int
 
     Examples
     --------
