@@ -83,7 +83,6 @@ def measure(
     logits : array_like of float16, float32 or float64 [N, V]
         In the order of their text, of which `Conformal` learns. It may be mapped from
         a file: one row is read at a time.
-    rules : iterable of Keep, optional
     resolutions : iterable of int, optional
         Those of `sqs_codec.SETTINGS` are among the defaults.
     temperature : float, optional
@@ -198,7 +197,6 @@ def prior_saving(
 
     Parameters
     ----------
-    vocab_size : int
     drafts : sequence of sequence of SparseDistribution, optional
         What a draft model gave, each part in the order of its text; of one resolution.
     texts : sequence of array_like of int, optional

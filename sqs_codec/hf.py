@@ -28,7 +28,6 @@ class SparseLogitsProcessor(transformers.LogitsProcessor):
     codec : Codec
         If the model gives more logits than the codec has tokens, as models with
         padded vocabularies do, the rest are masked.
-    keep : Keep
     temperature : float
         Of the model, in place of transformers' own.
 

@@ -404,7 +404,6 @@ class Codec:
             name the row.
         keep : Keep
             As for `quantize`, for all rows.
-        temperature : float
         threads : int
             How many threads share the rows. More than one pays if a thread's share
             takes over a tenth of a millisecond. Other Python threads can run
@@ -666,7 +665,6 @@ class Codec:
 
         Parameters
         ----------
-        data : bytes-like
         max_survivors : int, optional
             As for `decode`, of all distributions together, each of which has one at
             least. If None, a small packet may hold 65 536 distributions and

@@ -27,7 +27,6 @@ class SparseDistribution:
         Strictly ascending, below `vocab_size`.
     counts : array_like of int [k]
         All at least 1. Their sum is the resolution, at most 65 536.
-    vocab_size : int
     dropped_mass : float, optional
         The probability of the tokens that the keep rule dropped. It is not sent,
         so it is None after decoding, and it plays no part in ``==``.

@@ -51,7 +51,6 @@ class Drafter:
 
     Parameters
     ----------
-    codec : Codec
     keep : Keep
         Which tokens to keep.
     rng : numpy.random.Generator

@@ -174,17 +174,6 @@ def gumbel_verify(
     return settle(tokens, [best[0] for best, _ in found])
 
 
-def _row(logits: ArrayLike) -> NDArray[np.floating]:
-    """Return the row [1, V]."""
-    shape = np.shape(logits)
-    if len(shape) != 1:
-        raise ValueError(f"logits must have shape (vocabulary,), got {shape}")
-    vocab_size = checks.vocabulary(shape[0], "the vocabulary of logits")
-    row = checks.row("logits", logits, vocab_size)
-    checks.no_probabilities(row)
-    return row[None]
-
-
 def _best(
     logits: ArrayLike,
     key: bytes,
@@ -193,7 +182,13 @@ def _best(
     sampling: Sampling,
 ) -> tuple[list[int], list[float]]:
     """Return the tokens of a row's least scores, and these."""
-    rows, temperature = _row(logits), sampling.temperature
+    shape, temperature = np.shape(logits), sampling.temperature
+    if len(shape) != 1:
+        raise ValueError(f"logits must have shape (vocabulary,), got {shape}")
+    vocab_size = checks.vocabulary(shape[0], "the vocabulary of logits")
+    row = checks.row("logits", logits, vocab_size)
+    checks.no_probabilities(row)
+    rows = row[None]
     if temperature >= LEAST_TEMPERATURE:
         rows = truncate(rows, sampling)
     words = check_key("key", key)

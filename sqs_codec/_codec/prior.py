@@ -41,7 +41,6 @@ class Prior:
 
     Attributes
     ----------
-    vocab_size : int
     classes : int
         1 to 32.
     digest : bytes

@@ -30,8 +30,6 @@ class SparseRows(Sequence[SparseDistribution]):
         All at least 1. Those of a row sum to `resolution`.
     offsets : array_like of int [N + 1]
         From 0 to n, strictly ascending.
-    vocab_size : int
-    resolution : int
 
     Examples
     --------

@@ -217,7 +217,6 @@ def load(
 
     Parameters
     ----------
-    path : path-like
     prior : Prior, optional
         That of the file's codec, if it doesn't come with this package.
     tokenizer : optional

@@ -46,7 +46,6 @@ class Estimate(NamedTuple):
 
     Attributes
     ----------
-    value : float
     text : float
         Of other texts of the same kind and length, over contexts; NaN for one context.
         It is widened for few contexts, so that twice it covers 95 %.
@@ -65,7 +64,6 @@ class KLD:
 
     Attributes
     ----------
-    rows, contexts : int
     infinite_rows : int
         Where the model gives 0, or NaN, to a token that the reference has drawn: the
         divergence is infinite there, and so is the mean. What else is here of the
@@ -114,10 +112,8 @@ class KLD:
     same_likeliest: Estimate
 
 
-def estimate_rows(
-    sequence: Text, answer: dict[str, NDArray[Any]], log_rounding: str = "random"
-) -> NDArray[Any]:
-    """Return the estimates of a sequence's rows, of a file with this `log_rounding`."""
+def estimate_rows(sequence: Text, answer: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """Return the estimates of a sequence's rows."""
     rows, extras = sequence.rows, sequence.extras
     starts = rows.offsets[:-1]
     found = np.zeros(len(rows), ROW)
@@ -127,13 +123,12 @@ def estimate_rows(
 
     share = rows.counts / rows.resolution
     log_p, half = extras["logprobs"].astype(np.float64), step_of(rows) / 2
-    errors = 2 if log_rounding == "random" else 1  # of half a step at most
     with np.errstate(over="ignore", invalid="ignore"):
         log_r = answer["logprobs"] - log_p
         r = np.exp(log_r)
-        larger = (np.sinh(half) / half) ** errors  # what rounding makes of r on average
-        if errors == 2:
-            larger[log_p == 0] = 1  # where log p is next to 0, mostly
+        # What rounding, two errors of half a step at most, makes of r on average.
+        larger = (np.sinh(half) / half) ** 2
+        larger[log_p == 0] = 1  # where log p is next to 0, mostly
         control = r / larger - 1
         # Of systematic sampling by its chances to round up, mean * (1 - mean) for what
         # is left of l * p, seen only where there is a count; and of the steps of log p.
@@ -156,7 +151,7 @@ def estimate_rows(
             sure = np.repeat(total(np.where(is_sure, value, 0)), sizes)
             last = chance * total(rows.counts * (value - sure) ** 2)
             counts = np.where(is_peaked, last, total(weight * squares) / free)
-            steps = errors * (share * slope * half) ** 2 / 3
+            steps = 2 * (share * slope * half) ** 2 / 3
             found[f"{name}_variance"] = counts + total(steps)
         found["plain"] = total(share * -log_r)
         found["control"] = total(share * control)

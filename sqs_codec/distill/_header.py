@@ -39,8 +39,6 @@ STEPS = 16
 ExtraName = Literal["logprobs", "token_logprobs", "likeliest"]
 """What a file may have of each distribution besides, as `Writer.write` says."""
 
-LogRounding = Literal["random", "nearest"]
-
 EXTRAS: dict[ExtraName, type[np.generic]] = {
     "logprobs": np.int16,
     "token_logprobs": np.float16,
@@ -86,9 +84,6 @@ class Header:
         making apart.
     extras : tuple of str
         What else the file has of each distribution, as `Writer.write` says.
-    log_rounding : str
-        How ``logprobs`` became steps: ``"random"``, which is right on average, or
-        ``"nearest"``, as in files of earlier versions and those without ``logprobs``.
     """
 
     codec: Codec
@@ -99,7 +94,6 @@ class Header:
     tokenizer_fingerprint: bytes = b""
     source: str = ""
     extras: tuple[ExtraName, ...] = ()
-    log_rounding: LogRounding = "random"
 
     def __post_init__(self) -> None:
         checks.instance("codec", self.codec, Codec, "a Codec")
@@ -117,9 +111,6 @@ class Header:
                 f"{self.extras!r}"
             )
         object.__setattr__(self, "extras", extras)
-        checks.one_of("log_rounding", self.log_rounding, LogRounding)
-        if "logprobs" not in extras:
-            object.__setattr__(self, "log_rounding", "nearest")
         temperature = checks.temperature(self.temperature)
         object.__setattr__(self, "temperature", temperature)
 
@@ -137,8 +128,8 @@ class Header:
             "source": self.source,
             "numbers": [*self.extras],
         }
-        if self.log_rounding == "random":  # earlier versions have no such key
-            said["log_rounding"] = "random"
+        if "logprobs" in self.extras:
+            said["log_rounding"] = "random"  # which is right on average
         check = hashlib.blake2b(json.dumps(said).encode(), digest_size=8)
         return said | {"check": check.hexdigest()}
 
@@ -159,7 +150,6 @@ class Header:
         names = ("model", "temperature", "rounding", "tail", "source")
         fingerprint = bytes.fromhex(found.get("tokenizer_fingerprint", ""))
         given = {name: found[name] for name in names if name in found}
-        given["log_rounding"] = found.get("log_rounding", "nearest")
         given["extras"] = found.get("numbers", ())
         header = cls(codec, tokenizer_fingerprint=fingerprint, **given)
         header.require(found)

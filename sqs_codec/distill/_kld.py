@@ -54,9 +54,7 @@ def kld(data: Dataset, logits: Iterable[Any]) -> KLD:
         sequence = data[i]
         task = Comparing(i, sequence)
         task.tell(own)
-        found.append(
-            estimate_rows(sequence, task.answer.told, data.header.log_rounding)
-        )
+        found.append(estimate_rows(sequence, task.answer.told))
     if len(found) < len(data):
         raise ValueError(f"the logits are of {len(found)} sequences of {len(data)}")
     return summarize(found)
@@ -81,9 +79,8 @@ def measure(
     """
     require_reference(data)
     _require_same_tokens(data, reader)
-    how = data.header.log_rounding
     tasks = read_all(reader, progress(data), Comparing)
-    return summarize([estimate_rows(t.text, t.answer.told, how) for t in tasks])
+    return summarize([estimate_rows(t.text, t.answer.told) for t in tasks])
 
 
 def require_reference(data: Dataset) -> None:

@@ -43,10 +43,8 @@ def make(
 
     Parameters
     ----------
-    path : path-like
     codec : Codec
         Of the reader's vocabulary.
-    reader : Reader
     texts : iterable of str or of (tokens, places)
         Asked for as they are read, so that a bar around them shows how far it is.
         Tokens are read as they are, up to `max_length`, and a distribution is kept at

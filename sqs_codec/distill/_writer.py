@@ -7,7 +7,7 @@ import os
 import time
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ class Writer:
         checks.instance("header", header, Header, "a Header")
         checks.instance("identity", identity, str, "a string")
         self._identity = checks.utf8("identity", identity)
-        self.header = replace(header, log_rounding="random")
+        self.header = header
         self._path = Path(path)
         self._folder = Path(f"{os.fspath(path)}.parts")
         self._group = _Group()
@@ -198,8 +198,8 @@ class Writer:
             Those that the writer was made with, no others:
 
             - ``"logprobs"``: of each of ``rows.token_ids`` the logarithm of its
-              probability, -2047 to 0, kept in steps of 1/16 over its count, rounded as
-              the header says;
+              probability, -2047 to 0, kept in steps of 1/16 over its count, rounded
+              at random;
             - ``"token_logprobs"`` [N]: that of the token that follows in the text, in
               float16; 0 where none does;
             - ``"likeliest"`` [N]: the most probable token.

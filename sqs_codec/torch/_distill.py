@@ -40,7 +40,6 @@ class TeacherBatch:
         ``b * T + t`` for what follows ``tokens[b, :t + 1]``.
     token_ids, counts, offsets : torch.Tensor of integers [n], [n], [N + 1]
         The distributions, as in `SparseRows`.
-    resolution : int
     vocab_size : int
         Of the distributions.
     temperature : float

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -51,15 +51,9 @@ def gumbel_verify(
     >>> gumbel_verify([0], rows, bytes(16), 0)
     Verdict(accepted=1, token=0)
     """
-    rows = _tensors.detached("logits", logits)
-    tokens = checks.integers("drafted", drafted)
-    check_shape("logits", rows.shape, len(tokens) + 1, None)
-    gumbel.check_draft("drafted", tokens, rows.shape[1])
-    words = gumbel.check_key("key", key)
-    first = gumbel.check_position("position", position, len(rows))
-    own = [checked(sampling)] * len(rows)
-    places = _from(words, first, own)
-    return gumbel.settle(tokens, _draw(_tensors.truncated(rows, own), places))
+    names = "drafted", "key", "position"
+    own = checked(sampling)
+    return _verify(names, [drafted], logits, [key], [position], own)[0]
 
 
 def gumbel_verify_rounds(
@@ -97,22 +91,8 @@ def gumbel_verify_rounds(
     >>> gumbel_verify_rounds([[0], []], rows, [bytes(16)] * 2, [0, 5])
     [Verdict(accepted=1, token=0), Verdict(accepted=0, token=2)]
     """
-    drafts = [checks.integers(f"drafted[{i}]", one) for i, one in enumerate(drafted)]
-    rows = _tensors.detached("logits", logits)
-    check_shape("logits", rows.shape, sum(map(len, drafts)) + len(drafts), None)
-    for i, draft in enumerate(drafts):
-        gumbel.check_draft(f"drafted[{i}]", draft, rows.shape[1])
-    counts = [len(draft) + 1 for draft in drafts]
-    own = _tensors.of_rows(counts, sampling, "sampling", checked)
-    places = _places(counts, keys, positions, own)
-    if not drafts:
-        return []
-    drawn = _draw(_tensors.truncated(rows, own), places)
-    verdicts = []
-    for draft in drafts:
-        first, drawn = drawn[: len(draft) + 1], drawn[len(draft) + 1 :]
-        verdicts.append(gumbel.settle(draft, first))
-    return verdicts
+    names = "drafted[{}]", "keys[{}]", "positions[{}]"
+    return _verify(names, drafted, logits, keys, positions, sampling)
 
 
 class _Place(NamedTuple):
@@ -123,30 +103,37 @@ class _Place(NamedTuple):
     temperature: float
 
 
-def _places(
-    counts: Sequence[int],
+def _verify(
+    names: Sequence[str],
+    drafted: Sequence[Sequence[int]],
+    logits: torch.Tensor,
     keys: Sequence[bytes],
     positions: Sequence[int],
-    samplings: Iterable[Sampling],
-) -> list[_Place]:
+    sampling: Sampling | Sequence[Sampling] | None,
+) -> list[Verdict]:
+    drafts = [checks.integers(names[0].format(i), one) for i, one in enumerate(drafted)]
+    counts = [len(draft) + 1 for draft in drafts]
+    rows = _tensors.detached("logits", logits)
+    check_shape("logits", rows.shape, sum(counts), None)
     for name, values in ("keys", keys), ("positions", positions):
         if len(values) != len(counts):
             raise ValueError(
                 f"{name} must be one for each of {len(counts)} texts, got {len(values)}"
             )
-    left = iter(samplings)
-    places: list[_Place] = []
-    for i, count in enumerate(counts):
-        words = gumbel.check_key(f"keys[{i}]", keys[i])
-        first = gumbel.check_position(f"positions[{i}]", positions[i], count)
-        places += _from(words, first, islice(left, count))
-    return places
-
-
-def _from(
-    key: NDArray[np.uint32], position: int, samplings: Iterable[Sampling]
-) -> list[_Place]:
-    return [_Place(key, position + i, s.temperature) for i, s in enumerate(samplings)]
+    samplings = _tensors.of_rows(counts, sampling, "sampling", checked)
+    left, places = iter(samplings), list[_Place]()
+    for i, (draft, count) in enumerate(zip(drafts, counts, strict=True)):
+        of_draft, of_key, of_position = (name.format(i) for name in names)
+        gumbel.check_draft(of_draft, draft, rows.shape[1])
+        key = gumbel.check_key(of_key, keys[i])
+        first = gumbel.check_position(of_position, positions[i], count)
+        each = enumerate(islice(left, count), first)
+        places += [_Place(key, at, own.temperature) for at, own in each]
+    if not drafts:
+        return []
+    drawn = iter(_draw(_tensors.truncated(rows, samplings), places))
+    pairs = zip(drafts, counts, strict=True)
+    return [gumbel.settle(draft, [*islice(drawn, n)]) for draft, n in pairs]
 
 
 def _draw(rows: torch.Tensor, places: Sequence[_Place]) -> list[int]:

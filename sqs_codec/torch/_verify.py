@@ -84,7 +84,6 @@ def verify_rounds(
 
     Parameters
     ----------
-    rounds : sequence of Round or None
     target_logits : torch.Tensor of float16, bfloat16, float32 or float64 \
 [N, vocab_size]
         The rows of the rounds one after the other, L+1 for a round of L tokens.

@@ -24,7 +24,6 @@ def as_dataset(
 
     Parameters
     ----------
-    data : sqs_codec.distill.Dataset
     top_k : int, optional
         How many tokens a list has, of 8 bytes each.
     cache_dir : str, optional

@@ -95,7 +95,6 @@ class Plan:
         Which of the session's settings quantizes the drafts.
     reason : str
         Why, in a line.
-    hints : Hints, optional
     ahead : int
         How many tokens the cloud may be asked for in advance, with hints or alone.
     """
@@ -134,12 +133,6 @@ class Handshake:
     more_seconds: float = 0.0
     trip_seconds: float = math.inf
 
-    def __post_init__(self) -> None:
-        checks.finite("target_seconds", self.target_seconds, 0, math.inf)
-        checks.finite("more_seconds", self.more_seconds, 0, math.inf)
-        if self.trip_seconds != math.inf:
-            checks.finite("trip_seconds", self.trip_seconds, 0, math.inf)
-
 
 @dataclass(frozen=True)
 class Step:
@@ -175,12 +168,6 @@ class Step:
     seconds: float | None = None
     draft_seconds: float = 0.0
 
-    def __post_init__(self) -> None:
-        checks.one_of("mode", self.mode, Mode)
-        if self.seconds is not None:
-            checks.finite("seconds", self.seconds, 0, math.inf)
-        checks.finite("draft_seconds", self.draft_seconds, 0, math.inf)
-
 
 class FixedPlan:
     """A planner that always says the same.
@@ -203,12 +190,7 @@ class FixedPlan:
         self._plan = Plan(length, setting, f"{_words(length, hints)}: as asked", hints)
 
     def __repr__(self) -> str:
-        return f"<FixedPlan: {self.reason}>"
-
-    @property
-    def reason(self) -> str:
-        """The plan in a line."""
-        return self._plan.reason
+        return f"<FixedPlan: {self._plan.reason}>"
 
     def begin(self, handshake: Handshake) -> None:
         """Take no notice."""
@@ -229,7 +211,6 @@ class Planner:
     settings : sequence of Setting
         What the session can quantize drafts with, 1 to 4, from coarse to fine. For few
         bytes rounds use the first, for speed the middle one.
-    prefer : Prefer
     modes : collection of Mode
         Those that there may be.
     overhead : int

@@ -95,7 +95,6 @@ class BatchEngine:
 
     Parameters
     ----------
-    verifier : Verifier
     summary : str, optional
         What it is, for people.
     tokenizer : bytes, optional

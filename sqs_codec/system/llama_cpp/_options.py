@@ -49,8 +49,6 @@ class Options:
         Tokens of all sessions together, and how many sessions are cached.
     batch_size : int
         Tokens that are read at once.
-    flash_attn : FlashAttention
-    cache_type_k, cache_type_v : CacheType
     repeatable : bool
         Whether a row's logits must be the same to the bit, whatever is beside it.
     """

@@ -56,7 +56,6 @@ def make_app(
 
     Parameters
     ----------
-    completer : Completer
     names : collection of str
         What the model is called; ``*`` is any name. By default it is "sqs".
     sampling : Sampling, optional

@@ -63,7 +63,6 @@ class Completer:
 
     Parameters
     ----------
-    draft : Draft
     tokenizer : Tokenizer
         The draft's, such as `sqs_codec.system.small.Draft` has.
     connect : callable

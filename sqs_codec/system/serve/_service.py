@@ -49,7 +49,6 @@ class Service:
         What runs the target model. It is open; whoever opened it closes it.
     info : EngineInfo
         What `engine.open` said.
-    limits : Limits, optional
     tokens : collection of str or None
         The bearer tokens that are let in. A session belongs to the token that it was
         opened with. With None everyone is let in.

@@ -37,7 +37,6 @@ class Emitted:
 
     Attributes
     ----------
-    tokens : tuple of int
     accepted, drafted : int
         How many of the round's drafted tokens are accepted, and how many it had. Both
         are 0 if the cloud decoded alone.

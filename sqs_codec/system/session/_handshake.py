@@ -19,7 +19,6 @@ class Setting:
 
     Attributes
     ----------
-    codec : Codec
     keep : Keep
         What it learns belongs to a session.
     """

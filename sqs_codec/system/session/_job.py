@@ -80,7 +80,6 @@ class VerifyRound(_Job):
         The drafted tokens that follow the text; None if there are none.
     draws : ndarray of float64 [L+1]
         Random numbers in [0, 1).
-    sampling : Sampling
     """
 
     round: Round | None
@@ -119,7 +118,6 @@ class VerifyHints(_Job):
         Tokens that may follow the text; with none, the next token is drawn.
     key : bytes [16]
         Of the shared random numbers. The first hint is at position ``len(text)``.
-    sampling : Sampling
     """
 
     hints: Sequence[int]

@@ -76,10 +76,8 @@ class LocalLink:
 
     Parameters
     ----------
-    verifier : Verifier
     tokenizer : bytes
         The fingerprint of its tokenizer; none if edges needn't have one.
-    limits : Limits
     priors : sequence of Prior
         What the edge may code by, besides the priors that come with this package.
 

@@ -57,7 +57,6 @@ def make_app(
 
     Parameters
     ----------
-    data : sqs_codec.distill.Dataset
     names : collection of str
         What the model is called; ``*`` is any name. By default the file's name for it.
     fill : bool
