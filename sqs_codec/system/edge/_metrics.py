@@ -75,11 +75,14 @@ class EdgeMetrics:
 
     def add(self, step: Step, seconds: float) -> None:
         """Account for a step, that many seconds after the one before."""
-        for name in ("drafted", "accepted", "resampled", "bytes_up", "bytes_down"):
-            setattr(self, name, getattr(self, name) + getattr(step, name))
         self.tokens += len(step.tokens)
+        self.drafted += step.drafted
+        self.accepted += step.accepted
+        self.resampled += step.resampled
         self.answers += 1
         self.seconds += seconds
+        self.bytes_up += step.bytes_up
+        self.bytes_down += step.bytes_down
         self.mode, self.reason = step.mode, step.reason
         if step.mode == "alone" and step.seconds is not None:
             kept = math.exp(-len(step.tokens) / MEMORY)

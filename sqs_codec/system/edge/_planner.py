@@ -133,6 +133,12 @@ class Handshake:
     more_seconds: float = 0.0
     trip_seconds: float = math.inf
 
+    def __post_init__(self) -> None:
+        checks.finite("target_seconds", self.target_seconds, 0, math.inf)
+        checks.finite("more_seconds", self.more_seconds, 0, math.inf)
+        if self.trip_seconds != math.inf:
+            checks.finite("trip_seconds", self.trip_seconds, 0, math.inf)
+
 
 @dataclass(frozen=True)
 class Step:
@@ -168,6 +174,12 @@ class Step:
     seconds: float | None = None
     draft_seconds: float = 0.0
 
+    def __post_init__(self) -> None:
+        checks.one_of("mode", self.mode, Mode)
+        if self.seconds is not None:
+            checks.finite("seconds", self.seconds, 0, math.inf)
+        checks.finite("draft_seconds", self.draft_seconds, 0, math.inf)
+
 
 class FixedPlan:
     """A planner that always says the same.
@@ -190,7 +202,12 @@ class FixedPlan:
         self._plan = Plan(length, setting, f"{_words(length, hints)}: as asked", hints)
 
     def __repr__(self) -> str:
-        return f"<FixedPlan: {self._plan.reason}>"
+        return f"<FixedPlan: {self.reason}>"
+
+    @property
+    def reason(self) -> str:
+        """The plan in a line."""
+        return self._plan.reason
 
     def begin(self, handshake: Handshake) -> None:
         """Take no notice."""

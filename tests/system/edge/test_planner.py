@@ -225,7 +225,7 @@ def test_a_fixed_plan_stays():
     planner.begin(FAR)
     planner.learn(Cloud().step(plan))
     assert planner.plan() is plan
-    assert plan.reason == "draft 5: as asked"
+    assert plan.reason == planner.reason == "draft 5: as asked"
     assert (plan.length, plan.setting) == (5, 1)
     assert FixedPlan(0).plan().reason == "the cloud decodes alone: as asked"
     hints = FixedPlan(hints=Hints(2, 4)).plan()
@@ -260,6 +260,18 @@ def test_bad_plans_are_refused(change, message):
 def test_bad_hints_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         Hints(**change)
+
+
+@pytest.mark.parametrize("bad", [-0.1, math.nan, -math.inf])
+def test_bad_times_are_refused(bad):
+    for name in ("target_seconds", "more_seconds", "trip_seconds"):
+        with pytest.raises(ValueError, match=f"{name} must be"):
+            Handshake(**{name: bad})
+    for name in ("seconds", "draft_seconds"):
+        with pytest.raises(ValueError, match=f"{name} must be"):
+            Step((1,), 0, 0, 0, 0, 0, "", **{name: bad})
+    with pytest.raises(ValueError, match="mode must be one of"):
+        Step((1,), 0, 0, 0, 0, 0, "", "both")
 
 
 @pytest.mark.parametrize(
