@@ -40,6 +40,14 @@ def run(*command: str | Path, status: int = 0, quiet: bool = False) -> str:
     return done.stdout
 
 
+def declarations() -> str:
+    """Return what sqs.h declares, without includes, macros and comments."""
+    header = (ROOT / "csrc" / "sqs.h").read_text("utf-8")
+    text = re.sub(r"^#include .*$", "", header, flags=re.MULTILINE)
+    how: dict[str, Any] = {"input": text, "capture_output": True, "text": True}
+    return subprocess.run(["cc", "-E", "-P", "-x", "c", "-"], check=True, **how).stdout
+
+
 def make(build: Path, *targets: str | Path, compiler: str = "cc") -> None:
     """Make targets of ``tests/c/Makefile``."""
     where = "-C", ROOT / "tests" / "c", f"BUILD={build}", f"CC={compiler}"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import sqs_codec
+from tests.backend.test_backend import ROUND_TRIP
 
 pytest.importorskip("numba")
 
@@ -41,35 +42,6 @@ import numpy as np
 from sqs_codec._backend.numba import prior
 
 print(numba.njit(lambda array: prior.block_below(array, 0, 0))(np.arange(600)))
-"""
-
-# The example of docs/format.md, also with a prior, its round, and what follows.
-EXAMPLE = """
-import numpy as np
-import sqs_codec as sqs
-
-logits = np.full(8, -np.inf, np.float32)
-logits[[1, 4]] = np.log([8, 2])
-prior = sqs.Prior.from_counts(np.arange(8))
-for coding, prior in ("bitpack", None), ("enumerative", None), ("entropy", prior):
-    codec = sqs.Codec(8, 10, coding, prior)
-    for keep in sqs.TopK(2), sqs.Threshold(0.1):
-        q = codec.quantize(logits, keep)
-        assert q == sqs.SparseDistribution([1, 4], [8, 2], 8)
-        (same,) = codec.quantize_rows(logits[None], keep)
-        assert same == q
-    assert codec.decode(codec.encode(q)) == q
-    assert codec.decode_rows(codec.encode_rows([q, q])) == sqs.SparseRows.stack([q, q])
-    assert 8 * len(codec.encode(q)) + 1 >= codec.bits(q)
-    round_ = codec.decode_round(codec.encode_round([q], [4]))
-    # The drafted token has p / q = 0.625; after it, or instead, 6 of 8 may follow.
-    target, draws = np.full((4, 8), 1 / 8), [0.62, 0.51, 0.63, 0.51]
-    found = sqs.verify_rounds([round_, round_], target, draws)
-    assert found == [sqs.Verdict(1, 4), sqs.Verdict(0, 5)]
-assert list(codec.decode_sequence(codec.encode_sequence([q, q]))) == [q, q]
-tiny = np.array([0.0, -3e38], np.float32)  # whose exponent overflows
-q = sqs.Codec(2, 10).quantize(tiny, sqs.Threshold(0), temperature=1e-300)
-assert q.prob(0) == 1
 """
 
 
@@ -143,14 +115,6 @@ def test_cache_does_not_outlive_what_is_compiled_in(copy, code, module, old, new
     assert after == output(code, copy, NUMBA_DISABLE_JIT="1")
 
 
-def test_cache_outlives_a_change_of_what_is_not_compiled(copy):
-    run(LOG2_OF_3, copy)
-    files = cached(copy)
-    (copy / "sqs_codec" / "cli" / "main.py").write_text("")
-    run(LOG2_OF_3, copy)
-    assert cached(copy) == files
-
-
 def test_installation_that_cannot_be_written(copy):
     file = copy / "sqs_codec" / "_backend" / "numba" / "__pycache__"
     file.touch()  # where Numba would make a folder
@@ -163,4 +127,4 @@ def test_installation_that_cannot_be_written(copy):
 
 
 def test_without_compiling():
-    output(EXAMPLE, NUMBA_DISABLE_JIT="1")
+    output(ROUND_TRIP, NUMBA_DISABLE_JIT="1")

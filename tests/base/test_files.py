@@ -13,6 +13,7 @@ import pytest
 
 import sqs_codec as sqs
 from sqs_codec._base.files import lock_file, read_file, require_file, write_file
+from tests.refusals import refuses
 
 
 def make_socket(path):
@@ -38,23 +39,18 @@ def no_file(request, tmp_path):
 
 def test_what_is_no_file_is_refused(no_file):
     path, words = no_file
-    with pytest.raises(ValueError, match=words):
-        require_file(path)
-    with pytest.raises(ValueError, match=words):
-        write_file(path, b"")
+    refuses(words, require_file, path)
+    refuses(words, write_file, path, b"")
     assert not stat.S_ISREG(path.stat().st_mode)
-    with pytest.raises(ValueError, match=words):
-        read_file(path, 1)
-    with pytest.raises(ValueError, match=words):
-        sqs.Prior.load(path)
+    refuses(words, read_file, path, 1)
+    refuses(words, sqs.Prior.load, path)
 
 
 def test_a_lock_is_no_link_and_waits_for_nobody(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "link").symlink_to("file")
     for name in ("fifo", "link"):
-        with pytest.raises(OSError, match=f"/{name}'"):
-            lock_file(tmp_path / name)
+        refuses(f"/{name}'", lock_file, tmp_path / name, error=OSError)
     assert not (tmp_path / "file").exists()
 
 

@@ -5,7 +5,6 @@ learnt, heads of streams, and verdicts on logits.
 """
 
 import re
-import subprocess
 from typing import Any, NamedTuple
 
 import cffi
@@ -16,23 +15,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import sqs_codec as sqs
-from tests.cprograms import ROOT, run
+from tests.cprograms import ROOT, declarations, run
 from tests.kit import SEEDS, Draws, random_distribution
 from tests.reference import sqs_reference as reference
 
 CSRC = ROOT / "csrc"
 
 DTYPES = {"f16": 0, "f32": 1, "f64": 2, "bf16": 3}
-
-
-def declarations():
-    """Return what sqs.h declares, without includes, macros and comments."""
-    text = re.sub(r"^#include .*$", "", (CSRC / "sqs.h").read_text(), flags=re.M)
-    done = subprocess.run(
-        ["cc", "-E", "-P", "-x", "c", "-"], input=text, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -345,14 +345,6 @@ def test_reader_that_leaves_is_no_crash(tmp_path):
         assert process.wait() == 1
 
 
-def test_what_a_command_does_not_know_is_said_in_its_own_words(capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["inspect", "x", "--vocab-size", "100", "--codding", "entropy"])
-    err = capsys.readouterr().err
-    assert err.startswith("usage: sqs inspect ")
-    assert "sqs inspect: error: unrecognized arguments: --codding" in err
-
-
 def test_a_full_disk_is_told():
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "sqs_codec", "--version"]

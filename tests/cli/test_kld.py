@@ -208,17 +208,6 @@ def test_a_model_of_which_no_file_is_found_goes_by_its_name(model, tmp_path):
     assert identity(model, *given, "--revision", "tag") == f"{model}, tag"
 
 
-def test_reading_many_files_is_said(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(reading, "LARGE", 5)
-    model = tmp_path / "a.gguf"
-    model.write_text("small")
-    identity(model)
-    assert not capsys.readouterr().err
-    model.write_text("larger")
-    identity(model)
-    assert " GB, to recognize the files" in capsys.readouterr().err
-
-
 def test_an_interrupted_measurement_leaves_nothing(folder, capsys, reads):
     measure = ["measure", folder / "ref", "--model", folder / "original"]
     before = sorted(folder.iterdir())
@@ -286,12 +275,7 @@ def test_what_is_not_known_is_said(folder, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("value", "error", "trusted", "said"),
     [
-        (
-            0.02,
-            0.01,
-            True,
-            "The KLD can be trusted: the control is within 4 standard errors of 0.",
-        ),
+        (0.02, 0.01, True, "The KLD can be trusted: the control is within 4 stand"),
         (-0.5, 0.1, False, "the control is 5.0 errors from 0: don't trust the KLD, "),
         (0.02, 0.01, False, "the model gives too little probability to the tokens of"),
         (-1.0, 0.0, False, "the control is more than 4 errors from 0: don't trust"),
@@ -302,13 +286,6 @@ def test_the_control_says_whether_the_estimate_is_trusted(value, error, trusted,
     control = distill.Estimate(value, 0.0, error)
     found = SimpleNamespace(control=control, is_trusted=trusted)
     assert command.trust(found).startswith(said)
-
-
-def test_a_text_that_a_model_cannot_read_is_refused(folder):
-    reader = ModelReader(load_model(str(folder / "other")))
-    reader.max_tokens = CTX - 1
-    with pytest.raises(ValueError, match=r"text 0 has 32 tokens, .*reads 31 at"):
-        distill.measure(distill.load(folder / "ref"), reader)
 
 
 def test_what_reads_is_what_was_asked_for(folder, monkeypatch):
@@ -348,10 +325,7 @@ def test_what_reads_is_what_was_asked_for(folder, monkeypatch):
         ("measure F/none", "none: No such file"),
         ("measure F/text", "text: cut, damaged or no Parquet"),
         ("measure F/teacher", "teacher: it is no reference, .* sqs kld make makes"),
-        (
-            "measure F/ref --model F/words",
-            "words: the reader has another tokenizer",
-        ),
+        ("measure F/ref --model F/words", "words: the reader has another tokenizer"),
         ("measure F/larger", "other: the reader has 13 tokens, and the reference 14"),
         ("measure F/ref --model a.gguf", "needs llama-cpp-python.*'..distill,llama"),
         ("measure F/ref --engine vllm", r"needs vllm\. .*'.\[distill,hf,vllm\]'"),

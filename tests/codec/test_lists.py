@@ -7,8 +7,6 @@ import sqs_codec as sqs
 from sqs_codec._base.exp2 import LOG2_E
 from tests.reference import sqs_reference as reference
 
-pytestmark = pytest.mark.usefixtures("backend")
-
 V = 1000
 CODEC = sqs.Codec(V + 1, resolution=4096)
 

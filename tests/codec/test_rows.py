@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
+from tests.refusals import refuses
 
 GOOD = {"token_ids": [2, 7, 5, 0, 1, 2], "counts": [3, 1, 4, 1, 1, 2]}
 GOOD |= {"offsets": [0, 2, 3, 6], "vocab_size": 8, "resolution": 4}
@@ -40,8 +41,7 @@ def test_dense_rows_are_those_of_each():
     rows = sqs.SparseRows(**GOOD)
     dense = rows.to_dense(np.float64)
     assert np.array_equal(dense, [q.to_dense(np.float64) for q in rows])
-    with pytest.raises(TypeError, match="floating-point"):
-        rows.to_dense(int)
+    refuses("floating-point", rows.to_dense, int, error=TypeError)
 
 
 def test_there_may_be_no_rows():
@@ -81,22 +81,18 @@ def test_nothing_returned_can_be_written():
     ],
 )
 def test_names_the_row_that_is_to_blame(change, error):
-    with pytest.raises(ValueError, match=error):
-        sqs.SparseRows(**{**GOOD, **change})
+    refuses(error, sqs.SparseRows, **{**GOOD, **change})
 
 
 def test_stacks_only_what_goes_together():
     q = sqs.SparseDistribution([1], [4], 8)
-    with pytest.raises(ValueError, match="one at least"):
-        sqs.SparseRows.stack([])
+    refuses("one at least", sqs.SparseRows.stack, [])
     with pytest.raises(ValueError, match=r"\(8, 4\), \(9, 4\)"):
         sqs.SparseRows.stack([q, sqs.SparseDistribution([1], [4], 9)])
-    with pytest.raises(TypeError, match=r"distributions\[1\]"):
-        sqs.SparseRows.stack([q, [1]])
+    refuses(r"distributions\[1\]", sqs.SparseRows.stack, [q, [1]], error=TypeError)
     rows = sqs.SparseRows.stack([q])
     with pytest.raises(ValueError, match=r"\(8, 4\), \(8, 5\)"):
         sqs.SparseRows.concatenate([rows, sqs.SparseRows([1], [5], [0, 1], 8, 5)])
     with pytest.raises(TypeError, match=r"parts\[0\] must be a SparseRows"):
         sqs.SparseRows.concatenate([q])
-    with pytest.raises(ValueError, match="one at least"):
-        sqs.SparseRows.concatenate([])
+    refuses("one at least", sqs.SparseRows.concatenate, [])

@@ -13,8 +13,6 @@ from tests import kit
 from tests.drafts import VOCAB_SIZE, held_out, load_drafts
 from tests.reference import entropy
 
-pytestmark = pytest.mark.usefixtures("backend")
-
 VOCABS = [2, 1000, 152_064, 262_144]
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import sqs_codec as sqs
 from tests.kit import SEEDS, Script, random_distribution
+from tests.refusals import refuses
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -121,66 +122,44 @@ def changed(array, index, value):
     return array
 
 
+OTHER = sqs.Round([sqs.SparseDistribution([0], [1], 4)], [0])
+
+
 @pytest.mark.parametrize(
-    ("change", "error", "message"),
+    ("change", "message"),
     [
-        ({"rounds": ROUND}, TypeError, "rounds must be a sequence of rounds, got Rou"),
-        ({"rounds": iter([])}, TypeError, "rounds must be a sequence of rounds"),
-        ({"rounds": [ROUND, "None"]}, TypeError, r"\[1\] must be a Round or None"),
-        (
-            {"rounds": [ROUND, sqs.Round([sqs.SparseDistribution([0], [1], 4)], [0])]},
-            ValueError,
-            r"rounds\[1\] must be of vocabulary 3 as those before it, got 4",
-        ),
-        ({"rounds": [ROUND]}, ValueError, r"must have shape \(2, 3\) .*got \(3, 3\)"),
-        ({"rounds": []}, ValueError, r"must have shape \(0, 3\) .*got \(3, 3\)"),
-        (
-            {"rounds": [None] * 3, "target_probs": np.ones((3, 1))},
-            ValueError,
-            r"must have shape \(3, vocabulary\) .*got \(3, 1\)",
-        ),
-        (
-            {"rounds": [None] * 3, "target_probs": np.ones(3)},
-            ValueError,
-            r"must have shape \(3, vocabulary\) .*got \(3,\)",
-        ),
-        ({"target_probs": ROWS[:, :2]}, ValueError, r"shape \(3, 3\) .*got \(3, 2\)"),
-        ({"target_probs": ROWS.astype(np.float16)}, TypeError, "got float16"),
-        ({"target_probs": ROWS.tolist()}, TypeError, "got list"),
-        (
-            {"target_probs": changed(ROWS, 2, 0.5)},
-            ValueError,
-            r"^rounds\[1\]: target_probs\[2\] must sum to 1 within 0.001, got 1.5",
-        ),
-        (
-            {"target_probs": changed(ROWS, (1, 2), np.nan)},
-            ValueError,
-            r"^rounds\[0\]: target_probs\[1\]\[2\] is nan; .* finite and not negative",
-        ),
-        ({"target_probs": changed(ROWS, (0, 0), np.inf)}, ValueError, r"\[0\] is inf"),
+        ({"rounds": ROUND}, "rounds must be a sequence of rounds, got Rou"),
+        ({"rounds": iter([])}, "rounds must be a sequence of rounds"),
+        ({"rounds": [ROUND, "None"]}, r"\[1\] must be a Round or None"),
+        ({"rounds": [ROUND, OTHER]}, r"rounds\[1\] must be of vocabulary 3 .* got 4"),
+        ({"rounds": [ROUND]}, r"must have shape \(2, 3\) .*got \(3, 3\)"),
+        ({"rounds": []}, r"must have shape \(0, 3\) .*got \(3, 3\)"),
+        ({"rounds": [None] * 3, "target_probs": np.ones((3, 1))}, r"got \(3, 1\)"),
+        ({"rounds": [None] * 3, "target_probs": np.ones(3)}, r"ry\) .*got \(3,\)"),
+        ({"target_probs": ROWS[:, :2]}, r"shape \(3, 3\) .*got \(3, 2\)"),
+        ({"target_probs": ROWS.astype(np.float16)}, "got float16"),
+        ({"target_probs": ROWS.tolist()}, "got list"),
+        ({"target_probs": changed(ROWS, 2, 0.5)}, r"^rounds\[1\]: .*\[2\] .*got 1.5"),
+        ({"target_probs": changed(ROWS, (1, 2), np.nan)}, r"^rounds\[0\]: .* is nan; "),
+        ({"target_probs": changed(ROWS, (0, 0), np.inf)}, r"\[0\] is inf"),
         (
             {"target_probs": changed(ROWS, 0, [1e308, 1e308, 0])},
-            ValueError,
             "within 0.001, got inf",
         ),
-        (
-            {"target_probs": changed(ROWS, 0, [1.5, -0.5, 0])},
-            ValueError,
-            r"probs\[0\]\[1\] is -0.5; .* not negative",
-        ),
-        ({"draws": DRAWS[:2]}, ValueError, r"draws must have shape \(3,\) .*\(2,\)"),
-        ({"draws": DRAWS[None]}, ValueError, r"got \(1, 3\)"),
-        ({"draws": DRAWS.astype(np.float32)}, TypeError, "float64, got float32"),
-        ({"draws": [0, 0, 0]}, TypeError, "float64, got int64"),
-        ({"draws": [0.1, 1.0, 0.1]}, ValueError, r"draws\[1\] .*\[0, 1\), got 1.0"),
-        ({"draws": [0.1, 0.1, -1e-9]}, ValueError, r"draws\[2\] .*got -1e-09"),
-        ({"draws": [np.nan, 0.1, 0.1]}, ValueError, r"draws\[0\] .*got nan"),
+        ({"target_probs": changed(ROWS, 0, [1.5, -0.5, 0])}, "-0.5; .* not negative"),
+        ({"draws": DRAWS[:2]}, r"draws must have shape \(3,\) .*\(2,\)"),
+        ({"draws": DRAWS[None]}, r"got \(1, 3\)"),
+        ({"draws": DRAWS.astype(np.float32)}, "float64, got float32"),
+        ({"draws": [0, 0, 0]}, "float64, got int64"),
+        ({"draws": [0.1, 1.0, 0.1]}, r"draws\[1\] .*\[0, 1\), got 1.0"),
+        ({"draws": [0.1, 0.1, -1e-9]}, r"draws\[2\] .*got -1e-09"),
+        ({"draws": [np.nan, 0.1, 0.1]}, r"draws\[0\] .*got nan"),
     ],
 )
-def test_arguments_are_checked(change, error, message):
+def test_arguments_are_checked(change, message):
     arguments = {"rounds": [ROUND, None], "target_probs": ROWS, "draws": DRAWS}
-    with pytest.raises(error, match=message):
-        sqs.verify_rounds(**{**arguments, **change})
+    both = ValueError, TypeError
+    refuses(message, sqs.verify_rounds, error=both, **{**arguments, **change})
     assert len(sqs.verify_rounds(**arguments)) == 2
 
 
@@ -205,8 +184,7 @@ def test_other_bytes_are_no_verdict(data, seed):
         assert verdict.to_bytes(vocab_size) == data
         assert 0 <= verdict.accepted <= 256
     else:
-        with pytest.raises(ValueError, match="a verdict must"):
-            sqs.Verdict.from_bytes(data, vocab_size)
+        refuses("a verdict must", sqs.Verdict.from_bytes, data, vocab_size)
 
 
 @pytest.mark.parametrize(
@@ -221,8 +199,7 @@ def test_other_bytes_are_no_verdict(data, seed):
     ],
 )
 def test_bytes_that_are_no_verdict(data, message):
-    with pytest.raises(ValueError, match=message):
-        sqs.Verdict.from_bytes(data, 50)
+    refuses(message, sqs.Verdict.from_bytes, data, 50)
 
 
 @pytest.mark.parametrize(
@@ -236,5 +213,4 @@ def test_bytes_that_are_no_verdict(data, message):
     ],
 )
 def test_verdicts_that_have_no_bytes(verdict, vocab_size, message):
-    with pytest.raises(ValueError, match=message):
-        verdict.to_bytes(vocab_size)
+    refuses(message, verdict.to_bytes, vocab_size)

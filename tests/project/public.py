@@ -8,7 +8,6 @@
 import argparse
 import ast
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -20,6 +19,7 @@ import sqs_codec as sqs
 from sqs_codec.cli.main import COMMANDS, _parser
 from sqs_codec.distill import Header
 from sqs_codec.distill._header import EXTRAS
+from tests.cprograms import declarations
 
 ROOT = Path(__file__).parents[2]
 SNAPSHOT = Path(__file__).with_suffix(".txt")
@@ -130,9 +130,7 @@ def api() -> Lines:
 def abi() -> Lines:
     """Yield what sqs.h declares, with the layouts of this machine."""
     header = (ROOT / "csrc" / "sqs.h").read_text("utf-8")
-    text = re.sub(r"^#include .*$", "", header, flags=re.MULTILINE)
-    how = {"input": text, "capture_output": True, "text": True, "check": True}
-    declared = subprocess.run(["cc", "-E", "-P", "-x", "c", "-"], **how).stdout
+    declared = declarations()
     ffi = cffi.FFI()
     ffi.cdef(declared)
     yield from re.findall(r"^#define SQS_(?!API)\w+ .*[^\\\s]$", header, re.MULTILINE)

@@ -1,8 +1,24 @@
-"""What a release promises changes only where `public.txt` does."""
+"""What a release promises changes only where `public.txt` does; its words are all."""
 
+from importlib.resources import files
+from typing import get_args
+
+import sqs_codec as sqs
+from sqs_codec._base.format import Coding
+from sqs_codec.distill._header import EXTRAS, ExtraName
+from sqs_codec.system.engine import EngineName
+from sqs_codec.system.engine._registry import ENGINES
 from tests.project.public import SNAPSHOT, snapshot
 
 
 def test_promises_change_only_with_their_snapshot():
     advice = "is the change meant? Then: python -m tests.project.public --write"
     assert snapshot().splitlines() == SNAPSHOT.read_text("utf-8").splitlines(), advice
+
+
+def test_tables_have_all_words():
+    priors = {one.stem for one in files("sqs_codec").joinpath("priors").iterdir()}
+    assert {one.name.lower() for one in Coding} == {*get_args(sqs.CodingName)}
+    assert priors == {*get_args(sqs.PriorName)}
+    assert {*ENGINES} == {*get_args(EngineName)}
+    assert {*EXTRAS} == {*get_args(ExtraName)}

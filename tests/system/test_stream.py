@@ -41,16 +41,6 @@ def test_a_character_that_the_prompt_begins_is_shown_whole():
             assert said == "\U0001f98a" * (3 - cut // 4)
 
 
-def test_what_is_unfinished_comes_at_the_end():
-    tokenizer = smollm2()
-    streams = Streams(tokenizer, seed=0)
-    tokens = [tokenizer.token_to_id(byte) for byte in f"x{FOX}{FOX[:3]}"]
-    stream = TextStream(streams.tokenizer.decode, streams.spell)
-    shown = [stream.add([token]) for token in tokens]
-    assert shown == ["x", "", "", "", "\U0001f98a", "", "", ""]
-    assert [stream.rest(), stream.rest()] == ["\ufffd", ""]
-
-
 def test_a_run_of_bytes_is_shown_once_it_has_ended():
     streams, vocabulary = Streams(bpe(strip=True), seed=0), bpe(strip=True).get_vocab()
     euro = [vocabulary[BYTES[byte]] for byte in "\u20ac".encode()]

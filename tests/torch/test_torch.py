@@ -1,21 +1,18 @@
 """The torch adapter against the core, on the host's path and on the device's."""
 
-import importlib
-import sys
 from collections import Counter
 from decimal import Decimal
-from fractions import Fraction
-from itertools import product
 
 import numpy as np
 import pytest
 
 import sqs_codec as sqs
 from sqs_codec._backend.native import Core
-from sqs_codec._codec.keep import count_kept, limits_of
+from sqs_codec._codec.keep import limits_of
 from tests.backend.test_backend import output
 from tests.backends import using
 from tests.kit import Both, Script, Words
+from tests.refusals import refuses
 
 torch = pytest.importorskip("torch")
 adapter = pytest.importorskip("sqs_codec.torch")
@@ -130,8 +127,7 @@ def test_the_core_reads_tensors_where_they_are(dtype, monkeypatch):
     adapter.quantize(CODEC, last[2], sqs.TopK(9))
     assert seen[1:] == [(last[2].data_ptr(), (VOCAB,))]
     bad = torch.full((VOCAB,), torch.nan, dtype=dtype)
-    with pytest.raises(ValueError, match=r"^logits\[0\] is nan"):
-        adapter.quantize(CODEC, bad, sqs.TopK(9))
+    refuses(r"^logits\[0\] is nan", adapter.quantize, CODEC, bad, sqs.TopK(9))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -203,11 +199,9 @@ def test_quantize_says_what_it_expected(path):
         (adapter.quantize_rows, (row[:9], keep), ValueError, r"203\], got \[9\]"),
         (adapter.quantize_rows, (row[0], keep), ValueError, r"203\], got \[\]"),
     ):
-        with pytest.raises(error, match=said):
-            call(CODEC, *given)
+        refuses(said, call, CODEC, *given, error=error)
     for call in adapter.quantize, adapter.quantize_rows:
-        with pytest.raises(TypeError, match="codec must be a Codec, got int"):
-            call(203, row, keep)
+        refuses("codec must be a Codec, got int", call, 203, row, keep, error=TypeError)
     for temperature in (-1.0, torch.inf, torch.nan):
         with pytest.raises(ValueError, match="temperature must be finite"):
             adapter.quantize(CODEC, row, keep, temperature=temperature)
@@ -246,24 +240,6 @@ def test_selection_stays_on_its_device(keep):
         kept, dropped = quantizing._select(rows, limits_of(keep), temperature)
         assert {kept.device, dropped.device} == {rows.device}
         assert (kept.dtype, dropped.dtype) == (torch.bool, torch.float64)
-
-
-@pytest.mark.parametrize("keep", RULES, ids=repr)
-def test_numpy_and_torch_count_alike(keep):
-    logits = tensor_with_ties(20, VOCAB, dtype=torch.float64)
-    logits[0] = -torch.inf
-    logits[0, 5] = 0
-    unnormalised = (logits - logits.amax(-1, keepdim=True)).exp().sort(-1, True).values
-    unmasked = (logits > -torch.inf).sum(-1)
-    limits = limits_of(keep)
-    found = count_kept(*limits, unnormalised, unmasked)
-    expected = count_kept(*limits, unnormalised.numpy(), unmasked.numpy())
-    assert found.tolist() == expected.tolist()
-    for row, n, k in zip(
-        unnormalised.numpy(), unmasked.numpy(), found.tolist(), strict=True
-    ):
-        assert count_kept(*limits, row, n) == k
-        assert 1 <= k <= n
 
 
 @pytest.mark.parametrize("keep", [sqs.TopK(9), sqs.Conformal(beta=0.02)], ids=repr)
@@ -366,10 +342,8 @@ def test_to_dense_undoes_quantize():
 def test_to_dense_says_what_it_expected():
     q = sqs.SparseDistribution([1, 4], [1, 3], vocab_size=5)
     other = sqs.SparseDistribution([1, 4], [1, 3], vocab_size=6)
-    with pytest.raises(ValueError, match="one at least"):
-        adapter.to_dense([])
-    with pytest.raises(ValueError, match=r"got \[\(5, 4\), \(6, 4\)\]"):
-        adapter.to_dense([q, other])
+    refuses("one at least", adapter.to_dense, [])
+    refuses(r"got \[\(5, 4\), \(6, 4\)\]", adapter.to_dense, [q, other])
     with pytest.raises(TypeError, match=r"\[0\] must be a SparseDistribution, got str"):
         adapter.to_dense("q")
     with pytest.raises(TypeError, match=r"dtype must be a torch.dtype, got type"):
@@ -442,48 +416,6 @@ def eighths(*counts):
     )
 
 
-def test_every_outcome_sums_to_the_target(monkeypatch, path):
-    """Two drafted positions, all draws enumerated: the text has the target's law.
-
-    The second position's draft and target depend on the first token. All
-    thresholds are multiples of 1/8, so 8 midpoints stand for every uniform.
-    """
-    grid = [(2 * i + 1) / 16 for i in range(8)]
-    first_draft = eighths(2, 2, 4)
-    first_target = [Fraction(n, 8) for n in (3, 3, 2)]
-    second_draft = [eighths(2, 2, 4), eighths(4, 4, 0), eighths(8, 0, 0)]
-    second_target = [
-        [Fraction(n, 8) for n in row] for row in ((3, 3, 2), (4, 2, 2), (0, 8, 0))
-    ]
-    bonus = [Fraction(n, 8) for n in (1, 5, 2)]
-    rows = [
-        torch.tensor([first_target, second, bonus], dtype=torch.float64).log()
-        for second in second_target
-    ]
-    law = Counter()
-    for x0 in range(3):
-        for x1 in second_draft[x0].token_ids.tolist():
-            round_ = sqs.Round([first_draft, second_draft[x0]], [x0, x1])
-            weight = Fraction(first_draft.prob(x0)) * Fraction(
-                second_draft[x0].prob(x1)
-            )
-            for uniforms in product(grid, repeat=3):
-                monkeypatch.setattr(verifying, "_uniforms", lambda n, _, u=uniforms: u)
-                verdict = adapter.verify(round_, rows[x0], temperature=1.0)
-                text = (*round_.tokens[: verdict.accepted], verdict.token)
-                law[text] += weight / 8**3
-    for a in range(3):
-        starts_with_a = sum(p for text, p in law.items() if text[0] == a)
-        assert starts_with_a == first_target[a]
-        goes_on = sum(p for text, p in law.items() if text[0] == a and len(text) > 1)
-        for b in range(3):
-            then_b = sum(p for text, p in law.items() if text[:2] == (a, b))
-            assert then_b == goes_on * second_target[a][b]
-            for c in range(3):
-                accepted = sum(w for t, w in law.items() if t[:2] == (a, b) and t[2:])
-                assert law[a, b, c] == accepted * bonus[c]
-
-
 def test_a_residual_that_rounds_to_zero_falls_back_to_the_target(monkeypatch, path):
     monkeypatch.setattr(verifying, "_uniforms", lambda n, _: [1.0, 0.99])
     q = eighths(4, 4)
@@ -534,8 +466,7 @@ def test_verify_says_what_it_expected():
     ):
         round_, logits, *_ = (given := good | change).values()
         how = {name: given[name] for name in given.keys() - good.keys()}
-        with pytest.raises(error, match=said):
-            adapter.verify(round_, logits, **how)
+        refuses(said, adapter.verify, round_, logits, error=error, **how)
 
 
 def random_batch(seed, rounds):
@@ -697,8 +628,7 @@ def test_verify_rounds_says_what_it_expected():
         ({"temperature": [1.0, -1.0]}, ValueError, "temperature must be finite"),
         ({"temperature": [1.0, "hot"]}, TypeError, "temperature must be a number"),
     ]:
-        with pytest.raises(error, match=message):
-            adapter.verify_rounds(**{**good, **change})
+        refuses(message, adapter.verify_rounds, error=error, **{**good, **change})
     assert len(adapter.verify_rounds(**good)) == 2
 
 
@@ -706,8 +636,7 @@ def test_probabilities_are_not_taken_for_logits():
     """Nor the other way round: each kind of call takes arrays of its own."""
     round_ = sqs.Round([eighths(4, 4)], [0])
     probs = torch.full((2, 2), 0.5)
-    with pytest.raises(TypeError, match="rng"):
-        sqs.verify(round_, probs.numpy())
+    refuses("rng", sqs.verify, round_, probs.numpy(), error=TypeError)
     with pytest.raises(TypeError, match=r"sqs_codec\.torch\.verify takes logits as"):
         sqs.verify(round_, probs, np.random.default_rng(0))
 
@@ -774,8 +703,7 @@ def test_one_draft_is_verified_as_by_the_core(cuts, path):
         ({"position": -1}, "^position must be in"),
     ):
         good = dict(zip(("drafted", "key", "position"), given, strict=True))
-        with pytest.raises(ValueError, match=said):
-            adapter.gumbel_verify(logits=rows, **(good | change))
+        refuses(said, adapter.gumbel_verify, logits=rows, **good | change)
     with pytest.raises(TypeError, match=r"^sampling must be a Sampling, got float"):
         adapter.gumbel_verify(given[0], rows, *given[1:], sampling=0.7)
 
@@ -859,13 +787,6 @@ print(*(m for m in set(sys.modules) - before if not m.startswith(others)))
     assert not output(code)
 
 
-def test_without_torch_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "sqs_codec.torch")
-    with pytest.raises(ImportError, match=r"pip install '\.\[torch\]'"):
-        importlib.import_module("sqs_codec.torch")
-
-
 @pytest.mark.parametrize(
     ("logits", "words"),
     [
@@ -879,5 +800,4 @@ def test_tensors_without_rows_are_refused(logits, words):
     with pytest.raises(TypeError, match=f"a dense tensor with values, got {words}"):
         adapter.quantize_rows(CODEC, logits, keep)
     edge = sqs.Drafter(CODEC, keep, rng=np.random.default_rng(0))
-    with pytest.raises(TypeError, match=words):
-        edge.push(logits[0])
+    refuses(words, edge.push, logits[0], error=TypeError)

@@ -449,20 +449,6 @@ def test_what_was_learned_for_other_samplings_is_forgotten():
     assert len(edge._planners) == MOST_PLANNERS
 
 
-def test_fingerprint_depends_on_ids_alone():
-    one = {"a": 0, "b": 1}
-    assert vocabulary_fingerprint(one) == vocabulary_fingerprint({"b": 1, "a": 0})
-    assert vocabulary_fingerprint(one) != vocabulary_fingerprint({"a": 1, "b": 0})
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "length"), [([], [1], 0), ([1, 2], [1, 3], 1), ([1], [1, 2], 1)]
-)
-def test_common_length(one, other, length):
-    assert common_length(one, other) == length
-    assert common_length(other, one) == length
-
-
 def test_an_edge_and_its_links_import_no_framework():
     code = """
 import sys, sqs_codec.system.edge, sqs_codec.system.serve._connect

@@ -8,11 +8,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-import sqs_codec as sqs
 from sqs_codec import Sampling
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.edge import (
-    Draft,
     FixedPlan,
     Hints,
     Plan,
@@ -28,15 +26,13 @@ from sqs_codec.system.session import (
     LinkError,
     LocalLink,
     Setting,
-    verify_jobs,
 )
 from sqs_codec.system.session import _wire as wire
 from tests.relay import Link as Like
+from tests.system.serve import kit
 from tests.world import MAX_MESSAGE, Cloud, Steps, World, WorldLink, ways
 
-VOCAB_SIZE = 32
 PROMPT = [3, 1, 4]
-CODEC = sqs.Codec(VOCAB_SIZE, resolution=20)
 
 PLANS = {
     "drafts": FixedPlan(4),
@@ -45,53 +41,13 @@ PLANS = {
 }
 
 
-class Toy(Draft):
-    """A model whose logits depend on the last two tokens."""
-
-    def __init__(self, noise):
-        shape = (VOCAB_SIZE, VOCAB_SIZE, VOCAB_SIZE)
-        own = np.random.default_rng(1).normal(0, noise, shape)
-        self._table = np.random.default_rng(0).normal(0, 3, shape) + own
-
-    def logits(self, tokens, last=1):
-        """The rows after the last tokens."""
-        before = [PROMPT[0], *tokens]
-        return np.array(
-            [self._table[before[i], before[i + 1]] for i in range(len(tokens))][-last:]
-        )
-
-
-TARGET = Toy(0.0)
-
-
-class Verifier:
-    """A verifier by a toy."""
-
-    vocab_size = VOCAB_SIZE
-    max_text = 4096
-
-    def verify(self, jobs):
-        """The verdict on each job."""
-        rows = [
-            TARGET.logits([*job.text, *job.drafted], len(job.drafted) + 1)[: job.wanted]
-            for job in jobs
-        ]
-        return verify_jobs(jobs, np.concatenate(rows))
-
-    def forget(self, session):
-        """There is nothing to forget."""
-
-
 def greedy(n):
-    text = list(PROMPT)
-    for _ in range(n):
-        text.append(int(TARGET.logits(text)[0].argmax()))
-    return text[len(PROMPT) :]
+    return kit.greedy(PROMPT, n)[len(PROMPT) :]
 
 
 def edge(*, temperature=0.0, stop=(), tokenizer=b"", prompt=PROMPT, rounds=True):
     return EdgeSession(
-        [Setting(CODEC, sqs.TopK(8))],
+        [Setting(kit.CODEC, kit.KEEP)],
         prompt,
         rng=np.random.default_rng(5),
         sampling=Sampling(temperature),
@@ -105,12 +61,12 @@ def edge(*, temperature=0.0, stop=(), tokenizer=b"", prompt=PROMPT, rounds=True)
 
 
 def local():
-    return LocalLink(Verifier())
+    return LocalLink(kit.Toy())
 
 
 def linked(world, seed=0, *, kind=WorldLink, limits=None, steps=None, **like):
     """A link of 100 ms to a cloud that knows nothing; what may lose also repeats."""
-    cloud = Cloud(world, Verifier(), steps, limits=limits)
+    cloud = Cloud(world, kit.Toy(), steps, limits=limits)
     if like.get("loss"):
         like |= {"duplicate": 0.5, "reorder": 0.5}
     way = ways(Like(**{"trip": 0.1, **like}), seed)
@@ -121,7 +77,7 @@ def write(world, connect, plan, session=None, **given):
     """Write 60 tokens on the world's clock, unless told otherwise."""
     session = edge() if session is None else session
     given = {"max_tokens": 60, "clock": world, "sleep": world.sleep, **given}
-    return generate(session, Toy(0.6), connect, plan, **given)
+    return generate(session, kit.Draft(), connect, plan, **given)
 
 
 class Flaky:
@@ -150,7 +106,7 @@ def test_text_is_the_targets_own_and_as_long_as_asked(name):
     for length in (1, 2, 7, 60):
         session = edge()
         made = iter([local()])
-        given = session, Toy(0.6), partial(next, made), PLANS[name]
+        given = session, kit.Draft(), partial(next, made), PLANS[name]
         steps = list(generate(*given, max_tokens=length))
         text = tokens(steps)
         assert text == greedy(length)
@@ -170,17 +126,6 @@ def test_text_survives_loss_repetition_and_breaks(name):
         assert all(link.closed for link in flaky.links)
         made += len(flaky.links)
     assert made > 3
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_hints_change_no_token(seed):
-    """Of a drawn text, on a link that loses and breaks, with clouds in turn."""
-    texts = []
-    for name, loss in (("alone", 0.0), ("hints", 0.0), ("hints", 0.2)):
-        world = World()
-        flaky = Flaky(world, loss, seed)
-        texts.append(tokens(write(world, flaky, PLANS[name], edge(temperature=1))))
-    assert texts[0] == texts[1] == texts[2]
 
 
 def test_a_slow_link_is_given_time():
@@ -220,7 +165,7 @@ class Script:
 
 def test_planner_may_switch_and_hears_of_every_token():
     planner = Script([3, 0, 0, 5])
-    steps = list(generate(edge(), Toy(0.6), local, planner, max_tokens=200))
+    steps = list(generate(edge(), kit.Draft(), local, planner, max_tokens=200))
     assert [token for step in steps for token in step.tokens] == greedy(200)
     assert planner.heard == steps
     for mode in ("alone", "rounds"):
@@ -269,7 +214,7 @@ def test_a_stop_token_ends_the_text(name):
     stop = text[25]
     expected = text[: text.index(stop) + 1]
     session = edge(stop=[stop])
-    found = tokens(generate(session, Toy(0.3), local, PLANS[name], max_tokens=40))
+    found = tokens(generate(session, kit.Draft(), local, PLANS[name], max_tokens=40))
     assert found == expected
     assert session.finished
 
@@ -290,8 +235,8 @@ def test_closing_the_text_ends_the_session_and_the_link():
 def test_text_fills_what_the_cloud_reads(name):
     for max_text in range(len(PROMPT) + 1, len(PROMPT) + 9):
         session = edge()
-        link = LocalLink(Verifier(), limits=Limits(max_text=max_text))
-        found = tokens(generate(session, Toy(0.6), link, PLANS[name], max_tokens=60))
+        link = LocalLink(kit.Toy(), limits=Limits(max_text=max_text))
+        found = tokens(generate(session, kit.Draft(), link, PLANS[name], max_tokens=60))
         assert found == greedy(max_text - len(PROMPT))
         assert session.finished
 
@@ -386,7 +331,7 @@ def test_the_longer_waits_have_an_end():
 
 @pytest.mark.parametrize("where", ["plan", "begin", "learn", "logits", "end"])
 def test_whatever_raises_the_link_is_closed(where):
-    link, planner, draft = linked(World()), Script([4]), Toy(0.6)
+    link, planner, draft = linked(World()), Script([4]), kit.Draft()
 
     def fail(*_):
         raise ZeroDivisionError
@@ -407,9 +352,9 @@ def test_whatever_raises_the_link_is_closed(where):
 
 
 def test_a_refusal_says_why():
-    links = partial(LocalLink, Verifier(), tokenizer=bytes([7] * 8))
+    links = partial(LocalLink, kit.Toy(), tokenizer=bytes([7] * 8))
     session = edge(tokenizer=bytes(8))
-    steps = generate(session, Toy(0.0), links, FixedPlan(4), max_tokens=4)
+    steps = generate(session, kit.Draft(), links, FixedPlan(4), max_tokens=4)
     with pytest.raises(RefusalError, match="tokenizer") as error:
         next(steps)
     assert error.value.reason in str(error.value)
@@ -521,7 +466,7 @@ def test_a_thin_link_is_not_left(length):
 
 def test_max_tokens_is_checked():
     with pytest.raises(ValueError, match="max_tokens"):
-        next(generate(edge(), Toy(0), local, FixedPlan(4), max_tokens=0))
+        next(generate(edge(), kit.Draft(), local, FixedPlan(4), max_tokens=0))
 
 
 def test_a_link_that_takes_less_is_refused_whatever_was_drafted():
@@ -549,7 +494,7 @@ def test_a_long_prompt_fills_a_link_and_not_its_queue(queue, sent, dropped, seco
     """It takes 76 datagrams of 98 ms. The queue holds three and the one that leaves."""
     parts = []
 
-    class Long(Verifier):
+    class Long(kit.Toy):
         max_text = 50_000
 
     class Counting(WorldLink):
@@ -560,7 +505,7 @@ def test_a_long_prompt_fills_a_link_and_not_its_queue(queue, sent, dropped, seco
     world = World()
     cloud = Cloud(world, Long(), limits=Limits(max_text=50_000))
     up, down = ways(Like(1e5, trip=0.1, queue=queue))
-    session = edge(prompt=[i % VOCAB_SIZE for i in range(40_000)])
+    session = edge(prompt=[i % kit.VOCAB for i in range(40_000)])
     link = Counting(world, cloud, up, down)
     next(write(world, link, PLANS["alone"], session, max_tokens=1))
     assert len(parts) <= sent
@@ -587,15 +532,14 @@ class ReadingCloud(Cloud):
         super()._call()
 
 
-class ReadingDraft(Toy):
+class ReadingDraft(kit.Draft):
     """A draft that takes so long for a step and to read a token; it caches a text."""
 
-    def __init__(self, world, step, seconds, noise=0.0):
-        super().__init__(noise)
+    def __init__(self, world, step, seconds):
         self.text, self.parts = [], []
         self._world, self._costs = world, (step, seconds)
 
-    def logits(self, tokens, last=1):
+    def logits(self, tokens):
         """The row after the text."""
         return self.branches([tokens])
 
@@ -607,17 +551,17 @@ class ReadingDraft(Toy):
         self._world.sleep(step + seconds * fresh)
         self.text = [*texts[0]]
         self.parts.append(fresh)
-        return np.concatenate([super(ReadingDraft, self).logits(t) for t in texts])
+        return np.array([kit.toy_logits(text) for text in texts])
 
 
 def read(plan, prompt, *, step, draft, target, cloud, count=40, kind=WorldLink):
     """Write a text after a long prompt; return times of tokens, draft, and text."""
     world = World()
-    made = ReadingCloud(world, Verifier(), Steps(0.0, target, 0.0))
+    made = ReadingCloud(world, kit.Toy(), Steps(0.0, target, 0.0))
     made.seconds = cloud
     link = kind(world, made, *ways(Like(trip=0.05), 0))
     model = ReadingDraft(world, step, draft)
-    session = edge(prompt=[i % VOCAB_SIZE for i in range(prompt)])
+    session = edge(prompt=[i % kit.VOCAB for i in range(prompt)])
     times, text = [], []
     steps = generate(
         session, model, link, plan, max_tokens=count, clock=world, sleep=world.sleep
@@ -658,7 +602,7 @@ def test_a_lost_round_after_a_long_prompt_is_soon_sent_again():
 @pytest.mark.parametrize("name", ["hints", "planner"])
 def test_tokens_come_while_the_draft_reads_a_long_prompt(name):
     costs = {"step": 0.005, "draft": 2e-3, "target": 0.02, "cloud": 1e-4}
-    settings = [Setting(CODEC, sqs.TopK(8))]
+    settings = [Setting(kit.CODEC, kit.KEEP)]
     plans = {"hints": PLANS["hints"]}
     plan = plans.get(name) or Planner(settings)
     alone, _, text = read(PLANS["alone"], 1000, **costs, count=400)
@@ -713,7 +657,7 @@ LIES = {
 def reads_for_long(lies, name, *, reliable, loss=0.0):
     """Write after a prompt that the cloud reads for 120 s; return links and clock."""
     world, links = World(), []
-    cloud = TellingCloud(world, Verifier(), Steps(0.0, 0.02, 0.0))
+    cloud = TellingCloud(world, kit.Toy(), Steps(0.0, 0.02, 0.0))
     cloud.seconds, cloud.lies = 0.06, LIES.get(lies)
 
     def connect():
@@ -721,7 +665,7 @@ def reads_for_long(lies, name, *, reliable, loss=0.0):
         links.append(WorldLink(world, cloud, *way, reliable=reliable))
         return links[-1]
 
-    session = edge(prompt=[i % VOCAB_SIZE for i in range(2000)])
+    session = edge(prompt=[i % kit.VOCAB for i in range(2000)])
     steps = write(world, connect, PLANS[name], session, max_tokens=8)
     return links, world, steps
 

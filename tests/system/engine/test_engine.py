@@ -21,6 +21,7 @@ from sqs_codec.system._caching import CachingVerifier
 from sqs_codec.system.engine import BatchEngine, EngineConfig, _batch, measure_steps
 from sqs_codec.system.engine._batch import PART
 from sqs_codec.system.session import LinkError, Read, VerifyRound
+from tests.refusals import refuses
 from tests.system.serve.kit import (
     PATIENCE,
     VOCAB,
@@ -360,8 +361,9 @@ def test_the_command_gives_up_on_an_engine_that_stays_unwell(monkeypatch):
 
 
 def test_an_engine_that_nobody_knows():
-    with pytest.raises(ValueError, match=r"one of .*'vllm'.*, got 'abacus'"):
-        EngineConfig("abacus")
+    refuses(r"one of .*'vllm'.*, got 'abacus'", EngineConfig, "abacus")
+    for name in "device", "dtype":
+        refuses(r"must be one of .*, got 'abacus'", EngineConfig, **{name: "abacus"})
 
 
 def test_a_call_reads_one_part_however_many_texts_wait():

@@ -30,7 +30,6 @@ V = 50
 SEED = 11
 ALL = Sampling()
 GREEDY = Sampling(temperature=0)
-NONE = np.zeros(0)
 KEY = bytes(range(16))
 
 

@@ -199,10 +199,7 @@ def test_memory(path):
         ({"ctx_size": 0}, r"ctx-size must be in \[1, \d+\], got 0"),
         ({"batch_size": True}, "batch-size must be an integer, got True"),
         ({"tensor_split": "1,x"}, "tensor-split must be numbers: .*'x'"),
-        (
-            {"ngl": 1, "threads": 1},
-            "options threads, n-gpu-layers, .*, not ngl",
-        ),
+        ({"ngl": 1, "threads": 1}, "options threads, n-gpu-layers, .*, not ngl"),
         ({"cache_type_v": "q8_0", "flash_attn": "off"}, "V cache requires flash_attn"),
         ({"n_gpu_layers": -1}, r"n-gpu-layers must be in \[0, \d+\], got -1"),
         ({"n_gpu_layers": 1}, "n-gpu-layers and tensor-split are for GPUs, and"),

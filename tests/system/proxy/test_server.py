@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 import socket
 import ssl
 import subprocess
@@ -23,15 +22,10 @@ from sqs_codec.system.edge._metrics import EdgeMetrics
 from sqs_codec.system.proxy import make_app
 from sqs_codec.system.proxy._completer import Chunk, Completion
 from sqs_codec.system.proxy._draft import GoneError, link
-from sqs_codec.system.proxy._metrics import ProxyMetrics
-from sqs_codec.system.proxy._reply import _figures
 from sqs_codec.system.serve import Certificate
 from tests.system.serve.kit import (
     PATIENCE,
-    ROOT,
     certificate,
-    documented_metrics,
-    exposed_metrics,
     wait_until,
 )
 
@@ -145,15 +139,6 @@ def test_authorities(endpoint):
         answer = endpoint.ask("/", "", host)
         assert int(answer.split()[1]) == status, host
         assert (b"<html" in answer) == (status == 200)
-
-
-def test_metrics_and_fields_are_those_of_the_page():
-    page = "docs/proxy.md"
-    assert exposed_metrics(ProxyMetrics()._registry) == documented_metrics(page)
-    table = (ROOT / page).read_text("utf-8").partition("Each chunk has")[2]
-    rows = re.findall(r"^\| (`.*?) \|", table.partition("`/health`")[0], re.M)
-    fields = _figures(Chunk("", "cloud", EdgeMetrics()))
-    assert {*re.findall(r"`(\w+)`", " ".join(rows))} == {"origin", *fields}
 
 
 def test_headers_that_come_again(endpoint):

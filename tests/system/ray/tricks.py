@@ -7,8 +7,6 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.system.engine import BatchEngine, Engine, EngineInfo
 from sqs_codec.system.ray._replica import application
@@ -17,8 +15,6 @@ from tests.system.serve.kit import Toy
 
 if TYPE_CHECKING:
     from ray.serve import Application
-
-NO_DRAWS = np.zeros(0)
 
 Trick = Callable[[bytes], Awaitable[int]]
 

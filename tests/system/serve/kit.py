@@ -1,7 +1,6 @@
 """A server in a thread, over a toy model whose rows anybody can reckon."""
 
 import asyncio
-import re
 import threading
 import time
 import zlib
@@ -12,7 +11,6 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry
 
 import sqs_codec as sqs
 from sqs_codec import Sampling
@@ -232,19 +230,6 @@ def try_exchange(edge: EdgeSession, link: Link, seconds: float) -> bool:
     else:
         edge.receive(message)
     return message is not None
-
-
-def exposed_metrics(registry: CollectorRegistry) -> set[str]:
-    """The names that Prometheus sees."""
-    found = registry.collect()
-    return {one.name + "_total" * (one.type == "counter") for one in found}
-
-
-def documented_metrics(page: str) -> set[str]:
-    """The names in the first column of a page's tables."""
-    lines = (ROOT / page).read_text("utf-8").splitlines()
-    heads = " ".join(line.split(" | ")[0] for line in lines if line.startswith("| `"))
-    return set(re.findall(r"`((?:sqs_|vllm:)\w+)", heads))
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -29,6 +29,7 @@ from sqs_codec.system.session import LinkError
 from tests import relay as relays
 from tests.certificates import issue
 from tests.echo import TOKEN, EchoService, running
+from tests.refusals import refuses
 from tests.relay import Relay, udp
 from tests.system.serve.kit import PATIENCE, wait_until
 
@@ -109,8 +110,7 @@ def test_messages_of_all_lengths(server, connect):
         assert echoes(link, bytes(size))
     assert link.receive(0) is None
     for size in (0, link.max_message + 1):
-        with pytest.raises(ValueError, match=f"1 to 1171 bytes, got {size}"):
-            link.send(bytes(size))
+        refuses(f"1 to 1171 bytes, got {size}", link.send, bytes(size))
 
 
 def test_ipv6(serve, connect):
@@ -152,12 +152,9 @@ def test_whose_certificate_it_is(tmp_path, service, serve, connect):
 
 
 def test_tokens(service, server, connect):
-    with pytest.raises(LinkError, match="refused the token"):
-        connect(server.port, token="guessed")
-    with pytest.raises(LinkError, match="wants a token"):
-        connect(server.port, token=None)
-    with pytest.raises(ValueError, match="visible ASCII"):
-        connect(server.port, token="grün")
+    refuses("refused the token", connect, server.port, error=LinkError, token="guessed")
+    refuses("wants a token", connect, server.port, error=LinkError, token=None)
+    refuses("visible ASCII", connect, server.port, token="grün")
     assert not service.connections
     service.tokens = (TOKEN, "another")
     assert echoes(connect(server.port, token="another"), b"hi")
@@ -169,10 +166,8 @@ def test_tokens(service, server, connect):
 def test_insecure_stays_on_this_machine(serve, connect):
     with serve(security=INSECURE) as server:
         assert echoes(connect(server.port, security=INSECURE), b"hi")
-        with pytest.raises(LinkError, match="isn't signed by anyone trusted"):
-            connect(server.port)
-    with pytest.raises(ValueError, match="isn't this machine"):
-        connect(1, "192.0.2.1", security=INSECURE)
+        refuses("isn't signed by anyone trusted", connect, server.port, error=LinkError)
+    refuses("isn't this machine", connect, 1, "192.0.2.1", security=INSECURE)
 
 
 def test_files_that_do_not_fit(tmp_path, issued, serve, connect):
@@ -315,8 +310,7 @@ def test_broken_hellos_with_a_good_cookie(server, connect, caplog):
     draw = random.Random(0)
     with Relay(server.port) as relay:
         relay.doomed = range(2, 1000)  # from the second hello on, with the cookie
-        with pytest.raises(LinkError, match="no answer"):
-            connect(relay.port, timeout=1.0)
+        refuses("no answer", connect, relay.port, error=LinkError, timeout=1.0)
         up, hello = relay.seen[2]
         assert up
         for i in range(500):
@@ -415,8 +409,7 @@ def test_many_clients(monkeypatch, service, serve, connect):
         assert [link.receive(PATIENCE) for link in links] == [
             b"%d" % i for i in range(100)
         ]
-        with pytest.raises(LinkError, match="takes no more clients"):
-            connect(server.port)
+        refuses("takes no more clients", connect, server.port, error=LinkError)
         links[0].close()
         wait_until(lambda: service.connections[0].closed)
         assert echoes(connect(server.port), b"hi")
@@ -473,8 +466,7 @@ def test_silence_is_noticed(monkeypatch, server, connect):
         link = connect(relay.port)
         assert link.receive(0.6) is None  # the server says that it is there
         relay.broken = True
-        with pytest.raises(LinkError, match="no answer any more"):
-            link.receive(None)
+        refuses("no answer any more", link.receive, None, error=LinkError)
 
 
 @pytest.mark.parametrize("call", ["send", "recv"])
@@ -544,8 +536,7 @@ def test_a_closed_link(service, server, connect):
     link.close()
     link.close()
     for use in (lambda: link.send(b"hi"), lambda: link.receive(0)):
-        with pytest.raises(LinkError, match="is closed"):
-            use()
+        refuses("is closed", use, error=LinkError)
     wait_until(lambda: service.connections[0].closed)
 
 
@@ -568,8 +559,7 @@ def test_junk_delays_no_deadline(monkeypatch, server, connect):
             assert junk.is_alive()
             monkeypatch.setattr(edge_end, "_PROBE_SECONDS", 0.05)
             link._probe_at = None  # of the longer wait
-            with pytest.raises(LinkError, match="no answer any more"):
-                link.receive(None)
+            refuses("no answer any more", link.receive, None, error=LinkError)
         finally:
             stop.set()
             junk.join()

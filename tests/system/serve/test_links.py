@@ -102,28 +102,6 @@ def test_a_bad_link_changes_no_draw():
     assert len({*map(tuple, good)}) == 3
 
 
-def test_a_long_prompt_through_a_bad_link():
-    prompt = [i * i % 64 for i in range(1800)]
-    with serve() as server, Relay(server.datagram) as relay:
-        make = through(relay)
-        steps = generate(session(prompt), Draft(), make, FixedPlan(4), max_tokens=8)
-        assert tokens(steps) == greedy(prompt, 8)[len(prompt) :]
-
-
-def test_a_cloud_is_restarted_and_an_address_changes():
-    with serve() as server, serve() as restarted, Relay(server.datagram) as relay:
-        text = []
-        make = through(relay)
-        edge = session()
-        for step in generate(edge, Draft(), make, FixedPlan(4), max_tokens=30):
-            before, text = len(text), [*text, *step.tokens]
-            if before < 10 <= len(text):
-                relay.server_port = restarted.datagram
-            if before < 20 <= len(text):
-                relay.renumber()
-    assert text == greedy(PROMPT, 30)[len(PROMPT) :]
-
-
 def test_streams_that_stall_and_break():
     link = relays.Link(1e6, 0.004, 1e6, loss=0.05)
     with serve() as server, StreamRelay(server.grpc, link) as relay:

@@ -1,4 +1,4 @@
-"""What a server counts: the same as the edge does, and under the documented names."""
+"""What a server counts: the same as the edge does."""
 
 import asyncio
 import contextlib
@@ -10,15 +10,12 @@ from sqs_codec import Sampling
 from sqs_codec.system.edge import FixedPlan, Hints, generate
 from sqs_codec.system.engine import EngineInfo
 from sqs_codec.system.serve import Service
-from sqs_codec.system.serve._metrics import ServiceMetrics
 from tests.system.serve.kit import (
     VOCAB,
     Draft,
     Toy,
-    documented_metrics,
     draft_round,
     edge_session,
-    exposed_metrics,
 )
 
 PASS = 8  # steps of the event loop, in each of which an edge drafts one
@@ -140,8 +137,3 @@ def test_a_verdict_that_comes_too_late_counts_nothing(link):
     assert link.counts == before
     assert before[0] == 1
     link.close()
-
-
-def test_metrics_are_those_of_the_page():
-    registry = ServiceMetrics("", lambda: None).registry
-    assert exposed_metrics(registry) == documented_metrics("docs/howto/run-many.md")

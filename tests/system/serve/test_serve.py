@@ -47,6 +47,7 @@ from sqs_codec.system.serve._threshold import HintThreshold
 from sqs_codec.system.session import EdgeSession, Limits, LinkError, Setting
 from sqs_codec.system.session._wire import Refusal
 from sqs_codec.system.session.transport import session_of
+from tests.refusals import refuses
 from tests.system.serve.kit import (
     PATIENCE,
     VOCAB,
@@ -121,8 +122,7 @@ def test_text_is_the_targets(server, mode):
 )
 def test_tokens(server, token, words):
     before = server.metric("sqs_refusals_total", reason="token")
-    with pytest.raises(LinkError, match=words):
-        server.link(token=token)
+    refuses(words, server.link, error=LinkError, token=token)
     assert server.metric("sqs_refusals_total", reason="token") == before + 1
 
 
@@ -139,8 +139,7 @@ def test_garbage_on_the_socket_harms_nobody(server):
 @pytest.mark.parametrize("size", [65537, 200_000])
 def test_oversize_message(server, size):
     link = server.link(token=TOKENS[0])
-    with pytest.raises(ValueError, match="at most 65536 bytes, not"):
-        link.send(bytes(size))
+    refuses("at most 65536 bytes, not", link.send, bytes(size))
     link.max_message = size  # a peer that doesn't care
     link.send(bytes(size))
     words = last_words(link)
@@ -264,29 +263,6 @@ def test_new_connection_takes_the_session_over(server):
     edge.reconnect()
     assert converse(edge, new, 30) == greedy(PROMPT, 27)
     assert "another connection" in last_words(old)
-
-
-def test_server_killed_mid_text(port):
-    script = (
-        "import sys; from tests.system.serve.kit import Server, Toy\n"
-        "print(Server(Toy(), port=int(sys.argv[1])), flush=True); sys.stdin.read()"
-    )
-    command = [sys.executable, "-c", script, str(port)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
-    ) as first:
-        first.stdout.readline()  # it listens
-        edge = edge_session(PROMPT)
-        link = connect(f"localhost:{port}", security=INSECURE)
-        converse(edge, link, 20)
-        first.kill()
-        first.wait()
-        draft_round(edge)
-    assert f"the server at localhost:{port} is gone" in last_words(link)
-    link.close()
-    with serving(port=port) as second:
-        edge.reconnect()
-        assert converse(edge, second.link(), 60) == greedy(PROMPT, 57)
 
 
 def test_too_many_sessions():
@@ -684,8 +660,7 @@ def test_tls_certificates_that_do_not_fit(tmp_path, options, words):
     cert, key = certificate(tmp_path, **options)
     with serving(security=Certificate(cert, key)) as server:
         address = f"localhost:{server.grpc.port}"
-        with pytest.raises(LinkError, match=words):
-            connect(address, security=Certificate(cert))
+        refuses(words, connect, address, error=LinkError, security=Certificate(cert))
 
 
 def test_tls_to_a_plain_server(server, tmp_path):
@@ -702,12 +677,9 @@ def test_no_server():
     with pytest.raises(LinkError, match="can't load the certificate"):
         connect("localhost:1", security=Certificate("nowhere.pem"))
     for address in ("localhost", "localhost:", ":1", "a:0", "a:99999", "::1:5", ""):
-        with pytest.raises(ValueError, match="must be HOST:PORT"):
-            connect(address, security=INSECURE)
-    with pytest.raises(ValueError, match="isn't this machine"):
-        connect("192.0.2.1:1", security=INSECURE)
-    with pytest.raises(ValueError, match="transport must be one of"):
-        connect("localhost:1", transport="pigeon")
+        refuses("must be HOST:PORT", connect, address, security=INSECURE)
+    refuses("isn't this machine", connect, "192.0.2.1:1", security=INSECURE)
+    refuses("transport must be one of", connect, "localhost:1", transport="pigeon")
 
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\n\u009b31m \u202e"
@@ -756,8 +728,7 @@ def test_closed_link(server):
     link.close()
     link.close()
     for use in (lambda: link.send(b"x"), lambda: link.receive(0)):
-        with pytest.raises(LinkError, match="closed"):
-            use()
+        refuses("closed", use, error=LinkError)
 
 
 @pytest.mark.parametrize("transport", ["grpc", "datagram"])
@@ -788,8 +759,7 @@ def test_a_link_that_waits_is_woken(server, transport):
     ],
 )
 def test_bad_options(options, words):
-    with pytest.raises(ValueError, match=words):
-        Service(batch(Toy()), INFO, **({"tokens": None} | options))
+    refuses(words, Service, batch(Toy()), INFO, **{"tokens": None} | options)
 
 
 def test_the_first_session_waits_for_no_prior(monkeypatch):
