@@ -135,7 +135,7 @@ class Header:
             "tail": self.tail,
             "tokenizer_fingerprint": self.tokenizer_fingerprint.hex(),
             "source": self.source,
-            "numbers": [*self.extras],
+            "extras": [*self.extras],
         }
         if self.log_rounding == "random":  # earlier versions have no such key
             said["log_rounding"] = "random"
@@ -160,7 +160,7 @@ class Header:
         fingerprint = bytes.fromhex(found.get("tokenizer_fingerprint", ""))
         given = {name: found[name] for name in names if name in found}
         given["log_rounding"] = found.get("log_rounding", "nearest")
-        given["extras"] = found.get("numbers", ())
+        given["extras"] = found.get("extras", ())
         header = cls(codec, tokenizer_fingerprint=fingerprint, **given)
         header.require(found)
         return header
