@@ -126,7 +126,7 @@ class Header:
             "tail": self.tail,
             "tokenizer_fingerprint": self.tokenizer_fingerprint.hex(),
             "source": self.source,
-            "numbers": [*self.extras],
+            "extras": [*self.extras],
         }
         if "logprobs" in self.extras:
             said["log_rounding"] = "random"  # which is right on average
@@ -150,7 +150,7 @@ class Header:
         names = ("model", "temperature", "rounding", "tail", "source")
         fingerprint = bytes.fromhex(found.get("tokenizer_fingerprint", ""))
         given = {name: found[name] for name in names if name in found}
-        given["extras"] = found.get("numbers", ())
+        given["extras"] = found.get("extras", ())
         header = cls(codec, tokenizer_fingerprint=fingerprint, **given)
         header.require(found)
         return header

@@ -157,7 +157,6 @@ PRIVATE = {
     ),
     "sqs_codec._codec.truncation",
     *(f"sqs_codec.distill.{name}" for name in ("_lists", "_tasks")),
-    "sqs_codec.system.hf._reader",
     "sqs_codec.torch._tensors",
     "sqs_codec.system.edge._metrics",
     *(f"sqs_codec.system.hf._{name}" for name in ("models", "reader", "sampling")),

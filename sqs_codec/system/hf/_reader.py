@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from sqs_codec import vocabulary_fingerprint
 from sqs_codec.system.hf._cached import CachedModel
-from sqs_codec.system.hf._models import HFTokenizer, LanguageModel
+from sqs_codec.system.hf._models import LanguageModel
+from sqs_codec.system.hf._text import Tokenizer
 
 if TYPE_CHECKING:
     from sqs_codec.distill._tasks import Task
@@ -26,30 +26,12 @@ FAR, WINDOW = 16, 4
 """How many times that on an accelerator, and how many times that are given at once."""
 
 
-class ReaderTokenizer:
-    """The tokenizer of a `sqs_codec.distill.Reader`, and transformers' own."""
-
-    def __init__(self, own: HFTokenizer, vocab_size: int) -> None:
-        self.own, self.vocab_size = own, vocab_size
-        self.fingerprint = vocabulary_fingerprint(own.get_vocab(), vocab_size)
-        bos = own.bos_token_id
-        self.bos: int | None = bos if bos in own.encode("")[:1] else None
-
-    def encode(self, text: str, *, special: bool = True) -> list[int]:
-        """Return the tokens of a text, in which it may spell special ones."""
-        how = {"verbose": False, "split_special_tokens": not special}
-        try:
-            return list(self.own.encode(text, **how))
-        except ValueError:  # of mistral-common, with which a text never spells any
-            return list(self.own.encode(text, verbose=False))
-
-
 @dataclass(eq=False)
 class TextReader:
     """What a `sqs_codec.distill.Reader` has besides `read`, and a model's name."""
 
     name: str
-    tokenizer: ReaderTokenizer
+    tokenizer: Tokenizer
     max_tokens: int
     at_once: int
 
@@ -62,7 +44,7 @@ class ModelReader(TextReader):
         limit = getattr(config, "max_position_embeddings", None)
         most = limit or 1 << 31  # where none is said
         self._chunk = CHUNK if model.model.device.type == "cpu" else FAR * CHUNK
-        tokenizer = ReaderTokenizer(model.tokenizer, model.vocab_size)
+        tokenizer = Tokenizer(model.tokenizer, vocab_size=model.vocab_size)
         super().__init__(model.summary, tokenizer, most, WINDOW * self._chunk)
         self._model = model
 

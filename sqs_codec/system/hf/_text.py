@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import accumulate, chain
 from typing import Any
 
@@ -12,7 +13,8 @@ from sqs_codec import Sampling, vocabulary_fingerprint
 from sqs_codec._base import checks
 from sqs_codec.system._base import chat
 from sqs_codec.system._base.chat import CLOSE, OPEN
-from sqs_codec.system.hf._models import HFModel, HFTokenizer, stop_tokens, vocab_size
+from sqs_codec.system.hf import _models
+from sqs_codec.system.hf._models import HFModel, HFTokenizer
 
 ANSWER = "\ufdd2"
 """A mark around an answer and its spaces, beside those of `chat`."""
@@ -32,41 +34,62 @@ class Tokenizer(chat.Tokenizer):
         With None nothing can be encoded.
     model : transformers.PreTrainedModel, optional
         Its ``generation_config`` has stop tokens, and what `sampling` says.
+    vocab_size : int, optional
+        Of the model, if it isn't given. If None, all tokens have logits.
     """
 
     def __init__(
-        self, tokenizer: HFTokenizer | None, model: HFModel | None = None
+        self,
+        tokenizer: HFTokenizer | None,
+        model: HFModel | None = None,
+        *,
+        vocab_size: int | None = None,
     ) -> None:
-        own: HFTokenizer = tokenizer
-        self._own, size, given = own, None, {}
+        self.own: HFTokenizer = tokenizer
+        self.fingerprint, ids, given = b"", {}, {}
         if model is not None:
-            size = vocab_size(model, own)
+            vocab_size = _models.vocab_size(model, tokenizer)
             given = model.generation_config.to_diff_dict()
-        self.fingerprint = b""
-        if own is not None:
-            self.fingerprint = vocabulary_fingerprint(own.get_vocab(), size)
-        self.stop = stop_tokens(model, own)
-        self.has_template = getattr(own, "chat_template", None) is not None
+        if tokenizer is not None:
+            ids = tokenizer.get_vocab()
+            self.fingerprint = vocabulary_fingerprint(ids, vocab_size)
+        self.vocab_size = vocab_size or max(ids.values(), default=-1) + 1
+        self.stop = _models.stop_tokens(model, tokenizer)
+        self.has_template = getattr(tokenizer, "chat_template", None) is not None
         self.sampling = known_sampling(given)
 
+    @property
+    def bos(self) -> int | None:
+        """The token that the model wants at a text's beginning."""
+        bos: int | None = self.own.bos_token_id
+        return bos if bos in self.own.encode("")[:1] else None
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Token ids of a text as it is, in which it may spell special ones."""
+        if not special:
+            with suppress(ValueError):  # of mistral-common: there it never spells any
+                how = {"verbose": False, "split_special_tokens": True}
+                return list(self.own.encode(text, **how))
+        return super().encode(text)
+
     def _tokenize(self, text: str, *, ends: bool) -> list[int]:
-        return list(self._own.encode(text, add_special_tokens=ends))
+        return list(self.own.encode(text, add_special_tokens=ends, verbose=False))
 
     def _render(self, messages: Sequence[Mapping[str, str]]) -> str:
-        fill = self._own.apply_chat_template
+        fill = self.own.apply_chat_template
         return str(fill(messages, add_generation_prompt=True, tokenize=False))
 
     def _reserved(self) -> dict[int, str]:
         unknown = self._tokenize(OPEN, ends=False)
-        added, template = self._own.added_tokens_decoder, str(self._own.chat_template)
+        added, template = self.own.added_tokens_decoder, str(self.own.chat_template)
         return chat.reserved(added, template, unknown)
 
     def _decode(self, ids: Sequence[int], **options: bool) -> str:
         # Cleaning up would drop spaces of the text.
-        return str(self._own.decode(ids, clean_up_tokenization_spaces=False, **options))
+        return str(self.own.decode(ids, clean_up_tokenization_spaces=False, **options))
 
     def _spell(self, token: int) -> object:
-        return self._own.convert_ids_to_tokens(token)
+        return self.own.convert_ids_to_tokens(token)
 
 
 def known_sampling(config: Mapping[str, Any]) -> dict[str, Any]:

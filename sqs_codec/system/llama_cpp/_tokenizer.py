@@ -25,7 +25,7 @@ class Tokenizer(chat.Tokenizer):
     """
 
     def __init__(self, model: Model) -> None:
-        self._model = model
+        self._model, self.vocab_size = model, model.vocab_size
         self.fingerprint, self.vocabulary = model.fingerprint, model.vocabulary
         # Not all that llama.cpp holds for an end: it goes by the spelling, and ``</s>``
         # is HTML to some.
@@ -35,12 +35,18 @@ class Tokenizer(chat.Tokenizer):
         self.has_template = template is not None
         self._template = template.decode() if template else ""
         self.sampling = _sampling(model)
+        bos = llama.llama_vocab_bos(model.vocab)
+        self.bos = bos if llama.llama_vocab_get_add_bos(model.vocab) else None
         self._found = {
             i: word
             for word, i in self.vocabulary.items()
             if (kind := model.attributes(i)) & CONTROL
             or (kind & USER_DEFINED and chat.writes(self._template, word))
         }
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Token ids of a text as it is, in which it may spell special ones."""
+        return self._model.tokenize(text, ends=True, spells=special)
 
     def _tokenize(self, text: str, *, ends: bool) -> list[int]:
         return self._model.tokenize(text, ends=ends, spells=True)

@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from sqs_codec.system.hf._reader import ReaderTokenizer, TextReader
+from sqs_codec.system.hf import Tokenizer
+from sqs_codec.system.hf._reader import TextReader
 from sqs_codec.system.vllm._message import TASK
 from sqs_codec.system.vllm._start import PATIENCE, start
 from sqs_codec.system.vllm._tasks import pack_task, unpack_answer
@@ -43,7 +44,7 @@ class ModelReader(TextReader, AbstractContextManager["ModelReader"]):
         asked = target, settings, {"max_num_batched_tokens": 2048}, options or {}
         self._llm, info, name, tokenizer = start(*asked, is_async=False)
         self._numbers = itertools.count()
-        words = ReaderTokenizer(tokenizer, info.vocab_size)
+        words = Tokenizer(tokenizer, vocab_size=info.vocab_size)
         super().__init__(name, words, info.max_text, AT_ONCE)
 
     def __exit__(self, *error: object) -> None:
