@@ -8,27 +8,12 @@ from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-import llama_cpp as llama
-
 from sqs_codec.system.llama_cpp._model import Context, Model, Part
 from sqs_codec.system.llama_cpp._options import BATCH, TEXTS, Options
+from sqs_codec.system.llama_cpp._tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from sqs_codec.distill._tasks import Task
-
-
-class ReaderTokenizer:
-    """The tokenizer of a `sqs_codec.distill.Reader`, in a model."""
-
-    def __init__(self, model: Model) -> None:
-        self._model, self.vocab_size = model, model.vocab_size
-        self.fingerprint = model.fingerprint
-        wants_bos = llama.llama_vocab_get_add_bos(model.vocab)
-        self.bos: int | None = llama.llama_vocab_bos(model.vocab) if wants_bos else None
-
-    def encode(self, text: str, *, special: bool = True) -> list[int]:
-        """Return the tokens of a text, in which it may spell special ones."""
-        return self._model.tokenize(text, ends=True, spells=special)
 
 
 class ModelReader:
@@ -44,7 +29,7 @@ class ModelReader:
     ) -> None:
         model = Model(path, Options(threads=threads))
         self.name = model.name
-        self.tokenizer = ReaderTokenizer(model)
+        self.tokenizer = Tokenizer(model)
         self.max_tokens, self.at_once = model.max_tokens, 4 * BATCH
         self._model, self._context = model, Context(model, BATCH, TEXTS)
 

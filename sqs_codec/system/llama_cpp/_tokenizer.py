@@ -25,7 +25,9 @@ class Tokenizer(chat.Tokenizer):
     """
 
     def __init__(self, model: Model) -> None:
-        self._model = model
+        self._model, self.vocab_size = model, model.vocab_size
+        wants_bos = llama.llama_vocab_get_add_bos(model.vocab)
+        self.bos: int | None = llama.llama_vocab_bos(model.vocab) if wants_bos else None
         self.fingerprint, self.vocabulary = model.fingerprint, model.vocabulary
         # Not all that llama.cpp holds for an end: it goes by the spelling, and ``</s>``
         # is HTML to some.
@@ -41,6 +43,10 @@ class Tokenizer(chat.Tokenizer):
             if (kind := model.attributes(i)) & CONTROL
             or (kind & USER_DEFINED and chat.writes(self._template, word))
         }
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Return the tokens of a text, in which it may spell special ones."""
+        return self._model.tokenize(text, ends=True, spells=special)
 
     def _tokenize(self, text: str, *, ends: bool) -> list[int]:
         return self._model.tokenize(text, ends=ends, spells=True)
