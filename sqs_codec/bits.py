@@ -156,14 +156,7 @@ def recommend(points: Iterable[Point], most_tv: float = 0.05) -> list[Point]:
     """Return each kind of rule's point of fewest bits, in the entropy coding.
 
     Of those whose mean total variation is up to `most_tv`; of a kind that has none,
-    none.
-
-    Examples
-    --------
-    >>> logits = np.random.default_rng(0).normal(0, 4, (50, 1000))
-    >>> points = measure(logits, [sqs.TopK(4), sqs.TopK(64)], [100, 200, 400])
-    >>> [(point.keep, point.resolution) for point in recommend(points, 0.05)]
-    [(TopK(k=64), 400)]
+    none. The example of this module uses it.
     """
     best: dict[type, Point] = {}
     for point in points:

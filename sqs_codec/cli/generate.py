@@ -50,7 +50,16 @@ def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("prompt", help="what to ask; - is standard input")
     drafting.add_server(parser.add_argument_group("server").add_argument)
-    _add_text(parser.add_argument_group("text").add_argument)
+    add = parser.add_argument_group("text").add_argument
+    options.add_sampling(add, "of both models")
+    most = options.number(int, 1)
+    add("--max-tokens", **most, default=200, help="the longest answer")
+    add(
+        "--seed",
+        **options.number(int, 0, 2**64 - 1),
+        help="gives the same text for the same prompt, alone and with hints; it rules "
+        "rounds out (default: a fresh one)",
+    )
     add = parser.add_argument_group("what is sent").add_argument
     drafting.add_mode(add)
     add(
@@ -66,19 +75,6 @@ def fill(parser: argparse.ArgumentParser) -> None:
     options.add_prior(add)
     drafting.add_model(parser.add_argument_group("model").add_argument)
     parser.set_defaults(top_k=None)
-
-
-def _add_text(add: options.Add) -> None:
-    options.add_sampling(add, "of both models")
-    add(
-        "--max-tokens", **options.number(int, 1), default=200, help="the longest answer"
-    )
-    add(
-        "--seed",
-        **options.number(int, 0, 2**64 - 1),
-        help="gives the same text for the same prompt, alone and with hints; it rules "
-        "rounds out (default: a fresh one)",
-    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -23,15 +23,16 @@ examples:
       --listen 0.0.0.0:8080 --tls-cert cert.pem --tls-key key.pem
 """
 
-LISTEN = "127.0.0.1:8080"
-
 CONTEXT = 4096
 """Tokens for which a draft by llama.cpp takes memory, for each client."""
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    _add_clients(parser.add_argument_group("clients").add_argument)
+    add = parser.add_argument_group("clients").add_argument
+    listening.add_clients(add, "127.0.0.1:8080", "sqs")
+    said = "how many texts are written at the same time"
+    add("--clients", **options.number(int, 1, 1024), default=8, help=said)
     drafting.add_server(parser.add_argument_group("server").add_argument)
     add = parser.add_argument_group("text, where a client doesn't say").add_argument
     options.add_sampling(add, "of the target")
@@ -42,12 +43,6 @@ def fill(parser: argparse.ArgumentParser) -> None:
     options.add_prior(add)
     drafting.add_model(parser.add_argument_group("model").add_argument)
     parser.set_defaults(kept=None, alpha=None)
-
-
-def _add_clients(add: options.Add) -> None:
-    listening.add_clients(add, LISTEN, "sqs")
-    said = "how many texts are written at the same time"
-    add("--clients", **options.number(int, 1, 1024), default=8, help=said)
 
 
 def run(args: argparse.Namespace) -> int:

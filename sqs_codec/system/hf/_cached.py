@@ -51,7 +51,7 @@ class CachedModel:
         # By the cell of the token before, or -1, and the token; in the cache's order.
         self._cells: dict[tuple[int, int], int] = {}
         self._windows = _windows(model.config.get_text_config())
-        # transformers renamed the argument in its version 5.
+        # transformers renamed the argument in its version 5.20.
         names = inspect.signature(model.forward).parameters
         self._cache_argument = "cache" if "cache" in names else "past_key_values"
 

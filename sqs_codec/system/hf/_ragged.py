@@ -290,10 +290,7 @@ def _refuse(model: HFModel, config: Any) -> None:
 def _longest(config: Any) -> int:
     """Return how many tokens a text may have, whatever else is in the row."""
     longest = int(getattr(config, "max_position_embeddings", None) or sys.maxsize)
-    # transformers renamed it in its version 5; it may hold one for each kind of layer.
-    rope = getattr(config, "rope_parameters", None) or getattr(
-        config, "rope_scaling", None
-    )
+    rope = getattr(config, "rope_parameters", None)  # maybe of each kind of layer
     for parameters in (rope, *(rope or {}).values()):
         if isinstance(parameters, dict):
             kind = parameters.get("rope_type")

@@ -1,10 +1,12 @@
 """What both ends of a session agree on first, or what doesn't fit."""
 
+from __future__ import annotations
+
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from json import dumps, loads
-from typing import Any, Self
+from typing import Any
 
 from sqs_codec import SETTINGS, Codec, Keep, Prior, Sampling, TopK
 from sqs_codec._base import checks
@@ -31,7 +33,7 @@ class Setting:
         checks.instance("keep", self.keep, Keep, "a rule such as TopK(64)")
 
     @classmethod
-    def defaults(cls, vocab_size: int, prior: Prior | None = None) -> list[Self]:
+    def defaults(cls, vocab_size: int, prior: Prior | None = None) -> list[Setting]:
         """Return those of `sqs_codec.SETTINGS`, from coarse to fine."""
         return [
             cls(Codec(vocab_size, resolution, prior=prior), TopK(k))
