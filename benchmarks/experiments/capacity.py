@@ -146,7 +146,7 @@ def share(options: Options) -> Records:
             )
             serving = run(crowd, BatchEngine(verifier), WINDOWS * window, steps.told)
             about = {"part": "shared", "name": name, "edges": edges, "more": more}
-            about["plan"] = plan.reason
+            about["plan"] = plan.plan().reason
             found += _windows(asyncio.run(serving), window, about)
     return found
 
