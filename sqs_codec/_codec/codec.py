@@ -296,25 +296,15 @@ class Codec:
         probability p is ``resolution * p`` rounded up or down, and that product on
         average, however small it is. For where many distributions are averaged over,
         as a student does with its teacher's; `quantize` errs in the same direction
-        every time.
+        every time. The mean is exact for probabilities in single precision (section 10
+        of docs/theory.md). The dropped mass is 0, as every token has its chance.
 
         Parameters
         ----------
         logits, temperature
             As for `quantize`, with its errors.
         rng : numpy.random.Generator
-            Asked for one integer in [0, 2**64).
-
-        Returns
-        -------
-        SparseDistribution
-            Its dropped mass is 0, as every token has its chance.
-
-        Notes
-        -----
-        The same logits and number give the same result on every machine, as with
-        `quantize`. The mean is exact for probabilities in single precision
-        (section 10 of docs/theory.md).
+            Asked for one integer in [0, 2**64), which decides alike on every machine.
 
         Examples
         --------
@@ -349,7 +339,8 @@ class Codec:
 
         Each row is the nearest point of the lattice to its K + 1 probabilities,
         without what came out as 0: the listed ones and the tail's, which is what they
-        leave of 1. A list that sums to more than 1, by rounding, is renormalised.
+        leave of 1. A list that sums to more than 1, by rounding, is renormalised. A row
+        is the same on every machine, with any rows beside it, in any order of its list.
 
         Parameters
         ----------
@@ -365,13 +356,6 @@ class Codec:
             If shapes or lengths don't agree, or a row lists nothing, or a token twice
             or out of range, or has a log-probability that is NaN or above 1/64, or sums
             to more than 1 + 1/64. Rounding to bfloat16 stays below both limits.
-        TypeError
-            If ids aren't integers or log-probabilities aren't numbers.
-
-        Notes
-        -----
-        The same lists give the same result on every machine. A row doesn't depend on
-        the rows beside it, nor on the order of its list.
 
         Examples
         --------
@@ -567,8 +551,7 @@ class Codec:
         rows : SparseRows
             Or a sequence of SparseDistribution, maybe empty.
         threads : int
-            How many threads share the rows. More than one pays for some hundred rows.
-            Other Python threads can run meanwhile in any case.
+            As for `quantize_rows`. More than one pays for some hundred rows.
 
         Examples
         --------
@@ -661,7 +644,7 @@ class Codec:
         max_survivors: int | None = None,
         length: int = MAX_SEQUENCE,
     ) -> SparseRows:
-        """Return the distributions of a sequence's packet, or refuse it as `decode`.
+        """Return what `encode_sequence` has packed, or refuse the packet as `decode`.
 
         Parameters
         ----------
@@ -672,11 +655,6 @@ class Codec:
         length : int
             How many distributions to read, from the first on. If the packet has more,
             the rest of it is neither read nor checked.
-
-        Raises
-        ------
-        ValueError
-            If the coding isn't ``"entropy"``.
         """
         self._check_sequences()
         packet, most = checks.packet(data), _survivors_limit(max_survivors)

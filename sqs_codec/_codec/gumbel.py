@@ -75,8 +75,6 @@ def gumbel_draw(
     ------
     ValueError
         If an argument is out of range, a logit is NaN or ``+inf`` or all are masked.
-    TypeError
-        If an argument is of another type.
 
     Examples
     --------
@@ -140,17 +138,10 @@ def gumbel_verify(
     logits : array_like of float16, float32 or float64 [L+1, V]
         Row i is the target's for the position of drafted token i; the last one is for
         the position after them all.
-    key : bytes [16]
+    key, sampling
+        As `gumbel_draw` takes them.
     position : int
         Of the first drafted token in the text.
-    sampling : Sampling, optional
-        As `gumbel_draw` takes it.
-
-    Returns
-    -------
-    Verdict
-        How many drafted tokens are what `gumbel_draw` gives, from the first on, and
-        what it gives after them.
 
     Examples
     --------

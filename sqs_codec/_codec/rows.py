@@ -169,11 +169,8 @@ class SparseRows(Sequence[SparseDistribution]):
         """Return some rows; neighbours without a look at each."""
         shape = self._vocab_size, self._resolution
         if rows.step != 1:
-            sizes = np.diff(self._offsets)[rows]
-            before = self._offsets[rows] - (np.cumsum(sizes) - sizes)
-            places = np.arange(int(sizes.sum())) + np.repeat(before, sizes)
-            ids, counts = self._token_ids[places], self._counts[places]
-            return as_rows(frozen(ids), frozen(counts), sizes, *shape)
+            parts = [self[row] for row in rows]
+            return _join(parts, [q.token_ids.size for q in parts], *shape)
         ends = self._offsets[rows.start : rows.start + len(rows) + 1]
         cut = slice(ends[0], ends[-1])
         return as_rows(self._token_ids[cut], self._counts[cut], np.diff(ends), *shape)

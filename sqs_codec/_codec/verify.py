@@ -127,7 +127,7 @@ def verify(
     n = len(rows)
     given = np.asarray(rng.random(n), np.float64)
     draws = target.check_draws(f"rng.random({n})", given, n)
-    (verdict,) = judge([round_], rows, draws, lambda row: f"target_probs[{row}]")
+    (verdict,) = _verify([round_], rows, draws, lambda row: f"target_probs[{row}]")
     return verdict
 
 
@@ -162,7 +162,7 @@ def verify_rounds(
     vocab_size, n = target.check_rounds(rounds)
     rows = _check_target(target_probs, n, vocab_size)
     draws = target.check_draws("draws", draws, n)
-    return judge(rounds, rows, draws, target.row_namer("target_probs", rounds))
+    return _verify(rounds, rows, draws, target.row_namer("target_probs", rounds))
 
 
 def _check_target(
@@ -180,10 +180,7 @@ def _check_target(
     return checks.contiguous_rows(np.asarray(target_probs))
 
 
-# For torch.verify_rounds, too, where its logits are on the host.
-
-
-def judge(
+def _verify(
     rounds: Sequence[Round | None],
     rows: NDArray[np.floating],
     draws: NDArray[np.float64],

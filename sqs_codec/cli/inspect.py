@@ -4,11 +4,12 @@ import argparse
 import sys
 import textwrap
 from pathlib import Path
+from typing import get_args
 
 import sqs_codec as sqs
-from sqs_codec._base.format import MAX_VOCAB, MIN_VOCAB, ROUND_LENGTH_BITS
+from sqs_codec._base.format import MAX_VOCAB, MIN_VOCAB, ROUND_LENGTH_BITS, CodingName
 from sqs_codec._base.words import shown
-from sqs_codec.cli.options import add_codec, add_prior, find_prior, number
+from sqs_codec.cli.options import add_prior, add_resolution, find_prior, number
 
 DESCRIPTION = """\
 Shows what a packet says. If it has fields (enumerative, bitpack), it also shows
@@ -42,7 +43,10 @@ def fill(parser: argparse.ArgumentParser) -> None:
     said = "size of the models' vocabulary"
     size = number(int, MIN_VOCAB, MAX_VOCAB, "V")
     add("--vocab-size", **size, required=True, help=said)
-    add_codec(add)
+    add_resolution(add)
+    said = "how a distribution becomes bits"
+    codings = get_args(CodingName)
+    add("--coding", choices=codings, default=sqs.Codec.coding, help=said)
     add_prior(add, default="none")
 
 

@@ -13,10 +13,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 from sqs_codec import Codec, Prior, PriorName
-from sqs_codec._base.format import MAX_RESOLUTION, CodingName
+from sqs_codec._base.format import MAX_RESOLUTION
 from sqs_codec._base.install import install, missing
 from sqs_codec._base.words import shown
 
@@ -208,17 +208,6 @@ def add_resolution(add: Add, default: int | None = None) -> None:
         **number(int, 1, MAX_RESOLUTION, "L"),
         default=default or Codec.resolution,
         help=f"what a distribution's counts add up to, 1 to {MAX_RESOLUTION}",
-    )
-
-
-def add_codec(add: Add) -> None:
-    """Add the options that say what a codec is, but for its vocabulary."""
-    add_resolution(add)
-    add(
-        "--coding",
-        choices=get_args(CodingName),
-        default=Codec.coding,
-        help="how a distribution becomes bits",
     )
 
 

@@ -74,10 +74,6 @@ class BaseFile:
         if (bos := self.tokenizer.bos) is not None:
             self._tokens[:, 0] = bos
 
-    def __repr__(self) -> str:
-        contexts, rows = self._rows.shape
-        return f"<BaseFile of {contexts} contexts of {rows} rows>"
-
     def contexts(self) -> list[Piece]:
         """Return what `make` takes: each context, and where it has rows."""
         n = self.max_tokens

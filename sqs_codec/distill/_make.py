@@ -62,10 +62,8 @@ def make(
 
     Raises
     ------
-    ValueError
-        The reader can't read so many tokens, or there is no text.
     OSError or ValueError
-        As `Writer`.
+        As `Writer`; or the reader can't read so many tokens, or there is no text.
     """
     most = min(reader.max_tokens, MAX_SEQUENCE)
     if max_length is None:

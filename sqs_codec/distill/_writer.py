@@ -203,11 +203,6 @@ class Writer:
             - ``"token_logprobs"`` [N]: that of the token that follows in the text, in
               float16; 0 where none does;
             - ``"likeliest"`` [N]: the most probable token.
-
-        Raises
-        ------
-        ValueError or TypeError
-            They don't go together, or with the codec.
         """
         if self._lock.closed:
             raise ValueError(f"{self._path}: the writer is closed")

@@ -54,8 +54,6 @@ class Cloud(CachingVerifier[Cache]):
     ------
     ModelError
         The model can't be served; the message says why.
-    ValueError
-        If a number is out of range.
 
     Examples
     --------

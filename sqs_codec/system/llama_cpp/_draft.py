@@ -38,8 +38,6 @@ class Draft(edge.Draft):
 
     Raises
     ------
-    FileNotFoundError
-        There is no such file.
     ValueError
         llama.cpp can't load it, or it isn't a model that writes texts.
     """

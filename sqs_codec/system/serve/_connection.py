@@ -92,10 +92,6 @@ class Connection:
         self._on_message = on_message
         self._on_end = on_end
 
-    def __repr__(self) -> str:
-        state = "open" if self.refused is None else f"refused: {self.refused}"
-        return f"<Connection, {state}>"
-
     def receive(self, message: bytes) -> None:
         """Take a message of the peer. It never raises for what a peer sends."""
         if self.refused is not None:

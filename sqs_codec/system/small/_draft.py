@@ -39,8 +39,6 @@ class Draft(edge.Draft):
 
     Raises
     ------
-    FileNotFoundError
-        There is no such file.
     ValueError
         It isn't one of a small draft, is cut, or was made for another version.
     """
