@@ -214,16 +214,6 @@ def test_bad_arguments():
         refuses(message, sqs.Codec, *arguments, error=error)
 
 
-def test_what_follows_the_rule_is_given_by_name():
-    """A number after the rule could be meant for anything."""
-    codec = sqs.Codec(3)
-    for call in (codec.quantize, codec.quantize_probs):
-        with pytest.raises(TypeError, match="positional argument"):
-            call([0.5, 0.25, 0.25], sqs.TopK(2), 0.7)
-    with pytest.raises(TypeError, match="positional argument"):
-        codec.quantize_rows([[0.5, 0.25, 0.25]], sqs.TopK(2), 0.7)
-
-
 def test_rules_of_a_users_own():
     """Every function takes both of a rule's limits, or says what is wrong with them."""
     row = np.log(np.array([0.4, 0.3, 0.2, 0.1]))

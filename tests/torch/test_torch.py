@@ -117,15 +117,6 @@ def test_the_core_reads_tensors_where_they_are(dtype, monkeypatch):
     last = states[:, -1]  # what a model's last position is
     assert len(adapter.quantize_rows(CODEC, last, sqs.TopK(9))) == 4
     assert seen == [(last.data_ptr(), 5 * VOCAB * dtype.itemsize)]
-    quantize = type(CODEC._core).quantize_logits
-
-    def look_at_one(core, row, *given):
-        seen.append((row.ctypes.data, row.shape))
-        return quantize(core, row, *given)
-
-    monkeypatch.setattr(type(CODEC._core), "quantize_logits", look_at_one)
-    adapter.quantize(CODEC, last[2], sqs.TopK(9))
-    assert seen[1:] == [(last[2].data_ptr(), (VOCAB,))]
     bad = torch.full((VOCAB,), torch.nan, dtype=dtype)
     refuses(r"^logits\[0\] is nan", adapter.quantize, CODEC, bad, sqs.TopK(9))
 
@@ -277,16 +268,6 @@ def test_rounds_without_bias_as_the_core(shape, dtype, path, monkeypatch):
             assert [*([found] if call is not calls[0] else found)] == [*expected]
 
 
-def test_rounding_uses_the_default_generator_otherwise():
-    logits, found = tensor_with_ties(5, VOCAB), []
-    for generator in None, torch.Generator().manual_seed(7):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(7)
-            rows = adapter.quantize_unbiased_rows(CODEC, logits, generator=generator)
-        found.append(rows)
-    assert found[0] == found[1]
-
-
 def test_numbers_of_rounding_have_64_bits():
     numbers = rounding._draw(torch.Generator().manual_seed(SEED), 10_000)
     assert numbers.dtype == np.uint64
@@ -398,16 +379,17 @@ def test_verify_takes_the_same_from_the_generator_whatever_comes():
         assert torch.equal(after, generator.get_state())
 
 
-def test_verify_uses_the_default_generator_otherwise():
-    rng = np.random.default_rng(SEED)
-    round_ = random_round(rng, 4)
-    logits = likely_target(round_, rng)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(7)
-        ours = adapter.verify(round_, logits, temperature=1.0)
-    assert ours == adapter.verify(
-        round_, logits, temperature=1.0, generator=torch.Generator().manual_seed(7)
-    )
+def test_the_default_generator_is_used_otherwise():
+    round_ = random_round(rng := np.random.default_rng(SEED), 4)
+    target, rows, found = likely_target(round_, rng), tensor_with_ties(5, VOCAB), []
+    for own in None, torch.Generator().manual_seed(7):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(7)
+            verdict = adapter.verify(round_, target, generator=own)
+            (own or torch).manual_seed(7)
+            counts = adapter.quantize_unbiased_rows(CODEC, rows, generator=own)
+        found.append((verdict, counts))
+    assert found[0] == found[1]
 
 
 def eighths(*counts):

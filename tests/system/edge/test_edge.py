@@ -272,34 +272,19 @@ def test_a_text_may_have_a_planner_of_its_own(chat):
     assert {step.mode for step in steps} == {"alone"}
 
 
-@pytest.mark.parametrize("transport", ["grpc", "datagram"])
-def test_texts_go_on_over_one_link(chat, transport):
-    """Whose bytes are counted once, and which is closed with the edge."""
-    chat = chat()
-    with both_transports(chat.server) as ports:
-        where = {"port": ports[transport], "transport": transport}
-        chat.link = lambda: chat.server.link(**where)
-        text, counted = [1, 2], []
-        for _ in range(3):
-            text = chat.turn([*text, 3])
-            counted.append(chat.edge.metrics.bytes_up)
-        (link,) = chat.server._links
-        assert counted[-1] - counted[0] < counted[0]
-        chat.edge.close()
-        wait_until(lambda: not chat.server.service._connections)
-        assert (chat.ids, chat.edge.metrics.bytes_up) == (set(), link.sent)
-        assert chat.edge.metrics.bytes_down == link.received
-
-
 def test_a_second_text_by_grpc_takes_few_bytes(chat, tmp_path):
     cert, key = certificate(tmp_path)
     chat = chat(security=Certificate(cert, key))
-    chat.link = lambda: connect(chat.server.address, security=Certificate(cert))
+    how, links = {"security": Certificate(cert)}, []
+    chat.link = lambda: links.append(connect(chat.server.address, **how)) or links[-1]
     chat.turn([1, 2, 3])
     first = chat.edge.metrics.bytes_up + chat.edge.metrics.bytes_down
     chat.turn([1, 2, 4])
     assert chat.edge.metrics.bytes_up + chat.edge.metrics.bytes_down - first <= 4500
     chat.edge.close()
+    wait_until(lambda: not chat.server.service._connections)
+    (link,), metrics = links, chat.edge.metrics
+    assert (metrics.bytes_up, metrics.bytes_down) == (link.sent, link.received)
 
 
 def test_a_second_text_by_datagrams_takes_no_handshake(chat):

@@ -241,25 +241,6 @@ def test_text_fills_what_the_cloud_reads(name):
         assert session.finished
 
 
-@pytest.mark.parametrize("name", PLANS)
-def test_a_cloud_that_takes_shorter_texts_ends_it_with_that_reason(name):
-    world = World()
-    links = []
-
-    def connect():
-        limits = Limits(max_text=4000 if links else 4096)
-        links.append(linked(world, limits=limits, steps=Steps(0.0, 0.01, 0.0)))
-        return links[-1]
-
-    session = edge()
-    steps = write(world, connect, PLANS[name], session, max_tokens=200)
-    found = [*next(steps).tokens]
-    links[0].snap()
-    with pytest.raises(RefusalError, match=r"took texts of 4096 tokens, .* takes 4000"):
-        list(steps)
-    assert session.text == [*PROMPT, *found]
-
-
 @pytest.mark.parametrize("name", ["alone", "drafts"])
 @pytest.mark.parametrize("reliable", [True, False])
 def test_a_reader_may_take_longer_than_patience_lasts(name, *, reliable):

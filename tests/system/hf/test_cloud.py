@@ -194,21 +194,6 @@ def test_half_precision(monkeypatch):
     assert watch.error(model, jobs) < 0.01
 
 
-def test_a_round_reads_one_token_more_than_was_drafted(model, monkeypatch):
-    rng, cloud = np.random.default_rng(SEED), hf.Cloud(model)
-    watch = Watch(cloud, monkeypatch)
-    texts = [text_of(rng, 1 + 7 * i) for i in range(5)]
-    for _ in range(5):
-        jobs = [
-            VerifyRound(b"%d" % i, text, draft(rng, 4), rng.random(5), ALL)
-            for i, text in enumerate(texts)
-        ]
-        for text, job, verdict in zip(texts, jobs, cloud.verify(jobs), strict=True):
-            assert verdict == expected(model, job)
-            text += [*job.drafted[: verdict.accepted], verdict.token]
-    assert set(watch.tokens[1:]) == {5 * 5}
-
-
 def test_whatever_comes_a_job_says_everything(model, monkeypatch, rng):
     """Other texts, shorter ones, repeats, prefills, sessions forgotten or evicted."""
     room = 5 * BLOCK  # of 8 sessions

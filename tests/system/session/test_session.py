@@ -448,49 +448,12 @@ def test_a_session_whose_text_is_full_or_over_does_not_rest():
 # Clouds that forget
 
 
-def forgotten(edge, instance_of=None):
-    """Return a cloud that knows nothing, told of by the one answer that it has."""
-    for message in edge.data_to_send():
-        assert session_of(message) is None
-    edge.receive(unknown_session())
-    return make_cloud()
-
-
-def told(messages):
-    """Return number and number to draw by of the one text among messages."""
-    parts = [wire.parse_up(m, V) for m in messages]
-    (part,) = [part for part in parts if isinstance(part, wire.Context)]
-    return part.number, part.drawn
-
-
 def lost_answer(edge, cloud, target):
     """Draft a round, and lose the answer to it with its cloud; return it."""
     verify(edge, cloud, target)
     answers = [wire.parse_down(m, V) for m in cloud.data_to_send()]
     (answer,) = [m for m in answers if isinstance(m, wire.Answer)]
     return answer
-
-
-def test_a_draft_has_the_same_numbers_on_every_cloud():
-    edge, cloud, target = start()
-    first = cloud._number
-    answer = lost_answer(edge, cloud, target)
-    for restarts in (1, 2, 3):
-        cloud = forgotten(edge)
-        exchange_hello(edge, cloud)
-        messages = edge.data_to_send()
-        assert told(messages) == (first + 2 * restarts, first)
-        receive(cloud, messages)
-        work(cloud, target)
-        found = wire.parse_down(cloud._answered[1], V)
-        assert (found.accepted, found.token) == (answer.accepted, answer.token)
-    read(edge, cloud)
-    assert edge.text == cloud._text
-    assert cloud._drawn == cloud._number == edge._sync.number == first + 7
-    push(edge)
-    cloud = forgotten(edge)
-    exchange_hello(edge, cloud)
-    assert told(edge.data_to_send()) == (first + 9, first + 7)
 
 
 def exchange_hello(edge, cloud):
@@ -588,30 +551,6 @@ def test_progress_ends_at_the_texts_length_and_triggers_nothing():
     cloud.complete(job, target.decide(job))
     assert read(edge, cloud) == [Emitted((greedy([1] * 300, 1)[300],), 0, 0)]
     assert edge.progress == 0
-
-
-@pytest.mark.parametrize("then", ["round", "generation"])
-def test_a_cloud_that_is_asked_again_says_how_far_it_is(then):
-    """It is heard, and nothing is done twice. What it says may overtake a lost HAVE."""
-    edge, cloud = make_edge(text=[1] * 100), make_cloud()
-    exchange_hello(edge, cloud)
-    if then == "round":
-        draft(edge)
-    else:
-        edge.generate(4)
-    send(edge, cloud)
-    assert cloud.next_job().wanted
-    cloud.tell_progress(70)
-    cloud.data_to_send()  # is lost
-    edge.resend()
-    _, again = edge.data_to_send()
-    cloud.receive(again)
-    [message] = cloud.data_to_send()
-    assert edge.receive(message) is None
-    assert edge.progress == 170
-    assert edge.data_to_send() == []
-    edge.resend()
-    assert edge.data_to_send() == [again]
 
 
 def follow(edge, then):
@@ -1152,19 +1091,6 @@ def test_a_cloud_that_takes_shorter_texts_is_refused(how):
     other = make_edge(edge.text)
     exchange(other, make_cloud(max_text=4095), target)
     assert other.refused is None
-
-
-def test_a_cloud_with_other_limits_goes_on():
-    """One that takes longer texts, and shorter or longer messages."""
-    edge, cloud, target = make_edge(), make_cloud(max_text=99), Target()
-    exchange(edge, cloud, target)
-    for limits in (Limits(100, 5000), Limits(100, 4096), Limits(200, 9000)):
-        answer = lost_answer(edge, cloud, target)
-        edge.reconnect()
-        cloud = make_cloud(limits=limits)
-        *_, event = exchange(edge, cloud, target)
-        assert (event.accepted, event.tokens[-1]) == (answer.accepted, answer.token)
-        assert edge.text == cloud._text
 
 
 # Verifiers
