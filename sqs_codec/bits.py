@@ -116,6 +116,8 @@ def measure(
         size: [sqs.Codec(vocab_size, size, *coding) for coding in codings]
         for size in resolutions
     }
+    for keep, _ in settings:
+        checks.instance("a rule", keep, sqs.Keep, "one such as TopK(64)")
     states = [keep.start() for keep, _ in settings]
     sums = np.zeros((len(settings), 3 + len(CODINGS)))
     checks.no_probabilities(np.asarray(logits[chosen[0]]))

@@ -48,6 +48,8 @@ def test_what_cannot_be_measured_is_said():
     ):
         with pytest.raises(ValueError, match=re.escape(said)):
             bits.measure(logits, **options)
+    with pytest.raises(TypeError, match=r"a rule must be one such as .*, got int"):
+        bits.measure(np.zeros((2, 9)), [4])
 
 
 def test_a_prior_is_measured_on_what_it_was_not_fitted_to():

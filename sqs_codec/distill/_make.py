@@ -69,6 +69,11 @@ def make(
     if max_length is None:
         max_length = min(most, 2048)
     seed = checks.in_range("seed", seed, 0, 2**32 - 1)
+    if (size := reader.tokenizer.vocab_size) != codec.vocab_size:
+        own = f"the codec {codec.vocab_size}"
+        raise ValueError(f"the reader has a vocabulary of {size}, {own}")
+    if isinstance(texts, str):
+        raise TypeError("texts must be several, got one string")
     least = 1 if reader.tokenizer.bos is None else 2
     length = checks.in_range("max_length", max_length, least, most)
     header = Header(

@@ -214,8 +214,12 @@ def read_all(
                     waiting.append(task_of(i, text, first))
                     yield waiting[-1]
 
-    for task, part in reader.read(asked()):
-        task.tell(part)
+    for told in reader.read(asked()):
+        match told:
+            case (Task() as task, part):
+                task.tell(part)
+            case _:
+                raise TypeError("a reader must yield texts that it got with logits")
         while waiting and waiting[0].is_told:
             yield waiting.popleft()
     yield from waiting  # none, or one whose answer is an error

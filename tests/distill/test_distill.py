@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
@@ -797,6 +798,23 @@ def test_pieces_begin_with_bos_and_have_two_tokens(length, bos):
 def test_a_piece_with_bos_has_room_for_a_token(tmp_path):
     with pytest.raises(ValueError, match=r"max_length must be in \[2, 40\], got 1"):
         distill.make(tmp_path / "a", TOY, Toy(bos=5), ["ab"], max_length=1)
+
+
+@pytest.mark.parametrize(
+    ("codec", "texts", "read", "said"),
+    [
+        (TOY, "ab", None, "texts must be several, got one string"),
+        (sqs.Codec(99, L), ["ab"], None, "a vocabulary of 300, the codec 99"),
+        (TOY, ["ab"], lambda text: np.zeros((2, 300)), "must yield texts"),
+        (TOY, ["ab"], lambda text: (text.tokens, np.zeros((2, 300))), "must yield te"),
+    ],
+)
+def test_make_says_what_it_expected(codec, texts, read, said, tmp_path):
+    reader = Toy()
+    if read:
+        reader.read = partial(map, read)
+    with pytest.raises((TypeError, ValueError), match=said):
+        distill.make(tmp_path / "a", codec, reader, texts)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
