@@ -99,15 +99,6 @@ def describe(codec: sqs.Codec, packet: bytes, kind: str) -> str:
 
     The symbols of an ``"entropy"`` packet share bits: their rows have no place and no
     cost.
-
-    >>> codec = sqs.Codec(vocab_size=8, resolution=10, coding="enumerative")
-    >>> q = sqs.SparseDistribution([1, 4], [8, 2], vocab_size=8)
-    >>> print(describe(codec, codec.encode(q), "distribution"))
-           bits   cost  field            value
-            0-2      3  tokens           2
-           3-10      8  rank             0x46
-                        token:count      1:8, 4:2
-          11-15      5  padding          0
     """
     table = _Table(codec, packet)
     if kind == "distribution":

@@ -69,12 +69,10 @@ def make_app(
     calls = _Calls(completer, models, sampling or Sampling())
     chat, text = (partial(calls.complete, chat=chat) for chat in (True, False))
 
-    def fixed(path: str, answer: Response) -> Route:
-        return Route(path, answer, methods=["GET"])
-
     def page(path: str, kind: str) -> Route:
         file = PAGE / (path[1:] or "index.html")
-        return fixed(path, Response(file.read_bytes(), 200, SAFETY, kind))
+        answer = Response(file.read_bytes(), 200, SAFETY, kind)
+        return Route(path, answer, methods=["GET"])
 
     async def metrics(_: Request) -> Response:
         page = calls.metrics.page()

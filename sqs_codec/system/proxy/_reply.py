@@ -52,16 +52,12 @@ class _Shape:
             delta = {"content": chunk.text} if chunk.text or self._first else {}
             said = {"delta": {"role": "assistant", **delta} if self._first else delta}
         self._first = False
-        return self._piece(
+        return self.piece(
             [self._choice(said, chunk.finish, chunk.index)],
             {"sqs": {"origin": chunk.origin, **_figures(chunk)}},
         )
 
-    def usage(self, usage: dict[str, Any]) -> Any:
-        """Return the last object, if the client asks for the usage."""
-        return self._piece([], {"usage": usage})
-
-    def _piece(self, choices: list[Any], more: dict[str, Any]) -> Any:
+    def piece(self, choices: list[Any], more: dict[str, Any]) -> Any:
         kind = "chat.completion.chunk" if self._chat else "text_completion"
         return {**self._base, "object": kind, "choices": choices, **more}
 
@@ -164,7 +160,8 @@ class Reply(Response):
         else:
             await _event(send, self._shape.chunk(chunk))
             if self._asked.include_usage:
-                await _event(send, self._shape.usage(_usage(self._answer, chunk)))
+                usage = {"usage": _usage(self._answer, chunk)}
+                await _event(send, self._shape.piece([], usage))
             await _event(send, "[DONE]")
         await send({"type": "http.response.body"})
 

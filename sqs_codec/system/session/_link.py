@@ -76,10 +76,8 @@ class LocalLink:
 
     Parameters
     ----------
-    tokenizer : bytes
-        The fingerprint of its tokenizer; none if edges needn't have one.
-    priors : sequence of Prior
-        What the edge may code by, besides the priors that come with this package.
+    tokenizer, limits, priors
+        As `CloudSession` takes them.
 
     Examples
     --------
