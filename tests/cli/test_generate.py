@@ -1,7 +1,6 @@
 """``sqs generate`` against a server in this process."""
 
 import argparse
-import re
 import signal
 import sys
 
@@ -21,8 +20,7 @@ from sqs_codec.system.hf import _models, load_model
 from sqs_codec.system.small import Draft
 from tests.cli.test_demo import WORDS, save_model
 from tests.refusals import fails
-from tests.relay import Relay
-from tests.system.serve.kit import both_transports, serving, wait_until
+from tests.system.serve.kit import serving, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -135,23 +133,6 @@ def test_modes_are_kept_to_and_a_seed_gives_one_text(server, models, capsys):
     modes = "--mode alone --seed 7", "--mode hints --seed 7", "--seed 7"
     assert len({texts[way] for way in modes}) == 1
     assert texts["--mode alone --seed 8"] != texts["--seed 7"]
-
-
-@pytest.mark.parametrize(
-    "way", ["--mode alone", "--draft-length 3", "--mode hints", "--prefer bytes"]
-)
-def test_the_bytes_are_those_that_cross(way, server, models, capsys):
-    """All of IP, from connecting to the end of the session."""
-    with both_transports(server) as ports, Relay(ports["datagram"]) as relay:
-        given = ["--server", f"127.0.0.1:{relay.port}", "--transport", "datagram"]
-        given += ["--insecure", "--token", "a-token-of-the-tests", *way.split()]
-        given += ["--draft", models["draft"], "--max-tokens", "30", "the fox"]
-        capsys.readouterr()
-        assert cli.main(["generate", *given]) == 0
-        wait_until(lambda: not server.service._connections)
-        crossed = relay.bytes
-    found = re.search(r"(\d+) bytes up and (\d+) down", capsys.readouterr().err)
-    assert tuple(map(int, found.groups())) == pytest.approx(crossed, rel=0.03)
 
 
 @pytest.mark.parametrize(

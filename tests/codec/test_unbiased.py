@@ -13,7 +13,7 @@ import sqs_codec as sqs
 from sqs_codec._backend import native, numba
 from sqs_codec._base.errors import Status
 from sqs_codec._codec.rows import as_rows
-from tests.codec.test_gumbel import random_row
+from tests.codec.test_gumbel import random_row, rows_alike
 from tests.drafts import VOCAB_SIZE, held_out, load_drafts
 from tests.kit import Words, softmax
 from tests.reference import sqs_reference as reference
@@ -114,18 +114,10 @@ def test_the_largest_rows(name):
 
 @pytest.mark.parametrize("name", [*CORES, "numba"])
 def test_every_core_takes_the_same_rows(name):
-    """Of any type, with anything between them, that nobody may write."""
-    rows = np.random.default_rng(3).normal(0, 4, (3, 1000)).astype(np.float16)
     numbers = [5, FULL // 3, FULL - 7]
-    expected = count(name, rows.astype(np.float64), numbers, 100, 0.7)
-    apart = np.full((3, 1007), np.nan, np.float32)
-    apart[:, :1000] = rows
-    frozen = rows.copy()
-    frozen.flags.writeable = False
-    for given in (rows, rows.astype(np.float32), apart[:, :1000], frozen):
-        assert count(name, given, numbers, 100, 0.7) == expected
-    brain = (rows.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
-    wide = (brain.astype(np.uint32) << 16).view(np.float32)
+    rows, same, wide, brain = rows_alike()
+    expected = count(name, rows, numbers, 100, 0.7)
+    assert all(count(name, given, numbers, 100, 0.7) == expected for given in same)
     expected = count(name, wide, numbers, 100, 0.7)
     assert count(name, brain, numbers, 100, 0.7) == expected
 

@@ -760,21 +760,15 @@ def test_a_reader_tells_the_numbers_that_are_asked_for(tmp_path):
         assert sequence.extras["likeliest"].tolist() == likeliest.tolist()
 
 
-@pytest.mark.parametrize(
-    ("tokens", "places", "said"),
-    [
-        ([1, 2], [2], "which ascend and are below 2"),
-        ([1, 2], [1, 0], "which ascend"),
-        ([1, 2], [-1], "places must fit 32 bits"),
-        ([1, Letters().vocab_size], [0], r"tokens\[1\] is 300, and must be below 300"),
-    ],
-)
-def test_places_that_dont_fit_are_refused_before_they_are_read(
-    tokens, places, said, tmp_path
-):
-    reader = Toy()
+def test_places_that_dont_fit_are_refused_before_they_are_read(tmp_path):
+    """As a writer refuses them: by the same words, but at once."""
+    reader, made = Toy(), tmp_path / "made"
     reader.read = lambda texts: pytest.fail(f"{[*texts]} are read")
-    refuses(said, distill.make, tmp_path / "made", TOY, reader, [(tokens, places)])
+    for piece, said in (
+        (([1, 2], [2]), "which ascend and are below 2"),
+        (([1, 300], [0]), r"tokens\[1\] is 300, and must be below 300"),
+    ):
+        refuses(said, distill.make, made, TOY, reader, [piece])
 
 
 @pytest.mark.parametrize("bos", [None, 0, 7])

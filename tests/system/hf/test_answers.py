@@ -1,7 +1,5 @@
 """Chats as trainers tokenize them, and which of their tokens are answers'."""
 
-import functools
-
 import pytest
 import tokenizers
 import transformers
@@ -73,25 +71,6 @@ def test_answers_are_what_an_assistant_says(tokenizer, template, answers):
     tokens, places = encode_answers(tokenizer, CHAT)
     assert tokens == tokenizer.apply_chat_template(CHAT)["input_ids"]
     assert tokenizer.decode([tokens[place + 1] for place in places]) == answers
-
-
-@pytest.mark.parametrize("template", [CHATML, SAYS, TRIMS])
-def test_a_chat_is_filled_in_and_tokenized_twice(tokenizer, template, monkeypatch):
-    tokenizer.chat_template = template
-    kind, calls = type(tokenizer), []
-    for name in "apply_chat_template", "__call__", "encode":
-        own = getattr(kind, name)
-        counted = functools.partial(count, calls, name == "apply_chat_template", own)
-        monkeypatch.setattr(kind, name, functools.partialmethod(counted))
-    encode_answers(tokenizer, CHAT)
-    assert calls.count(True) == 2
-    assert calls.count(False) <= 2
-
-
-def count(calls, kind, own, *given, **how):
-    """Note a call of this kind, and make it."""
-    calls.append(kind)
-    return own(*given, **how)
 
 
 @pytest.mark.parametrize(
