@@ -238,7 +238,7 @@ class Drafter:
     def _draw(self, q: SparseDistribution, bits: int) -> int:
         """Draft a token of `q`, with which the packet takes so many bits at most."""
         position = q._draw(self._rng)
-        state = self.state
+        state = self._states[-1]
         if self._keep._learns:
             assert q.dropped_mass is not None  # as was seen to
             state = self._keep.next(state, q.dropped_mass)

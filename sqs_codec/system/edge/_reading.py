@@ -34,10 +34,10 @@ class Reader:
     def logits(self, tokens: Sequence[int]) -> Any:
         """Return the draft's logits [1, V] after a text."""
         self._known = tokens
-        logits, size = self._draft.logits(tokens), self._draft.vocab_size
+        logits = self._draft.logits(tokens)
         if np.ndim(logits) != 2:
             got = [*np.shape(logits)]
-            raise ValueError(f"the draft must return logits [1, {size}], got {got}")
+            raise ValueError(f"a draft's logits must have shape [1, V], got {got}")
         return logits
 
     def branches(self, texts: Sequence[Sequence[int]]) -> Any:
