@@ -161,8 +161,9 @@ def limits_of(keep: Keep, state: float | None = None) -> tuple[int, float]:
     found = keep.limits(keep.start() if state is None else state)
     try:
         most, least = found
+        most = most if type(most) is int else operator.index(most)
         if most >= 1 and math.isfinite(least):
-            return min(operator.index(most), MAX_VOCAB), least
+            return min(most, MAX_VOCAB), least
     except (TypeError, ValueError):
         pass
     raise ValueError(

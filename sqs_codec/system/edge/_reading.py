@@ -36,8 +36,8 @@ class Reader:
         self._known = tokens
         logits = self._draft.logits(tokens)
         if np.ndim(logits) != 2:
-            size, got = self._draft.vocab_size, [*np.shape(logits)]
-            raise ValueError(f"the draft must return logits [1, {size}], got {got}")
+            got = [*np.shape(logits)]
+            raise ValueError(f"a draft's logits must have shape [1, V], got {got}")
         return logits
 
     def branches(self, texts: Sequence[Sequence[int]]) -> Any:

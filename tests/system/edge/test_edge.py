@@ -412,7 +412,7 @@ def test_logits_of_a_draft_have_two_dimensions():
             return super().logits(tokens)[-1]
 
     steps = Edge(Flat()).generate([1], LocalLink(Toy()), max_tokens=9)
-    with pytest.raises(ValueError, match=rf"\[1, {VOCAB}\], got \[{VOCAB}\]"):
+    with pytest.raises(ValueError, match=rf"\[1, V\], got \[{VOCAB}\]"):
         list(steps)
 
 
