@@ -134,17 +134,13 @@ class Writer:
             reason = "it is finished" if own else "it is another's"
             raise FileExistsError(errno.EEXIST, reason, str(self._path))
         self._group = _Group(len(parts), before)
-        if parts:
-            self._reopen(parts[-1])
-
-    def _reopen(self, part: Path) -> None:
-        """Go on in the last row group unless it is full; its file stays meanwhile."""
-        cells = zip(*_read(part).columns, strict=True)
+        if not parts:
+            return
+        cells = zip(*_read(parts[-1]).columns, strict=True)
         rows = [tuple(map(_header.value_of, row)) for row in cells]
         size = sum(map(_size, rows))
-        if size < ROW_GROUP:
-            place, before = self._group.place - 1, self._group.before - len(rows)
-            self._group = _Group(place, before, rows, size)
+        if size < ROW_GROUP:  # it isn't full; its file stays meanwhile
+            self._group = _Group(len(parts) - 1, before - len(rows), rows, size)
 
     def _count(self, path: Path) -> int:
         """Return how many sequences a file has; refuse another header or identity."""

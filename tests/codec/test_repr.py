@@ -34,7 +34,7 @@ class Draft(edge.Draft):
             sqs.Drafter(CODEC, sqs.TopK(64), rng=np.random.default_rng(0)),
             f"<Drafter of {CODEC}, TopK(k=64): 0 of at most 8 tokens drafted>",
         ),
-        (edge.FixedPlan(4), f"<FixedPlan: {edge.FixedPlan(4).reason}>"),
+        (edge.FixedPlan(4), "<FixedPlan: draft 4: as asked>"),
         (SESSION, "<EdgeSession of 2 tokens, vocabulary 1000, round 0, greeting>"),
         (Draft(), "<Draft, vocabulary 1000>"),
         (hf.Tokenizer(None), "<Tokenizer, fingerprint none>"),

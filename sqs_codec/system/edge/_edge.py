@@ -74,8 +74,6 @@ class Edge:
 
     Attributes
     ----------
-    draft : Draft
-        As given.
     metrics : EdgeMetrics
         Over all texts so far.
     """

@@ -371,7 +371,10 @@ class CloudSession:
 
     def _decode(self, message: wire.RoundMessage) -> Round:
         """Return a round that is within all limits."""
-        codec = self._codec(message.setting)
+        codecs, setting = self._agreed.codecs, message.setting
+        if setting >= (known := len(codecs)):
+            raise WireError(f"setting {setting} is unknown; the hello has {known}")
+        codec = codecs[setting]
         try:
             found = codec.decode_round(message.packet, max_survivors=MAX_SURVIVORS)
         except ValueError as error:
@@ -385,12 +388,6 @@ class CloudSession:
                 f"room for a token more within the cloud's {self._limits.max_text}"
             )
         return found
-
-    def _codec(self, setting: int) -> Codec:
-        codecs = self._agreed.codecs
-        if setting >= (known := len(codecs)):
-            raise WireError(f"setting {setting} is unknown; the hello has {known}")
-        return codecs[setting]
 
     # Decoding by shared random numbers
 
