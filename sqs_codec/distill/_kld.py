@@ -28,6 +28,7 @@ def kld(data: Dataset, logits: Iterable[Any]) -> KLD:
 
     Examples
     --------
+    >>> import numpy as np
     >>> import sqs_codec as sqs
     >>> from sqs_codec import distill
     >>> rng, codec = np.random.default_rng(0), sqs.Codec(1000, 32)
