@@ -44,8 +44,8 @@ def declarations() -> str:
     """Return what sqs.h declares, without includes, macros and comments."""
     header = (ROOT / "csrc" / "sqs.h").read_text("utf-8")
     text = re.sub(r"^#include .*$", "", header, flags=re.MULTILINE)
-    how: dict[str, Any] = {"input": text, "capture_output": True, "text": True}
-    return subprocess.run(["cc", "-E", "-P", "-x", "c", "-"], check=True, **how).stdout
+    command = ["cc", "-E", "-P", "-x", "c", "-"]
+    return subprocess.check_output(command, input=text, text=True)
 
 
 def make(build: Path, *targets: str | Path, compiler: str = "cc") -> None:
