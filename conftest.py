@@ -29,6 +29,7 @@ collect_ignore = [
         f"tests/system/{package}",
     )
 ]
+collect_ignore.append("tests/typing")  # for type checkers only
 collect_ignore += [
     place
     for package in ("axolotl", "distillkit", "trl", "verl")
