@@ -596,6 +596,19 @@ def test_tokens_come_while_the_draft_reads_a_long_prompt(name):
     assert statistics.median(model.parts[:40]) < FIRST / 2
 
 
+def test_hints_are_measured_once_the_draft_has_read_the_prompt():
+    learned = []
+
+    class Plan(FixedPlan):
+        def learn(self, step):
+            learned.append(step.seconds)
+
+    costs = {"step": 0.005, "draft": 2e-3, "target": 0.02, "cloud": 1e-4}
+    times, *_ = read(Plan(hints=Hints()), 1000, **costs, count=200)
+    assert times[learned.count(None) - 1] > 1000 * 2e-3
+    assert learned[-1] is not None
+
+
 class TellingCloud(ReadingCloud):
     """Says every five seconds how far it has read; `lies` makes something of that."""
 
