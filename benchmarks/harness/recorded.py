@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqs_codec._codec.verify import Verdict
+from sqs_codec.system.edge import Draft
 from sqs_codec.system.session import Job, VerifyRound, verify_jobs
 from tests.world import Steps
 
@@ -28,15 +29,12 @@ STEPS = {"fast": Steps(0.015, 0.030, 0.0015), "slow": Steps(0.015, 0.120, 0.006)
 """Of a cloud beside which a draft hardly pays, and of one beside which it does."""
 
 
-class RecordedDraft:
+class RecordedDraft(Draft):
     """A draft model that gives recorded rows, a step in so many seconds.
 
     A step takes no less than it takes to read the row; `clock` and `sleep` are as in
     `time`.
     """
-
-    stop: frozenset[int] = frozenset()
-    fingerprint = b""
 
     def __init__(
         self,
