@@ -266,9 +266,29 @@ def module_pages(path: list[str]) -> dict[str, str]:
     title: dict[str, Any] = {"heading_level": 1, "show_root_full_path": True}
     return {
         "index": index,
-        **{one.name: described(one, **title) for one in classes},
+        **{
+            one.name: described(one, inherited_members=of_private_bases(one), **title)
+            for one in classes
+        },
         **({"Functions": f"# {module.path}: functions\n\n{functions}"} if rest else {}),
     }
+
+
+@cache
+def exported() -> set[str]:
+    """Return where everything public is defined."""
+    found, todo = set[str](), [package()]
+    for module in todo:  # which grows
+        found |= {module.members[n].canonical_path for n in module.exports or ()}
+        own = (m for m in module.members.values() if not m.is_alias and m.is_module)
+        todo += [m for m in own if not m.name.startswith("_")]
+    return found
+
+
+def of_private_bases(one: Any) -> list[str]:
+    """Return what a class has from bases that have no page."""
+    inherited = {n: m.canonical_path for n, m in one.inherited_members.items()}
+    return [n for n, path in inherited.items() if path[: -len(n) - 1] not in exported()]
 
 
 def described(what: Any, **options: Any) -> str:
