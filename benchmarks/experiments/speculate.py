@@ -147,7 +147,7 @@ class Edge:
     budget: Budget | None = None
     """The first token of a round is drafted whatever it takes, as by `Drafter`."""
     rollback: bool = True
-    """Whether what was learned from positions that weren't judged is forgotten."""
+    """Whether what was learned from positions that weren't verified is forgotten."""
     state: float = field(init=False)
     """What `keep` has learned, from text to text."""
 
