@@ -72,7 +72,7 @@ test-trainers: $(TRAINERS:%=.venv-%/packages) ## train by trainers of others, wi
 	for name in $(TRAINERS); do .venv-$$name/bin/python -m pytest -W ignore \
 	    $(ENGINE_TESTS) tests/trainers/test_$$name.py || exit; done
 
-experiments: $(VENV)/core ## run what docs/experiments.md reports: an hour
+experiments: $(VENV)/core ## run what docs/benchmarks reports: an hour
 	$(BIN)/python -m benchmarks.experiments all
 
 docs: .venv-docs/packages build/wasm/sqs.wasm ## build the documentation into site/
@@ -225,8 +225,8 @@ DISTILLKIT ?= https://github.com/arcee-ai/DistillKit
 	SQS_NO_NATIVE=1 .venv-web/bin/pip install -e '.[proxy]' 'playwright>=1.50' 'pytest>=8' hypothesis
 	touch $@
 
-# Clients are pinned: docs/proxy.md says which were tried. sqs serve and sqs proxy run
-# from .venv.
+# Clients are pinned: docs/serving/chat-clients.md says which were tried. sqs serve and
+# sqs proxy run from .venv.
 .venv-clients/packages: pyproject.toml $(VENV)/core
 	$(PYTHON) -m venv .venv-clients
 	SQS_NO_NATIVE=1 .venv-clients/bin/pip install -e . openai==3.57.0 litellm==1.110.2 \

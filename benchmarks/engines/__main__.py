@@ -2,7 +2,7 @@
 
     python -m benchmarks.engines equal --engine vllm      # some 12 minutes
 
-docs/engines.md says what the table means, and how to write an engine.
+docs/serving/custom-engine.md says what the table means, and how to write an engine.
 """
 
 import os

@@ -1,1 +1,1 @@
-"""The experiments of the SQS paper, reproduced and extended: docs/experiments.md."""
+"""The experiments of the SQS paper, reproduced and extended (docs/benchmarks)."""

@@ -4,7 +4,7 @@
     python -m benchmarks.experiments all                # an hour on two cores
     python -m benchmarks.experiments bounds rules
 
-docs/experiments.md says what each of them shows. Results are kept in a folder; a run
+docs/benchmarks says what each of them shows. Results are kept in a folder; a run
 that was stopped goes on where it was. It ends with status 1 if something that was
 proved doesn't hold.
 """

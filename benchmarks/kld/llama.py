@@ -5,7 +5,7 @@
 The first model is the original. ``llama-perplexity``, in the folder BIN, makes a base
 file of it and compares the others with that; so do we, by a reference that is made of
 the same base file and measured by llama-cpp-python, whose sdist has the sources of
-both (docs/howto/kld.md says how to build it). Both read a context of 512 tokens at a
+both (docs/distill/kld.md says how to build it). Both read a context of 512 tokens at a
 time. Dense sums are of all logits in float64, as llama-cpp-python gives them. Errors
 are one standard deviation: of the text, over rows in llama-perplexity and over contexts
 here, and of the reference.

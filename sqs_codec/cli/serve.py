@@ -77,7 +77,7 @@ examples:
 
 NO_CERTIFICATE = """\
 a server needs --cert and --key, or --insecure to serve this machine alone.
-To make a certificate for the name that edges will connect to (docs/serving.md):
+To make a certificate for the name that edges will connect to (docs/serving/serve.md):
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \\
         -keyout key.pem -out cert.pem -days 365 -subj /CN=sqs \\
         -addext subjectAltName=DNS:localhost,IP:127.0.0.1"""

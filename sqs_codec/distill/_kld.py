@@ -1,4 +1,4 @@
-"""Comparing models with a reference (docs/howto/kld.md)."""
+"""Comparing models with a reference (docs/distill/kld.md)."""
 
 from collections.abc import Callable, Iterable
 from typing import Any

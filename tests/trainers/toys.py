@@ -80,7 +80,7 @@ def toy_tokenizer():
 
 def example(index):
     """Return code of the page about trainers."""
-    page = Path(__file__).parents[2] / "docs/howto/trainer.md"
+    page = Path(__file__).parents[2] / "docs/distill/train.md"
     return page.read_text().split("```")[2 * index + 1].removeprefix("python")
 
 

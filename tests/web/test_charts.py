@@ -6,8 +6,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-CHARTS = (Path(__file__).parents[2] / "docs/experiments").glob("*.svg")
-PAGES = ["", "rate/", *(f"experiments/{chart.stem}/" for chart in sorted(CHARTS))]
+DOCS = Path(__file__).parents[2] / "docs"
+WITH_CHARTS = (
+    page for page in DOCS.rglob("*.md") if ".svg)" in page.read_text("utf-8")
+)
+PAGES = sorted(f"{page.relative_to(DOCS).with_suffix('')}/" for page in WITH_CHARTS)
+PAGES = [name.removesuffix("index/") for name in PAGES]
 GREYS = """async (png) => {
     const image = new Image();
     image.src = `data:image/png;base64,${png}`;

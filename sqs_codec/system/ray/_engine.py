@@ -218,7 +218,7 @@ class RayEngine:
         if APP not in serve.status().applications:
             raise ValueError(
                 f"the Ray cluster has no application named {APP}; deploy one first "
-                f"(docs/ray.md)"
+                f"(docs/serving/ray.md)"
             )
 
     async def _wait_until_ready(self) -> None:

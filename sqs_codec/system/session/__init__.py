@@ -3,7 +3,7 @@
 `EdgeSession` turns drafts into messages and messages into text, `CloudSession` turns
 messages into jobs for a target model and its verdicts into messages. What carries the
 messages is a `Link`, what does the jobs a `Verifier`. The protocol is described in
-``docs/system.md``.
+``docs/protocol.md``.
 """
 
 from sqs_codec.system.session._cloud import CloudSession

@@ -140,7 +140,7 @@ class CloudSession:
 
     @property
     def state(self) -> str:
-        """Where in the picture of ``docs/system.md`` it is, "ready" for example."""
+        """Where in the picture of ``docs/protocol.md`` it is, "ready" for example."""
         if self._refused is not None or self._ended:
             return "ended" if self._ended else "refused"
         if self._new:

@@ -163,7 +163,7 @@ class EdgeSession:
 
     @property
     def state(self) -> str:
-        """Where in the picture of ``docs/system.md`` it is, "idle" for example."""
+        """Where in the picture of ``docs/protocol.md`` it is, "idle" for example."""
         if self._phase != "open":
             return self._phase
         return "idle" if self._round is None else self._round.state

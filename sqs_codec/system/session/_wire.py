@@ -1,4 +1,4 @@
-"""The messages of a session; reading is total. `docs/system.md` is the reference."""
+"""The messages of a session; reading is total. `docs/protocol.md` is the reference."""
 
 from __future__ import annotations
 

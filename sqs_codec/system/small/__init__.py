@@ -1,7 +1,7 @@
 """A draft of a hundredth of its target, in NumPy (the extra ``[small]``).
 
 `Draft` is a gated recurrence over a part of the target's vocabulary, beside which it
-points at what the text said before. ``docs/howto/small-draft.md`` makes one for any
+points at what the text said before. ``docs/serving/small-draft.md`` makes one for any
 target.
 """
 

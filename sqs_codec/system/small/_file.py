@@ -26,7 +26,7 @@ VERSION = 1
 
 MOST_BYTES = 1 << 25
 """Bytes of a file, and of its unpacked arrays. The largest draft tried has 13 million
-parameters of one byte (docs/experiments/sizes.md). Loading takes 6 times the bytes."""
+parameters of one byte (docs/benchmarks/drafts.md). Loading takes 6 times the bytes."""
 
 MOST_TEXT = 1 << 24
 """Bytes of its tokenizer's JSON: twice the 32 for each of 2^18 tokens."""

@@ -2,7 +2,7 @@
 
 The first verifies rounds, the second reads texts for `sqs_codec.distill`. Unlike the
 rest of the package this needs vLLM, and imports it only when one of them is opened. How
-it works is in ``docs/vllm.md``.
+it works is in ``docs/serving/vllm.md``.
 """
 
 from typing import TYPE_CHECKING

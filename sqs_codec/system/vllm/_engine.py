@@ -15,7 +15,7 @@ from sqs_codec.system.vllm._start import PATIENCE, start
 
 
 class VllmEngine:
-    """An `Engine` that verifies rounds inside vLLM (``docs/vllm.md``).
+    """An `Engine` that verifies rounds inside vLLM (``docs/serving/vllm.md``).
 
     Keys and values are in vLLM's prefix cache, where each session has its own salt.
 

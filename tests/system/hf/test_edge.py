@@ -92,7 +92,9 @@ def load_these(smollm2, monkeypatch):
 
 def test_tutorial_and_session_by_hand_run(smollm2, monkeypatch, capsys):
     """The Python of both pages, each from its first line to its last."""
-    pages = ((DOCS / name).read_text() for name in ("tutorial.md", "howto/session.md"))
+    pages = (
+        (DOCS / name).read_text() for name in ("tutorial.md", "serving/session-api.md")
+    )
     load_these(smollm2, monkeypatch)
     cloud = Cloud(smollm2.target, tokenizer=smollm2.tokenizer)
     with serving(BatchEngine(cloud, tokenizer=cloud.fingerprint)) as server:
