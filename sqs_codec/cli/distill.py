@@ -1,4 +1,4 @@
-"""The command ``sqs distill``: files of a teacher's distributions."""
+"""The command ``sqs distill``: files of teacher logits."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from sqs_codec.distill import Dataset
     from sqs_codec.distill._imports.responses import Place
 
-    Places = tuple[Sequence[int], Sequence[int]]  # tokens, and where they teach
-    Encode = Callable[[Any], Places]  # of the messages of a chat
+    Places = tuple[Sequence[int], Sequence[int]]  # tokens, positions to learn from
+    Encode = Callable[[Any], Places]  # encodes the messages of a chat
 
 DESCRIPTION = """\
-Keeps the distributions of a teacher in a file, for the distillation of students.
-Each becomes whole counts that are right on average, of some 24 bytes a token. The
-file is Parquet; in Python sqs_codec.distill reads and writes it.
+Stores a teacher's distributions in a file, to distill students offline. Each
+becomes integer counts that equal it on average: about 24 bytes per token. The file
+is Parquet; in Python, sqs_codec.distill reads and writes it.
 """
 
 EXAMPLES = """\
@@ -41,32 +41,31 @@ examples:
 """
 
 MAKE = """\
-Lets a model read texts, and keeps its distribution of each token,
-given those before it in the text, and of the one after the last. What was
-interrupted goes on where it was if the same command is given again.
+Runs a model over texts, and stores its distribution at each position and after
+the last token. To resume an interrupted run, give the same command again.
 """
 
 IMPORT = """\
-Makes a file of lists of the likeliest tokens that servers returned: of JSON, or JSON
-lines, of responses of vLLM, or of what else speaks OpenAI's API, to completions and
-chat completions with logprobs; or of vLLM's RequestOutput, as
-json.dumps(output, default=vars) writes it.
-A list becomes counts of its tokens and of the tail, which stands for all others. At the
-end it says what else to know of the texts. What was interrupted goes on where it was if
-the same command is given again.
+Makes a file from top-K logprobs that a server returned. It reads JSON or JSON lines:
+completions and chat completions with logprobs from vLLM or another server with
+OpenAI's API, or vLLM's RequestOutput as json.dumps(output, default=vars) writes it.
+A list becomes counts of its tokens and of the tail, which stands for all other
+tokens. At the end it prints notes about the texts. To resume an interrupted run,
+give the same command again.
 """
 
-INFO = "Says what a file is, and how large."
-CHECK = "Reads all of a file, and ends with 1 at the first thing that is wrong."
+INFO = "Prints the contents and the size of a file."
+CHECK = "Reads all of a file. Exits with 1 at the first error."
 
 SERVE = """\
-Answers trainers as a teacher that vLLM serves: /v1/completions with prompt_logprobs
-has the distributions of a text that the file has, or of the beginning of one. The
-text is found by its tokens; another one is an error 404, which says from which token
-on no text of the file is like it. A trainer has to take as many tokens of a list as
-the file's resolution, and its loss has to be forward KL over the whole vocabulary.
+Answers trainers like a teacher served by vLLM: /v1/completions with prompt_logprobs
+returns the distributions of a text that the file has, or of its beginning. It finds
+the text by its tokens. For any other text it returns error 404, with the first
+position that doesn't match. Trainers must request as many tokens per position as
+the file's resolution, and use forward KL over the whole vocabulary as the loss.
 
-Beyond this machine it needs a key, in SQS_API_KEY or by --api-key, and a certificate.
+To serve other machines, it needs a certificate and an API key, with SQS_API_KEY or
+--api-key.
 """
 
 
@@ -74,11 +73,11 @@ def fill(parser: argparse.ArgumentParser) -> None:
     """Add the commands."""
     options.add_commands(
         parser,
-        ("make", "let a model read texts", fill_make, make, MAKE),
-        ("import", "take lists that are there", fill_import, import_, IMPORT),
-        ("info", "say what a file has", fill_info, info, INFO),
+        ("make", "run a teacher over texts", fill_make, make, MAKE),
+        ("import", "convert top-K logprobs of servers", fill_import, import_, IMPORT),
+        ("info", "print the contents of a file", fill_info, info, INFO),
         ("check", "read all of a file", fill_check, check, CHECK),
-        ("serve", "teach those that ask vLLM", fill_serve, serve, SERVE),
+        ("serve", "serve a file to trainers, like vLLM", fill_serve, serve, SERVE),
     )
 
 
@@ -86,31 +85,32 @@ def fill_make(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``sqs distill make``."""
     add = parser.add_argument
     said = (
-        'a text a line, or, if it ends in .jsonl, an object with a "text" a line, or '
-        'with the "messages" of a chat, whose answers alone teach'
+        "file with one text per line; in a .jsonl file, one object per line with a "
+        '"text", or with the "messages" of a chat, of which only answers are stored'
     )
     add("--texts", **options.FILE, nargs="+", required=True, help=said)
-    add("-o", "--output", **options.FILE, required=True, help="the file")
-    said = f"the teacher: {reading.READ} (default: SmolLM2)"
+    add("-o", "--output", **options.FILE, required=True, help="file to write")
+    said = f"teacher: {reading.READ} (default: SmolLM2)"
     add("--model", metavar="MODEL", help=said)
     reading.add_reading(add)
-    said = "the template of chats, in Jinja (default: the model's own)"
+    said = "chat template in Jinja (default: the model's own)"
     add("--chat-template", **options.FILE, help=said)
-    options.add_temperature(add, "of the distributions", default=1.0)
+    said = "temperature of the distributions"
+    options.add_temperature(add, said, default=1.0)
     options.add_resolution(add, default=50)
     options.add_prior(add)
     add(
         "--max-length",
         **options.number(int, 1),
-        help="cut texts into pieces of so many tokens, each with the text's BOS; of "
-        "chats the first piece is kept (default: what the model can read, up to 2048)",
+        help="cut texts into pieces of N tokens, each with the text's BOS; chats "
+        "keep only the first piece (default: the model's context length, at most 2048)",
     )
-    said = "of the rounding to counts"
+    said = "seed of the rounding to counts"
     add("--seed", **options.number(int, 0, 2**32 - 1), default=0, help=said)
 
 
 def make(args: argparse.Namespace) -> int:
-    """Let a teacher read texts, and write the file."""
+    """Run a teacher over texts, and write the file."""
     if not reading.can_read(args, [args.model]):
         return 1
     options.check_folder(args.output)
@@ -138,7 +138,7 @@ def make(args: argparse.Namespace) -> int:
             tokenizer = _own_tokenizer(args, reader)
             tokenizer.chat_template = options.read_text(template)
         prior = options.find_prior(args.prior, reader.tokenizer.fingerprint)
-        deque(texts(args.texts, encode), 0)  # what is bad is said before it is read
+        deque(texts(args.texts, encode), 0)  # reports bad texts before any work
         tokenized.seek(0)
         distill.make(
             args.output,
@@ -154,7 +154,7 @@ def make(args: argparse.Namespace) -> int:
 
 
 def texts(paths: Sequence[Path], encode: Encode) -> Iterator[str | Places]:
-    """Yield the texts and chats of files, these encoded; show how far it is."""
+    """Yield the texts and the encoded chats of files, with a progress bar."""
     size = sum(path.stat().st_size for path in paths)
     with reading.progress(total=size, unit="B", unit_scale=True) as bar:
         for path in paths:
@@ -168,7 +168,7 @@ NO_TEXT = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 def text_of(line: bytes, path: Path, i: int, encode: Encode) -> str | Places:
-    """Return the text or the chat of a line, which an error names."""
+    """Return the text or chat of a line; errors name the line."""
     where = f"{path}, line {i},"
     try:
         text = line.decode("utf-8-sig" if i == 1 else "utf-8").rstrip("\r\n")
@@ -177,44 +177,45 @@ def text_of(line: bytes, path: Path, i: int, encode: Encode) -> str | Places:
         found = json.loads(text)
         if found.get("messages") is None:
             text = found["text"]
-            text.encode()  # which takes no number and no half of a surrogate pair
+            text.encode()  # raises for numbers and single surrogates
             return str(text)
     except UnicodeDecodeError as error:
         raise ValueError(f"{where} is not UTF-8: {error}") from error
     except NO_TEXT as error:
-        said = 'is no object with a "text" of valid Unicode, or "messages"'
+        said = 'must be an object with a "text" of valid Unicode or with "messages"'
         raise ValueError(f"{where} {said}") from error
     try:
         if found.get("tools"):
-            raise ValueError('chats with "tools" can\'t be read')
+            raise ValueError('chats with "tools" are not supported')
         return encode(found["messages"])
     except ValueError as error:
-        raise ValueError(f"{where} is no chat that teaches: {error}") from error
+        raise ValueError(f"{where} has no usable chat: {error}") from error
 
 
 def _own_tokenizer(args: argparse.Namespace, reader: Any) -> Any:
-    """Return what has the template of a reader's chats."""
+    """Return the tokenizer with the chat template of a reader."""
     if kind_of(args.model) is LLAMA_CPP:
-        raise ValueError(f"{reader.name} is a GGUF file, for which chats can't be read")
+        raise ValueError(f"{reader.name} is a GGUF file, which can't encode chats")
     return reader.tokenizer.own
 
 
 def fill_import(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``sqs distill import``."""
     add = parser.add_argument
-    add("lists", **options.FILE, nargs="+", help="JSON or JSON lines")
-    add("-o", "--output", **options.FILE, required=True, help="the file")
-    spelled = "the one of the tokens, which finds those that responses only spell: {}"
+    add("lists", **options.FILE, nargs="+", help="file of JSON or JSON lines")
+    add("-o", "--output", **options.FILE, required=True, help="file to write")
+    spelled = "tokenizer of the teacher, for responses that have tokens without ids: {}"
     options.add_tokenizer(add, spelled)
-    said = "ids that there are but for the tail's (default: the tokenizer's)"
+    said = "vocabulary size, without the tail (default: the tokenizer's)"
     add("--vocab-size", **options.number(int, MIN_VOCAB, MAX_VOCAB - 1, "V"), help=said)
-    add("--model", metavar="NAME", default="", help="the teacher, to say in the file")
+    said = "name of the teacher, to store in the file"
+    add("--model", metavar="NAME", default="", help=said)
     options.add_resolution(add, default=4096)
     options.add_prior(add)
 
 
 def import_(args: argparse.Namespace) -> int:
-    """Write a file of lists that are there."""
+    """Write a file from lists of logprobs."""
     if not options.has_packages("distill import", "distill", "prior"):
         return 1
     options.check_folder(args.output)
@@ -237,22 +238,22 @@ def import_(args: argparse.Namespace) -> int:
         for note, times in (+notes).items():
             print(f"{times} {note}", file=sys.stderr)
         if not len(writer):
-            raise ValueError(f"nothing to keep is in {writer.header.source}")
+            raise ValueError(f"{writer.header.source} has no usable list")
     return info(args)
 
 
 def tail_codec(args: argparse.Namespace, fingerprint: bytes, size: int) -> sqs.Codec:
-    """Return the codec of a tokenizer, of so many ids, and the tail."""
+    """Return the codec for a vocabulary of `size` tokens and the tail."""
     vocab_size = args.vocab_size or size
     if not vocab_size:
-        args.usage_error("how many ids are there? give --tokenizer or --vocab-size")
+        args.usage_error("the vocabulary is unknown: give --tokenizer or --vocab-size")
     prior = options.find_prior(args.prior, fingerprint)
     tailed = prior.with_tail() if prior else None
     return sqs.Codec(vocab_size + 1, args.resolution, prior=tailed)
 
 
 def places(paths: Sequence[Path], tokenizer: object) -> Iterator[Place]:
-    """Yield what files have; show how much it is."""
+    """Yield the lists of files, with a progress bar."""
     from sqs_codec.distill._imports.names import Names
     from sqs_codec.distill._imports.responses import read_responses
 
@@ -265,14 +266,14 @@ def places(paths: Sequence[Path], tokenizer: object) -> Iterator[Place]:
 
 
 def fill_info(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name a file, and the prior that it may need."""
+    """Add the options of a file and its prior."""
     add = parser.add_argument
-    add("output", **options.FILE, help="a file of sqs distill make")
-    add("--prior", metavar="FILE", help="that of its codec, if it isn't a built-in one")
+    add("output", **options.FILE, help="file from sqs distill make")
+    add("--prior", metavar="FILE", help="prior of the file's codec, unless built-in")
 
 
 def info(args: argparse.Namespace) -> int:
-    """Say what a file is, and how much it has."""
+    """Print the contents and the size of a file."""
     dataset = open_file(args)
     if dataset is None:
         return 1
@@ -281,7 +282,7 @@ def info(args: argparse.Namespace) -> int:
 
 
 def open_file(args: argparse.Namespace, *extras: str) -> Dataset | None:
-    """Open the file, or explain what would have to be installed for the command."""
+    """Open the file, or explain which packages are missing."""
     command = args.called.removeprefix("sqs ")
     if not options.has_packages(command, "distill", *extras):
         return None
@@ -296,16 +297,16 @@ def open_file(args: argparse.Namespace, *extras: str) -> Dataset | None:
 def fill_check(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``sqs distill check``."""
     fill_info(parser)
-    options.add_tokenizer(parser.add_argument, "the one that the tokens must be of: {}")
+    options.add_tokenizer(parser.add_argument, "tokenizer that the file must have: {}")
 
 
 def check(args: argparse.Namespace) -> int:
-    """Read all of a file; what is wrong is an error."""
+    """Read all of a file; raise at the first error."""
     dataset = open_file(args, *["prior"] * bool(args.tokenizer))
     if dataset is None:
         return 1
     read = sum(len(sequence.rows) for sequence in dataset)
-    print(f"{len(dataset)} sequences of {read} distributions: all can be read")
+    print(f"{len(dataset)} sequences with {read} distributions are valid")
     return 0
 
 
@@ -313,10 +314,10 @@ def fill_serve(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``sqs distill serve``."""
     fill_info(parser)
     add = parser.add_argument
-    listening.add_clients(add, "127.0.0.1:8000", "the teacher's, as the file has it")
+    listening.add_clients(add, "127.0.0.1:8000", "the teacher's name in the file")
     said = (
-        "fill each list up to the length that is asked for, by tokens without a count, "
-        "and give one to every token but the first: some trainers need that"
+        "fill each list to the requested length with tokens without a count, and "
+        "return one at every position except the first, as some trainers need"
     )
     add("--fill", action="store_true", help=said)
 
@@ -333,8 +334,8 @@ def serve(args: argparse.Namespace) -> int:
     header = dataset.header
     if header.rounding != "unbiased" and not header.tail:
         print(
-            f"The rounding of {args.output} is {shown(header.rounding)}, and not right "
-            "on average: a student learns its bias, too.",
+            f"{args.output} has the biased rounding {shown(header.rounding)}: "
+            "a student learns the bias too.",
             file=sys.stderr,
         )
     app = make_app(
@@ -346,8 +347,8 @@ def serve(args: argparse.Namespace) -> int:
         origins=args.allow_origin,
     )
     said = (
-        f"Teaching {len(dataset)} texts at {{url}}: at temperature "
-        f"{header.temperature:g}, in lists of {header.codec.resolution} tokens at most."
+        f"Serving {len(dataset)} texts at {{url}}, at temperature "
+        f"{header.temperature:g}, with up to {header.codec.resolution} tokens per list."
     )
     listening.run(app, args, said, clients=CALLS)
     return 0

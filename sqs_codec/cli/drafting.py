@@ -1,4 +1,4 @@
-"""What the commands share that draft with a server."""
+"""Options and functions of commands that draft with a server."""
 
 from __future__ import annotations
 
@@ -23,48 +23,49 @@ if TYPE_CHECKING:
     from sqs_codec.system.session import Link, Setting
 
 TEMPLATE = 1024
-"""Tokens for what a chat template puts around a prompt."""
+"""Maximum tokens that a chat template adds to a prompt."""
 
 
 def add_mode(add: options.Add) -> None:
-    """Add the options that say what a planner may choose from, and by what."""
-    said = "how the text comes (default: the planner chooses)"
+    """Add the options of the planner: the mode, and what to minimize."""
+    said = "mode of decoding (default: the planner chooses)"
     add("--mode", choices=["auto", *get_args(Mode)], default="auto", help=said)
     said = (
-        "what the planner chooses by, in mode auto: speed, or the fewest bytes on "
-        "the wire, up and down together (default: speed)"
+        "goal of the planner: speed, or the fewest bytes on the wire, up and down "
+        "together (default: speed)"
     )
     add("--prefer", choices=get_args(Prefer), default="speed", help=said)
 
 
 def add_model(add: options.Add) -> None:
     """Add the options of the draft model."""
-    draft = f"{options.MODEL}, or a file that ends in .gguf or .npz"
+    draft = f"draft model: {options.MODEL}, or a file that ends in .gguf or .npz"
     add("--draft", metavar="MODEL", help=draft)
-    options.add_drop_layers(add, 0, "a small draft takes its place")
+    options.add_drop_layers(add, 0, "a small draft model instead of SmolLM2")
     options.add_loading(add)
     said = "threads of the draft model (default: 1; with a GGUF file, half the cores)"
     add("--threads", **options.number(int, 1), help=said)
 
 
 def add_server(add: options.Add) -> None:
-    """Add the options that say where the cloud is."""
-    add("--server", required=True, metavar="HOST:PORT", help="where sqs serve listens")
-    said = "datagrams cost fewer bytes, but not every network lets them through"
+    """Add the options of the server's address."""
+    add("--server", required=True, metavar="HOST:PORT", help="address of sqs serve")
+    said = "datagram takes fewer bytes, but some networks block it"
     add("--transport", choices=["grpc", "datagram"], default="grpc", help=said)
     add(
         "--cert",
         metavar="FILE",
-        help="certificates to trust, PEM: the server's own or its issuer's (default: "
-        "those of well-known authorities)",
+        help="PEM file of certificates to trust: the server's own or its issuer's "
+        "(default: those of well-known authorities)",
     )
     add(
         "--token",
         default=os.environ.get("SQS_TOKEN"),
-        help="what the server knows its clients by (default: $SQS_TOKEN, which other "
-        "users of this machine can't see)",
+        help="access token (default: $SQS_TOKEN, which hides it from other users of "
+        "this machine)",
     )
-    add("--insecure", action="store_true", help="plain text, within this machine only")
+    said = "without encryption; only to a server on this machine"
+    add("--insecure", action="store_true", help=said)
 
 
 def carry_out(
@@ -72,33 +73,33 @@ def carry_out(
     work: Callable[[argparse.Namespace], object],
     *extras: str,
 ) -> int:
-    """Check what a command needs to draft with a server, do it, return the status."""
+    """Check a command's options and packages, call `work`, return the exit status."""
     if args.insecure and args.cert:
-        args.usage_error("--insecure goes without --cert")
+        args.usage_error("--insecure and --cert exclude each other")
     if args.draft and args.drop_layers is not None:
-        args.usage_error("--drop-layers is for SmolLM2, not for --draft")
+        args.usage_error("--drop-layers needs SmolLM2; leave out --draft")
     if args.draft is None and args.drop_layers is None:
         args.draft = kinds.SMALL
     kind, found = kinds.kind_of(args.draft), options.given(args, *options.LOADING)
     if found and kind.why:
         name = next(iter(found))
-        args.usage_error(f"--{name} is for models of transformers: {kind.why}")
+        args.usage_error(f"--{name} needs a transformers model: {kind.why}")
     own = ["serve"] * (kind is kinds.TRANSFORMERS) + kind.extras(args.draft)
     if not options.has_packages(args.called.removeprefix("sqs "), *own, *extras):
         return 1
 
-    # gRPC would write on its own what the errors say in better words.
+    # gRPC would also print what the errors say.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     options.log_warnings(args.called)
     try:
-        # What can be known to be wrong is told before a model takes its time.
+        # Errors that need no model come before one is loaded.
         options.find_prior(args.prior)
         if kind is kinds.LLAMA_CPP:
-            import_module("sqs_codec.system.llama_cpp")  # or it says what it lacks
+            import_module("sqs_codec.system.llama_cpp")  # checks its packages
         elif kind is kinds.TRANSFORMERS and args.draft and lacks_folder(args.draft):
             raise ValueError(f"cannot load {args.draft}: there is no such directory")
         work(args)
-    # A refusal is a RuntimeError, and so is what llama.cpp's package and torch raise.
+    # Refusals, and errors of llama.cpp's package and torch, are RuntimeErrors.
     except RuntimeError as error:
         raise ValueError(str(error)) from error
     return 0
@@ -110,10 +111,10 @@ def modes(args: argparse.Namespace) -> Sequence[Mode]:
 
 
 def load(args: argparse.Namespace, longest: int) -> tuple[Draft, Tokenizer]:
-    """Load the draft model, one of llama.cpp with memory for so many tokens."""
+    """Load the draft model; in llama.cpp with memory for `longest` tokens."""
     kind = kinds.kind_of(args.draft)
     if sys.stderr.isatty() and kind is not kinds.NUMPY:
-        print(f"Loading {shown(args.draft or 'SmolLM2')} to draft ...", file=sys.stderr)
+        print(f"Loading {shown(args.draft or 'SmolLM2')} as draft ...", file=sys.stderr)
     if kind is kinds.LLAMA_CPP:
         from sqs_codec.system import llama_cpp
 
@@ -128,9 +129,9 @@ def load(args: argparse.Namespace, longest: int) -> tuple[Draft, Tokenizer]:
     from sqs_codec.system.hf import Draft, load_model
 
     loading = options.loading(args) | options.given(args, "drop_layers")
-    import torch  # after hf, which says how its threads wait
+    import torch  # after hf, which checks how its threads wait
 
-    # A step of a small model is too short to share.
+    # Steps of a small model are too short for several threads.
     torch.set_num_threads(args.threads or 1)
     model = load_model(args.draft, drafts=True, **loading)
     print(f"Drafting with {shown(model.summary)} {model.placement}", file=sys.stderr)
@@ -141,7 +142,7 @@ def load(args: argparse.Namespace, longest: int) -> tuple[Draft, Tokenizer]:
 def settings(
     args: argparse.Namespace, vocab_size: int, tokenizer: Tokenizer
 ) -> list[Setting]:
-    """Return the one that was asked for, or those that the planner may choose from."""
+    """Return the setting of the options, or the defaults for the planner."""
     from sqs_codec.system.session import Setting
 
     prior = options.find_prior(args.prior, tokenizer.fingerprint)
@@ -154,11 +155,11 @@ def settings(
 
 
 def sampling(args: argparse.Namespace, tokenizer: Tokenizer) -> Sampling:
-    """Return how texts are drawn: by the options, by the draft's files, by default."""
+    """Return the sampling: from options, else from the draft's files, else defaults."""
     from sqs_codec import Sampling
 
     own = dict(tokenizer.sampling)
-    # Files leave out what is 1.
+    # Files leave out a temperature of 1.
     default = {"temperature": 1.0 if own else options.TEMPERATURE}
     given = options.given(args, "temperature", "top_k", "top_p", "min_p")
     return Sampling(**default | own | given)

@@ -1,4 +1,4 @@
-"""Files that several commands read."""
+"""Reading of files that several commands need."""
 
 import io
 import sys
@@ -15,7 +15,7 @@ TOKENIZER = "tokenizer.json"
 
 
 def open_logits(path: str | Path) -> NDArray[np.floating]:
-    """Map a .npy file of logits [N, V] into memory, or read one from standard input."""
+    """Open a .npy file of logits [N, V], memory-mapped, or read it from stdin."""
     try:
         if str(path) == "-":
             path = "standard input"
@@ -25,24 +25,24 @@ def open_logits(path: str | Path) -> NDArray[np.floating]:
     except (ValueError, EOFError, TypeError, OverflowError) as error:
         raise ValueError(f"{path} is not a .npy file of numbers") from error
     if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path} holds several arrays, expected one: a .npy file")
+        raise ValueError(f"{path} has several arrays, expected a .npy file with one")
     sizes, floats = f"{MIN_VOCAB} to {MAX_VOCAB}", ("float16", "float32", "float64")
     is_kind = array.ndim == 2 and array.dtype.name in floats
     if not is_kind or not len(array) or not MIN_VOCAB <= array.shape[1] <= MAX_VOCAB:
         raise ValueError(
-            f"{path} must hold {', '.join(floats)} of shape [N, V], V of {sizes}, "
-            f"got {array.dtype} of shape {list(array.shape)}"
+            f"{path} must have shape [N, V] with V from {sizes} and a dtype of "
+            f"{', '.join(floats)}, got {array.dtype} of shape {list(array.shape)}"
         )
     if look_like_probabilities(array[0]):
         raise ValueError(
-            f"{path} must hold logits, and row 0 looks like probabilities: none is "
-            "negative, and they sum to 1"
+            f"{path} must have logits, but row 0 looks like probabilities: no number "
+            "is negative, and they sum to 1"
         )
     return array
 
 
 def load_tokenizer(name: str) -> Any:
-    """Return the ``tokenizers.Tokenizer`` of a file, a folder or the hub."""
+    """Return the ``tokenizers.Tokenizer`` from a file, a folder or the hub."""
     from tokenizers import Tokenizer
 
     from sqs_codec.system._base.hub import ask_hub
@@ -55,6 +55,6 @@ def load_tokenizer(name: str) -> Any:
             return Tokenizer.from_file(str(path))
         ask_hub(name, TOKENIZER)
         return Tokenizer.from_pretrained(name)
-    except Exception as error:  # the library raises nothing more precise
+    except Exception as error:  # the library raises no other class
         reason = " ".join(str(error).split())
         raise ValueError(f"cannot load the tokenizer {name}: {reason}") from error

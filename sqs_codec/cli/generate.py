@@ -1,4 +1,4 @@
-"""The command ``sqs generate``: a text drafted here and verified by a server."""
+"""The command ``sqs generate``: a completion with a draft here and a target server."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from sqs_codec.system.edge._metrics import Completion, EdgeMetrics
 
 DESCRIPTION = """\
-Writes a text with the server of sqs serve: a small draft model runs here, the
-server's target model verifies what it proposes, and the text is distributed as
-the target's own. It comes in one of three modes: the server writes alone; it is
-given hints of what it may write, which it doesn't wait for, and which are the
-fastest where the draft is; or rounds are drafted, sent and verified, which can take
-the fewest bytes. A planner measures both models and chooses; --mode rules.
+Generates text with sqs serve. A small draft model runs here. The server's target
+model verifies its tokens, so the text has the target's output distribution.
+There are three modes. In mode alone the server decodes, and nothing is drafted.
+With hints the server decodes without waiting, and this end sends predictions
+that save it forward passes: often the fastest mode. In rounds this end drafts
+tokens and sends them with their distributions: often the fewest bytes. A planner
+measures both models and chooses a mode; --mode overrides it.
 
-The text goes to standard output, with controls spelled if that is a terminal;
-what it took, and the planner's line, to standard error. Without --draft the draft
-is a small one that comes with the package, for the target that sqs serve has by
-default. It needs neither torch nor transformers, and nor does a draft in a GGUF
-file, which llama.cpp runs.
+Text goes to stdout (on a terminal, control characters are escaped), statistics
+to stderr. Without --draft, the draft is a small model that comes with the
+package, for the default target of sqs serve. It needs neither torch nor
+transformers; nor does a draft in a GGUF file, which llama.cpp runs.
 """
 
 EXAMPLES = """\
@@ -43,34 +43,34 @@ examples:
 """
 
 PATIENCE = 15.0
-"""Seconds that a server surely waits for a session on a connection."""
+"""Seconds that every server waits for a session on a new connection."""
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("prompt", help="what to ask; - is standard input")
+    parser.add_argument("prompt", help="prompt; - reads standard input")
     drafting.add_server(parser.add_argument_group("server").add_argument)
     add = parser.add_argument_group("text").add_argument
-    options.add_sampling(add, "of both models")
+    options.add_sampling(add, "temperature of both models")
     most = options.number(int, 1)
-    add("--max-tokens", **most, default=200, help="the longest answer")
+    add("--max-tokens", **most, default=200, help="maximum number of tokens")
     add(
         "--seed",
         **options.number(int, 0, 2**64 - 1),
-        help="gives the same text for the same prompt, alone and with hints; it rules "
-        "rounds out (default: a fresh one)",
+        help="reproduces a text for the same prompt, alone or with hints; excludes "
+        "rounds (default: a fresh one)",
     )
     add = parser.add_argument_group("what is sent").add_argument
     drafting.add_mode(add)
     add(
         "--draft-length",
         **options.number(int, 1, MAX_DRAFT, "L"),
-        help=f"draft rounds of so many tokens, up to {MAX_DRAFT} (default: the "
-        "planner chooses)",
+        help=f"draft rounds of L tokens, up to {MAX_DRAFT} (default: the planner "
+        "chooses)",
     )
     said = "keep the K most probable tokens (default: the planner chooses)"
     add("--top-k", dest="kept", **options.number(int, 1, metavar="K"), help=said)
-    said = "drop this probability mass on average, instead of --top-k"
+    said = "average probability mass to drop, instead of --top-k"
     add("--alpha", **options.number(float, 0, 1, None), help=said)
     options.add_prior(add)
     drafting.add_model(parser.add_argument_group("model").add_argument)
@@ -78,15 +78,13 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the text to standard output; return the exit status."""
+    """Generate text to standard output; return the exit status."""
     if args.kept is not None and args.alpha is not None:
-        args.usage_error("--top-k and --alpha are two ways to do the same; give one")
+        args.usage_error("--top-k and --alpha exclude each other")
     if args.draft_length is not None and args.mode not in ("auto", "rounds"):
-        args.usage_error(f"--draft-length is for rounds, not for --mode {args.mode}")
+        args.usage_error(f"--draft-length needs rounds, got --mode {args.mode}")
     if args.seed is not None and (args.draft_length or args.mode == "rounds"):
-        args.usage_error(
-            "--seed rules rounds out: their text depends on what was drafted, too"
-        )
+        args.usage_error("--seed excludes rounds, whose text isn't reproducible")
     return drafting.carry_out(args, _write)
 
 
@@ -95,10 +93,10 @@ def _write(args: argparse.Namespace) -> None:
 
     prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
     checks.utf8("the prompt", prompt)
-    first = drafting.connect(args)  # before the model takes its time
+    first = drafting.connect(args)  # fails before the model is loaded
     connected = time.monotonic()
     try:
-        # Hardly a prompt has more tokens than bytes, and no template many.
+        # A prompt has at most as many tokens as bytes, and templates are short.
         longest = len(prompt.encode()) + drafting.TEMPLATE + args.max_tokens
         draft, tokenizer = drafting.load(args, longest)
         ids = tokenizer.encode_prompt(prompt)
@@ -107,7 +105,7 @@ def _write(args: argparse.Namespace) -> None:
         first.close()
         raise
     links = [first]
-    if time.monotonic() - connected > PATIENCE:  # the server has closed it by now
+    if time.monotonic() - connected > PATIENCE:  # the server may have closed it
         links.pop().close()
     length = args.draft_length
     planner = None if length is None else FixedPlan(length)
@@ -139,7 +137,7 @@ def _show(steps: Completion, text: TextStream) -> None:
 
 
 def _print(said: str) -> None:
-    # A file gets the text as it is.
+    # Files get the text unchanged.
     if sys.stdout.isatty():
         said = shown(said, None, lines=True)
     print(said, end="", flush=True)
@@ -151,10 +149,10 @@ def _summary(m: EdgeMetrics) -> str:
     if verified:
         drafted = f"{m.acceptance_rate:.0%} of {verified} drafted tokens accepted"
     if verified and m.alone_per_second:
-        compared = f"; {m.alone_per_second:.1f} where the cloud wrote alone"
+        compared = f"; {m.alone_per_second:.1f} in mode alone"
     return (
         f"{m.tokens} tokens, {m.tokens_per_second:.1f} tokens/s{compared}\n{drafted}\n"
         f"{size:.0f} bytes per token: {m.bytes_up} bytes up and {m.bytes_down} down, "
-        "with headers and connecting\n"
-        f"The last mode: {m.reason}."
+        "including headers and handshake\n"
+        f"Last mode: {m.reason}."
     )

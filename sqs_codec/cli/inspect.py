@@ -12,46 +12,44 @@ from sqs_codec._base.words import shown
 from sqs_codec.cli.options import add_prior, add_resolution, find_prior, number
 
 DESCRIPTION = """\
-Shows what a packet says. If it has fields (enumerative, bitpack), it also shows
-where they are and how many bits they take. A packet has no header, because both
-ends agree on the codec beforehand: give here what they agreed on, also --prior if
-they have one. Without --kind both kinds are tried.
+Shows the contents of a packet. With fields (enumerative, bitpack), it also shows
+their positions and bits. A packet has no header, because both ends know the codec:
+give its parameters here, including --prior. Without --kind it tries both kinds.
 """
 
 KINDS = {"distribution": "a distribution", "round": "a round"}
-"""What a packet can hold, with its article."""
+"""The kinds of packets, with their articles."""
 
 MOST_BYTES = 1 << 27
-"""That are read. A round of 256 distributions of 65 536 ids and counts has 36 bits for
-each, and no packet is longer."""
+"""More bytes than any packet has. The longest is a round of 256 distributions with
+65,536 ids and counts, 36 bits each."""
 
 LINE_WIDTH = 80
 LONGEST_RANK = 34
-"""Characters of a rank that is shown in full."""
+"""Maximum characters of a rank; longer ones are abbreviated."""
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add = parser.add_argument
-    add("file", help="the packet; - is standard input")
+    add("file", help="file of the packet; - reads standard input")
     add(
         "--kind",
         choices=list(KINDS),
-        help="one distribution, or a round of them with their drafted tokens "
-        "(default: try both)",
+        help="one distribution, or a round with drafted tokens (default: try both)",
     )
-    said = "size of the models' vocabulary"
+    said = "vocabulary size of the models"
     size = number(int, MIN_VOCAB, MAX_VOCAB, "V")
     add("--vocab-size", **size, required=True, help=said)
     add_resolution(add)
-    said = "how a distribution becomes bits"
+    said = "coding of distributions"
     codings = get_args(CodingName)
     add("--coding", choices=codings, default=sqs.Codec.coding, help=said)
     add_prior(add, default="none")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command, and return its exit status."""
+    """Run the command; return the exit status."""
     prior = find_prior(args.prior)
     codec = sqs.Codec(args.vocab_size, args.resolution, args.coding, prior)
     with sys.stdin.buffer if args.file == "-" else Path(args.file).open("rb") as file:
@@ -60,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.file} is longer than any packet")
     kinds = [args.kind] if args.kind else list(KINDS)
     found, refused = inspect(codec, packet, kinds)
-    # What fits goes to standard output; why nothing does is an error.
+    # If no kind fits, the reasons go to standard error.
     out = sys.stdout if found else sys.stderr
     agreed = f"vocabulary {codec.vocab_size}, resolution {codec.resolution}"
     if codec.prior is not None:
@@ -69,14 +67,10 @@ def run(args: argparse.Namespace) -> int:
     read = f"{len(packet)} bytes, read with {agreed}, {codec.coding}"
     print(f"{name}{read}.", file=out)
     if len(found) > 1:
-        print(
-            "It can be either, as packets don't say what they hold: choose by --kind."
-        )
+        print("Both kinds fit, as packets don't name their kind: choose with --kind.")
     print("\n".join([*refused, *found]), file=out)
     if not found:
-        said = (
-            "If the sender had another --resolution, --coding or --prior, give these."
-        )
+        said = "Check that --resolution, --coding and --prior are those of the sender."
         print(said, file=out)
     return 0 if found else 1
 
@@ -84,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
 def inspect(
     codec: sqs.Codec, packet: bytes, kinds: list[str]
 ) -> tuple[list[str], list[str]]:
-    """Return a table for each kind that a packet can be, a line for each other one."""
+    """Return a table for each kind that fits, and a line for each other kind."""
     found, refused = [], []
     for kind in kinds:
         try:
@@ -95,10 +89,10 @@ def inspect(
 
 
 def describe(codec: sqs.Codec, packet: bytes, kind: str) -> str:
-    """Say in a table what a packet holds, field by field.
+    """Return a table of a packet's fields.
 
-    The symbols of an ``"entropy"`` packet share bits: their rows have no place and no
-    cost.
+    The symbols of an ``"entropy"`` packet share bits, so their rows have no position
+    and no cost.
     """
     table = _Table(codec, packet)
     if kind == "distribution":
@@ -109,7 +103,7 @@ def describe(codec: sqs.Codec, packet: bytes, kind: str) -> str:
 
 
 class _Table:
-    """The rows of a packet's table, and how far the packet is read."""
+    """The rows of a packet's table, and the position in the packet."""
 
     def __init__(self, codec: sqs.Codec, packet: bytes) -> None:
         self._codec = codec
@@ -151,7 +145,7 @@ class _Table:
             sent = ", ".join(map(str, counts[:-1])) or "none"
             width = codec.bits(q) - size_width - id_width
             self._field("counts", width, sent)
-            rest = f"{counts[-1]}, what is left of {codec.resolution}"
+            rest = f"{counts[-1]}, the rest of {codec.resolution}"
             self._say("last count", rest)
             return
         if codec.coding == "enumerative":
@@ -172,7 +166,7 @@ class _Table:
         self.lines.append(_row(place, str(width), name, value))
 
     def _say(self, name: str, value: str) -> None:
-        """Add what takes no bits of its own."""
+        """Add a row that takes no bits."""
         self.lines.append(_row("", "", name, value))
 
     def _peek(self, width: int) -> int:
@@ -185,7 +179,7 @@ class _Table:
 
 
 def _width(values: int) -> int:
-    """Return the bits of a field with so many values."""
+    """Return the bits of a field with this number of values."""
     return (values - 1).bit_length()
 
 

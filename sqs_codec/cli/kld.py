@@ -1,4 +1,4 @@
-"""The command ``sqs kld``: how far quantised models are from the original."""
+"""The command ``sqs kld``: the KL divergence of quantized models."""
 
 from __future__ import annotations
 
@@ -19,14 +19,18 @@ if TYPE_CHECKING:
     from sqs_codec.distill import KLD, Estimate
     from sqs_codec.distill._make import Piece
 
-CTX, LEAST, FEW = 512, 8, 10
-"""Tokens of a context, the resolution below which a row says too little, and the
-contexts below which a text's error is a quarter off, 1 / sqrt(2 * 9), or more."""
+CTX = 512  # default tokens per context, as in llama-perplexity
+
+LEAST = 8  # smallest resolution whose errors can be estimated
+
+FEW = 10
+"""Fewer contexts than this get a warning: the text's error is then itself uncertain by
+a quarter, 1 / sqrt(2 * 9), or more."""
 
 DESCRIPTION = """\
-Measures the Kullback-Leibler divergence (KLD) of quantised models from the original,
-and the perplexity of both. The original reads a text once, and 30 to 40 bytes of each
-distribution are kept: the reference, which anybody measures other models against.
+Measures the Kullback-Leibler divergence (KLD) of quantized models from the original,
+and the perplexity of both. The original reads a text once, and a file stores 30 to 40
+bytes per distribution: the reference. Other models are measured against it.
 """
 
 EXAMPLES = """\
@@ -37,28 +41,28 @@ examples:
 """
 
 MAKE = """\
-Makes a reference of texts that a model reads, in contexts as llama-perplexity has them,
-or of the file that its --kl-divergence-base wrote. What was interrupted goes on where
-it was if the same command is given again.
+Makes a reference: runs the original over texts, cut into contexts as llama-perplexity
+does, or converts a file from its --kl-divergence-base. To resume an interrupted run,
+give the same command again.
 """
 
 MEASURE = """\
-Lets models read the texts of a reference, and prints for each the table of
-llama-perplexity, with two errors apart: "text" is that of another text of this kind and
-length, "reference" that of the few bytes which are kept of the original.
+Runs models over the texts of a reference, and prints llama-perplexity's table for
+each. There are two errors: "text" is the error from the choice of text, "reference"
+the error because the reference stores only a few bytes per distribution.
 """
 
 
 shown_contexts = partial(reading.progress, unit=" contexts")
-"""Put around contexts, shows how far they are read."""
+"""Wraps contexts in a progress bar."""
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the commands."""
     options.add_commands(
         parser,
-        ("make", "make a reference of the original", fill_make, make, MAKE),
-        ("measure", "compare models with it", fill_measure, measure, MEASURE),
+        ("make", "make a reference from the original", fill_make, make, MAKE),
+        ("measure", "measure models against it", fill_measure, measure, MEASURE),
     )
 
 
@@ -66,34 +70,34 @@ def fill_make(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``sqs kld make``."""
     add = parser.add_argument
     source = parser.add_mutually_exclusive_group(required=True).add_argument
-    source("--texts", **options.FILE, nargs="+", help="files, each of which is a text")
-    said = "what llama-perplexity --kl-divergence-base wrote, in place of texts"
+    source("--texts", **options.FILE, nargs="+", help="text files, one text each")
+    said = "file from llama-perplexity --kl-divergence-base, instead of texts"
     source("--from", **options.FILE, dest="base", help=said)
-    add("-o", "--output", **options.FILE, required=True, help="the reference")
+    add("-o", "--output", **options.FILE, required=True, help="reference to write")
     said = (
-        f"the original: {reading.READ} (default: SmolLM2, but with --from, where "
-        "it gives its name and tokenizer alone)"
+        f"the original: {reading.READ} (default: SmolLM2). With --from it is required, "
+        "and only gives name and tokenizer"
     )
     add("--model", metavar="MODEL", help=said)
     reading.add_reading(add)
-    said = f"tokens of a context (default: {CTX}; with --from what the file has)"
+    said = f"tokens per context (default: {CTX}; with --from as in the file)"
     add("--ctx", **options.number(int, 4), help=said)
-    said = "contexts to read at most, as llama-perplexity takes it (default: all)"
+    said = "maximum number of contexts, as in llama-perplexity (default: all)"
     add("--chunks", **options.number(int, 1), help=said)
     options.add_resolution(add, default=32)
     options.add_prior(add)
-    said = "of the rounding to counts"
+    said = "seed of the rounding to counts"
     add("--seed", **options.number(int, 0, 2**32 - 1), default=0, help=said)
 
 
 def make(args: argparse.Namespace) -> int:
-    """Let a model read texts, or take what it told of them; write the reference."""
+    """Run a model over texts, or read its base file; write the reference."""
     for name in options.given(args, "ctx", "chunks") if args.base else ():
-        args.usage_error(f"--{name} is for --texts: a base file has its own contexts")
+        args.usage_error(f"--{name} needs --texts: a base file has its own contexts")
     if args.resolution < LEAST:
-        args.usage_error(f"--resolution must be {LEAST} or more to tell errors by")
+        args.usage_error(f"--resolution must be {LEAST} or more, to estimate errors")
     if args.base and not args.model:
-        args.usage_error("--from needs --model: a base file doesn't say its tokenizer")
+        args.usage_error("--from needs --model: a base file doesn't name its tokenizer")
     if not reading.can_read(args, [args.model]):
         return 1
     options.check_folder(args.output)
@@ -128,17 +132,17 @@ def make(args: argparse.Namespace) -> int:
 
 
 def contexts(args: argparse.Namespace, reader: Any) -> list[Piece]:
-    """Return the contexts of the texts that are wanted."""
+    """Return the contexts of the texts."""
     from sqs_codec.distill import _make
 
     size = args.ctx or CTX
     if size > reader.max_tokens:
         most = f"{reader.name} can read {reader.max_tokens} tokens"
-        raise ValueError(f"{most}, and a context has {size}: give a lower --ctx")
+        raise ValueError(f"{most}, a context has {size}: use a smaller --ctx")
     pieces: list[Piece] = []
     for path in args.texts:
         try:
-            # llama-perplexity, too, leaves out the newline at the end.
+            # llama-perplexity also drops the final newline.
             text = path.read_bytes().decode().removesuffix("\n")
             pieces += _make.contexts(reader, text, size)
         except UnicodeDecodeError as error:
@@ -151,16 +155,16 @@ def contexts(args: argparse.Namespace, reader: Any) -> list[Piece]:
 def fill_measure(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``sqs kld measure``."""
     add = parser.add_argument
-    add("reference", metavar="REF", type=Path, help="a file of sqs kld make")
-    said = f"one or several, one after the other: {reading.READ}"
+    add("reference", metavar="REF", type=Path, help="file from sqs kld make")
+    said = f"models to measure: {reading.READ}"
     add("--model", metavar="MODEL", nargs="+", required=True, help=said)
     reading.add_reading(add)
-    add("--json", action="store_true", help="print an object a model, a line each")
-    add("--prior", metavar="FILE", help="that of its codec, if it isn't a built-in one")
+    add("--json", action="store_true", help="print one JSON object per model and line")
+    add("--prior", metavar="FILE", help="prior of the file's codec, unless built-in")
 
 
 def measure(args: argparse.Namespace) -> int:
-    """Compare models with the reference; print a table for each."""
+    """Measure models against the reference; print a table for each."""
     if not reading.can_read(args, args.model):
         return 1
     from sqs_codec import distill
@@ -178,14 +182,14 @@ def measure(args: argparse.Namespace) -> int:
             names = {"model": model, "original": data.header.model}
             print(json.dumps(names | plain(vars(found)), allow_nan=False))
         else:
-            name = f"{model} beside {data.header.model}, by {args.reference}"
+            name = f"{model} against {data.header.model}, from {args.reference}"
             print(f"{shown(name)}\n{table(found)}")
         sys.stdout.flush()
         if found.contexts < FEW:
             said = (
-                f"{found.contexts} contexts tell little of the error of the text: make "
+                f"the text's error is uncertain with {found.contexts} contexts: make a "
             )
-            said += f"a reference of {FEW} or more, of a longer text or a lower --ctx"
+            said += f"reference with {FEW} or more (a longer text or a smaller --ctx)"
             print(f"{args.called}: {said}", file=sys.stderr)
         if not found.is_trusted:
             said = f"{args.called}: {model}: {trust(found)}"
@@ -194,7 +198,7 @@ def measure(args: argparse.Namespace) -> int:
 
 
 def plain(value: Any) -> Any:
-    """Return what JSON has: null for what isn't known, "inf" for infinite numbers."""
+    """Return a value for JSON: null if unknown, "inf" for infinite numbers."""
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     if hasattr(value, "_asdict"):
@@ -205,9 +209,9 @@ def plain(value: Any) -> Any:
 
 
 def table(k: KLD) -> str:
-    """Return what is known of a model, in the order and words of llama-perplexity."""
+    """Return the results for a model, in the order and terms of llama-perplexity."""
     q, p, ratio = k.perplexity, k.reference_perplexity, k.log_ratio
-    # Of the errors of two means over the same contexts, and that of their difference.
+    # Covariance of two means over the same contexts, from the error of their ratio.
     own, other, times = q.text / q.value, p.text / p.value, q.value / p.value
     both = (own * own + other * other - ratio.text * ratio.text) / 2
     together = both / (own * other) if own * other else math.nan
@@ -219,7 +223,7 @@ def table(k: KLD) -> str:
     divergences = "\n".join(
         f"{_percent(at)}KLD: {value:10.6f} ({noise:+.6f})"
         for at, (value, noise) in reversed(k.percentiles.items())
-        if at not in (75, 25)  # which llama-perplexity has of Δp alone
+        if at not in (75, 25)  # llama-perplexity prints these only for Δp
     )
     differences = "\n".join(
         f"{_percent(at)}Δp: {100 * value:6.3f}%"
@@ -240,8 +244,8 @@ Mean PPL(Q)-PPL(base)         : {_pair(q.value - p.value, max(apart, 0) ** 0.5)}
 Mean    KLD: {mean}
 Control    : {_pair(k.control.value, k.control.reference)} reference: \
 {trust(k)}
-In brackets: how much of it is noise; rows are estimates, and a maximum and a minimum \
-would be nothing else.
+In parentheses: the part that is noise. Rows are estimates, so there is no maximum and \
+no minimum.
 {divergences}
 
 ====== Token probability statistics ======
@@ -254,18 +258,18 @@ Same top p: {_share(k.same_likeliest)}
 
 
 def trust(k: KLD) -> str:
-    """Say whether the control lets the KLD be trusted, and what to do if not."""
+    """Return whether the control allows to trust the KLD, and what to do if not."""
     from sqs_codec.distill._divergence import MOST_ERRORS
 
     value, error = abs(k.control.value), k.control.reference
     if k.is_trusted:
         near = f"within {MOST_ERRORS} standard errors of 0"
         return f"The KLD can be trusted: the control is {near}."
-    why = "the model gives too little probability to the tokens of the reference"
+    why = "the model gives the reference's tokens too little probability"
     if value > MOST_ERRORS * error:
         off = f"{value / error:.1f}" if error else f"more than {MOST_ERRORS}"
         why = f"the control is {off} errors from 0"
-    return f"{why}: don't trust the KLD, and try a reference of a higher --resolution"
+    return f"{why}: don't trust the KLD; make a reference with a higher --resolution"
 
 
 def _pair(value: float, error: float, *_: float) -> str:

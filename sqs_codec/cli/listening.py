@@ -1,4 +1,4 @@
-"""What the commands have in common that answer clients of HTTP."""
+"""Options and functions of commands that listen for HTTP clients."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ if TYPE_CHECKING:
 
 
 def add_clients(add: options.Add, listen: str, name: str) -> None:
-    """Add the options that say where it listens, to whom, and by which names."""
-    said = "where clients find it; port 0 is any free port"
+    """Add the options of addresses, names and keys."""
+    said = "address to listen on; port 0 is any free port"
     add("--listen", default=listen, metavar="HOST:PORT", help=said)
     said = (
-        "what clients call the model; may be given several times, and * is any "
-        f"name (default: {name})"
+        "model name that clients send; can be repeated, and * accepts any name "
+        f"(default: {name})"
     )
     add("--model-name", action="append", default=[], metavar="NAME", help=said)
     said = (
-        "what clients have to give as a bearer token (default: $SQS_API_KEY, "
-        "which other users of this machine can't see)"
+        "API key that clients send as a bearer token (default: $SQS_API_KEY, which "
+        "hides it from other users of this machine)"
     )
     add("--api-key", metavar="KEY", default=os.environ.get("SQS_API_KEY"), help=said)
-    add("--tls-cert", metavar="FILE", help="this endpoint's certificate, PEM")
-    add("--tls-key", metavar="FILE", help="its private key, PEM")
+    add("--tls-cert", metavar="FILE", help="PEM file of this endpoint's certificate")
+    add("--tls-key", metavar="FILE", help="PEM file of its private key")
     said = (
-        "a name by which clients call it, besides localhost and addresses; may "
-        "be given several times"
+        "host name that clients may use, in addition to localhost and addresses; "
+        "can be repeated"
     )
     add("--allow-host", action="append", default=[], metavar="NAME", help=said)
     said = (
-        "a web site whose pages may call it, as https://chat.example.org; may be "
-        "given several times (default: none)"
+        "web site whose pages may call this endpoint, as https://chat.example.org; "
+        "can be repeated (default: none)"
     )
     add("--allow-origin", action="append", default=[], metavar="URL", help=said)
 
 
 def check(args: argparse.Namespace) -> None:
-    """Refuse options that don't go together, and an address that isn't free."""
+    """Reject conflicting options, and an address in use."""
     try:
         host, port = split_address(args.listen, 0)
         if args.api_key:
             access.check_token(args.api_key)
         if bool(args.tls_cert) != bool(args.tls_key):
-            raise ValueError("--tls-cert and --tls-key go together")
+            raise ValueError("--tls-cert needs --tls-key, and --tls-key --tls-cert")
         if args.tls_cert:
             access.read_pair(access.Certificate(args.tls_cert, args.tls_key))
         if not (args.tls_cert and args.api_key):
@@ -66,13 +66,13 @@ def _require_loopback(host: str) -> None:
         access.require_loopback(host)
     except ValueError:
         raise ValueError(
-            f"{host} isn't this machine alone: to listen there takes --tls-cert, "
-            f"--tls-key and a key for clients, in SQS_API_KEY or by --api-key"
+            f"other machines can reach {host}: to listen there, set --tls-cert, "
+            f"--tls-key, and an API key with SQS_API_KEY or --api-key"
         ) from None
 
 
 def run(app: Starlette, args: argparse.Namespace, said: str, *, clients: int) -> None:
-    """Say what it does, where ``{url}`` is its address; answer until interrupted."""
+    """Print `said`, with ``{url}`` replaced, and serve until interrupted."""
     from sqs_codec.system._endpoint.server import make_server
 
     host, port = split_address(args.listen, 0)

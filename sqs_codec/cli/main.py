@@ -12,28 +12,28 @@ from sqs_codec._base.words import shown
 from sqs_codec.cli.options import add_command
 
 COMMANDS = (
-    ("demo", "demo", "see what hints and rounds do for a slow target"),
+    ("demo", "demo", "compare the three modes over a simulated link"),
     ("serve", "serve", "run a server: a target model for many edges"),
-    ("generate", "generate", "write a text with a server"),
-    ("proxy", "proxy", "let chat clients write with a server"),
-    ("inspect", "inspect", "show what a packet holds"),
-    ("bits", "bits", "measure what your own logits cost"),
+    ("generate", "generate", "generate text with a server"),
+    ("proxy", "proxy", "connect chat clients to a server"),
+    ("inspect", "inspect", "show the contents of a packet"),
+    ("bits", "bits", "measure the bits and errors for your own logits"),
     ("prior", "prior", "make a prior for your tokenizer"),
-    ("distill", "distill", "keep a teacher's distributions in a file"),
-    ("kld", "kld", "measure how far a quantised model is from the original"),
+    ("distill", "distill", "store teacher logits in a file"),
+    ("kld", "kld", "measure the KL divergence of quantized models"),
 )
-"""Name, module and a word of help. The module is imported when it is asked for, and has
-a `DESCRIPTION`, `EXAMPLES` if it has some, `fill`, which adds its options, and `run`,
-unless `fill` adds commands of its own. `run` returns the exit status, or raises an
-OSError or ValueError that says what is wrong."""
+"""Name, module and help of each command. A module is imported when its command is
+used. It has a `DESCRIPTION`, perhaps `EXAMPLES`, a function `fill` that adds the
+options, and a function `run`, unless `fill` adds subcommands. `run` returns the exit
+status, or raises an OSError or ValueError with a message for the user."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, 1 after an error, or 130 when interrupted."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # it was closed before Python began
+        if getattr(sys, name) is None:  # closed before Python started
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # to the end
-    # Models and packets may say what the terminal's encoding cannot.
+    # Models and packets may contain characters that the terminal can't show.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             asked = sys.argv[1:] if argv is None else argv
             args, unknown = _parser(asked).parse_known_args(asked)
             called = args.called
-            if unknown:  # in the command's words; argparse would show all commands'
+            if unknown:  # with the command's usage; argparse would show that of sqs
                 args.usage_error(f"unrecognized arguments: {shown(' '.join(unknown))}")
             command: Callable[[argparse.Namespace], int] = args.command
             return command(args)
@@ -52,9 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        return 1  # the reader has left, `sqs ... | head`
+        return 1  # the reader has closed the pipe, as in `sqs ... | head`
     except (ImportError, OSError, ValueError, MemoryError) as error:
-        is_memory = isinstance(error, MemoryError)  # which says less, or nothing
+        is_memory = isinstance(error, MemoryError)  # often without a message
         reason = "not enough memory" if is_memory else str(error)
         if isinstance(error, OSError) and error.filename:
             reason = f"{error.filename}: {error.strerror}"
@@ -63,17 +63,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _flush() -> None:
-    """Write what was printed, while an error can still be told."""
+    """Flush standard output now, while an error can still be reported."""
     try:
         sys.stdout.flush()
     except OSError:
-        # Or it would be tried, and fail, once more at exit.
+        # Otherwise Python tries, and fails, once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise
 
 
 class _Version(argparse.Action):
-    """Says what runs here and ends; the version is looked up only for this."""
+    """Prints version, backend and instruction set, and exits."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         isa = sqs.isa()
@@ -85,7 +85,7 @@ class _Version(argparse.Action):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Shows its help, as an error, if no argument came, as in `sqs $UNSET > file`."""
+    """Prints help to stderr if there are no arguments, as in `sqs $UNSET > file`."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         self._is_bare = not args
@@ -99,10 +99,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser(asked: Sequence[str]) -> argparse.ArgumentParser:
-    """Return a parser of all commands, with the options of those that are named."""
-    what = "The codec for token distributions in speculative decoding."
+    """Return a parser with all commands, and the options of those in `asked`."""
+    what = "A codec for next-token distributions, and speculative decoding with it."
     parser = _Parser(prog="sqs", description=what)
-    parser.add_argument("--version", action=_Version, nargs=0, help="what this is")
+    said = "print version, backend and instruction set"
+    parser.add_argument("--version", action=_Version, nargs=0, help=said)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, where, help_ in COMMANDS:
         if name in asked:

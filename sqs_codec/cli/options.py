@@ -1,4 +1,4 @@
-"""What the options of several commands have in common."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ LOADING = ("device", "dtype", "revision")
 """The options of `add_loading`."""
 
 DEFAULT = "(default: %(default)s)"
-"""What ends the help of an option that has one."""
+"""The end of an option's help, if it has a default."""
 
 FILE: dict[str, Any] = {"type": Path, "metavar": "FILE"}
-"""What makes an option a path."""
+"""Arguments of an option that is a path."""
 
 MODEL = "a Hugging Face model, by directory or name"
 
 SMOLLM2_FINGERPRINT = bytes.fromhex("37b16c713fbb8efc")
-"""The fingerprint of SmolLM2's vocabulary, for which there is a prior."""
+"""Fingerprint of SmolLM2's vocabulary, which has a built-in prior."""
 
 MISSING = """\
 sqs {command} needs {missing}. To install everything it uses:
@@ -47,7 +47,7 @@ SMOLLM2 = """
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Ends the help of an option by its default, if it has one and doesn't say it."""
+    """Adds the default to an option's help, unless the help states it."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         said, default = action.help or "", action.default
@@ -60,7 +60,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 def add_command(
     commands: Any, name: str, fill: Callable[..., object], run: Any, **said: str | None
 ) -> None:
-    """Add a command, what runs it and what help says; `fill` adds its options."""
+    """Add a command with its function and help; `fill` adds its options."""
     command = commands.add_parser(name, formatter_class=_Help, **said)
     fill(command)
     command.set_defaults(command=run, usage_error=command.error, called=command.prog)
@@ -70,7 +70,7 @@ def add_commands(
     parser: argparse.ArgumentParser,
     *commands: tuple[str, str, Callable[..., object], Any, str],
 ) -> None:
-    """Give a command commands of its own: name, help, fill, run and description."""
+    """Add subcommands, each with name, help, fill, run and description."""
     added = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, said, fill, run, description in commands:
         add_command(added, name, fill, run, help=said, description=description)
@@ -82,7 +82,7 @@ def number(
     high: float = math.inf,
     metavar: str | None = "N",
 ) -> dict[str, Any]:
-    """Return what makes an option one of the numbers from `low` to `high`."""
+    """Return the arguments of an option that is a number from `low` to `high`."""
 
     def parse(text: str) -> float:
         number = kind(text)
@@ -99,46 +99,46 @@ def number(
 def add_models(add: Add) -> None:
     """Add the options that name two models."""
     add_drop_layers(add, 1, f"{DROP_LAYERS}")
-    add("--draft", metavar="MODEL", help=f"{MODEL}, to draft with")
-    said = "a model to verify with; needs --draft, and both must share a tokenizer"
+    add("--draft", metavar="MODEL", help=f"draft model: {MODEL}")
+    said = "target model; needs --draft, and both must share a tokenizer"
     add("--target", metavar="MODEL", help=said)
 
 
 def add_drop_layers(add: Add, least: int, default: str) -> None:
-    """Add the option that makes a draft of SmolLM2; `default` says what there is."""
-    said = f"how many layers SmolLM2 drafts without, {least} to 4 (default: {default})"
+    """Add the option that makes a draft from SmolLM2; `default` is for its help."""
+    said = f"number of layers left out of SmolLM2 as the draft, {least} to 4 "
+    said += f"(default: {default})"
     add("--drop-layers", **number(int, least, 4), help=said)
 
 
 def add_loading(add: Add) -> None:
-    """Add the options that say how a model is loaded, without defaults."""
+    """Add the options for loading a model, without defaults."""
     from sqs_codec.system._base.kinds import DEVICES, DTYPES
 
-    add("--device", choices=DEVICES, help="where it runs (default: a GPU if any)")
+    add("--device", choices=DEVICES, help="device (default: a GPU if there is one)")
     add(
         "--dtype",
         choices=DTYPES,
-        help="what it computes in (default: the checkpoint's own type, but float32 on "
-        "the CPU)",
+        help="data type (default: that of the checkpoint; on the CPU, float32)",
     )
-    add("--revision", help="a branch, tag or commit of a model on the hub")
+    add("--revision", help="branch, tag or commit of a model on the hub")
 
 
 def add_engine_option(add: Add) -> None:
-    """Add the option that gives an engine arguments of its own."""
+    """Add the option that passes arguments to an engine."""
     add(
         "--engine-option",
         type=_option,
         action="append",
         metavar="NAME=VALUE",
-        help="an argument of vLLM, such as tensor-parallel-size=2, or an option of "
-        "llama.cpp, such as n-gpu-layers=20; the value is JSON or a word; may be given "
-        "several times",
+        help="an argument for vLLM, such as tensor-parallel-size=2, or an option for "
+        "llama.cpp, such as n-gpu-layers=20; the value is JSON or a word; can be "
+        "repeated",
     )
 
 
 def _option(text: str) -> tuple[str, Any]:
-    """Read NAME=VALUE, as vLLM's own command line takes names and values."""
+    """Read NAME=VALUE in the form of vLLM's command line."""
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise argparse.ArgumentTypeError(f"must be NAME=VALUE, not {text}")
@@ -150,17 +150,17 @@ def _option(text: str) -> tuple[str, Any]:
 
 
 def given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
-    """Return the options that were given; the others have defaults elsewhere."""
+    """Return the options that the user gave."""
     options = {name: getattr(args, name) for name in names}
     return {name: value for name, value in options.items() if value is not None}
 
 
 def check_models(args: argparse.Namespace) -> None:
-    """Refuse options of `add_models` that don't go together."""
+    """Reject conflicting options of `add_models`."""
     if bool(args.draft) != bool(args.target):
-        args.usage_error("--draft and --target go together: a pair shares a tokenizer")
+        args.usage_error("--draft needs --target, and --target needs --draft")
     if args.draft and args.drop_layers:
-        args.usage_error("--drop-layers is for SmolLM2, not for --draft and --target")
+        args.usage_error("--drop-layers needs SmolLM2; leave out --draft and --target")
     args.drop_layers = args.drop_layers or DROP_LAYERS
 
 
@@ -171,56 +171,58 @@ def add_prior(
     add(
         "--prior",
         metavar="NAME_OR_FILE",
-        help="what both ends know of how frequent ids are: a built-in prior, a file of "
-        f"sqs prior, or none (default: {default})",
+        help="frequencies of token ids, the same at both ends: a built-in prior, a "
+        f"file from sqs prior, or none (default: {default})",
     )
 
 
 def add_temperature(
     add: Add, of: str, *, default: float = TEMPERATURE, least: float = 0
 ) -> None:
-    """Add the option that sets a temperature of something."""
+    """Add the option that sets a temperature."""
     kind = number(float, least, metavar="T")
     add("--temperature", **kind, default=default, help=of)
 
 
 def add_sampling(add: Add, of: str) -> None:
-    """Add the options that say how a text is drawn, but for ``--top-k``."""
-    default = f"default: what the draft's files say, else {TEMPERATURE}"
+    """Add the options of sampling except ``--top-k``."""
+    default = f"default: that of the draft's files, else {TEMPERATURE}"
+    top_p = "nucleus sampling: sample from the smallest set of tokens with this total "
+    min_p = "sample from tokens with at least this share of the largest "
     for name, most, what in (
         ("temperature", math.inf, f"{of}; 0 is greedy ({default})"),
-        ("top-p", 1, "draw from the fewest tokens whose probabilities sum to this"),
-        ("min-p", 1, "draw from tokens of this times the largest probability, or more"),
+        ("top-p", 1, f"{top_p}probability"),
+        ("min-p", 1, f"{min_p}probability"),
     ):
         add(f"--{name}", **number(float, 0, most, "X"), help=what)
 
 
 def add_tokenizer(add: Add, what: str) -> None:
-    """Add the option that names a tokenizer; `what` has its place for the forms."""
-    forms = "a tokenizer.json, a folder that has one or a name on the Hugging Face hub"
+    """Add the option that names a tokenizer; `what` has a placeholder for the forms."""
+    forms = "a tokenizer.json, a folder with one, or a name on the Hugging Face hub"
     add("--tokenizer", metavar="FILE_OR_NAME", help=what.format(forms))
 
 
 def add_resolution(add: Add, default: int | None = None) -> None:
-    """Add the option that sets a codec's resolution; by default the codec's own."""
+    """Add the option that sets a codec's resolution."""
     add(
         "--resolution",
         **number(int, 1, MAX_RESOLUTION, "L"),
         default=default or Codec.resolution,
-        help=f"what a distribution's counts add up to, 1 to {MAX_RESOLUTION}",
+        help=f"sum of a distribution's counts, 1 to {MAX_RESOLUTION}",
     )
 
 
 def check_folder(file: Path) -> None:
-    """Say that a file can't be written before the work for it is done."""
+    """Reject a file that can't be written, before the work for it begins."""
     if not file.parent.is_dir():
-        raise ValueError(f"no folder {file.parent} to write to")
+        raise ValueError(f"there is no folder {file.parent} to write to")
     if file.is_dir():
-        raise ValueError(f"{file} is a folder, and must be a file")
+        raise ValueError(f"{file} must be a file, and is a folder")
 
 
 def read_text(path: Path) -> str:
-    """Return a text; an error names the file."""
+    """Return a file's text; errors name the file."""
     try:
         return path.read_text("utf-8")
     except UnicodeDecodeError as error:
@@ -228,7 +230,7 @@ def read_text(path: Path) -> str:
 
 
 def find_prior(name: str | None, fingerprint: bytes = b"") -> Prior | None:
-    """Return the prior of a file or name; for SmolLM2's vocabulary, its own."""
+    """Return the prior with this file or name; by default, SmolLM2's has its own."""
     if name is None and fingerprint == SMOLLM2_FINGERPRINT:
         name = "smollm2"
     if name is None or name == "none":
@@ -236,7 +238,7 @@ def find_prior(name: str | None, fingerprint: bytes = b"") -> Prior | None:
     if Path(name).exists() and not Path(name).is_dir():
         return Prior.load(name)
     try:
-        return Prior.builtin(cast("PriorName", name))  # which refuses others
+        return Prior.builtin(cast("PriorName", name))  # raises for other names
     except ValueError as error:
         raise ValueError(f"no file {name}, and no built-in prior: {error}") from error
 
@@ -247,7 +249,7 @@ class _Format(logging.Formatter):
 
 
 def log_warnings(command: str) -> None:
-    """Have warnings go to standard error, by the name of a command."""
+    """Write warnings to standard error, after a command's name."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Format(f"{command}: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
@@ -265,14 +267,14 @@ def interrupts_raise() -> Iterator[None]:
 
 
 def loading(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the options of `add_loading`, for a model that this command loads."""
+    """Return the options of `add_loading` with their defaults."""
     return {"device": "auto", "dtype": "auto", **given(args, *LOADING)}
 
 
 def has_packages(command: str, *extras: str) -> bool:
-    """Say whether all that these extras install is there; explain it if it isn't."""
+    """Tell whether all packages of these extras are installed; explain if not."""
     if {"hf", "demo", "vllm"} & {*extras}:
-        # Torch's threads, which read this, keep others from cores if they spin.
+        # Otherwise torch's threads spin while they wait, and block other processes.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     lacks = missing(extras)
     if lacks:

@@ -1,4 +1,4 @@
-"""The command ``sqs prior``: make a prior, and say what it saves."""
+"""The command ``sqs prior``: make a prior, and measure what it saves."""
 
 import argparse
 from collections.abc import Iterable, Sequence
@@ -17,11 +17,10 @@ from sqs_codec.cli import options
 from sqs_codec.cli.files import load_tokenizer, open_logits
 
 DESCRIPTION = """\
-Makes a prior: what both ends agree on about how frequent the ids of a tokenizer
-are. It is fitted to text, to logits of the draft model, or to both. Logits gain
-more, as they show which tokens are likely together. Each file's last fifth is
-held out first, to say what the prior saves; the prior that is written is fitted
-to all.
+Makes a prior: frequencies of a tokenizer's ids, which both ends need. It is fitted
+to text, to logits of the draft model, or to both. Logits save more bits, because
+they show which tokens are likely together. The command first holds out the last
+fifth of each file to measure the saving, then fits the prior to everything.
 """
 
 EXAMPLES = """\
@@ -33,30 +32,32 @@ then, at both ends:
 """
 
 LINES = 10_000
-"""Lines that are tokenized at once: a tokenizer takes 50 bytes for each of text."""
+"""Lines per call of the tokenizer, which needs 50 bytes of memory per byte of text."""
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add = parser.add_argument
-    add("texts", type=Path, nargs="*", metavar="TEXT", help="files of UTF-8 to count")
-    options.add_tokenizer(add, "{}; needed for texts")
+    said = "UTF-8 text files to count tokens in"
+    add("texts", type=Path, nargs="*", metavar="TEXT", help=said)
+    options.add_tokenizer(add, "tokenizer, required for texts: {}")
     said = (
-        "the draft model's logits, .npy files of floats of shape [N, V], each in "
-        "the order of its text"
+        "the draft model's logits: .npy files of floats with shape [N, V], in the "
+        "order of the text"
     )
     add("--drafts", **options.FILE, nargs="+", default=[], help=said)
-    add("-o", "--output", **options.FILE, required=True, help="the prior")
-    said = "of the logits (default: that of the drafts, or else the tokenizer's)"
+    add("-o", "--output", **options.FILE, required=True, help="prior to write")
+    said = "vocabulary size (default: that of the drafts, else the tokenizer's)"
     add("--vocab-size", **options.number(int, MIN_VOCAB, MAX_VOCAB, "V"), help=said)
     add(
         "--classes",
         **options.number(int, 1, MAX_PRIOR_CLASSES, "C"),
-        help=f"classes of contexts to tell apart by drafts, 1 to {MAX_PRIOR_CLASSES} "
+        help=f"number of classes of contexts, 1 to {MAX_PRIOR_CLASSES}; needs --drafts "
         "(default: chosen on held-out rows)",
     )
-    options.add_temperature(add, "of the drafts' distributions", least=1e-3)
-    said = "tokens kept of each distribution"
+    said = "temperature of the drafts' distributions"
+    options.add_temperature(add, said, least=1e-3)
+    said = "tokens kept per distribution"
     add("--top-k", **options.number(int, 1, metavar="K"), default=64, help=said)
     options.add_resolution(add)
 
@@ -66,11 +67,11 @@ def run(args: argparse.Namespace) -> int:
     if args.tokenizer and not options.has_packages("prior --tokenizer", "prior"):
         return 1
     if not args.texts and not args.drafts:
-        raise ValueError("nothing to count: give texts, --drafts or both")
+        raise ValueError("there is no input: give texts, --drafts or both")
     if args.texts and not args.tokenizer:
-        raise ValueError("texts need a --tokenizer")
+        raise ValueError("texts need --tokenizer")
     if args.classes and not args.drafts:
-        raise ValueError("--classes needs --drafts: a text alone has one class")
+        raise ValueError("--classes needs --drafts: texts have one class")
     options.check_folder(args.output)
     logits = [open_logits(path) for path in args.drafts]
     vocab_size = args.vocab_size
@@ -81,7 +82,8 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"{path} has logits of {size} tokens, not {vocab_size}")
         if args.top_k > vocab_size:
             raise ValueError(
-                f"--top-k must be up to {vocab_size}, as logits have, not {args.top_k}"
+                f"--top-k must be at most {vocab_size}, the vocabulary size, "
+                f"got {args.top_k}"
             )
     say = partial(print, flush=True)
     texts: list[NDArray[np.uint32]] = []
@@ -114,23 +116,23 @@ def run(args: argparse.Namespace) -> int:
 def read_tokens(tokenizer: Any, path: Path, vocab_size: int) -> NDArray[np.uint32]:
     """Return the tokens of a text."""
     text = options.read_text(path)
-    # Line by line, as some tokenizers take time quadratic in the length of a text.
+    # Line by line, as some tokenizers take quadratic time.
     lines = text.splitlines(keepends=True)
     found = [np.empty(0, np.uint32)]
     for start in range(0, len(lines), LINES):
         part = lines[start : start + LINES]
         try:
             encoded = tokenizer.encode_batch(part, add_special_tokens=False)
-        except Exception as error:  # the library raises nothing more precise
-            raise ValueError(f"{path}: the tokenizer fails: {error}") from error
+        except Exception as error:  # the library raises no other class
+            raise ValueError(f"{path}: the tokenizer failed: {error}") from error
         found += [np.array(line.ids, np.uint32) for line in encoded]
     tokens = np.concatenate(found)
     if not tokens.size:
         raise ValueError(f"{path} has no tokens")
     if tokens.max() >= vocab_size:
         raise ValueError(
-            f"{path}: the tokenizer gives id {tokens.max()}, which a vocabulary of "
-            f"{vocab_size} hasn't"
+            f"{path}: the tokenizer gives id {tokens.max()}, outside the vocabulary of "
+            f"{vocab_size}"
         )
     return tokens
 
@@ -138,7 +140,7 @@ def read_tokens(tokenizer: Any, path: Path, vocab_size: int) -> NDArray[np.uint3
 def quantize(
     codec: sqs.Codec, path: Path, logits: NDArray[np.floating], args: argparse.Namespace
 ) -> list[sqs.SparseDistribution]:
-    """Return the distributions of rows of logits; errors say of which."""
+    """Return the distributions of rows of logits; errors name the row."""
     keep, rows = sqs.TopK(args.top_k), []
     for i, row in enumerate(logits):
         try:
@@ -153,16 +155,16 @@ def report(
     drafts: Iterable[Sequence[object]],
     args: argparse.Namespace,
 ) -> str:
-    """Say what a prior saves on the last part of each file, fitted to the others."""
+    """Return what a prior saves on the held-out part of each file."""
     if saving is None:
         few = bits.HELD_OUT
-        return f"too little to hold any out: fewer than {few} rows or tokens a file"
-    what, of = "token by itself", "tokens"
+        return f"nothing was held out: files have fewer than {few} rows or tokens"
+    what, of = "token", "tokens"
     if any(len(part) >= bits.HELD_OUT for part in drafts):
         what, of = "distribution", f"rows (TopK({args.top_k}), resolution "
         of += f"{args.resolution}, temperature {args.temperature})"
     return (
-        f"bits of a {what}, mean of {saving.held_out} held-out {of}:\n"
+        f"bits per {what}, mean of {saving.held_out} held-out {of}:\n"
         f"  without a prior {saving.without:.1f}, with it {saving.with_prior:.1f}: "
         f"{saving.with_prior / saving.without:.3f}"
     )

@@ -5,13 +5,13 @@ import argparse
 from sqs_codec.cli import drafting, listening, options
 
 DESCRIPTION = """\
-An endpoint on this machine for any client that speaks the OpenAI protocol: it
-writes with the server of sqs serve, as sqs generate does, and drafts here. At /
-there is a page that shows which tokens the draft had, and what the text takes.
+Runs an endpoint on this machine for clients with the OpenAI API. Like sqs generate,
+it drafts here and decodes with sqs serve. Its page at / shows which tokens the draft
+predicted, the speed and the bytes.
 
-Without --draft the draft is a small one that comes with the package, for the
-target that sqs serve has by default. Beyond this machine it needs a key,
-in SQS_API_KEY or by --api-key, and a certificate.
+Without --draft, the draft is a small model that comes with the package, for the
+default target of sqs serve. To serve other machines, it needs a certificate and an
+API key, with SQS_API_KEY or --api-key.
 """
 
 EXAMPLES = """\
@@ -24,20 +24,20 @@ examples:
 """
 
 CONTEXT = 4096
-"""Tokens for which a draft by llama.cpp takes memory, for each client."""
+"""Context length of a draft in llama.cpp, per client."""
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add = parser.add_argument_group("clients").add_argument
     listening.add_clients(add, "127.0.0.1:8080", "sqs")
-    said = "how many texts are written at the same time"
+    said = "maximum number of simultaneous completions"
     add("--clients", **options.number(int, 1, 1024), default=8, help=said)
     drafting.add_server(parser.add_argument_group("server").add_argument)
-    add = parser.add_argument_group("text, where a client doesn't say").add_argument
-    options.add_sampling(add, "of the target")
+    add = parser.add_argument_group("defaults for requests").add_argument
+    options.add_sampling(add, "temperature of the target")
     kept = options.number(int, 1, metavar="K")
-    add("--top-k", **kept, help="draw from the K most probable tokens")
+    add("--top-k", **kept, help="sample from the K most probable tokens")
     add = parser.add_argument_group("what is sent").add_argument
     drafting.add_mode(add)
     options.add_prior(add)
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _serve(args: argparse.Namespace) -> None:
-    drafting.connect(args).close()  # before the model takes its time
+    drafting.connect(args).close()  # fails before the model is loaded
 
     from sqs_codec.system.proxy import Completer, make_app
 
@@ -76,6 +76,5 @@ def _serve(args: argparse.Namespace) -> None:
         hosts=args.allow_host,
         origins=args.allow_origin,
     )
-    said = f"Writing with {args.server} for clients of {{url}}/v1; "
-    said += "{url} shows it in a browser."
+    said = f"Proxy for {args.server}: API at {{url}}/v1, page at {{url}}."
     listening.run(app, args, said, clients=args.clients)

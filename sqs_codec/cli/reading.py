@@ -1,4 +1,4 @@
-"""What has a model read texts, and says what came of it."""
+"""Options and functions of commands that run a model over texts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sqs_codec.distill import Dataset
 
 READ = f"{options.MODEL}, or a GGUF file"
-"""What a model is, that reads texts."""
+"""The forms of a model's name, for help."""
 
 OPTIONS = ("engine", "engine_option", "threads", "ray", *options.LOADING)
 """The options of `add_reading`."""
@@ -33,23 +33,23 @@ OWN = {
     VLLM: ("engine", "engine_option", "ray", "dtype"),
     LLAMA_CPP: ("threads",),
 }
-"""Those of what runs the model."""
+"""The options that each engine supports."""
 
 FILES = "safetensors|bin|pt|gguf|json|model|txt|tiktoken|jinja|py"
-"""Endings of files that decide what a model says: no README, log or `.parts`."""
+"""Endings of files that affect a model's output: no README, log or `.parts`."""
 
 LARGE = 2 * 10**9
-"""Bytes of files above which reading them, 1 s per GB, is said."""
+"""Bytes above which reading files is announced; it takes 1 s per GB."""
 
 
 def add_reading(add: options.Add) -> None:
-    """Add the options that say how models are run, without defaults."""
-    said = "what runs a model that is no GGUF file (default: transformers)"
+    """Add the options for running models, without defaults."""
+    said = "engine, except for GGUF files (default: transformers)"
     add("--engine", choices=["transformers", "vllm"], help=said)
     options.add_engine_option(add)
-    said = "have so many replicas of the model, which Ray starts on this machine"
+    said = "run N replicas on Ray on this machine"
     add("--ray", **options.number(int, 1, 1000), help=said)
-    said = "what llama.cpp runs a GGUF file on (default: half of the machine's cores)"
+    said = "threads of llama.cpp, for GGUF files (default: half of the cores)"
     add("--threads", **options.number(int, 1), help=said)
     options.add_loading(add)
 
@@ -61,14 +61,14 @@ def _kind(args: argparse.Namespace, model: str | None) -> Kind:
 
 
 def can_read(args: argparse.Namespace, models: Sequence[str | None]) -> bool:
-    """Say whether what reads these is installed; refuse options that it hasn't."""
+    """Tell whether the engines of models are installed; reject unsupported options."""
     extras = ["distill"]
     for model in models:
         kind = _kind(args, model)
         for name in options.given(args, *OPTIONS):
             if name not in OWN[kind]:
-                what = f"{model or 'SmolLM2'}, which {kind.name} reads"
-                args.usage_error(f"--{name.replace('_', '-')} isn't for {what}")
+                what = f"{model or 'SmolLM2'}, which {kind.name} runs"
+                args.usage_error(f"--{name.replace('_', '-')} doesn't apply to {what}")
         extras += kind.extras(model)
     extras += options.given(args, "ray")
     command = args.called.removeprefix("sqs ")
@@ -77,7 +77,7 @@ def can_read(args: argparse.Namespace, models: Sequence[str | None]) -> bool:
 
 @contextlib.contextmanager
 def open_reader(args: argparse.Namespace, model: str | None) -> Iterator[Any]:
-    """Have a model read texts, by what `add_reading` says; the reader has a name."""
+    """Open a reader of a model, with the options of `add_reading`."""
     kind = _kind(args, model)
     if kind is LLAMA_CPP:
         own = options.given(args, "threads")
@@ -107,7 +107,7 @@ def _make(room: str, model: str | None, own: Mapping[str, Any]) -> Any:
 
 
 def identity(args: argparse.Namespace, model: str | None) -> str:
-    """Return a string that differs between models of the same name, once loaded."""
+    """Return a string that differs between models with the same name."""
     own = vars(args) | dict(args.engine_option or ())
     path, said = Path(model or ""), [model, own["revision"]]
     if kind_of(model) is LLAMA_CPP:  # and the other files of a split one
@@ -122,23 +122,23 @@ def identity(args: argparse.Namespace, model: str | None) -> str:
 
         how: dict[str, Any] = {"local_files_only": True, "ignore_patterns": "*"}
         how |= {"cache_dir": own.get("download_dir"), "revision": own["revision"]}
-        with contextlib.suppress(ValueError, OSError):  # it isn't of the hub
+        with contextlib.suppress(ValueError, OSError):  # not from the hub
             said = [Path(snapshot_download(model, **how)).name]
     said += own["dtype"], own.get("quantization")
     return ", ".join(str(one) for one in said if one)
 
 
 def digest(paths: Sequence[Path]) -> str:
-    """Return the names of files and what tells their contents apart."""
+    """Return the names of files and a digest of their contents."""
     return f"{' '.join(path.name for path in paths)} ({_contents(paths)})"
 
 
 def _contents(paths: Sequence[Path]) -> str:
     state, size = blake2b(digest_size=8), sum(path.stat().st_size for path in paths)
     if size > LARGE:
-        print(f"Reading {size / 1e9:.1f} GB, to recognize the files", file=sys.stderr)
+        print(f"Reading {size / 1e9:.1f} GB to identify the files", file=sys.stderr)
     for path in paths:
-        require_file(path)  # a pipe could be read but once
+        require_file(path)  # a pipe can be read only once
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 state.update(block)
@@ -146,7 +146,7 @@ def _contents(paths: Sequence[Path]) -> str:
 
 
 def progress(*around: Any, **how: Any) -> Any:
-    """Return a bar of tqdm: for a terminal, or for a log, as a line a minute."""
+    """Return a progress bar of tqdm; in a log, one line per minute."""
     from tqdm import tqdm
 
     if sys.stderr.isatty():
@@ -157,7 +157,7 @@ def progress(*around: Any, **how: Any) -> Any:
 
 
 def say(dataset: Dataset) -> None:
-    """Say what a file is, and how much it has."""
+    """Print the contents and the size of a file."""
     said = dataset.header.to_json()
     del said["check"]
     for name, value in said.items():
@@ -168,6 +168,6 @@ def say(dataset: Dataset) -> None:
     )
     for name, size in n.column_bytes.items():
         each = size / max(n.distributions, 1)
-        print(f"{name} {size} bytes, {each:.2f} a distribution")
+        print(f"{name} {size} bytes, {each:.2f} per distribution")
     each = n.file_bytes / max(n.tokens, 1)
-    print(f"file {n.file_bytes} bytes, {each:.2f} a token")
+    print(f"file {n.file_bytes} bytes, {each:.2f} per token")

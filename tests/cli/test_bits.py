@@ -118,10 +118,11 @@ def test_report_names_the_best_settings(logits, tmp_path, capsys):
     assert cli.main(["bits", file, "--tv", "0.2", "--rows", "4"]) == 0
     out = capsys.readouterr().out
     first, second, *_ = out.splitlines()
-    assert first == "Distributions at temperature 1; --temperature sets your draft's."
-    assert second == "4 of 6 rows of 700 logits, float32."
+    assert first == "Fewest bits with entropy coding, at a mean TV of at most 0.2:"
+    assert second.split() == ["rule", "l", "tokens", "dropped", "TV", *CODINGS]
+    said = "Temperature 1 (set your draft's with --temperature).\n"
+    assert f"\n4 of 6 rows of 700 logits, float32.\n{said}" in out
     assert all(len(line) <= 80 for line in out.splitlines())
-    assert "mean TV up to 0.2:\n" in out
     for name in ("thin", "balanced", "fat"):
         k, resolution = sqs.SETTINGS[name]
         row = rf"^{name}: TopK\({k}\) +{resolution} "
@@ -131,10 +132,10 @@ def test_report_names_the_best_settings(logits, tmp_path, capsys):
     assert "\nConformal(alpha=" in out
     assert cli.main(["bits", file, "--tv", "0.0001", "--temperature", "0.7"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("Distributions at temperature 0.7.\n")
-    assert "No setting has a mean TV up to 0.0001. The least has:" in out
-    assert out.count(" has the least TV; none has a mean TV up to 0.0001:\n") == 2
-    assert "takes the fewest" not in out
+    assert out.startswith("No setting has a mean TV of at most 0.0001. The smallest:")
+    assert out.count(" (smallest TV):\n") == 2
+    assert "ewest bits" not in out
+    assert "\nTemperature 0.7.\n" in out
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4"])
@@ -170,10 +171,13 @@ def bad_row(value):
 @pytest.mark.parametrize(
     ("array", "said"),
     [
-        (np.zeros(30, np.float32), "V of 2 to 1048576, got float32 of shape [30]"),
+        (
+            np.zeros(30, np.float32),
+            "float64, got float32 of shape [30]",
+        ),
         (np.zeros((2, 3, 4)), "got float64 of shape [2, 3, 4]"),
         (np.zeros((2, 30), np.int32), "got int32 of shape [2, 30]"),
-        (np.zeros((2, 30), np.longdouble), "must hold float16, float32, float64"),
+        (np.zeros((2, 30), np.longdouble), "a dtype of float16, float32, float64"),
         (np.zeros((0, 30), np.float32), "got float32 of shape [0, 30]"),
         (np.zeros((2, 1), np.float32), "got float32 of shape [2, 1]"),
         (np.zeros((2, 0), np.float32), "got float32 of shape [2, 0]"),
@@ -182,7 +186,7 @@ def bad_row(value):
         (np.full((3, 30), -np.inf, np.float16), "row 0: logits: every token is masked"),
         (
             np.eye(30, dtype=np.float32)[:3] / 2 + np.float32(1 / 60),
-            "a.npy must hold logits, and row 0 looks like probabilities",
+            "a.npy must have logits, but row 0 looks like probabilities",
         ),
     ],
 )
@@ -206,7 +210,7 @@ def test_files_that_are_none_are_explained(tmp_path, capsys):
         "true.npy": "is not a .npy file of numbers",
         "text.npy": "is not a .npy file of numbers",
         "empty.npy": "is not a .npy file of numbers",
-        "two.npz": "holds several arrays",
+        "two.npz": "has several arrays",
         "objects.npy": "is not a .npy file of numbers",
     }.items():
         assert name in fails(capsys, said, "bits", tmp_path / name)

@@ -101,11 +101,11 @@ def test_inspect_says_when_a_packet_can_be_either(tmp_path, capsys):
     file.write_bytes(sqs.Codec(VOCAB_SIZE).encode_round([q], [0]))
     assert inspect(str(file)) == 0
     out = capsys.readouterr().out
-    assert "\nIt can be either, as packets don't say what they hold" in out
+    assert "\nBoth kinds fit, as packets don't name their kind" in out
     assert "As a distribution:" in out
     assert "As a round:" in out
     assert inspect(str(file), "--kind", "round") == 0
-    assert "either" not in capsys.readouterr().out
+    assert "Both" not in capsys.readouterr().out
 
 
 def test_inspect_says_what_is_wrong_with_a_packet(tmp_path, capsys):
@@ -163,33 +163,36 @@ def test_help(command, capsys):
         ("inspect file --vocab-size 9 --resolution 0", "must be 1 to 65536, not 0"),
         ("demo --draft-length 33", "must be 1 to 32, not 33"),
         ("generate why?", "--server"),
-        ("generate --server a:1 --top-k 4 --alpha 0.1 why?", "give one"),
-        ("generate --server a:1 --insecure --cert a.pem why?", "goes without --cert"),
-        ("generate --server a:1 --draft a --drop-layers 1 ?", "layers is for SmolLM2"),
+        ("generate --server a:1 --top-k 4 --alpha 0.1 why?", "exclude each other"),
+        ("generate --server a:1 --insecure --cert a.pem why?", "exclude each other"),
+        ("generate --server a:1 --draft a --drop-layers 1 ?", "layers needs SmolLM2"),
         ("demo --temperature -1", "must be at least 0, not -1"),
         ("demo --temperature nan", "must be at least 0, not nan"),
-        ("demo --link 100", "a rate and a round trip as 100kbit/s,100ms, not 100"),
+        ("demo --link 100", "rate and round-trip time as 100kbit/s,100ms, not 100"),
         ("demo --link 0kbit/s,1ms", "must be 1 bit/s to 1 Tbit/s and up to 60 s, not"),
-        ("demo --draft some", "--draft and --target go together"),
-        ("demo --target some", "--draft and --target go together"),
-        ("demo --draft a --target b --drop-layers 2", "--drop-layers is for SmolLM2"),
-        ("generate --server a:1 --mode alone --draft-length 3 ?", "is for rounds, not"),
-        ("generate --server a:1 --mode rounds --seed 7 ?", "--seed rules rounds out"),
-        ("generate --server a:1 --seed 7 --draft-length 3 ?", "rules rounds out"),
+        ("demo --draft some", "--draft needs --target"),
+        ("demo --target some", "--draft needs --target"),
+        ("demo --draft a --target b --drop-layers 2", "--drop-layers needs SmolLM2"),
+        (
+            "generate --server a:1 --mode alone --draft-length 3 ?",
+            "needs rounds, got",
+        ),
+        ("generate --server a:1 --mode rounds --seed 7 ?", "--seed excludes rounds"),
+        ("generate --server a:1 --seed 7 --draft-length 3 ?", "excludes rounds"),
         ("bits", "give either a file of logits or --texts"),
         ("bits a.npy --texts a.txt", "give either a file of logits or --texts"),
-        ("bits a.npy --model a", "--model goes with --texts"),
+        ("bits a.npy --model a", "--model needs --texts"),
         ("bits a.npy --temperature 0", "must be at least 0.001, not 0"),
         ("bits a.npy --tv 2", "must be 0 to 1, not 2"),
         ("bits a.npy --rows 0", "must be at least 1, not 0"),
-        ("proxy --server a:1 --listen 0.0.0.0:80", "0.0.0.0 isn't this machine alone"),
+        ("proxy --server a:1 --listen 0.0.0.0:80", "other machines can reach 0.0.0.0"),
         ("proxy --server a:1 --listen 127.0.0.1", "must be HOST:PORT"),
-        ("proxy --server a:1 --tls-cert a.pem", "--tls-cert and --tls-key go together"),
+        ("proxy --server a:1 --tls-cert a.pem", "--tls-cert needs --tls-key"),
         ("proxy --server a:1 --tls-cert a.pem --tls-key b.pem", "certificate a.pem"),
         ("proxy --server a:1 --api-key \N{BULLET}", "visible ASCII characters"),
         ("serve", "needs --cert and --key, or --insecure"),
         ("serve --cert c.pem", "openssl req -x509"),
-        ("serve --insecure --cert c.pem --key k.pem", "goes without --cert and --key"),
+        ("serve --insecure --cert c.pem --key k.pem", "excludes --cert and --key"),
         ("serve --insecure --host 0.0.0.0", "0.0.0.0 isn't this machine"),
         ("serve --insecure --host nowhere.invalid", ".invalid isn't this machine"),
         ("serve --cert c.pem --key k.pem", "SQS_TOKEN=$(openssl rand -hex 16)"),
@@ -202,10 +205,10 @@ def test_help(command, capsys):
         ("serve --insecure --transport pigeon", "invalid choice"),
         ("serve --insecure --dtype int8", "invalid choice"),
         ("serve --insecure --engine-option 3", "must be NAME=VALUE, not 3"),
-        ("serve --insecure --metrics-host 0.0.0.0", "goes with --metrics-port"),
+        ("serve --insecure --metrics-host 0.0.0.0", "needs --metrics-port"),
         (f"serve --token {TOKEN} --token-file f", "not allowed with argument --token"),
-        ("serve --ray a:1 --dtype float32", "--dtype goes without --ray ADDRESS"),
-        ("serve --ray a:1 --engine-option a=1", "--engine-option goes without --ray"),
+        ("serve --ray a:1 --dtype float32", "--dtype and --ray ADDRESS exclude"),
+        ("serve --ray a:1 --engine-option a=1", "--engine-option and --ray"),
     ],
 )
 def test_bad_usage_is_explained(arguments, said, monkeypatch, capsys):

@@ -71,8 +71,9 @@ def test_bits_reads_texts_with_a_model(tmp_path, capsys):
     capsys.readouterr()
     command = ["bits", "--model", model, "--rows", "99", "--texts"]
     assert cli.main([*command, *map(str, texts[:2])]) == 0
-    said = f"{texts[0]}, {texts[1]}, read by {model}:\n91 of 91 rows of "
-    assert said in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"\n{texts[0]}, {texts[1]}, read by {model}.\n" in out
+    assert "\n91 of 91 rows of " in out
     assert cli.main([*command, str(texts[2])]) == 1
     assert capsys.readouterr().err == f"sqs bits: {texts[2]} has no tokens\n"
 
@@ -105,15 +106,18 @@ def test_a_race_of_any_pair_with_one_tokenizer(tmp_path, capsys, monkeypatch):
     assert err.startswith(f"Drafting with {draft} on cpu")
     assert "\x1b" not in out
     titles = [line.strip("─ ") for line in out.splitlines() if line.startswith("─")]
-    assert titles == [*demo.TITLES.values(), *demo.TITLES.values(), "what it took"]
+    assert titles == [*demo.TITLES.values(), *demo.TITLES.values(), "result"]
     said = " ".join(out.split())
     assert "held to 1 ms a pass (by itself" in said
-    assert "with hints it is the same text as alone, token for token." in said
-    imitated = "the target's pace (1 ms) and the link (1000 kbit/s up, 2 ms a round"
-    assert f"Imitated: {imitated} trip). The rest is real." in said
+    assert "With hints the text is the same as alone, token for token." in said
+    simulated = "forward passes of 1 ms and the link (1000 kbit/s up, 2 ms round trip)"
+    assert f"Simulated: {simulated}. The rest is real." in said
     # A server that refuses, and one that can't start, have the last word.
     assert cli.main(["demo", *arguments, "--target", other]) == 1
-    assert "refused the session: the edge's tokenizer is" in capsys.readouterr().err
+    assert (
+        "refused the session: the edge's tokenizer has fingerprint"
+        in capsys.readouterr().err
+    )
     assert cli.main(["demo", *arguments, "--target", str(tmp_path / "none")]) == 1
     err = capsys.readouterr().err
     assert f"sqs demo: the server didn't start: cannot load {tmp_path / 'none'}" in err
@@ -160,11 +164,11 @@ def figures(**seconds):
 
 def test_what_a_person_is_told():
     fast = demo.conclusion(figures(alone=10.0, rounds=12.5, hints=8.0), same=True)
-    assert "came 1.25 times as fast as from the cloud alone, by rounds 0.80" in fast
-    assert "it is the same text as alone" in fast
+    assert "Hints were 1.25 times as fast as the cloud alone, rounds 0.80" in fast
+    assert "the text is the same as alone" in fast
     slow = demo.conclusion(figures(alone=8.0, rounds=8.0, hints=10.0), same=False)
-    assert "came 0.80 times as fast as from the cloud alone, by rounds 1.00" in slow
-    assert "it is another text than alone" in slow
+    assert "Hints were 0.80 times as fast as the cloud alone, rounds 1.00" in slow
+    assert "the text differs from alone" in slow
 
 
 def test_the_bars_fit():

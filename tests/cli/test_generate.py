@@ -71,7 +71,7 @@ def test_text_goes_out_and_the_rest_to_standard_error(
     text = text[0, ids.shape[1] :]
     said = target.tokenizer.decode(text, skip_special_tokens=True)
     assert out == f" {said}\n"  # as after the prompt
-    for words in (f"{len(text)} tokens", "tokens/s", "accepted", "The last mode:"):
+    for words in (f"{len(text)} tokens", "tokens/s", "accepted", "Last mode:"):
         assert words in err
     # A rule of one's own is all that the planner may choose.
     assert generate(server, *arguments, "--alpha", "0.1") == 0
@@ -126,10 +126,10 @@ def test_modes_are_kept_to_and_a_seed_gives_one_text(server, models, capsys):
     ):
         assert generate(server, "--draft", models["draft"], *way.split(), *token) == 0
         texts[way], err = capsys.readouterr()
-        assert f"The last mode: {plan}" in err, way
+        assert f"Last mode: {plan}" in err, way
         if plan and "hints" not in plan:  # which may have come in time
             assert ("nothing was drafted" in err) == ("alone" in plan), way
-            assert "where the cloud wrote alone" not in err, way
+            assert "in mode alone" not in err, way
     modes = "--mode alone --seed 7", "--mode hints --seed 7", "--seed 7"
     assert len({texts[way] for way in modes}) == 1
     assert texts["--mode alone --seed 8"] != texts["--seed 7"]

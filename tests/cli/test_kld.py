@@ -31,7 +31,7 @@ TEXT = " ".join(WORDS[3 + (i * i + i // 7) % 10] for i in range(200))
 CTX = 32
 TABLE = """
 rows of|====== Perplexity|Mean PPL(Q)  |Mean PPL(base)|Cor(ln|Mean ln(PPL(Q)/PPL(base))
-Mean PPL(Q)/PPL(base)|Mean PPL(Q)-|====== KL div|Mean    KLD|Control|a maximum and a
+Mean PPL(Q)/PPL(base)|Mean PPL(Q)-|====== KL div|Mean    KLD|Control|no maximum and
 99.9%   KLD|99.0%   KLD|95.0%   KLD|90.0%   KLD|Median  KLD|10.0%   KLD| 5.0%   KLD
  1.0%   KLD| 0.1%   KLD|====== Token|Mean    Δp|99.9%   Δp|99.0%   Δp|95.0%   Δp
 90.0%   Δp|75.0%   Δp|Median  Δp|25.0%   Δp|10.0%   Δp| 5.0%   Δp| 1.0%   Δp| 0.1%   Δp
@@ -77,9 +77,9 @@ def test_a_model_is_itself_and_no_other(folder, capsys):
     models = [folder / "original", folder / "other"]
     assert sqs_kld("measure", folder / "ref", "--model", *models) == 0
     out, err = capsys.readouterr()
-    few = "sqs kld measure: 6 contexts tell little of the error of the text: make a ref"
+    few = "sqs kld measure: the text's error is uncertain with 6 contexts: make a ref"
     assert err.count(few) == 2
-    tables = out.split(f"{models[1]} beside ")
+    tables = out.split(f"{models[1]} against ")
     for said in tables:
         found = [said.find(name) for name in re.split(r"[|\n]", TABLE.strip("\n"))]
         assert found[0] > -1
@@ -276,10 +276,10 @@ def test_what_is_not_known_is_said(folder, capsys, monkeypatch):
     ("value", "error", "trusted", "said"),
     [
         (0.02, 0.01, True, "The KLD can be trusted: the control is within 4 stand"),
-        (-0.5, 0.1, False, "the control is 5.0 errors from 0: don't trust the KLD, "),
-        (0.02, 0.01, False, "the model gives too little probability to the tokens of"),
+        (-0.5, 0.1, False, "the control is 5.0 errors from 0: don't trust the KLD; "),
+        (0.02, 0.01, False, "the model gives the reference's tokens too little"),
         (-1.0, 0.0, False, "the control is more than 4 errors from 0: don't trust"),
-        (math.nan, 0.0, False, "the model gives too little probability to the tokens"),
+        (math.nan, 0.0, False, "the model gives the reference's tokens too little"),
     ],
 )
 def test_the_control_says_whether_the_estimate_is_trusted(value, error, trusted, said):
@@ -312,13 +312,13 @@ def test_what_reads_is_what_was_asked_for(folder, monkeypatch):
     ("arguments", "words"),
     [
         ("make --texts F/text -o F/no --ctx 201", "text: it has 200 tokens, and a"),
-        ("make --texts F/text -o F/no", "can read 256 tokens, .* give a lower --ctx"),
+        ("make --texts F/text -o F/no", "can read 256 tokens, .* use a smaller --ctx"),
         ("make --texts F/latin -o F/no --ctx 8", "latin is not UTF-8: "),
         ("make --texts F/none -o F/no", "none: No such file"),
         ("make --texts F/text -o F/no/no", "no folder .*no to write to"),
         ("make --from F/text -o F/no --model F/other", "it doesn't begin as a"),
-        ("make --from a -o b --ctx 8", "--ctx is for --texts"),
-        ("make --from a -o b --chunks 8", "--chunks is for --texts"),
+        ("make --from a -o b --ctx 8", "--ctx needs --texts"),
+        ("make --from a -o b --chunks 8", "--chunks needs --texts"),
         ("make --texts a -o b --chunks 0", "--chunks: must be at least 1, not 0"),
         ("make --from a -o b", "--from needs --model"),
         ("make --texts a -o b --resolution 7", "--resolution must be 8 or more"),
@@ -329,12 +329,24 @@ def test_what_reads_is_what_was_asked_for(folder, monkeypatch):
         ("measure F/larger", "other: the reader has 13 tokens, and the reference 14"),
         ("measure F/ref --model a.gguf", "needs llama-cpp-python.*'..distill,llama"),
         ("measure F/ref --engine vllm", r"needs vllm\. .*'.\[distill,hf,vllm\]'"),
-        ("measure F/ref --model a.gguf --device cpu", "--device isn't for a.gguf, wh"),
-        ("make --texts a -o b --model a.gguf --engine vllm", "--engine isn't for a.g"),
-        ("measure a --ray 2 --model a.gguf", "--ray isn't for a.gguf, which llama.cpp"),
+        (
+            "measure F/ref --model a.gguf --device cpu",
+            "--device doesn't apply to a",
+        ),
+        (
+            "make --texts a -o b --model a.gguf --engine vllm",
+            "--engine doesn't",
+        ),
+        (
+            "measure a --ray 2 --model a.gguf",
+            "to a.gguf, which llama.cpp",
+        ),
         ("measure F/ref --ray 2", r"needs ray\. .*'.\[distill,hf,ray\]'"),
-        ("make --texts a -o b --threads 2", "--threads isn't .*, which transformers"),
-        ("measure a --engine vllm --device cpu", "--device isn't for .*, which vLLM"),
+        ("make --texts a -o b --threads 2", "--threads doesn't .*, which transformers"),
+        (
+            "measure a --engine vllm --device cpu",
+            "--device doesn't .*, which vLLM",
+        ),
     ],
 )
 def test_bad_input_is_explained(arguments, words, folder, capsys, monkeypatch):

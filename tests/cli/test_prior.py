@@ -62,7 +62,7 @@ def test_text_makes_a_prior(tokenizer, tmp_path, capsys):
     assert prior("--tokenizer", tokenizer, README, "-o", output) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert "bits of a token by itself" in out
+    assert "bits per token" in out
     assert saved(out) < 0.95
     made = sqs.Prior.load(output)
     assert (made.vocab_size, made.classes) == (V, 1)
@@ -98,19 +98,22 @@ def test_a_folder_is_a_tokenizer_and_text_goes_with_drafts(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "nothing to count"),
-        (["README.md"], "texts need a --tokenizer"),
+        ([], "there is no input"),
+        (["README.md"], "texts need --tokenizer"),
         (["nothing.txt", "--tokenizer", "TOKENIZER"], "nothing.txt: No such file"),
         (["BINARY", "--tokenizer", "TOKENIZER"], "is not UTF-8"),
         (["EMPTY", "--tokenizer", "TOKENIZER"], "has no tokens"),
-        (["README.md", "--tokenizer", "TOKENIZER", "--vocab-size", "50"], "of 50 hasn"),
+        (
+            ["README.md", "--tokenizer", "TOKENIZER", "--vocab-size", "50"],
+            "vocabulary of 50",
+        ),
         (["README.md", "--tokenizer", "BINARY"], "cannot load the tokenizer"),
         (["README.md", "--tokenizer", "nope.json"], "cannot load the tokenizer nope"),
         (["README.md", "--tokenizer", "TOKENIZER", "--classes", "4"], "needs --drafts"),
         (["--drafts", "BINARY"], "is not a .npy file"),
-        (["--drafts", "LOGITS", "--top-k", "401"], "-k must be up to 400, as logits"),
+        (["--drafts", "LOGITS", "--top-k", "401"], "-k must be at most 400, the voc"),
         (["--drafts", "LOGITS", "-o", "nowhere/x"], "no folder nowhere to write to"),
-        (["--drafts", "NAN", "-o", "."], ". is a folder, and must be a file"),
+        (["--drafts", "NAN", "-o", "."], ". must be a file, and is a folder"),
         (["--drafts", "NAN"], "nan.npy: row 70: logits[5] is nan; values must"),
         (["--drafts", "LOGITS", "--vocab-size", "50"], f"logits of {V} tokens, not 50"),
     ],

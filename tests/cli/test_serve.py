@@ -152,7 +152,7 @@ def test_stop_while_the_engine_opens(monkeypatch, capsys):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     assert main(["serve", "--insecure", "--port", "0"]) == 0
     assert engine.steps == ["opened", "closed"]  # one after the other
-    assert capsys.readouterr().err == "Stopping; once more stops at once.\n"
+    assert capsys.readouterr().err == f"{module.STOPPING}\n"
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
@@ -311,7 +311,7 @@ def test_sighup_renews_all_or_nothing(tmp_path, monkeypatch):
             return connect(f"localhost:{port}", security=trusted, **options)
 
         kit.wait_until(lambda: bool(said))
-        assert "others on this machine may read the tokens" in said[0]
+        assert "other users of this machine can read the tokens" in said[0]
         tokens.chmod(0o600)
         kinds = ["grpc", "datagram"]
         links = [link(kind, token, old) for kind in kinds for token in (TOKEN, gone)]
@@ -320,14 +320,14 @@ def test_sighup_renews_all_or_nothing(tmp_path, monkeypatch):
             kit.converse(edge, each, 10)
         for wrong, words in (
             ((new, old, TOKEN), "can't load the certificate"),
-            ((new, new), "tokens has no token"),
-            ((new, new, TOKEN, "short"), "tokens, line 3: a token must have at least"),
+            ((new, new), "tokens has no access token"),
+            ((new, new, TOKEN, "short"), "tokens, line 3: an access token must have"),
             ((new, new, f"{TOKEN} x"), "tokens, line 2: a token must have 1 to 512"),
             ((ended, ended, TOKEN), "the certificate is valid from"),
         ):
             put(*wrong)
             said_now = renew()
-            assert said_now.startswith("keeps certificate, key and tokens: ")
+            assert said_now.startswith("certificate, key and tokens are unchanged: ")
             assert words in said_now
         key.unlink()
         assert "No such file" in renew()
@@ -336,8 +336,8 @@ def test_sighup_renews_all_or_nothing(tmp_path, monkeypatch):
         put(new, new, TOKEN)
         end = f"{new.certificate.not_valid_after_utc:%Y-%m-%d %H:%M}"
         assert renew() == (
-            f"has now a certificate for localhost until {end} UTC; tokens: 1; sessions "
-            f"that ended: 2; the certificate is no longer for example.org"
+            f"renewed: a certificate for localhost until {end} UTC; tokens: 1; "
+            f"sessions that ended: 2; the certificate is no longer for example.org"
         )
         for kind in kinds:
             with pytest.raises(LinkError, match="trusted"):
@@ -381,7 +381,7 @@ def test_a_package_that_an_engine_lacks_is_named(monkeypatch, capsys):
 @pytest.mark.parametrize(("model", "draft"), [("a.gguf", "FILE.gguf"), ("a", "MODEL")])
 def test_a_draft_that_fits_is_named(model, draft):
     said = serve_while(["--insecure", "--model", model], lambda port: None)
-    assert "To use it, with a smaller model of the same tokenizer:\n" in said
+    assert "To use it, with a smaller model that has the same tokenizer:\n" in said
     assert f' --draft {draft} "Why' in said
 
 

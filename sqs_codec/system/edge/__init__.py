@@ -1,8 +1,7 @@
-"""An edge: a draft model that writes texts with a cloud's target model.
+"""An edge: a draft model that produces completions with a cloud's target model.
 
-`Edge.generate` is for programs that want completions: it makes and keeps sessions.
-`generate` is for those with an `sqs_codec.system.session.EdgeSession` of their own. A
-`Planner` says what either does next.
+`Edge.generate` makes and keeps sessions; `generate` takes your own
+`sqs_codec.system.session.EdgeSession`. A `Planner` chooses the mode for both.
 """
 
 from sqs_codec.system._base.protocol import Mode

@@ -1,4 +1,4 @@
-"""What an edge drafts while the cloud decodes: tokens that may come, told as hints."""
+"""Hints: predict tokens while the cloud decodes, and send the predictions."""
 
 import math
 from collections import deque
@@ -11,38 +11,45 @@ from sqs_codec.system.edge._planner import Hints
 from sqs_codec.system.edge._reading import Reader
 from sqs_codec.system.session import EdgeSession, Emitted
 
-MOST = 16  # tokens of a branch beyond the text
+MOST = 16  # maximum length of a branch, in tokens
 
 WIDTH = 6
-"""Branches that are drafted on in a step and told in a hint, at most."""
+"""Maximum number of branches in a drafting step and in a message."""
 
-OPENS, LATE = 2.0, 4
-"""A guess opens a branch if it is reached with so many times the threshold, unless the
-cloud hears of hints after more than so many of its messages: the link has no room."""
+OPENS = 2.0
+"""A guess opens a branch if its probability is at least this many times the
+threshold."""
 
-IN_FLIGHT, SLOW, LOST = 3, 0.5, 2.0
-"""Hints of which the cloud isn't known to have heard: one, or three where it has heard
-of the last ones within half a second, so that a thin link has no queue. After two
-seconds they may be lost."""
+LATE = 4
+"""No branches open if the cloud receives hints after more than this many of its own
+messages: the link has no room for them."""
+
+IN_FLIGHT = 3
+"""Maximum number of unconfirmed hints. On a slow link it is 1, so that no queue
+forms."""
+
+SLOW = 0.5  # seconds to a confirmation; from there on the link counts as slow
+
+LOST = 2.0  # seconds without a confirmation; then hints count as lost
 
 
 @dataclass
 class _DraftBranch:
-    """Tokens that may follow the text, and how likely each of them is."""
+    """Predicted tokens after the text, with the probability of each."""
 
     tokens: list[int]
     chances: list[float]
-    told: int = 0  # how many of them the cloud was told
-    heard: int = 0  # up to which position of the text the cloud is known to have it
+    told: int = 0  # number of tokens sent to the cloud
+    heard: int = 0  # position of the text up to which the cloud has confirmed it
 
     @property
     def reached(self) -> float:
-        """The chance that all of them come."""
+        """The probability that all tokens are right."""
         return math.prod(self.chances)
 
 
 class Branches:
-    """The branches beyond a text, the likeliest first."""
+    """The branches after a text, sorted from the most probable one."""
 
     def __init__(
         self,
@@ -55,22 +62,20 @@ class Branches:
         self._session = session
         self._draft = draft
         self._hints = hints
-        self._end = end  # of what the cloud is to decode
+        self._end = end  # position where the cloud stops decoding
         self._clock = clock
         self._branches: list[_DraftBranch] = []
-        self._messages = 0  # of the cloud's tokens
-        # Of hints that aren't heard of: when they were told, after which message, up to
-        # which position, and of which branches.
+        self._messages = 0  # messages with tokens from the cloud
+        # Unconfirmed hints: time sent, messages before it, end position, branches.
         self._told: deque[tuple[float, int, int, list[_DraftBranch]]] = deque()
-        # Whether the cloud hears of hints late, as far as is known.
-        self._slow = self._late = True
+        self._slow = self._late = True  # until measured
         self.reads = False
-        """Whether the draft still reads the text, in parts."""
+        """Whether the draft is still in prefill."""
         self.seconds = 0.0
-        """What the last step took that has read no more than a token of each branch."""
+        """Duration of the last step that read only one token per branch."""
 
     def follow(self, emitted: Emitted) -> Emitted:
-        """Keep what fits new tokens; add how many were hinted, and hinted right."""
+        """Keep the branches that match new tokens; count hinted and right tokens."""
         right, told, in_time = 0, False, False
         self._messages += 1
         start = len(self._session.text) - len(emitted.tokens)
@@ -84,12 +89,12 @@ class Branches:
                 branch.told = max(0, branch.told - 1)
             self._branches = [branch for branch in kept if branch.tokens]
         accepted = right - told
-        if told and self._session.finished:  # it may well have been a hint
+        if told and self._session.finished:  # the hint may have come in time
             in_time = False
         return Emitted(emitted.tokens, accepted, accepted + in_time)
 
     def step(self) -> bool:
-        """Read a part of the text, or draft a token per branch; say if it did."""
+        """Read a part of the text, or draft a token per branch; False if idle."""
         began, goes_on = self._clock(), bool(self._branches)
         drafted = self._step(self._session.text)
         if drafted and goes_on and not self.reads:
@@ -114,7 +119,7 @@ class Branches:
         return True
 
     def _grow(self, branch: _DraftBranch, row: Any, at: int) -> list[_DraftBranch]:
-        """Add the first guess to a branch; return branches that others open."""
+        """Append the best guess to a branch; return new branches for the others."""
         guesses = self._session.guess(row, at, self._hints.branches)
         first, *rest = zip(guesses.tokens, guesses.chances, strict=True)
         others = [
@@ -135,8 +140,8 @@ class Branches:
         return self._session.stop.isdisjoint(branch.tokens[-1:])
 
     def tell(self, drafting: bool) -> None:
-        """Queue a hint if enough is new: a token, if drafting pauses or stops."""
-        # While too many hints are on their way the next one grows.
+        """Queue a hint if enough tokens are new; one is enough when drafting pauses."""
+        # While too many hints are unconfirmed, the next one grows.
         if self._is_busy():
             return
         least = self._hints.positions if drafting else 1
@@ -164,11 +169,11 @@ class Branches:
             for branch in alike:
                 branch.told = end
                 if not self._messages and len(self._session.text) > PART:
-                    # It still reads the prompt.
+                    # It arrives before the first token: the cloud is in prefill.
                     branch.heard = to
 
     def _is_busy(self) -> bool:
-        """Say whether the cloud is still to hear of as many hints as there may be."""
+        """Tell whether the maximum number of hints is unconfirmed."""
         now = self._clock()
         while len(self._told) > self._session.unheard_hints:
             at, messages, to, branches = self._told.popleft()
@@ -181,7 +186,7 @@ class Branches:
         return len(self._told) >= (1 if self._slow else IN_FLIGHT)
 
     def tell_again(self) -> None:
-        """Take that another cloud may lack what was told."""
+        """Send all branches again: a new cloud doesn't have them."""
         self._told.clear()
         for branch in self._branches:
             branch.told = 0

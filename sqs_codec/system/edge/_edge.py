@@ -1,4 +1,4 @@
-"""An edge: a draft model, whatever runs it, that writes texts with a cloud's."""
+"""An edge: a draft model that produces completions with a cloud's target model."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from sqs_codec.system.edge._seed import seed_of
 from sqs_codec.system.session import EdgeSession, Link, Setting
 
 MOST_PLANNERS = 16
-"""What is known of links and models for other ways to draw is forgotten."""
+"""Planners that an edge keeps, one per kind of sampling and link; the oldest leaves."""
 
 
 class _Kept:
-    """One line at most, which rests until the edge is gone."""
+    """At most one idle line. It is closed with the edge."""
 
     def __init__(self) -> None:
         self.lines: list[Line] = []
@@ -35,7 +35,10 @@ class _Kept:
         weakref.finalize(self, _close, self.lines)
 
     def take(self, *instead: Line, closings: int | None = None) -> list[Line]:
-        """Have another line rest; return what did, or that if one was closed since."""
+        """Replace the kept line and return the old one.
+
+        If `close` was called since `closings`, keep nothing and return `instead`.
+        """
         with self._lock:
             if closings not in (None, self.closings):
                 return [*instead]
@@ -49,33 +52,35 @@ def _close(lines: list[Line]) -> None:
 
 
 class Edge:
-    """A draft model that writes texts with a cloud's target model.
+    """A draft model that produces completions with a cloud's target model.
 
-    The texts are distributed as the target model's own, whatever the draft model is
-    and whatever the link does; only how fast they come depends on these.
+    Completions have the target model's output distribution. Draft model and link only
+    affect their speed.
 
     Parameters
     ----------
     draft : Draft
-        The draft model. By its tokenizer's fingerprint the cloud makes sure that both
-        models have the same vocabulary.
+        The draft model. The cloud compares its tokenizer's fingerprint with that of
+        the target, to make sure that both have the same vocabulary.
     settings : sequence of Setting, optional
-        What the planner may choose from, 1 to 4. If None, `Setting.defaults`.
+        1 to 4 settings that the planner can choose. If None, `Setting.defaults`.
     planner : Planner or FixedPlan, optional
-        If None, a `Planner` of the edge's own, which learns from text to text.
+        If None, the edge makes a `Planner`, which learns across completions.
     modes, prefer
-        As the `Planner` takes them.
+        Arguments of that `Planner`.
     rng : numpy.random.Generator, optional
-        Draws the drafted tokens. If None, one with a fresh seed.
+        Samples the drafted tokens. If None, one with a fresh seed.
     keep_session : bool
-        Whether texts with an equal callable `link` (of one server and token) go on over
-        one link until `close`; those without a given seed, but with equal sampling and
-        stop tokens, also with one session.
+        Whether completions with an equal callable `link` (one server and access token)
+        share a link until `close`. Those without a given seed, but with equal sampling
+        and stop tokens, also share a session.
 
     Attributes
     ----------
+    draft : Draft
+        The draft model.
     metrics : EdgeMetrics
-        Over all texts so far.
+        Sums over all completions so far.
     """
 
     def __init__(
@@ -98,7 +103,7 @@ class Edge:
         Planner(settings, modes=modes, prefer=prefer)  # for its errors, now
         self._settings, self._modes, self._prefer = settings, tuple(modes), prefer
         self.draft = draft
-        self._reader = Reader(draft, time.monotonic)  # it knows what is cached
+        self._reader = Reader(draft, time.monotonic)  # knows what the KV cache holds
         self._rng = np.random.default_rng() if rng is None else rng
         self._given_planner = planner
         self._planners: dict[tuple[Sampling, int, bool], Planning] = {}
@@ -109,7 +114,7 @@ class Edge:
         return f"<Edge of {self.draft}>"
 
     def close(self) -> None:
-        """End the session and the link that stay, and those of a text once it ends."""
+        """Close the kept session and link; those of a completion close at its end."""
         self._kept.closings += 1
         self._close(self._kept.take(), self.metrics)
 
@@ -125,44 +130,45 @@ class Edge:
         planner: Planning | None = None,
         patience: float = 60.0,
     ) -> Completion:
-        """Continue a text.
+        """Start a completion.
 
         Parameters
         ----------
         prompt : sequence of int
             Token ids, at least one.
         link : Link or callable
-            A link to the cloud, or what makes one. From what makes one the text
-            survives a link that breaks. A given link is closed at the end.
+            A link to the cloud, or a function that makes one. With a function, the
+            completion survives a broken link. A given link is closed at the end.
         max_tokens : int
-            Where the text ends at the latest.
+            Maximum number of tokens to produce.
         sampling : Sampling, optional
-            Of the target model. The same applies to the draft model. If None,
-            temperature 1 and no truncation.
+            Temperature and truncation, for target and draft. If None, temperature 1 and
+            no truncation.
         stop : collection of int, optional
-            Tokens that end the text, as its last one. If None, the model's own.
+            Tokens that end the completion; the last token is one of them. If None, the
+            model's own.
         seed : int, optional
-            Gives the same text for the same prompt and sampling each time, over any
-            link, with or without hints, as far as the target model computes the same.
-            It rules rounds out, whose text depends on more. If None, a fresh one.
+            The same seed, prompt and sampling give the same completion, over any link,
+            with or without hints, if the target computes the same logits. It excludes
+            rounds, whose tokens depend on more. If None, a fresh one.
         planner : Planner or FixedPlan, optional
-            For this completion, instead of the edge's.
+            Replaces the edge's planner for this completion.
         patience : float
-            After so many seconds without a token or progress from the cloud it is
-            given up. A cloud that reads a long text says how far it is.
+            Give up after this many seconds without a token or progress. A cloud in
+            prefill reports its progress.
 
         Returns
         -------
         iterator of Step
-            Each comes as soon as its tokens are verified. ``metrics`` are those of this
-            completion so far; ``close()`` ends it.
+            Steps come as soon as their tokens are verified. ``metrics`` has the sums so
+            far; ``close()`` ends the completion.
 
         Raises
         ------
         RefusalError
-            The cloud refuses the session and says why.
+            The cloud refused the session; the message says why.
         LinkError
-            There is no link, or no answer for too long.
+            No connection, or no answer for longer than `patience`.
         """
         metrics = EdgeMetrics(
             alone_tokens=self.metrics.alone_tokens,
@@ -170,7 +176,9 @@ class Edge:
         )
         sampling = Sampling() if sampling is None else sampling
         if seed is not None and set(self._modes) == {"rounds"}:
-            raise ValueError("seed: rounds alone, as asked, have no text of a seed")
+            raise ValueError(
+                "seed needs the mode alone or hints; modes has only rounds"
+            )
         ends = sorted(self._stop if stop is None else stop)
         begin = partial(
             EdgeSession,
@@ -183,7 +191,7 @@ class Edge:
             seed=None if seed is None else seed_of(seed, prompt),
             rounds=seed is None,
         )
-        about = (sampling, ends) if seed is None else object()  # one of its own
+        about = (sampling, ends) if seed is None else object()  # equal to no other
 
         def steps() -> Generator[Step, None, None]:
             began, sums = time.monotonic(), (metrics, self.metrics)

@@ -1,4 +1,4 @@
-"""An edge's way to the cloud: a link that is made anew, and a timer where it loses."""
+"""The edge's connection to the cloud: it reconnects, and repeats lost messages."""
 
 import contextlib
 import logging
@@ -10,21 +10,22 @@ from sqs_codec.system.session import EdgeSession, Emitted, Link, LinkError
 from sqs_codec.system.session.transport import unknown_session
 
 RESENDS = 5
-"""After so many resends without a word, a link that may lose messages is dropped."""
+"""Resends without an answer after which the edge leaves an unreliable link."""
 
-SILENCE, THINNEST = 3.0, 250.0
-"""Seconds until the edge asks again on a link that loses nothing, and then until it
-leaves the link, besides those of what was sent at 2 kbit/s, in bytes a second. After a
-round of 300 bytes that is 10 s: a path that died holds a text up for 12 s at most. A
-cloud whose model is busy answers."""
+SILENCE = 3.0
+"""Seconds without an answer after which the edge asks again on a reliable link, and
+after as many again leaves it. Sent bytes add their time at `THINNEST`: after a round of
+300 bytes, a dead path delays a completion by at most 12 s. A busy cloud answers."""
 
-Begin = Callable[..., EdgeSession]  # makes one for links with such a `max_message`
+THINNEST = 250.0  # bytes per second of the slowest link that is supported, 2 kbit/s
+
+Begin = Callable[..., EdgeSession]  # makes a session for a given `max_message`
 
 log = logging.getLogger(__name__)
 
 FAREWELL_SECONDS = 2.0
-"""How long to tell a session's end over a link that may lose it, until the cloud says
-that it has forgotten the session."""
+"""Time limit for repeating a farewell on an unreliable link. Repeating ends earlier if
+the cloud confirms that it has forgotten the session."""
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds between two attempts to connect; they double."""
@@ -36,7 +37,7 @@ class RefusalError(RuntimeError):
     Attributes
     ----------
     reason : str
-        In the cloud's words.
+        The cloud's message.
     """
 
     def __init__(self, reason: str) -> None:
@@ -45,30 +46,31 @@ class RefusalError(RuntimeError):
 
 
 class Timeout:
-    """How long to wait for an answer before sending again, as in RFC 6298."""
+    """The retransmission timer of RFC 6298."""
 
-    LEAST, MOST = 0.1, 10.0  # seconds: beyond the mean, as for a longer pass; in all
-    FIRST = 1.0
+    FIRST = 1.0  # seconds, before a round-trip time was measured
+    LEAST = 0.1  # seconds above the mean, at least: forward passes vary
+    MOST = 10.0  # seconds, at most
     SLOWEST = 1250.0
-    """Bytes a second of a link of 10 kbit/s; long messages are given that time."""
+    """Bytes per second, 10 kbit/s: the time allowed for long messages."""
 
     def __init__(self) -> None:
-        self.mean: float | None = None  # of the measured round trips, in seconds
+        self.mean: float | None = None  # of measured round-trip times, in seconds
         self._deviation = 0.0
         self._backoff = 1
 
     def seconds(self, size: int) -> float:
-        """Return how long to wait for the answer to so many bytes."""
+        """Return how long to wait for the answer to `size` bytes."""
         base = self.FIRST
         if self.mean is not None:
             base = self.mean + max(4 * self._deviation, self.LEAST)
         return min((base + size / self.SLOWEST) * self._backoff, self.MOST)
 
     def learn(self, seconds: float) -> None:
-        """Take a measured round trip, of what was sent once.
+        """Learn a measured round-trip time of a message that was sent once.
 
-        Only that ends the longer waits: otherwise a cloud that takes longer than the
-        first guess would be asked twice for ever.
+        Only this resets the backoff. Otherwise a cloud that is slower than the first
+        guess would get each message twice.
         """
         self._backoff = 1
         if self.mean is None:
@@ -78,17 +80,17 @@ class Timeout:
             self.mean += (seconds - self.mean) / 8
 
     def double(self) -> None:
-        """Wait longer, as there was no answer."""
+        """Double the wait after a time-out."""
         if self.seconds(0) < self.MOST:
             self._backoff *= 2
 
     def reset(self) -> None:
-        """Wait as measured again: another link isn't to blame for the one before."""
+        """Forget the backoff, for a new link."""
         self._backoff = 1
 
 
 class Line:
-    """An edge's link for its texts, made anew where it breaks, with a timer."""
+    """A session with its link, which is replaced when it breaks."""
 
     def __init__(
         self,
@@ -100,14 +102,14 @@ class Line:
     ) -> None:
         self.connect = connect if callable(connect) else None
         self.clock, self._sleep = clock, sleep
-        self._sent = self._received = 0  # over the links before it, not yet counted
+        self._sent = self._received = 0  # bytes of earlier links, not yet counted
         self._timeout = Timeout()
-        self.about: object = None  # as what texts its session can take
-        self.trip: float | None = None  # of the last handshake, in seconds
+        self.about: object = None  # which completions the session can continue with
+        self.trip: float | None = None  # seconds of the last handshake
         self._open(connect() if callable(connect) else connect, begin, patience)
 
     def _open(self, link: Link, begin: Begin, patience: float) -> None:
-        """Begin a session, which is made when the size of messages is known."""
+        """Make a session that fits the link's size of messages."""
         self._link: Link | None = link
         self.overhead = link.overhead
         try:
@@ -119,7 +121,7 @@ class Line:
         self._start(patience)
 
     def renew(self, begin: Begin, patience: float) -> None:
-        """End the session and begin another, on a link without words of the old one."""
+        """End the session and begin another, on a link without messages of the old."""
         link = self._link
         if link is None or not (self._say_farewell(link, wait=True) and link.reliable):
             self._drop()
@@ -128,13 +130,13 @@ class Line:
         self._open(link, begin, patience)
 
     def resume(self, text: Sequence[int], patience: float) -> bool:
-        """Go on with another text; say if session and cloud take it."""
+        """Continue with another text; False if session or cloud reject it."""
         self._start(patience)
         self._rested = True
         self.session.hold_place()
         try:
             self.session.abort(text)
-            self._receive(0)  # what came of the text before
+            self._receive(0)  # late messages about the old text
             self.greet()
         except (ValueError, LinkError, RefusalError):
             return False
@@ -142,20 +144,21 @@ class Line:
 
     def _start(self, patience: float) -> None:
         self._patience = patience
-        self.is_due = False  # whether a word from the cloud is
-        self._size = 0  # of what was sent since its last word
-        self._last = self.clock()  # when something was last sent or heard
-        # When the cloud last got on, or became due; later by what nobody waited since.
-        self._moved = self._waited = self._last  # and when it was last waited for
-        self._first: float | None = None  # when, if it was sent once only
-        self._failing: float | None = None  # since when nothing has worked
+        self.is_due = False  # whether the cloud owes an answer
+        self._size = 0  # bytes sent since the cloud's last message
+        self._last = self.clock()  # when a message was last sent or received
+        # When the cloud last made progress, or an answer became due. Time in which the
+        # caller doesn't wait for the cloud is added.
+        self._moved = self._waited = self._last  # the latter: end of the last wait
+        self._first: float | None = None  # when the message was sent, if only once
+        self._failing: float | None = None  # since when all attempts have failed
         self._resends = 0
         self._told = False  # whether the log says that the link broke
         self._pause = SHORTEST_PAUSE
-        self._rested = False  # whether the link has, and nothing has come of it since
+        self._rested = False  # whether an idle link hasn't proved that it still works
 
     def count(self) -> tuple[int, int]:
-        """Return the bytes sent and received since the last time, over all links."""
+        """Return the bytes sent and received since the last call, over all links."""
         link = self._link
         up = self._sent + (link.sent if link else 0)
         down = self._received + (link.received if link else 0)
@@ -163,17 +166,17 @@ class Line:
         return up, down
 
     def greet(self) -> None:
-        """Send, and wait until a cloud has taken the session."""
+        """Send, and wait until the cloud has accepted the session."""
         self.transmit()
         while self.session.state == "greeting":
             self.wait()
 
     def transmit(self) -> None:
-        """Send what the session has to send."""
+        """Send the session's messages."""
         while True:
             try:
                 if self._link is None:
-                    assert self.connect is not None  # or `_leave` had raised
+                    assert self.connect is not None  # otherwise `_leave` has raised
                     self._link = self._fit(self.connect())
                     self._moved, self._rested = self.clock(), False
                 for message in self.session.data_to_send():
@@ -184,21 +187,21 @@ class Line:
                 self._leave(error)
 
     def _fit(self, link: Link) -> Link:
-        """Refuse a link that might not take what was drafted for another one.
+        """Reject a link whose messages are smaller than the session's.
 
-        It must not depend on what was drafted.
+        This must not depend on the drafted tokens, or it would bias the text.
         """
         most = self.session.max_message
         if link.max_message < most:
             link.close()
             raise LinkError(
-                f"a link takes messages of {link.max_message} bytes, and those of the "
-                f"session may have {most}: give the session this max_message"
+                f"the link takes messages of {link.max_message} bytes, the session's "
+                f"may have {most}: set the session's max_message to the smaller number"
             )
         return link
 
     def poll(self) -> list[Emitted]:
-        """Send, and return what has come without waiting."""
+        """Send, and return new events without waiting."""
         self.transmit()
         return self._receive(0)
 
@@ -206,11 +209,11 @@ class Line:
         """Send, and wait for a message or until it is time to send again."""
         self.transmit()
         link = self._link
-        assert link is not None  # as something was just sent over it
+        assert link is not None  # `transmit` used it
         began, last = self.clock(), self._last
         self._moved = min(self._moved + began - self._waited, began)
         again = last + self._silence(link)
-        # Also if it is late: what came while nobody looked isn't silence.
+        # Look once even if that time is over: messages may have arrived meanwhile.
         limit = min(again, self._moved + self._patience)
         emitted = self._receive(max(limit - began, 0.0))
         self._waited = now = self.clock()
@@ -223,18 +226,18 @@ class Line:
         return emitted
 
     def _silence(self, link: Link) -> float:
-        """Return how long a link may be silent before the edge asks again."""
+        """Return the seconds of silence after which the edge asks again."""
         if not link.reliable:
             return self._timeout.seconds(self._size)
         if self.connect is None or self.session.sending_text:
-            return math.inf  # no other link, or a text of many messages on its way
+            return math.inf  # no other link, or a long text is still being sent
         return SILENCE + self._size / THINNEST
 
     def rest(self) -> bool:
-        """Let the text go; say if session and link stay for another one."""
+        """Finish the completion; tell whether session and link can serve another."""
         if self._link is None or not self.session.free_place():
             return False
-        with contextlib.suppress(LinkError):  # the next text finds out, too
+        with contextlib.suppress(LinkError):  # the next completion notices it
             for message in self.session.data_to_send():
                 self._link.send(message)
         return True
@@ -248,7 +251,7 @@ class Line:
                 link.close()
 
     def _say_farewell(self, link: Link, *, wait: bool = False) -> bool:
-        """End the session, again if that may be lost; say if the cloud has heard it."""
+        """End the session, repeatedly on an unreliable link; tell if it's confirmed."""
         self.session.end()
         said = self.session.data_to_send()
         end = self.clock() + FAREWELL_SECONDS * wait
@@ -267,7 +270,7 @@ class Line:
         return False
 
     def _note(self, link: Link, message: bytes) -> None:
-        """Remember that a message was sent now."""
+        """Record that a message was sent."""
         self._last = self.clock()
         self._size += len(message) + link.overhead * link.reliable
         if not self.is_due:
@@ -275,7 +278,7 @@ class Line:
             self._first = self._moved = self._last
 
     def _receive(self, timeout: float) -> list[Emitted]:
-        """Wait for a message, take all there are, and return what they add."""
+        """Wait for a message, process all that have arrived, return their events."""
         emitted: list[Emitted] = []
         try:
             while self._link and (message := self._link.receive(timeout)) is not None:
@@ -295,15 +298,15 @@ class Line:
         self._size = self._resends = 0
         if self.session.welcomes > welcomes and self._first is not None:
             self.trip = self._last - self._first
-        # No other word is enough: a cloud could say it for ever, and never answer.
+        # Other messages aren't progress: a cloud could send them forever.
         if emitted is not None or self.session.progress > progress:
             self._moved, self._failing = self._last, None
             if self._told:
-                log.warning("the cloud is there again; the text goes on")
+                log.warning("the cloud answers again; the completion continues")
             self._told = False
         if emitted is not None:
             self._pause, self._rested = SHORTEST_PAUSE, False
-        # What was sent twice says nothing: which one was answered?
+        # After a resend, the answer could be to either message.
         if self._first is not None:
             self._timeout.learn(self._last - self._first)
         self._first = None
@@ -311,22 +314,22 @@ class Line:
         return emitted
 
     def _resend(self, link: Link) -> None:
-        """Send again, or leave the link if that has been in vain too often."""
+        """Send again, or leave the link after too many attempts."""
         self._first = None
         if self._failing is None:
             self._failing = self._last
         if self._resends == (1 if link.reliable else RESENDS):
-            self._leave(LinkError("no answer, though the cloud was asked again"))
+            self._leave(LinkError("no answer, also after sending again"))
             return
         self._resends += 1
-        self._size *= not link.reliable  # that had its time
+        self._size *= not link.reliable  # a reliable link has delivered it by now
         self._timeout.double()
         self.session.resend()
 
     def _leave(self, error: LinkError) -> None:
-        """Close a broken link; after a pause another one can be tried.
+        """Close a broken link, and pause before the next attempt.
 
-        LinkError if none can be made, or nothing has worked for too long.
+        LinkError if there is no way to connect, or attempts have failed for too long.
         """
         link, now = self._link, self.clock()
         self._drop()
@@ -338,16 +341,16 @@ class Line:
             raise error
         if now - self._failing >= self._patience:
             raise LinkError(
-                f"no word from the cloud for {now - self._failing:.0f} s: {error}"
+                f"no answer from the cloud for {now - self._failing:.0f} s: {error}"
             ) from error
         if not self._told:
-            log.warning("%s; trying again for %g s", error, self._patience)
+            log.warning("%s; retrying for %g s", error, self._patience)
             self._told = True
         self._sleep(self._pause)
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
     def _drop(self) -> None:
-        """Close a link that is of no use any more."""
+        """Close the link and count its bytes."""
         if (link := self._link) is not None:
             self._link = None
             link.close()

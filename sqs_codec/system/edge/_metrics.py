@@ -1,4 +1,4 @@
-"""What completions take."""
+"""Metrics of completions at the edge."""
 
 import math
 from collections.abc import Generator, Iterator
@@ -21,24 +21,25 @@ class EdgeMetrics:
     Attributes
     ----------
     tokens : int
-        Prompts aren't counted.
+        Tokens of the completions, without prompts.
     drafted : int
         Tokens sent in rounds, and tokens whose hints came in time.
     accepted : int
-        Drafted tokens that took no forward pass of their own.
+        Drafted tokens that needed no forward pass of their own.
     resampled : int
-        Rejected tokens, at most one per answer. Hints too unlikely to be read count.
+        Rejected tokens, at most one per answer. This includes hints that the cloud
+        ignored because they were too unlikely.
     answers : int
-        Rounds, and passes of the target model while it decodes.
+        Rounds, and forward passes of the target while it decodes.
     bytes_up, bytes_down : int
-        On the wire: all packets, with connecting and the end of the session.
+        Bytes on the wire: all packets, including handshakes and farewells.
     seconds : float
-        From the beginning of each completion to its last token.
+        Time from the beginning of each completion to its last token.
     mode, reason : str
-        How the last tokens came, and why: the planner's line.
+        The mode of the last tokens, and the planner's reason for it.
     alone_tokens, alone_seconds : float
-        Of the cloud alone, as measured by this edge, also before this completion. The
-        last ones count most.
+        Tokens and seconds in the mode *alone*, as this edge measured them, also before
+        this completion. Old measurements fade.
     """
 
     tokens: int = 0
@@ -61,20 +62,20 @@ class EdgeMetrics:
 
     @property
     def tokens_per_second(self) -> float:
-        """Tokens of text per second."""
+        """Tokens per second."""
         return self.tokens / self.seconds if self.seconds else 0.0
 
     @property
     def alone_per_second(self) -> float:
-        """Tokens per second of the cloud alone; 0 before they were measured."""
+        """Tokens per second in the mode *alone*; 0 if it wasn't measured."""
         return self.alone_tokens / self.alone_seconds if self.alone_seconds else 0.0
 
     def __add__(self, later: "EdgeMetrics") -> "EdgeMetrics":
-        """Return the figures of both together."""
+        """Return the sums of both."""
         return replace(later, **{n: getattr(self, n) + getattr(later, n) for n in SUMS})
 
     def add(self, step: Step, seconds: float) -> None:
-        """Account for a step, that many seconds after the one before."""
+        """Add a step that came `seconds` after the last one."""
         self.tokens += len(step.tokens)
         self.drafted += step.drafted
         self.accepted += step.accepted
@@ -96,7 +97,7 @@ class Completion(Iterator[Step]):
     Attributes
     ----------
     metrics : EdgeMetrics
-        Of this completion so far, with the steps that were returned.
+        Sums over the steps returned so far.
     """
 
     def __init__(
@@ -108,5 +109,5 @@ class Completion(Iterator[Step]):
         return next(self._steps)
 
     def close(self) -> None:
-        """End it."""
+        """End the completion."""
         self._steps.close()

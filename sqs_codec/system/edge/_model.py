@@ -1,4 +1,4 @@
-"""What a draft is: what the loop and an edge ask of a model."""
+"""The interface of draft models."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ import numpy as np
 
 
 class Vocabulary(Protocol):
-    """What a cloud has to know of a tokenizer."""
+    """The properties of a tokenizer that a cloud checks."""
 
     @property
     def fingerprint(self) -> bytes:
-        """As `vocabulary_fingerprint` gives it; empty if it isn't known."""
+        """The result of `vocabulary_fingerprint`; empty if unknown."""
 
     @property
     def stop(self) -> frozenset[int]:
-        """The model's own stop tokens."""
+        """The model's stop tokens."""
 
 
 class Draft(ABC):
-    """A model that drafts, with its KV cache. A subclass has to define `logits`.
+    """A draft model with its KV cache. Subclasses define `logits`.
 
     Attributes
     ----------
     vocab_size : int
-        V. A subclass has to set it.
+        V. Subclasses set it.
     tokenizer : optional
-        Any object with a ``fingerprint`` (bytes, as `vocabulary_fingerprint` gives it)
-        and ``stop`` (a frozenset of the model's stop tokens). Without one, the cloud
-        can't check that both models have the same vocabulary.
+        Any object with a ``fingerprint`` (bytes from `vocabulary_fingerprint`) and
+        ``stop`` (a frozenset of the model's stop tokens). Without one, the cloud can't
+        check that both models have the same vocabulary.
     n_ctx : int, optional
-        The longest text in tokens, if there is a limit.
+        Maximum context length in tokens, if there is a limit.
     """
 
     vocab_size: int
@@ -46,23 +46,23 @@ class Draft(ABC):
 
     @abstractmethod
     def logits(self, tokens: Sequence[int]) -> Any:
-        """Return logits [1, V] after a text: arrays, or what NumPy makes one of.
+        """Return the logits [1, V] after a text, as an array or array-like.
 
-        Of float16, float32 or float64. They are used before the next call, and may
-        change with it. A long text may come in parts, each after those before it. So a
-        draft should cache what it has read.
+        The dtype is float16, float32 or float64. The next call may overwrite the
+        result. Each call passes the whole text so far, and a long text grows over
+        several calls, so a draft should keep a KV cache.
         """
 
     def branches(self, texts: Sequence[Sequence[int]]) -> Any:
-        """Return logits [w, V] after each of some texts that begin alike.
+        """Return the logits [w, V] after each of w texts with a common beginning.
 
-        By default it reads them one after the other.
+        The default reads them one after the other.
         """
         return np.stack([np.array(self.logits(text)[-1]) for text in texts])
 
     def twin(self) -> Draft:
-        """Return another draft of the same model, with a KV cache of its own.
+        """Return another draft of the same model, with its own KV cache.
 
-        By default it is a deep copy. A draft with large weights should share them.
+        The default is a deep copy. Override it if the copies should share weights.
         """
         return copy.deepcopy(self)

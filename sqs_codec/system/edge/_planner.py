@@ -1,4 +1,4 @@
-"""What an edge does next: rounds, hints, or nothing while the cloud decodes alone.
+"""Choose the mode of the next tokens: rounds, hints, or the cloud alone.
 
 One rule chooses among the modes that a planner may use:
 
@@ -7,12 +7,12 @@ modes          prefer      plan
 =============  ==========  ===================================================
 one            either      that mode
 several        ``speed``   the mode with the fewest seconds per token
-several        ``bytes``   the same with bytes; hints only add bytes, so never
-                           hints
+several        ``bytes``   the mode with the fewest bytes per token; never
+                           hints, which only add bytes
 =============  ==========  ===================================================
 
-``docs/planner.md`` explains the rule and has what it is worth. ``python -m
-benchmarks.planner --constant MEMORY=24`` shows what another value of a constant does.
+``docs/planner.md`` explains the rule. ``python -m benchmarks.planner --constant
+MEMORY=24`` shows the effect of another value of a constant.
 """
 
 import math
@@ -32,44 +32,45 @@ from sqs_codec.system._base.protocol import (
 from sqs_codec.system.session import Setting
 
 Prefer = Literal["speed", "bytes"]
-"""What a planner chooses by."""
+"""The quantity to minimize."""
 
 MEMORY = 48.0
-"""Tokens after which a measurement weighs 1/e; half of them are enough to know a
-mode."""
+"""Tokens after which the weight of a measurement has fallen to 1/e. A mode counts as
+measured after half as many."""
 
 TRIALS = 30.0
-"""Tokens of the last 1,000 that may come by a mode that is only tried."""
+"""Limit of the tokens spent on trials of other modes, per 1,000 tokens."""
 
 HOPE = 0.9
-"""The acceptance rate that is expected of a draft at first, as if a third of `MEMORY`
-had shown it: a few rounds tell, and what isn't expected is never tried."""
+"""Acceptance rate assumed of a new draft, with the weight of `MEMORY` / 3 tokens. It is
+high so that the planner tries a draft at all; a few rounds correct it."""
 
 CLEARLY = 1.1
-"""How many times what rounds take the best mode has to take before rounds begin: all
-tokens that were asked for come before the first one."""
+"""Rounds begin only if the present mode costs this many times as much. To change to
+rounds costs time: all requested tokens have to arrive first."""
 
 BYTES = 8.0
-"""Bytes that a drafted token takes, by the coarsest default setting, until rounds have
-shown it."""
+"""Bytes assumed per drafted token until rounds have measured them: the size with the
+coarsest default setting."""
 
-LONGEST = MAX_DRAFT // 2  # of rounds that are compared, in tokens
+LONGEST = MAX_DRAFT // 2  # tokens of the longest round considered
 
 
 @dataclass(frozen=True)
 class Hints:
-    """How an edge tells the cloud what it expects, while that decodes.
+    """Settings of hints: the edge predicts tokens while the cloud decodes.
 
     Attributes
     ----------
     positions : int
-        Of a message, at least: more have come together while the one before was sent.
+        Minimum number of positions per message. A message has more if more were
+        drafted while the last one was sent.
     branches : int
-        How many guesses are drafted on from: at the token after the text, and where a
-        branch may well fail.
+        Maximum number of alternatives: guesses at the next token, and other tokens at
+        positions where a guess is likely to be wrong.
     threshold : float
-        Drafting pauses where a branch is right with less than a quarter of this
-        probability, and another one begins where it is with twice as much.
+        A branch stops where its probability of being right falls below a quarter of
+        this. A new branch begins where its probability is at least twice this.
     """
 
     positions: int = 3
@@ -84,19 +85,21 @@ class Hints:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do next.
+    """How to produce the next tokens.
 
     Attributes
     ----------
     length : int
-        How many tokens to draft for a round, at most. At 0 the cloud decodes, with
-        hints or alone.
+        Maximum number of tokens to draft for a round. 0: the cloud decodes, alone or
+        with hints.
     setting : int
-        Which of the session's settings quantizes the drafts.
+        Index of the session's setting that quantizes the draft.
     reason : str
-        Why, in a line.
+        Why this plan was chosen, in one line.
+    hints : Hints or None
+        Settings of hints; None without hints.
     ahead : int
-        How many tokens the cloud may be asked for in advance, with hints or alone.
+        Maximum number of tokens to request in advance while the cloud decodes.
     """
 
     length: int
@@ -112,21 +115,21 @@ class Plan:
 
     @property
     def mode(self) -> Mode:
-        """How the text comes by it."""
+        """The mode of this plan."""
         return "rounds" if self.length else "hints" if self.hints else "alone"
 
 
 @dataclass(frozen=True)
 class Handshake:
-    """What an edge knows of a cloud before a text begins.
+    """Timings that an edge knows when a completion begins.
 
     Attributes
     ----------
     target_seconds, more_seconds : float
-        What a forward pass of the target takes for a token, and for each further one,
-        as the cloud says; 0 if it doesn't.
+        Time of a forward pass over one token, and extra time for each further token,
+        as the cloud states them; 0 if it doesn't.
     trip_seconds : float
-        How long the cloud's answer took; infinite if that isn't known.
+        Round-trip time of the handshake; infinite if unknown.
     """
 
     target_seconds: float = 0.0
@@ -142,25 +145,26 @@ class Handshake:
 
 @dataclass(frozen=True)
 class Step:
-    """What one answer of the cloud added to the text.
+    """Tokens that one answer of the cloud added to the text.
 
     Attributes
     ----------
     tokens : tuple of int
-        The drafted ones that were accepted, then the cloud's own. One at least.
+        Accepted drafted tokens, then those that the cloud sampled; at least one.
     accepted, drafted, resampled : int
-        What the step adds to those of `EdgeMetrics`.
+        Amounts that the step adds to the fields of `EdgeMetrics`.
     bytes_up, bytes_down : int
-        Bytes on the wire since the step before.
+        Bytes on the wire since the last step.
     reason : str
-        Why the tokens came as they did: the plan's.
+        The reason that the plan gave.
     mode : Mode
-        How they came.
+        The mode that produced the tokens.
     seconds : float or None
-        Since the step before. None where that says nothing of the mode: as it has
-        just begun, or as the caller took long.
+        Time since the last step. None if it doesn't measure the mode: the mode has
+        just changed, or the caller took long.
     draft_seconds : float
-        What a drafted token took, or with hints a step of all branches; 0 if unknown.
+        Time per drafted token; with hints, per drafting step of all branches. 0 if
+        unknown.
     """
 
     tokens: tuple[int, ...]
@@ -182,12 +186,12 @@ class Step:
 
 
 class FixedPlan:
-    """A planner that always says the same.
+    """A planner that always returns the same plan.
 
     Parameters
     ----------
     length, setting, hints
-        Of the plan. With hints no round is drafted, whatever its length.
+        Fields of the plan. With hints, the length is ignored.
 
     Examples
     --------
@@ -206,18 +210,18 @@ class FixedPlan:
 
     @property
     def reason(self) -> str:
-        """The plan in a line."""
+        """The plan in one line."""
         return self._plan.reason
 
     def begin(self, handshake: Handshake) -> None:
-        """Take no notice."""
+        """Do nothing."""
 
     def plan(self) -> Plan:
         """Return the plan."""
         return self._plan
 
     def learn(self, step: Step) -> None:
-        """Take no notice."""
+        """Do nothing."""
 
 
 class Planner:
@@ -226,12 +230,14 @@ class Planner:
     Parameters
     ----------
     settings : sequence of Setting
-        What the session can quantize drafts with, 1 to 4, from coarse to fine. For few
-        bytes rounds use the first, for speed the middle one.
+        The session's 1 to 4 settings, from coarse to fine. Rounds use the first to save
+        bytes, and the middle one for speed.
+    prefer : Prefer
+        The quantity to minimize.
     modes : collection of Mode
-        Those that there may be.
+        The modes to choose from.
     overhead : int
-        Bytes that transport and IP take for a message, as `Link.overhead`.
+        Bytes per message for transport and IP, as in `Link.overhead`.
 
     Examples
     --------
@@ -262,7 +268,7 @@ class Planner:
         given = set(modes)
         if self._bytes and len(given) > 1:
             given.discard("hints")
-        # Where nothing is known of any, the first is the best.
+        # While no cost is known, the first counts as the cheapest.
         self._modes = [m for m in ("hints", "rounds", "alone") if m in given]
         self._setting = 0 if self._bytes else len(settings) // 2
         chosen = settings[self._setting]
@@ -271,32 +277,34 @@ class Planner:
         self._overhead = checks.in_range("overhead", overhead, 0)
         self._told = Handshake()
         self._costs = {mode: _Mean() for mode in MODES}  # per token
-        self._rounds, self._lengths = _Mean(), _Mean()  # costs and drafted tokens
-        # Acceptance as it was seen, from one of two tokens on, and with the hope of
-        # each text: less of it where hints show the acceptance without a trial.
+        # Per round: its cost, and its drafted tokens.
+        self._rounds, self._lengths = _Mean(), _Mean()
+        # The measured acceptance rate, which begins at 1 of 2 tokens; and the expected
+        # one, to which each completion adds HOPE. It adds less of it where hints can
+        # measure the rate without a trial.
         self._seen, self._hope = _Mean(), _Mean()
         self._hopes = MEMORY / (12 if "hints" in self._modes else 3)
         self._seen.add(1, 2)
         self._drafting = _Mean()
         self._best: Mode = self._modes[0]
         self._tried: Mode | None = None
-        self._before = _Mean()  # what its costs were
-        self._waited, self._pause = 0.0, MEMORY / 2  # tokens since the last trial
-        self._spent = 0.0  # tokens of the last 1,000 that came by a mode on trial
+        self._before = _Mean()  # its costs before the trial
+        self._waited, self._pause = 0.0, MEMORY / 2  # tokens since the last trial; goal
+        self._spent = 0.0  # tokens spent on trials, of the last 1,000
         self.reason = ""
 
     def __repr__(self) -> str:
         return f"<Planner: {self.reason or 'no plan yet'}>"
 
     def begin(self, handshake: Handshake) -> None:
-        """Take what is known before a text."""
+        """Begin a completion, with the timings that the cloud states."""
         checks.instance("handshake", handshake, Handshake, "a Handshake")
         self._told = handshake
         self._end_trial()
         self._hope.add(HOPE * self._hopes, self._hopes)
 
     def learn(self, step: Step) -> None:
-        """Learn what came of a plan."""
+        """Learn from a step that has ended."""
         checks.instance("step", step, Step, "a Step")
         tokens, verified = len(step.tokens), step.accepted + step.resampled
         self._spent *= math.exp(-tokens / 1000)
@@ -332,11 +340,16 @@ class Planner:
         hints = Hints() if best == "hints" else None
         named = self._named if length else ""
         self.reason = f"{_words(length, hints)}{named}: {self._why(best)}"
-        ahead = MAX_AHEAD if hints else self._ahead()  # a pass may decode many
+        # With hints one forward pass may give many tokens.
+        ahead = MAX_AHEAD if hints else self._ahead()
         return Plan(length, self._setting, self.reason, hints, ahead)
 
     def _ahead(self) -> int:
-        """Return how many tokens rounds may have to wait for: few, if none are lost."""
+        """Return how many tokens to request in advance.
+
+        Rounds can't begin before these have arrived. So where rounds are possible, it
+        is the smallest number that keeps the cloud from waiting for requests.
+        """
         trip, target = self._told.trip_seconds, self._told.target_seconds
         if self._bytes or "rounds" not in self._modes or trip >= MAX_AHEAD * target:
             return MAX_AHEAD
@@ -350,7 +363,7 @@ class Planner:
         return min(self._modes, key=cost)
 
     def _try(self) -> None:
-        """Forget what was measured of a mode that may be better by what is known."""
+        """Begin a trial of the mode that may be better than the best one."""
         self._hope.fade()
         self._hope.add(HOPE * self._hopes, self._hopes)
         if self._best != "rounds" and self._bytes:
@@ -363,7 +376,7 @@ class Planner:
             self._costs[other] = _Mean()
 
     def _end_trial(self) -> None:
-        """Make up for what the trial didn't measure by what was measured before."""
+        """End a trial. If it was short, earlier measurements complete it."""
         if self._tried:
             cost, known = self._costs[self._tried], self._before
             missing = min(known.weight, (1 - cost.share) * MEMORY / 2)
@@ -371,15 +384,15 @@ class Planner:
         self._tried = None
 
     def _cost(self, mode: Mode) -> float:
-        """Return the cost of a token: measured, as far as enough was, else expected."""
+        """Return the cost per token: measured, expected, or a mixture of both."""
         found = self._costs[mode]
-        # Rounds of other lengths than now don't count: `_length` knows what they tell.
+        # Rounds were measured with other lengths; `_length` computes their cost.
         share = 0.0 if mode == "rounds" else found.share
         expected = 0.0 if share == 1 else (1 - share) * self._expected(mode)
         return expected + share * found.mean
 
     def _expected(self, mode: Mode) -> float:
-        """Return the cost of a token by what the cloud, the draft and rounds tell."""
+        """Return the cost per token, computed from timings and the acceptance rate."""
         told, overhead = self._told, self._overhead
         if mode == "rounds":
             return self._length(self._hope)[1]
@@ -387,7 +400,7 @@ class Planner:
             return overhead + 7 + (overhead + 3) / (MAX_AHEAD // 2)
         if mode == "alone":
             return told.target_seconds
-        # A first token of hints has to follow one that isn't known yet.
+        # The first hinted token follows one that the edge has to guess, too.
         rate = self._hope.rate
         passes = (
             (told.target_seconds + n * told.more_seconds)
@@ -397,7 +410,7 @@ class Planner:
         return max(self._drafting.mean, min(passes))
 
     def _length(self, accepted: "_Mean") -> tuple[int, float]:
-        """Return the best length of rounds, and what a token takes by it."""
+        """Return the best length of rounds, and its cost per token."""
         told, rate = self._told, accepted.rate
         first = told.trip_seconds + told.target_seconds
         each = self._drafting.mean + told.more_seconds
@@ -427,39 +440,39 @@ class Planner:
 
 
 class _Mean:
-    """A mean over what came last."""
+    """A mean that forgets exponentially."""
 
     def __init__(self) -> None:
         self.weight = self._total = 0.0
 
     def add(self, total: float, weight: float) -> None:
-        """Add a sum over tokens or rounds of that number."""
+        """Add the sum of `weight` values."""
         kept = math.exp(-weight / MEMORY)
         self.weight = kept * self.weight + weight
         self._total = kept * self._total + total
 
     def fade(self) -> None:
-        """Have what there was weigh half as much."""
+        """Halve the weight of all values."""
         self.weight, self._total = self.weight / 2, self._total / 2
 
     @property
     def mean(self) -> float:
-        """What it is; 0 before there is anything."""
+        """The mean; 0 without values."""
         return self._total / self.weight if self.weight else 0.0
 
     @property
     def rate(self) -> float:
-        """The mean as an acceptance rate, below 1."""
+        """The mean as an acceptance rate, capped below 1."""
         return min(self.mean, 0.999)
 
     @property
     def share(self) -> float:
-        """How much of what is enough to go by it there was, 0 to 1."""
+        """Weight as a share of what counts as measured, 0 to 1."""
         return min(2 * self.weight / MEMORY, 1.0)
 
 
 def _tokens(length: int, rate: float) -> float:
-    """Return the tokens of a round on average."""
+    """Return the expected tokens of a round."""
     return (1 - rate ** (length + 1)) / (1 - rate)
 
 

@@ -1,4 +1,4 @@
-"""A draft model that reads a long text in parts."""
+"""Prefill of the draft model, in parts."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,26 +10,26 @@ from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.edge._model import Draft
 
 FIRST = 64
-"""Tokens of the first part. SmolLM2-135M on a CPU takes 4.5 times as long for 64 tokens
-as for one (`CachedModel.logits` after 100 tokens), so short prompts stay whole."""
+"""Tokens of the first part, so that short prompts stay whole. On a CPU, SmolLM2-135M
+takes 4.5 times as long for 64 tokens as for one (`CachedModel.logits`)."""
 
 LONGEST = 0.03
-"""Seconds of a part, if the draft is as quick by smaller parts. A token that comes
-meanwhile waits as long: about 15 % of 0.2 s, the first token's time on a good link."""
+"""Goal for the seconds of a part. A token that arrives during a part waits for its end:
+here at most 15 % of 0.2 s, the time to the first token on a good link."""
 
 SLOWER = 1.25
-"""Parts that take so many times as long per token as the quickest are too small."""
+"""A part is too small if its time per token is this many times the best one."""
 
 
 class Reader:
-    """A draft model, and the text that it read last, which is taken to be cached."""
+    """A draft model, and the text that its KV cache is assumed to hold."""
 
     def __init__(self, draft: Draft, clock: Callable[[], float]) -> None:
         self._draft = draft
         self._clock = clock
         self._known: Sequence[int] = ()
-        self._size, self._least = FIRST, 1  # of parts, in tokens
-        self._pace = math.inf  # seconds per token of the quickest part
+        self._size, self._least = FIRST, 1  # present and smallest part, in tokens
+        self._pace = math.inf  # seconds per token of the fastest part
 
     def logits(self, tokens: Sequence[int]) -> Any:
         """Return the draft's logits [1, V] after a text."""
@@ -41,12 +41,12 @@ class Reader:
         return logits
 
     def branches(self, texts: Sequence[Sequence[int]]) -> Any:
-        """Return the draft's logits [w, V] after each of some texts."""
+        """Return the draft's logits [w, V] after each of w texts."""
         self._known = texts[0]
         return self._draft.branches(texts)
 
     def read(self, text: Sequence[int]) -> bool:
-        """Read the next part of a text; False if no more than one part is left."""
+        """Read the next part of a text; False if at most one part is left."""
         known, size = common_length(self._known, text), self._size
         if len(text) - known <= size:
             return False

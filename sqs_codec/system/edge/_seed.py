@@ -1,4 +1,4 @@
-"""What a text that can be had again has for a seed."""
+"""Seeds of reproducible completions."""
 
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -11,15 +11,17 @@ MOST_SEED = (1 << 64) - 1  # 8 bytes of BLAKE2's key
 
 
 def seed_of(number: int, prompt: Sequence[int]) -> bytes:
-    """Return the seed of a session whose text can be had again.
+    """Return the session's seed for a number and a prompt.
 
-    One number gives other prompts other seeds: their texts aren't correlated, and
-    nobody can write a prompt for numbers that he knows.
+    The seed depends on the prompt too. So completions of different prompts aren't
+    correlated, and nobody can write a prompt for random numbers that are known.
 
     Parameters
     ----------
     number : int
-        Of the user's choice, from 0 to 2**64 - 1.
+        Any number from 0 to 2**64 - 1.
+    prompt : sequence of int
+        Token ids.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""A link that is made thin, to try out what one is like."""
+"""A link that imitates a low-bandwidth link."""
 
 import math
 import threading
@@ -11,20 +11,20 @@ from sqs_codec.system.session import Link, LinkError
 
 
 class ShapedLink:
-    """A `Link` over another one, thinned to a rate and a round trip.
+    """A `Link` that limits another link's uplink rate and delays its messages.
 
-    What is sent drips through a bucket of tokens, each message with what transport and
-    IP put around it, and arrives half a round trip later; what comes back takes the
-    other half, at any rate. A thread of its own has the other link, and closes it.
+    The uplink sends messages one after the other at the given rate, with the headers
+    of transport and IP. Each direction adds half of the round-trip time. The other
+    link belongs to a thread, which closes it.
 
     Parameters
     ----------
     link : Link
-        Nobody else may use it from now on.
+        The other link. Don't use it for anything else.
     rate : float
-        Bits a second to the cloud.
+        Uplink rate in bits per second.
     trip : float
-        Seconds of a round trip, besides what the other link takes.
+        Round-trip time to add, in seconds.
     clock : callable
         As `time.monotonic`.
     """
@@ -42,11 +42,11 @@ class ShapedLink:
         self._link, self._clock = link, clock
         self.reliable, self.max_message = link.reliable, link.max_message
         self.overhead = link.overhead
-        self._up: deque[tuple[float, bytes]] = deque()  # by when they are due
+        self._up: deque[tuple[float, bytes]] = deque()  # with the time to deliver at
         self._down: deque[tuple[float, bytes]] = deque()
-        self._free = 0.0  # when all that was sent has left
+        self._free = 0.0  # when the last message has left
         self._woken = False
-        self._error: Exception | None = None  # why it is over
+        self._error: Exception | None = None  # why the link has ended
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="sqs-link", daemon=True)
         self._thread.start()
@@ -56,16 +56,16 @@ class ShapedLink:
 
     @property
     def sent(self) -> int:
-        """As `Link.sent`, without what waits for its turn."""
+        """As `Link.sent`, without queued messages."""
         return self._link.sent
 
     @property
     def received(self) -> int:
-        """As `Link.received`, with what is still on its way."""
+        """As `Link.received`, including delayed messages."""
         return self._link.received
 
     def send(self, message: bytes) -> None:
-        """Queue a message; it is sent when its bits have dripped through."""
+        """Queue a message; it leaves when the rate allows."""
         with self._changed:
             self._check()
             bits = 8 * (len(message) + self.overhead)
@@ -74,7 +74,7 @@ class ShapedLink:
         self._link.wake()
 
     def receive(self, timeout: float | None) -> bytes | None:
-        """Return the next message; None if none came within `timeout` seconds."""
+        """Return the next message, or None after `timeout` seconds."""
         end = math.inf if timeout is None else self._clock() + timeout
         with self._changed:
             while True:
@@ -91,13 +91,13 @@ class ShapedLink:
                 self._changed.wait(None if wait == math.inf else wait)
 
     def wake(self) -> None:
-        """Have `receive` return at once."""
+        """Make `receive` return at once."""
         with self._changed:
             self._woken = True
             self._changed.notify()
 
     def close(self) -> None:
-        """Close both links; what waits, such as a session's end, leaves at once."""
+        """Close both links. Queued messages, such as a farewell, leave at once."""
         self._error = LinkError("the link is closed; make another")
         self._link.wake()
         self._thread.join()
@@ -117,14 +117,14 @@ class ShapedLink:
                     message = self._link.receive(0)
             for _, message in self._up:
                 self._link.send(message)
-        except Exception as error:  # whatever it is, who waits is told
+        except Exception as error:  # `receive` and `send` raise it
             self._error = self._error or error
         self._link.close()
         with self._changed:
             self._changed.notify()
 
     def _hand_on(self) -> float | None:
-        """Send what is due; return the seconds until more is."""
+        """Send due messages; return the seconds until the next one is due."""
         while self._up:
             due, message = self._up[0]
             if (wait := due - self._clock()) > 0:

@@ -1,9 +1,8 @@
 """Sessions of an edge and a cloud, without a clock, a socket or a thread.
 
-`EdgeSession` turns drafts into messages and messages into text, `CloudSession` turns
-messages into jobs for a target model and its verdicts into messages. What carries the
-messages is a `Link`, what does the jobs a `Verifier`. The protocol is described in
-``docs/protocol.md``.
+`EdgeSession` turns drafts into messages, and messages into text. `CloudSession` turns
+messages into jobs for a target model, and verdicts into messages. A `Link` carries the
+messages, a `Verifier` does the jobs. ``docs/protocol.md`` describes the protocol.
 """
 
 from sqs_codec.system.session._cloud import CloudSession

@@ -1,4 +1,4 @@
-"""The cloud's end of a session, without a clock, a socket or a thread."""
+"""The cloud's end of a session: a state machine without clock, socket or thread."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -25,13 +25,13 @@ from sqs_codec.system.session._random import draws, shared_key
 from sqs_codec.system.session._text import WINDOW, until_stop
 from sqs_codec.system.session._wire import Limits, WireError
 
-TOKENS_HEAD = 32  # bytes of a message of tokens before them, at most
-MAX_FAILURES = 3  # jobs of a session that may fail one after the other
+TOKENS_HEAD = 32  # maximum bytes before the tokens in a message of tokens
+MAX_FAILURES = 3  # consecutive failed jobs that end a session
 
 
 @dataclass(frozen=True)
 class CloudRound:
-    """A drafted round in the works."""
+    """A drafted round to verify."""
 
     number: int
     draws: NDArray[np.float64]
@@ -41,41 +41,41 @@ class CloudRound:
 
 @dataclass
 class CloudGeneration:
-    """A round that is decoded by shared random numbers."""
+    """A round that the cloud decodes with shared random numbers."""
 
     number: int
     base: int
     n: int = 0
-    sent: int = 0  # how many of its tokens were put into messages
-    had: int = 0  # how many of them the edge has said that it has
+    sent: int = 0  # number of tokens put into messages
+    had: int = 0  # number of tokens that the edge has confirmed
     stopped: bool = False
 
 
 class CloudSession:
-    """What a cloud knows of one session, which is a cache: the edge can renew it.
+    """The cloud's end of a session. It is a cache: the edge can restore all of it.
 
-    Messages go in by `receive` and come out by `data_to_send`; `next_job` says what
-    the target model is to compute, and `complete` takes its verdict. What a peer
-    sends raises nothing: a message that breaks the protocol ends the session, and
-    `refused` says why.
+    Pass received messages to `receive`, and send those that `data_to_send` returns.
+    `next_job` returns work for the target model, and `complete` takes its verdict. No
+    message from a peer raises an error: one that breaks the protocol ends the session,
+    and `refused` says why.
 
     Parameters
     ----------
     session_id : bytes [16]
-        Whose messages these are; `session_of` reads it from a hello.
+        The edge's id of the session; `session_of` reads it from a hello.
     limits : Limits
-        What is taken from the session.
+        Limits of texts and messages.
     tokenizer : bytes
-        The fingerprint that the edge's tokenizer must have, 8 bytes; or none.
+        Fingerprint of 8 bytes that the edge's tokenizer must have; empty for none.
     vocab_size : int
-        How many tokens the target model gives logits of.
+        Vocabulary size of the target model.
     max_text : int
-        How many tokens the target model can read.
+        Maximum context length of the target model, in tokens.
     steps : mapping of int to float, optional
-        Seconds that the target takes for so many tokens, for the edge's planner: those
-        of the time of each welcome.
+        Seconds of a forward pass by number of tokens, for the edge's planner. Each
+        welcome sends the present values.
     priors : sequence of Prior
-        What edges may code by, besides the priors that come with this package.
+        Priors that edges may use in addition to those of this package.
 
     Examples
     --------
@@ -102,7 +102,7 @@ class CloudSession:
         self._tokenizer = check_bytes(
             "tokenizer", tokenizer, wire.TOKENIZER_BYTES, optional=True
         )
-        self._vocab_size = Codec(vocab_size).vocab_size  # or it says what is wrong
+        self._vocab_size = Codec(vocab_size).vocab_size  # checks it
         most = min(limits.max_text, checks.in_range("max_text", max_text, 2))
         self._limits = replace(limits, max_text=most)
         self._steps = steps
@@ -113,22 +113,22 @@ class CloudSession:
         self._out: dict[type, bytes] = {}
         self._new = True  # until the hello
         self._agreed: Agreement
-        self._number = 0  # of the next round, or of the one in the works
-        self._drawn = 0  # the number by which that round is drawn
-        self._epoch = 0  # how often the text was replaced
-        self._held: bool | None = None  # whether its place is, if the edge has said
+        self._number = 0  # of the present or next round
+        self._drawn = 0  # the number that chooses that round's random numbers
+        self._epoch = 0  # number of times that the text was replaced
+        self._held: bool | None = None  # whether the edge asked to hold the place
         self._text: list[int] = []
         self._base = 0  # tokens of the text before round `_number`
         self._draft: CloudRound | None = None
         self._generation: CloudGeneration | None = None
         self._hints = HeardHints()
-        self._heard = 0  # the serial of the last hint
-        self._answered: tuple[CloudRound, bytes] | None = None  # to answer again
-        self._pending: wire.Context | None = None
+        self._heard = 0  # serial number of the last hint
+        self._answered: tuple[CloudRound, bytes] | None = None  # in case it is lost
+        self._pending: wire.Context | None = None  # a text that is still arriving
         self._early: dict[int, wire.Context] = {}  # its parts after a gap, by start
-        self._read = 0  # tokens of the text that the target model has read or drawn
+        self._read = 0  # tokens of the text that the target has read or sampled
         self._job: Job | None = None
-        self._told = 0  # tokens of its text that it has read, as the edge was told
+        self._told = 0  # progress of the job that the edge was told, in tokens
         self._overtaken = False
         self._failures = 0
 
@@ -140,7 +140,7 @@ class CloudSession:
 
     @property
     def state(self) -> str:
-        """Where in the picture of ``docs/protocol.md`` it is, "ready" for example."""
+        """The state, as in the diagram of ``docs/protocol.md``: "ready" for example."""
         if self._refused is not None or self._ended:
             return "ended" if self._ended else "refused"
         if self._new:
@@ -153,7 +153,7 @@ class CloudSession:
 
     @property
     def refused(self) -> str | None:
-        """Why the session is over, if it was refused."""
+        """The reason, if the session was refused."""
         return self._refused
 
     @property
@@ -163,23 +163,23 @@ class CloudSession:
 
     @property
     def text_length(self) -> int:
-        """How many tokens the text has."""
+        """Number of tokens of the text."""
         return len(self._text)
 
     @property
     def freed_place(self) -> bool:
-        """Whether the edge has let go of the place, and wants nothing since."""
+        """Whether the edge has freed its place and requested nothing since."""
         return self._held is False and self.state == "ready"
 
     @property
     def holds_place(self) -> bool:
-        """Whether the session is in the middle of a text."""
+        """Whether the session is in the middle of a completion."""
         return bool(self._held) or self.state in ("collecting", "verifying", "decoding")
 
     # Messages
 
     def receive(self, message: bytes) -> None:
-        """Take a message from the edge, whatever it holds."""
+        """Process a message from the edge, valid or not."""
         if self._ended:
             self._queue(wire.Need(None))
             return
@@ -196,13 +196,13 @@ class CloudSession:
             self._refuse(str(error))
 
     def data_to_send(self) -> list[bytes]:
-        """Return the messages for the edge that have come up since the last call."""
+        """Return the messages for the edge since the last call."""
         messages = [*self._out.values()]
         self._out.clear()
         return messages + self._token_messages()
 
     def _queue(self, message: Any) -> None:
-        """Put a message up for sending; it replaces an earlier one of its kind."""
+        """Queue a message; it replaces an earlier one of its kind."""
         self._queue_bytes(type(message), message.to_bytes())
 
     def _queue_bytes(self, kind: type, data: bytes) -> None:
@@ -210,7 +210,7 @@ class CloudSession:
         self._out[kind] = data
 
     def _refuse(self, reason: str) -> None:
-        """End the session and forget what it held."""
+        """End the session and free its memory."""
         self._refused = reason
         self._out.clear()
         self._forget()
@@ -229,7 +229,7 @@ class CloudSession:
             self._ended = True
             self._out.clear()
             self._forget()
-            self._queue(wire.Need(None))  # it is known no more
+            self._queue(wire.Need(None))  # confirms the end
         elif self._new:
             self._queue(wire.Need(None))
         elif isinstance(message, wire.Context):
@@ -249,8 +249,8 @@ class CloudSession:
             self._new = False
         elif hello != self._agreed.hello:
             raise WireError(
-                "the session was opened by another hello; what it is about can't "
-                "change, so open another session"
+                "the hello differs from the session's first; open another session to "
+                "change it"
             )
         length = len(self._text)
         steps = self._steps and {n: round(1e3 * t, 3) for n, t in self._steps.items()}
@@ -278,19 +278,19 @@ class CloudSession:
         self._queue(wire.Have(self._instance, number, count))
 
     def _compare(self, part: wire.Context) -> None:
-        """Take a text that is there already."""
+        """Compare a part with the text that is already here."""
         same = self._text[part.start : part.end] == part.tokens
         if part.total != self._base or not same:
-            raise WireError(f"another text was given for round {part.number} before")
+            raise WireError(f"round {part.number} had another text before")
         if (part.drawn, part.epoch) != (self._drawn, self._epoch):
             raise WireError(
-                f"round {part.number} was to be drawn by {self._drawn} in epoch "
-                f"{self._epoch} before, not by {part.drawn} in {part.epoch}"
+                f"round {part.number} had random numbers {self._drawn} of epoch "
+                f"{self._epoch} before, got {part.drawn} of {part.epoch}"
             )
         self._have(part.number, part.total)
 
     def _collect(self, part: wire.Context) -> None:
-        """Take a part of a text to come."""
+        """Add a part to the text that is arriving."""
         if not 1 <= part.total < self._limits.max_text:
             raise WireError(
                 f"the edge's text has {part.total} tokens, the cloud takes 1 to "
@@ -300,10 +300,11 @@ class CloudSession:
         if pending is None or not pending.is_of(part):
             pending = self._pending = replace(part, start=part.shared, tokens=[])
             self._early = {}
-            self._drop_round()  # the edge has given it up
+            self._drop_round()  # the edge has dropped it
         pending.add(part)
         early, end = self._early, pending.end
-        room = part.total // (len(early) + 1)  # for each part, if all are as long
+        # Early parts may have `total` tokens together, which bounds the memory.
+        room = part.total // (len(early) + 1)
         if part.start > end and len(part.tokens) <= room and len(early) < WINDOW:
             early[part.start] = part
         while pending.end in early:
@@ -318,7 +319,7 @@ class CloudSession:
             self._read = min(self._read, pending.shared)
 
     def _start(self, number: int, drawn: int, text: list[int]) -> None:
-        """Wait for round `number`, which follows `text` and is drawn by `drawn`."""
+        """Wait for round `number` after `text`, with the random numbers of `drawn`."""
         self._number, self._drawn = number, drawn
         self._text, self._base = text, len(text)
         self._pending = self._draft = None
@@ -349,28 +350,28 @@ class CloudSession:
             self._generation = None
 
     def _unwrap(self, number: int) -> int:
-        """Return the number nearest to the next round's that has these 7 bits."""
+        """Return the number with these 7 low bits nearest to the next round's."""
         half = wire.NUMBERS // 2
         return self._number + (number - self._number + half) % wire.NUMBERS - half
 
     def _is_old(self, number: int) -> bool:
-        """Say whether a round is over or given up."""
+        """Tell whether a round has ended or was dropped."""
         pending = self._pending
         return number < (self._number if pending is None else pending.number)
 
     def _fits(self, base: int) -> bool:
-        """Say whether a draft of this base follows the text, if nothing else runs."""
+        """Tell whether a draft follows the text and nothing else runs."""
         length = len(self._text)
         return length > 0 and base == length & 0xFFFF and self._running() is None
 
     def _running(self) -> CloudGeneration | None:
-        """Return the generation that isn't complete, if there is one."""
+        """Return the incomplete generation, if there is one."""
         generation = self._generation
         running = generation is not None and generation.number == self._number
         return generation if running else None
 
     def _decode(self, message: wire.RoundMessage) -> Round:
-        """Return a round that is within all limits."""
+        """Decode a round and check its limits."""
         codecs, setting = self._agreed.codecs, message.setting
         if setting >= (known := len(codecs)):
             raise WireError(f"setting {setting} is unknown; the hello has {known}")
@@ -381,19 +382,19 @@ class CloudSession:
             raise WireError(f"a round's {error}") from None
         size, most = len(found), max_draft(self._vocab_size)
         if size > most:
-            raise WireError(f"a round has {size} drafted tokens, and may have {most}")
+            raise WireError(f"a round has {size} drafted tokens, the limit is {most}")
         if self._base + size >= self._limits.max_text:
             raise WireError(
-                f"a text of {self._base} tokens and a draft of {size} leave no "
-                f"room for a token more within the cloud's {self._limits.max_text}"
+                f"a text of {self._base} tokens, a draft of {size} and one more token "
+                f"exceed the cloud's limit of {self._limits.max_text}"
             )
         return found
 
-    # Decoding by shared random numbers
+    # Decoding with shared random numbers
 
     def _take_generate(self, message: wire.Generate) -> None:
         if message.have > message.n or message.n == 0:
-            raise WireError(f"a generation of {message.n} can't have {message.have}")
+            raise WireError(f"the edge has {message.have} tokens of {message.n}")
         generation = self._generation
         if generation is not None and generation.number == message.number:
             self._raise(generation, message)
@@ -410,14 +411,14 @@ class CloudSession:
             self._hints.clear()
 
     def _take_hint(self, hint: wire.Hint) -> None:
-        """Take what may follow; a hint of another generation says nothing."""
+        """Add a hint; those of other generations are ignored."""
         self._heard = hint.serial
         running = self._running()
         if running is not None and running.number == hint.number:
             self._hints.add(hint, len(self._text))
 
     def _raise(self, generation: CloudGeneration, message: wire.Generate) -> None:
-        """Take how many tokens a generation is to have."""
+        """Raise the number of tokens of a generation."""
         if message.base != generation.base:
             raise WireError(
                 f"round {message.number} began at {generation.base}, "
@@ -425,22 +426,22 @@ class CloudSession:
             )
         if message.base + message.n > self._limits.max_text:
             raise WireError(
-                f"a text of {message.base} tokens and {message.n} more are more than "
-                f"the cloud's {self._limits.max_text}"
+                f"a text of {message.base} tokens and {message.n} more exceed the "
+                f"cloud's limit of {self._limits.max_text}"
             )
         have = min(message.have, len(self._text) - generation.base)
         if message.n > have + MAX_AHEAD:
             raise WireError(
                 f"a generation of {message.n} tokens is {message.n - have} ahead of "
-                f"the edge, and may be {MAX_AHEAD}"
+                f"the edge, the limit is {MAX_AHEAD}"
             )
         generation.had = max(generation.had, have)
         if message.n > generation.n and not generation.stopped:
             generation.n = message.n
-            # It may have been complete, so that the next round was waited for.
+            # If it was complete, the session has moved on to the next round.
             self._number, self._base = generation.number, generation.base
             self._drawn = generation.number
-        else:  # the edge asks again for what it hasn't got
+        else:  # the edge lacks tokens that were sent
             generation.sent = min(generation.sent, generation.had)
             if self._running() and generation.sent == len(self._text) - generation.base:
                 self.tell_progress()
@@ -463,9 +464,9 @@ class CloudSession:
 
     @property
     def overtaken(self) -> bool:
-        """Whether to cancel the job under way, and to call `fail`.
+        """Whether to cancel the running job and call `fail`.
 
-        Its round or text was given up, or the next job can read the text as well.
+        Either its round or text was dropped, or the next job can include its work.
         """
         job = self._job
         if job is None or self._overtaken:
@@ -473,16 +474,16 @@ class CloudSession:
         return not job.wanted and not self._reads_first()
 
     def _reads_first(self) -> bool:
-        """Say whether a job only reads the text: nothing follows, or it is long."""
+        """Tell whether the next job only reads: the text is long or nothing follows."""
         unread = len(self._text) - self._read
         follows = self._draft is not None or self._running() is not None
         return unread > (PART if follows else 0)
 
     def next_job(self, threshold: float = HINT_THRESHOLD) -> Job | None:
-        """Return what the target model is to compute now, if anything.
+        """Return the next job for the target model, if there is one.
 
-        There is one job at a time: the next comes after `complete` or `fail`. Of the
-        edge's hints it has those that are reached with a chance of `threshold`.
+        There is one job at a time: the next comes after `complete` or `fail`. A job
+        includes the edge's hints whose probability is at least `threshold`.
         """
         if self._job or self._pending or self._refused is not None or self._ended:
             return None
@@ -502,14 +503,14 @@ class CloudSession:
         return self._job
 
     def tell_progress(self, read: int = 0) -> None:
-        """Tell the edge how much of its text the job under way has read, or has yet."""
+        """Tell the edge how many tokens of its text the running job has read."""
         self._told = max(self._told, min(read, self._base))
         self._have(self._number, self._base + self._told)
 
     def complete(self, job: Job, verdict: Verdict | None) -> None:
-        """Take the target model's verdict on a job.
+        """Process the target model's verdict on a job.
 
-        One on a job that was overtaken, by another text for example, is ignored.
+        The verdict is ignored if the job was overtaken, for example by another text.
         """
         if job is not self._job:
             return
@@ -529,9 +530,9 @@ class CloudSession:
             self._read = len(self._text)
 
     def fail(self, job: Job) -> None:
-        """Take that the verifier failed: `next_job` asks for the same again.
+        """Record that the verifier failed; `next_job` returns the same work again.
 
-        The third failure in a row refuses the session; `overtaken` jobs don't count.
+        The third failure in a row ends the session; `overtaken` jobs don't count.
         """
         if job is not self._job:
             return
@@ -566,12 +567,11 @@ def _check_verdict(job: Job, verdict: object, vocab_size: int) -> None:
         checks.in_range("verdict.token", verdict.token, 0, vocab_size - 1)
     elif job.wanted or verdict is not None:
         raise TypeError(
-            f"the verifier's answer where {job.wanted} rows are wanted can't be "
-            f"{verdict!r}"
+            f"a job with {job.wanted} rows of logits can't have the verdict {verdict!r}"
         )
 
 
 def _check_same(before: CloudRound, message: wire.RoundMessage) -> None:
-    """Check that two drafts aren't verified by the same random numbers."""
+    """Reject a second draft for a round: its random numbers are used only once."""
     if message != before.asked:
         raise WireError(f"round {before.number} came before with other bytes")

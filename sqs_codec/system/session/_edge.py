@@ -1,4 +1,4 @@
-"""The edge's end of a session, without a clock, a socket or a thread."""
+"""The edge's end of a session: a state machine without clock, socket or thread."""
 
 from __future__ import annotations
 
@@ -33,13 +33,14 @@ NEVER = 1 << 62  # more tokens than any text has
 
 @dataclass(frozen=True)
 class Emitted:
-    """Tokens that are part of the text from now on.
+    """Verified tokens, which the text now includes.
 
     Attributes
     ----------
+    tokens : tuple of int
+        Token ids, at least one.
     accepted, drafted : int
-        How many of the round's drafted tokens are accepted, and how many it had. Both
-        are 0 if the cloud decoded alone.
+        Accepted and drafted tokens of the round; both 0 if the cloud decoded.
     """
 
     tokens: tuple[int, ...]
@@ -48,45 +49,45 @@ class Emitted:
 
 
 class EdgeSession:
-    """An edge's end of a session: drafts become messages, messages become text.
+    """The edge's end of a session: turns drafts into messages, and answers into text.
 
-    Bytes go in by `receive` and come out by `data_to_send`. A round is `push` for each
-    token and `flush`; then the session is `waiting` until the answer has come. Instead
-    of drafting rounds, `generate` has the cloud decode by shared random numbers.
-    Alone, or with hints: `guess` says what it may draw, and `hint` tells it. Hints
-    change how fast the text comes, and nothing else.
+    Pass received bytes to `receive`, and send the bytes that `data_to_send` returns.
+    For a round, call `push` for each token, then `flush`; the session is `waiting`
+    until the answer arrives. Or call `generate`, and the cloud decodes with shared
+    random numbers. Meanwhile `guess` predicts its tokens and `hint` sends predictions.
+    Hints change the speed and nothing else.
 
-    Whatever is lost, comes twice or late, or forgotten by the cloud: `resend` (by a
-    timer of the caller's) and `reconnect` (on a new link) mend it, and no token of
-    the text changes. If the session is refused, `text` stays, and another session can
-    go on from it.
+    If messages are lost, repeated or late, or the cloud has lost the session, call
+    `resend` (after a time-out) or `reconnect` (on a new link). This never changes a
+    token. If the cloud refuses the session, `text` stays valid, and another session
+    can continue it.
 
     Parameters
     ----------
     settings : sequence of Setting
-        1 to 4 ways to draft, of one vocabulary.
+        1 to 4 settings for drafting, with one vocabulary.
     text : sequence of int
         The prompt, at least one token.
     rng : numpy.random.Generator
-        Draws the drafted tokens.
+        Samples the drafted tokens.
     sampling : Sampling
-        How the text is drawn from the target model.
+        Temperature and truncation of the target model.
     tokenizer : bytes
-        A fingerprint of 8 bytes that the cloud's tokenizer has to have; or none, if
-        the cloud has none either.
+        Fingerprint of 8 bytes that the cloud's tokenizer must have; empty if the cloud
+        has none.
     stop : sequence of int
         Tokens that end the text, at most 64.
     session_id : bytes [16], optional
         Random if None.
     seed : bytes [16], optional
-        What the random numbers of the target's choices derive from; each text needs
-        its own, independent of `rng`. Random if None.
+        Key of the target's random numbers. Each text needs its own, independent of
+        `rng`. Random if None.
     rounds : bool
-        Whether rounds may be drafted. Without them the text is a function of seed,
-        prompt and sampling, as far as the target model computes the same.
+        Whether to allow rounds. Without them, the text is a function of seed, prompt,
+        sampling and the target's logits.
     max_message : int
-        Bytes that a message may have on the link, at least 512. A round is drafted as
-        long as it fits, with 4 096 bytes at most.
+        Maximum bytes per message on the link, at least 512. Rounds end before they
+        exceed it, or 4,096 bytes.
 
     Examples
     --------
@@ -136,12 +137,12 @@ class EdgeSession:
                 f"{len(self._stop)}"
             )
         self._seed = os.urandom(wire.SEED_BYTES) if seed is None else seed
-        self._epoch = 0  # how often the text was replaced
+        self._epoch = 0  # number of times that the text was replaced
         own = os.urandom(wire.SESSION_BYTES) if session_id is None else session_id
         asked = tokenizer, self._sampling, self._stop, self._max_message
         self._hello = _handshake.make_hello(own, self._seed, codecs, *asked)
         self._phase = "greeting"  # or "open", or one of OVER
-        self._due: bytes | None = self._hello  # to be sent before all else
+        self._due: bytes | None = self._hello  # the message to send first
         self._refused: str | None = None
         self._stopped = False
         self._welcome: wire.Welcome | None = None
@@ -149,8 +150,8 @@ class EdgeSession:
         self._sync = _text.TextSync(self._vocab_size, self._max_message)
         self._round: EdgeRound | EdgeGeneration | None = None
         self._hints: list[bytes] = []
-        self._serial = self._heard = 0  # of the hints
-        # Beyond the positions whose shared numbers may be known.
+        self._serial = self._heard = 0  # numbers of the last hint, sent and confirmed
+        # Rounds may begin here: at later positions nobody knows the random numbers.
         self._first_known = self._known = 0 if rounds else NEVER
 
     def __repr__(self) -> str:
@@ -159,23 +160,23 @@ class EdgeSession:
             f"round {self._sync.number}, {self.state}>"
         )
 
-    # What there is to know
+    # State
 
     @property
     def state(self) -> str:
-        """Where in the picture of ``docs/protocol.md`` it is, "idle" for example."""
+        """The state, as in the diagram of ``docs/protocol.md``: "idle" for example."""
         if self._phase != "open":
             return self._phase
         return "idle" if self._round is None else self._round.state
 
     @property
     def text(self) -> list[int]:
-        """The text that both ends agree on, the prompt included."""
+        """The verified text, including the prompt."""
         return [*self._text]
 
     @property
     def drafted(self) -> tuple[int, ...]:
-        """The tokens drafted since."""
+        """The tokens of the present round."""
         return self._round.drafter.tokens if isinstance(self._round, EdgeRound) else ()
 
     @property
@@ -185,11 +186,11 @@ class EdgeSession:
 
     @property
     def rounds_from(self) -> int:
-        """From which length of the text on a round may be drafted; 2^62 for never.
+        """Length of the text from which on rounds are allowed; 2^62 for never.
 
-        Below it the cloud may have drawn by shared random numbers, or the
-        edge has seen some of them. A round there would choose between two draws, by
-        what is known of one.
+        Before it, the cloud may have sampled with shared random numbers, or the edge
+        has used some of them. A round there could choose between two samples after
+        seeing one of them.
         """
         works = self._round
         granted = works.base + works.asked if isinstance(works, EdgeGeneration) else 0
@@ -197,40 +198,40 @@ class EdgeSession:
 
     @property
     def unheard_hints(self) -> int:
-        """How many hints the cloud isn't known to have, lost ones included."""
+        """Number of hints that the cloud hasn't confirmed, including lost ones."""
         return (self._serial - self._heard) % wire.NUMBERS
 
     @property
     def max_message(self) -> int:
-        """Bytes that a message may have on the link."""
+        """Maximum bytes per message on the link."""
         return self._max_message
 
     @property
     def limits(self) -> Limits | None:
-        """What the cloud takes; None before its welcome."""
+        """The cloud's limits; None before its welcome."""
         return None if self._welcome is None else self._welcome.limits
 
     @property
     def welcomes(self) -> int:
-        """How often a cloud has taken the session, this one or another."""
+        """Number of times that a cloud has accepted the session."""
         return self._welcomes
 
     @property
     def target_steps(self) -> dict[int, float] | None:
-        """Seconds that the target model takes for so many tokens, if the cloud said."""
+        """Seconds of a forward pass by number of tokens; None if not stated."""
         steps = None if self._welcome is None else self._welcome.steps
         return None if steps is None else {n: t / 1e3 for n, t in steps.items()}
 
     @property
     def refused(self) -> str | None:
-        """Why the session is over, if it was refused."""
+        """The reason, if the session was refused."""
         return self._refused
 
     @property
     def finished(self) -> bool:
-        """Whether the text is whole.
+        """Whether the text is complete.
 
-        It ends with a stop token, is as long as the cloud takes, or `end` was called.
+        It ends with a stop token, has the cloud's maximum length, or `end` was called.
         """
         limits = self.limits
         full = limits is not None and len(self._text) >= limits.max_text
@@ -238,17 +239,17 @@ class EdgeSession:
 
     @property
     def sending_text(self) -> bool:
-        """Whether a round has to wait until the cloud has the whole text."""
+        """Whether the cloud still lacks a part of the text, so that rounds wait."""
         return not self._sync.follows
 
     @property
     def waiting(self) -> bool:
-        """Whether an answer is due: to a hello, a round or a generation."""
+        """Whether an answer is due: to a hello, a round or a request to decode."""
         return self.state in ("greeting", "waiting", "generating")
 
     @property
     def progress(self) -> int:
-        """Tokens of the text that the cloud has, plus those that it has read."""
+        """Tokens of the text that the cloud has received plus those it has read."""
         return self._sync.progress
 
     # Drafting
@@ -256,26 +257,26 @@ class EdgeSession:
     def push(self, logits: Any, *, setting: int = 0) -> int | None:
         """Draft the next token; None if the round is full.
 
-        It is full if another distribution, whatever token would be drawn from it, might
-        not fit the round's message, or if a stop token was drafted. A text with room
-        for one token has none for a draft.
+        A round is full if the next distribution might not fit the message, whatever
+        token is sampled from it, or after a stop token. If the text has room for only
+        one token, nothing is drafted.
 
         Parameters
         ----------
         logits : array_like [vocab_size]
-            The draft model's, given the text and the tokens drafted so far: what
-            `Drafter.push` takes. Temperature and truncations are those of the
-            sampling. A SparseDistribution is taken as it is.
+            The draft model's logits after the text and the tokens drafted so far, as
+            for `Drafter.push`. The session's sampling is applied to them. A
+            SparseDistribution is used unchanged.
         setting : int
-            Which of the settings to draft by; the same for a whole round.
+            Index of the setting; the same for a whole round.
 
         Raises
         ------
         ValueError
-            As `Drafter.push`, or if the round's first distribution doesn't fit a
-            message by itself. Nothing has changed then.
+            As for `Drafter.push`, or the round's first distribution doesn't fit a
+            message. The session is unchanged.
         RuntimeError
-            If an answer is due, or the text or the session is over.
+            An answer is due, or the text or the session has ended.
         """
         limits, draft = self._check_open("push"), self._round
         if draft is None:
@@ -304,7 +305,7 @@ class EdgeSession:
         return token
 
     def _check_unshared(self) -> None:
-        """Refuse a round where shared random numbers may be known."""
+        """Reject a round at positions whose random numbers may be known."""
         if self._first_known:
             raise RuntimeError("push: the session was made without rounds")
         if len(self._text) < self.rounds_from:
@@ -314,7 +315,7 @@ class EdgeSession:
             )
 
     def flush(self) -> None:
-        """Queue the round that was pushed; its answer is due then."""
+        """Queue the round of the pushed tokens; its answer is due then."""
         self._check_open("flush")
         draft = self._round
         if not isinstance(draft, EdgeRound):
@@ -324,10 +325,10 @@ class EdgeSession:
         draft.packet, draft.due = draft.drafter.finish(), True
 
     def generate(self, n: int) -> None:
-        """Let the cloud decode `n` tokens, by shared random numbers.
+        """Let the cloud decode `n` tokens with shared random numbers.
 
-        Fewer come if one is a stop token. Until they have come, another call with a
-        larger `n` raises it; after that a call begins again.
+        A stop token ends them early. Before all have come, another call with a larger
+        `n` raises the number; afterwards a call begins a new request.
         """
         limits = self._check_open("generate")
         generation = self._round or EdgeGeneration(len(self._text))
@@ -341,12 +342,20 @@ class EdgeSession:
         self._round = generation
 
     def guess(self, logits: Any, position: int, count: int = 1) -> Guesses:
-        """Return what the cloud may draw at a position, by the draft model's logits.
+        """Predict the cloud's token at a position.
 
-        The cloud decides by the same random numbers, so the first guess is right as
-        often as the two models allow. From then on no round may be drafted at this
-        position (`rounds_from`). `logits` [vocab_size] are given the text and what may
-        follow it, `position` is how many tokens come before, `count` is 1 to 8.
+        The cloud samples with the same random numbers, so the first guess is as often
+        right as the similarity of the two models allows. Afterwards this position is
+        closed to rounds (`rounds_from`).
+
+        Parameters
+        ----------
+        logits : array_like [vocab_size]
+            The draft model's logits after the text and predicted tokens.
+        position : int
+            Number of tokens before this one.
+        count : int
+            Number of guesses, 1 to 8.
         """
         if isinstance(self._round, EdgeRound):
             raise RuntimeError(
@@ -367,18 +376,19 @@ class EdgeSession:
         position: int,
         branches: Sequence[tuple[Sequence[int], Sequence[int], Sequence[float]]],
     ) -> bool:
-        """Queue a hint: tokens that may come, of which some may save the cloud a pass.
+        """Queue a hint: predicted tokens, which may save the cloud forward passes.
 
-        Says whether it is queued: while a generation is in the works, and its text with
-        the cloud or in a message before.
+        Returns whether it was queued. It is while the cloud decodes and has the text,
+        or gets it in an earlier message.
 
         Parameters
         ----------
         position : int
-            Of the branches' first token.
+            Position of the branches' first token.
         branches : sequence of (path, tokens, chances)
-            1 to 16 of them: what is taken to come between the text and `position`,
-            then 1 to 16 tokens, as many in each branch, and how sure each of them is.
+            1 to 16 branches: the predicted tokens between the text and `position`, the
+            1 to 16 tokens to send (equally many in each branch), and the probability
+            of each.
         """
         checks.in_range("position", position, len(self._text), NEVER)
         made = tuple(
@@ -400,7 +410,7 @@ class EdgeSession:
         return queued
 
     def _check_open(self, name: str) -> Limits:
-        """Return the limits, if the text can go on."""
+        """Return the limits, if the text can continue."""
         welcome = self._welcome
         if self._phase == "refused":
             raise RuntimeError(f"{name}: the session was refused: {self._refused}")
@@ -413,10 +423,10 @@ class EdgeSession:
         return welcome.limits
 
     def abort(self, text: Sequence[int] | None = None) -> None:
-        """Give up what is drafted or decoded, and go on from the text, or from another.
+        """Drop the present round or request, and continue from `text` or another one.
 
-        What was drafted may have no part in the decision, unless the text is thrown
-        away with it. Another text has its prompt, too.
+        The decision to abort must not depend on drafted tokens, unless the whole text
+        is discarded. A new `text` includes its prompt.
         """
         if self._phase in OVER:
             raise RuntimeError("abort: the session is over")
@@ -430,11 +440,11 @@ class EdgeSession:
         self._send_text()
 
     def hold_place(self) -> None:
-        """Hold the session's place if the link breaks, from the next text on."""
+        """Ask the cloud to keep the place if the link breaks, from the next text on."""
         self._sync.held = True
 
     def free_place(self) -> bool:
-        """Free the session's place until another text; say if one can come."""
+        """Free the place until the next text; tell whether another one is possible."""
         most = 0 if self.limits is None else self.limits.max_text
         if rests := self._phase == "open" and len(self._text) < most:
             self._sync.held = False
@@ -451,7 +461,7 @@ class EdgeSession:
         self._sync.share(common_length(text, self._text))
         self._text = text
         self._stopped = False
-        # Other numbers, as some of these are known, and so that another text comes.
+        # New random numbers: some are known, and a repeated prompt needs others.
         self._epoch += 1
         self._known = self._first_known
 
@@ -462,7 +472,7 @@ class EdgeSession:
         self._hints.clear()
 
     def _send_text(self) -> None:
-        """Begin to send the text before the present round."""
+        """Begin to send the text up to the present round."""
         if self._welcome is None:
             return
         base, drawn = len(self._text), None
@@ -471,7 +481,7 @@ class EdgeSession:
         self._sync.send(self._text[:base], drawn, self._epoch, self._welcome)
 
     def end(self) -> None:
-        """End the session. To do it twice does no harm."""
+        """End the session. A second call does nothing."""
         if self._phase in OVER:
             return
         unheard = self._welcome is None and self._due is not None
@@ -482,7 +492,7 @@ class EdgeSession:
     # Messages to the cloud
 
     def data_to_send(self) -> list[bytes]:
-        """Return the messages that are due. They count as sent then."""
+        """Return the messages to send. They count as sent."""
         if self._due is not None:
             due, self._due = self._due, None
             return [due]
@@ -496,7 +506,7 @@ class EdgeSession:
         return messages
 
     def resend(self) -> None:
-        """Queue again what the cloud hasn't answered; for a timer on a lossy link."""
+        """Queue unanswered messages again, after a time-out on an unreliable link."""
         if self._phase == "greeting":
             self._due = self._hello
             return
@@ -508,7 +518,7 @@ class EdgeSession:
             self._round.again()
 
     def reconnect(self) -> None:
-        """Begin on a new link, whose cloud may be another. The text stays."""
+        """Begin on a new link, perhaps to another cloud. The text stays."""
         if self._phase not in OVER:
             self._phase, self._due = "greeting", self._hello
             self._hints.clear()
@@ -517,9 +527,9 @@ class EdgeSession:
     # Messages from the cloud
 
     def receive(self, message: bytes) -> Emitted | None:
-        """Take a message from the cloud and return what it adds to the text.
+        """Process a message from the cloud; return the tokens that it adds, if any.
 
-        A message that breaks the protocol ends the session, as a refusal does.
+        A message that breaks the protocol ends the session, like a refusal.
         """
         if self._phase in OVER:
             return None
@@ -537,7 +547,7 @@ class EdgeSession:
     def _refuse(self, reason: str) -> None:
         self._drop()
         self._phase, self._due = "refused", None
-        self._refused = shown(reason)  # it may be the cloud's
+        self._refused = shown(reason)  # may be the cloud's text, so escape it
 
     def _take(self, message: wire.Down) -> Emitted | None:
         if isinstance(message, wire.Answer):
@@ -558,7 +568,7 @@ class EdgeSession:
         before = self._welcome
         same = before is not None and before.instance == welcome.instance
         if same and self._phase != "greeting":
-            return  # it came twice
+            return  # a repeated welcome
         length = 0 if self.finished else len(self._text)
         reason = _handshake.why_unfit(length, welcome.limits, self.limits)
         if reason is not None:
@@ -576,9 +586,9 @@ class EdgeSession:
         self._send_round_again()
 
     def _adopt(self, welcome: wire.Welcome) -> None:
-        """Go on with a cloud that lacks the text."""
-        # Its round gets a new number, as the old cloud's answer may still come, but is
-        # drawn by its first one, so that both clouds find the same.
+        """Continue with a cloud that doesn't have the text."""
+        # The round gets a new number, as the old cloud's answer may still arrive. It
+        # keeps the random numbers of the first one, so both clouds give one result.
         if self._round is not None:
             self._round.move(len(self._text))
         self._sync.move(welcome.number)
@@ -586,7 +596,7 @@ class EdgeSession:
 
     def _take_need(self, need: wire.Need) -> None:
         if self._welcome is None or self._phase == "greeting":
-            return  # the hello that mends it is on its way
+            return  # the hello on its way solves it
         if need.instance != self._welcome.instance:
             self.reconnect()
             return
@@ -603,7 +613,7 @@ class EdgeSession:
             return None
         drafted = draft.drafter.tokens
         if answer.accepted > len(drafted):
-            return None  # it isn't to this round
+            return None  # an answer to another round
         draft.drafter.feedback(answer.accepted)
         added = self._add([*drafted[: answer.accepted], answer.token], done=True)
         return Emitted(added, answer.accepted, len(drafted))

@@ -1,4 +1,4 @@
-"""What an edge has in the works: a round that it drafts, or that the cloud decodes."""
+"""The present round of an edge: drafted at the edge, or decoded by the cloud."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn
@@ -9,7 +9,7 @@ from sqs_codec.system.session import _wire as wire
 
 
 class RoundDrafter(Drafter):
-    """A drafter of rounds that all fit a message, from logits that it truncates."""
+    """A drafter that truncates logits, and whose rounds all fit a message."""
 
     def __init__(self, *given: Any, sampling: Sampling, **options: Any) -> None:
         super().__init__(*given, **options)
@@ -18,102 +18,102 @@ class RoundDrafter(Drafter):
     def _bits_of_large(self, q: SparseDistribution) -> NoReturn:
         assert self.budget_bits is not None
         raise ValueError(
-            f"push: a round may have {self.max_survivors} tokens in its supports and "
-            f"{self.budget_bits // 8} bytes, and this distribution of "
-            f"{q.token_ids.size} tokens exceeds that by itself; keep fewer tokens"
+            f"push: a distribution with {q.token_ids.size} tokens exceeds a round's "
+            f"limit of {self.max_survivors} tokens or {self.budget_bits // 8} bytes; "
+            f"keep fewer tokens"
         )
 
 
 @dataclass
 class EdgeRound:
-    """A round that is drafted, or waits for its answer."""
+    """A drafted round, or one that waits for its answer."""
 
     drafter: Drafter
     setting: int
     base: int  # tokens of the text before it
-    drawn: int  # the number by which it is drawn, whichever number it has
-    stopped: bool = False  # whether the last of them ends the text
-    packet: bytes | None = None  # there once it is whole
-    due: bool = False  # whether it is to be sent
-    sent: bool = False  # to the present cloud, so that there may be an answer
+    drawn: int  # the number that chooses its random numbers; stays if it is renumbered
+    stopped: bool = False  # whether its last token is a stop token
+    packet: bytes | None = None  # None until it is flushed
+    due: bool = False  # whether to send it
+    sent: bool = False  # whether the present cloud may answer it
 
     @property
     def state(self) -> str:
-        """The session's while it has this."""
+        """The session's state during this round."""
         return "drafting" if self.packet is None else "waiting"
 
     def again(self) -> None:
-        """Send it again, if it is whole."""
+        """Send it again, if it was flushed."""
         self.due = self.packet is not None
 
     def to_bytes(self, number: int) -> bytes:
-        """Return its message, which counts as sent."""
+        """Return the message. It counts as sent."""
         assert self.packet is not None
         self.due, self.sent = False, True
         message = wire.RoundMessage(number, self.base, self.setting, self.packet)
         return message.to_bytes()
 
     def drop(self) -> None:
-        """Give it up."""
+        """Drop the round."""
         self.drafter.abort()
 
     def move(self, _: int) -> None:
-        """Go on with another cloud, which is to verify the same."""
+        """Continue with another cloud, which verifies the same round."""
         self.sent = False
 
 
 @dataclass
 class EdgeGeneration:
-    """A round that the cloud decodes alone."""
+    """A round that the cloud decodes."""
 
     base: int
     n: int = 0
-    earlier: int = 0  # how many tokens came before a cloud was lost, and count no more
+    earlier: int = 0  # tokens from a lost cloud, which no longer count in `n`
     have: int = 0
-    asked: int = 0  # how many of the `n` the cloud was asked for so far
-    until: int = 0  # lost tokens are asked for again once those up to here have come
+    asked: int = 0  # how many of the `n` tokens were requested so far
+    until: int = 0  # after a loss, request again when tokens up to here have arrived
     due: bool = False
     state: ClassVar[str] = "generating"
-    drawn: ClassVar[None] = None  # by its number; the cloud before has used another's
+    drawn: ClassVar[None] = None  # its present number chooses the random numbers
 
     def ask(self) -> None:
-        """Ask for more of its tokens, if the cloud will soon have no more to decode."""
+        """Request more tokens before the cloud runs out of work."""
         if self.asked < self.n and self.asked - self.have <= MAX_AHEAD // 2:
             self.asked = min(self.n, self.have + MAX_AHEAD)
             self.due = True
 
     def again(self) -> None:
-        """Ask again for what hasn't come."""
+        """Request missing tokens again."""
         self.due = True
 
     def to_bytes(self, number: int) -> bytes:
-        """Return its message, which counts as sent."""
+        """Return the message. It counts as sent."""
         self.due = False
         return wire.Generate(number, self.base, self.asked, self.have).to_bytes()
 
     def take(self, message: wire.Tokens) -> list[int]:
-        """Return what is new of its tokens; nothing if some before it were lost."""
+        """Return the new tokens of a message; none if earlier tokens were lost."""
         if message.offset > self.have:
             end = message.offset + len(message.tokens)
             if end >= self.until and not self.due:
                 self.due = True
-                # What comes within a round trip shows the same gap.
+                # Messages within a round trip show the same gap.
                 self.until = min(self.asked, end + (self.asked - self.have) // 4)
             return []
         fresh = message.tokens[self.have - message.offset :]
         self.have, self.until = self.have + len(fresh), 0
         if self.have > self.n:
             raise wire.WireError(
-                f"{self.have} tokens came for a generation of {self.n}"
+                f"{self.have} tokens arrived for a generation of {self.n}"
             )
         self.ask()
         return fresh
 
     def drop(self) -> None:
-        """Give it up."""
+        """Do nothing: the cloud notices it from the next message."""
 
     def move(self, length: int) -> None:
-        """Go on with another cloud, which decodes what follows a text so long."""
+        """Continue with another cloud, after a text of this length."""
         self.base, self.n = length, self.n - self.have
         self.earlier, self.have = self.earlier + self.have, 0
         self.asked = self.until = 0

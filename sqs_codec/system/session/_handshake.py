@@ -1,4 +1,4 @@
-"""What both ends of a session agree on first, or what doesn't fit."""
+"""The handshake: both ends of a session agree on codecs, sampling and limits."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from sqs_codec.system.session._wire import Limits, WireError
 
 @dataclass(frozen=True)
 class Setting:
-    """A way to draft: what both ends agree on, and which tokens the edge keeps.
+    """A codec, and the rule that chooses the tokens to keep.
 
     Attributes
     ----------
+    codec : Codec
+        Both ends use it.
     keep : Keep
-        What it learns belongs to a session.
+        Only the edge uses it. A rule that adapts does so within a session.
     """
 
     codec: Codec
@@ -34,7 +36,7 @@ class Setting:
 
     @classmethod
     def defaults(cls, vocab_size: int, prior: Prior | None = None) -> list[Setting]:
-        """Return those of `sqs_codec.SETTINGS`, from coarse to fine."""
+        """Return the settings of `sqs_codec.SETTINGS`, from coarse to fine."""
         return [
             cls(Codec(vocab_size, resolution, prior=prior), TopK(k))
             for k, resolution in SETTINGS.values()
@@ -42,16 +44,16 @@ class Setting:
 
 
 def check_settings(settings: Sequence[Setting]) -> list[Setting]:
-    """Return the settings of a session, if they are such."""
+    """Return the settings of a session after checking them."""
     found = list(settings)
     if not 1 <= (count := len(found)) <= MAX_SETTINGS:
-        raise ValueError(f"settings must be 1 to {MAX_SETTINGS} of them, got {count}")
+        raise ValueError(f"there must be 1 to {MAX_SETTINGS} settings, got {count}")
     for i, setting in enumerate(found):
         checks.instance(f"settings[{i}]", setting, Setting, "a Setting")
     sizes = {setting.codec.vocab_size for setting in found}
     if len(sizes) > 1:
         raise ValueError(
-            f"settings must share one vocabulary, got those of {sorted(sizes)} tokens"
+            f"settings must share one vocabulary size, got {sorted(sizes)}"
         )
     return found
 
@@ -65,7 +67,7 @@ def make_hello(
     stop: Collection[int],
     max_message: int,
 ) -> bytes:
-    """Return the hello of an edge; ValueError if a part of it can't be."""
+    """Return the hello of an edge; ValueError if a part is invalid."""
     hello = wire.Hello(
         check_bytes("session_id", session_id, wire.SESSION_BYTES),
         check_bytes("seed", seed, wire.SEED_BYTES),
@@ -77,30 +79,30 @@ def make_hello(
     ).to_bytes()
     if len(hello) > max_message:
         raise ValueError(
-            f"max_message must be at least {len(hello)}, which the hello of these "
-            f"settings and stop tokens takes, got {max_message}"
+            f"max_message must be at least {len(hello)}, the size of the hello with "
+            f"these settings and stop tokens, got {max_message}"
         )
     return hello
 
 
 def why_unfit(length: int, limits: Limits, before: Limits | None) -> str | None:
-    """Say why a text of this length can't go on with a cloud of other limits, if so."""
+    """Return why a text of this length can't continue with these limits, if so."""
     if before is not None and limits.max_text < before.max_text:
         return (
-            f"the cloud before took texts of {before.max_text} tokens, this one takes "
-            f"{limits.max_text}"
+            f"the last cloud allowed texts of {before.max_text} tokens, this one "
+            f"allows {limits.max_text}"
         )
     if length >= limits.max_text:
         return (
             f"the edge's text has {length} tokens, the cloud reads at most "
-            f"{limits.max_text - 1} and draws one more"
+            f"{limits.max_text - 1} and adds one more"
         )
     return None
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """A hello, and what a cloud makes of it."""
+    """A hello, and the objects that a cloud makes from it."""
 
     hello: wire.Hello
     codecs: tuple[Codec, ...]
@@ -115,34 +117,34 @@ def agree(
     vocab_size: int,
     priors: Mapping[str, Prior],
 ) -> Agreement:
-    """Return what a hello asks for; `priors` are the cloud's own, by their digests."""
+    """Return what a hello asks for; `priors` are the cloud's own, by digest."""
     if hello.session != session_id:
         raise WireError(
-            f"the hello is of session {hello.session.hex()}, this is {session_id.hex()}"
+            f"the hello names session {hello.session.hex()}, this is {session_id.hex()}"
         )
     codecs = tuple(_codec(config, vocab_size, priors) for config in hello.codecs)
     if hello.tokenizer != tokenizer:
         edge, cloud = (t.hex() or "unknown" for t in (hello.tokenizer, tokenizer))
         raise WireError(
-            f"the edge's tokenizer is {edge}, the cloud's is {cloud}; both have "
-            f"{vocab_size} tokens"
+            f"the edge's tokenizer has fingerprint {edge}, the cloud's {cloud}; both "
+            f"have {vocab_size} tokens"
         )
     outside = [token for token in hello.stop if token >= vocab_size]
     if outside:
         raise WireError(
-            f"stop token {outside[0]} lies outside the vocabulary of {vocab_size}"
+            f"stop token {outside[0]} is outside the vocabulary of {vocab_size}"
         )
     try:
         sampling = Sampling.from_config(hello.sampling)
     except (ValueError, TypeError) as error:
-        raise WireError(f"the cloud can't sample as the edge asks: {error}") from None
+        raise WireError(f"the edge's sampling is invalid: {error}") from None
     return Agreement(hello, codecs, sampling, frozenset(hello.stop))
 
 
 def _codec(
     config: Mapping[str, Any], vocab_size: int, priors: Mapping[str, Prior]
 ) -> Codec:
-    """Return the codec of a config that has the edge's fingerprint with it."""
+    """Return the codec of a config, and check the edge's fingerprint of it."""
     if config.get("vocab_size") != vocab_size:
         raise WireError(
             f"the edge's vocabulary has {config.get('vocab_size')!r:.20} tokens, "
@@ -158,26 +160,26 @@ def _codec(
     if codec.fingerprint.hex() != config.get("fingerprint"):
         raise WireError(
             f"the edge's codec has fingerprint {config.get('fingerprint')!r:.20}, "
-            f"the cloud makes {codec.fingerprint.hex()} of its config"
+            f"the cloud computes {codec.fingerprint.hex()} from its config"
         )
     return codec
 
 
 @lru_cache(maxsize=16)
 def _make_codec(config: str, prior: Prior | None) -> Codec:
-    """Return the codec of a config in JSON; sessions share them."""
+    """Return the codec of a config in JSON; sessions share codecs."""
     return Codec.from_config(loads(config), prior)
 
 
 def by_digest(priors: Sequence[Prior]) -> dict[str, Prior]:
-    """Return priors by what configs call them."""
+    """Return priors by digest, as in configs."""
     for i, prior in enumerate(priors):
         checks.instance(f"priors[{i}]", prior, Prior, "a Prior")
     return {prior.digest.hex(): prior for prior in priors}
 
 
 def check_bytes(name: str, value: bytes, size: int, *, optional: bool = False) -> bytes:
-    """Return bytes, if they are so many, or none where they are optional."""
+    """Return bytes after checking their number; optional ones may be empty."""
     checks.instance(name, value, bytes, "bytes")
     if len(value) != size and (value or not optional):
         wanted = f"{size} bytes or none" if optional else f"{size} bytes"

@@ -1,8 +1,8 @@
-"""What a cloud holds of an edge's guesses: which tokens may follow the text.
+"""The cloud's collection of hints: branches of tokens that may follow the text.
 
-A guess says what may come *after* some tokens at a position, of which it has a hash.
-Those that don't follow the text are never read, so that it is all the same whether one
-is lost, late, doubled or a lie: guesses decide what is read, never what is drawn.
+A branch has a position and a hash of the tokens before it. The cloud reads a branch
+only if its beginning matches the text. Hints choose which tokens a forward pass reads,
+never which tokens are sampled. So lost, late, repeated or false hints do no harm.
 """
 
 import math
@@ -17,15 +17,17 @@ from sqs_codec.system._base.protocol import MAX_AHEAD, MAX_DRAFT, MAX_HINTED, MA
 from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._text import check_tokens
 
-HASHED = 4  # tokens before a guess that its hash is of
+HASHED = 4  # tokens before a branch that its hash covers
 
-PRIOR, MEMORY = 2.0, 0.99
-"""Misses by which an edge's word is taken at first, and the weight of what came of a
-guess once the next is verified."""
+PRIOR = 2.0
+"""Initial count of expected and of actual misses: at first the cloud believes the
+probabilities that an edge states."""
+
+MEMORY = 0.99  # factor that counts of misses lose per verified token
 
 
 def path_hash(tokens: Sequence[int], position: int) -> int:
-    """Return a byte that tells which tokens, four at most, come before a position."""
+    """Return a one-byte hash of the last four tokens before a position."""
     last = tokens[max(0, position - HASHED) : position]
     return crc32(np.array(last, ">u4").tobytes()) & 0xFF
 
@@ -36,7 +38,7 @@ def make_branch(
     chances: Sequence[float],
     vocab_size: int,
 ) -> wire.Branch:
-    """Return a branch of a hint that follows a path from the beginning of the text."""
+    """Return a branch of a hint that follows `path`, the text from its beginning."""
     found = check_tokens("tokens", tokens, vocab_size)
     if not 1 <= len(found) <= MAX_HINTED or len(chances) != len(found):
         raise ValueError(
@@ -54,7 +56,7 @@ def _level(chance: float) -> int:
 
 
 class _HeardBranch(NamedTuple):
-    """Guessed tokens, how sure each is, and what they follow."""
+    """Predicted tokens with their probabilities, position and hash."""
 
     position: int
     hash: int
@@ -62,7 +64,7 @@ class _HeardBranch(NamedTuple):
     chances: tuple[float, ...]
 
     def at(self, text: Sequence[int]) -> int | None:
-        """Return which of its tokens follows a text; None if none does."""
+        """Return the index of the token that follows a text; None if none does."""
         done = len(text) - self.position
         if not 0 <= done < len(self.tokens):
             return None
@@ -72,19 +74,19 @@ class _HeardBranch(NamedTuple):
 
 
 class HeardHints:
-    """The guesses that an edge has sent, and how far its word can be taken."""
+    """The branches that an edge has sent, and a correction of its probabilities."""
 
     def __init__(self) -> None:
         self._branches: list[_HeardBranch] = []
-        self._claims: list[float] = []  # of the last chain
-        self._doubted = self._missed = PRIOR  # by the edge, and in truth
+        self._claims: list[float] = []  # stated probabilities of the last chain
+        self._doubted = self._missed = PRIOR  # misses: expected by the edge, and actual
 
     def clear(self) -> None:
-        """Forget the guesses, but not what they were worth."""
+        """Forget the branches, and keep the correction."""
         self._branches.clear()
 
     def add(self, hint: wire.Hint, length: int) -> None:
-        """Take a hint, if it is about what may follow a text of this length soon."""
+        """Add a hint, if its position is close to the end of a text of this length."""
         if not length - MAX_DRAFT < hint.position < length + MAX_AHEAD:
             return
         for branch in hint.branches:
@@ -95,7 +97,10 @@ class HeardHints:
         del self._branches[:-MAX_KEPT]
 
     def chain(self, text: Sequence[int], most: int, threshold: float) -> list[int]:
-        """Return up to `most` tokens that `threshold` allows to read next."""
+        """Return up to `most` predicted tokens to read in the next forward pass.
+
+        The corrected probability that all of them are right is at least `threshold`.
+        """
         end = len(text)
         known = self._branches
         self._branches = [one for one in known if one.position + len(one.tokens) > end]
@@ -111,12 +116,12 @@ class HeardHints:
         return path[len(text) :]
 
     def _next(self, path: Sequence[int]) -> list[tuple[float, int]]:
-        """Return the tokens that may follow, and how sure each is."""
+        """Return the predicted next tokens, each after its probability."""
         found = [(branch, branch.at(path)) for branch in self._branches]
         return [(b.chances[at], b.tokens[at]) for b, at in found if at is not None]
 
     def learn(self, accepted: int) -> None:
-        """Take how many tokens of the last chain were right."""
+        """Learn how many tokens of the last chain were right."""
         for i, claim in enumerate(self._claims[: accepted + 1]):
             self._doubted = self._doubted * MEMORY + 1 - claim
             self._missed = self._missed * MEMORY + (i == accepted)

@@ -1,4 +1,4 @@
-"""Jobs, which a cloud session gives to a target model, and their verdicts."""
+"""Jobs of cloud sessions for the target model, and their verdicts."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ class _Job:
 
     @property
     def drafted(self) -> Sequence[int]:
-        """The tokens to verify, which follow the text."""
+        """The tokens to verify; they follow the text."""
         return ()
 
     @property
     def wanted(self) -> int:
-        """How many rows of logits the verdict takes: after the text and each token."""
+        """Number of rows of logits needed: after the text and after each token."""
         return len(self.drafted) + 1
 
     def check(self, vocab_size: int, max_text: int, because: str) -> list[int]:
-        """Return the text and draft; ValueError if the `Verifier` can't do the job.
+        """Return text and draft; ValueError if the `Verifier` can't do the job.
 
-        `because` says what `max_text` comes from, for people.
+        `because` explains `max_text` in the message.
         """
         tokens, drafted = [*self.text, *self.drafted], len(self.drafted)
         if len(tokens) == drafted:
             raise ValueError("the text must have at least one token")
         if len(tokens) > max_text:
-            fits = f"the most that fits is {max_text} ({because})"
-            raise ValueError(f"{len(tokens)} tokens, and {fits}")
+            limit = f"the limit is {max_text} ({because})"
+            raise ValueError(f"text and draft have {len(tokens)} tokens, {limit}")
         if drafted > MAX_DRAFT:
-            raise ValueError(f"a draft may have {MAX_DRAFT} tokens, got {drafted}")
+            raise ValueError(f"a draft has at most {MAX_DRAFT} tokens, got {drafted}")
         least, most = min(tokens), max(tokens)
         if not 0 <= least <= most < vocab_size:
             raise ValueError(
@@ -53,33 +53,35 @@ class _Job:
 
 
 class Read(_Job):
-    """Read a text, which a later job of the session goes on with.
+    """Prefill: read a text that a later job continues.
 
     Attributes
     ----------
     session : bytes
-        Names the KV cache that may already hold the beginning of `text`. Nothing
-        else: a job says all there is to know.
+        Id of the KV cache that may hold the beginning of `text`. Nothing else depends
+        on it: a job is complete by itself.
     text : sequence of int
-        Token ids, at least one, the prompt included.
+        Token ids including the prompt, at least one.
     """
 
     @property
     def wanted(self) -> int:
-        """No rows of logits."""
+        """Number of rows of logits needed: none."""
         return 0
 
 
 @dataclass(frozen=True, eq=False)
 class VerifyRound(_Job):
-    """Verify a round as `verify_rounds` does.
+    """Verify a round, as `verify_rounds` does.
 
     Attributes
     ----------
     round : Round or None
-        The drafted tokens that follow the text; None if there are none.
+        The drafted tokens after the text; None for no tokens.
     draws : ndarray of float64 [L+1]
         Random numbers in [0, 1).
+    sampling : Sampling
+        Temperature and truncation of the target.
     """
 
     round: Round | None
@@ -89,8 +91,8 @@ class VerifyRound(_Job):
     def __post_init__(self) -> None:
         if self.wanted != len(self.draws):
             raise ValueError(
-                f"{len(self.drafted)} drafted tokens take {self.wanted} draws, "
-                f"got {len(self.draws)}"
+                f"draws must have {self.wanted} numbers for {len(self.drafted)} "
+                f"drafted tokens, got {len(self.draws)}"
             )
 
     @property
@@ -99,25 +101,27 @@ class VerifyRound(_Job):
         return () if self.round is None else self.round.tokens
 
     def check(self, vocab_size: int, max_text: int, because: str) -> list[int]:
-        """Return the text and draft; ValueError if the `Verifier` can't do the job."""
+        """Return text and draft; ValueError if the `Verifier` can't do the job."""
         if self.round is not None and self.round.vocab_size != vocab_size:
             raise ValueError(
-                f"the round has a vocabulary of {self.round.vocab_size}, the model "
-                f"one of {vocab_size}"
+                f"the round has a vocabulary of {self.round.vocab_size} tokens, the "
+                f"model one of {vocab_size}"
             )
         return super().check(vocab_size, max_text, because)
 
 
 @dataclass(frozen=True, eq=False)
 class VerifyHints(_Job):
-    """Verify hints as `gumbel_verify` does, by shared random numbers.
+    """Verify hints with shared random numbers, as `gumbel_verify` does.
 
     Attributes
     ----------
     hints : sequence of int
-        Tokens that may follow the text; with none, the next token is drawn.
+        Predicted tokens after the text. If empty, one token is sampled.
     key : bytes [16]
-        Of the shared random numbers. The first hint is at position ``len(text)``.
+        Key of the shared random numbers. The first hint has position ``len(text)``.
+    sampling : Sampling
+        Temperature and truncation of the target.
     """
 
     hints: Sequence[int]
@@ -131,46 +135,50 @@ class VerifyHints(_Job):
 
 
 Job = Read | VerifyRound | VerifyHints
-"""What a target model is to compute for one session."""
+"""Work of the target model for one session."""
 
 
 class Verifier(Protocol):
-    """A target model that verifies the rounds of many sessions at once."""
+    """A target model that verifies tokens of many sessions in one batch."""
 
     @property
     def vocab_size(self) -> int:
-        """How many tokens it gives logits of."""
+        """Vocabulary size of its logits."""
 
     @property
     def max_text(self) -> int:
-        """How many tokens of text and draft together it can read."""
+        """Maximum number of tokens of text and draft together."""
 
     def verify(self, jobs: Sequence[Job]) -> list[Verdict | None]:
-        """Return the verdict on each job, None where there was nothing to verify.
+        """Return the verdict on each job; None for a `Read`.
 
-        Jobs are of different sessions. One thread calls at a time. An exception
-        concerns all jobs of the call; nothing has changed that matters.
+        Each job is of another session. One thread calls at a time. If it raises, all
+        jobs of the call have failed, and they can be repeated.
         """
 
     def forget(self, session: bytes) -> None:
-        """Free the cache of a session, if there is one. From any thread."""
+        """Free the KV cache of a session, if there is one. Any thread may call it."""
 
 
 def verify_jobs(
     jobs: Sequence[Job], logits: NDArray[np.floating]
 ) -> list[Verdict | None]:
-    """Return the verdict on each job, None where its text is only to be read.
+    """Return the verdict on each job; None for a `Read`.
 
-    Temperature and truncations are applied here.
+    It applies temperature and truncation to the logits.
 
     Parameters
     ----------
     jobs : sequence of Job
-        Their texts aren't read, but of hints their lengths are.
+        Only the lengths of their texts matter.
     logits : ndarray of float16, float32 or float64 [n, V]
-        As many rows as the jobs want, in their order: what the target says after a
-        job's text and after each drafted token. ``-inf`` masks a token. Errors name
-        the job and which of its rows is wrong.
+        The target's logits after each job's text and after each of its drafted tokens,
+        in the order of the jobs. ``-inf`` masks a token.
+
+    Raises
+    ------
+    ValueError
+        It names the job and the row that is wrong.
 
     Examples
     --------
@@ -183,7 +191,7 @@ def verify_jobs(
     wanted = [job.wanted for job in jobs]
     if sum(wanted) != len(logits):
         raise ValueError(
-            f"the jobs want {sum(wanted)} rows of logits, got {len(logits)}"
+            f"the jobs need {sum(wanted)} rows of logits, got {len(logits)}"
         )
     parts = np.split(logits, np.cumsum(wanted))
     verdicts = []
@@ -208,7 +216,7 @@ def _verify(job: Job, logits: NDArray[np.floating]) -> Verdict | None:
 def _probabilities(
     logits: NDArray[np.floating], sampling: Sampling
 ) -> NDArray[np.floating]:
-    """Return what a sampling makes of logits: in float64 of these, else in float32."""
+    """Return the distributions after sampling's changes: float64 if logits are."""
     temperature = sampling.temperature
     logits, _ = checks.rows("logits", logits, logits.shape[-1])
     top = logits.max(1, keepdims=True)
@@ -223,7 +231,7 @@ def _probabilities(
         return best
     logits = truncate(logits, sampling)
     dtype = np.promote_types(logits.dtype, np.float32)
-    # Beyond, 0 or -inf times it would be NaN.
+    # A larger scale would turn 0 or -inf into NaN.
     limits = np.finfo(dtype)
     scale = dtype.type(min(max(1 / temperature, limits.tiny), limits.max))
     with np.errstate(over="ignore", under="ignore"):

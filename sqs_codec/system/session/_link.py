@@ -1,4 +1,4 @@
-"""What an edge session's messages travel on, and what needs no transport."""
+"""The interface of links, and a link within one process."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -13,71 +13,71 @@ from sqs_codec.system.session.transport import session_of, unknown_session
 
 
 class LinkError(ConnectionError):
-    """A link that can't be made or is gone; the message says why and what to do."""
+    """A link can't be made or has broken; the message says why and what to do."""
 
 
 class Link(Protocol):
-    """A connection to a cloud, over which whole messages travel both ways.
+    """A connection to a cloud that carries whole messages both ways.
 
-    One thread uses it at a time, but any may `wake` it. `send` and `receive` raise
-    `LinkError` once the connection is gone, and nothing else does; then another link
-    has to be made.
+    One thread uses it at a time, but any thread may call `wake`. Only `send` and
+    `receive` raise, and only `LinkError`: the connection is gone, so make another.
     """
 
     @property
     def reliable(self) -> bool:
-        """Whether messages arrive once and in order while the link is there.
+        """Whether each message arrives once and in order while the link works.
 
-        Otherwise a message may be lost, come twice, or late; none is altered.
+        Otherwise messages may be lost, repeated or late, but never altered.
         """
 
     @property
     def max_message(self) -> int:
-        """How many bytes a message may have."""
+        """Maximum bytes per message."""
 
     @property
     def sent(self) -> int:
-        """Bytes sent on the wire so far: all packets of the link, with IP's headers."""
+        """Bytes sent so far: all packets of the link, with IP headers."""
 
     @property
     def received(self) -> int:
-        """Bytes received on the wire so far, likewise."""
+        """Bytes received so far: all packets of the link, with IP headers."""
 
     @property
     def overhead(self) -> int:
-        """Bytes that transport and IP take for a small message besides its own.
+        """Bytes that transport and IP add to a small message and its acknowledgement.
 
-        Either way, with its acknowledgement. A constant, for planning.
+        A constant, for planning.
         """
 
     def send(self, message: bytes) -> None:
-        """Send a message. It may wait while the link is busy."""
+        """Send a message; waits while the link is busy."""
 
     def receive(self, timeout: float | None) -> bytes | None:
-        """Return the next message; None if none came within `timeout` seconds.
+        """Return the next message, or None after `timeout` seconds or a `wake`.
 
-        With a timeout of 0 it doesn't wait, with None it waits for ever. `wake` has it
-        return None before.
+        A timeout of 0 doesn't wait; None waits without limit.
         """
 
     def wake(self) -> None:
-        """Have the `receive` that waits, or else one that comes, return None at once.
+        """Make the present or the next `receive` return None at once.
 
-        From any thread. It comes before `close`, which need not end a `receive`; after
-        it, it does nothing.
+        Any thread may call it. Call it before `close`, which may not end a `receive`;
+        afterwards it does nothing.
         """
 
     def close(self) -> None:
-        """Close the link. To do it twice does no harm."""
+        """Close the link. A second call does nothing."""
 
 
 class LocalLink:
-    """A `Link` to a cloud in this process: `send` calls the verifier at once.
+    """A `Link` to a cloud in this process: `send` calls the verifier.
 
     Parameters
     ----------
+    verifier : Verifier
+        The target model.
     tokenizer, limits, priors
-        As `CloudSession` takes them.
+        As in `CloudSession`.
 
     Examples
     --------
@@ -85,7 +85,7 @@ class LocalLink:
     >>> import sqs_codec as sqs
     >>> from sqs_codec.system.session import (
     ...     EdgeSession, LocalLink, Setting, verify_jobs)
-    >>> class Target:  # says 0 1 2 3 0 1 ..., whatever it is asked
+    >>> class Target:  # always continues with 0 1 2 3 0 1 ...
     ...     vocab_size, max_text = 4, 100
     ...     def verify(self, jobs):
     ...         tokens = [x for job in jobs if job.wanted
@@ -106,7 +106,7 @@ class LocalLink:
     >>> exchange()
     >>> edge.limits.max_text
     100
-    >>> logits = np.array([4.0, 3.0, 0.0, 0.0])  # the draft only ever says 0
+    >>> logits = np.array([4.0, 3.0, 0.0, 0.0])  # the draft always predicts 0
     >>> edge.push(logits), edge.push(logits)
     (0, 0)
     >>> edge.flush()
@@ -150,11 +150,11 @@ class LocalLink:
 
     @property
     def max_message(self) -> int:
-        """How many bytes a message may have."""
+        """Maximum bytes per message."""
         return self._limits.max_message
 
     def send(self, message: bytes) -> None:
-        """Hand a message to the cloud, which does all that there is to do."""
+        """Pass a message to the cloud, which does all its work at once."""
         self._check_open()
         self.sent += len(message)
         session_id = session_of(message)
@@ -185,11 +185,11 @@ class LocalLink:
                 (verdict,) = self._verifier.verify([job])
                 cloud.complete(job, verdict)
             except BaseException:
-                cloud.fail(job)  # so that it can be asked for again
+                cloud.fail(job)  # so that it can be repeated
                 raise
 
     def receive(self, timeout: float | None) -> bytes | None:
-        """Return the next message, None if there is none: it won't come later."""
+        """Return the next message, or None: none arrives later."""
         self._check_open()
         if not self._inbox:
             if timeout is None:
@@ -200,10 +200,10 @@ class LocalLink:
         return message
 
     def wake(self) -> None:
-        """Do nothing, as nobody waits: ``receive(None)`` raises `LinkError`."""
+        """Do nothing: ``receive`` never waits."""
 
     def close(self) -> None:
-        """Close the link and free the session's cache."""
+        """Close the link and free the session's KV cache."""
         self._closed = True
         self._forget()
 

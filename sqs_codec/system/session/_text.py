@@ -1,4 +1,4 @@
-"""What both ends do with texts, and how one goes to a cloud."""
+"""Texts: checks for both ends, and how an edge sends one to a cloud."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -7,13 +7,13 @@ from sqs_codec._base import checks
 from sqs_codec.system._base.protocol import PROGRESS
 from sqs_codec.system.session import _wire as wire
 
-HEAD = 60  # bytes of a part's message before its tokens, at most: 5 and six varints
-WINDOW = 8  # parts that a cloud takes beyond those that came in order
-SLOW = 4  # parts on their way at first, and after losses: the first window of RFC 3390
+HEAD = 60  # maximum bytes before a part's tokens: 5 bytes and six varints
+WINDOW = 8  # maximum parts in flight, and parts that a cloud keeps out of order
+SLOW = 4  # parts in flight at first and after losses: the initial window of RFC 3390
 
 
 def check_tokens(name: str, tokens: Sequence[int], vocab_size: int) -> list[int]:
-    """Return tokens of a vocabulary."""
+    """Return tokens after checking that they belong to the vocabulary."""
     found = checks.integers(name, tokens)
     if found and not 0 <= min(found) <= max(found) < vocab_size:
         for i, token in enumerate(found):
@@ -22,7 +22,7 @@ def check_tokens(name: str, tokens: Sequence[int], vocab_size: int) -> list[int]
 
 
 def check_text(text: Sequence[int], vocab_size: int) -> list[int]:
-    """Return a text, which has a token at least."""
+    """Return a text after checking it; it has at least one token."""
     found = check_tokens("text", text, vocab_size)
     if not found:
         raise ValueError("text must have at least one token, got none")
@@ -30,16 +30,15 @@ def check_text(text: Sequence[int], vocab_size: int) -> list[int]:
 
 
 def until_stop(tokens: list[int], stop: Collection[int]) -> list[int]:
-    """Return tokens up to the first stop token, which is the last one then."""
+    """Return the tokens up to and including the first stop token."""
     ends = [i + 1 for i, token in enumerate(tokens) if token in stop]
     return tokens[: ends[0]] if ends else tokens
 
 
 class _Outgoing:
-    """A text on its way; lost parts are sent again.
+    """A text being sent in parts of `max_message` bytes; lost parts are repeated.
 
-    It is given as one message from its start, and goes in parts of `max_message` bytes.
-    The window halves where parts are lost and grows by one part per window, as TCP's.
+    The window halves after losses and grows by one part per window, as in TCP.
     """
 
     def __init__(self, text: wire.Context, vocab_size: int, max_message: int) -> None:
@@ -47,20 +46,20 @@ class _Outgoing:
         self._vocab_size = vocab_size
         self._size = (max_message - HEAD) // wire.token_bytes(vocab_size)
         self._acked = self._next = text.shared
-        self._window = float(SLOW)  # parts that may be on their way at once
-        self._flight = 0  # parts on their way
-        self._again = False  # whether the part at `_acked` is sent again
-        self._doubt = 0  # HAVEs without progress until it counts as lost once more
-        self._mark = 0  # the end of the losses that the window was last halved for
-        self._sent = False  # whether all of it was sent
+        self._window = float(SLOW)  # maximum parts in flight
+        self._flight = 0  # parts in flight
+        self._again = False  # whether to repeat the part at `_acked`
+        self._doubt = 0  # HAVEs without progress to expect before it counts as lost
+        self._mark = 0  # where the losses end that last halved the window
+        self._sent = False  # whether all parts were sent
 
     @property
     def follows(self) -> bool:
-        """Whether its round may follow at once: it is a single message, and sent."""
+        """Whether the round may follow at once: the text was sent in one message."""
         return self._sent and self._text.total - self._text.shared <= self._size
 
     def data_to_send(self) -> list[bytes]:
-        """Return the parts that may be sent now. They count as sent then."""
+        """Return the parts to send now. They count as sent."""
         total = self._text.total
         again, self._again = [self._acked] * self._again, False
         if self._sent and not again:
@@ -79,12 +78,12 @@ class _Outgoing:
         return part.to_bytes(self._vocab_size)
 
     def go_back(self) -> None:
-        """Send again what the cloud isn't known to have."""
+        """Send all unconfirmed parts again."""
         self._next, self._sent = self._acked, False
         self._flight = self._doubt = self._mark = 0
 
     def take(self, have: wire.Have) -> bool:
-        """Take how many tokens the cloud has of this text; say if it has all."""
+        """Process a confirmation; tell whether the cloud has the whole text."""
         if (have.instance, have.number) != (self._text.instance, self._text.number):
             return False
         count, total = have.count, self._text.total
@@ -109,47 +108,43 @@ class _Outgoing:
 
 
 class TextSync:
-    """At which number an edge is, and what the cloud has of the text before its round.
-
-    A message has `max_message` bytes on the edge's link.
-    """
+    """The edge's number of the present round, and what the cloud has of its text."""
 
     def __init__(self, vocab_size: int, max_message: int) -> None:
         self._vocab_size, self._max_message = vocab_size, max_message
         self.number = 0
-        self.held = False  # whether texts hold the session's place
-        self._heard = 0  # the last number that the cloud is known to be at
-        self._safe = 0  # tokens that any text the cloud may have begins with
+        self.held = False  # whether to ask the cloud to hold the session's place
+        self._heard = 0  # the last number that the cloud has confirmed
+        self._safe = 0  # length of the beginning that the cloud has in any case
         self._outgoing: _Outgoing | None = None
-        self.progress = 0  # the most that the cloud has said in HAVE, of this text
+        self.progress = 0  # the largest count in a HAVE about this text
 
     @property
     def follows(self) -> bool:
         """Whether the round may be sent.
 
-        Not before a text that takes several messages has come whole. And not if 64
-        rounds were given up since the cloud was heard: an answer to an earlier one
-        could be taken for one to this, as 7 bits of their numbers are the same.
+        A text of several messages has to arrive first. And if 64 rounds were dropped
+        since the cloud's last message, the round waits: an old answer could be mistaken
+        for its own, as only 7 bits of the numbers are sent.
         """
         near = self.number - self._heard < wire.NUMBERS // 2
         return self._outgoing is None or (self._outgoing.follows and near)
 
     def skip(self) -> None:
-        """Give the next round a number that skips one.
+        """Skip a number, so that the cloud can't accept a round whose text it lacks.
 
-        The cloud may have answered the one before, and then waits for the next: it
-        must not take a round whose text it missed.
+        If the cloud has answered the dropped round, it expects the next number.
         """
         self.number += 2
 
     def move(self, number: int) -> None:
-        """Go on with another cloud, which lacks the text and waits for a number."""
+        """Continue with another cloud, which lacks the text and expects `number`."""
         self._safe = 0
         self.number = max(self.number, number - 1)
         self.skip()
 
     def share(self, length: int) -> None:
-        """Take that another text begins with no more than this of the one before."""
+        """Record how long the common beginning of old and new text is."""
         self._safe = min(self._safe, length)
         self.progress = 0
 
@@ -162,7 +157,7 @@ class TextSync:
     ) -> None:
         """Begin to send the text before the round.
 
-        That is drawn by `drawn`, or by its own number if None.
+        `drawn` chooses the round's random numbers; None stands for its own number.
         """
         numbers = self.number, self.number if drawn is None else drawn, epoch
         size = len(tokens)
@@ -172,16 +167,16 @@ class TextSync:
         self._outgoing = _Outgoing(text, self._vocab_size, most)
 
     def data_to_send(self) -> list[bytes]:
-        """Return the parts of the text that may be sent now."""
+        """Return the parts of the text to send now."""
         return [] if self._outgoing is None else self._outgoing.data_to_send()
 
     def go_back(self) -> None:
-        """Send again what the cloud isn't known to have."""
+        """Send all unconfirmed parts again."""
         if self._outgoing is not None:
             self._outgoing.go_back()
 
     def take(self, have: wire.Have, length: int) -> None:
-        """Take what the cloud has, or has read, of the text, which is that long."""
+        """Process a confirmation about the text, which has `length` tokens."""
         outgoing, count = self._outgoing, have.count
         rises = self.progress + PROGRESS <= count <= 2 * length
         if rises and have.number == self.number:
@@ -192,11 +187,11 @@ class TextSync:
             self.arrived()
 
     def arrived(self) -> None:
-        """Take that the cloud has the text."""
+        """Record that the cloud has the text."""
         self._outgoing = None
 
     def answered(self, length: int, *, done: bool) -> None:
-        """Take an answer, with which text is that long, and perhaps the round over."""
+        """Record an answer: the text has `length` tokens, the round may be `done`."""
         self.arrived()
         self._safe, self.progress = length, 0
         self.number += done

@@ -1,4 +1,4 @@
-"""The messages of a session; reading is total. `docs/protocol.md` is the reference."""
+"""The messages of a session (`docs/protocol.md`). Parsing only raises WireError."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sqs_codec._base.words import shown
 from sqs_codec.system._base import protocol
 from sqs_codec.system._base.protocol import HELLO, ROUND_HEAD
 
-PROTOCOL = 1  # goes up with every change of the messages
-LEVELS = 16  # steps by which a hint says how sure its tokens are
-NUMBERS = 128  # how many numbers of rounds the one byte of a header tells apart
-MOST_NUMBER = 1 << 62  # of a round, in a welcome: those that follow fit a varint, too
+PROTOCOL = 1  # version; rises with every change of the messages
+LEVELS = 16  # number of levels of probability in a hint
+NUMBERS = 128  # round numbers are sent modulo this
+MOST_NUMBER = 1 << 62  # largest round number in a welcome; later ones fit a varint
 SESSION_BYTES = 16
 SEED_BYTES = 16
 TOKENIZER_BYTES = 8
@@ -25,7 +25,7 @@ INSTANCE_BYTES = 4
 
 _WELCOME = 1
 _CONTEXT = _HAVE = 2
-_HELD = 0x20  # is added for a context that holds the session's place
+_HELD = 0x20  # flag of a context: hold the session's place
 _GENERATE = _TOKENS = 3
 _END = _NEED = 4
 _REFUSED = 5
@@ -33,11 +33,11 @@ _HINT = 6
 
 _ROUND_BIT = 0x80
 _NEED_HELLO, _NEED_CONTEXT = 1, 2
-_MAX_VARINT = 9  # bytes of a varint at most, so that it fits 63 bits
+_MAX_VARINT = 9  # maximum bytes of a varint: 63 bits
 
 
 class WireError(ValueError):
-    """A message that breaks the protocol; it says which rule."""
+    """A message breaks the protocol; the error names the rule."""
 
 
 # Messages to the cloud
@@ -45,11 +45,11 @@ class WireError(ValueError):
 
 @dataclass(frozen=True)
 class Hello:
-    """What a session is about; the first message on every link."""
+    """Parameters of a session; the first message on every link."""
 
     session: bytes
-    seed: bytes  # what the numbers of the rounds derive from
-    codecs: tuple[Mapping[str, Any], ...]  # their configs, with fingerprints in hex
+    seed: bytes  # key of the session's random numbers
+    codecs: tuple[Mapping[str, Any], ...]  # configs, with fingerprints in hex
     tokenizer: bytes
     sampling: Mapping[str, Any]
     stop: tuple[int, ...]
@@ -77,15 +77,15 @@ class RoundMessage:
 class Context:
     """A part of the text before round `number`."""
 
-    instance: bytes  # which cloud it is for
+    instance: bytes  # the cloud that it is for
     number: int
-    drawn: int  # by which number the round is drawn
-    epoch: int  # how often the text was replaced, for shared random numbers
-    shared: int  # how many tokens of the cloud's present text the new one begins with
-    start: int  # where in the new text `tokens` begin
-    total: int  # how many tokens the new text has
+    drawn: int  # the number that chooses the round's random numbers
+    epoch: int  # number of replaced texts, for shared random numbers
+    shared: int  # length of the beginning that the cloud's present text shares
+    start: int  # position of `tokens` in the new text
+    total: int  # length of the new text
     tokens: list[int]
-    held: bool = False  # whether the session's place is, should the link break
+    held: bool = False  # whether to hold the session's place if the link breaks
 
     def to_bytes(self, vocab_size: int) -> bytes:
         head = self.number, self.drawn, self.epoch, self.shared, self.start, self.total
@@ -95,27 +95,27 @@ class Context:
 
     @property
     def end(self) -> int:
-        """Where in the new text the tokens end."""
+        """Position in the new text where the tokens end."""
         return self.start + len(self.tokens)
 
     def is_of(self, other: Context) -> bool:
-        """Say whether both are parts of one text."""
+        """Tell whether both are parts of one text."""
         return replace(self, start=0, tokens=[]) == replace(other, start=0, tokens=[])
 
     def add(self, other: Context) -> None:
-        """Take what another part goes on with, unless there is a gap between them."""
+        """Append the new tokens of another part, unless there is a gap."""
         if other.start <= self.end:
             self.tokens.extend(other.tokens[self.end - other.start :])
 
 
 @dataclass(frozen=True)
 class Generate:
-    """A round of `n` tokens that the cloud decodes, by the numbers both ends share."""
+    """A round of `n` tokens that the cloud decodes, with shared random numbers."""
 
     number: int
     base: int
     n: int
-    have: int  # how many of them the edge has
+    have: int  # number of tokens that the edge has received
 
     def to_bytes(self) -> bytes:
         return bytes([_GENERATE]) + _varints(self.number, self.base, self.n, self.have)
@@ -123,27 +123,27 @@ class Generate:
 
 @dataclass(frozen=True)
 class Branch:
-    """Tokens of a hint that may come one after the other."""
+    """Predicted consecutive tokens in a hint."""
 
-    hash: int  # of what they follow
-    first: int  # how sure the first of them is: level n is a chance of (n + 1/2) / 16
-    later: int  # how sure each one after it is, likewise
+    hash: int  # of the tokens before it
+    first: int  # level of the first token: level n is a probability of (n + 1/2) / 16
+    later: int  # level of each later token
     tokens: tuple[int, ...]
 
     def chances(self) -> tuple[float, ...]:
-        """Return how sure each token is."""
+        """Return the probability of each token."""
         first, later = (self.first + 0.5) / LEVELS, (self.later + 0.5) / LEVELS
         return (first, *[later] * (len(self.tokens) - 1))
 
 
 @dataclass(frozen=True)
 class Hint:
-    """What the edge guesses that round `number`, a generation, may go on with."""
+    """Predicted tokens of round `number`, which the cloud decodes."""
 
     number: int
-    serial: int  # counts the hints of a session, modulo 128
-    position: int  # of the branches' first token in the text
-    branches: tuple[Branch, ...]  # all of one length
+    serial: int  # serial number in the session, modulo 128
+    position: int  # position in the text of the branches' first token
+    branches: tuple[Branch, ...]  # of equal length
 
     def to_bytes(self, vocab_size: int) -> bytes:
         length = len(self.branches[0].tokens)
@@ -157,7 +157,7 @@ class Hint:
 
 @dataclass(frozen=True)
 class End:
-    """The session is over."""
+    """The edge ends the session."""
 
     def to_bytes(self) -> bytes:
         return bytes([_END])
@@ -168,14 +168,14 @@ class End:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a cloud takes from one session.
+    """A cloud's limits for one session.
 
     Attributes
     ----------
     max_text : int
-        Tokens of a text, the prompt included.
+        Maximum tokens of a text, including the prompt.
     max_message : int
-        Bytes of a message, at least the 4 096 that a round may have.
+        Maximum bytes of a message, at least the 4,096 of a round.
     """
 
     max_text: int = 4096
@@ -193,9 +193,9 @@ class Welcome:
 
     instance: bytes
     limits: Limits
-    number: int  # of the next round
-    length: int  # of the text that the cloud has
-    steps: Mapping[int, float] | None  # milliseconds of the target by number of tokens
+    number: int  # number of the next round
+    length: int  # length of the cloud's text
+    steps: Mapping[int, float] | None  # milliseconds of a forward pass by tokens
 
     def to_bytes(self) -> bytes:
         return _as_json(_WELCOME, asdict(self))
@@ -216,11 +216,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Have:
-    """How much of a text the cloud has, and has read."""
+    """The cloud's progress with a text."""
 
     instance: bytes
     number: int
-    count: int  # each token counts when it has come, and again when the target reads it
+    count: int  # a token counts when it arrives, and again when the target reads it
 
     def to_bytes(self) -> bytes:
         return bytes([_HAVE]) + self.instance + _varints(self.number, self.count)
@@ -228,11 +228,11 @@ class Have:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokens that the cloud decoded alone."""
+    """Tokens that the cloud decoded."""
 
     number: int
-    heard: int  # the serial of the last hint that had come; 0 if there was none
-    offset: int  # where in their round they begin
+    heard: int  # serial number of the last hint received; 0 for none
+    offset: int  # position of the tokens in their round
     tokens: list[int]
 
     def to_bytes(self, vocab_size: int) -> bytes:
@@ -242,9 +242,9 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Need:
-    """The cloud lacks what it would need: the session, or the text of a round."""
+    """The cloud lacks the session, or the text of a round."""
 
-    instance: bytes | None  # which cloud lacks the text; None if it lacks the session
+    instance: bytes | None  # the cloud that lacks the text; None: it lacks the session
 
     def to_bytes(self) -> bytes:
         if self.instance is None:
@@ -254,12 +254,12 @@ class Need:
 
 @dataclass(frozen=True)
 class Refusal:
-    """The session is over, and why."""
+    """The cloud ends the session, with a reason."""
 
     reason: str
 
     def to_bytes(self) -> bytes:
-        """Return the message; a reason that is too long is cut."""
+        """Return the message; a long reason is cut."""
         reason = self.reason.encode(errors="replace")[: protocol.MAX_REASON]
         return bytes([_REFUSED]) + reason.decode(errors="ignore").encode()
 
@@ -270,7 +270,7 @@ Down = Welcome | Answer | Have | Tokens | Need | Refusal
 
 
 def parse_up(message: bytes, vocab_size: int) -> Up:
-    """Return what an edge sent to a cloud of this vocabulary."""
+    """Parse a message from an edge to a cloud with this vocabulary."""
     if message and message[0] & _ROUND_BIT:
         return _round(message)
     reader = _Reader(message)
@@ -287,7 +287,7 @@ def parse_up(message: bytes, vocab_size: int) -> Up:
 
 
 def parse_down(message: bytes, vocab_size: int) -> Down:
-    """Return what a cloud of this vocabulary sent."""
+    """Parse a message from a cloud with this vocabulary."""
     reader = _Reader(message)
     kind = reader.byte()
     if kind & _ROUND_BIT:
@@ -306,7 +306,7 @@ def parse_down(message: bytes, vocab_size: int) -> Down:
 
 
 def parse_hello(message: bytes) -> Hello | None:
-    """Return the hello that a message is; None if it is another; or a WireError."""
+    """Parse a hello; None for any other message."""
     reader = _Reader(message)
     return _hello(reader) if reader.byte() == HELLO else None
 
@@ -320,12 +320,14 @@ def _one_of(kind: int, readers: Mapping[int, Callable[[], Message]]) -> Message:
 def _round(message: bytes) -> RoundMessage:
     if not ROUND_HEAD < len(message) <= protocol.ROUND_BYTES:
         raise WireError(
-            f"a round's message has {ROUND_HEAD + 1} to {protocol.ROUND_BYTES} bytes, "
-            f"got {len(message)}"
+            f"a round's message must have {ROUND_HEAD + 1} to {protocol.ROUND_BYTES} "
+            f"bytes, got {len(message)}"
         )
     first, high, low, setting = message[:ROUND_HEAD]
     if setting >= protocol.MAX_SETTINGS:
-        raise WireError(f"a setting is below {protocol.MAX_SETTINGS}, got {setting}")
+        raise WireError(
+            f"a setting must be below {protocol.MAX_SETTINGS}, got {setting}"
+        )
     return RoundMessage(first % NUMBERS, high << 8 | low, setting, message[ROUND_HEAD:])
 
 
@@ -334,11 +336,11 @@ def _context(reader: _Reader, vocab_size: int) -> Context:
     number, drawn, epoch, shared, start, total = (reader.varint() for _ in range(6))
     tokens = _tokens(reader.rest(), vocab_size)
     if drawn > number:
-        raise WireError(f"round {number} can't be drawn by a later number, {drawn}")
+        raise WireError(f"round {number} can't use the later random numbers {drawn}")
     if not shared <= start <= start + len(tokens) <= total:
         raise WireError(
-            f"a context of tokens {start} to {start + len(tokens)} doesn't lie between "
-            f"the {shared} that are shared and the {total} of the text"
+            f"a context of tokens {start} to {start + len(tokens)} must lie between "
+            f"{shared} (shared) and {total} (the text's length)"
         )
     if not tokens and shared < total:
         raise WireError(f"a context of {shared} to {total} must have tokens, got none")
@@ -351,12 +353,13 @@ def _hint(reader: _Reader, vocab_size: int) -> Hint:
     size = 2 + length * token_bytes(vocab_size)
     if not 1 <= length <= protocol.MAX_HINTED:
         raise WireError(
-            f"a hint's branches have 1 to {protocol.MAX_HINTED} tokens, not {length}"
+            f"a hint's branches must have 1 to {protocol.MAX_HINTED} tokens, "
+            f"got {length}"
         )
     count, rest = divmod(len(data), size)
     if rest or not 1 <= count <= protocol.MAX_BRANCHES:
         raise WireError(
-            f"a hint has 1 to {protocol.MAX_BRANCHES} branches of {size} bytes, "
+            f"a hint must have 1 to {protocol.MAX_BRANCHES} branches of {size} bytes, "
             f"got {len(data)} bytes"
         )
     branches = []
@@ -377,7 +380,7 @@ def _need(reader: _Reader) -> Need:
     if flags == _NEED_HELLO:
         return reader.end(Need(None))
     if flags != _NEED_CONTEXT:
-        raise WireError(f"a need of {flags:#04x} is unknown")
+        raise WireError(f"a NEED must have flag 1 or 2, got {flags:#04x}")
     return reader.end(Need(reader.take(INSTANCE_BYTES)))
 
 
@@ -386,20 +389,20 @@ def _hello(reader: _Reader) -> Hello:
     version = content.get("protocol")
     if type(version) is not int or version != PROTOCOL:
         raise WireError(
-            f"the edge speaks version {_short(version)} of the protocol, the cloud "
-            f"version {PROTOCOL}"
+            f"the edge has protocol version {_short(version)}, the cloud {PROTOCOL}: "
+            f"install the same version of sqs-codec at both ends"
         )
     wanted = {"protocol", *(field.name for field in fields(Hello))}
     _check_keys("hello", content, wanted)
     codecs = _typed("codecs", content["codecs"], list)
     if not 1 <= len(codecs) <= protocol.MAX_SETTINGS:
         raise WireError(
-            f"a hello has 1 to {protocol.MAX_SETTINGS} codecs, got {len(codecs)}"
+            f"a hello must have 1 to {protocol.MAX_SETTINGS} codecs, got {len(codecs)}"
         )
     stop = _typed("stop", content["stop"], list)
     if len(stop) > protocol.MAX_STOP:
         raise WireError(
-            f"a hello has at most {protocol.MAX_STOP} stop tokens, got {len(stop)}"
+            f"a hello may have {protocol.MAX_STOP} stop tokens, got {len(stop)}"
         )
     return Hello(
         session=_hex("session", content["session"], SESSION_BYTES),
@@ -420,7 +423,7 @@ def _welcome(reader: _Reader) -> Welcome:
     try:
         taken = Limits(**{name: _whole(name, n) for name, n in limits.items()})
     except ValueError as error:
-        raise WireError(f"the cloud's limits make no sense: {error}") from None
+        raise WireError(f"the cloud's limits are invalid: {error}") from None
     return Welcome(
         instance=_hex("instance", content["instance"], INSTANCE_BYTES),
         limits=taken,
@@ -436,10 +439,10 @@ def _steps(content: object) -> dict[int, float] | None:
     steps = {}
     for key, time in _typed("steps", content, dict).items():
         if not (key.isascii() and key.isdecimal() and len(key) < 10 and int(key)):
-            raise WireError(f"steps must have numbers of tokens, got {_short(key)}")
+            raise WireError(f"keys of steps must count tokens, got {_short(key)}")
         number = isinstance(time, (int, float)) and not isinstance(time, bool)
         if not number or not 0 <= time < 1e9:
-            raise WireError(f"steps must have milliseconds, got {_short(time)}")
+            raise WireError(f"values of steps must be times, got {_short(time)}")
         steps[int(key)] = float(time)
     return steps
 
@@ -462,7 +465,7 @@ class _Reader:
         return self.take(1)[0]
 
     def varint(self) -> int:
-        """Return an integer: seven bits a byte, low ones first, no spare bytes."""
+        """Return an integer: seven bits per byte, low bits first, no padding."""
         value = 0
         for i in range(_MAX_VARINT):
             byte = self.byte()
@@ -471,19 +474,21 @@ class _Reader:
                 if byte == 0 and i:
                     break
                 return value
-        raise WireError("an integer has more bytes than it may")
+        raise WireError("a varint has too many bytes")
 
     def last_varints(self, count: int) -> list[int]:
-        """Return integers with which the message has to end."""
+        """Return the integers at the end of the message."""
         return self.end([self.varint() for _ in range(count)])
 
     def rest(self) -> bytes:
         return self.take(len(self._data) - self._at)
 
     def end(self, value: Message) -> Message:
-        """Return a value, if the message ends here."""
+        """Return a value after checking that the message ends here."""
         if self._at < len(self._data):
-            raise WireError(f"bytes follow the end of a message: {len(self._data)}")
+            raise WireError(
+                f"a message ends after {self._at} bytes, got {len(self._data)}"
+            )
         return value
 
 
@@ -498,7 +503,7 @@ def _varints(*values: int) -> bytes:
 
 
 def token_bytes(vocab_size: int) -> int:
-    """Return how many bytes a token takes in a context."""
+    """Return the bytes per token in a context."""
     return 2 if vocab_size <= 1 << 16 else 3
 
 
@@ -510,18 +515,18 @@ def _from_tokens(tokens: Sequence[int], vocab_size: int) -> bytes:
 def _tokens(data: bytes, vocab_size: int) -> list[int]:
     width = token_bytes(vocab_size)
     if len(data) % width:
-        raise WireError(f"tokens take {width} bytes each, got {len(data)} bytes")
+        raise WireError(f"tokens must take {width} bytes each, got {len(data)} bytes")
     parts = np.frombuffer(data, np.uint8).reshape(-1, width).astype(np.int64)
     tokens = parts @ (1 << 8 * np.arange(width - 1, -1, -1))
     if tokens.size and tokens.max() >= vocab_size:
         raise WireError(
-            f"token {tokens.max()} lies outside the vocabulary of {vocab_size}"
+            f"token {tokens.max()} is outside the vocabulary of {vocab_size}"
         )
     return [int(token) for token in tokens]
 
 
 def _as_json(kind: int, content: Mapping[str, Any]) -> bytes:
-    """Return a message; of what it holds only bytes are none of JSON's, so in hex."""
+    """Return a message in JSON, with bytes in hex."""
     text = json.dumps(content, separators=(",", ":"), default=bytes.hex)
     return bytes([kind]) + text.encode()
 
@@ -529,7 +534,7 @@ def _as_json(kind: int, content: Mapping[str, Any]) -> bytes:
 def _from_json(name: str, data: bytes) -> dict[str, Any]:
     if data.count(b"[") + data.count(b"{") > protocol.MAX_NESTED:
         raise WireError(
-            f"a {name} has at most {protocol.MAX_NESTED} arrays and objects"
+            f"a {name} may have {protocol.MAX_NESTED} arrays and objects at most"
         )
     try:
         content = json.loads(
@@ -550,7 +555,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not valid JSON")
 
 
 def _check_keys(name: str, content: Mapping[str, Any], wanted: set[str]) -> None:
@@ -589,5 +594,5 @@ def _hex(name: str, value: object, *sizes: int) -> bytes:
 
 
 def _short(value: object) -> str:
-    """Return a value as text that fits a message."""
+    """Return a value as text that is short enough for an error message."""
     return shown(repr(value), 97)

@@ -1,7 +1,7 @@
-"""What a transport of sessions needs besides `Link` and `CloudSession`.
+"""Functions for writers of transports, in addition to `Link` and `CloudSession`.
 
-A server reads from a connection's first message which session it is of (`session_of`),
-answers `unknown_session` before there is one, and ends a connection with `refusal`.
+A server finds the session in a connection's first message (`session_of`). It answers
+`unknown_session` to messages without a session, and ends a connection with `refusal`.
 """
 
 from sqs_codec.system._base.protocol import MAX_MESSAGE
@@ -11,7 +11,7 @@ __all__ = ["MAX_MESSAGE", "refusal", "session_of", "unknown_session"]
 
 
 def session_of(message: bytes) -> bytes | None:
-    """Return the session id of a hello; None if a message is none, or broken."""
+    """Return the session id of a hello; None for any other or broken message."""
     try:
         hello = parse_hello(bytes(message))
     except WireError:
@@ -20,10 +20,10 @@ def session_of(message: bytes) -> bytes | None:
 
 
 def refusal(reason: str) -> bytes:
-    """Return the message that ends a session, or a connection that has none."""
+    """Return the message that ends a session or a connection, with its reason."""
     return Refusal(reason).to_bytes()
 
 
 def unknown_session() -> bytes:
-    """Return the answer to messages of a connection whose session isn't known."""
+    """Return the answer to messages whose session is unknown."""
     return Need(None).to_bytes()

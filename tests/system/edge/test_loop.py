@@ -285,11 +285,11 @@ def test_a_cloud_that_breaks_on_every_round_is_given_up(breaks, caplog):
         assert tokens(steps) == greedy(8)
         assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
         assert caplog.messages == [
-            "the link broke; trying again for 30 s",
-            "the cloud is there again; the text goes on",
+            "the link broke; retrying for 30 s",
+            "the cloud answers again; the completion continues",
         ]
         return
-    with pytest.raises(LinkError, match=r"no word from the cloud for 3. s: the link"):
+    with pytest.raises(LinkError, match=r"no answer from the cloud for 3. s: the link"):
         list(steps)
     assert 30 <= world.now < 40
 
@@ -370,7 +370,7 @@ def test_a_cloud_that_stays_away_is_given_up(loss):
     next(steps)
     links[0].snap()
     began = world.now
-    with pytest.raises(LinkError, match=r"no word from the cloud .* refused"):
+    with pytest.raises(LinkError, match=r"no answer from the cloud .* refused"):
         list(steps)
     assert 20 <= world.now - began < 40
 

@@ -20,7 +20,7 @@ from tests.system.ray.processes import descendants, wait_until
 
 SQS = Path(sys.executable).with_name("sqs")
 
-STOPPING = "Stopping; once more stops at once."
+STOPPING = "Stopping; press Ctrl-C again to stop at once."
 ADDRESS = re.compile(r" at (127\.0\.0\.1:\d+)")
 
 

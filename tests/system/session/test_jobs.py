@@ -91,11 +91,11 @@ def test_a_round_takes_a_draw_per_token_and_one_more(drafted):
     q = sqs.SparseDistribution([2], [1], 5)
     round_ = sqs.Round([q], [2]) if drafted else None
     for draws in np.zeros(drafted), np.zeros(drafted + 2):
-        said = f"^{drafted} drafted tokens take {drafted + 1} draws, got {len(draws)}$"
+        said = f"{drafted + 1} numbers for {drafted} drafted tokens, got {len(draws)}$"
         with pytest.raises(ValueError, match=said):
             VerifyRound(b"s", [0], round_, draws, GREEDY)
 
 
 def test_rows_are_as_many_as_jobs_want():
-    with pytest.raises(ValueError, match="the jobs want 1 rows of logits, got 2"):
+    with pytest.raises(ValueError, match="the jobs need 1 rows of logits, got 2"):
         verify_jobs([job_of(GREEDY, 0.5)], np.tile(ROW, (2, 1)))

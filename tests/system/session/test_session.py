@@ -148,8 +148,8 @@ CONFIG = sqs.Codec(V, 16).config() | {"fingerprint": sqs.Codec(V, 16).fingerprin
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ({"protocol": 2}, "the edge speaks version 2 .* the cloud version 1"),
-        ({"session": "00" * 16}, f"of session {'00' * 16}, this is {SESSION.hex()}"),
+        ({"protocol": 2}, "the edge has protocol version 2, the cloud 1"),
+        ({"session": "00" * 16}, f"names session {'00' * 16}, this is {SESSION.hex()}"),
         ({"session": "00"}, "session must be 16 bytes in hex, got '00'"),
         ({"seed": "00" * 15}, f"seed must be 16 bytes in hex, got '{'00' * 15}'"),
         ({"seed": 5}, "seed: expected a str, got 5"),
@@ -158,25 +158,25 @@ CONFIG = sqs.Codec(V, 16).config() | {"fingerprint": sqs.Codec(V, 16).fingerprin
             {"codecs": [CONFIG | {"vocab_size": 9}], "tokenizer": "0123456789abcdef"},
             "vocabulary has 9 tokens, the cloud's has 8",
         ),
-        ({"codecs": []}, "a hello has 1 to 4 codecs, got 0"),
-        ({"codecs": [CONFIG] * 5}, "a hello has 1 to 4 codecs, got 5"),
+        ({"codecs": []}, "a hello must have 1 to 4 codecs, got 0"),
+        ({"codecs": [CONFIG] * 5}, "a hello must have 1 to 4 codecs, got 5"),
         ({"codecs": [CONFIG | {"format_version": 7}]}, "for format version 7, and"),
         ({"codecs": [CONFIG | {"prior": "0123456789abcdef"}]}, "needs the prior '012"),
         ({"codecs": [CONFIG | {"resolution": [1]}]}, "resolution must be an integer"),
         ({"codecs": [CONFIG | {"fingerprint": "00"}]}, "fingerprint '00', the cloud"),
-        ({"tokenizer": "0123456789abcdef"}, "the cloud's is unknown; both have 8 tok"),
-        ({"sampling": {"temperature": 1}}, "can't sample as .* must have the keys"),
+        ({"tokenizer": "0123456789abcdef"}, "the cloud's unknown; both have 8 tok"),
+        ({"sampling": {"temperature": 1}}, "sampling is invalid: .* have the keys"),
         (
             {"sampling": Sampling().config() | {"typical_p": 1}},
-            "can't sample as the edge asks: sampling must have the keys",
+            "the edge's sampling is invalid: sampling must have the keys",
         ),
         (
             {"sampling": Sampling().config() | {"temperature": "hot"}},
             "number, got 'hot",
         ),
-        ({"stop": [8]}, "stop token 8 lies outside the vocabulary of 8"),
+        ({"stop": [8]}, "stop token 8 is outside the vocabulary of 8"),
         ({"stop": [-1]}, "stop: expected an integer from 0 to "),
-        ({"stop": [1] * 65}, "a hello has at most 64 stop tokens, got 65"),
+        ({"stop": [1] * 65}, "a hello may have 64 stop tokens, got 65"),
         ({"max_message": 100}, "max_message: expected an integer from 512"),
         ({"more": 1}, "hello must have the keys"),
     ],
@@ -199,15 +199,15 @@ def test_a_mismatch_is_refused_in_words_that_name_both_sides(content, reason):
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        (b'"protocol": 1', b'"protocol": true', "speaks version True of the protocol"),
-        (b'"protocol": 1', b'"protocol": 1.0', "speaks version 1.0 of the protocol"),
+        (b'"protocol": 1', b'"protocol": true', "has protocol version True"),
+        (b'"protocol": 1', b'"protocol": 1.0', "has protocol version 1.0"),
         (b'{"protocol"', b'{"protocol": 2, "protocol"', "the key 'protocol' twice"),
         (b'"seed"', b'"salt"', "hello must have the keys ['codecs', 'max_message', "),
         (b"16", b"1" * 5000, "a hello must be JSON"),
-        (b"1.0", b"NaN", "NaN is no JSON"),
+        (b"1.0", b"NaN", "NaN is not valid JSON"),
         (b"1.0", b"1e999", "temperature must be finite"),
         (b'"stop": []', b'"stop": "\xff"', "a hello must be JSON"),
-        (b"16", b"[" * 20 + b"]" * 20, "a hello has at most 16 arrays and objects"),
+        (b"16", b"[" * 20 + b"]" * 20, "a hello may have 16 arrays and objects"),
     ],
 )
 def test_odd_json_is_refused(old, new, reason):
@@ -235,12 +235,12 @@ def welcome(**content):
 @pytest.mark.parametrize(
     ("steps", "reason"),
     [
-        ({"0": 1}, "steps must have numbers of tokens, got '0'"),
-        ({"-1": 1}, "steps must have numbers of tokens, got '-1'"),
-        ({"1": -1}, "steps must have milliseconds, got -1"),
-        ({"1": True}, "steps must have milliseconds, got True"),
-        ({"1": 10**400}, "steps must have milliseconds, got 1000"),
-        ({"1": []}, "steps must have milliseconds, got []"),
+        ({"0": 1}, "keys of steps must count tokens, got '0'"),
+        ({"-1": 1}, "keys of steps must count tokens, got '-1'"),
+        ({"1": -1}, "values of steps must be times, got -1"),
+        ({"1": True}, "values of steps must be times, got True"),
+        ({"1": 10**400}, "values of steps must be times, got 1000"),
+        ({"1": []}, "values of steps must be times, got []"),
         ([1], "steps: expected a dict"),
     ],
 )
@@ -281,7 +281,7 @@ def test_a_refused_session_stays_refused():
 def test_another_hello_of_the_same_session_is_refused():
     _, cloud, _ = start()
     cloud.receive(make_edge(stop=[3]).data_to_send()[0])
-    assert "opened by another hello" in cloud.refused
+    assert "differs from the session's first" in cloud.refused
 
 
 def test_a_reason_is_cut_to_500_bytes():
@@ -388,13 +388,13 @@ def test_another_text_for_the_same_round_is_refused():
     _, cloud, _ = start()
     message = wire.Context(cloud._instance, 2, 2, 0, 0, 0, 2, [7, 7])
     cloud.receive(message.to_bytes(V))
-    assert cloud.refused == "another text was given for round 2 before"
+    assert cloud.refused == "round 2 had another text before"
     for drawn, epoch in ((1, 0), (2, 1)):
         _, cloud, _ = start()
         message = wire.Context(cloud._instance, 2, drawn, epoch, 2, 2, 2, [])
         cloud.receive(message.to_bytes(V))
         assert cloud.refused == (
-            f"round 2 was to be drawn by 2 in epoch 0 before, not by {drawn} in {epoch}"
+            f"round 2 had random numbers 2 of epoch 0 before, got {drawn} of {epoch}"
         )
 
 
@@ -942,7 +942,7 @@ def refusal(content, cloud=None):
 def test_a_round_keeps_to_the_protocols_limits():
     """Which no cloud can lower."""
     assert refusal(message(length=32)) is None
-    reason = "a round has 33 drafted tokens, and may have 32"
+    reason = "a round has 33 drafted tokens, the limit is 32"
     assert refusal(message(length=33)) == reason
     for length in (4, 5):
         setting = Setting(sqs.Codec(2000, 1000), sqs.TopK(4))
@@ -953,7 +953,7 @@ def test_a_round_keeps_to_the_protocols_limits():
         assert (reason is None) == (length == 4)
     assert "more survivors than max_survivors = 4096" in reason
     long = message() + bytes(4093 - len(message()) + 4)
-    assert refusal(long) == "a round's message has 5 to 4096 bytes, got 4097"
+    assert refusal(long) == "a round's message must have 5 to 4096 bytes, got 4097"
 
 
 def test_the_cloud_keeps_its_limits():
@@ -964,14 +964,14 @@ def test_the_cloud_keeps_its_limits():
 
     assert "5001 bytes, the cloud takes at most 5000" in refusal(bytes(5001), limited())
     assert refusal(message(length=27), limited()) is None
-    assert "and a draft of 28 leave no room" in refusal(message(length=28), limited())
+    assert "a draft of 28 and one more token" in refusal(message(length=28), limited())
     for total in (30, 1 << 40):
         cloud = limited()
         context = wire.Context(cloud._instance, 9, 9, 0, 0, 0, total, [1])
         assert f"text has {total} tokens, the cloud takes 1 to 29" in refusal(
             context.to_bytes(V), cloud
         )
-    assert "2 tokens and 29 more are more than the cloud's 30" in refusal(
+    assert "2 tokens and 29 more exceed the cloud's limit of 30" in refusal(
         wire.Generate(2, 2, 29, 0).to_bytes(), limited()
     )
 
@@ -980,28 +980,28 @@ def test_the_cloud_keeps_its_limits():
     ("messages", "reason"),
     [
         ([message(setting=3)], "setting 3 is unknown; the hello has 1"),
-        ([message(setting=4)], "a setting is below 4, got 4"),
-        ([b"\x82\x00\x02\x00"], "a round's message has 5 to 4096 bytes, got 4"),
+        ([message(setting=4)], "a setting must be below 4, got 4"),
+        ([b"\x82\x00\x02\x00"], "a round's message must have 5 to 4096 bytes, got 4"),
         ([b"\x82\x00\x02\x00" + b"\xff" * 9], "a round's packet of 9 bytes"),
-        ([wire.Generate(2, 2, 1, 2).to_bytes()], "a generation of 1 can't have 2"),
-        ([wire.Generate(2, 2, 65, 0).to_bytes()], "65 ahead of the edge, and may be"),
-        ([wire.Generate(2, 2, 99, 98).to_bytes()], "99 ahead of the edge, and may be"),
+        ([wire.Generate(2, 2, 1, 2).to_bytes()], "the edge has 2 tokens of 1"),
+        ([wire.Generate(2, 2, 65, 0).to_bytes()], "65 ahead of the edge, the"),
+        ([wire.Generate(2, 2, 99, 98).to_bytes()], "99 ahead of the edge, the"),
         ([message(), wire.Generate(2, 2, 1, 0).to_bytes()], "was a draft before"),
-        ([b"\x06\x02\x01\x02\x00"], "a hint's branches have 1 to 16 tokens, not 0"),
-        ([b"\x06\x02\x01\x02\x11" + bytes(36)], "have 1 to 16 tokens, not 17"),
+        ([b"\x06\x02\x01\x02\x00"], "must have 1 to 16 tokens, got 0"),
+        ([b"\x06\x02\x01\x02\x11" + bytes(36)], "have 1 to 16 tokens, got 17"),
         ([b"\x06\x02\x01\x02\x01"], "1 to 16 branches of 4 bytes, got 0 bytes"),
         ([b"\x06\x02\x01\x02\x01" + bytes(5)], "branches of 4 bytes, got 5 bytes"),
         ([b"\x06\x02\x01\x02\x01" + bytes(68)], "branches of 4 bytes, got 68 bytes"),
-        ([b"\x06\x02\x01\x02\x01\x00\x00\x00\x08"], "token 8 lies outside the voc"),
+        ([b"\x06\x02\x01\x02\x01\x00\x00\x00\x08"], "token 8 is outside the voc"),
         ([b""], "a message of 0 bytes ends inside a field"),
-        ([b"\x04\x00"], "bytes follow the end of a message"),
-        ([b"\x03" + b"\xff" * 10], "an integer has more bytes than it may"),
-        ([b"\x03\x80\x00"], "an integer has more bytes than it may"),
-        ([b"\x02abcd\x05\x06\x00\x02\x02\x02"], "round 5 can't be drawn by a later"),
-        ([b"\x02abcd\x05\x05\x00\x02\x01\x02\x00\x01"], "doesn't lie between"),
+        ([b"\x04\x00"], "a message ends after 1 bytes"),
+        ([b"\x03" + b"\xff" * 10], "a varint has too many bytes"),
+        ([b"\x03\x80\x00"], "a varint has too many bytes"),
+        ([b"\x02abcd\x05\x06\x00\x02\x02\x02"], "round 5 can't use the later"),
+        ([b"\x02abcd\x05\x05\x00\x02\x01\x02\x00\x01"], "must lie between"),
         ([b"\x02abcd\x05\x05\x00\x00\x00\x02"], "must have tokens, got none"),
         ([b"\x02abcd\x05\x05\x00\x00\x00\x02\x00"], "take 2 bytes each, got 1"),
-        ([b"\x02abcd\x05\x05\x00\x00\x00\x02\x00\x08"], "token 8 lies outside"),
+        ([b"\x02abcd\x05\x05\x00\x00\x00\x02\x00\x08"], "token 8 is outside"),
     ],
 )
 def test_what_breaks_the_protocol_is_refused_with_its_reason(messages, reason):
@@ -1062,7 +1062,7 @@ def test_a_distribution_that_fits_no_round_changes_nothing():
         edge = make_edge(settings=[setting], max_message=max_message)
         exchange(edge, make_cloud(vocab_size=n), Target(vocab_size=n))
         most = min(4096, max_message) - 4
-        refuses(f"4096 tokens .* and {most} bytes, ", edge.push, logits)
+        refuses(f"4096 tokens or {most} bytes;", edge.push, logits)
         assert (edge._drafters[0].state, edge.drafted) == (-1, ())
 
 
@@ -1070,7 +1070,7 @@ def test_a_text_that_the_cloud_cannot_read_is_refused_in_words():
     edge = make_edge([1] * 20)
     assert exchange(edge, make_cloud(max_text=20), Target()) == []
     assert edge.refused == (
-        "the edge's text has 20 tokens, the cloud reads at most 19 and draws one more"
+        "the edge's text has 20 tokens, the cloud reads at most 19 and adds one more"
     )
 
 
@@ -1084,7 +1084,7 @@ def test_a_cloud_that_takes_shorter_texts_is_refused(how):
         edge.generate(5)
         send(edge, cloud)
     edge.reconnect()
-    reason = "the cloud before took texts of 4096 tokens, this one takes 4095"
+    reason = "the last cloud allowed texts of 4096 tokens, this one allows 4095"
     assert exchange(edge, make_cloud(max_text=4095), target) == []
     assert (edge.text, edge.drafted, edge.refused) == ([1, 2], (), reason)
     assert not edge.waiting
@@ -1116,10 +1116,10 @@ def test_a_verifier_that_fails_is_asked_again_then_the_session_is_refused():
 @pytest.mark.parametrize(
     ("verdict", "message"),
     [
-        (None, "can't be None"),
+        (None, "can't have the verdict None"),
         (sqs.Verdict(5, 0), r"verdict.accepted must be in \[0, 4\], got 5"),
         (sqs.Verdict(0, V), r"verdict.token must be in \[0, 7\], got 8"),
-        ((1, 2), r"can't be \(1, 2\)"),
+        ((1, 2), r"the verdict \(1, 2\)"),
     ],
 )
 def test_a_verifier_is_checked(verdict, message):
@@ -1215,11 +1215,11 @@ def of(vocab_size):
         ({"max_message": 511}, "max_message must be at least 512, got 511"),
         ({"rng": 5}, r"numpy\.random\.Generator, got int"),
         ({"settings": [5]}, r"settings\[0\] must be a Setting, got int"),
-        ({"settings": [of(8), of(9)]}, r"one vocabulary, got those of \[8, 9"),
-        ({"settings": [of(V)] * 5}, "settings must be 1 to 4 of them, got 5"),
+        ({"settings": [of(8), of(9)]}, r"one vocabulary size, got \[8, 9"),
+        ({"settings": [of(V)] * 5}, "there must be 1 to 4 settings, got 5"),
         (
             {"settings": [of(V)] * 4, "max_message": 512, "stop": range(V)},
-            r"max_message must be at least \d+, which the hello .* takes, got 512",
+            r"max_message must be at least \d+, the size of the hello .*, got 512",
         ),
     ],
 )
