@@ -2,7 +2,7 @@
 
 The first two were written by a program that left (docs/decisions.md), the third by
 ``make_corpus.py``;
-``docs/codec/priors.md`` says of which models and texts all data here is, and its terms.
+``DATA.md`` has the sources of all data here, and their licenses.
 """
 
 from collections.abc import Iterable, Iterator

@@ -10,5 +10,5 @@ SETTINGS: Mapping[Literal["thin", "balanced", "fat"], tuple[int, int]] = (
 """The k of `TopK` and the resolution, by a kind of uplink.
 
 Thin is up to 20 kbit/s, balanced up to 200 kbit/s, fat is faster.
-``docs/codec/choosing.md`` says what each loses to the best setting of a link.
+``docs/codec/choosing.md`` says when to take which.
 """

@@ -226,7 +226,7 @@ def test_one_hot_and_uniform_distributions(vocab_size, resolution):
                 assert hardly_more(q)
 
 
-# Numbers of docs/theory.md, section 7.
+# Numbers of docs/report/report.tex, section 4.
 
 
 def log2_binomial(n, k):

@@ -102,7 +102,7 @@ def test_sdist_has_what_a_build_needs_and_nothing_built(sdist):
 
 CODE = (
     ".c .cdef .cff .conf .cpp .css .h .hpp .html .in .js .lock .md .mjs .py .rs"
-    " .service .toml .typed .yaml .yml CMakeLists.txt package.json"
+    " .service .tex .toml .typed .yaml .yml CMakeLists.txt package.json"
 )
 
 
@@ -111,7 +111,7 @@ def test_each_data_file_says_where_it_came_from():
     files = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).split()
     code = {"", *CODE.split()}
     data = [f for f in files if not {Path(f).suffix, Path(f).name} & code]
-    page = (ROOT / "docs/codec/priors.md").read_text("utf-8")
+    page = (ROOT / "DATA.md").read_text("utf-8")
     rows = re.findall(r"^\| `(\w+/.+?)` \|", page, re.MULTILINE)
     assert [f for f in data if not any(fnmatch(f, row) for row in rows)] == []
     assert [row for row in rows if not any(fnmatch(f, row) for f in data)] == []

@@ -116,7 +116,7 @@ def test_tutorial_and_session_by_hand_run(smollm2, monkeypatch, capsys):
 def test_how_tos_run(smollm2, monkeypatch, capsys):
     """The how-tos' Python that needs models or a server, one page after the other."""
     load_these(smollm2, monkeypatch)
-    names = ("hugging-face", "stop-tokens", "reconnect")
+    names = ("hugging-face", "reconnect")
     text = "\n".join((DOCS / f"howto/{name}.md").read_text("utf-8") for name in names)
     blocks = re.findall(r"```python\n(?!>>>)(.*?)```", text, re.S)
     code = re.sub("max_tokens=[0-9]+", "max_tokens=3", "\n".join(blocks))
