@@ -102,7 +102,7 @@ def test_cluster(cluster, tmp_path):
     assert "no application named sqs" in missing.stderr
 
     # The file of the documentation, with what a small machine has.
-    config = yaml.safe_load((ROOT / "docs" / "ray-serve.yaml").read_text())
+    config = yaml.safe_load((ROOT / "docs/serving/ray-serve.yaml").read_text())
     (application,) = config["applications"]
     application["import_path"] = "tests.system.ray.tricks:app"
     del application["args"]
