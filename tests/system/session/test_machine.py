@@ -130,7 +130,7 @@ def test_sessions_go_the_ways_of_the_pictures_and_all_of_them(monkeypatch):
             world.edge.end()
         else:
             world.edge.receive(b"?")
-    page = Path(__file__).parents[3] / "docs" / "system.md"
+    page = Path(__file__).parents[3] / "docs" / "protocol.md"
     ways = re.findall(r"(?:^[a-z ]+ ── \w+ ─+▶ .+\n)+", page.read_text(), re.M)
     for kind, picture in zip((EdgeSession, CloudSession), ways, strict=True):
         assert seen[kind] == {
