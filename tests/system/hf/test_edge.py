@@ -83,13 +83,12 @@ def test_text_is_smollm2s_own(smollm2, plan):
 
 def load_these(smollm2, monkeypatch):
     """Let pages load what is there."""
-    common = smollm2.tokenizer, smollm2.vocab_size, smollm2.stop, ""
-    models = {0: smollm2.target, 2: smollm2.draft}
-
-    def load(name, *, drop_layers=0, **options):
-        return LanguageModel(models[drop_layers], *common)
-
-    monkeypatch.setattr(hf, "load_model", load)
+    rest = smollm2.tokenizer, smollm2.vocab_size, smollm2.stop, ""
+    both = ((0, smollm2.target), (2, smollm2.draft))
+    models = {dropped: LanguageModel(model, *rest) for dropped, model in both}
+    monkeypatch.setattr(
+        hf, "load_model", lambda _, drop_layers=0, **__: models[drop_layers]
+    )
 
 
 def test_tutorial_and_session_by_hand_run(smollm2, monkeypatch, capsys):
@@ -102,8 +101,7 @@ def test_tutorial_and_session_by_hand_run(smollm2, monkeypatch, capsys):
     with serving(BatchEngine(cloud, tokenizer=cloud.fingerprint)) as server:
         for page in pages:
             code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.S))
-            names = {}
-            exec(code.replace("localhost:8743", server.address), names)
+            exec(code.replace("localhost:8743", server.address), names := {})
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("drafted ") for line in lines) == 4
     assert any(line.startswith("Verdict(accepted=") for line in lines)
@@ -114,9 +112,8 @@ def test_tutorial_and_session_by_hand_run(smollm2, monkeypatch, capsys):
     assert 20 < up[2] < 120
     # Three tokens that the cloud decodes, in up to three passes.
     assert 1 <= sum("accepted=0, drafted=0" in line for line in lines) <= 3
-    # The text that an edge wrote over links that can be renewed.
-    assert names["text"][: len(names["prompt"])] == names["prompt"]
-    assert len(names["text"]) > len(names["prompt"])
+    start, text = names["prompt"], names["text"]  # over links that can be renewed
+    assert text[: len(start)] == start != text
 
 
 def test_how_tos_run(smollm2, monkeypatch, capsys):
