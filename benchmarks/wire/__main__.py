@@ -6,7 +6,7 @@ A server and a client on this machine exchange rounds with TLS or DTLS, and ever
 packet between them is counted: headers, encryption, window updates, pure ACKs. A
 round is a message of 100 bytes up, with the session's header of 4 among them or
 before them, and an answer of 4 bytes down; each end waits 60 ms before it sends. It
-needs a raw socket, so run it as root. docs/transports.md says what the figures mean.
+needs a raw socket, so run it as root. docs/benchmarks/links.md says what the figures mean.
 """
 
 import statistics

@@ -83,11 +83,12 @@ def test_text_is_smollm2s_own(smollm2, plan):
 
 def load_these(smollm2, monkeypatch):
     """Let pages load what is there."""
-    draft = LanguageModel(
-        smollm2.draft, smollm2.tokenizer, smollm2.vocab_size, smollm2.stop, ""
+    rest = smollm2.tokenizer, smollm2.vocab_size, smollm2.stop, ""
+    both = ((0, smollm2.target), (2, smollm2.draft))
+    models = {dropped: LanguageModel(model, *rest) for dropped, model in both}
+    monkeypatch.setattr(
+        hf, "load_model", lambda _, drop_layers=0, **__: models[drop_layers]
     )
-    models = {0: smollm2, 2: draft}
-    monkeypatch.setattr(hf, "load_model", lambda _, drop_layers=0: models[drop_layers])
 
 
 def test_tutorial_and_session_by_hand_run(smollm2, monkeypatch, capsys):
@@ -100,7 +101,7 @@ def test_tutorial_and_session_by_hand_run(smollm2, monkeypatch, capsys):
     with serving(BatchEngine(cloud, tokenizer=cloud.fingerprint)) as server:
         for page in pages:
             code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.S))
-            exec(code.replace("localhost:8743", server.address), {})
+            exec(code.replace("localhost:8743", server.address), names := {})
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("drafted ") for line in lines) == 4
     assert any(line.startswith("Verdict(accepted=") for line in lines)
@@ -111,24 +112,23 @@ def test_tutorial_and_session_by_hand_run(smollm2, monkeypatch, capsys):
     assert 20 < up[2] < 120
     # Three tokens that the cloud decodes, in up to three passes.
     assert 1 <= sum("accepted=0, drafted=0" in line for line in lines) <= 3
+    start, text = names["prompt"], names["text"]  # over links that can be renewed
+    assert text[: len(start)] == start != text
 
 
 def test_how_tos_run(smollm2, monkeypatch, capsys):
-    """The how-tos' Python that needs models or a server, one page after the other."""
+    """The Python of the how-to about Hugging Face models, from its first line on."""
     load_these(smollm2, monkeypatch)
-    names = ("hugging-face", "reconnect")
-    text = "\n".join((DOCS / f"howto/{name}.md").read_text("utf-8") for name in names)
-    blocks = re.findall(r"```python\n(?!>>>)(.*?)```", text, re.S)
-    code = re.sub("max_tokens=[0-9]+", "max_tokens=3", "\n".join(blocks))
+    text = (DOCS / "serving/hugging-face.md").read_text("utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.S)
+    code = re.sub("(max_(?:new_)?tokens)=[0-9]+", r"\1=3", "\n".join(blocks))
     given = smollm2.target, 49_152, smollm2.tokenizer
     connect = "sqs_codec.system.serve._connect.connect"
     monkeypatch.setattr(connect, lambda *_, **__: link_to(*given))
-    names = {"LinkError": LinkError}
-    exec(code, names)
+    exec(code, {})
     printed = capsys.readouterr().out
     assert re.search(r"^\[.*EdgeMetrics\(tokens=3, drafted=[0-9]", printed)
-    assert names["text"][: len(names["prompt"])] == names["prompt"]
-    assert len(names["text"]) > len(names["prompt"])
+    assert printed.endswith(" bits per drafted token\n")
 
 
 def test_a_link_without_a_function_to_renew_it_ends_the_text():
