@@ -32,6 +32,7 @@ ROOT = Path(__file__).parents[2]
 OUTSIDE = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "DATA.md": "data.md",
     "SECURITY.md": "security.md",
     "csrc/README.md": "core.md",
     "csrc/sqs.h": "reference/sqs-h.md",

@@ -44,80 +44,37 @@ def test_addresses_are_those_of_others(name):
     assert found <= OTHERS, found - OTHERS
 
 
-BUDGETS = {
-    "README.md": 1000,
-    "CHANGELOG.md": 600,
-    "CONTRIBUTING.md": 600,
-    "DATA.md": 700,
-    "SECURITY.md": 900,
-    "docs/index.md": 300,
-    "docs/install.md": 300,
-    "docs/concepts.md": 850,
-    "docs/tutorial.md": 600,
-    "docs/playground.md": 180,
-    "docs/codec/loop.md": 600,
-    "docs/codec/samplers.md": 380,
-    "docs/codec/vocabularies.md": 250,
-    "docs/codec/choosing.md": 600,
-    "docs/codec/priors.md": 600,
-    "docs/codec/measure-bits.md": 350,
-    "docs/codec/torch.md": 700,
-    "docs/codec/c-cpp-rust.md": 400,
-    "docs/codec/test-lossless.md": 600,
-    "docs/distill/store-teacher-logits.md": 1000,
-    "docs/distill/train.md": 900,
-    "docs/distill/kld.md": 600,
-    "docs/serving/serve.md": 850,
-    "docs/serving/operate.md": 850,
-    "docs/serving/chat-clients.md": 800,
-    "docs/serving/hugging-face.md": 700,
-    "docs/serving/llama-cpp.md": 700,
-    "docs/serving/vllm.md": 600,
-    "docs/serving/ray.md": 700,
-    "docs/serving/custom-engine.md": 500,
-    "docs/serving/session-api.md": 700,
-    "docs/serving/small-draft.md": 400,
-    "docs/planner.md": 600,
-    "docs/transports.md": 600,
-    "docs/verifier.md": 600,
-    "docs/theory.md": 3500,
-    "docs/format.md": 3000,
-    "docs/protocol.md": 3000,
-    "docs/glossary.md": 450,
-    "docs/faq.md": 400,
-    "docs/benchmarks/index.md": 450,
-    "docs/benchmarks/size.md": 1100,
-    "docs/benchmarks/speed.md": 800,
-    "docs/benchmarks/links.md": 1100,
-    "docs/benchmarks/drafts.md": 900,
-    "docs/benchmarks/capacity.md": 450,
-    "docs/benchmarks/distillation.md": 700,
-    "docs/benchmarks/paper.md": 1000,
-    "docs/benchmarks/others.md": 350,
-    "docs/developing.md": 1900,
-    "docs/proofs.md": 700,
-    "docs/decisions.md": 1100,
-    "docs/releasing.md": 550,
-}
+TABLE = """
+README 1000, CHANGELOG 600, CONTRIBUTING 600, DATA 700, SECURITY 900
+docs/: index 300, install 300, concepts 850, tutorial 600, playground 180
+docs/: planner 600, transports 600, verifier 600, theory 3500, format 3000
+docs/: protocol 3000, glossary 450, faq 400
+docs/: developing 1900, proofs 700, decisions 1100, releasing 550
+docs/codec/: loop 600, samplers 380, vocabularies 250, choosing 600, priors 600
+docs/codec/: measure-bits 350, torch 700, c-cpp-rust 400, test-lossless 600
+docs/distill/: store-teacher-logits 1000, train 900, kld 600
+docs/serving/: serve 850, operate 850, chat-clients 800, hugging-face 700
+docs/serving/: llama-cpp 700, vllm 600, ray 700, custom-engine 500
+docs/serving/: session-api 700, small-draft 400
+docs/benchmarks/: index 450, size 1100, speed 800, links 1100, drafts 900
+docs/benchmarks/: capacity 450, distillation 700, paper 1000, others 350
+"""
 """Words of each page, as ``wc -w`` counts them."""
 
-DONE = [
-    "README.md",
-    "CHANGELOG.md",
-    "CONTRIBUTING.md",
-    "SECURITY.md",
-    "docs/index.md",
-    "docs/install.md",
-    "docs/concepts.md",
-    "docs/tutorial.md",
-    "docs/playground.md",
-    "docs/glossary.md",
-    "docs/faq.md",
-    "docs/developing.md",
-    "docs/decisions.md",
-    "docs/releasing.md",
-]
-"""Pages within their budgets. When all are, this becomes ``sorted(BUDGETS)``."""
+BUDGETS = {
+    f"{folder}{name}.md": int(words)
+    for folder, pages in re.findall(r"^(?:(.+/): )?(.+)$", TABLE, re.M)
+    for name, words in re.findall(r"([\w-]+) (\d+)", pages)
+}
+
+WITHIN = """
+README CHANGELOG CONTRIBUTING SECURITY docs/index docs/install docs/concepts
+docs/tutorial docs/playground docs/glossary docs/faq docs/developing docs/decisions
+docs/releasing
+"""
+"""Pages within their budgets; `DONE` becomes ``sorted(BUDGETS)`` when all are."""
+
+DONE = [f"{name}.md" for name in WITHIN.split()]
 
 MOST = {"what": 30, "by": 48, "whose": 2.5, "beside": 2, "besides": 2, "anew": 0}
 """Words that make English hard to read, per 10,000 words of prose."""
