@@ -46,7 +46,7 @@ def test_there_is_a_recipe_for_each_kind_of_change():
 
 @pytest.mark.parametrize(("title", "recipe"), RECIPES, ids=[t for t, _ in RECIPES])
 def test_a_recipe_lists_the_files_of_its_example(title, recipe):
-    words = quoted(re.search(r"Example: (.+?)\.\n", recipe)[1])
+    words = quoted(re.search(r"Examples?: (.+?)\.\n", recipe)[1])
     listed = files_of(recipe)
     assert [name for name in listed if not (ROOT / name).exists()] == []
     folders = tuple(name for name in listed if name.endswith("/"))
