@@ -32,6 +32,7 @@ ROOT = Path(__file__).parents[2]
 OUTSIDE = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "DATA.md": "data.md",
     "SECURITY.md": "security.md",
     "csrc/README.md": "core.md",
     "csrc/sqs.h": "reference/sqs-h.md",
@@ -86,7 +87,7 @@ def on_files(files: Any, config: Any) -> None:
     pages["reference/cli.md"] = command_line()
     pages |= reference(config.nav)
     pages["reference/sqs-h.md"] = (
-        "# sqs.h\n\nThe whole C interface; [how to use it](../c.md).\n\n"
+        "# sqs.h\n\nThe whole C interface; [how to use it](../codec/c-cpp-rust.md).\n\n"
         f"```c\n{(ROOT / 'csrc/sqs.h').read_text()}```\n"
     )
     for name, content in pages.items():

@@ -128,7 +128,7 @@ def test_readme_on_pypi_has_no_link_to_a_file(sdist):
     kept = [link for link in links if link.startswith(("https:", "#"))]
     assert kept
     assert re.findall(r"\]\((.+?)\)", text) == kept
-    assert "| docs/tutorial.md |" in text
+    assert "\nTutorial · concepts" in text
     assert "Project-URL" not in text
 
 
