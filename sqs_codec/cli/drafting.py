@@ -31,8 +31,8 @@ def add_mode(add: options.Add) -> None:
     said = "how the text comes (default: the planner chooses)"
     add("--mode", choices=["auto", *get_args(Mode)], default="auto", help=said)
     said = (
-        "what the planner chooses by, in mode auto: speed, or the fewest bytes on "
-        "the wire, up and down together (default: speed)"
+        "speed, or the fewest bytes on the wire: the cloud then decodes alone and "
+        "sends 8 tokens in each message (default: speed)"
     )
     add("--prefer", choices=get_args(Prefer), default="speed", help=said)
 

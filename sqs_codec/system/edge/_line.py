@@ -109,7 +109,6 @@ class Line:
     def _open(self, link: Link, begin: Begin, patience: float) -> None:
         """Begin a session, which is made when the size of messages is known."""
         self._link: Link | None = link
-        self.overhead = link.overhead
         try:
             self.session = begin(max_message=link.max_message)
             self._fit(link)

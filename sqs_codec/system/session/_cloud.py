@@ -48,6 +48,7 @@ class CloudGeneration:
     n: int = 0
     sent: int = 0  # how many of its tokens were put into messages
     had: int = 0  # how many of them the edge has said that it has
+    together: int = 1  # how many a message has
     stopped: bool = False
 
 
@@ -435,6 +436,7 @@ class CloudSession:
                 f"the edge, and may be {MAX_AHEAD}"
             )
         generation.had = max(generation.had, have)
+        generation.together = message.together
         if message.n > generation.n and not generation.stopped:
             generation.n = message.n
             # It may have been complete, so that the next round was waited for.
@@ -442,12 +444,18 @@ class CloudSession:
             self._drawn = generation.number
         else:  # the edge asks again for what it hasn't got
             generation.sent = min(generation.sent, generation.had)
-            if self._running() and generation.sent == len(self._text) - generation.base:
+            if self._running() and not self._unsent(generation):
                 self.tell_progress()
+
+    def _unsent(self, generation: CloudGeneration) -> int:
+        """Return how many tokens are to be sent now: none while more may join them."""
+        unsent = len(self._text) - generation.base - generation.sent
+        waits = self._running() is not None and unsent < generation.together
+        return 0 if waits else unsent
 
     def _token_messages(self) -> list[bytes]:
         generation = self._generation
-        if generation is None:
+        if generation is None or not self._unsent(generation):
             return []
         tokens = self._text[generation.base :]
         most = min(self._limits.max_message, self._agreed.hello.max_message)

@@ -323,12 +323,14 @@ class EdgeSession:
             raise RuntimeError("flush: the round is whole; its answer comes next")
         draft.packet, draft.due = draft.drafter.finish(), True
 
-    def generate(self, n: int) -> None:
+    def generate(self, n: int, *, together: int = 1) -> None:
         """Let the cloud decode `n` tokens, by shared random numbers.
 
         Fewer come if one is a stop token. Until they have come, another call with a
-        larger `n` raises it; after that a call begins again.
+        larger `n` raises it; after that a call begins again. A message of the cloud's
+        has `together` tokens, 1 to 64. More take fewer bytes and come later.
         """
+        checks.in_range("together", together, 1, protocol.MAX_AHEAD)
         limits = self._check_open("generate")
         generation = self._round or EdgeGeneration(len(self._text))
         if isinstance(generation, EdgeRound):
@@ -336,7 +338,7 @@ class EdgeSession:
         before = generation.earlier
         room = limits.max_text - generation.base
         n = checks.in_range("n", n, max(1, before + generation.n), before + room)
-        generation.n = n - before
+        generation.n, generation.together = n - before, together
         generation.ask()
         self._round = generation
 

@@ -71,6 +71,7 @@ class EdgeGeneration:
     earlier: int = 0  # how many tokens came before a cloud was lost, and count no more
     have: int = 0
     asked: int = 0  # how many of the `n` the cloud was asked for so far
+    together: int = 1  # how many a message is to have
     until: int = 0  # lost tokens are asked for again once those up to here have come
     due: bool = False
     state: ClassVar[str] = "generating"
@@ -89,7 +90,8 @@ class EdgeGeneration:
     def to_bytes(self, number: int) -> bytes:
         """Return its message, which counts as sent."""
         self.due = False
-        return wire.Generate(number, self.base, self.asked, self.have).to_bytes()
+        fields = number, self.base, self.asked, self.have, self.together
+        return wire.Generate(*fields).to_bytes()
 
     def take(self, message: wire.Tokens) -> list[int]:
         """Return what is new of its tokens; nothing if some before it were lost."""
