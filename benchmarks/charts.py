@@ -134,7 +134,9 @@ def _fill(axes: Axes, panel: Panel) -> None:
         spans = np.abs(ends - values) if ends.size else None
         at = np.array([rows.index(place) for place in places] if rows else places)
         if panel.bars:
-            made = axes.barh(at + (number - middle) / 4, values, 0.22, color=color)
+            step = 1 / (len(panel.series) + 1)
+            place = at + (number - middle) * step
+            made = axes.barh(place, values, 0.88 * step, color=color)
             axes.bar_label(made, [f"{value:.1f} {name}" for value in values], padding=3)
         elif rows:
             at = at + (number - middle) / 5

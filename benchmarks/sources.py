@@ -34,6 +34,10 @@ TEXT_TEMPERATURE = 0.7
 """At which the target writes the text whose positions are measured."""
 
 
+PROMPTS = Path(__file__).with_name("data") / "prompts.txt"
+"""Those of the shipped rows of SmolLM2, a kind and a prompt in each line."""
+
+
 class Logits(Protocol):
     """Rows of logits, such as an array [n, V] or something that makes them."""
 
@@ -129,6 +133,24 @@ def shipped(model: str = "smollm2", language: str | None = None) -> Source:
         rows.vocab_size,
         tuple(Session(Answer(rows, at), Answer(targets, at), len(at)) for at in places),
     )
+
+
+def small() -> Source:
+    """Return the shipped rows of SmolLM2, with the package's own draft."""
+    from sqs_codec.system.small import Draft
+
+    lines = PROMPTS.read_text("utf-8").splitlines()
+    prompts = [line.split("\t")[1] for line in lines if not line.startswith("#")]
+    source, rows, draft = shipped(), load_drafts(), Draft()
+    sessions = []
+    for session, prompt in zip(
+        source.sessions, np.unique(rows.prompt[held_out(rows)]), strict=True
+    ):
+        start = draft.tokenizer.encode_prompt(prompts[prompt])
+        text = start + rows.token[rows.prompt == prompt].tolist()
+        made = [draft.logits(text[:end])[-1] for end in range(len(start), len(text))]
+        sessions.append(replace(session, draft=made))
+    return replace(source, sessions=tuple(sessions))
 
 
 def read_prompts(path: Path) -> list[str]:

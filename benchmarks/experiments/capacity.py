@@ -20,7 +20,7 @@ import sqs_codec as sqs
 from benchmarks.charts import Panel, estimated
 from benchmarks.experiments import measured
 from benchmarks.experiments.estimate import ratio, shown
-from benchmarks.experiments.experiment import Check, Options, Records, Task, grouped
+from benchmarks.experiments.experiment import Options, Records, Task, grouped
 from benchmarks.experiments.measured import ALONE as CLOUD_ALONE
 from benchmarks.experiments.measured import CLOUD, HINTS, ROUNDS, TEMPERATURE
 from benchmarks.experiments.models import load
@@ -179,20 +179,6 @@ def _rates(records: Records) -> dict[str, float]:
         [record[name] for record in records] for name in ("tokens", "texts", "seconds")
     )
     return ratio(tokens, seconds).as_json() | {"texts": sum(texts) / sum(seconds)}
-
-
-def checks(summary: dict[str, Any]) -> list[Check]:
-    """Return the bar: hints serve no less than what there is without them."""
-    if summary["window"] < 1:  # in miniature
-        return []
-    gains = {
-        f"{row['edges']} edges, {1000 * row['more']:g} ms a row": row[HINTS]["value"]
-        / max(row[CLOUD_ALONE]["value"], row[ROUNDS]["value"])
-        for row in summary["shared"]
-    }
-    claim = "hints serve at least the tokens of rounds and of the cloud alone"
-    said = "; ".join(f"{where}: {gain:.2f}" for where, gain in gains.items())
-    return [Check(claim, min(gains.values()) >= 1, said)]
 
 
 def tables(summary: dict[str, Any]) -> Iterator[Table | Text]:

@@ -35,6 +35,12 @@ def shown(estimate: Mapping[str, float], form: str, scale: float = 1.0) -> str:
     return f"{value} ({low} to {high})"
 
 
+def near(estimate: Mapping[str, float], digits: int) -> str:
+    """Return a figure and half of its interval."""
+    half = (estimate["high"] - estimate["low"]) / 2
+    return f"{estimate['value']:.{digits}f}±{half:.{digits}f}"
+
+
 def ratio(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0) -> Estimate:
     """Estimate a ratio of sums, of one summand a prompt; the seed is the resampling's.
 

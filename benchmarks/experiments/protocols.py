@@ -41,15 +41,6 @@ PROMPTS = {SMOLLM2: 24, GEMMA3: 12}
 
 WAYS = measured.ALONE, ROUNDS, HINTS, PLANNER
 
-SLOWEST, BAR_TRIPS = 1e4, (0.02, 0.1)
-"""Bits per second of the slowest link on which hints have a bar, and its trips."""
-
-MEAN, LEAST = 1.15, 1.05
-"""How much faster hints are to be than the best of rounds and the cloud alone."""
-
-NEAR, OFTEN = 0.9, 0.9
-"""How near the best the planner is to be, and on which share of the links."""
-
 ALIKE = 0.05
 """How far a virtual clock may be from the real one, where nothing is lost by chance."""
 
@@ -165,8 +156,7 @@ def _way(texts: Records) -> dict[str, float]:
     names = "seconds", "late", "simulated", "bytes_up", "bytes_down", "rows", "passes"
     tokens = sum(text["tokens"] for text in texts)
     each = {name: sum(text[name] for text in texts) / tokens for name in names}
-    first = float(np.median([text["first"] for text in texts]))
-    return {**each, "tokens_per_second": 1 / each["seconds"], "first": first}
+    return {**each, "tokens_per_second": 1 / each["seconds"]}
 
 
 def _off(seconds: float, late: float, simulated: float, **_: float) -> float:
@@ -180,19 +170,10 @@ def _off(seconds: float, late: float, simulated: float, **_: float) -> float:
 
 
 def checks(summary: dict[str, Any]) -> list[Check]:
-    """Return the bars: hints faster than without them, the planner near the best."""
+    """Return whether the virtual clock is right."""
     if summary["quick"]:  # texts of a few tokens
         return []
     links = [(Place(*link["place"]), link) for link in summary["links"]]
-    gains = {
-        str(place): link["gain"]
-        for place, link in links
-        if place.rate >= SLOWEST and place.trip in BAR_TRIPS and not place.loss
-    }
-    mean, least = float(np.mean([*gains.values()])), min(gains, key=lambda x: gains[x])
-    shares = {str(place): link["planner"] for place, link in links}
-    near = float(np.mean([share >= NEAR for share in shares.values()]))
-    worst = min(shares, key=lambda x: shares[x])
     off = {
         f"{way} on {place}": _off(**sums)
         for place, link in links
@@ -201,18 +182,6 @@ def checks(summary: dict[str, Any]) -> list[Check]:
     }
     farthest = max(off, key=lambda x: abs(off[x]))
     return [
-        Check(
-            f"from 10 kbit/s on, of 20 and 100 ms, hints are {MEAN} times as fast as "
-            f"the best of rounds and the cloud alone, on no link less than {LEAST}",
-            mean >= MEAN and gains[least] >= LEAST,
-            f"{mean:.2f} on average; {gains[least]:.2f} on {least}",
-        ),
-        Check(
-            f"the planner has {NEAR:.0%} of the best way's speed on {OFTEN:.0%} of the "
-            "links",
-            near >= OFTEN,
-            f"on {near:.0%}; {shares[worst]:.2f} on {worst}",
-        ),
         Check(
             f"where nothing is lost, the virtual clock is within {ALIKE:.0%} of the "
             "real one, as far as this machine wasn't late",

@@ -27,7 +27,7 @@ from rich.text import Text
 import sqs_codec as sqs
 from benchmarks.charts import Panel, Point, estimated
 from benchmarks.experiments.counted import UPLINKS, Count, Uplink, counts, fastest
-from benchmarks.experiments.estimate import draws, of_draws, ratio, shown
+from benchmarks.experiments.estimate import draws, near, of_draws, ratio, shown
 from benchmarks.experiments.experiment import NAMES, Options, Records, Task, grouped
 from benchmarks.experiments.models import GEMMA3, Models, load
 from benchmarks.experiments.temperature import C_SQS, DEFAULTS, K_SQS
@@ -340,11 +340,6 @@ def _table(
     return made
 
 
-def _near(estimate: dict[str, float], digits: int) -> str:
-    half = (estimate["high"] - estimate["low"]) / 2
-    return f"{estimate['value']:.{digits}f}±{half:.{digits}f}"
-
-
 def _about(draft: dict[str, Any]) -> Iterator[str]:
     yield f"{draft['parameters']:,}"
     yield f"{draft['embeddings'] / draft['parameters']:.0%}"
@@ -354,9 +349,9 @@ def _about(draft: dict[str, Any]) -> Iterator[str]:
 
 def _sent(draft: dict[str, Any], rule: str) -> Iterator[str]:
     found = draft[rule]
-    yield _near(found["accepted"], 3)
+    yield near(found["accepted"], 3)
     yield f"{found['formula']['value']:.0f}"
-    yield _near(found["ours"], 0)
+    yield near(found["ours"], 0)
     bound = sum(found[part]["value"] for part in PARTS)
     yield from (f"{100 * found[part]['value'] / bound:.0f}" for part in PARTS)
     yield f"{bound:.2f}"
@@ -365,13 +360,13 @@ def _sent(draft: dict[str, Any], rule: str) -> Iterator[str]:
 def _kinds(draft: dict[str, Any]) -> Iterator[str]:
     kinds = draft["kinds"].values()
     many = len(kinds) > 5
-    yield from (f"{k['value']:.2f}" if many else _near(k, 2) for k in kinds)
+    yield from (f"{k['value']:.2f}" if many else near(k, 2) for k in kinds)
 
 
 def _speeds(draft: dict[str, Any], cloud: str) -> Iterator[str]:
     for link in draft["links"]:
         if link["cloud"] == cloud:
-            rounds, hints = (_near(link[way], 1) for way in WAYS)
+            rounds, hints = (near(link[way], 1) for way in WAYS)
             yield f"{link['length']} {rounds} {hints}"
 
 

@@ -31,8 +31,8 @@ def add_mode(add: options.Add) -> None:
     said = "mode of decoding (default: the planner chooses)"
     add("--mode", choices=["auto", *get_args(Mode)], default="auto", help=said)
     said = (
-        "goal of the planner: speed, or the fewest bytes on the wire, up and down "
-        "together (default: speed)"
+        "goal of the planner: speed, or the fewest bytes on the wire, where the cloud "
+        "decodes alone and sends 8 tokens per message (default: speed)"
     )
     add("--prefer", choices=get_args(Prefer), default="speed", help=said)
 

@@ -106,7 +106,7 @@ class Edge:
         self._reader = Reader(draft, time.monotonic)  # knows what the KV cache holds
         self._rng = np.random.default_rng() if rng is None else rng
         self._given_planner = planner
-        self._planners: dict[tuple[Sampling, int, bool], Planning] = {}
+        self._planners: dict[tuple[Sampling, bool], Planning] = {}
         self._keep_session = keep_session
         self._kept = _Kept()
 
@@ -203,7 +203,7 @@ class Edge:
                 elif lines[0].about != about or not lines[0].resume(prompt, patience):
                     lines[0].renew(begin, patience)
                 line, line.about = lines[0], about
-                how = planner or self._planner(sampling, line.overhead, seed is None)
+                how = planner or self._planner(sampling, seed is None)
                 yield from write(line, self._reader, how, max_tokens, began, *sums)
             finally:
                 if lines and keep and lines[0].rest():
@@ -218,18 +218,15 @@ class Edge:
             line.close()
             count(line, *sums)
 
-    def _planner(self, sampling: Sampling, overhead: int, rounds: bool) -> Planning:
+    def _planner(self, sampling: Sampling, rounds: bool) -> Planning:
         if self._given_planner is not None:
             return self._given_planner
-        key = sampling, overhead, rounds
+        key = sampling, rounds
         if key not in self._planners:
             if len(self._planners) == MOST_PLANNERS:
                 del self._planners[next(iter(self._planners))]
             modes = [mode for mode in self._modes if rounds or mode != "rounds"]
             self._planners[key] = Planner(
-                self._settings,
-                overhead=overhead,
-                modes=modes,
-                prefer=self._prefer,
+                self._settings, modes=modes, prefer=self._prefer
             )
         return self._planners[key]

@@ -111,7 +111,6 @@ class Line:
     def _open(self, link: Link, begin: Begin, patience: float) -> None:
         """Make a session that fits the link's size of messages."""
         self._link: Link | None = link
-        self.overhead = link.overhead
         try:
             self.session = begin(max_message=link.max_message)
             self._fit(link)

@@ -185,7 +185,7 @@ class _Loop:
             asks = goes_on and asked < left and session.welcomes == welcomes
             if asks and asked - got <= plan.ahead // 2:
                 asked = min(left, got + plan.ahead)
-                session.generate(asked)
+                session.generate(asked, together=plan.together)
                 line.transmit()
             if drafts is not None and session.welcomes != greeted:
                 drafts.tell_again()

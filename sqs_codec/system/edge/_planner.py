@@ -7,8 +7,8 @@ modes          prefer      plan
 =============  ==========  ===================================================
 one            either      that mode
 several        ``speed``   the mode with the fewest seconds per token
-several        ``bytes``   the mode with the fewest bytes per token; never
-                           hints, which only add bytes
+several        ``bytes``   the first of alone, rounds and hints: alone takes the
+                           fewest bytes, with `TOGETHER` tokens per message
 =============  ==========  ===================================================
 
 ``docs/planner.md`` explains the rule. ``python -m benchmarks.planner --constant
@@ -26,7 +26,6 @@ from sqs_codec.system._base.protocol import (
     MAX_DRAFT,
     MAX_SETTINGS,
     MODES,
-    ROUND_HEAD,
     Mode,
 )
 from sqs_codec.system.session import Setting
@@ -49,9 +48,8 @@ CLEARLY = 1.1
 """Rounds begin only if the present mode costs this many times as much. To change to
 rounds costs time: all requested tokens have to arrive first."""
 
-BYTES = 8.0
-"""Bytes assumed per drafted token until rounds have measured them: the size with the
-coarsest default setting."""
+TOGETHER = 8
+"""Tokens per message if the cloud decodes alone to save bytes."""
 
 LONGEST = MAX_DRAFT // 2  # tokens of the longest round considered
 
@@ -100,6 +98,8 @@ class Plan:
         Settings of hints; None without hints.
     ahead : int
         Maximum number of tokens to request in advance while the cloud decodes.
+    together : int
+        Tokens per message while the cloud decodes alone.
     """
 
     length: int
@@ -107,11 +107,13 @@ class Plan:
     reason: str
     hints: Hints | None = None
     ahead: int = MAX_AHEAD
+    together: int = 1
 
     def __post_init__(self) -> None:
         checks.in_range("length", self.length, 0, 0 if self.hints else None)
         checks.in_range("setting", self.setting, 0, MAX_SETTINGS - 1)
         checks.in_range("ahead", self.ahead, 1, MAX_AHEAD)
+        checks.in_range("together", self.together, 1, MAX_AHEAD)
 
     @property
     def mode(self) -> Mode:
@@ -225,7 +227,7 @@ class FixedPlan:
 
 
 class Planner:
-    """Chooses the mode that takes the fewest seconds or bytes per token.
+    """Chooses the mode that takes the fewest seconds per token, or the fewest bytes.
 
     Parameters
     ----------
@@ -236,8 +238,6 @@ class Planner:
         The quantity to minimize.
     modes : collection of Mode
         The modes to choose from.
-    overhead : int
-        Bytes per message for transport and IP, as in `Link.overhead`.
 
     Examples
     --------
@@ -256,7 +256,6 @@ class Planner:
         *,
         prefer: Prefer = "speed",
         modes: Collection[Mode] = MODES,
-        overhead: int = 166,
     ) -> None:
         checks.in_range("the number of settings", len(settings), 1, MAX_SETTINGS)
         for i, setting in enumerate(settings):
@@ -266,15 +265,14 @@ class Planner:
         if isinstance(modes, str) or not modes or not set(modes) <= set(MODES):
             raise ValueError(f"modes must be some of {MODES}, got {modes!r}")
         given = set(modes)
-        if self._bytes and len(given) > 1:
-            given.discard("hints")
+        if self._bytes:
+            given = {next(m for m in ("alone", "rounds", "hints") if m in given)}
         # While no cost is known, the first counts as the cheapest.
         self._modes = [m for m in ("hints", "rounds", "alone") if m in given]
         self._setting = 0 if self._bytes else len(settings) // 2
         chosen = settings[self._setting]
         named = f", {chosen.keep} of {chosen.codec.resolution}"
         self._named = named if len(settings) > 1 else ""
-        self._overhead = checks.in_range("overhead", overhead, 0)
         self._told = Handshake()
         self._costs = {mode: _Mean() for mode in MODES}  # per token
         # Per round: its cost, and its drafted tokens.
@@ -319,10 +317,9 @@ class Planner:
             self._drafting.add(step.draft_seconds, 1)
         if step.seconds is None:
             return
-        cost = step.bytes_up + step.bytes_down if self._bytes else step.seconds
-        self._costs[step.mode].add(cost, tokens)
+        self._costs[step.mode].add(step.seconds, tokens)
         if step.mode == "rounds":
-            self._rounds.add(step.drafted * cost, step.drafted)
+            self._rounds.add(step.drafted * step.seconds, step.drafted)
             self._lengths.add(step.drafted**2, step.drafted)
 
     def plan(self) -> Plan:
@@ -342,7 +339,8 @@ class Planner:
         self.reason = f"{_words(length, hints)}{named}: {self._why(best)}"
         # With hints one forward pass may give many tokens.
         ahead = MAX_AHEAD if hints else self._ahead()
-        return Plan(length, self._setting, self.reason, hints, ahead)
+        together = TOGETHER if self._bytes and best == "alone" else 1
+        return Plan(length, self._setting, self.reason, hints, ahead, together)
 
     def _ahead(self) -> int:
         """Return how many tokens to request in advance.
@@ -351,7 +349,7 @@ class Planner:
         is the smallest number that keeps the cloud from waiting for requests.
         """
         trip, target = self._told.trip_seconds, self._told.target_seconds
-        if self._bytes or "rounds" not in self._modes or trip >= MAX_AHEAD * target:
+        if "rounds" not in self._modes or trip >= MAX_AHEAD * target:
             return MAX_AHEAD
         return min(8 + math.ceil(4 * trip / target), MAX_AHEAD)
 
@@ -366,8 +364,6 @@ class Planner:
         """Begin a trial of the mode that may be better than the best one."""
         self._hope.fade()
         self._hope.add(HOPE * self._hopes, self._hopes)
-        if self._best != "rounds" and self._bytes:
-            self._rounds, self._lengths = _Mean(), _Mean()
         others = [mode for mode in self._modes if mode != self._best]
         other = min(others, key=self._expected, default=self._best)
         self._waited, self._pause = 0.0, min(2 * self._pause, 1000.0)
@@ -393,11 +389,9 @@ class Planner:
 
     def _expected(self, mode: Mode) -> float:
         """Return the cost per token, computed from timings and the acceptance rate."""
-        told, overhead = self._told, self._overhead
+        told = self._told
         if mode == "rounds":
             return self._length(self._hope)[1]
-        if self._bytes:
-            return overhead + 7 + (overhead + 3) / (MAX_AHEAD // 2)
         if mode == "alone":
             return told.target_seconds
         # The first hinted token follows one that the edge has to guess, too.
@@ -414,12 +408,7 @@ class Planner:
         told, rate = self._told, accepted.rate
         first = told.trip_seconds + told.target_seconds
         each = self._drafting.mean + told.more_seconds
-        if self._bytes:
-            first, each = 2 * self._overhead + ROUND_HEAD + 4, BYTES
-            if share := self._rounds.share:
-                more = max(self._rounds.mean - first, 0.0) / self._lengths.mean
-                each += share * (more - each)
-        elif self._rounds.weight:
+        if self._rounds.weight:
             first = max(self._rounds.mean - self._lengths.mean * each, 0.0)
         costs = [(first + n * each) / _tokens(n, rate) for n in range(1, LONGEST + 1)]
         least = min(costs)
@@ -435,8 +424,7 @@ class Planner:
         cost, known = self._cost(mode), self._costs[mode].share == 1
         if not 0 < cost < math.inf:
             return "unknown"
-        amount = f"{cost:.3g} bytes" if self._bytes else f"{1e3 * cost:.3g} ms"
-        return f"{amount} {'measured' if known else 'expected'}"
+        return f"{1e3 * cost:.3g} ms {'measured' if known else 'expected'}"
 
 
 class _Mean:

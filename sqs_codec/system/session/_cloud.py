@@ -48,6 +48,7 @@ class CloudGeneration:
     n: int = 0
     sent: int = 0  # number of tokens put into messages
     had: int = 0  # number of tokens that the edge has confirmed
+    together: int = 1  # tokens per message
     stopped: bool = False
 
 
@@ -436,6 +437,7 @@ class CloudSession:
                 f"the edge, the limit is {MAX_AHEAD}"
             )
         generation.had = max(generation.had, have)
+        generation.together = message.together
         if message.n > generation.n and not generation.stopped:
             generation.n = message.n
             # If it was complete, the session has moved on to the next round.
@@ -443,12 +445,18 @@ class CloudSession:
             self._drawn = generation.number
         else:  # the edge lacks tokens that were sent
             generation.sent = min(generation.sent, generation.had)
-            if self._running() and generation.sent == len(self._text) - generation.base:
+            if self._running() and not self._unsent(generation):
                 self.tell_progress()
+
+    def _unsent(self, generation: CloudGeneration) -> int:
+        """Return the number of tokens to send now: 0 while the message can grow."""
+        unsent = len(self._text) - generation.base - generation.sent
+        waits = self._running() is not None and unsent < generation.together
+        return 0 if waits else unsent
 
     def _token_messages(self) -> list[bytes]:
         generation = self._generation
-        if generation is None:
+        if generation is None or not self._unsent(generation):
             return []
         tokens = self._text[generation.base :]
         most = min(self._limits.max_message, self._agreed.hello.max_message)

@@ -324,12 +324,14 @@ class EdgeSession:
             raise RuntimeError("flush: the round is whole; its answer comes next")
         draft.packet, draft.due = draft.drafter.finish(), True
 
-    def generate(self, n: int) -> None:
+    def generate(self, n: int, *, together: int = 1) -> None:
         """Let the cloud decode `n` tokens with shared random numbers.
 
         A stop token ends them early. Before all have come, another call with a larger
-        `n` raises the number; afterwards a call begins a new request.
+        `n` raises the number; afterwards a call begins a new request. The cloud sends
+        `together` tokens per message, 1 to 64: more take fewer bytes and arrive later.
         """
+        checks.in_range("together", together, 1, protocol.MAX_AHEAD)
         limits = self._check_open("generate")
         generation = self._round or EdgeGeneration(len(self._text))
         if isinstance(generation, EdgeRound):
@@ -337,7 +339,7 @@ class EdgeSession:
         before = generation.earlier
         room = limits.max_text - generation.base
         n = checks.in_range("n", n, max(1, before + generation.n), before + room)
-        generation.n = n - before
+        generation.n, generation.together = n - before, together
         generation.ask()
         self._round = generation
 

@@ -71,6 +71,7 @@ class EdgeGeneration:
     earlier: int = 0  # tokens from a lost cloud, which no longer count in `n`
     have: int = 0
     asked: int = 0  # how many of the `n` tokens were requested so far
+    together: int = 1  # tokens per message
     until: int = 0  # after a loss, request again when tokens up to here have arrived
     due: bool = False
     state: ClassVar[str] = "generating"
@@ -89,7 +90,8 @@ class EdgeGeneration:
     def to_bytes(self, number: int) -> bytes:
         """Return the message. It counts as sent."""
         self.due = False
-        return wire.Generate(number, self.base, self.asked, self.have).to_bytes()
+        fields = number, self.base, self.asked, self.have, self.together
+        return wire.Generate(*fields).to_bytes()
 
     def take(self, message: wire.Tokens) -> list[int]:
         """Return the new tokens of a message; none if earlier tokens were lost."""

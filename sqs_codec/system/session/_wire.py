@@ -116,9 +116,11 @@ class Generate:
     base: int
     n: int
     have: int  # number of tokens that the edge has received
+    together: int = 1  # tokens per message, except for the last
 
     def to_bytes(self) -> bytes:
-        return bytes([_GENERATE]) + _varints(self.number, self.base, self.n, self.have)
+        fields = self.number, self.base, self.n, self.have, self.together
+        return bytes([_GENERATE]) + _varints(*fields)
 
 
 @dataclass(frozen=True)
@@ -279,7 +281,7 @@ def parse_up(message: bytes, vocab_size: int) -> Up:
         HELLO: lambda: _hello(reader),
         _CONTEXT: lambda: _context(reader, vocab_size),
         _CONTEXT + _HELD: lambda: replace(_context(reader, vocab_size), held=True),
-        _GENERATE: lambda: Generate(*reader.last_varints(4)),
+        _GENERATE: lambda: Generate(*reader.last_varints(5)),
         _HINT: lambda: _hint(reader, vocab_size),
         _END: lambda: reader.end(End()),
     }

@@ -166,7 +166,7 @@ class World:
         if self.can_draft() and self.edge.drafted:
             self.edge.flush()
 
-    def generate(self, n: int) -> None:
+    def generate(self, n: int, together: int = 1) -> None:
         """Have the cloud decode, or raise how many tokens it is to decode."""
         edge, generation = self.edge, self.edge._round
         if edge.limits is None or edge.finished or isinstance(generation, EdgeRound):
@@ -176,7 +176,7 @@ class World:
             room -= generation.n - generation.have
             n += generation.n + generation.earlier
         if 0 < n <= room:
-            edge.generate(n)
+            edge.generate(n, together=together)
 
     def hint(self, ahead: int, right: bool, length: int, branches: int) -> None:
         """Guess a position, and hint tokens that are right, as a rule, or random."""

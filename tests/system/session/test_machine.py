@@ -14,7 +14,7 @@ from tests.system.session.kit import V, World, make_cloud
 ACTIONS = {
     "push": (12, lambda r: (r.randrange(1, 6), r.randrange(2))),
     "flush": (8, lambda r: ()),
-    "generate": (3, lambda r: (r.randrange(1, 6),)),
+    "generate": (3, lambda r: (r.randrange(1, 6), r.choice((1, 1, 3)))),
     "hint": (4, lambda r: (r.randrange(3), r.random() < 0.7, r.randrange(1, 5), 2)),
     "send": (10, lambda r: ()),
     "deliver_up": (20, lambda r: (pick(r), r.random() < 0.1)),

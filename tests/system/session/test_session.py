@@ -655,6 +655,27 @@ def test_generate_and_raise():
     assert edge.text == cloud._text
 
 
+def test_the_cloud_sends_as_many_tokens_together_as_the_edge_asks_for():
+    edge, cloud, target = start(sampling=Sampling(0.0))
+    edge.generate(10, together=4)
+    send(edge, cloud)
+    sizes = []
+    while (job := cloud.next_job()) is not None:
+        if len(cloud._text) == 9:  # 3 tokens wait for another one
+            edge.resend()
+            send(edge, cloud)
+            assert edge.receive(*cloud.data_to_send()) is None
+        cloud.complete(job, target.decide(job))
+        parts = cloud.data_to_send()
+        if cloud._running():  # the last message is lost
+            sizes += [len(edge.receive(part).tokens) for part in parts]
+    assert sizes == [4, 4]
+    edge.resend()
+    exchange(edge, cloud, target)
+    assert edge.text == greedy([1, 2], 10)
+    refuses(r"together must be in \[1, 64\], got 65", edge.generate, 1, together=65)
+
+
 @pytest.mark.parametrize("lost", [False, True])
 def test_lost_tokens_are_asked_for_once(lost):
     """And again before the cloud has no more to send, if the request is lost, too."""
