@@ -1,6 +1,6 @@
 """What priors save, by tokenizer and language.
 
-    python -m benchmarks.rate.languages     # two minutes
+    python -m benchmarks.rate.languages     # half a minute
 
 Bits of a distribution at K = 64 and l = 100, on the shipped rows that nothing was
 fitted to: of SmolLM2 (English and code) and of Gemma 3 (ten languages). Each stands in

@@ -168,13 +168,11 @@ class Meter:
             scheme = schemes.C_SQS if conformal else schemes.K_SQS
             add(scheme, Setting(keep, resolution), sent.loss, bits)
         for resolution in schemes.DENSE_RESOLUTIONS:
-            bits = schemes.dense_bits(v, resolution)
-            add(
-                schemes.QS,
-                Setting(None, resolution),
+            bits, loss = (
+                schemes.dense_bits(v, resolution),
                 row.send_all(resolution).loss,
-                bits,
             )
+            add(schemes.QS, Setting(None, resolution), loss, bits)
         for k in schemes.RAW_KS:
             bits = schemes.raw_bits(v, k)
             add(schemes.RAW, Setting(sqs.TopK(k)), row.send_raw(k), bits)
@@ -197,24 +195,15 @@ class Meter:
         """Count a session's distributions one by one, and in rounds."""
         assert setting.resolution is not None
         shape = self._vocab_size, setting.resolution, "entropy"
-        codecs = {
-            scheme: schemes.codec(*shape, prior)
-            for scheme, prior in (
-                (schemes.ENTROPY, self._prior),
-                (schemes.NO_PRIOR, None),
-            )
-        }
+        priors = {schemes.ENTROPY: self._prior, schemes.NO_PRIOR: None}
+        codecs = {name: schemes.codec(*shape, prior) for name, prior in priors.items()}
         codec = codecs[schemes.ENTROPY]
         add = self.result.add
         for sent in sequence:
             size = self._vocab_size, len(sent.q.counts), setting.resolution
             add(schemes.NONZERO, setting, sent.loss, schemes.paper_bits(*size, True))
-            add(
-                schemes.ENUMERATIVE,
-                setting,
-                sent.loss,
-                schemes.enumerative_bits(sent.q),
-            )
+            ranks = schemes.enumerative_bits(sent.q)
+            add(schemes.ENUMERATIVE, setting, sent.loss, ranks)
             for scheme, single in codecs.items():
                 add(scheme, setting, sent.loss, single.bits(sent.q))
         tokens = [draw(sent.q, x) for sent, x in zip(sequence, at, strict=True)]
