@@ -9,6 +9,7 @@ judged. So all of them are lossless, and differ in bits and in what is accepted.
 
 from __future__ import annotations
 
+import itertools
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
@@ -28,20 +29,31 @@ if TYPE_CHECKING:
     from sqs_codec.system import session
 
 K_SQS, C_SQS = "K-SQS, formula", "C-SQS, formula"
+NONZERO, C_ONLINE = "C-SQS, nonzero", "C-SQS, online"
+"""The C-SQS formula for tokens with a nonzero count only, of the distributions that our
+codings send; and for the tokens that the paper's online threshold keeps."""
 QS, RAW = "QS, formula", "raw top-K, fp16"
 ENUMERATIVE, ENTROPY = "enumerative", "entropy"
-ROUNDS, NO_PRIOR = "entropy, rounds", "entropy, no prior"
+ROUNDS, NO_PRIOR, ONLINE = "entropy, rounds", "entropy, no prior", "entropy, online"
 """The entropy coding has each distribution in a packet of its own and in rounds, both
-with the prior of the source if there is one; and in a packet of its own without."""
+with the prior of the source if there is one; and in a packet of its own without. The
+last has the distributions of `C_ONLINE`."""
 
-SCHEMES = (K_SQS, C_SQS, QS, RAW, ENUMERATIVE, NO_PRIOR, ENTROPY, ROUNDS)
 PAPER = (K_SQS, C_SQS)
+SCHEMES = (*PAPER, NONZERO, QS, RAW, ENUMERATIVE, NO_PRIOR, ENTROPY, ROUNDS)
+STEERED = (C_ONLINE, ONLINE, ENTROPY)
+"""Compared with the first one."""
 
 PAPER_KS = (*range(1, 17), *range(18, 33, 2), 40, 48, 64, 80, 96, 128, 192, 256)
 PAPER_STEPS_PER_K = (1, 2, 4, 8, 16, 32)
 PAPER_BETAS = tuple(2 ** (-i / 8) for i in range(4, 101))
 PAPER_STEPS = (0.42, 0.5, 0.6, 0.7, 1.0, 1.4)
 """Resolution times beta: the counts of the least probable token kept."""
+
+ALPHAS = (0.005, 0.01, 0.014, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.14, 0.18, 0.22)
+ETAS, BETAS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2), (1e-3, 4e-3)
+ONLINE_RESOLUTIONS = (20, 28, 40, 56, 80, 112, 160, 224, 320)
+"""Targets, steps and first thresholds of the online rule, and resolutions for each."""
 
 RESOLUTIONS = tuple(
     dict.fromkeys(round(2 ** (i / 8)) for i in (*range(80), *range(80, 105, 2)))
@@ -62,7 +74,7 @@ Rule = sqs.TopK | sqs.Threshold | sqs.Conformal
 class Setting:
     """Parameters of a scheme."""
 
-    keep: sqs.TopK | sqs.Threshold | None
+    keep: Rule | None
     """None keeps the whole vocabulary."""
     resolution: int | None = None
     """None where probabilities are sent as they are."""
@@ -91,6 +103,11 @@ def our_settings() -> Iterator[tuple[sqs.TopK | sqs.Threshold, int]]:
         for k in OUR_KS:
             yield sqs.TopK(k), resolution
         yield sqs.Threshold(OUR_STEPS / resolution), resolution
+
+
+def online_rules() -> Iterator[sqs.Conformal]:
+    """Yield what the online threshold is swept over, besides the resolution."""
+    return itertools.starmap(sqs.Conformal, itertools.product(ALPHAS, ETAS, BETAS))
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,8 @@ def report(
                 console.print(dim(f"  {check.detail}"))
             console.print()
     write_json(summary, folder / f"{name}.json")
-    draw(module.TITLE, module.chart(summary), folder / f"{name}.svg")
+    if chart := getattr(module, "chart", None):
+        draw(module.TITLE, chart(summary), folder / f"{name}.svg")
     return [check for check in checks if not check.holds]
 
 

@@ -21,9 +21,8 @@ from rich.table import Table
 from rich.text import Text
 
 import sqs_codec as sqs
-from benchmarks.charts import Panel, Point
 from benchmarks.experiments.estimate import ratio
-from benchmarks.experiments.experiment import NAMES, Check, Options, Records, grouped
+from benchmarks.experiments.experiment import Check, Options, Records, grouped
 from benchmarks.experiments.speculate import Draft, Edge, Round, draw, read_rows, replay
 from benchmarks.experiments.traces import traces
 from benchmarks.schemes import Rule
@@ -345,15 +344,3 @@ def _run_table(runs: Records) -> Table:
             f"{(every['judged_slack'] < 0).sum()}/{len(same)}",
         )
     return made
-
-
-def chart(summary: dict[str, Any]) -> list[Panel]:
-    """Show what part of the bound is rejected, by rule."""
-    panels: dict[str, dict[str, list[Point]]] = {}
-    for cell in summary["cells"]:
-        title = f"Rejections, as a share of the bound: {NAMES[cell['model']]}"
-        rule = f"{cell['rule']}, l = {cell['resolution']}"
-        series = panels.setdefault(title, {})
-        points = series.setdefault(f"T = {cell['temperature']:g}", [])
-        points.append((rule, cell["tightness"]["value"]))
-    return [Panel(title, series, beside=1) for title, series in panels.items()]

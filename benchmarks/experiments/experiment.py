@@ -9,8 +9,6 @@ from typing import Any, Protocol
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.charts import Panel
-
 NAMES = {"smollm2": "SmolLM2", "gemma3": "Gemma 3", "given": "the models given"}
 """Of models, for people."""
 
@@ -78,7 +76,8 @@ class Experiment(Protocol):
     """A module that measures something.
 
     It may have `tasks`, which takes the options and returns a list of `Task`, in place
-    of `measure`, and `checks`, which takes the summary and returns a list of `Check`.
+    of `measure`. It may have `checks` and `chart`, which take the summary and return a
+    list of `Check`, and of `Panel`, which show the finding.
     """
 
     TITLE: str
@@ -93,9 +92,6 @@ class Experiment(Protocol):
 
     def tables(self, summary: dict[str, Any]) -> list[Table | Text]:
         """Return the summary for people."""
-
-    def chart(self, summary: dict[str, Any]) -> list[Panel]:
-        """Return what of the summary shows the finding."""
 
 
 def tasks_of(experiment: Experiment, options: Options) -> list[Task]:

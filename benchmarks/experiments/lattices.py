@@ -8,7 +8,6 @@ renormalised probabilities, `largest_remainder` the nearest without a zero, and
 `least_variation` the nearest in TV to q as it is, over the whole vocabulary.
 """
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -19,10 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 import sqs_codec as sqs
-from benchmarks.charts import Panel, Point, estimated
 from benchmarks.experiments.equal_loss import compare
 from benchmarks.experiments.estimate import shown
-from benchmarks.experiments.experiment import NAMES, Check, Options, Records, grouped
+from benchmarks.experiments.experiment import Check, Options, Records, grouped
 from benchmarks.experiments.models import load
 from benchmarks.experiments.traces import traces
 from benchmarks.schemes import Row, Rule, Sent, codec
@@ -234,17 +232,3 @@ def tables(summary: dict[str, Any]) -> Iterator[Table | Text]:
         "Bits of a distribution for Reznik's point, and the ratio of the others to it, "
         "with 95 % intervals; with the model's prior, if there is one."
     )
-
-
-def chart(summary: dict[str, Any]) -> list[Panel]:
-    """Show the bits of other lattice points beside Reznik's."""
-    panels = []
-    for against in LOSSES:
-        series: dict[str, list[Point]] = {REMAINDER: [], VARIATION: []}
-        for cell, (way, points) in itertools.product(summary["cells"], series.items()):
-            place = f"{NAMES[cell['model']]}, T = {cell['temperature']:g}"
-            if found := cell[against][way]:
-                points.append(estimated(place, found))
-        title = f"Bits at equal {against}, over Reznik's"
-        panels.append(Panel(title, series, beside=1))
-    return panels

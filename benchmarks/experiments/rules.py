@@ -18,7 +18,6 @@ from rich.table import Table
 from rich.text import Text
 
 import sqs_codec as sqs
-from benchmarks.charts import Panel, estimated
 from benchmarks.experiments.estimate import draws, of_draws
 from benchmarks.experiments.experiment import Options, Records, grouped
 from benchmarks.experiments.models import load
@@ -236,17 +235,3 @@ def _columns(found: dict[str, Any]) -> Iterator[str]:
     low, high = (100 * found["beside"][end] for end in ("low", "high"))
     yield f"{low:+.2f} to {high:+.2f}" if low or high else ""
     yield f"{100 * found['acceptance']['value']:.1f} %"
-
-
-def chart(summary: dict[str, Any]) -> list[Panel]:
-    """Show what each rule loses beside top-K at equal bits, in the first cell."""
-    series = {
-        way: [
-            estimated(point["rule"], point["beside"], 100)
-            for point in points
-            if point["rule"] != TOP_K and point["target"] == TARGETS[1]
-        ]
-        for (way,), points in grouped(summary["cells"][0]["points"], "way")
-    }
-    title = f"TV beside top-K's, points of 100, at {TARGETS[1]:g} bits"
-    return [Panel(title, series, beside=0)]

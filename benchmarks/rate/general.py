@@ -1,16 +1,17 @@
-"""What a general compressor makes of distributions, beside the codec.
+"""The size of a packet, over prompts, and what a general compressor takes.
 
     python -m benchmarks.rate.general          # seconds; needs zstandard
 
-Fp16 probabilities and 16-bit ids, and the counts and ids that the codec sends, go
-through zstd at level 19: each distribution in a frame of its own, with a dictionary
-trained on the rows of other prompts, and in one stream that is flushed after each.
-Tokens of the raw form come by falling probability or, as it helps now and then, by id.
-Frames have neither a checksum nor their size nor a magic number. The rows are the
-shipped drafts that nothing was fitted to.
+zstd at level 19 compresses fp16 probabilities with 16-bit ids, and the counts and ids
+that the codec sends: each distribution in a frame of its own, with a dictionary trained
+on the rows of other prompts, and in one stream that is flushed after each. Tokens of
+the raw form are in order of probability or, as that sometimes helps, of id. Frames have
+no checksum, size or magic number. The rows are the shipped drafts that nothing was
+fitted to.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import zstandard
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 import sqs_codec as sqs
+from benchmarks.experiments.estimate import ratio, shown
 from benchmarks.schemes import softmax
 from benchmarks.tables import command, dim, table
 from sqs_codec import theory
@@ -94,8 +96,8 @@ WAYS: dict[str, Callable[[Packets, Packets], Packets]] = {
 }
 
 
-def measure(rows: int, temperature: float) -> dict[str, float]:
-    """Return mean bits of a distribution by each way.
+def measure(rows: int, temperature: float) -> tuple[dict[str, float], str]:
+    """Return mean bits of a distribution by each way, and the spread of the last one.
 
     It takes at most so many rows, evenly spaced among those that nothing was fitted to.
     """
@@ -103,9 +105,12 @@ def measure(rows: int, temperature: float) -> dict[str, float]:
     known, new = np.flatnonzero(~held_out(drafts)), np.flatnonzero(held_out(drafts))
     new = new[np.linspace(0, new.size - 1, min(rows, new.size)).round().astype(int)]
     others, sent = (Rows(map(drafts.row, at), temperature) for at in (known, new))
+    paper = partial(theory.paper_bits, VOCAB_SIZE, resolution=RESOLUTION)
+    nonzero = [paper(len(q.counts), conformal=True) for q in sent.sparse]
     found = {
         "dense fp16": 16.0 * VOCAB_SIZE,
-        "the paper's formula": float(theory.paper_bits(VOCAB_SIZE, K, RESOLUTION)),
+        "the paper's formula, K-SQS": float(paper(K)),
+        "C-SQS, for tokens with a count": float(np.mean(nonzero)),
     }
     for name, packets, samples in (
         ("fp16 and ids", sent.raw, others.raw),
@@ -117,8 +122,24 @@ def measure(rows: int, temperature: float) -> dict[str, float]:
             found[f"{name}, zstd {way}"] = _bits(compress(packets, samples))
     for name, prior in (("none", None), ("smollm2", sqs.Prior.builtin("smollm2"))):
         codec = sqs.Codec(VOCAB_SIZE, RESOLUTION, prior=prior)
-        found[f"sqs-codec, prior {name}"] = _bits([*map(codec.encode, sent.sparse)])
-    return found
+        packets = [*map(codec.encode, sent.sparse)]
+        found[f"sqs-codec, prior {name}"] = _bits(packets)
+    return found, spread(8 * np.array([*map(len, packets)]), drafts.prompt[new])
+
+
+def spread(bits: NDArray[np.integer], prompts: NDArray[np.integer]) -> str:
+    """Say how packets differ: an interval of their mean over prompts, and quantiles.
+
+    >>> spread(np.array([8, 16, 24, 32]), np.array([1, 1, 2, 2]))
+    'mean 20 (12 to 28 over 2 prompts), median 20, 90th percentile 30'
+    """
+    groups = [bits[prompts == number] for number in np.unique(prompts)]
+    mean = ratio([x.sum() for x in groups], [x.size for x in groups]).as_json()
+    middle, high = np.percentile(bits, (50, 90))
+    return (
+        f"mean {shown(mean, '.0f')[:-1]} over {len(groups)} prompts), "
+        f"median {middle:.0f}, 90th percentile {high:.0f}"
+    )
 
 
 def _bits(packets: Sequence[bytes]) -> float:
@@ -132,13 +153,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--temperature", type=float, default=0.7)
     args = parser.parse_args(argv)
     made = table("Bits of a distribution, whole bytes", "", "bits")
-    for name, bits in measure(args.rows, args.temperature).items():
+    found, packets = measure(args.rows, args.temperature)
+    for name, bits in found.items():
         made.add_row(name, f"{bits:,.0f}")
     number = ".".join(map(str, zstandard.ZSTD_VERSION))
-    shown = f"K = {K}, l = {RESOLUTION}, T = {args.temperature:g}"
-    Console().print(
-        made, dim(f"{args.rows} rows, {shown}; zstd {number}, level {LEVEL}")
-    )
+    how = f"K = {K}, l = {RESOLUTION}, T = {args.temperature:g}"
+    about = f"{args.rows} rows, {how}; zstd {number}, level {LEVEL}"
+    Console().print(made, f"The last one: {packets}\n", dim(about))
 
 
 if __name__ == "__main__":

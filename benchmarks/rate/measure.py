@@ -12,21 +12,7 @@ from tqdm import tqdm
 
 import sqs_codec as sqs
 from benchmarks import schemes
-from benchmarks.schemes import (
-    C_SQS,
-    ENTROPY,
-    ENUMERATIVE,
-    K_SQS,
-    NO_PRIOR,
-    PAPER,
-    QS,
-    RAW,
-    ROUNDS,
-    Loss,
-    Row,
-    Sent,
-    Setting,
-)
+from benchmarks.schemes import Loss, Row, Sent, Setting
 from benchmarks.sources import Session, Source
 from benchmarks.tables import about
 from sqs_codec.cli.bits import pareto
@@ -112,22 +98,26 @@ class Results:
     temperatures: list[Temperature]
 
     def at(
-        self, points: Sequence[tuple[float, float]], against: str
+        self,
+        points: Sequence[tuple[float, float]],
+        against: str,
+        names: Sequence[str] = schemes.SCHEMES,
+        rivals: Sequence[str] = schemes.PAPER,
     ) -> list[dict[str, Any]]:
-        """Compare all schemes at pairs of temperature and loss.
+        """Compare schemes at pairs of temperature and loss.
 
         For each temperature that was measured there are it, the loss, ``bits`` by
-        scheme (None where it can't) and ``ratio``, to the better of K-SQS and C-SQS.
+        scheme (None if it can't lose so little) and ``ratio``, to the best rival.
         """
         found = []
         by_temperature = {t.temperature: t for t in self.temperatures}
         for temperature, loss in points:
             if (measured := by_temperature.get(temperature)) is None:
                 continue
-            bits = {s: measured.bits_at(s, loss, against) for s in schemes.SCHEMES}
-            paper = min((bits[s] or math.inf for s in PAPER), default=math.inf)
+            bits = {s: measured.bits_at(s, loss, against) for s in names}
+            best = min(bits[s] or math.inf for s in rivals)
             ratio = {
-                s: None if b is None or math.isinf(paper) else b / paper
+                s: None if b is None or math.isinf(best) else b / best
                 for s, b in bits.items()
             }
             found.append(
@@ -149,6 +139,7 @@ class Meter:
         self._rng = np.random.default_rng(seed)
         self._paper = list(dict.fromkeys(schemes.paper_settings()))
         self._ours = list(dict.fromkeys(schemes.our_settings()))
+        self._thresholds = {keep: keep.start() for keep in schemes.online_rules()}
 
     def add(self, session: Session) -> None:
         """Measure the positions of one session."""
@@ -157,6 +148,7 @@ class Meter:
             logits = session.draft[index], session.target[index]
             row = Row(*logits, self.result.temperature)
             self._formulas(row)
+            self._steered(row)
             for sequence, (keep, resolution) in zip(sequences, self._ours, strict=True):
                 sequence.append(row.send(keep, resolution))
             self.result.draft_acceptance += float(np.minimum(row.p, row.q).sum())
@@ -173,27 +165,45 @@ class Meter:
             conformal = isinstance(keep, sqs.Threshold)
             sent = row.send(keep, resolution)
             bits = schemes.paper_bits(v, sent.kept, resolution, conformal)
-            scheme = C_SQS if conformal else K_SQS
+            scheme = schemes.C_SQS if conformal else schemes.K_SQS
             add(scheme, Setting(keep, resolution), sent.loss, bits)
         for resolution in schemes.DENSE_RESOLUTIONS:
-            bits = schemes.dense_bits(v, resolution)
-            add(QS, Setting(None, resolution), row.send_all(resolution).loss, bits)
+            bits, loss = (
+                schemes.dense_bits(v, resolution),
+                row.send_all(resolution).loss,
+            )
+            add(schemes.QS, Setting(None, resolution), loss, bits)
         for k in schemes.RAW_KS:
             bits = schemes.raw_bits(v, k)
-            add(RAW, Setting(sqs.TopK(k)), row.send_raw(k), bits)
+            add(schemes.RAW, Setting(sqs.TopK(k)), row.send_raw(k), bits)
+
+    def _steered(self, row: Row) -> None:
+        """Count the bits of online thresholds, which every position moves."""
+        for keep, threshold in self._thresholds.items():
+            for resolution in schemes.ONLINE_RESOLUTIONS:
+                sent = row.send(keep, resolution, threshold)
+                shape = self._vocab_size, resolution
+                bits = schemes.paper_bits(shape[0], sent.kept, resolution, True)
+                setting = Setting(keep, resolution)
+                self.result.add(schemes.C_ONLINE, setting, sent.loss, bits)
+                ours = schemes.codec(*shape, "entropy", self._prior).bits(sent.q)
+                self.result.add(schemes.ONLINE, setting, sent.loss, ours)
+            mass = row.dropped_mass(row.kept(keep, threshold))
+            self._thresholds[keep] = keep.next(threshold, mass)
 
     def _coded(self, setting: Setting, sequence: list[Sent], at: list[float]) -> None:
         """Count a session's distributions one by one, and in rounds."""
         assert setting.resolution is not None
         shape = self._vocab_size, setting.resolution, "entropy"
-        codecs = {
-            scheme: schemes.codec(*shape, prior)
-            for scheme, prior in ((ENTROPY, self._prior), (NO_PRIOR, None))
-        }
-        codec = codecs[ENTROPY]
+        priors = {schemes.ENTROPY: self._prior, schemes.NO_PRIOR: None}
+        codecs = {name: schemes.codec(*shape, prior) for name, prior in priors.items()}
+        codec = codecs[schemes.ENTROPY]
         add = self.result.add
         for sent in sequence:
-            add(ENUMERATIVE, setting, sent.loss, schemes.enumerative_bits(sent.q))
+            size = self._vocab_size, len(sent.q.counts), setting.resolution
+            add(schemes.NONZERO, setting, sent.loss, schemes.paper_bits(*size, True))
+            ranks = schemes.enumerative_bits(sent.q)
+            add(schemes.ENUMERATIVE, setting, sent.loss, ranks)
             for scheme, single in codecs.items():
                 add(scheme, setting, sent.loss, single.bits(sent.q))
         tokens = [draw(sent.q, x) for sent, x in zip(sequence, at, strict=True)]
@@ -205,7 +215,7 @@ class Meter:
             apart = token_bits(qs, drafted)
             bits = (8 * len(codec.encode_round(qs, drafted)) - apart) / len(part)
             for sent in part:
-                add(ROUNDS, setting, sent.loss, bits)
+                add(schemes.ROUNDS, setting, sent.loss, bits)
 
 
 def draw(q: sqs.SparseDistribution, at: float) -> int:
