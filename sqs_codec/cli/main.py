@@ -102,8 +102,8 @@ def _parser(asked: Sequence[str]) -> argparse.ArgumentParser:
     """Return a parser with all commands, and the options of those in `asked`."""
     what = "A codec for next-token distributions, and speculative decoding with it."
     parser = _Parser(prog="sqs", description=what)
-    said = "print version, backend and instruction set"
-    parser.add_argument("--version", action=_Version, nargs=0, help=said)
+    version = "print version, backend and instruction set"
+    parser.add_argument("--version", action=_Version, nargs=0, help=version)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, where, help_ in COMMANDS:
         if name in asked:

@@ -24,7 +24,7 @@ PHRASES = {
     r"\bkeys and values\b": "KV cache",
     r"\bthin link|\bfat link": "low-, high-bandwidth link",
     r"\bright on average\b": "unbiased",
-    r"\b(?:of|by|with|to|from|for) which\b": "a sentence of its own",
+    r"(?:^|[.;] )(?:Of|By|With|To|From|For) (?:which|what|whom)\b": "subject first",
     r"(?:^|[.:;] )(?:What|Who) (?:is|are|was|has|comes|stands|follows)\b": "name it",
     r"\bthat of\b.*\bthat of\b|\bthose of\b.*\bthose of\b": "repeat the noun",
 }
