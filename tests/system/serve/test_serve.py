@@ -118,7 +118,8 @@ def test_text_is_the_targets(server, mode):
 
 
 @pytest.mark.parametrize(
-    ("token", "words"), [("wrong", "refused the token"), (None, "wants a token")]
+    ("token", "words"),
+    [("wrong", "refused the access token"), (None, "needs an access token")],
 )
 def test_tokens(server, token, words):
     before = server.metric("sqs_refusals_total", reason="token")
@@ -139,7 +140,7 @@ def test_garbage_on_the_socket_harms_nobody(server):
 @pytest.mark.parametrize("size", [65537, 200_000])
 def test_oversize_message(server, size):
     link = server.link(token=TOKENS[0])
-    refuses("at most 65536 bytes, not", link.send, bytes(size))
+    refuses("up to 65536 bytes, got", link.send, bytes(size))
     link.max_message = size  # a peer that doesn't care
     link.send(bytes(size))
     words = last_words(link)
@@ -153,7 +154,7 @@ def test_stolen_session(server):
     converse(edge, owner, 10)
     thief = server.link(token=TOKENS[1])
     send(edge_session(PROMPT, session_id=bytes(range(16))), thief)
-    assert refusal(thief) == "the session belongs to another token"
+    assert refusal(thief) == "the session belongs to another access token"
     assert converse(edge, owner, 30) == greedy(PROMPT, 27)
 
 
@@ -185,7 +186,7 @@ def test_slow_reader_is_closed(monkeypatch):
             opened = channel.stream_stream("/sqs.Sessions/Open")(questions())
             begun.set()
             wait_until(is_closed)
-            with pytest.raises(grpc.RpcError, match="256 messages wait for this peer"):
+            with pytest.raises(grpc.RpcError, match="hasn't read 256 messages"):
                 list(opened)
 
 
@@ -262,7 +263,7 @@ def test_new_connection_takes_the_session_over(server):
     new = server.link(token=TOKENS[0])
     edge.reconnect()
     assert converse(edge, new, 30) == greedy(PROMPT, 27)
-    assert "another connection" in last_words(old)
+    assert "a new connection" in last_words(old)
 
 
 def test_too_many_sessions():
@@ -273,7 +274,7 @@ def test_too_many_sessions():
             converse(edge, link, 10)
         exchange(edges[2], links[2])
         assert edges[2].refused == (
-            "the server has 2 sessions, as many as it takes; try again later"
+            "the server is full (2 of 2 sessions); try again later"
         )
         links[0].close()
         # One that nobody is connected to makes room, and may come back.
@@ -305,7 +306,7 @@ def test_a_link_that_breaks_in_the_middle_of_a_text_keeps_the_place(plan):
 
     def come():
         send(late, link := server.link())
-        assert "as many as it takes; try again later" in last_words(link)
+        assert "sessions); try again later" in last_words(link)
         late.reconnect()
 
     def make():
@@ -341,7 +342,7 @@ def test_who_makes_room_first(monkeypatch):
         assert edges[1].free_place()
         exchange(edges[1], links[1])
         converse(edges[2], links[2], 10)
-        assert "another has its place" in last_words(links[1])
+        assert "another took its place" in last_words(links[1])
         monkeypatch.setattr(_service, "SILENT_SECONDS", 0.0)
         converse(edges[3], links[3], 10)
         for edge, link in zip(edges[2:], links[2:], strict=True):
@@ -355,7 +356,7 @@ def test_who_vanished_makes_room(monkeypatch):
         edge, link = edge_session([3, 1]), server.link()
         exchange(edge, link)
         link.close()
-        return "as many as it takes" in (edge.refused or "")
+        return "the server is full" in (edge.refused or "")
 
     go_on = threading.Event()
     toy = Toy(lambda jobs: go_on.wait(PATIENCE))
@@ -451,7 +452,7 @@ def test_idle_sessions_are_forgotten():
         converse(edge, link, 10)
         server.service._idle_seconds = 0.2
         server._loop.call_soon_threadsafe(server.service._sweep)
-        assert "nothing came for 0.2 seconds" in last_words(link)
+        assert "no message for 0.2 seconds" in last_words(link)
         assert server.metric("sqs_sessions") == 0
         assert toy.forgotten
         server.service._idle_seconds = PATIENCE
@@ -463,7 +464,7 @@ def test_silent_connection(monkeypatch):
     monkeypatch.setattr(_service, "HANDSHAKE_SECONDS", 0.1)
     with serving() as server:
         link = server.link()
-        assert "no session was opened in 0.1 seconds" in last_words(link)
+        assert "no session was opened within 0.1 seconds" in last_words(link)
 
 
 def verifying():
@@ -614,7 +615,7 @@ def test_strangers_that_take_all_connections():
             stack.enter_context(socket.create_connection(place)) for _ in range(80)
         ]
         strangers[0].sendall(PREFACE + b"\0\0\0\4\0\0\0\0\0")
-        with pytest.raises(LinkError, match="room for one connection more"):
+        with pytest.raises(LinkError, match="that it isn't full"):
             # Of another timeout, or gRPC would share the connection of `early`.
             connect(f"127.0.0.1:{port}", security=INSECURE, timeout=9.0)
         assert converse(edge, early, 30) == greedy(PROMPT, 27)
@@ -645,7 +646,7 @@ def test_tls(tmp_path, monkeypatch):
                 assert converse(edge_session(PROMPT), link, 30) == greedy(PROMPT, 27)
         with pytest.raises(LinkError, match=r"trusted \(self signed certificate\)"):
             connect(f"localhost:{port}", token=TOKENS[0])
-        with pytest.raises(LinkError, match="started with --insecure, too"):
+        with pytest.raises(LinkError, match="runs with --insecure, too"):
             connect(f"localhost:{port}", token=TOKENS[0], security=INSECURE)
 
 
@@ -670,9 +671,9 @@ def test_tls_to_a_plain_server(server, tmp_path):
 
 
 def test_no_server():
-    with pytest.raises(LinkError, match="nothing listens there"):
+    with pytest.raises(LinkError, match="nothing listens on this port"):
         connect("127.0.0.1:1", security=INSECURE)
-    with pytest.raises(LinkError, match="no host of this name"):
+    with pytest.raises(LinkError, match="no host has this name"):
         connect("nowhere.invalid:1", timeout=5.0)
     with pytest.raises(LinkError, match="can't load the certificate"):
         connect("localhost:1", security=Certificate("nowhere.pem"))
