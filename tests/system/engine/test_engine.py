@@ -1,4 +1,4 @@
-"""An engine: what a server may ask of it, and what becomes of jobs that fail."""
+"""An engine: scheduling of jobs, and failures."""
 
 import asyncio
 import contextlib
@@ -529,7 +529,7 @@ def test_no_text_waits_for_rounds_of_its_own_session(monkeypatch):
 
 @dataclasses.dataclass(eq=False)
 class Cache:
-    """What a `Caching` toy keeps of a session."""
+    """The cache of a session in a `Caching` toy."""
 
     tokens: list[int] = dataclasses.field(default_factory=list)
 
@@ -714,7 +714,7 @@ def test_sessions_that_memory_is_too_small_for_take_turns(
 
 @pytest.fixture
 def hanging(monkeypatch):
-    """A model that hangs, which is soon noticed, and what lets it go on."""
+    """A model that hangs, which is soon noticed, and an event that lets it continue."""
     monkeypatch.setattr(_batch, "STUCK_SECONDS", 0.2)
     monkeypatch.setattr(_batch, "WATCH_SECONDS", 0.05)
     goes_on = threading.Event()

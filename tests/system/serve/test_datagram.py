@@ -1,4 +1,4 @@
-"""Datagrams: what is encrypted, who is let in, and what is noticed."""
+"""Datagrams: encryption, access, and detection of failures."""
 
 import errno
 import random
@@ -68,7 +68,7 @@ def server(serve):
 
 @pytest.fixture
 def connect(issued):
-    """Connect to a port, and close what is connected at the end."""
+    """Connect to a port; all links are closed at the end."""
     links = []
 
     def open_link(port, host=HOST, **settings):
@@ -88,7 +88,7 @@ def echoes(link, message):
 
 
 def gone(link):
-    """What a link says when it is gone, which it notices by itself."""
+    """The error of a link that notices that it is gone."""
 
     def ask():
         for _ in range(round(100 * PATIENCE)):
@@ -123,7 +123,7 @@ def test_ipv6(serve, connect):
         pytest.skip(f"needs IPv6: {error}")
 
 
-def test_what_crosses_is_encrypted_and_fits(server, connect):
+def test_datagrams_are_encrypted_and_fit(server, connect):
     with Relay(server.port) as relay:
         link = connect(relay.port)
         assert echoes(link, b"a secret" * 12)
@@ -135,7 +135,7 @@ def test_what_crosses_is_encrypted_and_fits(server, connect):
     assert len(relay.seen[-1][1]) + 28 == 96 + link.overhead
 
 
-def test_whose_certificate_it_is(tmp_path, service, serve, connect):
+def test_the_certificates_host_is_checked(tmp_path, service, serve, connect):
     authority = issue(tmp_path)
     by_name = issue(tmp_path, "localhost", issuer=authority)
     with serve(security=Certificate(by_name.cert, by_name.key)) as server:
@@ -172,7 +172,7 @@ def test_insecure_stays_on_this_machine(serve, connect):
     refuses("isn't this machine", connect, 1, "192.0.2.1", security=INSECURE)
 
 
-def test_files_that_do_not_fit(tmp_path, issued, serve, connect):
+def test_invalid_certificate_files(tmp_path, issued, serve, connect):
     other = issue(tmp_path, HOST)
     empty = tmp_path / "empty"
     empty.write_text("")
@@ -200,7 +200,7 @@ def test_files_that_do_not_fit(tmp_path, issued, serve, connect):
         connect(1, security=Certificate(empty))
 
 
-def test_nobody_there(connect):
+def test_no_server_answers(connect):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind((HOST, 0))
         with pytest.raises(LinkError, match=r"no answer over UDP within 0\.1 seconds"):
@@ -262,7 +262,7 @@ def test_replayed_messages_are_dropped(service, server, connect):
     assert service.connections[0].messages == [*(b"%d" % i for i in range(20)), b"last"]
 
 
-def test_what_is_cut_or_changed_is_dropped(service, server, connect):
+def test_cut_or_changed_datagrams_are_dropped(service, server, connect):
     draw = random.Random(0)
     with Relay(server.port) as relay:
         link = connect(relay.port)
@@ -327,7 +327,7 @@ def test_broken_hellos_with_a_good_cookie(server, connect, caplog):
     assert not caplog.records
 
 
-def test_a_broken_hello_leaves_no_error_to_whoever_is_served_next():
+def test_a_broken_hello_leaves_no_error_for_the_next_client():
     client = dtls.Endpoint(dtls.client_context(INSECURE), server=False)
     client.handshake()
     (hello,) = client.datagrams()
@@ -436,7 +436,7 @@ def test_a_server_that_stops_says_so(serve, connect):
         link.receive(PATIENCE)
 
 
-def test_a_server_started_anew_is_noticed(serve, connect):
+def test_a_restarted_server_is_noticed(serve, connect):
     with serve() as server, serve() as restarted, Relay(server.port) as relay:
         link = connect(relay.port)
         relay.server_port = restarted.port
@@ -472,8 +472,10 @@ def test_silence_is_noticed(monkeypatch, server, connect):
 
 
 @pytest.mark.parametrize("call", ["send", "recv"])
-def test_a_path_that_takes_less_loses_one_datagram(monkeypatch, server, connect, call):
-    """The system reports what a router has said at the next call."""
+def test_a_path_with_a_smaller_mtu_loses_one_datagram(
+    monkeypatch, server, connect, call
+):
+    """The system reports a router's answer at the next call."""
     told = []
 
     class Narrow(socket.socket):
@@ -507,7 +509,7 @@ def test_a_path_that_takes_less_loses_one_datagram(monkeypatch, server, connect,
 
 
 def test_a_new_client_of_an_old_address(service, server, connect):
-    """As when a program is killed, and started again on the same port."""
+    """As if a program was killed and restarted on the same port."""
     link = connect(server.port)
     assert echoes(link, b"old")
     address = link._socket.getsockname()

@@ -85,7 +85,7 @@ def server():
 
 
 def refusal(link):
-    """The words of the refusal that comes next, after which the link is over."""
+    """The reason of the next refusal, which ends the link."""
     while (message := link.receive(PATIENCE)) is not None and message[0] != REFUSED:
         pass
     reason = message[1:].decode()
@@ -205,7 +205,7 @@ def test_messages_of_one_datagram_are_a_flood_as_well(monkeypatch):
 
 
 def taken_at_most(server, before, began):
-    """Of messages that take 10 ms each: 5 in a second, and 5 in advance."""
+    """Messages of 10 ms each: 5 per second, and 5 in advance."""
     taken = server.metric(RECEIVED) - before
     return taken <= 6 + 5 * (time.monotonic() - began)
 
@@ -230,8 +230,8 @@ def test_flood_is_slowed_down(monkeypatch):
             link.close()
 
 
-def test_what_a_message_takes_delays_the_next(monkeypatch):
-    """Of this connection or one that comes after it; more if all take too much."""
+def test_an_expensive_message_delays_the_next(monkeypatch):
+    """On this connection or the next one; more if all together take too much."""
     cpu = iter(np.arange(1000) * 0.06)  # seconds that each message takes
     monkeypatch.setattr(_connection, "time", SimpleNamespace(thread_time=cpu.__next__))
     monkeypatch.setattr(crowd, "time", SimpleNamespace(monotonic=lambda: 100.0))
@@ -329,8 +329,8 @@ def test_a_link_that_breaks_in_the_middle_of_a_text_keeps_the_place(plan):
         assert converse(late, server.link(), 20) == greedy([3, 1], 18)
 
 
-def test_who_makes_room_first(monkeypatch):
-    """A session whose text is whole, then one whose link broke 30 seconds ago."""
+def test_order_of_replaced_sessions(monkeypatch):
+    """A session with a complete text, then one with a link broken for 30 seconds."""
     with serving(max_sessions=2) as server:
         edges = [edge_session([i, 1]) for i in range(4)]
         links = [server.link() for _ in edges]
@@ -349,7 +349,7 @@ def test_who_makes_room_first(monkeypatch):
             assert converse(edge, link, 20) == greedy(edge.text[:2], 18)
 
 
-def test_who_vanished_makes_room(monkeypatch):
+def test_a_vanished_edge_makes_room(monkeypatch):
     """Without a word, as phones do. Who waits for an answer isn't silent."""
 
     def is_refused(server):
@@ -395,8 +395,8 @@ def test_a_short_text_waits_for_its_request(monkeypatch, transport):
 
 
 @pytest.mark.parametrize("transport", ["grpc", "datagram"])
-def test_edges_hear_how_far_their_text_is_read(monkeypatch, transport):
-    """Of one that takes several parts, and again while nothing more is read."""
+def test_edges_get_the_progress_of_a_prefill(monkeypatch, transport):
+    """Of a prefill in several parts, and also while it stalls."""
     monkeypatch.setattr(_service, "PROGRESS_SECONDS", 0.01)
     gate, calls = threading.Event(), []
 
@@ -427,7 +427,7 @@ def test_edges_hear_how_far_their_text_is_read(monkeypatch, transport):
         assert converse(edge, link, 2001, "generate") == greedy([1] * 2000, 1)
 
 
-def test_nothing_is_computed_for_who_has_left():
+def test_nothing_is_computed_for_a_disconnected_edge():
     calls = []
     toy = Toy(lambda jobs: calls.append(time.sleep(0.01) or len(jobs)))
     with serving(toy) as server:
@@ -468,7 +468,7 @@ def test_silent_connection(monkeypatch):
 
 
 def verifying():
-    """A server, an edge and its link, and what ends the verifying of its round."""
+    """A server, an edge, its link, and an event that ends the verification."""
     toy, begun, go_on = Toy(), threading.Event(), threading.Event()
     server = Server(toy)
     edge, link = edge_session(PROMPT), server.link()
@@ -479,7 +479,7 @@ def verifying():
     return server, edge, link, go_on
 
 
-def test_shutdown_finishes_what_is_verified():
+def test_shutdown_finishes_running_jobs():
     server, edge, link, go_on = verifying()
     length = len(edge.text)
     stopping = threading.Thread(target=server.stop, args=(5.0,))
@@ -594,8 +594,8 @@ with both_transports(Server(Toy())) as ports:
 """
 
 
-def test_strangers_that_take_all_connections():
-    """Another is refused in words; theirs have no stream and don't last."""
+def test_idle_connections_are_limited():
+    """A further one gets an error; connections without a stream are closed."""
     with (
         subprocess.Popen(
             [sys.executable, "-c", SMALL],
@@ -787,7 +787,7 @@ def test_bad_certificates(tmp_path):
         asyncio.run(start_grpc(service, "0.0.0.0", 0, security=INSECURE))
 
 
-def test_hints_are_read_as_far_as_the_load_allows():
+def test_the_threshold_of_hints_rises_with_the_load():
     hinted = []
     toy = Toy(lambda jobs: time.sleep(0.02) or hinted.append(len(jobs[0].hints)))
     guess = greedy(PROMPT, 6)[len(PROMPT) :]
@@ -806,7 +806,7 @@ def test_hints_are_read_as_far_as_the_load_allows():
             hinted.clear()
 
 
-def test_edges_are_told_what_recent_passes_take():
+def test_edges_get_the_times_of_recent_passes():
     """A server that was started on a busy machine says so only for a while."""
     with serving(steps={1: 100.0, 6: 150.0}) as server:
         for told in (True, False):
@@ -833,7 +833,7 @@ def test_the_threshold_is_bounded_and_forgets():
     assert busy.at(60.0) == pytest.approx(0.1)  # one token a pass, whoever is served
 
 
-def test_what_is_no_text_frees_its_place(caplog):
+def test_an_invalid_hello_frees_its_place(caplog):
     """A lone surrogate, which a refusal would repeat, can't be encoded."""
     edge = edge_session(PROMPT)
     hello = json.loads(edge.data_to_send()[0][1:])
@@ -847,8 +847,8 @@ def test_what_is_no_text_frees_its_place(caplog):
     assert not [r for r in caplog.records if r.exc_info]
 
 
-def test_who_says_nothing_leaves_room_for_others(monkeypatch):
-    """One who has a token may not shut out another by connections without sessions."""
+def test_silent_connections_leave_room_for_others(monkeypatch):
+    """Connections of one token without sessions can't block another token."""
     monkeypatch.setattr(datagram_server, "_MAX_CLIENTS", 24)
     with (
         serving(tokens=TOKENS, max_sessions=2) as server,
@@ -887,7 +887,7 @@ def call_of(stream, path, token, message):
     ("path", "token"),
     [("/grpc.health.v1.Health/Check", "none"), ("/sqs.Sessions/Open", TOKENS[0])],
 )
-def test_who_reads_no_answer_holds_no_place(monkeypatch, path, token):
+def test_a_client_that_does_not_read_holds_no_place(monkeypatch, path, token):
     """By itself gRPC keeps a call as long as its peer's window is shut."""
     for name in ("STRANGER_SECONDS", "CLOSING_SECONDS"):
         monkeypatch.setattr(grpc_server, name, 0.2)
