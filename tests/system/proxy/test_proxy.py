@@ -467,9 +467,7 @@ def test_a_cloud_that_goes_away(folder, port, monkeypatch):
 
 def test_the_command(folder, server):
     given = ["--server", server.address, "--insecure", "--draft", str(folder / "draft")]
-    clients = (
-        rf"Writing with {server.address} for clients of (http://127.0.0.1:\d+)/v1;"
-    )
+    clients = rf"Proxy for {server.address}: API at (http://127.0.0.1:\d+)/v1,"
 
     def visit(said):
         url = re.search(clients, said)[1]

@@ -462,7 +462,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().err
     assert "has the biased rounding lattice" in said
     [port] = ports
-    assert f"Teaching 4 texts at http://127.0.0.1:{port}: at temperature 1.5" in said
+    assert f"Serving 4 texts at http://127.0.0.1:{port}, at temperature 1.5" in said
     with pytest.raises(SystemExit):
         cli.main([*serve, "--listen", "0.0.0.0:80"])
-    assert "0.0.0.0 isn't this machine alone" in capsys.readouterr().err
+    assert "machines can reach 0.0.0.0" in capsys.readouterr().err
