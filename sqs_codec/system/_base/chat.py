@@ -14,7 +14,6 @@ OPEN, CLOSE = "\ufdd0", "\ufdd1"
 """Marks around the content of messages. Unicode reserves them for use in programs."""
 
 BYTE = re.compile("<0x..>")  # a byte token, as vocabularies spell it
-
 ROLE = re.compile("system|user|assistant|tool", re.IGNORECASE)
 
 

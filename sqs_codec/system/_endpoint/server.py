@@ -20,9 +20,7 @@ from sqs_codec.system._base.crowd import Share, first_of_crowd, half_of_files
 
 HEADER_BYTES = 1 << 14  # maximum sum of a request's headers
 
-CONNECTIONS = 128
-"""Maximum waiting connections without the key, and also of those with the key."""
-
+CONNECTIONS = 128  # maximum waiting connections, without the key and with it
 SHAKING_SECONDS = 10.0  # time limit of TLS handshakes
 READING_SECONDS = 30.0  # time limit of a body, and of a client that stops reading
 

@@ -17,9 +17,7 @@ from sqs_codec.system._caching import CachingVerifier, pass_seconds
 from sqs_codec.system.engine._protocol import EngineInfo
 from sqs_codec.system.session import Job, Read, Verifier
 
-LEAST_PART = 64
-"""Minimum tokens of a part. Calls have a fixed cost, so a smaller one saves little."""
-
+LEAST_PART = 64  # minimum tokens of a part: a call has a fixed cost
 PART_SECONDS = 0.2
 """Maximum seconds of a call with a part while other sessions decode, as they wait for
 it. At 21 ms per call and 1.3 ms per token, a part has 138 tokens instead of 512 in

@@ -29,8 +29,6 @@ NAME = "sqs"  # default name of the model
 PAGE = Path(__file__).parent / "page"
 
 PAGES = {"/": "text/html", "/page.css": "text/css", "/page.js": "text/javascript"}
-"""Content types of the page's files, by path."""
-
 SAFETY = {
     "content-security-policy": "default-src 'none'; script-src 'self'; "
     "style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "

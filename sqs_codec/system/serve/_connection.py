@@ -23,9 +23,7 @@ SHARE = 0.05
 round take 0.2 ms."""
 
 OWNER_SHARE = 0.5  # share for all connections of an owner together
-
-MESSAGE_SECONDS = 5e-5
-"""Processor time of a transport per message, in addition to the service's."""
+MESSAGE_SECONDS = 5e-5  # processor time of a transport per message
 
 
 class Owner:

@@ -23,9 +23,7 @@ from sqs_codec.system.serve._service import Service
 IDLE_SECONDS = 20.0  # how long a connection may be without a stream
 
 CHECK = "/grpc.health.v1.Health/Check"
-STRANGER_SECONDS = 5.0
-"""Time limit of a call without an access token, such as a health check."""
-
+STRANGER_SECONDS = 5.0  # time limit of a call without an access token
 CLOSING_SECONDS = 20.0  # how long a peer has to read the last messages
 
 SPARE_STREAMS = 32
