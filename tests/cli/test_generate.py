@@ -102,7 +102,7 @@ def test_what_goes_wrong_is_said_in_a_line(server, models, capsys):
         ("--server a:1 --token \N{BULLET}", "visible ASCII characters"),
         ("--server a:1 --prior /none", "no file /none"),
         ("--server a:1 --draft /none", "/none: there is no such directory"),
-        ("--server localhost:1 --insecure --draft .", "nothing listens there"),
+        ("--server localhost:1 --insecure --draft .", "nothing listens on this port"),
     ],
 )
 def test_what_can_be_known_is_said_before_a_model_is_loaded(

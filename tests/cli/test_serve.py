@@ -54,7 +54,7 @@ def no_token(monkeypatch):
         ("--target . --revision v1", ". is a directory, which has no revisions"),
         ("--engine-option a=1 --engine-option b=2", "transformers takes no options, "),
         ("--engine vllm --device cpu", "vLLM runs on what it was built for"),
-        ("--engine vllm --model a.gguf", "a GGUF file, which the engine llama.cpp run"),
+        ("--engine vllm --model a.gguf", "a GGUF file, which vllm can't run"),
     ],
 )
 def test_what_no_engine_can_do_is_said_before_a_model_is_loaded(
@@ -322,7 +322,7 @@ def test_sighup_renews_all_or_nothing(tmp_path, monkeypatch):
             ((new, old, TOKEN), "can't load the certificate"),
             ((new, new), "tokens has no access token"),
             ((new, new, TOKEN, "short"), "tokens, line 3: an access token must have"),
-            ((new, new, f"{TOKEN} x"), "tokens, line 2: a token must have 1 to 512"),
+            ((new, new, f"{TOKEN} x"), "line 2: an access token must have 1 to 512"),
             ((ended, ended, TOKEN), "the certificate is valid from"),
         ):
             put(*wrong)
@@ -342,13 +342,13 @@ def test_sighup_renews_all_or_nothing(tmp_path, monkeypatch):
         for kind in kinds:
             with pytest.raises(LinkError, match="trusted"):
                 link(kind, TOKEN, old)
-            with pytest.raises(LinkError, match="refused the token"):
+            with pytest.raises(LinkError, match="refused the access token"):
                 link(kind, gone, new)
             link(kind, TOKEN, new).close()
         for edge, each in [*zip(edges, links, strict=True)][::2]:  # their token stays
             assert kit.converse(edge, each, 30) == kit.greedy([1], 29)
         for each in links[1::2]:
-            assert "takes this token no more" in last_words(each)
+            assert "access token revoked" in last_words(each)
         for each in links:
             each.close()
         assert TOKEN not in " ".join(said)

@@ -101,14 +101,14 @@ def test_a_chat(browser, played, scheme, size):
     expect(page.locator("#accepted")).to_have_text("69 % of 13")
     expect(page.locator("#up")).to_have_text("160 bits")
     expect(page.locator("#plan")).to_have_text(PLAN)
-    expect(page.get_by_role("status")).to_contain_text("13 tokens, 12.5 a second")
+    expect(page.get_by_role("status")).to_contain_text("13 tokens, 12.5 per second")
     assert page.locator("#line").get_attribute("points")
     assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
     assert {text.startswith(url) for text in said} == {True}  # and nothing elsewhere
     temperature = page.get_by_label("Temperature")
     expect(temperature).to_have_attribute("placeholder", "0.6")
     expect(page.locator("#cuts")).to_have_text("top_k 20")
-    for label in ("Your message", "Temperature", "Most tokens", "Seed"):
+    for label in ("Your message", "Temperature", "Max tokens", "Seed"):
         assert page.get_by_label(label).count() == 1
 
     say(page, "And the lake?")
@@ -130,16 +130,16 @@ def test_a_chat(browser, played, scheme, size):
 @pytest.mark.parametrize("played", [None], indirect=True, ids=["open"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 360])
-def test_three_ways_over_a_thin_link(browser, played, scheme, width):
+def test_three_modes_over_a_slow_link(browser, played, scheme, width):
     completer, url = played
     viewport = {"width": width, "height": 800}
     page, _ = opened(browser, url, color_scheme=scheme, viewport=viewport)
-    page.get_by_role("switch", name="Over a thin link").check()
+    page.get_by_role("switch", name="Compare the three modes").check()
     say(page, "Why is the sea salty?")
     result = page.locator(".race")
-    expect(result).to_contain_text("1.20 times as fast as from the cloud alone, by")
-    expect(result).to_contain_text("by rounds 0.80 times; with hints it is the same")
-    expect(result).to_contain_text("Imitated: the link (100 kbit/s up, 100 ms a round")
+    expect(result).to_contain_text("hints were 1.20 times as fast, and rounds")
+    expect(result).to_contain_text("rounds 0.80 times. Hints and alone gave the same")
+    expect(result).to_contain_text("Simulated: the link (100 kbit/s up, 100 ms round")
     assert page.locator(".said.assistant").all_inner_texts() == [TEXT] * 3
     widths = page.locator(".race i").evaluate_all("all => all.map(i => i.style.width)")
     assert [round(float(each.strip("%"))) for each in widths] == [83, 67, 100]
@@ -164,12 +164,12 @@ def test_three_ways_over_a_thin_link(browser, played, scheme, width):
 
 
 @pytest.mark.parametrize("played", ["a-key-of-the-tests"], indirect=True, ids=["keyed"])
-def test_a_key_is_asked_for(browser, played):
+def test_the_page_asks_for_the_api_key(browser, played):
     page, _ = opened(browser, played[1])
-    page.get_by_label("Key of this endpoint").fill("a-key-of-the-tests")
+    page.get_by_label("API key").fill("a-key-of-the-tests")
     say(page, "Why?")
     expect(page.locator(".said.assistant")).to_have_text(TEXT)
-    page.get_by_label("Key of this endpoint").fill("another")
+    page.get_by_label("API key").fill("another")
     page.get_by_label("Your message").fill("Why?")
     page.get_by_role("button", name="Send").click()
     expect(page.get_by_role("alert")).to_contain_text("bearer token")

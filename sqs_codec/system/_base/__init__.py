@@ -1,1 +1,1 @@
-"""What rooms of the system share."""
+"""Code that packages of the system share."""

@@ -1,4 +1,4 @@
-"""Hosts, certificates and tokens: a ValueError says why one can't be."""
+"""Checks of hosts, certificates and access tokens."""
 
 import enum
 import ipaddress
@@ -24,8 +24,8 @@ class Insecure(enum.Enum):
 
 
 INSECURE: Final = Insecure.INSECURE
-"""Plain text by gRPC and HTTP, by datagrams a server that nobody can verify: within
-this machine only."""
+"""Plain text over gRPC and HTTP, an unverifiable server over datagrams. Only for use
+within this machine."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Certificate:
     Attributes
     ----------
     cert : path
-        A server's own, or a chain of them. A client trusts what is in it: the server's
-        own or its issuer's.
+        For a server, its certificate or chain. For a client, the certificates that it
+        trusts: the server's or its issuer's.
     key : path or None
-        The private key, which a server needs and a client doesn't.
+        The private key; only a server needs it.
     """
 
     cert: File
@@ -46,43 +46,43 @@ class Certificate:
 
 
 class Pair(NamedTuple):
-    """What is in the PEM files of a certificate, or chain of them, and its key."""
+    """Contents of the PEM files of a certificate or chain, and its key."""
 
     cert: bytes
     key: bytes
 
 
 def require_loopback(host: str) -> None:
-    """Refuse plain text to or from anywhere but this machine."""
+    """Raise a ValueError unless all addresses of a host are loopback."""
     try:
         found = socket.getaddrinfo(host, None)
     except (OSError, UnicodeError):
         found = []
-    # An address may end in the name of its interface, as fe80::1%eth0.
+    # An address may end in the name of its interface, as in fe80::1%eth0.
     hosts = {str(entry[4][0]).partition("%")[0] for entry in found}
     if not hosts or not all(ipaddress.ip_address(each).is_loopback for each in hosts):
         raise ValueError(
-            f"{host} isn't this machine: without encryption only loopback addresses "
-            f"will do, such as 127.0.0.1; elsewhere use a certificate"
+            f"{host} isn't this machine; without encryption, use a loopback address "
+            f"such as 127.0.0.1; elsewhere use a certificate"
         )
 
 
 def check_token(token: str) -> None:
-    """Refuse what can't be a bearer token: it has to fit a header."""
+    """Raise a ValueError for an access token that doesn't fit a header."""
     if not re.fullmatch(r"[!-~]{1,512}", token):
         raise ValueError(
-            "a token must have 1 to 512 visible ASCII characters and no space"
+            "an access token must have 1 to 512 visible ASCII characters, no spaces"
         )
 
 
 def bearer(header: str) -> str | None:
-    """Return the token that a header shows, None if it shows none."""
+    """Return the bearer token in a header, or None."""
     scheme, _, token = header.partition(" ")
     return token.strip(" ") if scheme.lower() == "bearer" else None
 
 
 def read_pair(certificate: Certificate) -> Pair:
-    """Read the files of a certificate and its key; refuse what a server can't use."""
+    """Read a certificate and its key; ValueError if a server can't use them."""
     cert, key = certificate.cert, certificate.key
     if key is None:
         raise ValueError(f"a server needs the key of {cert}: Certificate(cert, key)")
@@ -90,12 +90,12 @@ def read_pair(certificate: Certificate) -> Pair:
         require_file(cert)
         require_file(key)
         pair = Pair(Path(cert).read_bytes(), Path(key).read_bytes())
-        # Without a password given, OpenSSL would ask for one at the terminal.
+        # Without a password argument, OpenSSL would ask for one at the terminal.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(cert, key, password="")
-        # Who renews them writes one after the other, perhaps just now.
+        # A renewal writes one file after the other, perhaps just now.
         if pair != (Path(cert).read_bytes(), Path(key).read_bytes()):
-            raise ValueError(f"{cert} or {key} was written while they were read")
+            raise ValueError(f"{cert} or {key} changed while reading; try again")
     except OSError as error:
         raise ValueError(
             f"can't load the certificate {cert} with the key {key}, which must be a "
@@ -105,7 +105,7 @@ def read_pair(certificate: Certificate) -> Pair:
 
 
 def check_security(host: str, security: Certificate | Insecure) -> Pair | None:
-    """Return what a server presents, None for `INSECURE`, which loopback alone has."""
+    """Return a server's certificate; None for `INSECURE`, which needs loopback."""
     if security is INSECURE:
         require_loopback(host)
         return None
@@ -114,26 +114,26 @@ def check_security(host: str, security: Certificate | Insecure) -> Pair | None:
 
 
 def check_roots(cert: File) -> None:
-    """Refuse to make a link by a file that has no certificates to trust."""
+    """Raise a ValueError for a file without trusted certificates."""
     try:
         require_file(cert)
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cert)
     except OSError as error:
-        # What OpenSSL says of other files has no word that helps.
+        # OpenSSL's own message for other files doesn't help.
         broken = isinstance(error, ssl.SSLError)
         reason = "it has no certificate in PEM" if broken else error.strerror
         raise ValueError(f"can't load the certificate {cert}: {reason}") from error
 
 
 def check_free(host: str, port: int, kind: int = socket.SOCK_STREAM) -> None:
-    """Raise the OSError of an address, by default of TCP, that can't be listened at."""
+    """Raise an OSError if a server can't listen on an address."""
     try:
         family, _, protocol, _, address = socket.getaddrinfo(
             host, port, type=kind, flags=socket.AI_PASSIVE
         )[0]
         with socket.socket(family, kind, protocol) as probe:
             if kind == socket.SOCK_STREAM:
-                # As servers do: a port whose connections are all closing is free.
+                # As servers do: a port with only closing connections is free.
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:

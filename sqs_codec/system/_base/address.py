@@ -2,7 +2,7 @@
 
 
 def split_address(address: str, least: int = 1) -> tuple[str, int]:
-    """Return host and port, at least `least`, of HOST:PORT; else raise ValueError.
+    """Split HOST:PORT; ValueError unless the port is at least `least`.
 
     >>> split_address("example.org:8743"), split_address("[::1]:8743")
     (('example.org', 8743), ('::1', 8743))
@@ -14,7 +14,7 @@ def split_address(address: str, least: int = 1) -> tuple[str, int]:
     number = int(port) if port.isascii() and port.isdigit() else -1
     if not (colon and host and least <= number < 1 << 16) or (":" in host and not bare):
         raise ValueError(
-            f"a server's address must be HOST:PORT, as localhost:8743 or [::1]:8743, "
+            f"an address must be HOST:PORT, such as localhost:8743 or [::1]:8743, "
             f"got {address!r}"
         )
     return host, number

@@ -1,4 +1,4 @@
-"""Chats as tokens, in which nothing that a message says opens a role."""
+"""Tokenizes chats so that no message can inject a role."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ from sqs_codec._base import checks
 from sqs_codec.system._base.tokens import common_length
 
 OPEN, CLOSE = "\ufdd0", "\ufdd1"
-"""Marks of what a message says; Unicode keeps them for use inside a program."""
+"""Marks around the content of messages. Unicode reserves them for use in programs."""
 
-BYTE = re.compile("<0x..>")
-"""How vocabularies spell a byte."""
-
+BYTE = re.compile("<0x..>")  # a byte token, as vocabularies spell it
 ROLE = re.compile("system|user|assistant|tool", re.IGNORECASE)
 
 
 def writes(template: str, token: str) -> bool:
-    """Whether a template writes a token: whole in its source, or with a role's name."""
+    """Tell whether a template writes a token: in its source, or from a role's name."""
     said = token in template or ROLE.search(token)
     return bool(said) and not token.isspace()
 
@@ -31,20 +29,20 @@ class Tokenizer(ABC):
     Attributes
     ----------
     fingerprint : bytes
-        As `vocabulary_fingerprint` gives it; empty if the vocabulary isn't known.
+        From `vocabulary_fingerprint`; empty if the vocabulary is unknown.
     stop : frozenset of int
-        The model's own stop tokens.
+        The model's stop tokens.
     has_template : bool
         Whether there is a chat template.
     sampling : mapping
-        What the model's files say for `sqs_codec.Sampling`.
+        Arguments for `sqs_codec.Sampling` from the model's files.
     """
 
     fingerprint: bytes
     stop: frozenset[int]
     has_template: bool
     sampling: Mapping[str, float]
-    _decode: Callable[..., str]  # as `TextStream` takes them
+    _decode: Callable[..., str]  # arguments of `TextStream`
     _spell: Callable[[int], object]
 
     def __repr__(self) -> str:
@@ -52,14 +50,14 @@ class Tokenizer(ABC):
         return f"<{type(self).__name__}, fingerprint {known}>"
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text as it is."""
+        """Token ids of a text, without the chat template."""
         return self._tokenize(text, ends=True)
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """Token ids of one user message, in the chat template if there is one.
 
-        A ValueError says that the prompt has bytes that aren't text, which Python
-        hands on as surrogates, or what `encode_chat` refuses.
+        ValueError if the prompt has surrogates, which aren't text, or if `encode_chat`
+        fails.
         """
         checks.utf8("the prompt", prompt)
         if not self.has_template:
@@ -69,14 +67,14 @@ class Tokenizer(ABC):
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Token ids of a chat in the template, up to where the answer begins.
 
-        What a message says is text: a ValueError says that one spells a token that
-        tells roles apart, or that there is no template or it fails.
+        ValueError if a message spells a reserved token in a way that can't be read as
+        text, if there is no template, or if the template fails.
         """
-        # The template is filled in twice: as it is, and with marks around what messages
-        # say and behind each character in it with which a reserved token begins.
-        # Tokenized between its marks, the second text has no reserved tokens but the
-        # template's own. If the first one has the same, it is as safe, and its ids are
-        # those that any program gives; if not, the second one's ids are the chat.
+        # Render the template twice: unchanged, and with marks. Marks stand around the
+        # content of messages and after each character in it that begins a reserved
+        # token. Tokenizing between the marks gives reserved tokens only from the
+        # template. If the unchanged text has the same reserved tokens, it is safe, and
+        # its ids are those of other programs. Otherwise return the marked text's ids.
         if not self.has_template:
             raise ValueError("the model has no chat template")
         reserved, apart = self._reserved(), list[int]()
@@ -84,8 +82,8 @@ class Tokenizer(ABC):
             ids = self._tokenize(part, ends=False)
             if kind == OPEN and (found := [reserved[i] for i in ids if i in reserved]):
                 raise ValueError(
-                    f"a message spells {found[0]}, which only the chat template may, "
-                    f"in a way that can't be read as text"
+                    f"a message spells {found[0]}, which is reserved for the chat "
+                    f"template, in a way that can't be read as text"
                 )
             apart += ids
         whole = self._tokenize(self._fill(messages), ends=False)
@@ -99,26 +97,26 @@ class Tokenizer(ABC):
             raise ValueError(f"the chat template fails: {error}") from error
 
     def stream(self, prompt: Sequence[int] = ()) -> TextStream:
-        """Return the text of a completion, which comes token by token."""
+        """Return a decoder for the tokens of a completion."""
         return TextStream(self._decode, self._spell, prompt)
 
     @abstractmethod
     def _tokenize(self, text: str, *, ends: bool) -> list[int]:
-        """Token ids of a text, which may spell special ones; `ends` adds its own."""
+        """Token ids of a text that may spell special tokens; `ends` adds BOS or EOS."""
 
     @abstractmethod
     def _render(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """Fill the template in."""
+        """Fill in the template."""
 
     @abstractmethod
     def _reserved(self) -> dict[int, str]:
-        """Return spellings of tokens that messages mustn't spell."""
+        """Return the spellings of tokens that messages must not contain."""
 
 
 def reserved(
     added: Mapping[int, Any], template: str, unknown: Collection[int]
 ) -> dict[int, str]:
-    """Return added tokens that messages mustn't spell: special, or of the template."""
+    """Return the added tokens that are special or that the template writes."""
     return {
         i: token.content
         for i, token in added.items()
@@ -130,32 +128,32 @@ def reserved(
 def mark(
     messages: Sequence[Mapping[str, str]], reserved: Mapping[int, str]
 ) -> list[dict[str, str]]:
-    """Return messages with marks in them, as `Tokenizer.encode_chat` says."""
+    """Return messages with marks, for `Tokenizer.encode_chat`."""
     first = re.escape("".join({"<", *(word[:1] for word in reserved.values())}))
 
     def marked(found: re.Match[str]) -> str:
         said = re.sub(f"[{OPEN}{CLOSE}]", "", found[0])
         return OPEN + re.sub(f"[{first}]+", rf"\g<0>{OPEN}", said) + CLOSE
 
-    # Around spaces, which a template may take away, there are no marks.
+    # No marks around outer spaces: a template may strip them.
     said = (re.sub(r"(?s)\S(.*\S)?", marked, m["content"], count=1) for m in messages)
     return [{**m, "content": s} for m, s in zip(messages, said, strict=True)]
 
 
 def split(marked: str) -> list[tuple[str, str]]:
-    """Return the parts between marks, and the mark before each, if there is one."""
+    """Return the parts between marks, each with the mark before it, if any."""
     return re.findall(f"([{OPEN}{CLOSE}]?)([^{OPEN}{CLOSE}]*)", marked)
 
 
 class TextStream:
-    """A completion's text, token by token; what was shown never changes.
+    """Decodes a completion token by token; returned text never changes.
 
-    It is decode(prompt + completion) without the beginning that decode(prompt) has too.
-    So a leading space stays, which Llama 2's decoder would drop.
+    The text is decode(prompt + completion) without the beginning that it shares with
+    decode(prompt). So a leading space stays, which Llama 2's decoder would drop.
 
-    `decode` is that of a tokenizer of ``tokenizers`` or transformers; `spell` gives a
-    token as the vocabulary has it. A run of bytes, such as ``<0xE2>``, is shown once it
-    has ended: it decodes to U+FFFD unless all of it is UTF-8.
+    `decode` is the method of a tokenizer of ``tokenizers`` or transformers; `spell`
+    returns the vocabulary's entry of a token. A run of byte tokens such as ``<0xE2>``
+    is held back until it ends: it decodes to U+FFFD unless it is valid UTF-8.
     """
 
     def __init__(
@@ -165,15 +163,15 @@ class TextStream:
         prompt: Sequence[int] = (),
     ) -> None:
         self._spell = spell
-        # Some tokenizers panic if there are no tokens.
+        # Some tokenizers panic without tokens.
         self._decode: Callable[[Sequence[int]], str] = lambda ids: (
             decode(ids, skip_special_tokens=True) if ids else ""
         )
         self._keep_end(prompt)
-        self._prompt = self._decode(self._ids)[self._shown :]  # which may change
+        self._prompt = self._decode(self._ids)[self._shown :]  # not settled yet
 
     def add(self, tokens: Iterable[int]) -> str:
-        """Return what these tokens add to the text; special ones add nothing."""
+        """Return the text that tokens add; special tokens add none."""
         said = ""
         for token in tokens:
             if self._is_special(token):
@@ -182,12 +180,12 @@ class TextStream:
             if self._is_byte(token):
                 continue
             said += self._show(self._settled())
-            if len(self._ids) >= 32:  # tokens to decode again for each one
+            if len(self._ids) >= 32:  # bound the tokens to decode again each time
                 self._keep_end(self._ids)
         return said
 
     def rest(self) -> str:
-        """Return what is left at the end, with U+FFFD for an unfinished character."""
+        """Return the rest at the end, with U+FFFD for an unfinished character."""
         return self._show(self._decode(self._ids))
 
     def _show(self, text: str) -> str:
@@ -198,7 +196,7 @@ class TextStream:
         return fresh[same:]
 
     def _keep_end(self, ids: Sequence[int]) -> None:
-        # The first three characters may be the rest of one that began before.
+        # The first three characters may be the rest of an earlier character.
         size, self._shown = 4, 0
         while self._shown <= 3 and size < 2 * max(len(ids), 4):
             size *= 2
@@ -206,14 +204,14 @@ class TextStream:
             self._shown = len(self._settled())
 
     def _settled(self) -> str:
-        """Return what tokens say before an unfinished character or run of bytes."""
+        """Return the text before an unfinished character or run of bytes."""
         end = len(self._ids)
         while end and self._is_byte(self._ids[end - 1]):
             end -= 1
         return self._decode(self._ids[:end]).removesuffix("\N{REPLACEMENT CHARACTER}")
 
     def _is_special(self, token: int) -> bool:
-        return not self._decode([token] * 4)  # some decoders drop a first space
+        return not self._decode([token] * 4)  # some decoders drop the first space
 
     def _is_byte(self, token: int) -> bool:
         return bool(BYTE.fullmatch(str(self._spell(token))))

@@ -1,29 +1,29 @@
-"""The kinds of models, and where one runs and what it computes in."""
+"""Kinds of models, devices and dtypes."""
 
 import os
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
-"""Where a model runs; "auto" is a GPU if there is one."""
+"""The device of a model; "auto" is a GPU if there is one."""
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-"""What it computes in; "auto" is the checkpoint's own, but float32 on a CPU."""
+"""The dtype of a model; "auto" is the checkpoint's, except float32 on a CPU."""
 
 DEVICES: tuple[Device, ...] = get_args(Device)
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 
 
 class Kind(NamedTuple):
-    """What runs a model: a room of the system, with a `Draft`, a `Cloud` or both."""
+    """A runtime of models, with its package of the system."""
 
     name: str
     room: str
     needs: tuple[str, ...]  # extras
-    why: str = ""  # it takes no device, dtype and revision
+    why: str = ""  # why it takes no device, dtype and revision
 
     def extras(self, model: str | None) -> list[str]:
-        """Return the extras for a model; SmolLM2, which has no name, is in `demo`."""
+        """Return the extras for a model; None is SmolLM2, from `demo`."""
         return ["demo" if own == "hf" and not model else own for own in self.needs]
 
 
@@ -34,10 +34,10 @@ LLAMA_CPP = Kind("llama.cpp", "llama_cpp", ("llama-cpp",), f"{IN_ITS_OWN}for")
 NUMPY = Kind("NumPy", "small", ("small",), "NumPy runs a small draft")
 
 SMALL = str(Path(__file__).parents[1] / "small" / "smollm2.npz")
-"""The small draft for SmolLM2-135M-Instruct, which comes with the package."""
+"""The package's small draft for SmolLM2-135M-Instruct."""
 
 
 def kind_of(model: str | None) -> Kind:
-    """Return what runs a model, by the ending of its file."""
+    """Return the kind of a model, from the ending of its file."""
     ending = os.path.splitext(model or "")[1].lower()
     return {".gguf": LLAMA_CPP, ".npz": NUMPY}.get(ending, TRANSFORMERS)

@@ -1,1 +1,1 @@
-"""What endpoints for clients of HTTP are made of (the extra ``[proxy]``)."""
+"""Parts of HTTP endpoints (the extra ``[proxy]``)."""

@@ -1,4 +1,4 @@
-"""Who may call an endpoint, and from where."""
+"""Access control of an endpoint."""
 
 import contextlib
 import hmac
@@ -20,11 +20,11 @@ from sqs_codec.system._endpoint.server import HEADER_BYTES
 AUTHORITY = re.compile(
     r"(\[[0-9a-f]*:[0-9a-f:.]*\]|[0-9a-z_.-]+)(?::([0-9]{1,5}))?", re.I
 )
-"""A name or an address, and a port or none."""
+"""A host name or address, with an optional port."""
 
 
 class Guard:
-    """Refuses web sites, calls without the key, and host names that aren't ours."""
+    """Refuses foreign web sites and host names, and calls without the API key."""
 
     def __init__(
         self,
@@ -42,10 +42,10 @@ class Guard:
         self._origins = set(origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand on what may be handed on."""
+        """Pass an allowed request to the application."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        # Of our own server, or else nobody's.
+        # Our own server sets the visitor; other servers don't.
         nobody = SimpleNamespace(waits=False, gone=False)
         visitor = scope.setdefault("state", {}).setdefault("visitor", nobody)
         try:
@@ -59,13 +59,13 @@ class Guard:
 
     def _check(self, scope: Scope) -> None:
         if sum(map(len, itertools.chain(*scope["headers"]))) > HEADER_BYTES:
-            said = f"the headers may have {HEADER_BYTES} bytes"
+            said = f"the headers may have up to {HEADER_BYTES} bytes"
             raise ApiError(said, status=431)
         authority = _header(scope, "host")
         if not self._knows(authority):
             raise ApiError(
-                f"this endpoint isn't called {authority[:99]!r}; if it is, start it "
-                f"with --allow-host",
+                f"unknown host name {authority[:99]!r}; to allow it, start the "
+                f"endpoint with --allow-host",
                 status=403,
                 code="unknown_host",
             )
@@ -73,7 +73,7 @@ class Guard:
         own = f"{scope['scheme']}://{authority}"
         if origin and origin != own and origin not in self._origins:
             raise ApiError(
-                f"pages of {origin[:99]} may not call this endpoint; to let them, "
+                f"pages of {origin[:99]} may not call this endpoint; to allow them, "
                 f"start it with --allow-origin",
                 status=403,
                 code="unknown_origin",
@@ -83,7 +83,7 @@ class Guard:
         shown = bearer(_header(scope, "authorization")) or ""
         if self._key and not hmac.compare_digest(shown.encode("latin-1"), self._key):
             raise ApiError(
-                "the key isn't this endpoint's: it takes the one that it was started "
+                "missing or wrong API key; send the key that the endpoint was started "
                 "with, as a bearer token",
                 status=401,
                 code="invalid_api_key",
@@ -101,8 +101,8 @@ class Guard:
 
 
 def _header(scope: Scope, name: str) -> str:
-    """Return what a header says, which comes once, or nothing."""
+    """Return the value of a header, or an empty string."""
     found = Headers(scope=scope).getlist(name)
     if len(found) > 1:
-        raise ApiError(f"the header {name} may come once")
+        raise ApiError(f"the header {name} may occur only once")
     return found[0] if found else ""

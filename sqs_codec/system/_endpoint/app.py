@@ -1,4 +1,4 @@
-"""The application of an endpoint, around what it answers."""
+"""The ASGI application of an endpoint, around its routes."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ from sqs_codec.system._endpoint.fields import check_model
 from sqs_codec.system._endpoint.server import READING_SECONDS
 
 HEALTH = "/health"
-CLOSE = {"connection": "close"}  # as a stranger has one answer over a connection
+CLOSE = {"connection": "close"}  # a client without the key gets one answer
 
 
 def make_endpoint(
@@ -44,9 +44,9 @@ def make_endpoint(
         if isinstance(error, ApiError):
             return refuse(error)
         if not isinstance(error, HTTPException):
-            return Response(status_code=499)  # to nobody
+            return Response(status_code=499)  # the client has disconnected
         asked = f"{request.method[:9]} {request.scope['path'][:99]}"
-        said = f"there is no {asked} here, only {there}"
+        said = f"unknown path {asked}; use {there}"
         found = refuse(ApiError(said, status=error.status_code, code="unknown_url"))
         found.headers.update(error.headers or {})
         return found
@@ -78,7 +78,7 @@ def make_endpoint(
 def model_routes(
     models: Collection[str], about: Callable[[Request], dict[str, Any]]
 ) -> list[Route]:
-    """Make the routes that list the model; `about` adds what else there is to say."""
+    """Make the routes that list the model; `about` adds fields."""
     began = int(time.time())
 
     def model(name: str, request: Request) -> dict[str, Any]:
@@ -97,8 +97,8 @@ def model_routes(
 
 
 async def read_body(request: Request, most: int) -> bytes:
-    """Return a body, unless it has more bytes than `most` or takes too long."""
-    too_long = ApiError(f"a body may have {most} bytes", status=413)
+    """Return the body of at most `most` bytes; ApiError if it is larger or too slow."""
+    too_long = ApiError(f"a body may have up to {most} bytes", status=413)
     if int(request.headers.get("content-length", 0)) > most:
         raise too_long
 
@@ -113,4 +113,5 @@ async def read_body(request: Request, most: int) -> bytes:
     try:
         return await asyncio.wait_for(read(), READING_SECONDS)
     except asyncio.TimeoutError:
-        raise ApiError("the body takes too long to come", status=408) from None
+        said = f"the body didn't arrive within {READING_SECONDS:g} seconds"
+        raise ApiError(said, status=408) from None

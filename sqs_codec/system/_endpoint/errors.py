@@ -1,14 +1,14 @@
-"""Errors in the shape that clients of the protocol know."""
+"""Errors in the format of the OpenAI API."""
 
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-UNHEARD = (401, 403, 408, 413, 431)  # the rest of such requests isn't read
+UNHEARD = (401, 403, 408, 413, 431)  # the connection closes without reading the rest
 
 
 class ApiError(Exception):
-    """An HTTP error; `param` names the wrong field, `code` is a word for programs."""
+    """An HTTP error; `param` names the wrong field, `code` is for programs."""
 
     def __init__(
         self,
@@ -33,12 +33,12 @@ class ApiError(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        """Of the response."""
+        """Headers of the response."""
         if self.retry_after is not None:
             return {"retry-after": str(self.retry_after)}
         return {"connection": "close"} if self.status in UNHEARD else {}
 
 
 def refusal(error: ApiError) -> Response:
-    """Return an error as an answer."""
+    """Return the response for an error."""
     return JSONResponse(error.body, error.status, error.headers)

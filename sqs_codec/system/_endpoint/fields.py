@@ -1,4 +1,4 @@
-"""What a request says, read from its JSON."""
+"""Fields of a JSON request."""
 
 import json
 import math
@@ -7,21 +7,21 @@ from typing import Any
 
 from sqs_codec.system._endpoint.errors import ApiError
 
-LONGEST_NAME = 256  # characters of a model's name, where any is taken
+LONGEST_NAME = 256  # maximum characters of a model's name if any name is accepted
 
 
 def model_names(names: Collection[str], own: str) -> list[str]:
-    """Return what the model is called, or else its own name; ``*`` comes last."""
+    """Return the model's names, by default its own; ``*`` comes last."""
     named = [name for name in names if name != "*"] or [own]
     return [*named, "*"] if "*" in names else named
 
 
 def check_model(asked: str, models: Collection[str]) -> str:
-    """Return what a client calls the model, if it may be called that."""
+    """Return the client's name of the model, or raise an ApiError if it is unknown."""
     if asked in models or ("*" in models and len(asked) <= LONGEST_NAME):
         return asked
     raise ApiError(
-        f"there is no model {asked[:99]!r} here, only {', '.join(map(repr, models))}",
+        f"unknown model {asked[:99]!r}; there is {', '.join(map(repr, models))}",
         status=404,
         param="model",
         code="model_not_found",
@@ -32,7 +32,7 @@ def load(data: bytes) -> dict[str, Any]:
     """Return the fields of a body that aren't null."""
 
     def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is no number of JSON")
+        raise ValueError(f"{constant} isn't valid JSON")
 
     try:
         fields = json.loads(data, parse_constant=refuse)
@@ -60,7 +60,7 @@ def field(
     least: float = -math.inf,
     most: float = math.inf,
 ) -> Any:
-    """Return a field of a kind, unless it is null; a number must be within bounds."""
+    """Return a field of a type, or `default`; numbers must be within bounds."""
     value = fields.get(name)
     if value is None:
         return default
@@ -74,19 +74,19 @@ def field(
 
 
 def shown(value: object) -> str:
-    """Return a value as JSON, if that is short."""
+    """Return a value as JSON, cut to 40 characters."""
     text = json.dumps(value)
     return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def string(value: Any, name: str) -> str:
-    """Return a field that must be a string of characters."""
+    """Check that a field is a string of valid characters, and return it."""
     if not isinstance(value, str):
         raise ApiError(f"{name} must be a string, got {shown(value)}", param=name)
     try:
         value.encode()
     except UnicodeEncodeError:
         raise ApiError(
-            f"{name} has half of a surrogate pair, which is no character", param=name
+            f"{name} has half of a surrogate pair; send valid Unicode", param=name
         ) from None
     return value

@@ -1,8 +1,8 @@
-"""The server of an endpoint: who has a place in it, and for how long.
+"""The HTTP server of an endpoint, with limits for connections.
 
-A connection keeps its place while a completion is written for it and its client reads.
-Others have a limit, one for strangers and one for clients with the key. Above it, the
-one that has been silent for longest is closed.
+A connection stays while its completion is written and its client reads. Waiting
+connections have two limits, one without and one with the API key. Above a limit, the
+server closes the longest silent connection of the host with the most.
 """
 
 import asyncio
@@ -18,30 +18,28 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from sqs_codec.system._base.access import Certificate
 from sqs_codec.system._base.crowd import Share, first_of_crowd, half_of_files
 
-HEADER_BYTES = 1 << 14  # of a request's headers, summed
+HEADER_BYTES = 1 << 14  # maximum sum of a request's headers
 
-CONNECTIONS = 128
-"""Of strangers, and of those who have shown the key, besides one for each text."""
-
-SHAKING_SECONDS = 10.0  # for the handshake of TLS
-READING_SECONDS = 30.0  # for a body to come, and for what waits of an answer to be read
+CONNECTIONS = 128  # maximum waiting connections, without the key and with it
+SHAKING_SECONDS = 10.0  # time limit of TLS handshakes
+READING_SECONDS = 30.0  # time limit of a body, and of a client that stops reading
 
 SILENT_SECONDS = READING_SECONDS + 5.0
-"""For a request, and for the whole answer to be read. A body has less, so that one
-that takes too long is told so."""
+"""Time limit of a request, and of reading the whole answer. It exceeds the limit of a
+body, so that a slow body gets an error."""
 
 HOST_SHARE = 0.02
-"""What the strangers of a host may take of the event loop's time. Those of two dozen
-hosts at once still leave half of it."""
+"""Share of the event loop's time for a host's connections without the key. Two dozen
+such hosts leave half of the time."""
 
-HANDSHAKE_COST = 1e-3  # seconds that it takes
-STOPPING_SECONDS = 0.5  # for last words to be read when the server stops
+HANDSHAKE_COST = 1e-3  # seconds of processor time
+STOPPING_SECONDS = 0.5  # for clients to read the last data when the server stops
 
 
 class _Visitor(H11Protocol):
-    """A connection; a stranger, who is not `known` by the key, has one answer."""
+    """A connection; until it is `known` by the key, it gets only one answer."""
 
-    # `since` is when it came, showed the key, or last finished reading or writing.
+    # `since` is the time of its start, its key, or its last finished read or write.
 
     known = busy = False
 
@@ -53,21 +51,21 @@ class _Visitor(H11Protocol):
 
     @property
     def waits(self) -> bool:
-        """Whether it waits for its client to send a request, or to read an answer."""
+        """Whether it waits for its client to send or to read."""
         return not self.busy or self.flow.write_paused
 
     @property
     def gone(self) -> bool:
-        """Whether the connection is lost, or about to be."""
+        """Whether the connection is closed or closing."""
         return self.transport.is_closing()
 
     async def stay(self) -> None:
-        """Wait until the connection is lost, or has been silent for too long."""
+        """Wait until the connection is lost or was silent for too long."""
         waiting = 0
         while not self._lost.done():
             stuck, before = self.flow.write_paused, waiting
             waiting = self.transport.get_write_buffer_size()
-            if self.known and waiting < before:  # slowly, but somebody reads
+            if self.known and waiting < before:  # the client reads slowly
                 self.since = time.monotonic()
             end = self.since + (READING_SECONDS if stuck else SILENT_SECONDS)
             if time.monotonic() > end and (stuck or not self.busy):
@@ -79,12 +77,12 @@ class _Visitor(H11Protocol):
         self._lost.set_result(None)
 
     def charge(self, seconds: float) -> None:
-        """Have a stranger pay for what he takes."""
+        """Charge the host for processor time."""
         self._paid += seconds
         self.host.use(seconds / HOST_SHARE)
 
     def data_received(self, data: bytes) -> None:
-        """Take data, and from a stranger no more for a while if it took long."""
+        """Process data; without the key, pause reading beyond the host's share."""
         began = time.thread_time()
         super().data_received(data)
         if self.known:
@@ -95,14 +93,14 @@ class _Visitor(H11Protocol):
             self.loop.call_later(wait, self._read_on)
 
     def on_response_complete(self) -> None:
-        """Go on with the next request of who is known."""
+        """Go on with the next request if the client is known, else close."""
         if self.known:
-            self.charge(-self._paid)  # he was none
+            self.charge(-self._paid)  # refund: it had the key
             if self.busy or not self.transport.get_write_buffer_size():
                 self.since = time.monotonic()
             self.busy = False
             super().on_response_complete()
-        elif not self.transport.is_closing():  # a second time would lose track of it
+        elif not self.transport.is_closing():  # closing twice would confuse uvicorn
             self.transport.close()
 
     def pause_writing(self) -> None:
@@ -115,7 +113,7 @@ class _Visitor(H11Protocol):
 
 
 class _Server(uvicorn.Server):
-    """A server that takes connections itself, to know them before their handshakes."""
+    """A server that accepts connections itself, to limit them before handshakes."""
 
     def __init__(self, config: uvicorn.Config, most: int) -> None:
         super().__init__(config)
@@ -128,7 +126,7 @@ class _Server(uvicorn.Server):
         self._doors = [asyncio.ensure_future(self._let_in(s)) for s in sockets or []]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take none any more, end the texts with a word, then hang up."""
+        """Accept no more connections, end completions with an error, then close."""
         for door in self._doors:
             door.cancel()
         await self.lifespan.shutdown()
@@ -143,7 +141,7 @@ class _Server(uvicorn.Server):
         while True:
             try:
                 sock, address = await loop.sock_accept(listener)
-            except OSError:  # there are no files left
+            except OSError:  # too many open files
                 await asyncio.sleep(0.1)
                 continue
             visitor = _Visitor(
@@ -154,10 +152,10 @@ class _Server(uvicorn.Server):
             )
             self._places[visitor] = loop.create_task(self._host(visitor, sock))
             self._make_room()
-            await asyncio.sleep(0)  # others go on, however many come
+            await asyncio.sleep(0)  # let other tasks run between connections
 
     def _make_room(self) -> None:
-        """Where too many only wait, hang up on one of the host that has most."""
+        """If too many connections wait, close one of the host with the most."""
         for known in (False, True):
             found = [v for v in self._places if v.known is known and v.waits]
             found.sort(key=lambda visitor: visitor.since)
@@ -167,7 +165,7 @@ class _Server(uvicorn.Server):
                 self._places.pop(gone).cancel()
 
     async def _host(self, visitor: _Visitor, sock: socket.socket) -> None:
-        """Have a connection as long as it may last."""
+        """Run a connection until it ends or must end."""
         security = self.config.ssl
         try:
             while security and (wait := visitor.host.wait_seconds) > 0:
@@ -181,23 +179,23 @@ class _Server(uvicorn.Server):
             )
             await visitor.stay()
         except OSError:
-            pass  # of the handshake
+            pass  # the handshake failed
         finally:
             self._places.pop(visitor, None)
             if visitor.transport is not None:
                 visitor.transport.abort()
-            sock.close()  # if it never had one
+            sock.close()  # in case it has no transport
 
 
 def make_server(
     app: Starlette, *, clients: int, certificate: Certificate | None = None
 ) -> uvicorn.Server:
-    """Make a server, by TLS with a certificate, with so many answers at a time."""
+    """Make a server for `clients` answers at a time; a certificate enables TLS."""
     config = uvicorn.Config(
         app,
         http=_Visitor,
         ws="none",
-        log_level="error",  # strangers could fill the log with warnings
+        log_level="error",  # anyone could fill the log with warnings
         access_log=False,
         server_header=False,
         proxy_headers=False,

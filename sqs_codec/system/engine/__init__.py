@@ -1,9 +1,9 @@
-"""What runs a target model, whatever serves it.
+"""Engines, which run a target model for a server.
 
-* `Engine`, `EngineInfo`: what a server asks of it
+* `Engine`, `EngineInfo`: the interface
 * `BatchEngine`: an engine of a `sqs_codec.system.session.Verifier`
-* `EngineConfig`, `make_engine`: the engines that `sqs serve` knows by name
-* `measure_steps`: how long an engine takes for 1 token and for 6
+* `EngineConfig`, `make_engine`: the engines of `sqs serve`, by name
+* `measure_steps`: measures the time to verify 1 token and 6 tokens
 """
 
 from sqs_codec.system.engine._batch import BatchEngine

@@ -1,4 +1,4 @@
-"""What a server asks of whatever runs the target model."""
+"""The interface of engines."""
 
 import statistics
 import time
@@ -14,20 +14,20 @@ from sqs_codec.system.session import Job, VerifyRound
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What an engine runs.
+    """Facts about an engine and its model.
 
     Attributes
     ----------
     summary : str
-        In a few words for people.
+        Short description for people.
     vocab_size : int
-        How many tokens the target model gives logits of.
+        Vocabulary size of the target model's logits.
     max_text : int
-        How many tokens of text and draft together it can read.
+        Maximum tokens of text and draft together.
     tokenizer : bytes
-        The fingerprint of its tokenizer, 8 bytes; or none.
+        Fingerprint of the tokenizer, 8 bytes; empty for none.
     places : int
-        How many sessions there is memory for; 0 if it isn't known.
+        Number of sessions that fit into memory; 0 if unknown.
     """
 
     summary: str
@@ -40,56 +40,51 @@ class EngineInfo:
 class Engine(Protocol):
     """A target model that verifies the rounds of many sessions.
 
-    All methods are called in one event loop, which none of them may block. What an
-    engine keeps of a session is a cache; a `Job` says everything.
+    All methods are called in one event loop and must not block it. An engine stores
+    nothing of a session except a cache: a `Job` is complete.
     """
 
     async def open(self) -> EngineInfo:
-        """Load the model, or connect to it, and say what it is. Called once, first.
+        """Load the model, or connect to it. Called once, before other methods.
 
         Raises
         ------
         ValueError or OSError
-            It can't be served; the message says why and what to do.
+            The model can't be served; the message says why and what to do.
         """
 
     async def verify(self, job: Job) -> Verdict | None:
-        """Return the verdict on a job, None if there was nothing to verify.
+        """Return the verdict on a job, or None if it verifies nothing.
 
-        As many jobs may be under way as there are sessions, one of each. A job may be
-        cancelled.
+        Calls overlap, at most one per session. A call may be canceled.
 
         Raises
         ------
         Exception
-            The engine failed on it; nothing has changed that matters. The same job may
-            be tried again.
+            The engine failed on the job. The same job may be tried again.
         """
 
     def drop(self, session: bytes) -> None:
-        """Free what is kept for a session, if anything is."""
+        """Free the cache of a session, if it has one."""
 
     def progress(self) -> Mapping[bytes, int]:
-        """Return how many tokens were read of each session's long text so far.
+        """Return the number of prefilled tokens, by session with a long prefill.
 
-        Edges wait longer for what rises. Sessions may be missing.
+        An edge waits longer while its number rises. Sessions may be missing.
         """
 
     def health(self) -> str | None:
-        """Say in a few words why nothing can be verified now; None if it can."""
+        """Return in a few words why it can't verify now, or None if it can."""
 
     async def close(self) -> None:
-        """Stop, and free what it takes. Jobs under way fail.
+        """Stop, and free all resources. Unfinished jobs fail.
 
-        Called also where `open` failed or was cancelled.
+        Called also after `open` failed or was canceled.
         """
 
 
 async def measure_steps(engine: Engine, info: EngineInfo) -> dict[int, float]:
-    """Return the seconds that an engine takes to verify 1 token and 6 tokens.
-
-    Measured by some rounds of one session; edges plan by it.
-    """
+    """Measure the seconds to verify 1 token and 6 tokens, for the edges' planners."""
     session = b"sqs_codec.measure_steps"
     text = [0] * min(64, info.max_text - 5)
     q = SparseDistribution([0], [1], info.vocab_size)
@@ -97,7 +92,7 @@ async def measure_steps(engine: Engine, info: EngineInfo) -> dict[int, float]:
     for tokens, draft in (1, None), (6, Round([q] * 5, [0] * 5)):
         job = VerifyRound(session, text, draft, np.zeros(tokens), Sampling())
         times = []
-        for _ in range(6):  # the first of them reads the text
+        for _ in range(6):  # the first one includes the prefill
             began = time.perf_counter()
             await engine.verify(job)
             times.append(time.perf_counter() - began)

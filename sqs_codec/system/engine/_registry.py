@@ -18,13 +18,13 @@ ENGINES: dict[EngineName, Kind] = {
     "vllm": kinds.VLLM,
     "llama.cpp": kinds.LLAMA_CPP,
 }
-"""What runs an engine's model. `make_engine` imports its room when asked for: each
-needs packages that the others do without."""
+"""The kind of model of each engine. `make_engine` imports an engine's package only when
+needed: each has dependencies of its own."""
 
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """Which engine to run, in plain JSON types.
+    """Configuration of an engine, in plain JSON types.
 
     Attributes
     ----------
@@ -34,18 +34,18 @@ class EngineConfig:
         A Hugging Face model, by directory or name, or a file that ends in ``.gguf``.
         None is SmolLM2-135M-Instruct.
     max_memory : int
-        MiB for the keys and values of all sessions.
+        MiB for the KV caches of all sessions.
     device : Device
-        vLLM and llama.cpp have their own.
+        vLLM and llama.cpp choose it themselves.
     dtype : Dtype
-        If ``"auto"``, vLLM chooses by itself on a GPU.
+        With ``"auto"``, vLLM chooses it on a GPU.
     revision : str or None
-        A branch, tag or commit of the model on the hub.
+        Branch, tag or commit of the model on the hub.
     target_ms : float
-        Milliseconds that a pass of the model takes at least, to imitate a larger model.
+        Minimum milliseconds per forward pass, to imitate a larger model.
     options : mapping
-        What else the engine takes: arguments of ``vllm.AsyncEngineArgs``, or options
-        of llama.cpp.
+        Further options of the engine: arguments of ``vllm.AsyncEngineArgs``, or
+        options of llama.cpp.
     """
 
     engine: EngineName | None = None
@@ -65,27 +65,31 @@ class EngineConfig:
         checks.one_of("engine", self.engine, EngineName)
         if is_gguf and self.engine != "llama.cpp":
             raise ValueError(
-                f"{self.target} is a GGUF file, which the engine llama.cpp runs, not "
-                f"{self.engine}"
+                f"{self.target} is a GGUF file, which {self.engine} can't run; use "
+                "the engine llama.cpp"
             )
         checks.one_of("device", self.device, Device)
         checks.one_of("dtype", self.dtype, Dtype)
         checks.finite("target_ms", self.target_ms, 0, 60_000)
         if self.target_ms and self.engine == "vllm":
-            raise ValueError("target_ms isn't for vllm, which can't be held to a pace")
+            raise ValueError("target_ms can't be used with vllm")
 
     @property
     def kind(self) -> Kind:
-        """What runs the model."""
-        assert self.engine is not None  # as there is a default
+        """The kind of model that the engine runs."""
+        assert self.engine is not None  # `__post_init__` sets it
         return ENGINES[self.engine]
 
 
 def make_engine(config: EngineConfig) -> Engine:
-    """Make an engine, which is still to be opened. It may load a model.
+    """Make an engine; call its `open` next. It may load a model.
 
-    A ValueError or OSError says why the model can't be served, an ImportError that the
-    engine isn't installed.
+    Raises
+    ------
+    ValueError or OSError
+        The model can't be served; the message says why.
+    ImportError
+        The engine isn't installed.
     """
     room = import_module(f"sqs_codec.system.{config.kind.room}._engine")
     engine: Engine = room.make_engine(config)

@@ -1,9 +1,7 @@
-"""A local endpoint for chat clients, which drafts behind it (the extra ``[proxy]``).
+"""A local endpoint for chat clients that drafts for them (the extra ``[proxy]``).
 
-* `Completer`: writes texts for several clients with one cloud and one draft model
-* `make_app`: what answers clients, an ASGI application
-
-``sqs proxy`` is made of both, and of `sqs_codec.system._endpoint`.
+* `Completer`: writes completions for several clients with a cloud and a draft model
+* `make_app`: the ASGI application that answers clients
 """
 
 try:

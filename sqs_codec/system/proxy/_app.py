@@ -1,4 +1,4 @@
-"""The endpoint: what may be asked, by whom, and what is answered."""
+"""The ASGI application of ``sqs proxy``."""
 
 import contextlib
 import ipaddress
@@ -24,13 +24,11 @@ from sqs_codec.system.proxy._completer import Completer
 from sqs_codec.system.proxy._metrics import CONTENT_TYPE_LATEST, ProxyMetrics
 from sqs_codec.system.proxy._reply import Reply, refusal
 
-MOST_BYTES = 1 << 20  # of a body
-NAME = "sqs"  # of the model, unless it has another
+MOST_BYTES = 1 << 20  # maximum size of a body
+NAME = "sqs"  # default name of the model
 PAGE = Path(__file__).parent / "page"
 
 PAGES = {"/": "text/html", "/page.css": "text/css", "/page.js": "text/javascript"}
-"""Where its files are asked for, and what they are."""
-
 SAFETY = {
     "content-security-policy": "default-src 'none'; script-src 'self'; "
     "style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
@@ -38,7 +36,7 @@ SAFETY = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
     "cache-control": "no-cache",
-    "connection": "close",  # as a stranger has one answer over it
+    "connection": "close",  # a client without the key gets one answer
 }
 """Headers of the page."""
 
@@ -57,13 +55,13 @@ def make_app(
     Parameters
     ----------
     names : collection of str
-        What the model is called; ``*`` is any name. By default it is "sqs".
+        Names of the model, by default "sqs"; ``*`` accepts any name.
     sampling : Sampling, optional
-        How texts are drawn where a client doesn't say.
+        Defaults for requests that don't set sampling options.
     access : dict
-        ``api_key``: what clients have to give as a bearer token; ``hosts``: names by
-        which it may be called, besides ``localhost`` and addresses; ``origins``: web
-        sites whose pages may call it, as ``https://chat.example.org``.
+        ``api_key``: the key that clients must send as a bearer token; ``hosts``: host
+        names of the endpoint, in addition to ``localhost`` and addresses; ``origins``:
+        web sites whose pages may call it, such as ``https://chat.example.org``.
     """
     models = model_names(names, NAME)
     calls = _Calls(completer, models, sampling or Sampling())
@@ -99,7 +97,7 @@ def make_app(
 
 
 class _Calls:
-    """Answers the protocol's calls."""
+    """Handlers of the API's routes."""
 
     def __init__(
         self, completer: Completer, models: list[str], sampling: Sampling
@@ -109,11 +107,11 @@ class _Calls:
         self._had_tools = False
 
     def about(self, request: Request) -> dict[str, Any]:
-        """Return what the page wants to know."""
+        """Return what the page needs to know."""
         return {
             "sqs": {
                 "sampling": asdict(self._sampling),
-                # Modes are compared over one, so all have to be had.
+                # The page compares all modes over a slow link.
                 "thin_links": _is_local(request)
                 and {*MODES} == {*self._completer.modes},
             },
@@ -128,22 +126,22 @@ class _Calls:
         )
         if asked.link and not _is_local(request):
             raise ApiError(
-                "a thin link is to be tried on this machine alone: call this endpoint "
-                "at 127.0.0.1",
+                "sqs.link works only on the endpoint's own machine; call it at "
+                "127.0.0.1",
                 status=403,
                 param="sqs.link",
                 code="not_local",
             )
         if asked.tools and not self._had_tools:
             self._had_tools = True
-            log.warning("a client offers tools: answers are text, and call none")
-        request.scope["state"]["visitor"].busy = True  # until it is answered
+            log.warning("a client offers tools; answers are text and never call tools")
+        request.scope["state"]["visitor"].busy = True  # until the answer is complete
         answer = await self._completer.write(asked)
         return Reply(self.metrics, asked, answer, chat=chat)
 
 
 def _is_local(request: Request) -> bool:
-    """Whether a call came to an address of the loopback."""
+    """Tell whether a request came to a loopback address."""
     host, _ = request.scope.get("server") or ("", 0)
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback

@@ -1,4 +1,4 @@
-"""Texts for several clients: a thread writes each, with a session of its own."""
+"""Completions for several clients, each in a thread with a session of its own."""
 
 from __future__ import annotations
 
@@ -39,42 +39,42 @@ from sqs_codec.system.proxy._stops import Stops
 from sqs_codec.system.session import EdgeSession, Limits, Link, LinkError, Setting
 
 Origin = Literal["draft", "cloud"]
-Seat = tuple[SharedDraft, Edge]  # what a text is written with, and then another one
-WAIT = 0.5  # seconds to wait for another client to finish before one is sent away
-LEAVING = 1.0  # seconds in which texts, and then sessions, may end at last
+Seat = tuple[SharedDraft, Edge]  # writes one completion after another
+WAIT = 0.5  # seconds that a request waits for a free seat before it is refused
+LEAVING = 1.0  # seconds for completions, and then sessions, to end when it closes
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """What a token adds to a text."""
+    """The text that a token adds to a completion."""
 
-    text: str  # whole characters; it may be empty
-    origin: Origin  # whether the draft had it, and rightly
-    figures: EdgeMetrics  # of the request so far, with this token
-    finish: str | None = None  # of a last chunk, without a token: "stop" or "length"
-    index: int = 0  # of the text, where a request is for several
-    last: bool = False  # whether this is all
+    text: str  # whole characters; may be empty
+    origin: Origin  # "draft" for an accepted token of the draft
+    figures: EdgeMetrics  # metrics of the request up to this token
+    finish: str | None = None  # "stop" or "length" in a completion's last chunk
+    index: int = 0  # of the completion, if the request is for several
+    last: bool = False  # whether this is the request's last chunk
 
 
 class Completer:
-    """Writes texts for several clients with a cloud and a draft model.
+    """Writes completions for several clients with a cloud and a draft model.
 
     Parameters
     ----------
     tokenizer : Tokenizer
-        The draft's, such as `sqs_codec.system.small.Draft` has.
+        The draft's tokenizer.
     connect : callable
         Makes a link to the cloud, or raises `LinkError`.
     server : str
-        The cloud's address, for what clients are told.
+        The cloud's address, for error messages.
     clients : int
-        Texts that are written at the same time.
+        Maximum number of simultaneous completions.
     settings, modes, prefer
-        As `Edge` takes them.
+        As in `Edge`.
     patience : float
-        As `Edge.generate` takes it.
+        As in `Edge.generate`.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Completer:
         )
 
     def check(self) -> None:
-        """Have the cloud write a token, with the errors of `Edge.generate`."""
+        """Test the cloud with one token; raises the errors of `Edge.generate`."""
         with contextlib.closing(self._connect()) as link:
             session = EdgeSession(
                 self._settings,
@@ -123,18 +123,19 @@ class Completer:
                 max_message=link.max_message,
             )
             list(generate(session, self._draft, link, FixedPlan(0), max_tokens=1))
-            assert session.limits is not None  # as there is a token
+            assert session.limits is not None  # known since there is a token
             self._most = min(self._most, session.limits.max_text)
 
     async def write(self, request: Request) -> Completion:
-        """Begin a text; an ApiError says that there are too many, or may be no more."""
+        """Begin a completion; ApiError if there are too many, or while it stops."""
         if self._stopping:
             raise _stopped()
         try:
             await asyncio.wait_for(self._seats.acquire(), WAIT)
         except asyncio.TimeoutError:
             raise ApiError(
-                "as many texts are being written as may be at the same time",
+                "the endpoint already writes its maximum of simultaneous completions; "
+                "try again later, or raise --clients",
                 status=429,
                 code="too_many_clients",
                 retry_after=1,
@@ -146,7 +147,7 @@ class Completer:
         return answer
 
     async def close(self) -> None:
-        """End all texts and sessions; tell the cloud if that doesn't take long."""
+        """End all completions and sessions; tell the cloud if that is quick."""
         self._stopping = True
         for answer in self._answers:
             answer.put(_stopped())
@@ -177,14 +178,15 @@ class Completer:
         except (LinkError, RefusalError) as error:
             said = f"the cloud at {self._server}: {error}"
             answer.put(ApiError(said, status=503, code="no_cloud", retry_after=5))
-        except BaseException:  # as a tokenizer's panic is no Exception
-            log.exception("a text failed")
-            answer.put(ApiError("it failed; the log has more", status=500))
+        except BaseException:  # a tokenizer's panic isn't an Exception
+            log.exception("a completion failed")
+            said = "the completion failed; see the endpoint's log"
+            answer.put(ApiError(said, status=500))
         finally:
             answer.call(self._leave, answer, seat)
 
     def _take(self, prompt: Sequence[int]) -> Seat:
-        """Take the free seat that knows most of a prompt, or make one."""
+        """Take the free seat with the longest common prefix, or make one."""
         with self._taking:
             if self._free:
                 known = [common_length(draft.text, prompt) for draft, _ in self._free]
@@ -200,7 +202,8 @@ class Completer:
     def _check_length(self, tokens: int, request: Request) -> None:
         if tokens >= self._most:
             raise ApiError(
-                f"the prompt has {tokens} tokens, a text may have {self._most}",
+                f"the prompt has {tokens} tokens; prompt and completion together may "
+                f"have {self._most}",
                 code="context_length_exceeded",
                 param="messages" if request.messages else "prompt",
             )
@@ -218,7 +221,7 @@ class Completer:
         modes = self.modes if request.mode is None else [request.mode]
         if request.seed is not None and set(modes) == {"rounds"}:
             raise ApiError(
-                "a text of rounds has no seed: it depends on what is drafted, too",
+                "seed can't be used with rounds: the text also depends on the drafts",
                 param="seed",
             )
         planner = None if request.mode is None else self._asked(request.mode)
@@ -232,10 +235,10 @@ class Completer:
             figures = chunk.figures
 
     def _asked(self, mode: Mode) -> Planning:
-        """Return what has a text written as a client asks, whatever is best."""
+        """Return the plan for the mode that a client asks for."""
         if mode not in self.modes:
             raise ApiError(
-                f"this endpoint writes {' or '.join(self.modes)}, not {mode}",
+                f"sqs.mode must be {' or '.join(self.modes)} here, got {mode}",
                 param="sqs.mode",
             )
         setting = min(1, len(self._settings) - 1)  # the middle one of the defaults
@@ -263,7 +266,7 @@ class Completer:
         way = edge.draft.link if request.link is None else partial(edge.draft.link)
         steps = edge.generate(
             prompt,
-            way,  # a thin one isn't kept for other texts
+            way,  # the edge doesn't keep a partial's link for other completions
             max_tokens=min(room, request.max_tokens or room),
             sampling=request.sampling,
             seed=request.seed,
@@ -284,20 +287,20 @@ class Completer:
                 for i, token in enumerate(step.tokens):
                     shown, seconds = shown + 1, time.monotonic() - answer.began
                     said = stops.add(text.add([token]))
-                    whose: Origin = "draft" if i < step.accepted else "cloud"
-                    yield Chunk(said, whose, figures())
+                    origin: Origin = "draft" if i < step.accepted else "cloud"
+                    yield Chunk(said, origin, figures())
                     if stops.found:
                         break
                 if stops.found:
                     break
         rest = "" if stops.found else stops.add(text.rest()) + stops.rest()
         stopped = stops.found or token in self._tokenizer.stop
-        # With the end of the session, which no step has.
+        # These metrics include the end of the session.
         yield Chunk(rest, "cloud", figures(), "stop" if stopped else "length")
 
     def _encode(self, request: Request) -> list[list[int]]:
         if request.messages:
-            # What is too long needn't be told apart from the template.
+            # Refuse long messages before the work of filling in the template.
             said = (self._tokenizer.encode(m["content"]) for m in request.messages)
             self._check_length(sum(map(len, said)), request)
             return [self._encode_chat(request.messages)]
@@ -308,10 +311,8 @@ class Completer:
         most = self._draft.vocab_size - 1
         for prompt in prompts:
             if not all(0 <= token <= most for token in prompt):
-                raise ApiError(
-                    f"prompt must have ids of tokens, 0 to {most}",
-                    param="prompt",
-                )
+                said = f"prompt must have token ids from 0 to {most}"
+                raise ApiError(said, param="prompt")
         return prompts
 
     def _encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
@@ -322,14 +323,14 @@ class Completer:
                 raise ApiError(str(error), param="messages") from error
         if len(messages) > 1 or messages[0]["role"] != "user":
             raise ApiError(
-                "the model has no chat template: it takes one message, of a user",
+                "the model has no chat template; send a single user message",
                 param="messages",
             )
         return self._tokenizer.encode(messages[0]["content"])
 
 
 def _stopped() -> ApiError:
-    said = "this endpoint is being stopped"
+    said = "the endpoint is shutting down"
     return ApiError(said, status=503, code="stopping", retry_after=5)
 
 
@@ -340,16 +341,16 @@ class Completion:
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[Chunk | ApiError] = asyncio.Queue()
         self.began = time.monotonic()
-        self.prompt_tokens = 0  # till there is a chunk
+        self.prompt_tokens = 0  # until the first chunk
         self.gone, self.left = Future[None](), self._loop.create_future()
 
     def call(self, function: Callable[..., object], *given: object) -> None:
-        """Call something in the event loop, if that still runs."""
+        """Call a function in the event loop, if that still runs."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(function, *given)
 
     def put(self, found: Chunk | ApiError) -> None:
-        """Hand over what there is next."""
+        """Queue the next chunk, or an error."""
         self.call(self._queue.put_nowait, found)
 
     async def next(self) -> Chunk:
@@ -360,6 +361,6 @@ class Completion:
         return found
 
     def close(self) -> None:
-        """End the text, as nobody waits for it."""
+        """End the completion: the client has left or has everything."""
         if not self.gone.done():
             self.gone.set_result(None)

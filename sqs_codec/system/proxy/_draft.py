@@ -1,4 +1,4 @@
-"""One draft model for several clients, and links that are let go at once."""
+"""A draft model that several clients share, and links that a client can leave."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.edge import Draft
 from sqs_codec.system.session import Link
 
-CHUNK = 128  # tokens of a prompt that a draft reads in one turn
+CHUNK = 128  # tokens that a draft prefills in one turn
 
 
 class GoneError(Exception):
-    """Nobody waits for the text any more."""
+    """The client has disconnected."""
 
 
 class Turns:
-    """A lock that is had in the order in which it was asked for."""
+    """A fair lock: threads get it in the order of arrival."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
@@ -45,30 +45,30 @@ class Turns:
 
 
 class SharedDraft(Draft):
-    """A client's draft; it takes turns with others and raises `GoneError` if gone."""
+    """A client's view of the draft: it takes turns, and raises `GoneError` if gone."""
 
     def __init__(self, draft: Draft, turns: Turns) -> None:
         self._draft, self._turns = draft, turns
         self.vocab_size, self.tokenizer = draft.vocab_size, draft.tokenizer
         self.gone = Future[None]()
-        self.seen: list[int] = []  # by the draft
-        self.text: list[int] = []  # the last one
+        self.seen: list[int] = []  # tokens in the draft's cache
+        self.text: list[int] = []  # tokens of the last completion, with its prompt
         self.connect: Callable[[], Leash]
         self._leash: Leash | None = None
 
     def link(self) -> Link:
-        """Make a link; the method is the same for all texts."""
+        """Make a link. The edge keeps it for completions with the same method."""
         self._leash = self.connect()
         return self._leash
 
     def begin(self, gone: Future[None]) -> None:
-        """Write for another client from now on, also over the link of the last one."""
+        """Switch to another client, also on the present link."""
         self.gone = gone
         if self._leash is not None:
             self._leash.hold(gone)
 
     def logits(self, tokens: Sequence[int]) -> Any:
-        """Logits after a text; a long one is read in several turns."""
+        """Logits after a text; prefills a long one in several turns."""
         known = common_length(self.seen, tokens)
         for end in range(known + CHUNK, len(tokens), CHUNK):
             self._step(self._draft.logits, tokens[:end])
@@ -76,7 +76,7 @@ class SharedDraft(Draft):
         return self._step(self._draft.logits, tokens)
 
     def branches(self, texts: Sequence[Sequence[int]]) -> Any:
-        """Logits after each of some texts that begin alike."""
+        """Logits after each of some texts with a common beginning."""
         self.seen = list(texts[0])
         return self._step(self._draft.branches, texts)
 
@@ -88,19 +88,19 @@ class SharedDraft(Draft):
 
 
 def link(connect: Executor, make: Callable[[], Link], gone: Future[None]) -> Leash:
-    """Have a link made; raise `GoneError` as soon as `gone` is done."""
+    """Make a link in the executor; raise `GoneError` as soon as `gone` is done."""
     coming = connect.submit(make)
     either: list[Future[Any]] = [coming, gone]
     wait(either, return_when=FIRST_COMPLETED)
     if gone.done():
-        coming.cancel()  # if it has to wait till others are made
+        coming.cancel()  # works if it hasn't begun
         coming.add_done_callback(_close)
         raise GoneError
     return Leash(coming.result(), gone)
 
 
 def _close(coming: Future[Link]) -> None:
-    """Close a link that has come for nobody."""
+    """Close a link whose client has gone."""
     if not coming.cancelled() and coming.exception() is None:
         coming.result().close()
 
@@ -116,7 +116,7 @@ class Leash:
         self.wake, self.close = link.wake, link.close
 
     def hold(self, gone: Future[None]) -> None:
-        """Wait for another one from now on."""
+        """Watch another client from now on."""
         self._gone = gone
         gone.add_done_callback(lambda _: self._link.wake())
 
@@ -131,7 +131,7 @@ class Leash:
         return self._link.received
 
     def receive(self, timeout: float | None) -> bytes | None:
-        """Return the next message, or None after so many seconds."""
+        """Return the next message, or None after `timeout` seconds."""
         message = None if self._gone.done() else self._link.receive(timeout)
         if self._gone.done():
             raise GoneError

@@ -1,4 +1,4 @@
-"""What an endpoint counts, for Prometheus."""
+"""Metrics of an endpoint, for Prometheus."""
 
 import functools
 
@@ -12,26 +12,26 @@ __all__ = ["CONTENT_TYPE_LATEST", "ProxyMetrics"]
 SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0)
 
 SUMS = {
-    "tokens": "Tokens of texts, prompts not counted.",
-    "drafted": "Tokens sent in rounds, or that the cloud had hints of in time.",
-    "accepted": "Of these, tokens that took no forward pass of their own.",
-    "resampled": "Drafted tokens rejected, at most one per answer.",
-    "bytes_up": "Bytes on the wire to the cloud, with headers and connecting.",
-    "bytes_down": "Bytes on the wire from the cloud, likewise.",
+    "tokens": "Tokens of completions, without prompts.",
+    "drafted": "Tokens drafted in rounds, or hinted in time.",
+    "accepted": "Drafted or hinted tokens that were accepted.",
+    "resampled": "Drafted tokens that were rejected, at most one per round.",
+    "bytes_up": "Bytes to the cloud, with headers and connecting.",
+    "bytes_down": "Bytes from the cloud, with headers and connecting.",
 }
 
 
 class ProxyMetrics:
-    """Counters in a registry of their own; each says what it counts."""
+    """Metrics of an endpoint, in a registry of their own."""
 
     def __init__(self) -> None:
         self._registry = prometheus.CollectorRegistry()
         counter = functools.partial(prometheus.Counter, registry=self._registry)
         self.requests = counter(
-            "sqs_proxy_requests", "Requests by the status of the answer.", ["status"]
+            "sqs_proxy_requests", "Requests, by HTTP status of the answer.", ["status"]
         )
         self.texts = prometheus.Gauge(
-            "sqs_proxy_texts", "Texts being written.", registry=self._registry
+            "sqs_proxy_texts", "Running completions.", registry=self._registry
         )
         self.first_token = prometheus.Histogram(
             "sqs_proxy_first_token_seconds",
@@ -44,10 +44,10 @@ class ProxyMetrics:
         }
 
     def count(self, figures: EdgeMetrics) -> None:
-        """Add what a text took."""
+        """Add the metrics of a request."""
         for name, counter in self._sums.items():
             counter.inc(getattr(figures, name))
 
     def page(self) -> bytes:
-        """Return them as Prometheus reads them."""
+        """Return the page for Prometheus."""
         return prometheus.generate_latest(self._registry)

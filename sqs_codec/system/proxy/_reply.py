@@ -1,4 +1,4 @@
-"""Answers to clients: texts, whole or in chunks, and refusals."""
+"""Answers to clients: completions, whole or streamed, and errors."""
 
 import asyncio
 import json
@@ -18,13 +18,13 @@ from sqs_codec.system.proxy._request import Request
 
 
 def refusal(error: ApiError, metrics: ProxyMetrics) -> Response:
-    """Return an error as an answer, and count it."""
+    """Return the response for an error, and count it."""
     metrics.requests.labels(status=error.status).inc()
     return errors.refusal(error)
 
 
 class _Shape:
-    """The objects of an answer: of a chat or of a text, whole or in pieces."""
+    """Makes the JSON objects of an answer, for chats and texts, whole or streamed."""
 
     def __init__(self, name: str, chat: bool) -> None:
         self._chat = chat
@@ -70,13 +70,13 @@ def _figures(chunk: Chunk) -> dict[str, Any]:
     found["plan"] = found.pop("reason")
     found["seconds"] = round(found["seconds"], 4)
     del found["alone_tokens"], found["alone_seconds"]
-    # Nothing is compared with what wasn't measured here.
+    # null if this proxy hasn't measured the mode alone
     alone = chunk.figures.alone_per_second
     return {**found, "alone_per_second": round(alone, 2) if alone else None}
 
 
 def _usage(answer: Completion, chunk: Chunk) -> dict[str, Any]:
-    """Return the protocol's count of tokens, and ours beside it."""
+    """Return the usage object, with our metrics in `sqs`."""
     prompt, text = answer.prompt_tokens, chunk.figures.tokens
     return {
         "prompt_tokens": prompt,
@@ -87,7 +87,7 @@ def _usage(answer: Completion, chunk: Chunk) -> dict[str, Any]:
 
 
 class Reply(Response):
-    """An answer, which ends when its client hangs up."""
+    """An answer; it ends the completion when the client disconnects."""
 
     def __init__(
         self, metrics: ProxyMetrics, asked: Request, answer: Completion, *, chat: bool
@@ -97,7 +97,7 @@ class Reply(Response):
         self._last: Chunk | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it, and watch whether somebody listens."""
+        """Send the answer while the client stays connected."""
         write = self._stream if self._asked.stream else self._send_whole
         work = asyncio.ensure_future(write(scope, receive, send))
         watch = asyncio.ensure_future(_hung_up(receive))
@@ -140,7 +140,7 @@ class Reply(Response):
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            chunk = await self._next()  # or the status couldn't say what is wrong
+            chunk = await self._next()  # before the status, which may be an error
         except ApiError as error:
             return await refusal(error, self._metrics)(scope, receive, send)
         self._metrics.requests.labels(status=200).inc()

@@ -1,4 +1,4 @@
-"""What clients ask for, read from the protocol's JSON."""
+"""Requests of the OpenAI API, parsed from JSON."""
 
 import json
 from collections.abc import Collection
@@ -14,15 +14,15 @@ from sqs_codec.system.edge import Mode
 Messages = list[dict[str, str]]
 Prompt = str | list[int]
 
-MOST_STOPS, LONGEST_STOP = 16, 256  # strings that end a text, and their characters
-MOST_PROMPTS = 128  # texts that one request may ask for
-COMPLETION_TOKENS = 16  # of ``/v1/completions``, where the protocol has a default
+MOST_STOPS, LONGEST_STOP = 16, 256  # stop strings, and characters of each
+MOST_PROMPTS = 128  # prompts of one request
+COMPLETION_TOKENS = 16  # default of max_tokens in ``/v1/completions``
 
-_LAW = "the text's distribution is the target model's own, and this would change it"
-_FORM = "the text's distribution is the target model's own: it can't be held to a form"
-_TOOLS = "the answer is text, and nothing in it is taken for a call"
-_CHANCES = "only tokens come from the cloud, without their probabilities"
-_PROMPT = "the model's own chat template makes the prompt, of all messages"
+_OUTPUT = "it would change the output distribution, which is exactly the target model's"
+_FORM = "the output distribution is exactly the target's, so it can't force a format"
+_TOOLS = "answers are text and never call tools"
+_CHANCES = "the cloud sends tokens without their probabilities"
+_PROMPT = "the model's chat template makes the prompt from all messages"
 
 _REFUSED: list[tuple[str, list[object], str]] = [
     (
@@ -35,16 +35,16 @@ _REFUSED: list[tuple[str, list[object], str]] = [
         "negative_prompt watermarking thinking_token_budget samplers sampler_priority "
         "n_indent lora temperature_last banned_strings stop_regex",
         [],
-        _LAW,
+        _OUTPUT,
     ),
     (
         "repetition_penalty repeat_penalty rep_pen encoder_repetition_penalty "
         "length_penalty typical_p typical tfs tfs_z guidance_scale num_beams min_keep",
         [1],
-        _LAW,
+        _OUTPUT,
     ),
-    ("top_n_sigma nsigma adaptive_target", [-1], _LAW),
-    ("n n_cmpl best_of", [1], "a request is for one text of each prompt"),
+    ("top_n_sigma nsigma adaptive_target", [-1], _OUTPUT),
+    ("n n_cmpl best_of", [1], "there is one completion per prompt"),
     ("tool_choice function_call", ["none", "auto"], _TOOLS),
     ("logprobs top_logprobs prompt_logprobs n_probs", [], _CHANCES),
     (
@@ -56,41 +56,41 @@ _REFUSED: list[tuple[str, list[object], str]] = [
     ("chat_template chat_template_kwargs continue_final_message", [], _PROMPT),
     ("documents", [], _PROMPT),
     ("truncate_prompt_tokens", [-1], _PROMPT),
-    ("modalities audio", [["text"]], "the answer is text"),
-    ("echo", [], "the answer is what follows the prompt"),
-    ("suffix", [], "a text is continued at its end"),
-    ("include_stop_str_in_output", [], "a stop isn't part of the text"),
+    ("modalities audio", [["text"]], "answers are text"),
+    ("echo", [], "the answer doesn't include the prompt"),
+    ("suffix", [], "text can't be inserted before a suffix"),
+    ("include_stop_str_in_output", [], "the text never includes a stop string"),
 ]
 
 REFUSED = {
     name: (why, harmless) for names, harmless, why in _REFUSED for name in names.split()
 }
-"""Fields that ask for what can't be done: why, and the values that ask for nothing
-besides null, false, 0 and what is empty."""
+"""Unsupported fields: the reason, and the values that have no effect, in addition to
+null, false, 0 and empty ones."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be written."""
+    """A parsed request."""
 
-    model: str  # what the client calls it
-    messages: Messages  # of a chat, each with a role and its content
-    prompts: list[Prompt]  # texts or their tokens, if there are no messages
-    max_tokens: int | None  # if None, as many as there may be
+    model: str  # the client's name of the model
+    messages: Messages  # of a chat, each with role and content
+    prompts: list[Prompt]  # texts or token ids, if there are no messages
+    max_tokens: int | None  # None: up to the context length
     sampling: Sampling
-    stop: tuple[str, ...]  # strings that end the text, and aren't part of it
+    stop: tuple[str, ...]  # stop strings
     seed: int | None
-    stream: bool  # whether the answer comes in pieces
-    include_usage: bool  # whether the last of them has the usage
-    tools: bool  # whether there are any, which the answer won't call
-    mode: Mode | None = None  # how it is to come, if the client says
-    link: tuple[float, float] | None = None  # bits a second and seconds, if it is thin
+    stream: bool
+    include_usage: bool  # whether a stream ends with the usage
+    tools: bool  # whether the client offers tools
+    mode: Mode | None = None  # None: the planner chooses
+    link: tuple[float, float] | None = None  # bit/s up and RTT in s of a simulated link
 
 
 def parse(
     data: bytes, *, chat: bool, models: Collection[str], sampling: Sampling
 ) -> Request:
-    """Read a request's body; an `ApiError` names the wrong field. Name ``*`` is any."""
+    """Parse a body; an `ApiError` names the wrong field. ``*`` is any model name."""
     try:
         return _build(load(data), chat, models, sampling)
     except RecursionError:
@@ -102,7 +102,7 @@ def _build(
 ) -> Request:
     for name, (why, harmless) in REFUSED.items():
         if (value := fields.get(name)) and value not in harmless:
-            raise ApiError(f"{name} can't be used here: {why}", param=name)
+            raise ApiError(f"{name} isn't supported: {why}", param=name)
     options = field(fields, "stream_options", dict, {})
     asked = string(fields.get("model", next(iter(models))), "model")
     top_k = field(fields, "top_k", int, sampling.top_k, -1, (1 << 31) - 1)
@@ -126,7 +126,7 @@ def _build(
 
 
 def _ours(fields: dict[str, Any]) -> dict[str, Any]:
-    """Read the extension of this endpoint: how a text comes, and over which link."""
+    """Parse this endpoint's extension: the mode, and a simulated link."""
     mode = fields.get("mode")
     if mode is not None and mode not in MODES:
         raise ApiError(
@@ -136,7 +136,7 @@ def _ours(fields: dict[str, Any]) -> dict[str, Any]:
     link = field(fields, "link", dict, None)
     if link is not None:
         if mode is None:
-            raise ApiError("sqs.link goes with sqs.mode", param="sqs.link")
+            raise ApiError("sqs.link needs sqs.mode; set both", param="sqs.link")
         given = {f"sqs.link.{name}": value for name, value in link.items()}
         link = (
             field(given, "sqs.link.rate", float, 1e5, 1e4, 1e9),
@@ -147,7 +147,7 @@ def _ours(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _most(fields: dict[str, Any], most: int | None) -> int | None:
     for name in ("max_tokens", "max_completion_tokens"):
-        endless = fields.get(name) == -1  # as other local servers have it
+        endless = fields.get(name) == -1  # no limit, as in other local servers
         most = None if endless else field(fields, name, int, most, 1)
     return most
 
@@ -156,13 +156,12 @@ def _stop(fields: dict[str, Any]) -> tuple[str, ...]:
     given = fields.get("stop", [])
     stops = given if isinstance(given, list) else [given]
     if len(stops) > MOST_STOPS:
-        raise ApiError(f"stop may have {MOST_STOPS} strings at most", param="stop")
+        raise ApiError(f"stop may have up to {MOST_STOPS} strings", param="stop")
     for stop in stops:
         if len(string(stop, "stop")) > LONGEST_STOP:
-            raise ApiError(
-                f"a stop may have {LONGEST_STOP} characters at most", param="stop"
-            )
-    return tuple(filter(None, stops))  # who sends an empty one wants none
+            said = f"a stop string may have up to {LONGEST_STOP} characters"
+            raise ApiError(said, param="stop")
+    return tuple(filter(None, stops))  # an empty string means none
 
 
 def _prompts(fields: dict[str, Any]) -> list[Prompt]:
@@ -170,7 +169,7 @@ def _prompts(fields: dict[str, Any]) -> list[Prompt]:
     if not (isinstance(prompts, list) and prompts and not isinstance(prompts[0], int)):
         prompts = [prompts]
     if len(prompts) > MOST_PROMPTS:
-        raise ApiError(f"prompt may be {MOST_PROMPTS} texts at most", param="prompt")
+        raise ApiError(f"prompt may have up to {MOST_PROMPTS} texts", param="prompt")
     return [_prompt(prompt) for prompt in prompts]
 
 
@@ -179,7 +178,7 @@ def _prompt(prompt: Any) -> Prompt:
         return prompt
     if isinstance(prompt, list):
         raise ApiError(
-            "prompt must be a text, ids of its tokens, or a list of these",
+            "prompt must be a text, a list of token ids, or a list of either",
             param="prompt",
         )
     if not (text := string(prompt, "prompt")):
@@ -191,19 +190,19 @@ def _messages(fields: dict[str, Any]) -> Messages:
     messages = fields.get("messages")
     if not isinstance(messages, list) or not messages:
         raise ApiError(
-            f"messages must be a list of one or more, got {shown(messages)}",
+            f"messages must be a list of at least one, got {shown(messages)}",
             param="messages",
         )
     return [_message(one, f"messages[{i}]") for i, one in enumerate(messages)]
 
 
 ROLES = {role: role for role in ("system", "user", "assistant")}
-ROLES["developer"] = "system"  # as newer clients call it
+ROLES["developer"] = "system"  # its name in newer clients
 ROLES["tool"] = ROLES["function"] = "user"
 
 
 def _message(message: Any, name: str) -> dict[str, str]:
-    """Read a message; tool calls and results become text, as llama.cpp writes them."""
+    """Parse a message; tool calls and results become text, as in llama.cpp."""
     if not isinstance(message, dict):
         raise ApiError(f"{name} must be an object, got {shown(message)}", param=name)
     role = message.get("role")
@@ -229,5 +228,5 @@ def _message(message: Any, name: str) -> dict[str, str]:
 
 def _part(part: Any, name: str) -> str:
     if not isinstance(part, dict) or part.get("type") != "text":
-        raise ApiError(f"{name} must be text: the models read nothing else", param=name)
+        raise ApiError(f"{name} must be of type text", param=name)
     return string(part.get("text"), f"{name}.text")

@@ -1,10 +1,10 @@
-"""Strings that end a text, also across what comes at once."""
+"""Stop strings, also across pieces of a text."""
 
 from collections.abc import Sequence
 
 
 class Stops:
-    """Lets a text through up to the first of some strings.
+    """Returns a text, piece by piece, up to the first stop string.
 
     >>> stops = Stops(["END"])
     >>> stops.add("a, E"), stops.add("N"), stops.add("T, b EN"), stops.add("D, c")
@@ -15,11 +15,11 @@ class Stops:
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = stops
-        self._held = ""  # which may be the beginning of one
+        self._held = ""  # may be the beginning of a stop string
         self.found = False
 
     def add(self, text: str) -> str:
-        """Return what can be shown now."""
+        """Return the text that can be shown now."""
         text = self._held + text
         places = [at for stop in self._stops if (at := text.find(stop)) >= 0]
         if places:
@@ -31,13 +31,13 @@ class Stops:
         return text[:shown]
 
     def rest(self) -> str:
-        """Return what was held back, once the text is whole."""
+        """Return the text held back, at the end."""
         held, self._held = self._held, ""
         return held
 
 
 def _begun(text: str, stop: str) -> int:
-    """Return how many characters of `stop` a text ends with."""
+    """Return the number of characters of `stop` that a text ends with."""
     for length in range(min(len(stop) - 1, len(text)), 0, -1):
         if text.endswith(stop[:length]):
             return length

@@ -2,8 +2,8 @@
 
 * `connect`: a link to a server
 * `Service`: sessions of many edges over one target model
-* `start_grpc`, `start_datagrams`: what transports them
-* `Certificate`, `INSECURE`: whom either end trusts
+* `start_grpc`, `start_datagrams`: servers of a service, one per transport
+* `Certificate`, `INSECURE`: how either end authenticates the other
 """
 
 import importlib
@@ -34,10 +34,10 @@ _MODULES = {
 }
 
 
-if not TYPE_CHECKING:  # where it would make every misspelt name an Any
+if not TYPE_CHECKING:  # type checkers would take every misspelt name for an Any
 
     def __getattr__(name):
-        """Import what is asked for: `sqs --help` needs none of it, nor its packages."""
+        """Import a name at its first use: `sqs --help` needs none, nor its packages."""
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         try:

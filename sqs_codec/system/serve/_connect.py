@@ -1,4 +1,4 @@
-"""Links to a server, by name of the transport."""
+"""Links to a server."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ from sqs_codec.system._base.address import split_address
 from sqs_codec.system.session import Link, LinkError
 
 Transport = Literal["grpc", "datagram"]
-"""What carries messages between edges and a server."""
+"""Name of a transport."""
 
 
 def connect(
@@ -20,27 +20,27 @@ def connect(
     token: str | None = None,
     timeout: float = 30.0,
 ) -> Link:
-    """Make a link to a server.
+    """Connect to a server.
 
     Parameters
     ----------
     address : str
         HOST:PORT of the server.
     transport : Transport, optional
-        Datagrams cost fewer bytes, but not every network lets them through.
+        Datagrams take fewer bytes, but some networks drop them.
     security : Certificate or INSECURE, optional
-        The certificates to trust, by default those of well-known authorities.
-        `INSECURE` takes a server at a loopback address only: in plain text by gRPC, by
-        datagrams without verifying its certificate.
+        The certificates to trust, by default those of the system's authorities.
+        `INSECURE` is for servers at loopback addresses: gRPC is then in plain text,
+        and datagrams don't verify the certificate.
     token : str, optional
-        The bearer token.
+        The access token.
     timeout : float, optional
-        Seconds to wait for the server: a thin link takes some for its handshake.
+        Seconds to wait for the server. Over a slow link, handshakes take seconds.
 
     Raises
     ------
     LinkError
-        There is no connection. It says why, and what to do.
+        The connection failed. The message says why and what to do.
     """
     checks.one_of("transport", transport, Transport)
     checks.finite("timeout", timeout, 0.001, 1e6)
@@ -55,7 +55,7 @@ def connect(
             access.check_roots(security.cert)
         except ValueError as error:
             raise LinkError(str(error)) from error
-    # Either takes a moment to import, and needs a package that the other doesn't.
+    # Each transport takes time to import, and needs a package of its own.
     if transport == "grpc":
         from sqs_codec.system.serve._grpc.link import GrpcLink
 

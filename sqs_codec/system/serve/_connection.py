@@ -1,4 +1,4 @@
-"""One connection of a transport, as the service and the transport see it."""
+"""One connection, between a transport and the service."""
 
 from __future__ import annotations
 
@@ -16,20 +16,18 @@ from sqs_codec.system.session.transport import refusal
 
 log = logging.getLogger(__name__)
 
-Work = asyncio.Task[Verdict | None]  # a job that the engine is at
+Work = asyncio.Task[Verdict | None]  # a running job of the engine
 
 SHARE = 0.05
-"""What the messages of a connection may take of the event loop's time. Those of a round
-take 0.2 ms of it."""
+"""Share of the event loop's time that a connection's messages may take. Those of a
+round take 0.2 ms."""
 
-OWNER_SHARE = 0.5  # what all connections of an owner may take together
-
-MESSAGE_SECONDS = 5e-5
-"""Processor time that a transport takes for a message, besides the service."""
+OWNER_SHARE = 0.5  # share for all connections of an owner together
+MESSAGE_SECONDS = 5e-5  # processor time of a transport per message
 
 
 class Owner:
-    """Who owns connections, so that one who owes can't begin again with a new one."""
+    """Owner of connections; reconnecting doesn't clear what a connection used up."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -47,10 +45,10 @@ class Owner:
         """Remove a connection."""
         self._connections -= 1
         self._left = [share for share in self._left if not share.full]
-        self._left.append(share)  # what ends the connection is still to be paid
+        self._left.append(share)  # the next connection inherits what is owed
 
     def charge(self, share: Share, seconds: float) -> None:
-        """Take that a message of a connection took so much processor time."""
+        """Charge a connection for the processor time of a message."""
         self._all.use(seconds / OWNER_SHARE)
         part = SHARE
         if self._all.wait_seconds > 0:
@@ -60,7 +58,7 @@ class Owner:
 
 @dataclass(eq=False)
 class Session:
-    """A session, and who may speak for it."""
+    """A session with its owner and its present connection."""
 
     cloud: CloudSession
     id: bytes
@@ -71,7 +69,7 @@ class Session:
 
 
 class Connection:
-    """A connection to a `Service`, in its event loop; `on_end` gets any reason."""
+    """A connection to a `Service`, in its event loop; `on_end` gets why it ends."""
 
     def __init__(
         self,
@@ -83,9 +81,9 @@ class Connection:
         on_end: Callable[[Connection, str | None], None],
     ) -> None:
         self.owner = owner
-        self.refused: str | None = None  # why the service wants it closed
+        self.refused: str | None = None  # why the service closes it
         self.session: Session | None = None
-        self.timer: asyncio.TimerHandle | None = None  # while it has no session
+        self.timer: asyncio.TimerHandle | None = None  # runs while it has no session
         self.send = send
         self._share = owner.open()
         self._close = close
@@ -93,46 +91,46 @@ class Connection:
         self._on_end = on_end
 
     def receive(self, message: bytes) -> None:
-        """Take a message of the peer. It never raises for what a peer sends."""
+        """Process a message from the peer. No message raises an error."""
         if self.refused is not None:
             return
         began = time.thread_time()
         try:
             self._on_message(self, message)
         except Exception:
-            log.exception("a message of %d bytes", len(message))
-            self.refuse("error", "the server failed on this message; it is in its log")
+            log.exception("failed on a message of %d bytes", len(message))
+            self.refuse("error", "the server failed on a message; see its log")
         took = time.thread_time() - began + MESSAGE_SECONDS
         self.owner.charge(self._share, took)
 
     @property
     def wait_seconds(self) -> float:
-        """How long the peer's next message has to wait for what the last ones took."""
+        """Seconds until the peer's next message may be read, to keep to its share."""
         return self._share.wait_seconds
 
     def leave(self) -> None:
-        """Let its owner have one connection less."""
+        """Remove the connection from its owner."""
         self.owner.close(self._share)
 
     def refuse(self, kind: str, reason: str, messages: Sequence[bytes] = ()) -> None:
-        """Tell the peer why it is refused and close; `kind` is for the metrics."""
+        """Send a refusal and close; `kind` is the reason in the metrics."""
         self.end(kind, reason, messages or [refusal(reason)])
 
     def end(self, kind: str, reason: str, messages: Sequence[bytes] = ()) -> None:
-        """Close the connection after some last messages; the peer may come again."""
+        """Close the connection after some last messages; the peer may reconnect."""
         if self.refused is not None:
             return
         reason = shown(reason)  # it may quote the peer
-        self.refused = reason  # so that a transport knows when it is sent these
+        self.refused = reason  # set first: the transport looks at it while sending
         try:
             for message in messages:
                 self.send(message)
-        finally:  # whatever happens, its place is freed
+        finally:  # free the place, whatever happens
             log.info("closing a connection (%s): %s", kind, reason)
             self._on_end(self, kind)
             self._close(reason)
 
     def close(self) -> None:
-        """Say that the connection is gone. Its session stays for some time."""
+        """Note that the peer has disconnected. Its session stays for some time."""
         self.refused = self.refused or "closed"
         self._on_end(self, None)

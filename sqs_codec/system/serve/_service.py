@@ -1,4 +1,4 @@
-"""Many sessions over one engine, whatever they are transported by."""
+"""Many sessions over one engine, for any transport."""
 
 import asyncio
 import functools
@@ -23,21 +23,21 @@ from sqs_codec.system.session.transport import session_of, unknown_session
 log = logging.getLogger(__name__)
 
 HANDSHAKE_SECONDS = 20.0
-"""How long a connection may be without a session. A hello takes seconds on the thinnest
-of links."""
+"""Time limit of a connection without a session. Over a slow link, a hello takes
+seconds."""
 
-SPARE = 16  # connections without a session, besides as many as there may be sessions
+SPARE = 16  # `max_sessions` plus this many connections may have no session
 
 SILENT_SECONDS = 30.0
-"""After so long a silence another session may have a session's place. An edge that goes
-on comes again; a phone that has vanished doesn't."""
+"""A new session may replace one that was silent for this long. A live edge reconnects;
+a phone that has vanished doesn't."""
 
-PROGRESS_SECONDS = 1.0  # between two words on how far a text is read
-TOGETHER_SECONDS = 0.003  # that a text waits for its request: edges send both at once
+PROGRESS_SECONDS = 1.0  # interval of progress messages during a prefill
+TOGETHER_SECONDS = 0.003  # a text waits for its request: edges send both at once
 
 SHUTDOWN = "the server is shutting down"
 
-WITHDRAWN = "the server takes this token no more"
+WITHDRAWN = "access token revoked"
 
 
 class Service:
@@ -46,24 +46,24 @@ class Service:
     Parameters
     ----------
     engine : Engine
-        What runs the target model. It is open; whoever opened it closes it.
+        Runs the target model. The caller opens and closes it.
     info : EngineInfo
-        What `engine.open` said.
+        The result of `engine.open`.
     tokens : collection of str or None
-        The bearer tokens that are let in. A session belongs to the token that it was
-        opened with. With None everyone is let in.
+        The valid access tokens. A session belongs to the token that opened it. None
+        lets everyone in.
     max_sessions : int, optional
-        How many sessions to keep. One that rests or has no connection makes room for
-        another; so does one after 30 seconds of silence, also if its link broke in the
-        middle of a text: then the other has to come again, otherwise it is refused.
+        Maximum number of sessions. A new session replaces an idle or disconnected one,
+        or one that was silent for 30 seconds. If the link of a session broke within a
+        completion, its place is kept that long, and the new edge must try again.
     idle_seconds : float, optional
-        How long to keep a session of which nothing is heard.
+        Forget a session after this time without a message.
     steps : mapping of int to float or None
-        Seconds that the model takes by number of tokens, measured at the start: for how
-        sure of a hint the server has to be to read it, and for the edges' planners
-        until the passes that the server runs show others.
+        Seconds of a forward pass by number of tokens, measured at the start. They set
+        the initial threshold for hints and the initial times for the edges' planners;
+        later forward passes update both.
     priors : sequence of Prior, optional
-        What edges may code by, besides the priors that come with this package.
+        Priors that edges may use, in addition to those of this package.
 
     Attributes
     ----------
@@ -93,17 +93,17 @@ class Service:
         self._idle_seconds = checks.finite("idle_seconds", idle_seconds, 0.01, 1e9)
         self._passes = PassTimes(steps)
         self._threshold = HintThreshold(steps)
-        # Those of the package are read now, or the first session would wait for them.
+        # Load the package's priors now, or the first session would wait for them.
         self._priors = (*map(Prior.builtin, get_args(PriorName)), *priors)
         self._known: dict[str, Owner] = {}
         self._sessions: dict[bytes, Session] = {}
         self.metrics.sessions.set_function(
             lambda: sum(not one.cloud.freed_place for one in [*self._sessions.values()])
         )
-        self._connections: dict[Connection, None] = {}  # the oldest first
+        self._connections: dict[Connection, None] = {}  # oldest first
         self._work: set[Work] = set()
         self._stopping = False
-        self._waiting = 0.0  # until when there may be room, as a link broke
+        self._waiting = 0.0  # time until which a broken link may still free a place
 
     def __repr__(self) -> str:
         return (
@@ -112,17 +112,17 @@ class Service:
         )
 
     async def start(self) -> None:
-        """Start, in the event loop that the engine was opened in."""
+        """Start in the present event loop, which must be the engine's."""
         self._loop = asyncio.get_running_loop()
         self._sweep()
 
     async def stop(self, grace: float) -> None:
-        """Finish what is verified in `grace` seconds, and close all connections."""
+        """Let running jobs finish for `grace` seconds, then close all connections."""
         self._stopping = True
         if self._work:
             await asyncio.wait(self._work, timeout=grace)
         if self._work:
-            log.warning("still verifying after %g seconds", grace)
+            log.warning("canceling jobs that still run after %g seconds", grace)
         for connection in list(self._connections):
             connection.end("shutdown", SHUTDOWN)
         self._sweeper.cancel()
@@ -130,14 +130,13 @@ class Service:
             work.cancel()
 
     def health(self) -> str | None:
-        """Say why nothing can be verified now; None if it can."""
+        """Return why the server can't verify now, or None if it can."""
         return SHUTDOWN if self._stopping else self._engine.health()
 
     def renew(self, tokens: Collection[str]) -> int:
-        """Let in these tokens alone, and end the sessions of others.
+        """Replace the access tokens; return how many sessions of old ones it ended.
 
-        Return how many these are. ValueError if there is no token, or one that can't
-        be any: then all stays as it is.
+        A ValueError for an empty collection or an invalid token changes nothing.
         """
         self._owners = _digests(tokens)
         gone = {each for name, each in self._known.items() if name not in self._owners}
@@ -151,9 +150,9 @@ class Service:
         return len(sessions)
 
     def authorize(self, token: str | None) -> str | None:
-        """Return who a token belongs to, None if it is none of ours.
+        """Return the owner of an access token, or None if it is invalid.
 
-        How long it takes tells nothing about the tokens.
+        The time that it takes reveals nothing about the valid tokens.
         """
         if self._owners is None:
             return ""
@@ -167,10 +166,10 @@ class Service:
     def connect(
         self, owner: str, send: Callable[[bytes], None], close: Callable[[str], None]
     ) -> Connection:
-        """Add a connection of an owner, as `authorize` answered.
+        """Add a connection of an owner from `authorize`.
 
-        `send` sends a message to the peer, and may neither wait nor raise. `close`
-        closes the connection, with a reason, once all that was sent is gone.
+        `send` sends a message to the peer; it must not wait or raise. `close` takes a
+        reason and closes the connection after everything was sent.
         """
         connection = Connection(
             self._known.setdefault(owner, Owner(owner)),
@@ -187,7 +186,7 @@ class Service:
         return connection
 
     def _bound_waiting(self) -> None:
-        """Where many have no session, end a connection of the owner with most."""
+        """Bound the connections without a session: end one of the largest owner."""
         most = self.max_sessions + SPARE
         waiting = [c for c in self._connections if c.session is None]
         if len(waiting) > most:
@@ -195,7 +194,7 @@ class Service:
             oldest.end("sessions", f"more than {most} connections have no session")
 
     def _await_hello(self, connection: Connection) -> None:
-        why = "silent", f"no session was opened in {HANDSHAKE_SECONDS:g} seconds"
+        why = "silent", f"no session was opened within {HANDSHAKE_SECONDS:g} seconds"
         later = self._loop.call_later
         connection.timer = later(HANDSHAKE_SECONDS, connection.end, *why)
 
@@ -205,9 +204,9 @@ class Service:
         self.metrics.received.inc(len(message))
         if len(message) > self.limits.max_message:
             size, most = len(message), self.limits.max_message
-            why = f"a message of {size} bytes came, the server takes {most}"
+            why = f"a message has {size} bytes, the server takes at most {most}"
             connection.refuse("size", why)
-        elif message[:1] == bytes([HELLO]):  # broken or not
+        elif message[:1] == bytes([HELLO]):  # valid or not
             self._greet(connection, message)
         if connection.refused is not None:
             return
@@ -224,16 +223,15 @@ class Service:
         session_id = session_of(hello)
         if session_id is None:
             words = self._cloud(bytes(16))
-            words.receive(hello)  # it says what is wrong with it
-            return connection.refuse("hello", words.refused or "this is no hello")
+            words.receive(hello)  # sets the reason
+            return connection.refuse("hello", words.refused or "not a valid hello")
         session = self._sessions.get(session_id)
         if connection.session not in (None, session):
             return connection.refuse("hello", "a connection has one session at a time")
         if session is None:
             if not self._make_room():
-                why = (
-                    f"the server has {self.max_sessions} sessions, as many as it takes"
-                )
+                most = self.max_sessions
+                why = f"the server is full ({most} of {most} sessions)"
                 now = self._loop.time()
                 if any(each.connection is None for each in self._sessions.values()):
                     self._waiting = now + SILENT_SECONDS
@@ -241,16 +239,17 @@ class Service:
                 return close("sessions", f"{why}; try again later")
             session = self._open(session_id, connection.owner)
         elif session.owner != connection.owner:
-            return connection.refuse("owner", "the session belongs to another token")
+            why = "the session belongs to another access token"
+            return connection.refuse("owner", why)
         if session.connection not in (None, connection):
-            session.connection.end("replaced", "the session has another connection now")
+            session.connection.end("replaced", "the session moved to a new connection")
         session.connection, connection.session = connection, session
         if connection.timer is not None:
             connection.timer.cancel()
         return None
 
     def _make_room(self) -> bool:
-        """Forget a session that has left or is silent, if there are too many."""
+        """If the server is full, forget an idle or silent session; False if none is."""
         if len(self._sessions) < self.max_sessions:
             return True
         since = self._loop.time() - SILENT_SECONDS
@@ -266,7 +265,7 @@ class Service:
                 going,
                 key=lambda s: (bool(s.connection), s.cloud.holds_place, s.heard),
             )
-            self._give_up(gone, "idle", "it was silent, and another has its place")
+            self._give_up(gone, "idle", "the session was idle; another took its place")
         return bool(going)
 
     def _open(self, session_id: bytes, owner: Owner) -> Session:
@@ -275,11 +274,11 @@ class Service:
         self._sessions[session_id] = session
         if 0 < self._places < len(self._sessions):
             log.warning(
-                "more than %d sessions, and memory for no more: texts are read again. "
-                "Raise --max-memory (or ctx-size), or lower --max-sessions",
+                "more than %d sessions don't fit into memory, so prompts are prefilled "
+                "again; raise --max-memory (or ctx-size), or lower --max-sessions",
                 self._places,
             )
-            self._places = 0  # it is told once
+            self._places = 0  # warn once
         return session
 
     def _cloud(self, session_id: bytes) -> CloudSession:
@@ -294,7 +293,7 @@ class Service:
         )
 
     def _drop(self, session: Session) -> None:
-        """Forget a session; its connection, if it has one, may open another."""
+        """Forget a session; its connection may open another."""
         del self._sessions[session.id]
         if session.work is not None:
             session.work.cancel()
@@ -305,7 +304,7 @@ class Service:
             self._await_hello(connection)
 
     def _leave(self, connection: Connection, kind: str | None) -> None:
-        """Detach a connection that ends, or is gone."""
+        """Detach a connection that ends or has ended."""
         if kind is not None:
             self.metrics.refused.labels(kind).inc()
         if self._connections.pop(connection, False) is None:
@@ -321,7 +320,7 @@ class Service:
         send(message)
 
     def _pump(self, session: Session) -> None:
-        """Send what a session has to say, and have its job verified."""
+        """Send a session's messages, and start its next job."""
         reason, connection = session.cloud.refused, session.connection
         messages = session.cloud.data_to_send()
         if reason is not None:
@@ -329,15 +328,15 @@ class Service:
             if connection is not None:
                 connection.refuse("session", reason, messages)
             return
-        if connection is not None:  # or it is lost; whoever comes back asks again
+        if connection is not None:  # without one they are lost, and the edge asks again
             for message in messages:
                 connection.send(message)
         if session.cloud.ended:
             self._drop(session)
         elif session.connection is None or self._stopping:
-            return  # nothing is computed for an edge that has gone
+            return  # don't compute for a disconnected edge
         elif session.work is not None and session.cloud.overtaken:
-            session.work.cancel()  # `_done` goes on
+            session.work.cancel()  # `_done` continues
         elif job := session.cloud.next_job(self._threshold.at(self._loop.time())):
             work = self._loop.create_task(self._verify(job))
             work.add_done_callback(
@@ -348,7 +347,7 @@ class Service:
             self.metrics.jobs.set(len(self._work))
 
     async def _verify(self, job: Job) -> Verdict | None:
-        if not job.wanted:  # if its request comes, the next job has both
+        if not job.wanted:  # if the request arrives now, the next job has both
             await asyncio.sleep(TOGETHER_SECONDS)
         return await self._engine.verify(job)
 
@@ -357,14 +356,14 @@ class Service:
         self.metrics.jobs.set(len(self._work))
         if session.work is work:
             session.work = None
-            session.heard = self._loop.time()  # until then the edge has waited
+            session.heard = self._loop.time()  # an edge that waits is not silent
         known = self._sessions.get(job.session) is session
         if work.cancelled() and (self._stopping or not known):
             return
         if work.cancelled() and session.cloud.overtaken:
             session.cloud.fail(job)
             return self._pump(session)
-        # An engine that cancels a job by itself has failed on it.
+        # The engine itself canceled the job: that is a failure.
         error = asyncio.CancelledError() if work.cancelled() else work.exception()
         took = self._loop.time() - began
         self.metrics.job_seconds.observe(took)
@@ -378,19 +377,16 @@ class Service:
             self.metrics.failures.inc()
             reason = self._engine.health()
             if reason is not None:
-                self._give_up(
-                    session, "engine", f"nothing can be verified now: {reason}"
-                )
+                self._give_up(session, "engine", f"the server can't verify: {reason}")
                 return
             log.warning("the engine failed on a job: %r", error)
-            # The session gives the same job again, or up.
-            session.cloud.fail(job)
+            session.cloud.fail(job)  # the session repeats the job or gives up
         self._pump(session)
 
     def _complete(
         self, session: Session, job: Job, verdict: Verdict | None
     ) -> Exception | None:
-        """Take a verdict and count it, or return what is wrong with it."""
+        """Apply and count a verdict, or return the error of an invalid one."""
         length = session.cloud.text_length
         try:
             session.cloud.complete(job, verdict)
@@ -400,28 +396,27 @@ class Service:
         self.metrics.tokens.inc(fresh)
         self._threshold.count(fresh, self._loop.time())
         if fresh and job.drafted and verdict is not None:
-            # The edge can't tell whether a last token was hinted: it isn't counted.
+            # The edge can't tell whether the last token was hinted: don't count it.
             accepted = min(verdict.accepted, fresh - (isinstance(job, VerifyHints)))
             rejected = verdict.accepted < min(len(job.drafted), fresh)
             self.metrics.count_draft(len(job.drafted), accepted, rejected)
         return None
 
     def _give_up(self, session: Session, kind: str, reason: str) -> None:
-        """Forget a session; its edge may come again, here or elsewhere."""
+        """Forget a session; its edge may reconnect here or elsewhere."""
         connection = session.connection
         self._drop(session)
         if connection is not None:
             connection.end(kind, reason)
 
     def _sweep(self) -> None:
-        """Forget sessions not heard of for long; tell others how far they are read."""
+        """Forget idle sessions, and send the progress of prefills."""
         self._sweeper = self._loop.call_later(PROGRESS_SECONDS, self._sweep)
         now = self._loop.time()
         for session in [*self._sessions.values()]:
             if now - session.heard > self._idle_seconds and session.work is None:
-                self._give_up(
-                    session, "idle", f"nothing came for {self._idle_seconds:g} seconds"
-                )
+                why = f"no message for {self._idle_seconds:g} seconds"
+                self._give_up(session, "idle", why)
         for session_id, read in self._engine.progress().items():
             reading = self._sessions.get(session_id)
             if reading is not None and not reading.cloud.overtaken:

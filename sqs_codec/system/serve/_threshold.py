@@ -1,4 +1,4 @@
-"""What forward passes take, and so how sure a server has to be of a hint to read it."""
+"""Times of forward passes, and the probability from which to verify a hinted token."""
 
 import math
 from collections import deque
@@ -6,19 +6,19 @@ from collections.abc import Mapping
 
 from sqs_codec.system._base.protocol import HINT_THRESHOLD, more_seconds
 
-LEAST, MOST = 0.02, 0.95  # what it is in any case: measured times may be noise
-MEMORY_SECONDS = 2.0  # how far back tokens count
+LEAST, MOST = 0.02, 0.95  # bounds of the threshold: measured times may be noise
+MEMORY_SECONDS = 2.0  # time constant of the mean of tokens per second
 
 PASSES, QUICK = 64, 6
-"""How many of the last passes are looked at, and how many of them may have been quicker
-than what is told. A quick pass is one that has waited for nothing."""
+"""Number of recent forward passes, and how many of them may be quicker than the
+estimate. The quickest passes didn't wait for other sessions."""
 
 
 class PassTimes:
-    """The seconds of forward passes that edges are told, from those that a server runs.
+    """Seconds of forward passes for the edges' planners, from recent passes.
 
-    `steps` are the seconds by number of tokens, as measured when the server started,
-    and `told` what recent passes make of them. It changes in place.
+    `steps` are the seconds by number of tokens, measured when the server started.
+    `told` is the present estimate; it changes in place.
 
     >>> passes = PassTimes({1: 0.1, 6: 0.15})
     >>> for _ in range(64):
@@ -31,10 +31,10 @@ class PassTimes:
         self.told = dict(steps) if steps else None
         self._first = dict(steps or {})
         self._more = max(more_seconds(steps) or 0.0, 0.0)
-        self._slower = deque([1.0] * PASSES, PASSES)  # than at first, so many times
+        self._slower = deque([1.0] * PASSES, PASSES)  # seconds relative to `steps`
 
     def count(self, tokens: int, seconds: float) -> None:
-        """Take what a pass of so many tokens has taken."""
+        """Count a forward pass."""
         if self.told is None:
             return
         least = min(self._first)
@@ -45,19 +45,19 @@ class PassTimes:
 
 
 class HintThreshold:
-    """The chance from which on a hinted token is worth a row of the target.
+    """The probability from which verifying a hinted token pays off.
 
-    A further row makes a pass longer, by a time in which the server gives all of its
-    sessions some tokens together: so many are lost by it. It gains one if it is
-    reached. So the threshold is ``seconds of a further row * tokens per second``, and
-    rises with the load by itself. Tokens per second are an exponential mean, and at
-    least what passes of one session give.
+    Each token to verify makes a forward pass longer. In that time the server could
+    decode tokens of all its sessions. A hinted token gains one token if the target
+    reaches it. So the threshold is ``seconds per further token * tokens per second``,
+    which rises with the load. Tokens per second are an exponential mean, and at least
+    the throughput of a single session.
 
-    Steps are the seconds that the model takes by number of tokens. Without them the
-    threshold stays as it is where nothing is known.
+    `steps` are the seconds of a forward pass by number of tokens. Without them the
+    threshold is the constant `HINT_THRESHOLD`.
 
     >>> threshold = HintThreshold({1: 0.120, 6: 0.150})
-    >>> round(threshold.at(0.0), 3)  # nobody was served: 0.006 / 0.120
+    >>> round(threshold.at(0.0), 3)  # no load: 0.006 / 0.120
     0.05
     >>> for i in range(1000):
     ...     threshold.count(1, now=i / 50)
@@ -72,12 +72,12 @@ class HintThreshold:
         self._at = -math.inf
 
     def count(self, tokens: int, now: float) -> None:
-        """Take that sessions have got tokens."""
+        """Count tokens that sessions got."""
         self._rate = self._rate_at(now) + tokens / MEMORY_SECONDS
         self._at = now
 
     def at(self, now: float) -> float:
-        """Return the threshold."""
+        """Return the present threshold."""
         if self._more is None:
             return HINT_THRESHOLD
         rate = max(self._rate_at(now), self._least)

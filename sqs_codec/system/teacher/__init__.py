@@ -1,7 +1,7 @@
-"""A stored teacher that speaks what trainers ask of vLLM.
+"""Serves stored teacher logits to trainers, with vLLM's API.
 
-`make_app` makes an ASGI application of a file, and ``sqs distill serve`` is a server of
-that. It takes the extras ``[distill]`` and ``[proxy]``.
+`make_app` makes an ASGI application from a file, which ``sqs distill serve`` runs. It
+needs the extras ``[distill]`` and ``[proxy]``.
 """
 
 try:

@@ -1,4 +1,4 @@
-"""The stored teacher: what may be asked, and what is answered."""
+"""The ASGI application of ``sqs distill serve``."""
 
 import asyncio
 import json
@@ -27,20 +27,20 @@ from sqs_codec.system.teacher._lists import BLOCK, ListWriter, Passage
 from sqs_codec.system.teacher._request import MOST_BYTES, parse
 
 LIGHT = 1 << 14
-"""Bytes of a body, of some 2000 tokens, up to which a request is light. Light and heavy
-requests have separate places and threads, so light ones never wait for heavy ones."""
+"""Maximum bytes of a light request's body, some 2000 tokens. Light and heavy requests
+have separate places and threads, so light ones never wait for heavy ones."""
 
 CALLS = 2 * CONNECTIONS
-"""Requests that have a place at a time. Of the clients that don't send or don't read,
-the server keeps `CONNECTIONS`, so other light requests find a place."""
+"""Maximum number of simultaneous requests. At most `CONNECTIONS` clients can stall in
+sending or reading, so other light requests find a place."""
 
 HEAVY = 16
-"""Places for heavy requests. They bound the memory: a body has up to 4 MiB, its tokens
-up to 8 MiB."""
+"""Maximum number of heavy requests. It bounds the memory: a body has up to 4 MiB, its
+tokens up to 8 MiB."""
 
 IDLE_SECONDS = 2.0
-"""A client that waits longer with its body or with reading loses its place if another
-request needs it. A body of 4 MiB comes in time at 17 Mbit/s."""
+"""A client that stalls longer in sending or reading loses its place to a waiting
+request. A body of 4 MiB arrives in time at 17 Mbit/s."""
 
 CHOICE = (
     b'%b{"index": %d, "text": "", "logprobs": null, "finish_reason": "length", '
@@ -51,20 +51,19 @@ CHOICE = (
 def make_app(
     data: Dataset, *, names: Collection[str] = (), fill: bool = False, **access: Any
 ) -> Starlette:
-    """Make what answers trainers.
+    """Make an ASGI application that answers trainers.
 
-    It has the tokens of all texts in memory, 4 bytes each.
+    It keeps the tokens of all texts in memory, 4 bytes each.
 
     Parameters
     ----------
     names : collection of str
-        What the model is called; ``*`` is any name. By default the file's name for it.
+        Names of the model, by default the file's; ``*`` accepts any name.
     fill : bool
-        Whether each list has as many tokens as a request says there may be, of which
-        those without a count have the logarithm -9999, and each position but the first
-        has a list.
+        Give each position except the first a list with as many tokens as the request's
+        maximum. Tokens without a count have the logarithm -9999.
     access : dict
-        As `sqs_codec.system.proxy.make_app` takes it.
+        As in `sqs_codec.system.proxy.make_app`.
     """
     models = model_names(names, data.header.model or "teacher")
     calls = _Completions(data, models, fill)
@@ -74,7 +73,7 @@ def make_app(
 
 
 class _Completions:
-    """Answers requests for completions, of which nothing but the prompt is wanted."""
+    """Answers requests for completions with the lists of the prompt's positions."""
 
     def __init__(self, data: Dataset, models: list[str], fill: bool) -> None:
         self._header, self._models, self._fill = data.header, models, fill
@@ -82,27 +81,27 @@ class _Completions:
         self._lanes = _Lane(CALLS - HEAVY), _Lane(HEAVY)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request; its body is read once it has a place."""
+        """Answer a request; it reads the body after it got a place."""
         request, visitor = HttpRequest(scope, receive), scope["state"]["visitor"]
         size = int(request.headers.get("content-length", 0))
         lane = self._lanes[size > LIGHT or "transfer-encoding" in request.headers]
         async with lane.place(visitor):
             pieces = self._answer(await read_body(request, MOST_BYTES))
-            visitor.busy = True  # until it is answered
+            visitor.busy = True  # until the answer is complete
             work = partial(lane.work, request, pieces)
             while (piece := await work()) == b"":
-                pass  # others have their turn
+                pass  # other requests get their turn
             if piece:
                 answer = StreamingResponse(_chain(piece, work))
                 answer.headers["content-type"] = "application/json"
                 await answer(scope, receive, send)
 
     def _answer(self, data: bytes) -> Iterator[bytes]:
-        """Yield an answer in pieces, empty ones until the request is checked."""
+        """Yield the answer in pieces; they are empty until the request is checked."""
         model, prompts, k = parse(data, self._models, self._header)
         del data
         if self._fill and k > BLOCK:
-            said = f"prompt_logprobs may be {BLOCK} where lists are filled"
+            said = f"prompt_logprobs may be up to {BLOCK} with filled lists"
             raise ApiError(said, param="prompt_logprobs")
         for name, tokens in prompts.items():
             try:
@@ -118,7 +117,7 @@ class _Completions:
         piece = bytearray(json.dumps(about | more)[:-1].encode() + b', "choices": [')
         for i, tokens in enumerate(prompts.values()):
             piece += CHOICE % (b", " * (i > 0), i)
-            if tokens.size > 1:  # of the first one there is no list
+            if tokens.size > 1:  # the first position has no list
                 text = Passage(tokens, self._lookup.start(tokens))
                 for block in self._lists.write(text, k if self._fill else 0):
                     yield bytes(piece + block)
@@ -130,7 +129,7 @@ class _Completions:
 
 
 class _Lane:
-    """Requests that have a place, and work in turn."""
+    """A queue of requests; those with a place work in turn."""
 
     def __init__(self, most: int) -> None:
         self._most, self._turn = most, asyncio.Lock()
@@ -146,7 +145,7 @@ class _Lane:
                 if visitor.gone:
                     raise ClientDisconnect
                 if (now := time.monotonic()) > end:
-                    said = "as many requests as there may be wait for an answer"
+                    said = "too many simultaneous requests; try again later"
                     raise ApiError(said, status=429, retry_after=1)
                 then = now - IDLE_SECONDS
                 if idle := [v for v in self._held if v.waits and v.since < then]:
@@ -162,9 +161,9 @@ class _Lane:
             self._held.remove(visitor)
 
     async def work(self, request: HttpRequest, pieces: Iterator[bytes]) -> bytes | None:
-        """Make the next piece in a thread, unless the client has hung up."""
+        """Make the next piece in a thread, unless the client has disconnected."""
         async with self._turn:
-            # Some rounds of the event loop, so that it reads what came after the body.
+            # Several turns, in which the event loop notices a disconnect.
             for _ in range(4):
                 if await request.is_disconnected():
                     return None

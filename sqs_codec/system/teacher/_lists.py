@@ -1,4 +1,4 @@
-"""The lists of a text's positions, as vLLM has them for ``prompt_logprobs``."""
+"""Lists of tokens per position, in the format of vLLM's ``prompt_logprobs``."""
 
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
@@ -12,11 +12,11 @@ from sqs_codec.system._endpoint.errors import ApiError
 
 Ints = NDArray[np.integer]
 
-BLOCK = 1 << 14  # entries, more or less, that are written at once
+BLOCK = 1 << 14  # approximate number of entries to write at once
 
 
 class Passage:
-    """A stored text, as far as asked for; its first position has no distribution."""
+    """The requested part of a stored text; its first position has no distribution."""
 
     def __init__(self, tokens: NDArray[np.uint32], found: Text) -> None:
         self.tokens, self.rows = tokens, found.rows
@@ -26,19 +26,19 @@ class Passage:
         self.sizes = np.diff(self.rows.offsets) - is_tail
 
     def check(self, name: str, k: int) -> None:
-        """Refuse lists that would have more than k tokens."""
+        """Raise an ApiError if a list has more than k tokens."""
         if (most := int(self.sizes.max(initial=0))) > k:
             raise ApiError(
-                f"prompt_logprobs is {k}, and {name} has {most} tokens in the list of "
-                f"position {self.positions[self.sizes.argmax()]}, without all of which "
-                f"a student would learn something else: {self.rows.resolution} are "
-                f"enough for every list",
+                f"prompt_logprobs is {k}, but position "
+                f"{self.positions[self.sizes.argmax()]} of {name} has {most} tokens. "
+                f"With fewer, the student would learn a different distribution; "
+                f"prompt_logprobs={self.rows.resolution} is enough for every list",
                 param="prompt_logprobs",
             )
 
 
 class ListWriter:
-    """Writes lists as JSON by copying, all at once, rows of fixed-width strings."""
+    """Writes lists as JSON, by copying arrays of fixed-width strings."""
 
     def __init__(self, header: Header) -> None:
         self._vocab_size = header.codec.vocab_size - header.tail
@@ -49,7 +49,7 @@ class ListWriter:
         self._logprobs = _table(f'{x!s},"rank":' for x in logprobs)
 
     def write(self, text: Passage, fill: int) -> Iterator[bytes]:
-        """Yield the lists from the second on; each is filled up to so many tokens."""
+        """Yield the lists from the second on, each filled up to `fill` tokens."""
         step = max(BLOCK // (fill or int(text.sizes.max(initial=0)) + 1), 1)
         for start in range(1, text.tokens.size, step):
             yield self._block(text, start, min(start + step, text.tokens.size), fill)
@@ -68,16 +68,16 @@ class ListWriter:
         return b"".join(b",{%b}" % each if each else b",null" for each in lists)
 
     def _entries(self, text: Passage, start: int, end: int, fill: int) -> list[Ints]:
-        """Return whose list each entry is in, its token and its count, in order."""
+        """Return the position, token and count of each entry, in order."""
         n = end - start
         some = slice(*np.searchsorted(text.positions, (start, end)))
         rows, places = text.rows[some], text.positions[some] - start
         kept = rows.token_ids < self._vocab_size
         ids, counts = rows.token_ids[kept], rows.counts[kept].astype(np.int64)
         at = np.repeat(places, text.sizes[some])
-        # What has no count is appended, and stays behind what has one.
+        # Append tokens without a count, which sort after those with a count.
         own = text.tokens[start:end]
-        # Not where there is a tail: the student's would be without that token.
+        # Except where there is a tail: the text's token is in it.
         lacks = np.full(n, fill > 0)
         lacks[places] |= not self._tail
         lacks[at[ids == own[at]]] = False
@@ -95,7 +95,7 @@ class ListWriter:
 
 
 def _table(strings: Iterable[str]) -> NDArray[np.bytes_]:
-    """Return strings, all as wide as the widest."""
+    """Return strings, padded to the width of the widest."""
     found = [*strings]
     width = max(map(len, found))
     return np.array([string.ljust(width) for string in found], np.bytes_)

@@ -1,4 +1,4 @@
-"""What trainers ask of a teacher, read from the protocol's JSON."""
+"""Requests of trainers, parsed from JSON."""
 
 import math
 from collections.abc import Collection
@@ -14,35 +14,35 @@ from sqs_codec.system._endpoint.fields import check_model, field, load, shown, s
 Tokens = NDArray[np.uint32]
 
 MOST_BYTES = 1 << 22
-"""Of a body: half a million tokens, where ids have six digits. Numbers take up
-to 14 times their size to parse, 59 MB, and a request may take 100 MB."""
+"""Maximum size of a body: half a million ids of six digits. Parsing numbers takes up to
+14 times their size, 59 MB; a request may take 100 MB."""
 
-MOST_PROMPTS = 1024  # texts that a request may ask for
+MOST_PROMPTS = 1024  # prompts of one request
 
-_NOTHING = "nothing is written here, only read"
-_PROMPT = "a text is looked up by the tokens of its prompt, all of them"
+_NOTHING = "this endpoint doesn't generate text"
+_PROMPT = "texts are looked up by all tokens of the prompt"
 
 REFUSED: list[tuple[str, list[object], str]] = [
-    ("max_tokens", [1], f"{_NOTHING}: 0 or 1 will do"),
+    ("max_tokens", [1], f"{_NOTHING}; use 0 or 1"),
     ("n", [1], _NOTHING),
     ("best_of", [1], _NOTHING),
-    ("stream", [], f"{_NOTHING}, so there are no pieces"),
+    ("stream", [], f"{_NOTHING}, so it can't stream"),
     ("prompt_embeds", [], _PROMPT),
     ("suffix", [], _PROMPT),
     ("truncate_prompt_tokens", [-1], _PROMPT),
-    ("logprob_token_ids", [], "rows have the teacher's own tokens"),
+    ("logprob_token_ids", [], "lists have the stored tokens"),
 ]
-"""Fields that ask for what can't be done, the values that ask for nothing besides
-null, false, 0 and what is empty, and why."""
+"""Unsupported fields, the values that have no effect (in addition to null, false, 0 and
+empty ones), and the reason."""
 
 
 def parse(
     data: bytes, models: Collection[str], header: Header
 ) -> tuple[str, dict[str, Tokens], int]:
-    """Read a body: model, texts by name, and K; an `ApiError` names the wrong field."""
-    # Many lists, objects or strings would take up to 35 times their size.
+    """Parse model, prompts by name, and K; an `ApiError` names the wrong field."""
+    # Many lists, objects or strings would take up to 35 times their size in memory.
     if sum(map(data.count, b'[{"')) > 2 * MOST_PROMPTS:
-        raise ApiError(f"prompt may be {MOST_PROMPTS} texts at most", param="prompt")
+        raise ApiError(f"prompt may have up to {MOST_PROMPTS} texts", param="prompt")
     try:
         fields = load(data)
         _check(fields, header)
@@ -57,12 +57,12 @@ def _check(fields: dict[str, Any], header: Header) -> None:
     for name, harmless, why in REFUSED:
         if (value := fields.get(name)) and value not in harmless:
             raise ApiError(f"{name} can't be {shown(value)}: {why}", param=name)
-    # That of the token which is to be written, some clients set to 0.
+    # Some clients set 0, for the token that vLLM would generate.
     asked = field(fields, "temperature", float, 0, 0, 1e6)
     if asked and not math.isclose(asked, header.temperature, rel_tol=1e-6):
         raise ApiError(
-            f"temperature is {asked}, and the file's distributions are of "
-            f"{header.temperature}, the only one that they can teach at",
+            f"temperature must be {header.temperature}, that of the stored "
+            f"distributions, got {asked}",
             param="temperature",
         )
 
@@ -72,9 +72,9 @@ def _k(fields: dict[str, Any], header: Header) -> int:
     enough = header.codec.resolution
     if k is None or k < min(enough, 2):
         raise ApiError(
-            f"prompt_logprobs must say how many tokens a list may have, {enough} are "
-            f"enough for all, got {shown(k)}. 0 and 1 are for reverse KL or a mixture "
-            f"with it, and counts can only teach forward KL",
+            f"prompt_logprobs must be the maximum tokens per list, {enough} is enough "
+            f"for every list, got {shown(k)}. Trainers send 0 or 1 for reverse KL; "
+            f"stored counts can only teach forward KL",
             param="prompt_logprobs",
         )
     return min(k, header.codec.vocab_size - header.tail)
@@ -83,7 +83,7 @@ def _k(fields: dict[str, Any], header: Header) -> int:
 def _prompts(given: Any, vocab_size: int) -> dict[str, Tokens]:
     several = isinstance(given, list) and given and isinstance(given[0], list)
     if several and len(given) > MOST_PROMPTS:
-        raise ApiError(f"prompt may be {MOST_PROMPTS} texts at most", param="prompt")
+        raise ApiError(f"prompt may have up to {MOST_PROMPTS} texts", param="prompt")
     prompts = {"prompt": given}
     if several:
         prompts = {f"prompt[{i}]": one for i, one in enumerate(given)}
@@ -93,16 +93,16 @@ def _prompts(given: Any, vocab_size: int) -> dict[str, Tokens]:
 def _tokens(name: str, tokens: Any, vocab_size: int) -> Tokens:
     if not isinstance(tokens, list) or not tokens:
         raise ApiError(
-            f"{name} must be a list of token ids, one at least, as the file has no "
-            f"tokenizer to read text with; got {shown(tokens)}",
+            f"{name} must be a list of at least one token id, as the file has no "
+            f"tokenizer; got {shown(tokens)}",
             param=name,
         )
     if {*map(type, tokens)} != {int} or min(tokens) < 0 or max(tokens) >= vocab_size:
         ids = range(vocab_size)
         i = next(i for i, t in enumerate(tokens) if type(t) is not int or t not in ids)
         raise ApiError(
-            f"{name}[{i}] must be a token's id, a whole number from 0 to "
-            f"{vocab_size - 1}, got {shown(tokens[i])}",
+            f"{name}[{i}] must be a token id, 0 to {vocab_size - 1}, "
+            f"got {shown(tokens[i])}",
             param=name,
         )
     return np.array(tokens, np.uint32)

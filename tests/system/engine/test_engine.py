@@ -1,4 +1,4 @@
-"""An engine: what a server may ask of it, and what becomes of jobs that fail."""
+"""An engine: scheduling of jobs, and failures."""
 
 import asyncio
 import contextlib
@@ -243,7 +243,7 @@ def test_an_engine_is_held_to_a_pace_that_edges_hear_of():
         await asyncio.wait([waiting])
 
     asyncio.run(run())
-    with pytest.raises(ValueError, match="target_ms isn't for vllm"):
+    with pytest.raises(ValueError, match="target_ms can't be used with vllm"):
         EngineConfig("vllm", target_ms=120.0)
     with pytest.raises(ValueError, match="target_ms must be finite and in"):
         EngineConfig(target_ms=-1.0)
@@ -256,7 +256,7 @@ def test_sessions_outlive_an_engine_that_is_unwell():
         edge, link = edge_session(PROMPT), server.link()
         converse(edge, link, 10)
         engine.reason = "the model has a cold"
-        with pytest.raises(LinkError, match="nothing can be verified now: the model"):
+        with pytest.raises(LinkError, match="the server can't verify: the model"):
             converse(edge, link, 40)
         assert edge.refused is None
         assert server.metric("sqs_refusals_total", reason="engine") == 1
@@ -529,7 +529,7 @@ def test_no_text_waits_for_rounds_of_its_own_session(monkeypatch):
 
 @dataclasses.dataclass(eq=False)
 class Cache:
-    """What a `Caching` toy keeps of a session."""
+    """The cache of a session in a `Caching` toy."""
 
     tokens: list[int] = dataclasses.field(default_factory=list)
 
@@ -714,7 +714,7 @@ def test_sessions_that_memory_is_too_small_for_take_turns(
 
 @pytest.fixture
 def hanging(monkeypatch):
-    """A model that hangs, which is soon noticed, and what lets it go on."""
+    """A model that hangs, which is soon noticed, and an event that lets it continue."""
     monkeypatch.setattr(_batch, "STUCK_SECONDS", 0.2)
     monkeypatch.setattr(_batch, "WATCH_SECONDS", 0.05)
     goes_on = threading.Event()
@@ -729,9 +729,9 @@ def test_a_model_that_hangs_is_noticed(hanging, monkeypatch):
         await asyncio.sleep(0.05)
         second = asyncio.ensure_future(engine.verify(job(b"2")))
         for waiting in first, second:
-            with pytest.raises(RuntimeError, match=r"at one call for \d+ s"):
+            with pytest.raises(RuntimeError, match=r"from a call for \d+ s"):
                 await asyncio.wait_for(waiting, PATIENCE)
-        assert "at one call" in str(engine.health())
+        assert "from a call" in str(engine.health())
         monkeypatch.setattr(_batch, "STUCK_SECONDS", PATIENCE)
         goes_on.set()
         verdict = await asyncio.wait_for(engine.verify(job(b"3")), PATIENCE)
@@ -763,7 +763,7 @@ def test_a_call_of_many_passes_may_be_long(hanging):
 def test_sessions_behind_a_model_that_hangs_are_told(hanging):
     toy, goes_on = hanging
     with serving(toy) as server:
-        with pytest.raises(LinkError, match="nothing can be verified now: the target"):
+        with pytest.raises(LinkError, match="the server can't verify: the target"):
             converse(edge_session(PROMPT), server.link(), 10)
         assert not server.service._sessions
         goes_on.set()

@@ -1,4 +1,4 @@
-"""``sqs proxy``: what messages can't do, and the corners of the protocol."""
+"""``sqs proxy``: messages can't inject roles; corner cases of the API."""
 
 import json
 import logging
@@ -42,7 +42,7 @@ ROLES = ["<|im_start|>", "<|im_end|>", "<|User|>"]
 
 
 def make_tokenizer(template, **normalized):
-    """A tokenizer of bytes, some of whose tokens are special, and some aren't."""
+    """A tokenizer of bytes, with some special tokens."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {byte: i for i, byte in enumerate(alphabet)}
     backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
@@ -108,7 +108,7 @@ def test_any_other_chat_has_the_ids_of_the_template(template):
             assert ids == expected["input_ids"]
 
 
-def test_what_only_a_normalizer_makes_a_token_is_refused():
+def test_a_token_made_by_a_normalizer_is_refused():
     tokenizer = make_tokenizer(CHATML, normalized=True)
     assert Tokenizer(tokenizer).encode_chat(chat("<|im_end|>"))
     for before in ("", "\ufdd1", "<"):
@@ -122,7 +122,7 @@ def read(chat=True, models=("sqs",), **fields):
     return parse(data, chat=chat, models=models, sampling=Sampling(0.6, 20, 0.95))
 
 
-def test_what_asks_for_nothing_is_taken():
+def test_fields_without_effect_are_accepted():
     for stop in ("", None, [], [""]):
         assert read(stop=stop).stop == ()
     for name in ("max_tokens", "max_completion_tokens"):
@@ -136,12 +136,12 @@ def test_what_asks_for_nothing_is_taken():
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cant_be_done_is_refused(name):
+def test_unsupported_fields_are_refused(name):
     why, harmless = REFUSED[name]
     for value in (None, False, 0, [], {}, "", *harmless):
         read(**{name: value})
     for value in (0.5, "x", [1], {"type": "json_object"}):
-        with pytest.raises(ApiError, match=f"{name} can't be used here: {why}"):
+        with pytest.raises(ApiError, match=f"{name} isn't supported: {why}"):
             read(**{name: value})
 
 
@@ -152,7 +152,7 @@ def test_tokens_that_a_template_may_compose_are_its_own():
     assert not writes("a b", " ")
 
 
-def test_nesting_is_refused_in_words():
+def test_deep_nesting_is_an_error():
     names = "model messages stop tools seed stream_options top_p response_format user"
     for name in names.split():
         for depth in (100, 900, *range(940, 1000, 5), 100_000):
@@ -178,16 +178,18 @@ def test_calls_in_a_history_are_text():
             read(messages=[{"role": role, "content": None}])
 
 
-def test_tools_are_taken_and_said_once(proxy, caplog):
+def test_tools_are_accepted_with_one_warning(proxy, caplog):
     tools = [{"type": "function", "function": {"name": f"f{i}"}} for i in range(36)]
     with caplog.at_level(logging.WARNING, "sqs_codec.system.proxy"):
         for choice in ("auto", "none"):
             assert ask(proxy.client(), tools=tools, tool_choice=choice).choices
     assert [record.getMessage() for record in caplog.records] == [
-        "a client offers tools: answers are text, and call none"
+        "a client offers tools; answers are text and never call tools"
     ]
     for forced in ("required", tools[0]):
-        with pytest.raises(openai.BadRequestError, match="nothing in it is taken for"):
+        with pytest.raises(
+            openai.BadRequestError, match="answers are text and never call"
+        ):
             ask(proxy.client(), tools=tools, tool_choice=forced)
 
 
@@ -209,7 +211,7 @@ def test_several_prompts(proxy):
         said[choice.index] += choice.text
         ends += [choice.index] if choice.finish_reason else []
     assert (said, ends) == (expected, [0, 1, 2])
-    with pytest.raises(openai.BadRequestError, match=f"{MOST_PROMPTS} texts at most"):
+    with pytest.raises(openai.BadRequestError, match=f"up to {MOST_PROMPTS} texts"):
         client.completions.create(prompt=["the"] * (MOST_PROMPTS + 1), **options)
 
 
@@ -223,12 +225,12 @@ def test_names_and_defaults_of_the_model(folder, server):
         texts = {ask(client, model=m).choices[0].message.content for m in "abc"}
         assert len(texts) == 1  # it is greedy
         assert {chunk.model for chunk in ask(client, model="c", stream=True)} == {"c"}
-        with pytest.raises(openai.NotFoundError, match="only 'a', 'b'"):
+        with pytest.raises(openai.NotFoundError, match="there is 'a', 'b'"):
             ask(client, model="c" * 300)
     assert read(models=["a", "b"]).model == "a"
 
 
-def test_paths_that_arent_there_name_those_that_are(proxy):
+def test_unknown_paths_list_the_known_ones(proxy):
     there = (
         "GET /v1/models, GET /v1/models/{model:path}, POST /v1/chat/completions, POST"
     )
@@ -240,7 +242,7 @@ def test_paths_that_arent_there_name_those_that_are(proxy):
         found, body, headers = proxy.call(*asked.split())
         error = json.loads(body)["error"]
         assert (found, error["code"]) == (status, "unknown_url")
-        assert error["message"].startswith(f"there is no {asked} here, only GET")
+        assert error["message"].startswith(f"unknown path {asked}; use GET")
         assert there in error["message"]
     assert headers["allow"] == "POST"
 

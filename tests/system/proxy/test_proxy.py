@@ -1,4 +1,4 @@
-"""``sqs proxy``: real clients against it, and who is none."""
+"""``sqs proxy`` with real clients, and with hostile ones."""
 
 import asyncio
 import http.client
@@ -90,7 +90,7 @@ class Proxy(Endpoint):
         return openai.OpenAI(base_url=f"{self.url}/v1", **options)
 
     def call(self, method, path, body=None, **headers):
-        """Send what no client would; return status, body and headers."""
+        """Send a request that no client would; return status, body and headers."""
         connection = http.client.HTTPConnection(
             "127.0.0.1", self.port, timeout=PATIENCE
         )
@@ -117,7 +117,7 @@ def ours(**fields):
     return {"extra_body": {"sqs": fields}}
 
 
-def test_a_client_may_say_how_a_text_comes_and_over_which_link(proxy):
+def test_a_client_may_choose_mode_and_link(proxy):
     client, texts = proxy.client(), {}
     link = {"rate": 1_000_000, "trip": 0.05}
     for mode in ("alone", "rounds", "hints"):
@@ -138,7 +138,7 @@ def test_a_client_may_say_how_a_text_comes_and_over_which_link(proxy):
 def test_a_tokenizer_that_panics_is_an_error_and_keeps_no_seat(
     folder, server, monkeypatch
 ):
-    """What tokenizers raises then is no Exception."""
+    """The panic of tokenizers isn't an Exception."""
 
     class Panic(BaseException):
         pass
@@ -151,12 +151,12 @@ def test_a_tokenizer_that_panics_is_an_error_and_keeps_no_seat(
         monkeypatch.setattr(Tokenizer, "encode", panic)
         for _ in range(2):
             status, said, _ = proxy.call("POST", "/v1/completions", body)
-            assert (status, b"it failed; the log has more" in said) == (500, True)
+            assert (status, b"the completion failed; see" in said) == (500, True)
         monkeypatch.undo()
         assert proxy.call("POST", "/v1/completions", body)[0] == 200
 
 
-def test_a_thin_link_is_for_this_machine_alone():
+def test_a_simulated_link_is_only_for_this_machine():
     here, there = (
         TestClient(make_app(Played()), base_url=f"http://{host}")
         for host in ("127.0.0.1", "192.0.2.7")
@@ -171,7 +171,7 @@ def test_a_thin_link_is_for_this_machine_alone():
     answer = there.post("/v1/completions", json=asked)
     assert answer.status_code == 403
     assert answer.json()["error"]["param"] == "sqs.link"
-    assert "on this machine alone" in answer.json()["error"]["message"]
+    assert "on the endpoint's own machine" in answer.json()["error"]["message"]
 
 
 def test_texts_are_those_of_sqs_generate(proxy, server, folder, capsys):
@@ -242,7 +242,7 @@ def test_stop_strings(proxy):
     assert answer.choices[0].message.content == text
 
 
-def test_what_is_left_of_a_text_comes_at_its_end(proxy, monkeypatch):
+def test_the_rest_of_a_text_comes_at_its_end(proxy, monkeypatch):
     class Late:
         def add(self, tokens):
             return ""
@@ -278,17 +278,17 @@ def test_templates(proxy, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"logit_bias": {"3": 1}}, "logit_bias can't be"),
+        ({"logit_bias": {"3": 1}}, "logit_bias isn't supported"),
         ({"temperature": 3}, "temperature must be 0 to 2"),
         ({"max_tokens": 0}, "max_tokens must be at least 1"),
         ({"seed": -1}, "seed must be 0 to"),
-        ({"stop": "x" * 257}, "a stop may have 256"),
-        ({"model": "gpt-4o"}, "no model 'gpt-4o' here"),
-        ({"prompt": "the " * 5000}, "prompt has 5000 tokens"),
+        ({"stop": "x" * 257}, "a stop string may have up to 256"),
+        ({"model": "gpt-4o"}, "unknown model 'gpt-4o'"),
+        ({"prompt": "the " * 5000}, "prompt has 5000 tokens;"),
         (ours(mode="fast"), 'alone, rounds, hints, got "fast"'),
-        (ours(link={}), "sqs.link goes with sqs.mode"),
+        (ours(link={}), "sqs.link needs sqs.mode"),
         (ours(mode="hints", link={"rate": 9}), "sqs.link.rate must be 10000"),
-        ({"seed": 1, **ours(mode="rounds")}, "a text of rounds has no seed"),
+        ({"seed": 1, **ours(mode="rounds")}, "seed can't be used with rounds"),
     ],
 )
 def test_refusals_are_the_clients_own_errors(proxy, options, said):
@@ -299,7 +299,7 @@ def test_refusals_are_the_clients_own_errors(proxy, options, said):
     assert {"message", "type", "param", "code"} == set(caught.value.body)
 
 
-def test_whatever_comes_is_answered_in_words():
+def test_any_request_gets_an_answer():
     """Requests that are wrong in ways that nobody thought of."""
     rng = random.Random(0)
     values = [None, True, -1, 1.5, 1e400, "x", "\ud800", [], [3], [[]], {}, {"a": []}]
@@ -325,7 +325,7 @@ def test_whatever_comes_is_answered_in_words():
 CHAT = "/v1/chat/completions"
 
 
-def test_what_no_client_sends(proxy):
+def test_malformed_requests(proxy):
     for body in (b"", b"{", b"[]", b'"x"', b"[" * 100_000, b"\xff", b'{"seed": NaN}'):
         status, answer, _ = proxy.call("POST", CHAT, body)
         assert status == 400
@@ -350,7 +350,7 @@ def test_a_body_without_end(proxy):
             assert sent < 20_000_000
 
 
-def test_who_says_nothing_is_hung_up_on(proxy, monkeypatch):
+def test_silent_clients_are_disconnected(proxy, monkeypatch):
     monkeypatch.setattr("sqs_codec.system._endpoint.server.SILENT_SECONDS", 0.1)
     for said in (b"", b"GET / HTT", b"GET / HTTP/1.1\r\nHost: [::1]\r\n\r\nGET "):
         with socket.create_connection(
@@ -393,14 +393,14 @@ def test_a_client_that_hangs_up_ends_its_session(proxy, server, monkeypatch):
         assert len(calls) < before + 30
 
 
-def test_beyond_the_clients_there_is_a_time_to_come_again(folder, server):
+def test_too_many_clients_get_retry_after(folder, server):
     with closing(Proxy(folder, server.address, clients=1)) as proxy:
         asyncio.run(proxy.completer._seats.acquire())  # somebody has the only place
         status, _, headers = proxy.call(
             "POST", CHAT, b'{"messages": [{"role": "user", "content": "the"}]}'
         )
         assert (status, headers["retry-after"]) == (429, "1")
-        with pytest.raises(openai.RateLimitError, match="as many texts"):
+        with pytest.raises(openai.RateLimitError, match="simultaneous completions"):
             ask(proxy.client())
         proxy.completer._seats.release()
         assert ask(proxy.client()).choices
@@ -423,7 +423,7 @@ def test_a_key_and_a_site_that_may_call():
         assert answer.headers.get("access-control-allow-origin") == allowed
 
 
-def test_what_there_is_to_see(proxy):
+def test_page_and_metrics(proxy):
     ask(proxy.client())
     status, page, _ = proxy.call("GET", "/metrics")
     assert status == 200
@@ -467,9 +467,7 @@ def test_a_cloud_that_goes_away(folder, port, monkeypatch):
 
 def test_the_command(folder, server):
     given = ["--server", server.address, "--insecure", "--draft", str(folder / "draft")]
-    clients = (
-        rf"Writing with {server.address} for clients of (http://127.0.0.1:\d+)/v1;"
-    )
+    clients = rf"Proxy for {server.address}: API at (http://127.0.0.1:\d+)/v1,"
 
     def visit(said):
         url = re.search(clients, said)[1]
@@ -480,7 +478,7 @@ def test_the_command(folder, server):
     assert status == 130
 
 
-def test_turns_are_had_in_order():
+def test_turns_are_in_order_of_arrival():
     turns, order = Turns(), list[int]()
 
     def take(i):

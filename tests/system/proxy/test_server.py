@@ -1,4 +1,4 @@
-"""``sqs proxy`` under attack: who has a place, for how long, and what ends."""
+"""``sqs proxy`` under attack: limits of connections."""
 
 import asyncio
 import json
@@ -151,7 +151,7 @@ def test_headers_that_come_again(endpoint):
 
 
 @pytest.mark.parametrize("method", ["GET", "OPTIONS"])
-def test_a_stranger_has_one_answer(method):
+def test_a_client_without_the_key_gets_one_answer(method):
     head = f"{method} /health HTTP/1.1\r\nHost: localhost\r\nOrigin: https://a.example"
     asked = f"{head}\r\nAccess-Control-Request-Method: POST\r\n\r\n"
     with playing(origins=["https://a.example"]) as endpoint:
@@ -161,7 +161,7 @@ def test_a_stranger_has_one_answer(method):
 
 
 @pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\nHo", b"GET /page.js HTTP"])
-def test_silent_strangers_make_room(said, monkeypatch):
+def test_silent_clients_without_the_key_make_room(said, monkeypatch):
     monkeypatch.setattr("sqs_codec.system._endpoint.server.CONNECTIONS", 4)
     if said.endswith(b"HTTP"):  # what is asked for isn't read
         said = (said + b"/1.1\r\nHost: localhost\r\n\r\n") * 500
@@ -184,8 +184,8 @@ def test_silent_strangers_make_room(said, monkeypatch):
         assert writes.recv(4096)
 
 
-def test_what_is_not_read_in_time(monkeypatch):
-    """A stream, with the key, whose places must come back."""
+def test_answers_not_read_in_time(monkeypatch):
+    """A stream with the key; its places must be freed."""
     monkeypatch.setattr("sqs_codec.system._endpoint.server.READING_SECONDS", 0.2)
     completer = Played("sea " * 20_000)
     with playing(completer) as endpoint, endpoint.open() as raw:
@@ -203,8 +203,8 @@ class Late(Played):
         answer.put(Chunk("", "cloud", EdgeMetrics(), "stop", 0, True))
 
 
-def test_who_reads_slowly_gets_all(monkeypatch):
-    """Of a text that took longer than silence may, and takes longer to be read."""
+def test_a_slow_reader_gets_everything(monkeypatch):
+    """A text that takes longer to write and to read than the limit of silence."""
     monkeypatch.setattr("sqs_codec.system._endpoint.server.SILENT_SECONDS", 0.5)
     monkeypatch.setattr("sqs_codec.system._endpoint.server.READING_SECONDS", 1.5)
     with playing(Late("x" * 16_000_000)) as endpoint, endpoint.open() as raw:
@@ -217,7 +217,7 @@ def test_who_reads_slowly_gets_all(monkeypatch):
         assert size >= 16_000_000
 
 
-def test_who_does_not_read_makes_room(monkeypatch):
+def test_a_client_that_does_not_read_makes_room(monkeypatch):
     """Though a text is written for it."""
     monkeypatch.setattr("sqs_codec.system._endpoint.server.CONNECTIONS", 4)
     completer = Played("sea " * 500_000)
@@ -232,7 +232,7 @@ def test_who_does_not_read_makes_room(monkeypatch):
         assert [answer.gone.done() for answer in answers] == [True] * 4 + [False] * 4
 
 
-def test_who_waits_for_a_seat_is_answered(monkeypatch):
+def test_a_client_that_waits_for_a_seat_is_answered(monkeypatch):
     monkeypatch.setattr("sqs_codec.system._endpoint.server.CONNECTIONS", 4)
 
     all_came = threading.Event()
@@ -274,7 +274,7 @@ def test_handshakes_that_stop_half_way(tmp_path, monkeypatch):
             assert time.monotonic() - began > 0.3
 
 
-def test_strangers_have_a_share(endpoint):
+def test_clients_without_the_key_have_a_share_of_time(endpoint):
     """Who has the key has answers at once, beside a flood from his own host."""
     said = b"GET /%s HTTP/1.1\r\nHost: localhost\r\n%s\r\n"
     with endpoint.open("127.0.0.3") as stranger, endpoint.open("127.0.0.3") as known:
@@ -286,7 +286,7 @@ def test_strangers_have_a_share(endpoint):
         assert 0 < stranger.recv(1 << 20).count(b"HTTP/1.1 200") < 400
 
 
-def test_streams_end_with_a_word():
+def test_streams_end_with_an_error_at_shutdown():
     with playing() as endpoint:
         raw = endpoint.open()
         stream(raw)
@@ -305,7 +305,7 @@ def test_a_command_that_was_interrupted_is_gone_at_once():
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
-def test_a_link_for_nobody():
+def test_a_link_for_a_client_that_left():
     """Who hangs up while the cloud is silent leaves the link to the next one."""
     comes, made = threading.Event(), list[Any]()
 
@@ -326,7 +326,7 @@ def test_a_link_for_nobody():
     assert not made[1].close.called
 
 
-def test_who_waits_for_the_cloud_is_woken():
+def test_a_waiting_thread_is_woken_when_the_client_leaves():
     """Once, when nobody waits for the text any more."""
     bell, asked = threading.Event(), list[float]()
     before, gone = Future[None](), Future[None]()

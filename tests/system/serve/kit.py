@@ -1,4 +1,4 @@
-"""A server in a thread, over a toy model whose rows anybody can reckon."""
+"""A server in a thread, over a toy model with computable logits."""
 
 import asyncio
 import threading
@@ -38,7 +38,7 @@ CODEC = sqs.Codec(VOCAB)
 KEEP = sqs.TopK(8)
 GREEDY = Sampling(temperature=0.0)
 PATIENCE = 60.0
-"""Seconds in which even a busy machine does what should take no time."""
+"""Seconds that are enough for quick work, even on a busy machine."""
 
 
 def toy_logits(text: Sequence[int], noise: int = 0) -> NDArray[np.float32]:
@@ -212,7 +212,7 @@ def draft_round(edge: EdgeSession) -> None:
 
 
 def exchange(edge: EdgeSession, link: Link) -> None:
-    """Send what an edge has to send and take one message."""
+    """Send an edge's messages and receive one."""
     assert try_exchange(edge, link, PATIENCE), "the cloud is silent"
 
 
@@ -222,7 +222,7 @@ def send(edge: EdgeSession, link: Link) -> None:
 
 
 def try_exchange(edge: EdgeSession, link: Link, seconds: float) -> bool:
-    """Do the same, or have the edge send again what seems lost."""
+    """Do the same; after a time-out the edge resends."""
     send(edge, link)
     message = link.receive(seconds)
     if message is None:

@@ -1,4 +1,4 @@
-"""Datagrams: what is encrypted, who is let in, and what is noticed."""
+"""Datagrams: encryption, access, and detection of failures."""
 
 import errno
 import random
@@ -68,7 +68,7 @@ def server(serve):
 
 @pytest.fixture
 def connect(issued):
-    """Connect to a port, and close what is connected at the end."""
+    """Connect to a port; all links are closed at the end."""
     links = []
 
     def open_link(port, host=HOST, **settings):
@@ -88,7 +88,7 @@ def echoes(link, message):
 
 
 def gone(link):
-    """What a link says when it is gone, which it notices by itself."""
+    """The error of a link that notices that it is gone."""
 
     def ask():
         for _ in range(round(100 * PATIENCE)):
@@ -123,7 +123,7 @@ def test_ipv6(serve, connect):
         pytest.skip(f"needs IPv6: {error}")
 
 
-def test_what_crosses_is_encrypted_and_fits(server, connect):
+def test_datagrams_are_encrypted_and_fit(server, connect):
     with Relay(server.port) as relay:
         link = connect(relay.port)
         assert echoes(link, b"a secret" * 12)
@@ -135,7 +135,7 @@ def test_what_crosses_is_encrypted_and_fits(server, connect):
     assert len(relay.seen[-1][1]) + 28 == 96 + link.overhead
 
 
-def test_whose_certificate_it_is(tmp_path, service, serve, connect):
+def test_the_certificates_host_is_checked(tmp_path, service, serve, connect):
     authority = issue(tmp_path)
     by_name = issue(tmp_path, "localhost", issuer=authority)
     with serve(security=Certificate(by_name.cert, by_name.key)) as server:
@@ -144,16 +144,18 @@ def test_whose_certificate_it_is(tmp_path, service, serve, connect):
             assert echoes(connect(server.port, **how), b"hi")
         with pytest.raises(LinkError, match=r"is for localhost, not for 127\.0\.0\.1"):
             connect(server.port, security=Certificate(authority.cert))
-        with pytest.raises(LinkError, match=r"anyone trusted .* \(--cert\)"):
+        with pytest.raises(LinkError, match=r"no trusted issuer.* \(--cert\)"):
             connect(server.port, "localhost")
-        with pytest.raises(LinkError, match="isn't signed by anyone trusted"):
+        with pytest.raises(LinkError, match="no trusted issuer"):
             connect(server.port, "localhost", security=None)
     assert len(service.connections) == 2  # nobody showed the others a token
 
 
 def test_tokens(service, server, connect):
-    refuses("refused the token", connect, server.port, error=LinkError, token="guessed")
-    refuses("wants a token", connect, server.port, error=LinkError, token=None)
+    refuses(
+        "refused the access", connect, server.port, error=LinkError, token="guessed"
+    )
+    refuses("needs an access", connect, server.port, error=LinkError, token=None)
     refuses("visible ASCII", connect, server.port, token="grün")
     assert not service.connections
     service.tokens = (TOKEN, "another")
@@ -166,11 +168,11 @@ def test_tokens(service, server, connect):
 def test_insecure_stays_on_this_machine(serve, connect):
     with serve(security=INSECURE) as server:
         assert echoes(connect(server.port, security=INSECURE), b"hi")
-        refuses("isn't signed by anyone trusted", connect, server.port, error=LinkError)
+        refuses("no trusted issuer", connect, server.port, error=LinkError)
     refuses("isn't this machine", connect, 1, "192.0.2.1", security=INSECURE)
 
 
-def test_files_that_do_not_fit(tmp_path, issued, serve, connect):
+def test_invalid_certificate_files(tmp_path, issued, serve, connect):
     other = issue(tmp_path, HOST)
     empty = tmp_path / "empty"
     empty.write_text("")
@@ -198,15 +200,15 @@ def test_files_that_do_not_fit(tmp_path, issued, serve, connect):
         connect(1, security=Certificate(empty))
 
 
-def test_nobody_there(connect):
+def test_no_server_answers(connect):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind((HOST, 0))
-        with pytest.raises(LinkError, match=r"no answer by UDP within 0\.1 seconds"):
+        with pytest.raises(LinkError, match=r"no answer over UDP within 0\.1 seconds"):
             connect(silent.getsockname()[1], timeout=0.1)
         silent.connect(silent.getsockname())  # so that it takes nothing from others
-        with pytest.raises(LinkError, match="nothing listens there on UDP"):
+        with pytest.raises(LinkError, match="nothing listens on this UDP"):
             connect(silent.getsockname()[1])
-    with pytest.raises(LinkError, match=r"can't find nowhere\.invalid"):
+    with pytest.raises(LinkError, match=r"can't resolve nowhere\.invalid"):
         connect(1, "nowhere.invalid")
 
 
@@ -221,7 +223,7 @@ def test_a_dead_address_delays_the_first_connection_only(monkeypatch, server, co
         assert echoes(connect(7, "localhost"), b"second")
         assert received(dead) == 0
         places[:] = places[:1]
-        with pytest.raises(LinkError, match=r"no answer by UDP within 0\.1 seconds"):
+        with pytest.raises(LinkError, match=r"no answer over UDP within 0\.1 seconds"):
             connect(7, "localhost", timeout=0.1)
         places[:] = [(*places[0][:4], end) for end in ends[::-1]]
         assert echoes(connect(7, "localhost"), b"third")
@@ -260,7 +262,7 @@ def test_replayed_messages_are_dropped(service, server, connect):
     assert service.connections[0].messages == [*(b"%d" % i for i in range(20)), b"last"]
 
 
-def test_what_is_cut_or_changed_is_dropped(service, server, connect):
+def test_cut_or_changed_datagrams_are_dropped(service, server, connect):
     draw = random.Random(0)
     with Relay(server.port) as relay:
         link = connect(relay.port)
@@ -325,7 +327,7 @@ def test_broken_hellos_with_a_good_cookie(server, connect, caplog):
     assert not caplog.records
 
 
-def test_a_broken_hello_leaves_no_error_to_whoever_is_served_next():
+def test_a_broken_hello_leaves_no_error_for_the_next_client():
     client = dtls.Endpoint(dtls.client_context(INSECURE), server=False)
     client.handshake()
     (hello,) = client.datagrams()
@@ -409,7 +411,7 @@ def test_many_clients(monkeypatch, service, serve, connect):
         assert [link.receive(PATIENCE) for link in links] == [
             b"%d" % i for i in range(100)
         ]
-        refuses("takes no more clients", connect, server.port, error=LinkError)
+        refuses("the server is full", connect, server.port, error=LinkError)
         links[0].close()
         wait_until(lambda: service.connections[0].closed)
         assert echoes(connect(server.port), b"hi")
@@ -434,7 +436,7 @@ def test_a_server_that_stops_says_so(serve, connect):
         link.receive(PATIENCE)
 
 
-def test_a_server_started_anew_is_noticed(serve, connect):
+def test_a_restarted_server_is_noticed(serve, connect):
     with serve() as server, serve() as restarted, Relay(server.port) as relay:
         link = connect(relay.port)
         relay.server_port = restarted.port
@@ -466,12 +468,14 @@ def test_silence_is_noticed(monkeypatch, server, connect):
         link = connect(relay.port)
         assert link.receive(0.6) is None  # the server says that it is there
         relay.broken = True
-        refuses("no answer any more", link.receive, None, error=LinkError)
+        refuses("the server stopped answering", link.receive, None, error=LinkError)
 
 
 @pytest.mark.parametrize("call", ["send", "recv"])
-def test_a_path_that_takes_less_loses_one_datagram(monkeypatch, server, connect, call):
-    """The system reports what a router has said at the next call."""
+def test_a_path_with_a_smaller_mtu_loses_one_datagram(
+    monkeypatch, server, connect, call
+):
+    """The system reports a router's answer at the next call."""
     told = []
 
     class Narrow(socket.socket):
@@ -505,7 +509,7 @@ def test_a_path_that_takes_less_loses_one_datagram(monkeypatch, server, connect,
 
 
 def test_a_new_client_of_an_old_address(service, server, connect):
-    """As when a program is killed, and started again on the same port."""
+    """As if a program was killed and restarted on the same port."""
     link = connect(server.port)
     assert echoes(link, b"old")
     address = link._socket.getsockname()
@@ -559,7 +563,7 @@ def test_junk_delays_no_deadline(monkeypatch, server, connect):
             assert junk.is_alive()
             monkeypatch.setattr(edge_end, "_PROBE_SECONDS", 0.05)
             link._probe_at = None  # of the longer wait
-            refuses("no answer any more", link.receive, None, error=LinkError)
+            refuses("the server stopped answering", link.receive, None, error=LinkError)
         finally:
             stop.set()
             junk.join()

@@ -1,4 +1,4 @@
-"""What a server counts: the same as the edge does."""
+"""A server's counters equal the edge's."""
 
 import asyncio
 import contextlib
@@ -116,7 +116,7 @@ def test_edge_and_server_count_alike(link, plan, ends):
         assert 0 < rejected < drafts
 
 
-def test_a_verdict_that_comes_too_late_counts_nothing(link):
+def test_a_late_verdict_counts_nothing(link):
     session = edge_session([1, 2])
 
     def swap():

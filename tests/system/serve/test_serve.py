@@ -85,7 +85,7 @@ def server():
 
 
 def refusal(link):
-    """The words of the refusal that comes next, after which the link is over."""
+    """The reason of the next refusal, which ends the link."""
     while (message := link.receive(PATIENCE)) is not None and message[0] != REFUSED:
         pass
     reason = message[1:].decode()
@@ -118,7 +118,8 @@ def test_text_is_the_targets(server, mode):
 
 
 @pytest.mark.parametrize(
-    ("token", "words"), [("wrong", "refused the token"), (None, "wants a token")]
+    ("token", "words"),
+    [("wrong", "refused the access token"), (None, "needs an access token")],
 )
 def test_tokens(server, token, words):
     before = server.metric("sqs_refusals_total", reason="token")
@@ -139,7 +140,7 @@ def test_garbage_on_the_socket_harms_nobody(server):
 @pytest.mark.parametrize("size", [65537, 200_000])
 def test_oversize_message(server, size):
     link = server.link(token=TOKENS[0])
-    refuses("at most 65536 bytes, not", link.send, bytes(size))
+    refuses("up to 65536 bytes, got", link.send, bytes(size))
     link.max_message = size  # a peer that doesn't care
     link.send(bytes(size))
     words = last_words(link)
@@ -153,7 +154,7 @@ def test_stolen_session(server):
     converse(edge, owner, 10)
     thief = server.link(token=TOKENS[1])
     send(edge_session(PROMPT, session_id=bytes(range(16))), thief)
-    assert refusal(thief) == "the session belongs to another token"
+    assert refusal(thief) == "the session belongs to another access token"
     assert converse(edge, owner, 30) == greedy(PROMPT, 27)
 
 
@@ -185,7 +186,7 @@ def test_slow_reader_is_closed(monkeypatch):
             opened = channel.stream_stream("/sqs.Sessions/Open")(questions())
             begun.set()
             wait_until(is_closed)
-            with pytest.raises(grpc.RpcError, match="256 messages wait for this peer"):
+            with pytest.raises(grpc.RpcError, match="hasn't read 256 messages"):
                 list(opened)
 
 
@@ -204,7 +205,7 @@ def test_messages_of_one_datagram_are_a_flood_as_well(monkeypatch):
 
 
 def taken_at_most(server, before, began):
-    """Of messages that take 10 ms each: 5 in a second, and 5 in advance."""
+    """Messages of 10 ms each: 5 per second, and 5 in advance."""
     taken = server.metric(RECEIVED) - before
     return taken <= 6 + 5 * (time.monotonic() - began)
 
@@ -229,8 +230,8 @@ def test_flood_is_slowed_down(monkeypatch):
             link.close()
 
 
-def test_what_a_message_takes_delays_the_next(monkeypatch):
-    """Of this connection or one that comes after it; more if all take too much."""
+def test_an_expensive_message_delays_the_next(monkeypatch):
+    """On this connection or the next one; more if all together take too much."""
     cpu = iter(np.arange(1000) * 0.06)  # seconds that each message takes
     monkeypatch.setattr(_connection, "time", SimpleNamespace(thread_time=cpu.__next__))
     monkeypatch.setattr(crowd, "time", SimpleNamespace(monotonic=lambda: 100.0))
@@ -262,7 +263,7 @@ def test_new_connection_takes_the_session_over(server):
     new = server.link(token=TOKENS[0])
     edge.reconnect()
     assert converse(edge, new, 30) == greedy(PROMPT, 27)
-    assert "another connection" in last_words(old)
+    assert "a new connection" in last_words(old)
 
 
 def test_too_many_sessions():
@@ -273,7 +274,7 @@ def test_too_many_sessions():
             converse(edge, link, 10)
         exchange(edges[2], links[2])
         assert edges[2].refused == (
-            "the server has 2 sessions, as many as it takes; try again later"
+            "the server is full (2 of 2 sessions); try again later"
         )
         links[0].close()
         # One that nobody is connected to makes room, and may come back.
@@ -305,7 +306,7 @@ def test_a_link_that_breaks_in_the_middle_of_a_text_keeps_the_place(plan):
 
     def come():
         send(late, link := server.link())
-        assert "as many as it takes; try again later" in last_words(link)
+        assert "sessions); try again later" in last_words(link)
         late.reconnect()
 
     def make():
@@ -328,8 +329,8 @@ def test_a_link_that_breaks_in_the_middle_of_a_text_keeps_the_place(plan):
         assert converse(late, server.link(), 20) == greedy([3, 1], 18)
 
 
-def test_who_makes_room_first(monkeypatch):
-    """A session whose text is whole, then one whose link broke 30 seconds ago."""
+def test_order_of_replaced_sessions(monkeypatch):
+    """A session with a complete text, then one with a link broken for 30 seconds."""
     with serving(max_sessions=2) as server:
         edges = [edge_session([i, 1]) for i in range(4)]
         links = [server.link() for _ in edges]
@@ -341,21 +342,21 @@ def test_who_makes_room_first(monkeypatch):
         assert edges[1].free_place()
         exchange(edges[1], links[1])
         converse(edges[2], links[2], 10)
-        assert "another has its place" in last_words(links[1])
+        assert "another took its place" in last_words(links[1])
         monkeypatch.setattr(_service, "SILENT_SECONDS", 0.0)
         converse(edges[3], links[3], 10)
         for edge, link in zip(edges[2:], links[2:], strict=True):
             assert converse(edge, link, 20) == greedy(edge.text[:2], 18)
 
 
-def test_who_vanished_makes_room(monkeypatch):
+def test_a_vanished_edge_makes_room(monkeypatch):
     """Without a word, as phones do. Who waits for an answer isn't silent."""
 
     def is_refused(server):
         edge, link = edge_session([3, 1]), server.link()
         exchange(edge, link)
         link.close()
-        return "as many as it takes" in (edge.refused or "")
+        return "the server is full" in (edge.refused or "")
 
     go_on = threading.Event()
     toy = Toy(lambda jobs: go_on.wait(PATIENCE))
@@ -394,8 +395,8 @@ def test_a_short_text_waits_for_its_request(monkeypatch, transport):
 
 
 @pytest.mark.parametrize("transport", ["grpc", "datagram"])
-def test_edges_hear_how_far_their_text_is_read(monkeypatch, transport):
-    """Of one that takes several parts, and again while nothing more is read."""
+def test_edges_get_the_progress_of_a_prefill(monkeypatch, transport):
+    """Of a prefill in several parts, and also while it stalls."""
     monkeypatch.setattr(_service, "PROGRESS_SECONDS", 0.01)
     gate, calls = threading.Event(), []
 
@@ -426,7 +427,7 @@ def test_edges_hear_how_far_their_text_is_read(monkeypatch, transport):
         assert converse(edge, link, 2001, "generate") == greedy([1] * 2000, 1)
 
 
-def test_nothing_is_computed_for_who_has_left():
+def test_nothing_is_computed_for_a_disconnected_edge():
     calls = []
     toy = Toy(lambda jobs: calls.append(time.sleep(0.01) or len(jobs)))
     with serving(toy) as server:
@@ -451,7 +452,7 @@ def test_idle_sessions_are_forgotten():
         converse(edge, link, 10)
         server.service._idle_seconds = 0.2
         server._loop.call_soon_threadsafe(server.service._sweep)
-        assert "nothing came for 0.2 seconds" in last_words(link)
+        assert "no message for 0.2 seconds" in last_words(link)
         assert server.metric("sqs_sessions") == 0
         assert toy.forgotten
         server.service._idle_seconds = PATIENCE
@@ -463,11 +464,11 @@ def test_silent_connection(monkeypatch):
     monkeypatch.setattr(_service, "HANDSHAKE_SECONDS", 0.1)
     with serving() as server:
         link = server.link()
-        assert "no session was opened in 0.1 seconds" in last_words(link)
+        assert "no session was opened within 0.1 seconds" in last_words(link)
 
 
 def verifying():
-    """A server, an edge and its link, and what ends the verifying of its round."""
+    """A server, an edge, its link, and an event that ends the verification."""
     toy, begun, go_on = Toy(), threading.Event(), threading.Event()
     server = Server(toy)
     edge, link = edge_session(PROMPT), server.link()
@@ -478,7 +479,7 @@ def verifying():
     return server, edge, link, go_on
 
 
-def test_shutdown_finishes_what_is_verified():
+def test_shutdown_finishes_running_jobs():
     server, edge, link, go_on = verifying()
     length = len(edge.text)
     stopping = threading.Thread(target=server.stop, args=(5.0,))
@@ -593,8 +594,8 @@ with both_transports(Server(Toy())) as ports:
 """
 
 
-def test_strangers_that_take_all_connections():
-    """Another is refused in words; theirs have no stream and don't last."""
+def test_idle_connections_are_limited():
+    """A further one gets an error; connections without a stream are closed."""
     with (
         subprocess.Popen(
             [sys.executable, "-c", SMALL],
@@ -614,7 +615,7 @@ def test_strangers_that_take_all_connections():
             stack.enter_context(socket.create_connection(place)) for _ in range(80)
         ]
         strangers[0].sendall(PREFACE + b"\0\0\0\4\0\0\0\0\0")
-        with pytest.raises(LinkError, match="room for one connection more"):
+        with pytest.raises(LinkError, match="that it isn't full"):
             # Of another timeout, or gRPC would share the connection of `early`.
             connect(f"127.0.0.1:{port}", security=INSECURE, timeout=9.0)
         assert converse(edge, early, 30) == greedy(PROMPT, 27)
@@ -645,7 +646,7 @@ def test_tls(tmp_path, monkeypatch):
                 assert converse(edge_session(PROMPT), link, 30) == greedy(PROMPT, 27)
         with pytest.raises(LinkError, match=r"trusted \(self signed certificate\)"):
             connect(f"localhost:{port}", token=TOKENS[0])
-        with pytest.raises(LinkError, match="started with --insecure, too"):
+        with pytest.raises(LinkError, match="runs with --insecure, too"):
             connect(f"localhost:{port}", token=TOKENS[0], security=INSECURE)
 
 
@@ -670,9 +671,9 @@ def test_tls_to_a_plain_server(server, tmp_path):
 
 
 def test_no_server():
-    with pytest.raises(LinkError, match="nothing listens there"):
+    with pytest.raises(LinkError, match="nothing listens on this port"):
         connect("127.0.0.1:1", security=INSECURE)
-    with pytest.raises(LinkError, match="no host of this name"):
+    with pytest.raises(LinkError, match="no host has this name"):
         connect("nowhere.invalid:1", timeout=5.0)
     with pytest.raises(LinkError, match="can't load the certificate"):
         connect("localhost:1", security=Certificate("nowhere.pem"))
@@ -786,7 +787,7 @@ def test_bad_certificates(tmp_path):
         asyncio.run(start_grpc(service, "0.0.0.0", 0, security=INSECURE))
 
 
-def test_hints_are_read_as_far_as_the_load_allows():
+def test_the_threshold_of_hints_rises_with_the_load():
     hinted = []
     toy = Toy(lambda jobs: time.sleep(0.02) or hinted.append(len(jobs[0].hints)))
     guess = greedy(PROMPT, 6)[len(PROMPT) :]
@@ -805,7 +806,7 @@ def test_hints_are_read_as_far_as_the_load_allows():
             hinted.clear()
 
 
-def test_edges_are_told_what_recent_passes_take():
+def test_edges_get_the_times_of_recent_passes():
     """A server that was started on a busy machine says so only for a while."""
     with serving(steps={1: 100.0, 6: 150.0}) as server:
         for told in (True, False):
@@ -832,7 +833,7 @@ def test_the_threshold_is_bounded_and_forgets():
     assert busy.at(60.0) == pytest.approx(0.1)  # one token a pass, whoever is served
 
 
-def test_what_is_no_text_frees_its_place(caplog):
+def test_an_invalid_hello_frees_its_place(caplog):
     """A lone surrogate, which a refusal would repeat, can't be encoded."""
     edge = edge_session(PROMPT)
     hello = json.loads(edge.data_to_send()[0][1:])
@@ -846,8 +847,8 @@ def test_what_is_no_text_frees_its_place(caplog):
     assert not [r for r in caplog.records if r.exc_info]
 
 
-def test_who_says_nothing_leaves_room_for_others(monkeypatch):
-    """One who has a token may not shut out another by connections without sessions."""
+def test_silent_connections_leave_room_for_others(monkeypatch):
+    """Connections of one token without sessions can't block another token."""
     monkeypatch.setattr(datagram_server, "_MAX_CLIENTS", 24)
     with (
         serving(tokens=TOKENS, max_sessions=2) as server,
@@ -886,7 +887,7 @@ def call_of(stream, path, token, message):
     ("path", "token"),
     [("/grpc.health.v1.Health/Check", "none"), ("/sqs.Sessions/Open", TOKENS[0])],
 )
-def test_who_reads_no_answer_holds_no_place(monkeypatch, path, token):
+def test_a_client_that_does_not_read_holds_no_place(monkeypatch, path, token):
     """By itself gRPC keeps a call as long as its peer's window is shut."""
     for name in ("STRANGER_SECONDS", "CLOSING_SECONDS"):
         monkeypatch.setattr(grpc_server, name, 0.2)

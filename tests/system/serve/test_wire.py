@@ -1,4 +1,4 @@
-"""A link's bytes are those of its own connection, counted or reckoned."""
+"""A link's bytes are those of its own connection, counted or computed."""
 
 import os
 import sys
@@ -16,7 +16,7 @@ MESSAGE = bytes(1000)
 
 @pytest.fixture
 def address():
-    """Where every message comes back."""
+    """A server that echoes every message."""
     service = EchoService(tokens=None)
     with running(
         partial(start_grpc, service, "127.0.0.1", 0, security=INSECURE)
@@ -25,7 +25,7 @@ def address():
 
 
 def carry(link, messages):
-    """Send messages there and back; return by what the link's counts have grown."""
+    """Send messages there and back; return the growth of the link's counts."""
     sent, received = link.sent, link.received
     for _ in range(messages):
         link.send(MESSAGE)
@@ -57,7 +57,7 @@ def test_looking_for_a_connection_leaves_nothing_open():
     assert os.listdir(wire.OPEN) == before
 
 
-def test_where_nobody_counts_bytes_are_reckoned(address, monkeypatch):
+def test_bytes_are_computed_without_kernel_counters(address, monkeypatch):
     monkeypatch.setattr(wire, "_marked", lambda mark: None)
     link = connect(address, security=INSECURE)
     assert (link.sent, link.received) == wire.SETUP[True]

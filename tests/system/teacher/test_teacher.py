@@ -1,4 +1,4 @@
-"""``sqs distill serve``: what trainers get of a file, and what they are told."""
+"""``sqs distill serve``: the lists that trainers get, and its errors."""
 
 import http.client
 import json
@@ -31,7 +31,7 @@ HERE = TEXTS[0]
 
 
 def store(path, texts=TEXTS, places=None, **said):
-    """A file of texts whose distributions are random."""
+    """A file of texts with random distributions."""
     rng = np.random.default_rng(0)
     codec = sqs.Codec(V + said.get("tail", False), L)
     header = distill.Header(codec, model="a/teacher", temperature=1.5, **said)
@@ -59,7 +59,7 @@ def ask(client, prompt, k=L, **fields):
 
 
 def lists(sequence, tokens, fill=0):
-    """What is to be answered of each token: log-probabilities in their order."""
+    """The expected answer for each token: log-probabilities in order."""
     found = [{} for _ in tokens]
     rows = zip(sequence.places + 1, sequence.rows.to_dense(float)[:, :V], strict=True)
     for position, p in rows:
@@ -106,7 +106,7 @@ def test_lists_are_those_of_the_file(fill, tail, places, tmp_path, monkeypatch):
     assert answer.json()["model"] == "a/teacher"
 
 
-def test_a_beginning_is_found_and_as_much_as_was_asked_for(client, data):
+def test_the_beginning_of_a_text_is_found(client, data):
     check(ask(client, [7, 3, 9, 2]), lists(data[1], TEXTS[1]))
     check(ask(client, [[31, 0], [31]], 10**30), lists(data[3], [31, 0]), [{}])
 
@@ -128,10 +128,10 @@ def test_lists_are_filled_up_to_a_bound(data, monkeypatch):
     client = TestClient(make_app(data, fill=True), base_url="http://localhost")
     assert ask(client, [7, 3], 20).status_code == 200
     said = ask(client, [7, 3], 21).json()["error"]["message"]
-    assert said == "prompt_logprobs may be 20 where lists are filled"
+    assert said == "prompt_logprobs may be up to 20 with filled lists"
 
 
-def test_what_trainers_send(client, data):
+def test_requests_of_trainers(client, data):
     """TRL 1.16 and axolotl 0.19; ms-swift sets the temperature to 0."""
     trl = {"model": "a/teacher", "max_tokens": 1, "temperature": 1.5}
     axolotl = {
@@ -151,7 +151,7 @@ def test_what_trainers_send(client, data):
     assert "GET /v1/models, " in client.get("/metrics").json()["error"]["message"]
 
 
-def test_any_name_is_none_to_answer_by(data):
+def test_the_answer_has_the_clients_model_name(data):
     for names, own in (["*", "named"], "named"), (["*"], "a/teacher"):
         client = TestClient(make_app(data, names=names), base_url="http://localhost")
         assert ask(client, HERE).json()["model"] == own
@@ -161,31 +161,34 @@ def test_any_name_is_none_to_answer_by(data):
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"prompt": "the fox"}, "prompt must be a list of token ids"),
-        ({"prompt": ["the"]}, "prompt[0] must be a token's id, a whole number from 0"),
-        ({"prompt": []}, "prompt must be a list of token ids, one at least"),
-        ({"prompt": [HERE, []]}, "prompt[1] must be a list of token ids"),
-        ({"prompt": [HERE, [[7]]]}, "prompt[1][0] must be a token's id"),
-        ({"prompt": [7, 2**40]}, "prompt[1] must be a token's id"),
-        ({"prompt": [7, 3.0]}, "whole number from 0 to 39, got 3.0"),
+        ({"prompt": "the fox"}, "prompt must be a list of at least one token"),
+        ({"prompt": ["the"]}, "prompt[0] must be a token id, 0 to"),
+        ({"prompt": []}, "prompt must be a list of at least one token id"),
+        ({"prompt": [HERE, []]}, "prompt[1] must be a list of at least one token"),
+        ({"prompt": [HERE, [[7]]]}, "prompt[1][0] must be a token id"),
+        ({"prompt": [7, 2**40]}, "prompt[1] must be a token id"),
+        ({"prompt": [7, 3.0]}, "token id, 0 to 39, got 3.0"),
         ({"prompt": [7, True]}, "got true"),
         ({"prompt": [7, -1]}, "got -1"),
-        ({"prompt": [[7]] * 100_000}, "prompt may be 1024 texts at most"),
-        ({"prompt_logprobs": None}, "12 are enough for all, got null. 0 and 1 are"),
-        ({"prompt_logprobs": 0}, "12 are enough for all, got 0. 0 and 1 are for rev"),
+        ({"prompt": [[7]] * 100_000}, "prompt may have up to 1024 texts"),
+        ({"prompt_logprobs": None}, "12 is enough for every list, got null. Trainers"),
+        ({"prompt_logprobs": 0}, "12 is enough for every list, got 0. Trainers"),
         ({"prompt_logprobs": 1}, "counts can only teach forward KL"),
         ({"prompt_logprobs": 2.0}, "prompt_logprobs must be a whole number, got 2.0"),
-        ({"prompt_logprobs": 2}, "would learn something else: 12 are enough for every"),
-        ({"temperature": 1}, "is 1, and the file's distributions are of 1.5"),
+        (
+            {"prompt_logprobs": 2},
+            "learn a different distribution; prompt_logprobs=12 is",
+        ),
+        ({"temperature": 1}, "temperature must be 1.5"),
         ({"temperature": 10**400}, "temperature must be 0 to"),
-        ({"max_tokens": 16}, "max_tokens can't be 16: nothing is written here"),
+        ({"max_tokens": 16}, "max_tokens can't be 16: this endpoint doesn't generate"),
         ({"n": 2}, "n can't be 2"),
         ({"stream": True}, "stream can't be true"),
-        ({"truncate_prompt_tokens": 4}, "all of them"),
-        ({"model": "gpt-4o"}, "there is no model 'gpt-4o' here, only 'a/teacher'"),
+        ({"truncate_prompt_tokens": 4}, "by all tokens of the prompt"),
+        ({"model": "gpt-4o"}, "unknown model 'gpt-4o'; there is 'a/teacher'"),
     ],
 )
-def test_refusals_say_what_would_be_right(client, fields, said):
+def test_errors_name_valid_values(client, fields, said):
     answer = ask(client, **({"prompt": HERE, "k": L} | fields))
     assert answer.status_code == (404 if "model" in fields else 400)
     assert said in answer.json()["error"]["message"]
@@ -195,7 +198,7 @@ def test_refusals_say_what_would_be_right(client, fields, said):
     ("asked", "position"),
     [([6, *HERE], 0), ([7, 3, 9, 8, 1, 4], 3), ([*HERE, 5], 6), ([30], 0)],
 )
-def test_a_miss_names_what_the_client_has_and_nothing_else(client, asked, position):
+def test_a_miss_reveals_nothing_of_the_file(client, asked, position):
     for prompt, name in (asked, "prompt"), ([HERE, asked, [8]], "prompt[1]"):
         answer = ask(client, prompt)
         assert answer.status_code == 404
@@ -208,7 +211,7 @@ def test_a_miss_names_what_the_client_has_and_nothing_else(client, asked, positi
         }
 
 
-def test_a_request_may_have_so_many_bytes(client):
+def test_size_limit_of_a_request(client):
     for data in b"[" * 100_000, b'{"prompt": ' + b"[" * 100_000, b"", b"[]":
         assert client.post(PATH, content=data).status_code == 400
     assert client.post(PATH, content=b" " * (MOST_BYTES + 1)).status_code == 413
@@ -219,7 +222,7 @@ def teaching(data, **options):
 
 
 def post(endpoint, prompt=HERE, host="localhost", **headers):
-    """Send a request, and return what a connection has of its answer."""
+    """Send a request, and return the received part of its answer."""
     connection = http.client.HTTPConnection("127.0.0.1", endpoint.port, PATIENCE)
     body = json.dumps({"prompt": prompt, "prompt_logprobs": L})
     connection.request("POST", PATH, body, {"Host": host} | headers)
@@ -242,7 +245,7 @@ def read_on(connection):
 
 @pytest.fixture
 def held(monkeypatch):
-    """Have calls of a function wait; return a list of them, and what lets them go."""
+    """Make calls of a function wait; return a list of them, and their event."""
 
     def hold(owner, name):
         calls, goes_on, own = [], threading.Event(), getattr(owner, name)
@@ -258,7 +261,7 @@ def held(monkeypatch):
     return hold
 
 
-def test_who_may_ask(data):
+def test_access_control(data):
     app = make_app(data, api_key="key", hosts=["teacher.example.org"])
     with closing(Endpoint(app)) as endpoint:
         key = {"Authorization": "Bearer key"}
@@ -269,7 +272,7 @@ def test_who_may_ask(data):
         assert endpoint.status("/health", "") == 200
 
 
-def test_others_are_answered_meanwhile(data, held, monkeypatch):
+def test_other_requests_are_answered_meanwhile(data, held, monkeypatch):
     """While one answer is made, another waits, and one is too much."""
     monkeypatch.setattr(_app, "CALLS", _app.HEAVY + 2)
     monkeypatch.setattr(_app, "READING_SECONDS", 0.1)
@@ -324,7 +327,7 @@ def test_unfinished_bodies_make_room(data, monkeypatch):
     assert max(most) == 3
 
 
-def test_requests_of_who_has_left_are_not_parsed(data, held, monkeypatch):
+def test_requests_of_disconnected_clients_are_not_parsed(data, held, monkeypatch):
     """Bodies are read one by one, as a long one takes the interpreter."""
     monkeypatch.setattr(_app, "LIGHT", 100)  # so that some have no place
     lanes, lane = [], _app._Lane
@@ -366,9 +369,7 @@ def test_a_damaged_file_is_an_error(data, k, monkeypatch):
     assert ask(client, [[7], HERE], k).status_code == 500
 
 
-def test_who_asks_for_little_waits_for_nobody_who_asks_for_much(
-    data, held, monkeypatch
-):
+def test_light_requests_do_not_wait_for_heavy_ones(data, held, monkeypatch):
     monkeypatch.setattr(_app, "LIGHT", 100)
     written, goes_on = held(_app.ListWriter, "write")
     with teaching(data) as endpoint:
@@ -459,9 +460,9 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     serve += ["--allow-origin", SITE]
     assert cli.main([*serve, "--listen", "127.0.0.1:0"]) == 130
     said = capsys.readouterr().err
-    assert "is lattice, and not right on average: a student learns its bias" in said
+    assert "has the biased rounding lattice" in said
     [port] = ports
-    assert f"Teaching 4 texts at http://127.0.0.1:{port}: at temperature 1.5" in said
+    assert f"Serving 4 texts at http://127.0.0.1:{port}, at temperature 1.5" in said
     with pytest.raises(SystemExit):
         cli.main([*serve, "--listen", "0.0.0.0:80"])
-    assert "0.0.0.0 isn't this machine alone" in capsys.readouterr().err
+    assert "machines can reach 0.0.0.0" in capsys.readouterr().err

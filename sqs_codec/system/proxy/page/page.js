@@ -1,19 +1,19 @@
-// The page is a client as any other: it asks /v1/chat/completions for a stream. What it
-// shows besides the text is in the object `sqs` of each chunk.
+// The page is an ordinary client: it streams /v1/chat/completions. Its metrics are in the
+// object `sqs` of each chunk.
 
 const $ = (id) => document.getElementById(id);
-const WINDOW = [16, 1.5]; // at least so many tokens and seconds a rate is taken over
-const LEAST = 0.5; // seconds that say something
-const LINK = { rate: 100_000, trip: 0.1 }; // bits a second up, seconds of a round trip
+const WINDOW = [16, 1.5]; // minimum tokens and seconds to measure a rate
+const LEAST = 0.5; // minimum seconds to show a rate at the beginning
+const LINK = { rate: 100_000, trip: 0.1 }; // bit/s up, round-trip time in seconds
 const WAYS = {
-  alone: "The cloud alone",
+  alone: "Alone: the cloud decodes",
   rounds: "Rounds: drafted here, verified by the cloud",
-  hints: "Hints at what the cloud decodes",
+  hints: "Hints: the cloud decodes, predicted tokens save forward passes",
 };
 
 let messages = [];
 let answering = null; // an AbortController
-let model; // if it isn't known, the endpoint's first
+let model; // undefined: the endpoint's first
 
 function headers() {
   const key = $("key").value;
@@ -56,7 +56,7 @@ async function failure(answer) {
   try {
     return new Error((await answer.json()).error.message);
   } catch {
-    return new Error(`the endpoint answers ${answer.status}`);
+    return new Error(`the endpoint answered with HTTP status ${answer.status}`);
   }
 }
 
@@ -73,7 +73,7 @@ function follow(always) {
   const log = $("log");
   const left = log.scrollHeight - log.scrollTop - log.clientHeight;
   if (always || left < 120) log.scrollTop = log.scrollHeight;
-  // Where the page scrolls as a whole, the form stays in sight, over the text.
+  // On phones the whole page scrolls; the form stays visible over the text.
   const end = log.lastElementChild.getBoundingClientRect().bottom;
   const under = end - $("ask").getBoundingClientRect().top;
   if (under > 0 && (always || under < 120)) scrollBy(0, under);
@@ -128,14 +128,14 @@ async function answer(fields) {
   return { text, whole, figures };
 }
 
-// One answer three ways, over a link that the endpoint makes thin.
+// Answers in each mode, over a slow link that the endpoint simulates.
 async function race() {
   const seed = Number($("seed").value || Math.floor(Math.random() * 2 ** 32));
   const found = {};
   let last = { text: "" };
   for (const [mode, title] of Object.entries(WAYS)) {
     say("way", title);
-    const drawn = mode === "rounds" ? undefined : seed; // rounds have no text of a seed
+    const drawn = mode === "rounds" ? undefined : seed; // rounds take no seed
     const got = await answer({ seed: drawn, sqs: { mode, link: LINK } });
     if (got.text) last = got;
     if (!got.whole) return last;
@@ -165,11 +165,11 @@ function conclude(found) {
   }
   const { alone, rounds, hints } = found;
   const times = (got) => `${(speed(got) / speed(alone)).toFixed(2)} times`;
-  const same = alone.text === hints.text ? "the same text as alone" : "another text";
-  const said = `With hints the text came ${times(hints)} as fast as from the cloud alone, \
-by rounds ${times(rounds)}; with hints it is ${same}.`;
+  const same = alone.text === hints.text ? "the same" : "a different";
+  const said = `Compared with alone, hints were ${times(hints)} as fast, and rounds \
+${times(rounds)}. Hints and alone gave ${same} text.`;
   add("p", said);
-  add("small", `Imitated: the link (100 kbit/s up, 100 ms a round trip). Real: models, \
+  add("small", `Simulated: the link (100 kbit/s up, 100 ms round trip). Real: models, \
 sessions, bytes.`);
   follow(true);
   tell(said);
@@ -196,11 +196,11 @@ function busy(controller) {
   $("stop").hidden = !controller;
 }
 
-// What is said of a text while it comes.
+// Metrics of a completion, updated with each chunk.
 class Figures {
   constructor() {
     this.seen = []; // [tokens, seconds, origin] of each chunk that has text
-    this.rates = []; // [place, rate] up to each of them, but for the first
+    this.rates = []; // [position, rate], from the second chunk on
     this.first = null;
     $("ticks").replaceChildren();
     $("line").setAttribute("points", "");
@@ -238,15 +238,15 @@ class Figures {
 
   summary() {
     this.show();
-    return `${this.last.tokens} tokens, ${$("rate").textContent} a second.`;
+    return `${this.last.tokens} tokens, ${$("rate").textContent} per second.`;
   }
 
   show() {
-    cancelAnimationFrame(this.due); // it would come after another text has begun
+    cancelAnimationFrame(this.due); // it could run after the next completion began
     this.due = null;
     const { first, last } = this;
     const rate = this.speed();
-    const alone = last.alone_per_second ?? 0; // if it was measured
+    const alone = last.alone_per_second ?? 0; // null: not measured
     const most = Math.max(rate, alone, 1e-9);
     $("rate").textContent = rate ? rate.toFixed(1) : "–";
     $("alone").textContent = alone ? alone.toFixed(1) : "not measured";

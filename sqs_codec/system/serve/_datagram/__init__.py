@@ -1,1 +1,1 @@
-"""Sessions over datagrams under DTLS."""
+"""Sessions over datagrams with DTLS."""

@@ -1,8 +1,8 @@
-"""DTLS 1.2 without a socket: datagrams in and messages out, and the other way.
+"""DTLS 1.2 without a socket: converts between messages and datagrams.
 
-Each message is one record, and each record has 13 bytes of header and 16 of tag: what
-ChaCha20-Poly1305 needs, where AES-GCM puts 8 bytes more into every record. The keys are
-agreed by ECDHE, so a stolen certificate's key doesn't open what was sent before.
+Each message is one record. A record adds a header of 13 bytes and a tag of 16 bytes
+with ChaCha20-Poly1305; AES-GCM would add 8 more. ECDHE agrees on the keys, so a stolen
+private key doesn't decrypt earlier traffic.
 """
 
 import contextlib
@@ -21,27 +21,27 @@ from OpenSSL import SSL, crypto
 from sqs_codec.system._base.access import INSECURE, Certificate, Insecure, Pair
 
 DATAGRAM = 1200
-"""The longest datagram sent: with 48 bytes of IPv6 and UDP within the 1280 that every
-IPv6 link carries, and a little to spare for tunnels."""
+"""Maximum bytes of a datagram. With 48 bytes of IPv6 and UDP headers it fits the 1280
+bytes of every IPv6 link, with room for tunnels."""
 
 MOST_CHAIN = 2 * DATAGRAM - 512
-"""Bytes of certificates that a flight of two datagrams has room for. Its other messages
-take 300 bytes, and with an RSA key of 2048 bits 510, as a handshake in memory shows."""
+"""Bytes of certificates that fit a flight of two datagrams. Its other messages take 300
+bytes, or 510 with an RSA key of 2048 bits, as measured in a handshake in memory."""
 
 TAG = 16
-RECORD = 13 + TAG  # bytes around a message: the record's header and tag
+RECORD = 13 + TAG  # bytes that a record adds to a message: header and tag
 
 MAX_MESSAGE = DATAGRAM - RECORD
 
-# After the handshake the client sends TOKEN and its token until the server answers
-# TOKEN, or REFUSED and why. Then a lone TOKEN asks whether the server is still there,
-# which answers alike. It sends TOKEN and a reason when it ends the association.
+# After the handshake the client sends TOKEN with its access token until the server
+# answers TOKEN, or REFUSED with a reason. Later, an empty TOKEN is a ping, which the
+# server repeats. TOKEN with a reason from the server ends the association.
 TOKEN = b"\x07"
 REFUSED = b"\x06"
 
 UNKNOWN = b"\x00"
-"""Begins the datagram by which a server says that it doesn't know an association. It
-isn't the first byte of any record. The tag of the client's record follows."""
+"""First byte of a server's answer to a record of an unknown association; the tag of the
+record follows. No record begins with it."""
 
 _CIPHERS = b"ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
 _DTLS_1_2 = 0xFEFD
@@ -57,10 +57,10 @@ def server_context(
     cookie: Callable[[Address], bytes],
     cookie_matches: Callable[[Address, bytes], bool],
 ) -> SSL.Context:
-    """Return the context of a server that shows a certificate.
+    """Return the TLS context of a server.
 
-    Without a pair it shows one that is made on the spot, which nobody can verify.
-    `cookie` makes an address's cookie, `cookie_matches` says whether one is its own.
+    Without a pair it makes a certificate that no client can verify. `cookie` makes the
+    cookie of an address, and `cookie_matches` checks one.
     """
     context = _context(SSL.DTLS_SERVER_METHOD)
     if pair is None:
@@ -73,8 +73,9 @@ def server_context(
         size = sum(len(each.public_bytes(der)) for each in chain)
         if size > MOST_CHAIN:
             log.warning(
-                f"the certificates take {size} bytes, more than {MOST_CHAIN}: links "
-                "below 20 kbit/s repeat them; use one certificate with an EC key"
+                f"the certificate chain has {size} bytes, more than {MOST_CHAIN}, so "
+                "handshakes below 20 kbit/s send it repeatedly; use one certificate "
+                "with an EC key"
             )
         context.use_certificate(certificate)
         for other in others:
@@ -89,7 +90,7 @@ def server_context(
 
 
 def client_context(security: Certificate | Insecure | None) -> SSL.Context:
-    """Return the context of a client; with None it trusts what the system trusts."""
+    """Return the TLS context of a client; None trusts the system's authorities."""
     context = _context(SSL.DTLS_CLIENT_METHOD)
     if security is INSECURE:
         return context
@@ -105,12 +106,12 @@ def client_context(security: Certificate | Insecure | None) -> SSL.Context:
 
 
 def _context(method: int) -> SSL.Context:
-    """Return what both ends have in common."""
+    """Return the settings of both ends."""
     context = SSL.Context(method)
     context.set_min_proto_version(_DTLS_1_2)
     context.set_max_proto_version(_DTLS_1_2)
     context.set_cipher_list(_CIPHERS)
-    # A session that is resumed would have to be remembered by the server.
+    # To resume TLS sessions, the server would have to store them.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_options(
         SSL.OP_NO_QUERY_MTU | SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION
@@ -119,7 +120,7 @@ def _context(method: int) -> SSL.Context:
 
 
 def _unverifiable() -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    """Return a certificate that nobody has reason to trust, and its key."""
+    """Return a self-signed certificate for `INSECURE`, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "insecure")])
     start = datetime.datetime(2000, 1, 1)
@@ -136,15 +137,15 @@ def _unverifiable() -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
 def check_name(certificate: x509.Certificate, host: str) -> None:
     """Check that a certificate is for a host name or address; ValueError if not.
 
-    Only the subject's alternative names count, as in browsers and in gRPC. A wildcard
-    stands for one whole label, the first.
+    Only subjectAltName counts, as in browsers and gRPC. A wildcard matches exactly one
+    label, the first.
     """
     try:
         names = certificate.extensions.get_extension_for_class(
             x509.SubjectAlternativeName
         ).value
     except (x509.ExtensionNotFound, ValueError):
-        raise ValueError("names nobody (it has no subjectAltName)") from None
+        raise ValueError("names no host (it has no subjectAltName)") from None
     addresses = names.get_values_for_type(x509.IPAddress)
     hosts = names.get_values_for_type(x509.DNSName)
     try:
@@ -155,14 +156,14 @@ def check_name(certificate: x509.Certificate, host: str) -> None:
         matches = any(name.lower() in (wanted, wildcard) for name in hosts)
     if not matches:
         known = ", ".join([*hosts, *map(str, addresses)])
-        raise ValueError(f"is for {known or 'nobody'}, not for {host}")
+        raise ValueError(f"is for {known or 'no host'}, not for {host}")
 
 
 class Endpoint:
     """One end of an association.
 
-    Each method may leave something to be sent in `datagrams`. A method raises
-    `SSL.Error` if the association has failed, after which it can't be used.
+    After each method, send what `datagrams` returns. A method raises `SSL.Error` if
+    the association has failed; then don't use it again.
     """
 
     def __init__(self, context: SSL.Context, *, server: bool) -> None:
@@ -176,22 +177,22 @@ class Endpoint:
         self.closed = False  # whether the other end has closed the association
 
     def listen(self, hello: bytes, address: Address) -> bool:
-        """Answer a client's hello; False, and nothing to remember, if that is all."""
+        """Answer a client's hello; False if it doesn't begin an association yet."""
         self._tls.set_app_data(address)
         self._tls.bio_write(hello)
         try:
             self._tls.DTLSv1_listen()
             self.handshake()
-        except SSL.Error:  # no cookie, a wrong one, or a hello that won't do
-            # What it left in its queue, OpenSSL before 4.0 would take for an error of
-            # the association that is served next. This fails, and empties it.
+        except SSL.Error:  # no cookie, a wrong cookie, or an invalid hello
+            # OpenSSL before 4.0 leaves the error in a queue, and would report it for
+            # the next association. This call fails and clears the queue.
             with contextlib.suppress(SSL.Error):
                 self._tls.shutdown()
             return False
         return True
 
     def handshake(self) -> None:
-        """Go on with the handshake as far as possible without the other end."""
+        """Continue the handshake until it needs the other end."""
         try:
             self._tls.do_handshake()
         except SSL.WantReadError:
@@ -199,13 +200,10 @@ class Endpoint:
         self.open = True
 
     def receive(self, datagram: bytes) -> list[bytes]:
-        """Return the messages in a datagram.
-
-        What is broken, forged or a repetition has none and changes nothing.
-        """
+        """Return a datagram's messages: none if it is broken, forged or repeated."""
         messages: list[bytes] = []
         if self.open:
-            # OpenSSL before 4.0.3 fails on an encrypted record that has no whole tag.
+            # OpenSSL before 4.0.3 fails on an encrypted record without a full tag.
             datagram = b"".join(r for r in _records(datagram) if _may_be_genuine(r))
         if not datagram:
             return messages
@@ -226,27 +224,27 @@ class Endpoint:
         self._tls.send(message)
 
     def close(self) -> None:
-        """Tell the other end that the association is over."""
+        """Tell the other end that the association has ended."""
         if self.open and not self.closed:
             self._tls.shutdown()
 
     def timeout(self) -> float | None:
-        """Return the seconds until `repeat` is due; None if nothing is."""
+        """Return the seconds until `repeat` is due, or None."""
         return self._tls.DTLSv1_get_timeout()
 
     def repeat(self) -> None:
-        """Send the last flight of the handshake again, if it is time to."""
+        """Send the last flight of the handshake again if it is due."""
         self._tls.DTLSv1_handle_timeout()
 
     def certificate(self) -> x509.Certificate | None:
-        """Return what the other end has shown."""
+        """Return the certificate of the other end."""
         return self._tls.get_peer_certificate(as_cryptography=True)
 
     def datagrams(self) -> list[bytes]:
-        """Return what is to be sent, in datagrams of at most `DATAGRAM` bytes.
+        """Return what to send, in datagrams of at most `DATAGRAM` bytes.
 
-        The buffer that OpenSSL writes to runs its datagrams together. They are taken
-        apart between records: a record must not cross from one into the next.
+        OpenSSL's buffer joins its datagrams. This splits them between records: no
+        record may span two datagrams.
         """
         data, datagrams = b"", [b""]
         with contextlib.suppress(SSL.WantReadError):
@@ -260,7 +258,7 @@ class Endpoint:
 
 
 def reason(error: SSL.Error) -> str:
-    """Return what OpenSSL says about an error."""
+    """Return OpenSSL's description of an error."""
     if not error.args or not isinstance(error.args[0], list):
         return "no reason given"
     return ", ".join(str(part[-1]) for part in error.args[0])
@@ -277,5 +275,5 @@ def _records(data: bytes) -> list[bytes]:
 
 
 def _may_be_genuine(record: bytes) -> bool:
-    """Say whether a record isn't encrypted, by its epoch, or has a tag."""
+    """Tell whether a record is unencrypted (epoch 0) or has room for a tag."""
     return record[3:5] == bytes(2) or len(record) >= RECORD

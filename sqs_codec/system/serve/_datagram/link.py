@@ -1,4 +1,4 @@
-"""Connect to a cloud by datagrams: one message in each, encrypted by DTLS."""
+"""Connect to a server with datagrams: one message in each, encrypted with DTLS."""
 
 import contextlib
 import errno
@@ -17,12 +17,12 @@ from sqs_codec.system._base.address import join_address
 from sqs_codec.system.serve._datagram import dtls
 from sqs_codec.system.session import Link, LinkError
 
-_REPEAT_SECONDS = 1.0  # as in DTLS: twice the round trip of a slow link
-_NEXT_SECONDS = 0.25  # until the next address is tried, too: RFC 8305's value
+_REPEAT_SECONDS = 1.0  # as in DTLS: twice the round-trip time of a slow link
+_NEXT_SECONDS = 0.25  # until it tries the next address in parallel, as in RFC 8305
 _PROBE_SECONDS = 5.0
 _PROBES = 5
 HEADERS = {socket.AF_INET: 28, socket.AF_INET6: 48}  # bytes of IP and UDP
-_REMEMBERED = 64  # as many as DTLS's replay window has
+_REMEMBERED = 64  # size of DTLS's replay window
 
 
 def connect_datagram(
@@ -33,18 +33,18 @@ def connect_datagram(
     token: str | None,
     timeout: float,
 ) -> Link:
-    """Make a link; `sqs_codec.system.serve.connect` describes the parameters."""
+    """Connect; `sqs_codec.system.serve.connect` describes the parameters."""
     request = dtls.TOKEN + (token or "").encode()
     context = dtls.client_context(security)
     try:
         places = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     except OSError as error:
-        raise LinkError(f"can't find {host}: {error.strerror}") from error
+        raise LinkError(f"can't resolve {host}: {error.strerror}") from error
     best = _best_address(host, port)
     places.sort(key=lambda place: place[4] not in best)
     name, end = join_address(host, port), time.monotonic() + timeout
     problem = LinkError(f"{host} has no address")
-    links: list[DatagramLink] = []  # which have sent a hello
+    links: list[DatagramLink] = []  # links that have sent a hello
     try:
         while places or links:
             try:
@@ -75,16 +75,16 @@ def connect_datagram(
 
 @functools.lru_cache(maxsize=64)  # names
 def _best_address(host: str, port: int) -> list[Any]:
-    """Return a list for the caller to keep the address in that answered last."""
+    """Return a list in which the caller keeps the address that answered last."""
     return []
 
 
 class DatagramLink:
-    """The client's end of an association: a `Link`."""
+    """The client's end of an association, a `Link`."""
 
     reliable = False
     max_message = dtls.MAX_MESSAGE
-    overhead = HEADERS[socket.AF_INET] + dtls.RECORD  # nothing is acknowledged
+    overhead = HEADERS[socket.AF_INET] + dtls.RECORD  # without acknowledgements
 
     def __init__(
         self, name: str, context: SSL.Context, family: socket.AddressFamily
@@ -93,7 +93,7 @@ class DatagramLink:
         self._headers = HEADERS[family]
         self._endpoint = dtls.Endpoint(context, server=False)
         self._socket = socket.socket(family, socket.SOCK_DGRAM)
-        self._rope, self._bell = socket.socketpair()  # which `wake` pulls
+        self._rope, self._bell = socket.socketpair()  # `wake` writes to the rope
         self._selector = selectors.DefaultSelector()
         for end in (self._socket, self._bell):
             self._selector.register(end, selectors.EVENT_READ)
@@ -112,18 +112,18 @@ class DatagramLink:
         return f"<DatagramLink to {self._name}>"
 
     def begin(self, address: tuple[str | int, ...] | tuple[int, bytes]) -> None:
-        """Say hello to an address."""
+        """Send a hello to an address."""
         try:
             self._socket.connect(address)
         except OSError as error:
-            self._fail(f"can't be reached: {error.strerror}")
+            self._fail(f"unreachable: {error.strerror}")
         self._endpoint.handshake()
         self._flush()
 
     def open(
         self, request: bytes, end: float, timeout: float, host: str | None
     ) -> None:
-        """Shake hands, check that the certificate is the host's, and show the token."""
+        """Complete the handshake, check the certificate, and send the access token."""
         while not self._endpoint.open:
             due = self._endpoint.timeout()
             left = self._left(end, timeout)
@@ -145,7 +145,7 @@ class DatagramLink:
             self._probe_at = time.monotonic() + _PROBE_SECONDS
 
     def receive(self, timeout: float | None) -> bytes | None:
-        """Return the next message, or ask a silent server whether it is there."""
+        """Return the next message; meanwhile ping a silent server."""
         now = time.monotonic()
         end = float("inf") if timeout is None else now + timeout
         while not self._inbox:
@@ -153,7 +153,7 @@ class DatagramLink:
             if self._probe_at is None:
                 self._probe_at = now + _PROBE_SECONDS
             self._take(max(0, min(end, self._probe_at) - now))
-            # Whatever came, as anyone can send what isn't a message.
+            # Probe also after a datagram: anyone can send one without a message.
             now = time.monotonic()
             self._probe(now)
             if not self._inbox and (self._rings() or now >= end):
@@ -161,13 +161,13 @@ class DatagramLink:
         return self._inbox.popleft()
 
     def wake(self) -> None:
-        with contextlib.suppress(OSError):  # it is closed, or was called often
+        with contextlib.suppress(OSError):  # closed, or full of earlier calls
             self._rope.send(b"!")
 
     def _rings(self) -> bool:
-        """Say whether it was woken since the last time."""
+        """Tell whether `wake` was called since the last time."""
         with contextlib.suppress(BlockingIOError):
-            return bool(self._bell.recv(1 << 16))  # all there can be
+            return bool(self._bell.recv(1 << 16))  # everything that it can hold
         return False
 
     def close(self) -> None:
@@ -183,11 +183,11 @@ class DatagramLink:
                 each.close()
 
     def repeat(self, end: float, timeout: float) -> None:
-        """Send the last flight of the handshake again, if it is time to."""
+        """Send the last flight of the handshake again if it is due."""
         self._left(end, timeout)
         try:
             self._endpoint.repeat()
-        except SSL.Error as error:  # it was repeated too often
+        except SSL.Error as error:  # too many repetitions
             self._fail(_explain(error))
         self._flush()
 
@@ -198,12 +198,12 @@ class DatagramLink:
             dtls.check_name(certificate, host)
         except ValueError as error:
             self._fail(
-                f"its certificate {error}; connect by a name that it is for, or give "
-                "the server one that names this host"
+                f"its certificate {error}; connect to a name in the certificate, or "
+                "give the server a certificate for this name"
             )
 
     def _log_in(self, request: bytes, end: float, timeout: float) -> None:
-        """Show the token until the server answers."""
+        """Send the access token until the server answers."""
         wait = _REPEAT_SECONDS
         while not self._welcome:
             self._encrypt(request)
@@ -213,21 +213,21 @@ class DatagramLink:
             wait *= 2
 
     def _left(self, end: float, timeout: float) -> float:
-        """Return the seconds left to connect, of which there must be some."""
+        """Return the seconds left to connect; fail if none are left."""
         left = end - time.monotonic()
         if left <= 0:
             self._fail(
-                f"no answer by UDP within {timeout:g} seconds; check the address, that "
-                "the server serves datagrams, and that no firewall drops UDP"
+                f"no answer over UDP within {timeout:g} seconds; check the address, "
+                "that the server serves datagrams, and that no firewall drops UDP"
             )
         return left
 
     def _probe(self, now: float) -> None:
-        """Ask whether the server is there, if it has been silent for long enough."""
+        """Ping the server if it was silent for long enough."""
         if self._probe_at is None or now < self._probe_at:
             return
         if self._probes == _PROBES:
-            self._fail("no answer any more; the server or the way to it is down")
+            self._fail("the server stopped answering; it or the network is down")
         self._encrypt(dtls.TOKEN)
         self._probes += 1
         self._probe_at = now + _PROBE_SECONDS
@@ -237,7 +237,7 @@ class DatagramLink:
         self._flush()
 
     def _flush(self) -> None:
-        """Send what the endpoint has to send, and remember the tags."""
+        """Send the endpoint's datagrams, and remember their tags."""
         self._socket.settimeout(None)
         for datagram in self._endpoint.datagrams():
             self._tags.append(datagram[-dtls.TAG :])
@@ -251,7 +251,7 @@ class DatagramLink:
         self.sent += self._headers + len(datagram)
 
     def _take(self, wait: float) -> bool:
-        """Take one datagram; False if none comes in `wait` seconds, or it is woken."""
+        """Process a datagram; False if none arrives in `wait` seconds, or on `wake`."""
         if wait:
             self._selector.select(None if wait == float("inf") else wait)
         self._socket.settimeout(0)
@@ -266,7 +266,7 @@ class DatagramLink:
         if datagram[:1] == dtls.UNKNOWN:
             if datagram[1:] in self._tags:
                 self._fail(
-                    "the server doesn't know this association: it was started anew, or "
+                    "the server doesn't know this association: it was restarted, or "
                     "this machine's address has changed; connect again"
                 )
             return True
@@ -299,28 +299,28 @@ class DatagramLink:
             raise LinkError(self._gone)
 
     def _fail_by(self, error: OSError) -> None:
-        """Close the link, unless one datagram was too long for a router.
+        """Close the link, unless a datagram was too long for a router.
 
-        That is a loss. The system now sends datagrams of that length in fragments.
+        That datagram is lost; the system sends later ones of its length in fragments.
         """
         if error.errno == errno.EMSGSIZE:
             return
         if isinstance(error, ConnectionRefusedError):
             self._fail(
-                "nothing listens there on UDP; is the server running, and does it "
-                "serve datagrams?"
+                "nothing listens on this UDP port; check that the server runs and "
+                "serves datagrams"
             )
-        self._fail(f"can't be reached: {error.strerror}")
+        self._fail(f"unreachable: {error.strerror}")
 
     def _fail(self, problem: str) -> NoReturn:
-        """Close the link, because of what is said."""
+        """Close the link and raise the error."""
         self.close()
         self._gone = shown(f"{self._name}: {problem}")
         raise LinkError(self._gone)
 
 
 def _first_answered(links: list[DatagramLink], seconds: float) -> DatagramLink | None:
-    """Return the link that something comes for first; None if nothing does."""
+    """Return the first link that receives something, or None."""
     with selectors.DefaultSelector() as selector:
         for link in links:
             selector.register(link._socket, selectors.EVENT_READ, link)
@@ -329,11 +329,11 @@ def _first_answered(links: list[DatagramLink], seconds: float) -> DatagramLink |
 
 
 def _explain(error: SSL.Error) -> str:
-    """Return what has failed in the handshake, and what to do."""
+    """Return why the handshake failed, and what to do."""
     said = dtls.reason(error)
     if "certificate verify failed" in said:
         return (
-            "its certificate isn't signed by anyone trusted here, or isn't valid now; "
-            "give the server's certificate, or its authority's (--cert)"
+            "its certificate has no trusted issuer, or isn't valid now; pass the "
+            "server's certificate, or its issuer's (--cert)"
         )
-    return f"the handshake failed ({said}); is this a server of sqs serve?"
+    return f"the handshake failed ({said}); check that this is the port of sqs serve"

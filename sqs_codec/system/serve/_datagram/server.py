@@ -1,9 +1,9 @@
-"""Serve edges by datagrams: one message in each, encrypted by DTLS.
+"""Serve edges with datagrams: one message in each, encrypted with DTLS.
 
-The server keeps nothing about an address that hasn't sent back its cookie. Where it
-knows of no association, because it was started anew or the client's address has changed
-on the way, it answers a record by a zero and the record's tag. Nobody can make that
-answer who hasn't seen the record, so the client may believe it and connect again.
+The server stores nothing about an address that hasn't returned its cookie. After a
+restart, or if the client's address changed on the way, it doesn't know the association
+of a record. Then it answers with a zero and the record's tag. To send that answer, one
+must have seen the record, so the client trusts it and connects again.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from sqs_codec.system.serve._service import SILENT_SECONDS, Service
 
 _HANDSHAKE, _MESSAGE = 22, 23  # the first byte of a record
 _CLIENT_HELLO = 1
-_RANDOM = slice(27, 59)  # in a hello: what tells it from others of its address
-_MAX_CLIENTS = 1024  # another one is refused, unless one is silent
-_MAX_HANDSHAKES = 256  # besides; another one replaces one of the host that has most
-_IDLE_SECONDS = 300.0  # without a message
+_RANDOM = slice(27, 59)  # position in a hello of the bytes that identify it
+_MAX_CLIENTS = 1024  # above it, a new client replaces a silent one or is refused
+_MAX_HANDSHAKES = 256  # above it, a new one replaces one of the host with most
+_IDLE_SECONDS = 300.0  # without a message, until the association ends
 _COOKIE_SECONDS = 30
-_SHAKE_SECONDS = 30.0  # a thin link takes seconds for each flight
+_SHAKE_SECONDS = 30.0  # time limit of a handshake: a slow link takes seconds per flight
 _TICK = 0.25
-_BUFFER = 1 << 20  # bytes that may wait to be received
+_BUFFER = 1 << 20  # bytes of the socket's receive buffer
 
-_WRONG = b"the server refused the token: give one that it takes"
-_NONE = b"the server wants a token (--token, SQS_TOKEN), and none was given"
+_WRONG = b"the server refused the access token; pass a valid one (--token, SQS_TOKEN)"
+_NONE = b"the server needs an access token; pass one (--token, SQS_TOKEN)"
 
 
 async def start_datagrams(
@@ -49,18 +49,18 @@ async def start_datagrams(
     *,
     security: Certificate | Insecure,
 ) -> DatagramServer:
-    """Serve a service by datagrams, in the running event loop, as `start_grpc` does.
+    """Serve a service over datagrams, in the running event loop.
 
     Parameters
     ----------
-    service
-        As `start_grpc` takes them.
+    service : Service
+        A started service.
     host, port : str, int
-        Where to listen. On port 0 the system chooses one. Answers leave from the
-        address that the system prefers, so a machine with several needs one named here.
+        Address to listen on; port 0 is any free one. A machine with several addresses
+        needs a specific one here: answers leave from the address the system prefers.
     security : Certificate or INSECURE
-        With `INSECURE`, on a loopback address only, messages are encrypted all the
-        same, but clients can't know to whom.
+        `INSECURE` needs a loopback address. It still encrypts messages, but clients
+        can't authenticate the server.
     """
     pair = check_security(host, security)
     server = DatagramServer(service, pair)
@@ -77,24 +77,24 @@ class _Association:
     ) -> None:
         self.address = address
         self.endpoint = endpoint
-        self.random = random  # tells its hello from others of the same address
+        self.random = random  # identifies its hello among those of the address
         self.connection: Connection | None = None
         self.refused = b""
-        self.since = time.monotonic()  # when it began, then when its last message came
+        self.since = time.monotonic()  # time of its start, then of its last message
 
     @property
     def late(self) -> bool:
-        """Whether its messages have taken more than their share."""
+        """Whether its messages took more than their share of time."""
         return self.connection is not None and self.connection.wait_seconds > 0
 
 
 class DatagramServer(asyncio.DatagramProtocol):
     """A UDP socket and the associations of its clients.
 
-    `_young` are those without a token yet, the oldest first, `_open` the others, the
-    one silent for longest first. An address may be in both: a hello from the address of
-    an open association may be an old one that somebody repeats, so the association
-    goes only when the new handshake is done.
+    `_young` has the associations that haven't sent an access token yet, oldest first.
+    `_open` has the others, longest silent first. An address can be in both: its new
+    hello may be a replayed old one, so the open association ends only when the new
+    handshake is complete.
     """
 
     def __init__(self, service: Service, pair: Pair | None) -> None:
@@ -108,17 +108,17 @@ class DatagramServer(asyncio.DatagramProtocol):
 
     @property
     def port(self) -> int:
-        """The UDP port that it listens on."""
+        """The UDP port."""
         port: int = self._transport.get_extra_info("sockname")[1]
         return port
 
     def renew(self, pair: Pair) -> Callable[[], None]:
-        """Prepare another certificate; what is returned shows it from then on."""
+        """Prepare a new certificate; calling the result puts it into use."""
         context = dtls.server_context(pair, self._cookie, self._is_cookie)
         return lambda: setattr(self, "_context", context)
 
     async def stop(self, grace: float = 0.0) -> None:
-        """Take no more clients; close when they are gone or `grace` seconds over."""
+        """Accept no more clients; close when all have left or after `grace` seconds."""
         self._stopping = True
         end = time.monotonic() + grace
         while self._open and time.monotonic() < end:
@@ -128,18 +128,18 @@ class DatagramServer(asyncio.DatagramProtocol):
         self._timer.cancel()
         self._transport.close()
 
-    # What asyncio calls.
+    # Called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the socket, and start the clock."""
+        """Keep the socket, and start the timer."""
         self._transport = cast(asyncio.DatagramTransport, transport)
-        # What comes while others are served shouldn't be lost.
+        # Without a large buffer, datagrams would be lost while it serves others.
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
         self._tick()
 
     def datagram_received(self, data: bytes, address: dtls.Address) -> None:
-        """Find whom a datagram is from."""
+        """Pass a datagram to its association."""
         if _is_hello(data):
             self._on_hello(data, address)
             return
@@ -150,17 +150,17 @@ class DatagramServer(asyncio.DatagramProtocol):
             self._transmit([dtls.UNKNOWN + data[-dtls.TAG :]], address)
 
     def pause_writing(self) -> None:
-        """Drop what is sent while the socket takes no more."""
+        """Drop datagrams while the socket is full."""
         self._busy = True
 
     def resume_writing(self) -> None:
-        """Send again."""
+        """Resume sending."""
         self._busy = False
 
-    # Handshakes.
+    # Handshakes
 
     def _cookie(self, address: dtls.Address, ago: int = 0) -> bytes:
-        """Return what shows that a client receives what is sent to its address."""
+        """Return the cookie that proves that a client receives at its address."""
         period = int(time.monotonic() / _COOKIE_SECONDS) - ago
         return hmac.digest(self._secret, repr((address, period)).encode(), "sha256")
 
@@ -169,7 +169,7 @@ class DatagramServer(asyncio.DatagramProtocol):
         return any(hmac.compare_digest(data, cookie) for cookie in cookies)
 
     def _on_hello(self, data: bytes, address: dtls.Address) -> None:
-        """Answer a hello: a repeated one, one without a cookie, or a new client's."""
+        """Answer a hello: repeated, without a cookie, or of a new client."""
         random = data[_RANDOM]
         for known in (self._young.get(address), self._open.get(address)):
             if known is not None and known.random == random:
@@ -187,15 +187,15 @@ class DatagramServer(asyncio.DatagramProtocol):
         self._young[address] = _Association(address, endpoint, random)
 
     def _find(self, data: bytes, address: dtls.Address) -> _Association | None:
-        """Return whose datagram this is, of the two that an address may have.
+        """Return the association of a datagram; an address may have two.
 
-        The old one goes when the new handshake is done, so messages are the old one's,
-        and the rest is the new one's.
+        The old one ends with the new handshake, so messages belong to the old one and
+        everything else to the new one.
         """
         young, old = self._young.get(address), self._open.get(address)
         return old or young if data[:1] == bytes([_MESSAGE]) else young or old
 
-    # Associations.
+    # Associations
 
     def _feed(self, association: _Association, data: bytes) -> None:
         if association.late and data[:1] == bytes([_MESSAGE]):
@@ -216,7 +216,7 @@ class DatagramServer(asyncio.DatagramProtocol):
             self._drop(association)
 
     def _on_message(self, association: _Association, message: bytes) -> None:
-        """Take a message: a token, or one for the service. One too many is lost."""
+        """Process a message; those beyond the association's share are lost."""
         if association.late:
             return
         if association.connection is not None:
@@ -228,19 +228,19 @@ class DatagramServer(asyncio.DatagramProtocol):
             association.connection.receive(message)
 
     def _on_token(self, association: _Association, token: bytes) -> bytes:
-        """Return the answer to a token; an association has one try."""
+        """Return the answer to an access token; an association has one attempt."""
         if association.connection is None and not association.refused:
             owner = self._service.authorize(token.decode("utf-8", "replace"))
             if owner is None:
                 association.refused = _WRONG if token else _NONE
             elif self._stopping or not self._make_room():
-                association.refused = b"the server takes no more clients"
+                association.refused = b"the server is full; try again later"
             else:
                 self._welcome(association, owner)
         return dtls.REFUSED + association.refused if association.refused else dtls.TOKEN
 
     def _make_room(self) -> bool:
-        """Drop the client that is silent longest, if there are too many."""
+        """If the server is full, drop the longest silent client; False if none is."""
         if len(self._open) < _MAX_CLIENTS:
             return True
         oldest = next(iter(self._open.values()))
@@ -260,14 +260,14 @@ class DatagramServer(asyncio.DatagramProtocol):
         )
 
     def _send(self, association: _Association, message: bytes) -> None:
-        """Send a message, unless the association is over."""
+        """Send a message, unless the association has ended."""
         if self._is_known(association):
-            with contextlib.suppress(SSL.Error):  # as it has failed: it is lost
+            with contextlib.suppress(SSL.Error):  # the association has failed
                 association.endpoint.send(message)
             self._transmit(association.endpoint.datagrams(), association.address)
 
     def _end(self, association: _Association, reason: str) -> None:
-        """Drop an association, for a reason of the service's."""
+        """Drop an association, with the service's reason."""
         self._send(association, dtls.TOKEN + reason.encode())
         self._drop(association)
 
@@ -276,13 +276,13 @@ class DatagramServer(asyncio.DatagramProtocol):
         return association in (self._young.get(address), self._open.get(address))
 
     def _drop(self, association: _Association) -> None:
-        """Forget an association, and say so to its client."""
+        """Forget an association, and tell its client."""
         if not self._is_known(association):
             return
         for known in (self._young, self._open):
             if known.get(association.address) is association:
                 del known[association.address]
-        with contextlib.suppress(SSL.Error):  # of one that has failed
+        with contextlib.suppress(SSL.Error):  # the association has failed
             association.endpoint.close()
         self._transmit(association.endpoint.datagrams(), association.address)
         if association.connection is not None:
@@ -294,7 +294,7 @@ class DatagramServer(asyncio.DatagramProtocol):
                 self._transport.sendto(datagram, address)
 
     def _tick(self) -> None:
-        """Repeat what may be lost of handshakes, and drop what takes too long."""
+        """Repeat flights of handshakes, and drop slow and idle associations."""
         self._timer = asyncio.get_running_loop().call_later(_TICK, self._tick)
         now = time.monotonic()
         for association in [*self._young.values()]:
@@ -312,10 +312,7 @@ class DatagramServer(asyncio.DatagramProtocol):
 
 
 def _is_hello(data: bytes) -> bool:
-    """Return whether a datagram begins a handshake.
-
-    Its record is of the handshake, before any keys, and holds a ClientHello.
-    """
+    """Tell whether a datagram is an unencrypted ClientHello."""
     if len(data) < 60:
         return False
     kind, epoch, message = data[0], data[3:5], data[13]

@@ -1,7 +1,7 @@
 """The edge's end of sessions over gRPC.
 
-The token crosses once, in the metadata that opens the stream. ``bdp_probe`` is off at
-both ends: it would send pings with the messages, 76 bytes a round.
+The access token crosses the link once, in the metadata that opens the stream. Both ends
+switch ``bdp_probe`` off: its pings would take 76 bytes per round.
 """
 
 import contextlib
@@ -20,13 +20,13 @@ from sqs_codec.system.session.transport import MAX_MESSAGE
 
 SERVICE, METHOD = "sqs.Sessions", "Open"
 
-READY = ("sqs", "open")  # metadata by which a server says that it has let a stream in
-MOST_WAITING = 256  # messages that may wait for a peer to read
+READY = ("sqs", "open")  # metadata with which a server accepts a stream
+MOST_WAITING = 256  # maximum number of queued messages
 
 SHARED_OPTIONS = [
     ("grpc.http2.bdp_probe", 0),
-    # Who vanished without a word is noticed after five minutes, as a ping's answer
-    # has three. Not sooner, as a ping may wait behind a long prompt on a thin link.
+    # A vanished peer is noticed after five minutes: two until the ping, three for its
+    # answer. Over a slow link, a ping may wait behind a long prompt.
     ("grpc.keepalive_time_ms", 120_000),
 ]
 
@@ -34,12 +34,12 @@ Options = list[tuple[str, int]]
 
 
 class GrpcLink:
-    """A `Link` by gRPC; `sqs_codec.system.serve.connect` describes the parameters."""
+    """A `Link` over gRPC; `sqs_codec.system.serve.connect` describes the parameters."""
 
     reliable = True
     max_message = MAX_MESSAGE
     overhead = MESSAGE[False] + ACK
-    """With TLS: 20 IP, 32 TCP, 22 TLS, 14 gRPC, 26 for its window updates, and 52."""
+    """With TLS: 20 IP, 32 TCP, 22 TLS, 14 gRPC, 26 of window updates, 52 of an ACK."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class GrpcLink:
         self._had_token = token is not None
         self._error: str | None = None
         self._closed = False
-        self._woken = False  # whether `_incoming` holds a None of `wake`
+        self._woken = False  # whether `_incoming` holds a None from `wake`
         self._outgoing: queue.Queue[bytes | None] = queue.Queue(MOST_WAITING)
         self._incoming: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._opened = threading.Event()
@@ -69,7 +69,7 @@ class GrpcLink:
             if not self._opened.wait(timeout):
                 raise LinkError(
                     f"the server at {address} didn't answer within {timeout:g} "
-                    f"seconds: is it there, and is the address right?"
+                    f"seconds; check the address, and that the server runs"
                 )
             self._check()
             self._wire.find()
@@ -89,10 +89,10 @@ class GrpcLink:
         return self._wire.total()[1]
 
     def send(self, message: bytes) -> None:
-        """Send a message. It waits while many others wait."""
+        """Send a message; waits while the queue is full."""
         if len(message) > self.max_message:
             raise ValueError(
-                f"a message has at most {self.max_message} bytes, not {len(message)}"
+                f"message must have up to {self.max_message} bytes, got {len(message)}"
             )
         while True:
             self._check()
@@ -124,7 +124,7 @@ class GrpcLink:
             self._incoming.put(None)
 
     def close(self) -> None:
-        """Send what waits, for a second at most, and close the link."""
+        """Send queued messages, for a second at most, and close the link."""
         if self._closed:
             return
         self._closed = True
@@ -139,7 +139,7 @@ class GrpcLink:
 
     def _finish_sending(self) -> None:
         """End the messages, which also frees the thread that waits for them."""
-        with contextlib.suppress(queue.Full):  # if it is, nobody waits
+        with contextlib.suppress(queue.Full):  # then no thread waits
             self._outgoing.put_nowait(None)
 
     def _check(self) -> None:
@@ -147,15 +147,15 @@ class GrpcLink:
             raise LinkError(self._error)
 
     def _read(self) -> None:
-        """Take what comes, in a thread of its own."""
+        """Receive messages, in a thread of its own."""
         try:
             if READY in self._call.initial_metadata():
                 self._opened.set()
             for message in self._call:
                 if self._incoming.qsize() >= MOST_WAITING:
                     self._error = (
-                        f"the server at {self._address} sends more than it was asked "
-                        f"for"
+                        f"the server at {self._address} sent more than {MOST_WAITING} "
+                        f"messages that weren't read"
                     )
                     self._call.cancel()
                     break
@@ -168,22 +168,23 @@ class GrpcLink:
         self._opened.set()
 
     def _gone(self, reason: str) -> str:
-        return f"the server at {self._address} is gone: {reason}"
+        return f"lost the server at {self._address}: {reason}"
 
     def _explain(self, error: Any) -> str:
-        """Say in words what ended the stream, and what to do."""
+        """Return why the stream ended, and what to do."""
         code, details = error.code(), " ".join(str(error.details()).split())
         server = f"the server at {self._address}"
         if code is grpc.StatusCode.UNAUTHENTICATED:
             if self._had_token:
-                return f"{server} refused the token: give one that it takes"
-            return f"{server} wants a token (--token, SQS_TOKEN), and none was given"
+                advice = "pass a valid one (--token, SQS_TOKEN)"
+                return f"{server} refused the access token; {advice}"
+            return f"{server} needs an access token; pass one (--token, SQS_TOKEN)"
         if code is grpc.StatusCode.ABORTED:
             return f"{server} closed the connection: {details}"
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return f"{server} refuses so much: {details}"
+            return f"{server} refused the message as too large: {details}"
         if code is grpc.StatusCode.UNIMPLEMENTED:
-            return f"{server} is some other gRPC server, not that of sqs serve"
+            return f"{server} is a different gRPC server, not sqs serve"
         for sign, meaning in SIGNS.items():
             _, found, rest = details.partition(sign)
             if found:
@@ -191,28 +192,28 @@ class GrpcLink:
                 return f"no connection to {self._address}: {meaning}"
         if not self._opened.is_set():
             details = details.rpartition("last error: ")[2]
-            advice = "is this the port of sqs serve, with room for one connection more"
+            advice = "check that this is the port of sqs serve, that it isn't full"
             if self._insecure:
-                advice += ", and was it started with --insecure, too"
-            return f"no connection to {self._address}: {details}; {advice}?"
+                advice += ", and that it runs with --insecure, too"
+            return f"no connection to {self._address}: {details}; {advice}"
         return self._gone(details)
 
 
 SIGNS = {
     "CERTIFICATE_VERIFY_FAILED": "the server's certificate isn't trusted ({reason}); "
-    "give the right one, or its issuer's (--cert)",
-    "Hostname Verification": "the server's certificate is for another name; use a "
-    "name that is in it, or make one with this name",
-    "Peer name": "the server's certificate is for another name; use a name that is in "
-    "it, or make one with this name",
-    "WRONG_VERSION_NUMBER": "the server speaks plain text; --insecure does, too, on "
-    "this machine",
-    "Connection refused": "nothing listens there; is the server running, and the port "
-    "right?",
-    "errors resolving": "there is no host of this name",
-    "DNS resolution failed": "there is no host of this name",
+    "pass the server's certificate, or its issuer's (--cert)",
+    "Hostname Verification": "the server's certificate is for another name; connect "
+    "to a name in the certificate, or make a certificate for this name",
+    "Peer name": "the server's certificate is for another name; connect to a name in "
+    "the certificate, or make a certificate for this name",
+    "WRONG_VERSION_NUMBER": "the server uses plain text; on this machine, --insecure "
+    "does too",
+    "Connection refused": "nothing listens on this port; check the port, and that the "
+    "server runs",
+    "errors resolving": "no host has this name",
+    "DNS resolution failed": "no host has this name",
 }
-"""What gRPC's words mean, for people; some go on with a reason."""
+"""Explanations of gRPC's errors; ``{reason}`` is the rest of the error."""
 
 
 def _channel(
@@ -222,12 +223,12 @@ def _channel(
         *SHARED_OPTIONS,
         ("grpc.keepalive_timeout_ms", mark),
         ("grpc.max_receive_message_length", MAX_MESSAGE),
-        ("grpc.enable_retries", 0),  # the session does it
-        # As long may the handshake take; a little more, so that we say what it was.
+        ("grpc.enable_retries", 0),  # the session repeats messages
+        # The time limit of the handshake; a little longer, so that ours reports it.
         ("grpc.min_reconnect_backoff_ms", round(1000 * timeout) + 1000),
     ]
     if security is INSECURE:
-        # A proxy from the environment is another machine.
+        # A proxy from the environment would be another machine.
         options.append(("grpc.enable_http_proxy", 0))
         return grpc.insecure_channel(address, options)
     roots = None if security is None else Path(security.cert).read_bytes()

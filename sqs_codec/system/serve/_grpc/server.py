@@ -1,6 +1,6 @@
 """The server's end of sessions over gRPC; the edge's is `serve._grpc.link`.
 
-A session has one bidirectional stream, and each of its messages is one of ours.
+A connection is one bidirectional stream, whose messages are those of the session.
 """
 
 import asyncio
@@ -23,30 +23,28 @@ from sqs_codec.system.serve._service import Service
 IDLE_SECONDS = 20.0  # how long a connection may be without a stream
 
 CHECK = "/grpc.health.v1.Health/Check"
-STRANGER_SECONDS = 5.0
-"""How long a call may take that shows no token, as health checks do."""
-
-CLOSING_SECONDS = 20.0  # how long a peer has to read the last words
+STRANGER_SECONDS = 5.0  # time limit of a call without an access token
+CLOSING_SECONDS = 20.0  # how long a peer has to read the last messages
 
 SPARE_STREAMS = 32
-"""Of a connection, besides those of sessions: gRPC keeps about 14 kB of each whose peer
-doesn't read."""
+"""Streams of one connection in addition to `max_sessions`. For a stream that the peer
+doesn't read, gRPC keeps about 14 kB."""
 
 
 class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]  # it has no types
-    """A gRPC server that `start_grpc` has started, and its `port`."""
+    """A running gRPC server, from `start_grpc`, and its `port`."""
 
     port: int
 
     def __init__(self, service: Service, server: Any) -> None:
-        self._renewed: Any = None  # a certificate that isn't shown yet
+        self._renewed: Any = None  # a certificate that isn't in use yet
         self._service = service
         self._server = server
         self._methods = {
             f"/{link.SERVICE}/{link.METHOD}": grpc.stream_stream_rpc_method_handler(
                 self._open
             ),
-            # As a stream of requests: for a single one gRPC would wait without end.
+            # A stream of requests: for a single request gRPC would wait without limit.
             CHECK: grpc.stream_unary_rpc_method_handler(
                 self._check,
                 health_pb2.HealthCheckRequest.FromString,
@@ -57,23 +55,23 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]  # it has no typ
         server.add_generic_rpc_handlers([self])
 
     def service(self, handler_call_details: Any) -> Any:
-        """Return what handles a method; gRPC itself would wait for who doesn't read."""
+        """Return the handler of a method, with a time limit also for unknown ones."""
         return self._methods.get(handler_call_details.method, self._unknown)
 
     def renew(self, pair: Pair) -> Callable[[], None]:
-        """Prepare another certificate; what is returned shows it from then on."""
+        """Prepare a new certificate; calling the result puts it into use."""
         renewed = _configuration(pair)
         return lambda: setattr(self, "_renewed", renewed)
 
     def fetch(self) -> Any:
-        """Return a certificate to show from now on, or None to go on as before."""
+        """Return a new certificate, or None to keep the present one."""
         renewed, self._renewed = self._renewed, None
         return renewed
 
     async def stop(self, grace: float) -> None:
-        """Take no more connections, and end those there are after `grace` seconds.
+        """Accept no more connections, and close the others after `grace` seconds.
 
-        `Service.stop` ends them in good order, so call it before.
+        Call `Service.stop` first: it ends sessions in good order.
         """
         await self._server.stop(grace)
 
@@ -81,10 +79,8 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]  # it has no typ
         owner = self._service.authorize(_token_of(context))
         if owner is None:
             _cancel_after(STRANGER_SECONDS)
-            # This raises, as aborts do.
-            return await context.abort(
-                grpc.StatusCode.UNAUTHENTICATED, "the token isn't one of the server's"
-            )
+            why = "the access token isn't valid"
+            return await context.abort(grpc.StatusCode.UNAUTHENTICATED, why)  # raises
         stream = _Stream(context)
         connection = self._service.connect(owner, stream.send, stream.close)
         stream.connection = connection
@@ -102,22 +98,22 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]  # it has no typ
         return None
 
     async def _check(self, _: object, context: Any) -> Any:
-        """Say how the service is. Nobody can watch, who would take a place for long."""
+        """Answer a health check. There is no Watch, which would hold a place."""
         _cancel_after(STRANGER_SECONDS)
         try:
             request = await context.read()
-        except asyncio.CancelledError:  # it has to say what of
+        except asyncio.CancelledError:  # the request didn't arrive in time
             request = None
             _cancel_after(STRANGER_SECONDS)
         if getattr(request, "service", None) not in ("", link.SERVICE):
-            await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such service")
+            await context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
         statuses = health_pb2.HealthCheckResponse
         well = self._service.health() is None
         return statuses(status=statuses.SERVING if well else statuses.NOT_SERVING)
 
     async def _refuse(self, _: object, context: Any) -> Any:
         _cancel_after(STRANGER_SECONDS)
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "there is no such method")
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "unknown method")
 
 
 class _Stream:
@@ -132,22 +128,21 @@ class _Stream:
         self._outgoing: asyncio.Queue[bytes | None] = asyncio.Queue()
 
     def send(self, message: bytes) -> None:
-        """Queue a message, or give up on a peer that doesn't read."""
+        """Queue a message, or close the connection of a peer that doesn't read."""
         if self._outgoing.qsize() < link.MOST_WAITING:
             self._outgoing.put_nowait(message)
         else:
-            self.connection.end(
-                "slow", f"{link.MOST_WAITING} messages wait for this peer to read them"
-            )
+            why = f"the client hasn't read {link.MOST_WAITING} messages"
+            self.connection.end("slow", why)
 
     def close(self, reason: str) -> None:
-        """End the stream once everything is sent, or soon if the peer doesn't read."""
+        """End the stream after sending everything, or soon if the peer doesn't read."""
         self.reason = reason
         self._outgoing.put_nowait(None)
         _cancel_after(CLOSING_SECONDS, self._call)
 
     async def run(self) -> None:
-        """Pass messages until the peer has left or the service closes the stream."""
+        """Pass messages until the peer leaves or the service closes the stream."""
         reading = asyncio.ensure_future(self._read())
         writing = asyncio.ensure_future(self._write())
         try:
@@ -160,7 +155,7 @@ class _Stream:
             await asyncio.gather(reading, writing, return_exceptions=True)
 
     async def _read(self) -> None:
-        """Take messages; those of a flood wait where they are."""
+        """Receive messages, no faster than the connection's share of time allows."""
         while self.reason is None:
             message = await self._context.read()
             if message is grpc.aio.EOF:
@@ -181,39 +176,37 @@ async def start_grpc(
     *,
     security: Certificate | Insecure,
 ) -> GrpcServer:
-    """Serve a service by gRPC, in the running event loop.
+    """Serve a service over gRPC, in the running event loop.
 
     Parameters
     ----------
     service : Service
-        Started.
-    host : str
-        The address to listen at.
-    port : int
-        0 for any that is free.
+        A started service.
+    host, port : str, int
+        Address to listen on; port 0 is any free one.
     security : Certificate or INSECURE
-        `INSECURE` is plain text, at a loopback address only.
+        `INSECURE` is plain text and needs a loopback address.
 
     Raises
     ------
     ValueError
         The certificate doesn't load or has no key, or the host isn't loopback.
     OSError
-        The address can't be had.
+        The address is in use or isn't this machine's.
     """
-    # gRPC would say nothing of what is wrong.
+    # gRPC's own errors on certificates and ports don't name the cause.
     pair = access.check_security(host, security)
-    access.check_free(host, port)  # gRPC's own error says little
+    access.check_free(host, port)
     options: link.Options = [
         *link.SHARED_OPTIONS,
         ("grpc.keepalive_timeout_ms", PING_TIMEOUT),
-        # What is a little too large the service refuses in its own words.
+        # Up to twice the limit, the service refuses a message with its own error.
         ("grpc.max_receive_message_length", 2 * service.limits.max_message),
-        # Otherwise a second server would share the port in silence.
+        # Otherwise a second server could silently share the port.
         ("grpc.so_reuseport", 0),
-        # Pings that the peer may send without messages between them.
+        # The peer's pings without messages between them
         ("grpc.http2.min_ping_interval_without_data_ms", 60_000),
-        # A connection without a stream, and one that isn't through its handshakes.
+        # A connection without a stream, and one within its handshakes
         ("grpc.max_connection_idle_ms", round(1000 * IDLE_SECONDS)),
         ("grpc.server_handshake_timeout_ms", round(1000 * IDLE_SECONDS)),
         ("grpc.max_allowed_incoming_connections", half_of_files()),
@@ -237,7 +230,7 @@ def _configuration(pair: Pair) -> Any:
 
 
 def _cancel_after(seconds: float, call: asyncio.Task[Any] | None = None) -> None:
-    """Let a call, by default this one, end: gRPC waits for who doesn't read."""
+    """Limit the time of a call, by default the present one; gRPC has no limit."""
     call = call or asyncio.current_task()
     assert call is not None
     timer = asyncio.get_running_loop().call_later(seconds, call.cancel)
