@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 from sqs_codec import _backend
 
+BACKENDS = "native", "numba"
+
 
 @contextmanager
 def using(name: str) -> Iterator[None]:
