@@ -8,7 +8,7 @@ packages that aren't installed are left out: `make test-llama`, `-ray`, `-vllm`,
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Generator
 from importlib.util import find_spec
 from pathlib import Path
@@ -125,7 +125,7 @@ def pytest_collection_modifyitems(
         config.hook.pytest_deselected(items=[*out])
     took = read_durations()
     kept = (item for item in items if item not in out)
-    items[:] = sorted(kept, key=lambda item: -took[file_of(item.nodeid)])
+    items[:] = sorted(kept, key=lambda item: -took.get(file_of(item.nodeid), 0))
 
 
 def file_of(test: str) -> str:
@@ -133,17 +133,17 @@ def file_of(test: str) -> str:
     return test.partition("::")[0]
 
 
-def read_durations() -> Counter[str]:
+def read_durations() -> dict[str, float]:
     """Return the seconds of each slow file."""
     lines = DURATIONS.read_text().splitlines() if DURATIONS.exists() else []
-    return Counter({name: float(took) for took, name in map(str.split, lines)})
+    return {name: float(took) for took, name in map(str.split, lines)}
 
 
 class Durations:
     """Adds up how long each file's tests and their fixtures take."""
 
     def __init__(self) -> None:
-        self.took = Counter[str]()
+        self.took: dict[str, float] = defaultdict(float)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Add a part of a test."""
@@ -151,6 +151,6 @@ class Durations:
 
     def pytest_sessionfinish(self) -> None:
         """Write the files that take a second or more, the slowest first."""
-        took = Counter({**read_durations(), **self.took}).most_common()
-        lines = (f"{t:.0f} {name}\n" for name, t in took if t >= 1)
-        DURATIONS.write_text("".join(lines))
+        took = {**read_durations(), **self.took}
+        slow = sorted((t, name) for name, t in took.items() if t >= 1)
+        DURATIONS.write_text("".join(f"{t:.0f} {name}\n" for t, name in slow[::-1]))
