@@ -1,17 +1,15 @@
-"""Leave out what isn't installed here, and with --quick all but the codec's tests.
+"""Which tests run, and in which order.
 
-`make test-llama`, `-ray`, `-vllm`, `-web`, `-clients` and `-trainers` run what isn't
-installed.
+`--quick` runs those of the codec. `--all` also runs those that build for long. Tests of
+packages that aren't installed are left out: `make test-llama`, `-ray`, `-vllm`, `-web`,
+`-clients` and `-trainers` install them.
 """
 
 from __future__ import annotations
 
-import ast
-import re
-import sys
 import tempfile
-from collections.abc import Generator, Iterator
-from functools import cache
+from collections import defaultdict
+from collections.abc import Generator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -65,26 +63,43 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
         assert not left, f"the example leaves {left} in the folder for temporary files"
 
 
-OWN = {"benchmarks", "sqs_codec", "tests"}
-KNOWN = OWN | {
-    "hypothesis",
-    "numba",
-    "numpy",
-    "pytest",
-    "tqdm",
-    *sys.stdlib_module_names,
-}
-KNOWN -= {"asyncio", "shutil", "socket", "tarfile"}  # servers, compilers and archives
-SYSTEM = re.compile(r"sqs_codec\.(cli|distill|hf|system|torch)\b")
+QUICK = [
+    *("sqs_codec/__init__.py", "sqs_codec/bits.py", "sqs_codec/theory.py"),
+    *("sqs_codec/_backend", "sqs_codec/_base", "sqs_codec/_codec", "sqs_codec/testing"),
+    *("tests/backend", "tests/base", "tests/codec"),
+    *("tests/test_bits.py", "tests/test_theory.py", "tests/project/test_freeze.py"),
+]
+"""Folders and files of `--quick`, which needs neither torch nor compilers."""
+
+NOT_QUICK = [
+    "sqs_codec/testing/transformers.py",
+    "tests/backend/test_numba_cache.py",  # compiles
+    "tests/codec/test_repr.py",  # also of links and models
+]
+
+DURATIONS = ROOT / "tests" / "durations.txt"
+"""Seconds of each slow file's tests; `--write-durations` writes them."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --quick."""
-    parser.addoption(
-        "--quick",
-        action="store_true",
-        help="only the codec's files, without torch, models, sockets and compilers",
-    )
+    """Add what chooses tests, and what writes their durations."""
+    for option, text in {
+        "--quick": "only the codec's tests, without torch, models and compilers",
+        "--all": "also tests that build or enumerate for long",
+        "--write-durations": "write how long each file's tests took",
+    }.items():
+        parser.addoption(option, action="store_true", help=text)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register markers, and what adds up durations."""
+    for marker in (
+        "all: builds or enumerates for long; runs with --all only",
+        "torch: needs torch, in a file that --quick runs",
+    ):
+        config.addinivalue_line("markers", marker)
+    if config.getoption("write_durations") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Durations())
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -93,32 +108,49 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if leave and not is_quick(collection_path) else None
 
 
-@cache
 def is_quick(path: Path) -> bool:
-    """Whether a file is the codec's, and imports nothing but what is, too."""
-    own = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    python = path.suffix == ".py" and not SYSTEM.match(own)
-    return python and all(map(may_be_imported, imported(path)))
+    """Whether `--quick` runs a file's tests."""
+    name = path.relative_to(ROOT).as_posix()
+    places = tuple(f"{place}/" for place in QUICK)
+    return f"{name}/".startswith(places) and name not in NOT_QUICK
 
 
-def may_be_imported(name: str) -> bool:
-    """Whether a quick file may import a module, or what it has; helpers are quick."""
-    path = ROOT.joinpath(*name.split(".")).with_suffix(".py")
-    if path.exists() and not name.startswith("sqs_codec"):
-        return is_quick(path)
-    return name.split(".")[0] in KNOWN and not SYSTEM.match(name)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Leave out what wasn't asked for, and begin with the slowest files."""
+    left = {"torch": config.getoption("quick"), "all": not config.getoption("all")}
+    out = {i for i in items if any(left.get(mark.name) for mark in i.iter_markers())}
+    if out:
+        config.hook.pytest_deselected(items=[*out])
+    took = read_durations()
+    kept = (item for item in items if item not in out)
+    items[:] = sorted(kept, key=lambda item: -took.get(file_of(item.nodeid), 0))
 
 
-def imported(path: Path) -> Iterator[str]:
-    """Yield what a file imports, and what it is skipped without."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        match node:
-            case ast.Import(names=names):
-                yield from (alias.name for alias in names)
-            case ast.ImportFrom(module=str(module), names=names):
-                yield from (module, *(f"{module}.{alias.name}" for alias in names))
-            case ast.Call(
-                func=ast.Attribute(attr="importorskip"),
-                args=[ast.Constant(value=str(name)), *_],
-            ):
-                yield name
+def file_of(test: str) -> str:
+    """Return the file of a test."""
+    return test.partition("::")[0]
+
+
+def read_durations() -> dict[str, float]:
+    """Return the seconds of each slow file."""
+    lines = DURATIONS.read_text().splitlines() if DURATIONS.exists() else []
+    return {name: float(took) for took, name in map(str.split, lines)}
+
+
+class Durations:
+    """Adds up how long each file's tests and their fixtures take."""
+
+    def __init__(self) -> None:
+        self.took: dict[str, float] = defaultdict(float)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Add a part of a test."""
+        self.took[file_of(report.nodeid)] += report.duration
+
+    def pytest_sessionfinish(self) -> None:
+        """Write the files that take a second or more, the slowest first."""
+        took = {**read_durations(), **self.took}
+        slow = sorted((t, name) for name, t in took.items() if t >= 1)
+        DURATIONS.write_text("".join(f"{t:.0f} {name}\n" for t, name in slow[::-1]))

@@ -8,15 +8,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 import numpy as np
 import pytest
 
-from tests.backends import using
+from tests.backends import BACKENDS, using
 from tests.drafts import load_drafts
 from tests.ports import reserved_port
 
@@ -30,25 +31,8 @@ with suppress(ModuleNotFoundError):  # environments of other programs have none
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-SLOW = [
-    *("c/c", "system/hf/edge", "backend/identity", "project/packaging"),
-    *("codec/hostile", "codec/size", "system/hf/cloud", "backend/reference"),
-]
-"""Test files that come first, so that all cores are done at about the same time."""
 
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest."""
-
-    def rank(item: pytest.Item) -> int:
-        name = item.path.as_posix().replace("test_", "")
-        found = (i for i, slow in enumerate(SLOW) if name.endswith(f"/{slow}.py"))
-        return next(found, len(SLOW))
-
-    items.sort(key=rank)
-
-
-@pytest.fixture(scope="module", params=["native", "numba"])
+@pytest.fixture(scope="module", params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run a module's tests once on each backend."""
     with using(request.param):
@@ -85,17 +69,35 @@ def real_rows(pytestconfig: pytest.Config) -> list[np.ndarray]:
     return rows[:: 5 if pytestconfig.getoption("quick") else 1]
 
 
+@contextmanager
+def reading_gguf_once() -> Iterator[None]:
+    """Have transformers parse a GGUF file once, and list its tensors once."""
+    import gguf
+
+    names = "GGUFReader", "get_tensor_name_map"
+    with mock.patch.dict(vars(gguf), {n: cache(getattr(gguf, n)) for n in names}):
+        yield
+
+
+@pytest.fixture(scope="session")
+def smollm2_tokenizer() -> Any:
+    """Return SmolLM2's tokenizer without its model, which takes longer to load."""
+    from transformers import AutoTokenizer
+
+    from sqs_codec.system.hf._models import _smollm2_gguf
+
+    path = _smollm2_gguf()
+    with reading_gguf_once():
+        return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+
+
 @pytest.fixture(scope="session")
 def smollm2() -> SimpleNamespace:
     """Return SmolLM2 as `hf.load_model` does, and its draft without two layers."""
-    import gguf
-
     from sqs_codec.system import hf
     from sqs_codec.system.hf._models import DROP_ORDER, without_layers
 
-    # transformers parses the file three times, and lists its tensors for each module.
-    names = "GGUFReader", "get_tensor_name_map"
-    with mock.patch.dict(vars(gguf), {n: cache(getattr(gguf, n)) for n in names}):
+    with reading_gguf_once():
         loaded = hf.load_model(None)
     return SimpleNamespace(
         **vars(loaded),

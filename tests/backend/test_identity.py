@@ -10,6 +10,7 @@ import sqs_codec as sqs
 from sqs_codec._backend.numba import quantize, rows
 from sqs_codec._base.errors import Status, packet_error
 from sqs_codec._codec.keep import limits_of
+from tests.backends import BACKENDS, using
 from tests.kit import (
     CODINGS,
     TIMES,
@@ -27,12 +28,24 @@ from tests.kit import (
 from tests.reference import BrokenRuleError, entropy
 from tests.reference import sqs_reference as reference
 
-pytestmark = pytest.mark.usefixtures("backend")
-
 TEMPERATURES = [0, 1e-40, 0.3, 0.7, 1.0, 5.0]
 
-REAL = {}
-"""What the reference makes of real drafts, for both backends: it takes longest."""
+
+def on_each(*given):
+    """Yield a codec of each backend. The reference, which is slow, is asked once."""
+    for name in BACKENDS:
+        with using(name):
+            codec = sqs.Codec(*given)
+            assert name in codec._core.__module__
+        yield codec
+
+
+def check_quantized(expected, shape, row, keep, temperature):
+    """Check the counts of a row of logits; return its distribution."""
+    for codec in on_each(*shape):
+        q = codec.quantize(row, keep, temperature=temperature, dropped_mass=True)
+        assert as_lists(q) == expected
+    return q
 
 
 @pytest.mark.parametrize("seed", range(400 * TIMES))
@@ -42,18 +55,18 @@ def test_awkward_logits(seed):
     resolution = int(rng.choice([1, 2, 3, 100, 1000, 1 << 16]))
     row, keep = random_logits(rng, vocab_size), random_keep(rng)
     temperature = float(rng.choice(TEMPERATURES))
-    codec = sqs.Codec(vocab_size, resolution)
-    q = codec.quantize(row, keep, temperature=temperature, dropped_mass=True)
-    assert codec.quantize(row, keep, temperature=temperature) == q
+    shape = vocab_size, resolution
+    made = reference_quantize(row, keep, temperature, sqs.Codec(*shape))
+    q = check_quantized(made, shape, row, keep, temperature)
+    ids, counts, _ = made
+    for codec in on_each(*shape):
+        assert codec.quantize(row, keep, temperature=temperature) == q
     for coding in CODINGS:
-        codec = sqs.Codec(vocab_size, resolution, coding)
-        expected = reference_quantize(row, keep, temperature, codec)
-        assert as_lists(q) == expected
-        ids, counts, _ = expected
-        if len(ids) <= codec.max_survivors:
-            packet = reference.encode(ids, counts, vocab_size, resolution, coding)
-            assert codec.encode(q) == packet
-            assert as_lists(codec.decode(packet)) == (ids, counts, None)
+        if len(ids) <= sqs.Codec(*shape, coding).max_survivors:
+            packet = reference.encode(ids, counts, *shape, coding)
+            for codec in on_each(*shape, coding):
+                assert codec.encode(q) == packet
+                assert as_lists(codec.decode(packet)) == (ids, counts, None)
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -65,72 +78,60 @@ def test_rules_at_the_very_limit(seed):
     unnormalised = np.array(reference.unnormalised_softmax(row, temperature))
     ranked = np.argsort(-row.astype(float), kind="stable")
     total = reference.striped_sum(unnormalised)
-    codec = sqs.Codec(vocab_size)
     for at in {0, 1, *rng.integers(0, min(vocab_size, 100), 5).tolist()}:
         p = unnormalised[ranked[at]]
         exact = p / total
         for value in (exact, np.nextafter(exact, 0), np.nextafter(exact, 1)):
             keep = sqs.Threshold(value)
-            expected = reference_quantize(row, keep, temperature, codec)
-            given = {"temperature": temperature, "dropped_mass": True}
-            assert as_lists(codec.quantize(row, keep, **given)) == expected
+            made = reference_quantize(row, keep, temperature, sqs.Codec(vocab_size))
+            check_quantized(made, [vocab_size], row, keep, temperature)
 
 
 @pytest.mark.parametrize("temperature", [0.3, 0.7, 1.0])
 def test_logits_about_those_of_a_power_of_two(temperature):
     """What rounding makes of an exponent decides, not what the exponent is."""
-    codec = sqs.Codec(33)
     for exponent in range(1, 60):
         row = np.zeros(33, np.float32)
         row[1:] = -exponent * temperature * math.log(2)
         row[1:].view(np.uint32)[:] += np.arange(-16, 16, dtype=np.int32).view(np.uint32)
         keep = sqs.Threshold(2.0**-exponent / (1 + 32 * 2.0**-exponent))
-        expected = reference_quantize(row, keep, temperature, codec)
-        q = codec.quantize(row, keep, temperature=temperature, dropped_mass=True)
-        assert as_lists(q) == expected
+        made = reference_quantize(row, keep, temperature, sqs.Codec(33))
+        check_quantized(made, [33], row, keep, temperature)
 
 
 @pytest.mark.parametrize("seed", range(100))
 def test_probabilities(seed):
     rng = np.random.default_rng(seed)
     vocab_size = int(rng.choice([2, 17, 300]))
-    probs = random_probs(rng, vocab_size)
-    codec, keep = sqs.Codec(vocab_size, 100), random_keep(rng)
+    probs, keep = random_probs(rng, vocab_size), random_keep(rng)
     expected = reference.quantize_probs(probs, *limits_of(keep), 100)
-    assert as_lists(codec.quantize_probs(probs, keep, dropped_mass=True)) == expected
+    for codec in on_each(vocab_size):
+        q = codec.quantize_probs(probs, keep, dropped_mass=True)
+        assert as_lists(q) == expected
 
 
 @pytest.mark.parametrize("keep", [sqs.TopK(64), sqs.Threshold(1e-3)])
 @pytest.mark.parametrize("temperature", [0.3, 1.0])
 def test_real_drafts(real_rows, keep, temperature):
-    codec = sqs.Codec(49152)
     for row in real_rows:
-        key = id(row), keep, temperature  # rows are of a fixture of the whole session
-        if key not in REAL:
-            made = reference_quantize(row, keep, temperature, codec)
-            given = *made[:2], 49152, 100
-            packets = {c: reference.encode(*given, c) for c in CODINGS[1:]}
-            REAL[key] = made, packets
-        expected, packets = REAL[key]
-        q = codec.quantize(row, keep, temperature=temperature, dropped_mass=True)
-        assert as_lists(q) == expected
-        for coding, packet in packets.items():
-            assert sqs.Codec(49152, coding=coding).encode(q) == packet
+        made = reference_quantize(row, keep, temperature, sqs.Codec(49152))
+        q = check_quantized(made, [49152], row, keep, temperature)
+        for coding in CODINGS[1:]:
+            packet = reference.encode(*made[:2], 49152, 100, coding)
+            for codec in on_each(49152, 100, coding):
+                assert codec.encode(q) == packet
 
 
 @pytest.mark.filterwarnings("ignore:these logits look like")  # as 0.9995 and 0 do
 def test_every_float16_widens_exactly():
     """All bit patterns: the count of one of two tokens tells the last bit."""
     patterns = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
-    codec = sqs.Codec(2, 1 << 16)
-    for value in patterns[np.isfinite(patterns)]:
-        row = np.array([value, -1], np.float16)  # no pair of probabilities
-        temperature = abs(float(value)) or 1.0
-        half = codec.quantize(row, sqs.TopK(2), temperature=temperature)
-        single = codec.quantize(
-            row.astype(np.float32), sqs.TopK(2), temperature=temperature
-        )
-        assert half == single
+    for codec in on_each(2, 1 << 16):
+        for value in patterns[np.isfinite(patterns)]:
+            row = np.array([value, -1], np.float16)  # no pair of probabilities
+            given = {"keep": sqs.TopK(2), "temperature": abs(float(value)) or 1.0}
+            single = codec.quantize(row.astype(np.float32), **given)
+            assert codec.quantize(row, **given) == single
 
 
 # The entropy coding
@@ -142,7 +143,7 @@ def random_codec(rng, coding="entropy"):
     if coding == "entropy" and rng.random() < 0.6:
         prior = any_prior(rng, vocab_size)
     resolution = int(rng.choice([1, 7, 100, 1000, 1 << 16]))
-    return sqs.Codec(vocab_size, resolution, coding, prior)
+    return vocab_size, resolution, coding, prior
 
 
 def as_pairs(distributions):
@@ -152,31 +153,33 @@ def as_pairs(distributions):
 @pytest.mark.parametrize("seed", range(60))
 def test_entropy_packets(seed):
     rng = np.random.default_rng(seed)
-    codec = random_codec(rng)
-    q = any_distribution(rng, codec, most=300)
-    common = codec.vocab_size, codec.resolution, parsed(codec.prior)
+    given = random_codec(rng)
+    q = any_distribution(rng, sqs.Codec(*given), most=300)
+    common = *given[:2], parsed(given[3])
     packet = entropy.encode(*as_lists(q)[:2], *common)
-    assert codec.encode(q) == packet
-    assert codec.decode(packet) == q
     assert entropy.decode(packet, *common) == as_lists(q)[:2]
+    for codec in on_each(*given):
+        assert codec.encode(q) == packet
+        assert codec.decode(packet) == q
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_entropy_rounds_and_sequences(seed):
     rng = np.random.default_rng(seed)
-    codec = random_codec(rng)
-    common = codec.vocab_size, codec.resolution, parsed(codec.prior)
+    given = random_codec(rng)
+    codec, common = sqs.Codec(*given), (*given[:2], parsed(given[3]))
     drafted = [any_distribution(rng, codec, most) for most in (60, 400, 60, 60)]
     drawn = [*drafted, *(any_distribution(rng, codec, 60) for _ in range(6))]
-    packet = entropy.encode_sequence(as_pairs(drawn), *common)
-    assert codec.encode_sequence(drawn) == packet
-    assert list(codec.decode_sequence(packet)) == drawn
-    assert entropy.decode_sequence(packet, *common) == as_pairs(drawn)
+    sequence = entropy.encode_sequence(as_pairs(drawn), *common)
+    assert entropy.decode_sequence(sequence, *common) == as_pairs(drawn)
     tokens = [q.sample(rng) for q in drafted]
     packet = entropy.encode_round(as_pairs(drafted), tokens, *common)
-    assert codec.encode_round(drafted, tokens) == packet
-    assert codec.decode_round(packet) == sqs.Round(drafted, tokens)
     assert entropy.decode_round(packet, *common) == (as_pairs(drafted), tokens)
+    for codec in on_each(*given):
+        assert codec.encode_sequence(drawn) == sequence
+        assert list(codec.decode_sequence(sequence)) == drawn
+        assert codec.encode_round(drafted, tokens) == packet
+        assert codec.decode_round(packet) == sqs.Round(drafted, tokens)
 
 
 def test_bits_are_the_same_estimate():
@@ -184,7 +187,8 @@ def test_bits_are_the_same_estimate():
     rng = np.random.default_rng(0)
     estimated = 0
     for _ in range(300):
-        codec = random_codec(rng)
+        given = random_codec(rng)
+        codec = sqs.Codec(*given)
         q = any_distribution(rng, codec, most=300)
         k = q.token_ids.size
         ids, counts, _ = as_lists(q)
@@ -197,7 +201,7 @@ def test_bits_are_the_same_estimate():
         if k <= 128 and 4 * k <= codec.vocab_size and all(a <= b for a, b in parts):
             estimated += 1
             bits = sum(model for model, _ in parts) / entropy.BIT
-        assert codec.bits(q) == math.ceil(bits)
+        assert {each.bits(q) for each in on_each(*given)} == {math.ceil(bits)}
     assert 50 < estimated < 250
 
 
@@ -216,8 +220,9 @@ def test_mutated_packets_mean_the_same(name):
     rng = np.random.default_rng(len(name))
     rules = set()
     for _ in range(60):
-        codec = random_codec(rng)
-        q = any_distribution(rng, codec, most=12)
+        given = random_codec(rng)
+        codec, *codecs = sqs.Codec(*given), *on_each(*given)
+        prior, q = parsed(given[3]), any_distribution(rng, codec, most=12)
         good = {
             "decode": lambda c, q: c.encode(q),
             "decode_round": lambda c, q: c.encode_round([q, q], [q.sample(rng)] * 2),
@@ -227,16 +232,16 @@ def test_mutated_packets_mean_the_same(name):
             packet = mutate(rng, good)
             rule = None
             try:
-                shape, prior = (codec.vocab_size, codec.resolution), parsed(codec.prior)
-                expected = getattr(entropy, name)(packet, *shape, prior=prior)
+                expected = getattr(entropy, name)(packet, *given[:2], prior=prior)
             except BrokenRuleError as error:
                 (rule,) = error.args
                 expected = str(packet_error(Status[rule], len(packet)))
-            try:
-                got = as_reference(getattr(codec, name)(packet))
-            except sqs.PacketError as error:
-                got = str(error)
-            assert got == expected
+            for each in codecs:
+                try:
+                    got = as_reference(getattr(each, name)(packet))
+                except sqs.PacketError as error:
+                    got = str(error)
+                assert got == expected
             rules.add(rule)
     assert rules == {None, "TRUNCATED", "TRAILING_BYTES", "PADDING"}
 

@@ -97,15 +97,20 @@ def test_cache_outlives_the_process(copy):
     assert cached(copy) == files
 
 
+FURTHER = [
+    (LOG2_OF_3, "_backend/numba/model.py", "LOG_UNIT = 32", "LOG_UNIT = 31"),
+    (BLOCK, "_base/prior_file.py", "\nKINDS = 256", "\nKINDS = 128"),
+]
+
+
 @pytest.mark.parametrize(
     ("code", "module", "old", "new"),
     [
-        (LOG2_OF_3, "_backend/numba/model.py", "LOG_UNIT = 32", "LOG_UNIT = 31"),
         (POSITION, "_backend/numba/bits.py", "value << 1 |", "value << 2 |"),
         (SUM, "_base/format.py", "SUM_TOLERANCE = 1e-3", "SUM_TOLERANCE = 1"),
-        (BLOCK, "_base/prior_file.py", "\nKINDS = 256", "\nKINDS = 128"),
+        *(pytest.param(*change, marks=pytest.mark.all) for change in FURTHER),
     ],
-    ids=["table", "function", "limit", "layout"],
+    ids=["function", "limit", "table", "layout"],
 )
 def test_cache_does_not_outlive_what_is_compiled_in(copy, code, module, old, new):
     before = output(code, copy)

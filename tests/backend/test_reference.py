@@ -8,6 +8,7 @@ import pytest
 from tests.reference import entropy, make_vectors
 
 
+@pytest.mark.all
 @pytest.mark.parametrize("name", make_vectors.FILES)
 def test_it_still_makes_the_vectors(name):
     assert (make_vectors.VECTORS / name).read_text() == make_vectors.render(name)

@@ -45,22 +45,40 @@ SUM = "3995591b4fe6641e"
 """What identity.c comes to with these; it changes with the cases alone."""
 
 
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory):
-    """Give the folder of the programs built with the sanitizers."""
-    build = tmp_path_factory.mktemp("c")
+def slow(name):
+    return pytest.param(name, marks=pytest.mark.all)
+
+
+def build(folder, *how):
     names = ["example", "hostile", "hostile-limb32", "identity", "vectors", "changing"]
-    make(build, *(build / name for name in names))
-    return build
+    make(folder, *(folder / name for name in names), *how)
+    return folder
 
 
-@pytest.fixture(scope="module", params=C_COMPILERS)
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """Give the folder of the programs built without the sanitizers."""
+    return build(tmp_path_factory.mktemp("plain"), "SANITIZERS=")
+
+
+@pytest.fixture(scope="module", params=["plain", slow("checked")])
+def programs(request, tmp_path_factory):
+    """Give the folder of the programs, with --all also of those with the sanitizers."""
+    if request.param == "plain":
+        return request.getfixturevalue("plain")
+    return build(tmp_path_factory.mktemp("checked"))
+
+
+@pytest.fixture(scope="module", params=["plain", *map(slow, C_COMPILERS)])
 def objects(request, tmp_path_factory):
-    """Give the core's object files, each by every compiler, without a warning."""
-    build = tmp_path_factory.mktemp(request.param)
-    make(build, "strict", compiler=request.param)
+    """Give the core's object files, with --all by every compiler without a warning."""
+    folder, ending = tmp_path_factory.mktemp(request.param), ".o"
+    if request.param == "plain":
+        folder, ending = request.getfixturevalue("plain"), ".checked.o"
+    else:
+        make(folder, "strict", compiler=request.param)
     sources = sorted(CSRC.rglob("*.c"))
-    return [build / source.relative_to(CSRC).with_suffix(".o") for source in sources]
+    return [folder / path.relative_to(CSRC).with_suffix(ending) for path in sources]
 
 
 def symbols(options, objects):
@@ -88,7 +106,8 @@ def test_runs_on_every_x86_64(objects):
     for path in objects:
         listing = run("objdump", "-d", "--no-show-raw-insn", path, quiet=True)
         has_avx = re.search(r":\tv\w+ |%[yz]mm", listing) is not None
-        assert has_avx == (path.stem in ("avx2", "avx512")), path
+        name = path.name.partition(".")[0]
+        assert has_avx == (name in ("avx2", "avx512")), path
 
 
 @pytest.mark.parametrize("compiler", C_COMPILERS)
@@ -133,6 +152,7 @@ def test_example_meets_every_status(programs):
     assert "every status met" in run(programs / "example")
 
 
+@pytest.mark.all
 def test_enums_may_be_short(tmp_path):
     """As on some small machines: no number is cut to one that has a meaning."""
     program = tmp_path / "example"
@@ -179,6 +199,7 @@ def test_safe_in_every_floating_point_environment(programs, control):
     assert len(sums) == 1
 
 
+@pytest.mark.all
 @pytest.mark.parametrize("compiler", C_COMPILERS)
 def test_needs_no_flags(compiler, tmp_path):
     """Nothing is contracted even where the machine could and nobody forbids it."""

@@ -24,6 +24,8 @@ from tests.cprograms import (
     write_vectors,
 )
 
+pytestmark = pytest.mark.all
+
 PACKETS = 20_000
 CASES = 200
 SEED = 2
@@ -73,6 +75,12 @@ def require(packages, *commands):
         if os.environ.get("SQS_REQUIRE_CROSS"):
             pytest.fail(reason)
         pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def other_x86():
+    """Emulate processors of this kind."""
+    require("qemu-user", "qemu-x86_64")
 
 
 @pytest.fixture(scope="module")
@@ -160,10 +168,9 @@ def test_best_is_not_scalar_on_aarch64(machine, there):
 # without it glibc itself does not run there.
 @pytest.mark.skipif(not IS_X86, reason="needs x86-64")
 @pytest.mark.parametrize("lacks", ["", "avx2", "fma", "f16c", "xsave", "popcnt", "all"])
-def test_what_a_processor_lacks_is_not_used(here, lacks):
+def test_what_a_processor_lacks_is_not_used(other_x86, here, lacks):
     best = "scalar" if lacks else "avx2"
     processor = {"": "max", "all": "Nehalem"}.get(lacks, f"max,{lacks}=off")
-    require("qemu-user", "qemu-x86_64")
     arguments = here / "identity-static", "best", "20", str(SEED)
     said = run("qemu-x86_64", "-cpu", processor, *arguments)
     assert said.startswith(f"{best}:")

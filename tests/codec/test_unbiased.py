@@ -19,7 +19,7 @@ from tests.kit import Words, softmax
 from tests.reference import sqs_reference as reference
 
 CORES = [*(name for name, isa in native.ISAS.items() if native.lib.sqs_find_isa(isa))]
-ALL = [*CORES, "numba", "torch"]
+ALL = [*CORES, "numba", pytest.param("torch", marks=pytest.mark.torch)]
 TEMPERATURES = [0, 1e-40, 0.3, 1, 3, 1e40]
 FULL = 2**64
 

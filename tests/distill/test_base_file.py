@@ -158,8 +158,7 @@ def test_what_the_file_cant_tell_is_refused(tmp_path):
         ([first, second, third, third], {}, "base.kld has another text 3"),
         ([first], {"temperature": 0.5}, "for a reference of temperature 1"),
     ):
-        with pytest.raises(ValueError, match=said):
-            distill.make(tmp_path / said, codec, base, texts, **options)
+        refuses(said, distill.make, tmp_path / said, codec, base, texts, **options)
     data = make_reference(tmp_path / "other.parquet", base)
     refuses("for a reference of temperature 1", distill.measure, data, base)
     with pytest.raises(ValueError, match="vocabulary of 40, the codec 41"):

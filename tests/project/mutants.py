@@ -9,7 +9,8 @@ the first failure. A mutant that none of them notices survives: either a test is
 missing, or the line can go. `test_mutants.py` sees to it that all still apply.
 
 They stand in `mutants.txt`: after the file a name, with the tests that should notice,
-then what stands there, once, and what takes its place.
+then what stands there, once, and what takes its place. A name that ends with (--all)
+says that `make test` doesn't notice, but `make test-all` does.
 
 With `--killers FILE` it prints all tests that notice a mutant of a Python file, also of
 104 random ones. FILE has the tests that run each line, from coverage.py:
@@ -101,7 +102,8 @@ def run_tests(mutant: Mutant, tree: Path, *options: str) -> int:
 
 def is_noticed(mutant: Mutant, tree: Path) -> bool:
     """Say whether a mutant's tests fail."""
-    status = run_tests(mutant, tree, "-x")
+    every = ["--all"] if mutant.name.endswith("(--all)") else []
+    status = run_tests(mutant, tree, "-x", *every)
     # A crash is noticed; usage errors and files without tests are mistakes here.
     assert status < 2, f"{mutant.name}: pytest exits with {status}"
     return status != 0
@@ -156,7 +158,7 @@ def print_killers(mutant: Mutant, tree: Path, data: Any) -> None:
     output = ""
     if tests:
         mutant = replace(mutant, tests=tuple(sorted(tests)))
-        run_tests(mutant, tree, "--maxfail=20", "-k", "not numba")
+        run_tests(mutant, tree, "--all", "--maxfail=20", "-k", "not numba")
         output = (tree / "output").read_text()
     found = sorted({*re.findall(r"^(\S+?::\w+).* (?:FAILED|ERROR)", output, re.M)})
     said = f"{len(found)} of {len(tests)} tests notice {mutant.name} ({mutant.path})"

@@ -21,6 +21,7 @@ def amalgamation(tmp_path_factory):
     return folder
 
 
+@pytest.mark.all
 def test_one_file_is_all_that_the_example_needs(amalgamation):
     files = BINDINGS / "c" / "example.c", amalgamation / "sqs.o"
     where = "-I", amalgamation, "-o", amalgamation / "example"
@@ -28,6 +29,7 @@ def test_one_file_is_all_that_the_example_needs(amalgamation):
     assert "tokens accepted" in run(amalgamation / "example")
 
 
+@pytest.mark.all
 @pytest.mark.skipif(
     not (shutil.which("cmake") and shutil.which("c++")), reason="needs CMake and C++"
 )

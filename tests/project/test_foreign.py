@@ -14,6 +14,7 @@ def test_is_written_in_an_afternoon():
     assert sum(len(path.read_text().splitlines()) for path in FOREIGN.iterdir()) <= 600
 
 
+@pytest.mark.all
 @pytest.mark.skipif(not shutil.which("node"), reason="needs Node.js, 20.15 or later")
 def test_decodes_all_vectors():
     run = subprocess.run(

@@ -10,6 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
+pytestmark = pytest.mark.all
+
 if not (ROOT / ".git").exists():
     pytest.skip("needs a clone, which has a commit", allow_module_level=True)
 

@@ -82,10 +82,10 @@ def folders(names):
     return {name.split("/")[0] for name in names if "/" in name}
 
 
-@pytest.mark.parametrize("graph", [python_graph(), c_graph()], ids=["python", "c"])
+@pytest.mark.parametrize("graph", [python_graph, c_graph])
 def test_has_no_circle(graph):
     try:
-        TopologicalSorter(graph).prepare()
+        TopologicalSorter(graph()).prepare()
     except CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
 
@@ -213,12 +213,9 @@ def test_the_package_knows_neither_tests_nor_benchmarks():
 
 
 def test_only_their_own_tests_know_benchmarks():
-    """Except where a small draft is held to the model that it is saved from."""
-    allowed = {"tests.system.small.test_draft": {"benchmarks.sizes.student"}}
     for name, used in python_graph().items():
         if name.startswith("tests.") and not name.startswith("tests.benchmarks"):
-            found = {other for other in used if other.startswith("benchmarks")}
-            assert found <= allowed.get(name, set()), name
+            assert not [other for other in used if other.startswith("benchmarks")], name
 
 
 def test_nobody_changes_where_python_looks():

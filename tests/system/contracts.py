@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 
-from sqs_codec.system.hf import Tokenizer
-
 SAID = "A caf\u00e9, \u65e5\u672c\u8a9e and \U0001f98a."
 PROMPTS = [
     "Why is the sea salty?",
@@ -66,6 +64,8 @@ def check_draft(draft, steps, *, error=0.0, fed=None):
 
 def check_words(own, tokenizer):
     """Check that a tokenizer reads and writes text as transformers does."""
+    from sqs_codec.system.hf import Tokenizer
+
     theirs = Tokenizer(tokenizer)
     for prompt in PROMPTS:
         assert own.encode_prompt(prompt) == theirs.encode_prompt(prompt)

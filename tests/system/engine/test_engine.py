@@ -243,10 +243,8 @@ def test_an_engine_is_held_to_a_pace_that_edges_hear_of():
         await asyncio.wait([waiting])
 
     asyncio.run(run())
-    with pytest.raises(ValueError, match="target_ms can't be used with vllm"):
-        EngineConfig("vllm", target_ms=120.0)
-    with pytest.raises(ValueError, match="target_ms must be finite and in"):
-        EngineConfig(target_ms=-1.0)
+    refuses("target_ms can't be used with vllm", EngineConfig, "vllm", target_ms=120.0)
+    refuses("target_ms must be finite and in", EngineConfig, target_ms=-1.0)
 
 
 def test_sessions_outlive_an_engine_that_is_unwell():

@@ -456,11 +456,6 @@ def lost_answer(edge, cloud, target):
     return answer
 
 
-def exchange_hello(edge, cloud):
-    send(edge, cloud)
-    read(edge, cloud)
-
-
 def test_a_reconnect_to_a_cloud_that_knows_sends_no_text_again():
     edge, cloud, target = start()
     verify(edge, cloud, target)
