@@ -13,6 +13,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Torch's threads must not spin while they wait: where another process wants a
 # core too, each step of a model would take a hundred times as long.
 export OMP_WAIT_POLICY := passive
+# uv compiles no bytecode. If the first import didn't keep what it compiles, each process
+# would compile PyTorch and transformers again, for ten seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
