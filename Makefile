@@ -190,12 +190,14 @@ $(VENV)/models: | $(VENV)/packages
 	touch $@
 
 # This makes a wheel, so that it can compile while something else runs in .venv. It
-# leaves out what reads pictures, and llama.cpp's common library, which nothing uses.
-# With SMOKE=1 it compiles for two minutes instead of four, to slower code.
+# leaves out what reads pictures, and llama.cpp's common library, which nothing uses, and
+# compiles many small files at once. With SMOKE=1 it optimizes less.
 build/llama/packages: | $(VENV)/packages
 	rm -rf $(@D)
 	mkdir -p $(@D)
 	echo 'set(LLAMA_BUILD_COMMON OFF)' > $(@D)/less.cmake
+	echo 'cmake_language(DEFER CALL set_target_properties llama PROPERTIES' \
+	    'UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 16)' >> $(@D)/less.cmake
 	CMAKE_ARGS="-DLLAVA_BUILD=OFF $(if $(SMOKE),-DCMAKE_CXX_FLAGS_RELEASE=-O1) \
 	    -DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/$(@D)/less.cmake" \
 	    $(BIN)/python -m pip wheel --no-deps --wheel-dir $(@D) llama-cpp-python
