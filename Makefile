@@ -124,8 +124,10 @@ bindings: $(VENV)/core .venv-wheels/packages ## build and run what other languag
 	if command -v node; then $(MAKE) wasm; \
 	else echo "WARNING: without node WebAssembly is LEFT OUT" >&2; fi
 
-lint: $(VENV)/packages ## check style, types and the C core's warnings
+lint: $(VENV)/packages ## check style, words, types and the C core's warnings
 	$(BIN)/ruff check
+	$(BIN)/codespell $(shell git ls-files '*.md' '*.py' '*.c' '*.h' '*.html' '*.js' '*.toml')
+	$(BIN)/python -m tests.project.prose
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $(shell find csrc tests/c -name '*.[ch]')
