@@ -204,7 +204,7 @@ def test_fitting_twice_gives_the_same():
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        (lambda q: ([],), ValueError, "neither distributions nor"),
+        (lambda q: ([],), ValueError, "distributions or counts, got neither"),
         (lambda q: ([q, "q"],), TypeError, "distributions"),
         (
             lambda q: ([q, sqs.SparseDistribution([1], [4], 4)],),

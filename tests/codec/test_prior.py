@@ -94,7 +94,7 @@ def test_a_tail_beside_256_kinds_and_in_a_full_class():
 
 
 def test_a_full_vocabulary_has_no_room_for_a_tail():
-    refuses("1048576 ids can have no more", kit.make_prior(1 << 20, 1).with_tail)
+    refuses("already has 1048576 ids", kit.make_prior(1 << 20, 1).with_tail)
 
 
 def test_a_prior_as_a_value():
@@ -267,7 +267,7 @@ def test_a_config_names_its_prior(codec, prior, monkeypatch):
         sqs.Codec.from_config(config | {"vocab_size": 999}, prior)
     none = sqs.Codec(1000, 50)
     assert sqs.Codec.from_config(none.config()) == none
-    with pytest.raises(ValueError, match="the config has no prior, and one was given"):
+    with pytest.raises(ValueError, match="the config has no prior, but one was given"):
         sqs.Codec.from_config(none.config(), prior)
 
 
