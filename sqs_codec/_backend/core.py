@@ -24,7 +24,7 @@ class Core(Protocol):
     """A backend's functions for one codec.
 
     The caller checks the type, shape and range of all arguments. The backend returns
-    other errors as a `sqs_codec._base.errors.Status`. Given arrays are C-contiguous,
+    other errors as a `sqs_codec._base.errors.Status`. Given arrays are C-contiguous;
     results are new. Ids and counts in results are `frozen`; those of rows and rounds
     are concatenated.
 

@@ -209,7 +209,7 @@ def test_fitting_twice_gives_the_same():
         (
             lambda q: ([q, sqs.SparseDistribution([1], [4], 4)],),
             ValueError,
-            "vocabularies of 3 and 4",
+            "one vocabulary, got 3 and 4",
         ),
         (lambda q: ([q], [1, 2]), ValueError, r"shape \[3\], got \[2\]"),
     ],
