@@ -641,7 +641,7 @@ class Codec:
         max_survivors: int | None = None,
         length: int = MAX_SEQUENCE,
     ) -> SparseRows:
-        """Return the distributions of a packet of `encode_sequence`.
+        """Return the distributions of `encode_sequence`, with the errors of `decode`.
 
         Parameters
         ----------
@@ -652,11 +652,6 @@ class Codec:
         length : int
             The number of distributions to read. The rest of the packet is neither read
             nor checked.
-
-        Raises
-        ------
-        PacketError
-            As `decode`.
         """
         self._check_sequences()
         packet, most = checks.packet(data), _survivors_limit(max_survivors)
