@@ -1,18 +1,17 @@
 /*
  * sqs.h - the public interface of the SQS codec core.
  *
- * SQS (arXiv 2510.09942) makes the token distribution of a draft model small
- * before a token is drawn from it: keep a few tokens, round their
- * probabilities to integer counts that sum to a fixed resolution, send the
- * result. This core does the integer work: logits to counts, counts to bytes,
- * and back.
+ * SQS (arXiv 2510.09942) truncates and quantizes the token distribution of a
+ * draft model before it samples a token: it keeps a few tokens, and rounds
+ * their probabilities to integer counts that sum to a fixed resolution. This
+ * core does the integer work: logits to counts, counts to bytes, and back.
  *
  * Rules that hold for every function here:
  *
  *  - The core allocates nothing, keeps no state and touches no globals, so any
  *    number of threads may call it at once. The caller owns all memory; every
  *    buffer's size comes from a function of this header.
- *  - Identical input gives identical output on every machine and by every
+ *  - Identical input gives identical output on every machine and with every
  *    instruction set (see sqs_isa), provided that the core is compiled without
  *    floating-point contraction, which gcc and clang are told in the source
  *    (others take -ffp-contract=off or the like), and runs in the default
@@ -23,12 +22,12 @@
  *    are subnormal, if a temperature, parameter or draw is below 2^-100, or a
  *    temperature above 2^100.
  *  - A function that returns sqs_status writes its outputs completely when it
- *    returns SQS_OK. On any other value they hold nothing of use, except for
+ *    returns SQS_OK. Otherwise their contents are meaningless, except for
  *    `done` where there is one, and nothing was written outside them.
- *  - Pointers must not be null and outputs must not overlap inputs. A row that
- *    somebody writes during a call gives results of no meaning, but nothing is
- *    overrun.
- *  - Every function but sqs_check_codec expects a codec that sqs_check_codec
+ *  - Pointers must not be null and outputs must not overlap inputs. If another
+ *    thread writes to a row during a call, the results are meaningless, but
+ *    nothing is overrun.
+ *  - Every function except sqs_check_codec expects a codec that sqs_check_codec
  *    accepts, and rows whose `isa` is SQS_ISA_BEST or what sqs_find_isa
  *    returned.
  *
@@ -45,8 +44,8 @@ extern "C" {
 #endif
 
 /*
- * What a shared library exports. Define SQS_SHARED where one is compiled or
- * used, and SQS_BUILD where it is compiled; a static library needs neither.
+ * Marks the exports of a shared library. Define SQS_SHARED to compile or use
+ * one, and SQS_BUILD to compile it; a static library needs neither.
  */
 #if !defined SQS_SHARED
 #define SQS_API
@@ -68,7 +67,7 @@ extern "C" {
 #define SQS_VERSION_NUMBER                                                    \
     (10000 * SQS_VERSION_MAJOR + 100 * SQS_VERSION_MINOR + SQS_VERSION_PATCH)
 
-/* SQS_VERSION_NUMBER of the library that runs, which may be another than this
+/* SQS_VERSION_NUMBER of the library in use, which may differ from this
  * header's. */
 SQS_API
 uint32_t sqs_version_number(void);
@@ -84,14 +83,14 @@ uint32_t sqs_version_number(void);
 #define SQS_MAX_ENUMERATIVE_SQUARES (8u << 20)
 #define SQS_MAX_ENTROPY_SURVIVORS (1u << 20)
 
-/* How far from 1 the sum of a row of probabilities may be. */
+/* The largest distance from 1 of a row's sum of probabilities. */
 #define SQS_SUM_TOLERANCE 1e-3
 
 typedef enum sqs_status {
     SQS_OK = 0,
 
-    /* Broken rules of the format, which decoders find: sqs_status_text says
-     * what each is. */
+    /* Rules of the format that a packet breaks; sqs_status_text describes
+     * them. */
     SQS_TRUNCATED = 1,
     SQS_TRAILING_BYTES = 2,
     SQS_PADDING = 3,
@@ -149,8 +148,8 @@ typedef enum sqs_coding {
     /* Fixed-width fields; any support. */
     SQS_BITPACK = 0,
     /* Exact ranks; supports of at most SQS_MAX_ENUMERATIVE_SUPPORT survivors,
-     * whose squares in a round sum to at most SQS_MAX_ENUMERATIVE_SQUARES, so
-     * that no packet takes long. */
+     * whose squares in a round sum to at most SQS_MAX_ENUMERATIVE_SQUARES,
+     * which bounds the time for a packet. */
     SQS_ENUMERATIVE = 1,
     /* Modelled on real distributions; any support, at most
      * SQS_MAX_ENTROPY_SURVIVORS in a round. */
@@ -158,8 +157,8 @@ typedef enum sqs_coding {
 } sqs_coding;
 
 /*
- * The instruction sets that passes over whole rows are compiled for. All give
- * the same results; SQS_ISA_BEST is the fastest that this machine has.
+ * The instruction sets that the loops over rows are compiled for. All give the
+ * same results; SQS_ISA_BEST is the fastest one of this machine.
  * SQS_SCALAR is C without intrinsics, SQS_AVX2 x86-64 with FMA and F16C,
  * SQS_AVX512 has F, BW, DQ and VL, and SQS_NEON is AArch64.
  */
@@ -180,13 +179,12 @@ SQS_API
 sqs_isa sqs_find_isa(sqs_isa isa);
 
 /*
- * What both ends may know beforehand about ids: a prior, made for one
- * vocabulary. Contexts fall into classes (a word begins, a word goes on,
- * Chinese, ...), and in each class every id has a weight. A prior comes in a
- * file, which docs/format.md defines.
+ * A prior: frequencies of a vocabulary's ids that both ends share. Contexts
+ * fall into classes (a word begins, a word goes on, Chinese, ...), and in each
+ * class every id has a weight. docs/format.md defines the file of a prior.
  *
- * Nothing writes to a prior but sqs_load_prior. So any number of codecs and
- * threads may share one.
+ * Only sqs_load_prior writes to a prior, so any number of codecs and threads
+ * may share one.
  */
 #define SQS_MAX_PRIOR_CLASSES 32u
 
@@ -206,8 +204,8 @@ size_t sqs_prior_memory(const uint8_t *file, size_t size);
  *         which the prior lies for as long as it is in use. The file isn't
  *         needed any more.
  *
- * Time is linear in the file's size, and in how many ids times how many
- * classes there are.
+ * Time is linear in the file's size, and in the number of ids times the number
+ * of classes.
  *
  * Returns SQS_OK or SQS_BAD_PRIOR.
  */
@@ -215,8 +213,7 @@ SQS_API
 sqs_status sqs_load_prior(const uint8_t *file, size_t size, void *memory,
                           const sqs_prior **prior);
 
-/* What both ends agree on before the first packet. The coding is an
- * sqs_coding. */
+/* The settings that both ends share. The coding is an sqs_coding. */
 typedef struct sqs_codec {
     /* V, SQS_MIN_VOCAB .. SQS_MAX_VOCAB */
     uint32_t vocab_size;
@@ -334,10 +331,9 @@ sqs_status sqs_quantize_probs(const sqs_codec *codec, const sqs_rows *probs,
                               sqs_sparse_room *to, double *dropped_mass);
 
 /*
- * Turns each row of logits into counts that are right on average: over the
- * number, a token's count has the mean l p, with l the resolution and p its
- * probability, however small, and is l p rounded up or down. Nothing is kept
- * or dropped first.
+ * Turns each row of logits into unbiased counts: over the random number, a
+ * token's count has the mean l p, with l the resolution and p its probability,
+ * however small, and is l p rounded up or down. No token is dropped first.
  *
  * p is that of sqs_verify_logits, but for exponentials that are rounded to
  * multiples of 2^-42 of the largest, which changes less than 2^-23 of the mass
@@ -387,12 +383,11 @@ uint32_t sqs_sample(const uint32_t *counts, uint32_t survivors,
  * eta           the step; in (0, 1]
  * dropped_mass  of the token's distribution, as sqs_quantize_logits tells it
  *
- * `least` is all the state that there is: copy it, and put the copy back to
- * return. Only positions that get into the text may count in the end. Of a
- * round of L tokens of which n are accepted (sqs_verdict) these are the first
- * min(n + 1, L), the one that was drawn anew among them; so go back to the
- * value after so many updates. After a round that is given up, go back to the
- * value before it.
+ * `least` is the whole state: to roll back, restore a copy of it. Only verified
+ * positions may count in the end. If n of a round's L tokens are accepted
+ * (sqs_verdict), these are the first min(n + 1, L), the resampled one included:
+ * roll back to the value after that many updates. After an aborted round, roll
+ * back to the value before it.
  *
  * Returns SQS_OK, SQS_BAD_KEEP, or SQS_BAD_ARGUMENT if any of the others is out
  * of range.

@@ -1,14 +1,13 @@
-"""sqs-codec: the codec for the token distributions of speculative decoding.
+"""sqs-codec: a codec for the token distributions of speculative decoding.
 
-The edge drafts with distributions made small before a token is drawn from
-them; the cloud verifies, and the text is distributed exactly as the target
-model's own.
+The edge truncates and quantizes each draft distribution before it samples a token. The
+cloud verifies the tokens, and the output distribution is exactly the target's.
 
 Examples
 --------
 >>> import numpy as np
 >>> import sqs_codec as sqs
->>> codec = Codec(vocab_size=1000)  # what both ends agree on
+>>> codec = Codec(vocab_size=1000)  # the settings that both ends share
 >>> rng, cloud_rng = np.random.default_rng(0), np.random.default_rng(1)
 >>> edge = Drafter(codec, TopK(64), rng=rng, max_tokens=4)
 >>> while (token := edge.push(rng.normal(0, 4, 1000), temperature=0.7)) is not None:
@@ -69,14 +68,14 @@ __all__ = [
 ]
 
 __format_version__ = FORMAT_VERSION
-"""Two ends understand each other if this and their codecs are equal at both."""
+"""Two ends are compatible if this version and their codecs are equal."""
 
 __version__: str
 
-if not TYPE_CHECKING:  # where it would make every misspelt name a str
+if not TYPE_CHECKING:  # type checkers would accept any misspelled name
 
     def __getattr__(name):
-        """Look the version up only when it is asked for, which is slow."""
+        """Look up the version on first use, because it is slow."""
         if name == "__version__":
             from importlib.metadata import version
 

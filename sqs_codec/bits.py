@@ -1,10 +1,8 @@
-"""What distributions cost, measured on logits of your own: as ``sqs bits`` does.
+"""Measure bits and accuracy on your own logits, as ``sqs bits`` does.
 
-* `measure`: bits and what they lose, for keep rules at resolutions, as a table
-* `recommend`: the settings that are worth their bits
-* `prior_saving`: what a prior of your drafts and texts saves
-
-Nothing is needed but NumPy.
+* `measure`: bits and total variation for keep rules and resolutions
+* `recommend`: the settings with the fewest bits within a limit on total variation
+* `prior_saving`: the bits that a prior fitted to your drafts or texts saves
 
 Examples
 --------
@@ -47,16 +45,16 @@ RESOLUTIONS = (10, 16, 20, 32, 50, 70, 100, 150, 200, 300, 400, 700, 1000, 2000,
 CODINGS: tuple[sqs.CodingName, ...] = get_args(sqs.CodingName)
 
 HELD_OUT = 5
-"""The last of so many parts is held out to measure a prior."""
+"""One part in this many, the last one, is held out to measure a prior."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """What one rule and resolution cost, means over all rows.
+    """The measured means of one rule and resolution.
 
-    `tokens` are those sent, `dropped_mass` is the probability of
-    those not kept, `tv` the total variation between softmax(logits / temperature) and
-    what is sent. `bits` are by coding; infinite where it can't hold such a support.
+    `tokens` is the support size, `dropped_mass` the probability of the dropped tokens,
+    and `tv` the total variation between softmax(logits / temperature) and the quantized
+    distribution. `bits` has a value per coding, infinite if a support is too large.
     """
 
     keep: sqs.Keep
@@ -81,16 +79,16 @@ def measure(
     Parameters
     ----------
     logits : array_like of float16, float32 or float64 [N, V]
-        In the order of their text, of which `Conformal` learns. It may be mapped from
-        a file: one row is read at a time.
+        In the order of the text, for rules that learn, such as `Conformal`. May be a
+        memory-mapped file: `measure` reads one row at a time.
     resolutions : iterable of int, optional
-        Those of `sqs_codec.SETTINGS` are among the defaults.
+        The defaults include those of `sqs_codec.SETTINGS`.
     temperature : float, optional
-        Of the distributions, above 0.
+        Above 0.
     prior : Prior, optional
-        Of the coding ``"entropy"``.
+        For coding ``"entropy"``.
     most_rows : int, optional
-        Measure at most so many rows, evenly spaced.
+        Measure at most this number of rows, evenly spaced.
 
     Examples
     --------
@@ -147,7 +145,7 @@ def measure(
 
 
 def _softmax(row: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
-    # Of a row that quantization refuses it may be anything.
+    # The result may be anything for a row that quantization rejects.
     with np.errstate(over="ignore", invalid="ignore"):
         x = row.astype(np.float64)
         weights = np.exp((x - x.max()) / temperature)
@@ -155,10 +153,10 @@ def _softmax(row: NDArray[np.floating], temperature: float) -> NDArray[np.float6
 
 
 def recommend(points: Iterable[Point], most_tv: float = 0.05) -> list[Point]:
-    """Return each kind of rule's point of fewest bits, in the entropy coding.
+    """Return the point with the fewest bits for each kind of rule, with coding entropy.
 
-    Of those whose mean total variation is up to `most_tv`; of a kind that has none,
-    none. The example of this module uses it.
+    Points whose mean total variation exceeds `most_tv` don't count. See the module's
+    example.
     """
     best: dict[type, Point] = {}
     for point in points:
@@ -173,7 +171,7 @@ def _cost(point: Point) -> tuple[float, float]:
 
 
 class Saving(NamedTuple):
-    """Mean bits of one distribution, or token, of so many that are held out."""
+    """Mean bits per held-out distribution or token, and the number held out."""
 
     held_out: int
     without: float
@@ -186,19 +184,19 @@ def prior_saving(
     texts: Sequence[ArrayLike] = (),
     classes: int | None = None,
 ) -> Saving | None:
-    """Say what a prior saves on the last fifth of each part, fitted to the others.
+    """Fit a prior to the first 80 % of each part, and measure the saving on the rest.
 
-    None where no part has five distributions or tokens.
+    Returns None if no part has five distributions or tokens.
 
     Parameters
     ----------
     drafts : sequence of sequence of SparseDistribution, optional
-        What a draft model gave, each part in the order of its text; of one resolution.
+        Distributions of a draft model with one resolution, each part in text order.
     texts : sequence of array_like of int, optional
-        Ids of tokens. They are held out, too, but measured only where no draft is: each
-        by itself, as the one token of a distribution.
+        Token ids. Held out, too, but measured only if there are no drafts, each token
+        as a distribution with one token.
     classes : int, optional
-        As `Prior.fit` takes it.
+        As for `Prior.fit`.
 
     Examples
     --------
@@ -217,7 +215,7 @@ def prior_saving(
     if not rows:
         tokens = [i for part in ids_of for i in _split(part)[1].tolist()]
         ids, numbers = np.unique(np.array(tokens, int), return_counts=True)
-        # Of resolution 1, so that counts take nothing.
+        # With resolution 1, counts take no bits.
         rows = [sqs.SparseDistribution([i], [1], vocab_size) for i in ids.tolist()]
     if not rows:
         return None
@@ -231,6 +229,6 @@ def prior_saving(
 
 
 def _split(part: Any) -> tuple[Any, Any]:
-    """Return what a prior is fitted to, and what is held out."""
+    """Return the part to fit to and the held-out part."""
     end = len(part) - len(part) // HELD_OUT
     return part[:end], part[end:]

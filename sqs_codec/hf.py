@@ -17,26 +17,26 @@ __all__ = ["SparseLogitsProcessor"]
 
 
 class SparseLogitsProcessor(transformers.LogitsProcessor):
-    """Let a draft model sample from what an uplink would carry.
+    """Let a draft model sample from encoded and decoded distributions.
 
-    Each row of the model's logits becomes a packet and is read back from it;
-    transformers samples from the log of that distribution. So its ``generate`` shows,
-    in one process, what the codec does to the text of a draft model, and what it costs.
+    The processor encodes each row of logits and returns the logarithm of the decoded
+    distribution. In a single process, transformers' ``generate`` then shows the effect
+    of the codec on a draft model's text, and its cost in bits.
 
     Parameters
     ----------
     codec : Codec
-        If the model gives more logits than the codec has tokens, as models with
-        padded vocabularies do, the rest are masked.
+        Logits beyond its vocabulary, as models with padded vocabularies have, are
+        masked.
     temperature : float
-        Of the model, in place of transformers' own.
+        The sampling temperature; replaces transformers' own.
 
     Attributes
     ----------
     drafted : int
-        How many rows became packets.
+        The number of packets.
     bits : int
-        What these packets have taken, each on its own.
+        Their total size.
 
     Examples
     --------
@@ -60,7 +60,7 @@ class SparseLogitsProcessor(transformers.LogitsProcessor):
         self.drafted = 0
         self.bits = 0
         self._state = keep.start()
-        # What it was after each position of the round, by the text's length there.
+        # The state after each position of the round, with the text's length there.
         self._states: list[tuple[int, float]] = []
 
     def __repr__(self) -> str:
@@ -72,12 +72,12 @@ class SparseLogitsProcessor(transformers.LogitsProcessor):
     def __call__(
         self, input_ids: torch.LongTensor | None, scores: torch.Tensor
     ) -> torch.Tensor:
-        """Return the log of the distribution that is read back from a packet.
+        """Return the logarithm of the decoded distribution.
 
         Parameters
         ----------
         input_ids : torch.LongTensor of int64 [1, length] or None
-            The text so far; it tells a rule that learns which positions were judged.
+            The text so far, which shows a rule that learns the verified positions.
         scores : torch.Tensor of float32 [1, at least V]
             The model's logits.
         """
@@ -92,7 +92,7 @@ class SparseLogitsProcessor(transformers.LogitsProcessor):
         packet = self.codec.encode(q)
         self.drafted += 1
         self.bits += 8 * len(packet)
-        if q.dropped_mass is not None:  # of a rule that learns
+        if q.dropped_mass is not None:  # the rule learns
             self._state = keep.next(state, q.dropped_mass)
         self._states.append((length, self._state))
         sparse = torch.full_like(scores, -torch.inf)
@@ -101,8 +101,8 @@ class SparseLogitsProcessor(transformers.LogitsProcessor):
         return sparse
 
     def _roll_back(self, length: int) -> None:
-        """Take back what `keep` learned from positions that the text doesn't have."""
-        judged = [(at, state) for at, state in self._states if at < length]
-        if 0 < len(judged) < len(self._states):  # at 0 it is another text
-            self._state = judged[-1][1]
-        self._states = judged
+        """Roll the state back to the positions that are in the text."""
+        verified = [(at, state) for at, state in self._states if at < length]
+        if 0 < len(verified) < len(self._states):  # 0 means another text
+            self._state = verified[-1][1]
+        self._states = verified

@@ -1,14 +1,14 @@
-"""The theory of sparse quantize-and-sample as functions.
+"""Bounds and bit counts of sparse quantize-and-sample.
 
 Bit counts are exact: binomials are Python integers, and a ceiling of log2 is a bit
 length. The formulas are the paper's [1] unless a function names another source; the
 proofs are in ``docs/theory.md``.
 
-V (`vocab_size`) is the vocabulary size, K (`support`) the tokens that the sparsifier
-keeps, k (`survivors`) those with a nonzero count, l (`resolution`) what counts sum to,
-q and p the distributions of draft and target, q^ what the edge sends and samples from.
-An argument out of its range or shape is a ValueError that names it; one that has to be
-an integer and isn't is a TypeError.
+V (`vocab_size`) is the vocabulary size, K (`support`) the number of tokens that the
+sparsifier keeps, k (`survivors`) the number with a nonzero count, l (`resolution`) the
+sum of the counts, q and p the distributions of draft and target, and q^ the one that
+the edge samples from and sends. Arguments out of range or of the wrong shape raise a
+ValueError; arguments that must be integers and aren't raise a TypeError.
 
 References
 ----------
@@ -51,9 +51,9 @@ __all__ = [
 def paper_support_bits(
     vocab_size: int, support: int, *, conformal: bool = False
 ) -> int:
-    """Bits the paper counts for naming the support: ceil(log2 C(V, K)).
+    """Bits of the support in the paper: ceil(log2 C(V, K)).
 
-    If `conformal`, ceil(log2 V) more for K, which the receiver of C-SQS doesn't know.
+    If `conformal`, plus ceil(log2 V) for K, which the receiver of C-SQS doesn't know.
 
     Examples
     --------
@@ -69,7 +69,7 @@ def paper_support_bits(
 
 
 def paper_count_bits(support: int, resolution: int) -> int:
-    """Bits the paper counts for the lattice point: ceil(log2 C(l+K-1, K-1)), after [2].
+    """Bits of the counts in the paper: ceil(log2 C(l+K-1, K-1)), after [2].
 
     Examples
     --------
@@ -84,7 +84,7 @@ def paper_count_bits(support: int, resolution: int) -> int:
 def paper_bits(
     vocab_size: int, support: int, resolution: int, *, conformal: bool = False
 ) -> int:
-    """Bits the paper counts for one distribution: its support and its counts.
+    """Bits of one distribution in the paper: support and counts.
 
     Examples
     --------
@@ -99,7 +99,7 @@ def paper_bits(
 def enumerative_bits(vocab_size: int, survivors: int, resolution: int) -> int:
     """Bits of the joint rank in an ``"enumerative"`` packet, without its other fields.
 
-    That is ours: ceil(log2(C(V, k) * C(l-1, k-1))). No code of fixed length for the
+    This formula is ours: ceil(log2(C(V, k) * C(l-1, k-1))). No fixed-length code for
     distributions with k survivors is shorter.
 
     Examples
@@ -120,7 +120,7 @@ def enumerative_bits(vocab_size: int, survivors: int, resolution: int) -> int:
 def quantizer_tv_bound(support: int, resolution: int) -> float:
     """Bound on the total variation that lattice quantization adds: K/(4 l) [2].
 
-    It is met with equality for even K. K counts tokens that end with count 0, too.
+    Equality is possible for even K. K includes tokens whose count becomes 0.
 
     Examples
     --------
@@ -140,9 +140,8 @@ def rejection_bound(
 ) -> float:
     """Bound on the expected number of rejected tokens.
 
-    The sum over N positions of mismatch + dropped_mass + K/(4 l): what the models, the
-    sparsifier and the quantizer cost. Positions that the cloud didn't verify can be
-    left out.
+    The sum over N positions of mismatch + dropped_mass + K/(4 l): the costs of the
+    draft model, the sparsifier and the quantizer. Leave out unverified positions.
 
     Parameters
     ----------
@@ -182,18 +181,18 @@ def rejection_bound(
 def conformal_bound(alpha: float, eta: float, beta: float, steps: int) -> float:
     """Bound on the mean dropped mass of C-SQS after any number of updates, after [4].
 
-    That is alpha + (|beta| + 1 + eta alpha)/(eta T). It holds for every sequence of
-    distributions, and with the cap of the threshold at 1 and the rollback of rejected
-    tokens, which are ours.
+    It equals alpha + (|beta| + 1 + eta alpha)/(eta T), for every sequence of
+    distributions. It also holds with our extensions, the threshold's cap at 1 and the
+    rollback of rejected tokens.
 
     Parameters
     ----------
     alpha : float
-        The mass to drop on average, in [0, 1].
+        The target of the mean dropped mass, in [0, 1].
     eta : float
-        The step, in (0, 1]. With a larger one the bound can fail.
+        The step, in (0, 1]. With larger steps the bound can fail.
     beta : float
-        The threshold before the first update; any finite number.
+        The initial threshold, any finite number.
     steps : int
         T, the number of updates.
 
@@ -215,7 +214,7 @@ def conformal_bound(alpha: float, eta: float, beta: float, steps: int) -> float:
 def acceptance_rate(target: npt.ArrayLike, distribution: SparseDistribution) -> float:
     """Probability that `verify` accepts a token of q^: sum_x min(p(x), q^(x)) [3].
 
-    `target` is p, [V]: not negative, and divided by its sum, within 1e-3 of 1.
+    `target` is p, [V]: non-negative, with a sum within 1e-3 of 1, and normalized.
 
     Examples
     --------
@@ -236,7 +235,7 @@ def acceptance_rate(target: npt.ArrayLike, distribution: SparseDistribution) -> 
 def total_variation(p: npt.ArrayLike, q: npt.ArrayLike) -> float:
     """Total variation distance of dense distributions [V]: (1/2) sum_x |p(x) - q(x)|.
 
-    Both are divided by their sums, which must be within 1e-3 of 1.
+    Both are normalized; their sums must be within 1e-3 of 1.
 
     Examples
     --------
@@ -252,12 +251,12 @@ def total_variation(p: npt.ArrayLike, q: npt.ArrayLike) -> float:
 
 
 def _ceil_log2(count: int) -> int:
-    """Bits that tell `count` >= 1 things apart."""
+    """Return ceil(log2(count)) for `count` >= 1."""
     return (count - 1).bit_length()
 
 
 def _distribution(name: str, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """`values` checked to be a distribution, float64 [V], divided by its sum."""
+    """Check a distribution, and return it normalized, float64 [V]."""
     checks.unmasked(name, values)
     probs = np.asarray(values, dtype=np.float64)
     if probs.ndim != 1:

@@ -23,20 +23,20 @@ from sqs_codec._base.format import Coding
 __all__ = ["backend", "core_class", "frozen", "isa", "rounder"]
 
 FOLDER = Path(__file__).resolve().parents[2]
-"""What the package was imported from."""
+"""The folder that the package was imported from."""
 
 WITH_NATIVE = "pip install --force-reinstall --no-deps ."
 WITH_NUMBA = "pip install numba"
 
 
 def _why_not_native() -> str:
-    """Say why there is no C core, and what mends it."""
+    """Return why there is no C core, and how to get one."""
     if not ((FOLDER / "setup.py").exists() and (FOLDER / "csrc").exists()):
         return (
             "this installation was built without the C core. In the source tree, with "
             f"a C compiler:\n    {WITH_NATIVE}"
         )
-    from importlib.metadata import distributions  # slow, and hardly ever needed
+    from importlib.metadata import distributions  # slow and rarely needed
 
     in_place = f'pip install -e "{FOLDER}"'
     for installed in distributions(name="sqs-codec"):
@@ -55,7 +55,7 @@ def _why_not_native() -> str:
 
 
 def _choose(name: str) -> BackendName:
-    """Return the backend of that name, or, without one, the first that is here."""
+    """Return the named backend, or by default the first that is available."""
     if name and name not in get_args(BackendName):
         raise ImportError(f"SQS_BACKEND must be 'native' or 'numba', not {name!r}")
     native = importlib.util.find_spec("sqs_codec._backend._sqs") is not None
@@ -66,12 +66,12 @@ def _choose(name: str) -> BackendName:
         raise ImportError(f"SQS_BACKEND=numba, but Numba is missing: {WITH_NUMBA}")
     if not name and not native and not numba:
         raise ImportError(
-            f"sqs_codec has nothing to run on: {_why_not_native()}\n"
+            f"sqs_codec has no backend: {_why_not_native()}\n"
             f"Or, without the C core:\n    {WITH_NUMBA}"
         )
     name = name or ("native" if native else "numba")
     if name == "native":
-        importlib.import_module("sqs_codec._backend.native")  # if broken, say so now
+        importlib.import_module("sqs_codec._backend.native")  # fails here if broken
     return cast(BackendName, name)
 
 
@@ -79,19 +79,19 @@ _name = _choose(os.environ.get("SQS_BACKEND", ""))
 
 
 def backend() -> BackendName:
-    """Return what does the work: ``"native"`` (the C core) or ``"numba"``.
+    """Return the backend in use: ``"native"`` (the C core) or ``"numba"``.
 
-    The environment variable ``SQS_BACKEND`` chooses, before the first import.
+    To choose one, set the environment variable ``SQS_BACKEND`` before the first import.
     """
     return _name
 
 
 def isa() -> IsaName | None:
-    """Return the instruction set that the C core's passes over rows use.
+    """Return the instruction set that the C core uses for rows, None with Numba.
 
-    ``"scalar"``, ``"avx2"``, ``"avx512"`` or ``"neon"``: the fastest that the
-    machine has, or what the environment variable ``SQS_ISA`` chooses, before the
-    first import. All give the same results. None if Numba does the work.
+    ``"scalar"``, ``"avx2"``, ``"avx512"`` or ``"neon"``: the fastest one of this
+    machine, unless the environment variable ``SQS_ISA`` chooses another before the
+    first import. All give the same results.
     """
     if _name != "native":
         return None
@@ -101,7 +101,7 @@ def isa() -> IsaName | None:
 
 
 def rounder(width: int, resolution: int) -> Core:
-    """Return a core for rows of chosen tokens, which are to be rounded and no more."""
+    """Return a core that rounds rows of `width` chosen tokens."""
     return _rounder(_name, width, resolution)
 
 

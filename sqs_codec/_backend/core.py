@@ -1,4 +1,4 @@
-"""What a backend provides: the seam between Python and the code that does the work."""
+"""The interface between Python and the backends."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ T = TypeVar("T", bound=np.generic)
 
 
 class Core(Protocol):
-    """What a backend provides for one codec.
+    """A backend's functions for one codec.
 
-    The caller has checked the type, shape and range of every argument. What only
-    the work itself can find is answered with a `sqs_codec._base.errors.Status`. Arrays
-    that go in are C-contiguous; arrays that come out are new. The ids and counts of
-    distributions come out `frozen`, those of rows or of a round one after the other.
+    The caller checks the type, shape and range of all arguments. The backend returns
+    other errors as a `sqs_codec._base.errors.Status`. Given arrays are C-contiguous;
+    results are new. Ids and counts in results are `frozen`; those of rows and rounds
+    are concatenated.
 
-    Where rows are done until a status is not OK, the row after those done is to blame.
-    Of any status but OK, what else comes out is of no use. Of a packet it is OVER_LIMIT
-    if there are more than `most` survivors, in all.
+    Functions on rows stop at the first status that isn't OK, which belongs to the row
+    after the rows done. Unless the status is OK, ignore the other results. OVER_LIMIT
+    is the status of packets with more than `most` survivors in total.
 
-    A keep rule is ``most`` and ``least`` of ``sqs_keep`` in ``csrc/sqs.h``, in range.
+    A keep rule is a valid ``most`` and ``least`` of ``sqs_keep`` in ``csrc/sqs.h``.
 
-    A round is the ids and counts of its distributions, one after the other, the size of
-    each and the position of the drafted token in it.
+    A round is four arrays: ids and counts of all distributions, their sizes, and the
+    positions of the drafted tokens in them.
 
-    A prior is the bytes of its file, and has the codec's vocabulary.
+    A prior is its file's bytes, and has the codec's vocabulary.
 
-    What can be made of other methods is written here, and again only where it pays.
+    Methods with a body have a default; backends override it where that is faster.
     """
 
     def __init__(
@@ -49,24 +49,22 @@ class Core(Protocol):
     def quantize_logits(
         self, logits: NDArray[Any], temperature: float, keep: Rule, mass: bool
     ) -> tuple[int, Ids, Ids, float | None]:
-        """Return status (of the row [V]), ids, counts and, if `mass`, dropped mass.
+        """Return the row's status, ids, counts and, if `mass`, the dropped mass.
 
-        The values, which are contiguous, are float16, float32, float64 or, as bfloat16,
-        uint16.
+        The row [V] is contiguous: float16, float32, float64, or uint16 for bfloat16.
         """
 
     def quantize_probs(
         self, probs: NDArray[np.floating], keep: Rule, mass: bool
     ) -> tuple[int, Ids, Ids, float | None]:
-        """Return what `quantize_logits` does, of probabilities."""
+        """Quantize probabilities, with results as `quantize_logits`."""
 
     def quantize_rows(
         self, logits: NDArray[Any], temperature: float, keep: Rule
     ) -> tuple[int, int, Ids, Ids, Ids]:
         """Return status, rows done, their ids, counts and sizes.
 
-        The rows [B, V] are as in `quantize_logits`, and the stride between rows is any
-        number of values that is not negative.
+        The rows [B, V] are as in `quantize_logits`, with any non-negative stride.
         """
 
     def quantize_unbiased(
@@ -84,7 +82,7 @@ class Core(Protocol):
         """Return status (of the packet), token ids and counts."""
 
     def encode_rows(self, ids: Ids, counts: Ids, survivors: Ids) -> list[bytes]:
-        """Return what `encode` makes of each of distributions one after the other."""
+        """Return the packets of concatenated distributions."""
         ends = survivors.cumsum()
         rows = zip(ends - survivors, ends, strict=True)
         return [self.encode(ids[start:end], counts[start:end]) for start, end in rows]
@@ -92,22 +90,22 @@ class Core(Protocol):
     def decode_rows(
         self, packets: Sequence[bytes], most: int
     ) -> tuple[int, int, Ids, Ids, Ids]:
-        """Return status, packets done, and what `encode_rows` takes of each."""
+        """Return status, packets done, and the arguments of `encode_rows`."""
         return rows_of(self.decode(packet, most) for packet in packets)
 
     def encode_round(self, round_: Arrays) -> bytes:
         """Return the packet of a round."""
 
     def decode_round(self, packet: bytes, most: int) -> tuple[int, Ids, Ids, Ids, Ids]:
-        """Return status (of the packet), and what `encode_round` takes."""
+        """Return the packet's status and the round."""
 
     def encode_sequence(self, ids: Ids, counts: Ids, survivors: Ids) -> bytes:
-        """Return the packet of distributions one after the other; ENTROPY only."""
+        """Return the packet of a sequence of distributions; ENTROPY only."""
 
     def decode_sequence(
         self, packet: bytes, length: int, most: int
     ) -> tuple[int, Ids, Ids, Ids]:
-        """Return status, and what `encode_sequence` takes; the first `length` of it."""
+        """Return status and the first `length` distributions, concatenated."""
 
     @staticmethod
     def verify(
@@ -125,12 +123,12 @@ class Core(Protocol):
 
 
 def frozen(array: NDArray[T]) -> NDArray[T]:
-    """Return a copy that can't be made writeable, as it is a view of bytes."""
+    """Return a copy that can't be made writable, because it is a view of bytes."""
     return np.frombuffer(array.tobytes(), array.dtype)
 
 
 def joined(arrays: Sequence[Ids]) -> Ids:
-    """Return one frozen array of frozen ones; np.concatenate takes thrice as long."""
+    """Concatenate frozen arrays, three times as fast as np.concatenate."""
     if len(arrays) == 1:
         return arrays[0]
     return np.frombuffer(b"".join([array.data for array in arrays]), np.uint32)
@@ -139,7 +137,7 @@ def joined(arrays: Sequence[Ids]) -> Ids:
 def rows_of(
     answers: Iterable[tuple[Any, ...]],
 ) -> tuple[int, int, Ids, Ids, Ids]:
-    """Join answers to rows, up to the first whose status isn't OK."""
+    """Join the results of rows, up to the first whose status isn't OK."""
     found: list[tuple[Ids, Ids]] = []
     for status, ids, counts, *_ in answers:
         if status:

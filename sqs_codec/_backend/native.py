@@ -1,4 +1,4 @@
-"""The C core behind the backend seam."""
+"""The C core as a backend."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ ISAS: dict[IsaName, int] = {
 }
 
 USUAL_SURVIVORS = 4096
-"""Room for a round or a sequence to begin with: 2**20 survivors take 8 MB."""
+"""Initial room for a round or a sequence: 2**20 survivors would take 8 MB."""
 
 new = ffi.new_allocator(should_clear_after_alloc=False)
-"""As ``ffi.new``, but what is never written takes neither time nor memory."""
+"""``ffi.new`` without clearing: untouched memory costs nothing."""
 
 NULL = ffi.NULL
 OK = lib.SQS_OK
@@ -63,15 +63,15 @@ def _bytes(data: bytes | NDArray[np.uint8]) -> Any:
 
 
 def _expect_ok(status: int) -> None:
-    """Fail on what `Codec` should have caught."""
+    """Fail on errors that `Codec` should have caught."""
     if status != OK:
         text = ffi.string(lib.sqs_status_text(status)).decode()
-        raise AssertionError(f"the C core refused its arguments: {text}")
+        raise AssertionError(f"the C core rejected its arguments: {text}")
 
 
 @lru_cache(maxsize=4)
 def _load_prior(file: bytes) -> tuple[Any, Any]:
-    """Load a prior once for all codecs: it takes milliseconds and megabytes."""
+    """Load a prior once for all codecs: loading takes milliseconds and megabytes."""
     given = _bytes(file), len(file)
     memory = ffi.new("uint64_t[]", lib.sqs_prior_memory(*given) // 8 + 1)
     prior = ffi.new("const sqs_prior **")
@@ -80,7 +80,7 @@ def _load_prior(file: bytes) -> tuple[Any, Any]:
 
 
 class _Room:
-    """Memory for a decoded round or sequence of at most so many survivors."""
+    """Memory for a decoded round or sequence of at most `most` survivors."""
 
     def __init__(self, most: int) -> None:
         self.capacity = most
@@ -91,7 +91,7 @@ class _Room:
 
 
 class _Buffers:
-    """Memory that calls use one after the other."""
+    """Memory that is reused between calls."""
 
     def __init__(self, codec: Any, isa: int) -> None:
         most = lib.sqs_max_survivors(codec)
@@ -112,30 +112,30 @@ class _Buffers:
         self.positions = new("uint32_t[]", lib.SQS_MAX_ROUND)
 
     def take(self, status: int) -> tuple[Ids, Ids]:
-        """Return copies of the ids and counts of one distribution; none if not OK."""
+        """Return copies of a distribution's ids and counts, empty if not OK."""
         size = 4 * self.survivors[0] if status == OK else 0
         ids = np.frombuffer(self.ids_bytes[:size], UINT32)
         return ids, np.frombuffer(self.counts_bytes[:size], UINT32)
 
 
 def _point(ours: Any, rows: NDArray[Any]) -> int:
-    """Have a ``sqs_rows`` say what the rows are, which the caller keeps; count them."""
+    """Point a ``sqs_rows`` at rows that the caller keeps alive; return their number."""
     n = 1
     if rows.ndim == 2:
         n = len(rows)
-        # One row may have any stride, even a negative one: it isn't looked at.
+        # The stride of a single row may be anything, even negative, and is ignored.
         ours.stride = rows.strides[0] // rows.itemsize if n > 1 else 0
     ours.n, ours.width = n, rows.shape[-1]
     ours.dtype = DTYPES[rows.dtype]
     if rows.flags.c_contiguous:
-        ours.values = ffi.from_buffer(rows)  # ten times as fast as the other way
+        ours.values = ffi.from_buffer(rows)  # ten times as fast as the cast
     else:
         ours.values = ffi.cast("void *", rows.ctypes.data)
     return n
 
 
 def _rows(rows: NDArray[Any], isa: int) -> Any:
-    """Return a ``sqs_rows`` of rows that the caller keeps."""
+    """Return a ``sqs_rows`` of rows that the caller keeps alive."""
     ours = ffi.new("sqs_rows *", {"isa": isa})
     _point(ours, rows)
     return ours
@@ -154,7 +154,7 @@ def _copies(arrays: Sequence[Any], n: int) -> tuple[Ids, Ids, Ids]:
 
 
 def _split(packets: Any, sizes: Any, n: int) -> list[bytes]:
-    """Return the first n of packets one after the other."""
+    """Split concatenated packets, and return the first n."""
     found = []
     for size in ffi.unpack(sizes, n):
         found.append(ffi.buffer(packets, size)[:])
@@ -163,7 +163,7 @@ def _split(packets: Any, sizes: Any, n: int) -> list[bytes]:
 
 
 def _sparse(ids: Ids, counts: Ids, sizes: Ids) -> Any:
-    """Return rows, a round or a sequence, of arrays that the caller keeps."""
+    """Return rows, a round or a sequence of arrays that the caller keeps alive."""
     arrays = map(_in, (ids, counts, sizes))
     return ffi.new("sqs_sparse_rows *", (sizes.size, *arrays))
 
@@ -171,7 +171,7 @@ def _sparse(ids: Ids, counts: Ids, sizes: Ids) -> Any:
 def _decode(
     decode: Any, given: tuple[Any, ...], most: int, room: _Room, *positions: Any
 ) -> tuple[int, int, tuple[Ids, Ids, Ids]]:
-    """Decode distributions, with more room if there are more than this holds."""
+    """Decode distributions; try again with more room if this is too small."""
     status = decode(*given, min(most, room.capacity), room.out, *positions)
     if status == lib.SQS_OVER_LIMIT and most > room.capacity:
         room = _Room(most)
@@ -332,7 +332,7 @@ class Core:
     def decode_round(self, packet: bytes, most: int) -> tuple[int, Ids, Ids, Ids, Ids]:
         to = self._take()
         most = min(most, lib.sqs_max_round_survivors(self._codec, len(packet)))
-        # Enumerative packets take long to read, so there is no second attempt.
+        # Enumerative packets are slow to read, so there is no second attempt.
         usual = most if self._is_ranked else min(most, USUAL_SURVIVORS)
         if usual > to.round.capacity:
             to.round = _Room(usual)
@@ -352,7 +352,7 @@ class Core:
         self, packet: bytes, length: int, most: int
     ) -> tuple[int, Ids, Ids, Ids]:
         most = min(most, lib.SQS_MAX_ENTROPY_SURVIVORS)
-        # Survivors seldom take less than half a byte. Much room would take its time.
+        # Survivors rarely take less than half a byte. Large rooms are slow.
         room = _Room(min(most, max(USUAL_SURVIVORS, 2 * len(packet))))
         given = self._codec, _bytes(packet), len(packet), length
         status, _, found = _decode(lib.sqs_decode_sequence, given, most, room)
@@ -372,7 +372,7 @@ class Core:
     def verify_logits(
         round_: Arrays, target: NDArray[Any], temperature: float, draws: NDArray[Any]
     ) -> tuple[int, int, int, int]:
-        """Do as `verify`, with rows of logits as `quantize_logits` takes them."""
+        """Verify with rows of logits, in the types of `quantize_logits`."""
         given = temperature, ffi.from_buffer("double[]", draws)
         return _verify(lib.sqs_verify_logits, round_, target, ISA, *given)
 

@@ -1,1 +1,1 @@
-"""What all rooms of the package stand on."""
+"""Helpers that every part of the package uses."""

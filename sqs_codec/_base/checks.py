@@ -1,8 +1,7 @@
 """Checks of arguments.
 
-Each takes the argument's name and value, and returns the value in the one form
-that the rest of the package expects. What doesn't fit is a TypeError or
-ValueError that says what was expected and what came.
+Each check takes an argument's name and value, and returns the value in the form that
+the package expects. Its TypeError or ValueError shows the expected and actual value.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ FLOATS = tuple(map(np.dtype, (np.float32, np.float16, np.float64)))
 def instance(
     name: str, value: object, kind: type | tuple[type, ...], expected: str
 ) -> None:
-    """Check the class of a value; `expected` describes it."""
+    """Check a value's class, which errors call `expected`."""
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be {expected}, got {type(value).__name__}")
 
 
 def one_of(name: str, value: object, literal: Any) -> Any:
-    """Return the word of a ``Literal`` that a value equals."""
+    """Return the value if it is one of a ``Literal``'s."""
     words = get_args(literal)
     if value not in words:
         raise ValueError(f"{name} must be one of {[*words]}, got {value!r}")
@@ -39,11 +38,11 @@ def one_of(name: str, value: object, literal: Any) -> Any:
 
 
 def generator(value: object) -> None:
-    """Check that a value draws random numbers."""
+    """Check that a value is a NumPy generator."""
     if not isinstance(value, np.random.Generator):
         kind = type(value)
         got = kind.__name__
-        if got == "Generator":  # torch has one, too
+        if got == "Generator":  # probably torch's
             got = f"{kind.__module__}.{got}"
         raise TypeError(
             f"rng must be a numpy.random.Generator, got {got}; "
@@ -52,7 +51,7 @@ def generator(value: object) -> None:
 
 
 def integer(name: str, value: int) -> int:
-    """Return a Python integer, which can't wrap."""
+    """Return a Python integer, which can't overflow."""
     try:
         return operator.index(value)
     except TypeError:
@@ -96,7 +95,7 @@ def finite(name: str, value: float, least: float, most: float) -> float:
 
 
 def utf8(name: str, value: str) -> bytes:
-    """Return a text in UTF-8; Python hands what isn't text on as surrogates."""
+    """Encode a text; ValueError for surrogates, Python's form of undecodable bytes."""
     try:
         return value.encode()
     except UnicodeEncodeError as error:
@@ -112,7 +111,7 @@ def temperature(value: float) -> float:
 
 
 def _number(name: str, value: float) -> float:
-    if isinstance(value, str | bytes | bytearray):  # of which float reads some
+    if isinstance(value, str | bytes | bytearray):  # float() would parse them
         raise TypeError(f"{name} must be a number, got {value!r}")
     try:
         return float(value)
@@ -123,7 +122,7 @@ def _number(name: str, value: float) -> float:
 
 
 def packet(data: bytes, name: str = "") -> bytes:
-    """Return the bytes of anything that holds some; an error may name it."""
+    """Return the bytes of a buffer; `name` begins the error."""
     try:
         return memoryview(data).tobytes()
     except TypeError:
@@ -145,7 +144,7 @@ def uint32(name: str, values: ArrayLike) -> NDArray[np.uint32]:
 
 
 def numbers(name: str, values: ArrayLike, n: int, dtype: type) -> NDArray[Any]:
-    """Return n numbers, a contiguous array: what a caller gives, or a generator."""
+    """Return a contiguous array of n numbers, from a caller or a generator."""
     unmasked(name, values)
     array = np.asarray(values)
     if array.shape != (n,):
@@ -158,7 +157,7 @@ def numbers(name: str, values: ArrayLike, n: int, dtype: type) -> NDArray[Any]:
 
 
 def row(name: str, values: ArrayLike | Rows, vocab_size: int) -> NDArray[Any]:
-    """Return a contiguous row [V] of floats, the same array if it is one."""
+    """Return a contiguous row [V] of floats, without a copy if possible."""
     if isinstance(values, Rows):
         return values.values
     array = _floats(name, values)
@@ -170,14 +169,14 @@ def row(name: str, values: ArrayLike | Rows, vocab_size: int) -> NDArray[Any]:
 
 
 class Rows(NamedTuple):
-    """Rows [B, V], or a row, that cores take, and the shape that errors name."""
+    """Checked rows [B, V], or one row, and the shape that errors show."""
 
     values: NDArray[Any]
     shape: Sequence[int]
 
 
 def rows(name: str, values: ArrayLike | Rows, vocab_size: int) -> Rows:
-    """Return rows [B, V] of floats; those that are ready are of an adapter."""
+    """Return rows [B, V] of floats; an adapter's `Rows` pass unchanged."""
     if isinstance(values, Rows):
         return values
     array = _floats(name, values)
@@ -187,7 +186,7 @@ def rows(name: str, values: ArrayLike | Rows, vocab_size: int) -> Rows:
 
 
 def contiguous_rows(array: NDArray[Any]) -> NDArray[Any]:
-    """Return rows [B, V] that cores take, without a copy if these are."""
+    """Return rows [B, V] with contiguous values, without a copy if possible."""
     between, within = array.strides
     steps, rest = divmod(between, array.itemsize)
     if within == array.itemsize and steps >= 0 and not rest and array.flags.aligned:
@@ -196,7 +195,7 @@ def contiguous_rows(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def look_like_probabilities(row: NDArray[Any]) -> bool:
-    """Say if logits look like probabilities that are neither uniform nor one-hot."""
+    """Return whether logits look like probabilities, neither uniform nor one-hot."""
     if row.dtype == np.uint16:  # bfloat16
         row = (row.astype(np.uint32) << 16).view(np.float32)
     return bool(
@@ -215,18 +214,18 @@ def no_probabilities(row: NDArray[Any]) -> None:
             level, frame = level + 1, frame.f_back
         warnings.warn(
             "these logits look like probabilities: none is negative, and they sum to "
-            "1. Their logarithms are logits; Codec.quantize_probs takes probabilities",
+            "1. Pass logits, or use Codec.quantize_probs",
             stacklevel=level,
         )
 
 
 def unmasked(name: str, values: object) -> None:
-    """Refuse masked arrays, whose masks would be ignored."""
-    ma = sys.modules.get("numpy.ma")  # where there is one, it is imported
+    """Reject masked arrays: the mask would be ignored."""
+    ma = sys.modules.get("numpy.ma")  # imported if a masked array exists
     if ma is not None and isinstance(values, ma.MaskedArray):
         raise TypeError(
-            f"{name} must be an ndarray, got a MaskedArray, whose mask isn't read: "
-            "fill it, with -inf where it holds logits"
+            f"{name} must be an ndarray, got a MaskedArray, whose mask would be "
+            "ignored: fill it, logits with -inf"
         )
 
 
@@ -236,11 +235,11 @@ def _floats(name: str, values: ArrayLike) -> NDArray[np.floating]:
         unmasked(name, values)
     try:
         array = np.asarray(values)
-    except (TypeError, RuntimeError) as error:  # of a tensor that is no array, say
+    except (TypeError, RuntimeError) as error:  # such as a tensor on a GPU
         raise TypeError(
-            f"{name} must be an array: {error}; of a tensor, "
-            "detach().float().cpu().numpy() makes one; sqs_codec.torch takes tensors, "
-            "and so does Drafter.push once that is imported"
+            f"{name} must be an array: {error}; convert a tensor with "
+            "detach().float().cpu().numpy(), or import sqs_codec.torch, which takes "
+            "tensors, as Drafter.push then does"
         ) from None
     if array.dtype in FLOATS:
         return array

@@ -1,4 +1,4 @@
-"""Statuses of the core and the exceptions that they become."""
+"""Status codes of the core, and their exceptions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class PacketError(ValueError):
 
 
 class Status(IntEnum):
-    """What a backend answers, with the values of ``sqs_status`` in ``sqs.h``."""
+    """A backend's status codes, with the values of ``sqs_status`` in ``sqs.h``."""
 
     OK = 0
     TRUNCATED = 1
@@ -64,7 +64,7 @@ BROKEN_RULES = {
 def packet_error(
     status: int, size: int, most: int | None = None, name: str = "packet"
 ) -> PacketError:
-    """Describe a packet that breaks the format, or has more than `most` survivors."""
+    """Return the error of a packet; `most` is the receiver's limit on survivors."""
     if status == Status.OVER_LIMIT:
         reason = f"it has more survivors than max_survivors = {most}"
     else:
@@ -73,7 +73,7 @@ def packet_error(
 
 
 def row_error(name: str, row: NDArray[Any], status: int) -> ValueError:
-    """Describe what a core found wrong with a row; only logits may hold ``-inf``."""
+    """Return the error of a row that a core rejected; only logits may hold -inf."""
     if row.dtype == np.uint16:  # bfloat16
         row = (row.astype(np.uint32) << 16).view(np.float32)
     if status == Status.ALL_MASKED:
@@ -98,7 +98,7 @@ def row_error(name: str, row: NDArray[Any], status: int) -> ValueError:
 
 
 def _if_logits(name: str) -> str:
-    """Say what takes logits, for those who gave them in place of probabilities."""
+    """Return advice for callers who passed logits instead of probabilities."""
     if name.startswith("target_probs"):
         return "; if they are logits, take their softmax"
     return "; if they are logits, Codec.quantize takes them"

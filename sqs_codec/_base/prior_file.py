@@ -1,14 +1,14 @@
-"""The file of a prior, as `docs/format.md` has it.
+"""The file format of a prior, specified in `docs/format.md`.
 
 "sqsprior"  8 bytes
 version     1 byte, 1
 C           1 byte: the number of classes, 1 to 32
 V           4 bytes, little-endian: the size of the vocabulary
-chances     C + 1 rows of C bytes: how likely each class is at the start, and
+chances     C + 1 rows of C bytes: each class's likelihood at the start, and
 after a distribution of each class
-weights     C rows of 256 bytes: a code for what each kind of id weighs
+weights     C rows of 256 bytes: the code of each kind's weight
 kinds       V bytes: the kind of each id
-check       4 bytes, little-endian: the CRC-32 of all that is before
+check       4 bytes, little-endian: the CRC-32 of everything before
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ KINDS = 256
 CODES_PER_OCTAVE = 8
 
 CODE_WEIGHTS = np.array([((8 + b % 8) << b // 8) // 8 for b in range(256)], np.int64)
-"""What the codes of weights stand for, an eighth of an octave apart or less."""
+"""The weight of each code; neighbors differ by an eighth of an octave or less."""
 
 MOST_WEIGHT = 1 << 31
-"""Of all ids in a class together."""
+"""Limit on the sum of all ids' weights in a class."""
 
 
 def _size(classes: int, vocab_size: int) -> int:
@@ -44,7 +44,7 @@ MOST_BYTES = _size(MAX_PRIOR_CLASSES, MAX_VOCAB)
 
 
 class Tables(NamedTuple):
-    """What a file holds."""
+    """The contents of a file."""
 
     chances: NDArray[np.uint8]  # [C + 1, C]
     weights: NDArray[np.uint8]  # codes [C, 256]
@@ -52,7 +52,10 @@ class Tables(NamedTuple):
 
     @classmethod
     def read(cls, data: bytes) -> Tables:
-        """Return the tables of a file's bytes, as views; errors call these "it"."""
+        """Check a file's bytes and return their tables as views.
+
+        Errors begin with "it", the file.
+        """
         _check_frame(data)
         tables = cls.view(data)
         tables._check()
@@ -60,7 +63,7 @@ class Tables(NamedTuple):
 
     @classmethod
     def view(cls, data: bytes) -> Tables:
-        """Return the tables of a file that is known to be one."""
+        """Return the tables of a valid file, as views."""
         classes = data[9]
         body = np.frombuffer(data, np.uint8)[HEADER:-CHECK]
         ends = (classes + 1) * classes, (classes + 1 + KINDS) * classes
@@ -76,21 +79,21 @@ class Tables(NamedTuple):
         return data + zlib.crc32(data).to_bytes(CHECK, "little")
 
     def weigh(self, c: int = 0) -> NDArray[np.int64]:
-        """Return what each id weighs in a class, [V]."""
+        """Return each id's weight in a class, [V]."""
         weights: NDArray[np.int64] = CODE_WEIGHTS[self.weights[c]][self.kinds]
         return weights
 
     def whole_weights(self) -> NDArray[np.int64]:
-        """Return what all ids weigh together in each class, [C]."""
+        """Return the sum of all ids' weights in each class, [C]."""
         ids = np.bincount(self.kinds, minlength=KINDS)
         sums: NDArray[np.int64] = CODE_WEIGHTS[self.weights] @ ids
         return sums
 
     def with_tail(self) -> Tables:
-        """Return the tables of one id more, which weighs as much as the heaviest."""
-        # It has the first kind that no id has. If there is none, the ids of the
-        # lightest kind join those most like them, at the lesser weights. To make room,
-        # weights are halved.
+        """Return tables with one more id, whose weight is the largest in each class."""
+        # The id gets the first unused kind. If there is none, the ids of the lightest
+        # kind join the most similar kind, at the lower of both weights. All weights are
+        # halved, so that the sum stays within the limit.
         codes = np.maximum(self.weights, CODES_PER_OCTAVE) - CODES_PER_OCTAVE
         kinds, ids = self.kinds, np.bincount(self.kinds, minlength=KINDS)
         kind = ids.argmin()
@@ -112,17 +115,17 @@ class Tables(NamedTuple):
         if sums.max() > MOST_WEIGHT:
             c = int(sums.argmax())
             raise ValueError(
-                f"the ids of class {c} weigh {sums[c]}; at most 2^31 is allowed"
+                f"the weights of class {c} sum to {sums[c]}; at most 2^31 is allowed"
             )
 
 
 def _check_frame(data: bytes) -> None:
-    """Check all but what the tables hold: first the header, as far as there is one."""
+    """Check the header, as far as the data reaches, then the size and the CRC."""
     if not MAGIC.startswith(data[:8]):
         raise ValueError(f"it does not begin with {MAGIC.decode()!r}")
     if len(data) > 8 and data[8] != VERSION:
         raise ValueError(
-            f"its version is {data[8]}, and this release reads version {VERSION}"
+            f"its version is {data[8]}, but this release reads version {VERSION}"
         )
     if len(data) > 9 and not 1 <= data[9] <= MAX_PRIOR_CLASSES:
         raise ValueError(
@@ -139,6 +142,6 @@ def _check_frame(data: bytes) -> None:
     expected = _size(data[9], int.from_bytes(data[10:HEADER], "little"))
     if len(data) != expected:
         size = len(data) if len(data) <= MOST_BYTES else f"over {MOST_BYTES}"
-        raise ValueError(f"it should have {expected} bytes, and has {size}")
+        raise ValueError(f"it should have {expected} bytes, but has {size}")
     if zlib.crc32(data[:-CHECK]) != int.from_bytes(data[-CHECK:], "little"):
-        raise ValueError("its check doesn't fit: it was damaged")
+        raise ValueError("its CRC-32 doesn't match: the file is damaged")

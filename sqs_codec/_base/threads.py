@@ -1,8 +1,8 @@
 """Threads that share the rows of a batch.
 
-Nothing here is left behind by an interrupt or can be found taken by a signal
-handler: there is no lock but those inside `deque` and `SimpleQueue`, which C code
-takes and releases, and no state but that of a call.
+This is safe with interrupts and in signal handlers: the only locks are those inside
+`deque` and `SimpleQueue`, which C code takes and releases, and each call has its own
+state.
 """
 
 from __future__ import annotations
@@ -16,19 +16,17 @@ from typing import TypeVar
 T = TypeVar("T")
 
 LEAST = 4
-"""The smallest part, but for the last: to hand one over takes as long as a row."""
+"""Rows of a part, at least (except the last): passing a part on takes a row's time."""
 
 MOST = 256
-"""The largest part: there has to be room for the largest results of all its rows."""
+"""Rows of a part, at most: memory is allocated for the largest result of each row."""
 
 
 def share(work: Callable[[int, int], T], n: int, threads: int) -> list[T]:
-    """Call ``work(start, end)`` for parts of range(n), in so many threads.
+    """Call ``work(start, end)`` for parts of range(n) in threads; return the results.
 
-    This thread is one of them, and begins while the others start. As parts get
-    smaller, all end at about the same time. Returns what the parts returned, in
-    order. An exception, this thread's or another's, ends the work: parts that
-    are under way are completed for nothing, and others are not begun.
+    The calling thread works, too. Parts get smaller, so that all threads end at about
+    the same time. An exception in any thread ends the work: no other part begins.
     """
     if threads == 1:
         return [work(*part) for part in _parts(n, 1)]
@@ -48,7 +46,7 @@ def share(work: Callable[[int, int], T], n: int, threads: int) -> list[T]:
     for _ in range(threads - 1):
         try:
             _thread.start_new_thread(help_out, ())
-        except RuntimeError:  # there can't be more threads
+        except RuntimeError:  # the system's limit on threads
             break
     try:
         while part := _take(parts):
@@ -64,12 +62,12 @@ def share(work: Callable[[int, int], T], n: int, threads: int) -> list[T]:
 
 
 def useful(threads: int, n: int) -> int:
-    """Return how many of so many threads would get a part of range(n)."""
+    """Return how many of `threads` would get a part of range(n)."""
     return max(1, min(threads, -(-n // LEAST)))
 
 
 def _parts(n: int, threads: int) -> list[tuple[int, int]]:
-    """Return ranges that make up range(n): each a thread's share of what is left."""
+    """Split range(n) into parts, each 1 / threads of the rest."""
     parts = []
     start = 0
     while start < n:
@@ -81,7 +79,7 @@ def _parts(n: int, threads: int) -> list[tuple[int, int]]:
 
 
 def _take(parts: deque[tuple[int, int]]) -> tuple[int, int] | None:
-    """Return a part that no other thread has; None if there are no more."""
+    """Return the next part, or None."""
     try:
         return parts.popleft()
     except IndexError:

@@ -1,4 +1,4 @@
-"""What tells a vocabulary apart."""
+"""The fingerprint of a vocabulary."""
 
 import hashlib
 import json
@@ -8,15 +8,14 @@ from collections.abc import Mapping
 def vocabulary_fingerprint(
     vocabulary: Mapping[str, int], vocab_size: int | None = None
 ) -> bytes:
-    """Return 8 bytes that tell vocabularies apart: who has the same has the same ids.
+    """Return 8 bytes that are equal only if two vocabularies have the same ids.
 
     Parameters
     ----------
     vocabulary : mapping of str to int
-        Ids of the tokens, as a tokenizer of Hugging Face spells them.
+        Token ids, as returned by a Hugging Face tokenizer's ``get_vocab``.
     vocab_size : int, optional
-        V of the model, if its tokenizer may have tokens from that id on, for which it
-        has no logits: they don't count.
+        The model's V. Tokens with larger ids, which have no logits, are left out.
 
     Examples
     --------

@@ -1,17 +1,17 @@
-"""What others said, as a terminal may show it."""
+"""Text from other machines, made safe for a terminal."""
 
 import re
 
 MOST = 1000
 
 ACTS = re.compile("[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Controls, ends of lines, what turns the order of text, and halves of characters."""
+"""Control characters, line ends, bidirectional controls and surrogates."""
 
 
 def shown(text: str, most: int | None = MOST, *, lines: bool = False) -> str:
-    """Return text, with what a terminal would obey spelled, cut to so many characters.
+    """Return text with control characters spelled out, cut to `most` characters.
 
-    With `lines` newlines and tabs stay.
+    With `lines`, newlines and tabs stay.
 
     Examples
     --------

@@ -1,1 +1,1 @@
-"""The codec: from logits to counts, to bytes, and back to a verdict."""
+"""The codec: logits to counts to bytes and back, and verification."""

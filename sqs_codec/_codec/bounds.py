@@ -1,4 +1,4 @@
-"""What a distribution takes at most, known without encoding it."""
+"""An upper bound on the bits of a distribution, without encoding it."""
 
 import math
 
@@ -8,9 +8,9 @@ from sqs_codec._base import checks
 def entropy_bits_bound(vocab_size: int, survivors: int, resolution: int) -> int:
     """Bound on the bits of a distribution of k tokens in an ``"entropy"`` packet.
 
-    1.05 log2(C(V, k) C(l-1, k-1)) + log2 min(V, l) + 9, rounded up: the theorem of
-    ``docs/theory.md``, section 7. It holds alone, in a round or in a sequence, whatever
-    the prior. The drafted token, the end of the round and the last byte come on top.
+    1.05 log2(C(V, k) C(l-1, k-1)) + log2 min(V, l) + 9, rounded up (``docs/theory.md``,
+    section 7). It holds in single packets, rounds and sequences, with any prior. The
+    drafted token, the end of the round and the last byte aren't included.
 
     Examples
     --------
@@ -27,6 +27,6 @@ def entropy_bits_bound(vocab_size: int, survivors: int, resolution: int) -> int:
 
 
 def _log2_comb(n: int, k: int) -> float:
-    """log2 C(n, k), in floats, as the integers of large sets take long."""
+    """Return log2 C(n, k) in floats: exact integers are slow for large sets."""
     nats = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
     return nats / math.log(2)

@@ -1,4 +1,4 @@
-"""The codec: what both ends agree on, and the functions between them."""
+"""The codec: settings that both ends share, and its functions."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from sqs_codec._codec.rows import SparseRows, as_rows
 from sqs_codec._codec.sampling import Sampling
 from sqs_codec._codec.truncation import truncate
 
-Draw = Callable[[int], NDArray[np.uint64]]  # that many numbers of 64 random bits
+Draw = Callable[[int], NDArray[np.uint64]]  # returns n random 64-bit numbers
 
 
 @dataclass(frozen=True, repr=False)
 class Codec:
-    """What both ends agree on, and the functions between them.
+    """The settings that both ends share, and the codec's functions.
 
     Immutable, hashable, picklable, and safe to share between threads and with
     signal handlers.
@@ -54,14 +54,14 @@ class Codec:
     resolution : int
         The sum of every distribution's counts, 1 to 65 536.
     coding : {"entropy", "enumerative", "bitpack"}
-        ``"entropy"`` takes the fewest bits for what language models produce, and
-        hardly more than ``"enumerative"`` for anything else. ``"enumerative"``
+        ``"entropy"`` takes the fewest bits for distributions of language models, and
+        at most slightly more than ``"enumerative"`` for any other. ``"enumerative"``
         packs a distribution into a single number, in the fewest bits that can
-        tell apart all distributions with so many tokens; at most 1 024 tokens.
-        ``"bitpack"`` uses fields of fixed width: simple to decode anywhere.
+        distinguish all distributions of the same support size, at most 1 024.
+        ``"bitpack"`` uses fields of fixed width, which are simple to decode.
     prior : Prior, optional
-        How frequent the ids are, for coding ``"entropy"``; of the same vocabulary.
-        Without one, a low id is taken for a frequent one.
+        Frequencies of the ids, for coding ``"entropy"``; of the same vocabulary.
+        Without a prior, low ids are assumed to be frequent.
 
     Examples
     --------
@@ -109,12 +109,12 @@ class Codec:
         coding = Coding[self.coding.upper()]
         return core_class()(self.vocab_size, self.resolution, coding, prior)
 
-    # What both ends agree on
+    # Settings
 
     def config(self) -> dict[str, Any]:
-        """Return all that both ends must agree on, as plain JSON types.
+        """Return everything that both ends must share, as plain JSON types.
 
-        Of a prior it has the digest, in hex.
+        A prior is represented by its digest, in hex.
 
         Examples
         --------
@@ -136,26 +136,25 @@ class Codec:
     def from_config(
         cls, config: Mapping[str, Any], prior: Prior | None = None
     ) -> Codec:
-        """Return the codec that `config` describes.
+        """Return the codec of a `config`.
 
-        A config of another format version, with other keys or values, or with another
-        prior is a ValueError or a TypeError.
+        Another format version, other keys, invalid values or another prior raise a
+        ValueError or a TypeError.
 
         Parameters
         ----------
         config : mapping
             As `Codec.config` returns it, with all of its keys and no others.
         prior : Prior, optional
-            The prior that the config names, if it names one that doesn't come with
-            this package.
+            The config's prior, unless that comes with this package.
         """
         checks.instance("config", config, Mapping, "a mapping")
         wanted = {"format_version", "vocab_size", "resolution", "coding", "prior"}
         version = config.get("format_version", FORMAT_VERSION)
         if version != FORMAT_VERSION:
             raise ValueError(
-                f"the config is for format version {version!r}, and this release of "
-                f"sqs_codec writes and reads version {FORMAT_VERSION}"
+                f"the config has format version {version!r}, but this release of "
+                f"sqs_codec reads and writes version {FORMAT_VERSION}"
             )
         if set(config) != wanted:
             raise ValueError(
@@ -167,18 +166,18 @@ class Codec:
 
     @property
     def fingerprint(self) -> bytes:
-        """8 bytes that differ wherever two codecs do not understand each other.
+        """8 bytes that differ between incompatible codecs.
 
-        A digest of `config`, which includes the version of the format. Two ends that
-        compare fingerprints first never read garbage because the other end has
-        another vocabulary, resolution, coding, prior or release.
+        A digest of `config`, which includes the format version. Compare fingerprints
+        before you exchange packets, to detect another vocabulary, resolution, coding,
+        prior or release.
 
         Examples
         --------
         >>> Codec(vocab_size=1000).fingerprint.hex()
         '42bdea817c45f33c'
         """
-        import hashlib  # with json, a quarter of the time that an import takes
+        import hashlib  # with json, a quarter of the package's import time
         import json
 
         text = json.dumps(self.config(), sort_keys=True, separators=(",", ":"))
@@ -186,7 +185,7 @@ class Codec:
 
     @lazy
     def max_survivors(self) -> int:
-        """Return the most tokens that a packet can hold of one distribution."""
+        """Return the largest support size that a packet can hold."""
         limit = MAX_ENUMERATIVE_SUPPORT if self.coding == "enumerative" else MAX_VOCAB
         return min(self.vocab_size, self.resolution, limit)
 
@@ -207,32 +206,33 @@ class Codec:
         logits : array_like of float16, float32 or float64 [vocab_size]
             ``-inf`` masks a token.
         keep : Keep
-            Which tokens to keep. A rule that learns is taken at its start: a
-            `Conformal` has its first threshold.
+            Which tokens to keep. A rule that learns is used in its initial state: a
+            `Conformal` has its initial threshold.
         temperature : float
             At 0 the most probable token gets all counts.
         dropped_mass : bool
             Whether to compute the result's `dropped_mass`, which takes most of the
-            time. It is computed for a rule that learns in any case.
+            time. Always computed for a rule that learns.
 
         Returns
         -------
         SparseDistribution
-            The nearest point of the lattice to the renormalised tokens kept,
-            without those whose count came out as 0.
+            The lattice point nearest to the renormalized kept tokens, without tokens
+            whose count is 0.
 
         Raises
         ------
         ValueError
-            If the shape doesn't fit, a value is NaN or +inf, or all are -inf.
+            If the shape is wrong, a value is NaN or +inf, or all are -inf.
         TypeError
             If the dtype isn't one of those above.
 
         Notes
         -----
         The same logits give the same result on every machine, in the default
-        floating-point environment: `torch.set_flush_denormal`, for one, makes
-        logits below 1e-38 equal to 0. Those that look like probabilities are warned of.
+        floating-point environment. `torch.set_flush_denormal`, for example, makes
+        logits below 1e-38 equal to 0. Logits that look like probabilities cause a
+        warning.
         """
         return self._quantize(logits, keep, temperature, dropped_mass)
 
@@ -245,7 +245,7 @@ class Codec:
         sampling: Sampling | None = None,
         state: float | None = None,
     ) -> SparseDistribution:
-        """Return what `quantize` does of truncated logits, by a rule at a state."""
+        """Quantize after an optional truncation, with a rule at a state."""
         row = checks.row("logits", logits, self.vocab_size)
         checks.no_probabilities(row)
         temperature = checks.temperature(temperature)
@@ -263,12 +263,12 @@ class Codec:
     def quantize_probs(
         self, probs: ArrayLike, keep: Keep, *, dropped_mass: bool = False
     ) -> SparseDistribution:
-        """Sparsify and quantize probabilities, with errors as `quantize`.
+        """Sparsify and quantize probabilities, with the errors of `quantize`.
 
         Parameters
         ----------
         probs : array_like of float16, float32 or float64 [vocab_size]
-            Non-negative, summing to 1 within 0.001.
+            Non-negative, with a sum of 1 within 0.001.
         keep, dropped_mass
             As for `quantize`.
 
@@ -290,21 +290,22 @@ class Codec:
     def quantize_unbiased(
         self, logits: ArrayLike, *, temperature: float = 1.0, rng: np.random.Generator
     ) -> SparseDistribution:
-        """Round ``softmax(logits / temperature)`` at random, so that it is the mean.
+        """Round ``softmax(logits / temperature)`` at random, without bias.
 
-        Systematic sampling over the whole vocabulary: the count of a token of
-        probability p is ``resolution * p`` rounded up or down, and that product on
-        average, however small it is. For where many distributions are averaged over,
-        as a student does with its teacher's; `quantize` errs in the same direction
-        every time. The mean is exact for probabilities in single precision (section 10
-        of docs/theory.md). The dropped mass is 0, as every token has its chance.
+        Systematic sampling over the whole vocabulary: a token of probability p gets
+        ``resolution * p`` counts, rounded up or down at random so that the mean is
+        exact for probabilities in single precision (section 10 of docs/theory.md). Use
+        it where many distributions are averaged, as in distillation; the errors of
+        `quantize` always have the same sign. The dropped mass is 0: any token can get
+        a count.
 
         Parameters
         ----------
         logits, temperature
             As for `quantize`, with its errors.
         rng : numpy.random.Generator
-            Asked for one integer in [0, 2**64), which decides alike on every machine.
+            Called for one integer in [0, 2**64). The same integer gives the same result
+            on every machine.
 
         Examples
         --------
@@ -331,31 +332,30 @@ class Codec:
         token_ids: ArrayLike | Sequence[ArrayLike],
         logprobs: ArrayLike | Sequence[ArrayLike],
     ) -> SparseRows:
-        """Quantize lists of the likeliest tokens, as servers return them.
+        """Quantize lists of the most probable tokens, as servers return them.
 
-        The codec's last id, ``vocab_size - 1``, is no token's here: it is the *tail*
-        and stands for all tokens that a row doesn't list. So a codec for a tokenizer
-        of V ids has ``vocab_size=V + 1``, and `Prior.with_tail` makes its prior.
+        The codec's last id, ``vocab_size - 1``, isn't a token here. It is the *tail*,
+        which represents all tokens that a row doesn't list. For a tokenizer of V ids,
+        use ``vocab_size=V + 1``, and make the prior with `Prior.with_tail`.
 
-        Each row is the nearest point of the lattice to its K + 1 probabilities,
-        without what came out as 0: the listed ones and the tail's, which is what they
-        leave of 1. A list that sums to more than 1, by rounding, is renormalised. A row
-        is the same on every machine, with any rows beside it, in any order of its list.
+        Each row becomes the lattice point nearest to its K + 1 probabilities: the
+        listed ones and the tail's, which is the rest up to 1. Tokens whose count is 0
+        are left out. A list whose sum exceeds 1 through rounding is renormalized. The
+        result doesn't depend on the machine, the other rows or the order of the list.
 
         Parameters
         ----------
         token_ids : array_like of int [N, K], or sequence of N of them [K_i]
-            In any order, all different in a row, each in [0, vocab_size - 1).
+            In any order, without duplicates in a row, each in [0, vocab_size - 1).
         logprobs : array_like of float, as `token_ids`
-            Natural logarithms. Entries of ``-inf`` fill up rows: their ids are
-            ignored.
+            Natural logarithms. ``-inf`` is padding: its id is ignored.
 
         Raises
         ------
         ValueError
-            If shapes or lengths don't agree, or a row lists nothing, or a token twice
-            or out of range, or has a log-probability that is NaN or above 1/64, or sums
-            to more than 1 + 1/64. Rounding to bfloat16 stays below both limits.
+            If shapes or lengths don't match; if a row is empty, has a duplicate token
+            or one that is out of range; if a log-probability is NaN or above 1/64; or
+            if a row sums to more than 1 + 1/64. Both limits allow rounding to bfloat16.
 
         Examples
         --------
@@ -376,22 +376,21 @@ class Codec:
         temperature: float = 1.0,
         threads: int = 1,
     ) -> SparseRows:
-        """Sparsify and quantize rows of logits, as `quantize` does each of them.
+        """Sparsify and quantize rows of logits, each like `quantize`.
 
-        The rows' `dropped_mass` is None. A rule that learns needs it after each row, so
-        use `quantize` with such a rule.
+        The rows' `dropped_mass` is None. Rules that learn need it after each row: use
+        `quantize` with them.
 
         Parameters
         ----------
         logits : array_like of float16, float32 or float64 [B, vocab_size]
-            Not copied if every row is contiguous, whatever lies between rows. Errors
+            Not copied if each row is contiguous, with any stride between rows. Errors
             name the row.
         keep : Keep
             As for `quantize`, for all rows.
         threads : int
-            How many threads share the rows. More than one pays if a thread's share
-            takes over a tenth of a millisecond. Other Python threads can run
-            meanwhile in any case.
+            The number of threads that share the rows. More threads pay off if each
+            works for at least 0.1 ms. The GIL is released with any number.
         """
         arguments = checks.temperature(temperature), limits_of(keep)
         call = self._core.quantize_rows
@@ -405,15 +404,15 @@ class Codec:
         rng: np.random.Generator,
         threads: int = 1,
     ) -> SparseRows:
-        """Round rows of logits at random, as `quantize_unbiased` does each of them.
+        """Round rows of logits at random, each like `quantize_unbiased`.
 
         Parameters
         ----------
         logits, temperature, threads
-            As for `quantize_rows`, of N rows, with its errors. The result doesn't
-            depend on threads.
+            As for `quantize_rows`, with its errors. The result doesn't depend on
+            `threads`.
         rng : numpy.random.Generator
-            Asked once for N integers in [0, 2**64), one for each row.
+            Called once, for N integers in [0, 2**64), one per row.
         """
         checks.generator(rng)
         draw = partial(random_numbers, rng)
@@ -422,7 +421,7 @@ class Codec:
     def _round(
         self, logits: Any, temperature: float, draw: Draw, threads: int = 1
     ) -> SparseRows:
-        """Round rows by the numbers that `draw` gives. For tensors, too."""
+        """Round rows with the random numbers of `draw`; also used for tensors."""
         call, t = self._core.quantize_unbiased, checks.temperature(temperature)
         return self._join(self._share(call, (t,), logits, threads, draw))
 
@@ -434,7 +433,7 @@ class Codec:
         threads: int,
         draw: Draw | None = None,
     ) -> list[Any]:
-        """Return what the core answers to parts of rows, with a number per row."""
+        """Return the core's results for parts of the rows, with a number per row."""
         rows, shape = checks.rows("logits", logits, self.vocab_size)
         given = [rows]
         if draw is not None:
@@ -459,20 +458,19 @@ class Codec:
     def bits(self, q: SparseDistribution) -> int:
         """Return the bits of a distribution, before padding to a byte.
 
-        Exact for ``"enumerative"`` and ``"bitpack"``. For ``"entropy"`` it is what
-        `encode` spends to within a bit, in 40 to 75 % of the time if `q` has at most
-        128 tokens and is like what language models give. In a round a distribution
-        takes less if it shares tokens with those before it.
+        Exact for ``"enumerative"`` and ``"bitpack"``. For ``"entropy"`` it is within a
+        bit of the result of `encode`, and takes 40 to 75 % of the time for typical
+        distributions of up to 128 tokens. In a round, distributions that share tokens
+        with earlier ones take fewer bits.
         """
         self._check(q)
         return self._core.bits(q.token_ids, q.counts)
 
     def token_bits(self, q: SparseDistribution) -> int:
-        """Return the most bits that a token drawn from `q` can take in a round.
+        """Return the largest number of bits of a token of `q` in a round.
 
-        Plan a round with this number, not with the bits of the token drawn: a
-        draft that stops because of the token changes the distribution of the
-        tokens that are sent.
+        Plan a round with this number, not with the bits of the sampled token: a draft
+        that stops because of a token changes the output distribution.
         """
         self._check(q)
         if self.coding == "entropy":
@@ -485,8 +483,8 @@ class Codec:
         Raises
         ------
         ValueError
-            If `q` has another vocabulary or resolution than the codec, or more
-            tokens than its coding can hold.
+            If `q` differs from the codec in vocabulary or resolution, or has more
+            tokens than the coding can hold.
         """
         self._check(q)
         return self._core.encode(q._token_ids, q._counts)
@@ -499,17 +497,16 @@ class Codec:
         Parameters
         ----------
         data : bytes-like
-            Exactly one packet of `encode`. It may come from anywhere. With coding
-            'entropy' a packet of `encode_round` may be read without an error.
+            Exactly one packet of `encode`; untrusted data is safe. With coding
+            'entropy', a packet of `encode_round` may decode without an error.
         max_survivors : int, optional
-            Refuse a packet with more survivors (tokens with a count) than this, as
-            soon as their number is known. If None, the format's own limits are the
-            only ones.
+            Reject packets with more survivors (tokens with a count) than this, as soon
+            as their number is known. If None, only the format's limits apply.
 
         Raises
         ------
         PacketError
-            If the packet breaks a rule of the format, or is larger than allowed.
+            If the packet breaks a rule of the format or exceeds a limit.
         """
         packet = checks.packet(data)
         most = _survivors_limit(max_survivors)
@@ -519,7 +516,7 @@ class Codec:
         return as_distribution(ids, counts, self.vocab_size, self.resolution)
 
     def _check(self, q: SparseDistribution) -> None:
-        """Check that packets of this codec can hold a distribution."""
+        """Check that this codec can encode a distribution."""
         if not isinstance(q, SparseDistribution):
             raise TypeError(f"expected a SparseDistribution, got {type(q).__name__}")
         self._check_fit("the distribution", q.vocab_size, q.resolution)
@@ -544,14 +541,14 @@ class Codec:
     def encode_rows(
         self, rows: Sequence[SparseDistribution], *, threads: int = 1
     ) -> list[bytes]:
-        """Return a packet of each row, as `encode` makes or refuses it, in less time.
+        """Return the packet of each row, faster than repeated calls of `encode`.
 
         Parameters
         ----------
         rows : SparseRows
-            Or a sequence of SparseDistribution, maybe empty.
+            Or a sequence of SparseDistribution, which may be empty.
         threads : int
-            As for `quantize_rows`. More than one pays for some hundred rows.
+            As for `quantize_rows`. More than one pays off from about 100 rows.
 
         Examples
         --------
@@ -583,10 +580,10 @@ class Codec:
         max_survivors: int | None = None,
         threads: int = 1,
     ) -> SparseRows:
-        """Return the distributions of packets, each as `decode` reads it.
+        """Return the distributions of packets, each like `decode`.
 
-        An error names the packet by its index. `max_survivors` is that of each packet,
-        and `threads` are as for `encode_rows`.
+        Errors show the packet's index. `max_survivors` applies to each packet;
+        `threads` is as for `encode_rows`.
         """
         data = [
             one if type(one) is bytes else checks.packet(one, f"packets[{i}]: ")
@@ -610,14 +607,14 @@ class Codec:
     def encode_sequence(self, rows: Sequence[SparseDistribution]) -> bytes:
         """Return one packet of 1 to 65 536 distributions, such as those of a text.
 
-        Each is coded with what those before it have left in a memory, and can't be
-        read without them.
+        Each distribution is coded relative to the ones before it, and can't be decoded
+        without them.
 
         Raises
         ------
         ValueError
-            If the coding isn't ``"entropy"``, a row doesn't fit the codec, or there are
-            too many: of rows, or of tokens, of which all together may have 1 048 576.
+            If the coding isn't ``"entropy"``, a row doesn't match the codec, or there
+            are too many rows, or more than 1 048 576 tokens in all rows.
 
         Examples
         --------
@@ -644,17 +641,17 @@ class Codec:
         max_survivors: int | None = None,
         length: int = MAX_SEQUENCE,
     ) -> SparseRows:
-        """Return what `encode_sequence` has packed, or refuse the packet as `decode`.
+        """Return the distributions of `encode_sequence`, with the errors of `decode`.
 
         Parameters
         ----------
         max_survivors : int, optional
-            As for `decode`, of all distributions together, each of which has one at
-            least. If None, a small packet may hold 65 536 distributions and
-            1 048 576 survivors, which take 8 MB and up to 0.3 s.
+            As for `decode`, for the sum over all distributions. If None, a small packet
+            may hold 65 536 distributions and 1 048 576 survivors, which take 8 MB and
+            up to 0.3 s.
         length : int
-            How many distributions to read, from the first on. If the packet has more,
-            the rest of it is neither read nor checked.
+            The number of distributions to read. The rest of the packet is neither read
+            nor checked.
         """
         self._check_sequences()
         packet, most = checks.packet(data), _survivors_limit(max_survivors)
@@ -665,7 +662,7 @@ class Codec:
         return as_rows(ids, counts, sizes, self.vocab_size, self.resolution)
 
     def _join(self, parts: Sequence[tuple[Any, ...]]) -> SparseRows:
-        """Return the rows of what the core answered to their parts."""
+        """Return the rows of the core's results for parts."""
         ids = joined([part[2] for part in parts])
         counts = joined([part[3] for part in parts])
         sizes = joined([part[4] for part in parts])
@@ -674,7 +671,7 @@ class Codec:
     def _check_rows(
         self, rows: Sequence[SparseDistribution]
     ) -> tuple[SparseRows, NDArray[np.uint32]]:
-        """Return rows that packets of this codec can hold, and the size of each."""
+        """Return rows that this codec can encode, and their support sizes."""
         rows = SparseRows.stack(rows)
         self._check_fit("a row", rows.vocab_size, rows.resolution)
         sizes = np.diff(rows.offsets).astype(np.uint32)
@@ -704,14 +701,14 @@ class Codec:
         Parameters
         ----------
         distributions : sequence of SparseDistribution, or Round
-            1 to 256 of them, in drafting order; or the round alone.
+            1 to 256 distributions in drafting order; or a round, without `tokens`.
         tokens : sequence of int
-            The token drawn from each.
+            The token sampled from each distribution.
 
         Raises
         ------
         ValueError
-            If a distribution doesn't fit the codec or a token isn't in its
+            If a distribution doesn't match the codec, or a token isn't in its
             distribution's support.
         """
         round_ = make_round(distributions, tokens)
@@ -721,34 +718,33 @@ class Codec:
         self._check_support(max(sizes))
         if not self._holds(sizes):
             raise ValueError(
-                f"too many tokens for one {self.coding!r} round: the sizes of its "
-                f"supports sum to {sum(sizes)}, their squares to "
-                f"{sum(k * k for k in sizes)}, and at most {MAX_ENTROPY_SURVIVORS} "
-                f"('entropy') and {MAX_ENUMERATIVE_SQUARES} ('enumerative') are "
-                "allowed; draft fewer tokens"
+                f"too many tokens for one {self.coding!r} round: the support sizes sum "
+                f"to {sum(sizes)} (at most {MAX_ENTROPY_SURVIVORS} for 'entropy'), "
+                f"their squares to {sum(k * k for k in sizes)} (at most "
+                f"{MAX_ENUMERATIVE_SQUARES} for 'enumerative'); draft fewer tokens"
             )
         return self._core.encode_round(arrays)
 
     def _holds(self, sizes: Sequence[int]) -> bool:
-        """Say whether supports of these sizes may share a round."""
+        """Return whether one round may hold supports of these sizes."""
         if self.coding == "entropy":
             return sum(sizes) <= MAX_ENTROPY_SURVIVORS
         squares = sum(k * k for k in sizes)
         return self.coding != "enumerative" or squares <= MAX_ENUMERATIVE_SQUARES
 
     def decode_round(self, data: bytes, *, max_survivors: int | None = None) -> Round:
-        """Return the round of a packet, or refuse it as `decode`.
+        """Return the round of a packet, with the errors of `decode`.
 
         Parameters
         ----------
         data : bytes-like
-            Exactly one packet of `encode_round`. With coding 'entropy', many packets
-            of `encode` are read as rounds of one token, without an error:
-            ``docs/faq.md`` says how many. Read those with `decode`.
+            Exactly one packet of `encode_round`. With coding 'entropy', many packets of
+            `encode` decode as rounds of one token without an error (``docs/faq.md`` has
+            the share). Use `decode` for those.
         max_survivors : int, optional
-            As for `decode`, of all distributions together. If None, a packet of 72
-            bytes may hold 1 048 576 survivors, which take 8 MB and up to 0.2 s. A
-            round of five drafted tokens seldom has more than 200.
+            As for `decode`, for the sum over all distributions. If None, a packet of 72
+            bytes may hold 1 048 576 survivors, which take 8 MB and up to 0.2 s. Rounds
+            of five drafted tokens rarely have more than 200.
         """
         packet, most = checks.packet(data), _survivors_limit(max_survivors)
         status, ids, counts, sizes, positions = self._core.decode_round(packet, most)
@@ -759,20 +755,20 @@ class Codec:
 
 
 def row_name(row: int, shape: Sequence[int]) -> str:
-    """Return what errors call a row of logits whose leading dimensions were `shape`."""
+    """Return the name of a row in errors; `shape` has the leading dimensions."""
     index = [int(i) for i in np.unravel_index(row, shape)] if shape else ""
     return f"logits{index}"
 
 
 def random_numbers(rng: np.random.Generator, n: int) -> NDArray[np.uint64]:
-    """Return n numbers of 64 random bits."""
+    """Return n random 64-bit numbers."""
     checks.generator(rng)
     given = rng.integers(0, 2**64, size=n, dtype=np.uint64)
     return checks.numbers(f"rng.integers(size={n})", given, n, np.uint64)
 
 
 def _survivors_limit(max_survivors: int | None) -> int:
-    """Return what cores take as the receiver's limit on the survivors of a packet."""
+    """Return the checked limit on a packet's survivors, MAX_SURVIVORS if None."""
     if max_survivors is None:
         return MAX_SURVIVORS
     return min(checks.in_range("max_survivors", max_survivors, 1), MAX_SURVIVORS)
@@ -784,6 +780,6 @@ def _check_prior(prior: Prior, vocab_size: int, coding: str) -> None:
         raise ValueError(f"a prior needs coding 'entropy', got {coding!r}")
     if prior.vocab_size != vocab_size:
         raise ValueError(
-            f"the prior is made for a vocabulary of {prior.vocab_size} ids, and the "
-            f"codec's vocab_size is {vocab_size}"
+            f"the prior has a vocabulary of {prior.vocab_size} ids, but the codec's "
+            f"vocab_size is {vocab_size}"
         )

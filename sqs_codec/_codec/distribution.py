@@ -1,4 +1,4 @@
-"""What a codec codes: a distribution as integer counts."""
+"""A sparse distribution as integer counts."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class SparseDistribution:
     counts : array_like of int [k]
         All at least 1. Their sum is the resolution, at most 65 536.
     dropped_mass : float, optional
-        The probability of the tokens that the keep rule dropped. It is not sent,
-        so it is None after decoding, and it plays no part in ``==``.
+        The probability of the tokens that the keep rule dropped. It isn't encoded: it
+        is None after decoding, and ``==`` ignores it.
 
     Examples
     --------
@@ -96,7 +96,7 @@ class SparseDistribution:
 
     @property
     def vocab_size(self) -> int:
-        """How many tokens the vocabulary has."""
+        """The size of the vocabulary."""
         return self._vocab_size
 
     @property
@@ -106,7 +106,7 @@ class SparseDistribution:
 
     @property
     def dropped_mass(self) -> float | None:
-        """The probability of the tokens dropped; None if it isn't known."""
+        """The probability of the dropped tokens; None if unknown."""
         return self._dropped_mass
 
     @property
@@ -122,18 +122,18 @@ class SparseDistribution:
         return int(self._counts[position]) / self._resolution
 
     def sample(self, rng: np.random.Generator) -> int:
-        """Draw a token, with exactly the probabilities of the counts.
+        """Sample a token with exactly the probabilities of the counts.
 
-        `rng` is asked for one integer in [0, resolution). It has to be independent of
-        the one that `verify` is given: two generators of one seed aren't.
+        Takes one integer in [0, resolution) from `rng`, which must be independent of
+        the generator for `verify`: two generators with the same seed aren't.
         """
         checks.generator(rng)
         return int(self._token_ids[self._draw(rng)])
 
     def _draw(self, rng: np.random.Generator) -> int:
-        """Return where the support holds the token that is drawn."""
+        """Sample, and return the token's position in the support."""
         at: Any = rng.integers(self._resolution)
-        if not 0 <= at < self._resolution:  # asked here, as a call takes longer
+        if not 0 <= at < self._resolution:  # inline, because a call is slower
             checks.in_range("rng.integers", at, 0, self._resolution - 1)
         return int(self._counts.cumsum().searchsorted(at, "right"))
 
@@ -169,9 +169,6 @@ class SparseDistribution:
         )
 
 
-# For the other modules of the package.
-
-
 def as_distribution(
     token_ids: Ids,
     counts: Ids,
@@ -179,7 +176,7 @@ def as_distribution(
     resolution: int,
     dropped_mass: float | None = None,
 ) -> SparseDistribution:
-    """Return the distribution of frozen arrays that a core vouches for."""
+    """Return the distribution of frozen arrays that a core has checked."""
     q = SparseDistribution.__new__(SparseDistribution)
     q._token_ids = token_ids
     q._counts = counts
@@ -190,24 +187,24 @@ def as_distribution(
 
 
 def shape_of(name: str, parts: Sequence[Any], kind: type) -> tuple[int, int]:
-    """Return the vocabulary and the resolution of parts, of one kind, that share it."""
+    """Check that parts share a vocabulary and a resolution, and return both."""
     for i, part in enumerate(parts):
         checks.instance(f"{name}[{i}]", part, kind, f"a {kind.__name__}")
     shapes = sorted({(part.vocab_size, part.resolution) for part in parts})
     if len(shapes) != 1:
         raise ValueError(
-            f"expected {name}, one at least, of one vocabulary and one resolution, "
+            f"{name} must not be empty, and must share vocabulary and resolution, "
             f"got {shapes or 'none'}"
         )
     return shapes[0]
 
 
 def position_of(q: SparseDistribution, token: int) -> int | None:
-    """Return where a support holds a token; ValueError outside the vocabulary."""
+    """Return a token's position in a support; ValueError outside the vocabulary."""
     token = operator.index(token)
     if not 0 <= token < q.vocab_size:
         raise ValueError(f"token {token} lies outside the vocabulary of {q.vocab_size}")
-    position = bisect_left(q.token_ids, token)  # of few, faster than numpy's
+    position = bisect_left(q.token_ids, token)  # faster than NumPy for small supports
     if position < q.token_ids.size and q.token_ids[position] == token:
         return position
     return None

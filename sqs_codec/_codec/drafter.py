@@ -1,4 +1,4 @@
-"""The edge's side of a round."""
+"""The edge's side of a round: drafting within a budget."""
 
 from __future__ import annotations
 
@@ -20,51 +20,46 @@ from sqs_codec._codec.sampling import Sampling
 from sqs_codec._codec.verify import Verdict
 
 ROW_TYPES: dict[type, Callable[..., SparseDistribution]] = {}
-"""What quantizes rows of logits that are no arrays, by their type. An adapter above
-adds its own: tensors are here once `sqs_codec.torch` is imported."""
+"""Functions that quantize other types than arrays. Importing `sqs_codec.torch` adds
+tensors."""
 
-LAST_BYTE = 8
-"""Bits that an entropy packet has beyond those spent, at most."""
-MORE, NO_MORE = 1, 2
-"""Bits that say whether another position follows, at most."""
-FIELDS = 8 + 7
-"""Bits of the length, and of the padding at most, in the other codings."""
+LAST_BYTE = 8  # bits to end an entropy packet, at most
+MORE = 1  # bits of the flag that another position follows, at most
+NO_MORE = 2  # bits of the flag that none follows, at most
+FIELDS = 8 + 7  # bits of the length and the padding in the other codings, at most
 
 
 class Drafter:
     """Draft rounds within a budget of uplink bits.
 
-    A round is `push` for each token, then `finish`, then `feedback`; any other
-    order is a RuntimeError, but `abort` may come at any time. The first `push` of
-    a round always drafts. Later ones draft as long as the round's packet, padding
-    included, stays within the budget and the coding's limits; then the round is
-    full. Whether `push` drafts depends on the distribution and never on the token
-    drawn, which keeps the output exact: there must be room for any token of the
-    distribution.
+    Call `push` for each token, then `finish`, then `feedback`. Any other order is a
+    RuntimeError, except that `abort` is always allowed. The first `push` of a round
+    always drafts. Later ones draft while the round's packet, padding included, stays
+    within the budget and the coding's limits; then the round is full. To keep the
+    output distribution exact, `push` decides before it samples: there must be room for
+    any token of the distribution.
 
-    What `keep` learns is this drafter's `state`. It learns from every drafted token at
-    once, and `feedback` takes back what it learned from positions that did not get into
-    the text. The positions that did are the accepted ones and, after a rejection, the
-    one at which the cloud resampled: its distribution was judged in a context that
-    stays. If n of L tokens were accepted, the state becomes what it was after
-    min(n + 1, L) tokens.
+    The drafter's `state` is what `keep` has learned. It changes with every drafted
+    token, and `feedback` rolls it back to the positions that the cloud verified: the
+    accepted ones and, after a rejection, the resampled one. If n of L tokens were
+    accepted, the state becomes what it was after min(n + 1, L) tokens.
 
     Parameters
     ----------
     keep : Keep
         Which tokens to keep.
     rng : numpy.random.Generator
-        Draws the tokens. It has to be independent of the one that `verify` is
-        given: two generators of one seed aren't.
+        Samples the tokens. It must be independent of the generator for `verify`: two
+        generators with the same seed aren't.
     budget_bits : int, optional
-        Uplink bits of a round. No limit if None. Near it, where the bound on what
-        distributions take leaves it open, `push` encodes the round so far to know.
+        Uplink bits of a round; unlimited if None. If a bound on the packet's size
+        exceeds the budget, `push` encodes the round to get the exact size.
     max_tokens : int
-        Drafted tokens of a round at most, 1 to 256.
+        Drafted tokens per round at most, 1 to 256.
     max_survivors : int, optional
-        Tokens in the supports of a round's distributions at most, summed, as a cloud
-        gives it to `Codec.decode_round`; a first distribution may have more. No limit
-        but the coding's if None.
+        Limit on the sum of a round's support sizes, equal to the one that the cloud
+        passes to `Codec.decode_round`. The first distribution may exceed it. If None,
+        only the coding's limits apply.
 
     Examples
     --------
@@ -92,7 +87,7 @@ class Drafter:
     ) -> None:
         checks.instance("codec", codec, Codec, "a Codec")
         checks.generator(rng)
-        limits_of(keep)  # says what is wrong with it
+        limits_of(keep)  # raises if it is invalid
         if budget_bits is not None:
             budget_bits = checks.in_range("budget_bits", budget_bits, 1)
         if max_survivors is not None:
@@ -106,7 +101,7 @@ class Drafter:
         self._entropy = codec.coding == "entropy"
         most = MAX_ENTROPY_SURVIVORS if self._entropy else MAX_SURVIVORS
         self._most = most if max_survivors is None else min(most, max_survivors)
-        self._sampling: Sampling | None = None  # sessions truncate
+        self._sampling: Sampling | None = None  # set by sessions
         self._start(keep.start())
 
     def __repr__(self) -> str:
@@ -116,7 +111,7 @@ class Drafter:
         )
 
     def _start(self, state: float) -> None:
-        # Before the first of them, and after each; first, as an interrupt may follow.
+        # The states before and after each token. Set first, in case of an interrupt.
         self._states = [state]
         self._full = False
         self._finished = False
@@ -124,37 +119,36 @@ class Drafter:
         self._positions: list[int] = []
         self._tokens: list[int] = []
         self._sizes: list[int] = []
-        # What the packet takes at most.
-        self._bits = LAST_BYTE + NO_MORE if self._entropy else FIELDS
+        self._bits = LAST_BYTE + NO_MORE if self._entropy else FIELDS  # at most
 
     @property
     def codec(self) -> Codec:
-        """What both ends agree on."""
+        """The codec."""
         return self._codec
 
     @property
     def keep(self) -> Keep:
-        """Which tokens it keeps."""
+        """The keep rule."""
         return self._keep
 
     @property
     def rng(self) -> np.random.Generator:
-        """What draws the tokens."""
+        """The generator that samples the tokens."""
         return self._rng
 
     @property
     def budget_bits(self) -> int | None:
-        """Uplink bits of a round; None is no limit."""
+        """Uplink bits of a round; None if unlimited."""
         return self._budget_bits
 
     @property
     def max_tokens(self) -> int:
-        """Drafted tokens of a round at most."""
+        """Drafted tokens per round, at most."""
         return self._max_tokens
 
     @property
     def max_survivors(self) -> int | None:
-        """Tokens in the supports of a round at most; None is no limit."""
+        """Limit on the sum of a round's support sizes, or None."""
         return self._max_survivors
 
     @property
@@ -164,12 +158,12 @@ class Drafter:
 
     @property
     def state(self) -> float:
-        """What `keep` has learned so far: of `Conformal` the threshold."""
+        """The state of `keep`, such as the threshold of `Conformal`."""
         return self._states[-1]
 
     @property
     def distributions(self) -> tuple[SparseDistribution, ...]:
-        """The distributions that they were drawn from."""
+        """The distributions that `tokens` were sampled from."""
         return tuple(self._distributions)
 
     @overload
@@ -189,21 +183,20 @@ class Drafter:
         Parameters
         ----------
         logits : array_like of float16, float32 or float64 [vocab_size]
-            The draft model's, given the text and the tokens drafted so far. Or a
-            torch.Tensor, as `sqs_codec.torch.quantize` takes it, once `sqs_codec.torch`
-            is imported; or a ready
-            SparseDistribution, to which `keep` isn't applied. If `keep` learns, the
-            distribution must have its `dropped_mass`.
+            The draft model's logits after the tokens drafted so far. Also a
+            torch.Tensor, as for `sqs_codec.torch.quantize`, after importing
+            `sqs_codec.torch`; or a SparseDistribution, to which `keep` isn't applied.
+            If `keep` learns, it must have a `dropped_mass`.
         temperature : float, optional
-            1 if not given. It doesn't go with a ready distribution.
+            1 if not given. Not allowed with a SparseDistribution.
 
         Raises
         ------
         ValueError
             As `Codec.quantize` and `Codec.encode`, or if `keep` learns and
-            `dropped_mass` is None. Nothing has changed then.
+            `dropped_mass` is None. The drafter stays unchanged.
         TypeError
-            As `Codec.quantize`, or if there is a temperature for a distribution.
+            As `Codec.quantize`, or if a temperature is given with a distribution.
         """
         if self._finished:
             raise RuntimeError("push: the round is finished; feedback comes next")
@@ -230,15 +223,15 @@ class Drafter:
         return self._draw(q, bits)
 
     def _bits_of_large(self, q: SparseDistribution) -> int:
-        """Return the bits of a round whose first is beyond a limit; sessions refuse."""
+        """Return the bits of a first distribution over a limit; sessions reject it."""
         return LAST_BYTE + (self._budget_bits or 0)
 
     def _draw(self, q: SparseDistribution, bits: int) -> int:
-        """Draft a token of `q`, with which the packet takes so many bits at most."""
+        """Draft a token of `q`; the packet then has at most `bits` bits."""
         position = q._draw(self._rng)
         state = self._states[-1]
         if self._keep._learns:
-            assert q.dropped_mass is not None  # as was seen to
+            assert q.dropped_mass is not None  # checked by `push`
             state = self._keep.next(state, q.dropped_mass)
         token = int(q._token_ids[position])
         self._states.append(state)
@@ -252,21 +245,21 @@ class Drafter:
     def _check_ready(
         self, q: SparseDistribution, temperature: float | None
     ) -> SparseDistribution:
-        """Check that a ready distribution is all that `push` needs."""
+        """Check a SparseDistribution that was given to `push`."""
         if temperature is not None:
             raise TypeError(
-                "push: a temperature goes with logits, not with a SparseDistribution, "
-                "which is drawn from as it is"
+                "push: a temperature applies to logits only, not to a "
+                "SparseDistribution"
             )
         if self._keep._learns and q.dropped_mass is None:
             raise ValueError(
-                f"push: {self._keep} learns from the mass that each distribution "
-                "dropped, and this one's dropped_mass is None"
+                f"push: {self._keep} learns from the dropped mass, but this "
+                "distribution's dropped_mass is None"
             )
         return q
 
     def _bits_with(self, q: SparseDistribution) -> int | None:
-        """Return the most bits a packet takes with a token of `q`, None if too many."""
+        """Return a bound on the packet's bits with a token of `q`, None if too many."""
         size = q._token_ids.size
         sizes = [*self._sizes, size]
         if sum(sizes) > self._most or not (self._entropy or self._codec._holds(sizes)):
@@ -281,9 +274,9 @@ class Drafter:
             bits += (size - 1).bit_length()
         if bits // 8 <= self._budget_bits // 8:
             return bits
-        if not self._entropy:  # where that is what it takes
+        if not self._entropy:  # the bound is exact
             return None
-        rarest = int(q.counts.argmin())  # no other token takes more bits
+        rarest = int(q.counts.argmin())  # the token with the most bits
         packet = self._encode([*self._distributions, q], [*self._positions, rarest])
         bits = 8 * len(packet)
         return bits + LAST_BYTE if bits <= self._budget_bits else None
@@ -304,7 +297,7 @@ class Drafter:
         return self._codec._core.encode_round(arrays_of(distributions, positions))
 
     def feedback(self, accepted: int | Verdict) -> None:
-        """Take the cloud's verdict, or how many it accepted; start the next round."""
+        """Start the next round after a verdict, or a number of accepted tokens."""
         if not self._finished:
             raise RuntimeError("feedback: finish comes first")
         if isinstance(accepted, Verdict):
@@ -313,17 +306,16 @@ class Drafter:
         self._start(self._states[min(accepted + 1, len(self._tokens))])
 
     def abort(self) -> None:
-        """Give the round up and start the next one.
+        """Discard the round and start the next one.
 
-        At any time: after an error or an interrupt, when the user has stopped the
-        text, or when no answer comes to a packet. What `keep` learned from the
-        round is taken back.
+        Allowed at any time: after an error or interrupt, if the user stops, or if a
+        packet gets no answer. The state becomes that before the round.
         """
         self._start(self._states[0])
 
 
 @lru_cache(maxsize=4096)
 def _entropy_position(vocab_size: int, size: int, resolution: int) -> int:
-    """Return the most bits that a distribution and a token of it take in a round."""
-    token = (resolution - 1).bit_length()  # of a count of 1
+    """Return a bound on the bits of a distribution and its token in a round."""
+    token = (resolution - 1).bit_length()  # a token with a count of 1
     return entropy_bits_bound(vocab_size, size, resolution) + token + MORE

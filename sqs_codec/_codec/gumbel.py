@@ -1,9 +1,9 @@
-"""Drawing by numbers that both ends share: exponential races, or Gumbel-max.
+"""Sampling with shared random numbers: exponential races, or Gumbel-max.
 
-A token's number E(x) is exponential and comes from a key and the token's place alone.
-``argmin E(x) / p(x)`` has the law p, and who knows another distribution q guesses it
-by the least of ``E(x) / q(x)``. ``docs/theory.md`` has the law, the numbers to the bit
-and how far the law is from the softmax of the logits.
+Each token's number E(x) is exponential and depends only on a key and the position.
+``argmin E(x) / p(x)`` has the distribution p. A draft model with a distribution q
+predicts it as ``argmin E(x) / q(x)``. ``docs/theory.md`` defines the numbers to the
+bit, and bounds the output distribution's distance from the softmax of the logits.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from sqs_codec._codec.verify import Verdict
 KEY_BYTES = 16
 MAX_GUESSES = 8
 LEAST_TEMPERATURE = 2.0**-100
-"""Colder than this the largest logits win."""
+"""Below this temperature the largest logit wins."""
 
 
 @dataclass(frozen=True)
 class Guesses:
-    """What a draw may give, the likeliest first.
+    """Predictions of a sample, the most probable first.
 
     Attributes
     ----------
     tokens : tuple of int
         Different token ids.
     chances : tuple of float
-        How sure each is: its share of what the guesses that could be asked for have.
+        The confidence in each, relative to that of all possible guesses.
     """
 
     tokens: tuple[int, ...]
@@ -54,22 +54,23 @@ def gumbel_draw(
     *,
     sampling: Sampling | None = None,
 ) -> int:
-    """Draw a token by the numbers of a key and a position.
+    """Sample a token with the shared random numbers of a key and a position.
 
-    Over keys that nobody can foresee, the token has the law that the sampling makes
-    of the logits. The same arguments give the same token.
+    With unpredictable keys, the token has the distribution of `logits` and `sampling`.
+    The same arguments give the same token.
 
     Parameters
     ----------
     logits : array_like of float16, float32 or float64 [V]
         ``-inf`` masks a token.
     key : bytes [16]
-        Names the numbers.
+        Selects the random numbers.
     position : int
-        Of the token in its text, in [0, 2**64). A key's position is used once.
+        The token's position in its completion, in [0, 2**64). Use each position of a
+        key once.
     sampling : Sampling, optional
         Temperature 1 and no truncation if None. At temperature 0 the largest logit
-        wins. Ties go to the lower id, also at a truncation's cut.
+        wins. Ties go to the lower id, also in truncations.
 
     Raises
     ------
@@ -93,17 +94,17 @@ def gumbel_guess(
     *,
     sampling: Sampling | None = None,
 ) -> Guesses:
-    """Guess what `gumbel_draw` gives for logits that are nearly these.
+    """Predict the token of `gumbel_draw` for similar logits.
 
-    The first guess is what it gives for these very logits. There are fewer than `count`
-    if fewer tokens can be drawn.
+    The first guess is the token of `gumbel_draw` for these logits. There are fewer
+    guesses than `count` if fewer tokens can be sampled.
 
     Parameters
     ----------
     logits, key, position, sampling
-        As `gumbel_draw` takes them.
+        As for `gumbel_draw`.
     count : int
-        How many guesses, 1 to 8.
+        The number of guesses, 1 to 8.
 
     Examples
     --------
@@ -129,19 +130,19 @@ def gumbel_verify(
     *,
     sampling: Sampling | None = None,
 ) -> Verdict:
-    """Accept the drafted tokens that a target draws itself, and give its next one.
+    """Accept the drafted tokens that the target samples itself; return its next one.
 
     Parameters
     ----------
     drafted : sequence of int
         L token ids, at most 256.
     logits : array_like of float16, float32 or float64 [L+1, V]
-        Row i is the target's for the position of drafted token i; the last one is for
-        the position after them all.
+        Row i has the target's logits at the position of drafted token i; the last row
+        belongs to the position after all drafted tokens.
     key, sampling
-        As `gumbel_draw` takes them.
+        As for `gumbel_draw`.
     position : int
-        Of the first drafted token in the text.
+        The first drafted token's position in its completion.
 
     Examples
     --------
@@ -172,7 +173,7 @@ def _best(
     most: int,
     sampling: Sampling,
 ) -> tuple[list[int], list[float]]:
-    """Return the tokens of a row's least scores, and these."""
+    """Return the tokens with a row's `most` smallest scores, and the scores."""
     shape, temperature = np.shape(logits), sampling.temperature
     if len(shape) != 1:
         raise ValueError(f"logits must have shape (vocabulary,), got {shape}")
@@ -188,11 +189,11 @@ def _best(
     return found
 
 
-# For torch.gumbel_verify, too.
+# Also used by torch.gumbel_verify.
 
 
 def check_draft(name: str, tokens: Sequence[int], vocab_size: int) -> None:
-    """Check the drafted tokens of a text."""
+    """Check drafted tokens."""
     if (size := len(tokens)) > MAX_ROUND:
         raise ValueError(f"{name} must be at most {MAX_ROUND} tokens, got {size}")
     for i, token in enumerate(tokens):
@@ -200,7 +201,7 @@ def check_draft(name: str, tokens: Sequence[int], vocab_size: int) -> None:
 
 
 def check_key(name: str, key: bytes) -> NDArray[np.uint32]:
-    """Return a key's four words."""
+    """Return a key as four words."""
     data = checks.packet(key)
     if len(data) != KEY_BYTES:
         raise ValueError(f"{name} must have {KEY_BYTES} bytes, got {len(data)}")
@@ -208,7 +209,7 @@ def check_key(name: str, key: bytes) -> NDArray[np.uint32]:
 
 
 def check_position(name: str, position: int, rows: int) -> int:
-    """Return the position of the first of so many rows."""
+    """Check the position of the first of `rows` rows."""
     return checks.in_range(name, position, 0, 2**64 - rows)
 
 
@@ -220,7 +221,7 @@ def race(
     most: int,
     name_row: Callable[[int], str],
 ) -> Best:
-    """Return for each row the tokens of the least scores, ascending, and these."""
+    """Return the tokens with each row's smallest scores, ascending, and the scores."""
     status, done, found = core_class().gumbel(rows, temperature, key, position, most)
     if status:
         raise row_error(name_row(done), rows[done], status)
@@ -228,7 +229,7 @@ def race(
 
 
 def settle(drafted: Sequence[int], drawn: Sequence[int]) -> Verdict:
-    """Return the verdict on drafted tokens, of those that are drawn and one more."""
+    """Return the verdict on drafted tokens, given the target's, one more."""
     accepted = 0
     while accepted < len(drafted) and drafted[accepted] == drawn[accepted]:
         accepted += 1

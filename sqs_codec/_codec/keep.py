@@ -1,4 +1,4 @@
-"""Rules that choose which tokens of a draft distribution are kept."""
+"""Keep rules: which tokens of a draft distribution are kept."""
 
 from __future__ import annotations
 
@@ -13,36 +13,33 @@ from sqs_codec._base.format import MAX_VOCAB
 
 
 class Keep(ABC):
-    """What all keep rules share. A rule is a value that never changes.
+    """The base class of keep rules. A rule is immutable.
 
-    A rule keeps the most probable token and those that follow it in
-    probability, as far as the rule goes; equally probable tokens rank by
-    ascending id. What a rule learns is a number, the *state*, which belongs to whoever
-    drafts: a `Drafter` has one. A rule of your own defines `limits`, and `start` and
-    `next` if it learns.
+    A rule keeps a prefix of the tokens in descending order of probability, at least
+    one; ties are ordered by ascending id. A rule that learns has a *state*, one number
+    that the caller stores: a `Drafter` has one. To write your own rule, define
+    `limits`, and for a rule that learns also `start` and `next`.
     """
 
     _learns = False
-    """Whether the rule has its own `next`."""
 
     def __init_subclass__(cls) -> None:
-        """Find out whether the rule learns."""
         cls._learns = cls.next is not Keep.next
 
     @abstractmethod
     def limits(self, state: float) -> tuple[int, float]:
-        """Return ``most`` and ``least``, all that there is to a rule at a state.
+        """Return ``most`` and ``least``, which define a rule at a state.
 
-        Of a row it keeps the tokens of probability `least` or more, and of these the
-        `most` most probable ones.
+        The rule keeps tokens with a probability of at least `least`, and no more than
+        the `most` most probable ones.
         """
 
     def start(self) -> float:
-        """Return the state before anything is learned."""
+        """Return the initial state."""
         return 0.0
 
     def next(self, state: float, dropped_mass: float) -> float:
-        """Return the state after a drafted token, whose distribution dropped a mass."""
+        """Return the state after a token whose distribution had this dropped mass."""
         return state
 
 
@@ -68,9 +65,9 @@ class TopK(Keep):
 
 @dataclass(frozen=True)
 class Threshold(Keep):
-    """Keep the tokens of probability `beta` or more.
+    """Keep the tokens with a probability of at least `beta`.
 
-    At 0 or below every token is kept, above 1 only the most probable one.
+    A `beta` of 0 or less keeps all tokens, above 1 only the most probable one.
     """
 
     beta: float
@@ -88,21 +85,21 @@ class Threshold(Keep):
 class Conformal(Keep):
     """Keep the tokens above a threshold that adapts online (C-SQS).
 
-    The state is the threshold, and begins at `beta`. After a drafted token it becomes
-    ``min(1, threshold - eta (mass - alpha))``, where the token's distribution dropped
-    a mass, so that the mean dropped mass stays below
-    ``alpha + (abs(beta) + 1 + eta alpha) / (eta T)`` after T tokens,
-    whatever the distributions (see `sqs_codec.theory.conformal_bound`). `Drafter`
-    does so; `Codec.quantize` always uses `beta`.
+    The state is the threshold, initially `beta`. After each drafted token it becomes
+    ``min(1, threshold - eta (mass - alpha))``, where `mass` is the dropped mass of the
+    token's distribution. After T tokens the mean dropped mass is therefore at most
+    ``alpha + (abs(beta) + 1 + eta alpha) / (eta T)`` for any distributions
+    (see `sqs_codec.theory.conformal_bound`). `Drafter` updates the threshold;
+    `Codec.quantize` always uses `beta`.
 
     Parameters
     ----------
     alpha : float
-        The target for the mean dropped mass, in [0, 1].
+        The target of the mean dropped mass, in [0, 1].
     eta : float
         The step, in (0, 1].
     beta : float
-        The threshold to begin with, at most 1.
+        The initial threshold, at most 1.
 
     Notes
     -----
@@ -149,14 +146,14 @@ class Conformal(Keep):
         return self.beta
 
     def next(self, state: float, dropped_mass: float) -> float:
-        """Return the threshold after one step by a mass, in [0, 1]."""
+        """Return the next threshold, given a dropped mass in [0, 1]."""
         dropped_mass = checks.finite("dropped_mass", dropped_mass, 0, 1)
         return min(1.0, state - self.eta * (dropped_mass - self.alpha))
 
 
 def limits_of(keep: Keep, state: float | None = None) -> tuple[int, float]:
-    """Return a rule's limits at a state, or at its start, as cores take them."""
-    if not isinstance(keep, Keep):  # asked here, as a call takes longer
+    """Return a rule's checked limits, at its start if `state` is None."""
+    if not isinstance(keep, Keep):  # inline, because a call is slower
         checks.instance("keep", keep, Keep, "a rule such as TopK(64)")
     found = keep.limits(keep.start() if state is None else state)
     try:
@@ -167,17 +164,16 @@ def limits_of(keep: Keep, state: float | None = None) -> tuple[int, float]:
     except (TypeError, ValueError):
         pass
     raise ValueError(
-        f"keep.limits() must be an integer from 1 on and a finite number, got {found}"
+        f"keep.limits() must be an integer above 0 and a finite number, got {found}"
     )
 
 
 def count_kept(most: int, least: float, unnormalised: Any, unmasked: Any) -> Any:
     """Return how many tokens are kept of rows in descending order, int [...].
 
-    Internal. Arrays may be of NumPy or of PyTorch, on any device: `unnormalised`,
-    float64 [..., V], has the probabilities up to a factor of each row, and `unmasked`,
-    int [...], how many tokens are not masked. Where `least` is 0, those whose
-    probabilities underflow to 0 count, too.
+    Internal. Arrays are NumPy's or PyTorch's, on any device: `unnormalised`, float64
+    [..., V], has each row's probabilities up to a factor; `unmasked`, int [...], is the
+    number of unmasked tokens. If `least` is 0, underflowed probabilities are kept, too.
     """
     kept = unmasked.clip(1, most)
     if least > 0:
@@ -187,9 +183,9 @@ def count_kept(most: int, least: float, unnormalised: Any, unmasked: Any) -> Any
 
 
 def count_prefix(weights: Any, least: Any, goal: Any = None) -> Any:
-    """Return how many weights of descending rows stay, one at least."""
-    # Those of `least` or more and above 0, and of these no more than reach the `goal`
-    # together, of which rounding may leave a sum short.
+    """Return how many weights of descending rows are kept, at least one."""
+    # Kept weights are positive and at least `least`. They end with the first whose
+    # cumulative sum reaches the `goal`, which rounding may prevent.
     kept = ((weights >= least) & (weights > 0)).sum(-1)
     if goal is not None:
         kept = kept.clip(max=(weights.cumsum(-1) < goal).sum(-1) + 1)

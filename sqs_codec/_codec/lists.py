@@ -1,4 +1,4 @@
-"""Lists of the likeliest tokens and their log-probabilities, to counts."""
+"""Quantization of top-K lists of log-probabilities."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from sqs_codec._base.exp2 import LOG2_E, TAYLOR
 from sqs_codec._codec.rows import SparseRows, as_rows
 
 TOLERANCE = 1 / 64
-"""How far above 1 a list may sum. Rounded to bfloat16, a log-probability is off by 2^-9
-of itself at most, and the sum by 2^-9 of the entropy in nats: 0.008 if 64 tokens are
-equally likely, more than 0.001 in every twentieth row of a model at T = 0.3."""
+"""A list may sum to 1 + TOLERANCE. Rounding to bfloat16 changes a log-probability by at
+most 2^-9 of its value, and the sum by 2^-9 times the entropy in nats: 0.008 for 64
+equally likely tokens, and above 0.001 in 5 % of a model's rows at T = 0.3."""
 
 
 def quantize_lists(
@@ -26,7 +26,7 @@ def quantize_lists(
     vocab_size: int,
     resolution: int,
 ) -> SparseRows:
-    """Return what `Codec.quantize_top_logprobs_rows` describes."""
+    """See `Codec.quantize_top_logprobs_rows`."""
     rows = len(token_ids)  # type: ignore[arg-type]
     ids, row = _join("token_ids", token_ids, "iu", np.int64)
     logs, other = _join("logprobs", logprobs, "iuf", np.float64)
@@ -39,7 +39,7 @@ def quantize_lists(
     sizes = np.bincount(row, minlength=rows)
     _check(ids, logs, row, sizes, vocab_size)
     probs = _exp2(logs * LOG2_E)
-    sums = np.bincount(row, probs, rows)  # one after the other, by ascending ids
+    sums = np.bincount(row, probs, rows)  # in a fixed order: by ascending ids
     for i in np.flatnonzero(sums > 1 + TOLERANCE)[:1]:
         raise ValueError(f"row {i}: the probabilities sum to {sums[i]:.6g}, above 1")
     probs /= np.maximum(sums, 1)[row]
@@ -50,7 +50,7 @@ def quantize_lists(
 def _join(
     name: str, lists: Any, kinds: str, dtype: type[np.generic]
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Return the values of lists, and the list that each is of."""
+    """Return the values of all lists, and the index of each value's list."""
     arrays = []
     for i, values in enumerate(lists):
         checks.unmasked(f"{name}[{i}]", values)
@@ -66,10 +66,10 @@ def _join(
 
 
 def _refuse_shapes(token_ids: Any, logprobs: Any) -> None:
-    """Say where ids and log-probabilities don't go together."""
+    """Raise an error that shows where ids and log-probabilities don't match."""
     if len(token_ids) != len(logprobs):
         raise ValueError(
-            "token_ids and logprobs must have as many rows, got "
+            "token_ids and logprobs must have the same number of rows, got "
             f"{len(token_ids)} and {len(logprobs)}"
         )
     for i, row in enumerate(zip(token_ids, logprobs, strict=True)):
@@ -85,7 +85,7 @@ def _check(
     sizes: NDArray[np.int64],
     vocab_size: int,
 ) -> None:
-    """Check lists in the order of their ids; an error names the first bad row."""
+    """Check lists that are sorted by id; an error names the first bad row."""
     for i in np.flatnonzero(sizes == 0)[:1]:
         raise ValueError(f"row {i} lists no token")
     for at in np.flatnonzero(~(logs <= TOLERANCE))[:1]:
@@ -104,7 +104,7 @@ def _check(
 
 
 def _exp2(t: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return 2^t for t <= 100: the same on every machine, as in ``softmax.h``."""
+    """Return 2^t for t <= 100, bit-exact on every machine, as in ``softmax.h``."""
     inside = t >= -1000
     t = np.where(inside, t, 0)
     n = np.rint(t)
@@ -122,7 +122,7 @@ def _with_tail(
     tail_id: int,
     tails: NDArray[np.floating],
 ) -> tuple[Ids, NDArray[np.float64]]:
-    """Return lists as rows [N, K + 1], each with its tail, then zeros to fill them."""
+    """Return lists as rows [N, K + 1], each followed by its tail and zero padding."""
     width = int(sizes.max(initial=1)) + 1
     filled = np.arange(width) < sizes[:, None]
     all_ids = np.full(filled.shape, tail_id, np.uint32)

@@ -1,4 +1,4 @@
-"""Priors: how frequent the ids of a tokenizer are, as both ends agree on it."""
+"""Priors: frequencies of a tokenizer's ids, shared by both ends."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ ENDING = ".sqsprior"
 
 
 class Prior:
-    """How frequent the ids of a tokenizer are, which saves bits if both ends know it.
+    """Frequencies of a tokenizer's ids. They save bits if both ends have them.
 
-    A prior knows several classes of contexts, such as that a word begins, that one
-    goes on or that the text is Chinese, and what each id weighs in each of them. It
-    is made for one tokenizer. A `Codec` that is given one takes fewer bits for the
-    ids of what the prior was made for. For anything else it may take more than
-    without one, but never much more than coding ``"enumerative"``.
+    A prior has several classes of contexts, such as the start of a word, its middle, or
+    Chinese text, and each id's weight in each class. It belongs to one tokenizer. A
+    `Codec` with a prior takes fewer bits for text like that which the prior was fitted
+    to. Other text may take more bits than without a prior, but never many more than
+    with coding ``"enumerative"``.
 
-    Immutable, hashable and picklable; equal if all bytes are. `builtin`, `load`, `fit`,
-    `from_counts` and `from_bytes` make one.
+    Immutable, hashable and picklable; equal if all bytes are. Made with `builtin`,
+    `load`, `fit`, `from_counts` or `from_bytes`.
 
     Attributes
     ----------
     classes : int
         1 to 32.
     digest : bytes
-        8 bytes that name the prior: BLAKE2b of its file.
+        8 bytes that identify the prior: BLAKE2b of its file.
 
     Examples
     --------
@@ -63,14 +63,13 @@ class Prior:
     _tables: Tables
 
     def __new__(cls) -> Prior:
-        """Refuse to make a prior of nothing."""
         raise TypeError(
             "a Prior comes from Prior.builtin, load, fit, from_counts or from_bytes"
         )
 
     @classmethod
     def _read(cls, data: bytes, source: str) -> Prior:
-        """Return the prior of a file's bytes; errors say where these are from."""
+        """Return the prior of a file's bytes; errors name the `source`."""
         try:
             tables = Tables.read(data)
         except ValueError as error:
@@ -80,7 +79,7 @@ class Prior:
         prior.__dict__.update(sizes, _data=data, _tables=tables)
         return prior
 
-    # Where priors come from, and where they go
+    # Making and saving
 
     @classmethod
     def fit(
@@ -90,30 +89,29 @@ class Prior:
         *,
         classes: int | None = None,
     ) -> Prior:
-        """Return a prior for distributions like those given, and maybe a text's ids.
+        """Fit a prior to distributions, and optionally to the ids of a text.
 
-        Distributions tell which ids are likely in the same context, which the counts of
-        a text don't. Ten thousand gain most of what there is to gain, and a hundred
-        thousand nearly all; they take a minute, or three where the vocabulary has
-        262 144 ids.
+        Unlike a text's counts, distributions show which ids are probable in the same
+        context. 10,000 distributions give most of the gain, 100,000 nearly all; they
+        take about a minute, or three with a vocabulary of 262 144 ids.
 
         Parameters
         ----------
         distributions : iterable of SparseDistribution
-            What the draft model gave, in the order of the text. Take the keep rule,
-            the resolution and the temperatures that will be used.
+            Distributions of the draft model, in the order of the text, made with the
+            keep rule, resolution and temperatures of the later use.
         counts : array_like of int [vocab_size], optional
-            As `from_counts` takes them, for ids that the distributions lack. If there
-            are no distributions, the prior is that of `from_counts`.
+            As for `from_counts`, for ids that the distributions lack. Without any
+            distributions, the result is that of `from_counts`.
         classes : int, optional
-            How many classes of contexts to tell apart, 1 to 32. If None, it is chosen
-            by what gives the fewest bits for every fifth run of the distributions,
-            which are held out for that. Smoothing is always chosen so.
+            The number of classes, 1 to 32. If None, `fit` chooses the number with the
+            fewest bits for held-out distributions, every fifth run. It always chooses
+            the smoothing in this way.
 
         Raises
         ------
         ValueError
-            If there is nothing to fit to, or the vocabularies differ.
+            If there is no data, or the vocabularies differ.
 
         Examples
         --------
@@ -129,18 +127,18 @@ class Prior:
             checks.instance("distributions", q, SparseDistribution, "distributions")
             if vocab_size not in (0, q.vocab_size):
                 raise ValueError(
-                    f"the distributions have vocabularies of {vocab_size} and "
-                    f"{q.vocab_size}; a prior is for one"
+                    f"all distributions must have one vocabulary, got {vocab_size} "
+                    f"and {q.vocab_size}"
                 )
             vocab_size = q.vocab_size
             supports.append(q.token_ids)
         if not supports and counts is None:
-            raise ValueError("there are neither distributions nor counts to fit to")
+            raise ValueError("expected distributions or counts, got neither")
         text = None
         if counts is not None:
             text = prior_fit.smooth_counts(_check_counts(counts, vocab_size))
         if classes is not None:
-            most = MAX_PRIOR_CLASSES if supports else 1  # as a text alone has
+            most = MAX_PRIOR_CLASSES if supports else 1  # counts have no contexts
             classes = checks.in_range("classes", classes, 1, most)
         if supports:
             given = prior_fit.Supports(supports)
@@ -152,15 +150,15 @@ class Prior:
 
     @classmethod
     def from_counts(cls, counts: ArrayLike) -> Prior:
-        """Return a prior of one class for a text's ids.
+        """Return a prior with one class, from the counts of a text's ids.
 
-        It is smoothed as predicts each token from the others.
+        The smoothing is the one that best predicts each token from the others.
 
         Parameters
         ----------
         counts : array_like of int [vocab_size]
-            How often each id is in a text of the kind that will be written; a hundred
-            thousand tokens gain most. None is negative, and not all are 0.
+            How often each id occurs in a representative text; 100,000 tokens give most
+            of the gain. Non-negative, and not all 0.
 
         Examples
         --------
@@ -173,20 +171,19 @@ class Prior:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Prior:
-        """Return the prior of a file; a ValueError if it is none or was damaged."""
-        # So that a file of any size does no harm.
+        """Return the prior of a file; ValueError if the file is invalid or damaged."""
         return cls._read(read_file(path, MOST_BYTES + 1), str(path))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the prior's file over one that is there; errors leave that as it was.
+        """Write or replace the prior's file; on failure the old file stays.
 
-        A ValueError says that what is there is no file.
+        A ValueError says that the path isn't a regular file.
         """
         write_file(path, self._data)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Prior:
-        """Return the prior of a file's bytes, which may come from anywhere."""
+        """Return the prior of a file's bytes; untrusted data is safe."""
         return cls._read(checks.packet(data), "the data")
 
     def to_bytes(self) -> bytes:
@@ -195,7 +192,7 @@ class Prior:
 
     @classmethod
     def builtin(cls, name: PriorName) -> Prior:
-        """Return a prior that comes with this package; an error lists their names."""
+        """Return a prior that comes with this package."""
         checks.instance("name", name, str, "a string")
         files = _builtin_files()
         if name not in files:
@@ -203,10 +200,10 @@ class Prior:
         return cls._read(files[name].read_bytes(), name + ENDING)
 
     def with_tail(self) -> Prior:
-        """Return the prior of one id more, for `Codec.quantize_top_logprobs_rows`.
+        """Return the prior with one more id, for `Codec.quantize_top_logprobs_rows`.
 
-        In each class that id, the last, weighs as much as the heaviest one. The same
-        prior gives the same at both ends; `Codec.from_config` takes it as `prior`.
+        The new last id gets the largest weight of each class. Both ends get equal
+        results from equal priors; pass the result to `Codec.from_config` as `prior`.
 
         Examples
         --------
@@ -215,15 +212,15 @@ class Prior:
         <Prior be7edad8fd062b22: vocab_size=49153, classes=32>
         """
         if self.vocab_size == MAX_VOCAB:
-            raise ValueError(f"a vocabulary of {MAX_VOCAB} ids can have no more")
+            raise ValueError(f"the vocabulary already has {MAX_VOCAB} ids, the limit")
         return Prior.from_bytes(self._tables.with_tail().write())
 
-    # What makes it a value
+    # Value semantics
 
     @lazy
     def digest(self) -> bytes:
-        """8 bytes that name the prior: BLAKE2b of its file."""
-        import hashlib  # takes long to import, and most programs have no prior
+        """8 bytes that identify the prior: BLAKE2b of its file."""
+        import hashlib  # slow to import, and most programs have no prior
 
         return hashlib.blake2b(self._data, digest_size=8).digest()
 
@@ -252,21 +249,21 @@ class Prior:
 
 
 def agreed_prior(digest: str | None, given: Prior | None) -> Prior | None:
-    """Return the prior of a config, by its digest: the one given or a built-in one."""
+    """Return the given or built-in prior that has the digest of a config."""
     if given is not None:
         checks.instance("prior", given, Prior, "a Prior")
     if digest is None:
         if given is not None:
             raise ValueError(
-                f"the config has no prior, and one was given: {given.digest.hex()}"
+                f"the config has no prior, but one was given: {given.digest.hex()}"
             )
         return None
     checks.instance("the config's prior", digest, str, "a string or None")
     prior = given or next((p for p in builtins() if p.digest.hex() == digest), None)
     if prior is None:
         raise ValueError(
-            f"the config needs the prior {digest!r:.80}, which is none of those that "
-            "come with sqs_codec: load it from its file, and give it as prior="
+            f"the config needs the prior {digest!r:.80}, which doesn't come with "
+            "sqs_codec: load it from its file, and pass it as prior="
         )
     if (got := prior.digest.hex()) != digest:
         raise ValueError(f"the config needs the prior {digest}, got {got}")
@@ -287,7 +284,7 @@ def _check_counts(
     if given.min() < 0:
         raise ValueError(f"counts[{given.argmin()}] is negative: {given.min()}")
     if not given.any():
-        raise ValueError("all counts are 0: there is no text")
+        raise ValueError("all counts are 0: count the ids of a text")
     return given.astype(np.float64)
 
 
@@ -297,7 +294,7 @@ def builtins() -> Iterator[Prior]:
 
 
 def _builtin_files() -> dict[PriorName, Traversable]:
-    from importlib.resources import files  # takes long to import, and is seldom used
+    from importlib.resources import files  # slow to import, and rarely used
 
     folder = files("sqs_codec") / "priors"
     return {name: folder / f"{name}{ENDING}" for name in get_args(PriorName)}

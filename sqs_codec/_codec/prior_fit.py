@@ -1,16 +1,14 @@
-"""How priors are fitted: to the counts of tokens in a text, and to drafts.
+"""Fitting priors to the counts of tokens in a text, and to drafted distributions.
 
-A draft says which ids were likely in one context, and so which ids go together. Those
-of a word's beginning do, those of its middle, punctuation, the words of a language.
-Contexts are put into classes, each with a table of probabilities, such that the
-supports are as likely as possible under the best class of each: the classes are
-assigned with the tables, the tables are counted with the assignment, and so on
-(Lloyd's algorithm, with log-likelihood in place of distance). Then the ids are put
-into 256 kinds in the same way, as a prior has a byte for each id.
+A draft's support shows which ids are probable in the same context, such as starts of
+words, middles of words, punctuation, or words of a language. Contexts are grouped into
+classes, each with a table of probabilities, so as to maximize the likelihood of the
+supports (Lloyd's algorithm, with log-likelihood as distance): assign each support to
+its best class, recount the tables, and repeat. Ids are then grouped into 256 kinds in
+the same way, because a prior has one byte per id.
 
-Tables are smoothed with probabilities of a more general kind: those of a class with
-those on the whole, and these with the mean of the neighbours of an id. How much is
-chosen on drafts, or tokens, that the tables were not counted on.
+A class's table is smoothed with the overall table, and that with the mean of each id's
+neighbors. The amounts are chosen on held-out drafts or tokens.
 """
 
 from __future__ import annotations
@@ -28,77 +26,72 @@ Ints = NDArray[np.int64]
 
 
 CLASSES = (1, 8, 16, 32)
-"""How many are tried, unless the caller says."""
+"""Numbers of classes to try by default."""
 
 SMOOTHING = (300, 1000, 3000, 10_000)
-"""Occurrences of the whole that are added to those of a class."""
+"""Numbers to try: how many occurrences of the overall table to add to a class."""
 
 TEXT_SHARES = (0.0, 0.03, 0.1, 0.3, 0.9)
-"""What part of the occurrences on the whole is that of the text, if there are both."""
+"""Shares of the text in the overall table to try, if there are also distributions."""
 
 HELD_OUT = 5
-"""Of so many runs of consecutive supports one is held out to choose the smoothing."""
+"""One of this many runs of consecutive supports is held out to choose the smoothing."""
 
 FEW = 50
-"""Below so many supports each part in turn is held out to choose the text's share: one
-part has less than ten, whose bits differ by chance more than shares do."""
+"""With fewer supports, each part is held out in turn to choose the text's share: in one
+part of less than ten, bits vary more by chance than with the share."""
 
 LONGEST_RUN = 1000
-"""Texts that are given at several temperatures should fit into a run several times."""
+"""Supports per run, at most: a run should hold a text at several temperatures."""
 
 FREQUENT = 800
-"""Ids by which the first classes are found."""
+"""The number of ids that the initial clustering uses."""
 
 SAMPLE = 12_000
-"""Supports that the first classes are found among."""
+"""The number of supports that the initial clustering uses, at most."""
 
 ROUNDS = 12
-"""Of assigning and counting; more change nothing that can be measured."""
+"""Iterations of Lloyd's algorithm for classes; more have no measurable effect."""
 
-KIND_ROUNDS, MOVING_ROUNDS, MOVED_KINDS = 20, 14, 12
-"""Of assigning kinds; in how many of these, and how many at a time, kinds move."""
+KIND_ROUNDS = 20  # iterations for kinds
+MOVING_ROUNDS = 14  # iterations in which kinds move to other ids
+MOVED_KINDS = 12  # kinds that move per iteration
 
 FOLLOWING = 30
-"""Supports by which the chances after a class are drawn to those on the whole."""
+"""Occurrences of the overall shares that are added to the transitions of a class."""
 
 SEED = 20_251_009
 
 
-# Weights as a file has them.
-
-
 EDGES = np.sqrt(CODE_WEIGHTS[1:] * CODE_WEIGHTS[:-1].astype(np.float64))
-"""Between weights, so that each is nearest in proportion."""
+"""Geometric means of adjacent weights: the limits of each code."""
 
 
 def encode_weights(probs: Floats, ids: Ints) -> NDArray[np.uint8]:
-    """Return codes of weights for kinds of ids; `ids` says how many each kind has."""
+    """Return the weights' codes for kinds; `ids` has the number of ids per kind."""
     scale = MOST_WEIGHT / float(probs @ ids)
     while True:
         codes = np.searchsorted(EDGES, probs * scale, side="right").astype(np.uint8)
         if int(CODE_WEIGHTS[codes] @ ids) <= MOST_WEIGHT:
             return codes
-        scale *= 0.98  # rounding has made them a little too large together
-
-
-# Counts of a text.
+        scale *= 0.98  # rounded up, the sum exceeds the limit
 
 
 def neighbours(counts: Floats) -> Floats:
-    """Return the mean probability of ids near each, by half octaves."""
-    # Where pairs were merged by frequency, a low id is a frequent token.
+    """Return each id's mean probability over its half octave of ids."""
+    # In byte-pair vocabularies, low ids are frequent.
     size = counts.size
     edges = np.array([0, *(e << b for b in range(4, 20) for e in (2, 3))])
     starts = edges[edges < size]
     spans = np.diff(starts, append=size)
-    parts = spans / np.diff(edges)[: starts.size]  # the last may be cut off
+    parts = spans / np.diff(edges)[: starts.size]  # the last may be shorter
     means = (np.add.reduceat(counts, starts) + 0.5 * parts) / spans
     probs = np.repeat(means, spans)
     return np.asarray(probs / probs.sum())
 
 
 def smooth_counts(counts: Floats) -> Floats:
-    """Return probabilities with as much of `neighbours` as suits tokens held out."""
+    """Return probabilities smoothed with `neighbours`, best for held-out tokens."""
     near = neighbours(counts)
     total = counts.sum()
     seen = counts > 0
@@ -113,17 +106,14 @@ def smooth_counts(counts: Floats) -> Floats:
 
 
 def one_class(probs: Floats) -> Tables:
-    """Return the tables of one class, where an id has the kind of its code."""
+    """Return the tables of one class, in which an id's kind is its code."""
     codes = encode_weights(probs, np.ones(probs.size, np.int64))
     identity = np.arange(KINDS, dtype=np.uint8)[None]
     return Tables(np.ones((2, 1), np.uint8), identity, codes)
 
 
-# Supports.
-
-
 class Supports:
-    """Sets of ids one after the other, in the order in which they were drafted."""
+    """Sets of ids, concatenated in drafting order."""
 
     def __init__(self, supports: Iterable[NDArray[np.integer]]) -> None:
         arrays = [np.asarray(ids, np.int64) for ids in supports]
@@ -136,15 +126,15 @@ class Supports:
         return len(self.arrays)
 
     def count(self, vocab_size: int) -> Floats:
-        """Return how many supports each id is in, [V]."""
+        """Return the number of supports that contain each id, [V]."""
         return np.bincount(self.ids, minlength=vocab_size).astype(np.float64)
 
     def bits(self, table: Floats) -> Floats:
-        """Return the bits of each support, [N], if its ids were drawn from a table."""
+        """Return the bits of each support, [N], with a table's probabilities."""
         return np.add.reduceat(-np.log2(table)[self.ids], self.starts)
 
     def split(self, part: int) -> tuple[Supports, Supports]:
-        """Return those to count, and those of a part, which are held out."""
+        """Return the supports to count, and a part to hold out."""
         run = max(1, min(LONGEST_RUN, len(self) // (5 * HELD_OUT)))
         out = np.arange(len(self)) // run % HELD_OUT == part
         return (
@@ -157,8 +147,8 @@ class Supports:
 class Classes:
     """Classes of contexts."""
 
-    tables: Floats  # [C, V], probabilities of ids; the first are those on the whole
-    shares: Floats  # [C], how many of the contexts are of each
+    tables: Floats  # [C, V], probabilities of ids; the first row is the overall table
+    shares: Floats  # [C], the share of contexts in each class
 
     def costs(self, supports: Supports) -> Floats:
         """Return the bits of each support in each class, [N, C]."""
@@ -167,7 +157,7 @@ class Classes:
 
 
 def first_classes(supports: Supports, classes: int, rng: np.random.Generator) -> Ints:
-    """Return a class above 0 for each support, by spherical k-means of frequent ids."""
+    """Return a class above 0 for each support: spherical k-means on frequent ids."""
     counts = supports.count(int(supports.ids.max()) + 1)
     frequent = np.argsort(-counts)[:FREQUENT]
     column = np.full(counts.size, -1)
@@ -193,7 +183,7 @@ def first_classes(supports: Supports, classes: int, rng: np.random.Generator) ->
 def count_classes(
     supports: Supports, assigned: Ints, classes: int, whole: Floats, smoothing: float
 ) -> Classes:
-    """Return the tables and shares of classes, counted and smoothed."""
+    """Return classes with counted and smoothed tables, and shares."""
     of_ids = np.repeat(assigned, supports.sizes)
     tables = np.empty((classes, whole.size))
     for c in range(classes):
@@ -208,7 +198,7 @@ def count_classes(
 def fit_classes(
     supports: Supports, classes: int, whole: Floats, smoothing: float
 ) -> tuple[Classes, Ints]:
-    """Return classes, and that of each support."""
+    """Return the classes, and the class of each support."""
     if classes == 1:
         nothing = np.zeros(len(supports), np.int64)
         return Classes(whole[None], np.ones(1)), nothing
@@ -227,8 +217,8 @@ def fit_classes(
 
 def fit_kinds(classes: Classes) -> tuple[NDArray[np.uint8], Floats]:
     """Return a kind for each id, and the tables of kinds, [C, 256]."""
-    # Each id takes the kind that costs it least. At first, the kinds that would be
-    # missed least go to ids that lose most, or frequent ids would have to share.
+    # Each id takes its cheapest kind. In the first iterations, the least useful kinds
+    # move to the ids with the largest loss, so that frequent ids get their own kind.
     often = (classes.shares[:, None] * classes.tables).T
     mass = often.sum(1)
     ideal = np.einsum("vc,vc->v", often, np.log(classes.tables).T) - mass
@@ -253,11 +243,11 @@ def fit_kinds(classes: Classes) -> tuple[NDArray[np.uint8], Floats]:
 def best_kinds(
     often: Floats, tables: Floats, shares: Floats
 ) -> tuple[Ints, Floats, Floats]:
-    """Return each id's best kind, and how likely that and the second best make it."""
+    """Return each id's best kind, and the log-likelihoods of its best two kinds."""
     size = len(often)
     kinds, best, second = np.empty(size, np.int64), np.empty(size), np.empty(size)
     logs, taken = np.log(tables), shares @ tables
-    for start in range(0, size, 1 << 14):  # [V, 256] would be half a gigabyte
+    for start in range(0, size, 1 << 14):  # in parts: [V, 256] would take 0.5 GB
         part = slice(start, start + (1 << 14))
         scores = often[part] @ logs - taken
         kinds[part] = np.argmax(scores, 1)
@@ -266,7 +256,7 @@ def best_kinds(
 
 
 def count_chances(assigned: Ints, shares: Floats) -> NDArray[np.uint8]:
-    """Return how likely each class is at first, and after each, [C + 1, C]."""
+    """Return codes of each class's likelihood at first and after each, [C + 1, C]."""
     classes = shares.size
     follows = np.zeros((classes, classes))
     np.add.at(follows, (assigned[:-1], assigned[1:]), 1)
@@ -282,7 +272,7 @@ def fit_supports(
     text: Floats | None = None,
     classes: int | None = None,
 ) -> Tables:
-    """Return the tables of a prior for supports like these, and a smoothed text."""
+    """Return the tables of a prior fitted to supports and a smoothed text."""
     parts = range(0 if len(supports) < FEW else HELD_OUT - 1, HELD_OUT)
     splits = [supports.split(part) for part in parts]
 

@@ -18,12 +18,12 @@ from sqs_codec._codec.distribution import (
 
 
 class Round:
-    """Distributions in drafting order and the token drawn from each. Immutable.
+    """Distributions in drafting order and the token sampled from each. Immutable.
 
     Parameters
     ----------
     distributions : sequence of SparseDistribution
-        1 to 256 of them, of one vocabulary and one resolution.
+        1 to 256, with the same vocabulary and resolution.
     tokens : sequence of int
         ``tokens[i]`` is in the support of ``distributions[i]``.
 
@@ -35,8 +35,7 @@ class Round:
     (2, (3, 1), 4)
     """
 
-    # The arrays are the round: what a packet holds, and what verifies. The rest is
-    # made of them when it is asked for.
+    # Packets and verification use the arrays; the rest is made of them on demand.
     __slots__ = ("_arrays", "_distributions", "_resolution", "_tokens", "_vocab_size")
 
     _arrays: Arrays
@@ -53,7 +52,7 @@ class Round:
         length = len(distributions)
         if not 1 <= length <= MAX_ROUND or len(tokens) != length:
             raise ValueError(
-                f"a round holds 1 to {MAX_ROUND} distributions and a token of each, "
+                f"a round holds 1 to {MAX_ROUND} distributions with one token each, "
                 f"got {length} distributions and {len(tokens)} tokens"
             )
         shape = shape_of("distributions", distributions, SparseDistribution)
@@ -85,19 +84,19 @@ class Round:
 
     @property
     def tokens(self) -> tuple[int, ...]:
-        """The token drawn from each distribution."""
+        """The token sampled from each distribution."""
         if self._tokens is None:
             self._tokens = tuple(self._arrays[0][self._drafted()].tolist())
         return self._tokens
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """The drafted tokens' counts: ``counts[i] / resolution`` was their chance."""
+        """The drafted tokens' counts: `resolution` times their probabilities."""
         return tuple(self._arrays[1][self._drafted()].tolist())
 
     @property
     def vocab_size(self) -> int:
-        """How many tokens the vocabulary has."""
+        """The size of the vocabulary."""
         return self._vocab_size
 
     @property
@@ -107,15 +106,15 @@ class Round:
 
     @property
     def arrays(self) -> Arrays:
-        """What the round is made of, uint32 each, read-only.
+        """The round as four read-only uint32 arrays.
 
-        Token ids and counts of all distributions, one after the other; the size of
-        each support [L]; and the position of each drafted token in its support [L].
+        Token ids and counts of all distributions, concatenated; the size of each
+        support [L]; and the position of each drafted token in its support [L].
         """
         return self._arrays
 
     def _drafted(self) -> list[int]:
-        """Return where the drafted tokens are among all token ids."""
+        """Return the drafted tokens' indices in the array of token ids."""
         _, _, sizes, positions = (array.tolist() for array in self._arrays)
         starts = accumulate(sizes, initial=0)
         return [a + b for a, b in zip(starts, positions, strict=False)]
@@ -141,7 +140,7 @@ class Round:
 
 
 def as_round(arrays: Arrays, vocab_size: int, resolution: int) -> Round:
-    """Return the round of frozen arrays that a core vouches for."""
+    """Return the round of frozen arrays that a core has checked."""
     round_ = Round.__new__(Round)
     round_._arrays = arrays
     round_._vocab_size = vocab_size
@@ -153,9 +152,9 @@ def as_round(arrays: Arrays, vocab_size: int, resolution: int) -> Round:
 def make_round(
     given: Round | Sequence[SparseDistribution], tokens: Sequence[int] | None
 ) -> Round:
-    """Return a round that may be given as distributions and tokens."""
+    """Return the given round, or make one of distributions and tokens."""
     if isinstance(given, Round) == (tokens is not None):
-        raise TypeError("expected distributions and tokens, or a Round alone")
+        raise TypeError("expected distributions and tokens, or only a Round")
     if isinstance(given, Round):
         return given
     assert tokens is not None
@@ -165,7 +164,7 @@ def make_round(
 def arrays_of(
     distributions: Sequence[SparseDistribution], positions: Sequence[int]
 ) -> Arrays:
-    """Return the arrays of a round, given where supports hold the drafted tokens."""
+    """Return a round's arrays; `positions` index the supports."""
     return (
         joined([q._token_ids for q in distributions]),
         joined([q._counts for q in distributions]),

@@ -1,4 +1,4 @@
-"""Many distributions as three arrays."""
+"""Many distributions in three arrays."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from sqs_codec._codec.distribution import SparseDistribution, as_distribution, s
 
 
 class SparseRows(Sequence[SparseDistribution]):
-    """Distributions of one vocabulary and one resolution, as arrays. Immutable.
+    """Distributions with the same vocabulary and resolution, as arrays. Immutable.
 
-    The arrays are those of a sparse matrix in CSR form: row i has the tokens
-    ``token_ids[offsets[i]:offsets[i + 1]]``, with the counts of the same places. As a
-    sequence it has a `SparseDistribution` for each row; a slice is `SparseRows` again.
+    The arrays form a sparse matrix in CSR format: row i has the tokens
+    ``token_ids[offsets[i]:offsets[i + 1]]`` and the counts with the same indices. As a
+    sequence it contains a `SparseDistribution` per row; a slice is a `SparseRows`.
 
     Parameters
     ----------
     token_ids : array_like of int [n]
         Strictly ascending in each row, below `vocab_size`.
     counts : array_like of int [n]
-        All at least 1. Those of a row sum to `resolution`.
+        All at least 1. Each row sums to `resolution`.
     offsets : array_like of int [N + 1]
         From 0 to n, strictly ascending.
 
@@ -68,7 +68,7 @@ class SparseRows(Sequence[SparseDistribution]):
         ids, counts, ends = self._token_ids, self._counts, self._offsets
         if not ends.size or ends[0] or ends[-1] != ids.size or ids.size != counts.size:
             raise ValueError(
-                "offsets must go from 0 to how many token_ids and counts there are, "
+                "offsets must go from 0 to the number of token_ids and of counts, "
                 f"{ids.size} and {counts.size}, got "
                 f"{ends.size} from {ends.min(initial=0)} to {ends.max(initial=0)}"
             )
@@ -95,7 +95,7 @@ class SparseRows(Sequence[SparseDistribution]):
 
     @classmethod
     def stack(cls, distributions: Sequence[SparseDistribution]) -> SparseRows:
-        """Return distributions as rows: one at least, which say how they are made."""
+        """Return distributions as rows; at least one is needed."""
         if isinstance(distributions, SparseRows):
             return distributions
         rows = [*distributions]
@@ -104,7 +104,7 @@ class SparseRows(Sequence[SparseDistribution]):
 
     @classmethod
     def concatenate(cls, parts: Iterable[SparseRows]) -> SparseRows:
-        """Return the rows of all parts, of which there is one at least.
+        """Return the rows of all parts; at least one is needed.
 
         Examples
         --------
@@ -118,12 +118,12 @@ class SparseRows(Sequence[SparseDistribution]):
 
     @property
     def token_ids(self) -> NDArray[np.uint32]:
-        """The tokens of all rows, one row after the other, uint32 [n], read-only."""
+        """The tokens of all rows, concatenated, uint32 [n], read-only."""
         return self._token_ids
 
     @property
     def counts(self) -> NDArray[np.uint32]:
-        """Their counts, uint32 [n], read-only."""
+        """The counts of `token_ids`, uint32 [n], read-only."""
         return self._counts
 
     @property
@@ -133,7 +133,7 @@ class SparseRows(Sequence[SparseDistribution]):
 
     @property
     def vocab_size(self) -> int:
-        """How many tokens the vocabulary has."""
+        """The size of the vocabulary."""
         return self._vocab_size
 
     @property
@@ -166,7 +166,7 @@ class SparseRows(Sequence[SparseDistribution]):
         return as_distribution(ids, counts, self._vocab_size, self._resolution)
 
     def _slice(self, rows: range) -> SparseRows:
-        """Return some rows; neighbours without a look at each."""
+        """Return a slice; a contiguous one takes constant time per array."""
         shape = self._vocab_size, self._resolution
         if rows.step != 1:
             parts = [self[row] for row in rows]
@@ -208,7 +208,7 @@ class SparseRows(Sequence[SparseDistribution]):
 def as_rows(
     token_ids: Ids, counts: Ids, sizes: ArrayLike, vocab_size: int, resolution: int
 ) -> SparseRows:
-    """Return rows of frozen arrays that a core vouches for, of so many tokens each."""
+    """Return rows of frozen arrays that a core has checked; `sizes` are the rows'."""
     rows = SparseRows.__new__(SparseRows)
     rows._token_ids = token_ids
     rows._counts = counts
@@ -221,7 +221,7 @@ def as_rows(
 def _join(
     parts: Sequence[SparseDistribution | SparseRows], sizes: ArrayLike, *shape: int
 ) -> SparseRows:
-    """Return the rows of all parts, which have so many tokens each."""
+    """Return the rows of all parts; `sizes` are the rows'."""
     ids = joined([part.token_ids for part in parts])
     return as_rows(ids, joined([part.counts for part in parts]), sizes, *shape)
 

@@ -9,26 +9,26 @@ from typing import Any
 
 from sqs_codec._base import checks
 
-MOST_K = (1 << 31) - 1  # of `Sampling.top_k`: what engines hold it in
+MOST_K = (1 << 31) - 1  # of `Sampling.top_k`: engines store it as int32
 
 
 @dataclass(frozen=True)
 class Sampling:
     """How tokens are sampled: a temperature and three truncations.
 
-    First comes the temperature, then `top_k`, `top_p` and `min_p`, as in transformers.
-    Each applies to the tokens that the one before it kept.
+    The order is temperature, `top_k`, `top_p`, `min_p`, as in transformers. Each
+    truncation applies to the tokens that the previous one kept.
 
     Attributes
     ----------
     temperature : float
-        At 0 the most probable token is taken, and truncations change nothing.
+        At 0 the most probable token is chosen, and truncations have no effect.
     top_k : int
         Keep this number of the most probable tokens; 0 keeps all.
     top_p : float
-        Keep the fewest tokens whose probabilities sum to this; 1 keeps all.
+        Keep the smallest set of tokens with this total probability; 1 keeps all.
     min_p : float
-        Keep tokens of at least this times the largest probability; 0 keeps all.
+        Keep tokens with at least this fraction of the largest probability; 0 keeps all.
 
     Examples
     --------
@@ -51,12 +51,12 @@ class Sampling:
             object.__setattr__(self, name, value)
 
     def config(self) -> dict[str, Any]:
-        """Return it as plain JSON types."""
+        """Return the attributes as plain JSON types."""
         return dict(vars(self))
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Sampling:
-        """Return what `config` describes; ValueError if it has other keys."""
+        """Return the sampling of a `config`; ValueError for missing or unknown keys."""
         checks.instance("sampling", config, Mapping, "a mapping")
         known = {field.name for field in dataclasses.fields(cls)}
         if set(config) != known:
@@ -74,7 +74,7 @@ DEFAULT = Sampling()
 
 
 def checked(sampling: Sampling | None) -> Sampling:
-    """Return the `sampling` that a call was given, or the default."""
+    """Return the `sampling` argument of a call, or the default."""
     if sampling is None:
         return DEFAULT
     checks.instance("sampling", sampling, Sampling, "a Sampling")

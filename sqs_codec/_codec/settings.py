@@ -1,4 +1,4 @@
-"""Settings for three kinds of uplink."""
+"""Presets for three kinds of uplink."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -7,8 +7,8 @@ from typing import Literal
 SETTINGS: Mapping[Literal["thin", "balanced", "fat"], tuple[int, int]] = (
     MappingProxyType({"thin": (16, 32), "balanced": (64, 100), "fat": (128, 400)})
 )
-"""The k of `TopK` and the resolution, by a kind of uplink.
+"""The k of `TopK` and the resolution for each kind of uplink.
 
-Thin is up to 20 kbit/s, balanced up to 200 kbit/s, fat is faster.
-``docs/codec/choosing.md`` says when to take which.
+"thin" is for up to 20 kbit/s, "balanced" for up to 200 kbit/s, "fat" for faster
+uplinks. See ``docs/codec/choosing.md``.
 """

@@ -1,4 +1,4 @@
-"""The rows of a target model, as arrays or tensors: which are a round's, and fit."""
+"""Checks of a target's rows, which may be arrays or tensors."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from sqs_codec._codec.round import Round
 
 
 def count_rows(round_: Round | None) -> int:
-    """Return how many target rows a round takes, which is how many numbers, too."""
+    """Return how many target rows, and random numbers, a round needs."""
     return 1 if round_ is None else len(round_) + 1
 
 
 def spans(rounds: Sequence[Round | None]) -> Iterator[slice]:
-    """Yield the place of each round's rows."""
+    """Yield the slice of each round's rows."""
     start = 0
     for round_ in rounds:
         end = start + count_rows(round_)
@@ -27,7 +27,7 @@ def spans(rounds: Sequence[Round | None]) -> Iterator[slice]:
 
 
 def row_namer(name: str, rounds: Sequence[Round | None]) -> Callable[[int], str]:
-    """Return what says what errors call a row of the target."""
+    """Return a function that names a target row in errors."""
 
     def name_row(row: int) -> str:
         ends = np.cumsum([*map(count_rows, rounds)])
@@ -38,7 +38,7 @@ def row_namer(name: str, rounds: Sequence[Round | None]) -> Callable[[int], str]
 
 
 def check_rounds(rounds: Sequence[Round | None]) -> tuple[int | None, int]:
-    """Return the vocabulary size of rounds, None if none has one, and their rows."""
+    """Return the rounds' vocabulary size (None if unknown) and number of rows."""
     checks.instance("rounds", rounds, Sequence, "a sequence of rounds")
     vocab_size = None
     for i, round_ in enumerate(rounds):
@@ -48,8 +48,8 @@ def check_rounds(rounds: Sequence[Round | None]) -> tuple[int | None, int]:
         vocab_size = vocab_size or round_.vocab_size
         if round_.vocab_size != vocab_size:
             raise ValueError(
-                f"rounds[{i}] must be of vocabulary {vocab_size} as those before it, "
-                f"got {round_.vocab_size}"
+                f"rounds[{i}] must have vocabulary {vocab_size}, like the rounds "
+                f"before it, got {round_.vocab_size}"
             )
     return vocab_size, sum(map(count_rows, rounds))
 
@@ -63,7 +63,7 @@ def check_shape(
     if tuple(shape) != (n, vocab_size):
         raise ValueError(
             f"{name} must have shape ({n}, {vocab_size or 'vocabulary'}) (a row for "
-            "each drafted token and one for the token after), got "
+            "each drafted token and one for the next token), got "
             f"{tuple(shape)}"
         )
 

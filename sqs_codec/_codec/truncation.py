@@ -1,4 +1,4 @@
-"""Which tokens of rows of logits a sampling leaves, tie for tie."""
+"""The truncations of a `Sampling`, applied to rows of logits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqs_codec._codec.keep import count_prefix
 from sqs_codec._codec.sampling import Sampling
 
 FIRST_LOOK = 512
-"""How many of the largest logits are sorted before a row needs more."""
+"""The number of largest logits that are sorted first; some rows need more."""
 
 
 def is_cut(
@@ -24,15 +24,15 @@ def is_cut(
 ) -> Any:
     """Return which logits [N, V] a sampling cuts off.
 
-    Of equal logits at a cut the lower ids stay, so that exactly `top_k` tokens do, or
-    the fewest that reach `top_p`. Of a row with NaN nothing is cut.
+    Ties at the cut go to the lower ids, so that exactly `top_k` tokens stay, or the
+    fewest that reach `top_p`. Rows with NaN stay whole.
 
-    Arrays are of `xp`, NumPy or PyTorch on any device. `take` gives values at places
-    along an axis, and `largest` so many logits of each row in descending order.
+    Arrays are of `xp`, NumPy or PyTorch on any device. `take` gets values at indices
+    along an axis, and `largest` the k largest logits of each row in descending order.
     """
 
     def weigh(part: Any) -> Any:
-        """Return probabilities up to a factor: the largest is 1."""
+        """Return probabilities relative to the largest."""
         return xp.exp((part - top) / sampling.temperature)
 
     top_k, top_p = sampling.top_k, sampling.top_p
@@ -55,7 +55,7 @@ def is_cut(
 
 
 def truncate(rows: NDArray[np.floating], sampling: Sampling) -> NDArray[np.floating]:
-    """Return logits [N, V], masked (-inf) where `is_cut` says so."""
+    """Return logits [N, V] with the cut ones masked (-inf)."""
     if not sampling._truncates:
         return rows
 

@@ -1,4 +1,4 @@
-"""The cloud's side of a round: speculative sampling against sparse drafts."""
+"""Verification: speculative sampling with sparse draft distributions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sqs_codec._codec import target
 from sqs_codec._codec.round import Round
 
 NO_ROUND = (np.empty(0, np.uint32),) * 4
-"""The arrays of a round of length 0, as cores take them."""
+"""The arrays of a round without drafted tokens."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Verdict:
     Attributes
     ----------
     accepted : int
-        How many of the drafted tokens are accepted, from the first on.
+        The number of accepted drafted tokens.
     token : int
-        The token that follows them: resampled at the first rejection, or drawn
-        from the last target row if all were accepted.
+        The next token: resampled at the first rejection, or sampled from the last
+        target row if all drafted tokens were accepted.
 
     Examples
     --------
@@ -46,8 +46,8 @@ class Verdict:
     def to_bytes(self, vocab_size: int) -> bytes:
         """Return ``accepted * vocab_size + token``, big-endian, in 3 or 4 bytes.
 
-        3 are enough for rounds of ``2**24 // vocab_size - 1`` tokens. A ValueError says
-        that no round of this vocabulary has such a verdict.
+        3 bytes suffice for rounds of ``2**24 // vocab_size - 1`` tokens. A verdict that
+        is impossible with this vocabulary is a ValueError.
         """
         vocab_size = checks.vocabulary(vocab_size)
         accepted = checks.in_range("accepted", self.accepted, 0, MAX_ROUND)
@@ -57,16 +57,16 @@ class Verdict:
 
     @classmethod
     def from_bytes(cls, data: bytes, vocab_size: int) -> Verdict:
-        """Return the verdict of `to_bytes`; a ValueError if it makes no such bytes.
+        """Return the verdict of `to_bytes`; ValueError for any other bytes.
 
-        The caller has to check that the round had so many tokens.
+        The caller must check that `accepted` is at most the round's length.
         """
         vocab_size = checks.vocabulary(vocab_size)
         data = checks.packet(data)
         if len(data) not in (3, 4):
             raise ValueError(f"a verdict must have 3 or 4 bytes, got {len(data)}")
         if len(data) == 4 and data[0] == 0:
-            raise ValueError("a verdict must have 4 bytes only if it takes them")
+            raise ValueError("a 4-byte verdict must not start with a zero byte")
         value = int.from_bytes(data, "big")
         accepted, token = divmod(value, vocab_size)
         if accepted > MAX_ROUND:
@@ -79,33 +79,32 @@ class Verdict:
 def verify(
     round_: Round, target_probs: NDArray[np.floating], rng: np.random.Generator
 ) -> Verdict:
-    """Accept a prefix of the drafted tokens and draw the next token.
+    """Accept a prefix of the drafted tokens and sample the next token.
 
-    Token x with count b of resolution l is accepted with probability
-    ``min(1, p(x) l / b)``. At the first rejection the next token is
-    drawn from ``max(0, p - b / l)``, normalised. The text is then
-    distributed as the target's, whatever the draft; the proof is in
-    ``docs/theory.md``.
+    Token x with count b at resolution l is accepted with probability
+    ``min(1, p(x) l / b)``. At the first rejection, the next token is sampled from
+    ``max(0, p - b / l)``, normalized. The output distribution is the target's, for any
+    draft; ``docs/theory.md`` has the proof.
 
     Parameters
     ----------
     round_ : Round
         L drafted tokens with their distributions.
     target_probs : ndarray of float32 or float64 [L+1, vocab_size]
-        Row i is the target's distribution for the position of token i; the last
-        row that for the position after them all. Non-negative, summing to 1
-        within 0.001; what error remains is normalised away.
+        Row i is the target's distribution at the position of token i; the last row
+        belongs to the position after all drafted tokens. Rows are non-negative and sum
+        to 1 within 0.001; they are normalized.
     rng : numpy.random.Generator
-        Asked once for L+1 float64. Number i decides about drafted token i, and the
-        number after the last one used draws the next token. The rest go unused, so
-        that a round takes the same from the generator whatever its outcome. The
-        generator has to be independent of the one that drew the drafted tokens: two
-        generators of one seed aren't, and would bias the text.
+        Called once, for L+1 float64. Number i decides about drafted token i; the next
+        unused number samples the next token. The rest is discarded, so that every
+        outcome advances the generator equally. The generator must be independent of
+        the one that sampled the drafted tokens: two generators with the same seed bias
+        the output.
 
     Raises
     ------
     ValueError
-        If the shape doesn't fit, or a row is no distribution; it names the row.
+        If the shape is wrong or a row isn't a distribution; the error names the row.
     TypeError
         If `target_probs` isn't a float32 or float64 array.
 
@@ -134,22 +133,22 @@ def verify(
 def verify_rounds(
     rounds: Sequence[Round | None], target_probs: NDArray[np.floating], draws: ArrayLike
 ) -> list[Verdict]:
-    """Verify many rounds, of any lengths, by numbers that the caller draws.
+    """Verify many rounds, of any lengths, with random numbers of the caller.
 
-    For each round the answer is the one of `verify` for its rows and numbers, and so
-    are the errors, which also name the round.
+    The verdicts and errors are those of `verify` for each round; errors also name the
+    round.
 
     Parameters
     ----------
     rounds : sequence of Round or None
-        Of one vocabulary. None is a round without drafted tokens: its one number
-        draws the next token from its one row.
+        With the same vocabulary. None is a round without drafted tokens: one number
+        samples the next token from one row.
     target_probs : ndarray of float32 or float64 [N, vocab_size]
-        The rows of the rounds one after the other, L+1 for a round of L tokens.
+        The rows of all rounds, concatenated: L+1 for a round of L tokens.
     draws : array_like of float64 [N]
-        A number in [0, 1) for each row, independent of those that drew the drafted
-        tokens. In a round, number i decides about token i, and the number after the
-        last one used draws the next token.
+        A random number in [0, 1) for each row, independent of the numbers that sampled
+        the drafted tokens. In a round, number i decides about token i, and the next
+        unused number samples the next token.
 
     Examples
     --------
@@ -168,7 +167,7 @@ def verify_rounds(
 def _check_target(
     target_probs: NDArray[np.floating], n: int, vocab_size: int | None
 ) -> NDArray[np.floating]:
-    """Return rows that cores take: n, of any vocabulary if `vocab_size` is None."""
+    """Return n checked rows; any vocabulary is allowed if `vocab_size` is None."""
     checks.unmasked("target_probs", target_probs)
     is_array = isinstance(target_probs, np.ndarray)
     if not is_array or target_probs.dtype not in (np.float32, np.float64):
@@ -186,7 +185,7 @@ def _verify(
     draws: NDArray[np.float64],
     name_row: Callable[[int], str],
 ) -> list[Verdict]:
-    """Verify as `verify_rounds`, with arguments that were checked."""
+    """Verify checked arguments, as `verify_rounds` does."""
     core, verdicts = core_class(), []
     for round_, span in zip(rounds, target.spans(rounds), strict=True):
         arrays = NO_ROUND if round_ is None else round_.arrays

@@ -1,9 +1,9 @@
-"""Distributions of a teacher, kept in a file (the extra ``[distill]``).
+"""Files of teacher logits (the extra ``[distill]``).
 
-`Writer` writes one Parquet file, a row a text, and goes on where it was interrupted;
-`make` lets a `Reader` of texts fill it. `load` gives its texts, by index or in order,
-for training with a ``DataLoader``, whose batches `collate` makes; `Lookup` finds a text
-by its tokens. `kld` and `measure` say how far another model is from such a file.
+`Writer` writes one Parquet file with a row per text, and resumes after an interruption;
+`make` fills it from a `Reader`. `load` returns its texts, by index or in order, for a
+``DataLoader`` with `collate`; `Lookup` finds a text by its tokens. `kld` and `measure`
+return the KL divergence of another model from such a file.
 """
 
 try:

@@ -1,4 +1,4 @@
-"""What llama-perplexity keeps of a model, as what a reference is made from."""
+"""Base files of llama-perplexity, as input for a reference."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -16,22 +16,22 @@ from sqs_codec.distill._tasks import AT_ONCE, Answer, Counting, Task, Tokenizer
 MAGIC = b"_logits_"
 
 STEPS = 65535
-"""Of logarithms of probabilities, from a row's least to its largest."""
+"""Quantization steps of log-probabilities, from a row's smallest to its largest."""
 
 CLIPPED = 16 - 1 / 256
-"""Nats below the largest, rounded down: what is less likely was raised to 16."""
+"""Nats below the largest, rounded down; llama.cpp raises lower values to -16."""
 
 SLACK = 1 / 64
-"""Nats by which rounding moves the logarithm of a probability."""
+"""Nats of rounding error of a log-probability."""
 
 
 class BaseFile:
     """A base file of llama-perplexity (``--kl-divergence-base``), as a `Reader`.
 
-    `make` makes a reference of it. What llama.cpp clipped, more than 16 nats below a
-    row's likeliest token, has the probability 0, and for the others ``logprobs`` are as
-    the file has them. The tokenizer is that of the model, which the file doesn't name:
-    it says how many tokens aren't just padding. A file that is none is a ValueError.
+    `make` converts it into a reference. Tokens that llama.cpp clipped, more than 16
+    nats below a row's most probable token, get the probability 0; other ``logprobs``
+    are the file's. The file doesn't name its tokenizer: pass the model's, whose size
+    excludes padding. An invalid file is a ValueError.
     """
 
     def __init__(self, path: str | os.PathLike[str], tokenizer: Tokenizer) -> None:
@@ -75,12 +75,12 @@ class BaseFile:
             self._tokens[:, 0] = bos
 
     def contexts(self) -> list[Piece]:
-        """Return what `make` takes: each context, and where it has rows."""
+        """Return each context and the places of its rows, for `make`."""
         n = self.max_tokens
         return [Piece(row, range(n // 2, n - 1)) for row in self._tokens.tolist()]
 
     def read(self, texts: Iterable[Task]) -> Iterator[tuple[Task, Answer]]:
-        """Yield what the file's contexts tell a reference of temperature 1."""
+        """Yield the answers of the file's contexts, at temperature 1."""
         for task in texts:
             if not isinstance(task, Counting) or task.header.temperature != 1:
                 only = "for a reference of temperature 1, nothing else"

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 def collate(items: Sequence[Text]) -> TeacherBatch:
     """Return sequences as a batch, as the ``collate_fn`` of a ``DataLoader`` does.
 
-    It takes one sequence at least, of files that agree in vocabulary, resolution,
-    temperature and tail, and pads shorter texts on the right, by token 0. It needs the
-    extra ``[torch]``.
+    Takes at least one sequence, of files with the same vocabulary, resolution,
+    temperature and tail. Pads shorter texts on the right with token 0. Needs the extra
+    ``[torch]``.
     """
     from sqs_codec.torch._distill import as_batch
 

@@ -33,11 +33,11 @@ class Text(NamedTuple):
         Row i is the distribution of what follows ``tokens[: places[i] + 1]``.
     rows : SparseRows [N]
     temperature : float
-        Of the distributions.
+        The distributions' temperature.
     tail : bool
-        Whether the vocabulary's last id stands for all tokens that a list left out.
+        Whether the vocabulary's last id represents all tokens missing in a list.
     extras : dict of str to ndarray
-        Those that the file has of what `Writer.write` names.
+        The file's extras, as for `Writer.write`.
     """
 
     tokens: NDArray[np.uint32]
@@ -49,7 +49,7 @@ class Text(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """How many sequences, tokens and distributions a file has, and bytes by column."""
+    """Numbers of sequences, tokens and distributions, and bytes per column."""
 
     sequences: int
     tokens: int
@@ -61,21 +61,21 @@ class Sizes(NamedTuple):
 class Dataset:
     """The sequences of a file, by index or in order; made by `load`.
 
-    A map-style data set, as PyTorch calls it. It can be pickled, forked and shared
-    between threads. To read a sequence is to read its row group, of some 250 kB. The
-    last one is at hand, so it is quick to go on to the next sequence.
+    A map-style PyTorch data set, which can be pickled, forked and shared between
+    threads. Reading a sequence reads its row group, about 250 kB. The last row group is
+    cached, so reading in order is fast.
 
     Attributes
     ----------
     header : Header
-        What the file says of all its sequences.
+        The metadata of all sequences.
     path : path-like
     """
 
     def __init__(
         self, path: str | os.PathLike[str], prior: Prior | None, tokenizer: Any
     ) -> None:
-        # Before there is a file to blame.
+        # Checked first: these errors aren't the file's.
         if prior is not None:
             checks.instance("prior", prior, Prior, "a Prior")
         if tokenizer is not None and not hasattr(tokenizer, "get_vocab"):
@@ -99,7 +99,7 @@ class Dataset:
         self._last: tuple[int, pa.Table] | None = None
 
     def sizes(self) -> Sizes:
-        """Return how much the file has; of the sequences hardly anything is read."""
+        """Return the file's sizes; reads almost nothing of the sequences."""
         with _header.damage(self.path):
             lengths = [
                 self._table(i, ["lengths"])[0].combine_chunks().values.to_numpy()
@@ -118,14 +118,14 @@ class Dataset:
         )
 
     def tokens(self) -> Iterator[NDArray[np.uint32]]:
-        """Yield the tokens of each sequence; no distribution is read."""
+        """Yield the tokens of each sequence, without reading distributions."""
         for group in range(self._file.num_row_groups):
             with _header.damage(self.path):
                 texts = self._table(group, ["tokens"])[0]
             yield from map(_header.value_of, texts)
 
     def _table(self, group: int, columns: list[str]) -> pa.Table:
-        """Read a row group; the file is opened anew, for threads and forks."""
+        """Open the file again, for threads and forks, and read a row group."""
         if group not in self._checked:
             check_columns(self.path, self._file, group)
             self._checked.add(group)
@@ -136,7 +136,7 @@ class Dataset:
             return file.read_row_group(group, columns=columns, use_threads=False)
 
     def _groups(self) -> list[Any]:
-        """Return what the file's end says of each row group."""
+        """Return the metadata of each row group."""
         return [self._file.row_group(i) for i in range(self._file.num_row_groups)]
 
     def __len__(self) -> int:
@@ -218,18 +218,18 @@ def load(
     Parameters
     ----------
     prior : Prior, optional
-        That of the file's codec, if it doesn't come with this package.
+        The prior of the file's codec, unless it comes with this package.
     tokenizer : optional
-        Refuse the file unless its tokens are of this tokenizer, of transformers or
-        tokenizers: of anything with ``get_vocab()``.
+        Reject the file unless it was made with this tokenizer, of transformers,
+        tokenizers, or any class with ``get_vocab()``.
 
     Raises
     ------
     ValueError
-        It is no such file, or was cut; or the prior or the tokenizer is another, or the
-        file is for another release. The message says which. Damage inside the file is a
-        ValueError once the sequence is read, which it names, too.
+        The file is invalid or truncated, has another prior, tokenizer or version; the
+        message says which. Damage inside the file raises a ValueError when the damaged
+        sequence is read.
     OSError
-        It can't be read.
+        The file can't be read.
     """
     return Dataset(path, prior, tokenizer)

@@ -1,4 +1,4 @@
-"""Rows of counts as the lists of likeliest tokens that trainers take."""
+"""Rows of counts as top-K lists, which trainers use."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,35 +6,33 @@ from numpy.typing import NDArray
 from sqs_codec._codec.rows import SparseRows
 
 NOTHING = -9999.0
-"""A logarithm that stands for a probability of 0: 0 times it is 0, not NaN."""
+"""The log-probability for a probability of 0; unlike -inf, 0 times it isn't NaN."""
 
 
 def top_lists(
     rows: SparseRows, k: int, *, tail: bool = False
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the tokens of each row and their log-probabilities, likeliest first.
+    """Return each row's tokens and log-probabilities, the most probable first.
 
     Parameters
     ----------
     rows : SparseRows [N]
     k : int
-        How many a list has. A row of l counts has up to l tokens.
+        The length of the lists. A row with resolution l has up to l tokens.
     tail : bool
-        Whether the vocabulary's last id is no token, as `Text.tail` says; it is
-        left out.
+        Whether the vocabulary's last id is the tail, as in `Text.tail`; it is left out.
 
     Returns
     -------
     token_ids : ndarray of int64 [N, k]
-        Of equally likely ones the lower id is first. Places that are left have token 0.
+        Ties are in ascending order of ids. The padding is token 0.
     logprobs : ndarray of float32 [N, k]
-        There with -9999.
+        The padding is -9999.
 
     Raises
     ------
     ValueError
-        A row has more than k tokens, and without some of them a student would learn
-        something else.
+        A row has more than k tokens; dropping some would change what a student learns.
     """
     kept = rows.token_ids < rows.vocab_size - tail
     row = np.repeat(np.arange(len(rows)), np.diff(rows.offsets))[kept]

@@ -28,8 +28,8 @@ class MissError(LookupError):
 class Lookup:
     """Finds the sequence of a file that begins with given tokens.
 
-    It has the tokens of all texts in memory, 4 bytes each, sorted. A search compares
-    with some ``log2(len(data))`` of them, whether it finds one or not.
+    Keeps the tokens of all texts in memory, 4 bytes each, sorted. A search makes about
+    ``log2(len(data))`` comparisons.
     """
 
     def __init__(self, data: Dataset) -> None:
@@ -51,8 +51,8 @@ class Lookup:
     def start(self, tokens: ArrayLike) -> Text:
         """Return all of these tokens except the last, and the distribution after each.
 
-        They are those of the sequence that `find` returns, and errors are the same. How
-        long this takes depends on how many tokens are asked for, not on the sequence.
+        The result is the start of the sequence that `find` returns, with the same
+        errors. The time depends on the number of tokens, not on the sequence's length.
         """
         return self._read(self.seek(tokens), np.size(tokens) - 1)
 

@@ -1,4 +1,4 @@
-"""From texts to a file, by whatever reads them."""
+"""Making a file from texts with a `Reader`."""
 
 import logging
 import os
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Piece(NamedTuple):
-    """Tokens that are read as a whole, and where distributions of them are wanted."""
+    """Tokens of one forward pass, and the places of the wanted distributions."""
 
     tokens: Sequence[int]
     places: Sequence[int]
@@ -39,31 +39,31 @@ def make(
     identity: str = "",
     extras: tuple[ExtraName, ...] = (),
 ) -> None:
-    """Let a teacher read texts, and write the file; go on where it was interrupted.
+    """Run a teacher on texts and write the file; resume after an interruption.
 
     Parameters
     ----------
     codec : Codec
-        Of the reader's vocabulary.
+        With the reader's vocabulary.
     texts : iterable of str or of (tokens, places)
-        Asked for as they are read, so that a bar around them shows how far it is.
-        Tokens are read as they are, up to `max_length`, and a distribution is kept at
-        each of the places; how many were beyond is logged as a warning.
+        Consumed as they are read, so that a progress bar around them works. Tokens are
+        used unchanged, up to `max_length`, with a distribution at each place; a warning
+        logs the number of places beyond.
     model, temperature, source, extras
-        As for `Header`; the seed and the length are added to the source.
+        As for `Header`; `make` adds the seed and the length to the source.
     identity
-        As for `Writer`: another model of the same name doesn't continue the file.
+        As for `Writer`: another model of the same name can't continue the file.
     max_length : int, optional
-        Texts are cut into pieces of so many tokens. By default as many as the reader
-        can read, up to 2048. Each piece begins with the reader's BOS if the text does.
-        The lengths of a text's last two pieces differ by one token at most.
+        Tokens per piece, at most, into which texts are cut. By default the reader's
+        limit, up to 2048. Each piece begins with the reader's BOS if the text does. The
+        lengths of a text's last two pieces differ by at most one token.
     seed : int
-        Of the rounding to counts, below 2^32, as larger ones repeat random numbers.
+        The seed of the rounding, below 2^32: larger ones repeat random numbers.
 
     Raises
     ------
     OSError or ValueError
-        As `Writer`; or the reader can't read so many tokens, or there is no text.
+        As `Writer`; or `max_length` exceeds the reader's limit, or there is no text.
     """
     most = min(reader.max_tokens, MAX_SEQUENCE)
     if max_length is None:
@@ -102,12 +102,11 @@ def make(
 
 
 def contexts(reader: Reader, text: str, size: int = 512) -> list[Piece]:
-    """Cut a text as llama-perplexity does, which has its rows of half of each piece.
+    """Cut a text into contexts like llama-perplexity, which uses half of each.
 
-    A context of `size` tokens begins with the one that the model wants at a text's
-    beginning, if it does, in place of its own first token. Places are those from
-    ``size // 2`` to ``size - 2``. What remains at the end is left out. Special tokens
-    that the text spells are text like the rest.
+    If the model has a BOS, it replaces the first token of each context of `size`
+    tokens. Places are ``size // 2`` to ``size - 2``. An incomplete last context is
+    dropped. Special tokens in the text are tokenized as plain text.
     """
     size = checks.in_range("size", size, 4, min(reader.max_tokens, MAX_SEQUENCE))
     tokens, bos = reader.tokenizer.encode(text, special=False), reader.tokenizer.bos

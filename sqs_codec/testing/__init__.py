@@ -1,8 +1,8 @@
-"""Whether a loop of speculative decoding has its target's distribution.
+"""Tests that a loop of speculative decoding has its target's output distribution.
 
-`check_lossless` gives a loop two toy models and sums over all that its random numbers
-can do, or counts what it writes; if its distribution is another, it says which mistake
-fits. It needs only NumPy; `sqs_codec.testing.transformers` has the toys as models.
+`check_lossless` runs a loop with two toy models. It sums over all outcomes of the
+random numbers, or counts samples. If the distribution is wrong, it names the likely
+mistake. It needs only NumPy; `sqs_codec.testing.transformers` has the toys as models.
 """
 
 from sqs_codec.testing._check import LossyError, Report, check_lossless

@@ -33,37 +33,37 @@ CUTS = (
 )
 
 REPEATS = 50
-"""Calls to repeat: 0.9^50, half a percent, miss what shows in one call of ten."""
+"""Calls to repeat: a difference in 10 % of calls is missed with probability 0.5 %."""
 
 LEAST = 1e-6
-"""The total variation that a sum shows. Rounding to float32 stays below."""
+"""The smallest total variation that a sum reports; float32 rounding stays below it."""
 
 FEW = 5
 """Expected texts of a token below which chi-square's distribution is too inexact."""
 
 
 class LossyError(AssertionError):
-    """The loop has another output distribution than the target."""
+    """The loop's output distribution differs from the target's."""
 
 
 class Report(NamedTuple):
-    """How a loop was found to be right.
+    """The result of a successful check.
 
     Attributes
     ----------
     method : str
-        "sum" over all that random numbers can decide, or "chi2", a test of texts.
+        "sum" over all outcomes of the random numbers, or "chi2", a test of samples.
     outcomes : int
-        Ways through the loop, or texts.
+        The number of paths through the loop, or of samples.
     distance : float
-        The largest total variation of a token, after what was before it.
+        The largest total variation of a token, given the tokens before it.
     acceptance : float, optional
-        How many of the texts go on after their first token: where a rejected token ends
-        the text, how often that is accepted. None where all go on, or none.
+        The share of samples that continue after the first token: its acceptance rate,
+        if a rejection ends the sample. None if all continue, or none.
     note : str
-        What these texts can't show.
+        Mistakes that this check can't detect.
     noticeable : float
-        The smallest total variation of the first token that 99 of 100 checks notice.
+        The smallest total variation of the first token that 99 % of checks detect.
     """
 
     method: str
@@ -95,26 +95,26 @@ def check_lossless(
     ----------
     decode : callable
         Takes a prompt, a draft, a target and a `numpy.random.Generator`, and returns
-        the tokens after the prompt: those of one round, or a longer text. Five of them
-        are looked at, so a round should draft four at most. Draft and target are `Toy`.
-        Another source of random numbers takes its seed from ``rng.integers(2**32)``.
+        the tokens after the prompt, of one round or more. The check uses the first
+        five, so a round should draft at most four. Draft and target are `Toy`. Seed any
+        other source of random numbers with ``rng.integers(2**32)``.
     exact : bool, optional
-        Whether to sum over all that ``rng.random``, ``integers`` and ``choice`` can
-        decide. By default texts are counted where that fails, as where calls differ.
+        Whether to sum over all outcomes of ``rng.random``, ``integers`` and ``choice``.
+        By default, samples are counted if that fails.
     trials : int, optional
-        Texts to count; no more ways than that are summed over.
+        The number of samples, and the limit on the paths to sum over.
     seed : int, optional
-        Of the generators of these texts.
+        The seed of the samples' generators.
 
     Raises
     ------
     LossyError
-        The distribution is another. The message has a token whose probability is wrong,
-        and the only known mistake that fits, or that none does. Counting calls a right
-        loop wrong once in a million times, summing never.
+        The distribution is wrong. The message shows a token with a wrong probability
+        and the likely mistake, if exactly one known mistake fits. For a correct loop,
+        counting raises this once in a million checks, summing never.
     ValueError
-        So few texts don't notice most mistakes; `decode` returns no tokens; or it can't
-        be summed over and must be.
+        `trials` is too small to detect most mistakes; `decode` returns no tokens; or
+        `exact` is set and the sum fails.
     """
     differs = None
     if exact is not False:
@@ -122,7 +122,7 @@ def check_lossless(
             return _sum(decode, trials)
         except LossyError:
             raise
-        except Exception as error:  # numbers that are no floats may raise anything
+        except Exception as error:  # the loop may reject numbers that aren't floats
             if exact:
                 raise ValueError(f"decode can't be summed over: {error}") from error
             differs = error if isinstance(error, Unrepeatable) else None
@@ -155,7 +155,7 @@ def _count(
         return _text(decode, np.random.default_rng([seed, 0, trial]))
 
     texts, weights = np.array([text(i) for i in range(trials)]), np.ones(trials)
-    # The first text isn't repeated, as it may load models.
+    # The first call isn't repeated, because it may load models.
     for i, before in enumerate(texts[1:REPEATS].tolist(), 1):
         if differs is None and (now := text(i)) != before:
             differs = Unrepeatable(before, now)
@@ -252,7 +252,7 @@ def _text(decode: Decode, rng: Any) -> list[int]:
 
 
 def _words(worst: Table, basis: str, name: str | None, differs: Any = None) -> str:
-    """Return what a loop's author is to be told."""
+    """Return the message of a LossyError."""
     off = np.abs(worst.seen - worst.expected)
     at = begun, token = np.unravel_index(off.argmax(), off.shape)
     seen, expected = (x[at] / worst.seen[begun].sum() for x in worst[:2])

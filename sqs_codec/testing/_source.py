@@ -1,4 +1,4 @@
-"""A generator that takes every way that its numbers can decide, once."""
+"""A generator that enumerates all outcomes of its random numbers."""
 
 import traceback
 from collections.abc import Callable, Iterator
@@ -10,18 +10,18 @@ import numpy as np
 NUMPY = np.random.default_rng(0)
 
 DEEPEST = 1000
-"""Decisions of a way; a loop that makes more may have no end."""
+"""Decisions per path, at most; a loop with more may never end."""
 
 ROUNDING = 1e-12
-"""Float64 may make equal probabilities differ by this, and no sum shows it."""
+"""Difference of equal probabilities through float64 rounding; no sum reports it."""
 
 
-class CannotSum(Exception):  # noqa: N818  # it is no error of the loop
-    """The loop does with a random number what this can't follow."""
+class CannotSum(Exception):  # noqa: N818  # not an error of the loop
+    """The loop uses a random number in a way that can't be enumerated."""
 
 
 class Unrepeatable(CannotSum):
-    """The loop did something else with the same random numbers."""
+    """The loop acted differently with the same random numbers."""
 
     def __init__(self, before: object, now: object, where: str = "") -> None:
         super().__init__(
@@ -31,7 +31,7 @@ class Unrepeatable(CannotSum):
 
 
 class Source(np.random.Generator):
-    """Plays a generator on one way through a loop; `taken` has its first decisions."""
+    """A generator for one path through a loop; `taken` has its first decisions."""
 
     def __init__(self, taken: list[tuple[int, list[float]]]) -> None:
         super().__init__(NUMPY.bit_generator)
@@ -67,7 +67,7 @@ class Source(np.random.Generator):
         return low + self.decide([1.0] * (high - low))
 
     def choice(self, a: Any, *, p: Any = None) -> Any:  # type: ignore[override]
-        """Return one of some things."""
+        """Return one of several values."""
         things = range(a) if isinstance(a, (int, np.integer)) else a
         chances = [1.0] * len(things) if p is None else p
         NUMPY.choice(len(things), p=p)  # which may refuse p
@@ -95,7 +95,7 @@ for _name in {*dir(np.random.Generator)} - Source.__dict__.keys():
 
 
 class Number:
-    """A number of [0, 1) that each comparison narrows."""
+    """A number in [0, 1) whose interval each comparison narrows."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -125,7 +125,7 @@ class Number:
 def walks(
     run: Callable[[Any], Any], most: int, kind: type[Source] = Source
 ) -> Iterator[tuple[Source, Any]]:
-    """Yield each way through a loop, and what came of it."""
+    """Yield each path through a loop, and its result."""
     source = kind([])
     for _ in range(most):
         given, came = len(source.taken), run(source)

@@ -1,4 +1,4 @@
-"""Two models of 64 tokens whose every usual truncation can be seen."""
+"""Two toy models with 64 tokens, in which all usual truncations have an effect."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,11 +13,11 @@ LENGTH = 5
 PROMPT = (1, 2)
 
 ROWS = 5
-"""Distributions of a toy: one after the prompt, and four of them later."""
+"""Distributions of a toy: one after the prompt, four for later tokens."""
 
 
 def row_after(last: Any, length: Any) -> Any:
-    """Return which distribution follows a text: by integers, arrays or tensors."""
+    """Return the index of a text's next distribution, for integers or arrays."""
     return (1 + (last + length) % (ROWS - 1)) * (length != len(PROMPT))
 
 
@@ -29,7 +29,7 @@ class Toy:
     Parameters
     ----------
     *rows : str
-        How much each token of a distribution has, of the sum.
+        The weight of each token in a distribution.
     """
 
     vocab_size = VOCAB
@@ -46,7 +46,7 @@ class Toy:
         return np.array(self.rows[row_after(int(text[-1]), len(text))])
 
     def logits(self, text: Sequence[int]) -> NDArray[np.float64]:
-        """Return the same as logits: a logarithm, minus infinity for what can't be."""
+        """Return the distribution as logits; -inf for a probability of 0."""
         with np.errstate(divide="ignore"):
             return np.log(self(text))
 

@@ -1,4 +1,4 @@
-"""The toys as models of Hugging Face transformers, to check its `generate` with."""
+"""The toys as Hugging Face models, to check `generate` of transformers."""
 
 from functools import cache
 from typing import Any
@@ -31,11 +31,11 @@ class ToyModel(PreTrainedModel, GenerationMixin):
         self.generation_config = GenerationConfig(top_k=0, pad_token_id=VOCAB - 1)  # type: ignore[no-untyped-call]
 
     def get_input_embeddings(self) -> torch.nn.Embedding:
-        """Return the only weights that there are."""
+        """Return the only weights."""
         return self.embedding
 
     def get_output_embeddings(self) -> torch.nn.Embedding:
-        """Return what has as many rows as there are logits."""
+        """Return a module with one row per logit."""
         return self.embedding
 
     def forward(

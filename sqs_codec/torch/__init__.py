@@ -1,15 +1,14 @@
 """The codec on PyTorch tensors (the extra ``[torch]``).
 
-`quantize` and `quantize_unbiased` take a row of logits on any device,
-or many by their names in ``_rows``. `to_dense` makes whole rows for models and metrics.
-`verify` and `gumbel_verify` take the target's logits, or those of many rounds. What
-crosses between an accelerator and the host is a few numbers per row and per token kept,
-never a whole row.
-`distillation_loss` compares a student's logits with the stored distributions of a
-`TeacherBatch`, where they are.
+`quantize` and `quantize_unbiased` take a row of logits on any device; their ``_rows``
+variants take many. `to_dense` makes dense rows for models and metrics. `verify` and
+`gumbel_verify` take the target's logits; their ``_rounds`` variants take many rounds.
+Only a few numbers per row and per kept token move between an accelerator and the host,
+never a whole row. `distillation_loss` compares a student's logits with the stored
+distributions of a `TeacherBatch` on their device.
 
-The device must compute in float64. Apple's MPS does not, so its tensors are
-copied to the CPU first.
+The device must support float64. Apple's MPS doesn't, so its tensors are copied to the
+CPU first.
 """
 
 try:

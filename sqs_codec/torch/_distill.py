@@ -1,4 +1,4 @@
-"""A teacher's stored distributions in a batch, and a student's loss against them."""
+"""Batches of stored teacher distributions, and the distillation loss."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from sqs_codec._codec.rows import SparseRows
 from sqs_codec.torch._tensors import DTYPES, scale_of
 
 CHUNK = 1 << 23
-"""Logits that are computed with at once: 32 MiB in float32."""
+"""Logits per chunk of the computation: 32 MiB in float32."""
 
 INPUTS = {"input_ids": "tokens", "attention_mask": "attention_mask"}
-"""What a model of Hugging Face reads, and what a batch calls it."""
+"""Arguments of Hugging Face models, and the fields of a batch that they get."""
 
 
 @dataclass(frozen=True, eq=False)
 class TeacherBatch:
     """Texts and a teacher's distributions of their tokens, as tensors.
 
-    ``model(**batch)`` hands a model of Hugging Face its ``input_ids`` and
-    ``attention_mask``: a batch has them by these names, as a dict would.
+    ``model(**batch)`` passes ``input_ids`` and ``attention_mask`` to a Hugging Face
+    model, as a dict with these keys would.
 
     Attributes
     ----------
     tokens : torch.Tensor of int64 [B, T]
-        The texts, padded: what the student reads.
+        The padded texts, the student's input.
     attention_mask : torch.Tensor [B, T]
         1 where there is a token, 0 where there is padding.
     places : torch.Tensor of int64 [N]
@@ -41,11 +41,11 @@ class TeacherBatch:
     token_ids, counts, offsets : torch.Tensor of integers [n], [n], [N + 1]
         The distributions, as in `SparseRows`.
     vocab_size : int
-        Of the distributions.
+        The distributions' vocabulary.
     temperature : float
-        That the teacher's distributions were taken at.
+        The temperature of the teacher's distributions.
     tail : bool
-        Whether id ``vocab_size - 1`` stands for all tokens that a row doesn't list.
+        Whether id ``vocab_size - 1`` represents all tokens that a row doesn't list.
     """
 
     tokens: torch.Tensor
@@ -89,10 +89,10 @@ class TeacherBatch:
                 f"{int(self.places[row])}"
             )
 
-    # Not a collections.abc.Mapping: torch, accelerate and transformers make another
-    # one of its items alone, without the distributions.
+    # Not a collections.abc.Mapping: torch, accelerate and transformers would copy its
+    # items only, without the distributions.
     def keys(self) -> Iterable[str]:
-        """Return the names of what a model reads."""
+        """Return the names of the model's inputs."""
         return INPUTS.keys()
 
     def __getitem__(self, key: str) -> torch.Tensor:
@@ -119,14 +119,14 @@ class TeacherBatch:
         return {f.name: getattr(self, f.name) for f in fields(self)[:6]}
 
     def _with(self, move: Callable[[torch.Tensor], torch.Tensor]) -> TeacherBatch:
-        """Return the batch with other copies of its tensors, which need no check."""
+        """Return the batch with moved tensors, without checking them again."""
         moved = copy.copy(self)
         moved.__dict__.update({k: move(x) for k, x in self._tensors().items()})
         return moved
 
 
 def as_batch(arrays: Iterable[NDArray[Any]], *others: Any) -> TeacherBatch:
-    """Return the batch of fields that a file vouches for, the tensors first."""
+    """Return the batch of a file's checked fields, the tensors first."""
     tensors = (torch.from_numpy(array.astype(np.int64)) for array in arrays)
     names = (field.name for field in fields(TeacherBatch))
     batch = TeacherBatch.__new__(TeacherBatch)
@@ -145,42 +145,39 @@ def distillation_loss(
         p = \mathrm{softmax}(z / \text{temperature}),
 
     where b are a distribution's counts, l is its resolution and z the student's logits
-    at its place. It is linear in the counts, so with those of `Codec.quantize_unbiased`
-    loss and gradient are on average those against the teacher's whole softmax. It
-    differs from the KL divergence by the teacher's entropy, which the student can't
-    change.
+    at its place. The loss is linear in the counts. With `Codec.quantize_unbiased`, the
+    expected loss and gradient therefore equal those with the teacher's full softmax.
+    The loss differs from the KL divergence by the teacher's entropy, a constant.
 
-    Logits in float16 or bfloat16 are computed with in float32, a few rows at a time:
-    no float32 copy of all is made, and what backward makes is the gradient alone. On an
-    accelerator this waits for the device once, and so does backward.
+    For float16 and bfloat16 logits the computation uses float32, a few rows at a time,
+    without a float32 copy of all logits. Backward allocates only the gradient. Forward
+    and backward each wait once for an accelerator.
 
     Parameters
     ----------
     student_logits : torch.Tensor of float16, bfloat16, float32 or float64 [B, T, V']
-        As the model gives them for ``batch.tokens``; not shifted. V' is at least the
-        vocabulary of the batch. Columns beyond it are tokens that the teacher gives
-        probability 0.
+        The model's output for ``batch.tokens``, not shifted. V' is at least the
+        vocabulary of the batch. The teacher's probability of further columns is 0.
     batch : TeacherBatch
-        On the same device. With ``batch.tail`` the last id has no column; its p is what
-        the student gives all tokens together that the row doesn't have. That
-        includes tokens that the teacher's list had, if their counts came out as 0:
-        less than about 1/l each.
+        On the same device. With ``batch.tail`` the last id has no column; its p is the
+        student's total probability of the tokens that the row doesn't have. These
+        include listed tokens whose count is 0, less than about 1/l each.
     temperature : float
-        The student's, above 0. At 1 the student's own distribution becomes that of
-        the teacher at ``batch.temperature``. With ``temperature=batch.temperature``
-        student and teacher are compared at the same one; the gradient is then smaller
-        by its square, for which some multiply the loss.
+        The student's temperature, above 0. At 1 the student learns the teacher's
+        distribution at ``batch.temperature``. With ``temperature=batch.temperature``
+        both have the same temperature, and the gradient is smaller by its square; some
+        multiply the loss by that.
 
     Returns
     -------
     torch.Tensor of float32 []
-        float64 for logits in float64. 0 for a batch without distributions. NaN if a
-        row compared holds NaN; inf if it masks a token that the teacher gives a count.
+        float64 for float64 logits. 0 for a batch without distributions. NaN if a
+        compared row holds NaN; inf if it masks a token with a count.
 
     Raises
     ------
     ValueError
-        If shapes or devices don't fit, or the temperature isn't above 0.
+        If shapes or devices don't match, or the temperature isn't above 0.
     TypeError
         If the logits aren't a tensor of one of the dtypes above.
 
@@ -272,12 +269,12 @@ def _chunks(
 
 
 def _dtype(logits: torch.Tensor) -> torch.dtype:
-    """Return what logits are computed with in."""
+    """Return the dtype of the computation."""
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """The loss, with a gradient in the logits' dtype that is made in chunks."""
+    """The loss, whose gradient is computed in chunks, in the logits' dtype."""
 
     @staticmethod
     def forward(
@@ -307,7 +304,7 @@ class _CrossEntropy(torch.autograd.Function):
         """Return p - b / l; a token that isn't listed has its part of the tail's."""
         if torch.is_grad_enabled():
             raise RuntimeError(
-                "distillation_loss has a first derivative only: no create_graph=True"
+                "distillation_loss has only a first derivative: don't set create_graph"
             )
         logits, sums = ctx.saved_tensors
         batch, width = ctx.batch, logits.shape[-1]

@@ -1,4 +1,4 @@
-"""Verify by numbers that both ends share, by the target model's logits."""
+"""Verification with shared random numbers on tensors."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from sqs_codec.torch import _tensors
 from sqs_codec.torch._tensors import is_on_host
 
 BLOCK = 64
-"""Tokens whose least number is known before the others."""
+"""Tokens per block; a block's smallest number is computed first."""
 
 OPENED = 64
-"""Blocks of which all numbers are looked at. A row of a text that needs more is rare,
-and is done again with all."""
+"""Blocks whose numbers are all computed. The rare rows that need more blocks are
+computed again with all of them."""
 
 MARGIN = 1 - 1e-12
-"""Less than what exp2's rounding can take from the bound of a block."""
+"""A factor for the bounds of blocks that allows for the rounding of exp2."""
 
 LN_2 = 0.6931471805599453
 LOW = 0xFFFFFFFF
@@ -41,9 +41,9 @@ def gumbel_verify(
     *,
     sampling: Sampling | None = None,
 ) -> Verdict:
-    """Accept the drafted tokens that a target draws itself, and give its next one.
+    """Accept the drafted tokens that the target samples itself; return its next one.
 
-    As `sqs_codec.gumbel_verify`, on logits as `gumbel_verify_rounds` takes them.
+    `sqs_codec.gumbel_verify` for tensors, as `gumbel_verify_rounds` takes them.
 
     Examples
     --------
@@ -64,26 +64,26 @@ def gumbel_verify_rounds(
     *,
     sampling: Sampling | Sequence[Sampling] | None = None,
 ) -> list[Verdict]:
-    """Verify the drafts of many texts by the numbers of a key each.
+    """Verify the drafts of many completions, each with its own key.
 
-    Each verdict is what `sqs_codec.gumbel_verify` gives, to the bit, wherever
-    the logits are, and so are errors, which name the row. This waits for an
-    accelerator once, seldom twice, whatever the number of texts, and once more for each
-    different sampling that truncates without `top_k`.
+    Verdicts and errors are those of `sqs_codec.gumbel_verify`, to the bit, on any
+    device; errors name the row. For any number of completions, this waits for an
+    accelerator once, rarely twice, and once more for each different sampling that
+    truncates without `top_k`.
 
     Parameters
     ----------
     drafted : sequence of sequences of int
-        Token ids, at most 256 of a text.
+        Token ids, at most 256 per completion.
     logits : torch.Tensor of float16, bfloat16, float32 or float64 [N, V]
-        The rows of the texts one after the other, L+1 for L drafted tokens. On any
+        The concatenated rows of the completions, L+1 for L drafted tokens. On any
         device, contiguous or not; gradients are ignored. ``-inf`` masks a token.
     keys : sequence of bytes [16]
-        One of each text.
+        One per completion.
     positions : sequence of int
-        Of the first drafted token of each text, in [0, 2**64).
+        The position of each completion's first drafted token, in [0, 2**64).
     sampling : Sampling or sequence of Sampling, optional
-        Of all texts, or one for each.
+        One for all completions, or one per completion.
 
     Examples
     --------
@@ -96,7 +96,7 @@ def gumbel_verify_rounds(
 
 
 class _Place(NamedTuple):
-    """What decides the numbers of a row, and how they are used."""
+    """A row's key, position and sampling."""
 
     key: NDArray[np.uint32]
     position: int
@@ -157,8 +157,8 @@ def _draw_on_host(rows: torch.Tensor, places: Sequence[_Place]) -> list[int]:
     return drawn
 
 
-# The rest does as the core does, operation by operation, in float64 and on words in
-# int64. docs/theory.md says what.
+# The rest repeats the core's operations one by one, in float64 and on words in int64;
+# see docs/theory.md.
 
 
 def _draw_on_device(rows: torch.Tensor, places: Sequence[_Place]) -> list[int]:

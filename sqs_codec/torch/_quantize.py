@@ -26,8 +26,8 @@ def quantize(
 ) -> SparseDistribution:
     """Sparsify and quantize ``softmax(logits / temperature)``.
 
-    As `quantize_rows` does each row, for a tensor [vocab_size], with the `dropped_mass`
-    where `Codec.quantize` has it.
+    `quantize_rows` for one row [vocab_size], with the `dropped_mass` as in
+    `Codec.quantize`.
 
     Examples
     --------
@@ -44,26 +44,24 @@ def quantize_rows(
 ) -> SparseRows:
     """Sparsify and quantize ``softmax(logits / temperature)``, row by row.
 
-    A tensor on the CPU goes to the core as it is, if it can be seen as rows of
-    contiguous values a fixed distance apart; otherwise it is copied. On an
-    accelerator the tokens are chosen there, and only those kept move. This waits
-    for the device twice, whatever the batch: once for the number of tokens, once
-    for the tokens.
+    A tensor on the CPU isn't copied if its rows are contiguous with a fixed stride. On
+    an accelerator, the device selects the tokens, and only those move to the host. For
+    any batch this waits for the device twice: for the number of tokens and for the
+    tokens.
 
-    With `TopK`, the tokens and counts are the same on every device, to the bit.
-    The other rules compare sums of exponentials, which devices round in their
-    own ways, so a token within rounding of the rule's limit may be kept on one
-    device and not on another. The output stays exact, as the token is drawn from
-    the distribution that is sent. The `dropped_mass` of `quantize` agrees to about
-    1e-6.
+    With `TopK`, tokens and counts are bit-exact on every device. The other rules
+    compare sums of exponentials, which devices round differently: a token within
+    rounding error of the limit may be kept on one device only. The output distribution
+    stays exact, because the token is sampled from the distribution that is sent. The
+    `dropped_mass` of `quantize` agrees to about 1e-6.
 
     Parameters
     ----------
     codec, keep, temperature
-        Of `Codec.quantize_rows`, whose errors these are, too.
+        As for `Codec.quantize_rows`, with its errors.
     logits : torch.Tensor of float16, bfloat16, float32 or float64 [..., vocab_size]
         On any device, contiguous or not; gradients are ignored. ``-inf`` masks
-        a token. The rows come one after the other, whatever the leading dimensions.
+        a token. Leading dimensions are flattened.
 
     Examples
     --------
@@ -91,7 +89,7 @@ def quantize_row(
     sampling: Sampling | None = None,
     state: float | None = None,
 ) -> SparseDistribution:
-    """Return what `Codec._quantize` does. For `Drafter`."""
+    """`Codec._quantize` for tensors; `Drafter` calls it."""
     row = row_of(codec, logits)
     if sampling is not None:
         row = _tensors.truncated(row[None], [sampling])[0]
@@ -136,7 +134,7 @@ def _quantize_on_device(
     limits: tuple[int, float],
     temperature: float,
 ) -> tuple[SparseRows, list[float]]:
-    """Choose tokens on the device, have the core round them; return masses, too."""
+    """Select tokens on the device and round them with the core; also return masses."""
     temperature = checks.temperature(temperature)
     kept, dropped = _select(rows, limits, temperature)
     places = kept.nonzero(as_tuple=True)
@@ -181,14 +179,14 @@ def to_dense(
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> torch.Tensor:
-    """Return the probabilities of the whole vocabulary, spread out on a device.
+    """Return dense probabilities on a device.
 
-    These are [vocab_size] of one distribution, [N, vocab_size] of several.
+    The shape is [vocab_size] for one distribution, [N, vocab_size] for several.
 
     Parameters
     ----------
     distributions : SparseDistribution, SparseRows or sequence of SparseDistribution
-        What `quantize` and `quantize_rows` return, or ``round_.distributions``.
+        From `quantize` or `quantize_rows`, or ``round_.distributions``.
     device : torch.device or str, optional
         Torch's default device if None. Only the supports move to it.
     dtype : torch.dtype

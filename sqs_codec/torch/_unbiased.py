@@ -1,4 +1,4 @@
-"""From logits to counts that are right on average."""
+"""Unbiased quantization of tensors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sqs_codec.torch._tensors import (
 )
 
 AT_ONCE = 1 << 23
-"""Logits whose weights are held at a time, in some 32 bytes each."""
+"""Logits per chunk; their weights take about 32 bytes each."""
 
 
 def quantize_unbiased(
@@ -35,7 +35,7 @@ def quantize_unbiased(
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> SparseDistribution:
-    """Return `quantize_unbiased_rows` of a row, a tensor [vocab_size]."""
+    """Quantize one row [vocab_size], as `quantize_unbiased_rows`."""
     row = row_of(codec, logits)
     return round_rows(codec, row, temperature, partial(_draw, generator))[0]
 
@@ -47,19 +47,19 @@ def quantize_unbiased_rows(
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> SparseRows:
-    """Round ``softmax(logits / temperature)`` at random, so that it is the mean.
+    """Round ``softmax(logits / temperature)`` at random, without bias.
 
-    The counts are those of `Codec.quantize_unbiased_rows` for the same random numbers,
-    to the bit, wherever the logits are. From an accelerator two numbers a row and the
-    resolution's worth of ids move; this waits for it twice for every 8 million logits.
+    With the same random numbers, the counts are those of
+    `Codec.quantize_unbiased_rows`, to the bit, on any device. From an accelerator, two
+    numbers and `resolution` ids per row move; this waits twice per 8 million logits.
 
     Parameters
     ----------
     codec, logits, temperature
         As for `quantize_rows`, with its errors.
     generator : torch.Generator, optional
-        Asked once for an int64 of 64 random bits for each row, on its own device. If
-        None, the CPU's default generator, which `torch.manual_seed` seeds.
+        Called once for a random int64 per row, on the generator's device. If None, the
+        CPU's default generator, which `torch.manual_seed` seeds.
 
     Examples
     --------
@@ -73,7 +73,7 @@ def quantize_unbiased_rows(
 
 
 def _draw(generator: torch.Generator | None, n: int) -> NDArray[np.uint64]:
-    """Return n numbers of 64 random bits."""
+    """Return n random 64-bit numbers."""
     words = torch.empty(n, dtype=torch.int64, device=device_of(generator))
     return words.random_(-(1 << 63), None, generator=generator).cpu().numpy().view("u8")
 
@@ -81,7 +81,7 @@ def _draw(generator: torch.Generator | None, n: int) -> NDArray[np.uint64]:
 def round_rows(
     codec: Codec, logits: torch.Tensor, temperature: float, draw: Draw
 ) -> SparseRows:
-    """Round rows by the numbers that `draw` gives. For files of teachers, too."""
+    """Round rows with the random numbers of `draw`; also used for teacher files."""
     rows, shape = rows_of(codec, logits)
     if is_on_host(rows):
         ready = checks.Rows(as_array(rows), shape)

@@ -1,4 +1,4 @@
-"""Verify rounds by the target model's logits."""
+"""Verification of rounds with the target's logits as tensors."""
 
 from collections.abc import Callable, Sequence
 
@@ -26,11 +26,11 @@ def verify(
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Verdict:
-    """Accept a prefix of the drafted tokens and draw the next token.
+    """Accept a prefix of the drafted tokens and sample the next token.
 
-    As `sqs_codec.verify`, on ``softmax(target_logits / temperature)``, so the text is
-    distributed as the target's at this temperature. The softmax is computed in float64
-    for logits in float64 and in float32 for all others; everything after it in float64.
+    `sqs_codec.verify` with ``softmax(target_logits / temperature)``: the output
+    distribution is the target's at this temperature. The softmax uses float64 for
+    float64 logits, else float32; the rest uses float64.
 
     Parameters
     ----------
@@ -41,10 +41,10 @@ def verify(
         On any device, contiguous or not; gradients are ignored. ``-inf`` is
         probability 0. Errors name the row that holds NaN, +inf or nothing but -inf.
     temperature : float
-        The target's; at 0 it has its most probable token and nothing else.
+        The target's temperature; at 0 it chooses its most probable token.
     generator : torch.Generator, optional
-        Asked once for L+1 float64, used as in `sqs_codec.verify`, on its own device,
-        for which that is one more wait. If None, the CPU's default generator, which
+        Called once for L+1 float64 on its own device, which costs one more wait; used
+        as in `sqs_codec.verify`. If None, the CPU's default generator, which
         `torch.manual_seed` seeds.
 
     Examples
@@ -75,22 +75,21 @@ def verify_rounds(
     *,
     temperature: float | Sequence[float] = 1.0,
 ) -> list[Verdict]:
-    """Verify many rounds, of any lengths, by numbers that the caller draws.
+    """Verify many rounds, of any lengths, with random numbers of the caller.
 
-    As `sqs_codec.verify_rounds`, on logits as `verify` takes and refuses them; an error
-    names the round and the row. This waits for an accelerator twice, whatever the
-    number of rounds: once for the probabilities of the drafted tokens, once for the
-    tokens that follow.
+    `sqs_codec.verify_rounds` with logits, with the errors of `verify`, which name the
+    round and the row. For any number of rounds this waits for an accelerator twice: for
+    the probabilities of the drafted tokens and for the next tokens.
 
     Parameters
     ----------
     target_logits : torch.Tensor of float16, bfloat16, float32 or float64 \
 [N, vocab_size]
-        The rows of the rounds one after the other, L+1 for a round of L tokens.
+        The concatenated rows of the rounds, L+1 for a round of L tokens.
     draws : array_like of float64 [N]
         On the host.
     temperature : float or sequence of float
-        The target's for all rounds, or one for each.
+        The target's temperature for all rounds, or one per round.
 
     Examples
     --------
@@ -164,7 +163,7 @@ def _verify_by_core(
         status, _, *verdict = Core.verify_logits(*given)
         if status:
             _tensors.check_maxima(rows, rows.amax(-1).double().numpy(), name_row)
-            raise AssertionError(f"the C core refused its arguments: status {status}")
+            raise AssertionError(f"the C core rejected its arguments: status {status}")
         verdicts.append(Verdict(*verdict))
     return verdicts
 

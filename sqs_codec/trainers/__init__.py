@@ -1,1 +1,1 @@
-"""Files of a teacher's distributions in other people's trainers, a module each."""
+"""Teacher files in other trainers, one module each."""

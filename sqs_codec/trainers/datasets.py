@@ -1,4 +1,4 @@
-"""A file of a teacher's distributions as a data set of Hugging Face."""
+"""A teacher file as a Hugging Face data set."""
 
 import hashlib
 from collections.abc import Iterator
@@ -17,25 +17,25 @@ __all__ = ["as_dataset"]
 def as_dataset(
     data: distill.Dataset, top_k: int | None = None, *, cache_dir: str | None = None
 ) -> Dataset:
-    """Return the texts of a file, and if asked the teacher's lists, as columns.
+    """Return a file's texts, and optionally the teacher's lists, as columns.
 
-    Whatever stands at i belongs to row i of a student's logits, those of what follows
-    token i.
+    Index i of each column belongs to row i of the student's logits, which predicts the
+    token after token i.
 
     Parameters
     ----------
     top_k : int, optional
-        How many tokens a list has, of 8 bytes each.
+        The length of the lists, 8 bytes per token.
     cache_dir : str, optional
-        Where ``datasets`` keeps the columns, for the next time with the same file.
+        The folder in which ``datasets`` caches the columns.
 
     Returns
     -------
     datasets.Dataset
-        ``input_ids`` and ``labels`` [n], equal where the file has a distribution, else
-        -100: a mask of rows that isn't to be shifted. With `top_k` ``teacher_ids`` and
-        ``teacher_logprobs`` [n, top_k], as `sqs_codec.distill.top_lists` gives them,
-        and refuses too small a `top_k`; token 0 and -9999 where there is none.
+        ``input_ids`` and ``labels`` [n]; labels are -100 without a distribution. Don't
+        shift this mask. With `top_k` also ``teacher_ids`` and ``teacher_logprobs``
+        [n, top_k] of `sqs_codec.distill.top_lists`, with its errors; token 0 and -9999
+        are padding.
     """
     columns = dict.fromkeys(("input_ids", "labels"), Sequence(Value("int32")))
     if top_k is not None:

@@ -1,4 +1,4 @@
-"""A file of a teacher's distributions in DistillKit, which this doesn't import."""
+"""A teacher file in DistillKit, which this module doesn't import."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,10 +12,10 @@ __all__ = ["StoredCompressor"]
 
 
 class StoredCompressor:
-    """What DistillKit's ``OfflineSignalSource`` calls for the teacher's lists.
+    """Provides the teacher's lists to DistillKit's ``OfflineSignalSource``.
 
-    It finds them by the tokens of a batch: of texts that the file has or of their
-    beginnings, padded at either end but not packed, and with the labels of
+    It finds them by the tokens of a batch: texts of the file or their beginnings,
+    padded at either end but not packed, with the labels of
     `sqs_codec.trainers.datasets.as_dataset`. A file with a tail is a ValueError.
     """
 

@@ -1,4 +1,4 @@
-"""A file of a teacher's distributions in Hugging Face's ``Trainer``."""
+"""A teacher file in the Hugging Face ``Trainer``."""
 
 from typing import Any
 
@@ -12,14 +12,13 @@ __all__ = ["DistillationTrainer"]
 
 
 class DistillationTrainer(Trainer):
-    """A ``Trainer`` of a student, by `sqs_codec.torch.distillation_loss`.
+    """A ``Trainer`` that minimizes `sqs_codec.torch.distillation_loss`.
 
-    The loss of a step is the mean over all its distributions, however they are spread
-    over batches and processes, and ``evaluate()`` gives the mean over those of the data
-    set; the texts that fill up the last batches of several processes count again. There
-    are no labels, so what is for them does nothing, as ``label_smoothing_factor`` and
-    ``compute_metrics``. With a subclass of ``Trainer`` of yours,
-    ``class Mine(DistillationTrainer, Yours)`` is both.
+    The loss of a step is the mean over all its distributions, across batches and
+    processes; ``evaluate()`` returns the mean over the data set's. Texts that fill the
+    last batches of several processes count again. There are no labels, so settings for
+    labels, such as ``label_smoothing_factor`` and ``compute_metrics``, have no effect.
+    Combine it with your own subclass as ``class Mine(DistillationTrainer, Yours)``.
 
     Parameters
     ----------

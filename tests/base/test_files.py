@@ -34,7 +34,7 @@ def no_file(request, tmp_path):
     """Return what is no file, and what it is called."""
     path = tmp_path / "it"
     KINDS[request.param](path)
-    return path, f"{path} is a {request.param}, and must be a file"
+    return path, f"{path} must be a file, but is a {request.param}"
 
 
 def test_what_is_no_file_is_refused(no_file):

@@ -220,7 +220,7 @@ def test_what_does_not_fit_the_file_is_explained(tmp_path, capsys):
     file = save(tmp_path / "a.npy", np.zeros((2, 30), np.float32))
     nowhere = str(tmp_path / "no" / "b.json")
     for option, value, said in [
-        ("--prior", "gpt2", "a.npy: the prior is made for a vocabulary of 50257"),
+        ("--prior", "gpt2", "a.npy: the prior has a vocabulary of 50257"),
         ("--json", nowhere, f"no folder {tmp_path / 'no'} to write to"),
     ]:
         fails(capsys, said, "bits", file, option, value)

@@ -98,7 +98,7 @@ def test_what_goes_wrong_is_said_in_a_line(server, models, capsys):
         ("--server 192.0.2.1:8743 --insecure", "192.0.2.1 isn't this machine"),
         ("--server a:1 --cert /none", "the certificate /none: No such file"),
         ("--server a:1 --cert /none --transport datagram", "/none: No such file"),
-        ("--server a:1 --cert /dev/null", "/dev/null is a device, and must be a file"),
+        ("--server a:1 --cert /dev/null", "/dev/null must be a file, but is a device"),
         ("--server a:1 --token \N{BULLET}", "visible ASCII characters"),
         ("--server a:1 --prior /none", "no file /none"),
         ("--server a:1 --draft /none", "/none: there is no such directory"),

@@ -113,7 +113,7 @@ def test_a_folder_is_a_tokenizer_and_text_goes_with_drafts(
         (["--drafts", "BINARY"], "is not a .npy file"),
         (["--drafts", "LOGITS", "--top-k", "401"], "-k must be at most 400, the voc"),
         (["--drafts", "LOGITS", "-o", "nowhere/x"], "no folder nowhere to write to"),
-        (["--drafts", "NAN", "-o", "."], ". must be a file, and is a folder"),
+        (["--drafts", "NAN", "-o", "."], ". must be a file, but is a folder"),
         (["--drafts", "NAN"], "nan.npy: row 70: logits[5] is nan; values must"),
         (["--drafts", "LOGITS", "--vocab-size", "50"], f"logits of {V} tokens, not 50"),
     ],

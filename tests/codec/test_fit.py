@@ -204,12 +204,12 @@ def test_fitting_twice_gives_the_same():
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        (lambda q: ([],), ValueError, "neither distributions nor"),
+        (lambda q: ([],), ValueError, "distributions or counts, got neither"),
         (lambda q: ([q, "q"],), TypeError, "distributions"),
         (
             lambda q: ([q, sqs.SparseDistribution([1], [4], 4)],),
             ValueError,
-            "vocabularies of 3 and 4",
+            "one vocabulary, got 3 and 4",
         ),
         (lambda q: ([q], [1, 2]), ValueError, r"shape \[3\], got \[2\]"),
     ],

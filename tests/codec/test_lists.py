@@ -78,7 +78,7 @@ def test_the_tail_is_what_the_list_leaves():
     ("ids", "logprobs", "words"),
     [
         ([[1], [2, 3]], [[-1], [-2]], "row 1 has 2 token_ids and 1 logprobs"),
-        ([[1], [2]], [[-1]], "as many rows, got 2 and 1"),
+        ([[1], [2]], [[-1]], "same number of rows, got 2 and 1"),
         ([[1], []], [[-1], []], "row 1 lists no token"),
         ([[1], [2]], [[-1], [-np.inf]], "row 1 lists no token"),
         ([[1], [2, 3, 2]], [[-1], [-2, -3, -4]], "row 1 lists token 2 twice"),

@@ -94,7 +94,7 @@ def test_a_tail_beside_256_kinds_and_in_a_full_class():
 
 
 def test_a_full_vocabulary_has_no_room_for_a_tail():
-    refuses("1048576 ids can have no more", kit.make_prior(1 << 20, 1).with_tail)
+    refuses("already has 1048576 ids", kit.make_prior(1 << 20, 1).with_tail)
 
 
 def test_a_prior_as_a_value():
@@ -134,15 +134,15 @@ BROKEN = [
     (b"", "ends inside its header, after 0 bytes"),
     (b"sqs", "ends inside its header, after 3 bytes"),
     (b"sqx", "does not begin with 'sqsprior'"),
-    (changed(8, 0), "its version is 0, and this release reads version 1"),
+    (changed(8, 0), "its version is 0, but this release reads version 1"),
     (changed(9, 0), "it has 0 classes; 1 to 32 are allowed"),
     (changed(10, 1), "its vocabulary has 1 ids; 2 to 1048576 are allowed"),
     (changed(10, 255, 255, 255, 255), "its vocabulary has 4294967295 ids"),
-    (small()[:-1], "should have 539 bytes, and has 538"),
-    (small() + b"\0", "should have 539 bytes, and has 540"),
-    (small()[:-1] + b"\xff", "its check doesn't fit"),
+    (small()[:-1], "should have 539 bytes, but has 538"),
+    (small() + b"\0", "should have 539 bytes, but has 540"),
+    (small()[:-1] + b"\xff", "its CRC-32 doesn't match"),
     (changed(19, 0), r"chances\[2\]\[1\] is 0"),
-    (changed(WEIGHTS_AT, 241), "class 0 weigh 2281701376; at most 2\\^31"),
+    (changed(WEIGHTS_AT, 241), "class 0 sum to 2281701376; at most 2\\^31"),
 ]
 
 
@@ -195,7 +195,7 @@ def test_what_is_no_file_or_no_bytes(tmp_path):
     with huge.open("wb") as file:
         file.write(small())
         file.truncate(1 << 40)  # takes no room, but would if it was read
-    refuses("should have 539 bytes, and has over 1057", sqs.Prior.load, huge)
+    refuses("should have 539 bytes, but has over 1057", sqs.Prior.load, huge)
 
 
 def test_built_in_priors():
@@ -267,7 +267,7 @@ def test_a_config_names_its_prior(codec, prior, monkeypatch):
         sqs.Codec.from_config(config | {"vocab_size": 999}, prior)
     none = sqs.Codec(1000, 50)
     assert sqs.Codec.from_config(none.config()) == none
-    with pytest.raises(ValueError, match="the config has no prior, and one was given"):
+    with pytest.raises(ValueError, match="the config has no prior, but one was given"):
         sqs.Codec.from_config(none.config(), prior)
 
 

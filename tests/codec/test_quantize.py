@@ -374,5 +374,5 @@ def test_masked_arrays_are_refused():
         lambda: bits.measure(np.ma.masked_array([values])),
         lambda: theory.rejection_bound([0], np.ma.masked_array([0.5]), [1], 1),
     ):
-        refuses("MaskedArray, whose mask isn't read", call, error=TypeError)
+        refuses("MaskedArray, whose mask would be", call, error=TypeError)
     assert codec.quantize(masked.filled(-np.inf), keep).prob(3) == 0

@@ -339,7 +339,7 @@ def test_one_writer_at_a_time(tmp_path):
     assert path.read_text() == "mine"
 
 
-NOT_A_FILE = "must be this user's own file, with no other name: remove it"
+NOT_A_FILE = "must be your own regular file without hard links: remove it"
 PLANTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "link": (lambda folder: (folder / "whole").symlink_to("../mine"), NOT_A_FILE),
     "FIFO": (lambda folder: os.mkfifo(folder / "lock"), NOT_A_FILE),
@@ -348,9 +348,9 @@ PLANTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "mode": (lambda folder: folder.chmod(0o777), "others may write in .*chmod go-w it"),
     "all": (
         lambda folder: folder.symlink_to(folder.rename(folder.parent / "b")),
-        "parts must be this user's own folder: write elsewhere",
+        "parts must be your own folder: choose another path",
     ),
-    "owner": (lambda _: None, "parts must be this user's own folder"),
+    "owner": (lambda _: None, "parts must be your own folder"),
 }
 
 

@@ -1,8 +1,7 @@
-"""The Numba backend: the core for where there is no C compiler and no wheel.
+"""The Numba backend, a fallback without a C compiler or wheel.
 
-Its modules are those of ``csrc``, and its functions have the names that they have
-there, without ``sqs_``, wherever they do the same. They explain only what is different;
-the reasons are there.
+Modules and functions have the names of those in ``csrc``, without ``sqs_``. Comments
+cover differences only; the reasons are explained in ``csrc``.
 """
 
 from sqs_codec._backend.numba.api import Core

@@ -36,7 +36,7 @@ DIGEST = _digest()
 
 
 class _Notice(event.Listener):
-    """Says once, in the log, that functions are being compiled rather than loaded."""
+    """Logs once that functions are being compiled rather than loaded."""
 
     def on_start(self, event: Any) -> None:
         module = event.data["dispatcher"].py_func.__module__ or ""
@@ -47,7 +47,7 @@ class _Notice(event.Listener):
             )
 
     def on_end(self, event: Any) -> None:
-        """Say nothing more."""
+        """Do nothing."""
 
     _given = False
 
@@ -68,7 +68,7 @@ def _compiled(**options: Any) -> Any:
             return numba.njit(**options)(function)
         except RuntimeError as error:  # neither here nor at home can be written
             raise ImportError(
-                "Numba has nowhere to keep what it compiles: NUMBA_CACHE_DIR says where"
+                "Numba has no writable cache folder: set NUMBA_CACHE_DIR to one"
             ) from error
 
     return compile_
