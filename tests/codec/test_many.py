@@ -91,7 +91,7 @@ def test_the_slowest_sequence_is_bounded(name):
 def test_nothing_is_no_sequence():
     codec = sqs.Codec(8, 4)
     refuses("1 to 65536 distributions", codec.encode_sequence, even_rows(codec, 1, 0))
-    refuses("one at least", codec.encode_sequence, [])
+    refuses("must not be empty", codec.encode_sequence, [])
     with pytest.raises(sqs.PacketError, match="packet of 0 bytes: the packet ends"):
         codec.decode_sequence(b"")
 

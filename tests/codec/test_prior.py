@@ -224,7 +224,7 @@ def codec(prior):
 
 
 def test_arguments(prior):
-    refuses("1000 ids, and the codec's vocab_size is 9", sqs.Codec, 999, prior=prior)
+    refuses("1000 ids, but the codec's vocab_size is 9", sqs.Codec, 999, prior=prior)
     for coding in ("bitpack", "enumerative"):
         with pytest.raises(ValueError, match=f"needs coding 'entropy', got '{coding}'"):
             sqs.Codec(1000, coding=coding, prior=prior)

@@ -66,9 +66,9 @@ def test_round(codec, seed, length):
 def test_a_round_is_given_in_one_or_in_two():
     codec = sqs.Codec(1000)
     round_ = kit.any_round(np.random.default_rng(0), codec)
-    with pytest.raises(TypeError, match="distributions and tokens, or a Round"):
+    with pytest.raises(TypeError, match="distributions and tokens, or only a Round"):
         codec.encode_round(round_, round_.tokens)
-    with pytest.raises(TypeError, match="distributions and tokens, or a Round"):
+    with pytest.raises(TypeError, match="distributions and tokens, or only a Round"):
         codec.encode_round(round_.distributions)
 
 
@@ -143,9 +143,9 @@ def test_a_round_is_a_value():
     assert sqs.Round([twin], [4]) != sqs.Round([twin] * 2, [4, 4])
     wider = sqs.SparseDistribution([4, 7], [30, 70], 1001)
     assert sqs.Round([twin], [4]) != sqs.Round([wider], [4])
-    refuses(r"one resolution, got \[\(", sqs.Round, [twin, wider], [4, 4])
+    refuses(r"and resolution, got \[\(", sqs.Round, [twin, wider], [4, 4])
     finer = sqs.SparseDistribution([4, 7], [30, 71], 1000)
-    refuses(r"one resolution, got \[\(", sqs.Round, [twin, finer], [4, 4])
+    refuses(r"and resolution, got \[\(", sqs.Round, [twin, finer], [4, 4])
 
 
 def test_a_decoded_round_is_verified_as_it_came(monkeypatch):
@@ -241,7 +241,7 @@ def test_a_fingerprint_is_the_same_everywhere():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"format_version": 2}, ValueError, r"format version 2, .* reads version 1$"),
+        ({"format_version": 2}, ValueError, r"format version 2, .* writes version 1$"),
         ({"priors": None}, ValueError, r"must have the keys .*, got .*'priors'"),
         ({"prior": ...}, ValueError, r"must have the keys .*, got"),
         ({1: 2}, ValueError, r"must have the keys .*, got \['1', 'coding'"),

@@ -86,7 +86,7 @@ def test_names_the_row_that_is_to_blame(change, error):
 
 def test_stacks_only_what_goes_together():
     q = sqs.SparseDistribution([1], [4], 8)
-    refuses("one at least", sqs.SparseRows.stack, [])
+    refuses("must not be empty", sqs.SparseRows.stack, [])
     with pytest.raises(ValueError, match=r"\(8, 4\), \(9, 4\)"):
         sqs.SparseRows.stack([q, sqs.SparseDistribution([1], [4], 9)])
     refuses(r"distributions\[1\]", sqs.SparseRows.stack, [q, [1]], error=TypeError)
@@ -95,4 +95,4 @@ def test_stacks_only_what_goes_together():
         sqs.SparseRows.concatenate([rows, sqs.SparseRows([1], [5], [0, 1], 8, 5)])
     with pytest.raises(TypeError, match=r"parts\[0\] must be a SparseRows"):
         sqs.SparseRows.concatenate([q])
-    refuses("one at least", sqs.SparseRows.concatenate, [])
+    refuses("must not be empty", sqs.SparseRows.concatenate, [])

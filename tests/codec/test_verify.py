@@ -131,7 +131,7 @@ OTHER = sqs.Round([sqs.SparseDistribution([0], [1], 4)], [0])
         ({"rounds": ROUND}, "rounds must be a sequence of rounds, got Rou"),
         ({"rounds": iter([])}, "rounds must be a sequence of rounds"),
         ({"rounds": [ROUND, "None"]}, r"\[1\] must be a Round or None"),
-        ({"rounds": [ROUND, OTHER]}, r"rounds\[1\] must be of vocabulary 3 .* got 4"),
+        ({"rounds": [ROUND, OTHER]}, r"rounds\[1\] must have vocabulary 3, .* got 4"),
         ({"rounds": [ROUND]}, r"must have shape \(2, 3\) .*got \(3, 3\)"),
         ({"rounds": []}, r"must have shape \(0, 3\) .*got \(3, 3\)"),
         ({"rounds": [None] * 3, "target_probs": np.ones((3, 1))}, r"got \(3, 1\)"),

@@ -706,7 +706,7 @@ def test_make_goes_on_where_it_was_interrupted(teacher, tmp_path, monkeypatch, c
     assert [len(s.rows) for s in distill.load(whole)] == [*W1, *W2]
     assert f"6 sequences of {2 + 5 + 40 + 1} tokens, 48 distributions" in said
     assert sqs_distill("check", whole, "--tokenizer", teacher) == 0
-    assert "6 sequences of 48 distributions: all can be read" in capsys.readouterr().out
+    assert "6 sequences with 48 distributions are valid" in capsys.readouterr().out
     assert sqs_distill("make", *options, texts, "-o", whole) == 1
     assert "its source is 'texts.jsonl (" in capsys.readouterr().err
 
@@ -913,7 +913,7 @@ def test_texts_are_written_in_order_whatever_the_order_of_logits(tmp_path):
 def test_a_reader_without_templates_reads_no_chat():
     chat, path = b'{"messages": [5]}', Path("a.jsonl")
     args, reader = SimpleNamespace(model="toy.gguf"), SimpleNamespace(name="toy")
-    with pytest.raises(ValueError, match=r"line 3, is no chat .*toy is a GGUF"):
+    with pytest.raises(ValueError, match=r"line 3, has no usable chat: toy is a GGUF"):
         text_of(chat, path, 3, lambda _: _own_tokenizer(args, reader))
 
 
@@ -981,13 +981,17 @@ def test_a_log_shows_progress_as_lines(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("name", "line", "words"),
     [
-        ("a.jsonl", b'{"text": 5}', 'line 2, is no object with a "text"'),
-        ("a.jsonl", b"[]", 'line 2, is no object with a "text"'),
-        ("a.jsonl", b"{", 'line 2, is no object with a "text"'),
-        ("a.jsonl", b"[" * 100_000, 'line 2, is no object with a "text"'),
-        ("a.jsonl", b'{"messages": []}', "line 2, is no chat .* has no chat template"),
+        ("a.jsonl", b'{"text": 5}', 'line 2, must be an object with a "text"'),
+        ("a.jsonl", b"[]", 'line 2, must be an object with a "text"'),
+        ("a.jsonl", b"{", 'line 2, must be an object with a "text"'),
+        ("a.jsonl", b"[" * 100_000, 'line 2, must be an object with a "text"'),
+        (
+            "a.jsonl",
+            b'{"messages": []}',
+            "line 2, has no usable .* chat template",
+        ),
         ("a.jsonl", b'{"messages": [5], "tools": [1]}', "line 2, .* chats with .tools"),
-        ("a.JSONL", b'{"text": "\\ud800"}', "line 2, is .* of valid Unicode"),
+        ("a.JSONL", b'{"text": "\\ud800"}', "line 2, .* of valid Unicode"),
         ("a.txt", b"", "nothing to keep is in "),
         ("a.txt", b"\xff", "line 2, is not UTF-8"),
     ],

@@ -323,7 +323,7 @@ def test_to_dense_undoes_quantize():
 def test_to_dense_says_what_it_expected():
     q = sqs.SparseDistribution([1, 4], [1, 3], vocab_size=5)
     other = sqs.SparseDistribution([1, 4], [1, 3], vocab_size=6)
-    refuses("one at least", adapter.to_dense, [])
+    refuses("must not be empty", adapter.to_dense, [])
     refuses(r"got \[\(5, 4\), \(6, 4\)\]", adapter.to_dense, [q, other])
     with pytest.raises(TypeError, match=r"\[0\] must be a SparseDistribution, got str"):
         adapter.to_dense("q")
