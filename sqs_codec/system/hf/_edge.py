@@ -103,7 +103,7 @@ def _check_call(
 ) -> None:
     """Raise if a call of ``generate`` asks for anything that an edge can't do."""
     if not isinstance(edge.draft, Draft) or edge.draft.model is not model:
-        raise ValueError("the edge has another draft model than this one")
+        raise ValueError("the draft of the edge is another model: pass its own")
     if input_ids.shape[0] != 1:
         raise ValueError(f"expected one text, got {input_ids.shape[0]}")
     mask = model_kwargs.get("attention_mask")

@@ -190,7 +190,7 @@ def test_memory(path):
         cloud = Cloud(path, max_memory=pages * page, options=given)
         assert (cloud.places, cloud.max_text) == (places, tokens)
     assert "; 64 sessions of 256 tokens" in cloud.summary
-    with pytest.raises(ValueError, match=r"fits is 256 \(64 sessions have that much"):
+    with pytest.raises(ValueError, match=r"limit is 256 \(each of 64 sessions"):
         cloud.verify([reading(b"a", [3] * 257)])
 
 
@@ -205,10 +205,10 @@ def test_memory(path):
         ({"cache_type_v": "q8_0", "flash_attn": "off"}, "V cache requires flash_attn"),
         ({"n_gpu_layers": -1}, r"n-gpu-layers must be in \[0, \d+\], got -1"),
         ({"n_gpu_layers": 1}, "n-gpu-layers and tensor-split need a GPU, and"),
-        ({"tensor_split": "1,2"}, "are for GPUs, and llama.cpp finds none"),
+        ({"tensor_split": "1,2"}, "need a GPU, and llama.cpp finds none"),
         ({"flash_attn": "no"}, "flash-attn must be one of"),
         ({"cache_type_k": "q9"}, "cache-type-k must be one of"),
-        ({"tensor_split": 1}, "are for GPUs, and llama.cpp finds none"),
+        ({"tensor_split": 1}, "need a GPU, and llama.cpp finds none"),
     ],
 )
 def test_options_that_wont_do(path, options, said, monkeypatch):

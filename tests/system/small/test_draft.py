@@ -246,8 +246,8 @@ STRIP = {"type": "Strip", "content": " ", "start": 0, "stop": 1}
         ({"tokenizer": lambda a: a[:0]}, "cut or damaged"),
         ({"summary": None}, None),
         # These panic at once, at the first text, and at the first special token.
-        (tokenizer_with(normalizer=PRECOMPILED), "no small draft"),
-        (tokenizer_with(normalizer=REPLACE), "no small draft"),
+        (tokenizer_with(normalizer=PRECOMPILED), "isn't a small draft"),
+        (tokenizer_with(normalizer=REPLACE), "isn't a small draft"),
         (tokenizer_with(decoder={"type": "Sequence", "decoders": [FUSE, STRIP]}), " "),
     ],
     ids=lambda given: next(iter(given)) if isinstance(given, dict) else None,

@@ -178,7 +178,7 @@ def test_cancelled_jobs_leave_nothing(narrow, cloud, writer):
     ("change", "message"),
     [
         ({"text": []}, "at least one token"),
-        ({"text": [1] * 8193}, r"8193 tokens, and the most that fits is 8192"),
+        ({"text": [1] * 8193}, r"have 8193 tokens, the limit is 8192"),
         ({"text": [49152]}, r"token ids must be in \[0, 49152\)"),
         ({"draws": np.zeros(2)}, "0 drafted tokens take 1 draws"),
     ],
