@@ -170,7 +170,7 @@ def test_files_that_are_no_targets(tmp_path, monkeypatch):
         if not given:
             kinds = {"return_value": llama.LLAMA_VOCAB_TYPE_NONE}
             monkeypatch.setattr(llama, "llama_vocab_type", Mock(**kinds))
-        with pytest.raises(ValueError, match="lacks a vocabulary or the length of"):
+        with pytest.raises(ValueError, match="lacks a vocabulary or a context"):
             Cloud(path)
 
 
