@@ -1,9 +1,9 @@
-"""Everything that measures, compares or reproduces a figure of the documentation.
+"""Programs that measure, compare or reproduce the documentation's figures.
 
-A module or a folder says what it measures, and each page of the documentation which
-program its figures are from. Several share `~benchmarks.tables`, what programs need,
-`~benchmarks.sources`, where logits come from, `~tests.relay`, real links, and
-`~tests.world`, the real loop on a virtual clock.
+Each module or folder says what it measures, and each page of the documentation names
+the programs behind its figures. Shared parts are `~benchmarks.tables` (options and
+tables), `~benchmarks.sources` (logits), `~tests.relay` (real links) and `~tests.world`
+(the real loop on a virtual clock).
 
-It runs in the source tree, with the ``bench`` extra installed.
+Run them in the source tree, with the ``bench`` extra installed.
 """

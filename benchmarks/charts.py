@@ -1,8 +1,8 @@
 """Charts of the documentation, drawn for the width of a phone.
 
-They are SVG whose text is text. What is black is light on a dark page, whose scheme an
-image follows. The other colours stand out from both grounds, and each series has a mark
-of its own, too.
+They are SVG with real text. Black lines and text become light if the viewer's color
+scheme is dark. The other colors are visible on both backgrounds, and each series also
+has its own marker.
 """
 
 import re

@@ -1,7 +1,7 @@
-"""A first try: tokens a second as the planner has it, and from the cloud alone.
+"""A first try: tokens per second with the planner, and in the mode alone.
 
-Runs README's commands: ``sqs serve`` on this machine, and beside it ``sqs generate``
-and ``sqs proxy``, each with both ways of a prompt in turn.
+Runs README's commands: ``sqs serve`` on this machine, and ``sqs generate`` and
+``sqs proxy``, each in both modes in turn.
 """
 
 import itertools
@@ -34,7 +34,7 @@ def main() -> None:
     parser = command("first_try", __doc__, texts=1, max_tokens=8, temperatures=[0.7])
     add = parser.add_argument
     add("--texts", type=int, choices=range(1, len(PROMPTS) + 1), default=5)
-    add("--max-tokens", type=int, default=96, help="of a text")
+    add("--max-tokens", type=int, default=96, help="of a completion")
     add("--temperatures", type=float, nargs="+", default=[0.3, 0.7, 1.0])
     args = parser.parse_args()
     made = table("Tokens a second", "T", "", "alone", "planner", "times (95 %)")

@@ -1,7 +1,7 @@
-"""GGUF files of SmolLM2 and Gemma 3, of any type, made of those in packages.
+"""GGUF files of SmolLM2 and Gemma 3 of any type, made from those in packages.
 
-The packages' weights have four bits. Files of F32 and F16 say what theirs do; those of
-fewer bits are rounded once more, unless it is to the type that they have.
+The packages' weights have four bits. Files of F32 and F16 represent these exactly.
+Types of fewer bits are rounded once more, except the original type.
 """
 
 import os

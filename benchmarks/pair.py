@@ -1,8 +1,8 @@
-"""The two models of a run.
+"""The draft and target of a run.
 
-The pair that needs no download is SmolLM2-135M-Instruct and itself with a few
-decoder layers left out: the draft shares every parameter with the target, so that
-the second model costs no memory. Any other pair comes from Hugging Face.
+The pair that needs no download is SmolLM2-135M-Instruct and the same model without a
+few decoder layers. They share all parameters, so the draft takes no memory. Any other
+pair comes from Hugging Face.
 """
 
 import tempfile

@@ -1,11 +1,11 @@
-"""Show what rounding does to rows, in float32 and in 16 bits.
+"""Show the effect of rounding on logits, in float32 and in 16 bits.
 
     python -m benchmarks.rounding                     # a minute
 
-Three texts of random tokens are read side by side, in chunks, and then six
-tokens more of each at once, as a round. Their rows are held to those that the model
-gives for one text alone: with its cache, and all anew. How far these two are from each
-other says what rounding does to begin with.
+Three texts of random tokens are read in one batch, in chunks, and then six more tokens
+of each in one forward pass, as a round. The logits are compared with those of a single
+text: with its cache, and without a cache. The difference of these two is the baseline
+for the effect of rounding.
 """
 
 import sys
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
     parser = command("rounding", __doc__, lengths=[3, 20])
     add = parser.add_argument
-    add("--gguf", type=Path, help="another model than SmolLM2")
+    add("--gguf", type=Path, help="a model instead of SmolLM2")
     add("--device", choices=DEVICES[1:], default="cpu")
     add("--dtype", choices=DTYPES[1:], nargs="+", default=["float32", "bfloat16"])
     add("--lengths", type=int, nargs="+", default=LENGTHS, metavar="TOKENS")

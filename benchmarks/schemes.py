@@ -1,10 +1,10 @@
-"""The ways to send a distribution, and the parameters that each is swept over.
+"""Schemes to send a distribution, and the parameters of each.
 
-`Row` carries them out on one position at one temperature. What is dropped and rounded
-depends on a rule and a resolution only, so that all codings of both share one
-distribution and differ in its bits. A `Format` is a way with its parameters: it leaves
-both ends with a distribution q^, from which the token is drawn and against which it is
-judged. So all of them are lossless, and differ in bits and in what is accepted.
+`Row` applies them to one position at one temperature. Dropping and rounding depend only
+on a rule and a resolution. So all codings of both share one distribution and differ
+only in bits. A `Format` is a scheme with its parameters. Both ends get the same
+distribution q^ from it, to sample and to verify the token. So all formats are lossless;
+they differ in bits and acceptance.
 """
 
 from __future__ import annotations

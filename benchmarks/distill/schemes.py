@@ -1,4 +1,4 @@
-"""Ways to keep distributions: the bytes they take, and what comes back."""
+"""Schemes to store distributions: their bytes, and the decoded distributions."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

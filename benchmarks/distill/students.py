@@ -1,4 +1,4 @@
-"""Students that learn of a teacher live, and of what was kept of it."""
+"""Students that learn from a live teacher or from its stored distributions."""
 
 import itertools
 import json

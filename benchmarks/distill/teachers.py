@@ -1,4 +1,4 @@
-"""Teachers, the texts that they write, and what is kept of their distributions."""
+"""Teachers, the texts that they generate, and their stored distributions."""
 
 from __future__ import annotations
 

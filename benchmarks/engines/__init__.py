@@ -1,1 +1,1 @@
-"""Engines held to transformers: equal verdicts."""
+"""Comparing engines with transformers: the same jobs must give the same verdicts."""

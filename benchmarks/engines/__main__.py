@@ -1,8 +1,8 @@
-"""Hold an engine to transformers: the same verdicts on the same jobs.
+"""Compare an engine with transformers: the same jobs must give the same verdicts.
 
-    python -m benchmarks.engines equal --engine vllm      # some 12 minutes
+    python -m benchmarks.engines equal --engine vllm      # about 12 minutes
 
-docs/serving/custom-engine.md says what the table means, and how to write an engine.
+docs/serving/custom-engine.md explains the table, and how to write an engine.
 """
 
 import os

@@ -1,12 +1,12 @@
-"""Hold an engine's verdicts to those of transformers in float32.
+"""Compare an engine's verdicts with those of transformers in float32.
 
-Sessions are played once with SmolLM2 and itself without two layers: drafts of up to
-five tokens, K = 64, l = 100, and four hinted ones at times, at temperature 0.7 and some
-at 0, after prompts in ten languages, some long.
-Then the engine does the same jobs by the same random numbers, in five ways. A verdict
-may differ where rounding decides: its margin says how far the random number was from
-what it was held to, in probability. On a GPU (--device cuda) sessions are played there,
-and in bfloat16 a share of the verdicts is always another.
+Sessions run once with SmolLM2 and the same model without two layers, after prompts in
+ten languages, some of them long. Rounds have up to five tokens, with K = 64 and
+l = 100; some jobs have four hints. The temperature is 0.7, or 0 in some sessions. Then
+the engine does the same jobs with the same random numbers, in five ways. Verdicts may
+differ due to rounding: a margin is the distance, in probability, of the random number
+from the threshold. With --device cuda the sessions run on the GPU. In bfloat16 a part
+of the verdicts always differs.
 """
 
 from __future__ import annotations
@@ -120,14 +120,14 @@ class Found:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what this measurement can be told."""
+    """Add this measurement's options."""
     add = parser.add_argument
     add("--engine", default="vllm", help="vllm, transformers or MODULE:FUNCTION")
-    add("--dtype", choices=DTYPES[1:], default="float32", help="of it")
-    add("--device", choices=DEVICES[1:], default="cpu", help="of it and the sessions")
-    add("--rounds", **number(int, 1), default=1000, help="at least")
-    add("--sessions", **number(int, 1), default=8, help="at once")
-    add("--long", type=int, nargs="*", default=LONG, help="tokens of some contexts")
+    add("--dtype", choices=DTYPES[1:], default="float32", help="of the engine")
+    add("--device", choices=DEVICES[1:], default="cpu", help="of engine and sessions")
+    add("--rounds", **number(int, 1), default=1000, help="minimum number")
+    add("--sessions", **number(int, 1), default=8, help="number at a time")
+    add("--long", type=int, nargs="*", default=LONG, help="lengths of long contexts")
     add("--threads", **number(int, 1), default=2)
     add("--seed", **number(int, 0), default=0)
 

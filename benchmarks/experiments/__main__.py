@@ -1,12 +1,11 @@
-"""Run experiments, print what came of them and draw it.
+"""Run experiments, print and plot their results.
 
     python -m benchmarks.experiments all --quick        # three minutes
     python -m benchmarks.experiments all                # an hour on two cores
     python -m benchmarks.experiments bounds rules
 
-docs/benchmarks says what each of them shows. Results are kept in a folder; a run
-that was stopped goes on where it was. It ends with status 1 if something that was
-proved doesn't hold.
+docs/benchmarks explains the results, which are kept in a folder. After an interruption
+the same command continues. The exit status is 1 if a measurement contradicts a theorem.
 """
 
 import argparse
@@ -109,15 +108,15 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     said = f"all, or {', '.join(NAMES)}"
     add("names", nargs="+", choices=(*NAMES, "all"), metavar="NAME", help=said)
-    said = "of results (default: build/experiments, or build/quick)"
+    said = "results (default: build/experiments, or build/quick)"
     add("--folder", type=Path, help=said)
     add("--seed", **number(int, 0), default=0, help="(default: %(default)s)")
-    said = 'a prompt a line, or JSON lines with "turns"'
+    said = 'prompts, one per line, or JSON lines with "turns"'
     add("--prompts", type=_prompts, metavar="FILE", help=said)
-    said = "a Hugging Face model instead of our own pairs"
+    said = "a Hugging Face model instead of the default pairs"
     add("--draft", metavar="MODEL", help=said)
     add("--target", metavar="MODEL", help="the model that --draft drafts for")
-    said = "of benchmarks.sizes' MODEL-SIZE.npz (default: drafts in the results')"
+    said = "files MODEL-SIZE.npz of benchmarks.sizes (default: in the results, drafts)"
     add("--drafts", type=_drafts, metavar="FOLDER", help=said)
     add("--json", type=Path, metavar="FILE", help="write all summaries")
     return parser

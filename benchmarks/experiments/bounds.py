@@ -1,10 +1,10 @@
-"""The two theorems about what sparsification costs, beside what is measured.
+"""The two theorems on the cost of sparsification, compared with measurements.
 
-Rejections: at each judged position a draft is rejected with probability TV(p, q^), at
-most the sum of TV(p, q), the dropped mass and K/4l. This is checked position by
-position, and for what is drawn as far as chance allows. Dropped mass: the mean of what
+Rejections: at each verified position a draft is rejected with probability TV(p, q^), at
+most the sum of TV(p, q), the dropped mass and K/4l. This is checked at each position
+exactly, and statistically for the sampled verdicts. Dropped mass: the mean of what
 `sqs.Conformal` drops stays below `theory.conformal_bound`, at every step of every run.
-Proofs are in docs/theory.md, sections 4 and 5.
+docs/theory.md, sections 4 and 5, has the proofs.
 """
 
 from __future__ import annotations

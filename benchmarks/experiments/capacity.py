@@ -1,9 +1,9 @@
-"""How many texts one verifier writes in a second.
+"""The throughput of one verifier.
 
-A server as `sqs serve` runs it, with the real target model, serves edges of another
-process that draft for free (`benchmarks.harness.edges`). It reads all rounds that wait
-at once, or one at a time. Then recorded models serve edges that draft in stated
-seconds: without drafts, by rounds, by hints. Intervals come from windows of time.
+A server as in `sqs serve`, with the real target model, serves edges of another process
+that draft at no cost (`benchmarks.harness.edges`). It verifies all waiting rounds in a
+batch, or one at a time. Then recorded models serve edges that draft in stated seconds:
+in the modes alone, rounds and hints. Intervals come from windows of time.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What a text takes in rounds, counted without drawing anything.
+"""The time of a completion in rounds, computed without sampling.
 
-Given the text, the acceptances of its positions are independent, so that the rounds
-which begin at each position can be counted exactly. A round takes its drafts, its bits,
-a round trip and the target's step.
+Given the completion, the acceptances at its positions are independent. So the expected
+number of rounds that start at each position is exact. A round takes the time of its
+draft steps, its bits, a round trip and the target's step.
 """
 
 from __future__ import annotations

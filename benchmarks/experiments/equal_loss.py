@@ -1,10 +1,10 @@
-"""Bits of schemes at equal loss, each at the best of its settings.
+"""Bits of schemes at equal loss, each with the best of its settings.
 
-The settings of a scheme that are on its front are found on one half of the prompts;
-what they cost and lose is taken from the other half, and the logarithms of both halves'
-bits are averaged. On the same prompts a scheme would win by trying more settings: of a
-hundred, some lose little by chance. Between two settings the logarithm of the bits is
-linear in the loss, and beyond the last one its bits are enough.
+One half of the prompts selects the settings on a scheme's Pareto front. The other half
+gives their bits and losses; the logarithms of both halves' bits are averaged. With one
+set of prompts, schemes with more settings would win by chance. Between two settings the
+logarithm of the bits is interpolated linearly in the loss. Beyond the last setting its
+bits are used.
 """
 
 from typing import Any

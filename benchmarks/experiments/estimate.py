@@ -1,4 +1,4 @@
-"""Intervals of ratios, by resampling prompts."""
+"""Confidence intervals of ratios, by resampling prompts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What an experiment is, and what it is given."""
+"""The interface of experiments, and their inputs."""
 
 import itertools
 from collections.abc import Callable, Sequence

@@ -1,11 +1,11 @@
-"""What the codec's lattice loses against other ways to round, at equal distortion.
+"""The codec's lattice against other ways to round, at equal distortion.
 
-Every row is sparsified and rounded in each way at each of its settings; all are judged
-by TV(q, q^) over the whole vocabulary, by the acceptance rate sum min(p, q^), and by
-bits. All give counts that sum to l, a point of Reznik's lattice, which the codec codes:
-`Row.send <benchmarks.schemes.Row>` the codec's own, nearest in L2 to the
-renormalised probabilities, `largest_remainder` the nearest without a zero, and
-`least_variation` the nearest in TV to q as it is, over the whole vocabulary.
+Every row is sparsified and rounded in each way at each of its settings. The measures
+are TV(q, q^) over the whole vocabulary, the acceptance rate sum min(p, q^), and bits.
+All ways give counts that sum to l, a point of Reznik's lattice; the codec encodes it.
+`Row.send <benchmarks.schemes.Row>` is the codec's own, nearest in L2 to the
+renormalized probabilities. `largest_remainder` is the nearest without a zero, and
+`least_variation` the nearest in TV to the whole q.
 """
 
 from collections.abc import Callable, Iterable, Iterator

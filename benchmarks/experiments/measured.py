@@ -1,7 +1,7 @@
-"""Texts in the real system over links: by the cloud alone, rounds, hints, a planner.
+"""Completions in the real system over links: alone, rounds, hints, and the planner.
 
-The rows of both models are recorded in files, and given to a real edge and a real
-server by `system`. The same texts are written on a virtual clock, too.
+A real edge and a real server run with recorded rows of both models (`system`). The same
+completions are also simulated on a virtual clock.
 """
 
 import itertools

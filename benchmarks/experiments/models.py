@@ -1,4 +1,4 @@
-"""The models that experiments run on, and their prompts."""
+"""The models of experiments, and their prompts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a drafted token costs, and how fast texts come over links in the real system."""
+"""The cost of a drafted token, and the speed of completions in the real system."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,11 +1,11 @@
-"""What is left of distributions by each rule that keeps tokens, at equal bits.
+"""Loss of the rules that keep tokens, at equal bits.
 
-Every rule keeps the most probable tokens, as many as it says; a rule's parameter moves
-bits against loss. So rules are compared where they take the same bits on average: a
-share of the positions has one parameter of a grid, the others the next one. That is
-done twice: at a resolution so fine that the rule alone decides what is lost, and at the
-resolution at which each rule loses least. The conformal rule learns online, from one
-text to the next, and begins as by default.
+Every rule keeps the most probable tokens and chooses their number; its parameter trades
+bits for loss. Rules are compared at the same average bits: a share of the positions
+uses one parameter of a grid, the others the next one. This is done twice: at a very
+fine resolution, so that only the rule causes loss, and at the resolution with the least
+loss of each rule. The conformal rule learns online across texts, and starts with its
+defaults.
 """
 
 import itertools

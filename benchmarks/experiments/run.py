@@ -1,4 +1,4 @@
-"""Tasks in worker processes, whose results a folder keeps, and what comes of them."""
+"""Running tasks in worker processes, and storing results in a folder."""
 
 import json
 import multiprocessing

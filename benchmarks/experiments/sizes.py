@@ -1,10 +1,10 @@
-"""Drafts of a thousandth of their target and more: what size buys, and where it pays.
+"""Small drafts, from 0.1 % of their target's size: what size buys, and where it pays.
 
-Small drafts are the files MODEL-SIZE.npz of a folder, such as smollm2-2.5M.npz, which
-`benchmarks.sizes train` makes. Beside them is the target without layers. All read the
-target's texts at the temperature at which it wrote them. A small draft's step is
-measured; the other models' and links are stated. Rounds are counted as in `counted`,
-hints simulated.
+Small drafts are the files MODEL-SIZE.npz of a folder, such as smollm2-2.5M.npz, from
+`benchmarks.sizes train`. They are compared with the target without some layers. All
+read completions of the target at the temperature that generated them. A small draft's
+step is measured; times of other models and links are stated. Rounds are computed as in
+`counted`, hints simulated.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""Speculation over a text that is known: what is accepted, by its true law.
+"""Speculation over a known completion, with its exact acceptance probabilities.
 
-In speculative decoding the text has the target's law, whatever is drafted. So a text
-that the target wrote can be replayed: given that y stands at a position, a draft there
-was accepted with probability min(p(y), q^(y)) / p(y), and then it was y; otherwise it
-was drawn from max(0, q^ - p), normalised, whatever y is. Nothing has to be generated
-again for another setting, and both models' rows are those of the text as it is.
+In speculative decoding the completion has the target's distribution, whatever is
+drafted. So a completion of the target can be replayed. Given token y at a position, a
+draft there was accepted with probability min(p(y), q^(y)) / p(y), and then it was y.
+Otherwise it was sampled from max(0, q^ - p), normalized, independently of y. So one
+completion and its rows, of both models, serve for all settings.
 
-Only what an edge drafts after a token that will be rejected is not known, as the models
-weren't asked there. Those drafts are void; the text's rows stand in for theirs, so that
-their bits are about right.
+Only drafts after a rejected token are unknown, as the models weren't run there. These
+drafts are void, and the completion's rows replace theirs, so that their bits are
+approximately right.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The real system over a link, with models that say what was recorded of real ones.
+"""The real system over a link, with models that replay recordings.
 
-A server with its sessions and batches, an edge, DTLS datagrams and their packets are
-those of `sqs_codec`. Only the models are recordings (`benchmarks.harness.recorded`).
+The server, its sessions and batches, the edge, and the DTLS datagrams are those of
+`sqs_codec`. Only the models are recordings (`benchmarks.harness.recorded`).
 """
 
 import tempfile

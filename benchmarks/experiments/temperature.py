@@ -1,13 +1,12 @@
 """The paper's figure: K-SQS and C-SQS over temperatures, at a fixed budget of bits.
 
-A round drafts while its bits stay within the budget: by the paper's formula, or in our
-packets. Resampling is what the cloud has to do after a rejection. Its rate is the mean
-probability of that, TV(p, q^), over the judged positions, which varies less than the
-count of what is drawn. Latency follows from the rounds by the times of a link and of
-models that are stated here, not measured.
+A round drafts until its bits reach the budget, by the paper's formula or in our
+packets. After a rejection the cloud resamples. The resampling rate is the mean of
+TV(p, q^) over the verified positions, which varies less than a count of rejections.
+Latency is computed from the rounds, with stated times of the link and models.
 
 The parameters of the paper's own experiment could not be confirmed. All of them are
-ours: the defaults, what they are varied to, the budget and the link.
+ours: the defaults, their variations, the budget and the link.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""Texts that a target model wrote, and what both models say at each position."""
+"""Completions of a target model, and both models' logits at each position."""
 
 from __future__ import annotations
 

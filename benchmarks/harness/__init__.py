@@ -1,1 +1,1 @@
-"""What programs that run edges and verifiers share."""
+"""Shared parts of programs that run edges and verifiers."""

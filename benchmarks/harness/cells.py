@@ -1,7 +1,7 @@
-"""Texts to write over a link, and what comes of them, whichever clock runs.
+"""Completions over a link and their results, on a real or a virtual clock.
 
-`benchmarks.experiments.system` writes them with a real server over a real socket,
-`simulate` here on a virtual clock.
+`benchmarks.experiments.system` runs them with a real server over a real socket;
+`simulate` runs them here on a virtual clock.
 """
 
 from __future__ import annotations

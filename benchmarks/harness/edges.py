@@ -1,6 +1,6 @@
-"""Edges that write texts on and on, to keep a server busy.
+"""Edges that decode without end, to keep a server busy.
 
-Nothing here needs torch, so that their process starts at once.
+Nothing here needs torch, so that their process starts quickly.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Engines by name, each made for what is measured."""
+"""Engines by name, with the settings for a measurement."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 KNOWN = {name: f"{__name__}:{name}_engine" for name in ("transformers", "vllm")}
 
 PLENTY = 1024
-"""MiB for keys and values where memory isn't the point."""
+"""MiB for the KV cache, enough for any measurement."""
 
 Make = Callable[..., "Engine"]
 
 
 def maker(name: str) -> Make:
-    """Return what makes an engine, by its name.
+    """Return the function that makes an engine; ValueError if there is none.
 
-    That is ``transformers``, ``vllm``, llama.cpp with a file of `gguf_files`, such as
-    ``smollm2-F32``, or MODULE:FUNCTION for an engine of one's own; ValueError if there
-    is no such function. It is called with keywords: `target`, a model's directory or
-    name, None for SmolLM2; `max_memory`, MiB for keys and values; and `batch_tokens`,
-    about how many tokens to read at once, None for the engine's own choice. Where they
-    aren't as by default, `dtype` and `device`, as `sqs serve` takes them, too.
+    Names are ``transformers``, ``vllm``, ``smollm2-F32`` for llama.cpp with a file of
+    `gguf_files`, or MODULE:FUNCTION for a custom engine. Keywords of the function are
+    `target` (a model's directory or name, None for SmolLM2), `max_memory` (MiB of the
+    KV cache) and `batch_tokens` (approximate tokens per forward pass, None for the
+    engine's own choice). Values of `dtype` and `device` as in `sqs serve` are passed
+    only if they aren't the defaults.
     """
     model, dash, kind = name.partition("-")
     if dash and model in ("smollm2", "gemma3"):

@@ -1,8 +1,8 @@
-"""Models that say what was recorded of real ones, in stated times.
+"""Models that replay the logits of real ones, in stated times.
 
-They give the rows of a text by position, whichever tokens are drawn. What is drawn and
-judged at a position is decided by numbers of that position, so that all plans have the
-same luck.
+They return the rows of a text by position, whichever tokens were sampled. The random
+numbers of sampling and verification depend only on the position, so that all plans use
+the same ones.
 """
 
 from __future__ import annotations

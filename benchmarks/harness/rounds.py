@@ -1,11 +1,11 @@
-"""What rounds of each format and length take and give, on real rows.
+"""The bits and accepted tokens of rounds, by format and length, on real rows.
 
-A position of a text is accepted with probability sum_x min(p(x), q^(x)) and takes the
-bits of its distribution and, on average, the entropy of the token drawn from it. From
-these the law of the rounds follows exactly: if a round of L begins at position i with
-probability v_i, then the next one begins at i + n + 1 with that times the probability
-that n are accepted. So a text takes a mean number of rounds and of bits, whatever the
-link, and a link turns those into seconds. No formula of the planner is used.
+A position is accepted with probability sum_x min(p(x), q^(x)). It takes the bits of its
+distribution and, on average, the entropy of the token sampled from it. These values
+determine the distribution of rounds exactly. If a round of L starts at position i with
+probability v_i, the next one starts at i + n + 1 with v_i times the probability of n
+acceptances. This gives the mean numbers of rounds and bits per completion, which a link
+converts to seconds. No formula of the planner is used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A server around an engine, as `sqs serve` runs one."""
+"""A server around an engine, as in `sqs serve`."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Sessions really played, over the real protocol, and the jobs that came of them.
+"""Real sessions over the real protocol, and their jobs.
 
 Edges draft with a real model and send their packets to clouds, whose jobs are verified
-by `sqs_codec.system.hf.Cloud`. Both models read a row of all sessions at a time, which
-makes many rounds affordable. What is kept are jobs and verdicts: a job says all, so
-whoever does it again has to come to the same verdict. And what a verifier takes depends
-on texts and drafts, not on who drafts.
+by `sqs_codec.system.hf.Cloud`. Both models process all sessions in batches, which makes
+many rounds affordable. The results are jobs and verdicts. A job is self-contained, so
+repeating it must give the same verdict. A verifier's time depends only on texts and
+drafts, not on the draft model.
 """
 
 from __future__ import annotations

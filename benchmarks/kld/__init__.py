@@ -1,1 +1,1 @@
-"""How far a model is from a reference: estimates beside dense sums and llama.cpp's."""
+"""KL divergence from a reference, compared with dense sums and llama.cpp's figures."""

@@ -2,13 +2,13 @@
 
     python -m benchmarks.kld.llama --tools BIN f16.gguf q8_0.gguf q4_k_m.gguf ...
 
-The first model is the original. ``llama-perplexity``, in the folder BIN, makes a base
-file of it and compares the others with that; so do we, by a reference that is made of
-the same base file and measured by llama-cpp-python, whose sdist has the sources of
-both (docs/distill/kld.md says how to build it). Both read a context of 512 tokens at a
-time. Dense sums are of all logits in float64, as llama-cpp-python gives them. Errors
-are one standard deviation: of the text, over rows in llama-perplexity and over contexts
-here, and of the reference.
+The first model is the original. ``llama-perplexity``, in the folder BIN, makes its base
+file and compares the other models with it. We make a reference from the same base file
+and compare with llama-cpp-python. Its sdist has the sources of both, and
+docs/distill/kld.md says how to build them. Both read contexts of 512 tokens. Dense sums
+use all logits of llama-cpp-python in float64. Errors are one standard deviation. That
+of the text is over rows in llama-perplexity and over contexts here; ours also has that
+of the reference.
 """
 
 import re
@@ -56,10 +56,10 @@ def main() -> None:
     """Compare, and print."""
     parser = command("kld.llama", __doc__, contexts=2, size=64)
     add = parser.add_argument
-    add("--tools", type=Path, required=True, help="folder of llama-perplexity")
+    add("--tools", type=Path, required=True, help="folder with llama-perplexity")
     add("--text", type=Path, help="default: this project's documentation")
     add("--contexts", type=int, default=11)
-    add("--size", type=int, default=512, help="tokens of a context")
+    add("--size", type=int, default=512, help="tokens per context")
     add("--resolution", type=int, default=32)
     add("--threads", type=int, default=2)
     add("models", type=Path, nargs="+")

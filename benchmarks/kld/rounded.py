@@ -1,13 +1,13 @@
-"""Estimate the divergence of models whose weights are rounded, beside dense sums.
+"""Estimate the divergence of models with rounded weights, and compare with dense sums.
 
     python -m benchmarks.kld.rounded                         # twenty minutes
     python -m benchmarks.kld.rounded --model gemma3 --contexts 2 --seeds 500
 
-The matrices of SmolLM2, or of Gemma 3 270M, are rounded to so many bits, in groups of
-32; in ``noise`` one layer is noise. The divergence of each from the original, row by
-row in float64, is what estimates from counts are compared with: a reference for each
-seed, of the same rows. Errors are in per cent of the divergence. The texts are this
-project's documentation, or, for Gemma 3, sentences of ten languages.
+The matrices of SmolLM2, or of Gemma 3 270M, are rounded to a few bits, in groups of 32;
+in ``noise`` one layer is noise. The true divergence from the original is computed for
+each row in float64. Estimates come from a reference of counts of the same rows, one for
+each seed. Errors are in percent of the divergence. The texts are this project's
+documentation or, for Gemma 3, sentences in ten languages.
 """
 
 import copy
@@ -250,8 +250,8 @@ def main() -> None:
     add = parser.add_argument
     add("--model", choices=(SMOLLM2, GEMMA3), default=SMOLLM2)
     add("--contexts", type=int, default=6)
-    add("--size", type=int, default=512, help="tokens of a context")
-    add("--seeds", type=int, default=2000, help="references whose errors are counted")
+    add("--size", type=int, default=512, help="tokens per context")
+    add("--seeds", type=int, default=2000, help="number of references")
     add("--resolution", type=int, default=32)
     args = parser.parse_args()
     console = Console()

@@ -1,1 +1,1 @@
-"""How near the planner comes to the best fixed plan, on simulated links."""
+"""The planner compared with the best fixed plan, on simulated links."""

@@ -1,4 +1,4 @@
-"""Compare hints, rounds, the cloud alone and the planner on a virtual clock.
+"""Compare hints, rounds, alone and the planner on a virtual clock.
 
     python -m benchmarks.planner                  # five minutes on two cores
     python -m benchmarks.planner --plot gain.svg  # and draw three of the links
@@ -6,12 +6,12 @@
     python -m benchmarks.planner --busy 1         # both models on the same cores
     python -m benchmarks.planner --constant MEMORY=24
 
-The same completions are written over each link in every mode, and by a planner that
-knows only the handshake. Rounds have the length and setting that are expected to be the
-fastest on the link; formats of others are compared with these by expected times. The
-session is open when the clock starts. With ``--busy`` a forward pass takes longer while
-the draft computes, planners go on from text to text, and the first text isn't counted.
-Results don't depend on the machine's speed.
+Each mode generates the same completions over each link, as does a planner that knows
+only the handshake. Rounds have the length and setting with the lowest expected time on
+the link; other formats are compared by expected times. The clock starts when the
+session is open. With ``--busy`` forward passes take longer while the draft computes,
+planners persist between completions, and the first completion isn't counted. Results
+don't depend on the machine's speed.
 """
 
 import itertools
@@ -333,10 +333,10 @@ def chart(far: Outcome, small: Outcome) -> list[Panel]:
 def main(argv: list[str] | None = None) -> None:
     """Simulate and print."""
     parser = command("planner", __doc__, quick=True)
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="an SVG")
-    said = "how much longer a forward pass takes while the draft computes"
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a plot (SVG)")
+    said = "added share of a forward pass's time while the draft computes"
     parser.add_argument("--busy", type=float, default=0.0, metavar="SHARE", help=said)
-    said = "another value of a constant of the planner"
+    said = "override a constant of the planner"
     parser.add_argument("--constant", action="append", metavar="NAME=VALUE", help=said)
     args = parser.parse_args(argv)
     given = {"busy": args.busy, "constants": args.constant or ()}

@@ -1,1 +1,1 @@
-"""Bits of a distribution, against what sending less than all of it costs."""
+"""Bits per distribution against the loss of sending less than all of it."""

@@ -1,12 +1,11 @@
-"""Measure what distributions cost, by every scheme at every setting.
+"""Measure the bits of distributions, for every scheme and setting.
 
     python -m benchmarks.rate --plot rate.svg
 
-Bits of a distribution against the total variation it loses and against the
-acceptance rate, for K-SQS and C-SQS by the paper's formula, QS, raw top-K and every
-coding of this package, each swept over its own parameters. docs/benchmarks/size.md says
-what the tables mean. The rows are the shipped drafts that nothing was fitted to, arrays
-of logits, or a text that a target model writes and both models read.
+It compares bits with the lost total variation and with the acceptance rate. Schemes are
+K-SQS and C-SQS by the paper's formula, QS, raw top-K and every coding of this package.
+docs/benchmarks/size.md explains the tables. Rows are the shipped drafts that nothing
+was fitted to, arrays of logits, or a target's completion that both models read.
 """
 
 import sys
@@ -29,9 +28,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = command("rate", __doc__, rows=3, temperature=[0.7])
     add_options(parser)
     add, least = parser.add_argument, number(float, 0.05, metavar="T")
-    said = "of both models; may be given several times (default: 0.3, 0.7 and 1)"
+    said = "temperature of both models; may be repeated (default: 0.3, 0.7 and 1)"
     add("--temperature", **least, action="append", help=said)
-    add("--plot", type=Path, metavar="FILE", help="an SVG")
+    add("--plot", type=Path, metavar="FILE", help="write a plot (SVG)")
     args = parser.parse_args(argv)
     try:
         source = from_options(args)

@@ -1,13 +1,12 @@
-"""The size of a packet, over prompts, and what a general compressor takes.
+"""The size of a packet over prompts, compared with a general compressor.
 
     python -m benchmarks.rate.general          # seconds; needs zstandard
 
 zstd at level 19 compresses fp16 probabilities with 16-bit ids, and the counts and ids
-that the codec sends: each distribution in a frame of its own, with a dictionary trained
-on the rows of other prompts, and in one stream that is flushed after each. Tokens of
-the raw form are in order of probability or, as that sometimes helps, of id. Frames have
-no checksum, size or magic number. The rows are the shipped drafts that nothing was
-fitted to.
+that the codec sends. Each distribution is a frame, with a dictionary trained on the
+rows of other prompts, or a part of a stream that is flushed after each. Tokens of the
+raw form are sorted by probability or, as that sometimes helps, by id. Frames have no
+checksum, size or magic number. Rows are the shipped drafts that nothing was fitted to.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,10 +1,10 @@
-"""What priors save, by tokenizer and language.
+"""Savings of priors, by tokenizer and language.
 
     python -m benchmarks.rate.languages     # half a minute
 
-Bits of a distribution at K = 64 and l = 100, on the shipped rows that nothing was
-fitted to: of SmolLM2 (English and code) and of Gemma 3 (ten languages). Each stands in
-a packet of its own.
+Bits per distribution at K = 64 and l = 100, in single packets. Rows are the shipped
+ones that nothing was fitted to, of SmolLM2 (English and code) and of Gemma 3 (ten
+languages).
 """
 
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ def bits(source: Source, temperature: float) -> NDArray[np.float64]:
 def main() -> None:
     """Print a table for each temperature."""
     parser = command("rate.languages", __doc__, rows=5, temperatures=TEMPERATURES[1:2])
-    parser.add_argument("--rows", **number(int, 1), help="at most, of each language")
+    parser.add_argument("--rows", **number(int, 1), help="maximum per language")
     parser.set_defaults(temperatures=TEMPERATURES)
     args = parser.parse_args()
     everything = [

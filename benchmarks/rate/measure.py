@@ -1,4 +1,4 @@
-"""One run: what every scheme takes and loses at every setting."""
+"""One run: bits and loss of every scheme at every setting."""
 
 import math
 from collections import defaultdict

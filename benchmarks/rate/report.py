@@ -1,4 +1,4 @@
-"""The tables of a run, and the picture: each scheme's front at each temperature."""
+"""The tables of a run and its plot: each scheme's Pareto front at each temperature."""
 
 from typing import Any
 

@@ -1,1 +1,1 @@
-"""Small drafts for a target: texts, training, and what they are worth."""
+"""Small drafts for a target: texts, training, and acceptance."""

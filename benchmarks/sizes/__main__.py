@@ -1,12 +1,12 @@
 """Make small drafts for a target.
 
-    python -m benchmarks.sizes texts build/sizes --tokens 1000000      # some two hours
+    python -m benchmarks.sizes texts build/sizes --tokens 1000000      # about two hours
     python -m benchmarks.sizes train build/sizes/128.parquet --size 1.3M -o draft.npz
 
-texts: a chat model writes prompts and answers, and a file has its distributions of the
-answers, as `sqs distill make` would make it of these texts. Ctrl-C ends the file with
-what is written; after any other end the same command goes on. train: a draft
-learns of files, and what of it would be accepted is said. Without --target that is
+texts: a chat model generates prompts and answers, and stores its distributions of the
+answers, in the format of `sqs distill make`. Ctrl-C completes the file with the texts
+so far; after any other end the same command continues. train: a draft learns from these
+files, and its acceptance is printed. Without --target the model is
 SmolLM2-135M-Instruct. `benchmarks.experiments sizes` measures drafts.
 """
 
@@ -59,21 +59,21 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parts = whole.add_subparsers(dest="part", required=True)
-    parts.add_parser("quick", help="all in miniature: does it run?")
+    parts.add_parser("quick", help="everything in miniature, as a test")
     add = parts.add_parser("texts").add_argument
     add("folder", type=Path)
-    said = "of answers (default: %(default)s)"
+    said = "total of the answers (default: %(default)s)"
     add("--tokens", **number(int, 1), default=1_000_000, help=said)
-    said = "texts side by side (default: %(default)s)"
+    said = "texts in a batch (default: %(default)s)"
     add("--places", **number(int, 1), default=128, help=said)
-    said = "of a text, in tokens (default: %(default)s)"
+    said = "maximum tokens of a text (default: %(default)s)"
     add("--longest", **number(int, 48), default=512, help=said)
     add("--seed", **number(int, 0), default=0)
     add = parts.add_parser("train").add_argument
-    add("files", type=Path, nargs="+", help="of distributions")
+    add("files", type=Path, nargs="+", help="stored distributions")
     add("-o", "--output", type=Path, required=True)
     add("--size", choices=SIZES, default="1.3M")
-    said = "after which it ends (default: %(default)g)"
+    said = "maximum training time (default: %(default)g)"
     add("--minutes", **number(float, 0), default=20.0, help=said)
     add("--epochs", **number(float, 0), default=8.0, help=said)
     for name in ("texts", "train"):

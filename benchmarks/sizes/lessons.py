@@ -1,4 +1,4 @@
-"""What small drafts learn of: files of a teacher's distributions, as arrays."""
+"""Training data of small drafts: files of a teacher's distributions, as arrays."""
 
 from __future__ import annotations
 

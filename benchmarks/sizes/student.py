@@ -1,4 +1,4 @@
-"""The network of `sqs_codec.system.small`, as torch trains it."""
+"""The network of `sqs_codec.system.small`, in torch for training."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""A chat model answers prompts; its distributions of these answers are kept.
+"""A chat model answers prompts; a file stores its distributions of the answers.
 
-Prompts are in ``starts.txt``: whole ones, about topics or an answer to another, and
-beginnings, with which the model goes on as a user would. One without a chat template
-goes on with those of ``benchmarks/data/texts.txt``, which are in nine languages. So
-what a draft learns of is the model's own. Many texts are written side by side: one that
-ends leaves its place to the next. Ends of the process lose a minute at most.
+Prompts come from ``starts.txt``: complete ones, on topics or on an earlier answer, and
+beginnings that the model continues as a user would. A model without a chat template
+continues the texts of ``benchmarks/data/texts.txt``, in nine languages. So a draft
+learns only from the model's own texts. Many texts are generated in one batch; when one
+ends, the next one takes its place. If the process ends, at most a minute is lost.
 """
 
 from __future__ import annotations

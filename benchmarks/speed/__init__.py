@@ -1,1 +1,1 @@
-"""Time of every call, against other ways to do it and the floor."""
+"""Times of every call, compared with alternatives and the lower bound."""

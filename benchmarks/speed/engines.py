@@ -1,4 +1,4 @@
-"""All that can do a codec's work in one process: C by instruction set, and Numba."""
+"""All backends in one process: C with each instruction set, and Numba."""
 
 import importlib.util
 from collections.abc import Callable

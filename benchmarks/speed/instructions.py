@@ -1,14 +1,14 @@
 """Instructions of the core's hot paths, counted by valgrind's callgrind.
 
     python -m benchmarks.speed.instructions           # compare with the baseline
-    python -m benchmarks.speed.instructions --write   # renew it
+    python -m benchmarks.speed.instructions --write   # update the baseline
 
-Counts don't vary from run to run as times do, so a regression of a few per cent
-shows. ``instructions.c`` lists the paths; it runs on the whole rows among the shipped
-drafts, built as the extension is. Valgrind has no AVX-512, which leaves scalar code and
-AVX2. Exits with 1 if a path takes over 3 % more than the baseline,
-``instructions.json``, which holds for one compiler: with another, what is more is only
-told.
+Unlike times, counts are repeatable, so they show regressions of a few percent.
+``instructions.c`` lists the paths. It is built as the extension is, and runs on the
+complete rows of the shipped drafts. Valgrind doesn't support AVX-512, so this covers
+scalar code and AVX2. The exit status is 1 if a path takes over 3 % more than the
+baseline, ``instructions.json``. The baseline is for one compiler; with another one,
+differences are only printed.
 """
 
 import argparse
@@ -116,7 +116,7 @@ def compare(now: dict[str, int], before: dict[str, int]) -> list[str]:
 def main(argv: list[str] | None = None) -> int:
     """Compare with the baseline, or renew it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.instructions")
-    parser.add_argument("--write", action="store_true", help="renew the baseline")
+    parser.add_argument("--write", action="store_true", help="update the baseline")
     args = parser.parse_args(argv)
     if absent := missing():
         print(f"needs {', '.join(absent)}", file=sys.stderr)

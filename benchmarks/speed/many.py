@@ -1,12 +1,12 @@
-"""Measure how fast many distributions are coded at once, beside zstd on raw columns.
+"""Measure the speed of coding many distributions, and compare with zstd.
 
     python -m benchmarks.speed.many
 
-Unbiased counts of SmolLM2's shipped rows that nothing was fitted to, at T = 1, rounded
-several times, so that no processor knows them by heart. Each text is a sequence. zstd
-compresses ids (uint16), counts and sizes (uint8) of all texts of a rounding, column by
-column, and what it gives back are the arrays. A file has all texts of a rounding as one
-sequence, over and over.
+Data are unbiased counts at T = 1 of SmolLM2's shipped rows that nothing was fitted to.
+Several random roundings prevent branch predictors from learning them. Each text is a
+sequence. zstd compresses the ids (uint16), counts and sizes (uint8) of all texts of a
+rounding as columns, and decompresses to arrays. A file has all texts of a rounding as
+one sequence, repeated `COPIES` times.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""One run: from logits to the times of every call."""
+"""One run: the times of every call, starting from logits."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The tables of a run, and what it is held to."""
+"""The tables of a run, and its limits."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""Other ways to do it: torch, NumPy, and one read of the rows."""
+"""Alternatives in torch and NumPy, and one read of the rows."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""Times of calls, taken in turns on one core."""
+"""Times of calls, measured in turns on one core."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes on the wire: what a round costs by each transport, headers and ACKs included.
+"""Bytes on the wire of a round over each transport, including headers and ACKs.
 
 * `~benchmarks.wire.capture`: count the packets of a port on the loopback interface
 """

@@ -1,12 +1,12 @@
-"""Count the bytes on the wire of a round by each transport.
+"""Count the bytes on the wire of a round over each transport.
 
     python -m benchmarks.wire
 
-A server and a client on this machine exchange rounds with TLS or DTLS, and every IP
-packet between them is counted: headers, encryption, window updates, pure ACKs. A
-round is a message of 100 bytes up, with the session's header of 4 among them or
-before them, and an answer of 4 bytes down; each end waits 60 ms before it sends. It
-needs a raw socket, so run it as root. docs/benchmarks/links.md explains the figures.
+A server and a client on this machine exchange rounds with TLS or DTLS. Every IP packet
+between them is counted: headers, encryption, window updates, pure ACKs. A round is a
+message of 100 bytes up and an answer of 4 bytes down. The session's 4-byte header is
+in the message or before it. Each end waits 60 ms before it sends. Run it as root, as it
+needs a raw socket. docs/benchmarks/links.md explains the figures.
 """
 
 import statistics

@@ -53,7 +53,7 @@ def no_token(monkeypatch):
         ("--revision v1", "SmolLM2 has no revisions"),
         ("--target . --revision v1", ". is a directory, which has no revisions"),
         ("--engine-option a=1 --engine-option b=2", "transformers takes no options, "),
-        ("--engine vllm --device cpu", "vLLM runs on what it was built for"),
+        ("--engine vllm --device cpu", "vLLM uses the device that it was built for"),
         ("--engine vllm --model a.gguf", "a GGUF file, which vllm can't run"),
     ],
 )

@@ -1,7 +1,7 @@
 """The codec in Hugging Face's transformers (the extra ``[hf]``).
 
-`Draft` is a model for an edge, `Cloud` one for the other end of its sessions;
-`custom_generate` makes an edge of transformers' own ``generate``.
+`Draft` is a draft model for an edge, and `Cloud` a verifier. With `custom_generate`,
+transformers' own ``generate`` decodes through an edge.
 """
 
 try:

@@ -1,4 +1,4 @@
-"""A model with its keys and values, which can be rolled back."""
+"""A model with a KV cache that can be rolled back."""
 
 import contextlib
 import functools
@@ -14,11 +14,8 @@ from numpy.typing import NDArray
 
 from sqs_codec.system.hf._models import HFModel
 
-FULL, SLIDING = LAYERS = "full_attention", "sliding_attention"
-"""The kinds of layers that only attend, as transformers' configurations call them."""
-
-MASKED = "eager", "sdpa"
-"""The implementations of attention that take a mask of any shape."""
+FULL, SLIDING = LAYERS = "full_attention", "sliding_attention"  # supported layers
+MASKED = "eager", "sdpa"  # attention implementations that accept any mask
 
 TOLERANCE = {
     torch.float64: 1e-3,
@@ -26,29 +23,29 @@ TOLERANCE = {
     torch.float16: 0.1,
     torch.bfloat16: 0.3,
 }
-"""How far a logit may be off by rounding, in standard deviations of a row's."""
+"""Maximum rounding error of a logit, in standard deviations of its row."""
 
 
 class CachedModel:
-    """A causal model with the keys and values of what it has seen so far.
+    """A causal model with the KV cache of a text, or of texts that share a prefix.
 
-    That is a text, or a tree of texts that share a beginning: a list of cells, each
-    behind the one of the token before it.
+    The cache is a list of cells, one per token. Each cell has a parent, the cell of the
+    token before it.
 
     Parameters
     ----------
     model : transformers.PreTrainedModel
     vocab_size : int
-        V: how many of the model's logits to return.
+        V: number of logits to return.
     """
 
     def __init__(self, model: HFModel, vocab_size: int) -> None:
         self.model = model
         self._vocab_size = vocab_size
-        # Without the model's configuration the cache keeps every position even
-        # where attention only looks at a window, so that it can be cropped.
+        # Without the model's configuration the cache keeps all positions, also those
+        # outside a sliding window, so that it can be cropped.
         self._cache = transformers.DynamicCache()
-        # By the cell of the token before, or -1, and the token; in the cache's order.
+        # Maps (parent cell or -1, token) to a cell, in the cache's order.
         self._cells: dict[tuple[int, int], int] = {}
         self._windows = _windows(model.config.get_text_config())
         # transformers renamed the argument in its version 5.20.
@@ -59,23 +56,23 @@ class CachedModel:
         return f"<{type(self).__name__} of {type(self.model).__name__}>"
 
     def __len__(self) -> int:
-        """How many tokens are cached."""
+        """Return the number of cached tokens."""
         return len(self._cells)
 
     def logits(self, tokens: Sequence[int], last: int = 1) -> NDArray[np.float32]:
-        """Logits [last, V] after each of the last tokens of a text, one by default.
+        """Logits [last, V] after each of the last tokens of a text.
 
-        What the text has in common with a cached one isn't fed to the model again; the
-        rest of what is cached is forgotten.
+        The model reads only tokens that aren't cached. Cached tokens that aren't in the
+        text are dropped.
         """
         return _as_array(self.tensor(tokens, last))
 
     def tensor(self, tokens: Sequence[int], last: int = 1) -> torch.Tensor:
-        """Return what `logits` does as a tensor: on the model's device, in its type."""
+        """Do as `logits`, but return a tensor of the model's device and dtype."""
         if not 1 <= last <= len(tokens):
             raise ValueError(f"last must be 1 to {len(tokens)}, not {last}")
         with self._whole_or_empty():
-            # A position whose logits are wanted has to pass through the model again.
+            # The model has to read the last tokens again to give their logits.
             self._retain(self._path(tokens)[: len(tokens) - last])
             fresh = list(tokens[len(self._cells) :])
             rows = self._read(fresh, last)
@@ -84,10 +81,10 @@ class CachedModel:
         return rows
 
     def branches(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Logits [w, V] after each of w texts that share a beginning.
+        """Logits [w, V] after each of w texts that share a prefix.
 
-        They are read side by side, if the model can be told by a mask which cells a
-        token sees, and otherwise one after the other. What is in none is forgotten.
+        A model that accepts a mask reads them in one forward pass, any other model one
+        after another. Cached tokens that are in no text are dropped.
         """
         lengths = [len(text) for text in texts]
         if not lengths or 0 in lengths:
@@ -99,7 +96,7 @@ class CachedModel:
 
     @contextlib.contextmanager
     def _whole_or_empty(self) -> Iterator[None]:
-        """Forget everything if a change is interrupted, as layers then differ."""
+        """Clear the cache if a change is interrupted: its layers may differ."""
         try:
             yield
         except BaseException:
@@ -108,7 +105,7 @@ class CachedModel:
 
     @functools.cached_property
     def _reads_trees(self) -> bool:
-        """Whether a small tree gives the model's own logits."""
+        """Whether the model's logits for a small tree are right."""
         if not self._windows:
             return False
         tree, alone = (CachedModel(self.model, self._vocab_size) for _ in range(2))
@@ -117,13 +114,13 @@ class CachedModel:
         try:
             tree._grow([[a, b], [a, c]])
             rows = tree._grow(texts)
-        except Exception:  # whatever a model makes of such a mask
+        except Exception:  # models may fail on such a mask in any way
             return False
         own = np.concatenate([alone.logits(text) for text in texts])
         return bool(abs(rows - own).max() <= TOLERANCE[self.model.dtype] * own.std())
 
     def _path(self, tokens: Sequence[int]) -> list[int]:
-        """Return the cells of a text's tokens, as far as they are cached."""
+        """Return the cells of the longest cached prefix of a text."""
         path: list[int] = []
         for token in tokens:
             cell = self._cells.get((path[-1] if path else -1, token))
@@ -133,7 +130,7 @@ class CachedModel:
         return path
 
     def _retain(self, cells: Collection[int]) -> None:
-        """Forget all cells but these, among which are those before them."""
+        """Drop all other cells. With each cell its parent must be kept."""
         kept = sorted(cells)
         surplus = len(self._cells) - len(kept)
         if not surplus:
@@ -154,9 +151,9 @@ class CachedModel:
         }
 
     def _grow(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Read what is new in texts, each new token with a mask that shows its own."""
+        """Read the new tokens of texts; a mask shows each token only its own text."""
         paths = [self._path(text) for text in texts]
-        # A text's last token has to pass through the model again, so what follows, too.
+        # The model has to read a text's last token again, so its children go, too.
         ends = {p[-1] for p, t in zip(paths, texts, strict=True) if len(p) == len(t)}
         self._retain({c for p in paths for c in takewhile(lambda c: c not in ends, p)})
         cells = self._cells.copy()
@@ -174,7 +171,7 @@ class CachedModel:
         return _as_array(rows)
 
     def _sight(self, before: Sequence[int], past: int) -> dict[str, Any]:
-        """Return positions of new cells, and masks that show them the cells before."""
+        """Return positions of new cells, and masks that show each its ancestors."""
         device, dtype = self.model.device, self.model.dtype
         rows = len(before) - past
         hidden = torch.full((1, 1, rows, len(before)), -torch.inf, dtype=dtype)
@@ -196,7 +193,7 @@ class CachedModel:
     def _read(
         self, tokens: Sequence[int], wanted: int | torch.Tensor, **options: Any
     ) -> torch.Tensor:
-        """Add tokens to the cache; return the wanted logits, the last ones or these."""
+        """Add tokens to the cache; return the last `wanted` logits, or those at it."""
         with torch.inference_mode():
             out = self.model(
                 input_ids=torch.tensor([tokens], device=self.model.device),
@@ -214,7 +211,7 @@ def _as_array(logits: torch.Tensor) -> NDArray[np.float32]:
 
 
 def _windows(config: Any) -> dict[str, int | None]:
-    """Say how far each kind of layers looks back, if a mask can say it to them."""
+    """Return the window of each kind of layers; empty if masks aren't supported."""
     window = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None) or ([FULL] if window is None else [])
     if config._attn_implementation not in MASKED or set(kinds).difference(LAYERS):

@@ -1,4 +1,4 @@
-"""The verifier on one box: the sessions of many edges in one Hugging Face model."""
+"""The verifier with one Hugging Face model, for the sessions of many edges."""
 
 from __future__ import annotations
 
@@ -15,40 +15,37 @@ from sqs_codec.system.hf._ragged import Cache, Layout, RaggedModel
 from sqs_codec.system.hf._sampling import verify_jobs
 from sqs_codec.system.session import Job
 
-BLOCK = 64
-"""Buffers have room for a multiple of so many tokens, so that they seldom grow."""
-
-TEXT = 1152  # tokens of a cache that has room for a text of 1,024, a chat of some turns
+BLOCK = 64  # capacities of caches are multiples of this, so that they grow rarely
+TEXT = 1152  # capacity of a typical cache in tokens: a chat of 1,024, and growth
 
 
 class Cloud(CachingVerifier[Cache]):
-    """A `Verifier` of rounds by a causal model from Hugging Face.
+    """A `Verifier` with a causal model from Hugging Face.
 
-    A `CachingVerifier`: the new tokens of all jobs pass through the model in one row,
-    without padding (``docs/verifier.md``), and keys and values stay.
+    It is a `CachingVerifier`: one forward pass reads the new tokens of all jobs,
+    without padding (``docs/verifier.md``), and the KV cache of each session stays.
 
     Parameters
     ----------
     model : transformers.PreTrainedModel
-        A decoder of float32, bfloat16 or float16, on any device: keys and values are
-        there, too, and rounds are verified there. Its logits as it computes them are
-        the target, so that in another type it is another one. It is not changed and
-        may be used elsewhere.
+        A decoder of float32, bfloat16 or float16, on any device. The KV cache and
+        verification use the same device. The output distribution is exact for the
+        logits as computed, which depend on the dtype. The model isn't changed.
     vocab_size : int, optional
         V: the model's logits are cropped to their first V entries, for vocabularies
-        padded to different sizes. If None, all that the model gives.
+        padded to different sizes. If None, all of the model's logits.
     tokenizer : transformers.PreTrainedTokenizerBase, optional
         For `fingerprint`.
     max_memory : int
-        Bytes that keys and values may take on the model's device, which bound a text's
-        length. What was used least recently goes.
+        Limit of the KV cache in bytes, which also limits the length of a text. The
+        least recently used sessions are evicted.
     batch_tokens : int
-        About how many tokens to read at once. Long texts are read in chunks.
+        Approximate number of tokens per forward pass. Long texts are read in chunks.
 
     Attributes
     ----------
     fingerprint : bytes
-        `vocabulary_fingerprint` of the tokenizer, empty without one.
+        `vocabulary_fingerprint` of the tokenizer; empty without a tokenizer.
 
     Raises
     ------
@@ -113,14 +110,14 @@ class Cloud(CachingVerifier[Cache]):
 
 
 class _Caches:
-    """The caches of all sessions, within a bound; any thread may forget one."""
+    """The caches of all sessions, within a limit. `forget` is thread-safe."""
 
     def __init__(self, layout: Layout, max_memory: int) -> None:
         self._layout = layout
         self._caches: OrderedDict[bytes, Cache] = OrderedDict()  # the newest is last
         self._lock = threading.Lock()
-        self._pinned: set[bytes] = set()  # those in use
-        self._forgotten: set[bytes] = set()  # of these, those to free afterwards
+        self._pinned: set[bytes] = set()  # sessions in use
+        self._forgotten: set[bytes] = set()  # sessions to free after use
         self.max_tokens = max_memory // layout.token_bytes
         if self.max_tokens < BLOCK:
             raise ValueError(
@@ -135,7 +132,7 @@ class _Caches:
     def opened(
         self, waiting: Sequence[Reading[Cache]]
     ) -> Iterator[list[Reading[Cache]]]:
-        """Open the caches of the first jobs, as many as fit together."""
+        """Open the caches of as many of the first jobs as fit in memory."""
         group, room = [], self.max_tokens
         with self._lock:
             for task in waiting:
@@ -155,7 +152,7 @@ class _Caches:
                 self._pinned, self._forgotten = set(), set()
 
     def forget(self, session: bytes) -> None:
-        """Free a cache, once it isn't in use."""
+        """Free a cache, or schedule that if it is in use."""
         with self._lock:
             if session in self._pinned:
                 self._forgotten.add(session)
@@ -163,7 +160,7 @@ class _Caches:
                 self._caches.pop(session, None)
 
     def _open(self, task: Reading[Cache]) -> None:
-        """Open a session's cache with nothing in it but what the job can use."""
+        """Open a session's cache; keep only the tokens that the job can use."""
         session = task.job.session
         with self._lock:
             capacity = self._capacity(task)
@@ -176,7 +173,7 @@ class _Caches:
             cache.grow(self._layout, capacity)
 
     def _evict(self, tokens: int) -> None:
-        """Make room for so many tokens more."""
+        """Make room for this number of tokens."""
         room = self.max_tokens - sum(c.capacity for c in self._caches.values())
         for session in list(self._caches):
             if room >= tokens:
@@ -185,10 +182,10 @@ class _Caches:
                 room += self._caches.pop(session).capacity
 
     def _capacity(self, task: Reading[Cache]) -> int:
-        """Return how many tokens a job's cache is to have room for."""
+        """Return the capacity in tokens that a job's cache needs."""
         cache = self._caches.get(task.job.session)
         length = len(task.tokens)
         if cache is not None and cache.capacity >= length:
             return cache.capacity
-        # An eighth more, so that the copies of all growth are linear in the text.
+        # An eighth more, so that the total cost of copies is linear in the length.
         return min(-(-length * 9 // 8 // BLOCK) * BLOCK, self.max_tokens)

@@ -1,4 +1,4 @@
-"""A Hugging Face model at the edge, which drafts for a cloud's."""
+"""A Hugging Face model as the draft model of an edge."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ KNOWN_WARPERS = (
     transformers.TopPLogitsWarper,
     transformers.MinPLogitsWarper,
 )
-"""What `Sampling` says; the cloud can't apply any other processor."""
+"""Processors that `Sampling` expresses; the cloud can't apply others."""
 
 
 class Draft(CachedModel, edge.Draft):
-    """A model and its tokenizer.
+    """A draft model and its tokenizer.
 
     Parameters
     ----------
     model : transformers.PreTrainedModel
-        A decoder whose cache can be rolled back, on any device and of any type of
-        floats: its logits are copied to the CPU as float32.
+        A decoder whose cache can be rolled back, of any device and dtype. Its logits
+        are copied to the CPU as float32.
     tokenizer : transformers.PreTrainedTokenizerBase, optional
-        That of both models. By its fingerprint the cloud makes sure that it is; logits
-        that pad a vocabulary beyond it are cropped. Without it nothing can be encoded.
+        The tokenizer of draft and target; the cloud compares fingerprints. Logits
+        without a token are cropped. Without it no text can be encoded.
     """
 
     def __init__(self, model: HFModel, tokenizer: HFTokenizer | None = None) -> None:
@@ -46,7 +46,7 @@ class Draft(CachedModel, edge.Draft):
         super().__init__(model, self.vocab_size)
 
     def twin(self) -> Draft:
-        """Return a draft of the same weights, with a cache of its own."""
+        """Return a draft with the same weights and its own cache."""
         twin = copy.copy(self)
         CachedModel.__init__(twin, self.model, self.vocab_size)
         return twin
@@ -63,15 +63,15 @@ def custom_generate(
     link: Link | Callable[[], Link],
     **model_kwargs: Any,
 ) -> torch.Tensor | GenerateDecoderOnlyOutput:
-    """Let transformers' ``generate`` write with a cloud.
+    """Decode with a cloud in transformers' ``generate``.
 
-    For ``model.generate(..., custom_generate=custom_generate, edge=edge, link=link)``,
-    where `model` is the draft model of the `Edge`, and the link is as `Edge.generate`
-    takes it. Length, stop tokens, stopping criteria, temperature, ``top_k``, ``top_p``
-    and ``min_p`` are those of the call and of the model's ``generation_config``.
+    Call ``model.generate(..., custom_generate=custom_generate, edge=edge, link=link)``,
+    where `model` is the draft model of the `Edge`, and `link` an argument of
+    `Edge.generate`. Length, stop tokens, stopping criteria, temperature, ``top_k``,
+    ``top_p`` and ``min_p`` come from the call or the model's ``generation_config``.
 
-    A second text, padding, and a logits processor, which the cloud can't apply, are a
-    ValueError.
+    More than one text, padding, and logits processors that the cloud can't apply raise
+    a ValueError.
     """
     _check_call(model, edge, input_ids, logits_processor, model_kwargs)
     stop = generation_config.eos_token_id
@@ -101,9 +101,9 @@ def _check_call(
     logits_processor: transformers.LogitsProcessorList,
     model_kwargs: dict[str, Any],
 ) -> None:
-    """Refuse what a call of ``generate`` asks for and an edge can't give."""
+    """Raise if a call of ``generate`` asks for anything that an edge can't do."""
     if not isinstance(edge.draft, Draft) or edge.draft.model is not model:
-        raise ValueError("the edge is one of another model")
+        raise ValueError("the draft of the edge is another model: pass its own")
     if input_ids.shape[0] != 1:
         raise ValueError(f"expected one text, got {input_ids.shape[0]}")
     mask = model_kwargs.get("attention_mask")

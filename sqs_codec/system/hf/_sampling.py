@@ -1,4 +1,4 @@
-"""How jobs are verified by the logits of a Hugging Face model."""
+"""Verifying jobs with the logits of a Hugging Face model."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,8 +12,8 @@ from sqs_codec.torch._tensors import detached, truncated
 
 
 def verify_jobs(jobs: Sequence[Job], logits: torch.Tensor) -> list[Verdict | None]:
-    """Do as `sqs_codec.system.session.verify_jobs`, on logits where they are."""
-    # For rounds together, and for hints, an accelerator is waited for twice.
+    """Do as `sqs_codec.system.session.verify_jobs`, on the logits' device."""
+    # This waits for the device twice: once for all rounds, once for all hints.
     rows = detached("logits", logits)
     counts = [job.wanted for job in jobs]
     if sum(counts) != len(rows):

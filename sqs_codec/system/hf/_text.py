@@ -1,4 +1,4 @@
-"""Texts as tokens: prompts and chats, and what of them is answered."""
+"""Tokenizing prompts and chats, and finding the answers in chats."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,26 +16,24 @@ from sqs_codec.system._base.chat import CLOSE, OPEN
 from sqs_codec.system.hf import _models
 from sqs_codec.system.hf._models import HFModel, HFTokenizer
 
-ANSWER = "\ufdd2"
-"""A mark around an answer and its spaces, beside those of `chat`."""
-
+ANSWER = "\ufdd2"  # marks the start and end of an answer, including its spaces
 MARKS = {OPEN, CLOSE, ANSWER}
 
 GENERATION = re.compile(r"{%-?\s*generation\s*-?%}")
-"""What stands before an answer in a template that says which tokens these are."""
+"""The tag before answers, in templates that mark their tokens."""
 
 
 class Tokenizer(chat.Tokenizer):
-    """A tokenizer of transformers, with its chat template and stop tokens.
+    """A transformers tokenizer with its chat template and stop tokens.
 
     Parameters
     ----------
     tokenizer : transformers.PreTrainedTokenizerBase
-        With None nothing can be encoded.
+        With None, no text can be encoded.
     model : transformers.PreTrainedModel, optional
-        Its ``generation_config`` has stop tokens, and what `sampling` says.
+        Source of stop tokens and sampling parameters (``generation_config``).
     vocab_size : int, optional
-        Of the model, if it isn't given. If None, all tokens have logits.
+        The model's vocabulary size, if `model` isn't given. If None, the tokenizer's.
     """
 
     def __init__(
@@ -60,14 +58,14 @@ class Tokenizer(chat.Tokenizer):
 
     @property
     def bos(self) -> int | None:
-        """The token that the model wants at a text's beginning."""
+        """The token that starts each text, if any."""
         bos: int | None = self.own.bos_token_id
         return bos if bos in self.own.encode("")[:1] else None
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
-        """Token ids of a text as it is, in which it may spell special ones."""
+        """Tokenize a text without a template; with `special`, parse special tokens."""
         if not special:
-            with suppress(ValueError):  # of mistral-common: there it never spells any
+            with suppress(ValueError):  # mistral-common never parses special tokens
                 how = {"verbose": False, "split_special_tokens": True}
                 return list(self.own.encode(text, **how))
         return super().encode(text)
@@ -85,7 +83,7 @@ class Tokenizer(chat.Tokenizer):
         return chat.reserved(added, template, unknown)
 
     def _decode(self, ids: Sequence[int], **options: bool) -> str:
-        # Cleaning up would drop spaces of the text.
+        # Cleaning up would drop spaces.
         return str(self.own.decode(ids, clean_up_tokenization_spaces=False, **options))
 
     def _spell(self, token: int) -> object:
@@ -93,7 +91,7 @@ class Tokenizer(chat.Tokenizer):
 
 
 def known_sampling(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a generation config has for `Sampling`."""
+    """Return the fields of a generation config that `Sampling` has."""
     known = Sampling().config()
     return {name: config[name] for name in known if config.get(name) is not None}
 
@@ -101,25 +99,26 @@ def known_sampling(config: Mapping[str, Any]) -> dict[str, Any]:
 def encode_answers(
     tokenizer: HFTokenizer, messages: Sequence[Mapping[str, Any]]
 ) -> tuple[list[int], list[int]]:
-    """Return a chat in the template, and the places before its answers' tokens.
+    """Return the tokens of a chat, and the positions before its answers' tokens.
 
-    The tokens are those of ``tokenizer.apply_chat_template(messages)``, as trainers
-    have them. Answers are what the template has in ``{% generation %}``, or, if there
-    is none in it, what an assistant says, and the special token that ends it.
+    The tokens are those of ``tokenizer.apply_chat_template(messages)``, as in training.
+    Answers are the template's ``{% generation %}`` blocks. In a template without these
+    blocks, they are the assistant's messages with the special tokens that end them.
 
     Parameters
     ----------
     tokenizer : transformers.PreTrainedTokenizerBase
     messages : sequence of mapping
-        Each has a ``"role"`` and a ``"content"``, both strings, and nothing else.
+        Each has exactly the keys ``"role"`` and ``"content"``, with string values.
 
     Raises
     ------
     ValueError
-        There is no template, or it refuses a chat or leaves out a message; there is no
-        answer, or a message that is no text or spells a special token.
+        The tokenizer has no template, or its template rejects the chat or omits a
+        message. Or no message is an answer, one isn't a string, or spells a special
+        token.
     """
-    from jinja2 import TemplateError  # a part of transformers that is optional there
+    from jinja2 import TemplateError  # transformers doesn't require it
 
     if (template := tokenizer.chat_template) is None:
         raise ValueError("the model's tokenizer has no chat template")
@@ -154,7 +153,7 @@ def encode_answers(
     else:
         answers = re.sub(f"[{OPEN}{CLOSE}]", "", filled).split(ANSWER)
         if len(answers) != 1 + sum(own["content"].count(ANSWER) for own in marked):
-            answers = []  # one is left out or said twice
+            answers = []  # the template omits or repeats one
         taught = _answers(tokenizer, text, answers, tokens, found["offset_mapping"][0])
     written = (own for (kind, _), own in zip(parts, ids, strict=True) if kind != OPEN)
     reserved = {i: word for i, word in reserved.items() if i not in unknown}
@@ -163,12 +162,12 @@ def encode_answers(
         raise ValueError("a message spells a token that only the template may")
     places: list[int] = np.flatnonzero(taught[1:]).tolist()
     if not places:
-        raise ValueError("it has no answer: nothing that an assistant says")
+        raise ValueError("it has no answer: add a message of the assistant")
     return tokens, places
 
 
 def _message(name: str, given: Any) -> dict[str, str]:
-    """Return what a message is and says."""
+    """Return a message's role and content after checking them."""
     items = given.items() if isinstance(given, Mapping) else ()
     fields = {field: value for field, value in items if value is not None}
     for field in "role", "content":
@@ -189,22 +188,22 @@ def _answers(
     tokens: Sequence[int],
     offsets: Sequence[tuple[int, int]],
 ) -> NDArray[np.bool_]:
-    """Say of each token of a chat whether it is an answer's, as each second part is."""
-    # Around answers the template may have taken away spaces, but not around marks.
+    """Return which tokens of a chat belong to an answer; every second part is one."""
+    # The template may strip spaces around answers. The marks kept it from doing so.
     for strip in str, str.strip, str.lstrip, str.rstrip:
         own = [strip(part) if i % 2 else part for i, part in enumerate(parts)]
         if "".join(own) == text:
             break
     else:
         raise ValueError(
-            "the chat template changes what an answer says: use one that has "
+            "the chat template changes the text of an answer: use a template with "
             "{% generation %} around answers"
         )
     added = tokenizer.added_tokens_decoder.items()
     special = {i: re.escape(token.content) for i, token in added if token.special}
     last = re.compile(rf"\s*({'|'.join(special.values()) or '(?!)'})")
     starts, stops = np.array(offsets).T
-    # Some special tokens take the spaces behind them, with which an answer begins.
+    # Some special tokens include the spaces after them, which may start an answer.
     stops = np.where(np.isin(tokens, [*special]), starts + 1, stops)
     taught = np.zeros(len(starts), bool)
     ends = [*accumulate(map(len, own))]

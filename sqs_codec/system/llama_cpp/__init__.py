@@ -1,9 +1,8 @@
 """Models from GGUF files, run by llama.cpp (the extra ``[llama-cpp]``).
 
-`Draft` is what `sqs_codec.system.edge.Edge` takes, `Cloud` is for the other end of its
-sessions, run as `Options` say, and `ModelReader` is for `sqs_codec.distill`. They need
-neither torch nor transformers: the file also says how prompts are encoded and what
-tokens mean.
+`Draft` is a draft model for `sqs_codec.system.edge.Edge`, `Cloud` a verifier with
+`Options`, and `ModelReader` a reader for `sqs_codec.distill`. None needs torch or
+transformers, as GGUF files include the tokenizer.
 """
 
 try:

@@ -1,4 +1,4 @@
-"""The verifier of a GGUF file: the sessions of many edges in one context."""
+"""The verifier with a GGUF file, for the sessions of many edges in one context."""
 
 from __future__ import annotations
 
@@ -19,36 +19,33 @@ from sqs_codec.system.llama_cpp._model import Context, Model, Part
 from sqs_codec.system.llama_cpp._options import TEXTS, Options
 from sqs_codec.system.session import Job, verify_jobs
 
-CONTEXT = 4096
-"""Tokens of a session, unless options or memory say otherwise."""
-
-PAGE = 256
-"""llama.cpp rounds a session's tokens up to a multiple of it."""
+CONTEXT = 4096  # default maximum length of a session in tokens
+PAGE = 256  # llama.cpp rounds a session's capacity up to a multiple of this
 
 ALIKE = 8
-"""For repeatable rows a pass has a multiple of so many of each text: fewer, and others,
-go through other functions of ggml."""
+"""If logits must be repeatable, each text of a batch has a multiple of this number of
+tokens: ggml computes other numbers with other functions."""
 
 SHORT = 56
-"""Likewise it has no more of a text, as attention to 64 at once is another one."""
+"""Likewise its maximum number of tokens: ggml has another attention from 64 on."""
 
-KINDS = {"model": "weights", "KV": "keys and values", "RS": "states", "compute": "work"}
-"""What llama.cpp takes memory for, by its names and for people."""
+KINDS = {"model": "weights", "KV": "KV cache", "RS": "states", "compute": "buffers"}
+"""llama.cpp's kinds of memory, and their names in `Cloud.summary`."""
 
 
 @dataclass(eq=False)
 class _Slot:
-    """One of llama.cpp's sequences: whose text it has, and as far as it was read."""
+    """One of llama.cpp's sequences, with its session and cached tokens."""
 
     place: int
     session: bytes | None = None
     tokens: list[int] = field(default_factory=list)
-    last: int = 0  # how many of them the last pass read
-    used: int = -1  # when it was last
+    last: int = 0  # how many of them the last forward pass read
+    used: int = -1  # time of last use
 
 
 class _Slots:
-    """The caches of all sessions: the memory that llama.cpp has for so many texts."""
+    """The caches of all sessions: llama.cpp's sequences."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -63,21 +60,21 @@ class _Slots:
     def opened(
         self, waiting: Sequence[Reading[_Slot]]
     ) -> Iterator[list[Reading[_Slot]]]:
-        """Give the first jobs memory with nothing in it but what they can use."""
+        """Assign slots to the first jobs; keep only tokens that they can use."""
         group = waiting[: len(self._slots)]
         try:
             self._open(group)
-            # llama.cpp reads neighbours at once.
+            # llama.cpp reads adjacent sequences together.
             yield sorted(group, key=lambda reading: reading.cache.place)
         except BaseException:
-            # NaN, too, would stay in memory, and spoil the text that is there next.
+            # NaN would stay in memory and break the next text there.
             for slot in self._slots:
                 slot.tokens.clear()
             self._context.clear()
             raise
 
     def forget(self, session: bytes) -> None:
-        """Give a session's memory to the next that needs some. From any thread."""
+        """Mark a session's slot as free. Thread-safe."""
         for slot in self._slots:
             if slot.session == session:
                 slot.session, slot.used = None, -1
@@ -85,20 +82,20 @@ class _Slots:
     def _open(self, group: Sequence[Reading[_Slot]]) -> None:
         own = {slot.session: slot for slot in self._slots if slot.session is not None}
         kept = [own[each.job.session] for each in group if each.job.session in own]
-        # The lowest of those that are free, then those that have waited longest.
+        # Free slots first, the lowest first; then the least recently used.
         free = (slot for slot in self._slots if slot not in kept)
         others = iter(sorted(free, key=lambda slot: (slot.used, slot.place)))
         for reading in group:
             session = reading.job.session
             if session not in own:
                 own[session] = next(others)
-                own[session].tokens.clear()  # so that nobody learns what others say
+                own[session].tokens.clear()  # sessions must not see each other's text
             slot = reading.cache = own[session]
             slot.session, slot.used = session, next(self._clock)
             length = reading.known
             back = len(slot.tokens) - length
             del slot.tokens[length:]
-            # A recurrent state goes back within the last pass, and once.
+            # A recurrent state can be rolled back once, within the last forward pass.
             lost = self._is_recurrent and 0 < slot.last <= back
             if lost or not self._context.cut(slot.place, length):
                 slot.tokens.clear()
@@ -106,12 +103,12 @@ class _Slots:
 
 
 class Cloud(CachingVerifier[_Slot]):
-    """A `Verifier` of rounds by a GGUF file.
+    """A `Verifier` with a GGUF file.
 
-    A `CachingVerifier`: the new tokens of all jobs are one batch of llama.cpp. Each
-    session has memory of its own for a text. Where there are more sessions than memory
-    is for, the one that has waited longest loses its own. What llama.cpp fails on is a
-    RuntimeError, after which nothing is cached. Its log is silenced for the whole
+    It is a `CachingVerifier`: the new tokens of all jobs are one batch of llama.cpp.
+    Each session has its own memory for a text. If there are more sessions than memory,
+    the least recently used one is evicted. If llama.cpp fails, `verify` raises a
+    RuntimeError and all caches are cleared. llama.cpp's log is silenced for the whole
     process.
 
     Parameters
@@ -119,14 +116,14 @@ class Cloud(CachingVerifier[_Slot]):
     path : str or path
         As for `Draft`, with its errors.
     max_memory : int
-        Bytes that keys and values may take, unless there is a ``ctx_size``.
+        Limit of the KV cache in bytes. Without effect if ``ctx_size`` is given.
 
     Attributes
     ----------
     fingerprint : bytes
-        As of a `Draft`'s tokenizer.
+        Fingerprint of the vocabulary, as of a `Draft`'s tokenizer.
     summary : str
-        What runs where, for people.
+        The model, its memory on each device, and the sessions, for people.
     """
 
     def __init__(
@@ -147,18 +144,20 @@ class Cloud(CachingVerifier[_Slot]):
         self._context.decode([(0, 0, [0] * (1 + MAX_DRAFT), ())])
         if not self._context.cut(0, 1):
             raise ValueError(
-                f"{path} keeps a recurrent state, which llama.cpp can't roll back over "
-                f"the {MAX_DRAFT} tokens that a draft may have"
+                f"{path} keeps a recurrent state, which llama.cpp can't roll back by "
+                f"{MAX_DRAFT} tokens, the maximum of a draft: use another model"
             )
         self._context.clear()
         self.max_text = min(model.max_tokens, tokens)
-        self._because = f"{self.places} sessions have that much of the memory each"
+        self._because = f"each of {self.places} sessions has memory for that many"
         self._pass_tokens = self._piece_tokens = self._context.batch_size
         self._caches = _Slots(self._context)
         self.summary = f"{model.name} by llama.cpp, {_where(model, self._context)}"
         if options.repeatable:
             if not model.can_branch:
-                raise ValueError(f"{path} keeps a recurrent state: not repeatable")
+                raise ValueError(
+                    f"{path} keeps a recurrent state: run it without repeatable"
+                )
             self.max_text -= ALIKE
             self._multiple, self._piece_tokens = ALIKE, SHORT
             self._pass_tokens -= self._pass_tokens % ALIKE
@@ -176,7 +175,7 @@ class Cloud(CachingVerifier[_Slot]):
         return verify_jobs(jobs, self._read(pieces))
 
     def _read(self, pieces: Sequence[TextPiece[_Slot]]) -> NDArray[np.float32]:
-        """Return the wanted logits. Repeatable ones take more tokens and more rows."""
+        """Return the wanted logits. For repeatable ones, pad the batch."""
         parts: list[Part] = []
         kept: list[int] = []
         rows = 0
@@ -193,12 +192,12 @@ class Cloud(CachingVerifier[_Slot]):
         for piece in pieces:
             piece.cache.tokens += piece.tokens
             piece.cache.last = len(piece.tokens)
-            if self._multiple > 1:  # there may be more in memory
+            if self._multiple > 1:  # remove the padding
                 self._context.cut(piece.cache.place, len(piece.cache.tokens))
         return logits if len(kept) == rows else logits[kept]
 
     def _compare(self) -> None:
-        """Hold texts to each other that are read in other pieces and beside another."""
+        """Raise unless the logits of a text are the same in different batches."""
         text = [(7 * i + 1) % self.vocab_size for i in range(SHORT + ALIKE)]
         two = min(self.places, 2)
         most = min(two, self._pass_tokens // SHORT)
@@ -214,13 +213,13 @@ class Cloud(CachingVerifier[_Slot]):
         error = float(np.abs(np.stack(found) - found[0]).max())
         if error:  # or NaN
             raise ValueError(
-                f"rows aren't repeatable here: llama.cpp's logits change by up to "
-                f"{error:.2g} with what is read beside them"
+                f"logits aren't repeatable here: those of a text change by up to "
+                f"{error:.2g} with the other texts of its batch"
             )
 
 
 def _sizes(model: Model, max_memory: int) -> tuple[int, int]:
-    """Return the tokens of a session, and how many sessions there is memory for."""
+    """Return the maximum tokens of a session, and the number of sessions."""
     options, places = model.options, model.options.parallel
     most = min(model.max_tokens, CONTEXT)
     if options.ctx_size is not None:
@@ -243,7 +242,7 @@ def _sizes(model: Model, max_memory: int) -> tuple[int, int]:
 
 
 def _memory(model: Model) -> tuple[int, int]:
-    """Return the bytes that a text takes, and those that each of its tokens does."""
+    """Return the bytes that a text takes at any length, and those per token."""
     context = Context(model, PAGE, 1, goes_back=True, apart=True)
     sizes = []
     for i in range(2):
@@ -254,7 +253,7 @@ def _memory(model: Model) -> tuple[int, int]:
 
 
 def _where(model: Model, context: Context) -> str:
-    """Say what is on which device."""
+    """Describe the memory on each device, and the sessions."""
     found: dict[str, dict[str, float]] = {}
     for where, what, size in model.buffers + context.buffers:
         device = where.removesuffix("_Mapped").removesuffix("_REPACK")

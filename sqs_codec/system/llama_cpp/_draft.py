@@ -17,29 +17,28 @@ from sqs_codec.system.llama_cpp._model import Context, Model
 from sqs_codec.system.llama_cpp._options import Options
 from sqs_codec.system.llama_cpp._tokenizer import Tokenizer
 
-BRANCHES = 8
-"""Texts that share a beginning and are read at once."""
+BRANCHES = 8  # maximum number of texts with a common prefix in one batch
 
 
 class Draft(edge.Draft):
-    """A GGUF file with its `tokenizer`, and the text's KV cache.
+    """A draft model from a GGUF file, with its `tokenizer` and KV cache.
 
-    llama.cpp's log is silenced for the whole process. The object is for one thread.
+    llama.cpp's log is silenced for the whole process. Use the object in one thread.
 
     Parameters
     ----------
     path : str or path
-        The file; of a model in several files, the first one.
+        The file, or the first one of a model in several files.
     n_ctx : int, optional
-        The longest text in tokens. Memory for it is taken at once; it is never more
-        than the model was trained for.
+        Maximum length of a text in tokens, at most the model's training context. Its
+        memory is allocated at once.
     threads : int, optional
-        If None, half of the machine's cores.
+        Number of threads. If None, half of the machine's cores.
 
     Raises
     ------
     ValueError
-        llama.cpp can't load it, or it isn't a model that writes texts.
+        llama.cpp can't load the file, or it isn't a language model.
     """
 
     def __init__(
@@ -57,29 +56,29 @@ class Draft(edge.Draft):
         self._open()
 
     def twin(self) -> Draft:
-        """Return a draft of the same weights, with memory for a text of its own.
+        """Return a draft with the same weights and its own KV cache.
 
-        It may be used in another thread, though not at the same time.
+        It may be used in another thread, but not at the same time as this one.
         """
         twin = copy.copy(self)
         twin._open()
         return twin
 
     def _open(self) -> None:
-        """Take memory for a text."""
+        """Allocate the KV cache."""
         self._context = Context(self._model, self.n_ctx, BRANCHES, goes_back=True)
-        # The text of each of llama.cpp's sequences, as far as it is cached.
+        # The cached tokens of each of llama.cpp's sequences.
         self._texts: list[list[int]] = [[] for _ in range(self._context.places)]
 
     def __len__(self) -> int:
-        """How many tokens are cached, of the longest text."""
+        """Return the number of cached tokens of the longest text."""
         return max(map(len, self._texts))
 
     def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """Logits [1, V] after a text, of which what is cached isn't read again.
+        """Logits [1, V] after a text; the model reads only tokens that aren't cached.
 
-        The next call overwrites them: they are llama.cpp's own memory. A text that is
-        empty or longer than `n_ctx` is a ValueError; what else fails is a RuntimeError.
+        The next call overwrites them: they are llama.cpp's own memory. An empty text or
+        one longer than `n_ctx` is a ValueError; other failures are a RuntimeError.
         """
         self._check(tokens)
         (place,) = self._place([tokens])
@@ -90,10 +89,10 @@ class Draft(edge.Draft):
         return row
 
     def branches(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Logits [w, V] after each of w texts that share a beginning.
+        """Logits [w, V] after each of w texts that share a prefix.
 
-        Up to eight are read side by side, once what they share is cached, if `n_ctx`
-        has room for the rest. Others, and all of a recurrent model, are read one by
+        Up to eight texts are read in one batch if their prefix is cached and `n_ctx`
+        has room for the rest. Otherwise, and by recurrent models, they are read one by
         one. Errors are those of `logits`.
         """
         if len(texts) == 0:
@@ -110,7 +109,7 @@ class Draft(edge.Draft):
                 text[len(self._texts[place]) :]
                 for place, text in zip(places, texts, strict=True)
             ]
-            # All that was cached is gone if llama.cpp couldn't forget a part of it.
+            # If llama.cpp can't drop a part of its cache, all of it is cleared.
             if sum(map(len, fresh)) <= self._context.batch_size:
                 return self._decode(places, fresh).copy()
         return np.concatenate([self.logits(text).copy() for text in texts])
@@ -123,7 +122,7 @@ class Draft(edge.Draft):
             )
 
     def _place(self, texts: Sequence[Sequence[int]]) -> list[int]:
-        """Return a sequence for each text, less its last token, read for logits."""
+        """Assign a sequence to each text, rolled back to their common prefix."""
         found = []
         for text in texts:
             known = [common_length(seen, text[:-1]) for seen in self._texts]
@@ -146,8 +145,8 @@ class Draft(edge.Draft):
         return places
 
     def _rollback(self, place: int, length: int) -> None:
-        """Cut a sequence to `length` tokens; a recurrent state begins again."""
-        # After an interrupt llama.cpp may hold more than is noted here, so it is asked.
+        """Cut a sequence to `length` tokens, or clear all if it can't be cut."""
+        # Cut in any case: after an interrupt llama.cpp may hold more than `_texts`.
         del self._texts[place][length:]
         if not self._context.cut(place, length):
             self._clear()
@@ -164,8 +163,8 @@ class Draft(edge.Draft):
         *,
         wanted: bool = True,
     ) -> NDArray[np.float32]:
-        """Read what follows in sequences; return the logits after each, if wanted."""
-        # These are `BRANCHES` rows at most, so that llama.cpp never moves its buffer.
+        """Append texts to sequences; return the logits after each, if wanted."""
+        # With at most `BRANCHES` rows llama.cpp never moves its buffer.
         pairs = [*zip(places, texts, strict=True)]
         try:
             rows = self._context.decode(

@@ -10,10 +10,8 @@ from sqs_codec.system.llama_cpp._options import Options
 
 
 def make_engine(config: EngineConfig) -> BatchEngine:
-    """Load the file that a configuration names, and make an engine of it.
-
-    In a thread, so that a signal needn't wait until llama.cpp has loaded it.
-    """
+    """Load a configuration's file and make its engine."""
+    # In a thread, so that signals don't wait for llama.cpp to load.
     loaded: Future[BatchEngine] = Future()
 
     def load() -> None:
@@ -28,7 +26,7 @@ def make_engine(config: EngineConfig) -> BatchEngine:
 
 def _load(config: EngineConfig) -> BatchEngine:
     if config.target is None:
-        raise ValueError("llama.cpp's engine needs a target, a GGUF file")
+        raise ValueError("llama.cpp's engine needs a GGUF file as its target")
     for name in "device", "dtype", "revision":
         if getattr(config, name) not in (None, "auto"):
             raise ValueError(f"{name} is for models of transformers: {LLAMA_CPP.why}")

@@ -1,4 +1,4 @@
-"""GGUF files as llama.cpp loads them, and what passes texts through them."""
+"""GGUF files in llama.cpp, and contexts that run their models."""
 
 import ctypes
 import os
@@ -24,22 +24,16 @@ if not hasattr(llama, "llama_memory_seq_rm"):
     )
 
 USER_DEFINED = llama.LLAMA_TOKEN_ATTR_USER_DEFINED
-"""Tokens that the tokenizer was given beside its own."""
+"""Tokens that were added to the tokenizer."""
 
-LOG_ERROR = 4
-"""``GGML_LOG_LEVEL_ERROR``, which the package doesn't name."""
+# llama-cpp-python doesn't define these: GGML_LOG_LEVEL_ERROR and GGML_TYPE_BF16.
+LOG_ERROR, BF16 = 4, 30
 
-SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
-"""What stands for a space in many vocabularies."""
-
-PADDING = re.compile(r"\[PAD\d+\]")
-"""What a converter adds where a model has more logits than its tokenizer tokens."""
+SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # the character for a space in many vocabularies
+PADDING = re.compile(r"\[PAD\d+\]")  # the converter's name for logits without a token
 
 BUFFER = re.compile(r"(\S+) +(model|KV|RS|compute) buffer size = +([0-9.]+) MiB")
-"""What llama.cpp's log says of memory: where, for what, how much."""
-
-BF16 = 30
-"""``GGML_TYPE_BF16``, of ggml's types of `CacheType` what the package doesn't name."""
+"""Lines of llama.cpp's log about memory: device, kind and size."""
 
 _errors: deque[str] = deque(maxlen=8)
 _buffers: deque[tuple[str, str, float]] = deque(maxlen=256)
@@ -47,7 +41,7 @@ _buffers: deque[tuple[str, str, float]] = deque(maxlen=256)
 
 @llama.llama_log_callback  # type: ignore[untyped-decorator]  # theirs
 def _log(level: int, text: bytes, _: object) -> None:
-    """Keep llama.cpp's errors for our own, and the rest of its log from the screen."""
+    """Store llama.cpp's errors and sizes of buffers; discard the rest of its log."""
     said = text.decode(errors="replace").strip()
     if level == LOG_ERROR:
         _errors.append(said)
@@ -58,7 +52,7 @@ def _log(level: int, text: bytes, _: object) -> None:
 class Model:
     """A GGUF file: its weights, and its vocabulary without padding."""
 
-    # It can branch unless it keeps a recurrent state, which texts can't share in part.
+    # Texts can't share a prefix of a recurrent state, so `can_branch` is then False.
 
     def __init__(self, path: str | os.PathLike[str], options: Options) -> None:
         self.path, self.options = path, options
@@ -76,7 +70,7 @@ class Model:
         self.logits_size: int = llama.llama_vocab_n_tokens(self.vocab)
         self.vocabulary = self._read_vocabulary()
         if not self.vocabulary or self.max_tokens < 1:
-            raise ValueError(f"{path} lacks a vocabulary or the length of a text")
+            raise ValueError(f"{path} lacks a vocabulary or a context length")
         self.vocab_size = max(self.vocabulary.values()) + 1
         self.fingerprint = vocabulary_fingerprint(self.vocabulary)
         self.can_branch = hasattr(llama, "llama_model_is_hybrid") and not (
@@ -85,9 +79,9 @@ class Model:
         )
 
     def _read_vocabulary(self) -> dict[str, int]:
-        """Return ids of tokens, less the converter's padding and spaces."""
+        """Map tokens to ids without padding, with spaces as in the tokenizer."""
         if llama.llama_vocab_type(self.vocab) == llama.LLAMA_VOCAB_TYPE_NONE:
-            return {}  # llama.cpp aborts on questions about its tokens
+            return {}  # llama.cpp would abort if asked for its tokens
         words = [self.word(i) for i in range(self.logits_size)]
         if any(SPACE in word for word in words):
             for i, word in enumerate(words):
@@ -96,21 +90,21 @@ class Model:
         return {word: i for i, word in enumerate(words) if not PADDING.fullmatch(word)}
 
     def word(self, token: int) -> str:
-        """How the vocabulary spells a token, which may not be there."""
+        """Return the vocabulary's spelling of a token; empty if there is no token."""
         if token < 0:
             return ""
         word: bytes = llama.llama_vocab_get_text(self.vocab, token)
         return word.decode(errors="replace")
 
     def attributes(self, token: int) -> int:
-        """Return the bits of what a token is."""
+        """Return the attribute bits of a token."""
         return int(llama.llama_vocab_get_attr(self.vocab, token))
 
     def tokenize(self, text: str, *, ends: bool, spells: bool) -> list[int]:
-        """Tokenize a text, with or without its ends and special tokens."""
+        """Tokenize a text; `ends` adds BOS and EOS, `spells` parses special tokens."""
         data = text.encode()
         given = self.vocab, data, len(data)
-        # Without room it says how many there are, negated: a space alone may be three.
+        # Without a buffer it returns the negated number of tokens.
         size = -llama.llama_tokenize(*given, None, 0, ends, spells)
         tokens = (llama.llama_token * size)()
         llama.llama_tokenize(*given, tokens, size, ends, spells)
@@ -118,12 +112,12 @@ class Model:
 
 
 Part = tuple[int, int, Sequence[int], Sequence[int]]
-"""Which of a context's texts, how many of its tokens are cached, those that follow, and
-the places among these where logits are wanted, ascending."""
+"""A sequence's index, its number of cached tokens, its new tokens, and the ascending
+offsets of new tokens whose logits are wanted."""
 
 
 class Context:
-    """Memory for `places` texts of `n_ctx` tokens in all; if `apart`, equal parts."""
+    """A KV cache of `n_ctx` tokens that `places` texts share; if `apart`, equally."""
 
     def __init__(
         self,
@@ -137,14 +131,14 @@ class Context:
         self.model, self.n_ctx = model, n_ctx
         options = model.options
         self.batch_size = min(options.batch_size, n_ctx)
-        # More texts than tokens make llama.cpp abort.
+        # llama.cpp aborts if there are more texts than tokens in a batch.
         self.places = min(places if model.can_branch or apart else 1, self.batch_size)
         params = llama.llama_context_default_params()
         params.n_ctx, params.n_seq_max = n_ctx, self.places
         params.n_batch = params.n_ubatch = self.batch_size
         params.n_threads = params.n_threads_batch = options.threads
         params.kv_unified = not apart
-        # After a rollback a window reaches back to what had already left it.
+        # After a rollback, a sliding window needs tokens that it had passed.
         params.swa_full = goes_back
         if apart and not model.can_branch and hasattr(params, "n_rs_seq"):
             params.n_rs_seq = MAX_DRAFT
@@ -163,39 +157,39 @@ class Context:
         embeds = llama.llama_pooling_type(self._pointer) > 0
         encodes = llama.llama_model_has_encoder(model.pointer)
         if self.memory is None or embeds or encodes:
-            raise ValueError(f"{model.path} is no model that continues a text")
+            raise ValueError(f"{model.path} isn't a causal language model")
         self._batch = llama.llama_batch_init(self.batch_size, 0, 1)
         _free(self, llama.llama_batch_free, self._batch)
         for i in range(self.batch_size):
             self._batch.n_seq_id[i] = 1
 
     def clear(self) -> None:
-        """Forget all texts."""
+        """Drop all texts."""
         llama.llama_memory_clear(self.memory, True)
 
     def cut(self, place: int, length: int) -> bool:
-        """Forget what follows the first `length` tokens of a text; say if it can be."""
+        """Cut a text to its first `length` tokens; False if it can't be cut."""
         return bool(llama.llama_memory_seq_rm(self.memory, place, length, -1))
 
     def size(self, place: int) -> int:
-        """Return the bytes that a text's keys and values take."""
+        """Return the bytes of a text's KV cache."""
         return int(llama.llama_state_seq_get_size(self._pointer, place))
 
     @property
     def most_back(self) -> int:
-        """How many tokens a recurrent state can be rolled back over."""
+        """Maximum rollback of a recurrent state in tokens."""
         known = getattr(llama, "llama_n_rs_seq", lambda _: 0)
         return int(known(self._pointer))
 
     def decode(self, parts: Iterable[Part]) -> NDArray[np.float32]:
         """Read up to `batch_size` tokens; return the wanted logits, [n, V]."""
-        # They are llama.cpp's own memory: the next call overwrites or moves it. After a
-        # RuntimeError all is to be cleared.
+        # The logits are llama.cpp's own memory: the next call overwrites or moves it.
+        # After a RuntimeError, call `clear`.
         batch, i, rows = self._batch, 0, 0
         for place, start, tokens, wanted in parts:
             first = i
             if i + len(tokens) > self.batch_size:
-                raise ValueError(f"a batch has {self.batch_size} tokens at most")
+                raise ValueError(f"a batch has at most {self.batch_size} tokens")
             for position, token in enumerate(tokens, start):
                 batch.token[i], batch.pos[i] = token, position
                 batch.seq_id[i][0], batch.logits[i] = place, 0
@@ -212,7 +206,7 @@ class Context:
             return np.empty((0, self.model.vocab_size), np.float32)
         address = ctypes.addressof(llama.llama_get_logits(self._pointer).contents)
         buffer: Any = (ctypes.c_float * (rows * size)).from_address(address)
-        buffer.owner = self  # which then lives as long as the rows
+        buffer.owner = self  # keeps this context alive as long as the rows
         logits: NDArray[np.float32] = np.frombuffer(buffer, np.float32)
         return logits.reshape(rows, size)[:, : self.model.vocab_size]
 
@@ -228,14 +222,14 @@ def _load(path: str | os.PathLike[str], options: Options) -> llama.llama_model_p
     most = llama.llama_max_devices()
     if len(options.tensor_split) > most:
         raise ValueError(
-            f"tensor-split is for {most} devices at most here, not "
-            f"{len(options.tensor_split)}"
+            f"tensor-split has {len(options.tensor_split)} numbers, but there are at "
+            f"most {most} devices here"
         )
     wants = options.n_gpu_layers or options.tensor_split
     if wants and not llama.llama_supports_gpu_offload():
         raise ValueError(
-            "n-gpu-layers and tensor-split are for GPUs, and llama.cpp finds none that "
-            "it was built for"
+            "n-gpu-layers and tensor-split need a GPU, and llama.cpp finds none: build "
+            "llama-cpp-python for your GPU, or omit these options"
         )
     split = (ctypes.c_float * most)(*options.tensor_split)
     if options.tensor_split:
@@ -253,9 +247,9 @@ def _ggml_type(name: CacheType) -> int:
 
 def _reason() -> str:
     """Return llama.cpp's first error without the function's name."""
-    return _errors[0].partition(": ")[2] if _errors else "it doesn't say why"
+    return _errors[0].partition(": ")[2] if _errors else "llama.cpp gives no reason"
 
 
 def _free(owner: object, free: Any, what: Any, needed: object = None) -> None:
-    """Free what llama.cpp made after its owner, but not while the process ends."""
+    """Free an object of llama.cpp after its owner, except when the process ends."""
     weakref.finalize(owner, lambda _: free(what), needed).atexit = False

@@ -1,4 +1,4 @@
-"""How llama.cpp runs a file."""
+"""Options for running a model in llama.cpp."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ from typing import Any, Literal
 
 from sqs_codec._base import checks
 
-BATCH = 512
-"""Tokens that are read at once."""
-
-TEXTS = 64
-"""Texts that are read side by side, which all of llama.cpp's versions can."""
+BATCH = 512  # default maximum number of tokens in a batch
+TEXTS = 64  # maximum number of texts in a batch that all versions of llama.cpp support
 
 RANGES = {
     "threads": (1, 512),
@@ -22,10 +19,10 @@ RANGES = {
     "parallel": (1, TEXTS),
     "batch_size": (64, 1 << 30),
 }
-"""What integers may be: llama.cpp's have 32 bits, and a batch has room for a draft."""
+"""Ranges of integers: llama.cpp's have 32 bits, and a draft must fit in a batch."""
 
 WORDS = {"auto": None, "all": 1 << 20}
-"""What `Options.n_gpu_layers` may be called: "all" is more than any model has."""
+"""Names of values of `Options.n_gpu_layers`; "all" exceeds any model's number."""
 
 CacheType = Literal[
     "f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"
@@ -35,22 +32,22 @@ FlashAttention = Literal["auto", "on", "off"]
 
 @dataclass(frozen=True)
 class Options:
-    """Options of llama.cpp's programs, by their names; and `repeatable`.
+    """Options of llama.cpp's programs under their own names, and `repeatable`.
 
     Attributes
     ----------
     threads : int
-        Half of the machine's cores by default.
+        Number of threads; by default half of the machine's cores.
     n_gpu_layers : int or None
-        How many layers are on GPUs; ``"all"``, or ``"auto"`` for llama.cpp's choice.
+        Number of layers on GPUs; ``"all"``, or ``"auto"`` for llama.cpp's choice.
     tensor_split : sequence of float
-        The proportions by which GPUs share the model; a text has commas between them.
+        Proportions of the model on each GPU; in a string, separated by commas.
     ctx_size, parallel : int or None
-        Tokens of all sessions together, and how many sessions are cached.
+        Total number of tokens of all sessions, and number of cached sessions.
     batch_size : int
-        Tokens that are read at once.
+        Maximum number of tokens in a batch.
     repeatable : bool
-        Whether a row's logits must be the same to the bit, whatever is beside it.
+        Whether logits must be bitwise identical in different batches.
     """
 
     threads: int | None = None
@@ -93,7 +90,7 @@ class Options:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Options:
-        """Return what `config` says; ValueError if it has other keys or values."""
+        """Make options from `config`; ValueError if it has other keys or values."""
         known = [field.name for field in fields(cls)]
         if unknown := sorted(set(config) - {*known}):
             said = f"options {', '.join(known)}, not {', '.join(unknown)}"

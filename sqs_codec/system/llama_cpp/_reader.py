@@ -1,4 +1,4 @@
-"""GGUF files that yield the logits of the texts that they read."""
+"""A reader that yields the logits of texts, with a GGUF file."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ if TYPE_CHECKING:
 
 
 class ModelReader:
-    """A `sqs_codec.distill.Reader` of a GGUF file: logits as ``llama-perplexity`` has.
+    """A `sqs_codec.distill.Reader` with a GGUF file; parameters as of `Draft`.
 
-    A text is read 512 tokens at a time, and short ones side by side, up to 512 tokens
-    of all. `path`, `threads` and errors are those of `Draft`, and as there llama.cpp's
-    log is silenced.
+    It computes logits as ``llama-perplexity`` does. Batches have 512 tokens, of one
+    text or of several short ones. llama.cpp's log is silenced for the whole process.
     """
 
     def __init__(
@@ -37,7 +36,7 @@ class ModelReader:
         return f"<ModelReader of {self.name}>"
 
     def read(self, texts: Iterable[Task]) -> Iterator[tuple[Task, Any]]:
-        """Yield texts with their logits, which the next step overwrites."""
+        """Yield texts with their logits. The next step overwrites these."""
         for _, together in groupby(texts, attrgetter("batch")):
             for batch in self._batches(together):
                 self._context.clear()
@@ -55,7 +54,7 @@ class ModelReader:
                         rows = rows[len(wanted) :]
 
     def _batches(self, tasks: Iterable[Task]) -> Iterator[list[Task]]:
-        """Yield texts to read side by side, with memory for them."""
+        """Yield batches of texts, after enlarging the context for them."""
         batch: list[Task] = []
         room = 0
         for task in tasks:
@@ -65,7 +64,7 @@ class ModelReader:
                     yield batch
                 batch, room = [], max(BATCH, size)
                 if room > self._context.n_ctx:
-                    # Of a power of two, as texts of many lengths may come.
+                    # A power of two, so that longer texts rarely need another one.
                     most = 1 << (room - 1).bit_length()
                     self._context = Context(self._model, most, TEXTS)
             batch.append(task)

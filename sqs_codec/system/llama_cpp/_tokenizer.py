@@ -11,24 +11,24 @@ from sqs_codec.system._base import chat
 from sqs_codec.system.llama_cpp._model import USER_DEFINED, Model
 
 SAMPLING = {"temperature": "temp", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p"}
-"""What a file calls the fields of `sqs_codec.Sampling`."""
+"""Names of the fields of `sqs_codec.Sampling` in GGUF files."""
 
 CONTROL = llama.LLAMA_TOKEN_ATTR_CONTROL
-"""Tokens that aren't parts of words: these, and some of `USER_DEFINED`."""
+"""Control tokens. Some of `USER_DEFINED` are reserved, too."""
 
 
 class Tokenizer(chat.Tokenizer):
-    """The tokenizer, chat template and stop tokens that a GGUF file has.
+    """The tokenizer, chat template and stop tokens of a GGUF file.
 
     Its `fingerprint` and `vocabulary` are those of the Hugging Face tokenizer that the
-    file was made from, without what only pads the vocabulary.
+    file was made from, without padding.
     """
 
     def __init__(self, model: Model) -> None:
         self._model, self.vocab_size = model, model.vocab_size
         self.fingerprint, self.vocabulary = model.fingerprint, model.vocabulary
-        # Not all that llama.cpp holds for an end: it goes by the spelling, and ``</s>``
-        # is HTML to some.
+        # llama.cpp has more stop tokens, chosen by spelling. It would include ``</s>``,
+        # which some models write as HTML.
         ends = llama.llama_vocab_eos(model.vocab), llama.llama_vocab_eot(model.vocab)
         self.stop = frozenset(token for token in ends if token >= 0)
         template = llama.llama_model_chat_template(model.pointer, None)
@@ -45,7 +45,7 @@ class Tokenizer(chat.Tokenizer):
         }
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
-        """Token ids of a text as it is, in which it may spell special ones."""
+        """Tokenize a text without a template; with `special`, parse special tokens."""
         return self._model.tokenize(text, ends=True, spells=special)
 
     def _tokenize(self, text: str, *, ends: bool) -> list[int]:
@@ -67,12 +67,12 @@ class Tokenizer(chat.Tokenizer):
         return b"".join(map(self._piece, ids)).decode(errors="replace")
 
     def _spell(self, token: int) -> object:
-        return ""  # a run of bytes that isn't UTF-8 has the characters that it has
+        return ""  # no token counts as a byte token: `_decode` handles bytes
 
     def _piece(self, token: int) -> bytes:
-        """Return what a token adds to a text in UTF-8, maybe half a character.
+        """Return the UTF-8 bytes of a token, which may be a part of a character.
 
-        Special tokens add nothing.
+        Special tokens have none.
         """
         size = 64
         while True:
@@ -86,7 +86,7 @@ class Tokenizer(chat.Tokenizer):
 
 
 def _sampling(model: Model) -> dict[str, float]:
-    """Return what the file has for `sqs_codec.Sampling`."""
+    """Return the file's fields of `sqs_codec.Sampling`."""
     found, buffer = {}, ctypes.create_string_buffer(64)
     for name, key in SAMPLING.items():
         path = f"general.sampling.{key}".encode()

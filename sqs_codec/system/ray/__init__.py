@@ -1,8 +1,8 @@
-"""Engines on many machines by Ray Serve (the extra ``[ray]``).
+"""Engines on many machines with Ray Serve (the extra ``[ray]``).
 
-* `RayEngine`: an `Engine` that hands its jobs to replicas of another one
-* `app`: what a configuration file of Ray Serve names to deploy them
-* `application`: the same for an engine of one's own
+* `RayEngine`: an `Engine` that sends its jobs to replicas of another engine
+* `app`: the application to name in a Ray Serve configuration file
+* `application`: the same for a custom engine
 """
 
 from sqs_codec.system.ray._engine import RayEngine

@@ -1,6 +1,6 @@
-"""An engine whose jobs are done by replicas of another one, on one machine or many."""
+"""An engine that sends its jobs to replicas of another one, on one machine or many."""
 
-# Ray is imported where it is used: how its processes listen is settled by then.
+# Functions import Ray after they have set the environment variables that it reads.
 
 import asyncio
 import dataclasses
@@ -21,17 +21,14 @@ from sqs_codec.system.engine import EngineConfig, EngineInfo, make_engine
 from sqs_codec.system.ray._replica import NAME, EngineDownError, application
 from sqs_codec.system.session import Job
 
-APP = "sqs"  # the name of the application, also where a cluster has been given one
-DEATHS = 3  # replicas that may die over one job until it is taken for the cause
-PATIENCE = 30.0  # seconds that jobs wait for a replica, while there is none
-POLL_SECONDS = 1.0  # between two looks at how many replicas there are
-TELL_SECONDS = 30.0  # between two words on why it takes so long to start
+APP = "sqs"  # the application's name, also on an existing cluster
+DEATHS = 3  # a job fails after this many replicas have died during it
+PATIENCE = 30.0  # seconds that jobs wait while there is no replica
+POLL_SECONDS = 1.0  # between two counts of replicas
+TELL_SECONDS = 30.0  # between two log messages while replicas start
 
-PAUSE_SECONDS = 0.5
-"""Between two attempts at a job, unless a replica died, which isn't asked again."""
-
-STORE_BYTES = 100 << 20
-"""Of Ray's store of large objects, which hardly anything needs. Ray takes no less."""
+PAUSE_SECONDS = 0.5  # between two attempts at a job, except after a replica's death
+STORE_BYTES = 100 << 20  # Ray's minimum for its object store, which is hardly used
 
 log = logging.getLogger(__name__)
 
@@ -39,23 +36,23 @@ log = logging.getLogger(__name__)
 class RayEngine:
     """An `Engine` over replicas of an engine, which Ray Serve runs.
 
-    A session's jobs go to one replica as long as the replicas are the same, so that
-    its keys and values are found there. When a replica dies, its jobs are done by
-    another one; while there is none they wait.
+    All jobs of a session go to the replica with its KV cache, as long as the set of
+    replicas doesn't change. If a replica dies, another one takes over its jobs. If
+    there is no replica, jobs wait.
 
-    Ray has one cluster a process, and so there is one open `RayEngine` a process.
+    Ray allows one cluster per process, so a process can open only one `RayEngine`.
 
     Parameters
     ----------
     config : EngineConfig
-        The engine of the replicas. Not used with an `address`: the file by which the
-        application was deployed says it.
+        The engine of the replicas. Ignored if there is an `address`: the cluster's
+        configuration file defines the engine.
     replicas : int
-        How many to start. Not used with an `address` either.
+        Number of replicas to start. Ignored if there is an `address`.
     address : str or None
-        Of a cluster on which an application named ``sqs`` has been deployed, as
-        HOST:PORT, or "auto" for the one that this machine belongs to. If None, replicas
-        are started on this machine, for this process alone.
+        HOST:PORT of a cluster with a deployed application named ``sqs``, or "auto" for
+        this machine's cluster. If None, replicas start on this machine, for this
+        process only.
     """
 
     def __init__(
@@ -75,7 +72,7 @@ class RayEngine:
         return f"<RayEngine of {self._replicas} replicas>"
 
     async def open(self) -> EngineInfo:
-        """Start replicas, or find those of a cluster; wait until they can verify."""
+        """Start replicas or connect to a cluster; wait until they can verify."""
         self._loop = asyncio.get_running_loop()
         start = self._start if self._address is None else self._join
         self._starting = asyncio.ensure_future(asyncio.to_thread(start))
@@ -91,10 +88,10 @@ class RayEngine:
         return info
 
     async def verify(self, job: Job) -> Verdict | None:
-        """Have a job done by the replica of its session, or by another one.
+        """Send a job to the replica of its session, or else to another one.
 
-        A RuntimeError says that the engine failed on the job, that `DEATHS` replicas
-        died over it, or that there has been no replica for long.
+        Raises a RuntimeError if the engine failed on the job, `DEATHS` replicas died
+        during it, or there has been no replica for `PATIENCE` seconds.
         """
         from ray.exceptions import ActorDiedError, RayError, RayTaskError
         from ray.serve.exceptions import RayServeException
@@ -111,7 +108,7 @@ class RayEngine:
             except ActorDiedError:
                 deaths += 1
                 if deaths == DEATHS:
-                    raise RuntimeError(f"{deaths} replicas died over a job") from None
+                    raise RuntimeError(f"{deaths} replicas died during a job") from None
                 continue
             except RayTaskError as error:
                 raise RuntimeError(f"a replica raised {error.cause!r}") from None
@@ -120,23 +117,23 @@ class RayEngine:
             failing = failing or self._loop.time()
             if self._loop.time() - failing > PATIENCE:
                 raise RuntimeError(f"no replica takes a job: {reason}")
-            log.info("asking again: %s", reason)
+            log.info("retrying a job: %s", reason)
             await asyncio.sleep(PAUSE_SECONDS)
         raise RuntimeError(self.health())
 
     async def _result(self, response: Any) -> Any:
-        """Return what a replica responds, unless there has been none for too long."""
+        """Return a replica's response; raise if there is no replica for too long."""
         from ray.exceptions import TaskCancelledError
 
         self._asking.add(response)
         task = asyncio.ensure_future(response)
-        # Once a job is cancelled, nobody else asks what Ray raised on it.
+        # Retrieve Ray's exception of a cancelled job, or asyncio would log it.
         task.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
             while not (await asyncio.wait([task], timeout=POLL_SECONDS))[0]:
                 if self._closed or self._alone() > PATIENCE:
                     raise RuntimeError(self.health())
-            if task.cancelled():  # by Ray: who cancels us doesn't come to this line
+            if task.cancelled():  # by Ray, as our own cancellation doesn't get here
                 raise TaskCancelledError
             return task.result()
         finally:
@@ -146,17 +143,17 @@ class RayEngine:
             self._asking.discard(response)
 
     def drop(self, session: bytes) -> None:
-        """Tell the replica of a session to free its cache, if there is one."""
+        """Tell the replica of a session to free its cache."""
         if self.health() is None:
             ask = self._handle.options(method_name="drop", session_id=session.hex())
             ask.remote(session)
 
     def progress(self) -> Mapping[bytes, int]:
-        """Return nothing, as replicas aren't asked."""
+        """Return nothing: replicas don't report progress."""
         return {}
 
     def health(self) -> str | None:
-        """Say why nothing can be verified now; None if there is a replica."""
+        """Return why the engine can't verify now; None if there is a replica."""
         if self._closed:
             return "the engine is closed"
         if self._alone_since is None:
@@ -164,12 +161,12 @@ class RayEngine:
         return f"there has been no replica of the model for {self._alone():.0f} s"
 
     def _alone(self) -> float:
-        """Return the seconds for which there has been no replica."""
+        """Return the seconds since the last replica was lost, 0 if there is one."""
         since = self._alone_since
         return 0.0 if since is None else self._loop.time() - since
 
     async def close(self) -> None:
-        """End the replicas that `open` has started; leave a cluster as it is."""
+        """End the replicas that `open` has started. An existing cluster goes on."""
         self._closed = True
         starting, self._starting = self._starting, None
         if starting is None:
@@ -177,7 +174,7 @@ class RayEngine:
         if self._watch is not None:
             self._watch.cancel()
         await asyncio.wait([starting])
-        while self._asking:  # to cancel a job without Ray would start another one
+        while self._asking:  # if Ray ended first, cancelling a job would start it again
             await asyncio.sleep(POLL_SECONDS / 20)
         import ray
 
@@ -206,7 +203,7 @@ class RayEngine:
         """Connect to a cluster, which may still be starting its replicas."""
         address = self._address
         assert address is not None
-        if address != "auto":  # where nobody is, Ray would wait for ever
+        if address != "auto":  # if nothing listens there, Ray would wait forever
             try:
                 socket.create_connection(split_address(address), timeout=5).close()
             except OSError as error:
@@ -242,7 +239,7 @@ class RayEngine:
                 count, _ = await asyncio.to_thread(_status)
             except ValueError:
                 count = 0
-            except Exception as error:  # the controller is being replaced, perhaps
+            except Exception as error:  # Ray may be replacing the controller
                 log.info("can't count the replicas: %r", error)
                 continue
             if count != self._count:
@@ -252,7 +249,7 @@ class RayEngine:
 
 
 def _serve() -> Any:
-    """Return Ray Serve; RuntimeError if Ray isn't there, as Serve would start it."""
+    """Return Ray Serve; RuntimeError if Ray is shut down, as Serve would restart it."""
     import ray
     from ray import serve
 
@@ -262,7 +259,7 @@ def _serve() -> Any:
 
 
 def _status() -> tuple[int, str]:
-    """Return how many replicas work and what Ray says of the others."""
+    """Return the number of running replicas, and Ray's message on the others."""
     app = _serve().status().applications.get(APP)
     if app is None:
         return 0, "there is no application"
@@ -275,7 +272,7 @@ def _status() -> tuple[int, str]:
 
 
 def start(replicas: int) -> dict[str, float]:
-    """Start Ray for this process alone; return what a replica takes of the machine."""
+    """Start Ray for this process only; return the resources of each replica."""
     _keep_to_this_machine()
     _keep_quiet()
     import ray
@@ -290,27 +287,27 @@ def start(replicas: int) -> dict[str, float]:
 
 
 def _keep_to_this_machine() -> None:
-    """Have Ray listen on loopback only; servers of replicas want a token."""
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # nor on Linux
+    """Make Ray listen on loopback only, and require an access token."""
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # also on Linux
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & {*os.environ}:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def _keep_quiet() -> None:
-    """Have Ray print no stack trace on the SIGTERM that a server ends by."""
+    """Prevent Ray from printing a stack trace when SIGTERM ends a server."""
     os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
 
 
 def _init(**options: Any) -> None:
-    import ray.serve  # first, as importing it sets the level of its log
+    import ray.serve  # before `setLevel` below, as the import sets the level, too
 
     ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
 
 
 def _share(resources: Mapping[str, float], replicas: int) -> dict[str, float]:
-    """Return what each of some replicas takes of a machine.
+    """Return the resources of each replica on a machine with these resources.
 
     >>> _share({"CPU": 8.0}, 3)
     {'num_cpus': 2}
@@ -326,6 +323,6 @@ def _share(resources: Mapping[str, float], replicas: int) -> dict[str, float]:
 
 
 def last_line(message: str) -> str:
-    """Return what is at the end of a stack trace: why something couldn't be done."""
+    """Return the last line of a stack trace, without the exception's name."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     return re.sub(r"^[\w.]+(Error|Exception): ", "", lines[-1]) if lines else ""

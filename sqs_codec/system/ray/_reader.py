@@ -1,6 +1,6 @@
-"""Replicas of a model, each of which answers what is asked of texts."""
+"""A reader of texts with replicas of a model."""
 
-# Ray is imported where it is used: how its processes listen is settled by then.
+# Functions import Ray after they have set the environment variables that it reads.
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class RayReader(TextReader, AbstractContextManager["RayReader"]):
-    """A `distill.Reader` of replicas of another one; a call is retried if one dies."""
+    """A `distill.Reader` with replicas of a reader; if one dies, a call is retried."""
 
     def __init__(self, make: Callable[[], TextReader], replicas: int) -> None:
         share = start(replicas)
@@ -45,7 +45,7 @@ class RayReader(TextReader, AbstractContextManager["RayReader"]):
         ray.shutdown()
 
     def read(self, texts: Iterable[Task]) -> Iterator[tuple[Task, Answer]]:
-        """Yield what replicas tell of texts, as many batches at a time, in order."""
+        """Yield texts with the replicas' answers, in order."""
         from ray.exceptions import RayActorError, RayTaskError
         from ray.util import ActorPool
 
@@ -61,12 +61,12 @@ class RayReader(TextReader, AbstractContextManager["RayReader"]):
             except RayActorError as error:
                 texts = f"texts {tasks[0].index} to {tasks[-1].index}"
                 reason = last_line(str(error))
-                raise RuntimeError(f"a replica died over {texts}: {reason}") from None
+                raise RuntimeError(f"a replica died at {texts}: {reason}") from None
 
         for _, together in groupby(texts, attrgetter("batch")):
             asked.append([*together])
             pool.submit(lambda actor, tasks: actor.read.remote(tasks), asked[-1])
-            if len(asked) > 2 * len(self._actors):  # so that none waits for another one
+            if len(asked) > 2 * len(self._actors):  # keep all replicas busy
                 yield from told()
         while asked:
             yield from told()
@@ -78,7 +78,7 @@ class _Replica:
     def __init__(self, make: Callable[[], TextReader]) -> None:
         self._reader: Any = make()
 
-    def about(self) -> tuple[Any, ...]:  # what a TextReader is made of
+    def about(self) -> tuple[Any, ...]:  # the arguments of a TextReader
         own = self._reader
         return own.name, own.tokenizer, own.max_tokens, own.at_once
 

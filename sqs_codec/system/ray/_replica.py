@@ -1,6 +1,6 @@
 """An engine in a replica of Ray Serve."""
 
-# Ray is imported where it is used: how its processes listen is settled by then.
+# Functions import Ray after they have set the environment variables that it reads.
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from ray.serve import Application
 
 
-NAME = "Replica"  # of the deployment, in status and configuration files
+NAME = "Replica"  # the deployment's name in Ray's status and configuration files
 
 ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 
 
 class EngineDownError(Exception):
-    """The engine of a replica is down: the job is as good as another's."""
+    """The engine of a replica is down; another replica can do the job."""
 
 
 class Replica:
-    """An engine in a process of Ray Serve, which ends with its process."""
+    """An engine in a process of Ray Serve. It ends with the process."""
 
     async def __init__(  # type: ignore[misc]  # Ray awaits it
         self, make: Callable[[], Engine]
@@ -35,11 +35,11 @@ class Replica:
         self._info = await self._engine.open()
 
     async def info(self) -> EngineInfo:
-        """Return what the engine said when it was opened."""
+        """Return the engine's `EngineInfo`."""
         return self._info
 
     async def verify(self, job: Job, info: EngineInfo) -> Verdict | None:
-        """As `Engine.verify`, unless this replica is down or has another model."""
+        """Do as `Engine.verify`; raise if this replica is down or has another model."""
         if info != self._info:
             raise ValueError(
                 f"the replicas run {self._info} now, not {info}: restart the gateway"
@@ -56,41 +56,41 @@ class Replica:
         self._engine.drop(session)
 
     def check_health(self) -> None:
-        """Raise if the engine is down. Ray asks, and replaces a replica that raises."""
+        """Raise if the engine is down. Ray calls this and replaces such replicas."""
         if (reason := self._engine.health()) is not None:
             raise EngineDownError(reason)
 
 
 def app(args: Mapping[str, Any]) -> Application:
-    """Return the application of arguments in a file, the fields of `EngineConfig`."""
+    """Return the application for a file's arguments, the fields of `EngineConfig`."""
     return application(functools.partial(make_engine, EngineConfig(**args)))
 
 
 def application(make: Callable[[], Engine], **options: Any) -> Application:
-    """Return an application of replicas, whose engines `make` returns.
+    """Return an application with a replica of the engine that `make` returns.
 
-    Options are those of the deployment that depend on the place.
+    Options are Ray Serve's options of a deployment, such as ``num_replicas``.
     """
     from ray import serve
     from ray.serve.config import RequestRouterConfig
 
     deploy = serve.deployment(
         name=NAME,
-        # Jobs under way at a replica, which its engine sees all at once to batch them.
+        # Concurrent jobs of a replica. The engine batches jobs that it has together.
         max_ongoing_requests=1024,
-        # A job goes where its session's keys and values are. Only if that replica is
-        # silent or full, it goes to the next one.
+        # A job goes to the replica with its session's KV cache. If that replica doesn't
+        # respond or is full, the job goes to the next one.
         request_router_config=RequestRouterConfig(
             request_router_class=ROUTER,
             request_router_kwargs={"num_fallback_replicas": 1},
         ),
-        # A model that can't be loaded now won't be at the twentieth time.
+        # By default Ray tries 20 times, but a model that can't be loaded never will be.
         max_constructor_retry_count=2,
-        # A dead replica is noticed by the next check, one that raises or is silent
-        # after three.
+        # The next check notices a dead replica. Three failed checks are needed for one
+        # that raises or doesn't respond.
         health_check_period_s=1.0,
         health_check_timeout_s=10.0,
-        # For jobs under way at a replica that is stopped; another one does the rest.
+        # A stopped replica may finish running jobs; another replica does the rest.
         graceful_shutdown_timeout_s=5.0,
         **options,
     )

@@ -1,8 +1,7 @@
-"""A draft of a hundredth of its target, in NumPy (the extra ``[small]``).
+"""A draft model in NumPy, 1 % of its target's size (the extra ``[small]``).
 
-`Draft` is a gated recurrence over a part of the target's vocabulary, beside which it
-points at what the text said before. ``docs/serving/small-draft.md`` makes one for any
-target.
+`Draft` is a GRU over a part of the target's vocabulary, with a pointer to earlier
+tokens of the text. ``docs/serving/small-draft.md`` makes one for any target.
 """
 
 try:

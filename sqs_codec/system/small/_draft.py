@@ -1,4 +1,4 @@
-"""A small draft: its network, and the text that it has read."""
+"""A small draft: its network, and the states of the text that it has read."""
 
 from __future__ import annotations
 
@@ -16,31 +16,26 @@ from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.small._file import File, Tokenizer
 from sqs_codec.system.small._network import Array, Network
 
-SEEN = 1024
-"""The last positions of a text, at which a network may point."""
-
-RECENT = 256
-"""Tokens read last, which needn't be read again if they come back. At an edge these are
-at most 16 tokens of each of 6 branches, and those of a round."""
+SEEN = 1024  # the pointer covers this many last positions
+RECENT = 256  # cached recent states: 16 for each of 6 branches, and those of a round
 
 
 class Draft(edge.Draft):
     """A small draft with its tokenizer, and the states of its text.
 
-    It reads a token in some 0.2 ms and needs 0.6 MB of memory for 250 tokens of a text,
-    which may be of any length. The object is for one thread. `summary` says for people
-    what it drafts for, and how large it is.
+    It reads a token in about 0.2 ms and needs 0.6 MB of memory per 250 tokens of a
+    text, which may have any length. Use the object in one thread. `summary` is its
+    target and size, for people.
 
     Parameters
     ----------
     path : str or path, optional
-        The file. By default it is the one that comes with the package, for
-        SmolLM2-135M-Instruct.
+        The file. The default comes with the package, for SmolLM2-135M-Instruct.
 
     Raises
     ------
     ValueError
-        It isn't one of a small draft, is cut, or was made for another version.
+        The file isn't a small draft, is truncated, or has another version.
     """
 
     def __init__(self, path: str | os.PathLike[str] = SMALL) -> None:
@@ -54,25 +49,25 @@ class Draft(edge.Draft):
         return f"<Draft of {self.summary}>"
 
     def twin(self) -> Draft:
-        """Return a draft of the same weights, for a text of its own."""
+        """Return a draft with the same weights and its own text."""
         twin = copy.copy(self)
         twin._text = _Text(self._network)
         return twin
 
     def logits(self, tokens: Sequence[int]) -> Array:
-        """Logits [1, V] after a text, of which what was read last isn't read again.
+        """Logits [1, V] after a text; only tokens without cached states are read.
 
-        A text that is empty or has a token outside the vocabulary is a ValueError.
+        An empty text, or a token outside the vocabulary, is a ValueError.
         """
         return self._text.logits([tokens])[0][None]
 
     def branches(self, texts: Sequence[Sequence[int]]) -> Array:
-        """Logits [w, V] after each of some texts that begin alike, as `logits`."""
+        """Logits [w, V] after each of w texts with a common prefix, as `logits`."""
         return np.stack(self._text.logits(texts))
 
 
 class _Place:
-    """What is known of a text after one of its tokens."""
+    """The network's state after a token of a text."""
 
     __slots__ = "key", "pointed", "query", "state"
 
@@ -82,7 +77,7 @@ class _Place:
 
 
 class _Text:
-    """The text that was read last, and where others went on from it."""
+    """The states of the last text, and those of recent branches."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
@@ -93,13 +88,13 @@ class _Text:
         self._recent: dict[tuple[_Place, int], _Place] = {}
 
     def logits(self, texts: Sequence[Sequence[int]]) -> list[Array]:
-        """Return the logits [V] of what follows on each; what they share is kept."""
+        """Return the logits [V] after each text; keep the states of their prefix."""
         if not min(map(len, texts), default=0):
             raise ValueError("a text must have one token or more")
         known = min(common_length(self._tokens, text) for text in texts)
         tails = [list(text[known:]) for text in texts]
         shared = common_length(min(tails), max(tails))
-        # The same objects as the caller's are compared fastest the next time.
+        # Keep the caller's own objects: comparing these is fastest next time.
         self._tokens = list(texts[0][:known])
         del self._places[known + 1 :]
         for n, token in enumerate(tails[0][:shared], known):
@@ -115,14 +110,14 @@ class _Text:
     def _logits(self, tail: list[int]) -> Array:
         places = [*accumulate(tail, self._next, initial=self._places[-1])]
         n, last = len(self._tokens), places[-1]
-        seen = slice(max(0, n - SEEN - 1), n)  # and one more, if it is the last itself
+        seen = slice(max(0, n - SEEN - 1), n)  # one more, as the last one is dropped
         keys = np.concatenate([self._keys[seen], *(p.key[None] for p in places[1:])])
         ids = np.concatenate([self._ids[seen], np.array(tail, np.int64)])[-SEEN - 1 :]
         given = keys[-SEEN - 1 : -1], ids[1:]
         return self._network.logits(last.state, *given, last.query, last.pointed)
 
     def _next(self, place: _Place, token: int) -> _Place:
-        """Return the place after a token that follows on another one."""
+        """Return the place after one more token."""
         after = self._recent.get((place, token))
         if after is None:
             checks.in_range("a token", token, 0, self._network.inputs.size - 1)

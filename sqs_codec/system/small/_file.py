@@ -1,4 +1,4 @@
-"""What the file of a small draft has: arrays in ``.npz``, and no pickles."""
+"""Reading the file of a small draft: arrays in ``.npz``, without pickles."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from sqs_codec.system.small._network import Array, Network
 VERSION = 1
 
 MOST_BYTES = 1 << 25
-"""Bytes of a file, and of its unpacked arrays. The largest draft tried has 13 million
-parameters of one byte (docs/benchmarks/drafts.md). Loading takes 6 times the bytes."""
+"""Limit of a file and of its unpacked arrays in bytes. The largest draft tried has 13
+million int8 parameters (docs/benchmarks/drafts.md). Loading takes 6 times the bytes."""
 
 MOST_TEXT = 1 << 24
-"""Bytes of its tokenizer's JSON: twice the 32 for each of 2^18 tokens."""
+"""Limit of the tokenizer's JSON in bytes, enough for 2^18 tokens of 64 bytes."""
 
 MOST_PARTS = 1 << 20
-"""Lists in that, where an object counts as eight: one for each merge, of which
-SmolLM2's has 48 900. To load a list takes up to 560 bytes, an object 1100."""
+"""Limit of the tokenizer's JSON lists, one per merge, with an object counted as eight.
+SmolLM2 has 48,900. Loading takes up to 560 bytes per list and 1,100 per object."""
 
 SHAPES = {
     "embedding": "Ce",
@@ -47,14 +47,14 @@ SHAPES = {
     "pointer": "ph",
     "pointer_bias": "p",
 }
-"""Sizes of a network's weights; g is 3h, and p odd. Those of two have int8, and a scale
-for each row in an array of the same name with ``_scale``."""
+"""Shapes of a network's weights, with g = 3h and p odd. A matrix of int8 has a scale
+per row in another array, named with ``_scale``."""
 
 
 class Tokenizer(chat.Tokenizer):
-    """A tokenizer of ``tokenizers`` and a template in Jinja, empty if there is none."""
+    """A tokenizer of ``tokenizers`` with a Jinja template, which may be empty."""
 
-    sampling: Mapping[str, float] = {}  # a file says nothing of it
+    sampling: Mapping[str, float] = {}  # files don't have it
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Tokenizer(chat.Tokenizer):
 
 @dataclass(frozen=True)
 class File:
-    """What is in a file."""
+    """The contents of a file."""
 
     network: Network
     tokenizer: Tokenizer
@@ -94,7 +94,7 @@ class File:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> File:
-        """Read a file from anywhere; ValueError if it isn't a small draft's."""
+        """Read a file, which may be untrusted; ValueError if it isn't a small draft."""
         require_file(path)
         try:
             _limit("it has {} bytes", os.path.getsize(path), MOST_BYTES)
@@ -113,19 +113,19 @@ class File:
                 network = read_network(arrays.__getitem__)
                 text = _unpack(arrays["tokenizer"].tobytes()).decode()
             tokenizer = tokenizers.Tokenizer.from_str(text)
-            tokenizer.no_padding()  # which may be of any length
+            tokenizer.no_padding()  # the file's padding may be of any length
             tokenizer.no_truncation()
-            for ids in tokenizer.encode("A text").ids, []:  # [] as of special tokens
-                tokenizer.decode(ids)  # or it would fail later
+            for ids in tokenizer.encode("A text").ids, []:  # [] if all are special
+                tokenizer.decode(ids)  # otherwise it might fail later
             summary, template = str(about["summary"]), str(about["template"])
             stop = frozenset(map(int, about["stop"]))
             own = Tokenizer(tokenizer, template, stop, network.inputs.size)
         except (OSError, KeyboardInterrupt, SystemExit):
             raise
-        # tokenizers raises no narrower one, and its panics are no Exceptions.
+        # tokenizers raises only Exception, and its panics are BaseExceptions.
         except BaseException as error:
             why = "cut or damaged" if isinstance(error, DAMAGE) else str(error)
-            raise ValueError(f"{path} is no small draft: {why}") from error
+            raise ValueError(f"{path} isn't a small draft: {why}") from error
         return cls(network, own, summary)
 
 
@@ -151,7 +151,7 @@ def _unpack(data: bytes) -> bytes:
 
 
 def read_network(array: Callable[[str], NDArray[Any]]) -> Network:
-    """Make a network of a file's arrays."""
+    """Make a network from a file's arrays."""
     weights: dict[str, Array] = {}
     sizes: dict[str, int] = {}
     for name, shape in SHAPES.items():

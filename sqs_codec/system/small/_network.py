@@ -6,9 +6,9 @@ With tokens x_1 ... x_n, embeddings e and matrices W:
     q_n = (1 - g_n) softmax(E W_o h_n + b) + g_n sum_{j < n} a_nj [x_{j+1}]
 
 where the weights a_nj are the softmax of (W_q h_n)·(W_k h_j) over the last positions of
-the text, and g_n = sigmoid(w·h_n + b_g). So it draws from its columns, which are the
-tokens that its target writes most often, or points at what followed a place like this
-one. E has the embeddings of the columns; any other token is read as one of them.
+the text, and g_n = sigmoid(w·h_n + b_g). The first term covers the columns, the tokens
+that the target generates most often. The second one, the pointer, repeats tokens that
+followed a similar position. E embeds the columns; any other token maps to a column.
 """
 
 from __future__ import annotations
@@ -21,16 +21,15 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
-LEAST = 1e-9
-"""The probability of what is neither a column nor pointed at."""
+LEAST = 1e-9  # the probability of tokens that are neither columns nor pointed at
 
 
 @dataclass(frozen=True)
 class Network:
-    """Weights, as they are used."""
+    """The weights, as float32."""
 
     inputs: NDArray[np.int64]
-    """[V]: the column as which each token is read."""
+    """[V]: the column of each token as an input."""
     columns: NDArray[np.int64]
     """[C]: the token of each column."""
     embedding: Array
@@ -38,10 +37,10 @@ class Network:
     bias: Array
     """[C]: b."""
     given: Array
-    """[3h, e]: the reset, the update and the candidate of an embedding."""
+    """[3h, e]: the reset gate, update gate and candidate, from an embedding."""
     given_bias: Array
     kept: Array
-    """[3h, h]: the same of a state."""
+    """[3h, h]: the same, from a state."""
     kept_bias: Array
     out: Array
     """[e, h]: W_o."""
@@ -66,7 +65,7 @@ class Network:
         return new
 
     def point(self, state: Array) -> tuple[Array, Array, float]:
-        """Return the query [d] and the key [d] of a state, and how much it points."""
+        """Return the query [d], key [d] and weight g of the pointer at a state."""
         found = self.pointer @ state + self.pointer_bias
         query, key = found[:-1].reshape(2, -1)
         return query / np.sqrt(np.float32(query.size)), key, float(_sigmoid(found[-1]))
@@ -79,7 +78,7 @@ class Network:
         row = np.zeros(self.inputs.size, np.float32)
         row[self.columns] = _softmax(z) * (1 - g * bool(ids.size))
         np.add.at(row, ids, _softmax(keys @ query) * g)
-        # Most tokens are neither: their logarithm is known.
+        # Most tokens are neither columns nor pointed at and have the same logarithm.
         has = np.concatenate([self.columns, ids])
         logs = np.log(row[has] + np.float32(LEAST))
         row.fill(np.log(LEAST))

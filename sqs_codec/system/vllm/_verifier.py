@@ -1,8 +1,8 @@
-"""The verifier, in vLLM's worker: a causal model whose pooler verifies drafted tokens.
+"""The verifier in vLLM's worker: a causal model whose pooler verifies drafted tokens.
 
-A request of a pooling model is a prompt, here the text and the draft, and its answer is
-what the pooler makes of the hidden states. So no logits leave the worker, and those of
-all requests that a step completes are computed at once. Only vLLM imports this module.
+vLLM's pooling models answer a prompt with a function of its hidden states, the pooler.
+Here the prompt is a text with its draft, and the answer a verdict. Logits stay in the
+worker, and one step computes those of all its requests. Only vLLM imports this module.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sqs_codec.system.vllm._plugin import ARCHITECTURES
 
 
 class RoundPooler(Pooler):  # type: ignore[misc]  # vLLM may not be installed
-    """Verifies the rounds and does the tasks of requests that a step completes."""
+    """Verifies the jobs and does the tasks of the requests that a step completes."""
 
     def __init__(
         self,
@@ -30,18 +30,18 @@ class RoundPooler(Pooler):  # type: ignore[misc]  # vLLM may not be installed
         vocab_size: int,
     ) -> None:
         super().__init__()
-        # It gives None in all processes of tensor parallelism but the first.
+        # With tensor parallelism, only the first process gets logits, others None.
         self._compute_logits = compute_logits
         self._vocab_size = vocab_size
 
     def get_supported_tasks(self) -> set[str]:
-        """Name the one task that requests may have."""
+        """Return the name of the only task."""
         return {_message.TASK}
 
     def forward(
         self, hidden_states: torch.Tensor, pooling_metadata: Any
     ) -> list[torch.Tensor | None]:
-        """Return an answer, or None if more is to come, for each request."""
+        """Return an answer for each request, or None if its text isn't complete."""
         cursor = pooling_metadata.get_pooling_cursor()
         counts = cursor.num_scheduled_tokens_cpu.tolist()
         requests = zip(
@@ -70,7 +70,7 @@ class RoundPooler(Pooler):  # type: ignore[misc]  # vLLM may not be installed
             answers.append(_message.READ if len(rows) == wanted else _message.SHORT)
             state.clean()
         if waiting:
-            # All processes of tensor parallelism take part in it.
+            # All processes of tensor parallelism must call this.
             logits = self._compute_logits(torch.cat([rows for _, _, rows in waiting]))
             if logits is not None:
                 jobs = [fields for _, fields, _ in waiting]
@@ -80,7 +80,7 @@ class RoundPooler(Pooler):  # type: ignore[misc]  # vLLM may not be installed
         return [None if one is None else torch.as_tensor(one) for one in answers]
 
     def _do(self, packed: bytes, rows: torch.Tensor) -> torch.Tensor:
-        from sqs_codec.system.vllm._tasks import do_task  # which needs more packages
+        from sqs_codec.system.vllm._tasks import do_task  # needs more packages
 
         def logits_of(rows: torch.Tensor) -> torch.Tensor | None:
             logits = self._compute_logits(rows)
@@ -92,23 +92,23 @@ class RoundPooler(Pooler):  # type: ignore[misc]  # vLLM may not be installed
 def _collect(
     kept: list[torch.Tensor], chunk: torch.Tensor, end: int, first: int
 ) -> torch.Tensor:
-    """Return hidden states from `first` to `end`, or none if some are only cached."""
-    # A chunk that begins after `first` needs what was kept before; a preempted request
-    # may begin anywhere.
+    """Return hidden states from `first` to `end`, or none if some are missing."""
+    # A chunk that starts after `first` needs those kept from earlier chunks. After a
+    # preemption, a request may start anywhere.
     start = end - len(chunk)
     before = kept[0][: start - first] if kept and start > first else chunk[:0]
     if len(before) < start - first:
         kept.clear()
         return chunk[:0]
     rows = torch.cat([before, chunk[max(first - start, 0) :]])
-    kept[:] = [rows]  # a copy: the next step may overwrite the chunk
+    kept[:] = [rows]  # `cat` has copied them: the next step may overwrite the chunk
     return rows
 
 
 def _verify(
     jobs: Sequence[Mapping[str, Any]], logits: torch.Tensor
 ) -> list[tuple[int, int]]:
-    """Verify jobs at once, or, where that fails, each alone: it mustn't end vLLM."""
+    """Verify jobs together, or one by one if that fails; errors would end vLLM."""
     try:
         whole = [_message.unpack_job(fields, logits.shape[-1]) for fields in jobs]
         return [
@@ -143,7 +143,7 @@ def _make(name: str) -> type:
 
 
 def __getattr__(name: str) -> type:
-    """Return the verifier that `register` has named."""
+    """Return a verifier class by the name that `register` gave it."""
     if name.removeprefix("Sqs") not in ARCHITECTURES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return _make(name.removeprefix("Sqs"))

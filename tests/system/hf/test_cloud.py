@@ -443,8 +443,8 @@ def test_padded_vocabularies_are_cropped(model):
     [
         ({"text": []}, r"jobs\[0\]: the text must have at least one token"),
         ({"text": [-1]}, r"ids must be in \[0, 50\), got -1 to -1"),
-        ({"text": [1] * 513}, r"513 tokens, and the most that fits is 512 \(the model"),
-        ({"hints": [1] * 33}, "a draft may have 32 tokens, got 33"),
+        ({"text": [1] * 513}, r"have 513 tokens, the limit is 512 \(the model"),
+        ({"hints": [1] * 33}, "a draft has at most 32 tokens, got 33"),
     ],
 )
 def test_bad_jobs(model, change, message):
@@ -457,7 +457,7 @@ def test_bad_jobs(model, change, message):
 def test_a_round_of_another_vocabulary_is_refused(model):
     drafted = sqs.Round([sqs.SparseDistribution([1], [1], 60)], [1])
     job = VerifyRound(b"s", [1, 2], drafted, np.zeros(2), ALL)
-    message = "the round has a vocabulary of 60, the model one of 50"
+    message = "the round has a vocabulary of 60 tokens, the model one of 50"
     refuses(message, hf.Cloud(model).verify, [job])
 
 

@@ -119,9 +119,9 @@ def test_memory_is_said_by_device():
     own = [("CUDA0", "KV", 500.0), ("CPU", "RS", 1.5), ("CUDA_Host", "compute", 9.0)]
     context = SimpleNamespace(buffers=own, places=1, n_ctx=4096)
     assert _where(SimpleNamespace(buffers=model), context) == (
-        "on CPU 137 MiB of weights, 2 MiB of states; on CUDA0 1,900 MiB of weights, "
-        "500 MiB of keys and values; on CUDA_Host 9 MiB of work; 1 session of 4,096 "
-        "tokens"
+        "on CPU 137 MiB of weights, 2 MiB of states; on CUDA0 1,900 MiB of "
+        "weights, 500 MiB of KV cache; on CUDA_Host 9 MiB of buffers; "
+        "1 session of 4,096 tokens"
     )
 
 
@@ -140,7 +140,7 @@ def test_a_draft_of_transformers_for_a_file(smollm2):
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"engine": "llama.cpp"}, "needs a target, a GGUF file"),
+        ({"engine": "llama.cpp"}, "needs a GGUF file as its target"),
         ({"engine": "llama.cpp", "target": "."}, "\\. is a folder"),
         ({"target": "none.GGUF"}, "there is no file none.GGUF"),
         ({"target": "a.gguf", "device": "cpu"}, "device is for models of transformers"),

@@ -216,7 +216,7 @@ def test_sick_engine_is_replaced(two):
 
 
 def test_job_that_kills_is_given_up(two):
-    with pytest.raises(RuntimeError, match="3 replicas died over a job"):
+    with pytest.raises(RuntimeError, match="3 replicas died during a job"):
         two.run(two.engine.verify(job(b"die")))
     assert two.run(two.engine.verify(job(b"pid"))).token in replicas()
 

@@ -72,7 +72,5 @@ def test_the_file_is_that_of_one_alone(tmp_path):
         with pytest.raises(IndexError):
             [*reader.read([bad])]
         deadly = [*pieces[:20], ([BAD], [0])]
-        with pytest.raises(
-            RuntimeError, match=r"a replica died over texts \d+ to 20: "
-        ):
+        with pytest.raises(RuntimeError, match=r"a replica died at texts \d+ to 20: "):
             distill.make(tmp_path / "deadly", CODEC, reader, deadly)

@@ -224,8 +224,8 @@ STRIP = {"type": "Strip", "content": " ", "start": 0, "stop": 1}
         ({"tokenizer": lambda a: a[:0]}, "cut or damaged"),
         ({"summary": None}, None),
         # These panic at once, at the first text, and at the first special token.
-        (tokenizer_with(normalizer=PRECOMPILED), "no small draft"),
-        (tokenizer_with(normalizer=REPLACE), "no small draft"),
+        (tokenizer_with(normalizer=PRECOMPILED), "isn't a small draft"),
+        (tokenizer_with(normalizer=REPLACE), "isn't a small draft"),
         (tokenizer_with(decoder={"type": "Sequence", "decoders": [FUSE, STRIP]}), " "),
     ],
     ids=lambda given: next(iter(given)) if isinstance(given, dict) else None,
@@ -240,7 +240,7 @@ def read_or_refuse(file, said):
         return
     with pytest.raises(ValueError, match=re.escape(said)) as caught:
         Draft(file)
-    assert "changed.npz is no small draft: " in str(caught.value)
+    assert "changed.npz isn't a small draft: " in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_a_file_cut_anywhere_is_refused(path, tmp_path):
     data, cut = path.read_bytes(), tmp_path / "cut.npz"
     for length in (0, 1, 100, len(data) // 2, len(data) - 1):
         cut.write_bytes(data[:length])
-        refuses(r"cut.npz is no small draft", Draft, cut)
+        refuses(r"cut.npz isn't a small draft", Draft, cut)
     rng = np.random.default_rng(0)
     for place in rng.integers(0, len(data), 40):
         damaged = bytearray(data)
@@ -294,7 +294,7 @@ def test_a_file_that_would_fill_the_memory_is_refused(path, tmp_path):
     np.lib.format.write_array_header_1_0(header, shape)
     with zipfile.ZipFile(bomb, "w") as file:
         file.writestr("about.npy", header.getvalue())
-    refuses(r"bomb.npz is no small draft", Draft, bomb)
+    refuses(r"bomb.npz isn't a small draft", Draft, bomb)
     with pytest.raises(FileNotFoundError):
         Draft(tmp_path / "none.npz")
     refuses("is a folder", Draft, tmp_path)

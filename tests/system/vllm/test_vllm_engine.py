@@ -178,7 +178,7 @@ def test_cancelled_jobs_leave_nothing(narrow, cloud, writer):
     ("change", "message"),
     [
         ({"text": []}, "at least one token"),
-        ({"text": [1] * 8193}, r"8193 tokens, and the most that fits is 8192"),
+        ({"text": [1] * 8193}, r"have 8193 tokens, the limit is 8192"),
         ({"text": [49152]}, r"token ids must be in \[0, 49152\)"),
         ({"draws": np.zeros(2)}, "0 drafted tokens take 1 draws"),
     ],
@@ -319,24 +319,23 @@ def refused(*args, **options):
 
 def test_refusals(tmp_path, monkeypatch):
     gpt2 = save_tiny(tmp_path / "gpt2", "GPT2", n_embd=32, n_head=2, n_layer=1)
-    assert "is a GPT2LMHeadModel, and vLLM's verifiers are those of" in refused(gpt2)
+    assert "is a GPT2LMHeadModel, which isn't supported in vLLM" in refused(gpt2)
     config = tmp_path / "gpt2/config.json"
     names = '"GPT2LMHeadModel", "Another"'
     config.write_text(config.read_text().replace('"GPT2LMHeadModel"', names))
-    assert "is a GPT2LMHeadModel, and vLLM's verifiers are those of" in refused(gpt2)
+    assert "is a GPT2LMHeadModel, which isn't supported in vLLM" in refused(gpt2)
     assert "no such directory" in refused(str(tmp_path / "missing"))
     llama = save_tiny(tmp_path / "llama", "Llama", vocab_size=PADDED)
-    said = "has no option no_such_option; vllm.AsyncEngineArgs lists"
+    said = "has no option no_such_option; see vllm.AsyncEngineArgs"
     assert said in refused(llama, options={"no_such_option": 1, "seed": 1})
     assert "max_model_len" in refused(llama, options={"max_model_len": "many"})
     assert "is a directory, which has no" in refused(llama, options={"revision": "v1"})
     with monkeypatch.context() as patch:
         patch.setenv("VLLM_PLUGINS", "others")
-        assert "VLLM_PLUGINS=others keeps vLLM from" in refused(llama)
+        assert "VLLM_PLUGINS=others prevents vLLM from" in refused(llama)
     monkeypatch.setattr(vllm, "__version__", "0.31.2+cpu")
-    assert (
-        "vLLM 0.31.2+cpu is installed, and the versions that work are 0.32 and 0.33"
-        in refused(llama)
+    assert "vLLM 0.31.2+cpu isn't supported: install version 0.32 or 0.33" in refused(
+        llama
     )
 
 
