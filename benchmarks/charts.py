@@ -28,7 +28,7 @@ STYLES = (
     ("#858585", "v", "-"),
     ("black", "x", ":"),
 )
-"""Colour, mark and line of each series. Colours are near those of Okabe and Ito, with a
+"""Color, mark and line of each series. Colors are near those of Okabe and Ito, with a
 contrast of 3 to white and to the site's dark ground."""
 
 INK = """<style>svg{color:#222;fill:currentColor;font-family:sans-serif}

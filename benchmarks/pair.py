@@ -67,7 +67,7 @@ def load_pair(draft: str | None, target: str | None, drop_layers: int) -> Pair:
 
     Models of one family often pad their embedding to different sizes, so that
     the two see logits of different length for the same vocabulary. Both are
-    cropped to the tokenizer's; the target's probabilities are normalised after
+    cropped to the tokenizer's; the target's probabilities are normalized after
     the crop. A model that gives fewer logits is refused.
     """
     if draft is None or target is None:

@@ -28,7 +28,7 @@ from sqs_codec.system.hf._ragged import Cache, RaggedModel
 
 LENGTHS = (3, 60, 700)
 ROUND, CHUNK = 6, 256
-PAIRS = ("ours, cached", "ours, anew", "cached, anew")
+PAIRS = ("ours, cached", "ours, again", "cached, again")
 
 
 def compare(model: Any, lengths: Sequence[int]) -> list[tuple[int, list[float]]]:

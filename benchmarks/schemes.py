@@ -106,7 +106,7 @@ def our_settings() -> Iterator[tuple[sqs.TopK | sqs.Threshold, int]]:
 
 
 def online_rules() -> Iterator[sqs.Conformal]:
-    """Yield what the online threshold is swept over, besides the resolution."""
+    """Yield what the online threshold is swept over, in addition to the resolution."""
     return itertools.starmap(sqs.Conformal, itertools.product(ALPHAS, ETAS, BETAS))
 
 

@@ -151,7 +151,7 @@ typedef enum sqs_coding {
      * whose squares in a round sum to at most SQS_MAX_ENUMERATIVE_SQUARES,
      * which bounds the time for a packet. */
     SQS_ENUMERATIVE = 1,
-    /* Modelled on real distributions; any support, at most
+    /* Modeled on real distributions; any support, at most
      * SQS_MAX_ENTROPY_SURVIVORS in a round. */
     SQS_ENTROPY = 2
 } sqs_coding;
@@ -320,7 +320,7 @@ sqs_status sqs_quantize_logits(const sqs_codec *codec, const sqs_rows *logits,
 
 /*
  * The same for rows of probabilities, which must be non-negative and sum to 1
- * within SQS_SUM_TOLERANCE; what remains of the error is normalised away.
+ * within SQS_SUM_TOLERANCE; what remains of the error is normalized away.
  *
  * Returns SQS_OK, SQS_BAD_KEEP, SQS_BAD_DTYPE, SQS_BAD_ARGUMENT,
  * SQS_NOT_FINITE, SQS_NEGATIVE or SQS_SUM.
@@ -361,7 +361,7 @@ sqs_status sqs_quantize_unbiased(const sqs_codec *codec,
  *
  * number  from 0 up to, not including, the sum of the counts, each as likely
  *         as the others; independent of the draws of sqs_verify. (A remainder
- *         of random bits favours the smaller numbers.)
+ *         of random bits favors the smaller numbers.)
  *
  * Returns the token's position: the first one that, together with those before
  * it, has more counts than `number`.
@@ -607,13 +607,13 @@ typedef struct sqs_verdict {
  * Accepts a prefix of a round's tokens and draws the one after it. A token x
  * with count b of resolution l is accepted with probability min(1, p(x) l/b).
  * After the first rejection, the next token is drawn from the residual
- * max(0, p - b/l), normalised; if all tokens are accepted, from the last row.
+ * max(0, p - b/l), normalized; if all tokens are accepted, from the last row.
  * The result is distributed as the target's tokens.
  *
  * round     as sqs_decode_round gives it, which isn't checked again, or one of
  *           length 0; the resolution of each distribution is what its counts
  *           sum to, whatever the codec's
- * positions likewise
+ * positions also
  * target    length + 1 rows of probabilities, SQS_F32 or SQS_F64: row i is
  *           for the position of token i, the last row for the position after
  *           all tokens; non-negative, summing to 1 within SQS_SUM_TOLERANCE

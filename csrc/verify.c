@@ -3,7 +3,7 @@
  *
  * Speculative sampling (arXiv 2211.17192): a token x drawn from q is accepted
  * with probability min(1, p(x) / q(x)); after the first rejection the next
- * token is drawn from the residual max(0, p - q), normalised. p is a row of
+ * token is drawn from the residual max(0, p - q), normalized. p is a row of
  * the target's weights, divided by its sum, and q(x) = b / l. The weights are
  * the row's values, if these are probabilities. If they are logits, weights
  * are exponentials, and are computed where they are needed.

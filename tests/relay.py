@@ -60,8 +60,8 @@ class Link:
     down: float = math.inf
     """Bits per second from the server."""
     jitter: float = 0.0
-    """Deviation of the log of what a datagram takes one way. It is drawn anew once in a
-    round trip, and no datagram overtakes another for it."""
+    """Deviation of the log of a datagram's time one way. It is sampled once per round
+    trip, and no datagram overtakes another."""
     loss: float = 0.0
     duplicate: float = 0.0
     reorder: float = 0.0

@@ -1,4 +1,4 @@
-"""`sqs_codec.bits` from Python; tests/cli/test_bits.py computes its figures anew."""
+"""`sqs_codec.bits` from Python; tests/cli/test_bits.py computes its figures again."""
 
 import dataclasses
 import re
@@ -17,7 +17,7 @@ def test_settings_and_rows_are_those_asked_for():
     low, high, *others = bits.measure(logits, rules, iter((5, 50)), most_rows=3)
     expected = [(sqs.TopK(9), 5), (sqs.TopK(9), 50)]
     assert [(p.keep, p.resolution) for p in others] == expected
-    # It learns in the order of the rows, anew at each resolution.
+    # It learns in the order of the rows, again at each resolution.
     assert low.dropped_mass == high.dropped_mass > 0
     (same,) = bits.measure(logits[[0, 4, 8]], [steered], [50])
     assert same == dataclasses.replace(high, keep=same.keep)

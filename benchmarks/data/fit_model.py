@@ -67,7 +67,7 @@ def node_count(scalars: dict[str, int]) -> int:
 def splits(
     counts: list[int], scalars: dict[str, int]
 ) -> Iterator[tuple[int, int, int, bool]]:
-    """Yield (class, class, node, bit) for each modelled split of a partition."""
+    """Yield (class, class, node, bit) for each modeled split of a partition."""
     full_depth = scalars["split_full_depth"]
     left = limit = sum(counts)
     for count in sorted(counts, reverse=True):

@@ -272,7 +272,7 @@ def margin(model: CachedModel, job: Job, one: Verdict, other: Verdict) -> float:
     are first apart, before the other one had won. At
     temperature 0, how much more probable than the second token the first one is, at
     temperature 1. All by the logits that the target gives for the text alone, read
-    anew; the job's sampling is by temperature alone.
+    again; the job's sampling is by temperature alone.
     """
     drafted = drafted_by(job)
     logits = torch.from_numpy(model.logits([*job.text, *drafted], len(drafted) + 1))

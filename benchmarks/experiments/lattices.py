@@ -45,7 +45,7 @@ STEPS, KEEP = (0.3, 0.45, 0.6, 0.8), sqs.TopK(64)
 """Thresholds of the keep rule, in units of 1/l, and another rule."""
 
 ROWS, QUICK_ROWS, PROMPTS = 12, 4, {"gemma3": 30}
-"""Rows of a text, evenly spaced, as neighbours say much the same; and a model's texts,
+"""Rows of a text, evenly spaced, as neighbors say much the same; and a model's texts,
 where a row takes long to make."""
 
 LOSSES = {"tv": {0.7: 0.05, 1.0: 0.15}, "acceptance": {0.7: 0.02, 1.0: 0.05}}

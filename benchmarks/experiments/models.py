@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SMOLLM2, GEMMA3, GIVEN = "smollm2", "gemma3", "given"
 
 TEXTS = Path(__file__).with_name("texts.txt")
-"""Beginnings of texts for Gemma, besides those held out of its prior."""
+"""Beginnings of texts for Gemma, in addition to those held out of its prior."""
 
 CONTINUE = "Continue this text: {}"
 

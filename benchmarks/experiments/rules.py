@@ -130,7 +130,7 @@ def at_bits(
     target: float,
     weights: Floats,
 ) -> tuple[float, int, Floats] | None:
-    """Mix neighbouring parameters so that the mean bits are the target's.
+    """Mix neighboring parameters so that the mean bits are the target's.
 
     Return the parameter that most positions have, the resolution, and the means of a
     position [draws, SUMS]. Of a grid [P] and resolutions [R] there are `sums` [prompts,

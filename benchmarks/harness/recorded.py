@@ -49,7 +49,7 @@ class RecordedDraft(Draft):
         self.rows = 0
         """Rows given so far."""
         self.rng = np.random.default_rng()
-        """To draw the drafted tokens from: set anew before each row is given, by seed,
+        """To draw the drafted tokens from: set again before each row is given, by seed,
         text and position."""
         self._seconds = seconds
         self._clock, self._sleep = clock, sleep

@@ -34,7 +34,7 @@ ACCEPTANCE_POINTS = (
 def bits_at(
     bits: NDArray[np.float64], loss: NDArray[np.float64], most: float
 ) -> float | None:
-    """Bits of a front at a given loss, log-linear between neighbouring points.
+    """Bits of a front at a given loss, log-linear between neighboring points.
 
     The front's points [n] have ascending loss. None where even the first one loses
     more. Beyond the last one its bits: no setting needs more than the cheapest one.

@@ -67,7 +67,7 @@ class Timing:
         return float(np.median(self.micros / other.micros))
 
     def beyond(self, other: Timing) -> float:
-        """Return how many microseconds more than `other`, likewise."""
+        """Return how many microseconds more than `other`."""
         return float(np.median(self.micros - other.micros))
 
 

@@ -13,7 +13,7 @@
  *
  * Tokens can have the counts of a partition in a multinomial number of ways.
  * To say which, an urn is emptied in the order of ids: it holds a ball for
- * each token, coloured by the token's count.
+ * each token, colored by the token's count.
  */
 #include "entropy/counts.h"
 
@@ -180,9 +180,9 @@ uint32_t sqs_read_partition(sqs_coder *c, uint32_t vocab_size,
 
 /* Arrangements. */
 
-/* The two functions below find the next token's colour, when reading and when
- * writing. Both pass the colours from the least count on, which most tokens
- * have. *below becomes the number of balls of the colours passed. */
+/* The two functions below find the next token's color, when reading and when
+ * writing. Both pass the colors from the least count on, which most tokens
+ * have. *below becomes the number of balls of the colors passed. */
 
 static uint32_t find_colour(const sqs_coder *c, const sqs_groups *g,
                             uint32_t first, uint64_t unit, uint32_t *below)

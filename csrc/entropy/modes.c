@@ -10,7 +10,7 @@
  * bits where it says the model and 4 where it says uniform. Two bits of 4 are
  * the 8 that a distribution may take beyond its rank in the worst case.
  *
- * With a prior of several classes, modelled ids come after their class, which
+ * With a prior of several classes, modeled ids come after their class, which
  * is as likely as the class before makes it.
  */
 #include "entropy/modes.h"

@@ -144,7 +144,7 @@ uint32_t sqs_entropy_bits(const sqs_codec *codec, const uint32_t *token_ids,
     if (survivors <= MOST_ESTIMATED &&
         survivors <= codec->vocab_size / SPARSE) {
         sqs_cost cost = sqs_entropy_cost(codec, token_ids, counts, survivors);
-        if (cost.modelled)
+        if (cost.modeled)
             return (uint32_t)((cost.bits + SQS_BIT - 1) / SQS_BIT);
     }
     sqs_memory memory;

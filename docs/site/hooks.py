@@ -76,7 +76,7 @@ SOUGHT += ("teacher", "temperature")
 NO_SENTENCE = re.compile(
     r"^[A-Z]\w+\n-+$|^[*\w, ]+ : .*$|^\S.*\n(?= {4})|^(?:- |>>> )|\n\n", re.M
 )
-"""What ends a sentence of a docstring besides its full stop."""
+"""What ends a sentence of a docstring in addition to its full stop."""
 
 
 def on_files(files: Any, config: Any) -> None:

@@ -77,7 +77,7 @@ def encode_weights(probs: Floats, ids: Ints) -> NDArray[np.uint8]:
         scale *= 0.98  # rounded up, the sum exceeds the limit
 
 
-def neighbours(counts: Floats) -> Floats:
+def neighbors(counts: Floats) -> Floats:
     """Return each id's mean probability over its half octave of ids."""
     # In byte-pair vocabularies, low ids are frequent.
     size = counts.size
@@ -91,8 +91,8 @@ def neighbours(counts: Floats) -> Floats:
 
 
 def smooth_counts(counts: Floats) -> Floats:
-    """Return probabilities smoothed with `neighbours`, best for held-out tokens."""
-    near = neighbours(counts)
+    """Return probabilities smoothed with `neighbors`, best for held-out tokens."""
+    near = neighbors(counts)
     total = counts.sum()
     seen = counts > 0
     n, b = counts[seen], near[seen]
@@ -167,16 +167,16 @@ def first_classes(supports: Supports, classes: int, rng: np.random.Generator) ->
     points = np.zeros((len(supports), frequent.size), np.float32)
     points[row[at >= 0], at[at >= 0]] = 1 / np.sqrt(counts[supports.ids[at >= 0]])
     points /= np.linalg.norm(points, axis=1, keepdims=True) + 1e-9
-    centres = points[rng.integers(len(points), size=1)]
-    while len(centres) < classes - 1:
+    centers = points[rng.integers(len(points), size=1)]
+    while len(centers) < classes - 1:
         some = points[rng.integers(len(points), size=300)]
-        farthest = np.argmin((some @ centres.T).max(1))
-        centres = np.append(centres, some[farthest][None], axis=0)
+        farthest = np.argmin((some @ centers.T).max(1))
+        centers = np.append(centers, some[farthest][None], axis=0)
     for _ in range(15):
-        nearest = np.argmax(points @ centres.T, 1)
+        nearest = np.argmax(points @ centers.T, 1)
         for c in np.unique(nearest):
-            centres[c] = points[nearest == c].mean(0)
-            centres[c] /= np.linalg.norm(centres[c]) + 1e-9
+            centers[c] = points[nearest == c].mean(0)
+            centers[c] /= np.linalg.norm(centers[c]) + 1e-9
     return np.asarray(nearest, np.int64) + 1
 
 

@@ -37,7 +37,7 @@ STEPS = 16
 """For a nat, and each count of a token: likelier ones are kept in smaller steps."""
 
 ExtraName = Literal["logprobs", "token_logprobs", "likeliest"]
-"""What a file may have of each distribution besides, as `Writer.write` says."""
+"""What a file may have of each distribution in addition, as `Writer.write` says."""
 
 EXTRAS: dict[ExtraName, type[np.generic]] = {
     "logprobs": np.int16,

@@ -72,7 +72,7 @@ class Lookup:
         at = bisect_left(order, asked, key=lambda i: texts[i][: len(asked)])
         if at < len(order) and texts[order[at]].startswith(asked):
             return order[at]
-        # Of all texts, its neighbours have most of its beginning.
+        # Of all texts, its neighbors have most of its beginning.
         beside = order[max(at - 1, 0) : at + 1]
         position = max((_shared(asked, texts[i]) for i in beside), default=0)
         raise MissError(position, int(ids[position]))

@@ -48,9 +48,7 @@ def check_pages(path: str | os.PathLike[str], group: Any, most: int) -> None:
                 file.seek(at)
                 header = HEADER.match(file.read(64))
                 if header is None or chunk.has_dictionary_page:
-                    raise ValueError(
-                        "its pages aren't such as a Writer makes: let one write it anew"
-                    )
+                    raise ValueError("no Writer made its pages: write the file again")
                 in_memory, in_file, count = map(_number, header.groups())
                 at += header.end() + in_file
                 size += in_memory

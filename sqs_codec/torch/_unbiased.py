@@ -134,7 +134,7 @@ def _weights(
 
 
 def _count(ids: NDArray[np.int32], vocab_size: int) -> SparseRows:
-    """Return how often each id is in each row, where equal ones are neighbours."""
+    """Return how often each id is in each row, where equal ones are neighbors."""
     is_first = np.ones(ids.shape, np.bool_)
     is_first[:, 1:] = ids[:, 1:] != ids[:, :-1]
     places = np.flatnonzero(is_first)

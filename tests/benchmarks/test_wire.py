@@ -16,7 +16,7 @@ def test_a_message_has_the_bytes_around_it_that_links_count(name):
     # gRPC's bytes are estimated with these where no kernel counts them.
     each = DatagramLink.overhead if name == "datagram" else MESSAGE[plain] + ACK
     assert plain or name == "datagram" or GrpcLink.overhead == each
-    # On a busy machine an acknowledgement may travel with data, or late: measure again.
+    # On a busy machine an acknowledgment may travel with data, or late: measure again.
     for _ in range(TRIES):
         try:
             wire = measure(name, rounds=3)

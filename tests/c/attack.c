@@ -308,12 +308,12 @@ const char *attack(const sqs_codec *codec, kind k, const packet *p,
 /*
  * Whether the packet that comes next in order must say something else. In the
  * entropy coding two packets may say the same in different modes. If they are
- * neighbours then, from there on one has the last value of each symbol and the
+ * neighbors then, from there on one has the last value of each symbol and the
  * other one the first. So the one has the last ids, the other one the first,
  * which differ unless a support is all of the vocabulary. And a round ends
  * with `more` = 0, which is not the last value, unless it is left out. A class
  * of a prior may make some first values so unlikely that no packet of that
- * size has them: then neighbours may say the same in different classes.
+ * size has them: then neighbors may say the same in different classes.
  */
 static bool next_differs(const sqs_codec *codec, kind k, const content *c)
 {

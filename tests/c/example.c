@@ -536,7 +536,7 @@ static const entry table[] = {
      BY(6, 0.488, 0.411, 0, 2, 0, LOG2_E, 0.490, 0.53, 0, 0, 2, LOG2_E, 0.488,
         0.412, 0, 1, 1, LOG2_E, 0, 0.412, 0.521, 1, 1, LOG2_E, 0, 0.412, 0.522,
         1, 4, LOG2_E, 0, ALMOST, ALMOST, 1, 4, LOG2_E,
-        /* All alike: p / q is 2/5, and what is drawn anew is 1 or 4. */
+        /* All alike: p / q is 2/5, and what is drawn again is 1 or 4. */
         0.399, 0.399, ALMOST, 2, 4, 1e300, 0.399, 0.401, ALMOST, 1, 4, 1e300,
         ALMOST, 0, ALMOST, 1, 3, 0)},
 

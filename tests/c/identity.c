@@ -690,7 +690,7 @@ static void spoil_everywhere(sqs_dtype dtype, uint32_t n)
 {
     format f = formats[dtype];
     uint64_t infinity = make_float(f, false, field_of_infinity(f), 0);
-    const uint64_t bad[] = {infinity, infinity + 1, /* signalling */
+    const uint64_t bad[] = {infinity, infinity + 1, /* signaling */
                             make_float(f, true, field_of_infinity(f),
                                        (uint64_t)1 << (f.mantissa - 1))};
     for (uint32_t i = 0; i < n; i++)

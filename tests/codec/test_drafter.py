@@ -230,9 +230,7 @@ def test_what_does_not_fit_changes_nothing():
     before = edge.state, edge.rng.bit_generator.state
     refuses("nan", edge.push, np.full(V, np.nan, np.float32))
     refuses(r"Conformal.* learns .*dropped_mass is None", edge.push, decoded)
-    with pytest.raises(
-        TypeError, match="a temperature applies to logits only, not"
-    ):
+    with pytest.raises(TypeError, match="a temperature applies to logits only, not"):
         edge.push(q, temperature=1.0)
     for other in (sqs.Codec(V, 99), sqs.Codec(V + 1)):
         row = normal_rows(0, 1, other.vocab_size)[0]

@@ -181,7 +181,7 @@ def test_few_drafts_and_a_text_are_as_good_as_the_better(n, most, is_foreign):
 @pytest.mark.parametrize("vocab_size", [48, 49, 49_152, 49_153])
 def test_an_id_that_never_came_is_as_likely_as_those_beside_it(vocab_size):
     text = np.bincount([0] * 100, minlength=vocab_size)
-    near = prior_fit.neighbours(text.astype(float))
+    near = prior_fit.neighbors(text.astype(float))
     assert near[-1] == near[-2]
 
 

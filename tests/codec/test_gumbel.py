@@ -268,7 +268,7 @@ def rare():
 
 def chi_squared(expected, counts):
     """Return the probability of counts at least as far from those expected."""
-    # Neighbours share a bin until ten draws are expected in it.
+    # Neighbors share a bin until ten draws are expected in it.
     bins = (expected.cumsum() // 10.0).astype(int)
     merged = np.bincount(bins, expected)
     merged, found = merged[merged > 0], np.bincount(bins, counts)[merged > 0]

@@ -252,9 +252,7 @@ def test_a_config_names_its_prior(codec, prior, monkeypatch):
     assert config["prior"] == prior.digest.hex()
     assert sqs.Codec.from_config(config, prior) == codec
     assert sqs.Codec.from_config(config, prior=prior) == codec
-    with pytest.raises(
-        ValueError, match=f"needs the prior '{config['prior']}', which"
-    ):
+    with pytest.raises(ValueError, match=f"needs the prior '{config['prior']}', which"):
         sqs.Codec.from_config(config)
     other = kit.make_prior(1000, 2)
     needed = f"needs the prior {config['prior']}, got {other.digest.hex()}"

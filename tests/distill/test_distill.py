@@ -270,7 +270,7 @@ def test_what_was_interrupted_goes_on(name, after, tmp_path, monkeypatch):
     for when in itertools.count():
         path = tmp_path / f"{when}.parquet"
         crashed = interrupted(path, monkeypatch, name, when, after)
-        if path.exists():  # and only what was kept besides is left
+        if path.exists():  # and only what was kept in addition is left
             if crashed:
                 refuses("finished", write, path, 12, error=FileExistsError)
         else:
@@ -519,7 +519,7 @@ def test_a_file_of_something_else_is_refused(changed, words, path):
     refuses(f"{path}: .*{words}", distill.load, path)
 
 
-OTHER_PAGES = "its pages aren't such as a Writer"
+OTHER_PAGES = "no Writer made its pages"
 DELTA = {"tokens.list.element": "DELTA_BINARY_PACKED"}
 
 

@@ -11,7 +11,7 @@ from tests.frozen import make
 
 
 def require(found, expected, where):
-    """Compare, but for what later versions say besides."""
+    """Compare, but for what later versions say in addition."""
     if isinstance(expected, dict):
         for name, value in expected.items():
             require(found[name], value, f"{where}.{name}")

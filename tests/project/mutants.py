@@ -4,7 +4,7 @@
     .venv/bin/python -m tests.project.mutants verify memory  # those whose names say so
 
 Each mutant is a replacement in one file. It is made in a copy of the tree, which is
-built anew if the file is C, and the test files that should notice are run there until
+built again if the file is C, and the test files that should notice are run there until
 the first failure. A mutant that none of them notices survives: either a test is
 missing, or the line can go. `test_mutants.py` sees to it that all still apply.
 

@@ -23,7 +23,7 @@ print([*filter(can_listen, PORTS)])
 
 
 def test_a_command_finds_another_machine():
-    """Its neighbours end with it, or what they could write wouldn't end."""
+    """Its neighbors end with it, or what they could write wouldn't end."""
     python = sys.executable
     command = [python, "-m", "tests.project.disguise", python, "-c", CODE]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -128,7 +128,7 @@ SYSTEM = (
     {"serve"},
     {"proxy", "teacher"},
 )
-"""The system's rooms, likewise, which stand on the codec."""
+"""The system's rooms, which stand on the codec."""
 
 FLOORS = (*CODEC, *({f"system.{name}" for name in names} for names in SYSTEM))
 FLOORS += ({"cli"}, {"__main__"})
@@ -161,7 +161,7 @@ PRIVATE = {
     "sqs_codec.system.edge._metrics",
     *(f"sqs_codec.system.hf._{name}" for name in ("models", "reader", "sampling")),
 }
-"""What rooms of the system use of others besides public names."""
+"""What rooms of the system use of others in addition to public names."""
 
 
 def test_rooms_of_the_system_use_public_names_of_others():

@@ -117,7 +117,7 @@ def sparsify(values, unnormalised, most, least):
 
 
 def lattice(weights, resolution):
-    """Reznik's nearest type; ties in favour of the earlier weight."""
+    """Reznik's nearest type; ties in favor of the earlier weight."""
     total = striped_sum(weights)
     exact = [resolution * (w / total) for w in weights]
     counts = [int(y + 0.5) for y in exact]

@@ -286,7 +286,7 @@ def integers_up_to(prompt, draft, target, rng):
     return [choose(residual(p, q), rng)]
 
 
-# Loops that keep state between calls, so each has to be made anew.
+# Loops that keep state between calls, so each has to be made again.
 
 
 def cached(by):
@@ -431,7 +431,7 @@ WRONG = {
         sent=lambda raw, q, cut: (cut, cut.astype(np.float16).astype(float))
     ).each,
     "none: all that are accepted": Loop(3, accepted=np.sum).batch,
-    "none: residual not normalised": Loop(
+    "none: residual not normalized": Loop(
         replace=lambda p, q, u, rng: invert(np.maximum(p - q, 0), rng)
     ).each,
     "none: drops the unsure": Loop(2, unsure=lambda q, token: q[token] < 0.1).each,

@@ -21,6 +21,6 @@ def hundred(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def labelled(hundred):
+def labeled(hundred):
     """Return its texts without what would follow their last tokens: no label has it."""
     return [x._replace(places=x.places[:-1], rows=x.rows[:-1]) for x in hundred]

@@ -70,14 +70,14 @@ def axolotl_loss(student, texts, *, url, normalize=False):
     return trainer.compute_loss(student, batch, num_items_in_batch=count)
 
 
-def test_gradients_are_those_of_our_loss(hundred, labelled):
+def test_gradients_are_those_of_our_loss(hundred, labeled):
     with serving(hundred.path, "--fill") as url:
-        assert_ours(*by_parts(axolotl_loss, labelled, url=url), labelled)
+        assert_ours(*by_parts(axolotl_loss, labeled, url=url), labeled)
 
 
 @pytest.mark.parametrize("fill", [["--fill"], []])
-def test_what_it_normalizes_or_pads_is_loud(hundred, labelled, fill):
-    texts = labelled[:TEXTS]
+def test_what_it_normalizes_or_pads_is_loud(hundred, labeled, fill):
+    texts = labeled[:TEXTS]
     with serving(hundred.path, *fill) as url:
         losses, _ = by_parts(axolotl_loss, texts, url=url, normalize=bool(fill))
     assert np.isnan(losses).all()

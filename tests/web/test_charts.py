@@ -12,7 +12,7 @@ WITH_CHARTS = (
 )
 PAGES = sorted(f"{page.relative_to(DOCS).with_suffix('')}/" for page in WITH_CHARTS)
 PAGES = [name.removesuffix("index/") for name in PAGES]
-GREYS = """async (png) => {
+GRAYS = """async (png) => {
     const image = new Image();
     image.src = `data:image/png;base64,${png}`;
     await image.decode();
@@ -34,16 +34,16 @@ def test_a_phone_shows_a_chart_in_both_schemes(browser, address, name):
         page.goto(f"{address}{name}")
         chart = page.locator("article p > img").first
         assert len(chart.get_attribute("alt") or "") > 20
-        greys = {}
+        grays = {}
         for scheme in ("default", "slate"):
             expect(page.locator("body")).to_have_attribute(
                 "data-md-color-scheme", scheme
             )
             assert page.evaluate("document.documentElement.scrollWidth") <= 360
-            greys[scheme] = blank.evaluate(
-                GREYS, b64encode(chart.screenshot()).decode()
+            grays[scheme] = blank.evaluate(
+                GRAYS, b64encode(chart.screenshot()).decode()
             )
             page.locator("[data-md-component=palette] label:visible").click()
-        (ink, ground, _), (_, dark_ground, light_ink) = greys.values()
+        (ink, ground, _), (_, dark_ground, light_ink) = grays.values()
         assert (ground, dark_ground) == (255, pytest.approx(33, abs=20))
         assert min(ground - ink, light_ink - dark_ground) > 150

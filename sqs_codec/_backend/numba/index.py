@@ -1,6 +1,6 @@
 """The exact rank of a support and of its counts, as in ``csrc/rank/index.c``.
 
-Falling factorials [x]_i are built anew for each element, where C moves from one to
+Falling factorials [x]_i are built again for each element, where C moves from one to
 the next; the numbers are the same.
 """
 

@@ -85,8 +85,8 @@ def distribution_cost(codec, ids, counts):
     a, uniform_a = counts_costs(codec, descending(counts))
     b, uniform_b, rough = ids_costs(vocab_size, model, ids)
     b += class_cost(prior, coding.ZERO, c)
-    modelled = a <= uniform_a and b <= uniform_b and not rough
-    return min(a, uniform_a) + min(b, uniform_b), modelled
+    modeled = a <= uniform_a and b <= uniform_b and not rough
+    return min(a, uniform_a) + min(b, uniform_b), modeled
 
 
 @jit

@@ -73,8 +73,8 @@ def encode(codec, ids, counts):
 def bits(codec, ids, counts):
     """Return the bits of a packet before padding."""
     if ids.size <= min(MOST_ESTIMATED, codec[0] // SPARSE):
-        cost, modelled = modes.distribution_cost(codec, ids, counts)
-        if modelled:
+        cost, modeled = modes.distribution_cost(codec, ids, counts)
+        if modeled:
             return (cost + BIT - 1) // BIT
     return encode(codec, ids, counts)[1]
 

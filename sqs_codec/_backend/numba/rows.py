@@ -17,7 +17,7 @@ def widen(row, is_half):
         for i in range(row.size):
             bits = U32(row[i])
             magnitude = U32(U32(bits & U32(0x7FFF)) << U32(13))
-            # This product is exact, and normalises what is subnormal.
+            # This product is exact, and normalizes what is subnormal.
             scaled = np.float32(magnitude.view(np.float32) * HALF_TO_FLOAT)
             special = U32(bits & U32(0x7C00)) == U32(0x7C00)
             found = U32(scaled.view(U32) | U32(0x7F800000 if special else 0))

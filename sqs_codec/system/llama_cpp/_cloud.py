@@ -27,7 +27,7 @@ ALIKE = 8
 tokens: ggml computes other numbers with other functions."""
 
 SHORT = 56
-"""Likewise its maximum number of tokens: ggml has another attention from 64 on."""
+"""Also its maximum number of tokens: ggml has another attention from 64 on."""
 
 KINDS = {"model": "weights", "KV": "KV cache", "RS": "states", "compute": "buffers"}
 """llama.cpp's kinds of memory, and their names in `Cloud.summary`."""

@@ -174,7 +174,7 @@ class RayEngine:
         if self._watch is not None:
             self._watch.cancel()
         await asyncio.wait([starting])
-        while self._asking:  # if Ray ended first, cancelling a job would start it again
+        while self._asking:  # if Ray ended first, canceling a job would start it again
             await asyncio.sleep(POLL_SECONDS / 20)
         import ray
 

@@ -44,7 +44,7 @@ class Link(Protocol):
 
     @property
     def overhead(self) -> int:
-        """Bytes that transport and IP add to a small message and its acknowledgement.
+        """Bytes that transport and IP add to a small message and its acknowledgment.
 
         A constant, for planning.
         """

@@ -177,7 +177,7 @@ def make_engine(config: EngineConfig) -> VllmEngine:
 async def _request(
     llm: Any, name: str, prompt: Mapping[str, Any], **options: Any
 ) -> tuple[int, int]:
-    """Return the worker's answer to a request. Cancelling aborts the request."""
+    """Return the worker's answer to a request. Canceling aborts the request."""
     from vllm import PoolingParams
 
     params = PoolingParams(task=TASK, use_activation=False, **options)

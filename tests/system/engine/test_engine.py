@@ -263,7 +263,7 @@ def test_sessions_outlive_an_engine_that_is_unwell():
         assert converse(edge, server.link(), 40) == greedy(PROMPT, 37)
 
 
-class Cancelling(Moody):
+class Canceling(Moody):
     """An engine whose second job is cancelled by itself, as by a scheduler's end."""
 
     jobs = 0
@@ -276,7 +276,7 @@ class Cancelling(Moody):
         return await super().verify(job)
 
 
-class Wrong(Cancelling):
+class Wrong(Canceling):
     """An engine that forgets to answer its second job."""
 
     async def verify(self, job):
@@ -285,7 +285,7 @@ class Wrong(Cancelling):
         return None if self.jobs == 2 else await Moody.verify(self, job)
 
 
-@pytest.mark.parametrize("kind", [Cancelling, Wrong])
+@pytest.mark.parametrize("kind", [Canceling, Wrong])
 def test_no_session_waits_for_a_verdict_that_never_comes(kind, caplog):
     """The job is done again; the log says so, without the text."""
     with serving(kind(Toy(), tokenizer=b"tokenize")) as server:

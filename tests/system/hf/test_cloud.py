@@ -291,7 +291,7 @@ def test_a_round_longer_than_a_batch_is_read_at_once(model, rng):
 
 
 def test_forget_from_another_thread(model, monkeypatch, rng):
-    """What is in use stays until it isn't, and is read anew when needed again."""
+    """What is in use stays until it isn't, and is read again when needed again."""
     cloud = hf.Cloud(model)
     watch = Watch(cloud, monkeypatch)
     jobs = jobs_of(rng, [20, 30])

@@ -65,7 +65,7 @@ def test_command_writes_the_targets_greedy_text_without_a_framework(server, smol
 
 @contextmanager
 def running(*arguments):
-    """Run another command likewise; give what it says at the start, and its address."""
+    """Run another command also; give what it says at the start, and its address."""
     command = [sys.executable, "-c", WITHOUT_FRAMEWORKS, *arguments, "--insecure"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:

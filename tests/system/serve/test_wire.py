@@ -39,7 +39,7 @@ def test_links_of_one_process_are_told_apart(address):
     assert all(300 < link.sent < 1500 for link in links)
     idle = [link.sent for link in (links[0], links[2])]
     for grown in carry(links[1], 20):
-        # How many go without an acknowledgement of their own, the machine decides.
+        # How many go without an acknowledgment of their own, the machine decides.
         assert 20 * (1000 + 60) < grown < 20 * (1000 + 92 + 2 * wire.ACK)
     now = [link.sent for link in (links[0], links[2])]
     assert now == pytest.approx(idle, abs=3 * wire.ACK)  # of connecting

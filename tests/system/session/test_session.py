@@ -642,7 +642,7 @@ def test_generate_and_raise():
     tokens = [t for event in events for t in event.tokens]
     assert [1, 2, *tokens] == edge.text == greedy([1, 2], 5) == cloud._text
     assert not edge.waiting
-    edge.generate(2)  # anew
+    edge.generate(2)  # again
     exchange(edge, cloud, target)
     assert edge.text == greedy([1, 2], 7)
     draft(edge)

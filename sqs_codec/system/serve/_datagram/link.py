@@ -84,7 +84,7 @@ class DatagramLink:
 
     reliable = False
     max_message = dtls.MAX_MESSAGE
-    overhead = HEADERS[socket.AF_INET] + dtls.RECORD  # without acknowledgements
+    overhead = HEADERS[socket.AF_INET] + dtls.RECORD  # without acknowledgments
 
     def __init__(
         self, name: str, context: SSL.Context, family: socket.AddressFamily

@@ -26,7 +26,7 @@ OPEN = "/proc/self/fd"  # open files of this process
 ACK = 52
 SETUP = {True: (716, 407), False: (2395, 2761)}
 MESSAGE = {True: 92, False: 114}
-"""Bytes of an acknowledgement, of connecting (up, down), and of headers per message,
+"""Bytes of an acknowledgment, of connecting (up, down), and of headers per message,
 each by `insecure`; measured with ``python -m benchmarks.wire``."""
 
 _numbers = itertools.count()
@@ -47,7 +47,7 @@ class Wire:
         self._socket, self._ip = _marked(self.mark) or (None, 0)
 
     def reckon(self, message: bytes, *, up: bool) -> None:
-        """Add a message and its acknowledgement, for systems that don't count."""
+        """Add a message and its acknowledgment, for systems that don't count."""
         whole = self._message + len(message)
         self._up += whole if up else ACK
         self._down += ACK if up else whole
