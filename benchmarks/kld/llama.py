@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 import sqs_codec as sqs
-from benchmarks.kld.rounded import divergences, documentation
+from benchmarks.kld.rounded import divergences, manual
 from benchmarks.tables import about, about_line, command, dim, table
 from sqs_codec import distill
 from sqs_codec.distill._base_file import BaseFile
@@ -57,7 +57,7 @@ def main() -> None:
     parser = command("kld.llama", __doc__, contexts=2, size=64)
     add = parser.add_argument
     add("--tools", type=Path, required=True, help="folder of llama-perplexity")
-    add("--text", type=Path, help="default: this project's documentation")
+    add("--text", type=Path, help="default: the language reference of Python's help")
     add("--contexts", type=int, default=11)
     add("--size", type=int, default=512, help="tokens of a context")
     add("--resolution", type=int, default=32)
@@ -69,7 +69,7 @@ def main() -> None:
         folder = Path(name)
         text = args.text or folder / "text"
         if args.text is None:
-            text.write_text(documentation(), "utf-8")
+            text.write_text(manual(), "utf-8")
         compare(args, text, folder, console)
     console.print(dim(about_line(about("llama_cpp_python"))))
 
