@@ -23,7 +23,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.charts import draw
 from benchmarks.distill import measure, students
 from benchmarks.distill.teachers import Size
 from benchmarks.experiments.experiment import Options
@@ -34,13 +33,12 @@ PARTS = {"bytes": measure, "students": students}
 
 QUICK = Size(
     tokens=4,
-    texts_of_a_kind=1,
-    prompts=6,
+    texts_of_a_kind=2,
+    prompts=16,
     seeds=2,
     epochs=1,
     width=64,
     layers=1,
-    rates=(2e-3,),
 )
 
 
@@ -67,9 +65,6 @@ def main(argv: list[str] | None = None) -> int:
             records += found["records"]
             measured["seconds"] += found["seconds"]
         shown += PARTS[part].tables(records)
-        if part == "students":
-            title = "What students lose, by the bytes kept of a token"
-            draw(title, students.chart(records), folder / "distill.svg")
     shown.append(dim(about_line(measured)))
     with (folder / "distill.txt").open("w", encoding="utf-8") as text:
         for console in (Console(), Console(file=text, width=100)):

@@ -2,22 +2,23 @@
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks.data.make_corpus import read_texts
 from benchmarks.distill.schemes import FIXED, UNBIASED, Array, Rows, Scheme
 from benchmarks.distill.teachers import Size, read, softmax, write_texts
 from benchmarks.experiments.experiment import Options
-from benchmarks.experiments.models import GEMMA3, SMOLLM2, load
+from benchmarks.experiments.models import CONTINUE, GEMMA3, SMOLLM2, load
 from benchmarks.tables import dim, table
 
-TEMPERATURES = (1.0, 0.7)
-KINDS = ("en", "de", "ru", "zh", "code")
+KINDS = {SMOLLM2: ("en", "code"), GEMMA3: ("en", "zh")}
 ROUNDINGS = 8
-HEADS = {SMOLLM2: "Smol-\nLM2", GEMMA3: "Gem-\nma 3"}
+HEADS = {SMOLLM2: "SmolLM2", GEMMA3: "Gemma 3"}
 
 Record = dict[str, Any]
 
@@ -27,30 +28,30 @@ def measure(options: Options, name: str, size: Size) -> list[Record]:
     models, rng, found = load(options, name), np.random.default_rng(0), []
     kinds: dict[str, list[list[int]]] = defaultdict(list)
     for prompt in models.prompts:
-        other = "en" if name == SMOLLM2 else ""
-        kinds[prompt.kind if prompt.kind in KINDS else other].append(prompt.tokens)
-    for kind in filter(kinds.get, KINDS):
-        prompts = [list(tokens) for tokens in kinds[kind][: size.texts_of_a_kind]]
+        other = "en" if name == SMOLLM2 and prompt.kind != "code" else prompt.kind
+        kinds[other].append([*prompt.tokens])
+    if name == SMOLLM2:  # of code it has five
+        more = read_texts(held_out=True)["code"]
+        kinds["code"] += [models.pair.encode(CONTINUE.format(text)) for text in more]
+    for kind in KINDS[name]:
+        prompts = kinds[kind][: size.texts_of_a_kind]
         texts = write_texts(models.pair, prompts, size.tokens)
-        read_texts = [read(models.pair, text) for text in texts]
-        lengths = [len(text) for text in read_texts]
-        for temperature in TEMPERATURES:
-            logits = np.concatenate(read_texts) / np.float32(temperature)
-            probs = softmax(logits).astype(np.float32)
-            rows = Rows(logits, probs, lengths, models.prior)
-            for scheme, keep in (FIXED | UNBIASED).items():
-                record = {"model": name, "kind": kind, "temperature": temperature}
-                record |= {"scheme": scheme, "rows": len(logits)}
-                found.append(record | score(rows, keep, scheme in UNBIASED, rng))
+        rows_of = [read(models.pair, text) for text in texts]
+        lengths = [len(text) for text in rows_of]
+        logits = np.concatenate(rows_of)
+        rows = Rows(logits, softmax(logits).astype(np.float32), lengths, models.prior)
+        for scheme, keep in (FIXED | UNBIASED).items():
+            record = {"model": name, "kind": kind, "scheme": scheme, "rows": lengths}
+            found.append(record | score(rows, keep, scheme in UNBIASED, rng))
     return found
 
 
 def score(
     rows: Rows, keep: Scheme, is_random: bool, rng: np.random.Generator
 ) -> Record:
-    """Return bytes a token, and means over rows of squared errors and squared biases.
+    """Return bytes and squared errors of texts, and means over rows of squared biases.
 
-    Of deterministic ways these are the same. Of n roundings d_1 ... d_n of a row, less
+    Of deterministic ways errors are biases. Of n roundings d_1 ... d_n of a row, less
     the row, the mean of the products of two different ones estimates the squared length
     of the mean rounding less the row, and is unbiased itself: it may be negative.
     """
@@ -68,9 +69,9 @@ def score(
         sums.append(mean.sum())
     return {
         "bytes": {
-            way: sum(one[way] for one in taken) / n / len(errors) for way in taken[0]
+            way: np.mean([one[way] for one in taken], 0).tolist() for way in taken[0]
         },
-        "error": float(np.mean(errors)),
+        "errors": [float(np.sum(text)) for text in rows.texts(errors)],
         "bias": float(np.mean(biases)),
         "bias_variance": float(np.var(biases)) / len(biases),
         "sum": float(np.mean(sums)),
@@ -79,59 +80,70 @@ def score(
 
 
 def distance(probs: Array, ids: Array, weights: Array) -> float:
-    """Return the squared distance of a row and what came back of it."""
-    own = probs[ids[ids < len(probs)]].astype(np.float64)
-    if len(own) == len(ids):
-        rest = max(0.0, float(probs @ probs) - float(own @ own))
-    else:
-        own, rest = np.append(own, 1 - own.sum()), 0.0
-    return float(((weights - own) ** 2).sum()) + rest
+    """Return the squared distance of a row and what came back of it.
+
+    A tail is shared out evenly among the tokens that aren't listed.
+    """
+    listed = ids < len(probs)
+    own, tail = probs[ids[listed]].astype(np.float64), weights[~listed].sum()
+    rest = max(0.0, float(probs @ probs) - float(own @ own))
+    shared = tail * (2 * (1 - own.sum()) - tail) / max(1, len(probs) - len(own))
+    return float(((weights[listed] - own) ** 2).sum() + rest - shared)
+
+
+def half_width(values: Array) -> float:
+    """Return how far the interval of 95 % of a mean goes, by Student's t."""
+    n = len(values)  # Abramowitz and Stegun, 26.7.5
+    wider = np.polyval([1.304, 1.44, 1.21, 1], 1 / (n - 1))
+    return float(1.96 * wider * values.std(ddof=1) / math.sqrt(n))
+
+
+def ratio(sums: Sequence[float], sizes: Sequence[int]) -> tuple[float, float]:
+    """Return a mean over rows, and how far its interval over texts goes."""
+    own, n = np.array(sums), np.array(sizes)
+    mean = own.sum() / n.sum()
+    return float(mean), half_width((own - mean * n) / n.mean())
 
 
 def tables(records: list[Record]) -> list[Table | Text]:
-    """Return bytes and errors by temperature, and then what is biased."""
-    made: list[Table | Text] = []
-    for temperature in TEMPERATURES:
-        of = [one for one in records if one["temperature"] == temperature]
-        places = list(dict.fromkeys((one["model"], one["kind"]) for one in of))
-        heads = [f"{HEADS[model]}\n{kind}" for model, kind in places]
-        taken = table(f"Bytes a token, T = {temperature:g}", "", *heads)
-        errors = table(f"Error, T = {temperature:g}", "", *heads)
-        for scheme in FIXED | UNBIASED:
-            ones = [one for one in of if one["scheme"] == scheme]
-            for way in ones[0]["bytes"]:
-                label = f"  {way}" if way.startswith(("in", "zstd")) else scheme
-                taken.add_row(label, *(f"{one['bytes'][way]:.1f}" for one in ones))
-            errors.add_row(scheme, *(f"{math.sqrt(one['error']):.3f}" for one in ones))
-        made += [taken, errors]
-    return [*made, _bias(records), dim(EXPLAINED)]
-
-
-def _bias(records: list[Record]) -> Table:
-    heads = [f"T = {temperature:g}" for temperature in TEMPERATURES]
-    made = table(
+    """Return bytes and errors, and then what is biased."""
+    places = list(dict.fromkeys((one["model"], one["kind"]) for one in records))
+    heads = [f"{HEADS[model]}\n{kind}" for model, kind in places]
+    taken = table("Bytes a token, T = 1", "", *heads)
+    errors = table("Error, T = 1", "", *heads)
+    bias = table(
         "Bias in % of the squared error, +- 2 standard errors; sum of what comes back",
-        *("", *heads, "mean sum", "largest"),
+        *("", "bias", "mean sum", "largest"),
     )
     for scheme in FIXED | UNBIASED:
         ones = [one for one in records if one["scheme"] == scheme]
-        shares = []
-        for temperature in TEMPERATURES:
-            of = [one for one in ones if one["temperature"] == temperature]
-            error = sum(one["error"] for one in of)
-            share = sum(one["bias"] for one in of) / error
-            spread = 2 * math.sqrt(sum(one["bias_variance"] for one in of)) / error
-            one = f"{100 * share:.1f} +- {100 * spread:.1f}"
-            shares.append(one if scheme in UNBIASED else "100")
+        for way in ones[0]["bytes"]:
+            found = [ratio(one["bytes"][way], one["rows"]) for one in ones]
+            label = f"  {way}" if way else scheme
+            taken.add_row(label, *(f"{x:.1f} ± {half:.1f}" for x, half in found))
+        squares = [ratio(one["errors"], one["rows"]) for one in ones]
+        roots = [(math.sqrt(x), half / 2 / math.sqrt(x)) for x, half in squares]
+        errors.add_row(scheme, *(f"{x:.3f} ± {half:.3f}" for x, half in roots))
+        error = sum(x for x, _ in squares)
+        share = 100 * sum(one["bias"] for one in ones) / error
+        spread = 200 * math.sqrt(sum(one["bias_variance"] for one in ones)) / error
+        shown = f"{share:.1f} +- {spread:.1f}" if scheme in UNBIASED else "100"
         mean = np.mean([one["sum"] for one in ones])
         largest = max(one["largest"] for one in ones)
-        made.add_row(scheme, *shares, f"{mean:.3f}", f"{largest:.3f}")
-    return made
+        bias.add_row(scheme, shown, f"{mean:.3f}", f"{largest:.3f}")
+    said = "; ".join(
+        f"{model}, {kind}: {sum(one['rows'])} rows of {len(one['rows'])} texts"
+        for (model, kind), one in zip(
+            places, records[:: len(FIXED | UNBIASED)], strict=True
+        )
+    )
+    return [taken, errors, bias, dim(f"{EXPLAINED} {said}.")]
 
 
 EXPLAINED = (
-    "Error: root of the mean of |b - q|^2 over the rows; with the tail, of 65 buckets. "
+    "Error: root of the mean of |b - q|^2 over the rows; a tail is shared out evenly. "
+    "Intervals of 95 % over texts. "
     f"Bias: that of the mean of b over roundings, from products of {ROUNDINGS} of "
-    "each row; what is rounded in one way only is all bias. Rows are of texts that the "
-    "model wrote at T = 1 after prompts that no prior was fitted to."
+    "each row; what is rounded in one way only is all bias. The model wrote the texts "
+    "at T = 1, after prompts that no prior was fitted to."
 )

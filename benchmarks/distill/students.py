@@ -14,28 +14,18 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 
-from benchmarks.charts import Panel, Point
-from benchmarks.distill.schemes import RESOLUTIONS, Array
-from benchmarks.distill.teachers import Lessons, Size, teach
-from benchmarks.experiments.experiment import NAMES, Options
+from benchmarks.distill.measure import half_width
+from benchmarks.distill.schemes import TAIL, UNBIASED, Array
+from benchmarks.distill.teachers import TAUGHT, Lessons, Size, teach
+from benchmarks.experiments.experiment import Options
 from benchmarks.tables import dim, table
 
 BATCH = 2
 """Texts of a step."""
 
-DENSE, TOP = "dense", "top"
-KEPT = {
-    DENSE: "the live teacher",
-    **{f"{size}": f"systematic, l = {size}" for size in reversed(RESOLUTIONS)},
-    TOP: "fp16 top-64",
-}
-"""What students learn of."""
-
-TRIAL = 100
-"""Seed of the runs that choose the rate, on the live teacher."""
-
-QUANTILES = {2: 12.706, 5: 2.776}
-"""0.975 of Student's t, by the number of seeds."""
+DENSE = "dense"
+KEPT = (DENSE, *reversed(TAUGHT))
+"""What students learn from."""
 
 Record = dict[str, Any]
 
@@ -79,21 +69,36 @@ def answers(
 
 
 def subtract(
-    student: torch.Tensor, kept: tuple[Array, Array, Array], rows: Array
+    student: torch.Tensor,
+    kept: tuple[Array, Array, Array],
+    rows: Array,
+    *,
+    tail: bool,
 ) -> None:
-    """Take kept distributions off a student's, in place."""
+    """Take kept distributions off a student's, in place.
+
+    With a tail, what the student has of all tokens that aren't listed is one
+    probability, and the gradient of each is its share of it.
+    """
     columns, weights, first = kept
     lengths = first[rows + 1] - first[rows]
     starts = np.repeat(first[rows] - np.cumsum(lengths) + lengths, lengths)
-    of = starts + np.arange(lengths.sum())
-    at = np.repeat(np.arange(len(rows)), lengths) * student.shape[1] + columns[of]
-    student.view(-1).index_add_(0, torch.from_numpy(at), torch.from_numpy(-weights[of]))
+    of = torch.from_numpy(starts + np.arange(lengths.sum()))
+    row = torch.from_numpy(np.repeat(np.arange(len(rows)), lengths))
+    at = row * student.shape[1] + torch.from_numpy(columns)[of]
+    given, flat = torch.from_numpy(weights)[of], student.view(-1)
+    if tail:
+        own = flat[at]
+        teacher, rest = 1 - torch.zeros(2, len(rows)).index_add_(
+            1, row, torch.stack((given, own))
+        )
+        student.mul_((1 - teacher / rest.clamp(min=1e-6))[:, None])
+        flat[at] = own
+    flat.index_add_(0, at, -given)
 
 
-def learn(
-    lessons: Lessons, size: Size, what: str, seed: int, rate: float
-) -> dict[str, float]:
-    """Let a student learn; return its divergence from the teacher on held-out texts.
+def learn(lessons: Lessons, size: Size, what: str, seed: int) -> Record:
+    """Let a student learn; return its divergence from the teacher by text.
 
     The loss is the cross-entropy of what was kept, whose gradient by the logits is
     the student's distribution less that. Products are of bfloat16, as on GPUs.
@@ -104,11 +109,15 @@ def learn(
     student = Student(lessons, size.layers)
     weight = student.embedding.weight
     optimizer = torch.optim.AdamW(
-        student.parameters(), rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
+        student.parameters(),
+        size.rate,
+        betas=(0.9, 0.98),
+        weight_decay=0.01,
+        fused=True,
     )
     batches = list(_batches(lessons.about, size.epochs, seed))
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, rate, len(batches), pct_start=0.1, cycle_momentum=False
+        optimizer, size.rate, len(batches), pct_start=0.1, cycle_momentum=False
     )
     for texts in batches:
         rows, hidden = answers(student, lessons, texts)
@@ -117,7 +126,8 @@ def learn(
         if what == DENSE:
             off -= torch.from_numpy(lessons.dense[rows]).float().softmax(-1)
         else:
-            subtract(off, lessons.kept[TOP if what == TOP else f"{what} {seed}"], rows)
+            rounding = seed if what in UNBIASED else 0
+            subtract(off, lessons.kept[f"{what} {rounding}"], rows, tail="tail" in what)
         off = off.div_(len(rows)).bfloat16()
         weight.grad = (off.T @ h).float()
         hidden.backward((off @ head).to(hidden.dtype))
@@ -130,7 +140,6 @@ def learn(
         "steps": len(batches),
         "parameters": sum(p.numel() for p in student.parameters()),
         "seconds": time.process_time() - began,
-        "rate": rate,
     }
 
 
@@ -142,59 +151,40 @@ def _batches(about: dict[str, Any], epochs: int, seed: int) -> Iterator[Array]:
 
 
 @torch.no_grad()
-def divergence(lessons: Lessons, student: Student) -> float:
-    """Return the mean of KL(teacher || student) on held-out texts, in nats."""
+def divergence(lessons: Lessons, student: Student) -> list[float]:
+    """Return the mean of KL(teacher || student) on each held-out text, in nats."""
     found = []
     for text in range(lessons.about["texts"], len(lessons.tokens)):
         rows, hidden = answers(student, lessons, np.array([text]))
         logs = (hidden.float() @ student.embedding.weight.T).log_softmax(-1)
         teacher = torch.from_numpy(lessons.dense[rows]).float().log_softmax(-1)
-        found.append((teacher.exp() * (teacher - logs)).sum(-1))
-    return float(torch.cat(found).mean())
+        found.append(float((teacher.exp() * (teacher - logs)).sum(-1).mean()))
+    return found
 
 
 def measure(options: Options, name: str, size: Size) -> list[Record]:
     """Run all students of a teacher, or what is missing of them in the folder."""
     lessons, file = teach(options, name, size), options.folder / name / "runs.json"
     found = json.loads(file.read_text("utf-8")) if file.exists() else {}
-
-    def run(key: str, what: str, seed: int, rate: float) -> float:
-        if key not in found:
-            found[key] = learn(lessons, size, what, seed, rate)
-            file.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
-            print(name, key, found[key], flush=True)
-        return float(found[key]["kl"])
-
-    rate = min(size.rates, key=lambda rate: run(f"rate {rate}", DENSE, TRIAL, rate))
     kl = defaultdict(list)
     for seed, what in itertools.product(range(size.seeds), KEPT):
-        kl[what].append(run(f"{what} {seed}", what, seed, rate))
+        key = f"{what} {seed}"
+        if key not in found:
+            found[key] = learn(lessons, size, what, seed)
+            file.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+            print(f"{name}, {key}: {np.mean(found[key]['kl']):.3f}", flush=True)
+        kl[what].append(found[key]["kl"])
     return [{"model": name, **lessons.about, **found[f"{DENSE} 0"], "kl": kl}]
 
 
 def around(values: Array) -> tuple[float, float]:
-    """Return a mean, and how far its interval of 95 % goes, by Student's t."""
-    n = len(values)
-    return values.mean(), QUANTILES[n] * values.std(ddof=1) / math.sqrt(n)
+    """Return a mean [seeds, texts], and how far its interval goes, over both."""
+    return values.mean(), math.hypot(*(half_width(values.mean(i)) for i in (0, 1)))
 
 
 def interval(values: Array) -> str:
     """Return a mean and its interval of 95 %."""
-    return "{:.3f} +- {:.3f}".format(*around(values))
-
-
-def chart(records: list[Record]) -> list[Panel]:
-    """Show how far students of what was kept are behind the live teacher's."""
-    series: dict[str, list[Point]] = {}
-    for record in records:
-        kl = {what: np.array(found) for what, found in record["kl"].items()}
-        for what in (*KEPT,)[1:]:
-            way = "top-64" if what == TOP else "counts"
-            mean, half = around(kl[what] - kl[DENSE])
-            point = record["bytes"][what], mean, mean - half, mean + half
-            series.setdefault(f"{way}, {NAMES[record['model']]}", []).append(point)
-    title = "KL(teacher ‖ student) beside the live teacher's, nats"
-    return [Panel(title, series, "bytes a token", beside=0, log="x")]
+    return "{:.3f} ± {:.3f}".format(*around(values))
 
 
 def tables(records: list[Record]) -> list[Table | Text]:
@@ -204,24 +194,20 @@ def tables(records: list[Record]) -> list[Table | Text]:
 
 def _tables(record: Record) -> list[Table | Text]:
     values = {what: np.array(found) for what, found in record["kl"].items()}
+    heads = ("kept", "bytes a\ntoken", "KL", "over dense", f"over {TAIL}")
+    made = table(f"{record['model']}: held-out KL(teacher || student), nats", *heads)
+    for what in KEPT:
+        one = values[what]
+        beside = [interval(one - values[o]) if what != o else "" for o in (DENSE, TAIL)]
+        taken = f"{record['bytes'][what]:.1f}"
+        made.add_row(what, taken, f"{one.mean():.3f}", *beside)
+    seeds, texts = values[DENSE].shape
     explained = (
-        f"{len(values[DENSE])} seeds, intervals of 95 % over them; differences are "
-        f"paired. {record['parameters'] / 1e6:.1f} M parameters, {record['columns']} "
-        f"columns; {record['taught']} positions of {record['positions']}, the others "
-        f"are held out; {record['steps']} steps of {BATCH} texts, rate "
-        f"{record['rate']:g}."
+        f"{seeds} seeds, {texts} texts held out; intervals of 95 % over both, of "
+        f"differences on the same ones. {record['parameters'] / 1e6:.1f} M parameters, "
+        f"{record['columns']} columns; {record['taught']} positions of "
+        f"{record['positions']}, the others are held out; {record['steps']} steps of "
+        f"{BATCH} texts. Bytes are of all these texts, whose "
+        "prompts no prior was fitted to, by the best coding of each."
     )
-    title = f"{record['model']}: held-out KL(teacher || student), nats"
-    return [
-        _table(title, record["bytes"], {what: values[what] for what in KEPT}),
-        dim(explained),
-    ]
-
-
-def _table(title: str, taken: dict[str, float], kl: dict[str, Array]) -> Table:
-    heads = ("kept", "bytes a\ntoken", "KL", "over dense", "over top-64")
-    made = table(title, *heads)
-    for what, found in kl.items():
-        beside = [interval(found - kl[o]) if what != o else "" for o in (DENSE, TOP)]
-        made.add_row(KEPT[what], f"{taken[what]:.1f}", interval(found), *beside)
-    return made
+    return [made, dim(explained)]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import pickle
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +16,39 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-import sqs_codec as sqs
-from benchmarks.data.make_corpus import Writer, read_texts, write
-from benchmarks.distill.schemes import RESOLUTIONS, Array, lists
+from benchmarks.data.make_corpus import Writer, write
+from benchmarks.distill.schemes import (
+    DRAWS,
+    FEW,
+    FIXED,
+    TAIL,
+    TOP,
+    UNBIASED,
+    Array,
+    Rows,
+    Sparse,
+)
 from benchmarks.experiments.experiment import Options
-from benchmarks.experiments.models import GEMMA3, Models, load
+from benchmarks.experiments.models import Models, load
 from benchmarks.pair import Pair
 from benchmarks.sizes.lessons import directions
+from benchmarks.sizes.texts import read_starts
 from benchmarks.sources import read_prompts
 from sqs_codec.system.hf import CachedModel
 
-WHOLE, HEAD = 65_536, 16_384
-"""A student has all tokens of vocabularies up to the first; of larger ones so many
-columns, the last of which stands for all other tokens."""
+HEAD = 16_384
+"""Columns of a student, the last of which stands for all other tokens."""
 
-FEWER = {GEMMA3: 240}
-"""Prompts, if not all of them: rows of Gemma take five times as long."""
+TOGETHER = 8
+"""Texts whose distributions are in memory, and compressed, at once."""
+
+TAUGHT = (TOP, TAIL, FEW, DRAWS, "counts, l = 16", "counts, l = 50", "counts, l = 128")
+"""What students learn from, in addition to the live teacher."""
 
 SCALE = 0.03
 """Standard deviation of what students' embeddings begin with."""
 
-HELD_OUT = 10
+HELD_OUT = 4
 """Of so many texts one is held out."""
 
 Text = tuple[list[int], list[int]]
@@ -47,13 +60,13 @@ class Size:
     """How much is measured: of texts, and of students."""
 
     tokens: int = 64
-    texts_of_a_kind: int = 5
-    prompts: int | None = None
-    seeds: int = 5
+    texts_of_a_kind: int = 12
+    prompts: int = 128
+    seeds: int = 4
     epochs: int = 2
     width: int = 256
     layers: int = 4
-    rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
+    rate: float = 1e-3
 
 
 @dataclass(frozen=True)
@@ -82,8 +95,9 @@ def teach(options: Options, name: str, size: Size) -> Lessons:
     if not file.exists():
         models, written = load(options, name), folder / "texts.json"
         if not written.exists():
-            begun = _prompts(models, options.prompts)[: size.prompts or FEWER.get(name)]
-            texts = write_texts(models.pair, begun, size.tokens)
+            begun = islice(_prompts(options.prompts), size.prompts)
+            prompts = [models.pair.encode(text) for text in begun]
+            texts = write_texts(models.pair, prompts, size.tokens)
             written.write_text(json.dumps(texts), "utf-8")
         texts = json.loads(written.read_text("utf-8"))
         file.write_bytes(pickle.dumps(_read_all(folder, models, texts, size)))
@@ -93,14 +107,15 @@ def teach(options: Options, name: str, size: Size) -> Lessons:
     return Lessons(**parts, dense=dense)
 
 
-def _prompts(models: Models, file: Path | None) -> list[list[int]]:
-    """Return what a teacher goes on with, in an order that is always the same."""
-    kinds = read_texts(held_out=False)
-    texts = [*kinds["chat"], *kinds["en"], *kinds["code"]]
+def _prompts(file: Path | None) -> Iterator[str]:
+    """Yield what a teacher goes on with: of a file, or what no prior was fitted to."""
     if file:
         texts = read_prompts(file)
-    order = np.random.default_rng(0).permutation(len(texts))
-    return [models.pair.encode(texts[i]) for i in order]
+        order = np.random.default_rng(0).permutation(len(texts))
+        yield from (texts[i] for i in order)
+    else:
+        starts = read_starts(np.random.default_rng(0), (), ())
+        yield from (text for text, whole in starts if whole)
 
 
 def write_texts(pair: Pair, prompts: Sequence[list[int]], tokens: int) -> list[Text]:
@@ -129,11 +144,8 @@ def softmax(logits: Array) -> NDArray[np.float64]:
 def columns(texts: Sequence[Text], vocab_size: int) -> NDArray[np.int64]:
     """Return the column of each token.
 
-    If there aren't as many as tokens, those that texts have most have one, and of
-    others those of low ids.
+    Those that texts have most have one of their own, and of others those of low ids.
     """
-    if vocab_size <= WHOLE:
-        return np.arange(vocab_size)
     tokens = [token for given, answer in texts for token in (*given, *answer)]
     seen = np.bincount(tokens, minlength=vocab_size)
     found = np.full(vocab_size, HEAD - 1)
@@ -149,26 +161,21 @@ def _read_all(
     first = np.cumsum([0, *(len(answer) for _, answer in texts)])
     shape = int(first[-1]), int(column.max()) + 1
     dense = np.memmap(folder / "dense.f16", np.float16, "w+", shape=shape)
-    rngs = [np.random.default_rng((seed, 26)) for seed in range(size.seeds)]
-    codecs = [sqs.Codec(models.vocab_size, x, prior=models.prior) for x in RESOLUTIONS]
-    kept: dict[str, list[tuple[Array, Array, Array]]] = defaultdict(list)
+    kept: dict[str, Sparse] = defaultdict(list)
     taken: dict[str, float] = defaultdict(float)
-    for at, text in zip(first, tqdm(texts), strict=False):
-        logits = read(models.pair, text)
-        probs = softmax(logits)
-        dense[at : at + len(logits)] = _logs(probs, column, shape[1])
-        ids, values = lists(probs, 64)
-        values = np.exp(np.log(values).astype(np.float16), dtype=np.float64)
-        values /= values.sum(-1, keepdims=True)
-        lengths = np.full(len(ids), 64)
-        kept["top"].append((column[ids].ravel(), values.ravel(), lengths))
-        for codec in codecs:
-            for seed, rng in enumerate(rngs):
-                found = codec.quantize_unbiased_rows(logits, rng=rng)
-                weights = found.counts / codec.resolution
-                part = column[found.token_ids], weights, np.diff(found.offsets)
-                kept[f"{codec.resolution} {seed}"].append(part)
-            taken[f"{codec.resolution}"] += len(codec.encode_sequence(found)) / shape[0]
+    for start in tqdm(range(0, len(texts), TOGETHER)):
+        logits = [read(models.pair, text) for text in texts[start : start + TOGETHER]]
+        probs = softmax(np.concatenate(logits))
+        dense[first[start] :][: len(probs)] = _logs(probs, column, shape[1])
+        lengths, own = [*map(len, logits)], probs.astype(np.float32)
+        part = Rows(np.concatenate(logits), own, lengths, models.prior)
+        for what in TAUGHT:
+            seeds = size.seeds if what in UNBIASED else 1
+            for seed in range(seeds):
+                rng = np.random.default_rng((seed, start))
+                ways, back = (FIXED | UNBIASED)[what](part, rng)
+                kept[f"{what} {seed}"] += back
+                taken[what] += min(map(sum, ways.values())) / seeds / shape[0]
     tokens = np.zeros((len(texts), max(len(g) + len(a) for g, a in texts)), np.int64)
     rows = np.full(tokens.shape, -1)
     for n, (given, answer) in enumerate(texts):
@@ -177,14 +184,13 @@ def _read_all(
         rows[n, len(given) - 1 : end - 1] = np.arange(first[n], first[n + 1])
     taught = len(texts) * (HELD_OUT - 1) // HELD_OUT
     taken["dense"] = 2.0 * models.vocab_size
-    taken["top"] = 64.0 * (4 if models.vocab_size <= 1 << 16 else 6)
     about = {"columns": shape[1], "positions": shape[0], "bytes": taken}
     about |= {"texts": taught, "taught": int(first[taught])}
     return {
         "about": about,
         "tokens": tokens,
         "rows": rows,
-        "kept": {name: _joined(parts) for name, parts in kept.items()},
+        "kept": {name: _joined(parts, column) for name, parts in kept.items()},
         "embedding": _embedding(models.pair, column, size.width),
     }
 
@@ -200,14 +206,18 @@ def _embedding(pair: Pair, column: Array, width: int) -> Array:
 
 def _logs(probs: Array, column: Array, width: int) -> Array:
     """Return logarithms of probabilities by column."""
-    if width == probs.shape[1]:
-        return np.log(probs)
     found = np.empty((len(probs), width))
     found[:, column] = probs
     found[:, -1] = probs[:, column == width - 1].sum(-1)
     return np.log(found)
 
 
-def _joined(parts: list[tuple[Array, Array, Array]]) -> tuple[Array, Array, Array]:
-    ids, weights, lengths = map(np.concatenate, zip(*parts, strict=True))
-    return ids, weights.astype(np.float32), np.cumsum([0, *lengths])
+def _joined(parts: Sparse, column: Array) -> tuple[Array, Array, Array]:
+    """Return columns and weights of the tokens listed, and where each row begins."""
+    row = np.repeat(np.arange(len(parts)), [len(ids) for ids, _ in parts])
+    ids, weights = map(np.concatenate, zip(*parts, strict=True))
+    listed = ids < len(column)  # the others are the tail
+    at = row[listed] * HEAD + column[ids[listed]]
+    at, place = np.unique(at, return_inverse=True)
+    first = np.searchsorted(at, np.arange(len(parts) + 1) * HEAD)
+    return at % HEAD, np.bincount(place, weights[listed]).astype(np.float32), first

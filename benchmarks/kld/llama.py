@@ -2,13 +2,13 @@
 
     python -m benchmarks.kld.llama --tools BIN f16.gguf q8_0.gguf q4_k_m.gguf ...
 
-The first model is the original. ``llama-perplexity``, in the folder BIN, makes its base
-file and compares the other models with it. We make a reference from the same base file
-and compare with llama-cpp-python. Its sdist has the sources of both, and
-docs/distill/kld.md says how to build them. Both read contexts of 512 tokens. Dense sums
-use all logits of llama-cpp-python in float64. Errors are one standard deviation. That
-of the text is over rows in llama-perplexity and over contexts here; ours also has that
-of the reference.
+The first model is the original. ``llama-perplexity``, in the folder BIN, makes a base
+file of it and compares the others with that; so do we, by a reference that is made of
+the same base file and measured by llama-cpp-python, whose sdist has the sources of
+both (docs/distill/kld.md says how to build it). Both read a context of 512 tokens at a
+time. Dense sums are of all logits in float64, as llama-cpp-python gives them. Errors
+are one standard deviation: of the text, over rows in llama-perplexity and over contexts
+here, and of the reference.
 """
 
 import re
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 import sqs_codec as sqs
-from benchmarks.kld.rounded import divergences, documentation
+from benchmarks.kld.rounded import divergences, manual
 from benchmarks.tables import about, about_line, command, dim, table
 from sqs_codec import distill
 from sqs_codec.distill._base_file import BaseFile
@@ -56,10 +56,10 @@ def main() -> None:
     """Compare, and print."""
     parser = command("kld.llama", __doc__, contexts=2, size=64)
     add = parser.add_argument
-    add("--tools", type=Path, required=True, help="folder with llama-perplexity")
-    add("--text", type=Path, help="default: this project's documentation")
+    add("--tools", type=Path, required=True, help="folder of llama-perplexity")
+    add("--text", type=Path, help="default: the language reference of Python's help")
     add("--contexts", type=int, default=11)
-    add("--size", type=int, default=512, help="tokens per context")
+    add("--size", type=int, default=512, help="tokens of a context")
     add("--resolution", type=int, default=32)
     add("--threads", type=int, default=2)
     add("models", type=Path, nargs="+")
@@ -69,7 +69,7 @@ def main() -> None:
         folder = Path(name)
         text = args.text or folder / "text"
         if args.text is None:
-            text.write_text(documentation(), "utf-8")
+            text.write_text(manual(), "utf-8")
         compare(args, text, folder, console)
     console.print(dim(about_line(about("llama_cpp_python"))))
 

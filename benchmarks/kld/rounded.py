@@ -1,19 +1,21 @@
-"""Estimate the divergence of models with rounded weights, and compare with dense sums.
+"""Estimate the divergence of models whose weights are rounded, beside dense sums.
 
     python -m benchmarks.kld.rounded                         # twenty minutes
     python -m benchmarks.kld.rounded --model gemma3 --contexts 2 --seeds 500
 
-The matrices of SmolLM2, or of Gemma 3 270M, are rounded to a few bits, in groups of 32;
-in ``noise`` one layer is noise. The true divergence from the original is computed for
-each row in float64. Estimates come from a reference of counts of the same rows, one for
-each seed. Errors are in percent of the divergence. The texts are this project's
-documentation or, for Gemma 3, sentences in ten languages.
+The matrices of SmolLM2, or of Gemma 3 270M, are rounded to so many bits, in groups of
+32; in ``noise`` one layer is noise. The divergence of each from the original, row by
+row in float64, is what estimates from counts are compared with: a reference for each
+seed, of the same rows. Errors are in per cent of the divergence. The text is the
+language reference that `help` of this Python shows, under Python's license, or, for
+Gemma 3, sentences of ten languages.
 """
 
 import copy
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
+from pydoc_data.topics import topics
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
@@ -41,10 +43,9 @@ LAYER, LOUD = 10, 30.0
 RESOLUTIONS = 16, 32, 50, 128
 
 
-def documentation() -> str:
-    """Return this project's, as a text to measure by."""
-    pages = Path(__file__).parents[2] / "docs"
-    return "".join(page.read_text("utf-8") for page in sorted(pages.glob("*.md")))
+def manual() -> str:
+    """Return the pages of `help` that come with Python, as a text to measure by."""
+    return "\n".join(topics[name] for name in sorted(topics))
 
 
 def divergences(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
@@ -234,7 +235,7 @@ def coverage(cases: Sequence[Case], p: Logs, sizes: Sequence[int], args: Any) ->
 def load(name: str) -> tuple[_models.LanguageModel, str]:
     """Return a model and its text."""
     if name == SMOLLM2:
-        return load_model(None, device="cpu"), documentation()
+        return load_model(None, device="cpu"), manual()
     own = gemma3_pair()
     model = own.model, own.tokenizer, own.vocab_size, own.stop, own.summary
     kinds = [read_texts(held_out=held_out) for held_out in (True, False)]
@@ -250,8 +251,8 @@ def main() -> None:
     add = parser.add_argument
     add("--model", choices=(SMOLLM2, GEMMA3), default=SMOLLM2)
     add("--contexts", type=int, default=6)
-    add("--size", type=int, default=512, help="tokens per context")
-    add("--seeds", type=int, default=2000, help="number of references")
+    add("--size", type=int, default=512, help="tokens of a context")
+    add("--seeds", type=int, default=2000, help="references whose errors are counted")
     add("--resolution", type=int, default=32)
     args = parser.parse_args()
     console = Console()

@@ -11,6 +11,7 @@ one sequence, repeated `COPIES` times.
 
 import sys
 import tempfile
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,9 @@ def main(argv: list[str] | None = None) -> int:
     with pinned(2) as cores, tempfile.TemporaryDirectory() as folder:
         timed, sizes = contestants(codec, roundings)
         loader = read_file(codec, roundings, Path(folder, "teacher.parquet"))
-        times = interleave([*timed, loader], args.rounds, rng)
+        both, one = ([x for x in timed if ("=2" in x.name) == n] for n in (True, False))
+        times = interleave([*one, loader], args.rounds, rng, time.thread_time_ns)
+        times |= interleave(both, args.rounds, rng)
     shown = table("Many at once", "", "µs a row", "rows/s", "cores for 100 000/s")
     for name, timing in times.items():
         micros, threads = timing.median, 2 if "threads" in name else 1

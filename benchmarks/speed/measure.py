@@ -1,6 +1,7 @@
 """One run: the times of every call, starting from logits."""
 
 import itertools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,8 +18,7 @@ from benchmarks.speed import rivals
 from benchmarks.speed.engines import engines
 from benchmarks.speed.timing import Contestant, Timing, each, interleave, pinned
 from benchmarks.tables import about
-from sqs_codec._backend.core import Core
-from sqs_codec._base.format import MAX_ROUND, Coding
+from sqs_codec._base.format import MAX_ROUND
 
 K, TEMPERATURE, RESOLUTION, BETA = 64, 0.7, 100, 1e-3
 """The setting where nothing else is said."""
@@ -37,9 +37,7 @@ ENCODE_ROUND, DECODE_ROUND = f"encode_round of {ROUND}", f"decode_round of {ROUN
 VERIFY, READ_TARGET = f"verify a round of {ROUND}", f"one read of {GROUP_ROWS} rows"
 PUSH, PUSH_BUDGET = "Drafter.push", "Drafter.push, budget"
 MASS, UNBIASED = "quantize, with dropped_mass", "quantize_unbiased"
-FIXED, CONFORMAL = f"{MASS}, Threshold", "quantize, Conformal + update"
-RACE, RACES, KEY = "the best {}, {}", (1, 4, 8), bytes(16)
-DRAW, GUESS = "gumbel_draw", "gumbel_guess of 4"
+DRAW, GUESS, KEY = "gumbel_draw", "gumbel_guess of 4", bytes(16)
 LOOP, THREADS = "TopK, in a loop", "{}, threads={}"
 RULES: dict[str, sqs.Keep] = {"TopK": sqs.TopK(K), "Threshold": sqs.Threshold(BETA)}
 
@@ -67,7 +65,7 @@ class Plan:
 QUICK = Plan(
     rounds=1,
     footprint=1 << 20,
-    vocabularies=(256, 32_000),
+    vocabularies=(32_000, 49_152),
     batches=(4,),
 )
 """To see that everything runs; its times mean little."""
@@ -127,23 +125,6 @@ def _encoder(codec: sqs.Codec) -> Callable[..., bytes]:
     return lambda row, keep, temperature: codec.encode(
         codec.quantize(row, keep, temperature=temperature)
     )
-
-
-def conformal(codec: sqs.Codec, rows: Sequence[NDArray[np.floating]]) -> Contestant:
-    """Time logits to distributions, and the rule's next state after each.
-
-    To drop exactly the target leaves the threshold where it is, so that every round
-    keeps the same tokens.
-    """
-    keep = sqs.Conformal(beta=BETA)
-    call, update, mass, state = codec.quantize, keep.next, keep.alpha, keep.start()
-
-    def run() -> None:
-        for row in rows:
-            call(row, keep, temperature=TEMPERATURE)
-            update(state, mass)
-
-    return Contestant(CONFORMAL, run, len(rows))
 
 
 def push(
@@ -206,11 +187,11 @@ class Bench:
     def groups(self) -> Iterator[Callable[[], Group]]:
         """Yield all measurements on one core."""
         yield self.calls
-        yield self.races
         yield self.by_vocabulary
 
     def _time(self, contestants: Sequence[Contestant]) -> dict[str, Timing]:
-        return interleave(contestants, self._plan.rounds, self._rng)
+        rounds, clock = self._plan.rounds, time.thread_time_ns
+        return interleave(contestants, rounds, self._rng, clock)
 
     def _encoders(
         self, rows: NDArray[np.floating], keep: sqs.Keep
@@ -230,12 +211,10 @@ class Bench:
     def _against(self, value: int, rows: NDArray[np.floating], k: int = K) -> Case:
         """Time logits to bytes on all engines, and what it compares with."""
         encoders, qs = self._encoders(rows, sqs.TopK(k))
-        others = [
-            rivals.softmax_top_k(list(rows), k, TEMPERATURE),
-            rivals.argpartition(list(rows), k),
-            rivals.one_read(rows),
-        ]
-        return Case(value, self._time([*encoders, *others]), {"k": _survivors(qs)})
+        others = rivals.others(list(rows), k, TEMPERATURE)
+        shown = [x for x in others if x.name in (rivals.TORCH, rivals.NUMPY_TWICE)]
+        times = self._time([*encoders, *shown, rivals.one_read(rows)])
+        return Case(value, times, {"k": _survivors(qs)})
 
     def calls(self) -> Group:
         """Time every call, on the rows as they are."""
@@ -245,24 +224,39 @@ class Bench:
         targets = softmax(logits, TEMPERATURE).astype(np.float32)
         by_round = targets.reshape(len(self._rounds), GROUP_ROWS, -1)
         packets = [codec.encode_round(round_) for round_ in self._rounds]
+        fitted = sqs.Codec(
+            self._vocab_size, RESOLUTION, prior=sqs.Prior.builtin("smollm2")
+        )
         unbiased = partial(codec.quantize_unbiased, rng=self._rng)
+        at, drawn = itertools.count(), {"sampling": sqs.Sampling(TEMPERATURE)}
         with_mass = partial(codec.quantize, dropped_mass=True)
         contestants = [
             *(replace(e, name=f"{ENCODE}, {e.name}") for e in encoders),
             each_row(QUANTIZE, codec.quantize, rows, RULES["TopK"]),
             each(UNBIASED, partial(unbiased, temperature=TEMPERATURE), rows),
             each_row(MASS, with_mass, rows, RULES["TopK"]),
-            each_row(FIXED, with_mass, rows, RULES["Threshold"]),
-            conformal(codec, rows),
+            each_row(
+                f"{QUANTIZE}, Threshold", codec.quantize, rows, RULES["Threshold"]
+            ),
             each(ENCODE_ONE, codec.encode, self._qs),
             each(DECODE_ONE, codec.decode, list(map(codec.encode, self._qs))),
+            each(f"{ENCODE_ONE}, with a prior", fitted.encode, self._qs),
+            each(
+                f"{DECODE_ONE}, with a prior",
+                fitted.decode,
+                list(map(fitted.encode, self._qs)),
+            ),
             each(ENCODE_ROUND, codec.encode_round, self._rounds),
             each(DECODE_ROUND, codec.decode_round, packets),
+            each(DRAW, lambda row: sqs.gumbel_draw(row, KEY, next(at), **drawn), rows),
+            each(
+                GUESS,
+                lambda row: sqs.gumbel_guess(row, KEY, next(at), 4, **drawn),
+                rows,
+            ),
             push(PUSH, codec, rows, None),
             push(PUSH_BUDGET, codec, rows, BUDGET),
-            rivals.softmax_top_k(rows, K, TEMPERATURE),
-            rivals.top_k_softmax(rows, K, TEMPERATURE),
-            rivals.argpartition(rows, K),
+            *rivals.others(rows, K, TEMPERATURE),
             rivals.one_read(self.rows),
             each(
                 VERIFY,
@@ -272,43 +266,14 @@ class Bench:
             rivals.one_read(targets, len(self._rounds), READ_TARGET),
         ]
         title = f"V = {self._vocab_size}, K = {K}, T = {TEMPERATURE}, l = {RESOLUTION}"
-        no_logits = {ENCODE_ONE, DECODE_ONE, ENCODE_ROUND, DECODE_ROUND}
-        base = {c.name: rivals.READ for c in contestants if c.name not in no_logits}
+        no_logits = ENCODE_ONE, DECODE_ONE
+        base = {
+            c.name: rivals.READ for c in contestants if not c.name.startswith(no_logits)
+        }
         base |= {VERIFY: READ_TARGET, READ_TARGET: READ_TARGET}
         notes = {"k": _survivors(self._qs)}
         case = Case(None, self._time(contestants), notes)
         return Group("calls", title, "", [case], base)
-
-    def races(self) -> Group:
-        """Time draws and guesses by shared numbers, at positions that go on."""
-        key, places = np.arange(4, dtype=np.uint32), itertools.count()
-
-        def race(core: Core, most: int) -> Callable[[], None]:
-            def run() -> None:
-                at = next(places) * len(self.rows)
-                core.gumbel(self.rows, TEMPERATURE, key, at, most)
-
-            return run
-
-        cores = [
-            (engine.name, engine.core(self._vocab_size, 1, Coding.BITPACK, None))
-            for engine in self.engines
-        ]
-        contestants = [
-            Contestant(RACE.format(most, name), race(core, most), len(self.rows))
-            for most in RACES
-            for name, core in cores
-        ]
-        options = {"sampling": sqs.Sampling(TEMPERATURE)}
-        calls = {
-            DRAW: lambda row: sqs.gumbel_draw(row, KEY, next(places), **options),
-            GUESS: lambda row: sqs.gumbel_guess(row, KEY, next(places), 4, **options),
-        }
-        contestants += [each(name, call, self._list) for name, call in calls.items()]
-        times = self._time([*contestants, rivals.one_read(self.rows)])
-        title = f"Drawing by shared numbers: V = {self._vocab_size}, T = {TEMPERATURE}"
-        base = dict.fromkeys(times, rivals.READ)
-        return Group("races", title, "", [Case(None, times)], base)
 
     def by_vocabulary(self) -> Group:
         """Time logits to bytes by V."""
@@ -331,7 +296,8 @@ class Bench:
                     run = partial(many, temperature=TEMPERATURE, threads=threads)
                     name_of = THREADS.format(name, threads)
                     contestants.append(Contestant(name_of, run, n))
-            cases.append(Case(n, self._time(contestants)))
+            times = interleave(contestants, self._plan.rounds, self._rng)
+            cases.append(Case(n, times))
         title = f"quantize_rows, a row's time: V = {self._vocab_size}, {cores} cores"
         return Group("threads", title, "rows", cases)
 

@@ -76,7 +76,14 @@ docs/releasing
 
 DONE = [f"{name}.md" for name in WITHIN.split()]
 
-MOST = {"what": 30, "by": 48, "whose": 2.5, "beside": 2, "besides": 2, "anew": 0}  # codespell:ignore
+MOST = {
+    "what": 30,
+    "by": 48,
+    "whose": 2.5,
+    "beside": 2,
+    "besides": 2,
+    "anew": 0,
+}  # codespell:ignore
 """Words that make English hard to read, per 10,000 words of prose."""
 
 TERMS = "KV cache", "forward pass", "throughput", "bandwidth"

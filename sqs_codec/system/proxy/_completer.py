@@ -311,8 +311,8 @@ class Completer:
         most = self._draft.vocab_size - 1
         for prompt in prompts:
             if not all(0 <= token <= most for token in prompt):
-                said = f"prompt must have token ids from 0 to {most}"
-                raise ApiError(said, param="prompt")
+                wrong = f"prompt must have token ids from 0 to {most}"
+                raise ApiError(wrong, param="prompt")
         return prompts
 
     def _encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
