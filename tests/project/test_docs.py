@@ -83,7 +83,7 @@ MOST = {
     "beside": 2,
     "besides": 2,
     "anew": 0,
-}  # codespell:ignore
+}
 """Words that make English hard to read, per 10,000 words of prose."""
 
 TERMS = "KV cache", "forward pass", "throughput", "bandwidth"
