@@ -38,7 +38,7 @@ ROW = np.dtype(
         ("same", np.bool_),  # the likeliest token
     ]
 )
-"""What is kept of a row."""
+"""Figures of one position."""
 
 
 class Estimate(NamedTuple):

@@ -1,4 +1,4 @@
-"""What is asked of a model about a text, wherever its logits are."""
+"""Tasks: the results wanted from a model's logits for a text, on any device."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Task(ABC):
 
     @property
     def answer(self) -> Answer:
-        """What was asked for, once all has been told."""
+        """The results, once all rows have arrived."""
         if not self.is_told or not self._parts:
             raise ValueError(
                 f"text {self.index}: {self._told} rows of {len(self.places)} were told"
@@ -198,9 +198,9 @@ def read_all(
 ) -> Iterator[Asked]:
     """Let a reader read texts; yield a task of each, told and in order.
 
-    `done` is how many needn't be read, and `task_of` takes the index, the text and its
-    batch. What is read together is the same wherever it begins, as last bits hang on
-    that.
+    `done` is the number of texts to skip, and `task_of` takes the index, the text and
+    its batch. Batches don't depend on `done`, because the last bits of logits depend
+    on the batch.
     """
     waiting = deque[Asked]()
 

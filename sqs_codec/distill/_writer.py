@@ -177,7 +177,7 @@ class Writer:
         *,
         extras: Mapping[str, ArrayLike] | None = None,
     ) -> None:
-        """Add a sequence. What is refused leaves the writer as it was.
+        """Add a sequence. An invalid one leaves the writer unchanged.
 
         Parameters
         ----------

@@ -55,7 +55,7 @@ class Reading(Generic[C]):
 
     @property
     def known(self) -> int:
-        """Of what is cached, how many tokens the job can use."""
+        """Number of cached tokens that the job can use."""
         most = len(self.tokens) - self.job.wanted
         return min(common_length(self.cache.tokens, self.tokens), most)
 
@@ -100,10 +100,10 @@ class CachingVerifier(ABC, Generic[C]):
 
     _caches: Caches[C]
     _because: str
-    """What `max_text` comes from, for people."""
+    """Explanation of `max_text`, for messages."""
 
     _pass_tokens: int
-    """How many tokens to read at once."""
+    """Tokens per forward pass."""
 
     _piece_tokens: int
     """How many of one text, at most as many."""

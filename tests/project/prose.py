@@ -19,7 +19,7 @@ MOST_WORDS = 40
 """Words of a sentence. The goal is 25; figures, names and short lists also count."""
 
 PHRASES = {
-    r"\b(?:so|as) many \w+ (?:as|a)\b": "N",
+    r"\bso many \w+ (?:as|a)\b": "N",
     r"\b(?:tokens|bytes|bits|rounds|passes) an? (?:second|token|row|round)\b": "per",
     r"\bkeys and values\b": "KV cache",
     r"\bthin link|\bfat link": "low-, high-bandwidth link",
@@ -57,7 +57,7 @@ def paragraphs(text: str, first: int) -> Iterator[tuple[int, str]]:
 
 def problems(text: str) -> Iterator[str]:
     """Yield what a paragraph has that it should not."""
-    for sentence in re.split(r"(?<=[.!?:;])\s+", text):
+    for sentence in re.split(r"(?<=[.!?:;])\**\s+", text):
         if (words := len(re.findall(r"\w[\w'-]*", sentence))) > MOST_WORDS:
             yield f"{words} words: {sentence[:60]}..."
     for phrase, instead in PHRASES.items():

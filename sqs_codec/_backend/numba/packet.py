@@ -34,8 +34,8 @@ def encode_bound(length, survivors):
     A distribution takes at most 4 bits for each of two modes, 13 for a class, 16 for a
     size, 16 for a position and 2 for whether another follows; in place of those two,
     a sequence has a length. A survivor takes at most 31 for its id, 8 for each of 16
-    splits of its count and 16 for its group. The coder has 7 bytes in hand. What is
-    left over is for rounding.
+    splits of its count and 16 for its group. The coder buffers 7 bytes. The rest of
+    the bound is for rounding.
     """
     return 16 + 16 * length + 24 * survivors
 

@@ -1,4 +1,4 @@
-"""Counts that are right on average, as in ``csrc/quantize/systematic.c``."""
+"""Unbiased counts, as in ``csrc/quantize/systematic.c``."""
 
 import numpy as np
 
