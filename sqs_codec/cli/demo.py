@@ -114,7 +114,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     add("--prompt", action="append", default=[], help=said)
     options.add_temperature(add, "temperature of both models; 0 is greedy")
     most = options.number(int, 1)
-    add("--max-tokens", **most, default=120, help="maximum number of tokens")
+    add("--max-tokens", **most, default=80, help="maximum number of tokens")
     seed = options.number(int, 0, 2**64 - 1, None)
     add("--seed", **seed, default=1, help=options.DEFAULT)
     said = f"drafted tokens per round, up to {MAX_DRAFT}"
