@@ -218,7 +218,7 @@ def check_folder(file: Path) -> None:
     if not file.parent.is_dir():
         raise ValueError(f"there is no folder {file.parent} to write to")
     if file.is_dir():
-        raise ValueError(f"{file} must be a file, and is a folder")
+        raise ValueError(f"{file} must be a file, but is a folder")
 
 
 def read_text(path: Path) -> str:

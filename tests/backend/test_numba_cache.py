@@ -127,7 +127,7 @@ def test_installation_that_cannot_be_written(copy):
     environ = {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
     output(LOG2_OF_3, copy, **environ)
     assert cached(home)
-    with pytest.raises(AssertionError, match=r"ImportError: .*NUMBA_CACHE_DIR says"):
+    with pytest.raises(AssertionError, match=r"ImportError: .*set NUMBA_CACHE_DIR"):
         run(LOG2_OF_3, copy, HOME=str(file), XDG_CACHE_HOME=str(file))
 
 

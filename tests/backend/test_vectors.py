@@ -144,8 +144,8 @@ def test_priors(case):
         assert decode(data) == round_
 
 
-BAD_PRIORS = {"SIZE": "bytes", "MAGIC": "sqsprior", "WEIGHTS": "weigh"}
-NAMED = "VERSION", "CLASSES", "VOCABULARY", "CHECK", "CHANCES"
+BAD_PRIORS = {"SIZE": "bytes", "MAGIC": "sqsprior", "WEIGHTS": "weigh", "CHECK": "CRC"}
+NAMED = "VERSION", "CLASSES", "VOCABULARY", "CHANCES"
 BAD_PRIORS |= {rule: rule.lower() for rule in NAMED}
 """A word of the message for each rule."""
 

@@ -15,13 +15,13 @@ from sqs_codec.cli.options import find_prior
 from sqs_codec.cli.prior import read_tokens
 from tests.refusals import fails
 
-README = Path(__file__).parents[2] / "README.md"
+LICENSE = Path(__file__).parents[2] / "LICENSE"
 V = 400
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
-    """A byte-pair tokenizer of the README."""
+    """A byte-pair tokenizer of a text that never changes."""
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -29,7 +29,7 @@ def tokenizer(tmp_path_factory):
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    made.train([str(README)], trainer)
+    made.train([str(LICENSE)], trainer)
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
     made.save(str(path))
     return path
@@ -59,14 +59,14 @@ def saved(out):
 
 def test_text_makes_a_prior(tokenizer, tmp_path, capsys):
     output = tmp_path / "my.sqsprior"
-    assert prior("--tokenizer", tokenizer, README, "-o", output) == 0
+    assert prior("--tokenizer", tokenizer, LICENSE, "-o", output) == 0
     out, err = capsys.readouterr()
     assert err == ""
     assert "bits per token" in out
     assert saved(out) < 0.95
     made = sqs.Prior.load(output)
     assert (made.vocab_size, made.classes) == (V, 1)
-    tokens = Tokenizer.from_file(str(tokenizer)).encode(README.read_text("utf-8")).ids
+    tokens = Tokenizer.from_file(str(tokenizer)).encode(LICENSE.read_text("utf-8")).ids
     counts = np.bincount(tokens, minlength=V)
     assert made.digest.hex() in out
     # A kind is an eighth of an octave; lines may be cut into a few other tokens.
@@ -99,17 +99,17 @@ def test_a_folder_is_a_tokenizer_and_text_goes_with_drafts(
     ("arguments", "message"),
     [
         ([], "there is no input"),
-        (["README.md"], "texts need --tokenizer"),
+        (["LICENSE"], "texts need --tokenizer"),
         (["nothing.txt", "--tokenizer", "TOKENIZER"], "nothing.txt: No such file"),
         (["BINARY", "--tokenizer", "TOKENIZER"], "is not UTF-8"),
         (["EMPTY", "--tokenizer", "TOKENIZER"], "has no tokens"),
         (
-            ["README.md", "--tokenizer", "TOKENIZER", "--vocab-size", "50"],
+            ["LICENSE", "--tokenizer", "TOKENIZER", "--vocab-size", "50"],
             "vocabulary of 50",
         ),
-        (["README.md", "--tokenizer", "BINARY"], "cannot load the tokenizer"),
-        (["README.md", "--tokenizer", "nope.json"], "cannot load the tokenizer nope"),
-        (["README.md", "--tokenizer", "TOKENIZER", "--classes", "4"], "needs --drafts"),
+        (["LICENSE", "--tokenizer", "BINARY"], "cannot load the tokenizer"),
+        (["LICENSE", "--tokenizer", "nope.json"], "cannot load the tokenizer nope"),
+        (["LICENSE", "--tokenizer", "TOKENIZER", "--classes", "4"], "needs --drafts"),
         (["--drafts", "BINARY"], "is not a .npy file"),
         (["--drafts", "LOGITS", "--top-k", "401"], "-k must be at most 400, the voc"),
         (["--drafts", "LOGITS", "-o", "nowhere/x"], "no folder nowhere to write to"),
@@ -121,7 +121,7 @@ def test_a_folder_is_a_tokenizer_and_text_goes_with_drafts(
 def test_what_is_wrong_is_said(
     arguments, message, tokenizer, logits, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.chdir(README.parent)
+    monkeypatch.chdir(LICENSE.parent)
     (tmp_path / "binary").write_bytes(bytes(range(128, 256)))
     (tmp_path / "empty").write_bytes(b"")
     rows = np.zeros((100, V), np.float32)
@@ -138,7 +138,7 @@ def test_what_is_wrong_is_said(
 
 def test_a_hub_that_cannot_be_reached_is_told_at_once(unreachable_hub, capsys):
     begin = f"sqs prior: cannot load the tokenizer no-such-name: {unreachable_hub}"
-    command = "prior", "--tokenizer", "no-such-name", README, "-o", "x"
+    command = "prior", "--tokenizer", "no-such-name", LICENSE, "-o", "x"
     assert fails(capsys, begin, *command).count("\n") == 1
 
 
@@ -168,9 +168,9 @@ def test_a_folder_is_no_prior(tmp_path, monkeypatch):
 
 def test_a_text_is_tokenized_in_parts(tokenizer, monkeypatch):
     loaded = load_tokenizer(str(tokenizer))
-    tokens = read_tokens(loaded, README, V)
+    tokens = read_tokens(loaded, LICENSE, V)
     monkeypatch.setattr(command, "LINES", 7)
-    assert read_tokens(loaded, README, V).tolist() == tokens.tolist()
+    assert read_tokens(loaded, LICENSE, V).tolist() == tokens.tolist()
 
 
 def test_bits_takes_a_prior(logits, tmp_path, capsys):

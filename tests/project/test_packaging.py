@@ -103,7 +103,7 @@ def test_sdist_has_what_a_build_needs_and_nothing_built(sdist):
 
 CODE = (
     ".c .cdef .cff .conf .cpp .css .h .hpp .html .in .js .lock .md .mjs .py .rs"
-    " .service .tex .toml .typed .yaml .yml CMakeLists.txt package.json"
+    " .service .tex .toml .typed .yaml .yml CMakeLists.txt durations.txt package.json"
 )
 
 

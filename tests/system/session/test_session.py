@@ -160,7 +160,7 @@ CONFIG = sqs.Codec(V, 16).config() | {"fingerprint": sqs.Codec(V, 16).fingerprin
         ),
         ({"codecs": []}, "a hello must have 1 to 4 codecs, got 0"),
         ({"codecs": [CONFIG] * 5}, "a hello must have 1 to 4 codecs, got 5"),
-        ({"codecs": [CONFIG | {"format_version": 7}]}, "for format version 7, and"),
+        ({"codecs": [CONFIG | {"format_version": 7}]}, "has format version 7, but"),
         ({"codecs": [CONFIG | {"prior": "0123456789abcdef"}]}, "needs the prior '012"),
         ({"codecs": [CONFIG | {"resolution": [1]}]}, "resolution must be an integer"),
         ({"codecs": [CONFIG | {"fingerprint": "00"}]}, "fingerprint '00', the cloud"),
@@ -748,7 +748,7 @@ def test_guesses_and_hints_that_make_no_sense():
     edge, _, _ = start()
     row = np.zeros(V)
     refuses(r"logits must have shape \(8,\), got \(9,\)", edge.guess, np.zeros(9), 2)
-    with pytest.raises(TypeError, match="an array: it's learning; of a tensor, detach"):
+    with pytest.raises(TypeError, match="an array: it's learning; convert a tensor"):
         edge.guess(Learning(), 2)
     refuses("position must be at least 2, got 1", edge.guess, row, 1)
     assert not edge.hint(2, [([], [1], [0.5])])  # nothing is decoded
