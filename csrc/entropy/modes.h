@@ -39,7 +39,7 @@ uint32_t sqs_code_position(sqs_coder *c, const uint32_t *counts, uint32_t k,
 /* An estimate of what a distribution takes in a packet of its own. */
 typedef struct sqs_cost {
     uint64_t bits; /* in units of 2^-SQS_LOG_UNIT */
-    bool modeled; /* both counts and ids would be written in the model's mode,
+    bool modeled;  /* both counts and ids would be written in the model's mode,
                       and the estimate for them isn't rough */
 } sqs_cost;
 
