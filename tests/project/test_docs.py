@@ -52,12 +52,12 @@ docs/: protocol 3010, glossary 450, faq 400
 docs/: developing 1900, proofs 700, decisions 1100, releasing 550
 docs/codec/: loop 600, samplers 380, vocabularies 250, choosing 600, priors 600
 docs/codec/: measure-bits 350, torch 700, c-cpp-rust 400, test-lossless 600
-docs/distill/: store-teacher-logits 1000, train 900, kld 600
+docs/distill/: store-teacher-logits 1000, train 900, kld 620
 docs/serving/: serve 850, operate 850, chat-clients 800, hugging-face 700
 docs/serving/: llama-cpp 700, vllm 600, ray 700, custom-engine 500
 docs/serving/: session-api 700, small-draft 400
 docs/benchmarks/: index 450, size 1100, speed 820, links 1120, drafts 910
-docs/benchmarks/: capacity 495, distillation 720, paper 1000, others 355
+docs/benchmarks/: capacity 495, distillation 725, paper 1000, others 355
 """
 """Words of each page, as ``wc -w`` counts them."""
 
