@@ -14,7 +14,7 @@ from sqs_codec._base.words import shown
 from sqs_codec.system._base import protocol
 from sqs_codec.system._base.protocol import HELLO, ROUND_HEAD
 
-PROTOCOL = 1  # version; rises with every change of the messages
+PROTOCOL = 1  # version; after the first release it rises with every change
 LEVELS = 16  # number of levels of probability in a hint
 NUMBERS = 128  # round numbers are sent modulo this
 MOST_NUMBER = 1 << 62  # largest round number in a welcome; later ones fit a varint
