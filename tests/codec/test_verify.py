@@ -184,7 +184,7 @@ def test_other_bytes_are_no_verdict(data, seed):
         assert verdict.to_bytes(vocab_size) == data
         assert 0 <= verdict.accepted <= 256
     else:
-        refuses("a verdict must", sqs.Verdict.from_bytes, data, vocab_size)
+        refuses("verdict must", sqs.Verdict.from_bytes, data, vocab_size)
 
 
 @pytest.mark.parametrize(
