@@ -58,8 +58,8 @@ test-pythons: $(VENV)/packages ## run `make quick` on each CPython from 3.10 to 
 
 # These rest on the floats of NumPy, torch and models.
 FLOATS := tests/torch tests/cli/test_bits.py tests/system/hf/test_cloud.py \
-    tests/test_theory.py $(addprefix tests/codec/test_, gumbel.py quantize.py verify.py) \
-    tests/benchmarks/test_experiments_replay.py
+    tests/test_theory.py tests/codec/test_gumbel.py tests/codec/test_quantize.py \
+    tests/codec/test_verify.py tests/benchmarks/test_experiments_replay.py
 
 bench-test: $(VENV)/models ## run each program of benchmarks/ in miniature
 	$(BIN)/python -m pytest -rs -n 2 --dist worksteal tests/benchmarks/quick.py

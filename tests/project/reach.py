@@ -32,11 +32,11 @@ FILES = {
 SLOW = "csrc/* bindings/* tests/c/* tests/vectors/* tests/project/foreign/* README.md"
 """Patterns of files that reach all slow tests."""
 
+FLOATS = re.search(r"FLOATS := (.*\\\n)*.*", (ROOT / "Makefile").read_text())[0]
+
 MODULES = {
     "bench-test": "benchmarks tests.benchmarks.quick",
-    "test-disguised": "tests.torch tests.cli.test_bits tests.system.hf.test_cloud"
-    " tests.test_theory tests.codec.test_gumbel tests.codec.test_quantize"
-    " tests.codec.test_verify tests.benchmarks.test_experiments_replay",
+    "test-disguised": " ".join(re.findall(r"tests/[\w/]+", FLOATS)).replace("/", "."),
     "test-llama": "tests.system.llama_cpp sqs_codec.cli.serve sqs_codec.cli.generate",
     "test-ray": "tests.system.ray sqs_codec.cli.serve sqs_codec.cli.generate",
     "test-trainers": "tests.trainers",
