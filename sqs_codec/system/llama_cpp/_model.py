@@ -26,8 +26,8 @@ if not hasattr(llama, "llama_memory_seq_rm"):
 USER_DEFINED = llama.LLAMA_TOKEN_ATTR_USER_DEFINED
 """Tokens that were added to the tokenizer."""
 
-# llama-cpp-python doesn't define these: GGML_LOG_LEVEL_ERROR and GGML_TYPE_BF16.
-LOG_ERROR, BF16 = 4, 30
+LOG_ERROR = 4  # GGML_LOG_LEVEL_ERROR, which llama-cpp-python doesn't define
+BF16 = 30  # GGML_TYPE_BF16, which it doesn't define either
 
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # the character for a space in many vocabularies
 PADDING = re.compile(r"\[PAD\d+\]")  # the converter's name for logits without a token
