@@ -4,11 +4,11 @@ Bit counts are exact: binomials are Python integers, and a ceiling of log2 is a 
 length. The formulas are the paper's [1] unless a function names another source; the
 proofs are in ``docs/theory.md``.
 
-V (`vocab_size`) is the vocabulary size, K (`support`) the number of tokens that the
-sparsifier keeps, k (`survivors`) the number with a nonzero count, l (`resolution`) the
-sum of the counts. q and p are the distributions of draft and target; q^ is the one that
-the edge samples from and sends. Arguments out of range or of the wrong shape raise a
-ValueError; arguments that must be integers and aren't raise a TypeError.
+V (`vocab_size`) is the vocabulary size. K (`support`) is the number of tokens that the
+sparsifier keeps, k (`survivors`) the number with a nonzero count, and l (`resolution`)
+the sum of the counts. q and p are the distributions of draft and target; q^ is the one
+that the edge samples from and sends. Arguments out of range or of the wrong shape raise
+a ValueError; arguments that must be integers and aren't raise a TypeError.
 
 References
 ----------

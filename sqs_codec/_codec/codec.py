@@ -293,11 +293,10 @@ class Codec:
         """Round ``softmax(logits / temperature)`` at random, without bias.
 
         Systematic sampling over the whole vocabulary: a token of probability p gets
-        ``resolution * p`` counts, rounded up or down at random so that the mean is
-        exact for probabilities in single precision (section 10 of docs/theory.md). Use
-        it where many distributions are averaged, as in distillation; the errors of
-        `quantize` always have the same sign. The dropped mass is 0: any token can get
-        a count.
+        ``resolution * p`` counts, rounded up or down at random. The mean is exact for
+        probabilities in single precision (section 10 of docs/theory.md). Use it where
+        many distributions are averaged, as in distillation; the errors of `quantize`
+        always have the same sign. The dropped mass is 0: any token can get a count.
 
         Parameters
         ----------
@@ -459,9 +458,9 @@ class Codec:
         """Return the bits of a distribution, before padding to a byte.
 
         Exact for ``"enumerative"`` and ``"bitpack"``. For ``"entropy"`` it is within a
-        bit of the result of `encode`, and takes 40 to 75 % of the time for typical
-        distributions of up to 128 tokens. In a round, distributions that share tokens
-        with earlier ones take fewer bits.
+        bit of the result of `encode`. For typical distributions of up to 128 tokens it
+        takes 40 to 75 % of the time of `encode`. In a round, distributions that share
+        tokens with earlier ones take fewer bits.
         """
         self._check(q)
         return self._core.bits(q.token_ids, q.counts)
@@ -613,8 +612,8 @@ class Codec:
         Raises
         ------
         ValueError
-            If the coding isn't ``"entropy"``, a row doesn't match the codec, or there
-            are too many rows, or more than 1 048 576 tokens in all rows.
+            The coding isn't ``"entropy"``, or a row doesn't match the codec. There are
+            too many rows, or more than 1 048 576 tokens in all rows.
 
         Examples
         --------

@@ -31,7 +31,7 @@ class Prior:
     """Frequencies of a tokenizer's ids. They save bits if both ends have them.
 
     A prior has several classes of contexts, such as the start of a word, its middle, or
-    Chinese text, and each id's weight in each class. It belongs to one tokenizer. A
+    Chinese text. Each id has a weight in each class. It belongs to one tokenizer. A
     `Codec` with a prior takes fewer bits for text like that which the prior was fitted
     to. Other text may take more bits than without a prior, but never many more than
     with coding ``"enumerative"``.

@@ -1,10 +1,10 @@
 """Fitting priors to the counts of tokens in a text, and to drafted distributions.
 
-A draft's support shows which ids are probable in the same context, such as starts of
-words, middles of words, punctuation, or words of a language. Contexts are grouped into
-classes, each with a table of probabilities, so as to maximize the likelihood of the
-supports (Lloyd's algorithm, with log-likelihood as distance): assign each support to
-its best class, recount the tables, and repeat. Ids are then grouped into 256 kinds in
+A draft's support shows which ids are probable in the same context: starts of words,
+middles of words, punctuation, or words of a language. Contexts are grouped into
+classes, each with a table of probabilities, to maximize the likelihood of the supports.
+This is Lloyd's algorithm with log-likelihood as distance: assign each support to its
+best class, recount the tables, and repeat. Ids are then grouped into 256 kinds in
 the same way, because a prior has one byte per id.
 
 A class's table is smoothed with the overall table, and that with the mean of each id's

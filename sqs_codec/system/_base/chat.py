@@ -67,8 +67,8 @@ class Tokenizer(ABC):
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Token ids of a chat in the template, up to where the answer begins.
 
-        ValueError if a message spells a reserved token in a way that can't be read as
-        text, if there is no template, or if the template fails.
+        ValueError if there is no template, it fails, or a message spells a reserved
+        token in a way that can't be read as text.
         """
         # Render the template twice: unchanged, and with marks. Marks stand around the
         # content of messages and after each character in it that begins a reserved

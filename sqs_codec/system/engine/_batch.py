@@ -21,7 +21,7 @@ LEAST_PART = 64  # minimum tokens of a part: a call has a fixed cost
 PART_SECONDS = 0.2
 """Maximum seconds of a call with a part while other sessions decode, as they wait for
 it. At 21 ms per call and 1.3 ms per token, a part has 138 tokens instead of 512 in
-0.7 s, and prefilling a text takes 25 % longer."""
+0.7 s. Prefilling a text then takes 25 % longer."""
 
 OLDEST_EVERY = 4
 """Every fourth part is of the oldest text. The others are of the text with the fewest

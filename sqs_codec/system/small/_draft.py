@@ -23,8 +23,8 @@ RECENT = 256  # cached recent states: 16 for each of 6 branches, and those of a 
 class Draft(edge.Draft):
     """A small draft with its tokenizer, and the states of its text.
 
-    It reads a token in about 0.2 ms and needs 0.6 MB of memory per 250 tokens of a
-    text, which may have any length. Use the object in one thread. `summary` is its
+    It reads a token in about 0.2 ms and needs 0.6 MB of memory per 250 tokens. A text
+    may have any length. Use the object in one thread. `summary` is its
     target and size, for people.
 
     Parameters
