@@ -188,6 +188,25 @@ def test_native_wheel_serves_every_python_from_3_10(source, tmp_path):
     run(installed / "bin" / "sqs", "--version", PYTHONPATH=str(installed))
 
 
+FREE_THREADED = """
+import runpy, sys, sysconfig
+known = sysconfig.get_config_var
+sysconfig.get_config_var = lambda name: name == "Py_GIL_DISABLED" or known(name)
+sys.argv[0] = "setup.py"
+runpy.run_path("setup.py")
+"""
+
+
+@pytest.mark.all
+def test_free_threaded_python_gets_a_wheel_without_the_stable_abi(source, tmp_path):
+    copy = shutil.copytree(source, tmp_path / "source")
+    command = [sys.executable, "-c", FREE_THREADED, "bdist_wheel"]
+    subprocess.run(command, cwd=copy, check=True, capture_output=True)
+    (wheel,) = copy.glob("dist/*.whl")
+    (core,) = (n for n in zipfile.ZipFile(wheel).namelist() if "/_sqs." in n)
+    assert "abi3" not in wheel.name + core
+
+
 @pytest.mark.all
 def test_pure_wheel_runs_on_numba(pure_wheel, pure):
     assert re.fullmatch(r"sqs_codec-.*-py3-none-any\.whl", pure_wheel.name)
