@@ -131,7 +131,8 @@ def test_readme_on_pypi_has_no_link_to_a_file(sdist):
     assert kept
     assert re.findall(r"\]\((.+?)\)", text) == kept
     assert "\nTutorial · concepts" in text
-    assert "Project-URL" not in text
+    own = re.search('^Repository = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert f"\nProject-URL: Repository, {own[1]}\n" in text if own else True
 
 
 NO_HEADERS = """
