@@ -34,8 +34,8 @@ test: $(VENV)/packages ## run what a commit must pass; DURATIONS=1 also writes t
 	$(PYTEST) $(if $(DURATIONS),--write-durations)
 
 # Cheap targets come first. With -k, a target that fails doesn't stop the others.
-EVERYTHING := lint test test-slow asan bench-test test-pythons bindings wheels sdist docs \
-    test-web test-ray test-vllm test-trainers test-clients test-bounds test-disguised \
+EVERYTHING := lint test test-slow asan bench-test bindings release-check docs test-web \
+    test-ray test-vllm test-trainers test-clients test-bounds test-disguised \
     prove fuzz libfuzzer test-llama campaigns
 
 test-all: ## run all that there is, for a night or a release: hours
@@ -52,9 +52,6 @@ campaigns: $(VENV)/packages
 	MESSAGES=100000 $(BIN)/python -m pytest tests/system/session/test_hostile.py
 	STREAMS=100000 $(BIN)/python -m pytest tests/system/test_stream.py
 	MOMENTS=50 $(BIN)/python -m pytest tests/cli/test_cli.py -k moment
-
-test-pythons: $(VENV)/packages ## run `make quick` on each CPython from 3.10 to 3.14 that is here
-	$(BIN)/python -m tests.project.pythons
 
 # These rest on the floats of NumPy, torch and models.
 FLOATS := tests/torch tests/cli/test_bits.py tests/system/hf/test_cloud.py \
@@ -157,8 +154,8 @@ libfuzzer: ## let libFuzzer make packets for SECONDS (60 by default); needs clan
 prove: ## let CBMC prove the decoders' parts within bounds; QUICK=1 for the fast ones
 	$(PYTHON) tests/prove/prove.py $(if $(QUICK),--quick)
 
-sdist: .venv-wheels/packages ## build the commit's sdist into dist, the same each time
-	PYTHON=.venv-wheels/bin/python .ci/sdist dist
+release-check: .venv-wheels/packages ## build the commit's sdist and wheels into dist, install and test them
+	.venv-wheels/bin/python -m tests.project.release
 
 clean: ## remove what was built, and .venv
 	$(MAKE) -C tests/c clean
@@ -301,7 +298,7 @@ build/wasm/sqs.wasm: .venv-wheels/packages bindings/wasm/parts.c $(CORE) \
 # Most targets install into an environment, and use all cores on their own.
 .NOTPARALLEL:
 
-.PHONY: help demo docs bindings quick test test-all test-slow test-pythons campaigns \
+.PHONY: help demo docs bindings quick test test-all test-slow campaigns \
         bench-test test-floats test-disguised experiments test-bounds test-llama test-ray \
         test-vllm test-web test-clients test-trainers lint asan wheels wasm fuzz libfuzzer \
-        prove sdist clean
+        prove release-check clean

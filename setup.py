@@ -6,6 +6,7 @@ The rest is in pyproject.toml.
 import os
 import re
 import shutil
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -18,6 +19,9 @@ HEADER = ROOT / "csrc" / "sqs.h"
 WITHOUT = "SQS_NO_NATIVE=1 pip install '.[numba]'"
 
 native = not os.environ.get("SQS_NO_NATIVE")
+
+# A free-threaded Python before 3.15 has no stable ABI: each gets a wheel of its own.
+stable = native and not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 
 class BuildCore(build_ext):
@@ -76,5 +80,5 @@ setup(
     verbose=0,  # so that what fails is all that pip shows; -v says more
     cmdclass={"build_ext": BuildCore},
     cffi_modules=["bindings/build.py:ffi"] if native else [],
-    options={"bdist_wheel": {"py_limited_api": "cp310"}} if native else {},
+    options={"bdist_wheel": {"py_limited_api": "cp310"}} if stable else {},
 )

@@ -145,12 +145,13 @@ def build(platform: Platform, sdist: Path, out: Path) -> Path:
     )
     (built,) = work.glob("*.whl")
     to = out / built.name
-    # setuptools gives a module the ending that this machine's Python knows.
+    # setuptools gives a module the ending that this machine's Python knows, and takes
+    # the import library that Zig puts beside a module for Windows.
     with WheelFile(built) as given, WheelFile(to, "w") as wheel:
         for item in given.infolist():
             content = given.read(item)
             item.filename = item.filename.replace(".abi3.so", platform.family.ending)
-            if not item.filename.endswith("/RECORD"):
+            if not item.filename.endswith((".lib", "/RECORD")):
                 wheel.writestr(item, content)
     return to
 

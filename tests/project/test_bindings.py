@@ -37,7 +37,16 @@ def test_cmake_package(tmp_path):
     cmake(tmp_path, "-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_INSTALL_LIBDIR=lib")
 
 
-def test_the_crate_has_the_header_s_version():
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("bindings/rust/Cargo.toml", r'^version = "(.+)"$'),
+        ("bindings/rust/Cargo.lock", r'^name = "sqs"\nversion = "(.+)"$'),
+        ("CHANGELOG.md", r"^## ([\d.]+) \("),
+        ("CITATION.cff", r"^version: (.+)$"),
+    ],
+)
+def test_the_version_is_the_header_s(name, line):
     version = re.findall(r"^#define SQS_VERSION_[A-Z]+ (\d+)$", HEADER, re.MULTILINE)
-    manifest = (BINDINGS / "rust" / "Cargo.toml").read_text()
-    assert f'\nversion = "{".".join(version)}"\n' in manifest
+    text = (ROOT / name).read_text("utf-8")
+    assert re.search(line, text, re.MULTILINE)[1] == ".".join(version)

@@ -131,7 +131,8 @@ def test_readme_on_pypi_has_no_link_to_a_file(sdist):
     assert kept
     assert re.findall(r"\]\((.+?)\)", text) == kept
     assert "\nTutorial · concepts" in text
-    assert "Project-URL" not in text
+    own = re.search('^Repository = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert f"\nProject-URL: Repository, {own[1]}\n" in text if own else True
 
 
 NO_HEADERS = """
@@ -186,6 +187,25 @@ def test_native_wheel_serves_every_python_from_3_10(source, tmp_path):
         str(installed / "sqs_codec" / "__init__.py"),
     ]
     run(installed / "bin" / "sqs", "--version", PYTHONPATH=str(installed))
+
+
+FREE_THREADED = """
+import runpy, sys, sysconfig
+known = sysconfig.get_config_var
+sysconfig.get_config_var = lambda name: name == "Py_GIL_DISABLED" or known(name)
+sys.argv[0] = "setup.py"
+runpy.run_path("setup.py")
+"""
+
+
+@pytest.mark.all
+def test_free_threaded_python_gets_a_wheel_without_the_stable_abi(source, tmp_path):
+    copy = shutil.copytree(source, tmp_path / "source")
+    command = [sys.executable, "-c", FREE_THREADED, "bdist_wheel"]
+    subprocess.run(command, cwd=copy, check=True, capture_output=True)
+    (wheel,) = copy.glob("dist/*.whl")
+    (core,) = (n for n in zipfile.ZipFile(wheel).namelist() if "/_sqs." in n)
+    assert "abi3" not in wheel.name + core
 
 
 @pytest.mark.all
