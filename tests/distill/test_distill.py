@@ -360,7 +360,7 @@ def test_a_planted_folder_is_refused_before_anything_is_written(
 ):
     path, folder = tmp_path / "teacher.parquet", tmp_path / "teacher.parquet.parts"
     (tmp_path / "mine").write_text("mine")
-    folder.mkdir()
+    folder.mkdir(0o755)
     make, words = PLANTS[plant]
     make(folder)
     if plant == "owner":
