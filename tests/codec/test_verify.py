@@ -185,32 +185,3 @@ def test_other_bytes_are_no_verdict(data, seed):
         assert 0 <= verdict.accepted <= 256
     else:
         refuses("verdict must", sqs.Verdict.from_bytes, data, vocab_size)
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (b"", "3 or 4 bytes, got 0"),
-        (b"\1\2", "got 2"),
-        (b"\0\1\2\3", "must not start with a zero byte"),
-        (b"\0" * 10**6, "got 1000000"),
-        ((257 * 50).to_bytes(3, "big"), "must accept at most 256 tokens, got 257"),
-        (b"\xff\xff\xff\xff", "must accept at most 256 tokens, got 85899345"),
-    ],
-)
-def test_bytes_that_are_no_verdict(data, message):
-    refuses(message, sqs.Verdict.from_bytes, data, 50)
-
-
-@pytest.mark.parametrize(
-    ("verdict", "vocab_size", "message"),
-    [
-        (sqs.Verdict(0, 50), 50, r"token must be in \[0, 49\], got 50"),
-        (sqs.Verdict(0, -1), 50, r"token must be in \[0, 49\], got -1"),
-        (sqs.Verdict(257, 0), 50, r"accepted must be in \[0, 256\], got 257"),
-        (sqs.Verdict(-1, 0), 50, r"accepted must be in \[0, 256\], got -1"),
-        (sqs.Verdict(0, 0), 1, r"vocab_size must be in \[2, 1048576\], got 1"),
-    ],
-)
-def test_verdicts_that_have_no_bytes(verdict, vocab_size, message):
-    refuses(message, verdict.to_bytes, vocab_size)
