@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sqs_codec as sqs
-from tests.kit import CODECS, SEEDS, Draws, make_codec, normal_rows
+from tests.kit import CODECS, SEEDS, Given, make_codec, normal_rows
 from tests.refusals import refuses
 
 V = 200
@@ -84,7 +84,7 @@ def test_whether_to_draft_never_depends_on_the_token(name, budget):
         drawn = []
         for number in one_of_each:
             edge = sqs.Drafter(
-                codec, sqs.TopK(16), rng=Draws([*prefix, number]), budget_bits=budget
+                codec, sqs.TopK(16), rng=Given([*prefix, number]), budget_bits=budget
             )
             *_, token = [edge.push(earlier) for earlier in rows(3, n)]
             drawn.append(token)

@@ -14,7 +14,7 @@ import pytest
 
 import sqs_codec as sqs
 from sqs_codec.testing import check_lossless
-from tests.kit import Script, make_codec
+from tests.kit import Given, make_codec
 from tests.testing.eighths import assert_lossless
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -33,7 +33,7 @@ def outcome_of_one(q, p, bonus):
     for token, count in zip(q.token_ids.tolist(), q.counts.tolist(), strict=True):
         drawn = Fraction(count, q.resolution)
         for u, v in itertools.product(grid(), grid()):
-            verdict = sqs.verify(sqs.Round([q], [token]), target, Script([u, v]))
+            verdict = sqs.verify(sqs.Round([q], [token]), target, Given([u, v]))
             kept = token if verdict.accepted else verdict.token
             key = (verdict.accepted, kept)
             outcomes[key] = outcomes.get(key, 0) + drawn / GRID**2
@@ -110,7 +110,7 @@ def test_zero_target_probability_is_never_accepted():
     q = sqs.SparseDistribution([0, 2], [2, 2], 3)
     target = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     for numbers in itertools.product(grid(), grid()):
-        verdict = sqs.verify(sqs.Round([q], [2]), target, Script(numbers))
+        verdict = sqs.verify(sqs.Round([q], [2]), target, Given(numbers))
         assert verdict == sqs.Verdict(0, 1)
 
 
@@ -120,18 +120,18 @@ def test_residual_that_rounds_to_zero():
     p = np.array([1 / 3 + 1e-12, 2 / 3 - 1e-12, 0])
     target = np.array([p, p])
     high = 1 - 2.0**-53
-    verdict = sqs.verify(sqs.Round([q], [1]), target, Script([high, 0.0]))
+    verdict = sqs.verify(sqs.Round([q], [1]), target, Given([high, 0.0]))
     assert verdict == sqs.Verdict(0, 0)
     # With no residual at all the target itself is drawn from: 1/93 * 93 < 1.
     q = sqs.SparseDistribution(np.arange(93), np.ones(93, int), 100)
     target = np.array([q.to_dense(np.float64)] * 2)
     for i in range(93):
-        numbers = Script([high, (i + 0.5) / 93])
+        numbers = Given([high, (i + 0.5) / 93])
         assert sqs.verify(sqs.Round([q], [7]), target, numbers) == sqs.Verdict(0, i)
     # Even a draw at the far end picks a token that has probability.
     target = np.array([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]])
     q = sqs.SparseDistribution([2], [4], 3)
-    assert sqs.verify(sqs.Round([q], [2]), target, Script([0.5, high])).token == 1
+    assert sqs.verify(sqs.Round([q], [2]), target, Given([0.5, high])).token == 1
 
 
 def test_float32_targets_that_do_not_sum_to_one():
@@ -199,10 +199,10 @@ def test_tokens_are_drawn_by_whole_numbers(seed, dtype):
     accepted = target.copy()
     accepted[0] = np.arange(vocab_size) == kept[0]
     for number in {0, 1, 1023, *rng.integers(0, 1024, 20).tolist()}:
-        script = Script([0.5, number / 1024])
+        script = Given([0.5, number / 1024])
         expected = first_beyond(rest, number, 1024)
         assert sqs.verify(after_one, target, script) == sqs.Verdict(0, expected)
-        script = Script([0.5, number / 1024])
+        script = Given([0.5, number / 1024])
         expected = first_beyond(weights, number, 1024)
         assert sqs.verify(after_all, accepted, script) == sqs.Verdict(1, expected)
 
@@ -215,7 +215,7 @@ def test_what_is_impossible_is_not_drawn_by_rounding(seed):
     p[1] /= p[1].sum()
     q = sqs.SparseDistribution([0], [1], 256)
     for draw in (0.0, np.nextafter(1, 0)):
-        verdict = sqs.verify(sqs.Round([q], [0]), p, Script([0.0, draw]))
+        verdict = sqs.verify(sqs.Round([q], [0]), p, Given([0.0, draw]))
         assert p[1, verdict.token] > 0
 
 
@@ -229,7 +229,7 @@ def test_a_number_for_each_row_is_drawn():
 
 @pytest.mark.parametrize("given", [[], [0.0], [0.0] * 3, [0.5, 1.0], [np.nan, 0.0]])
 def test_a_generator_must_give_what_it_is_asked_for(given):
-    class Other(Script):
+    class Other(Given):
         def random(self, _):
             return np.array(given)
 

@@ -5,7 +5,7 @@ import pytest
 
 import sqs_codec as sqs
 from sqs_codec import bits
-from tests.kit import Both, Draws, independent_counts, softmax
+from tests.kit import Both, Given, independent_counts, softmax
 from tests.refusals import refuses
 
 
@@ -247,5 +247,5 @@ def test_distribution_as_a_value():
 def test_samples_have_the_probabilities_of_the_counts():
     """One draw from every integer that the generator can give."""
     q = sqs.SparseDistribution([2, 3, 9], [1, 4, 2], 10)
-    rng = Draws(range(7))
+    rng = Given(range(7))
     assert [q.sample(rng) for _ in range(7)] == [2, 3, 3, 3, 3, 9, 9]

@@ -80,7 +80,7 @@ def test_packets_of_the_other_kind(coding):
     codec, drafts = sqs.Codec(VOCAB_SIZE, coding=coding, prior=prior), load_drafts()
     rows = map(drafts.row, held_out(drafts).nonzero()[0].tolist())
     qs = [codec.quantize(row, sqs.TopK(64), temperature=0.7) for row in rows]
-    drawn = [q.sample(kit.Draws([61 * i % 100])) for i, q in enumerate(qs)]
+    drawn = [q.sample(kit.Given([61 * i % 100])) for i, q in enumerate(qs)]
     singles = map(codec.encode, qs)
     rounds = [codec.encode_round([q], [x]) for q, x in zip(qs, drawn, strict=True)]
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sqs_codec as sqs
-from tests.kit import SEEDS, Script, random_distribution
+from tests.kit import SEEDS, Given, random_distribution
 from tests.refusals import refuses
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -55,10 +55,10 @@ def one_by_one(rounds, rows, draws):
         end = start + (len(round_) if round_ else 0) + 1
         own, numbers = rows[start:end], draws[start:end]
         if round_:
-            verdicts.append(sqs.verify(round_, own, Script(numbers)))
+            verdicts.append(sqs.verify(round_, own, Given(numbers)))
         else:
             own = np.concatenate([certain, own])
-            verdict = sqs.verify(sure, own, Script([0.5, *numbers]))
+            verdict = sqs.verify(sure, own, Given([0.5, *numbers]))
             verdicts.append(sqs.Verdict(0, verdict.token))
         start = end
     return verdicts

@@ -12,7 +12,7 @@ from sqs_codec._backend.native import Core
 from sqs_codec._codec.keep import limits_of
 from tests.backend.test_backend import output
 from tests.backends import using
-from tests.kit import Both, Script, Words
+from tests.kit import Both, Given
 from tests.refusals import refuses
 
 torch = pytest.importorskip("torch")
@@ -221,7 +221,7 @@ def test_rounds_without_bias_as_the_core(shape, dtype, path, monkeypatch):
     for temperature in (0, 5e-324, 0.3, 1.0, 1e300):
         numbers = rounding._draw(torch.Generator().manual_seed(SEED), len(rows))
         expected = CODEC.quantize_unbiased_rows(
-            rows, temperature=temperature, rng=Words(numbers)
+            rows, temperature=temperature, rng=Given(numbers)
         )
         calls = [adapter.quantize_unbiased_rows]
         calls += [] if shape else [adapter.quantize_unbiased]
@@ -276,7 +276,7 @@ def test_verify_agrees_with_the_core(temperature, path):
         logits = likely_target(round_, rng)
         uniforms = verifying._uniforms(5, torch.Generator().manual_seed(seed))
         core = sqs.verify(
-            round_, (logits / temperature).softmax(-1).numpy(), Script(uniforms)
+            round_, (logits / temperature).softmax(-1).numpy(), Given(uniforms)
         )
         numbers = torch.Generator().manual_seed(seed)
         ours = adapter.verify(
