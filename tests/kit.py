@@ -200,6 +200,21 @@ def permuted(
     return sqs.SparseDistribution(ids, rng.permutation(q.counts), vocab_size)
 
 
+def layouts(array: np.ndarray) -> list[np.ndarray]:
+    """Return arrays with the same values, each laid out otherwise in memory."""
+    shape, dtype = array.shape, array.dtype
+    frozen = array.copy()
+    frozen.flags.writeable = False
+    spread = np.full((*shape, 3), np.nan, dtype)
+    spread[..., 1] = array
+    gapped = np.full((*shape[:-1], shape[-1] + 5), np.nan, dtype)
+    gapped[..., 2:-3] = array
+    bytes_ = np.frombuffer(b"\0" + array.tobytes(), np.uint8)
+    unaligned = bytes_[1:].view(dtype).reshape(shape)
+    turned = np.asfortranarray(array), array[::-1].copy()[::-1]
+    return [frozen, spread[..., 1], gapped[..., 2:-3], unaligned, *turned]
+
+
 def normal_rows(
     seed: int, n: int, vocab_size: int, dtype: Any = np.float32
 ) -> np.ndarray:

@@ -7,7 +7,6 @@ outcomes are added up as fractions.
 """
 
 import itertools
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -24,49 +23,6 @@ GRID = 48  # a multiple of all the denominators below
 
 def grid():
     return [i / GRID for i in range(GRID)]
-
-
-def outcome_of_one(q, p, bonus):
-    """Distribution of (accepted, token) for one drafted token, as fractions."""
-    target = np.array([p, bonus], np.float64)
-    outcomes = {}
-    for token, count in zip(q.token_ids.tolist(), q.counts.tolist(), strict=True):
-        drawn = Fraction(count, q.resolution)
-        for u, v in itertools.product(grid(), grid()):
-            verdict = sqs.verify(sqs.Round([q], [token]), target, Given([u, v]))
-            kept = token if verdict.accepted else verdict.token
-            key = (verdict.accepted, kept)
-            outcomes[key] = outcomes.get(key, 0) + drawn / GRID**2
-    return outcomes
-
-
-CASES = [
-    # counts of q (l = 4), p in sixteenths, all over a vocabulary of 4
-    ([0, 1, 2], [2, 1, 1], [8, 4, 2, 2]),
-    ([0], [4], [4, 4, 4, 4]),
-    ([3], [4], [8, 8, 0, 0]),
-    ([0, 1], [1, 3], [4, 12, 0, 0]),
-    ([1, 2], [2, 2], [0, 16, 0, 0]),
-    ([0, 1, 2, 3], [1, 1, 1, 1], [2, 2, 4, 8]),
-]
-
-
-@pytest.mark.parametrize(("ids", "counts", "sixteenths"), CASES)
-def test_first_token_is_the_targets(ids, counts, sixteenths):
-    q = sqs.SparseDistribution(ids, counts, 4)
-    p = [Fraction(n, 16) for n in sixteenths]
-    outcomes = outcome_of_one(q, [float(x) for x in p], [0.25] * 4)
-    for token in range(4):
-        total = sum(w for (_, kept), w in outcomes.items() if kept == token)
-        assert total == p[token]
-    accepted = sum(w for (n, _), w in outcomes.items() if n == 1)
-    overlap = sum(
-        min(p[t], Fraction(int(b), 4)) for t, b in zip(ids, counts, strict=True)
-    )
-    assert accepted == overlap
-    assert float(overlap) == pytest.approx(
-        sqs.theory.acceptance_rate(np.array([float(x) for x in p]), q)
-    )
 
 
 @pytest.mark.parametrize(

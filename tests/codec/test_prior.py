@@ -217,21 +217,6 @@ def codec(prior):
     return sqs.Codec(1000, 50, prior=prior)
 
 
-def test_a_codec_as_a_value(codec, prior):
-    assert repr(codec) == (
-        f"Codec(vocab_size=1000, resolution=50, coding='entropy', prior={prior!r})"
-    )
-    again = sqs.Codec(1000, 50, prior=sqs.Prior.from_bytes(prior.to_bytes()))
-    for same in (again, pickle.loads(pickle.dumps(codec)), copy.deepcopy(codec)):
-        assert same == codec
-        assert hash(same) == hash(codec)
-        assert same.fingerprint == codec.fingerprint
-    others = {codec, sqs.Codec(1000, 50)}
-    others.add(sqs.Codec(1000, 50, prior=kit.make_prior(1000, 2)))
-    assert len(others) == 3
-    assert len({other.fingerprint for other in others}) == 3
-
-
 def test_a_config_names_its_prior(codec, prior, monkeypatch):
     config = json.loads(json.dumps(codec.config()))
     assert config["prior"] == prior.digest.hex()

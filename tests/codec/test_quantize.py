@@ -5,7 +5,7 @@ import pytest
 
 import sqs_codec as sqs
 from sqs_codec import bits
-from tests.kit import Both, Given, independent_counts, softmax
+from tests.kit import Both, Given, independent_counts, layouts, softmax
 from tests.refusals import refuses
 
 
@@ -127,14 +127,7 @@ def test_layout_of_the_input_does_not_matter(dtype):
     codec, keep = sqs.Codec(50), sqs.TopK(8)
     row = np.random.default_rng(0).normal(0, 3, 50).astype(dtype)
     expected = codec.quantize(row, keep)
-    locked = row.copy()
-    locked.flags.writeable = False
-    strided = np.zeros((50, 3), dtype)
-    strided[:, 1] = row
-    swapped = row.astype(row.dtype.newbyteorder())
-    unaligned = np.zeros(row.nbytes + 1, np.uint8)[1:].view(dtype)
-    unaligned[:] = row
-    for same in (locked, strided[:, 1], row[::-1][::-1], swapped, unaligned):
+    for same in (*layouts(row), row.astype(row.dtype.newbyteorder())):
         assert codec.quantize(same, keep) == expected
     if dtype == np.float64:
         assert codec.quantize(row.tolist(), keep) == expected

@@ -113,6 +113,11 @@ VALUES = [
     ("outside the vocabulary", lambda: sqs.Round([Q], [4])),
     (r"and resolution, got \[\(", lambda: sqs.Round([Q, sparse([1], [1], 3)], [0, 1])),
     (r"and resolution, got \[\(", lambda: sqs.Round([Q, sparse([1], [4], 4)], [0, 1])),
+    ("1 to 256 distributions", lambda: CODEC.encode_round([], [])),
+    (
+        "1 to 256 distributions",
+        lambda: sqs.Codec(3, 4).encode_round([Q] * 257, [0] * 257),
+    ),
     ("expected vocabulary", lambda: sqs.Codec(4, 4).encode(Q)),
     ("expected vocabulary", lambda: sqs.Codec(3, 5).bits(Q)),
     ("expected vocabulary", lambda: sqs.Codec(3, 5).encode_round([Q], [0])),

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 import sqs_codec as sqs
 from tests import kit
 from tests.drafts import VOCAB_SIZE, held_out, load_drafts
-from tests.refusals import refuses
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -98,14 +97,8 @@ def test_packets_of_the_other_kind(coding):
 @pytest.mark.parametrize("coding", kit.CODECS)
 def test_longest_round(coding):
     codec = kit.make_codec(coding, 1000)
-    rng = np.random.default_rng(0)
-    distributions = [kit.random_distribution(rng, 1000, 100, 100) for _ in range(256)]
-    tokens = [q.sample(rng) for q in distributions]
-    round_ = codec.decode_round(codec.encode_round(distributions, tokens))
-    assert round_ == sqs.Round(distributions, tokens)
-    with pytest.raises(ValueError, match="1 to 256 distributions"):
-        codec.encode_round([*distributions, distributions[0]], [*tokens, tokens[0]])
-    refuses("1 to 256 distributions", codec.encode_round, [], [])
+    round_ = kit.any_round(np.random.default_rng(0), codec, 256, most=100)
+    assert codec.decode_round(codec.encode_round(round_)) == round_
 
 
 def test_a_round_is_a_value():
@@ -192,29 +185,33 @@ def test_bytes_of_any_kind(wrap):
 CODEC = sqs.Codec(1000, 50, "bitpack")
 
 
-def test_a_config_goes_through_json():
-    config = json.loads(json.dumps(CODEC.config()))
+@pytest.mark.parametrize("prior", [None, kit.make_prior(1000, 5)])
+def test_a_config_goes_through_json(prior):
+    given = sqs.Codec(1000, 50, prior=prior) if prior else CODEC
+    config = json.loads(json.dumps(given.config()))
     assert config == {
         "format_version": sqs.__format_version__,
         "vocab_size": 1000,
         "resolution": 50,
-        "coding": "bitpack",
-        "prior": None,
+        "coding": "entropy" if prior else "bitpack",
+        "prior": prior and prior.digest.hex(),
     }
-    copies = copy.copy(CODEC), copy.deepcopy(CODEC), pickle.loads(pickle.dumps(CODEC))
-    for same in (sqs.Codec.from_config(config), *copies):
-        assert same == CODEC
-        assert hash(same) == hash(CODEC)
-        assert same.fingerprint == CODEC.fingerprint
+    copies = copy.copy(given), copy.deepcopy(given), pickle.loads(pickle.dumps(given))
+    for same in (sqs.Codec.from_config(config, prior), *copies):
+        assert same == given
+        assert hash(same) == hash(given)
+        assert same.fingerprint == given.fingerprint
 
 
 def test_a_fingerprint_tells_every_difference(monkeypatch):
     found = {CODEC.fingerprint}
     others = (1001, 50, "bitpack"), (1000, 51, "bitpack"), (1000, 50, "entropy")
     found |= {sqs.Codec(*other).fingerprint for other in others}
+    priors = kit.make_prior(1000, 2), kit.make_prior(1000, 5)
+    found |= {sqs.Codec(1000, 50, prior=prior).fingerprint for prior in priors}
     monkeypatch.setattr("sqs_codec._codec.codec.FORMAT_VERSION", 2)
     found.add(CODEC.fingerprint)
-    assert len(found) == 5
+    assert len(found) == 7
     assert {len(fingerprint) for fingerprint in found} == {8}
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sqs_codec as sqs
-from tests.kit import SEEDS, Given, random_distribution
+from tests.kit import SEEDS, Given, layouts, random_distribution
 from tests.refusals import refuses
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -76,16 +76,8 @@ def test_rows_and_numbers_of_any_layout(dtype):
     rounds, rows, draws = random_batch(5)
     rows = rows.astype(dtype)
     expected = sqs.verify_rounds(rounds, rows, draws)
-    n, vocab_size = rows.shape
-    spread = np.full((n, 3, vocab_size + 9), np.nan, dtype)
-    spread[:, 1, 5 : vocab_size + 5] = rows
-    locked = rows.copy()
-    locked.flags.writeable = False
-    unaligned = np.frombuffer(b"\0" + rows.tobytes(), np.uint8)[1:].view(dtype)
     assert len(rounds) > 1
-    turned = np.asfortranarray(rows), rows[::-1].copy()[::-1]
-    others = spread[:, 1, 5 : vocab_size + 5], locked, unaligned.reshape(rows.shape)
-    for same in (*turned, *others):
+    for same in layouts(rows):
         assert sqs.verify_rounds(rounds, same, draws) == expected
     same = np.broadcast_to(rows[0], rows.shape)
     expected_of_same = sqs.verify_rounds(rounds, same.copy(), draws)
