@@ -74,7 +74,6 @@ QUICK = [
 NOT_QUICK = [
     "sqs_codec/testing/transformers.py",
     "tests/backend/test_numba_cache.py",  # compiles
-    "tests/codec/test_repr.py",  # also of links and models
 ]
 
 DURATIONS = ROOT / "tests" / "durations.txt"

@@ -200,6 +200,21 @@ def permuted(
     return sqs.SparseDistribution(ids, rng.permutation(q.counts), vocab_size)
 
 
+def layouts(array: np.ndarray) -> list[np.ndarray]:
+    """Return arrays with the same values, each laid out otherwise in memory."""
+    shape, dtype = array.shape, array.dtype
+    frozen = array.copy()
+    frozen.flags.writeable = False
+    spread = np.full((*shape, 3), np.nan, dtype)
+    spread[..., 1] = array
+    gapped = np.full((*shape[:-1], shape[-1] + 5), np.nan, dtype)
+    gapped[..., 2:-3] = array
+    bytes_ = np.frombuffer(b"\0" + array.tobytes(), np.uint8)
+    unaligned = bytes_[1:].view(dtype).reshape(shape)
+    turned = np.asfortranarray(array), array[::-1].copy()[::-1]
+    return [frozen, spread[..., 1], gapped[..., 2:-3], unaligned, *turned]
+
+
 def normal_rows(
     seed: int, n: int, vocab_size: int, dtype: Any = np.float32
 ) -> np.ndarray:
@@ -241,44 +256,30 @@ def random_keep(rng: np.random.Generator) -> sqs.Keep:
     return [sqs.TopK(k), sqs.Threshold(beta), Both(k, beta)][rng.integers(3)]
 
 
-class Draws(np.random.Generator):
-    """Stands in for the edge's generator: hands out the integers it was given."""
-
-    def __init__(self, numbers: Sequence[int]) -> None:
-        super().__init__(np.random.PCG64(0))
-        self.numbers = list(numbers)
-
-    def integers(self, high: int) -> int:
-        """Return the next one."""
-        assert self.numbers[0] < high
-        return self.numbers.pop(0)
-
-
-class Words(np.random.Generator):
-    """Stands in for a generator of 64-bit numbers: hands out those it was given."""
-
-    def __init__(self, numbers: Sequence[int]) -> None:
-        super().__init__(np.random.PCG64(0))
-        self.numbers = list(numbers)
-
-    def integers(self, *limits: int, size: int, dtype: Any) -> Any:
-        """Return the next ones."""
-        assert (limits, dtype) == ((0, 2**64), np.uint64)
-        given, self.numbers = self.numbers[:size], self.numbers[size:]
-        return np.array(given, np.uint64)
-
-
-class Script(np.random.Generator):
-    """Stands in for the cloud's: hands out the numbers it was given, then zeros."""
+class Given(np.random.Generator):
+    """Hands out the numbers it was given instead of random ones."""
 
     def __init__(self, numbers: Sequence[float]) -> None:
         super().__init__(np.random.PCG64(0))
         self.numbers = list(numbers)
 
+    def take(self, size: int) -> list[float]:
+        """Return the next numbers."""
+        taken, self.numbers = self.numbers[:size], self.numbers[size:]
+        return taken
+
+    def integers(self, low: int, high: int = 0, **how: Any) -> Any:
+        """Return one integer below a limit, or several of 64 bits."""
+        if not how:
+            (number,) = self.take(1)
+            assert number < low
+            return number
+        assert (low, high, how["dtype"]) == (0, 2**64, np.uint64)
+        return np.array(self.take(how["size"]), np.uint64)
+
     def random(self, size: int) -> np.ndarray:
-        """Return the next ones."""
-        taken = self.numbers[:size]
-        del self.numbers[:size]
+        """Return the next numbers, then zeros."""
+        taken = self.take(size)
         return np.array(taken + [0.0] * (size - len(taken)))
 
 

@@ -68,50 +68,37 @@ def import_error(code, installed=None, **env):
     return message
 
 
-def test_native_is_the_first_choice():
-    assert output(ROUND_TRIP) == "native"
-    assert output(ROUND_TRIP, SQS_BACKEND="") == "native"
+NUMBA_LATER = "import os; os.environ['SQS_BACKEND'] = 'numba'\n"
 
 
-@pytest.mark.parametrize("name", ["native", "numba"])
-def test_environment_decides(name):
-    assert output(ROUND_TRIP, SQS_BACKEND=name) == name
+@pytest.mark.parametrize(
+    ("code", "asked", "chosen"),
+    [
+        (ROUND_TRIP, {}, "native"),
+        (ROUND_TRIP, {"SQS_BACKEND": ""}, "native"),
+        (ROUND_TRIP, {"SQS_BACKEND": "native"}, "native"),
+        (ROUND_TRIP, {"SQS_BACKEND": "numba"}, "numba"),
+        (NO_NATIVE + ROUND_TRIP, {}, "numba"),
+        (NO_NUMBA + ROUND_TRIP, {}, "native"),
+        (f"{IMPORT}\n{NUMBA_LATER}{IMPORT}", {}, "native\nnative"),
+    ],
+)
+def test_a_backend_is_chosen_at_the_first_import(code, asked, chosen):
+    assert output(code, **asked) == chosen
 
 
-def test_environment_chooses_before_the_first_import_only():
-    change = "import os; os.environ['SQS_BACKEND'] = 'numba'\n"
-    assert output(IMPORT + "\n" + change + ROUND_TRIP) == "native\nnative"
-
-
-def test_environment_names_no_backend():
-    message = import_error(IMPORT, SQS_BACKEND="cuda")
-    assert "'native' or 'numba', not 'cuda'" in message
-
-
-def test_numba_takes_over_where_nothing_was_built():
-    assert output(NO_NATIVE + ROUND_TRIP) == "numba"
-
-
-def test_native_needs_no_numba():
-    assert output(NO_NUMBA + ROUND_TRIP) == "native"
-
-
-def test_asked_for_native_that_was_not_built():
-    message = import_error(NO_NATIVE + IMPORT, SQS_BACKEND="native")
-    assert f"the C core of the source tree in {ROOT} isn't built" in message
-    assert BUILD in message
-
-
-def test_asked_for_numba_that_is_not_installed():
-    message = import_error(NO_NUMBA + IMPORT, SQS_BACKEND="numba")
-    assert ADD_NUMBA in message
-
-
-def test_nothing_to_run_on():
-    message = import_error(NO_NATIVE + NO_NUMBA + IMPORT)
-    assert "has no backend" in message
-    assert BUILD in message
-    assert ADD_NUMBA in message
+@pytest.mark.parametrize(
+    ("code", "asked", "words"),
+    [
+        (IMPORT, "cuda", ["'native' or 'numba', not 'cuda'"]),
+        (NO_NATIVE + IMPORT, "native", [f"core of the source tree in {ROOT}", BUILD]),
+        (NO_NUMBA + IMPORT, "numba", [ADD_NUMBA]),
+        (NO_NATIVE + NO_NUMBA + IMPORT, "", ["has no backend", BUILD, ADD_NUMBA]),
+    ],
+)
+def test_a_backend_that_is_missing_is_named(code, asked, words):
+    message = import_error(code, SQS_BACKEND=asked)
+    assert [part for part in words if part not in message] == []
 
 
 def test_source_tree_that_hides_the_installed_package(tmp_path):

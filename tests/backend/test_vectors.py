@@ -12,7 +12,7 @@ from sqs_codec._backend._sqs import ffi, lib
 import sqs_codec as sqs
 from sqs_codec._base.errors import BROKEN_RULES, Status
 from sqs_codec._codec import gumbel
-from tests.kit import CODINGS, KEEPS, Script, Words, as_lists
+from tests.kit import CODINGS, KEEPS, Given, as_lists
 from tests.reference import make_vectors
 from tests.reference import sqs_reference as reference
 from tests.reference.gumbel import philox
@@ -161,10 +161,10 @@ def test_verdicts(case):
     round_ = round_of(case, case["distributions"], case["tokens"])
     verdict = sqs.Verdict(case["accepted"], case["token"])
     target = np.array(case["target"])
-    assert sqs.verify(round_, target, Script(case["draws"])) == verdict
+    assert sqs.verify(round_, target, Given(case["draws"])) == verdict
     narrow = target.astype(np.float32)
     if np.array_equal(narrow, target):
-        assert sqs.verify(round_, narrow, Script(case["draws"])) == verdict
+        assert sqs.verify(round_, narrow, Given(case["draws"])) == verdict
 
 
 @pytest.mark.parametrize("case", load("gumbel.json")["cases"])
@@ -180,7 +180,7 @@ def test_races(case):
 @pytest.mark.parametrize("case", load("unbiased.json")["cases"])
 def test_unbiased(case):
     logits = make_vectors.formula_logits(*map(case.get, FORMULA))
-    rng, temperature = Words([int(case["number"], 16)]), case["temperature"]
+    rng, temperature = Given([int(case["number"], 16)]), case["temperature"]
     q = codec_of(case).quantize_unbiased(logits, temperature=temperature, rng=rng)
     assert as_lists(q) == (case["token_ids"], case["counts"], 0)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from tests.cprograms import ROOT, declarations, run
-from tests.kit import SEEDS, Draws, random_distribution
+from tests.kit import SEEDS, Given, random_distribution
 from tests.reference import sqs_reference as reference
 
 CSRC = ROOT / "csrc"
@@ -79,7 +79,7 @@ def test_draws_the_token_that_python_draws(core, seed, resolution, data):
     number = data.draw(st.integers(0, resolution - 1))
     counts = pointer(core, "uint32_t", q.counts)
     position = core.lib.sqs_sample(counts, k, number)
-    assert int(q.token_ids[position]) == q.sample(Draws([number]))
+    assert int(q.token_ids[position]) == q.sample(Given([number]))
 
 
 SHARES = st.floats(0, 1)

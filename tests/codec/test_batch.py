@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from tests.kit import make_prior, normal_rows
+from tests.kit import layouts, make_prior, normal_rows
 from tests.refusals import refuses
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -47,16 +47,7 @@ def test_no_rows_and_one(codec, threads):
 def test_layouts(codec):
     logits, keep = rows(6), sqs.TopK(8)
     expected = list(codec.quantize_rows(logits, keep))
-    spread = np.full((6, 4, V), np.nan, np.float32)
-    spread[:, 2] = logits
-    gapped = np.full((6, V + 5), np.nan, np.float32)
-    gapped[:, 2 : V + 2] = logits
-    frozen = logits.copy()
-    frozen.flags.writeable = False
-    unaligned = np.frombuffer(b"\0" + logits.tobytes(), np.uint8)[1:].view("f4")
-    turned = np.asfortranarray(logits), logits[::-1][::-1], logits.astype(">f4")
-    others = spread[:, 2], gapped[:, 2 : V + 2], frozen, unaligned.reshape(6, V)
-    for same in (*turned, *others):
+    for same in (*layouts(logits), logits.astype(">f4")):
         assert list(codec.quantize_rows(same, keep)) == expected
     assert list(codec.quantize_rows(logits[::-1], keep)) == expected[::-1]
     assert list(codec.quantize_rows(logits[::2], keep, threads=2)) == expected[::2]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sqs_codec as sqs
-from tests.kit import CODECS, SEEDS, Draws, make_codec, normal_rows
+from tests.kit import CODECS, SEEDS, Given, make_codec, normal_rows
 from tests.refusals import refuses
 
 V = 200
@@ -63,27 +63,6 @@ def test_bound_holds_where_the_packet_is_not_made(seed, name, resolution):
     assert name in ("entropy", "prior") or 8 * len(packet) == edge._bits // 8 * 8
 
 
-@pytest.mark.parametrize("name", CODECS)
-def test_near_the_budget_the_packet_of_the_rarest_token_decides(name):
-    codec, keep = make_codec(name, V, 1000), sqs.TopK(16)
-    unequal = 0
-    for seed in range(10):
-        first, second = rows(seed, 2)
-        given = [codec.quantize(row, keep, temperature=0.4) for row in (first, second)]
-        start = int(given[0].token_ids[0])
-        sizes = [
-            8 * len(codec.encode_round(given, [start, int(x)]))
-            for x in given[1].token_ids
-        ]
-        unequal += min(sizes) < max(sizes)
-        for budget in (max(sizes), max(sizes) - 1):
-            edge = sqs.Drafter(codec, keep, rng=Draws([0, 0]), budget_bits=budget)
-            assert edge.push(first, temperature=0.4) == start
-            fits = edge.push(second, temperature=0.4) is not None
-            assert fits == (budget == max(sizes))
-    assert name not in ("entropy", "prior") or unequal > 0
-
-
 def test_a_round_has_no_more_survivors_than_it_may():
     edge = drafter(sqs.TopK(10), sqs.Codec(V, 1000), max_survivors=35)
     drafted = [edge.push(row) for row in rows(0, 5)]
@@ -91,7 +70,6 @@ def test_a_round_has_no_more_survivors_than_it_may():
     edge = drafter(sqs.TopK(10), sqs.Codec(V, 1000), max_survivors=9)
     drafted = [edge.push(row) for row in rows(0, 2)]
     assert [x is not None for x in drafted] == [True, False]
-    refuses("max_survivors must be at least 1, got 0", drafter, max_survivors=0)
 
 
 @pytest.mark.parametrize("name", CODECS)
@@ -106,7 +84,7 @@ def test_whether_to_draft_never_depends_on_the_token(name, budget):
         drawn = []
         for number in one_of_each:
             edge = sqs.Drafter(
-                codec, sqs.TopK(16), rng=Draws([*prefix, number]), budget_bits=budget
+                codec, sqs.TopK(16), rng=Given([*prefix, number]), budget_bits=budget
             )
             *_, token = [edge.push(earlier) for earlier in rows(3, n)]
             drawn.append(token)
@@ -171,21 +149,6 @@ def test_a_round_that_is_given_up(pushes, finish):
     drafted = [edge.push(row) for row in rows(2, 4)]
     assert [x is not None for x in drafted] == [True] * 3 + [False]
     assert edge.codec.decode_round(edge.finish()).tokens == tuple(drafted[:3])
-
-
-def test_drafters_of_one_rule_learn_apart():
-    keep = sqs.Conformal(alpha=0.01, eta=0.1, beta=0.02)
-    one, other = drafter(keep), drafter(keep)
-    for row in rows(0, 6):
-        one.push(row)
-        one.finish()
-        one.feedback(1)
-        learned = one.state
-        other.push(row)
-        assert other.state != 0.02
-        other.abort()
-        assert (one.state, other.state) == (learned, 0.02)
-    assert learned != 0.02
 
 
 def test_calls_out_of_order():
@@ -263,16 +226,6 @@ def test_a_full_round_of_large_supports_ends_the_draft():
         assert len(codec.decode_round(edge.finish())) == most
 
 
-def test_bad_options():
-    with pytest.raises(TypeError, match="keep must be a rule"):
-        sqs.Drafter(sqs.Codec(V), 5, rng=np.random.default_rng(0))
-    with pytest.raises(TypeError, match="codec must be a Codec, got int"):
-        sqs.Drafter(V, sqs.TopK(5), rng=np.random.default_rng(0))
-    refuses("budget_bits must be at least 1, got 0", drafter, budget_bits=0)
-    for wrong in (0, 257):
-        refuses(r"max_tokens must be in \[1, 256\]", drafter, max_tokens=wrong)
-
-
 # The conformal threshold
 
 
@@ -322,24 +275,8 @@ def test_certain_drafts_do_not_wind_the_threshold_up():
     assert keep.next(threshold, 1.0) == pytest.approx(0.55)
 
 
-def test_conformal_arguments():
-    for arguments, message in [
-        ({"alpha": -0.1}, "alpha must be finite and in"),
-        ({"alpha": float("nan")}, "alpha must be finite"),
-        ({"eta": 0}, "eta must be above 0"),
-        ({"eta": 1.5}, r"eta must be finite and in \[0, 1\]"),
-        ({"beta": 1.5}, "beta must be"),
-    ]:
-        refuses(message, sqs.Conformal, **arguments)
-    for wrong in (-0.1, 1.1, float("nan")):
-        refuses("dropped_mass must be finite and in", sqs.Conformal().next, 0.1, wrong)
-    for rule, wrong in (sqs.TopK, 0), (sqs.Threshold, float("inf")):
-        refuses(r"must be", rule, wrong)
-    with pytest.raises(TypeError):
-        sqs.TopK(2.5)
-    refuses(r"beta must be a number, got '0\.5'", sqs.Threshold, "0.5", error=TypeError)
+def test_rules_are_values_that_nobody_changes():
     assert sqs.Threshold(np.float32(0.5)) == sqs.Threshold(0.5)
-    refuses("abstract", sqs.Keep, error=TypeError)
     fixed = (sqs.TopK(3), "k"), (sqs.Threshold(0.5), "beta")
     learned = ((sqs.Conformal(), name) for name in ("alpha", "eta", "beta"))
     for rule, name in [*fixed, *learned]:

@@ -97,15 +97,6 @@ def test_slowest_packet_is_bounded():
         codec.encode_round([*slow, small], [*tokens, small.token_ids[0]])
 
 
-def test_the_most_tokens_of_a_round():
-    """256 supports of 181 tokens; 256 * 181^2 is just below 2^23."""
-    codec = sqs.Codec(1000, 1000, "enumerative")
-    q = kit.random_distribution(np.random.default_rng(0), 1000, 1000, 181)
-    tokens = [int(q.token_ids[i % 181]) for i in range(256)]
-    data = codec.encode_round([q] * 256, tokens)
-    assert codec.decode_round(data).tokens == tuple(tokens)
-
-
 @pytest.mark.parametrize("spare", [1, 2, 50])
 def test_nearly_dense_supports_are_found_as_fast(spare):
     """Supports and cuts that leave few places out, at the largest size."""

@@ -72,34 +72,3 @@ def test_the_tail_is_what_the_list_leaves():
     assert [q.prob(V) for q in rows] == [0.25, 0, 1, 0, 0]
     assert rows[1].probs == pytest.approx([0.51 / 1.01, 0.5 / 1.01], abs=1e-4)
     assert rows[3].token_ids.tolist() == rows[4].token_ids.tolist() == [4]
-
-
-@pytest.mark.parametrize(
-    ("ids", "logprobs", "words"),
-    [
-        ([[1], [2, 3]], [[-1], [-2]], "row 1 has 2 token_ids and 1 logprobs"),
-        ([[1], [2]], [[-1]], "same number of rows, got 2 and 1"),
-        ([[1], []], [[-1], []], "row 1 lists no token"),
-        ([[1], [2]], [[-1], [-np.inf]], "row 1 lists no token"),
-        ([[1], [2, 3, 2]], [[-1], [-2, -3, -4]], "row 1 lists token 2 twice"),
-        ([[1], [V]], [[-1], [-1]], r"row 1: token 1000 must be in \[0, 1000\); the co"),
-        ([[1], [-1]], [[-1], [-1]], r"row 1: token -1 must be in"),
-        ([[1], [2]], [[-1], [np.nan]], "row 1: .* of token 2 .*got nan"),
-        ([[1], [2]], [[-1], [np.inf]], "row 1: the log-.* at most 1/64, got inf"),
-        ([[1], [2]], [[-1], [0.02]], "row 1: the log-.* at most 1/64, got 0.02"),
-        ([[1], [2, 3]], [[0], [-0.7, -0.65]], "row 1: .* sum to 1.01863"),
-        ([1], [-1], r"token_ids\[0\] must be a list, got shape \(\)"),
-    ],
-)
-def test_bad_lists_are_refused(ids, logprobs, words):
-    with pytest.raises(ValueError, match=words):
-        CODEC.quantize_top_logprobs_rows(ids, logprobs)
-
-
-def test_lists_of_other_things_are_refused():
-    with pytest.raises(TypeError, match=r"\[1\] must be integers, got float64"):
-        CODEC.quantize_top_logprobs_rows([[1], [2.0]], [[-1], [-1]])
-    with pytest.raises(TypeError, match=r"logprobs\[0\] must be numbers, got object"):
-        CODEC.quantize_top_logprobs_rows([[1]], [[None]])
-    with pytest.raises(TypeError, match=r"logprobs\[0\] must be .* a MaskedArray"):
-        CODEC.quantize_top_logprobs_rows([[1]], [np.ma.array([-1.0], mask=[True])])

@@ -130,29 +130,19 @@ def changed(at, *values):
 
 
 WEIGHTS_AT = 14 + 3 * 2
-BROKEN = [
-    (b"", "ends inside its header, after 0 bytes"),
-    (b"sqs", "ends inside its header, after 3 bytes"),
-    (b"sqx", "does not begin with 'sqsprior'"),
-    (changed(8, 0), "its version is 0, but this release reads version 1"),
-    (changed(9, 0), "it has 0 classes; 1 to 32 are allowed"),
-    (changed(10, 1), "its vocabulary has 1 ids; 2 to 1048576 are allowed"),
-    (changed(10, 255, 255, 255, 255), "its vocabulary has 4294967295 ids"),
-    (small()[:-1], "should have 539 bytes, but has 538"),
-    (small() + b"\0", "should have 539 bytes, but has 540"),
-    (small()[:-1] + b"\xff", "its CRC-32 doesn't match"),
-    (changed(19, 0), r"chances\[2\]\[1\] is 0"),
-    (changed(WEIGHTS_AT, 241), "class 0 sum to 2281701376; at most 2\\^31"),
-]
 
 
-@pytest.mark.parametrize(("data", "message"), BROKEN)
-def test_each_rule(tmp_path, data, message):
-    """What is said; the golden vectors have more of them, and which comes first."""
+def test_a_broken_file_is_named(tmp_path):
+    """The golden vectors have a file for each rule."""
     path = tmp_path / "broken.sqsprior"
-    path.write_bytes(data)
-    refuses(f"^the data is not a prior: .*{message}", sqs.Prior.from_bytes, data)
-    refuses(f".sqsprior is not a prior: .*{message}", sqs.Prior.load, path)
+    for data, message in (
+        (small()[:-1], "should have 539 bytes, but has 538"),
+        (changed(10, 1), "its vocabulary has 1 ids; 2 to 1048576 are allowed"),
+        (changed(WEIGHTS_AT, 241), r"class 0 sum to 2281701376; at most 2\^31"),
+    ):
+        path.write_bytes(data)
+        refuses(f"^the data is not a prior: .*{message}", sqs.Prior.from_bytes, data)
+        refuses(f".sqsprior is not a prior: .*{message}", sqs.Prior.load, path)
 
 
 def test_the_limits_of_each_rule():
@@ -199,15 +189,9 @@ def test_what_is_no_file_or_no_bytes(tmp_path):
 
 
 def test_built_in_priors():
-    names = [*_builtin_files()]
-    for name in names:
+    for name in _builtin_files():
         prior = sqs.Prior.builtin(name)
         assert agreed_prior(prior.digest.hex(), None) == prior
-    for wrong in ("", "nothing", "../priors/smollm2"):
-        with pytest.raises(ValueError, match="name must be one of ") as raised:
-            sqs.Prior.builtin(wrong)
-        assert all(name in str(raised.value) for name in names)
-    refuses("name must be a string, got int", sqs.Prior.builtin, 1, error=TypeError)
 
 
 # Codecs
@@ -221,30 +205,6 @@ def prior():
 @pytest.fixture
 def codec(prior):
     return sqs.Codec(1000, 50, prior=prior)
-
-
-def test_arguments(prior):
-    refuses("1000 ids, but the codec's vocab_size is 9", sqs.Codec, 999, prior=prior)
-    for coding in ("bitpack", "enumerative"):
-        with pytest.raises(ValueError, match=f"needs coding 'entropy', got '{coding}'"):
-            sqs.Codec(1000, coding=coding, prior=prior)
-    for wrong in (prior.to_bytes(), "smollm2", 1):
-        refuses("prior must be a Prior", sqs.Codec, 1000, error=TypeError, prior=wrong)
-
-
-def test_a_codec_as_a_value(codec, prior):
-    assert repr(codec) == (
-        f"Codec(vocab_size=1000, resolution=50, coding='entropy', prior={prior!r})"
-    )
-    again = sqs.Codec(1000, 50, prior=sqs.Prior.from_bytes(prior.to_bytes()))
-    for same in (again, pickle.loads(pickle.dumps(codec)), copy.deepcopy(codec)):
-        assert same == codec
-        assert hash(same) == hash(codec)
-        assert same.fingerprint == codec.fingerprint
-    others = {codec, sqs.Codec(1000, 50)}
-    others.add(sqs.Codec(1000, 50, prior=kit.make_prior(1000, 2)))
-    assert len(others) == 3
-    assert len({other.fingerprint for other in others}) == 3
 
 
 def test_a_config_names_its_prior(codec, prior, monkeypatch):

@@ -15,7 +15,7 @@ from sqs_codec._base.errors import Status
 from sqs_codec._codec.rows import as_rows
 from tests.codec.test_gumbel import random_row, rows_alike
 from tests.drafts import VOCAB_SIZE, held_out, load_drafts
-from tests.kit import Words, softmax
+from tests.kit import Given, softmax
 from tests.reference import sqs_reference as reference
 
 CORES = [*(name for name, isa in native.ISAS.items() if native.lib.sqs_find_isa(isa))]
@@ -128,7 +128,7 @@ def test_a_batch_is_its_rows():
     rows = np.random.default_rng(4).normal(0, 2, (600, 300))[:, ::-1]
     numbers = np.random.default_rng(9).integers(0, FULL, size=600, dtype=np.uint64)
     singles = [
-        codec.quantize_unbiased(row, temperature=0.7, rng=Words([number]))
+        codec.quantize_unbiased(row, temperature=0.7, rng=Given([number]))
         for row, number in zip(rows, numbers.tolist(), strict=True)
     ]
     for threads in (1, 2, 5):

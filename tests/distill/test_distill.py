@@ -30,7 +30,6 @@ from tokenizers import processors
 import sqs_codec as sqs
 from sqs_codec import distill
 from sqs_codec.cli import main as cli
-from sqs_codec.cli import reading
 from sqs_codec.cli.distill import _own_tokenizer, text_of
 from sqs_codec.distill import _dataset, _header, _make, _tasks, _writer
 from sqs_codec.system.hf import CachedModel, _reader, load_model
@@ -760,17 +759,6 @@ def test_a_reader_tells_the_numbers_that_are_asked_for(tmp_path):
         assert sequence.extras["likeliest"].tolist() == likeliest.tolist()
 
 
-def test_places_that_dont_fit_are_refused_before_they_are_read(tmp_path):
-    """As a writer refuses them: by the same words, but at once."""
-    reader, made = Toy(), tmp_path / "made"
-    reader.read = lambda texts: pytest.fail(f"{[*texts]} are read")
-    for piece, said in (
-        (([1, 2], [2]), "which ascend and are below 2"),
-        (([1, 300], [0]), r"tokens\[1\] is 300, and must be below 300"),
-    ):
-        refuses(said, distill.make, made, TOY, reader, [piece])
-
-
 @pytest.mark.parametrize("bos", [None, 0, 7])
 @pytest.mark.parametrize("length", [2, 3, 16, 17])
 def test_pieces_begin_with_bos_and_have_two_tokens(length, bos):
@@ -789,26 +777,33 @@ def test_pieces_begin_with_bos_and_have_two_tokens(length, bos):
     assert [*_make.cut([], length, bos)] == []
 
 
-def test_a_piece_with_bos_has_room_for_a_token(tmp_path):
-    with pytest.raises(ValueError, match=r"max_length must be in \[2, 40\], got 1"):
-        distill.make(tmp_path / "a", TOY, Toy(bos=5), ["ab"], max_length=1)
+def yields(made):
+    """A reader that yields what a function makes of a text."""
+    reader = Toy()
+    reader.read = partial(map, made)
+    return reader
+
+
+NEVER = yields(lambda text: pytest.fail(f"{text} is read"))
 
 
 @pytest.mark.parametrize(
-    ("codec", "texts", "read", "said"),
+    ("said", "reader", "texts", "options"),
     [
-        (TOY, "ab", None, "texts must be several, got one string"),
-        (sqs.Codec(99, L), ["ab"], None, "a vocabulary of 300, the codec 99"),
-        (TOY, ["ab"], lambda text: np.zeros((2, 300)), "must yield texts"),
-        (TOY, ["ab"], lambda text: (text.tokens, np.zeros((2, 300))), "must yield te"),
+        ("texts must be several, got one string", NEVER, "ab", {}),
+        ("of 300, the codec 99", NEVER, ["ab"], {"codec": sqs.Codec(99, L)}),
+        ("must yield te", yields(lambda text: np.zeros((2, V))), ["ab"], {}),
+        ("must yield te", yields(lambda text: (text.tokens, np.zeros(V))), ["ab"], {}),
+        (r"in \[2, 40\], got 1", Toy(bos=5), ["ab"], {"max_length": 1}),
+        # As a writer refuses them, but before they are read
+        ("which ascend and are below 2", NEVER, [([1, 2], [2])], {}),
+        (r"tokens\[1\] is 300, and must be below", NEVER, [([1, 300], [0])], {}),
     ],
 )
-def test_make_says_what_it_expected(codec, texts, read, said, tmp_path):
-    reader = Toy()
-    if read:
-        reader.read = partial(map, read)
-    with pytest.raises((TypeError, ValueError), match=said):
-        distill.make(tmp_path / "a", codec, reader, texts)
+def test_make_says_what_it_expected(said, reader, texts, options, tmp_path):
+    given = {"path": tmp_path / "a", "codec": TOY, "reader": reader, "texts": texts}
+    both = TypeError, ValueError
+    refuses(said, distill.make, error=both, **given | options)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
@@ -964,18 +959,6 @@ def test_the_last_layer_reads_the_wanted_places_alone(teacher, is_called, monkey
         own = own_rows(model, header.codec, i, text, at).to_dense(float)
         moved = abs(own - chats[i].answer.rows.to_dense(float)).sum(1)  # by last bits
         assert moved.max() * L < 2.5
-
-
-def test_a_log_shows_progress_as_lines(monkeypatch, capsys):
-    seconds = [0.0]
-    monkeypatch.setattr("tqdm.std.time", lambda: seconds[0])
-    with reading.progress(total=10, unit="B") as bar:
-        for _ in range(10):
-            seconds[0] += 20
-            bar.update()
-    said = capsys.readouterr().err
-    assert re.findall(r"^ *(\d+)%.*\n", said, re.M) == ["30", "60", "90", "100"]
-    assert "\r" not in said
 
 
 @pytest.mark.parametrize(

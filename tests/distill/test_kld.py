@@ -12,7 +12,7 @@ import sqs_codec as sqs
 from sqs_codec import distill
 from sqs_codec.distill import _divergence, _header, _make, _tasks
 from sqs_codec.torch import _look_up
-from tests.kit import Words
+from tests.kit import Given
 from tests.refusals import refuses
 
 V, N, L = 300, 40, 32
@@ -105,7 +105,7 @@ def test_both_estimators_are_exact_on_average(p, q, resolution, monkeypatch):
     p, q = np.array(p) / 64, np.array(q) / 64
     codec, found, times = sqs.Codec(len(p), resolution), [], 64 * resolution
     for i in range(times):
-        rng = Words([(2 * i + 1) * 2**64 // (2 * times)])
+        rng = Given([(2 * i + 1) * 2**64 // (2 * times)])
         rows = codec.quantize_unbiased_rows(np.log(p)[None], rng=rng)
         blank = np.zeros(1)
         numbers = {"token_logprobs": blank, "likeliest": blank}

@@ -9,11 +9,6 @@ import pytest
 FOREIGN = Path(__file__).parent / "foreign"
 
 
-def test_is_written_in_an_afternoon():
-    """The format stays small enough for that."""
-    assert sum(len(path.read_text().splitlines()) for path in FOREIGN.iterdir()) <= 600
-
-
 @pytest.mark.all
 @pytest.mark.skipif(not shutil.which("node"), reason="needs Node.js, 20.15 or later")
 def test_decodes_all_vectors():

@@ -8,8 +8,8 @@ QUICK = """
 backend/backend backend/identity backend/isa backend/reference backend/vectors
 base/files base/threads codec/batch codec/drafter codec/fit codec/gumbel codec/hostile
 codec/interrupts codec/lists codec/lossless codec/many codec/prior codec/quantize
-codec/round_trip codec/rows codec/size codec/unbiased codec/verify project/freeze
-bits theory
+codec/refusals codec/round_trip codec/rows codec/size codec/unbiased codec/verify
+project/freeze bits theory
 """
 
 COLLECT = """
