@@ -171,16 +171,6 @@ def test_what_a_person_is_told():
     assert "the text differs from alone" in slow
 
 
-def test_the_bars_fit():
-    console = Console(file=io.StringIO(), width=80)
-    console.print(demo.bars(figures(alone=10.0, rounds=12.5, hints=5.0)))
-    _, *rows = console.file.getvalue().splitlines()[:4]
-    assert [row.split()[0] for row in rows] == ["alone", "rounds", "hints"]
-    assert rows[2].split()[2:] == ["20.0", "1,234", "0", "12", "0.80"]
-    lengths = [row.count("\u2588") for row in rows]
-    assert lengths == [demo.BAR // 2, round(0.4 * demo.BAR), demo.BAR]
-
-
 def test_a_text_is_shown_as_it_comes():
     text = "A caf\u00e9 by the sea, where \u65e5\u672c\u8a9e is spoken.\n\nThe end."
     own = Draft().tokenizer

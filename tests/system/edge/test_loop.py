@@ -15,11 +15,10 @@ from sqs_codec.system.edge import (
     Hints,
     Plan,
     Planner,
-    RefusalError,
     generate,
 )
 from sqs_codec.system.edge._line import Timeout
-from sqs_codec.system.edge._reading import FIRST, Reader
+from sqs_codec.system.edge._reading import FIRST
 from sqs_codec.system.session import (
     EdgeSession,
     Limits,
@@ -89,7 +88,6 @@ class Flaky:
         self.links = []
 
     def __call__(self):
-        """Make one."""
         seed = int(self._rng.integers(1 << 32))
         link = linked(self._world, seed, loss=self._loss)
         self._world.at(self._world.now + self._rng.exponential(3.0), link.snap)
@@ -151,15 +149,12 @@ class Script:
         self.greeted = self.heard = None
 
     def begin(self, handshake):
-        """Remember, and that a text begins."""
         self.greeted, self.heard = handshake, []
 
     def plan(self):
-        """The next one."""
         return next(self._plans)
 
     def learn(self, step):
-        """Remember."""
         self.heard.append(step)
 
 
@@ -206,17 +201,6 @@ def test_steps_that_the_caller_had_for_long_have_no_seconds():
     none = [i for i, step in enumerate(planner.heard) if step.seconds is None]
     assert none[:3] == [0, 1, 6]
     assert planner.heard[-1].seconds == pytest.approx(0.1, 0.2)
-
-
-@pytest.mark.parametrize("name", PLANS)
-def test_a_stop_token_ends_the_text(name):
-    text = greedy(40)
-    stop = text[25]
-    expected = text[: text.index(stop) + 1]
-    session = edge(stop=[stop])
-    found = tokens(generate(session, kit.Draft(), local, PLANS[name], max_tokens=40))
-    assert found == expected
-    assert session.finished
 
 
 def test_closing_the_text_ends_the_session_and_the_link():
@@ -330,15 +314,6 @@ def test_whatever_raises_the_link_is_closed(where):
     with pytest.raises(ZeroDivisionError):
         list(generate(edge(), draft, link, planner, max_tokens=9))
     assert link.closed
-
-
-def test_a_refusal_says_why():
-    links = partial(LocalLink, kit.Toy(), tokenizer=bytes([7] * 8))
-    session = edge(tokenizer=bytes(8))
-    steps = generate(session, kit.Draft(), links, FixedPlan(4), max_tokens=4)
-    with pytest.raises(RefusalError, match="tokenizer") as error:
-        next(steps)
-    assert error.value.reason in str(error.value)
 
 
 def failing(reason):
@@ -521,11 +496,9 @@ class ReadingDraft(kit.Draft):
         self._world, self._costs = world, (step, seconds)
 
     def logits(self, tokens):
-        """The row after the text."""
         return self.branches([tokens])
 
     def branches(self, texts):
-        """The row after each text."""
         step, seconds = self._costs
         known = min(common_length(self.text, text) for text in texts)
         fresh = max(1, *(len(text) - known for text in texts))
@@ -698,22 +671,3 @@ def test_the_plan_says_how_many_tokens_are_asked_for_at_once(ahead, most):
     steps = write(world, link, Script([0], ahead), max_tokens=200)
     assert tokens(steps) == greedy(200)
     assert most / 2 < len(asked) <= most
-
-
-@pytest.mark.parametrize(
-    ("step", "seconds", "parts"),
-    [
-        (0.0, 1e-2, {2}),  # 20 ms
-        (0.1, 1e-3, {FIRST}),  # by 32 it would take 132 ms for 64 tokens' 164
-        (0.0, 1e-6, {FIRST, 2 * FIRST, 4 * FIRST}),
-    ],
-)
-def test_parts_are_short_unless_smaller_ones_are_slower(step, seconds, parts):
-    world = World()
-    model = ReadingDraft(world, step, seconds)
-    reader = Reader(model, world)
-    text = [0] * 600
-    while reader.read(text):
-        pass
-    assert set(model.parts[-3:]) == parts
-    assert sum(model.parts) < len(text)

@@ -93,13 +93,11 @@ class Moody(BatchEngine):
     reason: str | None = None
 
     async def verify(self, job):
-        """Fail while it is unwell."""
         if self.reason is not None:
             raise RuntimeError(self.reason)
         return await super().verify(job)
 
     def health(self):
-        """Say how it is."""
         return self.reason
 
 
@@ -269,7 +267,6 @@ class Canceling(Moody):
     jobs = 0
 
     async def verify(self, job):
-        """Verify, mostly."""
         self.jobs += 1
         if self.jobs == 2:
             raise asyncio.CancelledError
@@ -280,7 +277,6 @@ class Wrong(Canceling):
     """An engine that forgets to answer its second job."""
 
     async def verify(self, job):
-        """Verify, mostly."""
         self.jobs += 1
         return None if self.jobs == 2 else await Moody.verify(self, job)
 
@@ -303,7 +299,6 @@ class Deaf(BatchEngine):
     begun = threading.Event()
 
     async def verify(self, job):
-        """Wait, and fail."""
         self.begun.set()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(PATIENCE)
@@ -480,7 +475,6 @@ class Clocked(Toy):
         monkeypatch.setattr(_batch, "time", clock)
 
     def work(self, jobs):
-        """Let a call take as long as a model would."""
         fresh = 0
         for each in jobs:
             if not each.wanted:
@@ -543,7 +537,6 @@ class Caching(CachingVerifier, Toy):
         self._caches = self
 
     def __contains__(self, session):
-        """Say whether it has a cache."""
         return session in self.caches
 
     @contextlib.contextmanager
@@ -565,11 +558,9 @@ class Caching(CachingVerifier, Toy):
         yield list(group)
 
     def forget(self, session):
-        """Free a cache."""
         self.caches.pop(session, None)
 
     def verify(self, jobs):
-        """Note a call."""
         self.calls.append({})
         return CachingVerifier.verify(self, jobs)
 
@@ -756,12 +747,3 @@ def test_a_call_of_many_passes_may_be_long(hanging):
         assert await asyncio.wait_for(waiting, PATIENCE)
 
     with_engine(toy, run)
-
-
-def test_sessions_behind_a_model_that_hangs_are_told(hanging):
-    toy, goes_on = hanging
-    with serving(toy) as server:
-        with pytest.raises(LinkError, match="the server can't verify: the target"):
-            converse(edge_session(PROMPT), server.link(), 10)
-        assert not server.service._sessions
-        goes_on.set()

@@ -25,20 +25,16 @@ class Slow:
     """An engine whose forward pass takes some steps of the event loop."""
 
     async def verify(self, job):
-        """Verify by toy logits."""
         for _ in range(PASS):
             await asyncio.sleep(0)
         return Toy().verify([job])[0] if job.wanted else None
 
-    def drop(self, session):
-        """Forget nothing."""
+    def drop(self, session): ...
 
     def progress(self):
-        """Nothing is long."""
         return {}
 
-    def health(self):
-        """It is well."""
+    def health(self): ...
 
 
 class Stepped:
@@ -55,7 +51,6 @@ class Stepped:
         self._connection = self._service.connect("", *given)
 
     def send(self, message):
-        """Hand a message to the service."""
         self._connection.receive(message)
 
     def receive(self, timeout):
@@ -67,11 +62,9 @@ class Stepped:
         return None
 
     def close(self):
-        """Stop the service."""
         self._loop.run_until_complete(self._service.stop(0))
 
     def count(self, name):
-        """Return a counter."""
         labels = {"model_name": "", "engine": "0"} if name.startswith("vllm") else {}
         registry = self._service.metrics.registry
         return registry.get_sample_value(f"{name}_total", labels) or 0

@@ -14,7 +14,6 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import get_args
 
 import grpc
 import numpy as np
@@ -52,7 +51,6 @@ from tests.system.serve.kit import (
     PATIENCE,
     VOCAB,
     Draft,
-    Mode,
     Server,
     Toy,
     batch,
@@ -107,14 +105,6 @@ def last_words(link):
 def send_round(edge, link):
     draft_round(edge)
     send(edge, link)
-
-
-@pytest.mark.parametrize("mode", get_args(Mode))
-def test_text_is_the_targets(server, mode):
-    link = server.link(token=TOKENS[0])
-    edge = edge_session(PROMPT)
-    assert converse(edge, link, 60, mode) == greedy(PROMPT, 57)
-    assert link.sent > 0 < link.received
 
 
 @pytest.mark.parametrize(
