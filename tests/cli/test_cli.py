@@ -14,10 +14,9 @@ import pytest
 
 import sqs_codec as sqs
 from sqs_codec._base import install, words
-from sqs_codec.cli import drafting, generate, options
 from sqs_codec.cli import inspect as inspect_module
 from sqs_codec.cli import main as cli
-from sqs_codec.system.edge import RefusalError
+from sqs_codec.cli import options
 from tests.backends import using
 
 VOCAB_SIZE = 1000
@@ -375,18 +374,6 @@ def test_a_terminal_obeys_no_name(tmp_path, capsys):
     with pytest.raises(SystemExit):
         cli.main(["inspect", "x", "--vocab-size", "9", str(file)])
     assert capsys.readouterr().err.replace("\n", "").isprintable()
-
-
-def test_a_terminal_obeys_no_error(monkeypatch, capsys):
-    def write(_):
-        raise RefusalError("\x1b]0;owned\x07\x1b[2J OK\x9b31m\u202e")
-
-    monkeypatch.setattr(generate, "_write", write)
-    monkeypatch.setattr(drafting.options, "has_packages", lambda *_: True)
-    assert cli.main(["generate", "--server", "localhost:1", "--insecure", "hi"]) == 1
-    told = capsys.readouterr().err
-    assert told.endswith("<1b>]0;owned<07><1b>[2J OK<9b>31m<202e>\n")
-    assert told[:-1].isprintable()
 
 
 def test_a_terminal_obeys_no_log(monkeypatch, capsys):

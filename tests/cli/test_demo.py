@@ -20,7 +20,6 @@ from sqs_codec.system._base.hub import ask_hub
 from sqs_codec.system.edge import Step
 from sqs_codec.system.edge._metrics import EdgeMetrics
 from sqs_codec.system.engine import EngineConfig
-from sqs_codec.system.hf import ModelError, load_model
 from sqs_codec.system.session import LinkError
 from sqs_codec.system.small import Draft
 
@@ -76,11 +75,6 @@ def test_bits_reads_texts_with_a_model(tmp_path, capsys):
     assert "\n91 of 91 rows of " in out
     assert cli.main([*command, str(texts[2])]) == 1
     assert capsys.readouterr().err == f"sqs bits: {texts[2]} has no tokens\n"
-
-
-def test_a_hub_that_cannot_be_reached_is_told_at_once(unreachable_hub):
-    with pytest.raises(ModelError, match=f"no-such-name: {unreachable_hub}"):
-        load_model("no-such-name")
 
 
 @pytest.fixture(autouse=True)

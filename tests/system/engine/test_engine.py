@@ -28,11 +28,8 @@ from tests.system.serve.kit import (
     Toy,
     batch,
     converse,
-    draft_round,
     edge_session,
-    exchange,
     greedy,
-    send,
     serving,
     wait_until,
 )
@@ -291,33 +288,6 @@ def test_no_session_waits_for_a_verdict_that_never_comes(kind, caplog):
     [record] = caplog.records
     assert "the engine failed on a job" in record.getMessage()
     assert str(PROMPT)[1:-1] not in record.getMessage()
-
-
-class Deaf(BatchEngine):
-    """An engine that fails where it is told to stop."""
-
-    begun = threading.Event()
-
-    async def verify(self, job):
-        self.begun.set()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.sleep(PATIENCE)
-        raise RuntimeError("too late")
-
-
-def test_what_fails_for_a_session_that_is_gone_counts_nothing(caplog):
-    with serving(Deaf(Toy(), tokenizer=b"tokenize")) as server:
-        edge, link = edge_session(PROMPT), server.link()
-        exchange(edge, link)
-        draft_round(edge)
-        send(edge, link)
-        assert Deaf.begun.wait(PATIENCE)
-        [session] = server.service._sessions.values()
-        given = session, "restart", "it is restarted"
-        server._loop.call_soon_threadsafe(server.service._give_up, *given)
-        wait_until(lambda: not server.service._work)
-        assert server.metric("sqs_failed_jobs_total") == 0
-    assert not caplog.records
 
 
 def health(server):

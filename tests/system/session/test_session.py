@@ -1247,14 +1247,10 @@ def test_a_link_in_this_process():
     refuses("no message is due", link.receive, None, error=LinkError)
     link.send(b"\x04")
     assert link.receive(None) == unknown_session()
-    edge = make_edge()
-    for _ in range(2):  # a session, and another on the same link
-        while edge.waiting:
-            for message in edge.data_to_send():
-                link.send(message)
-            while (message := link.receive(0.1)) is not None:
-                edge.receive(message)
-        edge = make_edge(session_id=None)
+    for edge in make_edge(), make_edge(session_id=None):
+        link.send(edge.data_to_send()[0])
+        assert edge.receive(link.receive(0)) is None
+        assert not edge.waiting
     assert link.sent > 100 < link.received
     link.close()
     link.close()
