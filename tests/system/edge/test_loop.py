@@ -63,13 +63,25 @@ def local():
     return LocalLink(kit.Toy())
 
 
-def linked(world, seed=0, *, kind=WorldLink, limits=None, steps=None, **like):
+def linked(world, seed=0, *, kind=WorldLink, steps=None, reliable=None, **like):
     """A link of 100 ms to a cloud that knows nothing; what may lose also repeats."""
-    cloud = Cloud(world, kit.Toy(), steps, limits=limits)
+    cloud = Cloud(world, kit.Toy(), steps)
     if like.get("loss"):
         like |= {"duplicate": 0.5, "reorder": 0.5}
     way = ways(Like(**{"trip": 0.1, **like}), seed)
-    return kind(world, cloud, *way, reliable=not like.get("loss"))
+    reliable = not like.get("loss") if reliable is None else reliable
+    return kind(world, cloud, *way, reliable=reliable)
+
+
+class Links(list):
+    """All links that were made by calling it."""
+
+    def __init__(self, world, **given):
+        self._make = partial(linked, world, **given)
+
+    def __call__(self):
+        self.append(self._make())
+        return self[-1]
 
 
 def write(world, connect, plan, session=None, **given):
@@ -129,8 +141,7 @@ def test_text_survives_loss_repetition_and_breaks(name):
 def test_a_slow_link_is_given_time():
     def sent(trip, *, reliable):
         world = World()
-        link = linked(world, trip=trip)
-        link.reliable = reliable
+        link = linked(world, trip=trip, reliable=reliable)
         assert tokens(write(world, link, FixedPlan(4))) == greedy(60)
         return link.sent
 
@@ -232,8 +243,7 @@ def test_a_reader_may_take_longer_than_patience_lasts(name, *, reliable):
 
     def sent(pause):
         world = World()
-        link = linked(world, steps=Steps(0.0, 0.01, 0.0))
-        link.reliable = reliable
+        link = linked(world, steps=Steps(0.0, 0.01, 0.0), reliable=reliable)
         found = []
         for step in write(world, link, PLANS[name], max_tokens=40, patience=60):
             found += step.tokens
@@ -353,17 +363,11 @@ def test_a_cloud_that_stays_away_is_given_up(loss):
 @pytest.mark.parametrize("reliable", [True, False])
 def test_silence_is_not_waited_for_without_end(reliable):
     world = World()
-    made = []
-
-    def connect():
-        made.append(linked(world, loss=1.0))
-        made[-1].reliable = reliable
-        return made[-1]
-
+    links = Links(world, loss=1.0, reliable=reliable)
     with pytest.raises(LinkError, match="answer"):
-        next(write(world, connect, FixedPlan(4), patience=120))
+        next(write(world, links, FixedPlan(4), patience=120))
     assert 120 <= world.now < 300
-    assert len(made) > 1
+    assert len(links) > 1
 
 
 @pytest.mark.parametrize("name", PLANS)
@@ -372,15 +376,9 @@ def test_a_path_that_dies_in_silence_is_left(name, patience):
     """As when a phone changes networks; a drawn text is the one of a good link."""
     texts = []
     for dies in (False, True):
-        world, links, came = World(), [], []
-
-        def connect(world=world, links=links):
-            links.append(linked(world, steps=Steps(0.0, 0.05, 0.0)))
-            links[-1].reliable = True
-            return links[-1]
-
-        text = []
-        for step in write(world, connect, PLANS[name], edge(temperature=1)):
+        world, text, came = World(), [], []
+        links = Links(world, steps=Steps(0.0, 0.05, 0.0))
+        for step in write(world, links, PLANS[name], edge(temperature=1)):
             text += step.tokens
             came.append(world.now)
             if dies and len(text) > 20 and len(links) == 1:
@@ -394,29 +392,18 @@ def test_a_path_that_dies_in_silence_is_left(name, patience):
 @pytest.mark.parametrize("name", PLANS)
 def test_a_busy_cloud_is_not_left(name):
     """Each pass of its target takes 20 s; it says that it is there."""
-    world, links = World(), []
-
-    def connect():
-        links.append(linked(world, steps=Steps(0.0, 20.0, 0.0)))
-        links[-1].reliable = True
-        return links[-1]
-
-    assert tokens(write(world, connect, PLANS[name], max_tokens=6)) == greedy(6)
+    world = World()
+    links = Links(world, steps=Steps(0.0, 20.0, 0.0))
+    assert tokens(write(world, links, PLANS[name], max_tokens=6)) == greedy(6)
     assert len(links) == 1
 
 
 @pytest.mark.parametrize("length", [3, 1000, 3000])
 def test_a_thin_link_is_not_left(length):
     """Of 2 kbit/s, where answers wait behind a long prompt."""
-    world, links, prompt = World(), [], [3, 1, 4] * (length // 3)
-
-    def connect():
-        links.append(linked(world, rate=2e3, down=2e3, trip=0.6))
-        links[-1].reliable = True
-        return links[-1]
-
-    session = edge(prompt=prompt)
-    assert len(tokens(write(world, connect, FixedPlan(4), session, patience=60))) == 60
+    world, session = World(), edge(prompt=[3, 1, 4] * (length // 3))
+    links = Links(world, rate=2e3, down=2e3, trip=0.6)
+    assert len(tokens(write(world, links, FixedPlan(4), session, patience=60))) == 60
     assert len(links) == 1
 
 
