@@ -202,7 +202,7 @@ def test_only_such_texts_go_on_with_a_session(chat):
 
 
 @pytest.mark.parametrize("plan", PLANS)
-def test_what_was_drawn_by_is_used_once(chat, plan):
+def test_random_numbers_are_used_once(chat, plan):
     """Of a session that goes on with the same prompt, no text is that of another."""
     used, texts = set(), set()
 

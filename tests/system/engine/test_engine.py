@@ -210,7 +210,7 @@ def test_an_engine_that_closes_fails_what_is_under_way():
     asyncio.run(run())
 
 
-def test_steps():
+def test_an_engine_measures_its_forward_passes():
     toy = Toy(lambda jobs: time.sleep(0.01))
 
     async def run():
@@ -299,7 +299,7 @@ def health(server):
         return int(status)
 
 
-def test_health_checks_hear_of_it():
+def test_health_checks_report_an_unwell_engine():
     statuses = health_pb2.HealthCheckResponse
     engine = Moody(Toy(), tokenizer=b"tokenize")
     with serving(engine) as server:
@@ -323,7 +323,7 @@ def test_the_command_gives_up_on_an_engine_that_stays_unwell(monkeypatch):
         assert waiting.result(PATIENCE) == "the model has a cold"
 
 
-def test_an_engine_that_nobody_knows():
+def test_unknown_engines_devices_and_types_are_refused():
     refuses(r"one of .*'vllm'.*, got 'abacus'", EngineConfig, "abacus")
     for name in "device", "dtype":
         refuses(r"must be one of .*, got 'abacus'", EngineConfig, **{name: "abacus"})

@@ -140,7 +140,7 @@ def test_oversize_message(server, size):
     assert "65536" in words or "131072" in words
 
 
-def test_stolen_session(server):
+def test_a_session_belongs_to_its_access_token(server):
     edge = edge_session(PROMPT, session_id=bytes(range(16)))
     owner = server.link(token=TOKENS[0])
     converse(edge, owner, 10)
@@ -157,7 +157,7 @@ def test_second_hello_on_a_connection(server):
     assert refusal(link) == "a connection has one session at a time"
 
 
-def test_slow_reader_is_closed(monkeypatch):
+def test_a_client_that_reads_no_answers_is_disconnected(monkeypatch):
     for name in ("SHARE", "OWNER_SHARE"):
         monkeypatch.setattr(_connection, name, 100.0)
     begun = threading.Event()
@@ -306,7 +306,7 @@ def test_a_link_that_breaks_in_the_middle_of_a_text_keeps_the_place(plan):
         assert converse(late, server.link(), 20) == greedy([3, 1], 18)
 
 
-def test_order_of_replaced_sessions(monkeypatch):
+def test_which_sessions_make_room_first(monkeypatch):
     """A session with a complete text, then one with a link broken for 30 seconds."""
     with serving(max_sessions=2) as server:
         edges = [edge_session([i, 1]) for i in range(4)]
@@ -437,7 +437,7 @@ def test_idle_sessions_are_forgotten():
         assert converse(edge, server.link(), 30) == greedy(PROMPT, 27)
 
 
-def test_silent_connection(monkeypatch):
+def test_a_connection_without_a_session_is_closed(monkeypatch):
     monkeypatch.setattr(_service, "HANDSHAKE_SECONDS", 0.1)
     with serving() as server:
         link = server.link()
@@ -470,7 +470,7 @@ def test_shutdown_finishes_running_jobs():
     link.close()
 
 
-def test_shutdown_doesn_t_wait_for_ever():
+def test_shutdown_waits_no_longer_than_the_grace_period():
     server, _, link, go_on = verifying()
     began = time.monotonic()
     server.stop(0.1)

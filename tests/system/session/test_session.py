@@ -111,7 +111,8 @@ def test_a_welcome_says_what_the_cloud_takes():
 def test_an_answer_of_three_bytes_counts_the_longest_draft(vocab_size, most):
     edge = make_edge([0, 1], [Setting(sqs.Codec(vocab_size), sqs.TopK(2))])
     exchange(edge, make_cloud(vocab_size=vocab_size), Target())
-    row = np.zeros(vocab_size)
+    row = np.full(vocab_size, -np.inf)
+    row[:2] = 0
     drafted = [edge.push(row) is not None for _ in range(most + 1)]
     assert drafted == [True] * most + [False]
     answer = wire.Answer(127, most, vocab_size - 1)
@@ -281,7 +282,7 @@ def test_a_reason_is_cut_to_500_bytes():
     assert wire.parse_down(refusal, V).reason == "ä" * 250
 
 
-def test_whose_hello_it_is():
+def test_a_hello_names_its_session():
     hello = make_edge().data_to_send()[0]
     assert session_of(hello) == SESSION
     for other in (b"", b"\x01", hello[:-1], b"\x81" + hello[1:], b"\x04", b"\x01[]"):
@@ -623,7 +624,7 @@ def test_a_text_that_was_given_up_is_read_no_more():
 # Decoding alone
 
 
-def test_generate_and_raise():
+def test_a_cloud_that_decodes_may_be_asked_for_more_tokens():
     edge, cloud, target = start(sampling=Sampling(0.0))
     edge.generate(3)
     send(edge, cloud)
@@ -760,7 +761,7 @@ def test_guesses_and_hints_that_make_no_sense():
     refuses("guess: a round is in the works", edge.guess, row, 2, error=RuntimeError)
 
 
-def test_who_boasts_is_believed_less():
+def test_an_edge_that_overstates_its_chances_is_believed_less():
     edge, cloud, target = start(sampling=Sampling(0.0))
     lengths = []
     for _ in range(40):
@@ -1131,7 +1132,7 @@ def test_a_verifier_is_checked(verdict, message):
 # The API
 
 
-def test_end():
+def test_an_ended_session_sends_and_takes_nothing():
     edge, cloud, _ = start()
     push(edge)
     edge.end()
