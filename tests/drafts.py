@@ -48,7 +48,6 @@ class Rows:
     """V."""
 
     def __len__(self) -> int:
-        """N, the number of rows."""
         return len(self.token)
 
     def row(self, index: int) -> NDArray[np.float32]:

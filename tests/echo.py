@@ -30,13 +30,11 @@ class EchoService:
         self.connections: list[EchoConnection] = []
 
     def authorize(self, token: str | None) -> str | None:
-        """Return the token as its own owner, if it is known."""
         if self.tokens is None:
             return ""
         return token if token in self.tokens else None
 
-    def health(self) -> None:
-        """Be well."""
+    def health(self) -> None: ...
 
     def connect(
         self,
@@ -44,7 +42,6 @@ class EchoService:
         send: Callable[[bytes], None],
         close: Callable[[str], None] | None = None,
     ) -> EchoConnection:
-        """Take a client."""
         self.connections.append(EchoConnection(self, owner, send, close))
         return self.connections[-1]
 
@@ -70,7 +67,6 @@ class EchoConnection:
         self._close = close
 
     def receive(self, message: bytes) -> None:
-        """Answer a message."""
         self.messages.append(message)
         answer = self.service.answer(message)
         if answer is None:
@@ -83,12 +79,10 @@ class EchoConnection:
             self._send(answer)
 
     def end(self, kind: str, reason: str) -> None:
-        """Close the connection, as a service may."""
         if self._close is not None:
             self._close(reason)
 
     def close(self) -> None:
-        """Remember that the client is gone."""
         self.closed = True
 
 
@@ -96,11 +90,9 @@ class Server(Protocol):
     """What a transport has started."""
 
     @property
-    def port(self) -> int:
-        """Where it listens."""
+    def port(self) -> int: ...
 
-    async def stop(self, grace: float) -> Any:
-        """Stop it."""
+    async def stop(self, grace: float) -> Any: ...
 
 
 @contextlib.contextmanager

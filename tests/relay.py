@@ -36,12 +36,6 @@ HEADERS = 28
 OVERTAKEN_SECONDS = 0.02
 """What is overtaken comes so much later at most."""
 
-STALL_SECONDS = 0.2
-"""So long TCP waits before it sends again what was lost, and all after it waits too."""
-
-PIECE = 1400
-"""Bytes of a stream that travel together, about what a packet of TCP holds."""
-
 POLL_SECONDS = 0.1
 """How often an idle relay looks whether it is to stop."""
 
@@ -98,12 +92,6 @@ class Way:
         found = [self._pass_one(data, now) for _ in range(copies)]
         return [each for each in found if each is not None]
 
-    def hold(self, data: bytes, now: float) -> float:
-        """Return when a piece of a stream arrives: late where a datagram is lost."""
-        if self._happens(self.link.loss):
-            self.free = max(self.free, now) + STALL_SECONDS
-        return self._arrival(data, now)
-
     def _pass_one(self, data: bytes, now: float) -> tuple[float, bytes] | None:
         if self.free - now > self.link.queue:
             self.dropped += 1
@@ -152,14 +140,12 @@ class _Thread:
         because this machine had no time; their sum."""
         self._up, self._down = Way(link, True, ups), Way(link, False, downs)
         self._sources: dict[socket.socket, Callable[[], None]] = {}
-        self._stranded: list[socket.socket] = []
         self._due: list[tuple[float, int, Callable[[], Any]]] = []
         self._order = itertools.count()
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="link", daemon=True)
 
     def __enter__(self) -> Self:
-        """Start."""
         self._thread.start()
         return self
 
@@ -167,7 +153,7 @@ class _Thread:
         """Stop, and forget what is on its way."""
         self._stopped = True
         self._thread.join()
-        for source in [*self._sources, *self._stranded]:
+        for source in self._sources:
             source.close()
 
     @property
@@ -204,7 +190,6 @@ class _Thread:
         heapq.heappush(self._due, (due, next(self._order), action))
 
     def _hand_on(self) -> None:
-        """Send what is due."""
         while self._due and self._due[0][0] <= (now := time.monotonic()):
             due, _, action = heapq.heappop(self._due)
             action()
@@ -278,29 +263,13 @@ class Relay(_Thread):
 
 
 class StreamRelay(_Thread):
-    """A link for TCP: ``with StreamRelay(server_port, Link(1e6, 0.01)) as relay:``.
+    """A link for TCP that passes on all that comes at once."""
 
-    Where the link would lose a datagram, its direction stands still for 200 ms.
-    """
-
-    def __init__(self, server_port: int, link: Link = GOOD, seed: int = 0) -> None:
-        super().__init__(server_port, link, seed)
+    def __init__(self, server_port: int) -> None:
+        super().__init__(server_port)
         self._listener = socket.create_server((HOST, 0))
         self.port = self._listener.getsockname()[1]
         self._sources[self._listener] = self._take_client
-
-    def disconnect(self) -> None:
-        """Break all connections."""
-        self._at(0.0, lambda: self._forget(*({*self._sources} - {self._listener})))
-
-    def strand(self) -> None:
-        """Lead all connections nowhere, as where a NAT has forgotten them."""
-        self._at(0.0, self._strand)
-
-    def _strand(self) -> None:
-        for each in {*self._sources} - {self._listener}:
-            del self._sources[each]
-            self._stranded.append(each)
 
     def _take_client(self) -> None:
         client, _ = self._listener.accept()
@@ -309,32 +278,20 @@ class StreamRelay(_Thread):
         except OSError:
             client.close()
             return
-        self._sources[client] = lambda: self._take(self._up, client, server)
-        self._sources[server] = lambda: self._take(self._down, server, client)
+        self._sources[client] = lambda: self._take(client, server)
+        self._sources[server] = lambda: self._take(server, client)
 
-    def _take(self, way: Way, source: socket.socket, to: socket.socket) -> None:
+    def _take(self, source: socket.socket, to: socket.socket) -> None:
+        """Pass on a piece; a reader that doesn't read holds up the link."""
         try:
-            data = source.recv(PIECE)
-        except OSError:
-            data = b""
-        due = way.hold(data, time.monotonic())
-        if data:
-            self._at(due, lambda: self._send_all(source, to, data))
-        else:
-            self._forget(source)
-            self._at(due, lambda: self._forget(to))
-
-    def _send_all(self, source: socket.socket, to: socket.socket, data: bytes) -> None:
-        """Send all of a piece; a reader that doesn't read holds up the link."""
-        try:
+            data = source.recv(BUFFER)
             to.sendall(data)
         except OSError:
-            self._forget(source, to)
-
-    def _forget(self, *sources: socket.socket) -> None:
-        for source in sources:
-            self._sources.pop(source, None)
-            source.close()
+            data = b""
+        if not data:
+            for each in source, to:
+                self._sources.pop(each, None)
+                each.close()
 
 
 def _nothing() -> None:

@@ -46,7 +46,6 @@ class Steps(NamedTuple):
     busy: float = 0.0
 
     def verify(self, tokens: int) -> float:
-        """Seconds of the target for so many tokens at once."""
         return self.target + self.more * (tokens - 1)
 
     @property
@@ -67,15 +66,12 @@ class World:
         self._order = itertools.count()
 
     def __call__(self) -> float:
-        """Return the time."""
         return self.now
 
     def at(self, due: float, action: Callable[[], object]) -> None:
-        """Do something at a time."""
         heapq.heappush(self._events, (due, next(self._order), action))
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass."""
         self.wait(seconds)
 
     def compute(self, seconds: float) -> None:
@@ -215,13 +211,11 @@ class WorldLink:
             self._world.at(due, partial(self._cloud.take, data[:-RECORD], self))
 
     def answer(self, message: bytes) -> None:
-        """Send a message of the cloud's."""
         for due, data in self._down.pass_on(message + bytes(RECORD), self._world.now):
             self._world.at(due, partial(self._inbox.append, data[:-RECORD]))
 
     @property
     def is_ready(self) -> bool:
-        """Whether something has come, or it broke."""
         return bool(self._inbox) or self.closed
 
     def receive(self, timeout: float | None) -> bytes | None:
@@ -241,11 +235,9 @@ class WorldLink:
         """Do nothing: in a world nobody is woken but by what happens."""
 
     def snap(self) -> None:
-        """Break; whoever waits is told."""
         self.closed = True
 
     def close(self) -> None:
-        """Close it."""
         self.closed = True
 
     def _check(self) -> None:

@@ -1,7 +1,6 @@
 """What ``sqs bits`` says of logits, against the same computed by other means."""
 
 import io
-import itertools
 import json
 import math
 import re
@@ -10,7 +9,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from matplotlib import figure
 
 import sqs_codec as sqs
 from sqs_codec._base import install
@@ -246,24 +244,6 @@ def test_logits_come_from_standard_input(logits, tmp_path, monkeypatch, capsys):
         assert cli.main(["bits", "-"]) == status
     said = "sqs bits: standard input is not a .npy file of numbers\n"
     assert capsys.readouterr() == (out, said)
-
-
-@pytest.mark.parametrize("spread", [(1.2, 4.0), (1.0, 30.0)])
-def test_labels_of_a_plot_keep_apart(spread, tmp_path, monkeypatch):
-    figures = []
-    monkeypatch.setattr(
-        figure.Figure, "savefig", lambda self, *_, **__: figures.append(self)
-    )
-    rows = np.random.default_rng(1).normal(0, np.resize(spread, (6, 1)), (6, 700))
-    assert cli.main(["bits", save(tmp_path / "a.npy", rows), "--plot", "a.png"]) == 0
-    (drawn,) = figures
-    drawn.canvas.draw()
-    (axes,) = drawn.axes
-    for axis in (axes.xaxis, axes.yaxis):
-        labels = [one for one in axis.get_ticklabels(which="both") if one.get_text()]
-        boxes = [label.get_window_extent() for label in labels]
-        assert len(boxes) > 2
-        assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
 
 def test_pareto_front_is_what_nothing_beats():

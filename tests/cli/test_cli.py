@@ -14,10 +14,9 @@ import pytest
 
 import sqs_codec as sqs
 from sqs_codec._base import install, words
-from sqs_codec.cli import drafting, generate, options
 from sqs_codec.cli import inspect as inspect_module
 from sqs_codec.cli import main as cli
-from sqs_codec.system.edge import RefusalError
+from sqs_codec.cli import options
 from tests.backends import using
 
 VOCAB_SIZE = 1000
@@ -167,12 +166,9 @@ def test_help(command, capsys):
         ("generate --server a:1 --insecure --cert a.pem why?", "exclude each other"),
         ("generate --server a:1 --draft a --drop-layers 1 ?", "layers needs SmolLM2"),
         ("demo --temperature -1", "must be at least 0, not -1"),
-        ("demo --temperature nan", "must be at least 0, not nan"),
         ("demo --link 100", "rate and round-trip time as 100kbit/s,100ms, not 100"),
         ("demo --link 0kbit/s,1ms", "must be 1 bit/s to 1 Tbit/s and up to 60 s, not"),
         ("demo --draft some", "--draft needs --target"),
-        ("demo --target some", "--draft needs --target"),
-        ("demo --draft a --target b --drop-layers 2", "--drop-layers needs SmolLM2"),
         (
             "generate --server a:1 --mode alone --draft-length 3 ?",
             "needs rounds, got",
@@ -200,13 +196,8 @@ def test_help(command, capsys):
         (f"serve --insecure --token {TOKEN}\N{BULLET}", "visible ASCII characters"),
         (f"serve --cert c.pem --key k.pem --token {TOKEN}", "can't load the cert"),
         ("serve --insecure --port 65536", "must be 0 to 65535, not 65536"),
-        ("serve --insecure --port x", "invalid"),
-        ("serve --insecure --max-sessions 0", "must be at least 1, not 0"),
-        ("serve --insecure --transport pigeon", "invalid choice"),
-        ("serve --insecure --dtype int8", "invalid choice"),
         ("serve --insecure --engine-option 3", "must be NAME=VALUE, not 3"),
         ("serve --insecure --metrics-host 0.0.0.0", "needs --metrics-port"),
-        (f"serve --token {TOKEN} --token-file f", "not allowed with argument --token"),
         ("serve --ray a:1 --dtype float32", "--dtype and --ray ADDRESS exclude"),
         ("serve --ray a:1 --engine-option a=1", "--engine-option and --ray"),
     ],
@@ -375,18 +366,6 @@ def test_a_terminal_obeys_no_name(tmp_path, capsys):
     with pytest.raises(SystemExit):
         cli.main(["inspect", "x", "--vocab-size", "9", str(file)])
     assert capsys.readouterr().err.replace("\n", "").isprintable()
-
-
-def test_a_terminal_obeys_no_error(monkeypatch, capsys):
-    def write(_):
-        raise RefusalError("\x1b]0;owned\x07\x1b[2J OK\x9b31m\u202e")
-
-    monkeypatch.setattr(generate, "_write", write)
-    monkeypatch.setattr(drafting.options, "has_packages", lambda *_: True)
-    assert cli.main(["generate", "--server", "localhost:1", "--insecure", "hi"]) == 1
-    told = capsys.readouterr().err
-    assert told.endswith("<1b>]0;owned<07><1b>[2J OK<9b>31m<202e>\n")
-    assert told[:-1].isprintable()
 
 
 def test_a_terminal_obeys_no_log(monkeypatch, capsys):

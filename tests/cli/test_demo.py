@@ -20,7 +20,6 @@ from sqs_codec.system._base.hub import ask_hub
 from sqs_codec.system.edge import Step
 from sqs_codec.system.edge._metrics import EdgeMetrics
 from sqs_codec.system.engine import EngineConfig
-from sqs_codec.system.hf import ModelError, load_model
 from sqs_codec.system.session import LinkError
 from sqs_codec.system.small import Draft
 
@@ -76,11 +75,6 @@ def test_bits_reads_texts_with_a_model(tmp_path, capsys):
     assert "\n91 of 91 rows of " in out
     assert cli.main([*command, str(texts[2])]) == 1
     assert capsys.readouterr().err == f"sqs bits: {texts[2]} has no tokens\n"
-
-
-def test_a_hub_that_cannot_be_reached_is_told_at_once(unreachable_hub):
-    with pytest.raises(ModelError, match=f"no-such-name: {unreachable_hub}"):
-        load_model("no-such-name")
 
 
 @pytest.fixture(autouse=True)
@@ -169,16 +163,6 @@ def test_what_a_person_is_told():
     slow = demo.conclusion(figures(alone=8.0, rounds=8.0, hints=10.0), same=False)
     assert "Hints were 0.80 times as fast as the cloud alone, rounds 1.00" in slow
     assert "the text differs from alone" in slow
-
-
-def test_the_bars_fit():
-    console = Console(file=io.StringIO(), width=80)
-    console.print(demo.bars(figures(alone=10.0, rounds=12.5, hints=5.0)))
-    _, *rows = console.file.getvalue().splitlines()[:4]
-    assert [row.split()[0] for row in rows] == ["alone", "rounds", "hints"]
-    assert rows[2].split()[2:] == ["20.0", "1,234", "0", "12", "0.80"]
-    lengths = [row.count("\u2588") for row in rows]
-    assert lengths == [demo.BAR // 2, round(0.4 * demo.BAR), demo.BAR]
 
 
 def test_a_text_is_shown_as_it_comes():

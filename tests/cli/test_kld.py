@@ -29,13 +29,6 @@ from tests.distill.test_base_file import draw, tokenizer, write_base
 
 TEXT = " ".join(WORDS[3 + (i * i + i // 7) % 10] for i in range(200))
 CTX = 32
-TABLE = """
-rows of|====== Perplexity|Mean PPL(Q)  |Mean PPL(base)|Cor(ln|Mean ln(PPL(Q)/PPL(base))
-Mean PPL(Q)/PPL(base)|Mean PPL(Q)-|====== KL div|Mean    KLD|Control|no maximum and
-99.9%   KLD|99.0%   KLD|95.0%   KLD|90.0%   KLD|Median  KLD|10.0%   KLD| 5.0%   KLD
- 1.0%   KLD| 0.1%   KLD|====== Token|Mean    Δp|99.9%   Δp|99.0%   Δp|95.0%   Δp
-90.0%   Δp|75.0%   Δp|Median  Δp|25.0%   Δp|10.0%   Δp| 5.0%   Δp| 1.0%   Δp| 0.1%   Δp
-RMS Δp|Same top p"""
 
 
 def sqs_kld(*arguments):
@@ -80,10 +73,6 @@ def test_a_model_is_itself_and_no_other(folder, capsys):
     few = "sqs kld measure: the text's error is uncertain with 6 contexts: make a ref"
     assert err.count(few) == 2
     tables = out.split(f"{models[1]} against ")
-    for said in tables:
-        found = [said.find(name) for name in re.split(r"[|\n]", TABLE.strip("\n"))]
-        assert found[0] > -1
-        assert found == sorted(found)
     assert sqs_kld("measure", folder / "ref", "--json", "--model", *models) == 0
     same, other = map(json.loads, capsys.readouterr().out.splitlines())
     assert same["model"] == same["original"] == str(models[0])

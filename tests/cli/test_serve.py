@@ -127,7 +127,6 @@ class Slow(BatchEngine):
         self.load, self.steps = load, []
 
     async def open(self):
-        """Load, and be cancelled meanwhile."""
         try:
             print("opening", flush=True)
             await asyncio.to_thread(self.load)
@@ -137,7 +136,6 @@ class Slow(BatchEngine):
             self.steps.append("opened")
 
     async def close(self):
-        """Close."""
         self.steps.append("closed")
         await super().close()
 

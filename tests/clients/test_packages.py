@@ -33,31 +33,6 @@ metric_list: [{{metric: {metric}}}]
 """
 
 
-def test_openai(proxy):
-    client = openai.OpenAI(base_url=proxy, api_key=KEY, max_retries=0)
-    assert [model.id for model in client.models.list()] == ["sqs"]
-    ask = client.chat.completions.create
-    given = {"model": "sqs", "messages": MESSAGES, **SHORT}
-    whole = ask(**given, tools=[CLOCK])
-    *chunks, last = ask(**given, stream=True, stream_options={"include_usage": True})
-    streamed = "".join(one.choices[0].delta.content or "" for one in chunks)
-    assert streamed == whole.choices[0].message.content != ""
-    assert last.usage.total_tokens == whole.usage.total_tokens
-    two = client.completions.create(model="sqs", prompt=["The sea is", "I"])
-    assert [one.index for one in two.choices] == [0, 1]
-    with pytest.raises(openai.NotFoundError) as missing:
-        ask(**given | {"model": "gpt-5"})
-    assert missing.value.code == "model_not_found"
-    for refused in ({"n": 2}, {"tools": [CLOCK], "tool_choice": "required"}):
-        with pytest.raises(openai.BadRequestError) as error:
-            ask(**given, **refused)
-        assert error.value.param == [*refused][-1]
-    with pytest.raises(openai.NotFoundError, match="/v1/chat/completions"):
-        client.responses.create(model="sqs", input="Why?")
-    with pytest.raises(openai.AuthenticationError):
-        client.with_options(api_key="another").models.list()
-
-
 def test_litellm(proxy):
     given = {"api_base": proxy, "api_key": KEY, "messages": MESSAGES, **SHORT}
     whole = litellm.completion("openai/sqs", **given, tools=[CLOCK])

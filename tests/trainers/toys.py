@@ -150,7 +150,6 @@ class Kept(transformers.TrainerCallback):
         self.losses, self.gradients = [], []
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        """Copy it before an optimizer sees it."""
         self.gradients.append(flat_gradient(model))
 
     def on_log(self, args, state, control, logs=None, **kwargs):

@@ -30,8 +30,7 @@ def browser() -> Iterator[Browser]:
 class Quiet(SimpleHTTPRequestHandler):
     """Serves the site, and says nothing of it."""
 
-    def log_message(self, *_: Any) -> None:
-        """Print nothing."""
+    def log_message(self, *_: Any) -> None: ...
 
 
 @pytest.fixture(scope="session")

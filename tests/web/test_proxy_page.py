@@ -28,7 +28,6 @@ class Pages(Played):
         self.asked, self.seconds = [], 0.01
 
     async def write(self, request):
-        """Play a text."""
         self.asked.append(request)
         return await super().write(request)
 

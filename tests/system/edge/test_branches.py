@@ -34,32 +34,26 @@ class Toy(Draft):
         self.hints.clear()
 
     def logits(self, tokens, last=1):
-        """A row that says nothing."""
         return self.branches([tokens])
 
     def branches(self, texts):
-        """As many."""
         self.steps.append(texts)
         return np.zeros((len(texts), 1))
 
     def guess(self, row, position, count):
-        """The guesses at a position."""
         ranks = range(100, 100 * len(self.chances) + 1, 100)
         return Guesses(tuple(rank + position for rank in ranks), self.chances)
 
     def hint(self, position, branches):
-        """Keep what each branch comes to."""
         self.hints.append([[*path, *tokens] for path, tokens, _ in branches])
         return True
 
     def draft(self, count):
-        """Draft and tell so often."""
         for _ in range(count):
             self.ahead.step()
             self.ahead.tell(drafting=True)
 
     def come(self, *tokens):
-        """Take what a message of the cloud has."""
         self.text += tokens
         return self.ahead.follow(Emitted(tokens, 0, 0))
 

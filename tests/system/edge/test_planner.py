@@ -39,7 +39,6 @@ class Cloud:
         self.rng = np.random.default_rng(0)
 
     def step(self, plan):
-        """The next step of a text."""
         told = self.rng.random(max(plan.length, 3)) < self.acceptance
         length = plan.length or 3
         accepted = length if told[:length].all() else int(told[:length].argmin())
@@ -179,19 +178,6 @@ def test_for_few_bytes_the_cloud_decodes_alone_and_sends_tokens_together():
 
 
 # What it says
-
-
-def test_the_reason_is_a_line_with_what_was_measured():
-    planner = make()
-    planner.begin(FAR)
-    assert planner.plan().reason == planner.reason
-    assert "alone 120 ms expected" in planner.reason
-    write(planner, Cloud(hints=0.08))
-    assert planner.plan().reason.startswith(
-        "hints of 3 positions, 3 branches: 80 ms measured per token, "
-    )
-    assert "\n" not in planner.reason
-    assert repr(planner) == f"<Planner: {planner.reason}>"
 
 
 # Plans

@@ -25,25 +25,21 @@ class Wire:
         self._bell, self._idle = threading.Semaphore(0), threading.Semaphore(0)
 
     def send(self, message):
-        """Note when it is sent."""
         if self.broken:
             raise LinkError("it broke")
         self.log.append((self.now, message))
         self.sent += len(message)
 
     def receive(self, timeout):
-        """Return one, once it is woken."""
         if timeout != 0:
             self._idle.release()
             assert self._bell.acquire(timeout=PATIENCE)
         return self.inbox.popleft() if self.inbox else None
 
     def wake(self):
-        """Have `receive` return."""
         self._bell.release()
 
     def close(self):
-        """Note it."""
         self.closed = True
 
     def settle(self):

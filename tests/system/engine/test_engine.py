@@ -28,11 +28,8 @@ from tests.system.serve.kit import (
     Toy,
     batch,
     converse,
-    draft_round,
     edge_session,
-    exchange,
     greedy,
-    send,
     serving,
     wait_until,
 )
@@ -93,13 +90,11 @@ class Moody(BatchEngine):
     reason: str | None = None
 
     async def verify(self, job):
-        """Fail while it is unwell."""
         if self.reason is not None:
             raise RuntimeError(self.reason)
         return await super().verify(job)
 
     def health(self):
-        """Say how it is."""
         return self.reason
 
 
@@ -215,7 +210,7 @@ def test_an_engine_that_closes_fails_what_is_under_way():
     asyncio.run(run())
 
 
-def test_steps():
+def test_an_engine_measures_its_forward_passes():
     toy = Toy(lambda jobs: time.sleep(0.01))
 
     async def run():
@@ -269,7 +264,6 @@ class Canceling(Moody):
     jobs = 0
 
     async def verify(self, job):
-        """Verify, mostly."""
         self.jobs += 1
         if self.jobs == 2:
             raise asyncio.CancelledError
@@ -280,7 +274,6 @@ class Wrong(Canceling):
     """An engine that forgets to answer its second job."""
 
     async def verify(self, job):
-        """Verify, mostly."""
         self.jobs += 1
         return None if self.jobs == 2 else await Moody.verify(self, job)
 
@@ -297,34 +290,6 @@ def test_no_session_waits_for_a_verdict_that_never_comes(kind, caplog):
     assert str(PROMPT)[1:-1] not in record.getMessage()
 
 
-class Deaf(BatchEngine):
-    """An engine that fails where it is told to stop."""
-
-    begun = threading.Event()
-
-    async def verify(self, job):
-        """Wait, and fail."""
-        self.begun.set()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.sleep(PATIENCE)
-        raise RuntimeError("too late")
-
-
-def test_what_fails_for_a_session_that_is_gone_counts_nothing(caplog):
-    with serving(Deaf(Toy(), tokenizer=b"tokenize")) as server:
-        edge, link = edge_session(PROMPT), server.link()
-        exchange(edge, link)
-        draft_round(edge)
-        send(edge, link)
-        assert Deaf.begun.wait(PATIENCE)
-        [session] = server.service._sessions.values()
-        given = session, "restart", "it is restarted"
-        server._loop.call_soon_threadsafe(server.service._give_up, *given)
-        wait_until(lambda: not server.service._work)
-        assert server.metric("sqs_failed_jobs_total") == 0
-    assert not caplog.records
-
-
 def health(server):
     with grpc.insecure_channel(server.address) as channel:
         check = health_pb2_grpc.HealthStub(channel).Check
@@ -334,7 +299,7 @@ def health(server):
         return int(status)
 
 
-def test_health_checks_hear_of_it():
+def test_health_checks_report_an_unwell_engine():
     statuses = health_pb2.HealthCheckResponse
     engine = Moody(Toy(), tokenizer=b"tokenize")
     with serving(engine) as server:
@@ -358,7 +323,7 @@ def test_the_command_gives_up_on_an_engine_that_stays_unwell(monkeypatch):
         assert waiting.result(PATIENCE) == "the model has a cold"
 
 
-def test_an_engine_that_nobody_knows():
+def test_unknown_engines_devices_and_types_are_refused():
     refuses(r"one of .*'vllm'.*, got 'abacus'", EngineConfig, "abacus")
     for name in "device", "dtype":
         refuses(r"must be one of .*, got 'abacus'", EngineConfig, **{name: "abacus"})
@@ -480,7 +445,6 @@ class Clocked(Toy):
         monkeypatch.setattr(_batch, "time", clock)
 
     def work(self, jobs):
-        """Let a call take as long as a model would."""
         fresh = 0
         for each in jobs:
             if not each.wanted:
@@ -543,7 +507,6 @@ class Caching(CachingVerifier, Toy):
         self._caches = self
 
     def __contains__(self, session):
-        """Say whether it has a cache."""
         return session in self.caches
 
     @contextlib.contextmanager
@@ -565,11 +528,9 @@ class Caching(CachingVerifier, Toy):
         yield list(group)
 
     def forget(self, session):
-        """Free a cache."""
         self.caches.pop(session, None)
 
     def verify(self, jobs):
-        """Note a call."""
         self.calls.append({})
         return CachingVerifier.verify(self, jobs)
 
@@ -756,12 +717,3 @@ def test_a_call_of_many_passes_may_be_long(hanging):
         assert await asyncio.wait_for(waiting, PATIENCE)
 
     with_engine(toy, run)
-
-
-def test_sessions_behind_a_model_that_hangs_are_told(hanging):
-    toy, goes_on = hanging
-    with serving(toy) as server:
-        with pytest.raises(LinkError, match="the server can't verify: the target"):
-            converse(edge_session(PROMPT), server.link(), 10)
-        assert not server.service._sessions
-        goes_on.set()

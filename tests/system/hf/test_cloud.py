@@ -140,7 +140,6 @@ class Watch:
         )
 
     def error(self, model, jobs):
-        """The worst total variation from transformers' rows."""
         apart = (self.rows[job.session] - rows_of(model, job) for job in jobs)
         errors = (np.abs(rows).sum(-1).max(initial=0) / 2 for rows in apart)
         return float(max(errors, default=0))
@@ -511,7 +510,6 @@ class Picky(transformers.LlamaForCausalLM):
     """Doesn't take a keyword."""
 
     def forward(self, input_ids, position_ids=None):
-        """Read tokens."""
         return super().forward(input_ids, position_ids=position_ids)
 
 

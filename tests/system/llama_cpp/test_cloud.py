@@ -236,12 +236,6 @@ def test_a_context_is_freed_before_its_model(path, monkeypatch):
     assert freed == ["llama_free", "llama_model_free"]
 
 
-def test_an_engine(path):
-    config = EngineConfig(target=str(path), target_ms=5, options={"parallel": 1})
-    said = r"m.gguf \(llama .*; 1 session of 512 tokens, slowed from \d+ to 5 ms "
-    assert re.search(said, repr(make_engine(config)))
-
-
 def test_a_signal_ends_what_loads(path, monkeypatch):
     ended = threading.Event()
 

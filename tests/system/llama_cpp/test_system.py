@@ -6,19 +6,12 @@ import subprocess
 import sys
 import urllib.request
 from contextlib import contextmanager
-from types import SimpleNamespace
 
 import pytest
 
-from sqs_codec import Sampling
-from sqs_codec.system import hf
-from sqs_codec.system.edge import Edge, FixedPlan
-from sqs_codec.system.engine import BatchEngine, EngineConfig, make_engine
-from sqs_codec.system.hf import Cloud
+from sqs_codec.system.engine import EngineConfig, make_engine
 from sqs_codec.system.hf._models import _smollm2_gguf
-from sqs_codec.system.llama_cpp._cloud import _where
-from tests.system.hf.test_edge import greedy
-from tests.system.serve.kit import PATIENCE, serving
+from tests.system.serve.kit import PATIENCE
 
 PLEA = "Tell me of a fox."
 LENGTH = 32
@@ -35,13 +28,6 @@ sys.exit(main())
 """
 
 
-@pytest.fixture(scope="module")
-def server(smollm2):
-    cloud = Cloud(smollm2.target, vocab_size=49_152, tokenizer=smollm2.tokenizer)
-    with serving(BatchEngine(cloud, tokenizer=cloud.fingerprint)) as server:
-        yield server
-
-
 def generate(address, *arguments):
     """Run ``sqs generate`` where no framework can be imported."""
     options = ["--server", address, "--insecure", "--threads", "1"]
@@ -52,15 +38,6 @@ def generate(address, *arguments):
         text=True,
         timeout=60,
     )
-
-
-def test_command_writes_the_targets_greedy_text_without_a_framework(server, smollm2):
-    done = generate(server.address, "--temperature", "0", PLEA)
-    assert done.returncode == 0, done.stderr
-    expected = greedy(smollm2.target, tuple(smollm2.encode(PLEA)), LENGTH)
-    said = smollm2.tokenizer.decode(expected, skip_special_tokens=True)
-    assert done.stdout == said + "\n"
-    assert done.stderr.startswith(f"{LENGTH} tokens")
 
 
 @contextmanager
@@ -112,29 +89,6 @@ def test_a_proxy_without_a_framework(served):
     assert said["usage"]["completion_tokens"] == 8
     # In the file's template, which begins with a message of its own.
     assert said["usage"]["prompt_tokens"] > 25
-
-
-def test_memory_is_said_by_device():
-    model = [("CPU_Mapped", "model", 136.73), ("CUDA0", "model", 1900.0)]
-    own = [("CUDA0", "KV", 500.0), ("CPU", "RS", 1.5), ("CUDA_Host", "compute", 9.0)]
-    context = SimpleNamespace(buffers=own, places=1, n_ctx=4096)
-    assert _where(SimpleNamespace(buffers=model), context) == (
-        "on CPU 137 MiB of weights, 2 MiB of states; on CUDA0 1,900 MiB of "
-        "weights, 500 MiB of KV cache; on CUDA_Host 9 MiB of buffers; "
-        "1 session of 4,096 tokens"
-    )
-
-
-@pytest.mark.smoke
-def test_a_draft_of_transformers_for_a_file(smollm2):
-    config = EngineConfig(target=str(_smollm2_gguf()), options={"threads": 1})
-    edge = Edge(hf.Draft(smollm2.draft, smollm2.tokenizer), planner=FixedPlan(4))
-    prompt = edge.draft.tokenizer.encode_prompt(PLEA)
-    options = {"sampling": Sampling(0)}
-    with serving(make_engine(config)) as server:
-        steps = edge.generate(prompt, server.link, max_tokens=LENGTH, **options)
-        assert sum(len(step.tokens) for step in steps) == LENGTH
-    assert edge.metrics.acceptance_rate > 0.7
 
 
 @pytest.mark.parametrize(

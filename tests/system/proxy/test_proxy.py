@@ -509,7 +509,6 @@ class Counting(edge.Draft):
         self.cached = []
 
     def twin(self):
-        """Another one, which counts into the same sum."""
         self.twinned.set()
         return Counting()
 

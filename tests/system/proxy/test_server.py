@@ -43,7 +43,6 @@ class Played:
         self.answers = []
 
     async def write(self, request):
-        """Play a text."""
         self.answers.append(Completion())
         asyncio.ensure_future(self._play(self.answers[-1]))  # noqa: RUF006  # it ends
         return self.answers[-1]
@@ -54,7 +53,6 @@ class Played:
             await asyncio.sleep(0.01)
 
     async def close(self):
-        """End all."""
         for answer in self.answers:
             answer.put(ApiError("it stops", status=503))
             answer.close()
@@ -73,26 +71,22 @@ class Endpoint:
         wait_until(lambda: self.server.started)
 
     def close(self):
-        """Stop it."""
         self._opened.close()
         self.server.should_exit = True
         self._thread.join()
         self._listener.close()
 
     def open(self, host="127.0.0.1"):
-        """A connection from a host."""
         raw = socket.create_connection(("127.0.0.1", self.port), 20, (host, 0))
         return self._opened.enter_context(raw)
 
     def ask(self, path, more=AUTHORIZED, host="localhost"):
-        """Send a request; return the whole answer."""
         head = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{more}\r\n"
         with self.open() as raw:
             raw.sendall(head.encode("latin-1"))
             return b"".join(iter(lambda: raw.recv(65536), b""))
 
     def status(self, *given):
-        """Send a request; return the answer's status."""
         return int(self.ask(*given).split()[1])
 
 

@@ -64,13 +64,11 @@ class Cluster:
         )
 
     def run(self, command, *arguments, **environment):
-        """Run a command of the virtual environment."""
         how = {"capture_output": True, "text": True, "timeout": 300, "cwd": ROOT}
         env = self.environment | environment
         return subprocess.run([BIN / command, *arguments], env=env, **how)
 
     def serve(self, *arguments):
-        """Run Ray's command ``serve``."""
         return self.run("serve", *arguments, "-a", self.dashboard)
 
     def gateway(self, **environment):
@@ -78,7 +76,6 @@ class Cluster:
         return self.run("python", "-c", GATEWAY, self.address, **environment)
 
     def stop(self):
-        """End all of it, at once."""
         for pid in [*descendants(self.process.pid), self.process.pid]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -29,7 +29,6 @@ class Dying(ModelReader):
         self.at_once, self._seen = 64, seen
 
     def read(self, tasks):
-        """Read, or die."""
         tasks = [*tasks]
         for task in tasks:
             if self._seen and {*task.tokens} == {BAD}:

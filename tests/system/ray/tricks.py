@@ -44,7 +44,6 @@ class Tricks(BatchEngine):
         return await super().open()
 
     async def verify(self, job: Job) -> Verdict | None:
-        """Do a trick, or verify."""
         name, _, argument = job.session.partition(b" ")
         trick: Trick | None = getattr(self, "_" + name.decode(errors="replace"), None)
         if trick is not None:
@@ -82,7 +81,6 @@ class Tricks(BatchEngine):
         return self._toy.forgotten.count(argument.rpartition(b" ")[2])
 
     def health(self) -> str | None:
-        """Say whether it was made sick."""
         return self._sick or super().health()
 
 

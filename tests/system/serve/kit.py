@@ -62,7 +62,6 @@ class Draft(edge.Draft):
     vocab_size = VOCAB
 
     def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """The row after a text, [1, V]."""
         return toy_logits(tokens, noise=len(tokens) % 3)[None]
 
 
@@ -77,7 +76,6 @@ class Toy:
         self.forgotten: list[bytes] = []
 
     def verify(self, jobs: Sequence[Job]) -> list[Verdict | None]:
-        """Verify by `toy_logits`."""
         self.on_call(jobs)
         return [self._verify(job) for job in jobs]
 
@@ -87,7 +85,6 @@ class Toy:
         return verify_jobs([job], np.array([toy_logits(text[:end]) for end in ends]))[0]
 
     def forget(self, session: bytes) -> None:
-        """Note that there is nothing to keep."""
         self.forgotten.append(session)
 
 
@@ -122,7 +119,6 @@ class Server:
         self.address = f"127.0.0.1:{self.grpc.port}"
 
     def run(self, work: Coroutine[Any, Any, T], timeout: float = PATIENCE) -> T:
-        """Do something in the server's event loop."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
 
     def link(self, *, port: int | None = None, **options: Any) -> Link:
@@ -132,16 +128,13 @@ class Server:
         return self._links[-1]
 
     def close_links(self) -> None:
-        """Close all links."""
         for link in self._links:
             link.close()
 
     def metric(self, name: str, **labels: str) -> float:
-        """The value of a metric."""
         return self.service.metrics.registry.get_sample_value(name, labels) or 0.0
 
     def stop(self, grace: float = 1.0) -> None:
-        """Stop it in good order."""
         if self._loop.is_closed():
             return
         self.run(self.service.stop(grace))

@@ -18,7 +18,6 @@ from cryptography.hazmat.primitives.serialization import (
 from OpenSSL import _util
 
 from sqs_codec.system import serve as serving
-from sqs_codec.system._base.access import Pair
 from sqs_codec.system._base.address import join_address
 from sqs_codec.system.serve import INSECURE, Certificate
 from sqs_codec.system.serve._datagram import dtls
@@ -149,20 +148,6 @@ def test_the_certificates_host_is_checked(tmp_path, service, serve, connect):
         with pytest.raises(LinkError, match="no trusted issuer"):
             connect(server.port, "localhost", security=None)
     assert len(service.connections) == 2  # nobody showed the others a token
-
-
-def test_tokens(service, server, connect):
-    refuses(
-        "refused the access", connect, server.port, error=LinkError, token="guessed"
-    )
-    refuses("needs an access", connect, server.port, error=LinkError, token=None)
-    refuses("visible ASCII", connect, server.port, token="grün")
-    assert not service.connections
-    service.tokens = (TOKEN, "another")
-    assert echoes(connect(server.port, token="another"), b"hi")
-    assert service.connections[-1].owner == "another"
-    service.tokens = None
-    assert echoes(connect(server.port, token=None), b"hi")
 
 
 def test_insecure_stays_on_this_machine(serve, connect):
@@ -334,25 +319,6 @@ def test_a_broken_hello_leaves_no_error_for_the_next_client():
     context = dtls.server_context(None, lambda _: b"", lambda *_: False)
     assert not dtls.Endpoint(context, server=True).listen(hello[:-1], (HOST, 1))
     assert _util.lib.ERR_peek_error() == 0  # which not every OpenSSL looks at
-
-
-def test_a_chain_of_more_than_two_datagrams_is_warned_of(tmp_path, caplog):
-    authority, leaf = issue(tmp_path), issue(tmp_path, HOST)
-    for more, flight in ((0, 1), (4, 2), (6, 3)):
-        cert = leaf.cert.read_bytes() + more * authority.cert.read_bytes()
-        pair = Pair(cert, leaf.key.read_bytes())
-        context = dtls.server_context(pair, lambda _: b"cookie", lambda *_: True)
-        assert len(caplog.messages) == (flight > 2)
-        client = dtls.Endpoint(dtls.client_context(INSECURE), server=False)
-        client.handshake()
-        for proven in (False, True):
-            (hello,) = client.datagrams()
-            server = dtls.Endpoint(context, server=True)
-            assert server.listen(hello, (HOST, 1)) == proven
-            answer = server.datagrams()
-            client.receive(answer[0])
-        assert len(answer) == flight
-    assert "use one certificate with an EC key" in caplog.messages[0]
 
 
 def test_nothing_is_kept_without_a_cookie(issued, service, serve, connect):
@@ -533,15 +499,6 @@ def test_the_service_ends_a_connection(service, server, connect):
     link.send(b"hi")
     with pytest.raises(LinkError, match="closed the connection: no more today"):
         link.receive(PATIENCE)
-
-
-def test_a_closed_link(service, server, connect):
-    link = connect(server.port)
-    link.close()
-    link.close()
-    for use in (lambda: link.send(b"hi"), lambda: link.receive(0)):
-        refuses("is closed", use, error=LinkError)
-    wait_until(lambda: service.connections[0].closed)
 
 
 def test_junk_delays_no_deadline(monkeypatch, server, connect):

@@ -48,11 +48,9 @@ class Target:
         self.jobs = 0
 
     def verify(self, jobs: Sequence[Job]) -> list[Any]:
-        """Do all jobs."""
         return [self.decide(job) for job in jobs]
 
     def decide(self, job: Job) -> sqs.Verdict | None:
-        """Do one job."""
         self.jobs += 1
         assert job.text
         text = [*job.text, *job.drafted]
@@ -61,8 +59,7 @@ class Target:
             rows = np.log([self.probs(text[:end]) for end in ends])
         return verify_jobs([job], rows)[0]
 
-    def forget(self, session: bytes) -> None:
-        """Do nothing: there is no cache."""
+    def forget(self, session: bytes) -> None: ...
 
 
 def greedy(text: Sequence[int], n: int) -> list[int]:
@@ -145,7 +142,6 @@ class World:
     # What the edge does
 
     def push(self, n: int, setting: int) -> None:
-        """Draft up to n tokens."""
         if not self.can_draft():
             return
         for _ in range(n):
@@ -155,14 +151,12 @@ class World:
                 break
 
     def can_draft(self) -> bool:
-        """Say whether push may be called."""
         edge = self.edge
         busy = edge._round is not None and edge._round.state != "drafting"
         known = edge._round is None and len(edge.text) < edge.rounds_from
         return not (edge.limits is None or edge.finished or busy or known)
 
     def flush(self) -> None:
-        """Send what is drafted."""
         if self.can_draft() and self.edge.drafted:
             self.edge.flush()
 
@@ -203,7 +197,6 @@ class World:
     # What the link does
 
     def send(self) -> None:
-        """Let the edge's messages set out."""
         self.up += [(self.edge._sync.number, m) for m in self.edge.data_to_send()]
 
     def deliver_up(self, i: int, again: bool) -> None:
@@ -245,7 +238,6 @@ class World:
             ), "no cloud has come to this text"
 
     def lose(self, i: int) -> None:
-        """Lose a message."""
         for way in (self.up, self.down):
             if way:
                 way.pop(i % len(way))
@@ -253,14 +245,12 @@ class World:
     # What the cloud does
 
     def start_job(self) -> None:
-        """Take a job."""
         if self.cloud is not None and self.job is None:
             self.job = self.cloud.next_job()
             if self.job is not None:
                 self.check_numbers(self.job)
 
     def finish_job(self, fails: bool) -> None:
-        """Finish it."""
         job, self.job = self.job, None
         if job is None or self.cloud is None:
             return
@@ -271,7 +261,6 @@ class World:
         self.answer()
 
     def restart(self) -> None:
-        """Lose all that the cloud knows."""
         self.cloud = self.job = None
 
     def idle(self) -> bool:
@@ -301,7 +290,6 @@ class World:
                     assert self.verified.setdefault(u, tokens[i]) == tokens[i]
 
     def check(self) -> None:
-        """Check what holds always."""
         edge, cloud = self.edge, self.cloud
         assert edge.refused is None
         if self.sampling.temperature == 0:

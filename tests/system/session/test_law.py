@@ -146,7 +146,6 @@ class Shared(Target):
         self.rng, self.numbers, self.passes = rng, {}, 0
 
     def choice(self, probs, key, position):
-        """Return a token."""
         place = key, position
         if place not in self.numbers:
             self.numbers[place] = self.rng.random()
@@ -154,7 +153,6 @@ class Shared(Target):
         return next((x for x, end in enumerate(ends) if number < end), len(ends))
 
     def decide(self, job):
-        """Do one job."""
         if not isinstance(job, VerifyHints):
             return super().decide(job)
         self.passes += 1

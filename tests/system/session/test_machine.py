@@ -5,8 +5,6 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sqs_codec.system.session import CloudSession, EdgeSession
 from tests.system.session.kit import V, World, make_cloud
@@ -75,22 +73,6 @@ def test_likely_troubles(seed, reliable):
     """A reliable link needs no timer."""
     for n in range(seed, seed + 10):
         play(n, reliable=reliable).settle(reliable=reliable)
-
-
-STEP = st.tuples(st.sampled_from([*ACTIONS]), st.integers(0, 999))
-STEPS = st.integers(0, 60).flatmap(lambda n: st.lists(STEP, min_size=n, max_size=n))
-
-
-@settings(max_examples=200)
-@given(st.sampled_from([0.0, 1.0]), STEPS)
-def test_anything_in_any_order(temperature, steps):
-    """Then the link is good, and the text goes on."""
-    world = World(temperature, max_message=512, stop=[0])
-    for name, seed in steps:
-        r = random.Random(seed)
-        act(world, r, name, *ACTIONS[name][1](r))
-        world.check()
-    world.settle()
 
 
 KINDS = {1: "HELLO WELCOME", 2: "CONTEXT", 3: "GENERATE TOKENS", 4: "END NEED"}

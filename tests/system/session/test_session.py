@@ -1,7 +1,6 @@
 """Sessions: handshake, rounds, what is lost, late or doubled, limits, misuse."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -112,7 +111,8 @@ def test_a_welcome_says_what_the_cloud_takes():
 def test_an_answer_of_three_bytes_counts_the_longest_draft(vocab_size, most):
     edge = make_edge([0, 1], [Setting(sqs.Codec(vocab_size), sqs.TopK(2))])
     exchange(edge, make_cloud(vocab_size=vocab_size), Target())
-    row = np.zeros(vocab_size)
+    row = np.full(vocab_size, -np.inf)
+    row[:2] = 0
     drafted = [edge.push(row) is not None for _ in range(most + 1)]
     assert drafted == [True] * most + [False]
     answer = wire.Answer(127, most, vocab_size - 1)
@@ -217,14 +217,6 @@ def test_odd_json_is_refused(old, new, reason):
     assert reason in cloud.refused
 
 
-def test_json_that_is_nearly_too_deep_for_python_is_refused():
-    for depth in range(900, 1000):
-        deep = b'"resolution": ' + b"[" * depth + b"]" * depth
-        cloud = make_cloud()
-        cloud.receive(changed().replace(b'"resolution": 16', deep))
-        assert cloud.refused
-
-
 def welcome(**content):
     edge, cloud = make_edge(), make_cloud()
     send(edge, cloud)
@@ -290,7 +282,7 @@ def test_a_reason_is_cut_to_500_bytes():
     assert wire.parse_down(refusal, V).reason == "ä" * 250
 
 
-def test_whose_hello_it_is():
+def test_a_hello_names_its_session():
     hello = make_edge().data_to_send()[0]
     assert session_of(hello) == SESSION
     for other in (b"", b"\x01", hello[:-1], b"\x81" + hello[1:], b"\x04", b"\x01[]"):
@@ -632,7 +624,7 @@ def test_a_text_that_was_given_up_is_read_no_more():
 # Decoding alone
 
 
-def test_generate_and_raise():
+def test_a_cloud_that_decodes_may_be_asked_for_more_tokens():
     edge, cloud, target = start(sampling=Sampling(0.0))
     edge.generate(3)
     send(edge, cloud)
@@ -769,7 +761,7 @@ def test_guesses_and_hints_that_make_no_sense():
     refuses("guess: a round is in the works", edge.guess, row, 2, error=RuntimeError)
 
 
-def test_who_boasts_is_believed_less():
+def test_an_edge_that_overstates_its_chances_is_believed_less():
     edge, cloud, target = start(sampling=Sampling(0.0))
     lengths = []
     for _ in range(40):
@@ -904,17 +896,6 @@ def test_truncating_hides_no_row_that_is_wrong(wrong):
     row[3 if wrong != -np.inf else slice(None)] = wrong
     refuses("masked" if wrong == -np.inf else str(wrong), edge.push, row)
     assert edge.drafted == ()
-
-
-def test_the_defaults_are_those_of_the_table():
-    prior = sqs.Prior.builtin("smollm2")
-    settings = Setting.defaults(49_152, prior)
-    table = [(s.keep.k, s.codec.resolution) for s in settings]
-    assert table == [*sqs.SETTINGS.values()]
-    assert {s.codec.prior for s in settings} == {prior}
-    assert Setting.defaults(V)[0].codec == sqs.Codec(V, sqs.SETTINGS["thin"][1])
-    with pytest.raises(TypeError):
-        sqs.SETTINGS["thin"] = 1, 1
 
 
 # What the edge learns
@@ -1151,7 +1132,7 @@ def test_a_verifier_is_checked(verdict, message):
 # The API
 
 
-def test_end():
+def test_an_ended_session_sends_and_takes_nothing():
     edge, cloud, _ = start()
     push(edge)
     edge.end()
@@ -1267,14 +1248,10 @@ def test_a_link_in_this_process():
     refuses("no message is due", link.receive, None, error=LinkError)
     link.send(b"\x04")
     assert link.receive(None) == unknown_session()
-    edge = make_edge()
-    for _ in range(2):  # a session, and another on the same link
-        while edge.waiting:
-            for message in edge.data_to_send():
-                link.send(message)
-            while (message := link.receive(0.1)) is not None:
-                edge.receive(message)
-        edge = make_edge(session_id=None)
+    for edge in make_edge(), make_edge(session_id=None):
+        link.send(edge.data_to_send()[0])
+        assert edge.receive(link.receive(0)) is None
+        assert not edge.waiting
     assert link.sent > 100 < link.received
     link.close()
     link.close()
@@ -1292,35 +1269,3 @@ def test_a_verifier_that_fails_in_this_process():
     edge.receive(link.receive(0))
     (context,) = edge.data_to_send()
     refuses("out of memory", link.send, context, error=MemoryError)
-
-
-def calls(step, *given):
-    """Return how many Python functions a step calls."""
-    events = []
-    sys.setprofile(lambda _, event, __: events.append(event))
-    try:
-        step(*given)
-    finally:
-        sys.setprofile(None)
-    return events.count("call")
-
-
-@pytest.mark.skipif(sqs.backend() != "native", reason="counts the native backend's")
-def test_steps_of_a_round_make_few_calls():
-    """Each distribution is checked where it enters and encoded once."""
-    edge, cloud, target = start()
-    row = np.linspace(-1, 1, V)
-    for _ in range(2):  # the first time what is kept for later is made
-        assert np.median([calls(edge.push, row) for _ in range(5)]) <= 25
-        assert calls(edge.flush) <= 25
-        *others, message = edge.data_to_send()
-        receive(cloud, others)
-        work(cloud, target)
-        assert calls(cloud.receive, message) + calls(cloud.next_job) <= 65
-        cloud.complete(cloud._job, target.decide(cloud._job))
-        read(edge, cloud)
-    edge.generate(1)
-    position = len(edge.text)
-    assert calls(edge.guess, row, position, 3) <= 40
-    branches = [([], [token] * 3, [0.5] * 3) for token in range(3)]
-    assert calls(edge.hint, position, branches) <= 60

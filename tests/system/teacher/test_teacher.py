@@ -421,12 +421,6 @@ def test_a_body_takes_little_memory(data):
         assert most * 16 < 80e6, part
 
 
-def test_the_first_token_needs_no_distribution(data, monkeypatch):
-    monkeypatch.setattr(distill.Dataset, "start", None)
-    client = TestClient(make_app(data), base_url="http://localhost")
-    check(ask(client, [[7], [31]]), [{}], [{}])
-
-
 def test_an_error_is_told_before_the_answer_begins(client):
     """Of a second text: that it isn't there, and that its lists are longer."""
     assert ask(client, [HERE, [8]]).status_code == 404

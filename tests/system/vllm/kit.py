@@ -73,15 +73,12 @@ class Served:
         engine._ask = ask  # to watch it
 
     def run(self, work: Awaitable[T]) -> T:
-        """Return what comes of work in the loop."""
         return self._loop.run_until_complete(asyncio.wait_for(work, TIMEOUT))
 
     def one(self, job: Job) -> Verdict | None:
-        """Verify a job."""
         return self.run(self.engine.verify(job))
 
     def all(self, jobs: Sequence[Job]) -> list[Verdict | None]:
-        """Verify jobs at once."""
 
         async def verify() -> list[Verdict | None]:
             return list(await asyncio.gather(*map(self.engine.verify, jobs)))
@@ -89,7 +86,6 @@ class Served:
         return self.run(verify())
 
     def close(self) -> None:
-        """Close the engine."""
         self.run(self.engine.close())
         self._loop.close()
 
