@@ -264,11 +264,11 @@ class Planner:
         self._bytes = prefer == "bytes"
         if isinstance(modes, str) or not modes or not set(modes) <= set(MODES):
             raise ValueError(f"modes must be some of {MODES}, got {modes!r}")
-        given = set(modes)
+        # While no cost is known, the first counts as the cheapest. The last takes the
+        # fewest bytes.
+        self._modes = [m for m in reversed(MODES) if m in modes]
         if self._bytes:
-            given = {next(m for m in ("alone", "rounds", "hints") if m in given)}
-        # While no cost is known, the first counts as the cheapest.
-        self._modes = [m for m in ("hints", "rounds", "alone") if m in given]
+            del self._modes[:-1]
         self._setting = 0 if self._bytes else len(settings) // 2
         chosen = settings[self._setting]
         named = f", {chosen.keep} of {chosen.codec.resolution}"
