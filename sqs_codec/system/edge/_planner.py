@@ -45,8 +45,8 @@ HOPE = 0.9
 high so that the planner tries a draft at all; a few rounds correct it."""
 
 CLEARLY = 1.1
-"""Rounds begin only if the present mode costs this many times as much. To change to
-rounds costs time: all requested tokens have to arrive first."""
+"""Another mode begins only if the present one costs this many times as much: a few hard
+tokens make a mode look slow."""
 
 TOGETHER = 8
 """Tokens per message if the cloud decodes alone to save bytes."""
@@ -264,11 +264,11 @@ class Planner:
         self._bytes = prefer == "bytes"
         if isinstance(modes, str) or not modes or not set(modes) <= set(MODES):
             raise ValueError(f"modes must be some of {MODES}, got {modes!r}")
-        given = set(modes)
+        # While no cost is known, the first counts as the cheapest. The last takes the
+        # fewest bytes.
+        self._modes = [m for m in reversed(MODES) if m in modes]
         if self._bytes:
-            given = {next(m for m in ("alone", "rounds", "hints") if m in given)}
-        # While no cost is known, the first counts as the cheapest.
-        self._modes = [m for m in ("hints", "rounds", "alone") if m in given]
+            del self._modes[:-1]
         self._setting = 0 if self._bytes else len(settings) // 2
         chosen = settings[self._setting]
         named = f", {chosen.keep} of {chosen.codec.resolution}"
@@ -277,12 +277,10 @@ class Planner:
         self._costs = {mode: _Mean() for mode in MODES}  # per token
         # Per round: its cost, and its drafted tokens.
         self._rounds, self._lengths = _Mean(), _Mean()
-        # The measured acceptance rate, which begins at 1 of 2 tokens; and the expected
-        # one, to which each completion adds HOPE. It adds less of it where hints can
-        # measure the rate without a trial.
-        self._seen, self._hope = _Mean(), _Mean()
+        # Each completion adds HOPE to the acceptance rate. It adds less of it where
+        # hints can measure the rate without a trial.
+        self._accepted = _Mean()
         self._hopes = MEMORY / (12 if "hints" in self._modes else 3)
-        self._seen.add(1, 2)
         self._drafting = _Mean()
         self._best: Mode = self._modes[0]
         self._tried: Mode | None = None
@@ -299,7 +297,7 @@ class Planner:
         checks.instance("handshake", handshake, Handshake, "a Handshake")
         self._told = handshake
         self._end_trial()
-        self._hope.add(HOPE * self._hopes, self._hopes)
+        self._accepted.add(HOPE * self._hopes, self._hopes)
 
     def learn(self, step: Step) -> None:
         """Learn from a step that has ended."""
@@ -311,8 +309,7 @@ class Planner:
         else:
             self._waited += tokens
         if verified:
-            self._seen.add(step.accepted, verified)
-            self._hope.add(step.accepted, verified)
+            self._accepted.add(step.accepted, verified)
         if step.draft_seconds:
             self._drafting.add(step.draft_seconds, 1)
         if step.seconds is None:
@@ -333,41 +330,40 @@ class Planner:
             elif self._waited >= self._pause and self._spent <= TRIALS - MEMORY / 2:
                 self._try()
                 best = self._cheapest()
-        length = self._length(self._seen)[0] if best == "rounds" else 0
+        length = self._length()[0] if best == "rounds" else 0
         hints = Hints() if best == "hints" else None
         named = self._named if length else ""
         self.reason = f"{_words(length, hints)}{named}: {self._why(best)}"
-        # With hints one forward pass may give many tokens.
-        ahead = MAX_AHEAD if hints else self._ahead()
+        ahead = MAX_AHEAD
+        if best == "alone" and "rounds" in self._modes:
+            # Rounds can't begin before all requested tokens have arrived. Request the
+            # fewest that keep the cloud from waiting.
+            trips = self._told.trip_seconds / max(self._told.target_seconds, 1e-9)
+            ahead = int(min(8 + 4 * trips, MAX_AHEAD))
         together = TOGETHER if self._bytes and best == "alone" else 1
         return Plan(length, self._setting, self.reason, hints, ahead, together)
 
-    def _ahead(self) -> int:
-        """Return how many tokens to request in advance.
-
-        Rounds can't begin before these have arrived. So where rounds are possible, it
-        is the smallest number that keeps the cloud from waiting for requests.
-        """
-        trip, target = self._told.trip_seconds, self._told.target_seconds
-        if "rounds" not in self._modes or trip >= MAX_AHEAD * target:
-            return MAX_AHEAD
-        return min(8 + math.ceil(4 * trip / target), MAX_AHEAD)
-
     def _cheapest(self) -> Mode:
+        """Return the cheapest mode; the present one unless it is clearly dearer."""
+        present = self._best, self._tried
+        # The round-trip time of the handshake is too long on a slow link.
+        if "rounds" in present and self.reason and not self._rounds.weight:
+            return "rounds"
+
         def cost(mode: Mode) -> float:
-            begins = mode == "rounds" != self._best
-            return self._cost(mode) * (CLEARLY if begins else 1)
+            return self._cost(mode) * (1 if mode in present else CLEARLY)
 
         return min(self._modes, key=cost)
 
     def _try(self) -> None:
         """Begin a trial of the mode that may be better than the best one."""
-        self._hope.fade()
-        self._hope.add(HOPE * self._hopes, self._hopes)
+        self._accepted.fade()
+        self._accepted.add(HOPE * self._hopes, self._hopes)
         others = [mode for mode in self._modes if mode != self._best]
         other = min(others, key=self._expected, default=self._best)
         self._waited, self._pause = 0.0, min(2 * self._pause, 1000.0)
-        if other != self._best and self._expected(other) < self._cost(self._best):
+        dear = self._cost(self._best) > CLEARLY * self._expected(other)
+        if other != self._best and dear:
             self._tried, self._before = other, self._costs[other]
             self._costs[other] = _Mean()
 
@@ -391,11 +387,11 @@ class Planner:
         """Return the cost per token, computed from timings and the acceptance rate."""
         told = self._told
         if mode == "rounds":
-            return self._length(self._hope)[1]
+            return self._length()[1]
         if mode == "alone":
             return told.target_seconds
         # The first hinted token follows one that the edge has to guess, too.
-        rate = self._hope.rate
+        rate = self._accepted.rate
         passes = (
             (told.target_seconds + n * told.more_seconds)
             / (1 + rate * (_tokens(n, rate) - 1))
@@ -403,11 +399,11 @@ class Planner:
         )
         return max(self._drafting.mean, min(passes))
 
-    def _length(self, accepted: "_Mean") -> tuple[int, float]:
+    def _length(self) -> tuple[int, float]:
         """Return the best length of rounds, and its cost per token."""
-        told, rate = self._told, accepted.rate
-        first = told.trip_seconds + told.target_seconds
+        told, rate = self._told, self._accepted.rate
         each = self._drafting.mean + told.more_seconds
+        first = told.trip_seconds + told.target_seconds
         if self._rounds.weight:
             first = max(self._rounds.mean - self._lengths.mean * each, 0.0)
         costs = [(first + n * each) / _tokens(n, rate) for n in range(1, LONGEST + 1)]

@@ -1,6 +1,7 @@
 """The planner: what it chooses by which measurements, and what it says."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -120,6 +121,24 @@ def test_what_cannot_be_faster_by_what_is_known_is_not_tried():
     told = Handshake(0.01, 0.001, 0.1)
     write(planner, cloud, 100, told)
     assert set(write(planner, cloud, 1000, told)) == {"alone"}
+
+
+def test_a_mode_that_is_little_slower_stays():
+    planner, cloud = make(modes=["alone", "hints"]), Cloud(hints=0.11)
+    write(planner, cloud)
+    cloud.seconds["hints"] = 1.05 * TARGET
+    assert set(write(planner, cloud)) == {"hints"}
+
+
+def test_rounds_last_until_one_was_measured():
+    """The handshake's messages are long, and take long on a slow link."""
+    planner, cloud = make(modes=["alone", "rounds"]), Cloud(trip=0.01)
+    planner.begin(Handshake(TARGET, MORE, 0.57))
+    for _ in range(9):
+        step = cloud.step(planner.plan())
+        planner.learn(replace(step, seconds=None))
+        assert step.mode == "rounds"
+    assert write(planner, cloud, 40)[-1] == "rounds"
 
 
 def test_a_cloud_that_says_nothing_is_measured():
