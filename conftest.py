@@ -1,8 +1,8 @@
 """Which tests run, and in which order.
 
-`--quick` runs those of the codec. `--all` also runs those that build for long. Tests of
-packages that aren't installed are left out: `make test-llama`, `-ray`, `-vllm`, `-web`,
-`-clients` and `-trainers` install them.
+`--quick` runs those of the codec, with fewer random cases. `--all` also runs those that
+build for long. Tests of packages that aren't installed are left out: `make test-llama`,
+`-ray`, `-vllm`, `-web`, `-clients` and `-trainers` install them.
 """
 
 from __future__ import annotations
@@ -118,13 +118,21 @@ def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
     """Leave out what wasn't asked for, and begin with the slowest files."""
-    left = {"torch": config.getoption("quick"), "all": not config.getoption("all")}
+    quick = config.getoption("quick")
+    left = {"torch": quick, "all": not config.getoption("all")}
     out = {i for i in items if any(left.get(mark.name) for mark in i.iter_markers())}
+    out |= {item for item in items if quick and seed_of(item) % 4}
     if out:
         config.hook.pytest_deselected(items=[*out])
     took = read_durations()
     kept = (item for item in items if item not in out)
     items[:] = sorted(kept, key=lambda item: -took.get(file_of(item.nodeid), 0))
+
+
+def seed_of(item: pytest.Item) -> int:
+    """Return a test's seed, 0 if it has none."""
+    spec = getattr(item, "callspec", None)
+    return spec.params.get("seed", 0) if spec else 0
 
 
 def file_of(test: str) -> str:

@@ -6,6 +6,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,7 +26,8 @@ with suppress(ModuleNotFoundError):  # environments of other programs have none
     from hypothesis import settings
 
     settings.register_profile("any speed", deadline=None)
-    settings.load_profile("any speed")
+    settings.register_profile("quick", deadline=None, max_examples=25)
+    settings.load_profile("quick" if "--quick" in sys.argv else "any speed")
 
 # A shell has interrupts ignored in its background, as by "make test &".
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -63,6 +63,27 @@ def test_bound_holds_where_the_packet_is_not_made(seed, name, resolution):
     assert name in ("entropy", "prior") or 8 * len(packet) == edge._bits // 8 * 8
 
 
+@pytest.mark.parametrize("name", CODECS)
+def test_near_the_budget_the_packet_of_the_rarest_token_decides(name):
+    codec, keep = make_codec(name, V, 1000), sqs.TopK(16)
+    unequal = 0
+    for seed in range(10):
+        first, second = rows(seed, 2)
+        given = [codec.quantize(row, keep, temperature=0.4) for row in (first, second)]
+        start = int(given[0].token_ids[0])
+        sizes = [
+            8 * len(codec.encode_round(given, [start, int(x)]))
+            for x in given[1].token_ids
+        ]
+        unequal += min(sizes) < max(sizes)
+        for budget in (max(sizes), max(sizes) - 1):
+            edge = sqs.Drafter(codec, keep, rng=Given([0, 0]), budget_bits=budget)
+            assert edge.push(first, temperature=0.4) == start
+            fits = edge.push(second, temperature=0.4) is not None
+            assert fits == (budget == max(sizes))
+    assert name not in ("entropy", "prior") or unequal > 0
+
+
 def test_a_round_has_no_more_survivors_than_it_may():
     edge = drafter(sqs.TopK(10), sqs.Codec(V, 1000), max_survivors=35)
     drafted = [edge.push(row) for row in rows(0, 5)]

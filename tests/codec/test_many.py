@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import sqs_codec as sqs
@@ -26,7 +26,6 @@ def even_rows(codec, k, n):
     return sqs.SparseRows(np.tile(np.arange(k), n), np.tile(counts, n), offsets, *shape)
 
 
-@settings(max_examples=60)
 @given(codec=codecs(), n=st.integers(1, 12), seed=SEEDS, threads=st.integers(1, 3))
 def test_packets_are_those_of_each(codec, n, seed, threads):
     rows = some_rows(codec, n, seed)
@@ -37,7 +36,6 @@ def test_packets_are_those_of_each(codec, n, seed, threads):
     assert codec.decode_rows([*map(memoryview, packets)]) == rows
 
 
-@settings(max_examples=60)
 @given(codec=codecs(["entropy"]), n=st.integers(1, 30), seed=SEEDS)
 def test_sequences_there_and_back(codec, n, seed):
     rows = some_rows(codec, n, seed)

@@ -8,7 +8,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import sqs_codec as sqs
@@ -18,7 +18,6 @@ from tests.drafts import VOCAB_SIZE, held_out, load_drafts
 pytestmark = pytest.mark.usefixtures("backend")
 
 
-@settings(max_examples=150)
 @given(kit.codecs_and_distributions("bitpack"))
 def test_bitpack(case):
     codec, q = case
@@ -31,7 +30,6 @@ def test_bitpack(case):
     )
 
 
-@settings(max_examples=150)
 @given(kit.codecs_and_distributions("enumerative"))
 def test_enumerative_meets_the_ceiling(case):
     codec, q = case
@@ -43,13 +41,11 @@ def test_enumerative_meets_the_ceiling(case):
     assert len(data) <= -(-payload // 8) + 2
 
 
-@settings(max_examples=150)
 @given(kit.codecs_and_distributions("entropy"))
 def test_entropy(case):
     kit.check_round_trip(*case)
 
 
-@settings(max_examples=100)
 @given(kit.codecs(), kit.SEEDS, st.integers(1, 12))
 def test_round(codec, seed, length):
     round_ = kit.any_round(np.random.default_rng(seed), codec, length)
