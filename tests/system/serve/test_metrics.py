@@ -23,11 +23,10 @@ def counts(server):
     """Return drafts, tokens drafted, accepted and rejected, and tokens of text."""
     labels = {"model_name": "a toy", "engine": "0"}
     names = "drafts", "draft_tokens", "accepted_tokens"
-    names = [f"vllm:spec_decode_num_{name}_total" for name in names]
-    found = [server.metric(name, **labels) for name in names]
     return [
-        *found,
-        *(server.metric(f"sqs_{x}_tokens_total") for x in ("rejected", "text")),
+        *(server.metric(f"vllm:spec_decode_num_{x}_total", **labels) for x in names),
+        server.metric("sqs_rejected_tokens_total"),
+        server.metric("sqs_text_tokens_total"),
     ]
 
 
