@@ -16,6 +16,7 @@ from tests.system.serve.kit import (
     exchange,
     send,
     serving,
+    wait_until,
 )
 
 
@@ -25,8 +26,10 @@ def counts(server):
     names = "drafts", "draft_tokens", "accepted_tokens"
     return [
         *(server.metric(f"vllm:spec_decode_num_{x}_total", **labels) for x in names),
-        server.metric("sqs_rejected_tokens_total"),
-        server.metric("sqs_text_tokens_total"),
+        *(
+            server.metric(f"{x}_total")
+            for x in ("sqs_rejected_tokens", "sqs_text_tokens")
+        ),
     ]
 
 
@@ -74,8 +77,10 @@ def test_a_late_verdict_counts_nothing():
         draft_round(session)
         send(session, link)
         assert begun.wait(PATIENCE)
+        received = server.metric("sqs_received_bytes_total")
         session.abort()
         send(session, link)
+        wait_until(lambda: server.metric("sqs_received_bytes_total") > received)
         toy.on_call = len
         go_on.set()
         session.generate(1)
