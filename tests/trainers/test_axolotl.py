@@ -73,3 +73,11 @@ def axolotl_loss(student, texts, *, url, normalize=False):
 def test_gradients_are_those_of_our_loss(hundred, labeled):
     with serving(hundred.path, "--fill") as url:
         assert_ours(*by_parts(axolotl_loss, labeled, url=url), labeled)
+
+
+@pytest.mark.parametrize("fill", [["--fill"], []])
+def test_what_it_normalizes_or_pads_is_loud(hundred, labeled, fill):
+    texts = labeled[:TEXTS]
+    with serving(hundred.path, *fill) as url:
+        losses, _ = by_parts(axolotl_loss, texts, url=url, normalize=bool(fill))
+    assert np.isnan(losses).all()

@@ -11,7 +11,7 @@ pytest.importorskip("transformers")
 
 import torch
 from torch.utils.data import Subset
-from transformers import AutoTokenizer, TrainingArguments
+from transformers import AutoTokenizer, Trainer, TrainingArguments
 
 from sqs_codec.trainers.hf import DistillationTrainer
 from tests.trainers import toys
@@ -42,11 +42,16 @@ def trainer(data, tmp_path):
     return make
 
 
-def test_hundred_roundings_have_our_gradients(trainer, hundred):
+def test_hundred_roundings_have_our_gradients(trainer, data, hundred, monkeypatch):
     """Of steps of three batches, whose texts have 4 to 10 distributions each."""
     args = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": TEXTS}
     _, gradients = toys.train(trainer(train=hundred, **args))
     assert toys.gaps(gradients, hundred).max() < 1e-5
+    # What it would be without num_items_in_batch: a mean of means.
+    samples = Trainer.get_batch_samples
+    monkeypatch.setattr(DistillationTrainer, "get_batch_samples", samples)
+    _, gradients = toys.train(trainer(**args))
+    assert toys.gaps(gradients, data).mean() == pytest.approx(0.05, abs=0.01)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])

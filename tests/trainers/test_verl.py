@@ -2,12 +2,13 @@
 
 from types import SimpleNamespace
 
+import pytest
 import torch
 import verl.trainer.distillation.fsdp.losses as theirs
 from verl.workers.config.distillation import DistillationLossConfig
 
 from sqs_codec import distill
-from tests.trainers.toys import L, assert_ours, by_parts
+from tests.trainers.toys import L, assert_ours, by_parts, gaps
 
 
 def packed_loss(student, texts, **settings):
@@ -35,3 +36,8 @@ def packed_loss(student, texts, **settings):
 def test_without_clamps_gradients_are_those_of_our_loss(labeled):
     no_clamps = {"loss_max_clamp": None, "log_prob_min_clamp": None}
     assert_ours(*by_parts(packed_loss, labeled, **no_clamps), labeled)
+
+
+def test_its_clamps_teach_something_else(labeled):
+    _, gradients = by_parts(packed_loss, labeled)
+    assert gaps(gradients, labeled).mean() == pytest.approx(0.04, abs=0.01)

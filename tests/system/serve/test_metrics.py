@@ -1,49 +1,98 @@
 """A server's counters equal the edge's."""
 
-import threading
-import time
+import asyncio
+import contextlib
+from collections import deque
 
 import pytest
 
 from sqs_codec import Sampling
 from sqs_codec.system.edge import FixedPlan, Hints, generate
+from sqs_codec.system.engine import EngineInfo
+from sqs_codec.system.serve import Service
 from tests.system.serve.kit import (
-    PATIENCE,
+    VOCAB,
     Draft,
     Toy,
     draft_round,
     edge_session,
-    exchange,
-    send,
-    serving,
 )
 
+PASS = 8  # steps of the event loop, in each of which an edge drafts one
 
-def counts(server):
-    """Return drafts, tokens drafted, accepted and rejected, and tokens of text."""
-    labels = {"model_name": "a toy", "engine": "0"}
-    names = "drafts", "draft_tokens", "accepted_tokens"
-    names = [f"vllm:spec_decode_num_{name}_total" for name in names]
-    found = [server.metric(name, **labels) for name in names]
-    return [
-        *found,
-        *(server.metric(f"sqs_{x}_tokens_total") for x in ("rejected", "text")),
-    ]
+
+class Slow:
+    """An engine whose forward pass takes some steps of the event loop."""
+
+    async def verify(self, job):
+        for _ in range(PASS):
+            await asyncio.sleep(0)
+        return Toy().verify([job])[0] if job.wanted else None
+
+    def drop(self, session): ...
+
+    def progress(self):
+        return {}
+
+    def health(self): ...
+
+
+class Stepped:
+    """A link to a service in this process, which goes on while the edge receives."""
+
+    reliable, max_message, overhead, sent, received = True, 65536, 0, 0, 0
+
+    def __init__(self, loop):
+        self._loop, self._inbox = loop, deque()
+        info = EngineInfo("", VOCAB, 4096, b"tokenize")
+        self._service = Service(Slow(), info, tokens=None)
+        loop.run_until_complete(self._service.start())
+        given = self._inbox.append, lambda _: None
+        self._connection = self._service.connect("", *given)
+
+    def send(self, message):
+        self._connection.receive(message)
+
+    def receive(self, timeout):
+        """Return the next message, if one comes within a step, or several."""
+        for _ in range(10 * PASS if timeout else 1):
+            self._loop.run_until_complete(asyncio.sleep(0))
+            if self._inbox:
+                return self._inbox.popleft()
+        return None
+
+    def close(self):
+        self._loop.run_until_complete(self._service.stop(0))
+
+    def count(self, name):
+        labels = {"model_name": "", "engine": "0"} if name.startswith("vllm") else {}
+        registry = self._service.metrics.registry
+        return registry.get_sample_value(f"{name}_total", labels) or 0
+
+    @property
+    def counts(self):
+        """Return drafts, tokens drafted, accepted and rejected, and tokens of text."""
+        names = "drafts", "draft_tokens", "accepted_tokens"
+        names = [f"vllm:spec_decode_num_{name}" for name in names]
+        return [*map(self.count, [*names, "sqs_rejected_tokens", "sqs_text_tokens"])]
+
+
+@pytest.fixture
+def link():
+    with contextlib.closing(asyncio.new_event_loop()) as loop:
+        yield Stepped(loop)
 
 
 @pytest.mark.parametrize("ends", [False, True])
 @pytest.mark.parametrize("plan", [FixedPlan(4), FixedPlan(hints=Hints()), FixedPlan(0)])
-def test_edge_and_server_count_alike(plan, ends):
+def test_edge_and_server_count_alike(link, plan, ends):
     options = {"sampling": Sampling(), "seed": bytes(16), "stop": [60] * ends}
-    session = edge_session([1, 2], **options)
-    with serving(
-        Toy(lambda _: time.sleep(0.01))
-    ) as server:  # so that hints are in time
-        steps = generate(session, Draft(), server.link(), plan, max_tokens=100)
-        assert len([*steps]) == steps.metrics.answers
-        drafts, drafted, *verified, tokens = counts(server)
+    session, limits = edge_session([1, 2], **options), {"max_tokens": 100}
+    steps = generate(session, Draft(), link, plan, clock=lambda: 0.0, **limits)
+    assert len([*steps]) == steps.metrics.answers
     metrics = steps.metrics
     assert (len(session.text) < 102) == ends
+    drafts, drafted, *verified, tokens = link.counts
     assert verified == [metrics.accepted, metrics.resampled]
     assert tokens == metrics.tokens == len(session.text) - 2
     assert drafts <= metrics.answers
@@ -60,26 +109,24 @@ def test_edge_and_server_count_alike(plan, ends):
         assert 0 < rejected < drafts
 
 
-def test_a_late_verdict_counts_nothing():
-    """Of a round that the edge gave up while the target verified it."""
-    begun, go_on = threading.Event(), threading.Event()
-    toy = Toy()
-    with serving(toy) as server:
-        session, link = edge_session([1, 2]), server.link()
-        while not session.text[2:]:
-            if not session.waiting:
-                draft_round(session)
-            exchange(session, link)
-        before = counts(server)
-        toy.on_call = lambda _: begun.set() or go_on.wait(PATIENCE)
-        draft_round(session)
-        send(session, link)
-        assert begun.wait(PATIENCE)
-        session.abort()
-        send(session, link)
-        toy.on_call = len
-        go_on.set()
-        session.generate(1)
-        exchange(session, link)
-        assert counts(server)[:-1] == before[:-1]
-        assert before[0] == 1
+def test_a_late_verdict_counts_nothing(link):
+    session = edge_session([1, 2])
+
+    def swap():
+        for message in session.data_to_send():
+            link.send(message)
+        while (message := link.receive(1)) is not None:
+            session.receive(message)
+
+    swap()
+    draft_round(session)
+    swap()
+    before = link.counts
+    draft_round(session)
+    for message in session.data_to_send():
+        link.send(message)
+    session.abort()
+    swap()
+    assert link.counts == before
+    assert before[0] == 1
+    link.close()
