@@ -39,7 +39,7 @@ for (const one of await cases("malformed")) {
 
 // The longest of the core's texts, whole.
 assert.throws(() => new Codec(4, 100, "no coding"), { message: "a field of the codec is out " +
-  "of range, or its prior is not for it" });
+  "of range, or its prior does not fit" });
 assert.throws(() => new Codec(4).quantize(new Float32Array(4), ["no rule", 1]));
 const codec = new Codec(49152);
 const file = await read("sqs_codec/priors/smollm2.sqsprior");

@@ -73,7 +73,7 @@ pub enum Coding {
     Bitpack = 0,
     /// Exact ranks.
     Enumerative = 1,
-    /// Modelled on real distributions.
+    /// Modeled on real distributions.
     Entropy = 2,
 }
 
