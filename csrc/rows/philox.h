@@ -4,8 +4,8 @@
  *
  * Ten rounds turn a counter and a key into four words. Each position in a text
  * has a key of its own, and several streams of words. Any word can be computed
- * alone. 16 counters give 64 words: word 16 w + l is the w-th of counter l. So
- * a vector of counters gives four vectors of words in order.
+ * directly. 16 counters give 64 words, and word 16 w + l is the w-th of
+ * counter l. So a vector of counters gives four vectors of words in order.
  */
 #ifndef SQS_PHILOX_H
 #define SQS_PHILOX_H
