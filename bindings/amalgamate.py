@@ -1,12 +1,12 @@
-"""Write the whole core as one file: sqs.c, and sqs.h beside it.
+"""Write the whole core as one file, sqs.c, together with sqs.h.
 
     python bindings/amalgamate.py [FOLDER]      FOLDER is dist, if none is given
 
-Only what sqs.h declares is visible outside of sqs.c. Guarded headers come first, each
-once. The source files follow, with headers that have no guard where they are included.
-What two or more of them call by the same name, such as the operations of an instruction
-set, is renamed for each by macros, which also reach names that are pasted together.
-A collision that this misses does not compile.
+Only the declarations of sqs.h are visible outside of sqs.c. Guarded headers come first,
+each once. The source files follow, with unguarded headers inserted where they are
+included. If several source files use a name, such as an operation of an instruction
+set, macros rename it in each; they also reach pasted names. A missed collision does not
+compile.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ HEAD = """\
 /*
  * sqs.c - the SQS codec core {version} in one file, for use with sqs.h.
  *
- * bindings/amalgamate.py has made it of csrc, where the parts are to be read and
- * changed. Compile it as C11; an optimiser's -O2 suits it.
+ * Generated from csrc by bindings/amalgamate.py: read and change the parts
+ * there. Compile this file as C11, with -O2.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -50,12 +50,12 @@ def read(name: str) -> str:
 
 
 def is_guarded(name: str) -> bool:
-    """Whether a header may be included again, to no effect."""
+    """Return whether a header has an include guard."""
     return re.search(r"^#ifndef SQS_(\w+_)?H$", read(name), re.MULTILINE) is not None
 
 
 def guarded_headers(name: str, seen: list[str]) -> list[str]:
-    """Append to ``seen`` the guarded headers that a file needs, in their order."""
+    """Append the guarded headers that a file needs to ``seen``, in order."""
     for header in LOCAL.findall(read(name)):
         if header not in seen:
             guarded_headers(header, seen)
@@ -65,7 +65,7 @@ def guarded_headers(name: str, seen: list[str]) -> list[str]:
 
 
 def expand(name: str, seen: set[str]) -> str:
-    """Return a file with its unguarded headers; comments of each appear once."""
+    """Return a file with its unguarded headers; each comment appears once."""
     text = read(name)
     if name in seen:
         text = re.sub(r"\n{3,}", "\n\n", COMMENT.sub("", text))
@@ -78,7 +78,7 @@ def expand(name: str, seen: set[str]) -> str:
 
 
 def make_static(text: str, public: set[str]) -> str:
-    """Give functions and tables that sqs.h does not declare internal linkage."""
+    """Make functions and tables static that sqs.h does not declare."""
 
     def declare(match: re.Match[str]) -> str:
         return match[0] if match[2] in public else f"static {match[1]}"
@@ -102,7 +102,7 @@ def declared(text: str) -> set[str]:
 
 
 def section(name: str, text: str, shared: set[str]) -> str:
-    """Return a source file that leaves neither names nor macros to the next one."""
+    """Return a source file whose names and macros don't reach the next one."""
     suffix = name.removesuffix(".c").replace("/", "_")
     names = sorted(shared & declared(text))
     macros = sorted(set(MACRO.findall(text)).union(names))
@@ -135,7 +135,7 @@ def amalgamate() -> str:
 
 
 def main() -> None:
-    """Write both files into the folder that the command line names."""
+    """Write both files into the given folder."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "dist")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "sqs.c").write_text(amalgamate())

@@ -10,14 +10,14 @@ import cffi
 CSRC = Path("csrc")  # setuptools wants paths relative to setup.py
 
 # Contraction of a*b + c would make counts depend on the compiler.
-GCC = [  # and clang and Zig, which on Linux builds for Windows, too
+GCC = [  # also for clang, and for Zig, which builds Windows wheels on Linux
     "-std=c11",
     "-O2",
     "-ffp-contract=off",
-    "-fvisibility=hidden",  # the module is all that anybody looks up
-    "-g0",  # Python's own -g would make the core six times as large
+    "-fvisibility=hidden",  # Python looks up PyInit only, which stays visible
+    "-g0",  # with Python's default -g, the core is six times as large
 ]
-MSVC = ["/std:c11", "/fp:precise"]  # what Python calls on Windows
+MSVC = ["/std:c11", "/fp:precise"]  # Python's compiler on Windows
 
 ffi = cffi.FFI()
 ffi.cdef((Path(__file__).parent / "sqs.cdef").read_text())

@@ -1,9 +1,9 @@
-"""Build and run what other languages use of the core, by every compiler that is there.
+"""Build and run the bindings for other languages, with every installed compiler.
 
-``make bindings`` runs this. A row of the table is a thing, a column a compiler: the
-seconds that it took, or FAILED, with what it said below. The programs run under
-AddressSanitizer and UBSan; zig has the latter only, and does no C++ here, as it would
-compile its whole standard library first.
+``make bindings`` runs this. It prints a table of seconds, or FAILED, with a row per
+check and a column per compiler; the output of failed commands goes to stderr. Programs
+run under AddressSanitizer and UBSan. Zig has only UBSan, and skips C++, because it
+would first compile its whole standard library.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 BINDINGS = ROOT / "bindings"
 PROGRAMS = ROOT / "tests" / "c"
 
-# -Wshadow would tell of tables of one source file that another has variables for.
+# No -Wshadow: in one file, variables may have the name of another part's table.
 WARNINGS = "-Wall -Wextra -Wconversion -Wundef -Wmissing-prototypes -Wvla -Wpedantic"
 CHECKED = ["-O1", "-g", "-fno-sanitize-recover=all"]
 UNDEFINED = "-fsanitize=undefined"
@@ -32,7 +32,7 @@ BOTH = "-fsanitize=address,undefined"
 
 
 class Compiler(NamedTuple):
-    """How to call one, with which sanitizers, and the one for C++ beside it."""
+    """A C compiler with its sanitizers, and the matching C++ compiler."""
 
     name: str
     cc: list[str]
@@ -41,8 +41,8 @@ class Compiler(NamedTuple):
 
 
 def compilers() -> list[Compiler]:
-    """Return those of gcc, clang and zig that this machine has."""
-    # gcc 12 does not align the frames in which it finds uses after return.
+    """Return the installed ones of gcc, clang and zig."""
+    # gcc 12 does not align the frames of its check for uses after return.
     plain_frames = "--param=asan-use-after-return=0"
     zig = [sys.executable, "-m", "ziglang", "cc"]
     found = []
@@ -56,7 +56,7 @@ def compilers() -> list[Compiler]:
 
 
 def run(*command: str | Path, **variables: str) -> str:
-    """Run a command, with variables in its environment; return what it says."""
+    """Run a command, with variables in its environment; return its output."""
     done = subprocess.run(
         list(map(str, command)),
         stdout=subprocess.PIPE,
@@ -71,7 +71,7 @@ def run(*command: str | Path, **variables: str) -> str:
 
 
 def amalgamation(compiler: Compiler, folder: Path) -> None:
-    """Compile sqs.c without a warning, then again for the programs below."""
+    """Compile sqs.c with all warnings as errors, then again for the programs below."""
     run(sys.executable, BINDINGS / "amalgamate.py", folder)
     common = [*compiler.cc, "-std=c11", "-c", folder / "sqs.c", "-o"]
     run(*common, folder / "plain.o", "-O2", "-Werror", *WARNINGS.split())
@@ -79,7 +79,7 @@ def amalgamation(compiler: Compiler, folder: Path) -> None:
 
 
 def program(compiler: Compiler, folder: Path, *sources: Path) -> Path:
-    """Link a program with sqs.o; return where it is."""
+    """Link a program with sqs.o; return its path."""
     to = folder / sources[0].stem
     is_cxx = sources[0].suffix == ".cpp"
     command = [compiler.cxx] if is_cxx else compiler.cc
@@ -101,7 +101,7 @@ def cxx_example(compiler: Compiler, folder: Path) -> None:
 
 
 def statuses(compiler: Compiler, folder: Path) -> None:
-    """Meet every status of sqs.h."""
+    """Provoke every status of sqs.h."""
     parts = ("example", "attack", "priors", "valid")
     run(program(compiler, folder, *(PROGRAMS / f"{part}.c" for part in parts)))
 
@@ -133,7 +133,7 @@ def consume(build: Path, *options: str, **variables: str) -> None:
 
 
 def cmake(folder: Path, *options: str, **variables: str) -> None:
-    """Install the library, and use it by find_package and by pkg-config."""
+    """Install the library, and use it with find_package and with pkg-config."""
     build, prefix = folder / "build", folder / "prefix"
     run("cmake", "-S", ROOT, "-B", build, f"-DCMAKE_INSTALL_PREFIX={prefix}", *options,
         **variables)  # fmt: skip
@@ -150,12 +150,12 @@ def cmake(folder: Path, *options: str, **variables: str) -> None:
 
 
 def names(compiler: Compiler) -> dict[str, str]:
-    """Return the variables by which CMake learns of a compiler."""
+    """Return the variables that tell CMake which compiler to use."""
     return {"CC": " ".join(compiler.cc), "CXX": compiler.cxx}
 
 
 def from_sources(compiler: Compiler, folder: Path) -> None:
-    """Use the library by FetchContent."""
+    """Use the library with FetchContent."""
     consume(folder / "sources", f"-DSQS_SOURCE={ROOT}", **names(compiler))
 
 
@@ -194,19 +194,19 @@ CMAKE: dict[str, Callable[[Compiler, Path], None]] = {
 
 
 def things(compiler: Compiler) -> dict[str, Callable[[Compiler, Path], None]]:
-    """Return what can be checked here, in an order in which it can be done."""
-    with_what_is_there = dict(AMALGAMATED)
+    """Return the checks that this machine has the tools for, in their order."""
+    possible = dict(AMALGAMATED)
     if compiler.name == "zig":
-        del with_what_is_there["bindings/cpp/example.cpp"]
+        del possible["bindings/cpp/example.cpp"]
     if shutil.which("cmake"):
-        with_what_is_there |= CMAKE
+        possible |= CMAKE
     if shutil.which("cargo"):
-        with_what_is_there["bindings/rust"] = rust
-    return with_what_is_there
+        possible["bindings/rust"] = rust
+    return possible
 
 
 def check_all(compiler: Compiler) -> dict[str, str]:
-    """Do everything by one compiler; return what became of it."""
+    """Run all checks with one compiler; return the results."""
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, check in things(compiler).items():
@@ -216,12 +216,12 @@ def check_all(compiler: Compiler) -> dict[str, str]:
                 results[name] = f"{time.monotonic() - start:.1f} s"
             except RuntimeError as error:
                 results[name] = "FAILED"
-                print(f"{name} by {compiler.name}: {error}", file=sys.stderr)
+                print(f"{name} with {compiler.name}: {error}", file=sys.stderr)
     return results
 
 
 def main() -> None:
-    """Print a table, and fail if anything in it has."""
+    """Print the table, and fail if a check has failed."""
     found = compilers()
     with ThreadPoolExecutor(2) as pool:
         columns = list(pool.map(check_all, found))

@@ -2,12 +2,11 @@
 
     python bindings/wheels.py [--out dist] [NAME ...]
 
-Zig compiles for every platform what `pip install` compiles for one: each wheel comes
-from the sdist by the ordinary build, and only ``CC`` and ``LDSHARED`` differ. An audit
-then reads each wheel: is it for the platform that its name says, does it call nothing
-but Python's stable ABI of 3.10 and the C library, and does it export only its
-``PyInit``? ``SOURCE_DATE_EPOCH``, by default the time of the last commit, makes the
-same bytes of the same source. What needs the network is installed before.
+Each wheel comes from the sdist with the ordinary build, except that ``CC`` and
+``LDSHARED`` name Zig, which compiles for every platform. Then an audit checks that the
+wheel is for the platform in its name, uses only Python's stable ABI of 3.10 and the C
+library, and exports only its ``PyInit``. ``SOURCE_DATE_EPOCH``, by default the time of
+the last commit, makes builds reproducible. The build uses no network.
 """
 
 from __future__ import annotations
@@ -36,11 +35,11 @@ OLDEST = 3, 10
 
 
 class Family(NamedTuple):
-    """What platforms of one kind have in common."""
+    """The properties that platforms of one kind share."""
 
     linking: str
-    libraries: re.Pattern[str]  # that a module may need
-    exports: set[str]  # beside PyInit
+    libraries: re.Pattern[str]  # that a module may load
+    exports: set[str]  # that are allowed, except PyInit
     compiling: str = ""
     ending: str = ".abi3.so"
 
@@ -55,7 +54,7 @@ WINDOWS = Family(
     "-Wl,--gc-sections {work}/python3.lib",
     re.compile(r"python3\.dll|KERNEL32\.dll|api-ms-win-crt-[a-z0-9-]+\.dll"),
     set(),
-    # What pyconfig.h says of Windows; this machine's has to be left out.
+    # The definitions of pyconfig.h on Windows, instead of this machine's pyconfig.h.
     "-DPy_PYCONFIG_H -DMS_WINDOWS -DMS_WIN64 -DHAVE_DECLSPEC_DLL -DPy_ENABLE_SHARED"
     " -DSIZEOF_INT=4 -DSIZEOF_LONG=4 -DSIZEOF_LONG_LONG=8 -DSIZEOF_SIZE_T=8"
     " -DSIZEOF_VOID_P=8 -DSIZEOF_WCHAR_T=2",
@@ -101,18 +100,18 @@ def run(*command: str | Path, cwd: Path = ROOT, **variables: str) -> str:
 
 
 def make_sdist(work: Path) -> Path:
-    """Unpack the sdist, which is all that a wheel is built from."""
+    """Build and unpack the sdist; wheels are built from nothing else."""
     build = sys.executable, "-m", "build", "--sdist", "--no-isolation"
     run(*build, "--outdir", work)
     (sdist,) = work.glob("*.tar.gz")
     run("tar", "-xzf", sdist, "-C", work)
     source = work / sdist.name.removesuffix(".tar.gz")
-    run("chmod", "-R", "u=rwX,go=rX", source)  # a clone has its owner's umask
+    run("chmod", "-R", "u=rwX,go=rX", source)  # whatever the umask was
     return source
 
 
 def make_import_library(to: Path) -> None:
-    """Write what a linker needs to know of python3.dll: the stable ABI's names."""
+    """Write an import library for python3.dll with the names of the stable ABI."""
     functions = [name.name for name, f in abi3info.FUNCTIONS.items() if is_old(f)]
     datas = [f"{name.name} DATA" for name, d in abi3info.DATAS.items() if is_old(d)]
     lines = ["LIBRARY python3.dll", "EXPORTS", *sorted(functions), *sorted(datas)]
@@ -122,7 +121,7 @@ def make_import_library(to: Path) -> None:
 
 
 def is_old(item: abi3info.models.Function | abi3info.models.Data) -> bool:
-    """Whether the oldest Python has it."""
+    """Return whether the oldest supported Python has it."""
     return (item.added.major, item.added.minor) <= OLDEST
 
 
@@ -145,8 +144,8 @@ def build(platform: Platform, sdist: Path, out: Path) -> Path:
     )
     (built,) = work.glob("*.whl")
     to = out / built.name
-    # setuptools gives a module the ending that this machine's Python knows, and takes
-    # the import library that Zig puts beside a module for Windows.
+    # setuptools gives modules the ending of this machine's Python, and adds the import
+    # library that Zig makes for Windows.
     with WheelFile(built) as given, WheelFile(to, "w") as wheel:
         for item in given.infolist():
             content = given.read(item)
@@ -157,12 +156,12 @@ def build(platform: Platform, sdist: Path, out: Path) -> Path:
 
 
 def audit(platform: Platform, wheel: Path) -> None:
-    """Raise SystemExit if a wheel isn't what its name says."""
+    """Raise SystemExit if a wheel breaks a rule."""
     family = platform.family
     run(sys.executable, "-m", "abi3audit", "--strict", wheel)
     if family is LINUX:
         said = run(sys.executable, "-m", "auditwheel", "show", wheel)
-        # An x86-64 module asks for nothing of the C library: 2.5 would do, too.
+        # The x86-64 module needs no newer C library than 2.5.
         wanted = platform.tag.replace("2_17_x86", "2_5_x86")
         if f'"{wanted}"' not in said:
             raise SystemExit(said)
@@ -189,10 +188,10 @@ def audit(platform: Platform, wheel: Path) -> None:
 
 
 def main() -> None:
-    """Build and audit all wheels, or those named."""
+    """Build and audit all wheels, or the named ones."""
     lief.logging.disable()
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help="win_amd64, say")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="such as win_amd64")
     parser.add_argument("--out", type=Path, default=ROOT / "dist")
     options = parser.parse_args()
     platforms = [p for p in PLATFORMS if p.tag in options.names or not options.names]

@@ -1,6 +1,6 @@
 /*
- * api.c - the functions of sqs.h: each checks its arguments and hands them to
- * rank/ or entropy/, whichever has the coding. Only this file knows both.
+ * api.c - the functions of sqs.h: each checks its arguments and calls rank/ or
+ * entropy/, depending on the coding. Only this file knows both.
  */
 #include "bits.h"
 #include "entropy/packet.h"
@@ -16,10 +16,11 @@ static bool is_entropy(const sqs_codec *codec)
     return codec->coding == SQS_ENTROPY;
 }
 
-static bool takes_prior(const sqs_codec *codec, const sqs_prior *prior)
+static bool prior_fits(const sqs_codec *codec)
 {
-    return prior == NULL || (codec->coding == SQS_ENTROPY &&
-                             prior->vocab_size == codec->vocab_size);
+    const sqs_prior *prior = codec->prior;
+    return prior == NULL ||
+           (is_entropy(codec) && prior->vocab_size == codec->vocab_size);
 }
 
 sqs_status sqs_check_codec(const sqs_codec *codec)
@@ -30,7 +31,7 @@ sqs_status sqs_check_codec(const sqs_codec *codec)
         codec->resolution <= SQS_MAX_RESOLUTION &&
         (codec->coding == SQS_BITPACK || codec->coding == SQS_ENUMERATIVE ||
          codec->coding == SQS_ENTROPY) &&
-        takes_prior(codec, codec->prior);
+        prior_fits(codec);
     return ok ? SQS_OK : SQS_BAD_CODEC;
 }
 
@@ -194,7 +195,7 @@ sqs_status sqs_decode_rows(const sqs_codec *codec, const uint8_t *packets,
 
 /* Rounds. */
 
-/* Checks a round or, as they are without positions, a sequence. */
+/* Checks a round or, if positions is null, a sequence. */
 static sqs_status check_round(const sqs_codec *codec,
                               const sqs_sparse_rows *round,
                               const uint32_t *positions, uint32_t longest)
@@ -297,27 +298,27 @@ const char *sqs_status_text(sqs_status status)
         [SQS_OK] = "no error",
         [SQS_TRUNCATED] = "the packet ends inside a field",
         [SQS_TRAILING_BYTES] = "bytes follow the packet's last field",
-        [SQS_PADDING] = "the last byte is not what an encoder ends with",
+        [SQS_PADDING] = "the last byte is not the one that an encoder writes",
         [SQS_SUPPORT_SIZE] = "the support is larger than the codec allows",
-        [SQS_RANK] = "the rank names no distribution",
+        [SQS_RANK] = "the rank is too large",
         [SQS_TOKEN_ID] = "a token id lies outside the vocabulary",
         [SQS_TOKEN_ORDER] = "the token ids do not ascend",
-        [SQS_COUNTS] = "a count exceeds what the resolution leaves it",
+        [SQS_COUNTS] = "the counts exceed the resolution",
         [SQS_TOKEN_POSITION] = "a drafted token lies outside its support",
-        [SQS_ROUND_SUPPORT] = "its supports are too large together",
+        [SQS_ROUND_SUPPORT] = "the sum of the support sizes is too large",
         [SQS_BAD_CODEC] =
-            "a field of the codec is out of range, or its prior is not for it",
+            "a field of the codec is out of range, or its prior does not fit",
         [SQS_BAD_DISTRIBUTION] = "not a distribution of this codec",
-        [SQS_LARGE_SUPPORT] = "more survivors than the coding can hold",
+        [SQS_LARGE_SUPPORT] = "the support is larger than the coding allows",
         [SQS_BAD_ROUND] = "not a round that the coding can hold",
         [SQS_BAD_PRIOR] = "not a prior file, or a damaged one",
         [SQS_BAD_KEEP] = "a number of the keep rule is out of range",
         [SQS_BAD_TEMPERATURE] = "the temperature is negative or not finite",
-        [SQS_BAD_DTYPE] = "not a type of values that the function takes",
+        [SQS_BAD_DTYPE] = "the function does not take this type of values",
         [SQS_BAD_ARGUMENT] =
             "an argument is out of range, or does not fit the others",
         [SQS_NO_SPACE] = "the buffer is too small",
-        [SQS_OVER_LIMIT] = "more survivors than the receiver's limit",
+        [SQS_OVER_LIMIT] = "more tokens than the receiver's limit",
         [SQS_NOT_FINITE] = "a value is NaN or infinite",
         [SQS_ALL_MASKED] = "every logit is -infinity",
         [SQS_NEGATIVE] = "a probability is negative",

@@ -1,5 +1,5 @@
 /*
- * bits.h - widths and wide products of integers, and bit fields, the most
+ * bits.h - widths and wide products of integers, and bit fields, written most
  * significant bit first.
  */
 #ifndef SQS_BITS_H
@@ -27,7 +27,7 @@ static inline uint32_t sqs_lesser(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
-/* How many bits the values 0 .. most take. */
+/* The number of bits that hold the values 0 .. most. */
 static inline uint32_t sqs_width(uint32_t most)
 {
     uint32_t width = 0;
@@ -51,15 +51,15 @@ static inline uint64_t sqs_multiply_high(uint64_t a, uint64_t b)
 #endif
 }
 
-/* A writer into `capacity` bytes. What exceeds them is dropped, but counts in
- * sqs_writer_size. */
+/* A writer into `capacity` bytes. Further bytes are dropped, but
+ * sqs_writer_size counts them. */
 typedef struct sqs_writer {
     uint8_t *bytes;
     size_t capacity;
     uint64_t bits;
 } sqs_writer;
 
-/* Writes the lowest bits of a value; width <= 32. */
+/* Writes the lowest `width` bits of a value; width <= 32. */
 static inline void sqs_put(sqs_writer *w, uint32_t value, uint32_t width)
 {
     while (width > 0) {
@@ -77,7 +77,7 @@ static inline void sqs_put(sqs_writer *w, uint32_t value, uint32_t width)
     }
 }
 
-/* In bytes, the last one filled up with zeros. */
+/* The size in bytes, including zero padding in the last one. */
 static inline uint64_t sqs_writer_size(const sqs_writer *w)
 {
     return (w->bits + 7) / 8;
@@ -89,7 +89,7 @@ typedef struct sqs_reader {
     uint64_t at;
 } sqs_reader;
 
-/* How many bits are left. */
+/* Bits left to read. */
 static inline uint64_t sqs_left(const sqs_reader *r)
 {
     return r->size - r->at;

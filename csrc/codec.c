@@ -1,5 +1,5 @@
 /*
- * codec.c - what a codec allows.
+ * codec.c - the limits of codec.h.
  */
 #include "codec.h"
 

@@ -1,5 +1,5 @@
 /*
- * codec.h - what a codec allows, beyond what sqs.h says of it.
+ * codec.h - the limits that a codec sets for packets and rounds.
  */
 #ifndef SQS_CODEC_H
 #define SQS_CODEC_H
@@ -8,14 +8,13 @@
 
 #include "sqs.h"
 
-/* The largest support that this codec's packets can name: that of
- * sqs_max_survivors, and in SQS_ENUMERATIVE at most
+/* The largest support that a packet of this codec can hold:
+ * sqs_max_survivors, and with SQS_ENUMERATIVE at most
  * SQS_MAX_ENUMERATIVE_SUPPORT. */
 uint32_t sqs_max_packet_survivors(const sqs_codec *codec);
 
-/* Counts the survivors of a round towards its coding's limit. `load` is 0
- * before the first distribution. Each call adds a distribution of k survivors,
- * and returns false if the round then has too many. */
+/* Adds a distribution of k tokens to a round; false if the round then exceeds
+ * its coding's limit. *load is 0 before the first distribution. */
 bool sqs_within_round(const sqs_codec *codec, uint32_t *load, uint32_t k);
 
 #endif /* SQS_CODEC_H */

@@ -1,10 +1,10 @@
 /*
- * draft.c - which token is drafted, and what a threshold learns from it.
+ * draft.c - sampling the drafted token, and updating the threshold of C-SQS.
  */
 #include <math.h>
 #include <stdbool.h>
 
-#include "rows/softmax.h" /* so that nothing here is contracted */
+#include "rows/softmax.h" /* turns floating-point contraction off */
 #include "sqs.h"
 
 uint32_t sqs_sample(const uint32_t *counts, uint32_t survivors,

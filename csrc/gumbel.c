@@ -1,23 +1,25 @@
 /*
- * gumbel.c - which tokens win a race of exponential numbers.
+ * gumbel.c - sampling with shared random numbers, as a race: the least score
+ * wins.
  *
- * Every token x has a number E(x), exponentially distributed, which a key and
- * a position determine. Of scores E(x) / 2^t(x), with 2^t in proportion to the
- * token's probability p, the least is that of a token with the law p. Whoever
- * knows another distribution guesses it by the least scores that this one
- * gives: docs/theory.md, section 9, has the numbers to the bit, and proofs.
+ * A key and a position determine an exponentially distributed number E(x) for
+ * every token x. The token's score is E(x) / 2^t(x), where 2^t is proportional
+ * to its probability p. The token with the least score has the distribution p.
+ * Another end with a similar distribution guesses this token from the least
+ * scores of its own. docs/theory.md, section 9, has the exact numbers and
+ * proofs.
  *
- * The least of SQS_RACE numbers is exponential, too, with a SQS_RACE-th of the
- * mean; each of them is as likely to be the least, and the others exceed it by
- * numbers that are again exponential. So a block of tokens has one number G
- * and the place that it belongs to, and every other token of the block G and a
- * number of its own. With the block's largest logit G bounds all its scores.
- * Most blocks are bounded out of the race by 32 bits of G, and most tokens of
- * the few others by G: their own numbers are never made. Whether a last block
- * is full makes no difference.
+ * The least of SQS_RACE such numbers is also exponential, with 1 / SQS_RACE of
+ * the mean. Each token is equally likely to have it, and the other numbers
+ * exceed it by exponential amounts. So each block of SQS_RACE tokens has one
+ * number G, which belongs to one place, and every other token has G plus a
+ * number of its own. G and the block's largest logit bound all its scores. 32
+ * bits of G exclude most blocks, and G excludes most tokens of the others,
+ * whose own numbers are never computed. An incomplete last block works the
+ * same way.
  *
- * All that decides is computed here, in double precision. What kernels tell
- * only leaves out what can't win.
+ * Decisions are made here in double precision. Kernels only exclude blocks and
+ * tokens that can't win.
  */
 #include <math.h>
 #include <stdbool.h>
@@ -25,20 +27,20 @@
 #include "rows/kernels.h"
 #include "rows/values.h"
 
-/* Tokens of a smaller t have no part in a race. */
+/* Tokens of a smaller t can't win. */
 #define LEAST_EXPONENT -100.0
 
-/* Colder than this the largest logits win. */
+/* At lower temperatures the largest logits win. */
 #define LEAST_TEMPERATURE 0x1p-100
 
-/* Hotter than this single precision bounds nothing. */
+/* At higher temperatures single precision gives no bounds. */
 #define MOST_TEMPERATURE 0x1p100
 
-/* Which of a position's streams of words is for what. Stream 0, by blocks, has
- * the upper bits of G: kernels read it. */
+/* The streams of random words of a position. Kernels read stream 0, which has
+ * the upper bits of G of each block. */
 enum { PLACES = 2, UPPER = 1, LOWER = 3 };
 
-/* The best so far, by score, and by id where scores are equal. */
+/* The best tokens so far, sorted by score; ties go to the lower id. */
 typedef struct podium {
     uint32_t most, n;
     double scores[SQS_MAX_GUESSES];
@@ -49,23 +51,23 @@ typedef struct race {
     const sqs_kernels *kernels;
     sqs_scanned row;
     uint32_t dtype;
-    double scale; /* of logits in the exponent */
+    double scale; /* t = (logit - max) * scale */
     sqs_numbers numbers;
-    float *lows; /* bounds of blocks; infinite for those that are through */
-    uint32_t *words; /* of blocks */
+    float *lows;     /* bounds of each block's scores; INFINITY if done */
+    uint32_t *words; /* the upper bits of each block's number */
     podium best;
 } race;
 
-/* A block's number, and whose it is. */
 typedef struct block {
-    uint32_t first, place;
+    uint32_t first; /* the id of its first token */
+    uint32_t place; /* the token that has the block's number */
     double number;
 } block;
 
-/* -ln(1 - v) = -ln(u) of v and u = 1 - v, of which the smaller is exact to the
- * last bit: by 2 artanh(s) = 2 s (1 + s^2 / 3 + s^4 / 5 + ...), |s| <= 0.172.
- * Of u >= 3/4, s = v / (2 - v); otherwise u is 2^k z with z in [0.7071,
- * 1.4142), and s = (1 - z) / (1 + z). */
+/* -ln(u) for u = 1 - v, of which the smaller is exact, as 2 artanh(s) =
+ * 2 s (1 + s^2 / 3 + s^4 / 5 + ...) with |s| <= 0.172. If v < 1/4, then
+ * s = v / (2 - v). Otherwise u is 2^k z with z in [0.7071, 1.4142), and
+ * s = (1 - z) / (1 + z). */
 static double minus_log(double v, double u)
 {
     double s = v / (2 - v), k = 0;
@@ -87,8 +89,8 @@ static double minus_log(double v, double u)
     return 2 * (s + s * q * p) - k * 0.6931471805599453; /* ln 2 */
 }
 
-/* An exponential number: of 2^(32 + bits) equal parts of [0, 1) the middle of
- * the one that the words name. */
+/* An exponential number: -ln(1 - v), where v is the middle of one of
+ * 2^(32 + bits) equal parts of [0, 1), which the words choose. */
 static double exponential(uint32_t high, uint32_t low, uint32_t bits)
 {
     double unit = 0x1p-32 / (double)((uint64_t)1 << bits);
@@ -103,8 +105,8 @@ static bool precedes(double score, uint32_t id, const podium *to, uint32_t i)
            (score == to->scores[i] && id < to->ids[i]);
 }
 
-/* Puts a token in its place, unless it has one or all are taken by better
- * ones. */
+/* Inserts a token, unless it is there already or all places have better ones.
+ */
 static void offer(podium *to, double score, uint32_t id)
 {
     for (uint32_t i = 0; i < to->n; i++)
@@ -122,7 +124,7 @@ static void offer(podium *to, double score, uint32_t id)
     to->ids[i] = id;
 }
 
-/* What a score must not exceed. */
+/* The largest score that still gets a place. */
 static double bar(const race *r)
 {
     return r->best.n < r->best.most ? INFINITY
@@ -145,7 +147,7 @@ static uint32_t blocks(const race *r)
     return (r->row.n + SQS_RACE - 1) / SQS_RACE;
 }
 
-/* A bit for each token of a block whose logit is at least `bound`. */
+/* A mask of the tokens of a block whose logits are at least `bound`. */
 static uint64_t find_from(const race *r, uint32_t b, double bound)
 {
     uint32_t first = b * SQS_RACE, left = r->row.n - first;
@@ -160,8 +162,9 @@ static block open_block(const race *r, uint32_t b)
     return (block){b * SQS_RACE, low % SQS_RACE, number};
 }
 
-/* Lets token i of a block run. Every number left out would have made the score
- * larger than a bar that it doesn't pass: roundings keep the order. */
+/* Computes the score of token i of a block, but stops as soon as a part of it
+ * exceeds the bar: what is left could only add to it, and rounding is
+ * monotone. */
 static void enter(race *r, const block *of, uint32_t i)
 {
     uint32_t id = of->first + i;
@@ -180,9 +183,9 @@ static void enter(race *r, const block *of, uint32_t i)
     offer(&r->best, number * by, id);
 }
 
-/* The least logit with which a token passes the bar, if its number is at least
- * this one. A number's bits, read as an integer, are 2^52 times its log2 and
- * 1023 at most. */
+/* The least logit with which a token can pass the bar, given a lower bound of
+ * its number. The bits of a double, read as an integer and divided by 2^52,
+ * are at most 1023 plus its log2. */
 static double least_logit(const race *r, double number)
 {
     double ratio = number / bar(r);
@@ -190,7 +193,7 @@ static double least_logit(const race *r, double number)
     memcpy(&bits, &ratio, sizeof bits);
     double t = (double)bits * 0x1p-52 - 1023;
     t = t > LEAST_EXPONENT ? t : LEAST_EXPONENT;
-    return r->row.max + (t - 1e-9) / r->scale; /* more than roundings take */
+    return r->row.max + (t - 1e-9) / r->scale; /* exceeds rounding errors */
 }
 
 static void enter_largest(race *r, uint32_t b)
@@ -215,7 +218,8 @@ static void enter_block(race *r, uint32_t b)
             enter(r, &of, i);
 }
 
-/* The most promising blocks give a bar; after that the order is that of ids. */
+/* Starts with the blocks of the lowest bounds, whose largest logits set a low
+ * bar; then takes all blocks by ascending id. */
 static void run(race *r)
 {
     const sqs_kernels *kernels = r->kernels;
@@ -231,7 +235,7 @@ static void run(race *r)
     while (k > 0)
         enter_block(r, first[--k]);
     for (b = 0;; b++) {
-        double most = bar(r) * 1.000001; /* so that a float is not below it */
+        double most = bar(r) * 1.000001; /* or its float could be less */
         float bound = most < FLT_MAX ? (float)most : FLT_MAX;
         b = kernels->find_low(r->lows, b, n, bound);
         if (b == n)
@@ -240,7 +244,7 @@ static void run(race *r)
     }
 }
 
-/* Bounds the blocks that there are. */
+/* Writes the bounds of all blocks; infinite for those that only fill up. */
 static void bound_blocks(race *r, double temperature)
 {
     bool hot = temperature > MOST_TEMPERATURE;
@@ -252,7 +256,7 @@ static void bound_blocks(race *r, double temperature)
         r->lows[b] = INFINITY;
 }
 
-/* The largest logits; their scores are these with the other sign. */
+/* Below LEAST_TEMPERATURE: scores are the negated logits. */
 static void choose(race *r)
 {
     for (uint32_t b = 0; b < blocks(r); b++) {

@@ -27,9 +27,9 @@
  *  - Pointers must not be null and outputs must not overlap inputs. If another
  *    thread writes to a row during a call, the results are meaningless, but
  *    nothing is overrun.
- *  - Every function except sqs_check_codec expects a codec that sqs_check_codec
- *    accepts, and rows whose `isa` is SQS_ISA_BEST or what sqs_find_isa
- *    returned.
+ *  - Every function except sqs_check_codec expects a codec that
+ *    sqs_check_codec accepts, and rows whose `isa` is SQS_ISA_BEST or what
+ *    sqs_find_isa returned.
  *
  * docs/format.md defines the bytes.
  */
@@ -103,15 +103,14 @@ typedef enum sqs_status {
     SQS_ROUND_SUPPORT = 10,
 
     /* Arguments that cannot be used. */
-    /* A field of the codec is outside its limits, or the prior isn't for it. */
+    /* A field of the codec is outside its limits, or its prior doesn't fit. */
     SQS_BAD_CODEC = 11,
     /* Not a point of this codec's lattice. */
     SQS_BAD_DISTRIBUTION = 12,
-    /* More survivors than this coding can hold. */
+    /* The support is larger than this coding allows. */
     SQS_LARGE_SUPPORT = 13,
-    /* Not 1 to SQS_MAX_ROUND distributions, or SQS_MAX_SEQUENCE in a sequence,
-     * a position outside its support, or more survivors than the coding can
-     * hold together. */
+    /* A round has no or too many distributions, a drafted token outside its
+     * support, or more tokens in all than the coding can hold. */
     SQS_BAD_ROUND = 14,
     /* Not a prior file, or a damaged one. */
     SQS_BAD_PRIOR = 15,
@@ -119,13 +118,13 @@ typedef enum sqs_status {
     SQS_BAD_KEEP = 16,
     /* Negative, infinite or NaN. */
     SQS_BAD_TEMPERATURE = 17,
-    /* Not a type of value that the function takes. */
+    /* The function doesn't take values of this type. */
     SQS_BAD_DTYPE = 18,
     /* Another argument is out of range, or doesn't fit the others. */
     SQS_BAD_ARGUMENT = 19,
     /* An output buffer is too small. */
     SQS_NO_SPACE = 20,
-    /* A packet has more survivors than the receiver's limit. */
+    /* A packet holds more tokens than the receiver's limit. */
     SQS_OVER_LIMIT = 21,
 
     /* Rows that are not distributions. */
@@ -143,24 +142,24 @@ typedef enum sqs_status {
 SQS_API
 const char *sqs_status_text(sqs_status status);
 
-/* How a distribution becomes bits. */
+/* How a distribution is written as bits. */
 typedef enum sqs_coding {
     /* Fixed-width fields; any support. */
     SQS_BITPACK = 0,
-    /* Exact ranks; supports of at most SQS_MAX_ENUMERATIVE_SUPPORT survivors,
-     * whose squares in a round sum to at most SQS_MAX_ENUMERATIVE_SQUARES,
-     * which bounds the time for a packet. */
+    /* Exact ranks; supports of at most SQS_MAX_ENUMERATIVE_SUPPORT tokens. The
+     * squares of a round's support sizes sum to at most
+     * SQS_MAX_ENUMERATIVE_SQUARES, which bounds the time for a packet. */
     SQS_ENUMERATIVE = 1,
-    /* Modeled on real distributions; any support, at most
-     * SQS_MAX_ENTROPY_SURVIVORS in a round. */
+    /* A model fitted to language models; any support, at most
+     * SQS_MAX_ENTROPY_SURVIVORS tokens in a round. */
     SQS_ENTROPY = 2
 } sqs_coding;
 
 /*
  * The instruction sets that the loops over rows are compiled for. All give the
- * same results; SQS_ISA_BEST is the fastest one of this machine.
- * SQS_SCALAR is C without intrinsics, SQS_AVX2 x86-64 with FMA and F16C,
- * SQS_AVX512 has F, BW, DQ and VL, and SQS_NEON is AArch64.
+ * same results; SQS_ISA_BEST is the fastest one of this machine. SQS_SCALAR is
+ * C without intrinsics, SQS_AVX2 includes FMA and F16C, SQS_AVX512 includes F,
+ * BW, DQ and VL, and SQS_NEON is for AArch64.
  */
 typedef enum sqs_isa {
     SQS_ISA_BEST = 0,
@@ -172,16 +171,16 @@ typedef enum sqs_isa {
 
 /* The instruction set that `isa` stands for on this machine: the fastest for
  * SQS_ISA_BEST, otherwise `isa` itself, or SQS_ISA_BEST if this machine or
- * build lacks it. Ask once and put the answer into sqs_rows: on x86-64 with
- * SQS_ISA_BEST every call asks the processor again, which takes eight
- * microseconds in a virtual machine. */
+ * build lacks it. Call it once and put the answer into sqs_rows: on x86-64,
+ * every call with SQS_ISA_BEST queries the processor, which takes 8 us in a
+ * virtual machine. */
 SQS_API
 sqs_isa sqs_find_isa(sqs_isa isa);
 
 /*
- * A prior: frequencies of a vocabulary's ids that both ends share. Contexts
- * fall into classes (a word begins, a word goes on, Chinese, ...), and in each
- * class every id has a weight. docs/format.md defines the file of a prior.
+ * A prior: token frequencies that both ends share. Contexts fall into classes
+ * (a word begins, a word goes on, Chinese, ...), and each class gives every id
+ * a weight. docs/format.md defines the file of a prior.
  *
  * Only sqs_load_prior writes to a prior, so any number of codecs and threads
  * may share one.
@@ -191,21 +190,19 @@ sqs_isa sqs_find_isa(sqs_isa isa);
 typedef struct sqs_prior sqs_prior;
 
 /* Bytes of memory that sqs_load_prior needs for a file of `size` bytes, or 0
- * if the file begins with something that no prior file does. A prior of
- * 32 classes for 262 144 ids needs 2.6 MB. The header alone is believed: it
- * can ask for 10 MB, and sqs_load_prior checks the rest. */
+ * if the header isn't a prior file's. A prior of 32 classes for 262 144 ids
+ * needs 2.6 MB. A damaged or hostile header can ask for 10 MB; only
+ * sqs_load_prior checks the rest of the file. */
 SQS_API
 size_t sqs_prior_memory(const uint8_t *file, size_t size);
 
 /*
- * Makes a prior of exactly `size` bytes of a file, which may be hostile.
+ * Makes a prior from a file of exactly `size` bytes, which may be hostile.
  *
- * memory  sqs_prior_memory(file, size) bytes, aligned as malloc aligns, in
- *         which the prior lies for as long as it is in use. The file isn't
- *         needed any more.
+ * memory  sqs_prior_memory(file, size) bytes, aligned as malloc aligns. They
+ *         hold the prior and must outlive it; the file may be freed.
  *
- * Time is linear in the file's size, and in the number of ids times the number
- * of classes.
+ * Takes time linear in the file's size and in ids times classes.
  *
  * Returns SQS_OK or SQS_BAD_PRIOR.
  */
@@ -213,25 +210,26 @@ SQS_API
 sqs_status sqs_load_prior(const uint8_t *file, size_t size, void *memory,
                           const sqs_prior **prior);
 
-/* The settings that both ends share. The coding is an sqs_coding. */
+/* The settings that both ends share. */
 typedef struct sqs_codec {
     /* V, SQS_MIN_VOCAB .. SQS_MAX_VOCAB */
     uint32_t vocab_size;
     /* The sum of a distribution's counts, 1 .. SQS_MAX_RESOLUTION */
     uint32_t resolution;
+    /* An sqs_coding. */
     uint32_t coding;
-    /* Null for none; SQS_ENTROPY only, and one of the same vocab_size. */
+    /* Null, or with SQS_ENTROPY a prior of the same vocab_size. */
     const sqs_prior *prior;
 } sqs_codec;
 
-/* SQS_OK, or SQS_BAD_CODEC if a field is outside its limits, or the prior is
- * not for this codec. */
+/* Returns SQS_OK, or SQS_BAD_CODEC if a field is outside its limits or the
+ * prior isn't for this codec. */
 SQS_API
 sqs_status sqs_check_codec(const sqs_codec *codec);
 
 /*
- * The most survivors that a distribution of this codec can have, whatever its
- * coding: min(vocab_size, resolution), since each survivor counts at least 1.
+ * The largest support that a distribution of this codec can have, with any
+ * coding: min(vocab_size, resolution), since each count is at least 1.
  */
 SQS_API
 uint32_t sqs_max_survivors(const sqs_codec *codec);
@@ -247,53 +245,52 @@ typedef enum sqs_dtype {
 } sqs_dtype;
 
 /* Rows of values of one sqs_dtype, in the machine's byte order and aligned for
- * their type, and the sqs_isa by which they are read. */
+ * their type, and the sqs_isa that reads them. */
 typedef struct sqs_rows {
     const void *values;
     uint32_t dtype;
     uint32_t isa;
-    /* How many rows. */
+    /* Number of rows. */
     uint32_t n;
-    /* Values of a row: the vocabulary's size, and that of the codec if the call
-     * has one. */
+    /* Values per row: the vocabulary size, the codec's if the call has one. */
     uint32_t width;
-    /* Values from the start of one row to that of the next. */
+    /* Values from the start of one row to the start of the next. */
     size_t stride;
 } sqs_rows;
 
 /*
- * Which tokens of a row to keep: those of probability `least` or more, and of
- * these the `most` most probable ones. The most probable token is always kept,
- * ties go to the lower token id, and masked tokens (probability 0) are never
- * kept. Every rule is a choice of the two numbers: {k, 0} keeps the k most
- * probable tokens, {UINT32_MAX, beta} those of probability beta or more.
+ * Which tokens of a row to keep: the `most` most probable ones among those of
+ * probability `least` or more. The most probable token is always kept, ties go
+ * to the lower token id, and masked tokens (probability 0) are never kept.
+ * {k, 0} keeps the k most probable tokens, and {UINT32_MAX, beta} the tokens
+ * of probability beta or more.
  */
 typedef struct sqs_keep {
     /* At least 1. */
     uint32_t most;
-    /* Finite; at 0 or below no probability is looked at. */
+    /* Finite; 0 or below sets no threshold. */
     double least;
 } sqs_keep;
 
-/* Bytes of scratch that sqs_quantize_logits and sqs_quantize_probs need,
- * aligned as malloc aligns. Contents before and after a call mean nothing. */
+/* Bytes of scratch that the sqs_quantize functions need, aligned as malloc
+ * aligns. Contents before and after a call mean nothing. */
 SQS_API
 size_t sqs_quantize_scratch(const sqs_codec *codec);
 
 /*
- * Where distributions go, in memory of the caller's. For those of rows, the room
- * for ids and counts is, for each row, sqs_max_survivors(codec) values, or
- * keep->most if that is fewer; what decodes says its own.
+ * Where distributions are written, in the caller's memory. When quantizing,
+ * token_ids and counts have room for sqs_max_survivors(codec) values per row,
+ * or keep->most if that is fewer. Functions that decode state their own needs.
  */
 typedef struct sqs_sparse_room {
     /* The distributions one after the other, each ascending. */
     uint32_t *token_ids;
-    /* All >= 1, those of a distribution summing to the codec's resolution. */
+    /* All >= 1; each distribution's sum to the codec's resolution. */
     uint32_t *counts;
-    /* How many ids and counts each distribution has. */
+    /* Each distribution's support size: how many ids and counts it has. */
     uint32_t *survivors;
-    /* Written by the core: how many rows are done; if not all, the next one is
-     * to blame for the status. */
+    /* Written by the core: how many rows are done. If a call fails, `done` is
+     * the number of the row that caused the status, unless an argument did. */
     uint32_t done;
 } sqs_sparse_room;
 
@@ -304,13 +301,13 @@ typedef struct sqs_sparse_room {
  * logits        -infinity masks a token.
  * temperature   0 gives the most probable token all counts.
  * scratch       sqs_quantize_scratch(codec) bytes.
- * dropped_mass  out, a value a row: the probability of the tokens not kept,
- *               before quantization, in [0, 1). Null if it isn't wanted, which
- *               saves most of the time if keep->least is 0.
+ * dropped_mass  out, one value per row: the probability of the tokens not
+ *               kept, before quantization, in [0, 1). May be null, which saves
+ *               most of the time if keep->least is 0.
  *
  * Returns SQS_OK, SQS_BAD_KEEP, SQS_BAD_TEMPERATURE, SQS_BAD_DTYPE,
- * SQS_BAD_ARGUMENT, SQS_NOT_FINITE or SQS_ALL_MASKED. The result may have more
- * survivors than an enumerative packet can hold.
+ * SQS_BAD_ARGUMENT, SQS_NOT_FINITE or SQS_ALL_MASKED. The support may be
+ * larger than an enumerative packet can hold.
  */
 SQS_API
 sqs_status sqs_quantize_logits(const sqs_codec *codec, const sqs_rows *logits,
@@ -320,7 +317,7 @@ sqs_status sqs_quantize_logits(const sqs_codec *codec, const sqs_rows *logits,
 
 /*
  * The same for rows of probabilities, which must be non-negative and sum to 1
- * within SQS_SUM_TOLERANCE; what remains of the error is normalized away.
+ * within SQS_SUM_TOLERANCE. They are normalized.
  *
  * Returns SQS_OK, SQS_BAD_KEEP, SQS_BAD_DTYPE, SQS_BAD_ARGUMENT,
  * SQS_NOT_FINITE, SQS_NEGATIVE or SQS_SUM.
@@ -331,21 +328,21 @@ sqs_status sqs_quantize_probs(const sqs_codec *codec, const sqs_rows *probs,
                               sqs_sparse_room *to, double *dropped_mass);
 
 /*
- * Turns each row of logits into unbiased counts: over the random number, a
- * token's count has the mean l p, with l the resolution and p its probability,
- * however small, and is l p rounded up or down. No token is dropped first.
+ * Turns each row of logits into unbiased counts. A token of probability p,
+ * however small, gets the count l p rounded up or down, where l is the
+ * resolution, and the mean over the random number is l p. No token is dropped
+ * first.
  *
- * p is that of sqs_verify_logits, but for exponentials that are rounded to
- * multiples of 2^-42 of the largest, which changes less than 2^-23 of the mass
- * of 2^20 tokens. The mean of what the tokens up to any one count together is
- * exactly l times their p, rounded down to a multiple of 2^-64.
+ * p is the p of sqs_verify_logits, except that exponentials are rounded to
+ * multiples of 2^-42 of the largest. That changes less than 2^-23 of the mass
+ * of 2^20 tokens. The total count of the tokens up to any one has exactly the
+ * mean l times their total p, rounded down to a multiple of 2^-64.
  *
  * logits       -infinity masks a token.
  * temperature  0 gives the first of the largest logits all counts.
- * numbers      one for each row, independent and each of 2^64 as likely as the
- *              others
+ * numbers      one random number per row, independent and uniform
  * scratch      sqs_quantize_scratch(codec) bytes
- * to           room for sqs_max_survivors(codec) ids and counts a row
+ * to           room for sqs_max_survivors(codec) ids and counts per row
  *
  * Returns SQS_OK, SQS_BAD_TEMPERATURE, SQS_BAD_DTYPE, SQS_BAD_ARGUMENT,
  * SQS_NOT_FINITE or SQS_ALL_MASKED.
@@ -357,39 +354,38 @@ sqs_status sqs_quantize_unbiased(const sqs_codec *codec,
                                  sqs_sparse_room *to);
 
 /*
- * Draws a token from a distribution, exactly.
+ * Samples a token from a distribution, exactly.
  *
- * number  from 0 up to, not including, the sum of the counts, each as likely
- *         as the others; independent of the draws of sqs_verify. (A remainder
- *         of random bits favors the smaller numbers.)
+ * number  uniform in [0, sum of the counts), and independent of the draws of
+ *         sqs_verify. (Random bits modulo the sum aren't uniform.)
  *
- * Returns the token's position: the first one that, together with those before
- * it, has more counts than `number`.
+ * Returns the token's position: the first one at which the running sum of the
+ * counts exceeds `number`.
  */
 SQS_API
 uint32_t sqs_sample(const uint32_t *counts, uint32_t survivors,
                     uint32_t number);
 
 /*
- * C-SQS: lets the threshold of a keep rule learn from a drafted token,
+ * C-SQS: updates the threshold of a keep rule after a drafted token,
  *
  *     least = min(1, least - eta * (dropped_mass - alpha)),
  *
- * so that in the long run the mean mass dropped is at most alpha, whatever the
- * distributions are (docs/theory.md says how soon).
+ * so that in the long run the mean dropped mass is at most alpha, for any
+ * distributions (docs/theory.md has the bound).
  *
  * keep          its `least` is at most 1
  * alpha         in [0, 1]
  * eta           the step; in (0, 1]
- * dropped_mass  of the token's distribution, as sqs_quantize_logits tells it
+ * dropped_mass  of the token's distribution, from sqs_quantize_logits
  *
- * `least` is the whole state: to roll back, restore a copy of it. Only verified
- * positions may count in the end. If n of a round's L tokens are accepted
- * (sqs_verdict), these are the first min(n + 1, L), the resampled one included:
- * roll back to the value after that many updates. After an aborted round, roll
- * back to the value before it.
+ * `least` is the whole state: to roll back, restore a copy of it. The
+ * threshold must learn only from verified positions. If n of a round's L
+ * tokens are accepted (sqs_verdict), roll back to the value after
+ * min(n + 1, L) updates. If the round is aborted, roll back to the value
+ * before it.
  *
- * Returns SQS_OK, SQS_BAD_KEEP, or SQS_BAD_ARGUMENT if any of the others is out
+ * Returns SQS_OK, SQS_BAD_KEEP, or SQS_BAD_ARGUMENT if another argument is out
  * of range.
  */
 SQS_API
@@ -398,14 +394,14 @@ sqs_status sqs_conformal_update(sqs_keep *keep, double alpha, double eta,
 
 /* One distribution to bytes and back. */
 
-/* An upper bound in bytes of what sqs_encode writes for so many survivors. */
+/* An upper bound on the bytes that sqs_encode writes for this support size. */
 SQS_API
 size_t sqs_encode_bound(const sqs_codec *codec, uint32_t survivors);
 
 /*
  * The number of bits that a distribution takes, before padding to a byte. With
- * SQS_ENTROPY the number may be off by one, and the call takes 40 to 75 % of
- * the time of encoding for distributions of language models, as long as
+ * SQS_ENTROPY the number may be off by one. The call takes 40 to 75 % of the
+ * time of encoding for distributions of language models, and as long as
  * encoding for others.
  *
  * Returns SQS_OK, SQS_BAD_DISTRIBUTION or SQS_LARGE_SUPPORT.
@@ -428,21 +424,20 @@ sqs_status sqs_encode(const sqs_codec *codec, const uint32_t *token_ids,
                       uint8_t *packet, size_t capacity, size_t *size);
 
 /*
- * Reads one distribution from exactly `size` bytes, which may be hostile. They
- * don't say what they hold: with SQS_ENTROPY many rounds of one token are read
- * here without an error, and sqs_decode_round reads many packets of sqs_encode
- * as rounds. docs/faq.md has figures.
+ * Reads one distribution from exactly `size` bytes, which may be hostile.
+ * Packets don't state their kind: with SQS_ENTROPY this function reads many
+ * rounds of one token without an error, and sqs_decode_round reads many
+ * packets of sqs_encode as rounds. docs/faq.md has figures.
  *
- * most               the receiver's limit: the most survivors that it takes
+ * most               the receiver's limit on the support size
  * token_ids, counts  out, room for `most` values each, or for
  *                    sqs_max_survivors(codec) if that is less
  *
- * Time is linear in size and survivors, except that an enumerative rank takes
- * time cubic in its survivors, some 25 ms at SQS_MAX_ENUMERATIVE_SUPPORT; a
- * round may hold eight as slow. What has more than `most` survivors is refused
- * before that work is done.
+ * Takes time linear in `size` and the support size. An enumerative rank takes
+ * cubic time, some 25 ms at SQS_MAX_ENUMERATIVE_SUPPORT, and a round may hold
+ * eight of those. Larger supports than `most` are rejected before that work.
  *
- * Returns SQS_OK, one of the statuses of the format, or SQS_OVER_LIMIT.
+ * Returns SQS_OK, a status of the format, or SQS_OVER_LIMIT.
  */
 SQS_API
 sqs_status sqs_decode(const sqs_codec *codec, const uint8_t *packet,
@@ -451,20 +446,20 @@ sqs_status sqs_decode(const sqs_codec *codec, const uint8_t *packet,
 
 /* Many distributions to bytes and back. */
 
-/* Distributions to be read, one after the other in arrays of the caller's. */
+/* Distributions to read, one after the other in the caller's arrays. */
 typedef struct sqs_sparse_rows {
     uint32_t length;
     const uint32_t *token_ids;
     const uint32_t *counts;
-    /* `length` sizes, which cut both arrays up. */
+    /* `length` support sizes, which divide both arrays. */
     const uint32_t *survivors;
 } sqs_sparse_rows;
 
 /*
- * Writes distributions as sqs_encode does, a packet each.
+ * Writes each distribution as sqs_encode does, as a packet of its own.
  *
- * packets  out, one after the other; a capacity of the sum of all
- *          sqs_encode_bound is enough
+ * packets  out, one after the other; the sum of all sqs_encode_bound is enough
+ *          capacity
  * sizes    out, the bytes of each packet
  * done     out, how many are written, as in sqs_sparse_room
  *
@@ -476,12 +471,11 @@ sqs_status sqs_encode_rows(const sqs_codec *codec, const sqs_sparse_rows *rows,
                            uint32_t *done);
 
 /*
- * Reads n distributions as sqs_decode does, from packets that lie one after the
- * other and have the sizes given.
+ * Reads n distributions as sqs_decode does, from packets of the given sizes,
+ * one after the other.
  *
- * most  the receiver's limit on each packet
- * to    out. token_ids and counts have room for n times what sqs_decode asks
- *       for
+ * most  the receiver's limit on each support size
+ * to    out. token_ids and counts have n times the room that sqs_decode needs
  *
  * Returns what sqs_decode returns.
  */
@@ -490,18 +484,17 @@ sqs_status sqs_decode_rows(const sqs_codec *codec, const uint8_t *packets,
                            const size_t *sizes, uint32_t n, uint32_t most,
                            sqs_sparse_room *to);
 
-/* A round: 1 .. SQS_MAX_ROUND distributions and the tokens drawn from them. */
+/* A round: 1 .. SQS_MAX_ROUND distributions and a token sampled from each. */
 
-/* An upper bound in bytes of what sqs_encode_round writes for `length`
- * positions with `survivors` token_ids in all. */
+/* An upper bound on the bytes that sqs_encode_round writes for `length`
+ * distributions of `survivors` tokens in all. */
 SQS_API
 size_t sqs_encode_round_bound(const sqs_codec *codec, uint32_t length,
                               uint32_t survivors);
 
 /*
- * Writes a round. With SQS_ENTROPY each distribution is coded with what those
- * before it have left in a memory of recent supports, whose tokens are likely
- * to come again.
+ * Writes a round. SQS_ENTROPY remembers the round's recent supports, because
+ * their tokens are likely to come again.
  *
  * positions  of each drafted token among the token_ids of its distribution
  *
@@ -513,26 +506,24 @@ sqs_status sqs_encode_round(const sqs_codec *codec,
                             const uint32_t *positions, uint8_t *packet,
                             size_t capacity, size_t *size);
 
-/* The most survivors, summed over its distributions, that a round of `size`
- * bytes can have. */
+/* The largest sum of support sizes that a round of `size` bytes can have. */
 SQS_API
 uint32_t sqs_max_round_survivors(const sqs_codec *codec, size_t size);
 
 /*
- * Reads a round from exactly `size` bytes, which may be hostile. They must be
- * of sqs_encode_round: sqs_decode says what happens otherwise.
+ * Reads a round from exactly `size` bytes, which may be hostile. sqs_decode
+ * says what happens to a packet of another kind.
  *
- * most       the receiver's limit: the most survivors, in all, that it takes
+ * most       the receiver's limit on the sum of support sizes
  * to         out. token_ids and counts have room for `most` values each, or
  *            for sqs_max_round_survivors if that is less; survivors for
  *            SQS_MAX_ROUND values. `done` means nothing unless SQS_OK is
  *            returned.
  * positions  out, as in sqs_encode_round; room for SQS_MAX_ROUND values
  *
- * A packet is refused as soon as it is known to have more than `most`
- * survivors, before the work that they would take. A `most` above the format's
- * own limits doesn't lift those: with SQS_ENTROPY 72 bytes can name 2^20
- * survivors, which take 8 MB and about 0.1 s.
+ * A packet is rejected as soon as its tokens exceed `most`, before the work
+ * that they would take. The format's own limits hold for any `most`: with
+ * SQS_ENTROPY, 72 bytes can name 2^20 tokens, which take 8 MB and about 0.1 s.
  *
  * Returns SQS_OK, a status of the format, or SQS_OVER_LIMIT.
  */
@@ -541,11 +532,11 @@ sqs_status sqs_decode_round(const sqs_codec *codec, const uint8_t *packet,
                             size_t size, uint32_t most, sqs_sparse_room *to,
                             uint32_t *positions);
 
-/* A sequence: distributions one after the other, without drafted tokens, such
- * as those of a whole text. SQS_ENTROPY only, and coded as in a round. */
+/* A sequence: distributions without drafted tokens, such as those of a whole
+ * text. SQS_ENTROPY only, and coded as in a round. */
 
-/* An upper bound in bytes of what sqs_encode_sequence writes for `length`
- * distributions with `survivors` token_ids in all. */
+/* An upper bound on the bytes that sqs_encode_sequence writes for `length`
+ * distributions of `survivors` tokens in all. */
 SQS_API
 size_t sqs_encode_sequence_bound(uint32_t length, uint32_t survivors);
 
@@ -566,15 +557,14 @@ sqs_status sqs_encode_sequence(const sqs_codec *codec,
  * Reads a sequence from exactly `size` bytes, which may be hostile.
  *
  * length  how many distributions to read, from the first on: SQS_MAX_SEQUENCE
- *         for all. If the packet has more, what follows them isn't read.
- * most    the receiver's limit: the most survivors that it takes, in all
- *         distributions that are read
+ *         for all. The rest of the packet isn't read.
+ * most    the receiver's limit on the sum of the support sizes read
  * to      out. token_ids and counts have room for `most` values each, or for
  *         SQS_MAX_ENTROPY_SURVIVORS if that is less; survivors for `length`
  *         or `most` values, whichever is less.
  *
- * As with sqs_decode_round, a packet is refused as soon as it is known to have
- * more than `most` survivors.
+ * As in sqs_decode_round, a packet is rejected as soon as its tokens exceed
+ * `most`.
  *
  * Returns SQS_OK, a status of the format, SQS_OVER_LIMIT, or SQS_BAD_ARGUMENT
  * for another coding.
@@ -584,43 +574,43 @@ sqs_status sqs_decode_sequence(const sqs_codec *codec, const uint8_t *packet,
                                size_t size, uint32_t length, uint32_t most,
                                sqs_sparse_room *to);
 
-/* What the cloud does with a round, for which it needs no codec. */
+/* Verifying a round; this needs no codec. */
 
-/* Bytes of scratch that sqs_verify and sqs_verify_logits need for such rows,
- * aligned as malloc aligns. SIZE_MAX, which nobody can allocate, if no codec
- * has their width, or no round so many. */
+/* Bytes of scratch that sqs_verify and sqs_verify_logits need for these rows,
+ * aligned as malloc aligns. SIZE_MAX, so that allocating fails, if no codec
+ * has their width or no round has that many. */
 SQS_API
 size_t sqs_verify_scratch(const sqs_rows *target);
 
-/* What became of a round. */
+/* The result of verifying a round. */
 typedef struct sqs_verdict {
-    /* How many of its tokens, from the first on. */
+    /* How many tokens are accepted, from the first on. */
     uint32_t accepted;
-    /* The one that follows them. */
+    /* The token that follows them. */
     uint32_t token;
-    /* How many target rows are fit for use; if not all, the next one is to
-     * blame for the status. */
+    /* How many target rows are valid. If a call fails, `done` is the number of
+     * the row that caused the status, unless an argument did. */
     uint32_t done;
 } sqs_verdict;
 
 /*
- * Accepts a prefix of a round's tokens and draws the one after it. A token x
- * with count b of resolution l is accepted with probability min(1, p(x) l/b).
- * After the first rejection, the next token is drawn from the residual
- * max(0, p - b/l), normalized; if all tokens are accepted, from the last row.
- * The result is distributed as the target's tokens.
+ * Accepts a prefix of a round's tokens and samples the token after it. A token
+ * x with count b of resolution l is accepted with probability
+ * min(1, p(x) l/b). After the first rejection, the next token is sampled from
+ * the residual max(0, p - b/l), normalized; if all tokens are accepted, from
+ * the last row. The output distribution is exactly the target's.
  *
- * round     as sqs_decode_round gives it, which isn't checked again, or one of
- *           length 0; the resolution of each distribution is what its counts
- *           sum to, whatever the codec's
- * positions also
+ * round     a valid round, as from sqs_decode_round, or one of length 0. It
+ *           isn't checked. The resolution of each distribution is the sum of
+ *           its counts.
+ * positions of the drafted tokens, also as from sqs_decode_round
  * target    length + 1 rows of probabilities, SQS_F32 or SQS_F64: row i is
  *           for the position of token i, the last row for the position after
  *           all tokens; non-negative, summing to 1 within SQS_SUM_TOLERANCE
- * draws     length + 1 numbers from [0, 1), which isn't checked: with others,
- *           such as NaN, the verdict means nothing; independent of those that
- *           drew the tokens. draws[i] decides about token i, and after n
- *           accepted ones draws[min(n + 1, length)] draws the next token
+ * draws     length + 1 random numbers in [0, 1), independent of those that
+ *           sampled the tokens. They aren't checked: with NaN, for example,
+ *           the verdict means nothing. draws[i] decides about token i, and
+ *           after n accepted tokens draws[min(n + 1, length)] samples the next
  * scratch   sqs_verify_scratch(target) bytes
  *
  * Returns SQS_OK, SQS_BAD_DTYPE, SQS_BAD_ARGUMENT, SQS_NOT_FINITE,
@@ -634,17 +624,17 @@ sqs_status sqs_verify(const sqs_sparse_rows *round, const uint32_t *positions,
 /*
  * The same for rows of the target's logits.
  *
- * p is softmax(logits / temperature) in single precision, but for the sum: off
- * by some 2^-23 of itself for the likeliest tokens, by less than 2^-16 for all
- * others, and 0 for what is below 2^-100 of the largest. (So it is for logits
- * that differ by less than 2^127, at temperatures from 2^-100 to 2^100.) It is
- * the same p on every machine, and as with sqs_verify the result is distributed
- * as it says.
+ * p is softmax(logits / temperature) in single precision, except for the sum.
+ * Its relative error is some 2^-23 for the most probable tokens and less than
+ * 2^-16 for others, and p below 2^-100 of the largest is 0. (This holds for
+ * logits that differ by less than 2^127, at temperatures from 2^-100 to
+ * 2^100.) p is the same on every machine, and the output distribution is
+ * exactly p.
  *
  * target       length + 1 rows as for sqs_verify, but of any type; -infinity
  *              masks a token
- * temperature  the target's; at 0 it has the first of its largest logits and
- *              nothing else
+ * temperature  the target's; at 0, the first of the largest logits has
+ *              probability 1
  * scratch      sqs_verify_scratch(target) bytes
  *
  * All rows are checked, but exponentials are computed only for those up to the
@@ -659,7 +649,7 @@ sqs_status sqs_verify_logits(const sqs_sparse_rows *round,
                              double temperature, const double *draws,
                              void *scratch, sqs_verdict *verdict);
 
-/* What both ends draw by numbers that they share. */
+/* Sampling with shared random numbers. */
 
 #define SQS_MAX_GUESSES 8u
 
@@ -667,38 +657,39 @@ sqs_status sqs_verify_logits(const sqs_sparse_rows *round,
 SQS_API
 size_t sqs_gumbel_scratch(const sqs_rows *logits);
 
-/* Where the best tokens of rows go, in memory of the caller's, with room for
- * `most` ids and scores for each row. */
+/* Where the best tokens of each row are written, in the caller's memory, with
+ * room for `most` ids and scores per row. */
 typedef struct sqs_guesses {
     /* The best first. */
     uint32_t *token_ids;
-    /* Ascending; a token's chance to be what another distribution, that is
-     * nearly this one, draws is about in proportion to 1 / score. */
+    /* Ascending. The chance that a similar distribution yields this token is
+     * about proportional to 1 / score. */
     double *scores;
-    /* For each row how many there are: fewer than `most` if fewer can be
-     * drawn. The room of the others is left as it was. */
+    /* How many tokens each row has: fewer than `most` if fewer can be sampled.
+     * The rest of the room is left as it was. */
     uint32_t *found;
     /* Written by the core, as in sqs_sparse_room. */
     uint32_t done;
 } sqs_guesses;
 
 /*
- * Draws a token of softmax(logits / temperature), for each row, by numbers that
- * a key and a position determine, and names those that come next: what this
- * end guesses of what another end, with other logits, draws by the same
- * numbers. All ends draw alike, bit for bit, if their logits are alike.
+ * Samples a token of softmax(logits / temperature) for each row, with random
+ * numbers that a key and a position determine, and lists the runners-up. They
+ * are this end's guesses at the token that another end, with other logits,
+ * samples with the same numbers. Ends with the same logits get the same
+ * result, bit for bit.
  *
- * The law of the best token is within 2^-39 of the softmax of the logits as
- * given, in total variation, if there are 2^18 or fewer, and within 2^-37 in
- * any case. docs/theory.md, section 9, has the numbers and the proof.
+ * The distribution of the best token is within a total variation of 2^-39 of
+ * the softmax for up to 2^18 logits, and within 2^-37 for more; section 9 of
+ * docs/theory.md has the proof.
  *
  * logits       rows of any type; -infinity masks a token
- * temperature  below 2^-100 the largest logits are the best, and scores are
- *              these with the other sign
- * key          four words that whoever may choose the text can't foresee
- * position     of the first row; row i has position + i. A key has numbers for
- *              2^64 positions, each to be used for one token of one text.
- * most         how many are wanted of a row, 1 to SQS_MAX_GUESSES
+ * temperature  below 2^-100, the largest logits are the best, and scores are
+ *              the negated logits
+ * key          four words that nobody who may choose the text can predict
+ * position     of the first row; row i has position + i. Use each of a key's
+ *              2^64 positions for one token of one text only.
+ * most         how many tokens to list per row, 1 to SQS_MAX_GUESSES
  * scratch      sqs_gumbel_scratch(logits) bytes
  *
  * Ties go to the lower id.

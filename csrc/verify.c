@@ -1,20 +1,19 @@
 /*
  * verify.c - which of a round's tokens are accepted, and which one follows.
  *
- * Speculative sampling (arXiv 2211.17192): a token x drawn from q is accepted
- * with probability min(1, p(x) / q(x)); after the first rejection the next
- * token is drawn from the residual max(0, p - q), normalized. p is a row of
- * the target's weights, divided by its sum, and q(x) = b / l. The weights are
- * the row's values, if these are probabilities. If they are logits, weights
- * are exponentials, and are computed where they are needed.
+ * Speculative sampling (arXiv 2211.17192): a token x sampled from q is
+ * accepted with probability min(1, p(x) / q(x)). After the first rejection,
+ * the next token is sampled from the residual max(0, p - q), normalized. p is
+ * a target row's weights divided by their sum, and q(x) = b / l. Weights are
+ * the row's values if these are probabilities. For logits, weights are
+ * exponentials, computed where they are needed.
  *
- * Every target row is read once, to be checked by blocks of SQS_BLOCK values.
- * Of probabilities, the blocks' sums come with that; of logits, their maxima,
- * and a second pass over the rows up to the first rejection turns these into
- * the sums of weights. A token is then drawn by walking over the sums of
- * blocks, and over the weights of one block alone. The residual differs from
- * its row only at the tokens of the support, so only the blocks that hold one
- * of them are summed again.
+ * Checking reads every target row once, in blocks of SQS_BLOCK values. This
+ * also gives the blocks' sums of probabilities, or maxima of logits. A second
+ * loop over the rows up to the first rejection turns maxima into sums of
+ * weights. Sampling walks over the sums of blocks, then over the weights of
+ * one block. The residual differs from its row only at the tokens of the
+ * support, so only the blocks with such tokens are summed again.
  */
 #include <math.h>
 #include <stdbool.h>
@@ -22,8 +21,8 @@
 #include "rows/kernels.h"
 #include "rows/values.h"
 
-/* The distribution q of a drafted token; with n = 0, one that is 0 everywhere,
- * whose residual is the row itself. */
+/* The distribution q of a drafted token. With n = 0, q is 0 everywhere, and
+ * the residual is the row itself. */
 typedef struct draft {
     const uint32_t *ids; /* ascending */
     const uint32_t *counts;
@@ -31,7 +30,7 @@ typedef struct draft {
     double resolution; /* the sum of the counts */
 } draft;
 
-/* What a value weighs. */
+/* How a value becomes a weight. */
 typedef enum weighing {
     PROBS,  /* itself */
     LOGITS, /* its exponential, relative to the row's maximum */
@@ -96,7 +95,7 @@ static double weight(const target_row *row, uint32_t i)
 {
     switch (row->weighing) {
     case LOGITS:
-        return sqs_unnormalised(value(row, i), row->max, row->scale);
+        return sqs_unnormalized(value(row, i), row->max, row->scale);
     case GREEDY:
         return i == row->best;
     default:
@@ -120,7 +119,7 @@ static bool all_finite(const target_row *row)
     return true;
 }
 
-/* Writes the sums of a row's blocks, and checks them. */
+/* Writes the sums of a row's blocks, and checks the row. */
 static sqs_status check_probs(const target_row *row)
 {
     double least;
@@ -133,7 +132,7 @@ static sqs_status check_probs(const target_row *row)
     return fabs(total - 1) <= SQS_SUM_TOLERANCE ? SQS_OK : SQS_SUM;
 }
 
-/* A block as the passes over rows take it. */
+/* A block as an argument of the kernels. */
 static sqs_scanned get_block(const target_row *row, uint32_t block)
 {
     uint32_t from = block * SQS_BLOCK;
@@ -142,8 +141,7 @@ static sqs_scanned get_block(const target_row *row, uint32_t block)
                          .max = row->max};
 }
 
-/* Writes the maxima of a row's blocks to where the sums go, and checks them.
- */
+/* Writes the maxima of a row's blocks to row->sums, and checks the row. */
 static sqs_status check_logits(const target_row *row)
 {
     double maxima[SQS_BLOCK / SQS_GROUP * SQS_LANES], max = -INFINITY;
@@ -158,8 +156,8 @@ static sqs_status check_logits(const target_row *row)
     return max == -INFINITY ? SQS_ALL_MASKED : SQS_OK;
 }
 
-/* Checks all rows; *done becomes how many there are, or the number of the one
- * to blame. */
+/* Checks all rows; *done becomes the number of valid rows before the first
+ * bad one. */
 static sqs_status check_rows(const target *t, uint32_t *done)
 {
     for (*done = 0; *done < t->rows->n; ++*done) {
@@ -174,7 +172,7 @@ static sqs_status check_rows(const target *t, uint32_t *done)
 
 /* Weights. */
 
-/* The first block of those with the largest maximum. */
+/* The first block that has the row's maximum. */
 static uint32_t find_max(const target_row *row)
 {
     uint32_t best = 0;
@@ -193,8 +191,8 @@ static void sum_exponentials(target_row *row)
     }
 }
 
-/* Gives all weight to the first of a block's largest values, and replaces the
- * maxima of blocks by the sums of that. */
+/* Gives all weight to the first of a block's largest values, and sets the sums
+ * of blocks accordingly. */
 static void choose(target_row *row, uint32_t block)
 {
     row->best = block * SQS_BLOCK;
@@ -205,7 +203,7 @@ static void choose(target_row *row, uint32_t block)
         row->sums[i] = i == block;
 }
 
-/* Row i of those that are checked, with its sums. */
+/* Row i, which has been checked, with its sums. */
 static target_row sum_up(const target *t, uint32_t i)
 {
     target_row row = get_row(t, i);
@@ -221,7 +219,7 @@ static target_row sum_up(const target *t, uint32_t i)
     return row;
 }
 
-/* Draws. */
+/* Accepting and sampling. */
 
 /* Whether the token at a position of q is accepted: draw < p(x) / q(x). */
 static bool accepts(const target_row *row, const draft *q, uint32_t position,
@@ -231,7 +229,7 @@ static bool accepts(const target_row *row, const draft *q, uint32_t position,
     return draw * q->counts[position] * row->total < p * q->resolution;
 }
 
-/* The unnormalised residual at token i. `at` is the place in the support of
+/* The unnormalized residual at token i. `at` is the position in the support of
  * the first token that is i or above. */
 static double residual(const target_row *row, const draft *q, uint32_t at,
                        uint32_t i)
@@ -243,7 +241,7 @@ static double residual(const target_row *row, const draft *q, uint32_t at,
     return rest > 0 ? rest : 0;
 }
 
-/* Replaces the sums of those blocks that hold tokens of the support by sums of
+/* Replaces the sums of the blocks that hold tokens of the support with sums of
  * the residual. */
 static void sum_residuals(target_row *row, const draft *q)
 {
@@ -258,8 +256,8 @@ static void sum_residuals(target_row *row, const draft *q)
     }
 }
 
-/* The sum of all blocks, added up in the order in which find_block passes
- * them, so that a draw below 1 never goes past the end. */
+/* The sum of all blocks, added in the order of find_block, so that a draw
+ * below 1 never goes past the end. */
 static double sum_of_blocks(const target_row *row)
 {
     double sum = 0;
@@ -268,9 +266,8 @@ static double sum_of_blocks(const target_row *row)
     return sum;
 }
 
-/* Finds the block that a draw falls into: the last one with a sum above 0 such
- * that the blocks before it sum to `goal` or less. *before becomes their
- * sum. */
+/* Finds the block to sample from: the last one with a sum above 0 such that
+ * the blocks before it sum to `goal` or less. *before becomes their sum. */
 static uint32_t find_block(const target_row *row, double goal, double *before)
 {
     double past = 0;
@@ -286,9 +283,9 @@ static uint32_t find_block(const target_row *row, double goal, double *before)
     return block;
 }
 
-/* Draws a token in proportion to the residual, whose sums by blocks are
- * row->sums, and `sum` in all: the last token with a residual above 0 such
- * that those of the tokens before it sum to draw * sum or less. */
+/* Samples a token in proportion to the residual, whose blocks sum to row->sums
+ * and in all to `sum`: the last token with a residual above 0 such that the
+ * residuals before it sum to draw * sum or less. */
 static uint32_t draw_token(const target_row *row, const draft *q, double sum,
                            double draw)
 {
@@ -307,10 +304,10 @@ static uint32_t draw_token(const target_row *row, const draft *q, double sum,
     return token;
 }
 
-/* Draws the token after a rejected one. A rejection means that q exceeds p at
- * one token, so p exceeds q at another. If p and q are nearly the same,
- * though, rounding may hide that, and the residual be 0 everywhere: then draw
- * from p, which is what q leaves if it takes nothing away. */
+/* Samples the token after a rejected one. A rejection means that q exceeds p
+ * at one token, so p exceeds q at another. If p and q are nearly the same,
+ * rounding may hide that and make the residual 0 everywhere. Then this samples
+ * from p: with an infinite resolution, q subtracts nothing. */
 static uint32_t draw_residual(target_row *row, const draft *q, double draw)
 {
     sum_residuals(row, q);
@@ -330,10 +327,10 @@ static uint32_t sum_counts(const uint32_t *counts, uint32_t n)
     return sum;
 }
 
-/* Accepts tokens up to the first that is rejected, and draws the next one. */
-static void judge(const target *t, const sqs_sparse_rows *round,
-                  const uint32_t *positions, const double *draws,
-                  sqs_verdict *verdict)
+/* Accepts tokens up to the first rejection, and samples the next one. */
+static void decide(const target *t, const sqs_sparse_rows *round,
+                   const uint32_t *positions, const double *draws,
+                   sqs_verdict *verdict)
 {
     const uint32_t *ids = round->token_ids, *counts = round->counts;
     for (uint32_t i = 0; i < round->length; i++) {
@@ -364,7 +361,7 @@ static sqs_status verify(target *t, const sqs_sparse_rows *round,
     t->kernels = sqs_find_kernels(t->rows);
     sqs_status status = check_rows(t, &verdict->done);
     if (status == SQS_OK)
-        judge(t, round, positions, draws, verdict);
+        decide(t, round, positions, draws, verdict);
     return status;
 }
 

@@ -1,6 +1,6 @@
 /*
- * example.c - a round from logits to a verdict: the edge drafts and writes
- * bytes, the cloud reads and verifies them. A formula plays both models.
+ * example.c - a round from logits to a verdict: the edge drafts and encodes,
+ * the cloud decodes and verifies. A formula stands in for both models.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,8 +19,8 @@ static void check(sqs_status status)
     exit(1);
 }
 
-/* Uniform in [0, 1). Each end has a generator of its own; real ones have to be
- * independent, which two seeds of this formula aren't. */
+/* A random number in [0, 1). In a real program, the generators of both ends
+ * must be independent; two seeds of this formula aren't. */
 static double draw(uint64_t *state)
 {
     *state = *state * 6364136223846793005u + 1442695040888963407u;
@@ -30,7 +30,7 @@ static double draw(uint64_t *state)
 static void make_logits(float *logits, uint32_t n, double peak)
 {
     uint64_t state = 0;
-    for (uint32_t i = 0; i < n; i++) /* a few are likely */
+    for (uint32_t i = 0; i < n; i++) /* a few tokens are likely */
         logits[i] = (float)(peak / (1 + 1000 * draw(&state)));
 }
 
@@ -42,7 +42,7 @@ int main(void)
     make_logits(draft, LENGTH * VOCAB, 18);
     make_logits(target, (LENGTH + 1) * VOCAB, 20);
 
-    /* The edge: distributions, a token drawn from each, and their bytes. */
+    /* The edge quantizes, samples a token from each, and encodes the round. */
     sqs_keep keep = {TOP, 0};
     sqs_rows rows = {draft, SQS_F32, isa, LENGTH, VOCAB, VOCAB};
     uint32_t ids[MOST], counts[MOST], sizes[LENGTH], positions[LENGTH];
@@ -61,7 +61,7 @@ int main(void)
     uint8_t *packet = malloc(size);
     check(sqs_encode_round(&codec, &drafted, positions, packet, size, &size));
 
-    /* The cloud: the round again, and what the target makes of it. */
+    /* The cloud decodes the round and verifies it. */
     uint32_t their_ids[MOST], their_counts[MOST];
     uint32_t their_sizes[SQS_MAX_ROUND], their_positions[SQS_MAX_ROUND];
     sqs_sparse_room read = {their_ids, their_counts, their_sizes, 0};
@@ -73,7 +73,7 @@ int main(void)
         draws[i] = draw(&cloud);
     sqs_rows theirs = {target, SQS_F32, isa, LENGTH + 1, VOCAB, VOCAB};
     sqs_verdict v;
-    if (read.done != LENGTH) /* for as many there are rows and draws */
+    if (read.done != LENGTH) /* rows and draws are for this length */
         return 1;
     sqs_sparse_rows got = {LENGTH, their_ids, their_counts, their_sizes};
     scratch = malloc(sqs_verify_scratch(&theirs));

@@ -1,6 +1,6 @@
 /*
- * example.cpp - a round from logits to a verdict, in C++. The target's logits
- * are the draft's, so that it rejects only for what the codec has left out.
+ * example.cpp - a round from logits to a verdict, in C++. Target and draft
+ * have the same logits, so only quantization causes rejections.
  */
 #include <cmath>
 #include <cstdio>
@@ -46,7 +46,7 @@ int main()
     std::uniform_int_distribution<uint32_t> number(0, codec.c.resolution - 1);
 
     std::vector<float> logits((length + 1) * vocab);
-    for (float &x : logits) /* a few are likely */
+    for (float &x : logits) /* a few tokens are likely */
         x = 20 / (1 + 1000 * std::generate_canonical<float, 24>(edge));
     sqs::round drafted;
     for (uint32_t i = 0; i < length; i++) {
@@ -59,25 +59,25 @@ int main()
     check(got.token_ids == drafted.token_ids && got.counts == drafted.counts &&
               got.survivors == drafted.survivors &&
               got.positions == drafted.positions,
-          "another round");
+          "the decoded round differs");
     std::vector<double> draws(length + 1);
     for (double &u : draws)
         u = std::generate_canonical<double, 53>(cloud);
     sqs_verdict verdict = codec.verify(got, logits.data(), 0.7, draws);
-    check(verdict.accepted <= length && verdict.token < vocab, "no verdict");
+    check(verdict.accepted <= length && verdict.token < vocab, "bad verdict");
     std::printf("%zu bytes, %u of %u tokens accepted, then token %u\n",
                 packet.size(), verdict.accepted, length, verdict.token);
 
     refused(SQS_TRUNCATED, [&] { codec.decode_round({}, length * 64); });
 
-    /* Arguments that don't fit each other. */
+    /* Arguments that contradict each other. */
     sqs::round large;
     large.push({{vocab}, {100}}, 0);
-    invalid("verify: the round is of a larger vocabulary", [&] {
+    invalid("verify: a token id lies outside the vocabulary", [&] {
         codec.verify(large, logits.data(), 0.7, {0.5, 0.5});
     });
     for (double u : {-0.5, 1.0, std::nan("")})
-        invalid("verify: a draw isn't in [0, 1)",
+        invalid("verify: draws must be in [0, 1)",
                 [&] { codec.verify({}, logits.data(), 0.7, {u}); });
     invalid("push: the counts or the position don't fit the token ids", [&] {
         large.push({{0, 1}, {50, 50}}, 2);
@@ -91,7 +91,7 @@ int main()
     packet = codec.encode(q);
     sqs::distribution same = codec.decode(packet, 64);
     check(same.token_ids == q.token_ids && same.counts == q.counts,
-          "another distribution");
+          "the decoded distribution differs");
     uint32_t fewer = uint32_t(q.counts.size()) - 1;
     refused(SQS_OVER_LIMIT, [&] { codec.decode(packet, fewer); });
     refused(SQS_TRUNCATED, [&] { codec.decode({}, 64); });

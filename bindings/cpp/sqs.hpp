@@ -1,6 +1,6 @@
 /*
- * sqs.hpp - the SQS codec core for C++17: containers own the memory, and what
- * isn't SQS_OK is thrown. sqs.h has more, and says what functions mean.
+ * sqs.hpp - the SQS codec core for C++17: containers own the memory, and any
+ * status other than SQS_OK is thrown. sqs.h documents all functions.
  */
 #pragma once
 
@@ -32,7 +32,7 @@ inline void check(sqs_status status)
         throw error(status);
 }
 
-/* Memory that is aligned as malloc aligns. */
+/* Memory aligned as malloc aligns. */
 using scratch = std::unique_ptr<std::max_align_t[]>;
 inline scratch allocate(size_t size)
 {
@@ -42,7 +42,7 @@ inline scratch allocate(size_t size)
 struct distribution {
     numbers token_ids, counts;
 
-    /* A position in both, drawn by a number below the sum of the counts. */
+    /* Samples a position; `number` is uniform below the sum of the counts. */
     uint32_t sample(uint32_t number) const
     {
         return sqs_sample(counts.data(), uint32_t(counts.size()), number);
@@ -64,7 +64,7 @@ struct round {
         positions.push_back(position);
     }
 
-    /* For functions that read it; they also take the positions. */
+    /* For functions of sqs.h, which take the positions separately. */
     sqs_sparse_rows view() const
     {
         return {uint32_t(survivors.size()), token_ids.data(), counts.data(),
@@ -72,7 +72,7 @@ struct round {
     }
 };
 
-/* What a prior file says; it must outlive the codecs that use it. */
+/* A prior; it must outlive the codecs that use it. */
 struct prior {
     scratch room;
     const sqs_prior *c;
@@ -122,8 +122,8 @@ struct codec {
         return packet;
     }
 
-    /* Reads a packet of `encode`, which may be hostile, of at most `most`
-     * survivors. */
+    /* Reads a packet of `encode`, which may be hostile; `most` limits the
+     * support size. */
     distribution decode(const bytes &b, uint32_t most) const
     {
         most = std::min(most, sqs_max_survivors(&c));
@@ -148,8 +148,9 @@ struct codec {
         return packet;
     }
 
-    /* Reads a packet of `encode_round`, likewise. It often takes one of
-     * `encode`, too: sqs_decode in sqs.h says when. */
+    /* Reads a packet of `encode_round`, which may be hostile; `most` limits
+     * the sum of support sizes. It also reads many packets of `encode`: see
+     * sqs_decode in sqs.h. */
     round decode_round(const bytes &b, uint32_t most) const
     {
         most = std::min(most, sqs_max_round_survivors(&c, b.size()));
@@ -167,20 +168,22 @@ struct codec {
         return r;
     }
 
-    /* Rows of the target's logits and draws: one more than has the round. */
+    /* Takes one row of target logits and one draw per token of the round, and
+     * one more of each. */
     sqs_verdict verify(const round &r, const float *logits, double temperature,
                        const std::vector<double> &draws) const
     {
         sqs_sparse_rows d = r.view();
         if (draws.size() != d.length + 1u)
-            throw std::invalid_argument("verify: a draw for each row");
+            throw std::invalid_argument(
+                "verify: needs one draw per token, and one more");
         for (double u : draws)
             if (!(u >= 0 && u < 1))
-                throw std::invalid_argument("verify: a draw isn't in [0, 1)");
+                throw std::invalid_argument("verify: draws must be in [0, 1)");
         for (uint32_t id : r.token_ids)
             if (id >= c.vocab_size)
                 throw std::invalid_argument(
-                    "verify: the round is of a larger vocabulary");
+                    "verify: a token id lies outside the vocabulary");
         sqs_rows target = rows(logits, d.length + 1);
         scratch s = allocate(sqs_verify_scratch(&target));
         sqs_verdict v;
@@ -189,7 +192,7 @@ struct codec {
         return v;
     }
 
-    /* So many rows of logits, one after the other. */
+    /* n rows of logits, one after the other. */
     sqs_rows rows(const float *logits, uint32_t n) const
     {
         return {logits, SQS_F32, isa, n, c.vocab_size, c.vocab_size};

@@ -1,5 +1,5 @@
-//! Compiles ../../csrc with $CC (or cc) and $AR (or ar), as the crate `cc` would:
-//! that one would be the only dependency, and the core needs none of its flags.
+//! Compiles ../../csrc with $CC (or cc) and $AR (or ar). The crate `cc` would be
+//! the only dependency, and the core needs none of its flags.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -27,7 +27,7 @@ fn main() {
         objects.push(object);
     }
     let library = out.join("libsqs.a");
-    let _ = fs::remove_file(&library); // ar would add to it
+    let _ = fs::remove_file(&library); // ar adds to an existing one
     run(tool("AR", "ar").arg("rcs").arg(&library).args(&objects));
     println!("cargo:rustc-link-search=native={}", out.display());
     println!("cargo:rustc-link-lib=static=sqs");
@@ -44,7 +44,7 @@ fn find_sources(folder: &Path, sources: &mut Vec<PathBuf>) {
     }
 }
 
-/// A command from an environment variable, which may hold arguments, too.
+/// A command from an environment variable, which may also hold arguments.
 fn tool(variable: &str, default: &str) -> Command {
     let value = env::var(variable).unwrap_or_else(|_| default.into());
     let mut words = value.split_whitespace();

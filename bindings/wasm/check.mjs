@@ -1,4 +1,4 @@
-// Holds sqs.mjs to the golden vectors, and says how long a packet takes.
+// Checks sqs.mjs with the golden vectors, and prints the time for a packet.
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { runInNewContext } from "node:vm";
@@ -8,7 +8,7 @@ const read = (path) => readFile(new URL(`../../${path}`, import.meta.url));
 const cases = async (name) => JSON.parse(await read(`tests/vectors/${name}.json`)).cases;
 const { Codec, Prior } = await load(await read("build/wasm/sqs.wasm"));
 
-// The rows of distributions.json, by the formula that it gives.
+// The rows of distributions.json, from the formula given there.
 function logits({ vocab_size: n, seed, slope }) {
   return Float32Array.from({ length: n }, (_, i) => {
     const r = (7919 * i + 104729 * seed) % 4093;
@@ -37,9 +37,9 @@ for (const one of await cases("malformed")) {
   passed++;
 }
 
-// The longest of the core's texts, whole.
+// A long message of the core, in full.
 assert.throws(() => new Codec(4, 100, "no coding"), { message: "a field of the codec is out " +
-  "of range, or its prior is not for it" });
+  "of range, or its prior does not fit" });
 assert.throws(() => new Codec(4).quantize(new Float32Array(4), ["no rule", 1]));
 const codec = new Codec(49152);
 const file = await read("sqs_codec/priors/smollm2.sqsprior");
@@ -47,7 +47,7 @@ assert.throws(() => new Prior(file.subarray(1)));
 assert.throws(() => new Codec(4, 100, "entropy", new Prior(file)));
 passed += 4;
 
-// Arrays of another type hold other bytes, and a count too few reads past the end.
+// Arrays of other types hold other bytes, and a missing count would be read past the end.
 const small = new Codec(4, 100), four = [0, 1, 2, 3], u32 = (...ids) => Uint32Array.from(ids);
 const refused = (call, message) => { assert.throws(call, { message }); passed++; };
 for (const type of [Array, Float64Array, Int32Array]) {
@@ -65,7 +65,7 @@ refused(() => small.encode({ tokenIds: u32(1, 3), counts: u32(100) }),
 refused(() => small.decode([1, 2]), "packet must be a Uint8Array, got Array");
 refused(() => small.parts("ab"), "packet must be a Uint8Array, got String");
 refused(() => new Prior(file.buffer), "file must be a Uint8Array, got ArrayBuffer");
-// As another realm's, such as a frame's, which isn't an instance of this one's.
+// An array of another realm, such as a frame, isn't an instance of this realm's type.
 const other = runInNewContext("Float32Array.of(0, 1, 2, 3)");
 assert.deepEqual(small.quantize(other), small.quantize(Float32Array.from(four)));
 passed++;

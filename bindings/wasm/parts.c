@@ -1,8 +1,9 @@
 /*
- * parts.c - what the bits of a packet of SQS_ENTROPY say, for sqs.mjs.
+ * parts.c - how many bits each part of an SQS_ENTROPY packet takes, for
+ * sqs.mjs.
  *
- * The packet is read as entropy/packet.c reads it, by the same functions; after
- * each part the coder knows how many bits have been spent.
+ * This reads the packet with the functions that entropy/packet.c uses. After
+ * each part the coder knows how many bits have been used.
  */
 #include "bits.h"
 #include "entropy/counts.h"
@@ -23,8 +24,8 @@ static double spent(const sqs_coder *c)
            as_bits(sqs_log2(c->range));
 }
 
-/* Bits up to where the counts are known, but not yet which token has which. In
- * the uniform mode these are told together. */
+/* Bits of the counts without their arrangement. The uniform mode codes both
+ * together. */
 static double spent_on_partition(const sqs_codec *codec, sqs_coder c,
                                  uint32_t *counts)
 {
@@ -41,9 +42,9 @@ static double spent_on_partition(const sqs_codec *codec, sqs_coder c,
     return spent(&c);
 }
 
-/* Sets bits[0..4] to what a packet of sqs_encode takes for the counts, for
- * which token has which, for the ids' class, for the ids, and to its end. ids
- * and counts are room for min(vocab_size, resolution) values each. */
+/* Sets bits[0..4] to the bits that a packet of sqs_encode takes for the
+ * counts, their arrangement, the ids' class, the ids, and the rest. ids and
+ * counts are scratch for min(vocab_size, resolution) values each. */
 void sqs_parts(const sqs_codec *codec, const uint8_t *packet, size_t size,
                uint32_t *ids, uint32_t *counts, double *bits);
 

@@ -1,6 +1,6 @@
 // The codec in WebAssembly: from logits to counts and bytes, and back. `make wasm`
 // compiles it. Structs are those of csrc/sqs.h, with pointers of four bytes.
-const ALL = 2 ** 32 - 1; // tokens: as many as there are
+const ALL = 2 ** 32 - 1; // sets no limit on tokens
 const KEEP = { top_k: (k) => [Math.min(k, ALL), 0], threshold: (beta) => [ALL, beta] };
 const CODING = { bitpack: 0, enumerative: 1, entropy: 2 }, F32 = 1;
 const PARTS = ["counts", "arrangement", "class", "ids", "padding"];
@@ -10,7 +10,7 @@ export async function load(wasm) {
   const core = (await WebAssembly.instantiate(wasm)).instance.exports;
   let top = core.__heap_base.value;
 
-  function take(bytes) { // of memory; what a call takes, `giving` gives back
+  function take(bytes) { // allocates memory, which `giving` frees
     const at = (top + 15) & ~15, lacking = at + bytes - core.memory.buffer.byteLength;
     if (lacking > 0) core.memory.grow((lacking + 65535) >> 16);
     top = at + bytes;
@@ -32,8 +32,8 @@ export async function load(wasm) {
                                                    array.byteLength));
     return at;
   }
-  // An argument of n values, or of any number, in memory. Its tag says what its bytes are
-  // even if it is of another realm's type, such as a frame's.
+  // Copies an array argument of n values, or of any length, to memory. Its tag names the
+  // type even if it is from another realm, such as a frame.
   function putGiven(name, array, type, n = array?.length) {
     if (array?.[Symbol.toStringTag] !== type) {
       const got = array?.constructor?.name ?? typeof array;
@@ -64,11 +64,11 @@ export async function load(wasm) {
     // coding: a name of CODING; prior: a Prior or null.
     constructor(vocabSize, resolution = 100, coding = "entropy", prior = null) {
       this.vocabSize = vocabSize;
-      this.room = 4 * Math.min(vocabSize, resolution); // bytes of a support's ids
+      this.room = 4 * Math.min(vocabSize, resolution); // bytes for the largest support
       this.codec = record(vocabSize, resolution, CODING[coding] ?? -1, prior?.at ?? 0);
       check(core.sqs_check_codec(this.codec));
     }
-    // logits: Float32Array; keep: [name of KEEP, parameter]. Returns the survivors' ids,
+    // logits: Float32Array; keep: [name of KEEP, parameter]. Returns the support's ids,
     // ascending, and their counts.
     quantize(logits, keep = ["top_k", 64], temperature = 1) {
       return giving(() => {
@@ -80,7 +80,8 @@ export async function load(wasm) {
         return this.taken(ids, counts, k);
       });
     }
-    // What quantize or decode returned: two Uint32Array of one length. Returns Uint8Array.
+    // Takes the result of quantize or decode: two Uint32Array of the same length. Returns
+    // a Uint8Array.
     encode({ tokenIds, counts }) {
       return giving(() => {
         const ids = putGiven("tokenIds", tokenIds, "Uint32Array"), n = tokenIds.length;
@@ -100,7 +101,7 @@ export async function load(wasm) {
         return this.taken(ids, counts, k);
       });
     }
-    // How many bits of an "entropy" packet of this codec say what: one of PARTS each.
+    // Returns the bits that each of PARTS takes in an "entropy" packet of this codec.
     parts(packet) {
       this.decode(packet);
       return giving(() => {

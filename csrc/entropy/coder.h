@@ -1,24 +1,24 @@
 /*
  * coder.h - the range coder.
  *
- * A message is a number in [0, 1). The numbers that begin with the symbols so
- * far make up an interval, and each symbol narrows it to a part as wide as the
- * symbol is likely. The packet is the first number of the last interval that
- * whole bytes can hold, as many as have moved on and one more.
+ * A message is a number in [0, 1). An interval holds all numbers that begin
+ * with the symbols so far, and each symbol narrows it in proportion to the
+ * symbol's probability. The packet is the first number of the last interval
+ * that has one byte more than the coder has shifted out.
  *
- * Integers of 56 bits hold the interval: `low`, its start, and `range`, its
- * width. When the range is 2^48 or less, the upper byte of `low` moves on to
+ * Integers of 56 bits hold the interval's start, `low`, and width, `range`.
+ * When the range is 2^48 or less, the upper byte of `low` is shifted out to
  * the packet, where only a carry can still change it. As the range stays above
  * 2^48, rounding costs less than 2^-16 of a symbol.
  *
- * One struct serves three modes, so that each model is written down once: a
- * function codes a value that it is given when writing or metering, ignores
- * the argument when reading, and returns the value in every mode. Any bytes
- * read as some symbols: only the length of a packet and its last byte can be
+ * One struct serves three modes, so that each model is written once. When
+ * writing or metering, a function codes the value that it is given. When
+ * reading, it ignores the argument. It returns the value in every mode. Any
+ * bytes can be read as symbols: only a packet's length and last byte can be
  * wrong.
  *
- * Names are those of docs/format.md: u = range / W is the unit, and a value x
- * of a symbol has the part of the range from u c(x) to u c(x + 1).
+ * Names are from docs/format.md: u = range / W is the unit, and value x of a
+ * symbol gets the part of the range from u c(x) to u c(x + 1).
  */
 #ifndef SQS_CODER_H
 #define SQS_CODER_H
@@ -33,11 +33,11 @@
 typedef enum sqs_coder_mode {
     SQS_WRITE,
     SQS_READ,
-    SQS_METER /* sqs_code_bit adds up what bits cost; nothing else is coded */
+    SQS_METER /* sqs_code_bit adds up the cost of bits; nothing is coded */
 } sqs_coder_mode;
 
-/* An array of values to code. One pointer is null: reading writes to `found`,
- * writing reads from `given`. */
+/* An array of values to code: writing reads `given`, reading writes `found`.
+ * The other pointer is null. */
 typedef struct sqs_values {
     const uint32_t *given;
     uint32_t *found;
@@ -48,20 +48,20 @@ typedef struct sqs_coder {
     uint8_t *out;      /* writing: room for `size` bytes */
     const uint8_t *in; /* reading: the packet, `size` bytes */
     size_t size;
-    size_t shifts; /* how many bytes have moved on: s */
+    size_t shifts; /* bytes shifted out: s */
     uint64_t low;  /* writing */
-    uint64_t code; /* reading: the packet's number, less low */
+    uint64_t code; /* reading: the packet's number minus low */
     uint64_t range;
     uint64_t cost;  /* metering, in units of 2^-SQS_LOG_UNIT bits */
-    bool truncated; /* reading: a symbol was due after the packet's end */
+    bool truncated; /* reading: the packet ended before a symbol */
 } sqs_coder;
 
 _Static_assert(SQS_CODER_LEAST_BITS == SQS_CODER_BITS - 8,
                "a range that is too narrow is widened by bytes");
 #define SQS_CODER_BYTES (SQS_CODER_BITS / 8u)
 
-/* A writer into `out`, which may be null if size is 0: what exceeds the room
- * is counted, but not written. */
+/* A writer into `out`, which may be null if size is 0. Bytes that exceed the
+ * room are counted, but not written. */
 static inline sqs_coder sqs_coder_write(uint8_t *out, size_t size)
 {
     sqs_coder c = {.mode = SQS_WRITE, .out = out, .size = size};
@@ -69,7 +69,7 @@ static inline sqs_coder sqs_coder_write(uint8_t *out, size_t size)
     return c;
 }
 
-/* A byte of the packet; what follows its end counts as zeros. */
+/* A byte of the packet; 0 beyond its end. */
 SQS_INLINE uint8_t sqs_coder_byte(const sqs_coder *c, size_t at)
 {
     return at < c->size ? c->in[at] : 0;
@@ -91,7 +91,7 @@ static inline sqs_coder sqs_coder_meter(void)
     return c;
 }
 
-/* Adds one to the number that the bytes moved on so far make up. */
+/* Adds one to the number formed by the bytes shifted out so far. */
 SQS_INLINE void sqs_coder_carry(sqs_coder *c)
 {
     for (size_t i = c->shifts < c->size ? c->shifts : c->size; i-- > 0;)
@@ -106,16 +106,18 @@ SQS_INLINE void sqs_coder_put(sqs_coder *c, uint8_t byte)
     c->shifts++;
 }
 
-/* No symbol narrows a range by more than 2^-SQS_POWER_UNIT, the least chance
- * that a member of a set may have. So SQS_CODER_MOST bytes at most move on at
- * a time. Where the buffer has as many left they all are read or written at
- * once: a loop would end at a place that no processor can predict. */
+/* log2 of the narrowest range: no symbol narrows it by more than
+ * 2^-SQS_POWER_UNIT, the least probability of a set's member. */
 #define SQS_CODER_NARROWEST (SQS_CODER_LEAST_BITS - SQS_POWER_UNIT)
+
+/* The most bytes shifted at a time. If the buffer has this many left, all are
+ * read or written at once: a loop would end unpredictably for a processor. */
 #define SQS_CODER_MOST 4u
 _Static_assert((SQS_CODER_BITS - SQS_CODER_NARROWEST) / 8 == SQS_CODER_MOST,
                "SQS_CODER_MOST follows from how narrow a range can be");
 
-/* How many bytes must move on to bring a range of at most 2^48 above 2^48. */
+/* The number of bytes to shift out, to bring a range of at most 2^48 above
+ * 2^48. */
 SQS_INLINE uint32_t sqs_coder_moves(uint64_t range)
 {
     return (SQS_CODER_BITS - 1 - sqs_floor_log2(range - 1)) / 8;
@@ -143,7 +145,7 @@ SQS_INLINE void sqs_coder_write_on(sqs_coder *c)
     uint32_t n = sqs_coder_moves(c->range);
     c->range <<= 8 * n;
     if (c->size >= SQS_CODER_MOST && c->shifts <= c->size - SQS_CODER_MOST) {
-        /* Four bytes, of which n count; the next move overwrites the
+        /* Only the first n of four bytes count; the next shift overwrites the
          * others. */
         uint8_t *out = c->out + c->shifts;
         uint32_t next = (uint32_t)(c->low >> (SQS_CODER_LEAST_BITS - 24));
@@ -160,7 +162,7 @@ SQS_INLINE void sqs_coder_write_on(sqs_coder *c)
     c->low = c->low << 8 * n & (((uint64_t)1 << SQS_CODER_BITS) - 1);
 }
 
-/* Narrows the interval: it begins `start` above low, and is `range` wide. */
+/* Narrows the interval to the given width, starting at low + start. */
 SQS_INLINE void sqs_coder_narrow(sqs_coder *c, uint64_t start, uint64_t range)
 {
     const uint64_t mask = ((uint64_t)1 << SQS_CODER_BITS) - 1;
@@ -182,8 +184,8 @@ SQS_INLINE void sqs_coder_narrow(sqs_coder *c, uint64_t start, uint64_t range)
 }
 
 /* Narrows the interval to a value x of a symbol: `below` is c(x) and `weight`
- * c(x + 1) - c(x), in units. The last value of a symbol gets all the range
- * that is left, with what dividing it into units left over. */
+ * c(x + 1) - c(x), in units. The last value of a symbol also gets the
+ * remainder of dividing the range into units. */
 static inline void sqs_coder_narrow_to_value(sqs_coder *c, uint64_t unit,
                                              uint64_t below, uint64_t weight,
                                              bool last)
@@ -192,8 +194,8 @@ static inline void sqs_coder_narrow_to_value(sqs_coder *c, uint64_t unit,
     sqs_coder_narrow(c, start, last ? c->range - start : unit * weight);
 }
 
-/* Whether a symbol can be coded now. It can't when reading has come to the
- * packet's end: then the coder notes that the packet is truncated. */
+/* Whether a symbol can be coded. When reading at the packet's end it can't;
+ * this marks the packet as truncated. */
 SQS_INLINE bool sqs_coder_going(sqs_coder *c)
 {
     if (c->mode == SQS_READ && c->shifts >= c->size)
@@ -201,16 +203,17 @@ SQS_INLINE bool sqs_coder_going(sqs_coder *c)
     return !c->truncated;
 }
 
-#define SQS_EVEN 128u /* the chance of a bit that says nothing */
+/* The chance, out of 256, of a bit that is 0 or 1 equally likely. */
+#define SQS_EVEN 128u
 
-/* a or b, chosen without a branch: the bits of a packet are as good as random,
- * so that a branch would be mispredicted every other time. */
+/* a or b without a branch: the bits of a packet look random, and every second
+ * branch would be mispredicted. */
 static inline uint64_t sqs_choose(bool second, uint64_t a, uint64_t b)
 {
     return a ^ ((a ^ b) & (0 - (uint64_t)second));
 }
 
-/* A bit that is 1 with a chance of 1 .. 255 in 256. */
+/* Codes a bit that is 1 with a chance of 1 .. 255 in 256. */
 SQS_INLINE bool sqs_code_bit(sqs_coder *c, uint32_t chance, bool bit)
 {
     if (c->mode == SQS_METER) {
@@ -228,7 +231,7 @@ SQS_INLINE bool sqs_code_bit(sqs_coder *c, uint32_t chance, bool bit)
     return bit;
 }
 
-/* One of the n values 0 .. n - 1, all equally likely; n <= 2^20. */
+/* Codes one of the values 0 .. n - 1, all equally likely; n <= 2^20. */
 static inline uint32_t sqs_code_uniform(sqs_coder *c, uint32_t n,
                                         uint32_t value)
 {
@@ -243,7 +246,7 @@ static inline uint32_t sqs_code_uniform(sqs_coder *c, uint32_t n,
     return value;
 }
 
-/* Ends a packet and returns its size, which may exceed the room it had. */
+/* Ends a packet and returns its size, which may exceed the writer's room. */
 static inline size_t sqs_coder_finish(sqs_coder *c)
 {
     uint64_t last = c->low + (((uint64_t)1 << SQS_CODER_LEAST_BITS) - 1);
@@ -253,8 +256,8 @@ static inline size_t sqs_coder_finish(sqs_coder *c)
     return c->shifts;
 }
 
-/* What is wrong with a packet whose last symbol has been read: SQS_OK,
- * SQS_TRUNCATED, SQS_TRAILING_BYTES, or SQS_PADDING if its last byte isn't the
+/* Checks the end of a packet whose last symbol has been read. Returns SQS_OK,
+ * SQS_TRUNCATED, SQS_TRAILING_BYTES, or SQS_PADDING if the last byte isn't the
  * one that sqs_coder_finish writes. */
 static inline sqs_status sqs_coder_check_end(const sqs_coder *c)
 {
@@ -265,7 +268,7 @@ static inline sqs_status sqs_coder_check_end(const sqs_coder *c)
     return c->code >> SQS_CODER_LEAST_BITS ? SQS_PADDING : SQS_OK;
 }
 
-/* The bits that a writer has spent, rounded up. */
+/* The bits that a writer has used, rounded up. */
 static inline uint32_t sqs_coder_spent(const sqs_coder *c)
 {
     uint64_t narrowed =

@@ -1,19 +1,18 @@
 /*
  * counts.c - counts as a partition and an arrangement.
  *
- * Sorted in descending order, counts are a partition of the resolution, and a
- * partition tells how many tokens there are, so that the size of the support
- * is never sent. Each count is found by halving the interval in which it must
- * lie. The interval ends at the count before or at what is left of the
- * resolution, whichever is smaller. It begins at the least count with which
- * all tokens of the vocabulary that are left could use up what is left. The
- * first few of these splits have learned chances. Their context is the size of
- * the upper end and its ratio to what is left, so that one table serves every
- * resolution.
+ * Sorted in descending order, counts are a partition of the resolution. Its
+ * length is the support size, which is never sent. Bisection finds each count
+ * in an interval. The interval ends at the count before or at the remaining
+ * resolution, whichever is less. It begins at the least count with which the
+ * remaining tokens of the vocabulary could use up the remaining resolution.
+ * The first few splits have learned chances. Their context is the size of the
+ * upper end and its ratio to the remaining resolution, so that one table
+ * serves every resolution.
  *
- * Tokens can have the counts of a partition in a multinomial number of ways.
- * To say which, an urn is emptied in the order of ids: it holds a ball for
- * each token, colored by the token's count.
+ * An arrangement, one of a multinomial number, assigns the counts to tokens.
+ * It is coded by emptying an urn in the order of ids. The urn holds a ball for
+ * each token, and the color of a ball is the token's count.
  */
 #include "entropy/counts.h"
 
@@ -32,9 +31,10 @@ static void add_to_groups(sqs_groups *g, uint32_t count, uint32_t tokens)
     g->size[g->n - 1] += tokens;
 }
 
-/* Counts below TALLIED are tallied. No more than SQS_MAX_RESOLUTION / TALLIED
- * tokens can have larger ones, so these may be sorted in quadratic time. */
+/* Smaller counts are tallied. Larger ones are sorted, in quadratic time. */
 #define TALLIED 256u
+
+/* The most tokens that can have larger counts. */
 #define MOST_LARGE (SQS_MAX_RESOLUTION / TALLIED)
 
 static void insert_descending(uint32_t *sorted, uint32_t n, uint32_t value)
@@ -66,7 +66,7 @@ void sqs_make_groups(const uint32_t *counts, uint32_t k, sqs_groups *g)
 /* Partitions. */
 
 /*
- * Splits are nodes of a tree, those with a chance of their own numbered:
+ * Splits are nodes of a tree. Nodes with a chance of their own have numbers:
  *
  *     depth 0            0
  *     depth 1        1       2        down is to the left, up to the right
@@ -74,8 +74,8 @@ void sqs_make_groups(const uint32_t *counts, uint32_t k, sqs_groups *g)
  *     depth 3                    7
  *     depth 4                      8  ... to node 11 at depth 7
  *
- * At depths 3 to 7 only the splits that nothing but ups have led to have
- * chances of their own. All others are even, and share the number NODES.
+ * At depths 3 to 7, only the node that is reached by ups has a chance of its
+ * own. All other splits are even, and share the number NODES.
  */
 #define NODES SQS_SPLIT_NODES
 _Static_assert(SQS_SPLIT_CONTEXTS == SQS_SIZE_CLASSES * SQS_RATIO_CLASSES &&
@@ -83,7 +83,7 @@ _Static_assert(SQS_SPLIT_CONTEXTS == SQS_SIZE_CLASSES * SQS_RATIO_CLASSES &&
                    NODES == 3 + 4 + 5,
                "a row for each context, a column for each node");
 
-/* The node that follows a split down, and up. */
+/* The node after each split: down, up. */
 static const uint8_t next_nodes[NODES + 1][2] = {
     {1, 2},         {3, 4},         {5, 6},      {NODES, NODES},
     {NODES, NODES}, {NODES, NODES}, {NODES, 7},  {NODES, 8},
@@ -98,8 +98,7 @@ static uint32_t log_ratio(uint32_t a, uint32_t b)
     return log - (b << log > a);
 }
 
-/* Codes a count of low .. high, where `left` is still to be shared out; high
- * is at most `left`. */
+/* Codes a count in low .. high; high <= left, the remaining resolution. */
 SQS_INLINE uint32_t code_count(sqs_coder *c, uint32_t low, uint32_t high,
                                uint32_t left, uint32_t count)
 {
@@ -114,15 +113,15 @@ SQS_INLINE uint32_t code_count(sqs_coder *c, uint32_t low, uint32_t high,
         uint32_t lower = (n + 1) / 2;
         bool up = sqs_code_bit(c, chance, count >= at + lower);
         at += lower & (0 - (uint32_t)up);
-        n = lower - (n & up); /* the lower half of an odd n is larger */
+        n = lower - (n & up); /* for odd n, the lower half is larger */
         node = next_nodes[node][up];
     }
     return at;
 }
 
-/* Codes a partition, given when writing or metering, found when reading;
- * returns how many parts it has, or more than `limit`. As soon as a part is 1,
- * so are all that follow. */
+/* Codes a partition: writing or metering reads `given`, reading writes
+ * `found`. Returns the number of parts, or more than `limit`. After a part of
+ * 1, all parts are 1. */
 SQS_INLINE uint32_t code_partition(sqs_coder *c, uint32_t vocab_size,
                                    uint32_t resolution, uint32_t limit,
                                    const sqs_groups *given, sqs_groups *found)
@@ -148,9 +147,8 @@ SQS_INLINE uint32_t code_partition(sqs_coder *c, uint32_t vocab_size,
     return parts + left;
 }
 
-/* The two functions below have code_partition compiled once for each mode,
- * with a copy of the coder that can stay in registers: this saves a tenth of
- * the time. */
+/* These two functions compile code_partition for each mode, with a copy of the
+ * coder that can stay in registers. This saves 10 % of the time. */
 
 void sqs_write_partition(sqs_coder *c, uint32_t vocab_size,
                          uint32_t resolution, const sqs_groups *g)
@@ -180,12 +178,12 @@ uint32_t sqs_read_partition(sqs_coder *c, uint32_t vocab_size,
 
 /* Arrangements. */
 
-/* The two functions below find the next token's color, when reading and when
- * writing. Both pass the colors from the least count on, which most tokens
- * have. *below becomes the number of balls of the colors passed. */
+/* These two functions find the next token's color, when reading and when
+ * writing. Both go over the colors in ascending order of counts, because most
+ * tokens have small counts. *below becomes the number of balls passed. */
 
-static uint32_t find_colour(const sqs_coder *c, const sqs_groups *g,
-                            uint32_t first, uint64_t unit, uint32_t *below)
+static uint32_t find_color(const sqs_coder *c, const sqs_groups *g,
+                           uint32_t first, uint64_t unit, uint32_t *below)
 {
     uint64_t code = c->code;
     uint32_t at = g->n - 1, passed = 0;
@@ -197,8 +195,8 @@ static uint32_t find_colour(const sqs_coder *c, const sqs_groups *g,
     return at;
 }
 
-static uint32_t seek_colour(const sqs_groups *g, uint32_t count,
-                            uint32_t *below)
+static uint32_t seek_color(const sqs_groups *g, uint32_t count,
+                           uint32_t *below)
 {
     uint32_t at = g->n - 1, passed = 0;
     while (g->count[at] != count)
@@ -219,8 +217,8 @@ void sqs_code_arrangement(sqs_coder *c, sqs_groups *g, uint32_t k,
         uint32_t at = first, below = 0;
         if (first + 1 < g->n && sqs_coder_going(c)) {
             uint64_t unit = sqs_divide(c->range, left);
-            at = c->mode == SQS_READ ? find_colour(c, g, first, unit, &below)
-                                     : seek_colour(g, counts.given[i], &below);
+            at = c->mode == SQS_READ ? find_color(c, g, first, unit, &below)
+                                     : seek_color(g, counts.given[i], &below);
             sqs_coder_narrow_to_value(c, unit, below, g->size[at],
                                       at == first);
         }

@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* CRC-32 of IEEE 802.3, which zlib has too. */
+/* CRC-32 of IEEE 802.3, as in zlib. */
 static inline uint32_t sqs_crc32(const uint8_t *bytes, size_t size)
 {
     uint32_t table[256], crc = UINT32_MAX;

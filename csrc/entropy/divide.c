@@ -9,7 +9,7 @@
 #define SIXTY_FOUR(n)                                                         \
     SIXTEEN(n), SIXTEEN((n) + 16), SIXTEEN((n) + 32), SIXTEEN((n) + 48)
 
-/* Rounded up, 2^64 / n is (2^64 - 1) / n, rounded down, plus 1. */
+/* 2^64 / n rounded up is (2^64 - 1) / n rounded down, plus 1. */
 const uint64_t sqs_reciprocals[SQS_MOST_RECIPROCAL + 1] = {
     SIXTY_FOUR(0), SIXTY_FOUR(64), SIXTY_FOUR(128), SIXTY_FOUR(192), ONE(256),
 };

@@ -1,10 +1,10 @@
 /*
  * divide.h - divisions by small numbers as multiplications.
  *
- * For x <= 2^56 and 2 <= n <= 256 let m = 2^64 / n, rounded up: m n = 2^64 + e
- * with e < n. Then m x / 2^64 = x / n + (e / n) (x / 2^64), where the error is
- * below 2^-8 <= 1 / n. As x / n is 1 / n or more short of the next integer,
- * both round down to the same.
+ * For x <= 2^56 and 2 <= n <= 256, let m be 2^64 / n rounded up, so that
+ * m n = 2^64 + e with e < n. Then m x / 2^64 = x / n + (e / n) (x / 2^64),
+ * where the error is below 2^-8 <= 1 / n. The next integer is at least 1 / n
+ * above x / n, so both round down to the same.
  */
 #ifndef SQS_DIVIDE_H
 #define SQS_DIVIDE_H

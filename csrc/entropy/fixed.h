@@ -2,9 +2,9 @@
  * fixed.h - logarithms and powers of two in integers, the same everywhere.
  *
  * docs/format.md calls the two functions λ and E. Both interpolate linearly
- * between the knots of a table. That is exact enough for a model: what matters
- * is that both ends compute the same and that the functions are monotone.
- * Errors are 2^-22 and 2^-19 at most, and cost nothing that could be measured.
+ * between the knots of a table. Their errors are at most 2^-22 and 2^-19 and
+ * cost no measurable bits. What matters is that both ends compute the same and
+ * that the functions are monotone.
  */
 #ifndef SQS_FIXED_H
 #define SQS_FIXED_H
@@ -14,23 +14,23 @@
 #include "bits.h"
 #include "entropy/model.h"
 
-/* For functions that must be merged with their caller, where arguments are
- * constants that leave little of them. */
+/* For functions that must be inlined, because their callers pass constants
+ * that remove most of their code. */
 #ifdef __GNUC__
 #define SQS_INLINE static inline __attribute__((always_inline))
 #else
 #define SQS_INLINE static inline
 #endif
 
-/* 1 as a logarithm, in units of 2^-32: a bit. */
+/* The logarithm 1, which is one bit, in units of 2^-32. */
 #define SQS_BIT ((uint64_t)1 << SQS_LOG_UNIT)
 
-/* 1 as a power, in units of 2^-31, so that products of two powers fit 62
+/* The power 1, in units of 2^-31, so that the product of two powers fits 62
  * bits. */
 #define SQS_ONE ((uint64_t)1 << SQS_POWER_UNIT)
 _Static_assert(SQS_LOG_KNOTS == 1u << SQS_LOG_KNOT_BITS &&
                    SQS_POWER_KNOTS == 1u << SQS_POWER_KNOT_BITS,
-               "the tables have a value for each knot, and one for the end");
+               "tables have a value for each knot, and one for the end");
 _Static_assert(SQS_LOG_UNIT == 32,
                "the fraction of a logarithm is a uint32_t");
 
@@ -46,7 +46,7 @@ static inline uint64_t sqs_log2(uint64_t x)
            ((knot[1] - knot[0]) * past >> step_bits);
 }
 
-/* The same for 0 < x < 2 * 2^SQS_LOG_KNOT_BITS, all of which are at knots. */
+/* The same for 0 < x < 2 * 2^SQS_LOG_KNOT_BITS, which are all at knots. */
 static inline uint64_t sqs_log2_small(uint32_t x)
 {
     uint32_t whole = sqs_floor_log2(x);

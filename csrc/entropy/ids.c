@@ -1,14 +1,13 @@
 /*
- * ids.c - what token ids weigh.
+ * ids.c - the weights of token ids.
  *
- * Static weights are those of a prior, see prior.c. Without one they are those
- * of buckets of ids, half an octave each: in a vocabulary made by merging the
- * most frequent pairs first, a low id is a frequent token. Tokens of recent
- * supports weigh more, see sqs_memory.
+ * Static weights come from a prior, see prior.c. Without a prior, buckets of
+ * half an octave have weights: tokenizers merge the most frequent pairs first,
+ * so low ids are frequent tokens. Tokens of recent supports weigh more, see
+ * sqs_memory.
  *
- * The members of a set are looked for one after the other, in ascending order.
- * So each search, for a bucket or a place in the memory, steps on from where
- * the last one ended.
+ * A set's members are searched in ascending order, so each search for a bucket
+ * or a place in the memory starts where the last one ended.
  */
 #include "entropy/ids.h"
 
@@ -28,15 +27,15 @@ static uint32_t bucket_start(uint32_t bucket)
     return (2 + sum % 2) << (sum / 2 - 1);
 }
 
-/* Whether another bucket follows, and all ids before that weigh `below` or
- * less together. */
+/* Whether another bucket follows, and all ids before it weigh at most `below`
+ * in total. */
 static bool ends_before(uint32_t bucket, uint64_t below)
 {
     return bucket + 1 < SQS_ID_BUCKETS && sqs_id_starts[bucket + 1] <= below;
 }
 
-/* The largest id such that all lower ids' buckets weigh `below` or less, or
- * `start` if that is larger. */
+/* The largest id such that the weights of all lower ids' buckets sum to at
+ * most `below`, or `start` if that is larger. */
 static uint32_t bucket_id(uint64_t below, uint32_t start)
 {
     uint32_t bucket = bucket_of(start);
@@ -58,9 +57,8 @@ static uint64_t static_whole(const sqs_codec *codec, uint32_t in_class)
     return sqs_bucket_weight_below(last) + sqs_id_weights[bucket_of(last)];
 }
 
-/* After h supports, the tokens of the memory together weigh h / (h + delay)
- * times as much as all static weights: the more supports the memory has seen,
- * the more it is trusted. */
+/* After h supports, the memory's total weight is h / (h + delay) times that of
+ * all static weights, because a longer memory predicts better. */
 void sqs_make_ids(sqs_ids *m, const sqs_codec *codec, uint32_t in_class,
                   const sqs_memory *memory)
 {
@@ -85,7 +83,8 @@ void sqs_make_ids(sqs_ids *m, const sqs_codec *codec, uint32_t in_class,
     m->whole += m->unit * total;
 }
 
-/* The same of static weights; `prior` says whether there is one. */
+/* The largest id, at least `start`, such that the static weights of all lower
+ * ids sum to at most `below`; about that if `rough`. */
 SQS_INLINE uint32_t static_id(const sqs_ids *m, bool prior, uint64_t below,
                               uint32_t start, bool rough, sqs_place *place)
 {
@@ -97,8 +96,8 @@ SQS_INLINE uint32_t static_id(const sqs_ids *m, bool prior, uint64_t below,
     return id > start ? id : start;
 }
 
-/* Whether the static weights of all ids below one of the memory sum to `below`
- * or less. With a prior it is seldom worth adding them up. */
+/* Whether the static weights of all lower ids sum to at most `below`. With a
+ * prior, bounds mostly answer this without adding up weights. */
 SQS_INLINE bool begins_by(const sqs_ids *m, bool prior, uint32_t id,
                           uint64_t below, sqs_place *place)
 {

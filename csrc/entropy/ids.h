@@ -1,8 +1,8 @@
 /*
- * ids.h - what token ids weigh: R(x), the weight of all ids from x on.
+ * ids.h - the weights of token ids, and R(x), the weight of all ids from x on.
  *
- * Each id has a static weight, that of its bucket or that in a class of a
- * prior, and ids of the memory weigh more: `unit` times their weight there.
+ * Each id has a static weight, from its bucket or from a class of a prior. The
+ * memory adds `unit` times its weight of the id.
  */
 #ifndef SQS_IDS_H
 #define SQS_IDS_H
@@ -17,26 +17,26 @@
 typedef struct sqs_ids {
     const sqs_prior *prior; /* null for buckets */
     uint32_t in_class;
-    const sqs_memory *memory; /* read only where unit is above 0 */
+    const sqs_memory *memory; /* read only if unit > 0 */
     uint64_t unit;            /* U of docs/format.md; 0 without a memory */
     uint64_t whole;           /* R(0) */
     uint64_t below[SQS_MEMORY_TOKENS + 1]; /* below[i]: the sum of the first i
                                               weights of the memory */
 } sqs_ids;
 
-/* The weights of a codec's ids, those of one class if it has a prior. The
- * memory may be null; otherwise it is kept, must be valid, and its tokens must
- * not change. */
+/* Makes the weights of a codec's ids, in one class if it has a prior. The
+ * memory may be null. Otherwise it must outlive the weights, and its tokens
+ * must not change. */
 void sqs_make_ids(sqs_ids *m, const sqs_codec *codec, uint32_t in_class,
                   const sqs_memory *memory);
 
-/* Bucket 0 has all ids below 2^SQS_FIRST_BUCKET_BITS; every octave above that
- * has two buckets, its lower and its upper half. Let the two highest bits of
- * an id have the value v, 2 or 3, and let t bits follow them. The id's bucket
- * is v + 2 t - SQS_BUCKETS_BEFORE: bucket 1 begins with 2 << 4. */
+/* Bucket 0 has all ids below 2^SQS_FIRST_BUCKET_BITS. Every octave above that
+ * has two buckets, for its lower and upper half. If the two highest bits of an
+ * id have the value v, 2 or 3, and t bits follow them, the id's bucket is
+ * v + 2 t - SQS_BUCKETS_BEFORE. Bucket 1 begins with 2 << 4. */
 #define SQS_BUCKETS_BEFORE (2 + 2 * (SQS_FIRST_BUCKET_BITS - 1) - 1)
 
-/* The weights of all lower ids' buckets, summed. */
+/* The sum of the bucket weights of all lower ids. */
 static inline uint64_t sqs_bucket_weight_below(uint32_t id)
 {
     if (id < 1u << SQS_FIRST_BUCKET_BITS)
@@ -47,17 +47,16 @@ static inline uint64_t sqs_bucket_weight_below(uint32_t id)
     return sqs_id_starts[bucket] + past * sqs_id_weights[bucket];
 }
 
-/* Where an id is, or another one not far from it. The functions below step
- * from a place, which may be any, to their id: the next one asked for is
- * seldom far. All zero to begin with. */
+/* A place near recently used ids, where searches start: the next id is usually
+ * close. Any place is valid; all zero to begin with. */
 typedef struct sqs_place {
     uint32_t at; /* how many of the memory's ids are below */
     sqs_prior_place in_prior;
 } sqs_place;
 
-/* The static weights of all lower ids, summed; `prior` says whether there is
- * one, here and below. Loops know that when compiled, so that those without
- * one have nothing to do with it. */
+/* The sum of the static weights of all lower ids. `prior`, here and below, is
+ * m->prior != NULL as a constant, so that loops without a prior compile
+ * without its code. */
 SQS_INLINE uint64_t sqs_static_weight_below(const sqs_ids *m, bool prior,
                                             uint32_t id, sqs_place *place)
 {
@@ -82,9 +81,9 @@ SQS_INLINE uint64_t sqs_ids_rest(const sqs_ids *m, bool prior, uint32_t id,
     return rest - m->unit * m->below[at];
 }
 
-/* The other way round: the last id from `start` on with an R of about `rest`
- * or more; `start` if there is none. With a prior, if `rough`, one not far
- * from it will do. */
+/* The inverse: the last id from `start` on with an R of about `rest` or more,
+ * or `start` if there is none. sqs_prior_ids_at is for models with a prior;
+ * with `rough`, it returns an id nearby in less time. */
 uint32_t sqs_ids_at(const sqs_ids *m, uint64_t rest, uint32_t start,
                     sqs_place *place);
 uint32_t sqs_prior_ids_at(const sqs_ids *m, uint64_t rest, uint32_t start,

@@ -1,16 +1,16 @@
 /*
- * memory.c - the tokens of recent supports, and how they are forgotten.
+ * memory.c - remembers the tokens of recent supports, and forgets old ones.
  */
 #include "entropy/memory.h"
 
 #include <stdbool.h>
 #include <string.h>
 
-/* Each support adds a weight of 1024 to its tokens, and all weights lose a
- * 32nd of themselves. So a token that came once falls below 32 after about 110
- * other supports. Below 32 a weight would lose nothing any more, as 31 / 32 is
- * 0: it is forgotten. These numbers and the delay of ids.c are the best of a
- * few tried on the drafts of fit_model.py; none of them is critical. */
+/* Each support first reduces all weights by 1/32, then adds 1024 to those of
+ * its tokens. A token that came once falls below 32 after about 110 other
+ * supports, and is forgotten: 31 / 32 is 0, so its weight couldn't fade
+ * further. These numbers and the delay of ids.c are the best of a few tried on
+ * the drafts of fit_model.py; none is critical. */
 _Static_assert(SQS_MEMORY_LEAST_WEIGHT == 1u << SQS_MEMORY_FADING,
                "a weight that can't fade is forgotten");
 
@@ -21,7 +21,7 @@ void sqs_memory_clear(sqs_memory *memory)
     memory->last = 0;
 }
 
-/* A memory and a support together, before it is cut to size. */
+/* The union of a memory and a support, before it is cut to size. */
 typedef struct merged {
     uint32_t size;
     uint32_t ids[SQS_MEMORY_TOKENS + SQS_MEMORY_SUPPORT];

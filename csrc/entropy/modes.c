@@ -1,17 +1,17 @@
 /*
  * modes.c - counts and ids, each in the cheaper of two modes.
  *
- * Counts come first, ids second. In the model's mode counts are a partition
- * and its arrangement, see counts.c, and ids a set weighted by ids.c, see
- * sets.c. That suits distributions of language models. For others there is a
- * uniform mode, in which all sets of one size are equally likely: the ids are
- * such a set, and so are the cuts of the resolution between the counts. A bit
- * says which mode; the writer estimates what both cost. That bit costs 0.09
- * bits where it says the model and 4 where it says uniform. Two bits of 4 are
- * the 8 that a distribution may take beyond its rank in the worst case.
+ * Counts come first, ids second. The model's mode suits distributions of
+ * language models: counts are a partition and its arrangement, see counts.c,
+ * and ids a set with the weights of ids.c, see sets.c. For other distributions
+ * there is a uniform mode, in which all sets of one size are equally likely:
+ * sets of ids, and sets of the cuts of the resolution between the counts. The
+ * writer estimates the cost of both modes. A bit names the mode: it costs 0.09
+ * bits for the model and 4 for uniform. So in the worst case a distribution
+ * takes 8 bits more than its rank.
  *
- * With a prior of several classes, modeled ids come after their class, which
- * is as likely as the class before makes it.
+ * With a prior of several classes, modeled ids come after their class. Its
+ * chance depends on the class of the distribution before.
  */
 #include "entropy/modes.h"
 
@@ -38,17 +38,17 @@ static uint64_t log2_binomial(uint32_t n, uint32_t k)
     return log2_factorial(n) - log2_factorial(k) - log2_factorial(n - k);
 }
 
-/* What the bit costs that says which mode. */
+/* The cost of the bit that names the mode. */
 static uint64_t mode_cost(bool uniform)
 {
     return 8 * SQS_BIT -
            sqs_log2(uniform ? SQS_UNIFORM_CHANCE : 256 - SQS_UNIFORM_CHANCE);
 }
 
-/* About what the two modes cost; `rough` if the model's estimate is. */
+/* Estimated costs of the two modes. */
 typedef struct costs {
     uint64_t model, uniform;
-    bool rough;
+    bool rough; /* the model's may be several bits too high */
 } costs;
 
 static bool uniform_is_cheaper(const costs *c)
@@ -71,9 +71,8 @@ static costs counts_costs(uint32_t vocab_size, uint32_t resolution,
     return bits;
 }
 
-/* The class of a distribution's ids, which comes after that of `last`: what
- * an encoder takes, and what it costs to say so. */
-
+/* The class that an encoder chooses for a distribution's ids after the class
+ * `last`, or 0 if none is coded. */
 static uint32_t choose_class(const sqs_prior *prior, uint32_t last,
                              const uint32_t *ids, uint32_t k)
 {
@@ -119,8 +118,8 @@ sqs_cost sqs_entropy_cost(const sqs_codec *codec, const uint32_t *ids,
 
 /* Counts. */
 
-/* Counts in the uniform mode: their number k, and the set of the k - 1 cuts of
- * the resolution into k parts. */
+/* Codes counts in the uniform mode: their number k, and the set of the k - 1
+ * cuts of the resolution into k parts. */
 static uint32_t code_composition(sqs_coder *c, uint32_t vocab_size,
                                  uint32_t resolution, sqs_values counts,
                                  uint32_t k, uint32_t limit)
@@ -169,7 +168,7 @@ uint32_t sqs_read_counts(sqs_coder *c, uint32_t vocab_size,
 
 /* Ids. */
 
-/* Codes the class of ids, and keeps it for the next ones. */
+/* Codes the class of ids, and remembers it for the next distribution. */
 static uint32_t code_class(sqs_coder *c, const sqs_prior *prior,
                            sqs_memory *memory, uint32_t in_class)
 {

@@ -7,20 +7,21 @@
  *   sequence     := length distribution+
  *   distribution := counts ids
  *
- * Each is one message of the range coder. `more` is a bit, and absent where it
- * could only be 0.
+ * Each packet, round or sequence is one message of the range coder. `more` is
+ * a bit, and absent where it could only be 0.
  */
 #include "entropy/packet.h"
 
 #include "codec.h"
 #include "entropy/modes.h"
 
-/* Upper bounds. In the uniform modes, counts and ids are two sets, and each
- * member of a set takes 31 bits and a trifle at most; the model's modes are
- * taken where they seem cheaper. Once for each distribution come 8 bits for the
- * modes, 17 for the size, 13 for the class, 17 for the position and 2 for
- * `more`. In a sequence these 19 have room for the length. */
+/* In the uniform modes, counts and ids are two sets, and each member of a set
+ * takes at most slightly more than 31 bits. The model's modes are used only
+ * where they seem cheaper. */
 #define BITS_PER_SURVIVOR 62u
+
+/* 8 bits for the modes, 17 for the size, 13 for the class, 17 for the position
+ * and 2 for `more`. In a sequence, the last two leave room for the length. */
 #define BITS_PER_DISTRIBUTION 64u
 
 size_t sqs_entropy_bound(uint64_t length, uint64_t survivors)
@@ -30,8 +31,8 @@ size_t sqs_entropy_bound(uint64_t length, uint64_t survivors)
     return (size_t)(bits / 8 + 1);
 }
 
-/* After `done` positions, codes whether another one follows; false if the
- * format has no room for one. */
+/* Codes whether another position follows after `done` ones; false if the
+ * format allows no more. */
 static bool code_more(sqs_coder *c, uint32_t done, bool more)
 {
     return done < SQS_MAX_ROUND && sqs_code_bit(c, SQS_MORE_CHANCE, more);
@@ -47,7 +48,7 @@ static void put_distribution(sqs_coder *c, const sqs_codec *codec,
     sqs_write_ids(c, codec, memory, ids, k);
 }
 
-/* A distribution that the memory learns from. */
+/* Writes a distribution of a round or sequence; the memory learns from it. */
 static void put_next(sqs_coder *c, const sqs_codec *codec, sqs_memory *memory,
                      const uint32_t *ids, const uint32_t *counts, uint32_t k)
 {
@@ -118,24 +119,25 @@ sqs_status sqs_entropy_encode_sequence(const sqs_codec *codec,
 /* Sizes in bits. */
 
 /*
- * sqs_bits is within a bit of what is spent. An estimate is that good in the
- * model's modes, for at most MOST_ESTIMATED members. Each member adds to the
- * error of the estimate
+ * sqs_bits may be off by a bit. Estimates are that accurate in the model's
+ * modes, for at most MOST_ESTIMATED members. Other distributions are encoded
+ * without storing bytes, to count the bits.
  *
- *  - 2^-11 log2(e), as every value of its symbol has a weight of 1 at least,
+ * Each member adds to the error of an estimate
+ *
+ *  - 2^-11 log2(e), as every value of its symbol has a weight of at least 1,
  *    which takes up to 2^20 of the 2^31 units from the others, and
- *  - 2^-9, as the power table is straight between knots: its slope is off by
- *    up to ln(2) / 512, and so are the chances of close values.
+ *  - 2^-9, as the power table is linear between knots: its slope is off by up
+ *    to ln(2) / 512, and so are the chances of close values.
  *
- * 128 members come to a third of a bit. The largest error that a search for
- * bad supports has found is 0.2 bits. With 4096 members out of 2^20 ids, where
- * the first of the two adds up, estimates are 2.8 bits too low.
- *
- * All other distributions are written to nowhere, to see what that spends.
- * Dense supports, of which most would be written in a uniform mode, aren't
- * estimated first.
+ * For 128 members this is a third of a bit. The largest error found in a
+ * search for bad supports is 0.2 bits. With 4096 members out of 2^20 ids, the
+ * first summand dominates, and estimates are 2.8 bits too low.
  */
 #define MOST_ESTIMATED 128u
+
+/* Supports of more than 1 / SPARSE of the vocabulary aren't estimated: most of
+ * them would be written in a uniform mode. */
 #define SPARSE 4u
 
 uint32_t sqs_entropy_bits(const sqs_codec *codec, const uint32_t *token_ids,
@@ -156,13 +158,12 @@ uint32_t sqs_entropy_bits(const sqs_codec *codec, const uint32_t *token_ids,
 
 /* Reading. */
 
-/* Where the next distribution goes, what memory it is read with, and how large
- * it may be. */
+/* Where the next distribution is written, and how large it may be. */
 typedef struct target {
     const sqs_codec *codec;
     sqs_memory memory;
-    uint32_t allowed; /* survivors that the format still allows */
-    uint32_t most;    /* survivors that the receiver still takes */
+    uint32_t allowed; /* tokens that the format still allows */
+    uint32_t most;    /* tokens that the receiver still accepts */
     uint32_t *ids, *counts;
 } target;
 
@@ -204,7 +205,7 @@ sqs_status sqs_entropy_decode(const sqs_codec *codec, const uint8_t *packet,
     return status == SQS_OK ? sqs_coder_check_end(&c) : status;
 }
 
-/* A distribution that the memory learns from. */
+/* Reads a distribution of a round or sequence; the memory learns from it. */
 static sqs_status get_next(sqs_coder *c, target *to, uint32_t *survivors)
 {
     sqs_status status = get_distribution(c, to, survivors);
@@ -230,7 +231,7 @@ static sqs_status get_drafted(sqs_coder *c, target *to, uint32_t *survivors,
     return status;
 }
 
-/* Reads all but the end of the packet. */
+/* Reads a round, but doesn't check the packet's end. */
 static sqs_status get_round(sqs_coder *c, target *to, sqs_sparse_room *round,
                             uint32_t *positions)
 {

@@ -1,8 +1,8 @@
 /*
  * packet.h - packets of the entropy coding.
  *
- * The functions do what those of sqs.h do that are named alike; rank/fields.h
- * has the same for the other codings. Arguments have been checked.
+ * Functions do what their namesakes in sqs.h do, but don't check arguments.
+ * rank/fields.h has the same for the other codings.
  */
 #ifndef SQS_PACKET_H
 #define SQS_PACKET_H
@@ -12,7 +12,7 @@
 uint32_t sqs_entropy_bits(const sqs_codec *codec, const uint32_t *token_ids,
                           const uint32_t *counts, uint32_t survivors);
 
-/* An upper bound in bytes of a packet of any kind. */
+/* An upper bound on the bytes of a packet of any kind. */
 size_t sqs_entropy_bound(uint64_t length, uint64_t survivors);
 
 sqs_status sqs_entropy_encode(const sqs_codec *codec,

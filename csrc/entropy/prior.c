@@ -1,14 +1,13 @@
 /*
- * prior.c - priors: from a file to tables, and what is looked up there.
+ * prior.c - priors: loads a file into tables, and looks ids up in them.
  *
- * A file gives each id a kind, and each kind a weight in every class. What all
- * lower ids weigh is summed up once, but stored for one id in SQS_PRIOR_BLOCK
- * only, as there are up to 32 million of these sums; the rest is added up when
- * asked for. To find an id by such a sum, a guide says for 2^GUIDE_BITS sums,
- * evenly spaced, which block they lie in. Most ids that are asked for are
- * heavy, so that their blocks are further apart than these sums, and there is
- * little left to search but the block. (Chen and Asau, "On generating random
- * variates from an empirical distribution", 1974.)
+ * A file gives each id a kind, and each kind a weight in every class. The sums
+ * of the weights of all lower ids would be up to 32 million numbers. Only
+ * every SQS_PRIOR_BLOCK-th is stored, and the rest is added up on demand. To
+ * find an id from such a sum, guides give the blocks of 2^GUIDE_BITS evenly
+ * spaced sums. Most ids that are searched for are heavy: their blocks span
+ * more than one guide, so that only the block is left to search. (Chen and
+ * Asau, "On generating random variates from an empirical distribution", 1974.)
  */
 #include "entropy/prior.h"
 
@@ -26,10 +25,11 @@
 _Static_assert(SQS_MAX_VOCAB / SQS_PRIOR_BLOCK - 1 <= UINT16_MAX,
                "a guide can name every block");
 
-/* Where values of all classes are added up they lie two in a word, as no sum
- * exceeds 32 bits, and rows are whole groups of GROUP words. */
-#define GROUP 4u
+/* Values of all classes are added two per word, as no sum exceeds 32 bits. */
 #define WORDS (CLASSES / 2)
+
+/* Rows are padded to groups of this many words, which are added together. */
+#define GROUP 4u
 _Static_assert(CLASSES % (2 * GROUP) == 0, "rows are whole groups");
 
 /* Costs in units of 2^-16 bits. */
@@ -49,7 +49,7 @@ static uint32_t get_u32(const uint8_t *bytes)
            (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
 }
 
-/* What lies where in a file whose header is right. */
+/* The parts of a file. */
 typedef struct contents {
     uint32_t vocab_size, classes;
     const uint8_t *chances, *codes, *kinds, *check;
@@ -85,7 +85,7 @@ static uint32_t weight_of(uint8_t code)
     return (uint32_t)(((uint64_t)(8 + code % 8) << (code / 8)) / 8);
 }
 
-/* Whether no class weighs more than 2^31 in all. */
+/* Whether the weights of each class sum to at most 2^31. */
 static bool weights_fit(const contents *f)
 {
     uint32_t ids_of[KINDS] = {0};
@@ -112,7 +112,7 @@ static bool read_file(const uint8_t *file, size_t size, contents *f)
     return weights_fit(f);
 }
 
-/* The tables, in memory one after the other, those of wider values first. */
+/* The tables, one after the other, wider values first. */
 
 typedef struct tables {
     uint64_t *costs, *chance_costs;
@@ -126,19 +126,19 @@ static uint32_t blocks_of(uint32_t vocab_size)
     return (vocab_size + SQS_PRIOR_BLOCK - 1) / SQS_PRIOR_BLOCK;
 }
 
-/* A row of sums ends with the sum of everything. */
+/* The last of a row's sums is the total. */
 static uint32_t sums_of(uint32_t vocab_size)
 {
     return blocks_of(vocab_size) + 1;
 }
 
-/* How many words a row of sums of all classes has. */
+/* The words of a row with a value of each class. */
 static uint32_t words_of(uint32_t classes)
 {
     return (classes + 2 * GROUP - 1) / (2 * GROUP) * GROUP;
 }
 
-/* How many values the tables have. */
+/* The number of values in each table. */
 typedef struct sizes {
     size_t costs, chance_costs, weights, sums, starts, guides, ratios, kinds;
 } sizes;
@@ -184,7 +184,7 @@ static tables lay_out(const contents *f, void *memory)
     return t;
 }
 
-/* A class's value in a row, and back. */
+/* Values of all classes, two per word. */
 
 static void set_value(uint64_t *row, uint32_t c, uint32_t value)
 {
@@ -196,7 +196,7 @@ static uint32_t value_of(const uint64_t *row, uint32_t c)
     return (uint32_t)(row[c / 2] >> (c % 2 * 32));
 }
 
-/* Adds to sums the rows of n kinds. */
+/* Adds the rows of n kinds to sums. */
 static void add_rows(uint64_t *sums, const uint64_t *rows, uint32_t words,
                      const uint8_t *kinds, uint32_t n)
 {
@@ -217,8 +217,8 @@ static void add_rows(uint64_t *sums, const uint64_t *rows, uint32_t words,
     }
 }
 
-/* Sums up all classes at a time. The room for costs holds the weights until
- * that is done. */
+/* Sums all classes at the same time. Meanwhile the room for costs holds the
+ * weights. */
 static void fill_sums(const contents *f, const tables *t)
 {
     uint32_t words = words_of(f->classes), blocks = blocks_of(f->vocab_size);
@@ -238,15 +238,15 @@ static void fill_sums(const contents *f, const tables *t)
     }
 }
 
-/* Sums are told apart by their upper GUIDE_BITS of those that a sum can have
- * which is less than `whole`. */
+/* A sum below `whole`, shifted right by this, has at most GUIDE_BITS bits and
+ * is the index of its guide. */
 static uint32_t guide_shift(uint32_t whole)
 {
     uint32_t bits = sqs_floor_log2(whole) + 1;
     return bits > GUIDE_BITS ? bits - GUIDE_BITS : 0;
 }
 
-/* A guide is the last block that begins at its sum or before. */
+/* A guide is the last block that begins at or before the guide's sum. */
 static void fill_guides(const uint32_t *sums, uint32_t blocks,
                         uint16_t *guides)
 {
@@ -258,8 +258,8 @@ static void fill_guides(const uint32_t *sums, uint32_t blocks,
     }
 }
 
-/* How much more a kind weighs in a class than on the whole, which is class 0,
- * in units of 1/16. */
+/* A kind's weight in a class relative to its weight in class 0, which covers
+ * all contexts; in units of 1/16. */
 static uint8_t ratio(uint64_t own, uint64_t own_whole, uint64_t usual,
                      uint64_t usual_whole)
 {
@@ -362,11 +362,11 @@ uint32_t sqs_prior_seek(const sqs_prior *p, uint32_t in_class, uint32_t id,
     return below;
 }
 
-/* A sum of weights that an id is looked for by, and what its guides say. */
+/* What the guides say about the block that holds a sum. */
 typedef struct hint {
     uint32_t sum;
-    uint32_t low, high; /* the first block that it may lie in, and the last */
-    uint32_t about;     /* the one that it lies in if all are as heavy */
+    uint32_t low, high; /* the first and the last possible block */
+    uint32_t about;     /* the right block if all are equally heavy */
 } hint;
 
 static hint ask_guides(const sqs_prior *p, uint32_t in_class, uint64_t below)
@@ -387,10 +387,10 @@ uint32_t sqs_prior_id_about(const sqs_prior *p, uint32_t in_class,
     return ask_guides(p, in_class, below).about * SQS_PRIOR_BLOCK;
 }
 
-/* The last block that begins at the sum or before. */
+/* The last block that begins at or before the sum. */
 static uint32_t find_block(const uint32_t *sums, const hint *h)
 {
-    uint32_t block = h->low; /* this one, or one of the n after it */
+    uint32_t block = h->low; /* it is this block or one of the next n */
     for (uint32_t n = h->high - h->low; n > 0;) {
         uint32_t half = n - n / 2;
         block += sums[block + half] <= h->sum ? half : 0;
@@ -413,8 +413,8 @@ uint32_t sqs_prior_id(const sqs_prior *p, uint32_t in_class, uint64_t below,
     return id;
 }
 
-/* As many costs fit 32 bits together, and one of a class: each is that of a
- * chance of 2^-31 or more. */
+/* The most costs of ids that fit 32 bits in total, together with the cost of a
+ * class. Each is the cost of a chance of at least 2^-31. */
 #define MOST_COSTS 256u
 _Static_assert((MOST_COSTS + 1) * (SQS_POWER_UNIT * SQS_BIT >> COST_SHIFT) <=
                    UINT32_MAX,
@@ -436,7 +436,7 @@ uint32_t sqs_prior_choose(const sqs_prior *p, uint32_t last,
             totals[c] += value_of(sums, c);
         memset(sums, 0, words * sizeof *sums);
     }
-    uint64_t least = UINT64_MAX; /* and below it the class */
+    uint64_t least = UINT64_MAX; /* total * CLASSES + class */
     for (uint32_t c = 0; c < p->classes; c++)
         least =
             totals[c] * CLASSES + c < least ? totals[c] * CLASSES + c : least;

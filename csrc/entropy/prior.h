@@ -1,9 +1,9 @@
 /*
- * prior.h - what a prior says of ids: in each class of contexts, how much all
- * lower ids weigh, and the other way round; and which class suits a set.
+ * prior.h - the weights of ids in each class of a prior, sums of the weights
+ * of all lower ids, their inverse, and the class that suits a support best.
  *
- * docs/format.md defines a prior's file. Classes
- * are numbers below prior->classes, and ids are below prior->vocab_size.
+ * docs/format.md defines a prior's file. Classes are numbers below
+ * prior->classes, and ids are below prior->vocab_size.
  */
 #ifndef SQS_PRIOR_H
 #define SQS_PRIOR_H
@@ -13,7 +13,7 @@
 
 struct sqs_prior {
     uint32_t vocab_size, classes;
-    uint32_t costs_stride, sums_stride; /* values in a row of those */
+    uint32_t costs_stride, sums_stride; /* values per row */
     const uint64_t *costs;              /* a row for each kind */
     const uint64_t *chance_costs;       /* a row for each last class */
     const uint32_t *weights;            /* a row of 256 kinds for each class */
@@ -21,39 +21,36 @@ struct sqs_prior {
     const uint16_t *starts;             /* a row for each last class */
     const uint16_t *guides;             /* a row for each class */
     const uint8_t *ratios;              /* a row of 256 kinds for each class */
-    const uint8_t *kinds;               /* of each id */
+    const uint8_t *kinds;               /* the kind of each id */
 };
 
-/* Sums are kept for one id in so many: the more, the less memory and the more
- * to add up. */
+/* Ids per stored sum: larger blocks take less memory and more additions. */
 #define SQS_PRIOR_BLOCK 16u
 
-/* How many classes a distribution may name: none if it doesn't say which. */
+/* How many classes a distribution may name; 0 if its class isn't coded. */
 static inline uint32_t sqs_coded_classes(const sqs_prior *p)
 {
     return p != NULL && p->classes > 1 ? p->classes : 0;
 }
 
-/* A place in the vocabulary: an id, and what all lower ids weigh in the class
- * that the place is used with. All zero is a place in every class. The
- * functions below move a place to where they have looked, as it is often there
- * or next to it that they look next. */
+/* A place in the vocabulary: an id, and the total weight of all lower ids in a
+ * class. All zero is a place in every class. The functions below move the
+ * place to their id, because the next id is often the same or next to it. */
 typedef struct sqs_prior_place {
     uint32_t id, below;
 } sqs_prior_place;
 
-/* What all ids weigh in a class: A_c of docs/format.md. */
+/* The total weight of a class: A_c of docs/format.md. */
 static inline uint32_t sqs_prior_whole(const sqs_prior *p, uint32_t in_class)
 {
     return p->sums[in_class * p->sums_stride + p->sums_stride - 1];
 }
 
-/* Moves a place to an id, wherever it is, and returns what all lower ids
- * weigh. */
+/* Moves any place to an id, and returns the total weight of all lower ids. */
 uint32_t sqs_prior_seek(const sqs_prior *p, uint32_t in_class, uint32_t id,
                         sqs_prior_place *place);
 
-/* The same, but soon done if the place is there or next to it. */
+/* The same, but fast if the place is there or next to it. */
 static inline uint32_t sqs_prior_below(const sqs_prior *p, uint32_t in_class,
                                        uint32_t id, sqs_prior_place *place)
 {
@@ -66,24 +63,23 @@ static inline uint32_t sqs_prior_below(const sqs_prior *p, uint32_t in_class,
                            : sqs_prior_seek(p, in_class, id, place);
 }
 
-/* Moves a place to the largest id such that all lower ids weigh `below` or
- * less, and returns that id. */
+/* Moves a place to the largest id such that all lower ids weigh at most
+ * `below` in total, and returns that id. */
 uint32_t sqs_prior_id(const sqs_prior *p, uint32_t in_class, uint64_t below,
                       sqs_prior_place *place);
 
-/* An id not far from that one, in much less time. */
+/* An id near the one of sqs_prior_id, in much less time. */
 uint32_t sqs_prior_id_about(const sqs_prior *p, uint32_t in_class,
                             uint64_t below);
 
-/* A lower and an upper bound of what all ids below an id weigh, at the price
- * of two reads. */
+/* A lower and an upper bound on the total weight of all lower ids. */
 static inline const uint32_t *sqs_prior_bounds(const sqs_prior *p,
                                                uint32_t in_class, uint32_t id)
 {
     return p->sums + in_class * p->sums_stride + id / SQS_PRIOR_BLOCK;
 }
 
-/* A memory's weight m of an id as the class sees it: r of docs/format.md. */
+/* The memory's weight m of an id, scaled for a class: r of docs/format.md. */
 static inline uint32_t sqs_prior_recent(const sqs_prior *p, uint32_t in_class,
                                         uint32_t id, uint32_t m)
 {
@@ -91,24 +87,24 @@ static inline uint32_t sqs_prior_recent(const sqs_prior *p, uint32_t in_class,
                           : m;
 }
 
-/* What the chances of lower classes sum to, for the class of a distribution
- * that comes after `last`; and at the end the sum of all chances. */
+/* Cumulative chances of the classes of a distribution after the class `last`;
+ * the last value is the total. */
 static inline const uint16_t *sqs_prior_starts(const sqs_prior *p,
                                                uint32_t last)
 {
     return p->starts + last * (p->classes + 1);
 }
 
-/* What it costs in such a row to say that the class is c, out of n, in units
- * of 2^-SQS_LOG_UNIT bits. */
+/* The cost of class c out of n, given these cumulative chances, in units of
+ * 2^-SQS_LOG_UNIT bits. */
 static inline uint64_t sqs_prior_chance_cost(const uint16_t *starts,
                                              uint32_t n, uint32_t c)
 {
     return sqs_log2(starts[n]) - sqs_log2(starts[c + 1] - starts[c]);
 }
 
-/* The class that an encoder takes for k ids: about the cheapest. `last` is
- * that of the memory. */
+/* The class that an encoder chooses for k ids, about the cheapest; `last` is
+ * the memory's. */
 uint32_t sqs_prior_choose(const sqs_prior *p, uint32_t last,
                           const uint32_t *ids, uint32_t k);
 

@@ -1,25 +1,25 @@
 /*
  * sets.c - sets as order statistics.
  *
- * Had the n members of a set been drawn independently, each in proportion to a
- * model's weights, then the least of them would be x or more with the chance
- * (R(x) / R(0))^n, where R(x) is what x and all above it weigh. Given the
- * least, the others are n - 1 draws from what is above it, and so on: every
- * member takes one symbol, and the order of the members, which says nothing,
- * takes no bits (arXiv 2107.09202 gets there by other means). The power is n
- * times a logarithm. The members of a set differ, which draws need not: that
- * each symbol begins above the member before makes up for most of it.
+ * Let R(x) be the total weight of x and all numbers above it. If n members of
+ * a set are sampled independently, in proportion to their weights, the least
+ * is x or more with probability (R(x) / R(0))^n. Given the least, the others
+ * are n - 1 samples from the numbers above it, and so on. So every member
+ * takes one symbol, and the order of the members takes no bits (arXiv
+ * 2107.09202 achieves this by other means). Powers are computed as n times a
+ * logarithm. Independent samples may coincide, and members don't; starting
+ * each symbol above the member before accounts for most of that.
  *
- * So with n members to come, none below a, the next one is a symbol with the
+ * With n members to come, none below a, the next one is a symbol with the
  * values a .. e - 1, where e = size - n + 1, and the cumulative weights
  *
  *     c(x) = 2^31 - (2^-n(log2 R(a) - log2 R(x)) (2^31 - (e - a)) + e - x)
  *
  * out of 2^31: c(a) = 0, and each value has a weight of at least 1.
  *
- * For uniform sets R(x) = 2 (size - x) - (n - 1) allows for the rest, and a
- * set of more than half is coded by what it leaves out. The mean cost is then
- * less than 1/400 bit a member above log2 C(size, n).
+ * For uniform sets, R(x) = 2 (size - x) - (n - 1) accounts for the rest, and a
+ * set of more than half of the numbers is coded as its complement. The mean
+ * cost is then less than 1/400 bit per member above log2 C(size, n).
  */
 #include "entropy/sets.h"
 
@@ -31,23 +31,23 @@
 #define APART
 #endif
 
-/* What the members of a set weigh. Functions that take such a value know it
- * when compiled: there is one of them for each. */
+/* The weights of a set's members. Functions take this as a constant, so that
+ * they are compiled once for each value. */
 typedef enum weights {
-    UNIFORM, /* the same for all */
-    BUCKETS, /* those of a model without a prior */
-    PRIOR    /* those of a model with one */
+    UNIFORM, /* all equal */
+    BUCKETS, /* of a model without a prior */
+    PRIOR    /* of a model with a prior */
 } weights;
 
-/* A set of which all members below a are known, and n more are to come. */
+/* A set whose members below a are known, with n more to come. */
 typedef struct set {
-    const sqs_ids *model; /* null for a uniform one */
+    const sqs_ids *model; /* null for a uniform set */
     uint32_t size, n, a;
-    sqs_place place; /* of a in the model, or nearby */
+    sqs_place place; /* at or near a in the model */
     uint64_t log_a;  /* log2 R(a) */
 } set;
 
-/* Where the values of the next member end. */
+/* The end e of the next member's values. */
 SQS_INLINE uint32_t end_of(const set *s)
 {
     return s->size - s->n + 1;
@@ -75,9 +75,9 @@ SQS_INLINE cumulative cumulate(const set *s, uint32_t e, uint32_t x,
     return (cumulative){SQS_ONE - ((above >> SQS_POWER_UNIT) + e - x), log};
 }
 
-/* Logarithms are below MOST_LOG. The ids of a memory together weigh less than
- * the static weights do, which are SQS_ID_TOTAL or those of a prior and then
- * 2^31 at most; and a uniform set has R(x) <= 2 size. */
+/* log2 of an upper bound on R(x). A memory's ids weigh less in total than all
+ * static weights, which sum to SQS_ID_TOTAL or, in a prior, at most 2^31. In a
+ * uniform set, R(x) <= 2 size. */
 #define MOST_LOG 33u
 _Static_assert(2 * (uint64_t)SQS_ID_TOTAL <= (uint64_t)1 << MOST_LOG &&
                    2 * SQS_ONE <= (uint64_t)1 << MOST_LOG &&
@@ -91,8 +91,8 @@ static uint64_t power(uint64_t log)
            << (MOST_LOG - SQS_POWER_UNIT);
 }
 
-/* The last value x with an R(x) of about `rest` or more; one not far from it
- * if `rough` and that is cheaper. */
+/* The last value x with an R(x) of about `rest` or more. With `rough`, a prior
+ * gives a value nearby in less time. */
 SQS_INLINE uint32_t value_at(set *s, weights w, uint32_t e, uint64_t rest,
                              bool rough)
 {
@@ -107,19 +107,20 @@ SQS_INLINE uint32_t value_at(set *s, weights w, uint32_t e, uint64_t rest,
     return x < s->a ? s->a : x < e ? x : e - 1;
 }
 
-#define FAR 64u /* the best of a few tried */
+/* guess_member solves its equation twice if the first solution is further from
+ * a than FAR times n. The best of a few values tried. */
+#define FAR 64u
 
 /*
- * Guesses the last value x with u c(x) <= code. Solved for R(x), the formula
- * above says that
+ * Guesses the last value x with u c(x) <= code. Solving the formula above for
+ * R(x) gives, except for rounding,
  *
  *     log2 R(x) = log2 R(a) - (log2(u (2^31 - (e - a)))
  *                              - log2(range - code - u (e - x))) / n
  *
- * but for rounding. x is on the right side too, but matters little there. So
- * solve with a in its place; and if the result is far from a, once more with
- * the result in its place, for which a rough one will do. A wrong guess costs
- * time only.
+ * The x on the right side matters little. So this uses a in its place. If the
+ * result, which may be rough, is far from a, it solves again with that result
+ * in place of a. A wrong guess only costs time.
  */
 SQS_INLINE uint32_t guess_member(const sqs_coder *c, set *s, weights w,
                                  uint32_t e)
@@ -142,9 +143,8 @@ SQS_INLINE uint32_t guess_member(const sqs_coder *c, set *s, weights w,
     }
 }
 
-/* Finds the last value x with u c(x) <= code: from a guess outwards, in steps
- * that double, then by bisection. Writes c(x) and c(x + 1), but the latter
- * only if x + 1 < e. */
+/* Finds the last value x with u c(x) <= code: outwards from a guess in steps
+ * that double, then by bisection. Writes c(x), and c(x + 1) if x + 1 < e. */
 SQS_INLINE uint32_t find_member(const sqs_coder *c, set *s, weights w,
                                 uint32_t e, cumulative found[2])
 {
@@ -178,7 +178,7 @@ SQS_INLINE void narrow_to_member(sqs_coder *c, set *s, uint32_t e, uint32_t x,
     s->log_a = next.log;
 }
 
-/* The second logarithm is needed only if x + 1 is a value too. */
+/* Leaves out log2 R(x + 1) if x + 1 isn't a value. */
 SQS_INLINE sqs_logs logs_of(set *s, weights w, uint32_t e, uint32_t x)
 {
     uint64_t here = log_rest(s, w, x);
@@ -200,7 +200,7 @@ SQS_INLINE uint32_t read_any(sqs_coder *c, set *s, weights w, uint32_t e)
     return x;
 }
 
-/* Merged with the loops that call them, these take a tenth longer. */
+/* Inlined into the loops that call them, these take 10 % longer. */
 
 static APART uint32_t read_uniform(sqs_coder *c, set *s, uint32_t e)
 {
@@ -224,7 +224,7 @@ SQS_INLINE uint32_t read_member(sqs_coder *c, set *s, weights w, uint32_t e)
                           : read_by_prior(c, s, e);
 }
 
-/* Ids of a model. */
+/* Sets of ids, with the weights of a model. */
 
 static set start_ids(const sqs_ids *model, uint32_t n, uint32_t size)
 {
@@ -240,7 +240,7 @@ SQS_INLINE void write_members(sqs_coder *c, weights w, const sqs_ids *model,
     set s = start_ids(model, n, size);
     for (uint32_t i = 0; i < n; i++, s.n--) {
         uint32_t x = ids[i], e = end_of(&s);
-        if (e - s.a == 1) /* x and all after it are the only ones left */
+        if (e - s.a == 1) /* only x and the members after it are left */
             return;
         write_member(c, &s, e, x,
                      i < SQS_KNOWN_LOGS ? known[i] : logs_of(&s, w, e, x));
@@ -284,28 +284,27 @@ void sqs_read_members(sqs_coder *c, const sqs_ids *model, uint32_t size,
 }
 
 /*
- * Estimates. A member x has about the chance 2^-fall - 2^-(fall + step): that
- * of x and all above it, less that of all above it. This leaves out roundings,
- * and the weight of 1 that every value has at least. Both are units of 2^-31,
- * and matter for values that cost RARE bits or more: for those the estimate
- * is c(x + 1) - c(x).
+ * Estimates. A member x has a chance of about 2^-fall - 2^-(fall + step): the
+ * chance of x and all values above it, minus the chance of the values above.
+ * This ignores rounding and the minimum weight of 1. Both are units of 2^-31
+ * and matter only for values that cost RARE bits or more. For those, the
+ * estimate uses c(x + 1) - c(x).
  */
 #define RARE (24 * SQS_BIT)
 
-/* The last value also gets what dividing the range into 2^31 units leaves
- * over: up to 2^14 units, as each is 2^17 or more. So it is cheaper than
- * estimated, by at most log2(1 + 2^14 / 2^21) = 0.011 bits where it is not
- * rarer than this. */
+/* The last value also gets the remainder of dividing the range into 2^31
+ * units: up to 2^14 units, as each is 2^17 or more. So it costs less than
+ * estimated, but at most log2(1 + 2^14 / 2^21) = 0.011 bits less unless its
+ * cost exceeds this. */
 #define RARE_LAST (10 * SQS_BIT)
 
-/* About how many bits that chance takes; fall and step are logarithms, and
- * `values` is how many the symbol has. */
+/* The estimated cost of a member; the symbol has `values` values. */
 static uint64_t member_cost(uint64_t fall, uint64_t step, uint32_t values)
 {
     const uint64_t small = SQS_BIT / 16;
     const uint64_t minus_log_ln_2 = 2271034279;
     uint64_t cost = fall;
-    if (step < small) /* the series of -log2(1 - 2^-step) */
+    if (step < small) /* a series of -log2(1 - 2^-step) */
         cost += SQS_LOG_UNIT * SQS_BIT - sqs_log2(step > 0 ? step : 1) +
                 minus_log_ln_2 + step / 2;
     else
@@ -331,7 +330,7 @@ SQS_INLINE sqs_members_cost cost_of_members(weights w, const sqs_ids *model,
         uint64_t fall = s.n * (s.log_a - logs.here);
         if (i < SQS_KNOWN_LOGS)
             known[i] = logs;
-        if (ids[i] + 1 == e) { /* the last value: all after it are certain */
+        if (ids[i] + 1 == e) { /* the last value; all after it are certain */
             cost.bits += member_cost(fall, 64 * SQS_BIT, values);
             cost.rough |= fall > RARE_LAST;
             break;
@@ -353,7 +352,7 @@ sqs_members_cost sqs_cost_of_members(const sqs_ids *model, uint32_t size,
 
 /* Sets of equally likely members. */
 
-/* Codes the next member by its distance from the first that it can be. */
+/* Codes the next member as its distance from the least possible one. */
 static uint32_t code_gap(sqs_coder *c, set *s, uint32_t gap)
 {
     uint32_t e = end_of(s), x = s->a + gap;
@@ -371,8 +370,8 @@ static uint32_t code_gap(sqs_coder *c, set *s, uint32_t gap)
     return gap;
 }
 
-/* The gap before member i, from what is given and to what is found: members,
- * or the distances between them. */
+/* Arrays hold members, or the distances between them. These two functions
+ * convert to and from the gap before member i. */
 
 static uint32_t get_gap(const uint32_t *given, uint32_t i, bool distances)
 {
@@ -399,9 +398,9 @@ static void code_members(sqs_coder *c, set *s, sqs_values members,
     }
 }
 
-/* The two functions below code a set of n members by the others, the numbers
- * that are not in it. The others fill the gaps between members, and runs of
- * members fill the gaps between the others. */
+/* These two functions code a set of n members as its complement, the others.
+ * The others fill the gaps between members, and runs of members fill the gaps
+ * between the others. */
 
 static void write_others(sqs_coder *c, set *others, uint32_t n,
                          const uint32_t *given, bool distances)

@@ -1,9 +1,9 @@
 /*
- * heap.h - the first few of many items: the largest keys, of equal ones the
- * lower ids.
+ * heap.h - the first few of many items, in descending order of keys; ties go
+ * to the lower id.
  *
- * The heap holds the first of the items offered so far, and has the last of
- * these at its root: a new item must come before the root, or it is left out.
+ * The heap holds the first of the items offered so far, with the last of them
+ * at its root. A new item replaces the root if it comes before it.
  */
 #ifndef SQS_HEAP_H
 #define SQS_HEAP_H
@@ -22,7 +22,7 @@ static inline bool sqs_ahead(sqs_ranked a, sqs_ranked b)
     return a.key > b.key || (a.key == b.key && a.id < b.id);
 }
 
-/* Puts item where the root was and lets it sink. */
+/* Replaces the root with an item, and sifts it down. */
 static inline void sqs_heap_replace_root(sqs_ranked *heap, uint32_t n,
                                          sqs_ranked item)
 {
@@ -41,7 +41,7 @@ static inline void sqs_heap_replace_root(sqs_ranked *heap, uint32_t n,
     heap[at] = item;
 }
 
-/* Offers item to a heap of *n items that holds `capacity` > 0 at most. */
+/* Offers an item to a heap of *n items that holds at most `capacity` > 0. */
 static inline void sqs_heap_offer(sqs_ranked *heap, uint32_t *n,
                                   uint32_t capacity, sqs_ranked item)
 {

@@ -3,14 +3,14 @@
  *
  * Reznik (arXiv 1008.3597) calls these distributions types. Rounding each
  * l * q_i to the nearest integer gives the nearest point of Z^n, but the sum
- * may miss l by d. Let e_i = rounded - l * q_i, in [-1/2, 1/2], so that the
- * e_i sum to d. Of all ways to mend the sum, taking one unit from each of the
- * d largest e_i (d > 0), or giving one to each of the -d smallest (d < 0),
- * moves the point least. No count changes twice, and none becomes negative: if
- * d > 0, at least 2d of the e_i are positive, as each is at most 1/2; and
- * where e_i is positive, l * q_i was rounded up, to 1 or more.
+ * may miss l by d. Let e_i = rounded - l * q_i, in [-1/2, 1/2]; the e_i sum to
+ * d. To correct the sum with the smallest move, take one unit from each of the
+ * d largest e_i (d > 0), or give one to each of the -d smallest (d < 0). No
+ * count changes twice, and none becomes negative: if d > 0, at least 2d of the
+ * e_i are positive, as each is at most 1/2; and where e_i is positive, l * q_i
+ * was rounded up, to 1 or more.
  *
- * Of equal errors, the lower id keeps its unit or gets one.
+ * Between equal errors, the lower id keeps its unit or gets one.
  */
 #include "quantize/lattice.h"
 
@@ -41,7 +41,7 @@ void sqs_lattice(const double *weights, uint32_t n, uint32_t resolution,
                            excess > 0 ? n - 1 - i : i};
         sqs_heap_offer(heap, &found, units, item);
     }
-    for (uint32_t i = 0; i < found; i++) { /* heap[].id is not a token here */
+    for (uint32_t i = 0; i < found; i++) {
         if (excess > 0)
             counts[n - 1 - heap[i].id]--;
         else

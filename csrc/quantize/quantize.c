@@ -6,9 +6,9 @@
 #include "quantize/lattice.h"
 #include "rows/values.h"
 
-/* What sqs_make_quantizer cuts the scratch up into, the widest elements first,
- * so that all are aligned: a heap, values, what rows/ works in, maxima with
- * room for doubles, ids and counts. */
+/* The parts of the scratch, in the order of sqs_make_quantizer: a heap,
+ * values, work space for rows/, maxima with room for doubles, ids and counts.
+ * The widest elements come first, so that all are aligned. */
 size_t sqs_quantize_scratch(const sqs_codec *codec)
 {
     uint32_t n = codec->vocab_size;
@@ -17,8 +17,8 @@ size_t sqs_quantize_scratch(const sqs_codec *codec)
            (SQS_LANES + sqs_maxima(n)) * sizeof(double);
 }
 
-/* The smallest value that isn't masked: of logits the lowest finite one, of
- * probabilities the smallest above 0. */
+/* The smallest value that isn't masked: the lowest finite logit, or the
+ * smallest probability above 0. */
 static double lowest_value(sqs_dtype dtype, bool probs)
 {
     if (dtype == SQS_F64)
@@ -50,8 +50,8 @@ sqs_quantizer sqs_make_quantizer(const sqs_codec *codec, const sqs_rows *rows,
         .counts = ids + n};
 }
 
-/* Turns the values of the tokens kept into weights: logits become
- * exponentials, and probabilities are weights already. */
+/* Turns the logits of the tokens kept into weights; probabilities are weights
+ * already. */
 static void weigh(const sqs_quantizer *q)
 {
     double max = q->row.scanned.max;
@@ -62,9 +62,9 @@ static void weigh(const sqs_quantizer *q)
             sqs_exp2_f64((q->weights[i] - max) / q->temperature * SQS_LOG2_E);
 }
 
-/* Rounds the weights of the tokens kept, and leaves those out whose count is
- * 0. Never more are left than there is room for: of a row that somebody writes
- * meanwhile, counts may be anything. */
+/* Rounds the weights of the tokens kept, and drops tokens of count 0. If
+ * another thread writes to the row meanwhile, counts may be anything, so the
+ * loop also ends where the room does. */
 static void round_kept(const sqs_quantizer *q, sqs_outcome *out)
 {
     const uint32_t *ids = q->row.kept.ids, *counts = q->counts;
@@ -105,8 +105,8 @@ sqs_status sqs_quantize_row(sqs_quantizer *q, const sqs_rows *rows, uint32_t i,
         keep_one(q, out);
         return SQS_OK;
     }
-    if (out->dropped_mass || sqs_needs_normaliser(q->keep))
-        sqs_find_normaliser(row);
+    if (out->dropped_mass || sqs_needs_normalizer(q->keep))
+        sqs_find_normalizer(row);
     sqs_sparsify(row, q->keep);
     if (out->dropped_mass)
         *out->dropped_mass = sqs_dropped_mass(row);

@@ -17,22 +17,21 @@ typedef struct sqs_quantizer {
     uint32_t *counts; /* of the tokens kept, some of them 0 */
 } sqs_quantizer;
 
-/* The arguments have been checked; rows of probabilities don't look at the
- * temperature, which must not be 0 then. The quantizer keeps `keep` and
- * the scratch, sqs_quantize_scratch(codec) bytes. */
+/* Arguments must have been checked. For probabilities, pass temperature 1.
+ * `keep` and the scratch, of sqs_quantize_scratch(codec) bytes, must outlive
+ * the quantizer. */
 sqs_quantizer sqs_make_quantizer(const sqs_codec *codec, const sqs_rows *rows,
                                  bool probs, double temperature,
                                  const sqs_keep *keep, void *scratch);
 
-/* What becomes of a row. */
+/* The distribution of one row. */
 typedef struct sqs_outcome {
-    uint32_t *ids, *counts; /* room for what sqs_sparse_room asks for a row */
+    uint32_t *ids, *counts; /* room as in sqs_sparse_room */
     uint32_t survivors;
-    double *dropped_mass; /* null if it isn't wanted */
+    double *dropped_mass; /* may be null */
 } sqs_outcome;
 
-/* Quantizes row i of those that the quantizer was made for. Writes `out`, if
- * SQS_OK is returned. */
+/* Quantizes row i; `out` is written if SQS_OK is returned. */
 sqs_status sqs_quantize_row(sqs_quantizer *q, const sqs_rows *rows, uint32_t i,
                             sqs_outcome *out);
 

@@ -1,13 +1,13 @@
 /*
  * sparsify.c - which tokens of a row are kept.
  *
- * Both primitives, the first k and all from a level on, keep a prefix of the
- * tokens in descending order of probability, ties going to the lower id. Values
- * are compared exactly, as they are in memory, so the first k are chosen without
- * any arithmetic. The level is compared with unnormalised probabilities:
- * exponentials in single precision, relative to the row's maximum. Their sum is
- * over all tokens. Then a bound on the values tells which tokens may pass, and
- * they are computed again for these.
+ * Both rules, the first k and all from a level on, keep a prefix of the tokens
+ * in descending order of probability; ties go to the lower id. Choosing the
+ * first k compares the values in memory, without any arithmetic. The level is
+ * compared with unnormalized probabilities: exponentials in single precision,
+ * relative to the row's maximum, which a first loop sums over all tokens. A
+ * bound on the values then selects the tokens that may reach the level, and
+ * only their exponentials are computed again.
  */
 #include "quantize/sparsify.h"
 
@@ -16,12 +16,11 @@
 #include "bits.h"
 #include "rows/values.h"
 
-/* The unnormalised probability of a token. */
-static double unnormalised(const sqs_row *row, double value)
+static double unnormalized(const sqs_row *row, double value)
 {
     if (row->probs)
         return value;
-    return sqs_unnormalised(value, row->scanned.max, row->scale);
+    return sqs_unnormalized(value, row->scanned.max, row->scale);
 }
 
 sqs_status sqs_scan_logits(sqs_row *row, double temperature)
@@ -37,24 +36,24 @@ sqs_status sqs_scan_probs(sqs_row *row)
     if (!row->kernels->scan(&row->scanned))
         return SQS_NOT_FINITE;
     double least;
-    row->normaliser =
+    row->normalizer =
         row->kernels->sum_values(row->scanned.values, row->scanned.n, &least);
     if (least < 0)
         return least == -INFINITY ? SQS_NOT_FINITE : SQS_NEGATIVE;
-    if (!(fabs(row->normaliser - 1) <= SQS_SUM_TOLERANCE))
+    if (!(fabs(row->normalizer - 1) <= SQS_SUM_TOLERANCE))
         return SQS_SUM;
     return SQS_OK;
 }
 
-bool sqs_needs_normaliser(const sqs_keep *keep)
+bool sqs_needs_normalizer(const sqs_keep *keep)
 {
     return keep->least > 0;
 }
 
-void sqs_find_normaliser(sqs_row *row)
+void sqs_find_normalizer(sqs_row *row)
 {
     if (!row->probs)
-        row->normaliser = row->kernels->sum_exp2(&row->scanned, row->scale);
+        row->normalizer = row->kernels->sum_exp2(&row->scanned, row->scale);
 }
 
 sqs_status sqs_check_keep(const sqs_keep *keep)
@@ -81,13 +80,13 @@ static double low_log2(double x)
     return exponent + (x - 1);
 }
 
-/* More than single precision can be off in an exponent, which is some 100
+/* Exceeds the error of an exponent in single precision, which is some 100
  * units of 2^-23 where the exponent is 100. */
 #define MARGIN 0x1p-10
 
-/* A bound such that no token of a lower value has an unnormalised probability
- * of `level` or more. Not above the maximum, nor below the lowest value that
- * is not masked. */
+/* Every token whose unnormalized probability is `level` or more has at least
+ * this value. The bound is at most the row's maximum, and at least the lowest
+ * value that isn't masked. */
 static double value_bound(const sqs_row *row, double level)
 {
     double max = row->scanned.max, bound = level;
@@ -101,8 +100,8 @@ static double value_bound(const sqs_row *row, double level)
     return bound < max ? bound : max;
 }
 
-/* Keeps the tokens of unnormalised probability `level` or more, and the first
- * of the largest value in any case. */
+/* Keeps the tokens of unnormalized probability `level` or more, and always the
+ * first one of the largest value. */
 static void keep_level(sqs_row *row, double level)
 {
     const sqs_selected *kept = &row->kept;
@@ -111,12 +110,12 @@ static void keep_level(sqs_row *row, double level)
     row->n = 0;
     for (uint32_t i = 0; i < selected; i++) {
         double value = kept->values[i];
-        double p = unnormalised(row, value);
+        double p = unnormalized(row, value);
         kept->ids[row->n] = kept->ids[i];
         kept->values[row->n] = value;
         row->n += p >= level && p > 0;
     }
-    /* No value reaches the level, or flushed subnormals are a bound. */
+    /* No value reaches the level, or the bound is a flushed subnormal. */
     if (row->n == 0)
         select_top(row, 1);
 }
@@ -125,7 +124,7 @@ void sqs_sparsify(sqs_row *row, const sqs_keep *keep)
 {
     row->n = row->scanned.n;
     if (keep->least > 0)
-        keep_level(row, keep->least * row->normaliser);
+        keep_level(row, keep->least * row->normalizer);
     if (keep->least <= 0 || row->n > keep->most)
         select_top(row, keep->most);
 }
@@ -135,7 +134,7 @@ double sqs_dropped_mass(const sqs_row *row)
     double lanes[SQS_LANES] = {0};
     for (uint32_t i = 0; i < row->n; i++)
         lanes[row->kept.ids[i] % SQS_LANES] +=
-            unnormalised(row, row->kept.values[i]);
-    double dropped = row->normaliser - sqs_fold_lanes(lanes);
-    return dropped > 0 ? dropped / row->normaliser : 0.0;
+            unnormalized(row, row->kept.values[i]);
+    double dropped = row->normalizer - sqs_fold_lanes(lanes);
+    return dropped > 0 ? dropped / row->normalizer : 0.0;
 }

@@ -1,13 +1,13 @@
 /*
- * systematic.c - a row to counts that are right on average.
+ * systematic.c - a row to unbiased counts.
  *
  * Systematic sampling (W. G. Madow, On the theory of systematic sampling, II,
  * Annals of Mathematical Statistics 20, 1949). Tokens lie side by side on a
- * line in the order of their ids, each as long as its weight W(x) is: token x
- * ends at C(x), and the last one at T. Marks stand on the line, l of them and
- * T / l apart, where a random number has put the first. As many marks as there
- * are on a token, that is its count. Mark j = 1 .. l is at (j T - R) / l, with
- * R out of 0 .. T - 1, so that up to the end of token x there are
+ * line, in the order of their ids. Each is as long as its weight W(x): token x
+ * ends at C(x), and the last one at T. There are l marks on the line, T / l
+ * apart, and a random number places the first. A token's count is the number
+ * of marks on it. Mark j = 1 .. l is at (j T - R) / l, with R in 0 .. T - 1,
+ * so that up to the end of token x there are
  *
  *     N(x) = (l C(x) + R) / T marks, rounded down.
  *
@@ -20,39 +20,38 @@
  *     6 and 7     2  1  0  0
  *     mean        15/8  3/8  0  6/8, which is l W / T
  *
- * R comes from 64 random bits r: r T / 2^64, rounded down. As rounding down
- * twice is rounding once, N(x) = l C(x) / T + r / 2^64, rounded down, and
- * its mean over all r is l C(x) / T rounded down to a multiple of 2^-64
- * (Hermite's identity): there is no other error than that.
+ * R comes from 64 random bits r: r T / 2^64, rounded down. Rounding down twice
+ * is rounding down once, so N(x) = l C(x) / T + r / 2^64, rounded down. Its
+ * mean over all r is l C(x) / T rounded down to a multiple of 2^-64 (Hermite's
+ * identity); this is the only error.
  *
- * Weights are integers, unnormalised probabilities in whole units, so that
- * their sums are exact whatever the order. C(x) reaches a mark if it reaches
- * the first integer from there on, and these follow one from the other without
- * a division. Sums of blocks tell which blocks have marks; only those are
- * weighed once more, and walked over.
+ * Weights are unnormalized probabilities in whole units, so that their sums
+ * are exact in any order. C(x) reaches a mark if it reaches the first integer
+ * at or after the mark. Each of these integers follows from the one before,
+ * without a division. Sums of blocks show which blocks have marks; only these
+ * blocks are weighed again and walked over.
  */
 #include "bits.h"
 #include "quantize/quantize.h"
 #include "rows/kernels.h"
 #include "rows/values.h"
 
-/* A row, and what its blocks weigh. */
 typedef struct line {
     const sqs_kernels *kernels;
     sqs_scanned row;
     uint32_t dtype;
     float scale;
-    uint64_t *sums;
-    uint64_t length;
+    uint64_t *sums;  /* the weight of each block */
+    uint64_t length; /* T */
 } line;
 
 /* The marks that are still to come. */
 typedef struct marks {
-    uint64_t next;   /* the first integer from the next mark on */
-    uint32_t beyond; /* how far beyond the mark that is, times l */
+    uint64_t next;   /* the first integer at or after the next mark */
+    uint32_t beyond; /* its distance from the mark, times l */
     uint32_t left, l;
-    uint64_t apart; /* T / l, and what remains */
-    uint32_t rest;
+    uint64_t apart; /* T / l */
+    uint32_t rest;  /* T % l */
 } marks;
 
 static marks make_marks(uint64_t length, uint32_t l, uint64_t number)
@@ -83,8 +82,8 @@ static sqs_scanned block_at(const line *on, uint32_t first)
     return part;
 }
 
-/* What weights sum to, in units. Those of a row that somebody writes meanwhile
- * may be anything. */
+/* A sum of weights in units; 0 if it is impossible, as another thread may
+ * write to the row meanwhile. */
 static uint64_t in_units(double sum)
 {
     return sum >= 0 && sum <= SQS_BLOCK ? (uint64_t)(sum * SQS_UNITS) : 0;
@@ -124,8 +123,8 @@ static void count_block(const line *on, uint32_t first, uint64_t before,
     }
 }
 
-/* Never more survive than there are marks or tokens, whatever a row that
- * somebody writes meanwhile comes to. */
+/* Writes at most min(marks, tokens) counts, even if another thread writes to
+ * the row meanwhile. */
 static void count_marks(const line *on, marks *m, sqs_outcome *out)
 {
     uint64_t before = 0;
@@ -138,7 +137,7 @@ static void count_marks(const line *on, marks *m, sqs_outcome *out)
     }
 }
 
-/* Temperature 0: the first of the largest values, where there is one. */
+/* Temperature 0: the first of the largest values gets all counts. */
 static void count_largest(const line *on, uint32_t l, sqs_outcome *out)
 {
     const sqs_scanned *row = &on->row;
@@ -174,7 +173,7 @@ static sqs_status count_row(line *on, double temperature, uint32_t l,
     return SQS_OK;
 }
 
-/* Of the scratch there are more values than blocks and maxima take. */
+/* sqs_quantize_scratch exceeds what the blocks and maxima here take. */
 sqs_status sqs_quantize_unbiased(const sqs_codec *codec,
                                  const sqs_rows *logits, double temperature,
                                  const uint64_t *numbers, void *scratch,

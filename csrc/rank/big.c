@@ -25,7 +25,7 @@ void sqs_big_copy(sqs_big *a, const sqs_big *b)
     memcpy(a->limb, b->limb, b->size * sizeof b->limb[0]);
 }
 
-/* The number of zeros before the highest set bit; limb > 0. */
+/* limb > 0 */
 static uint32_t leading_zeros(sqs_limb limb)
 {
     return SQS_LIMB_BITS - 1 - sqs_floor_log2(limb);
@@ -87,15 +87,15 @@ void sqs_big_scale(sqs_big *a, sqs_limb factor)
 }
 
 /*
- * Division by an inverse (Moeller and Granlund, "Improved division by
+ * Division with an inverse (Moeller and Granlund, "Improved division by
  * invariant integers", 2011, algorithm 4). Let B = 2^SQS_LIMB_BITS, d a
- * divisor whose highest bit is set, and v = floor((B^2 - 1) / d) - B. Then the
- * upper half of v high + (high, low) + B is the quotient of (high, low) by d,
- * high < d, or off by 1, which the remainder tells.
+ * divisor whose highest bit is set, and v = floor((B^2 - 1) / d) - B. For
+ * high < d, the upper half of v high + (high, low) + B is the quotient of
+ * (high, low) by d, or off by 1; the remainder shows which.
  */
 typedef struct divisor {
     sqs_limb d, inverse;
-    uint32_t shift; /* by which d was moved up to set its highest bit */
+    uint32_t shift; /* moved d up, so that its highest bit is set */
 } divisor;
 
 static divisor make_divisor(sqs_limb d)

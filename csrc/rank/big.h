@@ -1,12 +1,11 @@
 /*
  * big.h - non-negative integers as wide as a rank, and no wider.
  *
- * Schoolbook arithmetic on limbs of 64 bits where the compiler has a 128-bit
- * product, else of 32. Values never depend on which. Nothing here checks for
+ * Schoolbook arithmetic on limbs of 64 bits if the compiler has a 128-bit
+ * product, otherwise 32. Values don't depend on that. Nothing here checks for
  * overflow: index.c derives SQS_BIG_BITS so that none can occur.
  *
- * The first argument is written, and read where it says so; others are read
- * only. Limbs above `size` mean nothing.
+ * Functions write their first argument only. Limbs above `size` mean nothing.
  */
 #ifndef SQS_BIG_H
 #define SQS_BIG_H
@@ -24,7 +23,7 @@ typedef uint64_t sqs_wide;
 #define SQS_LIMB_BITS 32u
 #endif
 
-/* The widest number of index.c, which derives it, and one limb. */
+/* The widest number of index.c, as derived there, and one limb. */
 #define SQS_BIG_BITS (28096u + 64u)
 #define SQS_BIG_LIMBS (SQS_BIG_BITS / SQS_LIMB_BITS)
 

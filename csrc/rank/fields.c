@@ -1,5 +1,5 @@
 /*
- * fields.c - packets made of fields of bits, one after the other:
+ * fields.c - packets that consist of bit fields:
  *
  *   packet       := distribution  padding
  *   round        := length drafted^length  padding
@@ -18,14 +18,14 @@
 _Static_assert(SQS_MAX_ROUND == 1u << LENGTH_WIDTH,
                "every value of the length field is a legal length");
 
-/* The most survivors of an enumerative round: as the sum of L numbers is at
- * most sqrt(L * the sum of their squares), sqrt(2^8 * 2^23), rounded up. */
+/* The largest sum of support sizes of an enumerative round. A sum of L numbers
+ * is at most sqrt(L * sum of their squares): sqrt(2^8 * 2^23), rounded up. */
 #define MOST_RANKED 46341u
 _Static_assert(SQS_MAX_ROUND == 1u << 8 &&
                    SQS_MAX_ENUMERATIVE_SQUARES == 1u << 23,
                "MOST_RANKED follows from these");
 
-/* A rank is written and read in pieces of so many bits. */
+/* Ranks are written and read in pieces of at most this many bits. */
 #define PIECE 16u
 
 /* Field widths. */
@@ -50,7 +50,8 @@ static uint32_t position_width(uint32_t k)
     return sqs_width(k - 1);
 }
 
-/* The largest rank of a distribution with k tokens; returns its width. */
+/* Writes the largest rank of a distribution with k tokens; returns its width.
+ */
 static uint32_t rank_width(const sqs_codec *codec, uint32_t k,
                            sqs_big *largest)
 {
@@ -73,8 +74,7 @@ uint32_t sqs_fields_bits(const sqs_codec *codec, uint32_t survivors)
            (survivors - 1) * count_width(codec, survivors);
 }
 
-/* Ids, counts and positions of an enumerative packet never take more than
- * those of a bitpack one: a fixed width is one way of numbering them. */
+/* This is a bound for bitpack packets. Enumerative ones are never larger. */
 size_t sqs_fields_bound(const sqs_codec *codec, uint64_t length,
                         uint64_t survivors)
 {
@@ -89,8 +89,8 @@ uint32_t sqs_fields_most(const sqs_codec *codec, size_t size)
     uint32_t most = SQS_MAX_ROUND * sqs_max_packet_survivors(codec);
     if (codec->coding == SQS_ENUMERATIVE)
         return most < MOST_RANKED ? most : MOST_RANKED;
-    return size < most / 8 ? 8 * (uint32_t)size
-                           : most; /* an id takes a bit at least */
+    /* Each id takes at least a bit. */
+    return size < most / 8 ? 8 * (uint32_t)size : most;
 }
 
 /* Writing. */
@@ -166,12 +166,12 @@ sqs_status sqs_fields_encode_round(const sqs_codec *codec,
 
 /* Reading. */
 
-/* Where the next distribution goes, and how large it may be. */
+/* Where the next distribution is written, and how large it may be. */
 typedef struct target {
     const sqs_codec *codec;
     uint32_t *ids, *counts;
-    uint32_t most; /* survivors that the receiver still takes */
-    uint32_t load; /* of sqs_within_round */
+    uint32_t most; /* tokens that the receiver still accepts */
+    uint32_t load; /* for sqs_within_round */
 } target;
 
 static sqs_status get_rank(sqs_reader *r, const target *to, uint32_t k)
@@ -227,8 +227,8 @@ static sqs_status get_fields(sqs_reader *r, const target *to, uint32_t k)
 {
     uint64_t ids_width = (uint64_t)k * id_width(to->codec);
     uint64_t counts_width = (uint64_t)(k - 1) * count_width(to->codec, k);
-    /* Before the limit, which may be sqs_fields_most: a packet that says more
-     * than that is truncated. */
+    /* Check this before the limit: the caller may have lowered that to
+     * sqs_fields_most, and a packet that claims more is truncated. */
     if (ids_width + counts_width > sqs_left(r))
         return SQS_TRUNCATED;
     if (k > to->most)

@@ -1,9 +1,8 @@
 /*
- * fields.h - packets of the codings with fields: bitpack and enumerative.
+ * fields.h - packets of the codings bitpack and enumerative.
  *
- * The functions do what those of sqs.h do that are named alike;
- * entropy/packet.h has the same for the entropy coding. Arguments have been
- * checked.
+ * Functions do what their namesakes in sqs.h do, but don't check arguments.
+ * entropy/packet.h has the same for the entropy coding.
  */
 #ifndef SQS_FIELDS_H
 #define SQS_FIELDS_H
@@ -12,11 +11,11 @@
 
 uint32_t sqs_fields_bits(const sqs_codec *codec, uint32_t survivors);
 
-/* An upper bound in bytes of a round. */
+/* An upper bound on the bytes of a round. */
 size_t sqs_fields_bound(const sqs_codec *codec, uint64_t length,
                         uint64_t survivors);
 
-/* The most survivors that a round of so many bytes can have. */
+/* The largest sum of support sizes that a round of `size` bytes can have. */
 uint32_t sqs_fields_most(const sqs_codec *codec, size_t size);
 
 sqs_status sqs_fields_encode(const sqs_codec *codec, const uint32_t *token_ids,

@@ -6,36 +6,36 @@
  *
  *     rank = C(x_1, 1) + C(x_2, 2) + ... + C(x_k, k)  in [0, C(n, k)).
  *
- * From a rank, x_k is the largest x with C(x, k) <= rank; subtract and go on
- * with k - 1. For subsets of 3 of {0, ..., 4}:
+ * From a rank, x_k is the largest x with C(x, k) <= rank; subtract and
+ * continue with k - 1. For example, the 3-subsets of {0, ..., 4}:
  *
  *     012 -> 0   013 -> 1   023 -> 2   123 -> 3   014 -> 4
  *     024 -> 5   124 -> 6   034 -> 7   134 -> 8   234 -> 9
  *
  * A binomial needs a division for each factor. The falling factorial
- * [x]_i = x (x-1) ... (x-i+1) = i! C(x, i) needs none, so what is kept here is
+ * [x]_i = x (x-1) ... (x-i+1) = i! C(x, i) needs none. So this code computes
  * R_i = i! (C(x_1, 1) + ... + C(x_i, i)), which obeys
  *
  *     R_i = i R_{i-1} + [x_i]_i,    R_k = k! rank.
  *
- * Ranking runs it upwards and divides by k! once; unranking runs it downwards,
- * one single-limb division to a token.
+ * Ranking goes upwards and divides by k! once. Unranking goes downwards, with
+ * one single-limb division per token.
  *
  * Compositions. Positive counts b_1, ..., b_k with sum l are the (k-1)-subset
  * of y_i = b_1 + ... + b_i - 1 of the l - 1 places where l units in a row can
  * be cut, so the same code ranks them: there are C(l-1, k-1).
  *
  * Both. rank = S C(l-1, k-1) + T, with the rank S of the support and T of the
- * counts: one number for the two, so that only one ceiling is paid.
+ * counts. One number for both is rounded up to whole bits only once.
  *
- * S = rank / C(l-1, k-1), rounded down, is (k-1)! rank / [l-1]_{k-1}, and
- * dividing by one factor after the other rounds down to the same: no long
+ * S = rank / C(l-1, k-1), rounded down, is (k-1)! rank / [l-1]_{k-1}. Dividing
+ * by one factor after the other rounds down to the same value, without long
  * division.
  *
- * Widths. All R_i and [x]_i stay below [n]_k < 2^(20 k), and (k-1)! rank below
- * C(n, k) [l-1]_{k-1} < 2^(36 k - 16) / k!, whose size grows with k and has
- * 28 067 bits at k = 1 024. One limb more holds [x]_i (x + 1) before it is
- * divided.
+ * Widths. All R_i and [x]_i are below [n]_k < 2^(20 k), and (k-1)! rank is
+ * below C(n, k) [l-1]_{k-1} < 2^(36 k - 16) / k!. This bound grows with k and
+ * has 28 067 bits at k = 1 024. One more limb holds [x]_i (x + 1) before the
+ * division.
  */
 #include "rank/index.h"
 
@@ -47,8 +47,8 @@ _Static_assert(SQS_MAX_ENUMERATIVE_SUPPORT <= 1024 &&
                    SQS_BIG_BITS >= 28067 + 64,
                "a big integer must hold every number here");
 
-/* Multiplies or divides a by the factors of [x]_i, i <= x, as many at a time
- * as fit a limb. */
+/* Multiplies or divides a by the factors of [x]_i, i <= x. Each step takes as
+ * many factors as fit a limb. */
 static void apply_falling(sqs_big *a, uint32_t x, uint32_t i,
                           void (*apply)(sqs_big *a, sqs_limb factor))
 {
@@ -109,15 +109,14 @@ static void copy_falling(falling *f, const falling *from)
     sqs_big_copy(&f->value, &from->value);
 }
 
-/* To divide a limb takes about six times as long as to multiply one. A falling
- * factorial that is built from nothing has half its length on average, one
- * that is moved its whole length. So a factor that is moved, by a
- * multiplication and a division, takes as long as 14 = 2 (1 + 6) that are
- * built. */
+/* The cost of moving a falling factorial by one factor, over the cost of one
+ * factor when building one. Dividing a limb takes about six times as long
+ * as multiplying one, and moving takes one of each at the full length.
+ * Building takes a multiplication at half the length on average: 2 (1 + 6). */
 #define MOVE_COST 14u
 
-/* [x]_i becomes [to]_{i+1}, x < to: times the factors x + 1 .. to that are
- * new, over those of (to - i - 1)! / (x - i)! that are gone. */
+/* [x]_i becomes [to]_{i+1}, x < to: multiplies by the new factors x + 1 .. to,
+ * and divides by the old ones, (to - i - 1)! / (x - i)!. */
 static void step_up(falling *f, uint32_t to)
 {
     uint32_t x = f->x, i = f->i, gap = to - x;
@@ -131,8 +130,8 @@ static void step_up(falling *f, uint32_t to)
     divide_falling(&f->value, to - i - 1, gap - 1);
 }
 
-/* [x]_i becomes [to]_{i-1}, to < x: the other way round. If the value is 0, in
- * place of [x]_i too, it is built from nothing. */
+/* [x]_i becomes [to]_{i-1}, to < x: the inverse of step_up. From a value of 0,
+ * it is built from scratch. */
 static void step_down(falling *f, uint32_t to)
 {
     uint32_t x = f->x, i = f->i, gap = x - to;
@@ -167,19 +166,19 @@ static void raise(falling *f)
 }
 
 /*
- * Where to look for the largest x with [x]_i <= r. This is a hint: exact
- * integers decide, so its accuracy costs time at most. Logarithms and
- * exponentials are good for eight digits, and are not libm's, which would tie
- * what is built from this to new versions of libm.
+ * Where to look for the largest x with [x]_i <= r. This is only a hint: exact
+ * integers decide, and inaccuracy costs time only. Logarithms and exponentials
+ * are accurate to eight digits. They aren't libm's, because binaries would
+ * then need recent versions of libm.
  *
- * Let y = r^(1/i) be the mean of the factors, and c = x - (i-1)/2 their
- * middle. The sum of ln(c + d) over their distances d from it gives
+ * Let y = r^(1/i) be the geometric mean of the factors, and c = x - (i-1)/2
+ * their middle. Summing ln(c + d) over their distances d from c gives
  *
  *     ln(y) = ln(c) - (i^2-1) / (24 c^2) - (i^2-1)(3i^2-7) / (960 c^4) - ...
  *         c = y + (i^2-1) / (24 y) + (i^2-1)(i^2-9) / (1920 y^3) + ...
  *
- * where what follows is 2.3e-5 i^6 / y^5. If y >= i that is below 0.03, as i
- * is at most 1 024. Otherwise Newton's method goes on from there.
+ * where the next summand is 2.3e-5 i^6 / y^5. For y >= i it is below 0.03, as
+ * i is at most 1 024. Otherwise Newton's method improves this x.
  */
 
 #define LOG_2 0.6931471805599453
@@ -238,9 +237,11 @@ static stirling log_factorial(double n)
                       log_x - 1 / (2 * x)};
 }
 
-/* Newton's method doubles the correct digits with each round, so it seldom
- * takes more than three. */
+/* Newton's method doubles the correct digits with each round, so more than
+ * three are rare. */
 #define MOST_ROUNDS 16
+
+/* Newton's method ends at a smaller step. */
 #define CLOSE 0.01
 
 static double at_least(double least, double x)
@@ -248,7 +249,7 @@ static double at_least(double least, double x)
     return x >= least ? x : least;
 }
 
-/* Solves ln [x]_i = target from x >= i on. */
+/* Solves ln [x]_i = target, starting from x >= i. */
 static double improve(double x, double target, uint32_t i)
 {
     for (int round = 0; round < MOST_ROUNDS; round++) {
@@ -272,12 +273,12 @@ static uint32_t guess(const sqs_big *r, uint32_t i, uint32_t upper)
     double x = y + (n - 1) / 2 + more + more * (n * n - 9) / (80 * y * y);
     if (y < n)
         x = improve(at_least(n, x), target, i);
-    x += CLOSE; /* r may be [x]_i itself, and always is for i = 1 */
+    x += CLOSE; /* r may equal [x]_i, and does for i = 1 */
     return x < upper ? (uint32_t)x : upper - 1;
 }
 
-/* From [u]_{i+1}, u >= i, or 0 in its place, to [x]_i for the largest x < u
- * with [x]_i <= r; there is such an x, as [i-1]_i = 0. */
+/* Replaces [u]_{i+1}, u >= i, whose value may be 0 instead, with [x]_i for the
+ * largest x < u with [x]_i <= r. There is one, as [i-1]_i = 0. */
 static void search(falling *f, const sqs_big *r)
 {
     uint32_t upper = f->x;
@@ -285,7 +286,7 @@ static void search(falling *f, const sqs_big *r)
     while (sqs_big_compare(&f->value, r) > 0)
         lower(f);
     while (f->x + 1 < upper) {
-        falling next; /* not initialized: it is as large as a rank can be */
+        falling next; /* large, so not initialized */
         copy_falling(&next, f);
         raise(&next);
         if (sqs_big_compare(&next.value, r) > 0)
@@ -294,7 +295,7 @@ static void search(falling *f, const sqs_big *r)
     }
 }
 
-/* The elements of a set one by one: ids, or the cuts y_i between counts. */
+/* Iterates over the elements of a set: ids, or the cuts y_i between counts. */
 typedef struct elements {
     const uint32_t *values; /* ids, or counts */
     bool cuts;
@@ -310,7 +311,7 @@ static uint32_t next_element(elements *e)
     return e->sum - 1;
 }
 
-/* rank becomes that of the set of the next k elements. */
+/* Writes the rank of the set of the next k elements. */
 static void rank_set(sqs_big *rank, elements e, uint32_t k)
 {
     falling f;
@@ -324,7 +325,8 @@ static void rank_set(sqs_big *rank, elements e, uint32_t k)
     divide_falling(rank, k, k);
 }
 
-/* The k elements of the set of a rank below C(n, k), which becomes 0. */
+/* Writes the k elements of the set of a rank below C(n, k); clobbers the rank.
+ */
 static void unrank_set(sqs_big *rank, uint32_t n, uint32_t k, uint32_t *set)
 {
     falling f;
@@ -378,7 +380,7 @@ void sqs_index_unrank(sqs_big *rank, uint32_t n, uint32_t resolution,
     sqs_big s;
     split_rank(&s, rank, resolution, k);
     unrank_set(&s, n, k, ids);
-    unrank_set(rank, resolution - 1, k - 1, counts); /* cuts, at first */
+    unrank_set(rank, resolution - 1, k - 1, counts); /* cuts for now */
     uint32_t sum = 0;
     for (uint32_t i = 0; i + 1 < k; i++) {
         uint32_t next = counts[i] + 1;

@@ -1,6 +1,6 @@
 /*
- * avx2.c - passes over rows with AVX2, FMA and F16C: the operations of
- * scalar.c on two vectors of eight lanes.
+ * avx2.c - loops over rows with AVX2, FMA and F16C: the operations of scalar.c
+ * on two vectors of eight lanes.
  */
 #include <math.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /*
- * avx512.c - passes over rows with AVX-512 (F, BW, DQ and VL): the operations
+ * avx512.c - loops over rows with AVX-512 (F, BW, DQ and VL): the operations
  * of scalar.c on one vector of 16 lanes.
  */
 #include <math.h>
@@ -77,7 +77,7 @@ TARGET static inline vec_type vec_min(vec_type a, vec_type b)
     return _mm512_min_ps(a, b);
 }
 
-/* The maxima of the halves of a and b, quarter by quarter of both in turn. */
+/* Two quarters with the maxima of a's halves, then two with those of b's. */
 TARGET static inline __m512 join_quarters(__m512 a, __m512 b)
 {
     return _mm512_max_ps(_mm512_shuffle_f32x4(a, b, 0x44),
@@ -89,8 +89,8 @@ TARGET static inline __m512 join_lanes(__m512 a, __m512 b)
     return _mm512_max_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
 }
 
-/* Four vectors become one that has a quarter of lanes for each, and so do four
- * of those. */
+/* Reduces four vectors to one with four lanes for each, then four of those to
+ * one with a lane for each. */
 TARGET static inline vec_type vec_largest_of(const vec_type v[SQS_LANES])
 {
     __m512 of[4];

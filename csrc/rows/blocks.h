@@ -1,12 +1,11 @@
 /*
- * blocks.h - what a race does with its blocks, and what makes integers of
- * weights, whatever the type of values, for the instruction set of the file
- * that includes this.
+ * blocks.h - operations of races on blocks, and the rounding of weights to
+ * whole units, which don't depend on the type of values. The file that
+ * includes this defines the instruction set.
  */
 
-/* Weights from 0 to 1 in whole units, ties to even. From SQS_WHOLE on they are
- * already, as floats lie a unit or more apart there; so do sums of SQS_WHOLE
- * and less. */
+/* Rounds weights from 0 to 1 to whole units, ties to even. Above SQS_WHOLE,
+ * floats are whole units already. Below, adding SQS_WHOLE rounds them. */
 TARGET static inline vec_type vec_whole(vec_type w)
 {
     vec_type from = vec_set(SQS_WHOLE), low = vec_min(w, from);
@@ -46,7 +45,8 @@ TARGET static void draw_words(const sqs_numbers *numbers, uint32_t i,
     memcpy(words + 3 * SQS_LANES, c3, sizeof c3);
 }
 
-/* The words as floats, rounded down: half a word has a sign to spare. */
+/* Half of each word as a float: without the lowest bit it fits an int32_t,
+ * which vector units can convert. */
 TARGET static inline vec_type halve_words(const uint32_t *words)
 {
     float halves[SQS_LANES];

@@ -1,13 +1,12 @@
 /*
- * exp2.h - sqs_exp2_f32 of each lane, made of the operations that the file
- * which includes this has defined for its instruction set.
+ * exp2.h - sqs_exp2_f32 of each lane. The file that includes this defines the
+ * operations of the instruction set.
  */
 
-/* The operations of sqs_exp2_f32 in their order, with one exception: where it
- * multiplies p by 2^n, this adds n to the exponent of p. The result is the
- * same, as p is in [1/sqrt(2), sqrt(2)] and n at least -100, so that the
- * product is never subnormal. The lowest bits of the sum t + 1.5 * 2^23 are
- * those of n. */
+/* The operations of sqs_exp2_f32 in the same order, except that this adds n to
+ * the exponent of p, instead of multiplying p by 2^n. The result is the same:
+ * p is in [1/sqrt(2), sqrt(2)] and n is at least -100, so the product is never
+ * subnormal. The lowest bits of the sum t + 1.5 * 2^23 are those of n. */
 TARGET static inline vec_type vec_exp2(vec_type t)
 {
     vec_type shifted = vec_add(t, vec_set(SQS_ROUND_F32));

@@ -1,9 +1,9 @@
 /*
- * instances.h - the passes of template.h over binary16, float, bfloat16 and
- * double, for the instruction set of the file that includes this.
+ * instances.h - the loops of template.h for binary16, float, bfloat16 and
+ * double. The file that includes this defines the instruction set.
  */
 
-/* The place of the lowest bit of a mask that has one. */
+/* The position of the lowest set bit; mask != 0. */
 static inline uint32_t sqs_lowest_bit(uint32_t mask)
 {
 #ifdef __GNUC__
@@ -16,7 +16,7 @@ static inline uint32_t sqs_lowest_bit(uint32_t mask)
 #endif
 }
 
-/* An integer for each float, in the order of the floats, and back. */
+/* Maps floats to integers in the same order, and back. */
 static inline uint64_t vec_order(float value)
 {
     uint32_t bits;
@@ -33,8 +33,8 @@ static inline float vec_in_order(uint64_t order)
     return value;
 }
 
-/* The sums that float values in memory are added to: those of widened vectors,
- * unless the instruction set has something better. */
+/* The type of sums for rows of float: lanes_type, unless the instruction set
+ * has a faster one. */
 #ifndef F32_SUMS
 #define F32_SUMS(name) lanes_##name
 #endif

@@ -1,15 +1,16 @@
 /*
- * isa.c - which instruction sets this machine has, and the kernels of each.
+ * isa.c - finds the machine's instruction sets, and chooses kernels.
  */
 #include "rows/kernels.h"
 
 #ifdef SQS_HAS_X86
 #include <cpuid.h>
 
-/* What an operating system must save for each thread, by bits of XCR0. macOS
- * saves ZMM only once a thread has used them, so it has AVX2. */
+/* Bits of XCR0: the registers that the operating system saves per thread.
+ * macOS sets those of ZMM only after a thread has used them, so AVX2 is chosen
+ * there. */
 #define SAVES_YMM 0x06u /* XMM and YMM */
-#define SAVES_ZMM 0xe6u /* these, opmasks, and ZMM in two parts */
+#define SAVES_ZMM 0xe6u /* XMM, YMM, opmasks, and ZMM in two parts */
 
 static uint32_t saved_state(void)
 {
@@ -18,8 +19,8 @@ static uint32_t saved_state(void)
     return low;
 }
 
-/* gcc and clang would know all this, but zig's library never looks. Whether
- * there is a leaf 7 is not asked: what has XSAVE has leaf 13. */
+/* __builtin_cpu_supports would do this, but zig's runtime never initializes
+ * it. Leaf 7 exists if XSAVE does, as that has leaf 13. */
 static sqs_isa find_best(void)
 {
     const uint32_t basic = bit_OSXSAVE | bit_FMA | bit_F16C | bit_POPCNT;

@@ -1,10 +1,10 @@
 /*
- * kernels.h - the passes over whole rows, for each instruction set and type of
+ * kernels.h - the loops over whole rows, for each instruction set and type of
  * values.
  *
- * Vectors of SQS_LANES values make up a row, and SQS_GROUP_VECTORS of them a
- * group. A scan keeps the maximum of each lane of each group, so that it never
- * has to compare the lanes of a vector with each other:
+ * A row is divided into vectors of SQS_LANES values, and groups of
+ * SQS_GROUP_VECTORS vectors. A scan keeps the maximum of each lane of each
+ * group, so that it never compares the lanes of a vector with each other:
  *
  *     lane          0     1     2    ...   15
  *     vector 0     x0    x1    x2    ...  x15  \
@@ -14,26 +14,24 @@
  *                ----  ----  ----        ----
  *     maxima       m0    m1    m2    ...  m15      then those of group 1, ...
  *
- * The last group is filled up with -infinity. A scan reads all values once,
- * and so does a sum of exponentials. After that the maxima tell which groups
- * are worth a second look:
+ * The last group is padded with -infinity. A scan reads all values once, and
+ * so does a sum of exponentials. Then the maxima show which groups to read
+ * again:
  *
  * Selecting the k largest values. No two maxima are of the same token, so the
  * k-th largest maximum is a lower bound on the k-th largest value. Bisection
- * finds a number that about k maxima reach: it counts them, which takes no
- * branch that could be mispredicted. Few values but those k reach the number,
- * and they lie in at most about k groups. If k is small, bisection has fewer
- * numbers to count: the maxima are first put into SQS_BINS bins, and only the
- * largest of each bin is counted. Bin i has the maxima i, i + SQS_BINS,
- * i + 2 SQS_BINS, ...
+ * finds a number that about k maxima reach, by counting, which needs no
+ * branches that could be mispredicted. Few other values reach this number, and
+ * all that do lie in about k groups or fewer. For small k, bisection counts
+ * fewer numbers: only the largest maximum in each of SQS_BINS bins. Bin i has
+ * the maxima i, i + SQS_BINS, i + 2 SQS_BINS, ...
  *
- * A race (gumbel.c) has blocks of SQS_RACE values, and each has a word by which
- * its least score is bounded. So their maxima are compared across lanes.
+ * A race (gumbel.c) has blocks of SQS_RACE values. A random word per block
+ * bounds its least score, so maxima of blocks are compared across lanes.
  *
- * template.h has the passes, instances.h makes one of each for every type of
- * values, and scalar.c, avx2.c, avx512.c and neon.c say what they do with a
- * vector. Values come and go as doubles, which hold those of all types
- * exactly.
+ * template.h has the loops, and instances.h instantiates them for every type
+ * of values. scalar.c, avx2.c, avx512.c and neon.c define the operations on
+ * vectors. Values are passed as doubles, which hold all types exactly.
  */
 #ifndef SQS_KERNELS_H
 #define SQS_KERNELS_H
@@ -53,9 +51,9 @@
 #define SQS_HAS_NEON
 #endif
 
-/* Before a loop over lanes. gcc makes vectors of one only if it has not been
- * unrolled, and keeps them in registers only if what is left of it then is: as
- * there are 16 lanes, 8 rounds are few enough to tell the two apart. */
+/* Put this before a loop over lanes. gcc vectorizes a loop only if it isn't
+ * unrolled yet, and keeps vectors in registers only if the vectorized loop is
+ * unrolled. With 16 lanes, a limit of 8 rounds does both. */
 #if defined __GNUC__ && !defined __clang__
 #define SQS_VECTORS _Pragma("GCC unroll 8")
 #else
@@ -66,74 +64,77 @@
 #define SQS_GROUP (SQS_GROUP_VECTORS * SQS_LANES)
 #define SQS_BINS 512u
 
-/* How many values a block has. The sum of each block is kept, so that a draw
- * walks over the sums of blocks and then over the values of one block. */
+/* Values per block. The sum of each block is kept, so that sampling walks over
+ * the sums of blocks and then over the values of one block. */
 #define SQS_BLOCK 256u
 
-/* How many values a block of a race has, and how many blocks n values make,
- * with empty ones that fill up the last vector. */
+/* Values per block of a race. */
 #define SQS_RACE 64u
 
+/* The number of a race's blocks for n values, padded to whole vectors. */
 static inline uint32_t sqs_races(uint32_t n)
 {
     uint32_t most = SQS_RACE * SQS_LANES;
     return (n + most - 1) / most * SQS_LANES;
 }
 
-/* What a word says of a block's least number at least: 2^-32 of it / SQS_RACE,
- * less what single precision can lose in a bound: 2e-5 of it by t, of at most
- * 100 with three roundings, and 1e-6 by the others. */
+/* Times a random word, a lower bound on a block's least number: 2^-32 /
+ * SQS_RACE, with a margin for single precision. The relative error is 2e-5
+ * from t, which is at most 100 and rounded three times, and 1e-6 from the
+ * other operations. */
 #define SQS_LEAST_OF_WORD (0x1p-38f * 0.9999f)
 
-/* How many maxima a row of n values has. */
+/* The number of maxima of a row of n values. */
 static inline uint32_t sqs_maxima(uint32_t n)
 {
     return (n + SQS_GROUP - 1) / SQS_GROUP * SQS_LANES;
 }
 
-/* A row, and what a scan finds out about it. */
+/* A row, and the results of scanning it. */
 typedef struct sqs_scanned {
     const void *values; /* n of them; read only */
     uint32_t n;
-    double lowest; /* values below it are masked */
+    double lowest; /* lower values are masked */
     void *maxima;  /* written by a scan: sqs_maxima(n) floats or, for SQS_F64,
                       doubles */
     double max;    /* written by a scan: the largest value */
 } sqs_scanned;
 
-/* Where selected tokens go, by ascending id. The memory is the caller's. */
+/* Where selected tokens are written, by ascending id, in the caller's memory.
+ */
 typedef struct sqs_selected {
     uint32_t *ids;  /* room for n */
     double *values; /* room for n */
-    void *work;     /* room for n + SQS_LANES doubles; of no meaning after */
+    void *work;     /* scratch for n + SQS_LANES doubles */
 } sqs_selected;
 
 typedef struct sqs_kernels {
     /* Writes maxima and max; false if there is a NaN or +infinity. */
     bool (*scan)(sqs_scanned *row);
 
-    /* The sum of 2^((x - max) * scale) over a scanned row, in single precision
-     * but for the sum, which is by lanes as softmax.h defines it. */
+    /* The sum of 2^((x - max) * scale) over a scanned row. Powers are in
+     * single precision, and the sum has the order that softmax.h defines. */
     double (*sum_exp2)(const sqs_scanned *row, float scale);
 
-    /* Writes the same powers of at most SQS_BLOCK values, in whole units, with
-     * zeros up to a multiple of SQS_LANES; returns their sum, which is exact.
+    /* Writes the same powers of at most SQS_BLOCK values, in whole units and
+     * padded with zeros to a multiple of SQS_LANES; returns their exact sum.
      */
     double (*weigh)(const sqs_scanned *row, float scale, float *weights);
 
     /* The sum of n values by lanes. *least becomes the least of them and 0. */
     double (*sum_values)(const void *values, uint32_t n, double *least);
 
-    /* The same for each block of n > 0 values; room for a sum a block. */
+    /* Writes such a sum for each block of n > 0 values. */
     void (*sum_blocks)(const void *values, uint32_t n, double *sums,
                        double *least);
 
-    /* Selects from a scanned row the k largest values that are not masked,
-     * ties by lower id, or as many as there are; returns how many. k > 0. */
+    /* Selects the k > 0 largest values of a scanned row that aren't masked, or
+     * all if there are fewer; ties go to the lower id. Returns how many. */
     uint32_t (*select_top)(const sqs_scanned *row, uint32_t k,
                            const sqs_selected *to);
 
-    /* Selects all values from `bound` on; bound >= row->lowest. */
+    /* Selects all values from `bound` on; bound >= row->lowest. Returns how
+     * many. */
     uint32_t (*select_from)(const sqs_scanned *row, double bound,
                             const sqs_selected *to);
 
@@ -141,19 +142,22 @@ typedef struct sqs_kernels {
      * there is a NaN or +infinity. */
     bool (*scan_blocks)(sqs_scanned *row);
 
-    /* Writes for each of these blocks a bound below which it has no score, and
-     * words, up to a multiple of SQS_WORDS. */
+    /* For races. Writes each block's random word, up to a multiple of
+     * SQS_WORDS, and a lower bound on its scores. */
     void (*bound_blocks)(const sqs_scanned *row, float scale,
                          const sqs_numbers *numbers, uint32_t *words,
                          float *lows);
 
-    /* A bit for each of n values, 1 to SQS_RACE, that is at least `bound`. */
+    /* A mask of those of n values, 1 to SQS_RACE, that are at least `bound`.
+     */
     uint64_t (*find_from)(const void *values, uint32_t n, double bound);
 
-    /* The first of n bounds, a multiple of SQS_LANES, from place `from` on
-     * that is at most `bound`, and the first of the least; n if none is. */
+    /* The first block from `from` on whose low is at most `bound`, or n if
+     * there is none. n is a multiple of SQS_LANES, here and below. */
     uint32_t (*find_low)(const float *lows, uint32_t from, uint32_t n,
                          float bound);
+
+    /* The first block with the least low. */
     uint32_t (*find_least)(const float *lows, uint32_t n);
 } sqs_kernels;
 
@@ -167,7 +171,7 @@ extern const sqs_kernels sqs_kernels_avx512[4];
 extern const sqs_kernels sqs_kernels_neon[4];
 #endif
 
-/* Of rows that have been checked. */
+/* The kernels for rows that have been checked. */
 const sqs_kernels *sqs_find_kernels(const sqs_rows *rows);
 
 #endif /* SQS_KERNELS_H */

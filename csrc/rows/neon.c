@@ -1,5 +1,5 @@
 /*
- * neon.c - passes over rows with the Advanced SIMD of AArch64: the operations
+ * neon.c - loops over rows with the Advanced SIMD of AArch64: the operations
  * of scalar.c on four vectors of four lanes.
  */
 #include <math.h>

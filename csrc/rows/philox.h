@@ -1,11 +1,11 @@
 /*
- * philox.h - random numbers by counting: Philox4x32-10 (Salmon et al., SC11).
+ * philox.h - counter-based random numbers: Philox4x32-10 (Salmon et al.,
+ * SC11).
  *
- * Ten rounds turn a counter and a key into four words. Of a position in a text
- * the words are those of a key of its own. Word k of one of its streams is
- * found on its own, too: 64 words come of 16 counters, and word 16 w + l of
- * these is the w-th that counter l gives. So a vector of counters gives four
- * vectors of words in their order.
+ * Ten rounds turn a counter and a key into four words. Each position in a text
+ * has a key of its own, and several streams of words. Any word can be computed
+ * directly. 16 counters give 64 words, and word 16 w + l is the w-th of
+ * counter l. So a vector of counters gives four vectors of words in order.
  */
 #ifndef SQS_PHILOX_H
 #define SQS_PHILOX_H
@@ -13,7 +13,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define SQS_WORDS 64u /* of 16 counters */
+#define SQS_WORDS 64u /* words of 16 counters */
 
 #define SQS_PHILOX_ROUNDS 10u
 #define SQS_PHILOX_M0 0xd2511f53u
@@ -21,7 +21,7 @@
 #define SQS_PHILOX_W0 0x9e3779b9u /* the golden ratio */
 #define SQS_PHILOX_W1 0xbb67ae85u /* sqrt(3) - 1 */
 
-/* The numbers of a position: a key, and the upper half of all counters. */
+/* The random numbers of a position: a key, and the upper half of counters. */
 typedef struct sqs_numbers {
     uint32_t key[2], high[2];
 } sqs_numbers;

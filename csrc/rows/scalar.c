@@ -1,21 +1,21 @@
 /*
- * scalar.c - passes over rows in plain C.
+ * scalar.c - loops over rows in plain C.
  *
- * Read here what each operation does; the other instruction sets do the same
- * to as many lanes at a time as they have.
+ * This file defines what each operation on a vector does. The other
+ * instruction sets do the same to several lanes at a time.
  *
  *     vec_type    SQS_LANES floats
  *     lanes_type  SQS_LANES doubles: sums
- *     vec_mask    whether all lanes of all vectors tested so far have passed
+ *     vec_mask    whether all lanes tested so far have passed
  */
 #include <math.h>
 #include <string.h>
 
 #include "rows/kernels.h"
 
-/* The vectors of 32-bit ARM flush subnormals, and its scalars don't. Where
- * clang makes both of the same loops, one part would not count what another
- * finds. gcc never makes such vectors. */
+/* On 32-bit ARM, vectors flush subnormals and scalars don't. clang would use
+ * both for the same loop, so that one part misses values that the other finds.
+ * gcc never vectorizes floats there. */
 #if defined __clang__ && defined __arm__
 #pragma clang attribute push(__attribute__((target("no-neon"))),              \
                              apply_to = function)
@@ -121,7 +121,7 @@ static inline vec_type vec_largest_of(const vec_type v[SQS_LANES])
 }
 
 /* sqs_exp2_f32 of each lane, as in exp2.h: loops without branches, which
- * compilers turn into the vectors that the machine has. */
+ * compilers can vectorize. */
 static inline vec_type vec_exp2(vec_type t)
 {
     vec_type shifted, v;
@@ -148,7 +148,7 @@ static inline vec_type vec_exp2(vec_type t)
     return v;
 }
 
-/* A mask before any test, and whether all lanes have passed. */
+/* The mask before any test. */
 static inline vec_mask vec_true(void)
 {
     return true;
@@ -159,7 +159,7 @@ static inline bool vec_all(vec_mask mask)
     return mask;
 }
 
-/* Tests that no lane is NaN or +infinity. */
+/* Also tests that no lane is NaN or +infinity. */
 static inline vec_mask vec_and_finite(vec_mask mask, vec_type v)
 {
     uint32_t finite = 0;
@@ -169,8 +169,7 @@ static inline vec_mask vec_and_finite(vec_mask mask, vec_type v)
     return mask & (finite == SQS_LANES);
 }
 
-/* A bit for each lane that is at least the same lane of `bound`: bit i for
- * lane i; and how many such lanes there are. */
+/* Bit i is set if lane i is at least lane i of `bound`. */
 static inline uint32_t vec_mask_from(vec_type v, vec_type bound)
 {
     uint32_t mask = 0;
@@ -180,6 +179,7 @@ static inline uint32_t vec_mask_from(vec_type v, vec_type bound)
     return mask;
 }
 
+/* The number of bits in vec_mask_from. */
 static inline uint32_t vec_count_from(vec_type v, vec_type bound)
 {
     uint32_t count = 0;
@@ -189,8 +189,8 @@ static inline uint32_t vec_count_from(vec_type v, vec_type bound)
     return count;
 }
 
-/* Sums by lanes: empty, with a vector added, with floats in memory added, and
- * folded. */
+/* Sums by lanes. */
+
 static inline lanes_type lanes_zero(void)
 {
     lanes_type sums;

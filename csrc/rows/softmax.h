@@ -1,20 +1,20 @@
 /*
  * softmax.h - exponentials and sums that are the same on every machine.
  *
- * Only +, -, *, / on IEEE floats occur here, each rounded on its own, so the
- * results are reproducible bit for bit wherever the compiler does not contract
- * a*b + c. libm's exp is not: it differs between systems in the last place,
- * which is enough to move a count by one.
+ * This file uses only +, -, *, / on IEEE floats, each rounded separately, so
+ * results are reproducible bit for bit if the compiler doesn't contract
+ * a*b + c. libm's exp isn't: its last place differs between systems, which is
+ * enough to change a count by one.
  *
- * Two exponentials serve two purposes. Every token of the vocabulary has an
- * unnormalised probability 2^t. Their sum, the normaliser, decides thresholds
- * and the dropped mass: there single precision is plenty and twice as fast.
- * The few tokens kept get a weight in double precision, which decides their
- * counts.
+ * There are two exponentials. Every token of the vocabulary has an
+ * unnormalized probability 2^t in single precision. Their sum, the normalizer,
+ * decides thresholds and the dropped mass, where single precision is enough
+ * and twice as fast. The few tokens kept have weights in double precision,
+ * which decide their counts.
  *
- * Both write 2^t = 2^n 2^f with n = t rounded to an integer and f in
- * [-1/2, 1/2], and evaluate 2^f by its Taylor polynomial, whose coefficients
- * are (ln 2)^k / k!. The first summand left out, (ln 2 / 2)^(d+1) / (d+1)!, is
+ * Both compute 2^t = 2^n 2^f with n = t rounded to an integer and f in
+ * [-1/2, 1/2], and evaluate 2^f with its Taylor polynomial, whose coefficients
+ * are (ln 2)^k / k!. The first omitted summand, (ln 2 / 2)^(d+1) / (d+1)!, is
  * 5e-9 for degree 7 and 4e-18 for degree 13: below half a unit in the last
  * place of float and double.
  */
@@ -30,7 +30,7 @@
 #endif
 #ifdef __clang__
 #pragma STDC FP_CONTRACT OFF
-#elif defined __GNUC__ /* which has no such thing, but -ffp-contract=off */
+#elif defined __GNUC__ /* gcc ignores the standard pragma */
 #pragma GCC optimize("fp-contract=off")
 #endif
 #if defined __FAST_MATH__ || defined __ASSOCIATIVE_MATH__ ||                  \
@@ -40,18 +40,18 @@
 
 #define SQS_LOG2_E 1.4426950408889634 /* 1 / ln 2 */
 
-/* Adding 1.5 * 2^(mantissa bits) and subtracting it again rounds what is below
- * 2^(mantissa bits - 1) to an integer, ties to even: a sum of that size has no
- * bits after the point. */
+/* Adding and then subtracting 1.5 * 2^(mantissa bits) rounds numbers below
+ * 2^(mantissa bits - 1) to integers, ties to even: the sum has no fraction
+ * bits. */
 #define SQS_ROUND_F32 12582912.0f
 #define SQS_ROUND_F64 6755399441055744.0
 
-/* Below these exponents the result is taken to be 0, so that none is ever
- * subnormal: those begin at 2^-126 and 2^-1022. */
+/* Below these exponents the result is 0, so that it is never subnormal, as
+ * below 2^-126 and 2^-1022. */
 #define SQS_MIN_EXPONENT_F32 -100.0f
 #define SQS_MIN_EXPONENT_F64 -1000.0
 
-/* The polynomials' coefficients, for Horner's rule: the highest, and those
+/* The polynomials' coefficients, for Horner's rule: the highest, then the ones
  * that each step adds. */
 #define SQS_EXP2_F32_FIRST 1.52527336e-05f
 #define SQS_EXP2_F32_REST(STEP)                                               \
@@ -96,10 +96,11 @@ static inline float sqs_exp2_f32(float t)
     return p * scale;
 }
 
-/* In units of 1 / SQS_UNITS weights relative to the largest are integers: all
- * those of 2^20 tokens sum to 2^62 at most. The distance between floats is a
- * unit from SQS_WHOLE on. */
+/* Integer weights are multiples of 1 / SQS_UNITS of the largest. The weights
+ * of 2^20 tokens sum to at most 2^62 units. */
 #define SQS_UNITS 0x1p42
+
+/* From here on, floats are at least a unit apart. */
 #define SQS_WHOLE 0x1p-19f
 
 /* 2^t for t <= 100 or -infinity, in double precision. */
@@ -122,7 +123,7 @@ static inline double sqs_exp2_f64(double t)
 /* Sums run in SQS_LANES lanes: value i is added to lane i mod SQS_LANES. The
  * lanes are then folded, the upper half onto the lower half, until one is
  * left. This order is part of the definition, as another one would round
- * otherwise; vector units of any width up to SQS_LANES can follow it. */
+ * differently. Vector units of any width up to SQS_LANES can follow it. */
 #define SQS_LANES 16u
 
 static inline double sqs_fold_lanes(double lanes[SQS_LANES])

@@ -1,24 +1,24 @@
 /*
- * template.h - the passes of kernels.h for one type of values.
+ * template.h - the loops of kernels.h for one type of values.
  *
- * instances.h includes this once for each type, with these macros defined;
- * they are undefined at the end:
+ * instances.h includes this once for each type, after defining these macros,
+ * which are undefined at the end:
  *   ROW(name)   the instance's own name of function `name`
  *   ELEMENT     the type of the row's values in memory
- *   VALUE       the type that they are compared in: double if ELEMENT is
- *               double, otherwise float
+ *   VALUE       the type used to compare them: double if ELEMENT is double,
+ *               otherwise float
  *   FILL        an expression: -infinity as an ELEMENT
  *   LOAD(p)     an expression: the vector of SQS_LANES values at p
- *   ADD(s, p)   an expression: the sums s, with the values at p added by lanes
- *   SUMS(name)  operation or type `name` for such sums
+ *   ADD(s, p)   an expression: the sums s with the values at p added by lanes
+ *   SUMS(name)  operation or type `name` for these sums
  *   VEC(name)   operation or type `name` for vectors of VALUE
  *
- * TARGET, and the operations that VEC and SUMS name, belong to the instruction
- * set; scalar.c has the simplest ones, and says what each does.
+ * TARGET and the operations that VEC and SUMS name belong to the instruction
+ * set; scalar.c defines what each does.
  */
 
-/* Copies the n values at the end of a row, and fills up the room behind them,
- * so that whole vectors can be read from there. */
+/* Copies the last n values of a row and pads them, so that whole vectors can
+ * be read. */
 static void ROW(pad)(const ELEMENT *x, uint32_t n, ELEMENT fill, ELEMENT *to,
                      uint32_t room)
 {
@@ -116,7 +116,7 @@ TARGET static double ROW(weigh)(const sqs_scanned *row, float scale,
     return lanes_fold(sums);
 }
 
-/* Sums n values by lanes; *low becomes the least of each lane and itself. */
+/* Sums n values by lanes; *low becomes the minimum of each lane and itself. */
 TARGET static inline double ROW(sum_run)(const ELEMENT *x, uint32_t n,
                                          VEC(type) *low)
 {
@@ -165,7 +165,7 @@ TARGET static void ROW(sum_blocks)(const void *values, uint32_t n,
     *least = ROW(least_lane)(low);
 }
 
-/* How many of n values, a multiple of SQS_LANES, are at least t. */
+/* How many of n values are at least t; n is a multiple of SQS_LANES. */
 TARGET static uint32_t ROW(count)(const VALUE *values, uint32_t n, VALUE t)
 {
     VEC(type) bound = VEC(set)(t);
@@ -176,13 +176,13 @@ TARGET static uint32_t ROW(count)(const VALUE *values, uint32_t n, VALUE t)
 }
 
 /*
- * A lower bound on the k-th largest of n values, n a multiple of SQS_LANES: by
- * bisection from `low` on, which at least k values reach, the first number that
- * k to k + slack values reach. Where ties leave no such number it is the k-th
- * largest value itself. A step halves the number of floats that are left, so
- * at most as many steps are taken as a VALUE has bits. These are all floats
- * there are, not just those up to the row's maximum: that comes as a double,
- * and where subnormals are flushed, values may be above it.
+ * A lower bound on the k-th largest of n values, n a multiple of SQS_LANES.
+ * Bisection starts from `low`, which at least k values reach, and ends at a
+ * number that k to k + slack values reach. If ties leave no such number, it
+ * ends at the k-th largest value. Each step halves the remaining floats, so
+ * there are at most as many steps as a VALUE has bits. The first interval ends
+ * at the largest float instead of the row's maximum: that is a double, and
+ * where subnormals are flushed, values may exceed it.
  */
 TARGET static VALUE ROW(find_bound)(const VALUE *values, uint32_t n,
                                     uint32_t k, uint32_t slack, VALUE low)
@@ -218,13 +218,13 @@ TARGET static VALUE ROW(bound_top)(const sqs_scanned *row, uint32_t k)
         n = SQS_BINS;
     }
     VALUE lowest = (VALUE)row->lowest;
-    if (ROW(count)(maxima, n, lowest) < k) /* too few groups to tell */
+    if (ROW(count)(maxima, n, lowest) < k) /* too few maxima */
         return lowest;
     return ROW(find_bound)(maxima, n, k, k / 8, lowest);
 }
 
-/* Appends to n tokens those of a group, whose first token is `first`, that are
- * at least `bound`; returns how many there are then. */
+/* Appends to n selected tokens those of a group that are at least `bound`, and
+ * returns the new n. `first` is the group's first token. */
 TARGET static uint32_t ROW(select_group)(const ELEMENT *x, uint32_t first,
                                          VEC(type) bound, uint32_t n,
                                          uint32_t *ids, VALUE *values)
@@ -267,8 +267,9 @@ TARGET static uint32_t ROW(select)(const sqs_scanned *row, VALUE bound,
     return n;
 }
 
-/* Keeps the k largest of n > k selected tokens, all of at least `bound`, and
- * no more, even if comparisons that flush subnormals meet some that don't. */
+/* Keeps the k largest of n > k selected tokens, which are all at least
+ * `bound`. It never keeps more, even if only some comparisons flush
+ * subnormals. */
 TARGET static uint32_t ROW(keep_top)(uint32_t k, uint32_t n, VALUE bound,
                                      const sqs_selected *to)
 {
@@ -278,7 +279,7 @@ TARGET static uint32_t ROW(keep_top)(uint32_t k, uint32_t n, VALUE bound,
         values[i] = -(VALUE)INFINITY;
     VALUE last = ROW(find_bound)(values, padded, k, 0, bound);
     uint32_t spare = ROW(count)(values, padded, last) - k;
-    /* Of the ties, the highest ids go. */
+    /* Drop the highest ids of the ties. */
     for (uint32_t i = n; i > 0 && spare > 0; i--)
         if (values[i - 1] == last) {
             values[i - 1] = -(VALUE)INFINITY;
@@ -318,7 +319,7 @@ static uint32_t ROW(select_from)(const sqs_scanned *row, double bound,
     return ROW(give_values)(ROW(select)(row, (VALUE)bound, to), to);
 }
 
-/* Stores the maxima of SQS_LANES races' blocks and returns them. */
+/* Stores the maxima of SQS_LANES blocks of a race and returns them. */
 TARGET static inline VEC(type) ROW(scan_races)(const ELEMENT *x, VALUE *maxima,
                                                VEC(mask) *finite)
 {
@@ -380,7 +381,7 @@ TARGET static uint64_t ROW(find_from)(const void *values, uint32_t n,
     const ELEMENT *x = values;
     VEC(type) from = VEC(set)((VALUE)bound);
     ELEMENT tail[SQS_RACE];
-    if (n < SQS_RACE) { /* as some bounds are -infinity, its bits go, too */
+    if (n < SQS_RACE) { /* the return clears the bits of the padding */
         ROW(pad)(x, n, FILL, tail, SQS_RACE);
         x = tail;
     }

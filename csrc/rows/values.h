@@ -1,6 +1,6 @@
 /*
- * values.h - one value of a row: its type, its place, the number that it is,
- * and what it weighs if it is a logit.
+ * values.h - one value of a row: its type, address and number, and a logit's
+ * unnormalized probability.
  */
 #ifndef SQS_VALUES_H
 #define SQS_VALUES_H
@@ -11,17 +11,18 @@
 #include "rows/softmax.h"
 #include "sqs.h"
 
-/* All bits set if the condition holds: gcc makes no vectors of a choice. */
+/* All bits if the condition holds, else none. gcc doesn't vectorize ?: here.
+ */
 static inline uint32_t sqs_bits_if(bool condition)
 {
     return 0u - condition;
 }
 
-/* binary16 to float, exactly. The bits of exponent and mantissa are moved to
- * where a float has its own, and 112 is added to the exponent, as the biases
- * differ by that; for infinity and NaN, twice. A subnormal number is an
- * integer times 2^-24: it becomes a normal float, with no subnormal one on the
- * way, which might be flushed. */
+/* binary16 to float, exactly. Moves exponent and mantissa to the places of a
+ * float's, and adds 112, the difference of the biases, to the exponent; for
+ * infinity and NaN, twice. A subnormal number is an integer times 2^-24, which
+ * is a normal float. No intermediate value is subnormal and could be flushed.
+ */
 static inline float sqs_widen_f16(uint16_t half)
 {
     const uint32_t bias = 112u << 23;
@@ -43,7 +44,7 @@ static inline float sqs_widen_bf16(uint16_t half)
     return value;
 }
 
-/* Value i of those at `values`; a double holds those of all types exactly. */
+/* The value at index i; a double holds all types exactly. */
 static inline double sqs_value(const void *values, uint32_t dtype, uint32_t i)
 {
     switch (dtype) {
@@ -58,7 +59,7 @@ static inline double sqs_value(const void *values, uint32_t dtype, uint32_t i)
     }
 }
 
-/* The address of value i of those at `values`. */
+/* The address of the value at index i. */
 static inline const void *sqs_value_at(const void *values, uint32_t dtype,
                                        size_t i)
 {
@@ -92,11 +93,10 @@ static inline float sqs_exponent_scale(double temperature)
     return scale > FLT_MAX ? FLT_MAX : (float)scale;
 }
 
-/* The unnormalised probability 2^((x - max) * scale) of a logit x. Where
- * values are floats, their difference rounded to double and then to float is
- * the difference in single precision: rounding twice is rounding once, as
- * 53 >= 2 * 24 + 2 bits. */
-static inline double sqs_unnormalised(double x, double max, float scale)
+/* The unnormalized probability 2^((x - max) * scale) of a logit x. For floats,
+ * the difference rounded to double and then to float is the difference in
+ * single precision, as 53 >= 2 * 24 + 2 bits. */
+static inline double sqs_unnormalized(double x, double max, float scale)
 {
     return (double)sqs_exp2_f32((float)(x - max) * scale);
 }

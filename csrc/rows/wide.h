@@ -1,9 +1,9 @@
 /*
  * wide.h - vectors of double, for rows of SQS_F64.
  *
- * Such rows are rare, so no instruction set has operations of its own for
- * them. These are loops, which compilers turn into vectors as far as they can.
- * wide_load and the others do what vec_load and the others of scalar.c do.
+ * Such rows are rare, so all instruction sets share these loops, which
+ * compilers can vectorize. Each operation does what its namesake of scalar.c
+ * does.
  */
 
 typedef struct wide_type {
@@ -33,7 +33,7 @@ TARGET static inline wide_type wide_set(double x)
     return v;
 }
 
-/* The difference is rounded to float. */
+/* Rounds the difference to float. */
 TARGET static inline vec_type wide_minus(wide_type a, wide_type b)
 {
     float difference[SQS_LANES];

@@ -1,8 +1,8 @@
 /*
  * x86.h - sums by lanes, in double precision, in vectors of 256 bits.
  *
- * AVX2 has no wider ones. AVX-512 uses these too for floats in memory: its own
- * conversion of eight floats takes longer than two of four.
+ * AVX-512 also uses these for floats in memory: converting eight floats at
+ * once takes longer than converting four twice.
  */
 
 typedef struct quarters_type {
@@ -16,8 +16,8 @@ TARGET static inline quarters_type quarters_zero(void)
     return sums;
 }
 
-/* sum + v, written as a fused sum + v * 1, which rounds just the same. On
- * AMD's processors conversions need the adders, and multipliers are free. */
+/* sum + v as a fused sum + v * 1, which rounds the same. On AMD's processors
+ * conversions occupy the adders, while multipliers are free. */
 TARGET static inline __m256d add_quarter(__m256d sum, __m128 v)
 {
     return _mm256_fmadd_pd(_mm256_cvtps_pd(v), _mm256_set1_pd(1), sum);

@@ -49,14 +49,14 @@ class Status(IntEnum):
 BROKEN_RULES = {
     Status.TRUNCATED: "the packet ends inside a field",
     Status.TRAILING_BYTES: "bytes follow the packet's last field",
-    Status.PADDING: "the last byte is not what an encoder ends with",
+    Status.PADDING: "the last byte is not the one that an encoder writes",
     Status.SUPPORT_SIZE: "the support is larger than the codec allows",
-    Status.RANK: "the rank names no distribution",
+    Status.RANK: "the rank is too large",
     Status.TOKEN_ID: "a token id lies outside the vocabulary",
     Status.TOKEN_ORDER: "the token ids do not ascend",
-    Status.COUNTS: "a count exceeds what the resolution leaves it",
+    Status.COUNTS: "the counts exceed the resolution",
     Status.TOKEN_POSITION: "a drafted token lies outside its support",
-    Status.ROUND_SUPPORT: "its supports are too large together",
+    Status.ROUND_SUPPORT: "the sum of the support sizes is too large",
 }
 """One message for each rule of ``docs/format.md`` that a packet can break."""
 

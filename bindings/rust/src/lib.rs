@@ -1,7 +1,7 @@
 //! The SQS codec core: logits to counts, counts to bytes, and back.
 //!
-//! A safe layer over `sqs.h` for drafting, sending and verifying rounds; [`sys`] has
-//! the functions as they are. It allocates what `sqs.h` leaves to the caller.
+//! A safe layer over `sqs.h` for drafting, sending and verifying rounds, which
+//! allocates all memory. [`sys`] has the functions of `sqs.h` themselves.
 //!
 //! ```
 //! use sqs::{Codec, Coding, Keep, Round};
@@ -66,21 +66,21 @@ fn scratch(size: usize) -> Vec<u128> {
     vec![0; size.div_ceil(16)]
 }
 
-/// How a distribution becomes bits.
+/// How a distribution is written as bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coding {
     /// Fixed-width fields.
     Bitpack = 0,
     /// Exact ranks.
     Enumerative = 1,
-    /// Modelled on real distributions.
+    /// A model fitted to language models.
     Entropy = 2,
 }
 
 /// Which tokens to keep.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Keep {
-    /// So many of the most probable tokens.
+    /// This many of the most probable tokens.
     TopK(u32),
     /// Tokens of at least this probability.
     Threshold(f64),
@@ -96,7 +96,7 @@ impl From<Keep> for sys::Keep {
     }
 }
 
-/// Tokens and how much each counts.
+/// Tokens and their counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Distribution {
     token_ids: Vec<u32>,
@@ -104,7 +104,7 @@ pub struct Distribution {
 }
 
 impl Distribution {
-    /// A distribution of ascending tokens, or none if it can't be one of any codec.
+    /// A distribution of ascending tokens, or `None` if no codec allows it.
     pub fn new(token_ids: Vec<u32>, counts: Vec<u32>) -> Option<Self> {
         let sum: u64 = counts.iter().map(|&count| u64::from(count)).sum();
         let ok = token_ids.len() == counts.len()
@@ -124,14 +124,14 @@ impl Distribution {
         &self.counts
     }
 
-    /// The position of the token that a number below the resolution draws.
+    /// Samples a position; `number` is uniform below the sum of the counts.
     ///
     /// # Panics
     ///
     /// If the number isn't below the sum of the counts.
     pub fn sample(&self, number: u32) -> u32 {
         let sum: u32 = self.counts.iter().sum();
-        assert!(number < sum, "{number} of {sum} draws no token");
+        assert!(number < sum, "number {number} must be below the sum of the counts, {sum}");
         let k = self.counts.len() as u32;
         // SAFETY: the number names one of k counts.
         unsafe { sys::sqs_sample(self.counts.as_ptr(), k, number) }
@@ -148,13 +148,13 @@ pub struct Round {
 }
 
 impl Round {
-    /// Appends a distribution and the position of the token drawn from it.
+    /// Appends a distribution and the position of the token sampled from it.
     ///
     /// # Panics
     ///
     /// If the distribution has no such position.
     pub fn push(&mut self, q: &Distribution, position: u32) {
-        assert!((position as usize) < q.counts.len(), "no token there");
+        assert!((position as usize) < q.counts.len(), "position {position} is outside the support");
         self.token_ids.extend(&q.token_ids);
         self.counts.extend(&q.counts);
         self.survivors.push(q.counts.len() as u32);
@@ -173,7 +173,7 @@ impl Round {
             .collect()
     }
 
-    /// For functions that read it.
+    /// The round as `sqs.h` reads it.
     fn view(&self) -> sys::SparseRows {
         sys::SparseRows {
             length: self.survivors.len() as u32,
@@ -184,7 +184,7 @@ impl Round {
     }
 }
 
-/// What both ends agree on.
+/// The settings that both ends share.
 #[derive(Clone)]
 pub struct Codec {
     c: sys::Codec,
@@ -215,11 +215,11 @@ impl Codec {
         sys::Rows { values: values.as_ptr().cast(), dtype: 1, isa, n: n as u32, width, stride }
     }
 
-    /// The nearest distribution of what is kept of softmax(logits / temperature).
+    /// Quantizes the tokens kept from softmax(logits / temperature).
     ///
     /// # Panics
     ///
-    /// If there aren't as many logits as the vocabulary has tokens.
+    /// If the number of logits isn't the vocabulary size.
     pub fn quantize(
         &self,
         logits: &[f32],
@@ -239,7 +239,7 @@ impl Codec {
             done: 0,
         };
         let scratch = room.as_mut_ptr().cast::<c_void>();
-        // SAFETY: all have the sizes that the two functions above tell.
+        // SAFETY: all buffers have the sizes that the two functions above return.
         check(unsafe {
             let mass = ptr::null_mut();
             sys::sqs_quantize_logits(&self.c, &row, temperature, &keep, scratch, &mut to, mass)
@@ -249,7 +249,7 @@ impl Codec {
         Ok(Distribution { token_ids, counts })
     }
 
-    /// A round's bytes.
+    /// Encodes a round.
     pub fn encode(&self, round: &Round) -> Result<Vec<u8>, Error> {
         let view = round.view();
         let survivors = round.token_ids.len() as u32;
@@ -264,7 +264,7 @@ impl Codec {
         Ok(packet)
     }
 
-    /// The round of a packet, which may be hostile, of at most `most` survivors.
+    /// Decodes a packet, which may be hostile; `most` limits the sum of support sizes.
     pub fn decode(&self, packet: &[u8], most: u32) -> Result<Round, Error> {
         let (bytes, size) = (packet.as_ptr(), packet.len());
         // SAFETY: it reads the codec, which has been checked.
@@ -290,12 +290,12 @@ impl Codec {
         Ok(Round { token_ids, counts, survivors, positions })
     }
 
-    /// What the target, given by its logits, makes of a round.
+    /// Verifies a round with the target's logits.
     ///
     /// # Panics
     ///
-    /// If rows or draws aren't one more than the round has tokens, a draw isn't in
-    /// [0, 1), or a token lies outside of the vocabulary.
+    /// If the number of rows or draws isn't the round's length plus one, a draw isn't
+    /// in [0, 1), or a token lies outside the vocabulary.
     pub fn verify(
         &self,
         round: &Round,
@@ -305,8 +305,8 @@ impl Codec {
     ) -> Result<Verdict, Error> {
         let (view, n) = (round.view(), round.survivors.len() + 1);
         let rows = self.rows(logits, n);
-        assert_eq!(draws.len(), n, "a draw for each row");
-        assert!(draws.iter().all(|u| (0.0..1.0).contains(u)), "a draw isn't in [0, 1)");
+        assert_eq!(draws.len(), n, "verify needs one draw per token, and one more");
+        assert!(draws.iter().all(|u| (0.0..1.0).contains(u)), "draws must be in [0, 1)");
         assert!(round.token_ids.iter().all(|&id| id < self.c.vocab_size));
         // SAFETY: it reads the rows' size only.
         let mut room = scratch(unsafe { sys::sqs_verify_scratch(&rows) });

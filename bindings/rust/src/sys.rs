@@ -1,4 +1,4 @@
-//! What the safe layer uses of `sqs.h`, which documents it.
+//! The part of `sqs.h` that the safe layer uses; it is documented there.
 #![allow(missing_docs)]
 
 use core::ffi::{c_char, c_int, c_void};

@@ -1,12 +1,12 @@
-//! The golden vectors of ../../tests/vectors, but for what needs a prior or another
-//! row's type: counts of logits, rounds and refusals.
+//! The golden vectors of ../../tests/vectors, except those with a prior or with rows
+//! of another type: counts of logits, rounds, and malformed packets.
 
 use sqs::{Codec, Coding, Distribution, Keep, Round};
 use std::collections::HashMap;
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// As much of JSON as the vectors are written in.
+/// The part of JSON that the vectors use.
 #[derive(Clone, Debug)]
 enum Json {
     List(Vec<Json>),
@@ -118,7 +118,7 @@ fn round<'a>(distributions: impl Iterator<Item = &'a Json>, tokens: &Json) -> Ro
     round
 }
 
-/// 2^20 survivors and more are never asked for.
+/// No round of the vectors has more tokens.
 const MOST: u32 = 1 << 20;
 
 #[test]
@@ -165,7 +165,7 @@ fn malformed_rounds_are_refused() {
 }
 
 #[test]
-#[should_panic(expected = "a draw isn't in [0, 1)")]
+#[should_panic(expected = "draws must be in [0, 1)")]
 fn a_draw_that_is_nan_is_refused() {
     let codec = Codec::new(4, 100, Coding::Entropy).unwrap();
     let _ = codec.verify(&Round::default(), &[0.0; 4], 1.0, &[f64::NAN]);
