@@ -323,10 +323,13 @@ def test_what_reads_is_what_was_asked_for(folder, monkeypatch):
         ("make --from a -o b", "--from needs --model"),
         ("make --texts a -o b --resolution 7", "--resolution must be 8 or more"),
         ("measure F/none", "none: No such file"),
-        ("measure F/text", "text: cut, damaged or no Parquet"),
-        ("measure F/teacher", "teacher: it is no reference, .* sqs kld make makes"),
-        ("measure F/ref --model F/words", "words: the reader has another tokenizer"),
-        ("measure F/larger", "other: the reader has 13 tokens, and the reference 14"),
+        ("measure F/text", "text: truncated, damaged or not a Parquet"),
+        ("measure F/teacher", "teacher is not a reference: .* with sqs kld make"),
+        ("measure F/ref --model F/words", "words: the reference's tokenizer has"),
+        (
+            "measure F/larger",
+            "other: the reference has a vocabulary of 14, but the reader has 13",
+        ),
         ("measure F/ref --model a.gguf", "needs llama-cpp-python.*'..distill,llama"),
         ("measure F/ref --engine vllm", r"needs vllm\. .*'.\[distill,hf,vllm\]'"),
         (

@@ -1,4 +1,4 @@
-"""Which tokens of a row are kept, as in ``csrc/quantize/sparsify.c``."""
+"""Choice of the kept tokens of a row, as in ``csrc/quantize/sparsify.c``."""
 
 import numpy as np
 
@@ -15,28 +15,28 @@ def unnormalised(row, id_):
     return np.float64(softmax.exp2_f32(np.float32(values[id_] - top) * scale))
 
 
-# An unnormalised probability is within 2^-20 of 2^exponent, relatively, and the
-# exponent, which is above -100, has been rounded twice. So where the probability
-# reaches a level, the exponent is less than this below the level's logarithm.
+# An unnormalized probability is 2^exponent with a relative error below 2^-20, and the
+# exponent, above -100, was rounded twice. If the probability reaches a level, the
+# exponent is therefore less than this below the level's logarithm.
 EXPONENT_SLACK = 2.0**-10
-# By how much a value is wrong that is computed from an exponent: relatively, and where
-# floats are subnormal.
+# The relative error of a value computed from an exponent.
 VALUE_SLACK = 2.0**-22
+# Its absolute error for subnormal floats.
 VALUE_SLACK_TINY = 2.0**-147
 
 
 @part
 def low_log2(x):
-    """Return what is at most log2(x), and less than 0.09 below, for 0 < x <= 1."""
+    """Return a lower bound of log2(x), less than 0.09 below it, for 0 < x <= 1."""
     bits = np.float64(x).view(np.int64)
     return (bits >> 52) - 1023 + (bits & (1 << 52) - 1) / 2.0**52
 
 
 @part
 def value_bound(row, level):
-    """Return a value below which no unnormalized probability reaches a level."""
+    """Return a lower bound of the values whose unnormalized probability is >= level."""
     _, _, _, lowest, top, scale, probs = row
-    bound = np.full(1, top)  # of the type of the values
+    bound = np.full(1, top)  # in the dtype of the values
     if probs:
         bound[0] = max(level, np.float64(lowest))
     elif level <= 1:
@@ -65,7 +65,7 @@ def keep_level(row, level):
 
 @jit
 def sparsify(row, total, most, least):
-    """Return the ids kept, ascending."""
+    """Return the kept ids, ascending."""
     if least > 0:
         kept = keep_level(row, least * total)
         if kept.size <= most:

@@ -22,7 +22,7 @@ def multiply_high(a, b):
 
 @jit
 def weigh(row, top, scale):
-    """Return the unnormalised probabilities of a row in whole units."""
+    """Return a row's unnormalized probabilities as integers."""
     weights = np.empty(row.size, np.int64)
     for i in range(row.size):
         power = np.float64(exp2_f32(np.float32(row[i] - top) * scale))
@@ -32,7 +32,7 @@ def weigh(row, top, scale):
 
 @leaf
 def count_marks(weights, resolution, number, ids, counts):
-    """Set the tokens that have marks on them, and how many; return how many tokens."""
+    """Set the tokens with marks and their numbers of marks; return how many tokens."""
     length = weights.sum()
     apart = length // resolution
     rest = length % resolution
