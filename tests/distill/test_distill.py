@@ -300,9 +300,9 @@ def test_a_kept_part_that_is_missing_or_another_s_is_named(tmp_path):
     part = tmp_path / "teacher.parquet.parts" / "000001.parquet"
     data = part.read_bytes()
     part.write_bytes(data[:-1])
-    refuses(r"000001\.parquet: cut, damaged", write, path)
+    refuses(r"000001\.parquet: truncated, damaged", write, path)
     part.write_bytes(data[:50] + b"x" + data[51:])
-    refuses(r"000001\.parquet: cut, damaged", write, path)
+    refuses(r"000001\.parquet: truncated, damaged", write, path)
     part.unlink()
     refuses(r"000001\.parquet is missing", write, path)
     part.write_bytes(data)

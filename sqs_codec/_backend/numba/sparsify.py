@@ -8,7 +8,7 @@ from sqs_codec._backend.numba.rows import select_from, select_top
 
 
 @leaf
-def unnormalised(row, id_):
+def unnormalized(row, id_):
     values, _, _, _, top, scale, probs = row
     if probs:
         return np.float64(values[id_])
@@ -54,7 +54,7 @@ def keep_level(row, level):
     found = 0
     found_max = False
     for id_ in ids:
-        p = unnormalised(row, id_)
+        p = unnormalized(row, id_)
         first_max = values[id_] == top and not found_max
         found_max |= first_max
         if first_max or (p >= level and p > 0):
@@ -77,6 +77,6 @@ def sparsify(row, total, most, least):
 def dropped_mass(row, total, kept):
     lanes = np.zeros(softmax.LANES)
     for id_ in kept:
-        lanes[id_ % softmax.LANES] += unnormalised(row, id_)
+        lanes[id_ % softmax.LANES] += unnormalized(row, id_)
     dropped = total - softmax.fold_lanes(lanes)
     return dropped / total if dropped > 0 else 0.0
