@@ -259,7 +259,7 @@ class _Virtual:
         self._world.sleep(max(0.0, self._up.free - self._world.now))
 
     def steps(self, text: Text, planner: edge.Planning) -> Iterator[edge.Step]:
-        """Write a text, as `Edge` does."""
+        """Generate a completion like `Edge`."""
         cell, world = self._cell, self._world
         link = WorldLink(world, self._cloud, self._up, self._down)
         session = _Session(
@@ -284,7 +284,7 @@ class _Virtual:
 
 
 def simulate(cell: Cell) -> list[Played]:
-    """Write the texts of a cell on a virtual clock."""
+    """Generate the completions of a cell on a virtual clock."""
     world, verifier = World(), RecordedVerifier(cell.vocab_size)
     cloud = Cloud(world, verifier, cell.steps)
     return [*write(cell, _Virtual(cell, world, cloud, verifier))]

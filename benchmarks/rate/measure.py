@@ -106,8 +106,8 @@ class Results:
     ) -> list[dict[str, Any]]:
         """Compare schemes at pairs of temperature and loss.
 
-        For each temperature that was measured there are it, the loss, ``bits`` by
-        scheme (None if it can't lose so little) and ``ratio``, to the best rival.
+        Each result has the temperature, the loss, ``bits`` by scheme (None if a scheme
+        can't reach the loss) and the ``ratio`` to the best rival.
         """
         found = []
         by_temperature = {t.temperature: t for t in self.temperatures}
@@ -127,9 +127,9 @@ class Results:
 
 
 class Meter:
-    """Sends everything of a source's sessions at one temperature and adds up.
+    """Adds up all measurements of a source at one temperature.
 
-    The seed is that of the drafted tokens.
+    The seed samples the drafted tokens.
     """
 
     def __init__(self, temperature: float, source: Source, seed: int) -> None:
@@ -159,7 +159,7 @@ class Meter:
             self._coded(Setting(keep, resolution), sequence, at)
 
     def _formulas(self, row: Row) -> None:
-        """Count the bits of schemes that are formulas."""
+        """Add the schemes with formulas."""
         v, add = self._vocab_size, self.result.add
         for keep, resolution in self._paper:
             conformal = isinstance(keep, sqs.Threshold)
@@ -178,7 +178,7 @@ class Meter:
             add(schemes.RAW, Setting(sqs.TopK(k)), row.send_raw(k), bits)
 
     def _steered(self, row: Row) -> None:
-        """Count the bits of online thresholds, which every position moves."""
+        """Add the online thresholds, which change at every position."""
         for keep, threshold in self._thresholds.items():
             for resolution in schemes.ONLINE_RESOLUTIONS:
                 sent = row.send(keep, resolution, threshold)
@@ -192,7 +192,7 @@ class Meter:
             self._thresholds[keep] = keep.next(threshold, mass)
 
     def _coded(self, setting: Setting, sequence: list[Sent], at: list[float]) -> None:
-        """Count a session's distributions one by one, and in rounds."""
+        """Add a session's distributions, in single packets and in rounds."""
         assert setting.resolution is not None
         shape = self._vocab_size, setting.resolution, "entropy"
         priors = {schemes.ENTROPY: self._prior, schemes.NO_PRIOR: None}
@@ -211,7 +211,7 @@ class Meter:
             part = sequence[start : start + ROUND]
             qs = [sent.q for sent in part]
             drafted = tokens[start : start + ROUND]
-            # No other scheme counts the drafted token, which costs as much in each.
+            # Other schemes don't count the drafted token, which costs the same in all.
             apart = token_bits(qs, drafted)
             bits = (8 * len(codec.encode_round(qs, drafted)) - apart) / len(part)
             for sent in part:
@@ -219,7 +219,7 @@ class Meter:
 
 
 def draw(q: sqs.SparseDistribution, at: float) -> int:
-    """Draw a token with a number from [0, 1)."""
+    """Sample a token with a random number in [0, 1)."""
     place = np.searchsorted(np.cumsum(q.counts), int(at * q.resolution), side="right")
     return int(q.token_ids[place])
 

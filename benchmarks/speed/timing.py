@@ -1,4 +1,4 @@
-"""Times of calls, taken in turns on one core."""
+"""Times of interleaved calls on one core."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Contestant:
-    """Something to time."""
+    """A block of calls to time."""
 
     name: str
     run: Callable[[], object]
-    """Makes all calls of a block, one for each of the same inputs."""
+    """Makes the calls."""
     calls: int
-    """How many these are."""
+    """The number of calls."""
     reset: Callable[[], object] = lambda: None
-    """What has to happen before a block and isn't timed."""
+    """Runs before each block, untimed."""
 
 
 def each(name: str, call: Callable[[Any], object], inputs: Sequence[Any]) -> Contestant:
@@ -44,11 +44,11 @@ class Timing:
     """Times of one contestant."""
 
     micros: NDArray[np.float64]
-    """[rounds]: microseconds of a call, the mean over a block."""
+    """Mean microseconds per call of each block, [rounds]."""
 
     @property
     def median(self) -> float:
-        """The middle round's."""
+        """The median round's microseconds."""
         return float(np.median(self.micros))
 
     @property
@@ -58,7 +58,7 @@ class Timing:
         return float(low), float(high)
 
     def over(self, other: Timing) -> NDArray[np.float64]:
-        """Return how many times `other` this takes: quartiles of round by round.
+        """Return the quartiles of the rounds' ratios to `other`.
 
         >>> slow, fast = Timing(np.array([4.0, 9.0, 6.0])), Timing(np.array([2, 3, 3]))
         >>> slow.over(fast)

@@ -143,4 +143,4 @@ def check_maxima(
     name, largest = name_row(int(bad[0])), maxima[bad[0]]
     if largest == -np.inf:
         raise ValueError(f"{name}: every token is masked (-inf)")
-    raise ValueError(f"{name} contains {largest}; values must be finite or -inf")
+    raise ValueError(f"{name}: contains {largest}; values must be finite or -inf")

@@ -164,8 +164,8 @@ def test_nothing_of_the_callers_changes(path):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (torch.nan, r"(\[7\] is|: holds) nan; values must be finite or -inf"),
-        (torch.inf, r"(\[7\] is|: holds) inf; values must be finite or -inf"),
+        (torch.nan, r"(\[7\] is|: contains) nan; values must be finite or -inf"),
+        (torch.inf, r"(\[7\] is|: contains) inf; values must be finite or -inf"),
         (-torch.inf, r": every token is masked \(-inf\)"),
     ],
 )
@@ -280,7 +280,7 @@ def test_bad_rows_are_named_whatever_the_rounding(value, path):
     logits, rng = tensor_with_ties(2, 4, VOCAB), torch.Generator()
     logits[1, 3] = value
     for temperature in (0, 1):
-        with pytest.raises(ValueError, match=r"^logits\[1, 3\].*(holds|is|every)"):
+        with pytest.raises(ValueError, match=r"^logits\[1, 3\].*(contains|is|every)"):
             adapter.quantize_unbiased_rows(
                 CODEC, logits, temperature=temperature, generator=rng
             )
@@ -418,8 +418,8 @@ def test_impossible_tokens_are_never_taken(monkeypatch, path):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (torch.nan, "holds nan; values must be finite or -inf"),
-        (torch.inf, "holds inf; values must be finite or -inf"),
+        (torch.nan, "contains nan; values must be finite or -inf"),
+        (torch.inf, "contains inf; values must be finite or -inf"),
         (-torch.inf, "every token is masked (-inf)"),
     ],
 )
@@ -606,7 +606,7 @@ def test_verify_rounds_says_what_it_expected():
         ({"draws": [0.5] * 2}, ValueError, r"draws must have shape \(3,\)"),
         ({"draws": [0.5, 1.0, 0.5]}, ValueError, r"draws\[1\] must be in \[0, 1\)"),
         ({"draws": torch.zeros(3)}, TypeError, "draws must be float64, got float32"),
-        ({"temperature": [1.0]}, ValueError, "all 2 rounds or one for each, got 1"),
+        ({"temperature": [1.0]}, ValueError, "one for each of 2 rounds, got 1"),
         ({"temperature": [1.0, -1.0]}, ValueError, "temperature must be finite"),
         ({"temperature": [1.0, "hot"]}, TypeError, "temperature must be a number"),
     ]:
@@ -744,7 +744,7 @@ def test_races_say_what_they_expected(path):
         ({"keys": [bytes(16)]}, ValueError, "keys must be one for each of 2 texts, go"),
         ({"keys": [bytes(16), b"k"]}, ValueError, r"keys\[1\] must have 16 bytes, got"),
         ({"positions": [0, -1]}, ValueError, r"positions\[1\] must be in \[0, "),
-        ({"sampling": [sqs.Sampling()]}, ValueError, "one for each, got 1"),
+        ({"sampling": [sqs.Sampling()]}, ValueError, "one for each of 2 rounds, got 1"),
         ({"sampling": 0.7}, TypeError, "sampling must be a Sampling, got float"),
     ]:
         with pytest.raises(error, match=message):
