@@ -378,7 +378,7 @@ def _pace(draft: dict[str, Any]) -> Iterator[str]:
 
 
 def chart(summary: dict[str, Any]) -> list[Panel]:
-    """Show acceptance and, of the first model at 0.7, tokens a second by parameters."""
+    """Return acceptance and, for the first model at 0.7, speed by parameters."""
     accepted: dict[str, list[Point]] = {}
     speeds: dict[str, list[Point]] = {}
     first = summary["cells"][0]["model"]
@@ -394,7 +394,7 @@ def chart(summary: dict[str, Any]) -> list[Panel]:
             for link, (way, name) in itertools.product(slow, WAYS.items()):
                 points = speeds.setdefault(f"{name}, {link['uplink']}", [])
                 points.append(estimated(size, link[way]))
-    title, millions = f"Tokens a second, {NAMES[first]}", "millions of parameters"
+    title, millions = f"Tokens per second, {NAMES[first]}", "millions of parameters"
     return [
         Panel("Accepted", accepted, millions, log="x"),
         Panel(title, speeds, millions, log="x"),

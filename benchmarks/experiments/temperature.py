@@ -39,18 +39,18 @@ PROMPTS, GEMMA3_PROMPTS = 34, 16
 """Gemma's rows take five times as long to sort."""
 
 BUDGET = 5000
-"""Bits of a round: five times a K-SQS distribution of the default."""
+"""Bits per round, enough for five default K-SQS distributions."""
 
 LENGTH = 8
-"""Drafted tokens of a round at most, which is where packets end."""
+"""The most drafted tokens per round, the usual limit with our packets."""
 
 CLOUD, TRIP = STEPS["fast"], 0.05
 RATES = (1e4, 1e5, 1e6)
-"""Of the link, in bits per second."""
+"""Bits per second of the uplink."""
 
 FORMULA, PACKET = "paper", "ours"
 CODINGS = (FORMULA, PACKET)
-"""Whose bits: the paper's formula, and our packets."""
+"""Counts of bits: with the paper's formula, and in our packets."""
 
 K_SQS, C_SQS = "K-SQS", "C-SQS"
 
@@ -61,7 +61,7 @@ class Setting:
 
     resolution: int = 100
     k: int | None = None
-    """None: C-SQS, of `alpha` and `eta`."""
+    """None stands for C-SQS with `alpha` and `eta`."""
     alpha: float = 0.05
     eta: float = 1e-3
 
@@ -75,7 +75,7 @@ class Setting:
 
 
 DEFAULTS = {K_SQS: Setting(k=64), C_SQS: Setting()}
-"""What this package takes if nothing is said, and the resolution of docs/theory.md."""
+"""The package's defaults, with the resolution of docs/theory.md."""
 
 KS, QUICK_KS = (8, 16, 64, 256), (16, 64)
 ALPHAS, QUICK_ALPHAS = (0.005, 0.02, 0.05, 0.1), (0.02, 0.05)
@@ -103,18 +103,18 @@ def grid(options: Options) -> dict[str, list[Setting]]:
 
 
 def places(options: Options) -> list[tuple[str, float]]:
-    """Return the models and temperatures whose texts are read."""
+    """Return the models and temperatures of the completions."""
     return options.places(TEMPERATURES, QUICK_TEMPERATURES)
 
 
 def measure(options: Options, model: str, temperature: float) -> Records:
-    """Replay the texts of a model by all settings, within both kinds of budget."""
+    """Replay a model's completions with all settings and both budgets."""
     prompts = GEMMA3_PROMPTS if model == GEMMA3 else PROMPTS
     edges = _edges(options, load(options, model))
     records = []
     for trace in traces(options, model, temperature, prompts=prompts):
         rows = speculate.read_rows(trace, temperature)
-        # All settings have the same draws: what differs comes of the settings.
+        # All settings use the same random numbers.
         draws = speculate.draw(options.seed, trace)
         for (rule, setting, coding), edge in edges.items():
             found = {"model": model, "temperature": temperature, "prompt": trace.prompt}
@@ -144,7 +144,7 @@ def _edges(
 def _counts(
     rounds: Sequence[speculate.Round], budget: speculate.Budget | None
 ) -> dict[str, float]:
-    """Add a text's rounds up."""
+    """Add up a completion's rounds."""
     judged = [draft for made in rounds for draft in made.judged]
     if isinstance(budget, speculate.PacketBudget):
         bits = sum(8 * len(made.packet(budget.codec)) for made in rounds)

@@ -73,12 +73,11 @@ def interleave(
     rng: np.random.Generator,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> dict[str, Timing]:
-    """Time all contestants, each of another name, once a round in random order.
+    """Time all contestants once per round, in random order.
 
-    What disturbs the machine for a while, or slows it down, then hits all of them
-    alike. Before each block comes the same one off the clock, so that all find the
-    caches as they left them, and none pays for what another one left there. The clock
-    of a thread, `time.thread_time_ns`, leaves out what other programs take.
+    Temporary disturbances then affect all of them equally. Each block runs once untimed
+    before it is timed, so that it finds its own data in the caches. A thread's clock,
+    `time.thread_time_ns`, excludes the time of other programs.
     """
     micros = np.empty((len(contestants), rounds))
     collected = gc.isenabled()
@@ -103,10 +102,9 @@ def interleave(
 
 @contextmanager
 def pinned(cores: int) -> Iterator[int]:
-    """Run on so many of the cores allowed, torch on one thread; yield how many.
+    """Run on `cores` of the allowed cores, torch with one thread; yield their number.
 
-    Where the system has no such thing, or fewer cores, on what there is: 0 stands
-    for wherever it likes.
+    It is lower if there are fewer cores, and 0 if the system can't pin.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -125,7 +123,7 @@ def pinned(cores: int) -> Iterator[int]:
 
 @numba.njit(fastmath=True)
 def _sum(rows: NDArray[np.floating]) -> Any:
-    total = rows[0, 0] - rows[0, 0]  # of their type: to sum as float64 takes longer
+    total = rows[0, 0] - rows[0, 0]  # in their dtype: float64 would be slower
     for i in range(rows.shape[0]):
         for j in range(rows.shape[1]):
             total += rows[i, j]
@@ -133,11 +131,11 @@ def _sum(rows: NDArray[np.floating]) -> Any:
 
 
 def read(rows: NDArray[np.floating]) -> float:
-    """Read every value: the floor below what looks at all of them.
+    """Read every value, as a lower bound of any function of all values.
 
-    A sum that the compiler may reorder: it becomes vectors with several accumulators,
-    and takes less time than any of NumPy's passes. Rows are contiguous; float16, which
-    processors don't add, is read as half as many float32.
+    The compiler may reorder this sum. It becomes vector code with several accumulators,
+    which is faster than NumPy. Rows are contiguous; float16, which processors don't
+    add, is read as half as many float32.
     """
     if rows.dtype == np.float16:
         rows = rows.reshape(1, -1)[:, : rows.size // 2 * 2].view(np.float32)

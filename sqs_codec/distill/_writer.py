@@ -118,7 +118,6 @@ class Writer:
             raise
 
     def _resume(self) -> None:
-        """Resume after the saved row groups."""
         parts, before = self._parts(), 0
         for i, part in enumerate(parts):
             with _header.damage(part):
@@ -162,7 +161,6 @@ class Writer:
         return self._folder / f"{i:06}.parquet"
 
     def __len__(self) -> int:
-        """Return the number of sequences, including those of earlier writers."""
         return self._group.before + len(self._group.rows)
 
     def __repr__(self) -> str:

@@ -256,7 +256,6 @@ def _text(decode: Decode, rng: Any) -> list[int]:
 
 
 def _words(worst: Table, basis: str, name: str | None, differs: Any = None) -> str:
-    """Return the message of a LossyError."""
     off = np.abs(worst.seen - worst.expected)
     at = begun, token = np.unravel_index(off.argmax(), off.shape)
     seen, expected = (x[at] / worst.seen[begun].sum() for x in worst[:2])

@@ -73,7 +73,6 @@ def quantize_unbiased_rows(
 
 
 def _draw(generator: torch.Generator | None, n: int) -> NDArray[np.uint64]:
-    """Return n random 64-bit numbers."""
     words = torch.empty(n, dtype=torch.int64, device=device_of(generator))
     return words.random_(-(1 << 63), None, generator=generator).cpu().numpy().view("u8")
 

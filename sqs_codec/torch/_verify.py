@@ -196,7 +196,6 @@ def _count_accepted(
     weights: NDArray[np.float64],
     draws: NDArray[np.float64],
 ) -> list[int]:
-    """Return the number of accepted tokens of each round."""
     accepted = []
     for round_, span in zip(rounds, target.spans(rounds), strict=True):
         if round_ is None:

@@ -175,10 +175,7 @@ NUMBERS = (*numbers_of(ROWS),)
         (([[1, 2, 3]], ROWS), "one dimension"),
         (([1.0, 2, 3], ROWS), "tokens must be integers"),
         (([1, 2, 3], ROWS, [-1, 2]), "places must fit 32 bits"),
-        (
-            ([1, 2, 3], ROWS, [2, 3]),
-            r"below the number.* 3 tokens and the places \[2 3\]",
-        ),
+        (([1, 2, 3], ROWS, [2, 3]), r"3 tokens and the places \[2 3\]"),
         (([1, 2, 3], ROWS, [1, 1]), r"ascending .* the places \[1 1\]"),
         (([1, 2, 3], ROWS, [1]), r"one place for each, .* the places \[1\]"),
         ((np.zeros(0, int), ROWS), "got 2 distributions, 0 tokens"),
@@ -623,9 +620,7 @@ def test_a_tokenizer_is_compared(tmp_path, path):
     file = tmp_path / "words.parquet"
     write(file, 1, tokenizer_fingerprint=sqs.vocabulary_fingerprint(mine))
     assert len(distill.load(file, tokenizer=mine)) == 1
-    refuses(
-        "file's tokenizer has the fingerprint ", distill.load, file, tokenizer=other
-    )
+    refuses("tokenizer has the fing", distill.load, file, tokenizer=other)
     with pytest.raises(TypeError, match=r"^tokenizer .* with get_vocab\(\), got str"):
         distill.load(file, tokenizer="gpt2")
     write(tmp_path / "none.parquet", 1, tokenizer_fingerprint=b"")

@@ -165,7 +165,6 @@ class Core(core.Core):
 
 
 def _round(found: tuple[Any, ...]) -> tuple[int, Ids, Ids, Ids, Ids]:
-    """Return the status and frozen arrays of decoded distributions."""
     status, *arrays = found
     if status != Status.OK:
         return status, NONE, NONE, NONE, NONE

@@ -16,7 +16,6 @@ BIG_LIMBS = 28160 // LIMB_BITS + 1  # index.c explains the 28160 bits
 
 @jit
 def big(value):
-    """Return a new big integer."""
     a = np.zeros(BIG_LIMBS + 1, np.int64)
     big_set(a, value)
     return a
@@ -30,7 +29,6 @@ def big_set(a, value):
 
 @jit
 def big_trim(a):
-    """Remove leading zero limbs."""
     while a[0] > 0 and a[a[0]] == 0:
         a[0] -= 1
 

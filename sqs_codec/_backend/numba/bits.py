@@ -17,7 +17,6 @@ def width_of(most):
 
 @jit
 def put(packet, at, value, width):
-    """Write a field at bit `at` of a zeroed packet; return its end."""
     for shift in range(width - 1, -1, -1):
         packet[at // 8] |= np.uint8((value >> shift & 1) << (7 - at % 8))
         at += 1
@@ -26,7 +25,6 @@ def put(packet, at, value, width):
 
 @entry
 def get(packet, at, width):
-    """Return the field at bit `at`; the packet must contain it."""
     value = 0
     for i in range(at, at + width):
         value = value << 1 | (np.int64(packet[i // 8]) >> (7 - i % 8) & 1)

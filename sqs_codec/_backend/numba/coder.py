@@ -24,7 +24,6 @@ CODE = LOW
 
 @jit
 def new_coder(mode):
-    """Return a coder at the beginning of a packet."""
     coder = np.zeros(8, np.int64)
     coder[MODE] = mode
     coder[RANGE] = 1 << CODER_BITS
@@ -61,7 +60,6 @@ def carry(coder, packet):
 
 @leaf
 def narrow(coder, packet, start, width):
-    """Narrow the interval to `width`, beginning at `start`."""
     if coder[MODE] == READ:
         coder[CODE] -= start
         while width <= 1 << CODER_LEAST_BITS:
@@ -179,7 +177,6 @@ def finish_writing(coder, packet):
 
 @leaf
 def check_end(coder, packet):
-    """Return the status at the end of reading a packet."""
     if coder[STATUS] != Status.OK:
         return coder[STATUS]
     if packet.size <= coder[SHIFTS]:

@@ -45,7 +45,6 @@ def code_count(coder, packet, low, high, left, count):
 
 @leaf
 def code_partition(coder, packet, vocab_size, resolution, parts):
-    """Code counts in descending order; return their number."""
     # When reading, `parts` has room for as many as the codec allows.
     most = min(coder[coding.ALLOWED], coder[coding.ROOM])
     n = 0
@@ -127,7 +126,6 @@ def sort_descending(values):
 
 @jit
 def descending(counts):
-    """Return the counts in descending order."""
     parts = counts.astype(np.int64)
     sort_descending(parts)
     return parts

@@ -29,14 +29,12 @@ def max_survivors(codec):
 
 @jit
 def rank_width(size):
-    """Return the width of a rank below `size`; overwrite `size` by the largest rank."""
     bigint.big_subtract(size, bigint.big(1))
     return bigint.big_length(size)
 
 
 @entry
 def distribution_bits(codec, k):
-    """Return the bits of a distribution with k tokens."""
     vocab_size, resolution, coding = codec
     bits = width_of(max_survivors(codec) - 1)
     if coding == Coding.ENUMERATIVE:
@@ -66,7 +64,6 @@ def put_distribution(packet, at, codec, ids, counts):
 
 @entry
 def encode(codec, ids, counts):
-    """Return the packet of a distribution."""
     bits = distribution_bits(codec, ids.size)
     packet = np.zeros((bits + 7) // 8, np.uint8)
     put_distribution(packet, 0, codec, ids, counts)
@@ -75,7 +72,6 @@ def encode(codec, ids, counts):
 
 @entry
 def round_bits(codec, survivors):
-    """Return the bits of a round."""
     bits = ROUND_LENGTH_BITS
     for size in survivors:
         k = np.int64(size)
@@ -86,7 +82,6 @@ def round_bits(codec, survivors):
 
 @entry
 def encode_round(codec, ids, counts, survivors, positions):
-    """Return the packet of a round."""
     bits = round_bits(codec, survivors)
     packet = np.zeros((bits + 7) // 8, np.uint8)
     at = put(packet, 0, survivors.size - 1, ROUND_LENGTH_BITS)
@@ -102,7 +97,6 @@ def encode_round(codec, ids, counts, survivors, positions):
 
 @jit
 def get_rank(packet, at, codec, k, room, ids, counts):
-    """Return a status and the end of the rank."""
     vocab_size, resolution, _ = codec
     if k > room:
         return Status.OVER_LIMIT, at
@@ -121,7 +115,6 @@ def get_rank(packet, at, codec, k, room, ids, counts):
 
 @jit
 def get_fields(packet, at, codec, k, room, ids, counts):
-    """Return a status and the end of the fields."""
     vocab_size, resolution, _ = codec
     id_width = width_of(vocab_size - 1)
     count_width = width_of(resolution - k)

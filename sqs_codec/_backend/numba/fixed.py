@@ -40,7 +40,6 @@ def floor_log2(x):
 
 @entry
 def log2(x):
-    """Return log2(x) for 0 < x < 2^53."""
     bits = float_bits(x)
     whole = (bits >> MANTISSA_BITS) - EXPONENT_BIAS
     fraction = bits >> (MANTISSA_BITS - model.LOG_UNIT) & BIT - 1
@@ -51,7 +50,6 @@ def log2(x):
 
 
 def log2_small(x):
-    """Return `log2` for x below 2 * LOG_KNOTS, without compiling it."""
     whole = x.bit_length() - 1
     knot = (x << model.LOG_KNOT_BITS >> whole) - LOG_KNOTS
     return (whole << model.LOG_UNIT) + int(LOG2_TABLE[knot])

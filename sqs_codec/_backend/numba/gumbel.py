@@ -68,7 +68,6 @@ def minus_log(v, u):
 
 @leaf
 def exponential(high, low, most):
-    """Return the number made of two words; the lower one is at most `most`."""
     unit = 2.0**-32 / (most + 1.0)
     h = np.float64(high)
     v = h * 2.0**-32 + (low + 0.5) * unit
@@ -142,7 +141,6 @@ def enter_block(row, b, top, scale, numbers, high, scores, ids):
 
 @leaf
 def bound_blocks(maxima, top, scale, numbers, words, lows):
-    """Set each block's word, and a lower bound of its scores."""
     k0, k1, high0, high1 = numbers
     for b in range(0, maxima.size, BLOCK):
         for j in range(LANES):
@@ -160,7 +158,6 @@ def bound_blocks(maxima, top, scale, numbers, words, lows):
 
 @jit
 def run(row, maxima, top, scale, numbers, scores, ids):
-    """Search the most promising blocks, then in order all that can still win."""
     words = np.empty(-(-maxima.size // BLOCK) * BLOCK, np.uint64)
     lows = np.empty(maxima.size)
     bound_blocks(maxima, top, scale, numbers, words, lows)

@@ -33,7 +33,6 @@ WEIGHTS_BELOW = np.cumsum(np.append(0, np.diff(BUCKET_STARTS) * models.ID_WEIGHT
 
 @leaf
 def count_below(ascending, n, x):
-    """Return how many of the first n values are below x."""
     low = 0
     high = n
     while low < high:
@@ -47,7 +46,6 @@ def count_below(ascending, n, x):
 
 @jit
 def bucket_of(id_):
-    """Return the index of an id's bucket."""
     # A float's exponent and highest mantissa bit count half octaves.
     halves = float_bits(max(id_, 1)) >> MANTISSA_BITS - 1
     return max(halves - 2 * (EXPONENT_BIAS + models.FIRST_BUCKET_BITS) + 1, 0)
@@ -79,7 +77,6 @@ UNIFORM = np.int64(-1)
 
 @jit
 def make_ids(vocab_size, prior, c, memory):
-    """Return the model of a vocabulary's ids, in a class if there is a prior."""
     size = memory[SIZE]
     row = priors.row_of(prior, c)
     whole = priors.whole_weight(prior, row) if row else static_weight_below(vocab_size)
@@ -103,7 +100,6 @@ def make_ids(vocab_size, prior, c, memory):
 
 @jit
 def weight_below(prior, row, id_):
-    """Return the weight of all lower ids without a memory."""
     return (
         priors.prior_weight_below(prior, row, id_) if row else static_weight_below(id_)
     )

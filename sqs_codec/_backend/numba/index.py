@@ -55,14 +55,12 @@ def binomial(n, k):
 
 @jit
 def log_factorial(n):
-    """Return ln(n!) with Stirling's series."""
     x = n + 1
     return (x - 0.5) * math.log(x) - x + 0.9189385332046727 + 1 / (12 * x)
 
 
 @jit
 def log_big(a):
-    """Estimate ln(a)."""
     rest = max(a[0] - 3, 0)  # limbs below a double's precision
     mantissa = 0.0
     for i in range(a[0], rest, -1):
@@ -87,7 +85,6 @@ def guess(r, i, upper):
 
 @jit
 def search(f, following, r, i, upper):
-    """Return the largest x < upper with [x]_i <= r, and set f to that [x]_i."""
     x = guess(r, i, upper)
     falling(f, x, i)
     while bigint.big_compare(f, r) > 0:

@@ -21,7 +21,6 @@ def no_memory():
 
 @jit
 def new_memory():
-    """Return an empty memory."""
     return np.zeros(HEAD + 2 * model.MEMORY_TOKENS, np.int64)
 
 

@@ -46,7 +46,6 @@ def log2_factorial(n):
 
 @jit
 def log2_binomial(n, k):
-    """Return log2 of the binomial coefficient."""
     return log2_factorial(n) - log2_factorial(k) - log2_factorial(n - k)
 
 
@@ -91,7 +90,6 @@ def distribution_cost(codec, ids, counts):
 
 @jit
 def code_composition(coder, packet, codec, counts):
-    """Code counts as their number and a uniform set of places; return them."""
     vocab_size, resolution, _ = codec
     k = (
         coding.code_uniform(coder, packet, min(vocab_size, resolution), counts.size - 1)
@@ -135,7 +133,6 @@ def code_counts(coder, packet, codec, counts, parts, uniform):
 
 @jit
 def code_ids(coder, packet, codec, memory, ids):
-    """Code the ids; reading sets them."""
     vocab_size, _, prior = codec
     writing = coder[coding.MODE] == coding.WRITE
     uniform = False
@@ -161,6 +158,5 @@ def code_ids(coder, packet, codec, memory, ids):
 
 @leaf
 def code_position(coder, packet, counts, position):
-    """Code the position of the drafted token in its distribution."""
     last = counts.size - 1
     return coding.code_weighted(coder, packet, counts, counts.sum(), last, position)

@@ -71,7 +71,6 @@ def encode(codec, ids, counts):
 
 @entry
 def bits(codec, ids, counts):
-    """Return a packet's number of bits before padding."""
     if ids.size <= min(MOST_ESTIMATED, codec[0] // SPARSE):
         cost, modeled = modes.distribution_cost(codec, ids, counts)
         if modeled:

@@ -90,7 +90,6 @@ def _rows(
 
 @leaf
 def row_of(prior, c):
-    """Return the index of a class's row; 0 without a prior."""
     return prior[ROWS] + c * prior[ROW_SIZE] if prior[CLASSES] else ZERO
 
 
@@ -107,7 +106,6 @@ def ratio_of(prior, row, id_):
 
 @leaf
 def whole_weight(prior, row):
-    """Return the weight of all ids in a class."""
     return prior[row + prior[ROW_SIZE] - 1]
 
 
@@ -119,7 +117,6 @@ def block_below(prior, row, id_):
 
 @leaf
 def prior_weight_below(prior, row, id_):
-    """Return the weight of all lower ids in a class."""
     below = block_below(prior, row, id_)
     for x in range(id_ & -BLOCK, id_):
         below += prior[row + WEIGHTS + kind_of(prior, x)]
@@ -169,7 +166,6 @@ def choose_class(prior, last, ids):
 
 @leaf
 def class_cost(prior, last, c):
-    """Return the cost of coding the class."""
     classes = prior[CLASSES]
     return prior[prior[CLASS_COSTS] + last * classes + c] if classes > 1 else ZERO
 

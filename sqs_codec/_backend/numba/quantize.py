@@ -22,7 +22,6 @@ def exponent_scale(temperature):
 
 @part
 def softmax_weights(values, ids, top, temperature):
-    """Return the unnormalized probabilities of ids, in double precision."""
     weights = np.empty(ids.size)
     for i in range(ids.size):
         difference = np.float64(values[ids[i]]) - np.float64(top)
@@ -70,7 +69,6 @@ def survivors(ids, counts):
 
 @leaf
 def check_probs(values, finite):
-    """Return the status of probabilities, without a check of their sum."""
     if not finite:
         return Status.NOT_FINITE
     least = 0.0
@@ -94,7 +92,6 @@ def quantize_logits(values, temperature, most, least, mass, resolution):
 
 @entry
 def quantize_probs(values, most, least, resolution):
-    """Return a status, ids, counts and the dropped mass."""
     finite, maxima = scan(values)
     status = check_probs(values, finite)
     total = striped_sum(values) if status == Status.OK else 1.0

@@ -11,7 +11,6 @@ U32 = np.uint32
 
 @entry
 def widen(row, is_half):
-    """Convert the bits of float16 or bfloat16 to float32."""
     wide = np.empty(row.size, np.float32)
     if is_half:
         for i in range(row.size):
@@ -84,7 +83,6 @@ def sum_exp2(row, top, scale):
 
 @leaf
 def count_reaching(values, level):
-    """Return how many values are at or above a level."""
     n = np.int32(0)  # 32 bits like a float, for the same number of lanes
     for i in range(values.size):
         n = np.int32(n + np.int32(values[i] >= level))
@@ -211,7 +209,6 @@ def find_level(values, k, most, least, high):
 
 @part
 def new_row(values, maxima, lowest, scale, probs):
-    """Return the tuple of a scanned row."""
     coarse = scan(maxima)[1]
     top = coarse[0]
     for x in scan(coarse)[1]:

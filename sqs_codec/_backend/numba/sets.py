@@ -61,7 +61,6 @@ def power(log):
 
 @leaf
 def guess_member(model, log_a, n, a, e, scale, target):
-    """Estimate the last x with c(x) <= target, solving c(x) = target for R(x)."""
     log_scale = log2(scale)
     x = a
     for _ in range(2):
@@ -73,7 +72,6 @@ def guess_member(model, log_a, n, a, e, scale, target):
 
 @leaf
 def find_member(model, log_a, n, a, e, scale, target):
-    """Return the last x with c(x) <= target, c(x) and c(x + 1) (unused at e)."""
     low = a
     high = e
     c_low = 0
@@ -121,7 +119,6 @@ def code_member(coder, packet, model, n, a, e, x):
 
 @leaf
 def code_set(coder, packet, model, size, members):
-    """Code ascending members below `size`."""
     a = coding.ZERO
     for i in range(members.size):
         n = members.size - i
@@ -137,7 +134,6 @@ def code_set(coder, packet, model, size, members):
 
 @leaf
 def fill_complement(others, members):
-    """Set members to the complement of others."""
     x = 0
     at = 0
     for i in range(members.size):

@@ -16,7 +16,6 @@ C7, C6, C5, C4, C3, C2, C1, C0 = (np.float32(c) for c in TAYLOR[-8:])
 
 @leaf
 def exp2_f32(t):
-    """Return 2^t for t <= 0, in single precision."""
     inside = t >= MIN_EXPONENT_F32
     # A selection, not a branch, so that the loop vectorizes.
     t = t if inside else MIN_EXPONENT_F32
@@ -37,7 +36,6 @@ def exp2_f32(t):
 
 @leaf
 def exp2_f64(t):
-    """Return 2^t for t <= 100, in double precision."""
     if not t >= MIN_EXPONENT_F64:
         return 0.0
     shifted = t + ROUND_F64
@@ -83,7 +81,6 @@ def fold_lanes(lanes):
 
 @jit
 def striped_sum(values):
-    """Return the sum of values, added by lanes."""
     lanes = np.zeros(LANES)
     add_striped(values, lanes)
     return fold_lanes(lanes)

@@ -27,14 +27,12 @@ VALUE_SLACK_TINY = 2.0**-147
 
 @part
 def low_log2(x):
-    """Return a lower bound of log2(x), less than 0.09 below it, for 0 < x <= 1."""
     bits = np.float64(x).view(np.int64)
     return (bits >> 52) - 1023 + (bits & (1 << 52) - 1) / 2.0**52
 
 
 @part
 def value_bound(row, level):
-    """Return a lower bound of the values whose unnormalized probability is >= level."""
     _, _, _, lowest, top, scale, probs = row
     bound = np.full(1, top)  # in the dtype of the values
     if probs:
@@ -65,7 +63,6 @@ def keep_level(row, level):
 
 @jit
 def sparsify(row, total, most, least):
-    """Return the kept ids, ascending."""
     if least > 0:
         kept = keep_level(row, least * total)
         if kept.size <= most:

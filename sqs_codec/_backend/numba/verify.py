@@ -51,13 +51,11 @@ def check_row(values, sums):
 
 @leaf
 def accepts(draw, count, resolution, p, total):
-    """Accept with probability min(1, (p / total) / (count / resolution))."""
     return draw * count * total < p * resolution
 
 
 @entry
 def count_accepted(totals, probs, counts, survivors, positions, draws):
-    """Return how many tokens are accepted before the first rejection."""
     start = 0
     for i in range(survivors.size):
         end = start + np.int64(survivors[i])
@@ -130,7 +128,6 @@ def find_drawn(weights, n, before, goal):
 
 @entry
 def draw_token(values, sums, total, ids, counts, draw):
-    """Sample a token from a row, or from its residual; overwrites the blocks' sums."""
     block = np.empty(BLOCK)
     probs = counts / counts.sum() * total
     plain = sums.copy()

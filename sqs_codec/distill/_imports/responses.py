@@ -102,7 +102,6 @@ def _load(text: bytes) -> Any:
 
 
 def _texts(record: Any, names: Names) -> Iterator[ListedText]:
-    """Return the texts of a record, one for each choice."""
     record = _expect(dict, "it", record)
     response = _expect(dict, "response", record.get("response", record))
     body = _expect(dict, "body", response.get("body", response))
@@ -148,7 +147,6 @@ def _text(
 def _answer(
     choice: dict[str, Any], names: Names
 ) -> tuple[list[int], list[Listed | None]]:
-    """Return the tokens of an answer and their lists."""
     found, ids = choice.get("logprobs"), choice.get("token_ids")
     if found is None:
         return [], []
@@ -254,7 +252,6 @@ def _ids(name: str, value: Any, most: int = MAX_ID) -> list[int]:
 
 
 def _pair(one: str, a: list[Any], other: str, b: list[Any]) -> None:
-    """Require lists of the same length."""
     if len(a) != len(b):
         raise ValueError(f"it has {len(a)} {one} but {len(b)} {other}")
 
