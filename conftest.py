@@ -1,8 +1,8 @@
-"""Which tests run, and in which order.
+"""Selection and order of tests.
 
-`--quick` runs those of the codec, with fewer random cases. `--all` also runs those that
-build for long. Tests of packages that aren't installed are left out: `make test-llama`,
-`-ray`, `-vllm`, `-web`, `-clients` and `-trainers` install them.
+`--quick` runs the codec's tests, with fewer random cases. `--all` also runs slow builds.
+Tests of packages that aren't installed are left out; `make test-llama`, `-ray`, `-vllm`,
+`-web`, `-clients` and `-trainers` install them.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ if find_spec("litellm") is None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    """Run the examples of documentation in a folder that is removed afterwards.
+    """Run documentation examples in a folder that is removed afterwards.
 
-    An example may not leave anything in the folder for temporary files either: whoever
-    pastes it would have to find and remove that.
+    Examples must not leave files in the temporary folder either, where users who paste
+    them would have to find and remove these.
     """
     if not isinstance(item, pytest.DoctestItem):
         return (yield)
@@ -69,7 +69,7 @@ QUICK = [
     *("tests/backend", "tests/base", "tests/codec"),
     *("tests/test_bits.py", "tests/test_theory.py", "tests/project/test_freeze.py"),
 ]
-"""Folders and files of `--quick`, which needs neither torch nor compilers."""
+"""Folders and files of `--quick`, without torch and compilers."""
 
 NOT_QUICK = [
     "sqs_codec/testing/transformers.py",
@@ -81,7 +81,7 @@ DURATIONS = ROOT / "tests" / "durations.txt"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add what chooses tests, and what writes their durations."""
+    """Add the options that select tests and write their durations."""
     for option, text in {
         "--quick": "only the codec's tests, without torch, models and compilers",
         "--all": "also tests that build or enumerate for long",
@@ -91,7 +91,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register markers, and what adds up durations."""
+    """Register markers, and the plugin that adds up durations."""
     for marker in (
         "all: builds or enumerates for long; runs with --all only",
         "torch: needs torch, in a file that --quick runs",
@@ -102,13 +102,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """With --quick leave out what isn't quick."""
+    """With --quick, leave out other files."""
     leave = config.getoption("quick") and collection_path.is_file()
     return True if leave and not is_quick(collection_path) else None
 
 
 def is_quick(path: Path) -> bool:
-    """Whether `--quick` runs a file's tests."""
+    """Return whether `--quick` runs a file's tests."""
     name = path.relative_to(ROOT).as_posix()
     places = tuple(f"{place}/" for place in QUICK)
     return f"{name}/".startswith(places) and name not in NOT_QUICK
@@ -117,7 +117,7 @@ def is_quick(path: Path) -> bool:
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """Leave out what wasn't asked for, and begin with the slowest files."""
+    """Remove deselected tests, and begin with the slowest files."""
     quick = config.getoption("quick")
     left = {"torch": quick, "all": not config.getoption("all")}
     out = {i for i in items if any(left.get(mark.name) for mark in i.iter_markers())}
@@ -136,7 +136,7 @@ def seed_of(item: pytest.Item) -> int:
 
 
 def file_of(test: str) -> str:
-    """Return the file of a test."""
+    """Return a test's file."""
     return test.partition("::")[0]
 
 

@@ -1,7 +1,4 @@
-"""Builds the C core and reads what has its place elsewhere: version and README.
-
-The rest is in pyproject.toml.
-"""
+"""Build the C core; read the version and the README. The rest is in pyproject.toml."""
 
 import os
 import re
@@ -25,20 +22,20 @@ stable = native and not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 
 class BuildCore(build_ext):
-    """Builds the extension, or says in one sentence what it takes."""
+    """Builds the extension, with readable errors."""
 
     def build_extension(self, ext: Extension) -> None:
-        """Compile; failing that, end with a sentence, which pip shows as it is."""
+        """Compile, or exit with a message, which pip shows."""
         try:
             super().build_extension(ext)
         except (CCompilerError, PlatformError) as error:
             raise SystemExit(
                 f"sqs-codec: cannot build the C core, as {self._reason(error)}; "
-                f"install without it by {WITHOUT}"
+                f"to install without it: {WITHOUT}"
             ) from None
 
     def _reason(self, error: Exception) -> str:
-        """Say what is missing, if anything is, and how Debian calls it."""
+        """Return the missing part, if any, with Debian's package for it."""
         command = getattr(self.compiler, "compiler", None)
         if not command:  # on Windows, where the error says what to install
             return str(error)
@@ -56,7 +53,7 @@ class BuildCore(build_ext):
 
 
 def version() -> str:
-    """Return what sqs.h says, which is the only place of the version."""
+    """Return the version in sqs.h, its only place."""
     numbers = re.findall(
         r"^#define SQS_VERSION_(?:MAJOR|MINOR|PATCH) (\d+)$",
         HEADER.read_text(),
@@ -68,7 +65,7 @@ def version() -> str:
 
 
 def readme() -> str:
-    """Return README.md as PyPI shows it: a link to a file, or a picture, is words."""
+    """Return README.md for PyPI, with links to files and pictures as text."""
     text = (ROOT / "README.md").read_text("utf-8")
     return re.sub(r"!?\[([^]]*)\]\((?![a-z]+:|#)[^)]*\)", r"\1", text)
 
@@ -77,7 +74,7 @@ setup(
     version=version(),
     long_description=readme(),
     long_description_content_type="text/markdown",
-    verbose=0,  # so that what fails is all that pip shows; -v says more
+    verbose=0,  # pip then shows only the error; -v shows more
     cmdclass={"build_ext": BuildCore},
     cffi_modules=["bindings/build.py:ffi"] if native else [],
     options={"bdist_wheel": {"py_limited_api": "cp310"}} if stable else {},

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 WIDTH = 330
-"""Of a chart, in pixels of CSS: a phone's 360 less the margins of a page."""
+"""The width of a chart in CSS pixels: a phone's 360 minus a page's margins."""
 
 STYLES = (
     ("#1f83c9", "o", "-"),
@@ -28,8 +28,8 @@ STYLES = (
     ("#858585", "v", "-"),
     ("black", "x", ":"),
 )
-"""Color, mark and line of each series. Colors are near those of Okabe and Ito, with a
-contrast of 3 to white and to the site's dark ground."""
+"""Color, marker and line of each series. Colors are similar to Okabe and Ito's, with
+a contrast of 3 to white and to the site's dark background."""
 
 INK = """<style>svg{color:#222;fill:currentColor;font-family:sans-serif}
 @media(prefers-color-scheme:dark){svg{color:#ddd}}
@@ -50,40 +50,40 @@ LOOK = {
 LONG = re.compile(r"(\d\.\d)\d+")
 
 Point = Sequence[float | str]
-"""A place, the value there and, where it is known, the ends of the value's interval."""
+"""A place, its value and, if known, the ends of the value's interval."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Values of series at places."""
+    """A chart with the values of some series at places."""
 
     title: str
-    """What the values are."""
+    """The name of the values."""
     series: Mapping[str, Sequence[Point]]
-    """Places with names are rows, from above; those that are numbers lie on a line."""
+    """Named places are rows, from the top; numbers are places on an axis."""
     places: str = ""
-    """What the numbers of places are."""
+    """The label of the axis of places."""
     beside: float | None = None
-    """What values are compared with."""
+    """A reference value, drawn as a line."""
     log: str = ""
-    """The axes on which equal ratios are equally long: "x", "y" or "xy"."""
+    """The logarithmic axes: "x", "y" or "xy"."""
     bars: bool = False
-    """Whether rows have bars from 0, with values and names, in place of marks."""
+    """Whether rows have bars with values and names instead of markers."""
 
     @property
     def rows(self) -> list[str]:
-        """The names of places; none if they are numbers."""
+        """The names of places; empty if they are numbers."""
         places = (point[0] for points in self.series.values() for point in points)
         return [*dict.fromkeys(name for name in places if isinstance(name, str))]
 
     @property
     def columns(self) -> int:
-        """How many names of series fit beside each other."""
+        """How many legend entries fit in a row."""
         return max(1, WIDTH // (7 * max(map(len, self.series)) + 40))
 
     @property
     def height(self) -> int:
-        """In pixels, without a legend."""
+        """The height in pixels, without a legend."""
         rows = len(self.rows) * (13 * len(self.series) + 8 if self.bars else 22)
         return 24 + (rows or 150) + 24 * (not self.bars) + 16 * bool(self.places)
 
@@ -91,23 +91,23 @@ class Panel:
 def estimated(
     place: float | str, estimate: Mapping[str, float], by: float = 1
 ) -> Point:
-    """Return the point of an experiment's estimate, multiplied."""
+    """Return an estimate, times `by`, as a point."""
     return place, *(by * estimate[name] for name in ("value", "low", "high"))
 
 
 def draw(title: str, panels: Sequence[Panel], path: Path) -> None:
-    """Write panels below each other as SVG; the title is for who can't see it.
+    """Write panels below each other as SVG; the title is its text alternative.
 
     >>> path = Path("speeds.svg")
     >>> speeds = {"alone": [("10 kbit/s", 8.1)], "hints": [("10 kbit/s", 12.5)]}
-    >>> draw("Speeds", [Panel("tokens a second", speeds, bars=True)], path)
+    >>> draw("Speeds", [Panel("tokens per second", speeds, bars=True)], path)
     >>> "<title>Speeds</title>" in path.read_text()
     True
     """
     legends = [
         not panel.bars and len(panel.series) > 1 and {*panel.series} != {*below.series}
         for panel, below in zip(panels, [*panels[1:], Panel("", {})], strict=True)
-    ]  # which panels of the same series share
+    ]  # panels with the same series share a legend
     heights = [
         panel.height + 18 * legend * -(-len(panel.series) // panel.columns)
         for panel, legend in zip(panels, legends, strict=True)
@@ -159,14 +159,14 @@ def _fill(axes: Axes, panel: Panel) -> None:
         axes.tick_params("y", length=0)
     if panel.bars:
         axes.grid(visible=False)
-        axes.set_xlim(right=axes.get_xlim()[1] * 1.3)  # so that labels fit
+        axes.set_xlim(right=axes.get_xlim()[1] * 1.3)  # room for labels
         axes.xaxis.set_visible(False)
         axes.spines["bottom"].set_visible(False)
     axes.set_xlabel(panel.places)
 
 
 def _tidy(svg: str, title: str) -> str:
-    r"""Return what Matplotlib wrote with our title and ink, and with short lengths.
+    r"""Return Matplotlib's SVG with our title and text color, and shorter numbers.
 
     >>> _tidy('<g><defs/><path d="M 0.1234" fill="#000000"/>0.1234</g>', "It")[-55:]
     '<defs/><path d="M 0.1" fill="currentColor"/>0.1234</g>\n'

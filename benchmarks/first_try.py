@@ -34,10 +34,10 @@ def main() -> None:
     parser = command("first_try", __doc__, texts=1, max_tokens=8, temperatures=[0.7])
     add = parser.add_argument
     add("--texts", type=int, choices=range(1, len(PROMPTS) + 1), default=5)
-    add("--max-tokens", type=int, default=96, help="of a completion")
+    add("--max-tokens", type=int, default=96, help="tokens per completion, at most")
     add("--temperatures", type=float, nargs="+", default=[0.3, 0.7, 1.0])
     args = parser.parse_args()
-    made = table("Tokens a second", "T", "", "alone", "planner", "times (95 %)")
+    made = table("Tokens per second", "T", "", "alone", "planner", "ratio (95 %)")
     with running(["serve", "--insecure", "--port=0"], r" at \S+:(\d+) ") as port:
         cloud = ["--insecure", f"--server=localhost:{port}"]
         proxy = ["proxy", *cloud, "--listen=127.0.0.1:0"]
@@ -65,7 +65,7 @@ def main() -> None:
 def by_generate(
     cloud: list[str], most: int, warmth: float, way: str, prompt: str
 ) -> tuple[int, float]:
-    """Return the tokens of a text and its seconds, as the command says them."""
+    """Return a completion's tokens and seconds, as the command reports them."""
     text = [f"--temperature={warmth}", f"--max-tokens={most}", f"--mode={way}", prompt]
     done = subprocess.run(
         [*SQS, "generate", *cloud, *text], capture_output=True, text=True, check=True
@@ -78,7 +78,7 @@ def by_generate(
 def by_proxy(
     port: int, most: int, warmth: float, way: str, prompt: str
 ) -> tuple[int, float]:
-    """Return the tokens of a text and its seconds, as a client sees them."""
+    """Return a completion's tokens and seconds, as a client sees them."""
     mode = {} if way == "auto" else {"sqs": {"mode": way}}
     began = time.monotonic()
     used = ask(port, prompt, most, temperature=warmth, **mode)
@@ -87,7 +87,7 @@ def by_proxy(
 
 @contextmanager
 def running(arguments: Sequence[str], port: str) -> Iterator[int]:
-    """Run a command until the context ends; give the port that it names."""
+    """Run a command until the context ends; yield the port that it prints."""
     command = [*SQS, *arguments]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -103,7 +103,7 @@ def running(arguments: Sequence[str], port: str) -> Iterator[int]:
 
 
 def ask(port: int, prompt: str, most: int, **more: object) -> dict[str, Any]:
-    """Have `sqs proxy` answer in so many tokens at most; return the usage it says."""
+    """Request a completion of at most `most` tokens; return its reported usage."""
     asked = {"messages": [{"role": "user", "content": prompt}], "max_tokens": most}
     url, kind = f"http://{HOST}:{port}/v1/chat/completions", "application/json"
     body = json.dumps({"model": "sqs", **asked, **more}).encode()

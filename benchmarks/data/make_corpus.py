@@ -44,7 +44,7 @@ from tests.drafts import LANGUAGES, LOGIT_UNIT
 TEXTS = Path(__file__).with_name("texts.txt")
 
 BATCH = 48
-"""Texts written at once."""
+"""Texts per batch."""
 
 SEED = 20_251_125
 TEMPERATURE = 0.8
@@ -53,34 +53,35 @@ HELD_OUT_TEMPERATURE = 0.7
 TOP = 384
 HELD_OUT_TOP = 256
 TOKENS = 100
-"""The longest text of SmolLM2, whose prompts are questions."""
+"""Limit on SmolLM2's texts, which answer questions."""
 
 CONTINUED = 64
-"""The longest text of Gemma, which has no end."""
+"""Limit on Gemma's texts, which have no end."""
 
 HELD_OUT_TOKENS = 40
 
 COPIES = 9
-"""How often Gemma goes on with each beginning."""
+"""Gemma's continuations of each text."""
 
 Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Writer:
-    """Models that write, and what they begin with."""
+    """Models that generate texts, and their prompts."""
 
     target: Any
+    """The model that samples tokens."""
     draft: Any
-    """The target chooses tokens, the draft gives the drafts. They may be one."""
+    """The model whose logits are stored; may be the target."""
     prompts: list[tuple[str, list[int]]]
-    """Language and tokens."""
+    """Languages and tokens."""
     stop: frozenset[int]
-    """Tokens that end a text."""
+    """Stop tokens."""
 
 
 def read_texts(*, held_out: bool) -> dict[str, list[str]]:
-    """Return the lines of `TEXTS` by their kind; those held out, or the others."""
+    """Return the held-out lines of `TEXTS`, or the others, by kind."""
     kinds: dict[str, list[str]] = {}
     for line in TEXTS.read_text("utf-8").splitlines():
         if line and not line.startswith("#"):
@@ -95,7 +96,7 @@ def read_texts(*, held_out: bool) -> dict[str, list[str]]:
 
 
 def smollm2() -> Writer:
-    """SmolLM2-135M-Instruct, asked questions and to go on with texts."""
+    """Return SmolLM2-135M-Instruct with questions and texts to continue."""
     from benchmarks.pair import smollm2_pair
     from sqs_codec.cli.options import DROP_LAYERS
 
@@ -113,7 +114,7 @@ def smollm2() -> Writer:
 
 
 def gemma3(tokenizers: Path, *, held_out: bool) -> Writer:
-    """Gemma 3 270M, going on with texts of ten languages."""
+    """Return Gemma 3 270M with texts in ten languages to continue."""
     from tokenizers import Tokenizer
 
     from benchmarks.pair import gemma3_pair
@@ -134,7 +135,7 @@ def gemma3(tokenizers: Path, *, held_out: bool) -> Writer:
 def write(
     writer: Writer, tokens: int, temperature: float, top: int
 ) -> Iterator[Arrays]:
-    """Write all texts; yield the arrays of each batch, text by text."""
+    """Generate all texts; yield the arrays of each batch, text by text."""
     order = np.random.default_rng(SEED).permutation(len(writer.prompts))
     torch.manual_seed(SEED)
     for start in tqdm(range(0, len(order), BATCH)):
@@ -162,7 +163,7 @@ def write_batch(
     temperature: float,
     top: int,
 ) -> Iterator[Arrays]:
-    """Write texts in step; yield the arrays of a position of each, and who is alive."""
+    """Generate texts in parallel; yield arrays for each position."""
     from transformers import DynamicCache
 
     longest = max(map(len, prompts))
@@ -173,7 +174,7 @@ def write_batch(
     models = [writer.target]
     if writer.draft is not writer.target:
         models.append(writer.draft)
-    # transformers renamed the argument in its version 5.
+    # transformers 5 renamed the argument.
     names = inspect.signature(writer.target.forward).parameters
     argument = "cache" if "cache" in names else "past_key_values"
     caches = [DynamicCache() for _ in models]
@@ -203,7 +204,7 @@ def write_batch(
 def sample(
     logits: torch.Tensor, temperature: float | torch.Tensor, most: int = 4096
 ) -> torch.Tensor:
-    """Draw a token for each row, of its most probable ones; temperatures are [n, 1]."""
+    """Sample from each row's `most` most probable tokens; temperatures are [n, 1]."""
     likely = logits.topk(most)
     drawn = torch.multinomial((likely.values / temperature).softmax(-1), 1)
     return likely.indices.gather(1, drawn)

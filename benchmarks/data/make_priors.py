@@ -29,7 +29,7 @@ PRIORS = Path(sqs.__file__).parent / "priors"
 
 VOCAB_SIZES = {"smollm2": VOCAB_SIZE, "gemma3": GEMMA_VOCAB_SIZE}
 VOCAB_SIZES |= {"llama3": 128_256, "qwen3": 151_936, "gpt2": 50_257}
-"""V of the models: that of their logits, which the tokenizer may not fill."""
+"""The number of logits of each model; the tokenizer may have fewer tokens."""
 
 WRITERS = ("smollm2", "gemma3")
 
@@ -48,10 +48,7 @@ def save_smollm2(path: Path) -> None:
 
 
 class Corpus:
-    """What a model has written, and its drafts, by a file of ``make_corpus.py``.
-
-    The tokenizer is the model's.
-    """
+    """A model's texts and drafts, from a file of ``make_corpus.py``."""
 
     def __init__(self, path: Path, tokenizer: Any) -> None:
         with np.load(path) as file:
@@ -80,11 +77,11 @@ class Corpus:
         return [distribution for _, _, distribution in found]
 
     def strings(self, vocab_size: int) -> list[str | None]:
-        """Return the text of each id by itself; None where it has none."""
+        """Return the text of each id, or None."""
         found: list[str | None] = []
         for number in range(vocab_size):
             piece = self._tokenizer.id_to_token(number)
-            if piece is not None and "▁" in piece:  # decoding would drop the space
+            if piece is not None and "▁" in piece:  # decoding would remove the space
                 found.append(piece.replace("▁", " "))
                 continue
             text = self._tokenizer.decode([number]) if piece else ""
@@ -93,7 +90,7 @@ class Corpus:
 
 
 def first_tokens(strings: list[str | None], tokenizer: Any) -> NDArray[np.int64]:
-    """Return the first token of each string; -1 where there is none."""
+    """Return the first token of each string, or -1."""
     encoded = tokenizer.encode_batch(
         [text or "" for text in strings], add_special_tokens=False
     )
@@ -103,7 +100,7 @@ def first_tokens(strings: list[str | None], tokenizer: Any) -> NDArray[np.int64]
 def as_distribution(
     ids: NDArray[np.integer], counts: NDArray[np.integer], vocab_size: int
 ) -> sqs.SparseDistribution | None:
-    """Return a distribution of ids in any order, some of which may be the same."""
+    """Return a distribution of ids in any order, with sums for repeated ones."""
     there = ids >= 0
     if not there.any():
         return None
@@ -113,7 +110,7 @@ def as_distribution(
 
 
 def count_texts(name: str, corpora: dict[str, Corpus], tokenizer: Any) -> NDArray[Any]:
-    """Return how often each id of a tokenizer is in the texts of all corpora."""
+    """Count each id of a tokenizer in the texts of all corpora."""
     counts = np.zeros(VOCAB_SIZES[name], np.int64)
     for corpus in corpora.values():
         for one in tokenizer.encode_batch(
@@ -123,7 +120,7 @@ def count_texts(name: str, corpora: dict[str, Corpus], tokenizer: Any) -> NDArra
     return counts
 
 
-def lend_drafts(
+def translated_drafts(
     name: str, corpora: dict[str, Corpus], tokenizer: Any
 ) -> Iterator[sqs.SparseDistribution]:
     """Yield the drafts of all corpora in the ids of a tokenizer."""
@@ -162,7 +159,7 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     for name in options.names or VOCAB_SIZES:
         given = name, corpora, tokenizers[name]
-        prior = sqs.Prior.fit(lend_drafts(*given), count_texts(*given))
+        prior = sqs.Prior.fit(translated_drafts(*given), count_texts(*given))
         path = options.output / f"{name}.sqsprior"
         prior.save(path)
         print(f"{path.name}: {path.stat().st_size} bytes, {prior!r}", flush=True)

@@ -24,13 +24,13 @@ Record = dict[str, Any]
 
 
 def measure(options: Options, name: str, size: Size) -> list[Record]:
-    """Measure all that is kept of a teacher's distributions, by kinds of its texts."""
+    """Measure all storage schemes on a teacher's distributions, by kind of text."""
     models, rng, found = load(options, name), np.random.default_rng(0), []
     kinds: dict[str, list[list[int]]] = defaultdict(list)
     for prompt in models.prompts:
         other = "en" if name == SMOLLM2 and prompt.kind != "code" else prompt.kind
         kinds[other].append([*prompt.tokens])
-    if name == SMOLLM2:  # of code it has five
+    if name == SMOLLM2:  # only five of its prompts are code
         more = read_texts(held_out=True)["code"]
         kinds["code"] += [models.pair.encode(CONTINUE.format(text)) for text in more]
     for kind in KINDS[name]:
@@ -49,11 +49,11 @@ def measure(options: Options, name: str, size: Size) -> list[Record]:
 def score(
     rows: Rows, keep: Scheme, is_random: bool, rng: np.random.Generator
 ) -> Record:
-    """Return bytes and squared errors of texts, and means over rows of squared biases.
+    """Return bytes and squared errors per text, and the mean squared bias of rows.
 
-    Of deterministic ways errors are biases. Of n roundings d_1 ... d_n of a row, less
-    the row, the mean of the products of two different ones estimates the squared length
-    of the mean rounding less the row, and is unbiased itself: it may be negative.
+    The error of a deterministic scheme is its bias. For a random one, let d_1 ... d_n
+    be n roundings minus the row. The mean product of two different ones estimates the
+    squared bias without bias, so it may be negative.
     """
     n = ROUNDINGS if is_random else 1
     taken, kept = zip(*(keep(rows, rng) for _ in range(n)), strict=True)
@@ -80,9 +80,9 @@ def score(
 
 
 def distance(probs: Array, ids: Array, weights: Array) -> float:
-    """Return the squared distance of a row and what came back of it.
+    """Return the squared distance of a row and its stored form.
 
-    A tail is shared out evenly among the tokens that aren't listed.
+    A tail is distributed evenly over the tokens that aren't listed.
     """
     listed = ids < len(probs)
     own, tail = probs[ids[listed]].astype(np.float64), weights[~listed].sum()
@@ -92,27 +92,27 @@ def distance(probs: Array, ids: Array, weights: Array) -> float:
 
 
 def half_width(values: Array) -> float:
-    """Return how far the interval of 95 % of a mean goes, by Student's t."""
+    """Return half the 95 % interval of a mean, with Student's t."""
     n = len(values)  # Abramowitz and Stegun, 26.7.5
     wider = np.polyval([1.304, 1.44, 1.21, 1], 1 / (n - 1))
     return float(1.96 * wider * values.std(ddof=1) / math.sqrt(n))
 
 
 def ratio(sums: Sequence[float], sizes: Sequence[int]) -> tuple[float, float]:
-    """Return a mean over rows, and how far its interval over texts goes."""
+    """Return a mean over rows, and half its interval over texts."""
     own, n = np.array(sums), np.array(sizes)
     mean = own.sum() / n.sum()
     return float(mean), half_width((own - mean * n) / n.mean())
 
 
 def tables(records: list[Record]) -> list[Table | Text]:
-    """Return bytes and errors, and then what is biased."""
+    """Return the tables of bytes, errors and biases."""
     places = list(dict.fromkeys((one["model"], one["kind"]) for one in records))
     heads = [f"{HEADS[model]}\n{kind}" for model, kind in places]
-    taken = table("Bytes a token, T = 1", "", *heads)
+    taken = table("Bytes per token, T = 1", "", *heads)
     errors = table("Error, T = 1", "", *heads)
     bias = table(
-        "Bias in % of the squared error, +- 2 standard errors; sum of what comes back",
+        "Bias in % of the squared error, +- 2 standard errors; sum of probabilities",
         *("", "bias", "mean sum", "largest"),
     )
     for scheme in FIXED | UNBIASED:
@@ -141,9 +141,9 @@ def tables(records: list[Record]) -> list[Table | Text]:
 
 
 EXPLAINED = (
-    "Error: root of the mean of |b - q|^2 over the rows; a tail is shared out evenly. "
+    "Error: root of the mean of |b - q|^2 over the rows; a tail is distributed evenly. "
     "Intervals of 95 % over texts. "
-    f"Bias: that of the mean of b over roundings, from products of {ROUNDINGS} of "
-    "each row; what is rounded in one way only is all bias. The model wrote the texts "
-    "at T = 1, after prompts that no prior was fitted to."
+    f"Bias: the bias of b's mean over roundings, from products of {ROUNDINGS} per row; "
+    "the error of deterministic schemes is all bias. The model generated the texts at "
+    "T = 1, from prompts to which no prior was fitted."
 )

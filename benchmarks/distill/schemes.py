@@ -1,4 +1,4 @@
-"""Ways to store distributions: the bytes they take, and what comes back."""
+"""Schemes to store distributions: their bytes, and the decoded distributions."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,25 +13,25 @@ import sqs_codec as sqs
 from benchmarks.schemes import COMPRESSORS, Compressor
 
 RESOLUTIONS = (16, 32, 50, 128)
-"""Of unbiased counts."""
+"""Resolutions of unbiased counts."""
 
 Array = NDArray[Any]
 Sparse = list[tuple[Array, Array]]
-"""For each position some tokens and their weights; token V is all tokens not listed."""
+"""Each position's listed tokens and weights; token V stands for all others."""
 
 Kept = tuple[dict[str, Array], Sparse]
-"""The bytes of each text, by how they are coded, and what comes back."""
+"""The bytes of each text, by coding, and the decoded distributions."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Distributions of some texts, one text after the other."""
+    """The concatenated distributions of some texts."""
 
     logits: Array
     """[N, V]."""
     probs: Array
     lengths: Sequence[int]
-    """Of the texts."""
+    """The number of distributions per text."""
     prior: sqs.Prior | None
 
     @property
@@ -40,20 +40,21 @@ class Rows:
         return int(self.logits.shape[1])
 
     def texts(self, values: Any) -> list[Any]:
-        """Cut what has an item for each position into texts."""
+        """Split a sequence with an item per position into texts."""
         ends = np.cumsum(self.lengths)
         return [values[e - n : e] for e, n in zip(ends, self.lengths, strict=True)]
 
     @property
     def id_type(self) -> type[np.unsignedinteger]:
-        """What holds an id."""
+        """The dtype of an id."""
         return np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
 
 
 def squeezed(texts: Sequence[Sequence[Array]]) -> Array:
-    """Return zstd's bytes of some texts together, shared out as each alone takes.
+    """Return each text's share of zstd's bytes for all texts together.
 
-    A text is some columns. They are compressed rank by rank, high bytes first.
+    Shares are proportional to the bytes of each text compressed separately. A text is
+    some columns, compressed rank by rank, high bytes first.
     """
 
     def size(columns: Sequence[Array]) -> int:
@@ -142,7 +143,7 @@ def lattice(rows: Rows, rng: np.random.Generator, resolution: int) -> Kept:
 def coded(
     rows: Rows, found: sqs.SparseRows, prior: sqs.Prior | None
 ) -> tuple[Array, Sparse]:
-    """Return the bytes of each text in a file of ours, and what comes back."""
+    """Return the bytes of each text in our file, and the decoded distributions."""
     codec = sqs.Codec(found.vocab_size, found.resolution, prior=prior)
     taken = [len(codec.encode_sequence(text)) for text in rows.texts(found)]
     return np.array(taken), [(row.token_ids, row.probs) for row in found]
@@ -163,4 +164,4 @@ UNBIASED: dict[str, Scheme] = {
     DRAWS: draws,
     **{f"counts, l = {size}": partial(counts, resolution=size) for size in RESOLUTIONS},
 }
-"""The others, whose mean over roundings is the distribution."""
+"""Schemes with random rounding, whose mean is the distribution."""

@@ -21,17 +21,17 @@ from benchmarks.experiments.experiment import Options
 from benchmarks.tables import dim, table
 
 BATCH = 2
-"""Texts of a step."""
+"""Texts per step."""
 
 DENSE = "dense"
 KEPT = (DENSE, *reversed(TAUGHT))
-"""What students learn from."""
+"""The forms that students learn from."""
 
 Record = dict[str, Any]
 
 
 class Student(nn.Module):
-    """A transformer whose embeddings, begun as its teacher's, are its head, too."""
+    """A transformer with tied embeddings, initialized from its teacher's."""
 
     def __init__(self, lessons: Lessons, layers: int) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Student(nn.Module):
         )
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Return what the head is put on, [B, T, width]."""
+        """Return the hidden states before the head, [B, T, width]."""
         length = tokens.shape[1]
         mask = nn.Transformer.generate_square_subsequent_mask(length)
         x = self.embedding(tokens) + self.places[:length]
@@ -62,7 +62,7 @@ class Student(nn.Module):
 def answers(
     student: Student, lessons: Lessons, texts: Array
 ) -> tuple[Array, torch.Tensor]:
-    """Return the numbers of texts' distributions, and a student's rows there."""
+    """Return the indices of texts' distributions, and a student's states there."""
     rows = lessons.rows[texts]
     hidden = student(torch.from_numpy(lessons.tokens[texts]))
     return rows[rows >= 0], hidden[torch.from_numpy(rows >= 0)]
@@ -75,10 +75,10 @@ def subtract(
     *,
     tail: bool,
 ) -> None:
-    """Take kept distributions off a student's, in place.
+    """Subtract stored distributions from a student's, in place.
 
-    With a tail, what the student has of all tokens that aren't listed is one
-    probability, and the gradient of each is its share of it.
+    With a tail, the student's probability of all unlisted tokens is one outcome, and
+    each token's gradient is its share of it.
     """
     columns, weights, first = kept
     lengths = first[rows + 1] - first[rows]
@@ -98,10 +98,11 @@ def subtract(
 
 
 def learn(lessons: Lessons, size: Size, what: str, seed: int) -> Record:
-    """Let a student learn; return its divergence from the teacher by text.
+    """Train a student; return its divergence from the teacher on each text.
 
-    The loss is the cross-entropy of what was kept, whose gradient by the logits is
-    the student's distribution less that. Products are of bfloat16, as on GPUs.
+    The loss is the cross-entropy with the stored distribution. Its gradient in the
+    logits is the student's distribution minus the stored one. Matrix products use
+    bfloat16, as on GPUs.
     """
     torch.manual_seed(seed)
     torch.set_num_threads(1)
@@ -163,7 +164,7 @@ def divergence(lessons: Lessons, student: Student) -> list[float]:
 
 
 def measure(options: Options, name: str, size: Size) -> list[Record]:
-    """Run all students of a teacher, or what is missing of them in the folder."""
+    """Train a teacher's students, except those already in the folder."""
     lessons, file = teach(options, name, size), options.folder / name / "runs.json"
     found = json.loads(file.read_text("utf-8")) if file.exists() else {}
     kl = defaultdict(list)
@@ -178,23 +179,23 @@ def measure(options: Options, name: str, size: Size) -> list[Record]:
 
 
 def around(values: Array) -> tuple[float, float]:
-    """Return a mean [seeds, texts], and how far its interval goes, over both."""
+    """Return the mean of [seeds, texts], and half its interval over both."""
     return values.mean(), math.hypot(*(half_width(values.mean(i)) for i in (0, 1)))
 
 
 def interval(values: Array) -> str:
-    """Return a mean and its interval of 95 %."""
+    """Format a mean and its 95 % interval."""
     return "{:.3f} ± {:.3f}".format(*around(values))
 
 
 def tables(records: list[Record]) -> list[Table | Text]:
-    """Return what students of each teacher learned."""
+    """Return the results of each teacher's students."""
     return [part for record in records for part in _tables(record)]
 
 
 def _tables(record: Record) -> list[Table | Text]:
     values = {what: np.array(found) for what, found in record["kl"].items()}
-    heads = ("kept", "bytes a\ntoken", "KL", "over dense", f"over {TAIL}")
+    heads = ("stored", "bytes per\ntoken", "KL", "over dense", f"over {TAIL}")
     made = table(f"{record['model']}: held-out KL(teacher || student), nats", *heads)
     for what in KEPT:
         one = values[what]
@@ -203,11 +204,11 @@ def _tables(record: Record) -> list[Table | Text]:
         made.add_row(what, taken, f"{one.mean():.3f}", *beside)
     seeds, texts = values[DENSE].shape
     explained = (
-        f"{seeds} seeds, {texts} texts held out; intervals of 95 % over both, of "
-        f"differences on the same ones. {record['parameters'] / 1e6:.1f} M parameters, "
-        f"{record['columns']} columns; {record['taught']} positions of "
-        f"{record['positions']}, the others are held out; {record['steps']} steps of "
-        f"{BATCH} texts. Bytes are of all these texts, whose "
-        "prompts no prior was fitted to, by the best coding of each."
+        f"{seeds} seeds, {texts} held-out texts; intervals of 95 % over both, for "
+        f"differences over pairs. {record['parameters'] / 1e6:.1f} M parameters, "
+        f"{record['columns']} columns; {record['taught']} of {record['positions']} "
+        f"positions (the others are held out); {record['steps']} steps of {BATCH} "
+        "texts. Bytes are means over all these texts, with the best coding of each "
+        "scheme. No prior was fitted to their prompts."
     )
     return [made, dim(explained)]

@@ -37,27 +37,27 @@ from benchmarks.sources import read_prompts
 from sqs_codec.system.hf import CachedModel
 
 HEAD = 16_384
-"""Columns of a student, the last of which stands for all other tokens."""
+"""Columns of a student. The last one stands for all other tokens."""
 
 TOGETHER = 8
-"""Texts whose distributions are in memory, and compressed, at once."""
+"""Texts that are processed and compressed together."""
 
 TAUGHT = (TOP, TAIL, FEW, DRAWS, "counts, l = 16", "counts, l = 50", "counts, l = 128")
-"""What students learn from, in addition to the live teacher."""
+"""The stored forms that students learn from."""
 
 SCALE = 0.03
-"""Standard deviation of what students' embeddings begin with."""
+"""Standard deviation of students' initial embeddings."""
 
 HELD_OUT = 4
-"""Of so many texts one is held out."""
+"""One of this many texts is held out."""
 
 Text = tuple[list[int], list[int]]
-"""What a teacher was given, and how it went on."""
+"""A teacher's prompt and its completion."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured: of texts, and of students."""
+    """The amount of texts, and the size of students."""
 
     tokens: int = 64
     texts_of_a_kind: int = 12
@@ -71,24 +71,24 @@ class Size:
 
 @dataclass(frozen=True)
 class Lessons:
-    """What students of a teacher read."""
+    """The training data of a teacher's students."""
 
     about: dict[str, Any]
-    """Bytes a token by what is kept, and how much there is."""
+    """Bytes per token by stored form, and the numbers of texts and positions."""
     tokens: Array
-    """[texts, T]: as columns of a student, padded."""
+    """Padded texts in columns of a student, [texts, T]."""
     rows: Array
-    """[texts, T]: the number of the distribution after each token, or -1."""
+    """The index of the distribution after each token, or -1, [texts, T]."""
     kept: dict[str, tuple[Array, Array, Array]]
-    """By what is kept, and the seed: columns, weights, and where each row begins."""
+    """Columns, weights and the start of each row, by stored form and seed."""
     embedding: Array
-    """[columns, width]: what students begin with."""
+    """Students' initial embeddings, [columns, width]."""
     dense: Array
-    """[N, columns]: logarithms of the teacher's probabilities."""
+    """The teacher's log-probabilities, [N, columns]."""
 
 
 def teach(options: Options, name: str, size: Size) -> Lessons:
-    """Return what a teacher's students read; what isn't in the folder yet is made."""
+    """Return the data of a teacher's students; make it unless it is in the folder."""
     folder = options.folder / name
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "lessons.pickle"
@@ -108,7 +108,7 @@ def teach(options: Options, name: str, size: Size) -> Lessons:
 
 
 def _prompts(file: Path | None) -> Iterator[str]:
-    """Yield what a teacher goes on with: of a file, or what no prior was fitted to."""
+    """Yield prompts: those of a file, or texts to which no prior was fitted."""
     if file:
         texts = read_prompts(file)
         order = np.random.default_rng(0).permutation(len(texts))
@@ -119,7 +119,7 @@ def _prompts(file: Path | None) -> Iterator[str]:
 
 
 def write_texts(pair: Pair, prompts: Sequence[list[int]], tokens: int) -> list[Text]:
-    """Let a teacher go on with prompts, at temperature 1."""
+    """Generate a teacher's completions of prompts, at temperature 1."""
     kinds = [("", prompt) for prompt in prompts]
     writer = Writer(pair.target, pair.target, kinds, pair.stop)
     written: dict[int, list[int]] = defaultdict(list)
@@ -130,13 +130,13 @@ def write_texts(pair: Pair, prompts: Sequence[list[int]], tokens: int) -> list[T
 
 
 def read(pair: Pair, text: Text) -> NDArray[np.float32]:
-    """Return a teacher's logits at each token that it wrote, [n, V]."""
+    """Return a teacher's logits at each generated token, [n, V]."""
     model, (given, answer) = CachedModel(pair.target, pair.vocab_size), text
     return model.logits([*given, *answer[:-1]], last=len(answer))
 
 
 def softmax(logits: Array) -> NDArray[np.float64]:
-    """Return probabilities of rows."""
+    """Return the probabilities of rows of logits."""
     probs = np.exp(logits - logits.max(-1, keepdims=True), dtype=np.float64)
     return np.asarray(probs / probs.sum(-1, keepdims=True))
 
@@ -144,7 +144,7 @@ def softmax(logits: Array) -> NDArray[np.float64]:
 def columns(texts: Sequence[Text], vocab_size: int) -> NDArray[np.int64]:
     """Return the column of each token.
 
-    Those that texts have most have one of their own, and of others those of low ids.
+    The most frequent tokens have their own column, with ties by id.
     """
     tokens = [token for given, answer in texts for token in (*given, *answer)]
     seen = np.bincount(tokens, minlength=vocab_size)
@@ -156,7 +156,7 @@ def columns(texts: Sequence[Text], vocab_size: int) -> NDArray[np.int64]:
 def _read_all(
     folder: Path, models: Models, texts: list[Text], size: Size
 ) -> dict[str, Any]:
-    """Read texts once, and keep each row in all the ways that are compared."""
+    """Compute the logits of texts once, and store each row in all forms."""
     column = columns(texts, models.vocab_size)
     first = np.cumsum([0, *(len(answer) for _, answer in texts)])
     shape = int(first[-1]), int(column.max()) + 1
@@ -196,7 +196,7 @@ def _read_all(
 
 
 def _embedding(pair: Pair, column: Array, width: int) -> Array:
-    """Return the main directions of a teacher's embeddings, by column."""
+    """Return the principal directions of a teacher's embeddings, by column."""
     weights = pair.target.get_output_embeddings().weight.detach()[: pair.vocab_size]
     own = torch.zeros(int(column.max()) + 1, weights.shape[1])
     own.index_add_(0, torch.from_numpy(column), weights.float())
@@ -205,7 +205,7 @@ def _embedding(pair: Pair, column: Array, width: int) -> Array:
 
 
 def _logs(probs: Array, column: Array, width: int) -> Array:
-    """Return logarithms of probabilities by column."""
+    """Return log-probabilities by column."""
     found = np.empty((len(probs), width))
     found[:, column] = probs
     found[:, -1] = probs[:, column == width - 1].sum(-1)
@@ -213,7 +213,7 @@ def _logs(probs: Array, column: Array, width: int) -> Array:
 
 
 def _joined(parts: Sparse, column: Array) -> tuple[Array, Array, Array]:
-    """Return columns and weights of the tokens listed, and where each row begins."""
+    """Return the columns and weights of listed tokens, and the start of each row."""
     row = np.repeat(np.arange(len(parts)), [len(ids) for ids, _ in parts])
     ids, weights = map(np.concatenate, zip(*parts, strict=True))
     listed = ids < len(column)  # the others are the tail

@@ -44,48 +44,47 @@ if TYPE_CHECKING:
     from sqs_codec.system.engine import Engine
     from sqs_codec.system.session import Job
 
-BAR = 0.999
-"""The share of rounds with equal verdicts."""
+LEAST_EQUAL = 0.999
+"""The required share of rounds with equal verdicts."""
 
 QUICK = {"engine": "transformers", "rounds": 4, "sessions": 2, "long": [40]}
 
 ROUNDS = 25
-"""Of a session; its text grows to some 120 tokens, without a long context."""
+"""Rounds per session; without a long context, its text grows to about 120 tokens."""
 
 LONG = (700, 1500)
-"""Tokens of long contexts."""
+"""Lengths of long contexts in tokens."""
 
 LENGTHS = (5, 5, 3, 5, 1, 5, 4, 5, 0)
-"""Drafted tokens of a session's rounds, in turns; at 0 there are hints instead."""
+"""Drafted tokens of a session's rounds, in turns; 0 stands for hints."""
 
 TEMPERATURES = (*(TEMPERATURE,) * 6, 0.0)
-"""Of sessions, in turns; 7 of them, as there are 8 sessions at once."""
+"""Temperatures of sessions in turns: 7, so that they shift in batches of 8 sessions."""
 
 CHUNK = 32
-"""Tokens that an engine may read at once where every prompt is to be read in parts:
-fewer than any prompt has."""
+"""The engine's tokens per forward pass for a chunked prefill of every prompt."""
 
 MARGIN = 128
-"""Tokens of room beside the longest text, as engines have room for whole blocks."""
+"""Additional tokens in the KV cache, because engines allocate whole blocks."""
 
 
 @dataclass(frozen=True)
 class Mode:
-    """A way to do the jobs."""
+    """A schedule of the jobs."""
 
     name: str
     at_once: int
-    """How many sessions."""
+    """The number of parallel sessions."""
     times: int = 1
-    """How often each job is done."""
+    """The number of times that each job is sent."""
     batch_tokens: int | None = None
-    """What the engine may read at once."""
+    """The engine's limit on tokens per forward pass."""
     halved: bool = False
-    """Whether keys and values have room for half of the texts of so many sessions."""
+    """Whether the KV cache holds only half of the sessions' texts."""
 
 
 def modes(at_once: int) -> list[Mode]:
-    """Return the ways that are held to each other."""
+    """Return the compared schedules."""
     return [
         Mode("one after the other", at_once=1),
         Mode(f"{at_once} sessions at once", at_once),
@@ -106,7 +105,7 @@ class Other:
 
 @dataclass
 class Found:
-    """What came of a mode."""
+    """The result of a mode."""
 
     mode: Mode
     rounds: int = 0
@@ -120,11 +119,16 @@ class Found:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add this measurement's options."""
+    """Add the options."""
     add = parser.add_argument
     add("--engine", default="vllm", help="vllm, transformers or MODULE:FUNCTION")
-    add("--dtype", choices=DTYPES[1:], default="float32", help="of the engine")
-    add("--device", choices=DEVICES[1:], default="cpu", help="of engine and sessions")
+    add("--dtype", choices=DTYPES[1:], default="float32", help="dtype of the engine")
+    add(
+        "--device",
+        choices=DEVICES[1:],
+        default="cpu",
+        help="device of engine and sessions",
+    )
     add("--rounds", **number(int, 1), default=1000, help="minimum number")
     add("--sessions", **number(int, 1), default=8, help="number at a time")
     add("--long", type=int, nargs="*", default=LONG, help="lengths of long contexts")
@@ -133,7 +137,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run it and print what came of it."""
+    """Run the comparison and print its results."""
     torch.set_num_threads(args.threads)
     make = maker(args.engine)
     given = {"dtype": args.dtype, "device": args.device}
@@ -148,11 +152,11 @@ def main(args: argparse.Namespace) -> int:
     ran = f"{args.engine}, {args.threads} threads, seed {args.seed}\n"
     console.print(about_line(about(*packages())) + ran)
     report(console, found, CachedModel(pair.target, pair.vocab_size))
-    return int(any(one.share < BAR for one in found))
+    return int(any(one.share < LEAST_EQUAL for one in found))
 
 
 def play_all(pair: Pair, args: argparse.Namespace) -> list[Session]:
-    """Play sessions until there are so many rounds."""
+    """Play sessions until there are enough rounds."""
     rounds, at_once = args.rounds, args.sessions
     cloud = Cloud(pair.target, vocab_size=pair.vocab_size)
     prompts = texts_of(pair, args.long)
@@ -169,14 +173,14 @@ def play_all(pair: Pair, args: argparse.Namespace) -> list[Session]:
 
 
 def rounds_of(sessions: Sequence[Session]) -> int:
-    """Return how many rounds sessions have."""
+    """Return the sessions' number of rounds."""
     return sum(len(session.rounds) for session in sessions)
 
 
 async def run(
     make: Make, sessions: Sequence[Session], modes: Sequence[Mode], token_bytes: int
 ) -> list[Found]:
-    """Have an engine do all jobs in all modes, which share it where they can."""
+    """Run all jobs in all modes, with a shared engine if possible."""
     half = half_of(sessions, max(mode.at_once for mode in modes), token_bytes)
     memory = {False: PLENTY, True: half}
     found = []
@@ -193,7 +197,7 @@ async def run(
 
 
 def half_of(sessions: Sequence[Session], at_once: int, token_bytes: int) -> int:
-    """Return MiB that hold half of so many sessions, or the longest at least."""
+    """Return MiB for half of the sessions' texts, or at least the longest one."""
     tokens = [session.tokens for session in sessions]
     some = min(at_once, len(tokens))
     room = max(some * sum(tokens) // len(tokens) // 2, max(tokens) + MARGIN)
@@ -201,7 +205,7 @@ def half_of(sessions: Sequence[Session], at_once: int, token_bytes: int) -> int:
 
 
 async def do(engine: Engine, sessions: Sequence[Session], mode: Mode) -> Found:
-    """Have an engine do all jobs in one mode."""
+    """Run all jobs in one mode."""
     found = Found(mode, rounds_of(sessions))
     waiting = deque(sessions)
     began = time.perf_counter()
@@ -226,19 +230,19 @@ async def do(engine: Engine, sessions: Sequence[Session], mode: Mode) -> Found:
 
 
 def report(console: Console, found: Sequence[Found], target: CachedModel) -> None:
-    """Print what came of all modes, and the verdicts that differ."""
+    """Print the results of all modes, and different verdicts."""
     made = table("The same verdicts", "", "rounds", "equal", "other", "s")
     for one in found:
         counts = str(one.rounds), f"{100 * one.share:.2f} %", str(len(one.others))
         made.add_row(one.mode.name, *counts, f"{one.seconds:.0f}")
     console.print(made)
-    held = "passes" if all(one.share >= BAR for one in found) else "FAILS"
-    console.print(dim(f"at least {100 * BAR:g} % in every mode: {held}\n"))
+    held = "passes" if all(one.share >= LEAST_EQUAL for one in found) else "FAILS"
+    console.print(dim(f"at least {100 * LEAST_EQUAL:g} % in every mode: {held}\n"))
     list_others(console, found, target)
 
 
 def list_others(console: Console, found: Sequence[Found], target: CachedModel) -> None:
-    """Print the verdicts that differ, if any do."""
+    """Print different verdicts."""
     others = table("Other verdicts", "", "T", "text", "played", "now", "margin")
     for one in found:
         for other in one.others:
@@ -258,21 +262,20 @@ def list_others(console: Console, found: Sequence[Found], target: CachedModel) -
 
 
 def words(verdict: Verdict | None) -> str:
-    """Return a verdict in a few characters."""
+    """Format a verdict."""
     return "none" if verdict is None else f"{verdict.accepted}, {verdict.token}"
 
 
 def margin(model: CachedModel, job: Job, one: Verdict, other: Verdict) -> float:
-    """Return how far apart two verdicts on a job are, in probability.
+    """Return the change in probability that would turn one verdict into the other.
 
-    Where they accept different numbers of tokens, how far the random number was from
-    the chance of acceptance at the first of these. Where they draw different tokens,
-    how far it was from the part of [0, 1) that belongs to the one or the other. With
-    a key, how much less probable the token that wins could have been, where the two
-    are first apart, before the other one had won. At
-    temperature 0, how much more probable than the second token the first one is, at
-    temperature 1. All by the logits that the target gives for the text alone, read
-    again; the job's sampling is by temperature alone.
+    All probabilities come from the target's logits for this text only; the job's
+    sampling has only a temperature. If the numbers of accepted tokens differ, the
+    result is the distance of the random number from the acceptance probability at the
+    first difference. If the sampled tokens differ, it is the distance from the other
+    token's part of [0, 1). With a key, it is the loss of probability after which the
+    winning token would have lost. At temperature 0, it is the difference of the two
+    tokens' probabilities at temperature 1.
     """
     drafted = drafted_by(job)
     logits = torch.from_numpy(model.logits([*job.text, *drafted], len(drafted) + 1))
@@ -297,7 +300,7 @@ def margin(model: CachedModel, job: Job, one: Verdict, other: Verdict) -> float:
         chance = min(1.0, probs[token] / qs[at].prob(token))
         return abs(float(job.draws[at] - chance))
     number = job.draws[at]
-    if at < len(drafted):  # the rejected token's number is spent
+    if at < len(drafted):  # the rejection used one number
         probs = np.maximum(probs - qs[at].to_dense(np.float64), 0)
         number = job.draws[at + 1]
     ends = np.cumsum(probs) / probs.sum()
@@ -307,7 +310,7 @@ def margin(model: CachedModel, job: Job, one: Verdict, other: Verdict) -> float:
 def _lead(
     probs: NDArray[np.float64], job: VerifyHints, at: int, tokens: Sequence[int]
 ) -> float:
-    """Return how much of its probability the winner of two tokens could lose."""
+    """Return how much probability the winner of two tokens could lose and still win."""
     with np.errstate(divide="ignore"):
         guesses = sqs.gumbel_guess(np.log(probs), job.key, len(job.text) + at, 8)
     chances = dict(zip(guesses.tokens, guesses.chances, strict=True))
@@ -318,6 +321,6 @@ def _lead(
 
 
 def _distance(ends: NDArray[np.float64], token: int, number: float) -> float:
-    """Return how far a number is from a token's part of [0, 1)."""
+    """Return the distance of a number from a token's part of [0, 1)."""
     start = ends[token - 1] if token else 0.0
     return float(max(start - number, number - ends[token], 0.0))

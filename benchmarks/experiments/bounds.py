@@ -34,44 +34,44 @@ ALONE = False
 
 TEMPERATURES, QUICK_TEMPERATURES = (0.3, 0.7, 1.0), (1.0,)
 LENGTH = 8
-"""Drafted tokens of a round: what `sqs.Drafter` takes."""
+"""Drafted tokens per round, the default of `sqs.Drafter`."""
 
 PROMPTS = 34
-"""Of each model, so that the run ends in minutes."""
+"""Prompts per model, limited by time."""
 
 KS, QUICK_KS = (16, 64, 256), (64,)
 ALPHAS, QUICK_ALPHAS = (0.02, 0.1), (0.05,)
 ETA = 0.01
 RESOLUTIONS, QUICK_RESOLUTIONS = (100, 400), (100,)
 DRAWS = 4
-"""How often each text is replayed, by numbers of its own."""
+"""Replays of each completion, each with its own random numbers."""
 
 RUN_ALPHAS = (0.005, 0.02, 0.1)
 RUN_ETAS = (1e-3, 1e-2, 1e-1)
 RUN_BETAS = (1e-3, 0.1, 1.0)
 RUN_RESOLUTION = 100
 ROUNDING = 1e-9
-"""What sums of some thousand probabilities are uncertain by."""
+"""The rounding error of sums of some thousand probabilities."""
 
 TILT, CHANCE = 0.3, 1e-6
-"""How surely a count is told from what it is expected to be: see `allowance`."""
+"""Parameters of the statistical test; see `allowance`."""
 
 PARTS = ("mismatch", "dropped", "quantization")
-"""Of the bound. The last is at most 1, as any total variation, where K > 4l."""
+"""The terms of the bound. The last is capped at 1, the largest total variation."""
 
 
 CELL = ("model", "temperature", "rule", "resolution")
 QUANTITIES = ("expected", "rejected", "loss", *PARTS)
-"""Of a cell: the loss is TV(q, q^)."""
+"""The figures of a cell; the loss is TV(q, q^)."""
 
 
 def places(options: Options) -> list[tuple[str, float]]:
-    """Return the models and temperatures whose texts are read."""
+    """Return the models and temperatures of the completions."""
     return options.places(TEMPERATURES, QUICK_TEMPERATURES)
 
 
 def measure(options: Options, model: str, temperature: float) -> Records:
-    """Replay the texts of a model by all settings."""
+    """Replay a model's completions with all settings."""
     of_runs = itertools.product(RUN_ALPHAS, RUN_ETAS, RUN_BETAS, (True, False))
     cells, runs = _cells(options), [_Run(*each) for each in of_runs]
     records: Records = []
@@ -109,7 +109,7 @@ def _cells(options: Options) -> list[tuple[str, int, Edge]]:
 
 
 def _sums(drafts: Sequence[Draft]) -> dict[str, float]:
-    """Add up what the theorem is about, over judged positions."""
+    """Add up both sides of the theorem over verified positions."""
     expected = np.array([draft.rejection for draft in drafts])
     parts = np.array([_parts(draft) for draft in drafts])
     excess = expected - parts.sum(1)
@@ -132,24 +132,24 @@ def _parts(draft: Draft) -> tuple[float, float, float]:
 
 @dataclass
 class _Run:
-    """What a conformal rule dropped, from its first update on."""
+    """The masses that a conformal rule dropped, from its first update."""
 
     alpha: float
     eta: float
     beta: float
     rollback: bool
     dropped: list[float] = field(default_factory=list)
-    """At the positions that it learned from: the judged ones with rollback, all that
-    were drafted without."""
+    """At the positions that it learned from: with rollback the verified ones, without
+    it all drafted ones."""
     judged: list[float] = field(default_factory=list)
-    """At those that were judged."""
+    """At the verified positions."""
 
     def __post_init__(self) -> None:
         keep = sqs.Conformal(self.alpha, self.eta, self.beta)
         self.edge = Edge(keep, RUN_RESOLUTION, LENGTH, rollback=self.rollback)
 
     def add(self, rounds: Iterator[Round]) -> None:
-        """Take in a text."""
+        """Add a completion."""
         for made in rounds:
             learned = made.judged if self.rollback else made.drafts
             self.dropped += [draft.dropped for draft in learned]
@@ -190,14 +190,13 @@ def both_bounds(
 
 
 def allowance(variance: float) -> float:
-    """Return by how much a count of rejections may exceed what was expected.
+    """Return the largest plausible excess of rejections over their expectation.
 
-    Given what came before, each judged position adds to the count with a known
-    probability t. So does the sum of t(1 - t) over them, `variance`, become known on
-    the way, and exp(λ(count - expected) - (e^λ - 1 - λ) variance) is a supermartingale
-    for any fixed λ > 0. By Ville's inequality a larger excess than this has a
-    probability of `CHANCE` at most; λ is `TILT`, about right for a variance of 300.
-    Source: D. Freedman, *On Tail Probabilities for Martingales* (1975).
+    Given the past, each verified position is rejected with a known probability t, and
+    `variance` is the sum of t(1 - t). So exp(λ(count - expected) - (e^λ - 1 - λ)
+    variance) is a supermartingale for any fixed λ > 0. By Ville's inequality, a larger
+    excess has at most the probability `CHANCE`; λ is `TILT`, which suits a variance of
+    300. Source: D. Freedman, *On Tail Probabilities for Martingales* (1975).
     """
     curved = math.exp(TILT) - 1 - TILT
     return (curved * variance - math.log(CHANCE)) / TILT
@@ -216,7 +215,7 @@ def summary(records: Records, options: Options) -> dict[str, Any]:
 
 
 def _cell(records: Records, seed: int) -> dict[str, Any]:
-    """Put each quantity over the number of judged positions."""
+    """Divide each quantity by the number of verified positions."""
 
     def by_prompt(name: str) -> list[float]:
         of_prompts = (group for _, group in grouped(records, "prompt"))
@@ -256,16 +255,16 @@ def checks(summary: dict[str, Any]) -> list[Check]:
         Check(
             "TV(p, q^) is at most mismatch + dropped mass + K/4l at every position",
             worst <= ROUNDING,
-            f"{sum(c['judged'] for c in cells):.0f} judged positions; the closest is "
+            f"{sum(c['judged'] for c in cells):.0f} verified positions; the closest is "
             f"{-worst:.2g} below",
         ),
         Check(
             "Expected rejections are below the bound in every cell and draw",
             expected >= 0,
-            f"{len(draws)} of them; by {100 * expected:.1f} % in the closest",
+            f"{len(draws)} cells and draws; by {100 * expected:.1f} % in the closest",
         ),
         Check(
-            "So are those drawn, but for what has a chance of 1e-6 each",
+            "Sampled rejections are below it, except with probability 1e-6 each",
             min(spare) >= 0,
             f"{over} of {len(draws)} are above the bound itself; the closest is "
             f"{min(spare):.0f} rejections below bound and allowance",
@@ -292,25 +291,24 @@ def tables(summary: dict[str, Any]) -> Iterator[Table | Text]:
     for place, cells in grouped(summary["cells"], "model", "temperature"):
         yield _cell_table(*place, cells)
     yield dim(
-        "Of 100 judged positions, with an interval of 95 %. K: TopK; C: Conformal "
-        "of an alpha. loss: TV(q, q^), of which dropped mass + K/4l is the bound; "
-        "K/4l is taken as 1 where it is more. models: TV(p, q). "
-        f"eta = {ETA:g}, {LENGTH} drafted tokens a round, each text replayed "
-        f"{DRAWS} times."
+        "Per 100 verified positions, with 95 % intervals. K: TopK; C: Conformal with "
+        "this alpha. loss: TV(q, q^), which is at most dropped mass + K/4l; K/4l is "
+        f"capped at 1. models: TV(p, q). eta = {ETA:g}, {LENGTH} drafted tokens per "
+        f"round, each completion replayed {DRAWS} times."
     )
     yield _run_table(summary["runs"])
     yield dim(
-        "Means over models, temperatures and what beta begins with; updates are "
-        "of all of these. Without rollback the theorem is about all drafted "
-        "positions. over: runs in which the mean over judged positions was over "
-        "the bound of as many updates at some step."
+        "Means over models, temperatures and initial betas; updates are summed over "
+        "these. Without rollback, the theorem is about all drafted positions. over: "
+        "runs in which the mean over verified positions exceeded the bound for the "
+        "same number of updates at some step."
     )
 
 
 def _cell_table(model: str, temperature: float, cells: Records) -> Table:
     made = table(
         f"Rejections, {model}, T = {temperature:g}",
-        *("rule", "l", "expected", "drawn", "loss"),
+        *("rule", "l", "expected", "sampled", "loss"),
         *("models", "drop", "K/4l", "bound", "ratio"),
     )
     for cell in cells:
@@ -330,7 +328,7 @@ def _run_table(runs: Records) -> Table:
     made = table(
         "Dropped mass of conformal rules",
         *("alpha", "eta", "rollback", "updates"),
-        *("mean", "bound", "least slack", "judged", "over"),
+        *("mean", "bound", "least slack", "verified", "over"),
     )
     for (alpha, eta, rollback), same in grouped(runs, "alpha", "eta", "rollback"):
         every = {name: np.array([run[name] for run in same]) for name in same[0]}

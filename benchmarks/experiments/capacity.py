@@ -39,40 +39,41 @@ if TYPE_CHECKING:
     from sqs_codec._codec.verify import Verdict
     from sqs_codec.system.session import Job, Verifier
 
-TITLE = "Texts that one verifier writes in a second"
+TITLE = "The throughput of one verifier"
 ALONE = True
 
 WINDOWS, TURNS = 3, 2
-"""Windows of a turn; in turns both ways to serve alternate."""
+"""Windows per turn, and turns, in which batched and serial serving alternate."""
 
 TOKENS, ROUND = 24, 4
-"""Of the real model's texts: few, so that texts begin and end in each window."""
+"""Tokens per completion and round of the real model: few, so that completions begin and
+end in each window."""
 
 BATCHED, SERIAL = "batched", "one by one"
 
 MORE = 0.006, 0.001
-"""Seconds of the recorded target for each row but the first."""
+"""Seconds of the recorded target for each further token of a forward pass."""
 
 WAYS = {
     CLOUD_ALONE: (FixedPlan(0),),
     ROUNDS: (FixedPlan(2), FixedPlan(4)),
     HINTS: (FixedPlan(hints=Hints()),),
 }
-"""Of several plans the fastest counts."""
+"""The plans of each mode; the fastest one counts."""
 
 
 def _window(options: Options) -> float:
-    """Return its seconds."""
+    """Return the seconds of a window."""
     return 0.4 if options.quick else 3.5
 
 
 def places(options: Options) -> list[tuple[str, float]]:
-    """Return what the texts that are recorded are of; others edges write themselves."""
+    """Return the model and temperature of the recorded completions."""
     return [(options.model, TEMPERATURE)]
 
 
 def tasks(options: Options) -> list[Task]:
-    """Return a task for each turn of a number of edges and a way."""
+    """Return a task for each turn, number of edges and way to serve."""
     many, turns = ((2,), 1) if options.quick else ((1, 4, 16, 64), TURNS)
     return [
         Task(f"{name} {edges} {turn}", serve, (name, edges))
@@ -83,26 +84,26 @@ def tasks(options: Options) -> list[Task]:
 
 
 class OneByOne(BatchEngine):
-    """The same engine, which is given a job when it is done with the one before."""
+    """An engine that gets one job at a time."""
 
     def __init__(self, verifier: Verifier, *, tokenizer: bytes) -> None:
         super().__init__(verifier, tokenizer=tokenizer)
         self._turn = asyncio.Lock()
 
     async def verify(self, job: Job) -> Verdict | None:
-        """Return the verdict on a job, once those before it have theirs."""
+        """Return the verdict on a job, after those before it."""
         async with self._turn:
             return await super().verify(job)
 
 
 def serve(options: Options, name: str, edges: int) -> Records:
-    """Serve so many edges; return the tokens and texts of each window."""
+    """Serve some edges; return the tokens and completions of each window."""
     models = load(options, options.model)
     cloud = ThreadedCloud(
         models.pair.target,
         vocab_size=models.vocab_size,
         tokenizer=models.pair.tokenizer,
-        max_memory=1 << 40,  # memory isn't the point here
+        max_memory=1 << 40,  # no limit
     )
     crowd = Crowd(
         edges=edges,
@@ -122,7 +123,7 @@ def serve(options: Options, name: str, edges: int) -> Records:
 
 
 def share(options: Options) -> Records:
-    """Let edges share a recorded target in each way."""
+    """Serve edges with a recorded target in each mode."""
     models = load(options, options.model)
     (text,) = measured.recorded(options, models, 1)
     window, v, start = _window(options), models.vocab_size, len(text.prompt)
@@ -152,7 +153,7 @@ def share(options: Options) -> Records:
 
 
 def _windows(came: Came, window: float, about: dict[str, Any]) -> Records:
-    """Return tokens and texts by window."""
+    """Return the tokens and completions of each window."""
     found = []
     for i in range(WINDOWS):
         here = [(n, done) for at, n, done in came if i <= at / window < i + 1]
@@ -174,7 +175,7 @@ def summary(records: Records, options: Options) -> dict[str, Any]:
 
 
 def _rates(records: Records) -> dict[str, float]:
-    """Return tokens a second, and texts."""
+    """Return tokens and completions per second."""
     tokens, texts, seconds = (
         [record[name] for record in records] for name in ("tokens", "texts", "seconds")
     )
@@ -182,10 +183,10 @@ def _rates(records: Records) -> dict[str, float]:
 
 
 def tables(summary: dict[str, Any]) -> Iterator[Table | Text]:
-    """Yield what is served."""
-    title = f"Tokens a second by one verifier of {summary['model_name']}, over gRPC"
+    """Yield the throughputs."""
+    title = f"Tokens per second of one verifier, {summary['model_name']}, gRPC"
     ways = BATCHED, SERIAL
-    made = table(title, "edges", *ways, "times", "texts/s\nbatched", "one by\none")
+    made = table(title, "edges", *ways, "ratio", "texts/s\nbatched", "one by\none")
     for row in summary["served"]:
         batched, serial = (row[way] for way in ways)
         gain = batched["value"] / serial["value"] if serial["value"] else np.nan
@@ -194,34 +195,34 @@ def tables(summary: dict[str, Any]) -> Iterator[Table | Text]:
         made.add_row(f"{row['edges']}", *rates, f"{gain:.2f}", *texts)
     yield made
     yield dim(
-        f"Texts of {TOKENS} tokens, in rounds of {ROUND} that are seldom right. "
-        f"Intervals of 95 % are over windows of {summary['window']:g} s."
+        f"Completions of {TOKENS} tokens in rounds of {ROUND}, which are rarely "
+        f"accepted. Intervals of 95 % over windows of {summary['window']:g} s."
     )
-    made = table("Tokens a second by a recorded target", "edges, a row", *WAYS)
+    made = table("Tokens per second, recorded target", "edges, per row", *WAYS)
     for row in summary["shared"]:
         rates = (shown(row[name], ".0f") for name in WAYS)
         made.add_row(f"{row['edges']}, {1000 * row['more']:g} ms", *rates)
     yield made
     yield dim(
-        "The target takes 120 ms and so much for each row more, a drafted token 15 ms; "
+        "The target takes 120 ms plus the time per further row, a drafted token 15 ms; "
         "rounds of 2 or 4, whichever are faster. Over datagrams, without a link."
     )
 
 
 def chart(summary: dict[str, Any]) -> list[Panel]:
-    """Show what a verifier serves to more and more edges, and in which way most."""
+    """Return the throughputs over the number of edges."""
     served = {
         way: [estimated(row["edges"], row[way]) for row in summary["served"]]
         for way in (BATCHED, SERIAL)
     }
     shared = {
         way: [
-            estimated(f"{row['edges']}, {1000 * row['more']:g} ms a row", row[way])
+            estimated(f"{row['edges']}, {1000 * row['more']:g} ms per row", row[way])
             for row in summary["shared"]
         ]
         for way in WAYS
     }
     return [
-        Panel("Tokens a second, real model", served, "edges", log="x"),
-        Panel("Tokens a second by edges, recorded models", shared),
+        Panel("Tokens per second, real model", served, "edges", log="x"),
+        Panel("Tokens per second by edges, recorded models", shared),
     ]

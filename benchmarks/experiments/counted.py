@@ -26,14 +26,14 @@ from tests.world import Steps
 
 
 class Uplink(NamedTuple):
-    """A link: bits per second and seconds of a round trip."""
+    """A link: uplink in bits per second, round-trip time in seconds."""
 
     rate: float
     trip: float
 
     @property
     def asked(self) -> float:
-        """Seconds that a message without drafts and its answer are on the way."""
+        """The seconds on the network of a message without drafts and its answer."""
         return self.trip + 8 * (ROUND_HEAD + DatagramLink.overhead) / self.rate
 
     def __str__(self) -> str:
@@ -42,21 +42,21 @@ class Uplink(NamedTuple):
 
 
 UPLINKS = (Uplink(1e4, 0.1), Uplink(1e5, 0.05), Uplink(1e7, 0.02))
-"""A radio link of few bits, a poor mobile link, a good access network."""
+"""A low-bandwidth radio link, a poor mobile link, a good access network."""
 
 Floats = NDArray[np.float64]
 
 
 class Count(NamedTuple):
-    """What a text takes by rounds of one length, on average."""
+    """The expected cost of a completion with rounds of one length."""
 
     rounds: float
     drafted: float
     bytes: float
-    """Of messages, without what is around them."""
+    """Bytes of messages without headers."""
 
     def seconds(self, uplink: Uplink, steps: Steps) -> float:
-        """Return what the text takes over a link."""
+        """Return the seconds of the completion over a link."""
         message = 8 * DatagramLink.overhead / uplink.rate
         each = uplink.trip + message + steps.target
         drafting = self.drafted * (steps.draft + steps.more)
@@ -64,16 +64,16 @@ class Count(NamedTuple):
 
 
 def count(accepted: Floats, bits: Floats, length: int) -> Count:
-    """Count the rounds in which a text comes about.
+    """Return the expected cost of a completion of n tokens.
 
-    Each of its tokens is drafted and accepted with a probability `accepted`, [n], and
-    takes `bits`, [n]. A round has `length` drafts, or as many as the text's end has.
+    Each token is accepted with probability `accepted` [n] and takes `bits` [n]. A round
+    has `length` drafts, fewer at the end.
 
     >>> count(np.ones(6), np.full(6, 8.0), 2)
     Count(rounds=2.0, drafted=4.0, bytes=12.0)
     """
     n = len(accepted)
-    begins = np.zeros(n + 1)  # how probable it is that a round begins at a position
+    begins = np.zeros(n + 1)  # the probability that a round begins at each position
     begins[0] = 1
     rounds = drafted = size = 0.0
     ends = np.concatenate([[0.0], bits.cumsum()])
@@ -91,12 +91,12 @@ def count(accepted: Floats, bits: Floats, length: int) -> Count:
 def counts(
     models: Models, rows: Iterable[Row], tokens: Sequence[int]
 ) -> list[list[float]]:
-    """Return what a text takes by rounds of each length."""
+    """Return the expected cost of a completion for each length of rounds."""
     one, keep = codec(models.vocab_size, 100, "entropy", models.prior), sqs.TopK(64)
     found = []
     for row, token in zip(rows, tokens, strict=True):
         q = row.send(keep, one.resolution).q
-        # The token takes the entropy of what it is drawn from, on average.
+        # On average, the token takes the entropy of its distribution.
         drawn = -float(q.probs @ np.log2(q.probs))
         found.append((min(1.0, q.prob(token) / row.p[token]), one.bits(q) + drawn))
     accepted, bits = np.array(found).T
@@ -106,7 +106,7 @@ def counts(
 def fastest(
     records: Records, rows: Floats, uplink: Uplink, steps: Steps
 ) -> dict[str, Any]:
-    """Return the length that gives the most tokens per second; 0 is no draft."""
+    """Return the length with the most tokens per second; 0 means no draft."""
     steps = steps._replace(draft=records[0]["step"])
     seconds = {0: uplink.asked + rows * steps.target}
     of_lengths = zip(*(record["counts"] for record in records), strict=True)

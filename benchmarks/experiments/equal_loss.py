@@ -20,10 +20,10 @@ Records = list[dict[str, Any]]
 
 
 class Curve:
-    """Bits of a scheme at any loss: of TV, or of acceptance beside the draft's own.
+    """Bits of a scheme at any loss: of TV, or of acceptance against the dense draft's.
 
-    Records are of a prompt each: ``rows``, how many; ``half``, 0 or 1;
-    ``draft_acceptance``; and ``sums``, by scheme, of each setting TV, acceptance and
+    There is a record per prompt: ``rows``, their number; ``half``, 0 or 1;
+    ``draft_acceptance``; and ``sums``, by scheme, of each setting's TV, acceptance and
     bits. All are sums over rows.
     """
 
@@ -47,13 +47,13 @@ class Curve:
     def bits(self, weights: Floats, most: float) -> Floats:
         """Return bits at a loss, [resamples]; NaN where the first setting loses more.
 
-        Weights [resamples, prompts] are how often each prompt counts.
+        `weights` [resamples, prompts] are the weights of prompts.
         """
         found = []
         for mine, points in self._halves:
             shares = weights * mine
             rows = shares @ self._rows
-            # A few prompts may all be drawn from one half, which then counts alone.
+            # A resample of a few prompts may contain only one half, which then counts.
             shares[rows == 0] = weights[rows == 0]
             rows = shares @ self._rows
             means = np.tensordot(shares, points, 1) / rows[:, None, None]
@@ -64,8 +64,8 @@ class Curve:
 def _interpolated(means: Floats, most: float) -> Floats:
     """Return the logarithm of bits at a loss, linear between settings, [resamples].
 
-    `means` are the bits and losses of settings by ascending loss, [resamples, n, 2];
-    where other prompts see another order, a setting loses what one before it did.
+    `means` are the bits and losses of settings by ascending loss, [resamples, n, 2]. If
+    these prompts have another order, a setting gets the loss of the one before it.
     """
     bits = np.log(means[..., 0])
     loss = np.maximum.accumulate(means[..., 1], axis=1)
@@ -83,10 +83,10 @@ def _interpolated(means: Floats, most: float) -> Floats:
 def compare(
     records: Records, against: str, most: float, seed: int
 ) -> dict[str, dict[str, float] | None]:
-    """Estimate what each scheme takes at a loss.
+    """Estimate each scheme's bits at a loss.
 
-    By scheme that is the ratio of its bits to those of the first one, and for that one
-    its bits; None where a scheme can't lose so little, or only on some of the prompts.
+    The first scheme has its bits, the others the ratio to these. None if a scheme can't
+    reach this loss, or only on some prompts.
     """
     weights = draws(len(records), seed)
     bits = {
@@ -100,7 +100,7 @@ def compare(
 
 
 def _estimate(values: Floats) -> Estimate | None:
-    """Return the first value's estimate, None if too many aren't known: NaN."""
+    """Return the first value's estimate, or None if too many values are NaN."""
     if np.isnan(values[0]) or np.isnan(values).mean() > (1 - CONFIDENCE) / 2:
         return None
     return of_draws(values)

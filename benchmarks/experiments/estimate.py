@@ -12,7 +12,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its interval of 95 % confidence."""
+    """A figure and its 95 % confidence interval."""
 
     value: float
     low: float
@@ -24,7 +24,7 @@ class Estimate:
 
 
 def shown(estimate: Mapping[str, float], form: str, scale: float = 1.0) -> str:
-    """Return a figure and its interval in few characters.
+    """Format a figure and its interval.
 
     >>> shown({"value": 0.5, "low": 0.41, "high": 0.6}, ".0f", 100)
     '50 (41 to 60)'
@@ -36,13 +36,13 @@ def shown(estimate: Mapping[str, float], form: str, scale: float = 1.0) -> str:
 
 
 def near(estimate: Mapping[str, float], digits: int) -> str:
-    """Return a figure and half of its interval."""
+    """Format a figure and half of its interval."""
     half = (estimate["high"] - estimate["low"]) / 2
     return f"{estimate['value']:.{digits}f}±{half:.{digits}f}"
 
 
 def ratio(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0) -> Estimate:
-    """Estimate a ratio of sums, of one summand a prompt; the seed is the resampling's.
+    """Estimate a ratio of sums with one term per prompt; `seed` is for resampling.
 
     >>> ratio([1, 2, 3], [2, 4, 6])
     Estimate(value=0.5, low=0.5, high=0.5)
@@ -58,7 +58,7 @@ def difference(
     second_by: ArrayLike,
     seed: int = 0,
 ) -> Estimate:
-    """Estimate how much larger one ratio of sums is than another on the same prompts.
+    """Estimate the difference of two ratios of sums over the same prompts.
 
     >>> difference([1, 2], [1, 2], [1, 2], [2, 4]).value
     0.5
@@ -71,10 +71,10 @@ def difference(
 
 
 def draws(prompts: int, seed: int = 0) -> NDArray[np.float64]:
-    """Return how often each prompt counts, once and then in each of the resamples.
+    """Return the weight of each prompt, first 1, then for each resample.
 
-    It is an array [1 + RESAMPLES, prompts], of which `of_draws` takes what comes of
-    each row. One prompt says nothing about others: its interval has no width.
+    The shape is [1 + RESAMPLES, prompts]; `of_draws` takes the results of the rows.
+    With one prompt, intervals have no width.
     """
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(prompts, np.full(prompts, 1 / prompts), RESAMPLES)
@@ -82,7 +82,7 @@ def draws(prompts: int, seed: int = 0) -> NDArray[np.float64]:
 
 
 def of_draws(values: NDArray[np.float64]) -> Estimate:
-    """Return the first value with the interval of the others, which are resamples."""
+    """Return the first value, with the interval of the others (resamples)."""
     tail = (1 - CONFIDENCE) / 2
     low, high = np.nanquantile(values[1:], (tail, 1 - tail))
     return Estimate(float(values[0]), float(low), float(high))

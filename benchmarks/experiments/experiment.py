@@ -10,23 +10,23 @@ from rich.table import Table
 from rich.text import Text
 
 NAMES = {"smollm2": "SmolLM2", "gemma3": "Gemma 3", "given": "the models given"}
-"""Of models, for people."""
+"""The displayed names of models."""
 
 Records = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a run depends on."""
+    """The options of a run."""
 
     folder: Path
-    """Of its results."""
+    """The folder of results."""
     quick: bool = False
-    """In miniature."""
+    """Whether to run in miniature."""
     seed: int = 0
-    """Of everything that is drawn."""
+    """The seed of all random numbers."""
     prompts: Path | None = None
-    """Instead of our own."""
+    """A file with other prompts."""
     draft: str | None = None
     target: str | None = None
     """Hugging Face models instead of SmolLM2 and Gemma 3."""
@@ -35,18 +35,18 @@ class Options:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The names of the models that claims about models are shown on."""
+        """The names of all pairs of models."""
         return ("given",) if self.target else ("smollm2", "gemma3")
 
     @property
     def model(self) -> str:
-        """The name of the models that one pair is enough for."""
+        """The name of the first pair, where one is enough."""
         return self.models[0]
 
     def places(
         self, temperatures: Sequence[float], quick: Sequence[float]
     ) -> list[tuple[str, float]]:
-        """Return all models at all temperatures; one at the quick ones if quick."""
+        """Return all models and temperatures; if quick, one model and a few."""
         if self.quick:
             return [(self.model, temperature) for temperature in quick]
         return [*itertools.product(self.models, temperatures)]
@@ -57,15 +57,15 @@ class Task:
     """A part of an experiment."""
 
     key: str
-    """Its name, unlike that of any other part."""
+    """A unique name."""
     function: Callable[..., Records]
-    """Of a module; called with the options and `arguments`, it returns records."""
+    """A module's function, called with the options and `arguments`."""
     arguments: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
 class Check:
-    """Something that has to hold, such as a theorem, and whether it does."""
+    """A claim that must hold, such as a theorem, and whether it does."""
 
     claim: str
     holds: bool
@@ -73,25 +73,25 @@ class Check:
 
 
 class Experiment(Protocol):
-    """A module that measures something.
+    """A module with an experiment.
 
-    It may have `tasks`, which takes the options and returns a list of `Task`, in place
-    of `measure`. It may have `checks` and `chart`, which take the summary and return a
-    list of `Check`, and of `Panel`, which show the finding.
+    Instead of `measure`, it may have `tasks`, which takes the options and returns a
+    list of `Task`. It may have `checks` and `chart`, which take the summary and return
+    lists of `Check` and `Panel`.
     """
 
     TITLE: str
     ALONE: bool
-    """Whether it times something, so that nothing may run beside it."""
+    """Whether it measures time, so that nothing else may run."""
 
     def places(self, options: Options) -> list[tuple[str, float]]:
-        """Return the models and temperatures whose texts it reads."""
+        """Return the models and temperatures of the completions it needs."""
 
     def summary(self, records: Records, options: Options) -> dict[str, Any]:
-        """Return what the records come to, in JSON's types."""
+        """Summarize the records, in JSON's types."""
 
     def tables(self, summary: dict[str, Any]) -> list[Table | Text]:
-        """Return the summary for people."""
+        """Return the summary as tables."""
 
 
 def tasks_of(experiment: Experiment, options: Options) -> list[Task]:
@@ -105,13 +105,13 @@ def tasks_of(experiment: Experiment, options: Options) -> list[Task]:
 
 
 def checks_of(experiment: Experiment, summary: dict[str, Any]) -> list[Check]:
-    """Return what has to hold, if anything has."""
+    """Return the experiment's checks."""
     own = getattr(experiment, "checks", None)
     return list(own(summary)) if own else []
 
 
 def grouped(records: Records, *names: str) -> list[tuple[tuple[Any, ...], Records]]:
-    """Group records by what they have under some names, in their order."""
+    """Group records by their values of some names, in order."""
     groups: dict[tuple[Any, ...], Records] = {}
     for record in records:
         groups.setdefault(tuple(record[name] for name in names), []).append(record)

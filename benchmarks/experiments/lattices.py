@@ -39,31 +39,33 @@ REZNIK, REMAINDER, VARIATION = "Reznik", "largest remainder", "least TV"
 
 TEMPERATURES = 0.7, 1.0
 RESOLUTIONS = tuple(round(2 ** (i / 2)) for i in range(7, 23))
-"""From above the losses that are compared to below them."""
+"""A range that contains the compared losses."""
 
 STEPS, KEEP = (0.3, 0.45, 0.6, 0.8), sqs.TopK(64)
 """Thresholds of the keep rule, in units of 1/l, and another rule."""
 
-ROWS, QUICK_ROWS, PROMPTS = 12, 4, {"gemma3": 30}
-"""Rows of a text, evenly spaced, as neighbors say much the same; and a model's texts,
-where a row takes long to make."""
+ROWS, QUICK_ROWS = 12, 4
+"""Rows per completion, evenly spaced because neighbors are similar."""
+
+PROMPTS = {"gemma3": 30}
+"""Completions of models with slow rows."""
 
 LOSSES = {"tv": {0.7: 0.05, 1.0: 0.15}, "acceptance": {0.7: 0.02, 1.0: 0.05}}
-"""At which bits are compared, by temperature."""
+"""The losses at which bits are compared, by temperature."""
 
 ROUNDING = 1e-9
-"""What float64 may add to a sum of probabilities."""
+"""The rounding error of a sum of probabilities in float64."""
 
 
 def sweep(quick: bool) -> list[Setting]:
-    """Return the rules and resolutions of each way."""
+    """Return the compared rules and resolutions."""
     resolutions, steps = RESOLUTIONS[:: 3 if quick else 1], STEPS[:: 2 if quick else 1]
     found = [(sqs.Threshold(s / r), r) for r in resolutions for s in steps]
     return [*found, *((KEEP, r) for r in resolutions)]
 
 
 def _counted(make: Make, row: Row, keep: Rule, resolution: int) -> Sent:
-    """Send the counts that a function makes of the tokens kept."""
+    """Send the counts that a function returns for the kept tokens."""
     most = resolution if make is largest_remainder else row.q.size
     ids, probs = row.top(min(row.kept(keep), most))
     counts = make(probs, resolution)
@@ -74,11 +76,11 @@ def _counted(make: Make, row: Row, keep: Rule, resolution: int) -> Sent:
 
 
 def largest_remainder(probs: Floats, resolution: int) -> Integers:
-    """Return the lattice point nearest in L2 that leaves every token a count.
+    """Return the nearest lattice point in L2 without zeros.
 
-    It has counts [K], each at least 1, whose sum is the resolution, which is K or more;
-    the probabilities of the tokens kept, [K], are renormalised here. Each step changes
-    the squared error by the least that it can, and the error is convex in every count.
+    The counts [K] are at least 1 and sum to the resolution, which is at least K. The
+    probabilities [K] of the kept tokens are renormalized. Each step changes the squared
+    error by the smallest amount, and the error is convex in each count.
 
     >>> largest_remainder(np.array([0.9, 0.09, 0.01]), 10)
     array([8, 1, 1])
@@ -89,13 +91,13 @@ def largest_remainder(probs: Floats, resolution: int) -> Integers:
 
 
 def least_variation(probs: Floats, resolution: int) -> Integers:
-    r"""Return a lattice point of least total variation to the whole distribution.
+    r"""Return a lattice point with the least total variation to the whole distribution.
 
-    It has counts [K], whose sum is the resolution l; q(x) of the tokens kept, [K],
-    isn't renormalised. A unit more at x gains 1/l up to floor(l q(x)) units, then what
-    is left of q(x), then nothing: the gains of a token never rise, so that taking the
-    largest gain l times is exact. Units that no token gains by, if much was dropped, go
-    where the renormalised probabilities lack them.
+    The counts [K] sum to the resolution l; the probabilities [K] of the kept tokens
+    aren't renormalized. Each unit at x gains 1/l up to floor(l q(x)) units, then the
+    rest of q(x), then nothing. A token's gains never increase, so taking the largest
+    gain l times is optimal. If much was dropped, units without a gain go where the
+    renormalized probabilities are largest above the counts.
 
     >>> least_variation(np.array([0.55, 0.28, 0.12]), 10)
     array([6, 3, 1])
@@ -112,10 +114,10 @@ def least_variation(probs: Floats, resolution: int) -> Integers:
 
 
 def _settled(counts: Integers, scaled: Floats, resolution: int) -> Integers:
-    """Return counts with a sum of l, changed where the squared error grows least.
+    """Change counts until they sum to l, each time with the least squared error.
 
-    Units are given to the largest remainders, one by one, or taken from the smallest
-    where a count stays.
+    Units are added at the largest remainders, or taken at the smallest from counts
+    above 1.
     """
     left = resolution - int(counts.sum())
     sign = 1 if left > 0 else -1
@@ -139,8 +141,8 @@ def measure_prompt(
 ) -> dict[str, Any]:
     """Measure the rows of a prompt.
 
-    "sums" are by way, [settings, 3]: TV, acceptance and bits. "bound" is the largest
-    `bound_share`, "excess" the most that the TV of `VARIATION` was above Reznik's.
+    "sums" has TV, acceptance and bits [settings, 3] by way. "bound" is the largest
+    `bound_share`, "excess" the largest excess of `VARIATION`'s TV over Reznik's.
     """
     sums = {way: np.zeros((len(settings), 3)) for way in MAKERS}
     made = {"rows": 0, "draft_acceptance": 0.0, "bound": 0.0, "excess": -1.0}
@@ -160,7 +162,7 @@ def measure_prompt(
 
 
 def bound_share(row: Row, sent: Sent) -> float:
-    """Return TV(q renormalised, q^) of Reznik's point as a share of K/(4 l)."""
+    """Return TV(q renormalized, q^) of Reznik's point, relative to K/(4 l)."""
     ids, probs = row.top(sent.kept)
     dense = dict(zip(sent.q.token_ids.tolist(), sent.q.probs.tolist(), strict=True))
     rounded = np.array([dense.get(i, 0.0) for i in ids.tolist()])
@@ -169,12 +171,12 @@ def bound_share(row: Row, sent: Sent) -> float:
 
 
 def places(options: Options) -> list[tuple[str, float]]:
-    """Return the models and temperatures whose texts are read."""
+    """Return the models and temperatures of the completions."""
     return options.places(TEMPERATURES, TEMPERATURES[:1])
 
 
 def measure(options: Options, model: str, temperature: float) -> Records:
-    """Measure rows of all texts of a model; a record is of a text."""
+    """Measure rows of a model's completions, with a record for each completion."""
     models = load(options, model)
     settings = sweep(options.quick)
     most = QUICK_ROWS if options.quick else ROWS
@@ -192,7 +194,7 @@ def measure(options: Options, model: str, temperature: float) -> Records:
 
 
 def summary(records: Records, options: Options) -> dict[str, Any]:
-    """Return ratios at equal loss, and what bounds were met, by model."""
+    """Return ratios at equal loss, and the checked bounds, by model."""
     cells = []
     for (model, temperature), of_cell in grouped(records, "model", "temperature"):
         cell: dict[str, Any] = {"model": model, "temperature": temperature}
@@ -209,7 +211,7 @@ def checks(summary: dict[str, Any]) -> list[Check]:
     """Return the two bounds."""
     cells = summary["cells"]
     bound, excess = (max(cell[name] for cell in cells) for name in ("bound", "excess"))
-    claim = "TV(q renormalised, q^) <= K/(4 l) for Reznik's lattice"
+    claim = "TV(q renormalized, q^) <= K/(4 l) for Reznik's lattice"
     other = "no point of the lattice has less TV than the one found"
     return [
         Check(claim, bound <= 1 + ROUNDING, f"at most {bound:.4f} of the bound"),
@@ -229,6 +231,6 @@ def tables(summary: dict[str, Any]) -> Iterator[Table | Text]:
                 made.add_row(way, *(shown(p, form) if p else "-" for p in points))
             yield made
     yield dim(
-        "Bits of a distribution for Reznik's point, and the ratio of the others to it, "
-        "with 95 % intervals; with the model's prior, if there is one."
+        "Bits per distribution of Reznik's point, and the others' ratios to it, with "
+        "95 % intervals; with the model's prior, if there is one."
     )

@@ -32,19 +32,19 @@ ALONE, ROUNDS, HINTS, PLANNER = "alone", "rounds", "hints", "planner"
 TEXTS, QUICK_TEXTS = 4, 1
 
 TOKENS, QUICK_TOKENS = 96, 16
-"""Of a text."""
+"""Tokens per completion."""
 
 TEMPERATURE = 0.7
 
 CLOUD = STEPS["slow"]
-"""With the fast one drafting gains next to nothing, whoever drafts."""
+"""With the fast target, drafts gain almost nothing."""
 
 SESSIONS, QUICK_SESSIONS = 8, 4
-"""Pairs of an edge and a server at once, each of which sleeps most of the time."""
+"""Parallel pairs of an edge and a server, which mostly sleep."""
 
 
 class Place(NamedTuple):
-    """A link: bits per second to the cloud, seconds of a round trip, and loss."""
+    """A link: uplink in bits per second, round-trip time in seconds, and loss."""
 
     rate: float
     trip: float
@@ -58,9 +58,9 @@ class Place(NamedTuple):
 
 
 def measure(options: Options, places: Sequence[Place]) -> Records:
-    """Write texts over each link in each way, and simulate the same.
+    """Generate and simulate completions over each link in each mode.
 
-    A planner goes from text to text; at the first it knows nothing.
+    A new planner learns from completion to completion.
     """
     models = load(options, options.model)
     settings = tuple(Setting.defaults(models.vocab_size, models.prior))
@@ -94,7 +94,7 @@ def measure(options: Options, places: Sequence[Place]) -> Records:
 
 
 def _words(fixed: FixedPlan, settings: Sequence[Setting]) -> str:
-    """Name rounds by their length, K and resolution."""
+    """Describe rounds by their length, K and resolution."""
     plan = fixed.plan()
     setting = settings[plan.setting]
     assert isinstance(setting.keep, sqs.TopK)
@@ -105,11 +105,10 @@ def _words(fixed: FixedPlan, settings: Sequence[Setting]) -> str:
 
 
 def recorded(options: Options, models: Models, count: int) -> list[Text]:
-    """Record both models over so many texts, in files of the folder that stay there.
+    """Record both models' logits for `count` completions, in files of the folder.
 
-    The last text may be short, as no prompts are left. It is left out if there are
-    others, as all have as many tokens as the shortest one. If it is the only one and
-    has a single token, which needs no draft, that is a ModelError.
+    The last completion is left out if it is shorter than the others, because all are
+    cut to the shortest one. A single completion with only one token is a ModelError.
     """
     most = QUICK_TOKENS if options.quick else TOKENS
     folder = options.folder / "rows"
@@ -120,7 +119,7 @@ def recorded(options: Options, models: Models, count: int) -> list[Text]:
         if found and sum(map(len, text)) < most:
             break
         if sum(map(len, text)) < 2:
-            raise ModelError("the target's only text ends at once: nothing to draft")
+            raise ModelError("the target's only completion has one token: use others")
         files = folder / f"{number}-draft.npy", folder / f"{number}-target.npy"
         for file, rows in zip(
             files, ([p.draft for p in text], [p.target for p in text]), strict=True
@@ -131,12 +130,12 @@ def recorded(options: Options, models: Models, count: int) -> list[Text]:
 
 
 def rows_of(text: Text) -> int:
-    """Return how many rows a text has."""
+    """Return the number of rows."""
     return len(np.load(text.draft, mmap_mode="r"))
 
 
 def joined(parts: Iterable[Trace], tokens: int) -> Iterator[list[Trace]]:
-    """Join traces to texts of so many tokens or more; the last may have fewer."""
+    """Join traces to lists with at least `tokens` tokens; the last may have fewer."""
     text: list[Trace] = []
     for part in parts:
         text.append(part)

@@ -27,30 +27,29 @@ if TYPE_CHECKING:
 SMOLLM2, GEMMA3, GIVEN = "smollm2", "gemma3", "given"
 
 TEXTS = Path(__file__).with_name("texts.txt")
-"""Beginnings of texts for Gemma, in addition to those held out of its prior."""
+"""Prompts for Gemma, in addition to those held out from its prior."""
 
 CONTINUE = "Continue this text: {}"
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a text begins with."""
+    """A prompt, and its category or language."""
 
     kind: str
-    """Its category, or its language."""
     tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Models:
-    """A pair of models and what is measured on it."""
+    """A pair of models with its prior and prompts."""
 
     name: str
     pair: Pair
     prior: sqs.Prior | None
-    """For the entropy coding; nothing was fitted to `prompts`."""
+    """The prior of the entropy coding; it wasn't fitted to `prompts`."""
     prompts: tuple[Prompt, ...]
-    """Balanced: any number of the first ones has each kind about as often."""
+    """Prompts in an order in which kinds take turns."""
 
     @property
     def vocab_size(self) -> int:
@@ -59,12 +58,12 @@ class Models:
 
     @property
     def dropped(self) -> int:
-        """How many layers the pair's own draft does without; 0 if it is a model."""
+        """The number of layers that the pair's draft omits; 0 for a separate model."""
         return 0 if self.name == GIVEN else DROP_LAYERS
 
 
 def load(options: Options, name: str) -> Models:
-    """Load the models of a name, once for a process."""
+    """Load a pair of models once per process."""
     return _load(name, options.draft, options.target, options.prompts)
 
 
@@ -72,11 +71,11 @@ def load(options: Options, name: str) -> Models:
 def _load(
     name: str, draft: str | None, target: str | None, prompts: Path | None
 ) -> Models:
-    # transformers parses a GGUF file three times, and lists the names of tensors for
-    # each module, which takes longer than all the rest.
+    # transformers parses a GGUF file three times, and lists all tensor names for each
+    # module, which takes most of the time.
     names = ("GGUFReader", "get_tensor_name_map")
     patch = mock.patch.dict(vars(gguf), {n: cache(getattr(gguf, n)) for n in names})
-    # No setting turns off the bars that it draws.
+    # No setting disables its progress bars.
     with patch, contextlib.redirect_stderr(io.StringIO()):
         if name == GEMMA3:
             pair, prior = gemma3_pair(), sqs.Prior.builtin(GEMMA3)
@@ -96,7 +95,7 @@ def _load(
 
 
 def _chat_prompts(pair: Pair) -> Iterator[Prompt]:
-    """Yield the prompts that nothing was fitted to."""
+    """Yield the prompts to which nothing was fitted."""
     lines = FITTED.with_name("prompts.txt").read_text("utf-8").splitlines()
     pairs = [line.split("\t") for line in lines if line and not line.startswith("#")]
     kept = held_out_categories(kind for kind, _ in pairs)
@@ -109,7 +108,7 @@ def _chat_prompts(pair: Pair) -> Iterator[Prompt]:
 
 
 def _gemma3_prompts(pair: Pair) -> Iterator[Prompt]:
-    """Yield beginnings of texts: a model without a chat template goes on with them."""
+    """Yield beginnings of texts, for a model without a chat template."""
     kinds = read_texts(held_out=True)
     del kinds["chat"]
     for line in TEXTS.read_text("utf-8").splitlines():

@@ -37,16 +37,16 @@ PLACES = [
 QUICK_PLACES = [Place(1e4, 0.02), Place(1e6, 0.1, 0.05)]
 
 PROMPTS = {SMOLLM2: 24, GEMMA3: 12}
-"""As many as there is time for; of another pair as many as of the first."""
+"""Prompts per pair, limited by time; other pairs have as many as the first."""
 
 WAYS = measured.ALONE, ROUNDS, HINTS, PLANNER
 
 ALIKE = 0.05
-"""How far a virtual clock may be from the real one, where nothing is lost by chance."""
+"""The largest relative difference of virtual and real clock on links without loss."""
 
 
 def places(options: Options) -> list[tuple[str, float]]:
-    """Return the models and temperatures whose texts are read."""
+    """Return the models and temperatures of the completions."""
     first = (options.model, TEMPERATURE)
     if options.quick:
         return [first]
@@ -55,7 +55,7 @@ def places(options: Options) -> list[tuple[str, float]]:
 
 
 def tasks(options: Options) -> list[Task]:
-    """Return what is sent of the texts of each model, and what is measured."""
+    """Return the tasks of the formats, one per model, and of the real system."""
     return [
         *(Task(f"{m} {t:g}", sent, (m, t)) for m, t in places(options)),
         Task("real", measured.measure, (QUICK_PLACES if options.quick else PLACES,)),
@@ -63,7 +63,7 @@ def tasks(options: Options) -> list[Task]:
 
 
 def sent(options: Options, name: str, temperature: float) -> Records:
-    """Return what positions cost and give in each format, summed over each text."""
+    """Return each completion's bits and expected acceptances in each format."""
     models = load(options, name)
     v = models.vocab_size
     one_hot = Setting(sqs.Codec(v, 1, prior=models.prior), sqs.TopK(1))
@@ -90,14 +90,13 @@ def sent(options: Options, name: str, temperature: float) -> Records:
 
 
 def coupled(p: NDArray[np.float64], q: NDArray[np.float64], token: int) -> float:
-    """Return how probable a draft is right that shares its numbers with the cloud.
+    """Return the probability that a hint with shared random numbers is right.
 
-    Both ends draw by exponential clocks: E_i rings for each token, the edge takes the
-    least E_i / q_i, the cloud the least E_i / p_i: Gumbel sampling, as in arXiv
-    2408.07978. Given that the cloud draws y, its clock divided by p rings at a time t
-    of density e^-t, and each other one later than p_i t; the edge takes the same token
-    if each also rings later than q_i p_y t / q_y. So the probability is
-    1 / sum_i max(p_i, q_i p_y / q_y), whose mean over y is (1 - TV) / (1 + TV) or more.
+    Each token has an exponential number E_i. The edge takes the least E_i / q_i, the
+    cloud the least E_i / p_i: Gumbel sampling, as in arXiv 2408.07978. Given that the
+    cloud takes y, t = E_y / p_y has density e^-t, and each other E_i exceeds p_i t. The
+    edge takes y as well if each E_i exceeds q_i p_y t / q_y. So the probability is
+    1 / sum_i max(p_i, q_i p_y / q_y). Its mean over y is at least (1 - TV) / (1 + TV).
     """
     if q[token] == 0:
         return 0.0
@@ -108,7 +107,7 @@ def coupled(p: NDArray[np.float64], q: NDArray[np.float64], token: int) -> float
 
 
 def summary(records: Records, options: Options) -> dict[str, Any]:
-    """Return what formats cost and give, and what links do."""
+    """Return the results of the formats and the links."""
     parts: dict[str, Records] = {key[0]: of for key, of in grouped(records, "part")}
     names = "model", "temperature", "format"
     late = [each["late"] / each["seconds"] for each in parts["real"]]
@@ -129,7 +128,7 @@ def summary(records: Records, options: Options) -> dict[str, Any]:
 
 
 def _format(group: Records, seed: int) -> dict[str, Any]:
-    """Return what a position takes and gives."""
+    """Return bits and acceptance per position."""
     positions = [each["positions"] for each in group]
     bits, right = ([each[n] for each in group] for n in ("bits", "accepted"))
     return {
@@ -139,7 +138,7 @@ def _format(group: Records, seed: int) -> dict[str, Any]:
 
 
 def _link(records: Records) -> dict[str, Any]:
-    """Compare the ways to write over a link."""
+    """Compare the modes over a link."""
     ways = {way: _way(group) for (way,), group in grouped(records, "way")}
     speeds = {way: sums["tokens_per_second"] for way, sums in ways.items()}
     without = max(speeds[measured.ALONE], speeds[ROUNDS])
@@ -152,7 +151,7 @@ def _link(records: Records) -> dict[str, Any]:
 
 
 def _way(texts: Records) -> dict[str, float]:
-    """Sum up texts; bytes, rows and passes are those of a token."""
+    """Sum up completions; bytes, rows and passes are per token."""
     names = "seconds", "late", "simulated", "bytes_up", "bytes_down", "rows", "passes"
     tokens = sum(text["tokens"] for text in texts)
     each = {name: sum(text[name] for text in texts) / tokens for name in names}
@@ -160,10 +159,9 @@ def _way(texts: Records) -> dict[str, float]:
 
 
 def _off(seconds: float, late: float, simulated: float, **_: float) -> float:
-    """Return how much longer the real system took than it would by a virtual clock.
+    """Return the relative excess of the real time over the virtual clock's.
 
-    It may have waited for what was late, or not, if it came while something else was
-    waited for.
+    A delay counts unless it can have been hidden by another wait.
     """
     least, most = (each / simulated - 1 for each in (seconds - late, seconds))
     return min(max(0.0, least), most)
@@ -183,8 +181,8 @@ def checks(summary: dict[str, Any]) -> list[Check]:
     farthest = max(off, key=lambda x: abs(off[x]))
     return [
         Check(
-            f"where nothing is lost, the virtual clock is within {ALIKE:.0%} of the "
-            "real one, as far as this machine wasn't late",
+            f"without loss, the virtual clock is within {ALIKE:.0%} of the real one, "
+            "except for delays of this machine",
             abs(off[farthest]) <= ALIKE,
             f"{off[farthest]:+.1%} for {farthest}",
         ),
@@ -203,29 +201,29 @@ def tables(summary: dict[str, Any]) -> Iterator[Table | Text]:
 def _format_tables(formats: Records) -> Iterator[Table | Text]:
     for (model, temperature), group in grouped(formats, "model", "temperature"):
         made = table(
-            f"A drafted token, {model}, T={temperature:g}",
-            *("format", "bits", "accepted, of all"),
+            f"Per drafted token, {model}, T={temperature:g}",
+            *("format", "bits", "acceptance rate"),
         )
         for each in group:
             bits, acceptance = each["bits"]["value"], shown(each["acceptance"], ".3f")
             made.add_row(each["format"], f"{bits:,.0f}", acceptance)
         yield made
     yield dim(
-        "bits: of the token and its distribution, packets of their own, without "
-        "headers. accepted: the mean probability, with its interval of 95 % over "
-        "texts."
+        "bits: the token and its distribution, in single packets without headers. "
+        "acceptance rate: the mean probability, with its 95 % interval over "
+        "completions."
     )
 
 
 def _link_tables(summary: dict[str, Any]) -> Iterator[Table | Text]:
-    """Yield how fast texts come over each link, and what they take."""
+    """Yield speeds, bytes and work over each link."""
     speeds = table(
         "The real system: tokens per second", *("link", *WAYS, "gain", "of best")
     )
     virtual = table("The same on a virtual clock", "link", *WAYS)
-    sizes = table("Bytes of IP up and down, for a token of text", "link", *WAYS)
+    sizes = table("Bytes up and down per token, with IP headers", "link", *WAYS)
     work = table(
-        "Draft rows and target passes, for a token of text",
+        "Draft steps and forward passes of the target, per token",
         *("link", "the rounds", *WAYS[1:]),
     )
     for link in summary["links"]:
@@ -240,18 +238,17 @@ def _link_tables(summary: dict[str, Any]) -> Iterator[Table | Text]:
     yield from (speeds, virtual, sizes, work)
     late = summary["late"]
     yield dim(
-        f"{summary['texts']} texts of {summary['tokens']} tokens on each link. The "
-        "rounds are those of the length and setting that are fastest by their law; for "
-        "hints and the planner nothing was chosen. gain: hints' speed over the better "
-        "one of rounds and the cloud alone; of best: the planner's over the fastest "
-        "way's. The machine was late "
-        f"{late['median']:.1%} of a text's seconds (median), {late['most']:.0%} at "
-        "most."
+        f"{summary['texts']} completions of {summary['tokens']} tokens on each link. "
+        "Rounds have the length and setting with the lowest expected time; hints and "
+        "the planner have no choice made for them. gain: the speed of hints relative "
+        "to the faster of rounds and alone; of best: the planner's relative to the "
+        f"fastest mode. Delays of the machine: {late['median']:.1%} of a completion's "
+        f"time (median), {late['most']:.0%} at most."
     )
 
 
 def chart(summary: dict[str, Any]) -> list[Panel]:
-    """Show the real system's speeds, and what formats cost and give."""
+    """Return the real system's speeds, and bits and acceptance of formats."""
     speeds: dict[str, list[Point]] = {
         way: [
             (str(Place(*link["place"])), link["ways"][way]["tokens_per_second"])
@@ -267,6 +264,6 @@ def chart(summary: dict[str, Any]) -> list[Panel]:
         formats.setdefault(family, []).append(point)
     title = f"Accepted: {NAMES[model]}, T = {temperature:g}"
     return [
-        Panel("Tokens a second in the real system", speeds),
-        Panel(title, formats, "bits of a drafted token", log="x"),
+        Panel("Tokens per second in the real system", speeds),
+        Panel(title, formats, "bits per drafted token", log="x"),
     ]

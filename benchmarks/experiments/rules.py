@@ -32,16 +32,16 @@ TEMPERATURES, QUICK_TEMPERATURES = (0.7, 1.0), (0.7,)
 PROMPTS, QUICK_PROMPTS = 16, 4
 
 TARGETS = (50.0, 100.0, 200.0)
-"""Mean bits of a distribution at which rules are compared."""
+"""Mean bits per distribution at which rules are compared."""
 
 FINE = 1024
-"""The resolution at which hardly anything is lost to rounding."""
+"""A resolution with a negligible rounding loss."""
 
 RESOLUTIONS, QUICK_RESOLUTIONS = (32, 64, 128, 256, 512, FINE), (32, 128, FINE)
-"""Of which each rule has its best."""
+"""The resolutions from which each rule gets its best."""
 
 MOST = 8192
-"""Tokens sent at most: others that are kept get no counts, as good as never."""
+"""Limit on sent tokens; further kept tokens practically never get counts."""
 
 TOP_K, TOP_P, MIN_P, THRESHOLD = "top-K", "top-p", "min-p", "threshold"
 CONFORMAL, FASTER = "conformal", "conformal, fast"
@@ -62,7 +62,7 @@ def _powers(low: float, high: float) -> tuple[float, ...]:
 
 
 SHARES = _powers(2**-10, 2**-0.5)
-"""Of mass that is dropped."""
+"""Shares of dropped mass."""
 
 GRIDS: dict[str, tuple[float, ...]] = {
     TOP_K: tuple(dict.fromkeys(float(round(k)) for k in _powers(1, 512)))[::-1],
@@ -72,13 +72,13 @@ GRIDS: dict[str, tuple[float, ...]] = {
     CONFORMAL: SHARES,
     FASTER: SHARES,
 }
-"""Parameters of each rule, from what keeps least to what keeps most."""
+"""Parameters of each rule, in the order of tokens kept."""
 
 
 def kept(name: str, values: NDArray[np.float64], descending: Floats) -> Any:
-    """Return how many tokens a rule of `GRIDS` keeps by each of some parameters, [P].
+    """Return how many tokens a rule of `GRIDS` keeps for each parameter, [P].
 
-    A conformal rule's values are its thresholds; `descending` has all tokens.
+    For conformal rules, `values` are thresholds; `descending` has all tokens.
     """
     if name == TOP_K:
         return values.astype(np.int64).clip(1, len(descending))
@@ -89,7 +89,7 @@ def kept(name: str, values: NDArray[np.float64], descending: Floats) -> Any:
 
 
 class Sweep:
-    """All rules at all parameters, by codecs of several resolutions, row after row."""
+    """All rules with all parameters and codecs of several resolutions, row by row."""
 
     def __init__(self, codecs: Sequence[sqs.Codec]) -> None:
         self._codecs = codecs
@@ -102,7 +102,7 @@ class Sweep:
         }
 
     def add(self, row: Row) -> dict[str, Floats]:
-        """Return what each rule takes and loses, [parameters, resolutions, SUMS]."""
+        """Return each rule's figures, [parameters, resolutions, SUMS]."""
         (_, descending), sent, found = row.top(row.q.size), dict[int, Floats](), {}
         for name, grid in GRIDS.items():
             states = self._states.get(name, [])
@@ -156,12 +156,12 @@ def at_bits(
 
 
 def places(options: Options) -> list[tuple[str, float]]:
-    """Return the models and temperatures whose texts are read."""
+    """Return the models and temperatures of the completions."""
     return options.places(TEMPERATURES, QUICK_TEMPERATURES)
 
 
 def measure(options: Options, name: str, temperature: float) -> Records:
-    """Compare all rules on the texts of a target."""
+    """Compare all rules on a target's completions."""
     models = load(options, name)
     v, prior = models.vocab_size, models.prior
     resolutions = QUICK_RESOLUTIONS if options.quick else RESOLUTIONS
@@ -179,7 +179,7 @@ def measure(options: Options, name: str, temperature: float) -> Records:
 
 
 def summary(records: Records, options: Options) -> dict[str, Any]:
-    """Return each rule at each target, beside top-K."""
+    """Return each rule at each target, compared with top-K."""
     cells = []
     for (name, temperature), of_cell in grouped(records, "model", "temperature"):
         rows = sum(record["rows"] for record in of_cell)
@@ -213,7 +213,7 @@ def _points(records: Records, resolutions: Sequence[int]) -> Records:
 
 def tables(summary: dict[str, Any]) -> Iterator[Table | Text]:
     """Yield two tables for each cell."""
-    names = "bits", "value", "l", "K", "TV, %", "beside top-K", "accepted"
+    names = "bits", "value", "l", "K", "TV, %", "over top-K", "accepted"
     for cell in summary["cells"]:
         place = f"{cell['model']}, T = {cell['temperature']:g}, {cell['rows']} rows"
         for (way,), points in grouped(cell["points"], "way"):
@@ -222,7 +222,7 @@ def tables(summary: dict[str, Any]) -> Iterator[Table | Text]:
                 made.add_row(point["rule"], *_columns(point))
             yield made
     yield dim(
-        "At equal mean bits; intervals of 95 %, over texts. The value is K, p, p, "
+        "At equal mean bits; 95 % intervals over completions. The value is K, p, p, "
         "beta or alpha; the fast rule's steps are ten times the default."
     )
 

@@ -25,13 +25,13 @@ WORKERS = 2
 
 
 class OptionsError(ValueError):
-    """Options that a run can't go by; the message says why."""
+    """Options that don't fit; the message says why."""
 
 
 class Results:
-    """The results of a run, in a folder that a later run goes on with.
+    """The results of a run, in a folder from which a later run continues.
 
-    OptionsError if those there are of other options, or of other prompts in their file.
+    Raises OptionsError if the folder has results of other options or prompts.
     """
 
     def __init__(self, options: Options) -> None:
@@ -46,12 +46,12 @@ class Results:
             write_whole(path, text)
         elif path.read_text("utf-8") != text:
             raise OptionsError(
-                f"{options.folder} has results of other options, "
-                f"{path.read_text('utf-8')}: name another folder, or remove it"
+                f"{options.folder} has results with other options, "
+                f"{path.read_text('utf-8')}: choose another folder, or remove this one"
             )
 
     def done(self, name: str) -> dict[str, Records]:
-        """Return the records of an experiment, by the key of their task."""
+        """Return the records of an experiment, by task key."""
         path = self._path(name)
         if not path.exists():
             return {}
@@ -67,7 +67,7 @@ class Results:
     def add(self, name: str, key: str, records: Records) -> None:
         """Keep the records of a task."""
         line = json.dumps({"task": key, "records": records}, allow_nan=False)
-        # It begins with the end of a line, should a run have been stopped in one.
+        # It begins with a newline in case a run was stopped within a line.
         with self._path(name).open("a", encoding="utf-8") as file:
             file.write(f"\n{line}\n")
 
@@ -78,10 +78,9 @@ class Results:
 def run(
     experiments: dict[str, Experiment], options: Options, *, progress: bool = True
 ) -> dict[str, Records]:
-    """Do what isn't done yet; return the records of each experiment.
+    """Run the missing tasks; return the records of each experiment.
 
-    Experiments that time something come last, one task after the other; the tasks of
-    all others run side by side.
+    Tasks that measure time run last, one after the other; all others run in parallel.
     """
     results = Results(options)
     tasks = {name: tasks_of(one, options) for name, one in experiments.items()}
@@ -116,7 +115,7 @@ def run(
 def _texts(
     experiments: dict[str, Experiment], options: Options
 ) -> list[tuple[str, Task]]:
-    """Return the tasks of writing what experiments read."""
+    """Return the tasks that generate the experiments' completions."""
     needed = {need for one in experiments.values() for need in one.places(options)}
     return [
         ("texts", Task(f"{model} {temperature:g}", _write_texts, (model, temperature)))
@@ -154,7 +153,7 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 
 def _one_thread() -> None:
-    """Give a worker one core: each step of a small model is too short to share."""
+    """Use one core: a small model's steps are too short to share."""
     torch.set_num_threads(1)
 
 

@@ -50,16 +50,16 @@ ALONE = True
 
 TEMPERATURES, QUICK_TEMPERATURES = (0.3, 0.7, 1.0), (0.7,)
 PROMPTS = {GEMMA3: 20}
-"""Two of each kind; of other models all there are."""
+"""Prompts, two of each kind; other models use all."""
 
 TIMED = 10
-"""Texts whose seconds are compared: two of each of SmolLM2's kinds."""
+"""Completions that are timed: two of each of SmolLM2's kinds."""
 
 PAYS = 1.05
-"""A draft pays if texts come so many times as fast as by the cloud alone."""
+"""The speed relative to the cloud alone from which a draft pays."""
 
 SLOWEST = 0.1
-"""Tokens a second of a target that is slower than any."""
+"""Tokens per second of a target slower than any real one."""
 
 PLACES = [(cloud, uplink) for cloud in STEPS for uplink in UPLINKS]
 PARTS = ("mismatch", "sparsification", "quantization")
@@ -70,17 +70,17 @@ Floats = NDArray[np.float64]
 
 
 class Sized(NamedTuple):
-    """A draft, and how many parameters it has."""
+    """A draft and its number of parameters."""
 
     name: str
     parameters: int
     embeddings: int
-    """Those of them that are embeddings."""
+    """The parameters in embeddings."""
     model: Draft | None
-    """None: the pair's own draft, whose rows come with the text."""
+    """None for the pair's own draft, whose logits are in the trace."""
 
     def read(self, text: list[int], trace: Trace) -> tuple[NDArray[np.float32], float]:
-        """Return its logits of a text [n, V], and the seconds of a step."""
+        """Return its logits for a completion [n, V], and the seconds per step."""
         if self.model is None:
             return trace.draft, STEPS["slow"].draft
         small, rows, steps = self.model.twin(), [], []
@@ -93,12 +93,12 @@ class Sized(NamedTuple):
 
 
 def places(options: Options) -> list[tuple[str, float]]:
-    """Return the models and temperatures whose texts are read."""
+    """Return the models and temperatures of the completions."""
     return options.places(TEMPERATURES, QUICK_TEMPERATURES)
 
 
 def tasks(options: Options) -> list[Task]:
-    """Return a task for each place; it has another name with other files."""
+    """Return a task for each place; its key depends on the files' contents."""
     found = []
     for name, temperature in places(options):
         files = sha256(b"".join(p.read_bytes() for p in _files(options, name)))
@@ -112,7 +112,7 @@ def _files(options: Options, name: str) -> list[Path]:
 
 
 def measure(options: Options, name: str, temperature: float) -> Records:
-    """Let all drafts read the texts of a target, and guess at some over links."""
+    """Measure all drafts on a target's completions, some of them over links."""
     models = load(options, name)
     own = models.pair.draft
     drafts = [
@@ -153,7 +153,7 @@ def measure(options: Options, name: str, temperature: float) -> Records:
 
 
 def weights(model: HFModel) -> int:
-    """Return how many parameters a model has."""
+    """Return a model's number of parameters."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -168,7 +168,7 @@ def small_drafts(options: Options, models: Models) -> list[Sized]:
         except ValueError as error:
             raise ModelError(str(error)) from error
         if small.tokenizer.fingerprint != known:
-            raise ModelError(f"{path} is a draft of another tokenizer")
+            raise ModelError(f"{path} is a draft for another tokenizer")
         name = path.stem.removeprefix(f"{models.name}-")
         with np.load(path) as arrays:
             parameters = sum(arrays[part].size for part in SHAPES)
@@ -179,7 +179,7 @@ def small_drafts(options: Options, models: Models) -> list[Sized]:
 def losses(
     models: Models, rows: Sequence[Row], keep: Rule, state: float, conformal: bool
 ) -> tuple[dict[str, float], float]:
-    """Return sums of what a rule's distributions cost, and give, and its state then."""
+    """Return the sums of `SUMS` for a rule's distributions, and its last state."""
     resolution = DEFAULTS[K_SQS].resolution
     one = codec(models.vocab_size, resolution, "entropy", models.prior)
     found = []
@@ -199,13 +199,13 @@ def losses(
 def _simulated(
     models: Models, rows: Sequence[NDArray[np.float32]], record: dict[str, Any]
 ) -> list[list[float]]:
-    """Return the seconds of a text, with hints and alone, at each of `PLACES`."""
+    """Return a completion's seconds with hints and alone, at each of `PLACES`."""
     settings, found = tuple(Setting.defaults(models.vocab_size, models.prior)), []
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder, "draft.npy"), Path(folder, "target.npy")
         for file, logits in zip(files, rows, strict=True):
             np.save(file, logits)
-        # What goes before the text takes no time, as rounds are counted without it.
+        # The prompt takes no time: the counts of rounds exclude it, too.
         text = cells.Text((0,), *files)
         for cloud, uplink in PLACES:
             steps = STEPS[cloud]._replace(draft=record["step"])
@@ -221,7 +221,7 @@ def _simulated(
 
 
 def summary(records: Records, options: Options) -> dict[str, Any]:
-    """Return what each draft comes to, by models and temperature."""
+    """Summarize each draft, by model and temperature."""
     found = []
     for (name, temperature), of_place in grouped(records, "model", "temperature"):
         drafts = [group for _, group in grouped(of_place, "draft")]
@@ -262,7 +262,7 @@ def _sums(records: Records, rule: str) -> dict[str, Any]:
 
 
 def _link(records: Records, place: int) -> dict[str, Any]:
-    """Return tokens a second at a place: counted, and simulated."""
+    """Return tokens per second at a place: computed, and simulated."""
     (cloud, uplink), rows = PLACES[place], _column(records, "rows")
     hints, alone = np.array([record["timed"][place] for record in records]).T
     return {
@@ -274,9 +274,9 @@ def _link(records: Records, place: int) -> dict[str, Any]:
 
 
 def pays(records: Records, uplink: Uplink) -> dict[str, float]:
-    """Return tokens a second of the fastest target beside which rounds pay; 0: none.
+    """Return tokens per second of the fastest target for which rounds pay; 0 if none.
 
-    Both seconds of a text are linear in the target's, alone and by rounds of a length.
+    Alone and with rounds, a completion's seconds are linear in the target's.
     """
     more = STEPS["slow"].more / STEPS["slow"].target
     steps = Steps(records[0]["step"], 0, 0)
@@ -295,7 +295,7 @@ def pays(records: Records, uplink: Uplink) -> dict[str, float]:
 
 
 def tables(summary: dict[str, Any]) -> Iterator[Table | Text]:
-    """Yield what drafts are, what is sent of them, and what they give."""
+    """Yield the tables of drafts, distributions and speeds."""
     for cell in summary["cells"]:
         heads = "parameters", "embeddings", "ms", "TV(p, q)"
         yield _table(cell, f": {cell['texts']} texts", heads, _about)
@@ -305,7 +305,7 @@ def tables(summary: dict[str, Any]) -> Iterator[Table | Text]:
         yield _table(cell, ", accepted", [*cell["drafts"][0]["kinds"]], _kinds)
         for cloud in STEPS:
             speeds = partial(_speeds, cloud=cloud)
-            title = f", {cloud} cloud: length, tokens a second by rounds and hints"
+            title = f", {cloud} cloud: length, tokens per second of rounds and hints"
             made = _table(cell, title, UPLINKS, speeds)
             links = [x for x in cell["drafts"][0]["links"] if x["cloud"] == cloud]
             made.add_row(
@@ -313,17 +313,17 @@ def tables(summary: dict[str, Any]) -> Iterator[Table | Text]:
                 *(f"{x['alone']:.1f}  {x['simulated']:.1f}" for x in links),
             )
             yield made
-        yield _table(cell, ": ms of a target from which rounds pay", UPLINKS, _pace)
+        yield _table(cell, ": target's ms from which rounds pay", UPLINKS, _pace)
     yield dim(
-        "Intervals of 95 % over texts. K-SQS of 64, C-SQS of alpha = 0.05 and eta = "
-        "0.001, l = 100. formula, ours: bits of a distribution, by the paper's formula "
-        "and our entropy coding. q, q_S, q^: what % of their sum are TV(p, q) of the "
-        "models, TV(q, q_S) of what is dropped, TV(q_S, q^) of what is rounded; bound: "
-        "that sum. Steps of small drafts are measured (median), others stated. Rounds "
-        "of the best length, where 0 is the cloud alone, are counted and hints "
-        f"simulated, and the cloud alone for each, over {TIMED} texts. The target "
-        "takes 30 ms (fast) or 120 ms (slow) for a token, and 5 % of that for each "
-        f"more. To pay is to be {PAYS:g} times as fast as the cloud alone."
+        "Intervals of 95 % over completions. K-SQS with K = 64, C-SQS with alpha = "
+        "0.05 and eta = 0.001, l = 100. formula, ours: bits per distribution, with the "
+        "paper's formula and our entropy coding. bound: the sum of TV(p, q) of the "
+        "models, TV(q, q_S) of sparsification and TV(q_S, q^) of rounding; q, q_S, q^: "
+        "their shares in %. Steps of small drafts are measured (median), others "
+        "stated. Rounds of the best length (0: alone) are computed, hints simulated, "
+        f"and alone in both ways, over {TIMED} completions. The target takes 30 ms "
+        "(fast) or 120 ms (slow) per token, and 5 % of that for each further one. "
+        f"Rounds pay if they are {PAYS:g} times as fast as alone."
     )
 
 
@@ -378,7 +378,7 @@ def _pace(draft: dict[str, Any]) -> Iterator[str]:
 
 
 def chart(summary: dict[str, Any]) -> list[Panel]:
-    """Show acceptance and, of the first model at 0.7, tokens a second by parameters."""
+    """Return acceptance and, for the first model at 0.7, speed by parameters."""
     accepted: dict[str, list[Point]] = {}
     speeds: dict[str, list[Point]] = {}
     first = summary["cells"][0]["model"]
@@ -394,7 +394,7 @@ def chart(summary: dict[str, Any]) -> list[Panel]:
             for link, (way, name) in itertools.product(slow, WAYS.items()):
                 points = speeds.setdefault(f"{name}, {link['uplink']}", [])
                 points.append(estimated(size, link[way]))
-    title, millions = f"Tokens a second, {NAMES[first]}", "millions of parameters"
+    title, millions = f"Tokens per second, {NAMES[first]}", "millions of parameters"
     return [
         Panel("Accepted", accepted, millions, log="x"),
         Panel(title, speeds, millions, log="x"),

@@ -30,57 +30,54 @@ if TYPE_CHECKING:
 def judge(
     row: Row, q: sqs.SparseDistribution, token: int, judged: float, drawn: float
 ) -> tuple[bool, int]:
-    """Draw whether a draft from `q` is accepted, and which token it was.
+    """Sample whether a draft from `q` is accepted, and its token.
 
-    The text has `token` there, which is the draft if that is accepted. Numbers from
-    [0, 1) decide: `judged` whether it is, `drawn` which other token it was if not.
+    An accepted draft is the completion's `token`. Numbers in [0, 1) decide: `judged`
+    about the acceptance, `drawn` about a rejected draft's token.
     """
     p = row.p
     if judged * p[token] < min(p[token], q.prob(token)):
         return True, token
     excess = np.maximum(0.0, q.probs - p[q.token_ids])
     total = excess.sum()
-    if total <= 0:  # p and q are equal but for rounding
+    if total <= 0:  # p and q are equal except for rounding
         return True, token
     place = np.searchsorted(excess.cumsum(), drawn * total, "right")
     return False, int(q.token_ids[min(int(place), len(q.token_ids) - 1)])
 
 
 class Draft(NamedTuple):
-    """A position that was drafted."""
+    """A drafted token."""
 
     row: Row
     sent: Sent
     dropped: float
-    """The mass of the tokens that weren't kept."""
+    """The dropped mass."""
     state: float
-    """Of the keep rule before: the threshold, if it is `Conformal`."""
+    """The keep rule's state before it: the threshold of a `Conformal`."""
     accepted: bool
-    """Whether the cloud accepts it, if it comes to judge it."""
+    """Whether the cloud would accept it."""
     token: int
-    """What was drafted."""
 
     @property
     def rejection(self) -> float:
-        """How probable it was to be rejected: TV(p, q^)."""
+        """The probability of rejection: TV(p, q^)."""
         return max(0.0, 1.0 - self.sent.loss.acceptance)
 
 
 @dataclass(frozen=True)
 class Round:
-    """What was drafted at once."""
+    """A round of L drafts."""
 
     drafts: tuple[Draft, ...]
-    """L of them."""
     accepted: int
-    """n, how many the cloud accepted before it rejected one."""
+    """The number of accepted drafts."""
     tokens: int
-    """How many of the text's came of it: those accepted and the one after them, if the
-    text has it."""
+    """The completion's new tokens: the accepted ones, and the next one if any."""
 
     @property
     def judged(self) -> tuple[Draft, ...]:
-        """Those that the cloud looked at: the accepted, and the rejected if any."""
+        """The verified drafts: the accepted ones, and the rejected one if any."""
         return self.drafts[: self.accepted + 1]
 
     @property
@@ -89,26 +86,26 @@ class Round:
         return self.accepted < len(self.drafts)
 
     def formula_bits(self, conformal: bool) -> int:
-        """Return the bits that the paper counts for it."""
+        """Return the bits of the paper's formula."""
         return sum(_formula_bits(draft.sent, conformal) for draft in self.drafts)
 
     def packet(self, codec: sqs.Codec) -> bytes:
-        """Return what `Drafter.finish` would send."""
+        """Return the packet that `Drafter.finish` would send."""
         return codec.encode_round(
             [draft.sent.q for draft in self.drafts], [d.token for d in self.drafts]
         )
 
 
 class Budget(Protocol):
-    """What a round may take."""
+    """The limit on a round's bits."""
 
     def holds(self, drafts: Sequence[Draft], sent: Sent) -> bool:
-        """Say whether one more distribution fits behind some drafts."""
+        """Return whether another distribution fits after the drafts."""
 
 
 @dataclass(frozen=True)
 class FormulaBudget:
-    """So many bits by the paper's formula, which counts no bits for the tokens."""
+    """A budget with the paper's formula, which counts no bits for the tokens."""
 
     bits: int
     conformal: bool
@@ -121,7 +118,7 @@ class FormulaBudget:
 
 @dataclass(frozen=True)
 class PacketBudget:
-    """So many bits in a packet, whichever token is drawn last: as `Drafter` has it."""
+    """A budget for the packet, whichever token is sampled last, as in `Drafter`."""
 
     bits: int
     codec: sqs.Codec
@@ -138,18 +135,18 @@ class PacketBudget:
 
 @dataclass
 class Edge:
-    """How an edge drafts."""
+    """The drafting side."""
 
     keep: Rule
     resolution: int
     length: int
-    """Drafted tokens of a round at most."""
+    """The most drafted tokens per round."""
     budget: Budget | None = None
-    """The first token of a round is drafted whatever it takes, as by `Drafter`."""
+    """As in `Drafter`, it doesn't limit the first token of a round."""
     rollback: bool = True
-    """Whether what was learned from positions that weren't verified is forgotten."""
+    """Whether `keep` learns from verified positions only."""
     state: float = field(init=False)
-    """What `keep` has learned, from text to text."""
+    """The state of `keep`, which persists between completions."""
 
     def __post_init__(self) -> None:
         self.state = self.keep.start()
@@ -157,7 +154,7 @@ class Edge:
     def draft(
         self, rows: Sequence[Row], tokens: Sequence[int], draws: NDArray[np.float64]
     ) -> Round:
-        """Draft a round at the beginning of what is left of a text."""
+        """Draft a round at the beginning of the rest of a completion."""
         drafts: list[Draft] = []
         states = []
         state = self.state
@@ -182,16 +179,16 @@ class Edge:
 
 
 def read_rows(trace: Trace, temperature: float) -> list[Row]:
-    """Return the positions of a text, for all edges that draft it."""
+    """Return the rows of a completion."""
     pairs = zip(trace.draft, trace.target, strict=True)
     return [Row(draft, target, temperature) for draft, target in pairs]
 
 
 def draw(seed: int, trace: Trace, turn: int = 0) -> NDArray[np.float64]:
-    """Return the numbers that one `replay` of a text goes by, [n, 2].
+    """Return the random numbers of one `replay` of a completion, [n, 2].
 
-    `traces.write` draws the text by [seed, prompt], to NumPy the same as [seed, prompt,
-    0]. By numbers of that generator drafts would be judged by what wrote their text.
+    `traces.write` uses the seed [seed, prompt], for NumPy the same as [seed, prompt,
+    0]. These numbers are independent of those that generated the completion.
     """
     rng = np.random.default_rng([seed, trace.prompt, 1 + turn])
     return rng.random((len(trace), 2))
@@ -200,13 +197,12 @@ def draw(seed: int, trace: Trace, turn: int = 0) -> NDArray[np.float64]:
 def replay(
     edge: Edge, rows: Sequence[Row], tokens: Sequence[int], draws: NDArray[np.float64]
 ) -> Iterator[Round]:
-    """Yield the rounds in which an edge and a cloud come to a text.
+    """Yield the rounds in which an edge and a cloud generate a completion.
 
-    Rounds draft to the text's end: whether a position is judged must not depend on the
-    token that it has, such as one that ends the text. The draws [n, 2] of a position
-    decide what becomes of a draft there, as `draw` has them. Given the same ones, edges
-    differ by how they draft alone. No position is judged twice, so that the law is
-    right for each of them.
+    Rounds draft up to the completion's end: whether a position is verified must not
+    depend on its token, such as a stop token. The numbers `draws` [n, 2] of a position
+    decide about a draft there. With the same numbers, edges differ only in how they
+    draft. No position is verified twice, so each has the right distribution.
     """
     start = 0
     while start < len(tokens):

@@ -22,8 +22,7 @@ from tests.certificates import issue
 from tests.relay import Relay
 
 CONNECTING_SECONDS = 90.0
-"""How long the DTLS handshake may take: its 2 kB take 8 s at 2 kbit/s, and more where
-it is repeated."""
+"""The limit on the DTLS handshake. Its 2 kB take 8 s at 2 kbit/s, more with repeats."""
 
 
 class _Real:
@@ -46,7 +45,7 @@ class _Real:
         time.sleep(self._relay.busy)
 
     def steps(self, text: Text, planner: Planning) -> Iterator[Step]:
-        """Write a text."""
+        """Generate a completion."""
         cell = self._cell
         link = connect(
             f"{HOST}:{self._relay.port}",
@@ -67,7 +66,7 @@ class _Real:
 
 
 def play(cell: Cell) -> list[Played]:
-    """Write the texts of a cell."""
+    """Generate the completions of a cell."""
     verifier = TimedVerifier(cell.vocab_size, cell.steps)
     with tempfile.TemporaryDirectory() as folder:
         issued = issue(Path(folder), HOST)
@@ -80,10 +79,9 @@ def play(cell: Cell) -> list[Played]:
 
 
 def play_all(cells: Sequence[Cell], workers: int) -> Iterator[tuple[str, list[Played]]]:
-    """Write the texts of many cells; yield a cell's key and texts as they are done.
+    """Generate the completions of many cells; yield each cell's key and results.
 
-    A worker has a cell at a time, which sleeps nearly all of it. A LinkError says which
-    cell's link doesn't work.
+    Workers take one cell at a time, and mostly sleep. A LinkError names the cell.
     """
     pool = ProcessPoolExecutor(workers, get_context("spawn"))
     try:

@@ -39,18 +39,18 @@ PROMPTS, GEMMA3_PROMPTS = 34, 16
 """Gemma's rows take five times as long to sort."""
 
 BUDGET = 5000
-"""Bits of a round: five times a K-SQS distribution of the default."""
+"""Bits per round, enough for five default K-SQS distributions."""
 
 LENGTH = 8
-"""Drafted tokens of a round at most, which is where packets end."""
+"""The most drafted tokens per round, the usual limit with our packets."""
 
 CLOUD, TRIP = STEPS["fast"], 0.05
 RATES = (1e4, 1e5, 1e6)
-"""Of the link, in bits per second."""
+"""Bits per second of the uplink."""
 
 FORMULA, PACKET = "paper", "ours"
 CODINGS = (FORMULA, PACKET)
-"""Whose bits: the paper's formula, and our packets."""
+"""Counts of bits: with the paper's formula, and in our packets."""
 
 K_SQS, C_SQS = "K-SQS", "C-SQS"
 
@@ -61,7 +61,7 @@ class Setting:
 
     resolution: int = 100
     k: int | None = None
-    """None: C-SQS, of `alpha` and `eta`."""
+    """None stands for C-SQS with `alpha` and `eta`."""
     alpha: float = 0.05
     eta: float = 1e-3
 
@@ -75,7 +75,7 @@ class Setting:
 
 
 DEFAULTS = {K_SQS: Setting(k=64), C_SQS: Setting()}
-"""What this package takes if nothing is said, and the resolution of docs/theory.md."""
+"""The package's defaults, with the resolution of docs/theory.md."""
 
 KS, QUICK_KS = (8, 16, 64, 256), (16, 64)
 ALPHAS, QUICK_ALPHAS = (0.005, 0.02, 0.05, 0.1), (0.02, 0.05)
@@ -103,18 +103,18 @@ def grid(options: Options) -> dict[str, list[Setting]]:
 
 
 def places(options: Options) -> list[tuple[str, float]]:
-    """Return the models and temperatures whose texts are read."""
+    """Return the models and temperatures of the completions."""
     return options.places(TEMPERATURES, QUICK_TEMPERATURES)
 
 
 def measure(options: Options, model: str, temperature: float) -> Records:
-    """Replay the texts of a model by all settings, within both kinds of budget."""
+    """Replay a model's completions with all settings and both budgets."""
     prompts = GEMMA3_PROMPTS if model == GEMMA3 else PROMPTS
     edges = _edges(options, load(options, model))
     records = []
     for trace in traces(options, model, temperature, prompts=prompts):
         rows = speculate.read_rows(trace, temperature)
-        # All settings have the same draws: what differs comes of the settings.
+        # All settings use the same random numbers.
         draws = speculate.draw(options.seed, trace)
         for (rule, setting, coding), edge in edges.items():
             found = {"model": model, "temperature": temperature, "prompt": trace.prompt}
@@ -144,7 +144,7 @@ def _edges(
 def _counts(
     rounds: Sequence[speculate.Round], budget: speculate.Budget | None
 ) -> dict[str, float]:
-    """Add a text's rounds up."""
+    """Add up a completion's rounds."""
     judged = [draft for made in rounds for draft in made.judged]
     if isinstance(budget, speculate.PacketBudget):
         bits = sum(8 * len(made.packet(budget.codec)) for made in rounds)
@@ -203,7 +203,7 @@ def seconds(sums: Sums, rate: float) -> NDArray[np.float64]:
 
 
 def summary(records: Records, options: Options) -> dict[str, Any]:
-    """Compare the rules by default and at their best."""
+    """Compare the rules with default and best settings."""
     found: dict[str, Records] = {"defaults": [], "best": []}
     names, seed = ("model", "temperature", "coding"), options.seed
     for key, of_place in grouped(records, *names):
@@ -250,7 +250,7 @@ def _compare(k: Ratio, c: Ratio, seed: int) -> dict[str, Any]:
 
 
 def _mark(difference: dict[str, float]) -> str:
-    """Mark a difference whose interval has a width, and no 0 in it."""
+    """Mark a difference whose interval excludes 0, if it has a width."""
     low, high = difference["low"], difference["high"]
     return "*" if low < high and not low <= 0 <= high else " "
 
@@ -261,23 +261,23 @@ def tables(summary: dict[str, Any]) -> Iterator[Table | Text]:
     for (model,), defaults in grouped(summary["defaults"], "model"):
         yield _rate_table(model, defaults)
         yield _latency_table(model, defaults)
-        if (model,) in best:  # there is none for one prompt
+        if (model,) in best:  # one prompt can't select a setting
             yield _best_table(model, best[model,])
     yield dim(
-        f"At most {BUDGET} bits and {LENGTH} tokens a round. C - K: C-SQS minus "
-        "K-SQS, with an interval of 95 % by prompts, * where 0 isn't in it. "
-        "L: tokens drafted a round. K: tokens kept. Best: the setting of "
-        "the least latency, chosen on the other half of the prompts. "
+        f"At most {BUDGET} bits and {LENGTH} tokens per round. C - K: C-SQS minus "
+        "K-SQS, with a 95 % interval over prompts, * if it excludes 0. L: drafted "
+        "tokens per round. K: kept tokens. Best: the setting with the lowest latency, "
+        "chosen on the other half of the prompts. "
         f"A drafted token takes {CLOUD.draft * 1e3:.0f} ms, the target "
         f"{CLOUD.target * 1e3:.0f} ms for one token and {CLOUD.more * 1e3:.1f} ms "
-        f"for each more, the trip {TRIP * 1e3:.0f} ms."
+        f"for each further one, the round trip {TRIP * 1e3:.0f} ms."
     )
 
 
 def _rate_table(model: str, defaults: Records) -> Table:
     made = table(
-        f"{model}: resampled of 100, {DEFAULTS[K_SQS]} and {DEFAULTS[C_SQS]}",
-        *("T", "bits", "of judged", "C - K", "C - K, of text", "L"),
+        f"{model}: resampled per 100, {DEFAULTS[K_SQS]} and {DEFAULTS[C_SQS]}",
+        *("T", "bits", "verified", "C - K", "C - K, tokens", "L"),
     )
     for place in _by_coding(defaults):
         made.add_row(
@@ -293,7 +293,7 @@ def _rate_table(model: str, defaults: Records) -> Table:
 
 def _latency_table(model: str, defaults: Records) -> Table:
     made = table(
-        f"{model}: ms a token of text, the same settings, K-SQS, C-SQS and C - K",
+        f"{model}: ms per token, the same settings, K-SQS, C-SQS and C - K",
         "T",
         "bits",
         *(f"{rate / 1e3:.0f} kbit/s" for rate in RATES),
@@ -316,7 +316,7 @@ def _by_coding(found: Records) -> Records:
 
 def _best_table(model: str, best: Records) -> Table:
     made = table(
-        f"{model}: ms a token of text, each at its best",
+        f"{model}: ms per token, each with its best setting",
         *("T", "bits", "kbit/s", "K, C", "C - K", "K, l", "alpha, eta, l"),
     )
     for place in _by_coding(best):
@@ -343,7 +343,7 @@ def _signed(found: dict[str, float], scale: float, digits: int = 1) -> str:
 
 
 def chart(summary: dict[str, Any]) -> list[Panel]:
-    """Show the paper's claim, and what it comes to on a thin link."""
+    """Return the paper's claim, and the times on a low-bandwidth link."""
     claimed: dict[str, list[Point]] = {}
     times: dict[str, list[Point]] = {}
     model = summary["defaults"][0]["model"]
@@ -357,8 +357,8 @@ def chart(summary: dict[str, Any]) -> list[Panel]:
                 name = f"{rule}, {found['coding']}"
                 seconds = found["latency"][f"{min(RATES):g}"][rule]["value"]
                 times.setdefault(name, []).append((t, 1e3 * seconds))
-    title = f"ms a token at {min(RATES) / 1e3:.0f} kbit/s, {NAMES[model]}"
+    title = f"ms per token at {min(RATES) / 1e3:.0f} kbit/s, {NAMES[model]}"
     return [
-        Panel("Resampled of 100, C-SQS less K-SQS", claimed, "temperature", 0),
+        Panel("Resampled per 100, C-SQS minus K-SQS", claimed, "temperature", 0),
         Panel(title, times, "temperature", log="y"),
     ]

@@ -24,25 +24,25 @@ if TYPE_CHECKING:
     from benchmarks.experiments.experiment import Options
 
 TOKENS, QUICK_TOKENS = 48, 8
-"""Of a text at most."""
+"""The most tokens of a completion."""
 
 QUICK_PROMPTS = 3
 
 
 @dataclass(frozen=True)
 class Trace:
-    """A text and its rows."""
+    """A completion and both models' logits."""
 
     prompt: int
-    """The prompt's number."""
+    """The prompt's index."""
     kind: str
-    """The prompt's."""
+    """The prompt's kind."""
     tokens: list[int]
-    """What the target wrote after the prompt, n of them."""
+    """The n tokens of the completion."""
     target: NDArray[np.float32]
-    """[n, V]: the target's logits before each token."""
+    """The target's logits before each token, [n, V]."""
     draft: NDArray[np.float32]
-    """The draft's."""
+    """The draft's logits, [n, V]."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -54,11 +54,10 @@ def traces(
     temperature: float,
     prompts: int | None = None,
 ) -> Iterator[Trace]:
-    """Yield the texts of a target, one after the other.
+    """Yield a target's completions of the first `prompts` prompts, or of all.
 
-    The temperature is that at which they were written: to replay them at another one
-    would judge the models where they don't get to. So many of the first prompts are
-    taken, all if None.
+    They were generated at this temperature. Replaying them at another one would measure
+    the models at contexts that they rarely reach.
     """
     models = load(options, name)
     cached = partial(CachedModel, vocab_size=models.vocab_size)
@@ -75,7 +74,7 @@ def traces(
 
 
 def texts(options: Options, name: str, temperature: float) -> list[list[int]]:
-    """Return what the target writes after each prompt; it is written once."""
+    """Return the target's completion of each prompt; generate them the first time."""
     path = options.folder / "texts" / f"{name}-{temperature:g}.json"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +85,7 @@ def texts(options: Options, name: str, temperature: float) -> list[list[int]]:
 
 
 def write(models: Models, temperature: float, options: Options) -> list[list[int]]:
-    """Let the target go on with all prompts at once, each by its own draws."""
+    """Generate the completions of all prompts in a batch, each with its own seed."""
     most = QUICK_TOKENS if options.quick else TOKENS
     prompts = models.prompts[: QUICK_PROMPTS if options.quick else None]
     _check_lengths(models, most)
@@ -110,7 +109,7 @@ def write(models: Models, temperature: float, options: Options) -> list[list[int
 
 
 def _check_lengths(models: Models, most: int) -> None:
-    """Refuse prompts after which a text would be too long for the models."""
+    """Reject prompts whose completion would be too long for the models."""
     limit = min(
         getattr(model.config, "max_position_embeddings", math.inf)
         for model in (models.pair.draft, models.pair.target)
@@ -118,8 +117,8 @@ def _check_lengths(models: Models, most: int) -> None:
     longest = max(len(prompt.tokens) for prompt in models.prompts)
     if longest + most > limit:
         raise ModelError(
-            f"a prompt of {longest} tokens and {most} after it are too long: "
-            f"the models take {limit}"
+            f"a prompt of {longest} tokens plus {most} is too long: the models take "
+            f"{limit}"
         )
 
 
@@ -131,7 +130,7 @@ def _draw(row: torch.Tensor, temperature: float, rng: np.random.Generator) -> in
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is never there in part."""
+    """Write a file atomically."""
     part = path.with_suffix(".part")
     part.write_text(text, "utf-8")
     part.replace(path)

@@ -26,42 +26,42 @@ from tests.relay import Link
 from tests.world import Cloud, Steps, World, WorldLink, ways
 
 JITTER = 0.1
-"""Of a link, unless something else is said."""
+"""The default jitter of a link."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """A text that was recorded."""
+    """A recorded completion: files with both models' logits [n, V].
+
+    Row i predicts token i after the prompt, in float32 or float16.
+    """
 
     prompt: tuple[int, ...]
     draft: Path
     target: Path
-    """Files of arrays [n, V], float32 or float16: the logits of both models, row i
-    those for the token number i after the prompt."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Texts to write over one link by one plan, one after the other."""
+    """Completions over one link with one plan, generated one after the other."""
 
     key: str
-    """Names it in what comes of it."""
+    """The name in results."""
     link: Link
     texts: tuple[Text, ...]
     tokens: int
-    """Of each text, no more than its rows."""
+    """Tokens per completion, at most its rows."""
     settings: tuple[Setting, ...]
     plan: edge.FixedPlan | None
-    """With None a `Planner` chooses, which learns from text to text."""
+    """None: a `Planner` chooses, and keeps learning between completions."""
     steps: Steps
     """Seconds of both models."""
     temperature: float = 0.7
     seed: int = 0
     modes: tuple[str, ...] = ("alone", "hints")
-    """Which the planner chooses from. Texts with rounds depend on more than the
-    seed."""
+    """The planner's choice. Completions with rounds depend on more than the seed."""
     prefer: Literal["speed", "bytes"] = "speed"
-    """As the planner takes it."""
+    """What the planner optimizes."""
 
     @property
     def vocab_size(self) -> int:
@@ -70,33 +70,33 @@ class Cell:
 
     @property
     def sampling(self) -> Sampling:
-        """How texts are drawn."""
+        """The sampling of all completions."""
         return Sampling(self.temperature)
 
     @property
     def in_rounds(self) -> bool:
-        """Whether there may be rounds."""
+        """Whether rounds are possible."""
         if self.plan is None:
             return "rounds" in self.modes
         return self.plan.plan().length > 0
 
     def planner(self) -> edge.Planning:
-        """Return what plans; a planner knows nothing yet."""
+        """Return the plan, or a new planner."""
         if self.plan is not None:
             return self.plan
         return edge.Planner(self.settings, modes=self.modes, prefer=self.prefer)
 
     def rows(self, file: Path) -> NDArray[np.floating]:
-        """Return a model's rows of a text."""
+        """Return a model's logits for a completion."""
         rows: NDArray[np.floating] = np.load(file, mmap_mode="r")
         if len(rows) < self.tokens:
             raise ValueError(
-                f"{file} has {len(rows)} rows, and texts have {self.tokens} tokens"
+                f"{file} has {len(rows)} rows, but {self.tokens} tokens are needed"
             )
         return rows
 
     def positions(self) -> Iterator[Row]:
-        """Yield what both models say at each position of the texts."""
+        """Yield both models' logits at each position of the completions."""
         for text in self.texts:
             pairs = zip(self.rows(text.draft), self.rows(text.target), strict=True)
             for pair in itertools.islice(pairs, self.tokens):
@@ -105,27 +105,27 @@ class Cell:
 
 @dataclass(frozen=True)
 class Played:
-    """What came of one text.
+    """The measurements of one completion.
 
-    The clock starts when the edge makes its first plan, as the link is there and the
-    session open by then, and nothing is left on the uplink. The prompt goes up while
-    the clock runs. All bytes are those of IP.
+    The clock starts at the edge's first plan. At this time the session is open and the
+    uplink is free; the prompt is sent while the clock runs. Bytes include IP headers.
     """
 
     tokens: int
     seconds: float
     passes: int
+    """Forward passes of the target."""
     rows: int
+    """Steps of the draft."""
     drafted: int
+    """Tokens drafted or hinted."""
     accepted: int
-    """Passes of the target, rows of the draft, tokens that were drafted or guessed, and
-    how many of them were accepted or right."""
+    """Tokens of those that were accepted."""
     bytes_up: int
     bytes_down: int
-    """Both ways, while the clock ran."""
     late: float
-    """Seconds by which the link's datagrams and the models' steps came later than
-    stated, because this machine had no time; their sum."""
+    """The total delay of datagrams and model steps because this machine was busy, in
+    seconds."""
     text: list[int]
 
 
@@ -138,12 +138,12 @@ class Reading(NamedTuple):
     late: float
 
     def since(self, early: Reading) -> Reading:
-        """Return what has passed."""
+        """Return the differences from an earlier reading."""
         return Reading(*(a - b for a, b in zip(self, early, strict=True)))
 
 
 class System(Protocol):
-    """An edge that writes texts with a cloud."""
+    """An edge that generates completions with a cloud."""
 
     draft: RecordedDraft
     verifier: RecordedVerifier
@@ -155,13 +155,13 @@ class System(Protocol):
         """Wait until the uplink is free."""
 
     def steps(self, text: Text, planner: edge.Planning) -> Iterator[edge.Step]:
-        """Write a text."""
+        """Generate a completion."""
 
 
 class _Watched:
-    """A planner, and what is read when it is first asked in a text.
+    """A planner that reads the clock at its first plan of a completion.
 
-    It isn't asked before the uplink is free of what was sent twice to open the session.
+    Before this plan, it waits until the uplink is free of the opening messages.
     """
 
     def __init__(self, planner: edge.Planning, system: System) -> None:
@@ -176,16 +176,16 @@ class _Watched:
         return self._planner.plan()
 
     def begin(self, handshake: edge._planner.Handshake) -> None:
-        """Take what is known before a text."""
+        """Pass on the handshake before a completion."""
         self._planner.begin(handshake)
 
     def learn(self, step: edge.Step) -> None:
-        """Learn what came of it."""
+        """Learn from a step."""
         self._planner.learn(step)
 
 
 def write(cell: Cell, system: System) -> Iterator[Played]:
-    """Write the texts of a cell."""
+    """Generate the completions of a cell."""
     planner = cell.planner()
     for number, text in enumerate(cell.texts):
         prompt, seed = len(text.prompt), [cell.seed, number]
@@ -203,10 +203,7 @@ def write(cell: Cell, system: System) -> Iterator[Played]:
 def _played(
     steps: Sequence[edge.Step], readings: Sequence[Reading], rows: int
 ) -> Played:
-    """Sum up a text, of which steps and readings are known.
-
-    The first reading is that of the first plan; then there is one of each step.
-    """
+    """Sum up a completion; the first reading is before its first step."""
     whole = readings[-1].since(readings[0])
     text = [token for step in steps for token in step.tokens]
     return Played(
@@ -227,13 +224,13 @@ def _played(
 
 
 class _Session(EdgeSession):
-    """A session that guesses once at a position: a text has the same rows each time."""
+    """A session that caches guesses: a completion has the same rows each time."""
 
     known: ClassVar[dict[tuple[Path, bytes, int, int], sqs.Guesses]] = {}
     rows: Path
 
     def guess(self, logits: Any, position: int, count: int = 1) -> sqs.Guesses:
-        """Return what the cloud may draw."""
+        """Return the tokens that the cloud may sample."""
         at = self.rows, self._seed, position, count
         if at not in self.known:
             self.known[at] = super().guess(logits, position, count)
@@ -262,7 +259,7 @@ class _Virtual:
         self._world.sleep(max(0.0, self._up.free - self._world.now))
 
     def steps(self, text: Text, planner: edge.Planning) -> Iterator[edge.Step]:
-        """Write a text, as `Edge` does."""
+        """Generate a completion like `Edge`."""
         cell, world = self._cell, self._world
         link = WorldLink(world, self._cloud, self._up, self._down)
         session = _Session(
@@ -287,7 +284,7 @@ class _Virtual:
 
 
 def simulate(cell: Cell) -> list[Played]:
-    """Write the texts of a cell on a virtual clock."""
+    """Generate the completions of a cell on a virtual clock."""
     world, verifier = World(), RecordedVerifier(cell.vocab_size)
     cloud = Cloud(world, verifier, cell.steps)
     return [*write(cell, _Virtual(cell, world, cloud, verifier))]

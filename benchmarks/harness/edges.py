@@ -1,6 +1,6 @@
-"""Edges that decode without end, to keep a server busy.
+"""Edges that decode continuously to keep a server busy.
 
-Nothing here needs torch, so that their process starts quickly.
+This module doesn't need torch, so that the edges' process starts quickly.
 """
 
 import asyncio
@@ -25,33 +25,34 @@ from sqs_codec.system.serve import INSECURE, connect
 from sqs_codec.system.session import EdgeSession, Setting
 
 PATIENCE = 300.0
-"""Seconds that an edge waits for its turn at a busy server."""
+"""Seconds that an edge waits for a busy server."""
 
 Came = list[tuple[float, int, bool]]
-"""When tokens came, in seconds since all edges had some; how many; was a text done?"""
+"""For each step: seconds since all edges had tokens, the number of tokens, and whether
+the completion ended."""
 
 
 @dataclass(frozen=True)
 class Crowd:
-    """Edges of one process, a thread each."""
+    """The edges of one process, each with a thread."""
 
     edges: int
     transport: str
-    """As `connect` takes it."""
+    """As for `connect`."""
     tokenizer: bytes
-    """The server's."""
+    """The server's fingerprint."""
     codec: sqs.Codec
     prompts: list[list[int]]
-    """Edge i writes texts after prompt i; they begin again at the last one's end."""
+    """Edge i uses prompt i, modulo the number of prompts."""
     draft: Callable[[], Draft]
     """Makes an edge's draft model."""
     plan: FixedPlan
     tokens: int
-    """Of a text."""
+    """Tokens per completion."""
 
 
 class Lookup(Draft):
-    """A draft model: what followed the last token before, or a few common tokens."""
+    """A draft that predicts the token after the last token's previous occurrence."""
 
     def __init__(self, vocab_size: int) -> None:
         self._row = np.full(vocab_size, -20.0, np.float32)
@@ -72,7 +73,7 @@ async def run(
     seconds: float,
     steps: Mapping[int, float] | None = None,
 ) -> Came:
-    """Serve a crowd by an engine, which is closed then; `steps` are as in `Service`."""
+    """Serve a crowd with an engine, and close it; `steps` are those of `Service`."""
     loop = asyncio.get_running_loop()
     async with serving(engine, crowd.transport, steps=steps) as (port,):
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
@@ -80,7 +81,7 @@ async def run(
 
 
 def run_edges(crowd: Crowd, port: int, seconds: float) -> Came:
-    """Write texts for so many seconds, once every edge has had its first tokens."""
+    """Generate for some seconds after all edges have their first tokens."""
     all_warm = threading.Barrier(crowd.edges)
 
     def edge(number: int) -> Came:
@@ -97,9 +98,9 @@ def run_edges(crowd: Crowd, port: int, seconds: float) -> Came:
 def _write(
     crowd: Crowd, place: str, seconds: float, number: int, all_warm: threading.Barrier
 ) -> Came:
-    """Be an edge until the time is up."""
+    """Run an edge until the time is up."""
     rng, draft = np.random.default_rng(number), crowd.draft()
-    # The first text is shorter, so that the edges' texts don't all end at once.
+    # The first completion has a random length, so that they don't all end together.
     length, began, came = int(rng.integers(1, crowd.tokens + 1)), 0.0, Came()
     while not came or came[-1][0] < seconds:
         session = EdgeSession(

@@ -38,14 +38,14 @@ def maker(name: str) -> Make:
         made: Make = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"{name!r} is no engine: name one of {', '.join(KNOWN)}, or "
+            f"{name!r} is not an engine: use one of {', '.join(KNOWN)}, or "
             f"MODULE:FUNCTION ({error})"
         ) from error
     return made
 
 
 def packages() -> list[str]:
-    """Name the packages that figures depend on; vLLM comes under several names."""
+    """Return the packages of engines; vLLM's has several names."""
     vllm = importlib.metadata.packages_distributions().get("vllm", [])
     return ["torch", "transformers", *vllm[:1]]
 
@@ -57,7 +57,7 @@ def transformers_engine(
     dtype: str = "float32",
     device: str = "cpu",
 ) -> Engine:
-    """Make the ragged batch on transformers."""
+    """Return the engine on transformers."""
     from sqs_codec.system.engine import BatchEngine
     from sqs_codec.system.hf import Cloud
 
@@ -81,16 +81,16 @@ def _load(target: str | None, device: str, dtype: str) -> LanguageModel:
 def llama_cpp_engine(
     model: str, kind: str, *, target: None, max_memory: int, batch_tokens: int | None
 ) -> Engine:
-    """Make llama.cpp's, by one thread, and with an F32 file in nothing but F32.
+    """Return the engine on llama.cpp, with one thread; F32 files use only F32.
 
-    It has more memory, as each text has as much.
+    It gets more memory, because all texts reserve the same amount.
     """
     from benchmarks.gguf_files import gguf_file
     from sqs_codec.system.engine import BatchEngine
     from sqs_codec.system.llama_cpp import Cloud, Options
 
     wide: dict[str, Any] = {}
-    if kind == "F32":  # flash attention rounds keys and values to F16
+    if kind == "F32":  # flash attention rounds the KV cache to F16
         wide = {"flash_attn": "off", "cache_type_k": "f32", "cache_type_v": "f32"}
     options = Options(threads=1, batch_size=max(batch_tokens or 512, 64), **wide)
     memory = max_memory << (22 if wide else 21)
@@ -105,15 +105,14 @@ def vllm_engine(
     dtype: str = "float32",
     device: str = "cpu",
 ) -> Engine:
-    """Make the pooling model on vLLM, which finds its device itself."""
+    """Return the engine on vLLM, which chooses its device itself."""
     from sqs_codec.system.vllm import VllmEngine
 
     options: dict[str, Any] = {}
     if batch_tokens is not None:
         options["max_num_batched_tokens"] = batch_tokens
     if device == "cuda":
-        # Only a check at the start, beside what the sessions were played with:
-        # `max_memory` says what is taken.
+        # vLLM only checks this at the start; `max_memory` is the memory it takes.
         import torch
 
         free, total = torch.cuda.mem_get_info()

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 
 STEPS = {"fast": Steps(0.015, 0.030, 0.0015), "slow": Steps(0.015, 0.120, 0.006)}
-"""Of a cloud beside which a draft hardly pays, and of one beside which it does."""
+"""Times with a fast target, for which drafts hardly pay, and with a slow one."""
 
 
 class RecordedDraft(Draft):
-    """A draft model that gives recorded rows, a step in so many seconds.
+    """A draft model that returns recorded rows, with stated seconds per step.
 
-    A step takes no less than it takes to read the row; `clock` and `sleep` are as in
-    `time`.
+    A step takes at least the time to load the row. `clock` and `sleep` are those of
+    `time`, or of a virtual clock.
     """
 
     def __init__(
@@ -45,22 +45,22 @@ class RecordedDraft(Draft):
     ) -> None:
         self.vocab_size = vocab_size
         self.late = 0.0
-        """Seconds by which steps took longer so far."""
+        """The total excess of steps over the stated time, in seconds."""
         self.rows = 0
-        """Rows given so far."""
+        """The number of returned rows."""
         self.rng = np.random.default_rng()
-        """To draw the drafted tokens from: set again before each row is given, by seed,
-        text and position."""
+        """The generator for drafted tokens, seeded before each row with seed, text and
+        position."""
         self._seconds = seconds
         self._clock, self._sleep = clock, sleep
 
     def begin(self, prompt: int, rows: NDArray[np.floating], seed: list[int]) -> None:
-        """Take the rows that follow a prompt of so many tokens."""
+        """Set the rows after a prompt of `prompt` tokens."""
         self._prompt, self._rows, self._seed = prompt, rows, seed
 
     @classmethod
     def of(cls, vocab_size: int, seconds: float, prompt: int, file: Path) -> Self:
-        """Return one that gives the rows of a file after a prompt of so many tokens."""
+        """Return a draft with the rows of a file."""
         made = cls(vocab_size, seconds)
         made.begin(prompt, np.load(file, mmap_mode="r"), [0])
         return made
@@ -86,10 +86,10 @@ class RecordedDraft(Draft):
 
 
 class RecordedVerifier:
-    """A `Verifier` over recorded rows, which takes no time that is stated.
+    """A `Verifier` over recorded rows, without stated times.
 
-    Rounds and hints are really verified. Given a seed, the numbers that judge a round
-    are those of its positions in place of the session's.
+    Rounds and hints are really verified. With a seed, the random numbers of a round
+    depend on its positions instead of the session.
     """
 
     max_text = 1 << 20
@@ -100,7 +100,7 @@ class RecordedVerifier:
     def begin(
         self, prompt: int, rows: NDArray[np.floating], seed: list[int] | None
     ) -> None:
-        """Take the rows that follow a prompt of so many tokens."""
+        """Set the rows after a prompt of `prompt` tokens."""
         self._prompt, self._rows = prompt, rows
         self._seeded = seed is not None
         self._numbers = np.random.default_rng(seed).random(len(rows))
@@ -110,7 +110,7 @@ class RecordedVerifier:
         return [self._verdict(job) if job.wanted else None for job in jobs]
 
     def forget(self, session: bytes) -> None:
-        """Keep what is recorded."""
+        """Do nothing: rows are shared by all sessions."""
 
     def _verdict(self, job: Job) -> Verdict | None:
         start = len(job.text) - self._prompt
@@ -121,12 +121,12 @@ class RecordedVerifier:
 
 
 class TimedVerifier(RecordedVerifier):
-    """One that takes the seconds of `steps` for its rows, but none to read a prompt."""
+    """A `RecordedVerifier` with the times of `steps`; prefill takes no time."""
 
     def __init__(self, vocab_size: int, steps: Steps) -> None:
         super().__init__(vocab_size)
         self.late = 0.0
-        """Seconds by which steps took longer so far."""
+        """The total excess over the stated times, in seconds."""
         self._steps = steps
 
     def verify(self, jobs: Sequence[Job]) -> list[Verdict | None]:

@@ -22,36 +22,37 @@ from sqs_codec.system.edge import FixedPlan
 from tests.world import Steps
 
 LENGTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
-"""Tokens of rounds that are compared."""
+"""The compared lengths of rounds, in tokens."""
 
 SETTLED = 96
-"""Positions before those that are counted."""
+"""Positions before counting begins."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Rounds:
-    """What the rounds of a text come to, a token; [S, LENGTHS]."""
+    """The expected cost of rounds per token, for S settings."""
 
     acceptance: Floats
-    """[S]: how probable it is that a token is accepted."""
+    """The mean probability of acceptance, [S]."""
     per_token: Floats
+    """Rounds per token, [S, LENGTHS]."""
     bits: Floats
-    """Rounds, and the bits of their positions."""
+    """Bits per token, [S, LENGTHS]."""
 
     @classmethod
     def of(cls, accepted: Floats, bits: Floats) -> Rounds:
-        """Return them of how likely each position is accepted and its bits, [S, N]."""
+        """Compute them from each position's probability and bits, [S, N]."""
         made = [_rounds(accepted, bits, length) for length in LENGTHS]
         per_token, sums = np.moveaxis(np.array(made), (1, 2), (0, 1))
         return cls(accepted.mean(1), per_token, sums)
 
     def seconds(self, rate: float, trip: float, steps: Steps, overhead: int) -> Floats:
-        """Return the seconds of a token of text, [S, LENGTHS].
+        """Return the seconds per token, [S, LENGTHS].
 
-        The rate to the cloud is in bits per second, the round trip `trip` in seconds,
-        and `overhead` in bytes around a message.
+        `rate` is the uplink in bits per second, `trip` the round-trip time in seconds,
+        `overhead` the bytes of headers per message.
         """
         length = np.array(LENGTHS)
         models = length * steps.draft + steps.target + length * steps.more
@@ -61,24 +62,24 @@ class Rounds:
     def fastest(
         self, rate: float, trip: float, steps: Steps, overhead: int
     ) -> FixedPlan:
-        """Return the rounds that take least."""
+        """Return the fastest rounds."""
         seconds = self.seconds(rate, trip, steps, overhead)
         setting, length = np.unravel_index(seconds.argmin(), seconds.shape)
         return FixedPlan(LENGTHS[length], int(setting))
 
 
 def of_formats(rows: Iterable[Row], ways: Sequence[Format]) -> Rounds:
-    """Send positions that follow each other by every format."""
+    """Send consecutive positions in every format."""
     found = np.array([[way.position(row) for way in ways] for row in rows])
     bits, accepted = np.moveaxis(found, (2, 1), (0, 1))
     return Rounds.of(accepted, bits)
 
 
 def _rounds(accepted: Floats, bits: Floats, length: int) -> tuple[Floats, Floats]:
-    """Return rounds and bits a token by each setting, from its positions [S, N].
+    """Return rounds and bits per token for each setting, from its positions [S, N].
 
-    They follow each other in a circle. Where the first round began is forgotten after
-    `SETTLED` positions; then a lap is counted.
+    Positions form a circle. After `SETTLED` positions the first start no longer
+    matters; then one lap is counted.
     """
     n = accepted.shape[1]
     around = np.arange(-SETTLED, n + length) % n

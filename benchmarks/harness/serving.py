@@ -16,7 +16,7 @@ HOST = "127.0.0.1"
 STARTS: dict[str, Any] = {"grpc": serve.start_grpc, "datagram": serve.start_datagrams}
 
 GRACE = 1.0
-"""Seconds that whoever is connected has when a server stops."""
+"""Seconds until a stopping server disconnects clients."""
 
 
 @contextlib.asynccontextmanager
@@ -26,10 +26,9 @@ async def serving(
     issued: Issued | None = None,
     steps: Mapping[int, float] | None = None,
 ) -> AsyncIterator[list[int]]:
-    """Serve an engine, which is closed then; give the port of each transport.
+    """Serve an engine and close it at the end; yield the port of each transport.
 
-    Transports are as `connect` takes them, and steps as `Service` does. Without a
-    certificate for the server nothing is encrypted.
+    Transports have the names of `connect`. Without a certificate, nothing is encrypted.
     """
     own = serve.Certificate(issued.cert, issued.key) if issued else serve.INSECURE
     async with contextlib.AsyncExitStack() as stack:
@@ -52,13 +51,13 @@ async def serving(
 def served(
     engine: Engine, transport: str, issued: Issued, steps: Mapping[int, float]
 ) -> Iterator[int]:
-    """Do the same in a thread of its own; give the port."""
+    """Do the same in a thread; yield the port."""
     with running(lambda: _Server(engine, transport, issued, steps).start()) as server:
         yield server.port
 
 
 class _Server:
-    """What `running` runs."""
+    """A server for `running`."""
 
     port: int
 

@@ -32,12 +32,14 @@ if TYPE_CHECKING:
     from sqs_codec.system.hf import Cloud
 
 
-K, RESOLUTION, TEMPERATURE, HINTED = 64, 100, 0.7, 4
-"""Of sessions, where nothing else is said; the last is of tokens of a hint."""
+K, RESOLUTION, TEMPERATURE = 64, 100, 0.7
+
+HINTED = 4
+"""Tokens per hint."""
 
 
 class Played(NamedTuple):
-    """A job and the verdict on it; None if it only reads a text."""
+    """A job and its verdict, or None for a prefill."""
 
     job: Job
     verdict: Verdict | None
@@ -45,32 +47,31 @@ class Played(NamedTuple):
 
 @dataclass(frozen=True)
 class Session:
-    """A session that was played."""
+    """The jobs of a session, in order."""
 
     temperature: float = TEMPERATURE
     played: list[Played] = field(default_factory=list)
-    """Its jobs in order."""
 
     @property
     def rounds(self) -> list[Played]:
-        """The jobs that there is a verdict on."""
+        """The jobs with a verdict."""
         return [turn for turn in self.played if turn.verdict is not None]
 
     @property
     def tokens(self) -> int:
-        """How many tokens its longest job has, drafted ones included."""
+        """The number of tokens of the longest job, including drafted ones."""
         return max(len(job.text) + len(drafted(job)) for job, _ in self.played)
 
 
 def drafted(job: Job) -> list[int]:
-    """Return the tokens that a job drafts."""
+    """Return a job's drafted tokens."""
     return [*map(int, job.drafted)]
 
 
 def texts_of(pair: Pair, long: Sequence[int]) -> Iterator[list[int]]:
-    """Yield prompts for ever: questions, texts in ten languages and code, in turns.
+    """Yield prompts forever: questions, texts in ten languages and code, in turns.
 
-    Every eighth has a context of a length of `long` before it, one after the other.
+    Every eighth prompt follows a context, with the lengths of `long` in turns.
     """
     kinds = read_texts(held_out=True)
     context = [i for texts in kinds.values() for t in texts for i in pair.encode(t)]
@@ -87,7 +88,7 @@ def _repeated(tokens: list[int], length: int) -> list[int]:
 
 
 class Drafts:
-    """Draft models of many sessions, which read together."""
+    """The draft model of many sessions, run in batches."""
 
     def __init__(self, pair: Pair) -> None:
         self._model = RaggedModel(pair.draft, pair.vocab_size)
@@ -108,7 +109,7 @@ class Drafts:
 
 
 class _Ends:
-    """Both ends of a session, and what is played between them."""
+    """Both ends of a session, and its results."""
 
     def __init__(
         self, temperature: float, prompt: list[int], cloud: Cloud, seed: Sequence[int]
@@ -136,19 +137,19 @@ class _Ends:
 
     @property
     def ahead(self) -> list[int]:
-        """The text, and what may follow it."""
+        """The text with drafted or hinted tokens."""
         hinted = [guesses.tokens[0] for guesses in self._hinted]
         return [*self.edge.text, *self.edge.drafted, *hinted]
 
     def draft(self, row: NDArray[np.float32], *, hint: bool) -> None:
-        """Draft a token, or guess one."""
+        """Draft or hint a token."""
         if hint:
             self._hinted.append(self.edge.guess(row, len(self.ahead)))
         else:
             self.edge.push(row)
 
     def send(self) -> None:
-        """Queue what was drafted, or guessed."""
+        """Send the drafted or hinted tokens."""
         if not self._hinted:
             return self.edge.flush()
         tokens, chances = zip(
@@ -159,7 +160,7 @@ class _Ends:
         return self.edge.hint(len(self.edge.text), [((), tokens, chances)])
 
     def exchange(self) -> Job | None:
-        """Carry messages until there is a job, or nothing more to carry."""
+        """Carry messages until there is a job, or no message is left."""
         while True:
             up = self.edge.data_to_send()
             for message in up:
@@ -191,10 +192,10 @@ def play(
     lengths: Sequence[int],
     temperatures: Sequence[float],
 ) -> list[Session]:
-    """Play so many rounds after each prompt, all sessions side by side.
+    """Play `rounds` rounds after each prompt, with all sessions in parallel.
 
-    Lengths are those of a session's drafts, in turns; at 0 the target decodes, with
-    hints of the next `HINTED` tokens. Temperatures are those of sessions, in turns.
+    A session's drafts have the given lengths in turns; at 0 the target decodes, with
+    hints of the next `HINTED` tokens. Sessions have the temperatures in turns.
     """
     drafts, warmth = Drafts(pair), itertools.cycle(temperatures)
     all_ends = [
@@ -224,7 +225,7 @@ def _draft(drafts: Drafts, all_ends: Sequence[_Ends], lengths: Sequence[int]) ->
 
 
 def _verify(cloud: Cloud, all_ends: Sequence[_Ends]) -> None:
-    """Have jobs done until there are none."""
+    """Verify jobs until none is left."""
     while jobs := {ends: job for ends in all_ends if (job := ends.exchange())}:
         verdicts = cloud.verify(list(jobs.values()))
         for (ends, job), verdict in zip(jobs.items(), verdicts, strict=True):

@@ -59,7 +59,7 @@ def main() -> None:
     add("--tools", type=Path, required=True, help="folder of llama-perplexity")
     add("--text", type=Path, help="default: the language reference of Python's help")
     add("--contexts", type=int, default=11)
-    add("--size", type=int, default=512, help="tokens of a context")
+    add("--size", type=int, default=512, help="tokens per context")
     add("--resolution", type=int, default=32)
     add("--threads", type=int, default=2)
     add("models", type=Path, nargs="+")

@@ -1,14 +1,13 @@
-"""Estimate the divergence of models whose weights are rounded, beside dense sums.
+"""Compare estimates of the divergence of rounded models with dense sums.
 
     python -m benchmarks.kld.rounded                         # twenty minutes
     python -m benchmarks.kld.rounded --model gemma3 --contexts 2 --seeds 500
 
-The matrices of SmolLM2, or of Gemma 3 270M, are rounded to so many bits, in groups of
-32; in ``noise`` one layer is noise. The divergence of each from the original, row by
-row in float64, is what estimates from counts are compared with: a reference for each
-seed, of the same rows. Errors are in per cent of the divergence. The text is the
-language reference that `help` of this Python shows, under Python's license, or, for
-Gemma 3, sentences of ten languages.
+The matrices of SmolLM2 or Gemma 3 270M are rounded to 3 to 8 bits, in groups of 32; in
+``noise``, one layer is noise. Each model's divergence from the original, row by row in
+float64, is compared with estimates from counts, with a reference of the same rows for
+each seed. Errors are in percent of the divergence. The text is the language reference
+of this Python's `help` (Python's license), or, for Gemma 3, sentences in ten languages.
 """
 
 import copy
@@ -38,18 +37,18 @@ Logs = NDArray[np.float32]
 
 BITS, GROUP = (8, 6, 5, 4, 3), 32
 LAYER, LOUD = 10, 30.0
-"""Which layer is noise, and how many times its weights that has."""
+"""The noisy layer, and the noise relative to its weights."""
 
 RESOLUTIONS = 16, 32, 50, 128
 
 
 def manual() -> str:
-    """Return the pages of `help` that come with Python, as a text to measure by."""
+    """Return the pages of Python's `help` as a text."""
     return "\n".join(topics[name] for name in sorted(topics))
 
 
 def divergences(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
-    """Return KL of each of some rows of logits and another, in float64."""
+    """Return the KL divergence of rows of logits from others, in float64."""
     found = []
     for pair in zip(a, b, strict=True):
         x, y = (z - z.max().astype(np.float64) for z in pair)
@@ -59,7 +58,7 @@ def divergences(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
 
 
 class Case(NamedTuple):
-    """A model, by the logarithms of its probabilities, and its dense divergence."""
+    """A model's log-probabilities and its dense divergence."""
 
     name: str
     logs: Logs
@@ -75,7 +74,7 @@ def models(model: _models.LanguageModel) -> Iterator[tuple[str, Any]]:
 
 
 def changed(model: Any, change: Any) -> Any:
-    """Return a copy of a model with other matrices, but for the embeddings."""
+    """Return a copy of a model with changed matrices, except for the embeddings."""
     made = copy.deepcopy(model)
     with torch.no_grad():
         for name, w in made.named_parameters():
@@ -85,14 +84,14 @@ def changed(model: Any, change: Any) -> Any:
 
 
 def rounded(w: torch.Tensor, bits: int) -> torch.Tensor:
-    """Return a matrix whose groups of weights are whole multiples of their largest."""
+    """Return a matrix whose weights are quantized relative to their group's largest."""
     groups = w.view(-1, GROUP)
     step = groups.abs().amax(1, keepdim=True) / (2 ** (bits - 1) - 1)
     return ((groups / step.clamp(min=1e-12)).round() * step).view_as(w)
 
 
 def noisy(w: torch.Tensor, name: str) -> torch.Tensor:
-    """Return a matrix as it is, or, in a layer, under noise."""
+    """Return a matrix, with noise in one layer."""
     if f"layers.{LAYER}.mlp.down" not in name:
         return w
     noise = torch.randn(w.shape, generator=torch.Generator().manual_seed(0))
@@ -100,7 +99,7 @@ def noisy(w: torch.Tensor, name: str) -> torch.Tensor:
 
 
 def logs_of(model: Any, pieces: Sequence[_make.Piece], size: int) -> Any:
-    """Return the logarithms of probabilities at the pieces' places [n, V]."""
+    """Return the log-probabilities at the pieces' places [n, V]."""
     found = []
     for piece in pieces:
         first, last = piece.places[0], piece.places[-1] + 1
@@ -112,7 +111,7 @@ def logs_of(model: Any, pieces: Sequence[_make.Piece], size: int) -> Any:
 
 
 def truncated(p: Logs, q: Logs, k: int, tail: bool) -> float:
-    """Return what the likeliest k tell: with all others as one, or scaled to 1."""
+    """Return estimates from the top k, with a tail and renormalized."""
     found = []
     for x, y in zip(p, q, strict=True):
         top = np.argpartition(x, -k)[-k:]
@@ -126,7 +125,7 @@ def truncated(p: Logs, q: Logs, k: int, tail: bool) -> float:
 
 
 def counts_of(codec: sqs.Codec, logs: Logs, seed: int) -> distill.Text:
-    """Return a reference of rows, as a file would have it."""
+    """Return a reference of rows, like a file's."""
     rng = np.random.default_rng(seed)
     rows = codec.quantize_unbiased_rows(logs, rng=rng)
     n = len(rows)
@@ -149,7 +148,7 @@ def estimates(case: Case, reference: distill.Text) -> NDArray[Any]:
 
 
 def biases(cases: Sequence[Case], p: Logs, sizes: Sequence[int]) -> Table:
-    """Show dense divergences, the text's error, and what truncation makes of them."""
+    """Return dense divergences, the text's error, and estimates from the top k."""
     title = "dense, with the error of the text over contexts and over rows; top K, in %"
     names = "KLD", "contexts", "rows", "20+tail", "64+tail", "64"
     made = table(title, "weights", *names)
@@ -174,7 +173,7 @@ def biases(cases: Sequence[Case], p: Logs, sizes: Sequence[int]) -> Table:
 def sizes_table(
     path: Path, pieces: Sequence[_make.Piece], p: Logs, vocab: int
 ) -> Table:
-    """Show what a row takes in a file."""
+    """Return the bytes per row in a file."""
     made = table("bytes a row", "resolution", "counts", "log p", "other", "all")
     prior = sqs.Prior.builtin("smollm2" if vocab == 49_152 else "gemma3")
     for resolution in RESOLUTIONS:
@@ -200,7 +199,7 @@ def sizes_table(
 
 
 def coverage(cases: Sequence[Case], p: Logs, sizes: Sequence[int], args: Any) -> Table:
-    """Show how often dense means are within the reference's stated error."""
+    """Return how often dense means are within the reference's stated error."""
     title = f"{args.seeds} references of resolution {args.resolution}: the mean's error"
     names = "bias %", "± %", "true %", "stated", "covered", "flagged"
     made = table(title, "weights", *names)
@@ -251,8 +250,8 @@ def main() -> None:
     add = parser.add_argument
     add("--model", choices=(SMOLLM2, GEMMA3), default=SMOLLM2)
     add("--contexts", type=int, default=6)
-    add("--size", type=int, default=512, help="tokens of a context")
-    add("--seeds", type=int, default=2000, help="references whose errors are counted")
+    add("--size", type=int, default=512, help="tokens per context")
+    add("--seeds", type=int, default=2000, help="number of references")
     add("--resolution", type=int, default=32)
     args = parser.parse_args()
     console = Console()

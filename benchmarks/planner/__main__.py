@@ -46,25 +46,28 @@ LINKS = (
     *((2e3, 0.1), (1e4, 0.02), (1e4, 0.1), (1e5, 0.02), (1e5, 0.1)),
     *((1e6, 0.02), (1e6, 0.1), (1e7, 0.005), (1e7, 0.3)),
 )
-"""Bits a second up, and seconds of a round trip."""
+"""Uplink bits per second, and round-trip time in seconds."""
 
 DRAWN = ((1e4, 0.02), (1e5, 0.02), (1e6, 0.1))
 
-BAR = slice(1, 7)
-"""Links of which the mean gain of hints is."""
+TYPICAL = slice(1, 7)
+"""The links over which the mean gain of hints is reported."""
 
 TOKENS, LOSS = 200, 0.05
 
-NOISE, LITTLE = 0.8, 0.12
-"""Deviation of the noise that makes a target's logits of Gemma's: as different as
-SmolLM2's two models, and as a model and itself in 8 bits."""
+NOISE = 0.8
+"""Standard deviation of logit noise that makes a model as different as SmolLM2's draft
+and target."""
+
+LITTLE = 0.12
+"""The same, as different as a model and its 8-bit version."""
 
 LAPS = 3
-"""Texts that hold nearly all shipped rows, of which expected times are."""
+"""Completions that contain nearly all shipped rows; expected times are computed from
+these."""
 
 SMALL = 0.0004
-"""Seconds of a step of the draft in the package, as `benchmarks.experiments sizes`
-measures it."""
+"""Seconds per step of the shipped draft, measured by `benchmarks.experiments sizes`."""
 
 ALONE, ROUNDS, HINTED = "alone", "rounds", "hints"
 PLANNED, BYTES, UNHINTED = "planner", "for bytes", "planner without hints"
@@ -73,10 +76,10 @@ RIVALS = {
     "raw, K=1, 2, 4": [Format(f"raw {k}", partial(raw, k=k)) for k in (1, 2, 4)],
     "QS, l=16": [Format("QS 16", partial(qs, resolution=16))],
 }
-"""What others send of a distribution, with what is worth a try on these links."""
+"""Other formats, with parameters that can be useful on these links."""
 
 SUMS = "tokens", "seconds", "bytes_up", "bytes_down", "passes", "rows"
-"""What is summed over texts: `Played` has it."""
+"""The attributes of `Played` that are summed over completions."""
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.float32]
@@ -84,7 +87,7 @@ Rows = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Case:
-    """Two models, how tokens are sampled, the clouds, and how many texts there are."""
+    """Two models, the sampling, the clouds, and the number of completions."""
 
     model: str
     draft: str
@@ -97,7 +100,7 @@ class Case:
         return f"{self.model} {self.draft} {self.temperature:g}"
 
     def record(self, folder: Path, tokens: int) -> tuple[Text, ...]:
-        """Write texts of shipped rows, which follow each other in a circle."""
+        """Save completions made of shipped rows, which repeat in a circle."""
         source = small() if self.draft == "shipped" else shipped(self.model.lower())
         places = [(one, i) for one in source.sessions for i in range(len(one))]
         found = []
@@ -115,8 +118,8 @@ class Case:
     def _models(self, rng: np.random.Generator, *rows: Sequence[Rows]) -> list[Rows]:
         """Return both models' rows.
 
-        A model that is its own draft gets a little noise, and Gemma, whose shipped
-        rows are of one model, much.
+        A model that drafts for itself gets a little noise; Gemma, with shipped rows of
+        only one model, gets much.
         """
         drafts, targets = map(np.array, rows)
         if self.draft == "near":
@@ -138,15 +141,15 @@ CASES = (
 
 @dataclass(frozen=True)
 class Grid:
-    """What is written: cases, links and tokens."""
+    """The simulated cases, links and tokens."""
 
     cases: Sequence[Case] = CASES
     links: Sequence[tuple[float, float]] = LINKS
     tokens: int = TOKENS
     busy: float = 0.0
-    """As `Steps` has it."""
+    """See `Steps`."""
     constants: Sequence[str] = ()
-    """What the planner's constants are in place of their own values: NAME=VALUE."""
+    """Overridden constants of the planner, as NAME=VALUE."""
 
 
 QUICK = Grid([replace(case, texts=2) for case in CASES[:2]], LINKS[1:3], 24)
@@ -154,36 +157,36 @@ QUICK = Grid([replace(case, texts=2) for case in CASES[:2]], LINKS[1:3], 24)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What each mode gives and costs over each link."""
+    """The results of each mode over each link."""
 
     name: str
-    """Of models, temperature, cloud and loss."""
+    """Models, temperature, cloud and loss."""
     acceptance: float
-    """Of the best setting."""
+    """The acceptance rate with the best setting."""
     links: Sequence[tuple[float, float]]
     sums: dict[str, Floats]
-    """Of each text, [links, texts, SUMS]."""
+    """Sums for each mode, [links, texts, SUMS]."""
     rivals: dict[str, Floats] = field(default_factory=dict)
-    """Tokens per second of others' rounds over those of ours, [links]."""
+    """Tokens per second with other formats over ours, [links]."""
 
     @property
     def texts(self) -> int:
-        """How many there are."""
+        """The number of completions."""
         return self.sums[ALONE].shape[1]
 
     def each(self, way: str, what: str, by: str = "tokens") -> Floats:
-        """Return a ratio of sums over texts, and of resamples: [1 + n, links]."""
+        """Return a ratio of sums, and its resamples: [1 + n, links]."""
         sums = np.moveaxis(draws(self.texts) @ self.sums[way], 0, 1)
         return np.asarray(sums[..., SUMS.index(what)] / sums[..., SUMS.index(by)])
 
     @cached_property
     def speed(self) -> dict[str, Floats]:
-        """Tokens per second, and of each resample."""
+        """Tokens per second, with resamples."""
         return {way: self.each(way, "tokens", "seconds") for way in self.sums}
 
     @cached_property
     def size(self) -> dict[str, Floats]:
-        """Bytes of IP per token, up and down, and of each resample."""
+        """Bytes per token in both directions, with IP headers and resamples."""
         return {
             way: self.each(way, "bytes_up") + self.each(way, "bytes_down")
             for way in self.sums
@@ -191,7 +194,7 @@ class Outcome:
 
     @property
     def without(self) -> Floats:
-        """The better of rounds and the cloud alone."""
+        """The faster of rounds and alone."""
         return np.maximum(self.speed[ALONE], self.speed[ROUNDS])
 
     @property
@@ -201,7 +204,7 @@ class Outcome:
 
 
 def compare(case: Case, cloud: str, grid: Grid) -> Outcome:
-    """Write texts in every way."""
+    """Simulate all modes."""
     for name, value in (each.split("=") for each in grid.constants):
         setattr(_planner, name, type(getattr(_planner, name))(value))
     prior = sqs.Prior.builtin(case.model.lower())
@@ -233,7 +236,7 @@ def _link(rate: float, trip: float, loss: float) -> Link:
 
 
 def _written(cell: Cell, rounds: Rounds) -> dict[str, Floats]:
-    """Return what texts sum to over a link in each way."""
+    """Return the sums of each mode over a link."""
     link = cell.link
     best = rounds.fastest(link.rate, link.trip, cell.steps, WorldLink.overhead)
     ways = {
@@ -248,9 +251,9 @@ def _written(cell: Cell, rounds: Rounds) -> dict[str, Floats]:
 
 
 def _sums(cell: Cell) -> Floats:
-    """Return what each text comes to; a planner knows nothing when it begins.
+    """Return each completion's sums, each with a new planner.
 
-    Where models share cores it knows what the first one has told.
+    If models share cores, one planner generates all, and the first isn't counted.
     """
     alike = [replace(cell, texts=(text,), seed=n) for n, text in enumerate(cell.texts)]
     if cell.steps.busy:
@@ -261,9 +264,9 @@ def _sums(cell: Cell) -> Floats:
 
 
 def _rivals(cell: Cell, grid: Grid, ours: Rounds) -> dict[str, Floats]:
-    """Return what others have of our tokens per second in rounds.
+    """Return the speed of rounds with other formats, relative to ours.
 
-    All rounds are the fastest on their link by their expected times.
+    All rounds have the length with the lowest expected time on their link.
     """
     around = cell.steps, WorldLink.overhead
 
@@ -277,16 +280,16 @@ def _rivals(cell: Cell, grid: Grid, ours: Rounds) -> dict[str, Floats]:
 
 
 def bars(outcomes: Iterable[Outcome], grid: Grid) -> Table:
-    """Show what hints and planners are worth, over the links of the grid."""
+    """Return the gains of hints and planners over all links."""
     made = table(
-        f"Ratios of tokens per second: texts of {grid.tokens} tokens",
+        f"Ratios of tokens per second: completions of {grid.tokens} tokens",
         *("model, draft, T, cloud", "texts", "accep-\ntance"),
         *("hints, mean", "hints,\nleast", "hints /\nalone"),
         *("planner,\nmean", "planner,\nleast", "without hints,\nleast"),
     )
     for one in outcomes:
         alone, hinted = one.speed[ALONE], one.speed[HINTED]
-        gain = (hinted / one.without)[:, BAR]
+        gain = (hinted / one.without)[:, TYPICAL]
         shares = (one.speed[PLANNED] / one.best)[0]
         unhinted = (one.speed[UNHINTED] / one.without)[0]
         made.add_row(
@@ -299,9 +302,9 @@ def bars(outcomes: Iterable[Outcome], grid: Grid) -> Table:
 
 
 def speeds(one: Outcome) -> Table:
-    """Show what each mode gives and costs on each link."""
+    """Return the results of each mode on each link."""
     links = (f"{rate / 1e3:g}, {1e3 * trip:g}" for rate, trip in one.links)
-    made = table(f"{one.name}: {one.texts} texts", "kbit/s, ms", *links)
+    made = table(f"{one.name}: {one.texts} completions", "kbit/s, ms", *links)
 
     def add(name: str, values: Floats, digits: int) -> None:
         made.add_row(name, *(near(of_draws(x).as_json(), digits) for x in values.T))
@@ -318,7 +321,7 @@ def speeds(one: Outcome) -> Table:
 
 
 def chart(far: Outcome, small: Outcome) -> list[Panel]:
-    """Show what two drafts gain over a few links."""
+    """Return the speeds with two drafts over a few links."""
     names = [f"{rate / 1e3:g} kbit/s, {1e3 * trip:g} ms" for rate, trip in far.links]
     shown = [i for i, link in enumerate(far.links) if link in DRAWN]
     bars = {way: far.speed[way] for way in (ALONE, ROUNDS, HINTED)}
@@ -352,12 +355,12 @@ def main(argv: list[str] | None = None) -> None:
         draw("Tokens per second by link", chart(*outcomes[1:3]), args.plot)
     console.print(
         dim(
-            "Intervals: 95 %, over texts. hints: over the better of rounds and alone, "
-            "from 10 kbit/s to 1 Mbit/s; / alone: the least over all links; planner: "
-            "over the best mode, and without hints over the better of rounds and "
-            "alone. for bytes: alone, 8 tokens per message. passes, rows: of the "
-            "target and the draft, per token. The formats of others have "
-            "the share of our rounds' speed that they are expected to have."
+            "Intervals: 95 %, over completions. hints: relative to the faster of "
+            "rounds and alone, from 10 kbit/s to 1 Mbit/s; / alone: the least over all "
+            "links; planner: relative to the fastest mode; without hints: relative to "
+            "the faster of rounds and alone. for bytes: alone, 8 tokens per message. "
+            "passes, rows: forward passes of the target and steps of the draft, per "
+            "token. Speeds of other formats are our rounds' times the expected ratio."
         )
     )
     console.print(dim(about_line(about())))

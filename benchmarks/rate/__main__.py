@@ -3,9 +3,9 @@
     python -m benchmarks.rate --plot rate.svg
 
 It compares bits with the lost total variation and with the acceptance rate. Schemes are
-K-SQS and C-SQS by the paper's formula, QS, raw top-K and every coding of this package.
-docs/benchmarks/size.md explains the tables. Rows are the shipped drafts that nothing
-was fitted to, arrays of logits, or a target's completion that both models read.
+K-SQS and C-SQS with the paper's formula, QS, raw top-K and all codings of this package.
+docs/benchmarks/size.md explains the tables. Rows are shipped drafts to which nothing
+was fitted, arrays of logits, or both models' logits for the target's completions.
 """
 
 import sys

@@ -3,10 +3,10 @@
     python -m benchmarks.rate.general          # seconds; needs zstandard
 
 zstd at level 19 compresses fp16 probabilities with 16-bit ids, and the counts and ids
-that the codec sends. Each distribution is a frame, with a dictionary trained on the
-rows of other prompts, or a part of a stream that is flushed after each. Tokens of the
-raw form are sorted by probability or, as that sometimes helps, by id. Frames have no
-checksum, size or magic number. Rows are the shipped drafts that nothing was fitted to.
+that the codec sends. Each distribution is a frame, optionally with a dictionary trained
+on rows of other prompts, or a part of a stream that is flushed after each. Tokens of
+the raw form are sorted by probability or by id, which sometimes helps. Frames have no
+checksum, size or magic number. Rows are shipped drafts to which nothing was fitted.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,13 +27,13 @@ from tests.drafts import VOCAB_SIZE, held_out, load_drafts
 K, RESOLUTION = 64, 100
 LEVEL = 19
 DICTIONARY = 16_384
-"""Bytes of a dictionary."""
+"""The size of a dictionary in bytes."""
 
 Packets = list[bytes]
 
 
 class Rows:
-    """Distributions as they are sent in each way."""
+    """Distributions in each form that is sent."""
 
     def __init__(self, logits: Iterator[NDArray[np.float32]], temperature: float):
         codec = sqs.Codec(VOCAB_SIZE, RESOLUTION)
@@ -59,17 +59,17 @@ def _raw(probs: NDArray[np.float64], ids: NDArray[np.intp]) -> bytes:
 
 
 def alone(packets: Packets, others: Packets) -> Packets:
-    """Compress each by itself."""
+    """Compress each packet separately."""
     return _frames(packets, None)
 
 
 def trained(packets: Packets, others: Packets) -> Packets:
-    """Compress each by itself with a dictionary of others."""
+    """Compress each packet separately, with a dictionary trained on others."""
     return _frames(packets, zstandard.train_dictionary(DICTIONARY, others))
 
 
 def streamed(packets: Packets, others: Packets) -> Packets:
-    """Compress all in one stream, so that each can be read as it comes."""
+    """Compress all in one stream that is flushed after each packet."""
     stream = zstandard.ZstdCompressor(LEVEL).compressobj()
     flush = zstandard.COMPRESSOBJ_FLUSH_BLOCK
     return [stream.compress(packet) + stream.flush(flush) for packet in packets]
@@ -96,9 +96,9 @@ WAYS: dict[str, Callable[[Packets, Packets], Packets]] = {
 
 
 def measure(rows: int, temperature: float) -> tuple[dict[str, float], str]:
-    """Return mean bits of a distribution by each way, and the spread of the last one.
+    """Return mean bits per distribution in each form, and the last form's spread.
 
-    It takes at most so many rows, evenly spaced among those that nothing was fitted to.
+    Uses at most `rows` rows, evenly spaced among those to which nothing was fitted.
     """
     drafts = load_drafts()
     known, new = np.flatnonzero(~held_out(drafts)), np.flatnonzero(held_out(drafts))
@@ -127,7 +127,7 @@ def measure(rows: int, temperature: float) -> tuple[dict[str, float], str]:
 
 
 def spread(bits: NDArray[np.integer], prompts: NDArray[np.integer]) -> str:
-    """Say how packets differ: an interval of their mean over prompts, and quantiles.
+    """Describe the sizes: the mean with its interval over prompts, and quantiles.
 
     >>> spread(np.array([8, 16, 24, 32]), np.array([1, 1, 2, 2]))
     'mean 20 (12 to 28 over 2 prompts), median 20, 90th percentile 30'
@@ -151,14 +151,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=200, help="(default: %(default)s)")
     parser.add_argument("--temperature", type=float, default=0.7)
     args = parser.parse_args(argv)
-    made = table("Bits of a distribution, whole bytes", "", "bits")
+    made = table("Bits per distribution, whole bytes", "", "bits")
     found, packets = measure(args.rows, args.temperature)
     for name, bits in found.items():
         made.add_row(name, f"{bits:,.0f}")
     number = ".".join(map(str, zstandard.ZSTD_VERSION))
     how = f"K = {K}, l = {RESOLUTION}, T = {args.temperature:g}"
     about = f"{args.rows} rows, {how}; zstd {number}, level {LEVEL}"
-    Console().print(made, f"The last one: {packets}\n", dim(about))
+    Console().print(made, f"Last row: {packets}\n", dim(about))
 
 
 if __name__ == "__main__":

@@ -2,9 +2,8 @@
 
     python -m benchmarks.rate.languages     # half a minute
 
-Bits per distribution at K = 64 and l = 100, in single packets. Rows are the shipped
-ones that nothing was fitted to, of SmolLM2 (English and code) and of Gemma 3 (ten
-languages).
+Bits per distribution at K = 64 and l = 100, in single packets. Rows are shipped ones to
+which nothing was fitted, of SmolLM2 (English and code) and Gemma 3 (ten languages).
 """
 
 from collections.abc import Iterator
@@ -57,7 +56,7 @@ def main() -> None:
     saved = []
     for temperature in args.temperatures:
         made = table(
-            f"Bits of a distribution at T = {temperature:g}",
+            f"Bits per distribution at T = {temperature:g}",
             *("", "rows", "enumer-\native", "no\nprior", "prior", "ratio"),
         )
         for name, source in everything:

@@ -28,16 +28,16 @@ ACCEPTANCE_POINTS = (
     *((0.7, lost) for lost in (0.005, 0.01, 0.02)),
     *((1.0, lost) for lost in (0.01, 0.02)),
 )
-"""Temperature, and how far the acceptance rate is below the draft's own."""
+"""Temperature, and the loss of acceptance rate against the dense draft."""
 
 
 def bits_at(
     bits: NDArray[np.float64], loss: NDArray[np.float64], most: float
 ) -> float | None:
-    """Bits of a front at a given loss, log-linear between neighboring points.
+    """Return a front's bits at a given loss, log-linear between neighboring points.
 
-    The front's points [n] have ascending loss. None where even the first one loses
-    more. Beyond the last one its bits: no setting needs more than the cheapest one.
+    The front's points [n] have ascending loss. Returns None if the first one loses
+    more, and the last one's bits for any larger loss.
 
     >>> bits, loss = np.array([400.0, 100.0]), np.array([0.1, 0.3])
     >>> [round(bits_at(bits, loss, most), 3) for most in (0.2, 0.3, 0.9)]
@@ -52,7 +52,7 @@ def bits_at(
 
 @dataclass
 class Temperature:
-    """All that is measured at one temperature, as sums over positions."""
+    """The measurements at one temperature, as sums over positions."""
 
     temperature: float
     rows: int = 0
@@ -60,7 +60,7 @@ class Temperature:
     sums: dict[str, dict[Setting, NDArray[np.float64]]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(lambda: np.zeros(3)))
     )
-    """By scheme and setting, [3]: bits, TV and acceptance rate."""
+    """Bits, TV and acceptance rate [3], by scheme and setting."""
     draft_acceptance: float = 0.0
     """1 - TV(p, q): the acceptance rate if nothing were dropped or rounded."""
 
@@ -77,7 +77,7 @@ class Temperature:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return a scheme's front: bits and loss, [n] each, by ascending loss.
 
-        What is lost is TV(q, q^), ``"tv"``, or ``"acceptance"`` rate below the draft's.
+        The loss is TV(q, q^) for ``"tv"``, or the acceptance rate's for others.
         """
         bits, tv, rate = np.array(list(self.sums[scheme].values())).T / self.rows
         loss = tv if against == "tv" else self.draft_acceptance / self.rows - rate
@@ -85,16 +85,16 @@ class Temperature:
         return bits[front], loss[front]
 
     def bits_at(self, scheme: str, loss: float, against: str = "tv") -> float | None:
-        """Return a scheme's bits at a loss, at its own best setting."""
+        """Return a scheme's bits at a loss, with its best setting."""
         return bits_at(*self.front(scheme, against), loss)
 
 
 @dataclass(frozen=True)
 class Results:
-    """A whole run."""
+    """The results of a run."""
 
     measured: dict[str, Any]
-    """What it was measured on and with."""
+    """The source, the environment and the parameters."""
     temperatures: list[Temperature]
 
     def at(
@@ -106,8 +106,8 @@ class Results:
     ) -> list[dict[str, Any]]:
         """Compare schemes at pairs of temperature and loss.
 
-        For each temperature that was measured there are it, the loss, ``bits`` by
-        scheme (None if it can't lose so little) and ``ratio``, to the best rival.
+        Each result has the temperature, the loss, ``bits`` by scheme (None if a scheme
+        can't reach the loss) and the ``ratio`` to the best rival.
         """
         found = []
         by_temperature = {t.temperature: t for t in self.temperatures}
@@ -127,9 +127,9 @@ class Results:
 
 
 class Meter:
-    """Sends everything of a source's sessions at one temperature and adds up.
+    """Adds up all measurements of a source at one temperature.
 
-    The seed is that of the drafted tokens.
+    The seed samples the drafted tokens.
     """
 
     def __init__(self, temperature: float, source: Source, seed: int) -> None:
@@ -159,7 +159,7 @@ class Meter:
             self._coded(Setting(keep, resolution), sequence, at)
 
     def _formulas(self, row: Row) -> None:
-        """Count the bits of schemes that are formulas."""
+        """Add the schemes with formulas."""
         v, add = self._vocab_size, self.result.add
         for keep, resolution in self._paper:
             conformal = isinstance(keep, sqs.Threshold)
@@ -178,7 +178,7 @@ class Meter:
             add(schemes.RAW, Setting(sqs.TopK(k)), row.send_raw(k), bits)
 
     def _steered(self, row: Row) -> None:
-        """Count the bits of online thresholds, which every position moves."""
+        """Add the online thresholds, which change at every position."""
         for keep, threshold in self._thresholds.items():
             for resolution in schemes.ONLINE_RESOLUTIONS:
                 sent = row.send(keep, resolution, threshold)
@@ -192,7 +192,7 @@ class Meter:
             self._thresholds[keep] = keep.next(threshold, mass)
 
     def _coded(self, setting: Setting, sequence: list[Sent], at: list[float]) -> None:
-        """Count a session's distributions one by one, and in rounds."""
+        """Add a session's distributions, in single packets and in rounds."""
         assert setting.resolution is not None
         shape = self._vocab_size, setting.resolution, "entropy"
         priors = {schemes.ENTROPY: self._prior, schemes.NO_PRIOR: None}
@@ -211,7 +211,7 @@ class Meter:
             part = sequence[start : start + ROUND]
             qs = [sent.q for sent in part]
             drafted = tokens[start : start + ROUND]
-            # No other scheme counts the drafted token, which costs as much in each.
+            # Other schemes don't count the drafted token, which costs the same in all.
             apart = token_bits(qs, drafted)
             bits = (8 * len(codec.encode_round(qs, drafted)) - apart) / len(part)
             for sent in part:
@@ -219,13 +219,13 @@ class Meter:
 
 
 def draw(q: sqs.SparseDistribution, at: float) -> int:
-    """Draw a token with a number from [0, 1)."""
+    """Sample a token with a random number in [0, 1)."""
     place = np.searchsorted(np.cumsum(q.counts), int(at * q.resolution), side="right")
     return int(q.token_ids[place])
 
 
 def token_bits(qs: Sequence[sqs.SparseDistribution], tokens: Sequence[int]) -> float:
-    """Return what the drafted tokens cost: -log2 of their probabilities."""
+    """Return the information of the drafted tokens: -log2 of their probabilities."""
     return -sum(math.log2(q.prob(t)) for q, t in zip(qs, tokens, strict=True))
 
 
@@ -234,7 +234,7 @@ def run(
 ) -> Results:
     """Measure every scheme on all positions of a source, at temperatures above 0.
 
-    The seed is that of the drafted tokens, which rounds carry.
+    The seed samples the drafted tokens of rounds.
     """
     meters = [Meter(t, source, seed) for t in temperatures]
     for session in tqdm(source.sessions, disable=not progress):

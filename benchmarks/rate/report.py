@@ -14,19 +14,18 @@ from benchmarks.schemes import C_SQS, ENTROPY, ENUMERATIVE, K_SQS, NONZERO, SAME
 from benchmarks.tables import about_line, dim, table
 
 POINTS_NOTE = """\
-Bits of a distribution, log-linear between neighboring points of each scheme's
-Pareto front, and their ratio to the better of K-SQS and C-SQS, then to C-SQS,
-online. Each scheme has its best setting; no drafted token is counted; - is out
-of reach. Nonzero: for tokens with a count. Online: the paper's moving threshold.
+Bits per distribution, log-linear between neighboring points of each scheme's
+Pareto front, and their ratio to the better of K-SQS and C-SQS, then to C-SQS
+online. Each scheme has its best setting; drafted tokens aren't counted; - is
+unreachable. Nonzero: for tokens with a count. Online: the paper's moving threshold.
 """
 
 SHOWN = (ENTROPY, K_SQS, ENUMERATIVE, C_SQS, schemes.RAW, schemes.QS)
 LEAST_TV, MOST_BITS, POINTS = 0.005, 8000, 7
-"""What of a front is shown."""
 
 
 def report(results: measure.Results) -> Group:
-    """Render everything that was measured, 80 columns wide."""
+    """Render all measurements, 80 columns wide."""
     m = results.measured
     parts: list[RenderableType] = [
         Text(
@@ -80,7 +79,7 @@ def _points(what: str, points: list[dict[str, Any]]) -> Table:
 
 def _acceptance(points: list[dict[str, Any]]) -> Table:
     heads = [f"T={p['temperature']:g}\n-{p['loss']:g}" for p in points]
-    made = table("Bits at an acceptance rate so much below the draft's", "", *heads)
+    made = table("Bits at a loss of acceptance rate", "", *heads)
     for scheme in schemes.SCHEMES:
         bits = [point["bits"][scheme] for point in points]
         made.add_row(scheme, *("-" if b is None else f"{b:.0f}" for b in bits))
@@ -92,7 +91,7 @@ def _short(ratio: float) -> str:
 
 
 def chart(results: measure.Results) -> list[Panel]:
-    """Show bits against TV: some points of each scheme's front."""
+    """Return panels of bits against TV, with some points of each scheme's front."""
     panels = []
     for measured in results.temperatures:
         series = {}
@@ -101,6 +100,6 @@ def chart(results: measure.Results) -> list[Panel]:
             seen = np.flatnonzero((tv >= LEAST_TV) & (bits <= MOST_BITS))
             some = seen[:: max(1, len(seen) // POINTS)]
             series[scheme] = [*zip(tv[some].tolist(), bits[some].tolist(), strict=True)]
-        title = f"Bits of a distribution, T = {measured.temperature:g}"
+        title = f"Bits per distribution, T = {measured.temperature:g}"
         panels.append(Panel(title, series, "mean TV between draft and sent", log="xy"))
     return panels

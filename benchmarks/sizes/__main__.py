@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _quick() -> int:
-    """Run all parts in miniature, and measure the draft that comes of it."""
+    """Run all parts in miniature, and measure the resulting draft."""
     from benchmarks.experiments import __main__ as experiments
 
     with tempfile.TemporaryDirectory() as folder:
@@ -62,15 +62,15 @@ def _parser() -> argparse.ArgumentParser:
     parts.add_parser("quick", help="everything in miniature, as a test")
     add = parts.add_parser("texts").add_argument
     add("folder", type=Path)
-    said = "total of the answers (default: %(default)s)"
+    said = "total tokens of answers (default: %(default)s)"
     add("--tokens", **number(int, 1), default=1_000_000, help=said)
-    said = "texts in a batch (default: %(default)s)"
+    said = "texts per batch (default: %(default)s)"
     add("--places", **number(int, 1), default=128, help=said)
-    said = "maximum tokens of a text (default: %(default)s)"
+    said = "maximum tokens per text (default: %(default)s)"
     add("--longest", **number(int, 48), default=512, help=said)
     add("--seed", **number(int, 0), default=0)
     add = parts.add_parser("train").add_argument
-    add("files", type=Path, nargs="+", help="stored distributions")
+    add("files", type=Path, nargs="+", help="files of teacher logits")
     add("-o", "--output", type=Path, required=True)
     add("--size", choices=SIZES, default="1.3M")
     said = "maximum training time (default: %(default)g)"
@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("texts", "train"):
         add = parts.choices[name].add_argument
         add("--target", metavar="MODEL", help=MODEL)
-        said, cores = "of the models (default: all cores)", os.cpu_count() or 1
+        said, cores = "threads of models (default: all cores)", os.cpu_count() or 1
         add("--threads", **number(int, 1), default=cores, help=said)
     return whole
 

@@ -1,4 +1,4 @@
-"""Training data of small drafts: files of a teacher's distributions, as arrays."""
+"""Training data of small drafts: files of teacher logits, as arrays."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from sqs_codec.system.hf._models import LanguageModel
 Texts = list[distill.Text]
 
 HELD_OUT = 40
-"""Of so many prompts the answers to one are held out."""
+"""The answers to one of this many prompts are held out."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Texts side by side."""
+    """A batch of texts with N distributions."""
 
     tokens: torch.Tensor
     """[B, T]."""
     taught: torch.Tensor
-    """[B, T], bool: after which tokens there are distributions, N in all."""
+    """Whether a distribution follows each token, bool [B, T]."""
     rows: torch.Tensor
-    """[M], 0 to N - 1, ascending."""
+    """The distribution of each weight, 0 to N - 1, ascending, [M]."""
     ids: torch.Tensor
-    """[M], ascending in each row."""
+    """The token of each weight, ascending in each row, [M]."""
     weights: torch.Tensor
     """[M]."""
 
 
 def read(paths: Sequence[Path]) -> tuple[Texts, Texts]:
-    """Read files; return what is for learning, and what is held out."""
+    """Read files; return training texts and held-out texts."""
     parts: tuple[Texts, Texts] = [], []
     for text in itertools.chain.from_iterable(map(distill.load, paths)):
         asked = text.tokens[: text.places[0] + 1].astype(np.int64)
@@ -49,11 +49,11 @@ def read(paths: Sequence[Path]) -> tuple[Texts, Texts]:
 
 
 def _taught(text: distill.Text) -> tuple[NDArray[Any], ...]:
-    """Return the row of each weight, from 0, its token, and the weight."""
+    """Return the row, the token and the value of each weight."""
     sizes = np.diff(text.rows.offsets)
     rows, ids = np.repeat(np.arange(len(sizes)), sizes), text.rows.token_ids
     weights = text.rows.counts.astype(np.float32) / text.rows.resolution
-    if text.tail:  # what a list left out isn't taught
+    if text.tail:  # the tail isn't taught
         kept = ids < text.rows.vocab_size - 1
         rows, ids, weights = rows[kept], ids[kept], weights[kept]
         weights /= np.bincount(rows, weights)[rows].astype(np.float32)
@@ -61,7 +61,7 @@ def _taught(text: distill.Text) -> tuple[NDArray[Any], ...]:
 
 
 def counts(texts: Texts, vocab_size: int) -> NDArray[np.float64]:
-    """Return how often each token is expected after what is taught."""
+    """Return the expected frequency of each token in the distributions."""
     found = np.full(vocab_size, 1e-3)
     for text in texts:
         np.add.at(found, *_taught(text)[1:])
@@ -70,7 +70,7 @@ def counts(texts: Texts, vocab_size: int) -> NDArray[np.float64]:
 
 
 def nearest(model: LanguageModel, columns: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the column of each token, or of the one whose embedding is most alike."""
+    """Return each token's column, or that of the token with the nearest embedding."""
     table = model.model.get_input_embeddings().weight.detach()[: model.vocab_size]
     table = normalize(table.float() - table.float().mean(0))
     found = torch.cat(
@@ -81,7 +81,7 @@ def nearest(model: LanguageModel, columns: NDArray[np.int64]) -> NDArray[np.int6
 
 
 def directions(table: torch.Tensor, width: int) -> torch.Tensor:
-    """Return a table's rows [n, width] by its main directions, of deviation 1."""
+    """Project a table's rows on its `width` principal directions, scaled to std 1."""
     table = table - table.mean(0)
     main = table @ torch.linalg.eigh(table.T @ table).eigenvectors[:, -width:]
     return main / main.std()
@@ -90,7 +90,7 @@ def directions(table: torch.Tensor, width: int) -> torch.Tensor:
 def batches(
     texts: Texts, size: int, rng: np.random.Generator | None = None
 ) -> Iterator[Batch]:
-    """Yield all texts, those of about the same length side by side."""
+    """Yield all texts in batches of similar length."""
     lengths = np.array([len(text.tokens) for text in texts], float)
     if rng is not None:
         lengths += rng.normal(0, 20, len(lengths))

@@ -23,7 +23,7 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 
 @dataclass(frozen=True)
 class Size:
-    """How large a network is."""
+    """The dimensions of a network."""
 
     columns: int
     embedding: int
@@ -39,15 +39,15 @@ SIZES = {
     "4M": Size(12288, 160, 704, 48),
     "13M": Size(24576, 288, 1216, 64),
 }
-"""By about how many parameters they have."""
+"""Sizes by their approximate number of parameters."""
 
 
 LEVELS = 31
-"""Of weights to either side of 0, in eight bits, of which zip takes six."""
+"""Levels of int8 weights on each side of 0; zip compresses them to six bits."""
 
 
 class Scores(torch.autograd.Function):
-    """Logarithms of the sum of exponentials of all columns' logits, and some logits."""
+    """The log-sum-exp of all columns' logits, and some logits."""
 
     @staticmethod
     def forward(ctx: Any, *given: torch.Tensor) -> Pair:
@@ -62,7 +62,7 @@ class Scores(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
-        """Return the gradients of the first three."""
+        """Return the gradients of the first three arguments."""
         of_total, of_picked = grads
         hidden, embedding, rows, columns, total = ctx.saved_tensors
         back = ctx.logits.sub_(total[:, None]).exp_().mul_(of_total[:, None])
@@ -71,7 +71,7 @@ class Scores(torch.autograd.Function):
 
 
 class Student(nn.Module):
-    """A gated recurrence that points, over the columns of a vocabulary."""
+    """A GRU with a pointer, over the columns of a vocabulary."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Student(nn.Module):
         self.drop = nn.Dropout(0.1)
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """Return the logarithms of the probabilities of a batch's ids, [M]."""
+        """Return the log-probabilities of a batch's ids, [M]."""
         read = self.embedding[self._inputs[batch.tokens]] * self.scales[0]
         states = self.drop(self.gru(self.drop(read))[0])
         hidden = self.out(states[batch.taught]) * self.scales[1]
@@ -116,7 +116,7 @@ class Student(nn.Module):
         return (chances + 1e-9).log()
 
     def _point(self, states: torch.Tensor, batch: Batch) -> Pair:
-        """Return weights [N, T] of the tokens that follow, and how much is pointed."""
+        """Return the pointer's weights [N, T] and its total probability."""
         query, key, gate = self.pointer(states).split(
             [self.size.pointer, self.size.pointer, 1], -1
         )
@@ -127,7 +127,7 @@ class Student(nn.Module):
         return scores.softmax(-1), gate[batch.taught][:, 0].sigmoid()
 
     def _match(self, batch: Batch, weights: torch.Tensor) -> Pair:
-        """Return at which of a batch's ids is pointed, and with what weight."""
+        """Return the ids in the batch that the pointer selects, and the weights."""
         followed = torch.cat([batch.tokens[:, 1:], batch.tokens[:, :1]], 1)
         text = batch.taught.nonzero()[:, 0]
         numbers = torch.arange(len(text))[:, None] * len(self.inputs)
@@ -138,7 +138,7 @@ class Student(nn.Module):
         return at[hit], weights.flatten()[hit]
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the arrays of a file: matrices in int8, with a scale for each row."""
+        """Return the arrays of a file: int8 matrices with a scale per row."""
         gru, (read, wrote) = self.gru, self.scales.detach()
         weights = {
             "embedding": self.embedding,

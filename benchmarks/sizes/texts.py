@@ -33,31 +33,31 @@ from sqs_codec.system.hf._ragged import Cache, RaggedModel
 STARTS = Path(__file__).with_name("starts.txt")
 
 RESOLUTION = 128
-"""Of the file: some 45 bytes a token."""
+"""The file's resolution: about 45 bytes per token."""
 
 TEMPERATURES = (0.7, 1.0, 0.5)
-"""At which whole prompts are answered in turn, and the others once each."""
+"""Temperatures of answers: in turn for complete prompts, all for the others."""
 
 WORD = re.compile("[Ġ▁][A-Za-z][a-z]{4,}")
-"""Of a tokenizer's pieces, which may be a topic."""
+"""Tokens that can be topics."""
 
 WHOLE = 6
-"""Whole prompts for each that is only begun."""
+"""Complete prompts per beginning."""
 
 PROMPT_TEMPERATURE = 0.9
 
 LIKELY = 1024
-"""Tokens are drawn of so many likeliest ones."""
+"""Tokens are sampled from this many of the most probable ones."""
 
 
 class _Next(NamedTuple):
-    """What is to be read of a text."""
+    """The next tokens of a text for the model."""
 
     tokens: Sequence[int]
     temperature: float
-    """Of the token that is drawn after these."""
+    """The temperature of the token after them."""
     rows: list[sqs.SparseRows] | None = None
-    """Of an answer: to which is added what is kept of that token's logits."""
+    """In an answer: the list that gets this token's distribution."""
 
 
 class _File:
@@ -81,12 +81,12 @@ class _File:
         self.texts = self.tokens = 0
 
     def round(self, logits: torch.Tensor) -> sqs.SparseRows:
-        """Return what is kept of a token's logits [V]."""
+        """Return the stored counts of a token's logits [V]."""
         rows = logits[None].numpy()
         return self._codec.quantize_unbiased_rows(rows, rng=self._rng)
 
     def write(self, tokens: list[int], rows: list[sqs.SparseRows]) -> None:
-        """Write a text, and what is kept of the tokens of its answer."""
+        """Write a text with the counts of its answer's tokens."""
         places = np.arange(len(tokens) - len(rows) - 1, len(tokens) - 1)
         self._writer.write(tokens, sqs.SparseRows.concatenate(rows), places)
         self.texts, self.tokens = self.texts + 1, self.tokens + len(rows)
@@ -99,9 +99,9 @@ class _File:
 def read_starts(
     rng: np.random.Generator, words: Sequence[str], said: Sequence[str]
 ) -> Iterator[tuple[str, bool]]:
-    """Yield what prompts begin with, without end, and whether that is all of them.
+    """Yield beginnings of prompts forever, and whether each is complete.
 
-    Half of the topics are words; what was said before is asked about, too.
+    Half of the topics are `words`; some prompts ask about earlier answers, `said`.
     """
     kinds: dict[str, list[str]] = {}
     for line in STARTS.read_text("utf-8").splitlines():
@@ -130,24 +130,24 @@ def read_starts(
 
 @dataclass(frozen=True)
 class _Chat:
-    """How texts of a model are made."""
+    """Generates the texts of a model."""
 
     starts: Iterator[tuple[list[int], bool]]
-    """What the next prompts begin with, the template's tokens included, and whether
-    that is all of them."""
+    """Beginnings of prompts with the template's tokens, and whether each is complete.
+    """
     after: list[int]
-    """What ends a prompt, and begins the answer."""
+    """The tokens between prompt and answer."""
     ends: frozenset[int]
     """Tokens that end a prompt or an answer."""
     longest: int
-    """Tokens of a text; a beginning goes on to a third, a whole prompt has half."""
+    """The most tokens of a text; a prompt has at most half, a continued one a third."""
     said: list[str]
-    """What answers began with, of which prompts are made."""
+    """Beginnings of earlier answers, for prompts."""
     decode: Callable[[list[int]], str]
 
     @classmethod
     def of(cls, model: hf._models.LanguageModel, longest: int, seed: int) -> _Chat:
-        """Read the model's template, and the beginnings."""
+        """Use a model's template, and the beginnings."""
         mark, said = "\N{OBJECT REPLACEMENT CHARACTER}", list[str]()
         if model.tokenizer.chat_template:
             whole = model.tokenizer.apply_chat_template(
@@ -158,7 +158,7 @@ class _Chat:
             pieces = model.tokenizer.get_vocab()
             words = [piece[1:] for piece in pieces if WORD.fullmatch(piece)]
             starts = read_starts(np.random.default_rng(seed), sorted(words), said)
-        else:  # it goes on with texts, a paragraph after another
+        else:  # it continues texts paragraph by paragraph
             whole = f"{model.tokenizer.bos_token}{mark}\n\n"
             kinds = read_texts(held_out=False)
             texts = [text for kind in kinds if kind != "chat" for text in kinds[kind]]
@@ -170,7 +170,7 @@ class _Chat:
         return cls(begun, after, ends, longest, said, model.tokenizer.decode)
 
     def texts(self, cache: Cache, file: _File) -> Generator[_Next, int, None]:
-        """Write prompts and answers without end, given each token that is drawn."""
+        """Generate prompts and answers forever; each yield returns a sampled token."""
         turns = itertools.cycle(TEMPERATURES)
         for text, whole in self.starts:
             cache.tokens.clear()
@@ -196,7 +196,7 @@ class _Chat:
 def write(
     folder: Path, target: str | None, tokens: int, places: int, longest: int, seed: int
 ) -> None:
-    """Write a file of so many tokens of a target's answers."""
+    """Write a file with `tokens` tokens of a target's answers."""
     model = hf.load_model(target)
     file, chat = _File(folder, model, seed), _Chat.of(model, longest, seed)
     reader, caches = RaggedModel(model.model, model.vocab_size), []

@@ -16,21 +16,21 @@ from benchmarks.sizes.student import SIZES, Student, save
 from sqs_codec.system import hf
 
 BATCH = 4
-"""Texts of a step."""
+"""Texts per step."""
 
 BEGIN, END = 0.2, 0.6
-"""Parts of the training: from where to where the loss changes from cross-entropy to
-what is refused."""
+"""The part of the training in which the loss changes from cross-entropy to rejections.
+"""
 
 RATE, DECAY = 4e-3, 0.05
-"""Of AdamW; the rate rises for 50 steps and falls as a cosine."""
+"""Parameters of AdamW; the rate rises for 50 steps, then falls as a cosine."""
 
 
 def losses(student: Student, batch: lessons.Batch) -> tuple[torch.Tensor, ...]:
-    """Return means of a batch: cross-entropy, -log(what is accepted), the accepted.
+    """Return a batch's means: cross-entropy, -log(acceptance), acceptance.
 
-    By the second one a small draft learns what its target is likeliest to say, where
-    the first has it spread over all that the target may say.
+    With the second loss a small draft learns its target's most probable tokens, with
+    the first one it spreads over all possible ones.
     """
     logs, rows = student(batch), int(batch.taught.sum())
     entropy = -(batch.weights * logs).sum() / rows
@@ -47,7 +47,7 @@ def train(
     minutes: float,
     epochs: float,
 ) -> None:
-    """Train for so many epochs, or minutes if these are over before; write the file."""
+    """Train until `epochs` or `minutes` are over; write the file."""
     torch.manual_seed(0)
     rng, model = np.random.default_rng(0), hf.load_model(target)
     taught, held = lessons.read(files)
@@ -94,7 +94,7 @@ def train(
 
 
 def _held_out(student: Student, held: lessons.Texts) -> str:
-    """Say how a student fares with texts that it didn't learn of."""
+    """Return the results on held-out texts, as words."""
     if not held:
         return "no texts were held out"
     student.eval()
@@ -105,6 +105,6 @@ def _held_out(student: Student, held: lessons.Texts) -> str:
             found.append([one.item() for one in losses(student, batch)])
     entropy, refused, accepted = np.average(found, 0, rows)
     return (
-        f"of texts held out {accepted:.3f} is accepted, with losses of {entropy:.3f} "
-        f"and {refused:.3f}"
+        f"on held-out texts: acceptance {accepted:.3f}, losses {entropy:.3f} and "
+        f"{refused:.3f}"
     )

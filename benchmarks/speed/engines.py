@@ -18,14 +18,14 @@ class Engine:
     """A backend, or one instruction set of it."""
 
     name: str
-    """For people."""
+    """The displayed name."""
     core: Callable[..., Any]
     """Makes a `sqs_codec._backend.core.Core`."""
 
     def codec(
         self, vocab_size: int, resolution: int = 100, coding: str = "entropy"
     ) -> sqs.Codec:
-        """Return a codec that runs on this."""
+        """Return a codec that uses this backend."""
         codec = sqs.Codec(vocab_size, resolution, coding)
         core = self.core(vocab_size, resolution, Coding[coding.upper()], None)
         codec.__dict__["_core"] = core
@@ -33,7 +33,7 @@ class Engine:
 
 
 def engines() -> list[Engine]:
-    """Return what this machine and installation have, the fastest first."""
+    """Return the available backends, the fastest first."""
     found = []
     if importlib.util.find_spec("sqs_codec._backend._sqs") is not None:
         from sqs_codec._backend import native

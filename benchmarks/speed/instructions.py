@@ -31,23 +31,22 @@ BASELINE = Path(__file__).with_suffix(".json")
 CC = os.environ.get("CC", "cc")
 
 FLAGS = ("-O2", "-std=c11", "-ffp-contract=off")
-"""Those of ``bindings/build.py``."""
+"""The flags of ``bindings/build.py``."""
 
 TOLERANCE = 0.03
-"""How much more than the baseline is no regression yet."""
+"""The relative excess over the baseline that counts as a regression."""
 
 
 def missing() -> list[str]:
-    """Name the programs that this needs and that aren't there."""
+    """Return the required programs that aren't installed."""
     return [name for name in ("valgrind", CC) if not shutil.which(name)]
 
 
 def measure() -> dict[str, Any]:
-    """Build, run and count: some ten seconds.
+    """Build, run and count, in about ten seconds.
 
-    What is found are the compiler, flags and machine that counts hold for, and
-    ``instructions`` of one call by path. CalledProcessError if compiler or program
-    fail.
+    Returns the compiler, flags and machine, and ``instructions`` per call of each path.
+    CalledProcessError if the compiler or the program fails.
     """
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)

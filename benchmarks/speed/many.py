@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed.many
 
-Data are unbiased counts at T = 1 of SmolLM2's shipped rows that nothing was fitted to.
+Data are unbiased counts at T = 1 of SmolLM2's shipped rows to which nothing was fitted.
 Several random roundings prevent branch predictors from learning them. Each text is a
 sequence. zstd compresses the ids (uint16), counts and sizes (uint8) of all texts of a
 rounding as columns, and decompresses to arrays. A file has all texts of a rounding as
@@ -28,17 +28,25 @@ from benchmarks.tables import command, dim, table
 from sqs_codec import distill
 from sqs_codec.cli.options import number
 
-RESOLUTION, ROUNDINGS, LEVEL = 50, 8, 3
-"""Of the counts, of each row, and zstd's."""
+RESOLUTION = 50
 
-COPIES, BATCH = 12, 16
-"""Of each rounding in the file, and how many sequences are read at once."""
+ROUNDINGS = 8
+"""Random roundings per row."""
+
+LEVEL = 3
+"""The level of zstd."""
+
+COPIES = 12
+"""Copies of each rounding in the file."""
+
+BATCH = 16
+"""Sequences per batch of the DataLoader."""
 
 
 def texts(
     codec: sqs.Codec, rng: np.random.Generator, roundings: int
 ) -> list[list[sqs.SparseRows]]:
-    """Return the rows of each text, in as many roundings."""
+    """Return the rows of each text for each rounding."""
     logits = [
         np.array([session.target[i] for i in range(len(session))])
         for session in shipped().sessions
@@ -57,7 +65,7 @@ def joined(sequences: list[sqs.SparseRows]) -> sqs.SparseRows:
 def contestants(
     codec: sqs.Codec, roundings: list[list[sqs.SparseRows]]
 ) -> tuple[list[Contestant], dict[str, float]]:
-    """Return what is timed, and the bytes of a row in each form."""
+    """Return the contestants, and the bytes per row in each form."""
     sequences = [rows for rounding in roundings for rows in rounding]
     rows = joined(sequences)
     distributions, n = list(rows), len(rows)
@@ -101,7 +109,7 @@ def contestants(
 def read_file(
     codec: sqs.Codec, roundings: list[list[sqs.SparseRows]], path: Path
 ) -> Contestant:
-    """Return what reads a file of sequences, which is written first."""
+    """Write a file of sequences; return a contestant that reads it."""
     sequences = [*map(joined, roundings)] * COPIES
     with distill.Writer(path, distill.Header(codec)) as writer:
         for rows in sequences:
@@ -127,7 +135,7 @@ def main(argv: list[str] | None = None) -> int:
         both, one = ([x for x in timed if ("=2" in x.name) == n] for n in (True, False))
         times = interleave([*one, loader], args.rounds, rng, time.thread_time_ns)
         times |= interleave(both, args.rounds, rng)
-    shown = table("Many at once", "", "µs a row", "rows/s", "cores for 100 000/s")
+    shown = table("Many at once", "", "µs per row", "rows/s", "cores for 100 000/s")
     for name, timing in times.items():
         micros, threads = timing.median, 2 if "threads" in name else 1
         rate, used = f"{1e6 / micros:,.0f}", f"{threads * micros / 10:.2f}"
@@ -137,7 +145,7 @@ def main(argv: list[str] | None = None) -> int:
         dim(
             f"V = {codec.vocab_size}, l = {RESOLUTION}, {timed[0].calls} rows in "
             f"{sum(map(len, roundings))} sequences; median of {args.rounds} rounds on "
-            f"{cores} cores; bytes a row: "
+            f"{cores} cores; bytes per row: "
             + ", ".join(f"{form} {size:.1f}" for form, size in sizes.items())
         ),
     )

@@ -21,15 +21,15 @@ from benchmarks.tables import about
 from sqs_codec._base.format import MAX_ROUND
 
 K, TEMPERATURE, RESOLUTION, BETA = 64, 0.7, 100, 1e-3
-"""The setting where nothing else is said."""
+"""The default setting."""
 
 ROUND = 5
-"""Drafted tokens of a round; the target has a row more."""
+"""Drafted tokens per round; the target has one more row."""
 
 GROUP_ROWS = ROUND + 1
 
 BUDGET = 1 << 20
-"""Bits that no round here needs: what is timed is to look."""
+"""A budget that no round reaches: only its check is timed."""
 
 ENCODE, QUANTIZE = "quantize + encode", "quantize"
 ENCODE_ONE, DECODE_ONE = "encode", "decode"
@@ -43,22 +43,21 @@ RULES: dict[str, sqs.Keep] = {"TopK": sqs.TopK(K), "Threshold": sqs.Threshold(BE
 
 
 HEAD = 1024
-"""The most probable tokens, which no added token is taken from."""
+"""The most probable tokens; logits of added tokens are sampled from the others."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured."""
+    """The amount of measurements."""
 
     rounds: int = 100
     footprint: int = 4 << 20
-    """Bytes that the rows of a case take together, whatever the vocabulary and type."""
+    """Bytes of all rows of a case, for any vocabulary and type."""
     vocabularies: tuple[int, ...] = (32_000, 49_152, 65_536, 128_256, 151_936, 262_144)
     batches: tuple[int, ...] = (4, 16, 64, 256, 1024)
-    """These two are varied, one at a time."""
 
     def rows(self, vocab_size: int) -> int:
-        """Return how many rows of float32 fill the footprint; enough for a round."""
+        """Return the number of float32 rows in the footprint, at least a round's."""
         return max(GROUP_ROWS, self.footprint // (4 * vocab_size))
 
 
@@ -68,7 +67,7 @@ QUICK = Plan(
     vocabularies=(32_000, 49_152),
     batches=(4,),
 )
-"""To see that everything runs; its times mean little."""
+"""A test that everything runs; its times mean little."""
 
 
 @dataclass(frozen=True)
@@ -76,32 +75,32 @@ class Case:
     """Contestants on the same inputs."""
 
     value: Any
-    """What is varied, if anything is."""
+    """The value of the varied parameter, if any."""
     times: dict[str, Timing]
-    """By contestant."""
+    """Times by contestant."""
     notes: dict[str, float] = field(default_factory=dict)
-    """What else is worth a column, such as the tokens k that are left."""
+    """Additional columns, such as the number of remaining tokens k."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Cases that differ in one thing, or one case."""
+    """Cases that differ in one parameter, or one case."""
 
     name: str
     title: str
     by: str
-    """For machines, for people, and what varies."""
+    """The name of the parameter."""
     cases: list[Case]
     base: dict[str, str] = field(default_factory=dict)
-    """Of one case: which contestant another one's time is a multiple of."""
+    """For one case: the contestant to compare each contestant's time with."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """A whole run."""
+    """The results of a run."""
 
     measured: dict[str, Any]
-    """What it was measured on and with."""
+    """The rows, the parameters and the environment."""
     groups: dict[str, Group]
 
 
@@ -121,7 +120,7 @@ def each_row(
 
 
 def _encoder(codec: sqs.Codec) -> Callable[..., bytes]:
-    """Return what takes a row of logits and a rule, and returns the packet."""
+    """Return a function of a row of logits and a rule that returns the packet."""
     return lambda row, keep, temperature: codec.encode(
         codec.quantize(row, keep, temperature=temperature)
     )
@@ -133,7 +132,7 @@ def push(
     rows: Sequence[NDArray[np.floating]],
     budget_bits: int | None,
 ) -> Contestant:
-    """Time logits to drafted tokens, all of one round, which ends off the clock."""
+    """Time `Drafter.push` on the rows of one round, without its end."""
     assert len(rows) <= MAX_ROUND
     drafter = sqs.Drafter(
         codec,
@@ -152,9 +151,9 @@ def push(
 
 
 class Bench:
-    """All measurements on the rows of one source: logits [n, V] of draft and target.
+    """All measurements on the logits [n, V] of draft and target from one source.
 
-    The seed is of the order of contestants, drafted tokens and verdicts.
+    The seed determines the order of contestants, drafted tokens and verdicts.
     """
 
     def __init__(
@@ -173,7 +172,7 @@ class Bench:
         self._list = list(self.rows)
         self.engines = engines()
         self.packets = 0
-        """How many packets all engines agreed on."""
+        """The number of packets that were equal on all engines."""
         self._codec = self.engines[0].codec(self._vocab_size, RESOLUTION)
         self._qs = self._codec.quantize_rows(
             self.rows, RULES["TopK"], temperature=TEMPERATURE
@@ -196,7 +195,7 @@ class Bench:
     def _encoders(
         self, rows: NDArray[np.floating], keep: sqs.Keep
     ) -> tuple[list[Contestant], list[sqs.SparseDistribution]]:
-        """Return logits to bytes on all engines, and what becomes of the rows."""
+        """Return logits to bytes on all engines, and the rows' distributions."""
         found, contestants = [], []
         for engine in self.engines:
             codec = engine.codec(rows.shape[1], RESOLUTION)
@@ -209,7 +208,7 @@ class Bench:
         return contestants, list(map(codec.decode, found[0]))
 
     def _against(self, value: int, rows: NDArray[np.floating], k: int = K) -> Case:
-        """Time logits to bytes on all engines, and what it compares with."""
+        """Time logits to bytes on all engines, and the rivals."""
         encoders, qs = self._encoders(rows, sqs.TopK(k))
         others = rivals.others(list(rows), k, TEMPERATURE)
         shown = [x for x in others if x.name in (rivals.TORCH, rivals.NUMPY_TWICE)]
@@ -217,7 +216,7 @@ class Bench:
         return Case(value, times, {"k": _survivors(qs)})
 
     def calls(self) -> Group:
-        """Time every call, on the rows as they are."""
+        """Time every call on the unchanged rows."""
         encoders, _ = self._encoders(self.rows, sqs.TopK(K))
         codec, rows = self._codec, self._list
         logits = self._target[: len(self._rounds) * GROUP_ROWS]
@@ -276,7 +275,7 @@ class Bench:
         return Group("calls", title, "", [case], base)
 
     def by_vocabulary(self) -> Group:
-        """Time logits to bytes by V."""
+        """Time logits to bytes for each V."""
         cases = []
         for v in self._plan.vocabularies:
             rows = resized(self._all[: self._plan.rows(v)], v, self._rng)
@@ -284,7 +283,7 @@ class Bench:
         return Group("vocabulary", f"By vocabulary: K = {K}", "V", cases)
 
     def threads(self, cores: int) -> Group:
-        """Time batches, with as many threads as there are cores."""
+        """Time batches with one thread up to the number of cores."""
         cases = []
         for n in self._plan.batches:
             rows = np.resize(self._all, (n, self._vocab_size))
@@ -298,20 +297,19 @@ class Bench:
                     contestants.append(Contestant(name_of, run, n))
             times = interleave(contestants, self._plan.rounds, self._rng)
             cases.append(Case(n, times))
-        title = f"quantize_rows, a row's time: V = {self._vocab_size}, {cores} cores"
+        title = f"quantize_rows, time per row: V = {self._vocab_size}, {cores} cores"
         return Group("threads", title, "rows", cases)
 
 
 def take(
     source: Source, n: int, group: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return n rows of the draft and of the target, or all if a source has fewer.
+    """Return n rows of draft and target, or all if a source has fewer.
 
-    They are consecutive rows in groups of `group`, from all sessions in turn.
-
-    Shipped rows have one logit for all tokens of their tails. These are spread, each
-    lowered by the absolute value of a normal deviate: so many ties, which no model
-    gives, make `numpy.argpartition` take forty times as long.
+    Rows come in groups of `group` consecutive ones, from all sessions in turn. Shipped
+    rows have the same logit for all tokens of their tail. Each of these is lowered by
+    the absolute value of a normal deviate, because `numpy.argpartition` takes forty
+    times as long with ties, which no model has.
     """
     longest = max(map(len, source.sessions))
     places = [
@@ -332,11 +330,10 @@ def take(
 def resized(
     rows: NDArray[np.float32], vocab_size: int, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Return rows of another vocabulary.
+    """Return rows with another vocabulary size.
 
-    A smaller one is the first tokens. The tokens that a larger one has more get
-    logits drawn from all of the row but its `HEAD` largest: what is kept, and so what
-    is coded, stays the row's own.
+    A smaller one has the first tokens. Additional tokens of a larger one get logits
+    sampled from the row without its `HEAD` largest, so that the kept tokens stay.
     """
     if vocab_size <= rows.shape[1]:
         return np.ascontiguousarray(rows[:, :vocab_size])
@@ -351,17 +348,14 @@ def _survivors(qs: Sequence[sqs.SparseDistribution]) -> float:
 
 
 def run(source: Source, plan: Plan, seed: int, *, progress: bool) -> Speed:
-    """Measure everything on the rows of a source.
-
-    AssertionError if engines differ in a packet.
-    """
+    """Measure everything on a source's rows; AssertionError if packets differ."""
     most = max(map(plan.rows, (*plan.vocabularies, source.vocab_size)))
     rows = take(source, most, GROUP_ROWS, np.random.default_rng(seed))
     with pinned(1) as pins:
         bench = Bench(*rows, plan, seed)
         tasks = list(bench.groups())
         groups = [task() for task in tqdm(tasks, disable=not progress)]
-    # Threads are started, and stay, on the cores that are allowed then.
+    # Threads stay on the cores that are allowed when they start.
     with pinned(2) as cores:
         if cores == 2:
             groups.append(bench.threads(cores))

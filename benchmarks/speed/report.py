@@ -13,17 +13,16 @@ from benchmarks.speed.timing import Timing
 from benchmarks.tables import about_line, dim, table
 
 NOTE = """\
-Microseconds of a call, medians: CPU time, or for batches real time. +-: half
-the distance of the quartiles, of the contestant for which it is largest. k:
-tokens left after quantization. x: how many times one read of the same rows
-this takes.
+Median microseconds per call: CPU time, or wall time for batches. +-: the largest half
+interquartile range of all contestants. k: tokens left after quantization. x: time
+relative to one read of the same rows.
 """
 
 HEADS = {TORCH: "torch\nsoftmax\n+ topk", NUMPY_TWICE: "NumPy\ntwo\npasses"}
 
 
 def ratios(speed: measure.Speed) -> Table:
-    """Show how many times what one thing takes another does."""
+    """Return ratios of times."""
     times = speed.groups["calls"].cases[0].times
     ours = f"{measure.ENCODE}, {speed.measured['engines'][0]}"
     pairs = [
@@ -43,7 +42,7 @@ def ratios(speed: measure.Speed) -> Table:
 
 
 def report(speed: measure.Speed) -> Lines:
-    """Render everything that was measured, 80 columns wide."""
+    """Render all measurements, 80 columns wide."""
     parts: list[RenderableType] = [_measured(speed.measured), ratios(speed)]
     for group in speed.groups.values():
         parts.append(_varied(group) if group.by else _listed(group))
@@ -99,6 +98,6 @@ def _short(value: float) -> str:
 
 
 def _spread(timing: Timing) -> float:
-    """Return half the distance of the quartiles, relative to the median."""
+    """Return half the interquartile range, relative to the median."""
     low, high = timing.spread
     return (high - low) / 2 / timing.median

@@ -14,7 +14,7 @@ TORCH, TORCH_FIRST, TORCH_TWICE = (
 )
 
 GROUPS = 64
-"""Of a row, in two passes: V is a multiple of it, and has K groups or more."""
+"""Groups per row for two passes; it divides V, and is at least K."""
 
 
 def one_read(
@@ -35,7 +35,7 @@ def numpy_twice(row: NDArray[np.floating], k: int) -> NDArray[np.intp]:
 
 
 def torch_twice(row: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the k largest values and their places, among the groups that have them."""
+    """Return the k largest values and their places, found in the best groups."""
     groups = row.view(GROUPS, -1)
     best = torch.topk(groups.amax(0), k, sorted=False)[1]
     values, at = torch.topk(groups[:, best].view(-1), k)
@@ -45,7 +45,7 @@ def torch_twice(row: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
 def others(
     rows: Sequence[NDArray[np.floating]], k: int, temperature: float
 ) -> list[Contestant]:
-    """Time logits to the k most probable tokens: in torch with their probabilities."""
+    """Time logits to the k most probable tokens; torch also returns probabilities."""
     ways: dict[str, Callable[[torch.Tensor], object]] = {
         TORCH: lambda row: torch.topk(torch.softmax(row / temperature, -1), k),
         TORCH_FIRST: lambda row: torch.softmax(torch.topk(row, k)[0] / temperature, -1),

@@ -1,4 +1,4 @@
-"""Times of calls, taken in turns on one core."""
+"""Times of interleaved calls on one core."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Contestant:
-    """Something to time."""
+    """A block of calls to time."""
 
     name: str
     run: Callable[[], object]
-    """Makes all calls of a block, one for each of the same inputs."""
+    """Makes the calls."""
     calls: int
-    """How many these are."""
+    """The number of calls."""
     reset: Callable[[], object] = lambda: None
-    """What has to happen before a block and isn't timed."""
+    """Runs before each block, untimed."""
 
 
 def each(name: str, call: Callable[[Any], object], inputs: Sequence[Any]) -> Contestant:
@@ -44,11 +44,11 @@ class Timing:
     """Times of one contestant."""
 
     micros: NDArray[np.float64]
-    """[rounds]: microseconds of a call, the mean over a block."""
+    """Mean microseconds per call of each block, [rounds]."""
 
     @property
     def median(self) -> float:
-        """The middle round's."""
+        """The median round's microseconds."""
         return float(np.median(self.micros))
 
     @property
@@ -58,7 +58,7 @@ class Timing:
         return float(low), float(high)
 
     def over(self, other: Timing) -> NDArray[np.float64]:
-        """Return how many times `other` this takes: quartiles of round by round.
+        """Return the quartiles of the rounds' ratios to `other`.
 
         >>> slow, fast = Timing(np.array([4.0, 9.0, 6.0])), Timing(np.array([2, 3, 3]))
         >>> slow.over(fast)
@@ -73,12 +73,11 @@ def interleave(
     rng: np.random.Generator,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> dict[str, Timing]:
-    """Time all contestants, each of another name, once a round in random order.
+    """Time all contestants once per round, in random order.
 
-    What disturbs the machine for a while, or slows it down, then hits all of them
-    alike. Before each block comes the same one off the clock, so that all find the
-    caches as they left them, and none pays for what another one left there. The clock
-    of a thread, `time.thread_time_ns`, leaves out what other programs take.
+    Temporary disturbances then affect all of them equally. Each block runs once untimed
+    before it is timed, so that it finds its own data in the caches. A thread's clock,
+    `time.thread_time_ns`, excludes the time of other programs.
     """
     micros = np.empty((len(contestants), rounds))
     collected = gc.isenabled()
@@ -103,10 +102,9 @@ def interleave(
 
 @contextmanager
 def pinned(cores: int) -> Iterator[int]:
-    """Run on so many of the cores allowed, torch on one thread; yield how many.
+    """Run on `cores` of the allowed cores, torch with one thread; yield their number.
 
-    Where the system has no such thing, or fewer cores, on what there is: 0 stands
-    for wherever it likes.
+    It is lower if there are fewer cores, and 0 if the system can't pin.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -125,7 +123,7 @@ def pinned(cores: int) -> Iterator[int]:
 
 @numba.njit(fastmath=True)
 def _sum(rows: NDArray[np.floating]) -> Any:
-    total = rows[0, 0] - rows[0, 0]  # of their type: to sum as float64 takes longer
+    total = rows[0, 0] - rows[0, 0]  # in their dtype: float64 would be slower
     for i in range(rows.shape[0]):
         for j in range(rows.shape[1]):
             total += rows[i, j]
@@ -133,11 +131,11 @@ def _sum(rows: NDArray[np.floating]) -> Any:
 
 
 def read(rows: NDArray[np.floating]) -> float:
-    """Read every value: the floor below what looks at all of them.
+    """Read every value, as a lower bound of any function of all values.
 
-    A sum that the compiler may reorder: it becomes vectors with several accumulators,
-    and takes less time than any of NumPy's passes. Rows are contiguous; float16, which
-    processors don't add, is read as half as many float32.
+    The compiler may reorder this sum. It becomes vector code with several accumulators,
+    which is faster than NumPy. Rows are contiguous; float16, which processors don't
+    add, is read as half as many float32.
     """
     if rows.dtype == np.float16:
         rows = rows.reshape(1, -1)[:, : rows.size // 2 * 2].view(np.float32)

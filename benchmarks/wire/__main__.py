@@ -31,11 +31,11 @@ from tests.certificates import issue
 from tests.echo import TOKEN, EchoService, Server, running
 
 THINK = 0.06
-"""Seconds that each end takes before it sends. Linux waits 40 ms before it
-acknowledges, to send the ACK along with data, and here there is none by then."""
+"""Seconds between messages. Linux delays ACKs for 40 ms to send them with data; after
+this time, they have been sent separately."""
 
 PACKET, HEADER, ANSWER = 100, 4, 4
-"""Bytes of the codec's packet, of the session's header before it, and of an answer."""
+"""Bytes of the codec's packet, the session's header and an answer."""
 
 PLAIN = "plain"  # gRPC without TLS
 
@@ -44,20 +44,20 @@ TRANSPORTS = "grpc", PLAIN, "datagram"
 
 @dataclass(frozen=True)
 class Wire:
-    """What one transport put on the wire, in bytes up and down."""
+    """A transport's bytes on the wire, up and down."""
 
     name: str
     setup: tuple[int, int]
-    """Until the link is there: handshakes, certificate, token."""
+    """Setup: handshakes, certificate, access token."""
 
     first: tuple[int, int]
-    """Set-up and the first round."""
+    """Setup and the first round."""
 
     without_header: tuple[int, int]
-    """A round whose message has `PACKET` bytes, the session's header among them."""
+    """A round with a message of `PACKET` bytes, including the session's header."""
 
     with_header: tuple[int, int]
-    """A round whose message has `HEADER` bytes before the `PACKET` bytes."""
+    """A round with a message of `HEADER` plus `PACKET` bytes."""
 
 
 def measure(name: str, rounds: int) -> Wire:
@@ -98,7 +98,7 @@ def _measure(
 
 
 def _median(rounds: list[list[Packet]]) -> tuple[int, int]:
-    """Return the bytes of the middle round, each way."""
+    """Return the bytes of the median round in each direction."""
     up, down = zip(*map(sizes, rounds), strict=True)
     return statistics.median_low(up), statistics.median_low(down)
 
@@ -128,7 +128,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _sizes(wires: list[Wire]) -> Table:
-    """Return what each transport takes, in bytes up and down."""
+    """Return each transport's bytes, up and down."""
     columns = "set-up", "with a round", "round of 100", "of 104"
     made = table("Bytes up / down", "", *columns)
     for wire in wires:

@@ -17,25 +17,24 @@ class Packet:
     """An IP packet."""
 
     up: bool
-    """Whether it goes to the server."""
+    """Whether its destination is the server."""
 
     size: int
-    """Its bytes, the IP header included."""
+    """The number of bytes, including the IP header."""
 
 
 class Capture:
-    """What goes to and from a port of this machine while the context lasts.
+    """A context that captures the packets to and from a port of this machine.
 
-    It needs the right to open a raw socket (root, or CAP_NET_RAW); `PermissionError`
-    says so.
+    Raises PermissionError without the right to open raw sockets (root, CAP_NET_RAW).
     """
 
     def __init__(self, port: int) -> None:
         self.packets: list[Packet] = []
         self._port = port
         try:
-            # Asked for one protocol, the kernel shows what comes in, not what goes
-            # out: on the loopback interface each packet once.
+            # For one protocol, the kernel captures only incoming packets: each packet
+            # once on the loopback interface.
             self._socket = socket.socket(
                 socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(IPV4)
             )
@@ -52,7 +51,7 @@ class Capture:
         self._thread = threading.Thread(target=self._run, name="capture")
 
     def __enter__(self) -> Capture:
-        """Begin to count."""
+        """Start capturing."""
         self._thread.start()
         return self
 
@@ -68,7 +67,7 @@ class Capture:
         self._socket.close()
 
     def take(self) -> list[Packet]:
-        """Return the packets since it was last asked."""
+        """Return the packets since the last call."""
         taken, self.packets = self.packets, []
         return taken
 
@@ -84,7 +83,7 @@ class Capture:
 
 
 def _parse(data: bytes, port: int) -> Packet | None:
-    """Return the packet if it is of the port."""
+    """Return the packet if it belongs to the port."""
     header = 4 * (data[0] & 15)
     if data[9] not in (TCP, UDP):
         return None

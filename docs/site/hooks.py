@@ -45,13 +45,13 @@ PLAYGROUND = (
     "sqs_codec/priors/gemma3.sqsprior",
     "sqs_codec/priors/smollm2.sqsprior",
 )
-"""What the playground loads of files outside docs/."""
+"""Files outside docs/ that the playground loads."""
 
 POLICY = (
     "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
     "script-src 'self' 'wasm-unsafe-eval' {}; base-uri 'none'; form-action 'none'"
 )
-"""Of pages with the playground: scripts of the site alone, and the theme's by hash."""
+"""The policy of pages with the playground: the site's scripts, the theme's by hash."""
 
 LINK = re.compile(r"\[([^\[\]]*)\]\(([^)#\s:]+)(#[^)\s]*)?\)")
 FORMULA = re.compile(
@@ -62,12 +62,12 @@ CODE = re.compile(r"<code>(.*?)</code>", re.DOTALL)
 NO_WORDS = re.compile(r'\u2013\s*<div class="doc-md-description">\s*</div>')
 TAG = re.compile(r"<[^>]*>")
 DOTTED = re.compile(r">sqs_codec[.\w]+(?=(?:: \w+)?(?:</span>|<a ))")
-"""A path in a heading, which a narrow page may break at its dots."""
+"""A path in a heading; narrow pages may break it at its dots."""
 SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 LOADED = re.compile(
     r'<(?!a\b)[^>]*\b(?:src|href)="(?:https?:)?//[^"]*"|data-md-component="source"'
 )
-"""What a page loads from elsewhere; the last is a count of a repository's stars."""
+"""Resources of other sites; the last one counts a repository's stars."""
 
 SOUGHT = ("distillation", "greedy", "kld", "perplexity", "quantization")
 SOUGHT += ("teacher", "temperature")
@@ -76,11 +76,11 @@ SOUGHT += ("teacher", "temperature")
 NO_SENTENCE = re.compile(
     r"^[A-Z]\w+\n-+$|^[*\w, ]+ : .*$|^\S.*\n(?= {4})|^(?:- |>>> )|\n\n", re.M
 )
-"""What ends a sentence of a docstring in addition to its full stop."""
+"""Ends of a docstring's sentence in addition to full stops."""
 
 
 def on_files(files: Any, config: Any) -> None:
-    """Add the pages that aren't written by hand, or not in docs/."""
+    """Add the generated pages, and those outside docs/."""
     from mkdocs.structure.files import File
 
     pages = {name: (ROOT / path).read_text() for path, name in OUTSIDE.items()}
@@ -108,7 +108,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def relink(markdown: str, path: str, name: str) -> str:
-    """Return a page whose links hold on the site.
+    """Return a page with links for the site.
 
     A link that is named by its file gets the page's title. One to a file that isn't on
     the site becomes its words.
@@ -150,7 +150,7 @@ def relink(markdown: str, path: str, name: str) -> str:
 
 
 def on_page_content(content: str, page: Any, **_: Any) -> str:
-    """Turn formulas into MathML, and let an example be copied as it is run."""
+    """Convert formulas to MathML, and make examples copyable."""
     from latex2mathml.converter import convert
 
     def mathml(match: re.Match[str]) -> str:
@@ -167,7 +167,7 @@ def on_page_content(content: str, page: Any, **_: Any) -> str:
 
 
 def copied(code: re.Match[str]) -> str:
-    r"""Return an example that is copied without prompts and what was printed.
+    r"""Return an example that is copied without prompts and output.
 
     Examples
     --------
@@ -185,7 +185,7 @@ def copied(code: re.Match[str]) -> str:
 
 
 def on_post_page(output: str, page: Any, **_: Any) -> str:
-    """Refuse a page that loads from elsewhere; give the playground's a policy."""
+    """Reject pages that load from other sites; add the playground's policy."""
     for loaded in LOADED.findall(output):
         log.warning("%s loads from elsewhere: %s", page.file.src_uri, loaded)
     if '<div id="try"' not in output:
@@ -198,7 +198,7 @@ def on_post_page(output: str, page: Any, **_: Any) -> str:
 
 
 def on_post_build(config: Any) -> None:
-    """Refuse a site without a sentence of a public docstring, or what is sought."""
+    """Reject a site that lacks a public docstring's sentence or a searched word."""
     site = Path(config.site_dir)
     found = json.loads((site / "search/search_index.json").read_text())["docs"]
     titles = " ".join(entry["title"].lower() for entry in found)
@@ -216,7 +216,7 @@ def on_post_build(config: Any) -> None:
 
 @cache
 def package() -> Any:
-    """Return what griffe reads of the package."""
+    """Load the package with griffe."""
     import griffe
 
     loader = griffe.GriffeLoader(search_paths=[ROOT])
@@ -240,7 +240,7 @@ def reference(nav: list[Any]) -> dict[str, str]:
                 made = module_pages(place.split("/")[1:-1])
                 below = {f"{place}{name.lower()}.md": name for name in made}
                 item[title] = [{name: page} for page, name in below.items()]
-                if len(made) == 1:  # an index is that of the section it stands in
+                if len(made) == 1:  # the index of its section
                     item[title] = f"{place[:-1]}.md"
                     below = {item[title]: "index"}
                 pages |= {page: made[name] for page, name in below.items()}
@@ -248,7 +248,7 @@ def reference(nav: list[Any]) -> dict[str, str]:
 
 
 def module_pages(path: list[str]) -> dict[str, str]:
-    """Return the pages of a module, by what the navigation calls them."""
+    """Return the pages of a module by their names in the navigation."""
     module = package()
     for name in path[1:]:
         module = module.members[name]
@@ -277,7 +277,7 @@ def module_pages(path: list[str]) -> dict[str, str]:
 
 @cache
 def exported() -> set[str]:
-    """Return where everything public is defined."""
+    """Return the modules that define public names."""
     found, todo = set[str](), [package()]
     for module in todo:  # which grows
         found |= {module.members[n].canonical_path for n in module.exports or ()}
@@ -287,18 +287,18 @@ def exported() -> set[str]:
 
 
 def of_private_bases(one: Any) -> list[str]:
-    """Return what a class has from bases that have no page."""
+    """Return the members that a class inherits from bases without a page."""
     inherited = {n: m.canonical_path for n, m in one.inherited_members.items()}
     return [n for n, path in inherited.items() if path[: -len(n) - 1] not in exported()]
 
 
 def described(what: Any, **options: Any) -> str:
-    """Return what has mkdocstrings describe an object."""
+    """Return mkdocstrings' directive for an object."""
     return f"::: {what.path}\n    options: {json.dumps(options)}"
 
 
 def words(text: str) -> str:
-    """Return a text's words alone."""
+    """Return only the words of a text."""
     return " ".join(re.findall(r"\w+", text))
 
 
@@ -320,7 +320,7 @@ def sentences() -> Iterator[tuple[str, str]]:
 
 
 def command_line() -> str:
-    """Return the page of the ``sqs`` command: what each ``--help`` says."""
+    """Return the page of the ``sqs`` command, with the help of each command."""
     page, todo = [], [()]
     for command in todo:  # which grows
         said = help_of(*command)
@@ -338,7 +338,7 @@ def fenced(text: str) -> str:
 
 
 def help_of(*command: str) -> str:
-    """Return what a command's ``--help`` prints."""
+    """Return the output of a command's ``--help``."""
     from sqs_codec.cli.main import main
 
     os.environ["COLUMNS"] = "80"

@@ -21,4 +21,4 @@ TAYLOR = (
 """Coefficients of 2**f on [-1/2, 1/2], highest first; float32 uses the last 8."""
 
 UNITS = 2.0**42
-"""The largest weight of a row; smaller ones are integers relative to it."""
+"""The weight of a row's most probable token; the other weights are integers, too."""

@@ -28,7 +28,7 @@ def own_folder(path: str | os.PathLike[str]) -> None:
     if not stat.S_ISDIR(found.st_mode) or not _is_of_user(found):
         raise ValueError(f"{path} must be your own folder: choose another path")
     around = os.stat(Path(path).parent).st_mode
-    anyway = 0 if around & stat.S_ISVTX else around  # who can replace the folder
+    anyway = 0 if around & stat.S_ISVTX else around  # may replace the folder
     if hasattr(os, "geteuid") and found.st_mode & ~anyway & 0o022:
         raise ValueError(f"others may write in {path}: remove it, or chmod go-w it")
     for file in Path(path).iterdir():
@@ -103,5 +103,6 @@ def lock_file(path: str | os.PathLike[str]) -> IO[bytes]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         file.close()
-        raise BlockingIOError(errno.EAGAIN, "in use by another", str(path)) from None
+        reason = "in use by another process"
+        raise BlockingIOError(errno.EAGAIN, reason, str(path)) from None
     return file

@@ -79,7 +79,6 @@ def _parts(n: int, threads: int) -> list[tuple[int, int]]:
 
 
 def _take(parts: deque[tuple[int, int]]) -> tuple[int, int] | None:
-    """Return the next part, or None."""
     try:
         return parts.popleft()
     except IndexError:

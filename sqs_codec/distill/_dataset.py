@@ -136,7 +136,6 @@ class Dataset:
             return file.read_row_group(group, columns=columns, use_threads=False)
 
     def _groups(self) -> list[Any]:
-        """Return the metadata of each row group."""
         return [self._file.row_group(i) for i in range(self._file.num_row_groups)]
 
     def __len__(self) -> int:

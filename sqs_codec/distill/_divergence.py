@@ -1,4 +1,4 @@
-"""What counts tell of the divergence of a model from their reference."""
+"""Estimates of a model's KL divergence from a reference's counts."""
 
 from __future__ import annotations
 
@@ -14,43 +14,46 @@ from sqs_codec.distill._dataset import Text
 from sqs_codec.distill._header import step_of
 
 SEEN = 1 / 4
-"""The least share of a model's probability at ids with counts, of the reference's."""
+"""The smallest trusted ratio of the model's probability to the reference's, both summed
+over the ids with counts."""
 
 LESS = 2
-"""The control is used if it divides the error by more than this. A choice between like
-errors would favor the one that is low by chance (``benchmarks.kld.rounded``)."""
+"""The control variate is used if it divides the error by more than this. Choosing
+between similar errors would favor the mean that is low by chance
+(``benchmarks.kld.rounded``)."""
 
 MOST_ERRORS = 4
-"""How far the control may be from 0: by chance one of 16,000 is farther."""
+"""The largest trusted distance of the control from 0, in standard errors. By chance,
+one in 16,000 is larger."""
 
 PERCENTILES = (0.1, 1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9)
 
 ROW = np.dtype(
     [
-        ("plain", np.float64),  # of the counts: - log r
-        ("control", np.float64),  # r - 1, whose mean is 0
-        ("plain_variance", np.float64),  # of the rounding to counts
-        ("both_variance", np.float64),  # of the sum of the two
-        ("seen", np.float32),  # of the model's probability, by the ids with counts
-        ("reference_seen", np.float32),  # of the reference's
-        ("token", np.float32),  # log q of the text's own token, NaN if there is none
-        ("reference_token", np.float32),  # log p of it
-        ("same", np.bool_),  # the likeliest token
+        ("plain", np.float64),  # the mean of -log r over the counts; r = q / p
+        ("control", np.float64),  # the mean of r - 1, with expectation 0
+        ("plain_variance", np.float64),  # of "plain", from the rounding to counts
+        ("both_variance", np.float64),  # of "plain" + "control"
+        ("seen", np.float32),  # the model's probability of all ids with counts
+        ("reference_seen", np.float32),  # the reference's
+        ("token", np.float32),  # log q of the text's next token, or NaN at its end
+        ("reference_token", np.float32),  # log p of the same token
+        ("same", np.bool_),  # whether both have the same most probable token
     ]
 )
-"""Figures of one position."""
+"""The figures of one position."""
 
 
 class Estimate(NamedTuple):
-    """A figure and the standard deviations of its errors.
+    """A figure and its standard errors.
 
     Attributes
     ----------
     text : float
-        Of other texts of the same kind and length, over contexts; NaN for one context.
-        It is widened for few contexts, so that twice it covers 95 %.
+        The error from the choice of the text, estimated over contexts; NaN for one
+        context. It is widened for few contexts, so that twice the error covers 95 %.
     reference : float
-        Of other roundings of the reference to counts.
+        The error from rounding the reference to counts.
     """
 
     value: float
@@ -60,37 +63,37 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class KLD:
-    """What a text tells of a model and its reference, both as natural logarithms.
+    """A comparison of a model with a reference; divergences are in nats.
 
     Attributes
     ----------
     infinite_rows : int
-        Where the model gives 0, or NaN, to a token that the reference has drawn: the
-        divergence is infinite there, and so is the mean. What else is here of the
-        divergence is of the other rows.
+        The number of rows in which the model gives probability 0 or NaN to a token with
+        counts. Their divergence is infinite, and so is the mean; all other figures of
+        the divergence exclude them.
     nan_rows : int
-        Those of them with NaN.
+        The number of infinite rows with NaN.
     mean : Estimate
-        Of the rows' divergences KL(reference || model).
+        The mean of KL(reference || model) over all rows.
     finite_mean : Estimate
-        Of those that are finite.
+        The mean over the finite rows.
     is_controlled : bool
-        Whether the mean has the term of mean 0 added to it.
+        Whether the mean includes the control, a term with expectation 0.
     control : Estimate
-        That term's mean. One that isn't 0 within its error says that the model is too
-        far off for this reference.
+        The control's mean. If it isn't 0 within its error, the model is too different
+        for this reference.
     is_trusted : bool
-        Whether it is 0, within four errors, and the model's probability where the
-        reference has counts is a quarter of the reference's there, or more.
+        Whether the control is 0 within four errors, and the model's probability of the
+        ids with counts is a quarter of the reference's or more.
     percentiles : dict of float to (float, float)
-        Of the rows' estimates, and how much of each is the rounding's noise.
+        Percentiles of the rows' estimates, and the rounding noise in each.
     perplexity, reference_perplexity, log_ratio : Estimate
-        The last is the logarithm of the first over the second.
+        `log_ratio` is ``log(perplexity / reference_perplexity)``.
     mean_difference, rms_difference : Estimate
-        Of the probability of the text's own token, the model's less the reference's.
+        The model's probability of the text's next token minus the reference's.
     difference_percentiles : dict of float to float
     same_likeliest : Estimate
-        The share of rows with the same likeliest token.
+        The share of rows in which both have the same most probable token.
     """
 
     rows: int
@@ -126,21 +129,22 @@ def estimate_rows(sequence: Text, answer: dict[str, NDArray[Any]]) -> NDArray[An
     with np.errstate(over="ignore", invalid="ignore"):
         log_r = answer["logprobs"] - log_p
         r = np.exp(log_r)
-        # What rounding, two errors of half a step at most, makes of r on average.
+        # The mean factor by which rounding both logarithms to steps enlarges r.
         larger = (np.sinh(half) / half) ** 2
-        larger[log_p == 0] = 1  # where log p is next to 0, mostly
+        larger[log_p == 0] = 1  # a log p of 0 is mostly exact
         control = r / larger - 1
-        # Of systematic sampling by its chances to round up, mean * (1 - mean) for what
-        # is left of l * p, seen only where there is a count; and of the steps of log p.
+        # The variance of systematic sampling: left * (1 - left) for the fraction of
+        # l * p that is left to chance, visible only at ids with counts. The variance of
+        # the steps of log p is added below.
         mean = rows.resolution * np.exp(log_p)
         left = mean - np.floor(mean)
         weight = np.where(mean < 1, 1 - left, left * (1 - left))
         weight /= float(rows.resolution) ** 2
         sizes = np.diff(rows.offsets)
         part = weight / np.repeat(np.maximum(total(weight), 1e-300), sizes)
-        # As few ids as a peaked row shows are nearer their own middle than all ids'.
+        # The few ids of a peaked row are closer to their own mean than to that of all.
         free = np.maximum(1 - total(part**2), 1e-9)
-        # A sure token has all counts except one, which another has with the chance a.
+        # A sure token has all counts but one, which goes to another with probability a.
         is_sure = mean > rows.resolution - 1
         a = np.clip(rows.resolution - total(np.where(is_sure, mean, 0)), 0, 1)
         chance = (1 - a) / float(rows.resolution) ** 2
@@ -165,7 +169,7 @@ def estimate_rows(sequence: Text, answer: dict[str, NDArray[Any]]) -> NDArray[An
 
 
 def summarize(found: Sequence[NDArray[Any]]) -> KLD:
-    """Return what rows say, of one context after the other."""
+    """Summarize the rows of several contexts."""
     rows = np.concatenate(found)
     context = np.repeat(np.arange(len(found)), [*map(len, found)])
     nans = int(np.isnan(rows["plain"]).sum())
@@ -215,20 +219,21 @@ def summarize(found: Sequence[NDArray[Any]]) -> KLD:
 def _mean(
     values: NDArray[Any], context: NDArray[Any], variance: NDArray[Any] | None = None
 ) -> Estimate:
-    """Return a mean over rows, and its error over contexts."""
+    """Return the mean over rows and its error over contexts."""
     if not len(values):
         return Estimate(math.nan, math.nan, math.nan)
     n, mean = len(values), float(values.mean())
     reference = 0.0 if variance is None else math.sqrt(variance.sum()) / n
     sizes = np.bincount(context)
-    with np.errstate(invalid="ignore"):  # where the model gives 0 to the text's own
+    with np.errstate(invalid="ignore"):  # the model may give the text's token 0
         off = np.bincount(context, values) - mean * sizes
     k = int((sizes > 0).sum())
     if k < 2:
         return Estimate(mean, math.nan, reference)
     total = float((off**2).sum()) * k / (k - 1) / n**2
     text = math.sqrt(max(total - reference**2, 0))
-    # Half of Student's t for two errors of a normal (Abramowitz and Stegun, 26.7.5).
+    # Student's t at the quantile of two normal errors, over two (Abramowitz and
+    # Stegun, 26.7.5).
     wider = np.polyval([5665 / 6144, 183 / 128, 49 / 32, 5 / 4, 1], 1 / (k - 1))
     return Estimate(mean, text * float(wider), reference)
 
@@ -249,7 +254,7 @@ def _quantiles(values: NDArray[Any]) -> list[float]:
 def _percentiles(
     values: NDArray[Any], variance: NDArray[Any]
 ) -> dict[float, tuple[float, float]]:
-    """Return percentiles, and how far the same noise once more moves each of them."""
+    """Return percentiles, and how far adding the same noise again moves each."""
     noise = np.random.default_rng(0).standard_normal(len(values)) * np.sqrt(variance)
     pairs = zip(_quantiles(values), _quantiles(values + noise), strict=True)
     return {at: (x, y - x) for at, (x, y) in zip(PERCENTILES, pairs, strict=True)}

@@ -1,4 +1,4 @@
-"""What a file says of all its sequences, and what each of them must fit."""
+"""The metadata of a file, and checks of its sequences against it."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from sqs_codec._codec.prior import Prior, builtins
 from sqs_codec._codec.rows import SparseRows
 
 VERSION = 1
-"""Of the file: its columns, and what stands in its metadata."""
+"""The version of a file's columns and metadata."""
 
 KEY = b"sqs_codec"
 
 MOST_TOKENS = 1 << 22
-"""Of a sequence, so that what a file takes to be read has a bound."""
+"""Limit on the tokens of a sequence, which bounds the memory for reading a file."""
 
 LEAST_LOG = -2047
-"""The least logarithm of a probability that is kept."""
+"""The smallest log-probability that is stored; smaller ones become this one."""
 
 STEPS = 16
-"""For a nat, and each count of a token: likelier ones are kept in smaller steps."""
+"""Steps per nat and count, so that larger probabilities are stored more precisely."""
 
 ExtraName = Literal["logprobs", "token_logprobs", "likeliest"]
-"""What a file may have of each distribution in addition, as `Writer.write` says."""
+"""Optional columns of a file; see `Writer.write`."""
 
 EXTRAS: dict[ExtraName, type[np.generic]] = {
     "logprobs": np.int16,
     "token_logprobs": np.float16,
     "likeliest": np.uint32,
 }
-"""The types of their columns."""
+"""The optional columns and their dtypes."""
 
 
 def _lists(name: str, kind: type[np.generic]) -> pa.Field:
@@ -54,36 +54,36 @@ def _lists(name: str, kind: type[np.generic]) -> pa.Field:
 
 COLUMNS = (
     _lists("tokens", np.uint32),
-    _lists("starts", np.uint32),  # of runs of distributions: the place of the first
-    _lists("lengths", np.uint32),  # and how many there are, in the packet's order
+    _lists("starts", np.uint32),  # the first place of each run of distributions
+    _lists("lengths", np.uint32),  # the number of distributions in each run
     pa.field("packet", pa.binary(), nullable=False),
 )
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of all its sequences.
+    """The metadata of a file, which holds for all its sequences.
 
     Attributes
     ----------
     codec : Codec
-        Of coding ``"entropy"``.
+        A codec with the coding ``"entropy"``.
     model : str
         The teacher's name.
     temperature : float
-        Of the teacher's distributions.
+        The temperature of the teacher's distributions.
     rounding : str
         How probabilities became counts: ``"unbiased"``, ``"lattice"`` or another word.
     tail : bool
-        Whether the vocabulary's last id stands for all tokens that a list left out,
-        as `Codec.quantize_top_logprobs_rows` has it. It is then no token.
+        Whether the vocabulary's last id is no token, but represents all tokens missing
+        in a list, as in `Codec.quantize_top_logprobs_rows`.
     tokenizer_fingerprint : bytes
-        As `sqs.vocabulary_fingerprint` gives it, or none if it isn't known.
+        The result of `sqs.vocabulary_fingerprint`; empty if unknown.
     source : str
-        Where the texts are from, and how they were cut: it tells two files in the
-        making apart.
+        Where the texts are from and how they were cut. Only a writer with the same
+        source continues the file.
     extras : tuple of str
-        What else the file has of each distribution, as `Writer.write` says.
+        The optional columns of the file; see `Writer.write`.
     """
 
     codec: Codec
@@ -115,7 +115,7 @@ class Header:
         object.__setattr__(self, "temperature", temperature)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what stands in the metadata of a file."""
+        """Return the file's metadata."""
         said = {
             "version": VERSION,
             "codec": self.codec.config(),
@@ -129,17 +129,17 @@ class Header:
             "extras": [*self.extras],
         }
         if "logprobs" in self.extras:
-            said["log_rounding"] = "random"  # which is right on average
+            said["log_rounding"] = "random"  # unbiased
         check = hashlib.blake2b(json.dumps(said).encode(), digest_size=8)
         return said | {"check": check.hexdigest()}
 
     @classmethod
     def from_json(cls, found: dict[str, Any], prior: Prior | None = None) -> Header:
-        """Return what a file's metadata says, or say why it can't be read."""
+        """Return the header of a file's metadata; ValueError if it can't be read."""
         if found.get("version") != VERSION:
             raise ValueError(
-                f"it is a file of version {found.get('version')!r}, and this release "
-                f"of sqs_codec writes and reads version {VERSION}"
+                f"the file has version {found.get('version')!r}, but this release of "
+                f"sqs_codec reads version {VERSION}"
             )
         config = found.get("codec", {})
         if found.get("tail") and isinstance(config, dict):
@@ -161,39 +161,42 @@ class Header:
         return pa.schema(fields, {KEY: json.dumps(self.to_json())})
 
     def require(self, found: dict[str, Any]) -> None:
-        """Refuse metadata that isn't this; the message names what differs."""
+        """Reject different metadata; the message names the first difference."""
         own = self.to_json()
         for name in own | found:
             if own.get(name) != found.get(name):
                 raise ValueError(
-                    f"its {name} is {found.get(name)!r}, and {own.get(name)!r} was "
+                    f"its {name} is {found.get(name)!r}, but {own.get(name)!r} was "
                     "expected"
                 )
 
     def check_tokenizer(self, tokenizer: Any) -> None:
-        """Refuse a tokenizer that isn't the one of the file's tokens."""
+        """Reject a tokenizer other than the file's."""
         if not self.tokenizer_fingerprint:
-            raise ValueError("it doesn't say which tokenizer its tokens are of")
+            raise ValueError("the file doesn't name its tokenizer")
         own, given = self.tokenizer_fingerprint, tokenizer.get_vocab()
         if (found := vocabulary_fingerprint(given, self.codec.vocab_size)) != own:
             raise ValueError(
-                "its tokens are of another tokenizer: of fingerprint "
-                f"{own.hex()}, and the one given has {found.hex()}"
+                f"the file's tokenizer has the fingerprint {own.hex()}, but this "
+                f"tokenizer has {found.hex()}"
             )
 
     def check_sequence(
         self, tokens: ArrayLike, places: ArrayLike, distributions: int
     ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-        """Return a sequence's tokens and places, which must go together."""
+        """Check a sequence's tokens and places, and return them."""
         ids = self._check_ids("tokens", tokens)
         if ids.size > MOST_TOKENS:
-            raise ValueError(f"{ids.size} tokens are more than {MOST_TOKENS}")
+            raise ValueError(
+                f"a sequence may have {MOST_TOKENS} tokens, but has {ids.size}"
+            )
         at = checks.uint32("places", places).astype(np.int64)
         ascends = (np.diff(at, append=ids.size) > 0).all()
         if not (0 < at.size == distributions and ascends):
             raise ValueError(
-                f"{ids.size} tokens and {distributions} distributions, one at least, "
-                f"need as many places, which ascend and are below {ids.size}, got "
+                "a sequence needs one distribution or more, and one place for each, "
+                f"ascending and below the number of tokens: got {distributions} "
+                f"distributions, {ids.size} tokens and the places "
                 f"{np.array2string(at, threshold=8)}"
             )
         return ids, at
@@ -201,10 +204,10 @@ class Header:
     def check_extras(
         self, extras: Mapping[str, ArrayLike], rows: SparseRows
     ) -> dict[ExtraName, NDArray[Any]]:
-        """Return a text's extras, which must go with its distributions."""
+        """Check a text's extras against its distributions, and return them."""
         if {*extras} != {*self.extras}:
             raise ValueError(
-                f"extras must be those of the file, {self.extras}, got {(*extras,)}"
+                f"extras must be the file's, {self.extras}, got {(*extras,)}"
             )
         found: dict[ExtraName, NDArray[Any]] = {}
         for name in self.extras:
@@ -228,31 +231,31 @@ class Header:
         limit = self.codec.vocab_size - self.tail
         if ids.size and ids.max() >= limit:
             at = int((ids >= limit).argmax())
-            raise ValueError(f"{name}[{at}] is {ids[at]}, and must be below {limit}")
+            raise ValueError(f"{name}[{at}] must be below {limit}, got {ids[at]}")
         return ids
 
 
 def step_of(rows: SparseRows) -> NDArray[np.float64]:
-    """Return how fine the logarithms are kept, for each token of rows."""
+    """Return the step size of each token's stored log-probability."""
     return 1 / (STEPS * rows.counts.astype(np.float64))
 
 
 def in_steps(
     rows: SparseRows, logprobs: NDArray[np.float32], up: NDArray[np.float64] | float
 ) -> NDArray[np.int16]:
-    """Return the steps of logarithms below (c + 1) / l; `up` is added, then floor."""
+    """Return logprobs in steps x below log((count + 1) / l), as ``floor(x + up)``."""
     steps = np.floor(up - logprobs / step_of(rows)) - _first_step(rows)
     if (bad := abs(steps) >= 1 << 15).any():
         i = int(bad.argmax())
         raise ValueError(
-            f"logprobs[{i}] is {logprobs[i]}, too far from what it is of: "
-            f"{rows.counts[i]} counts of {rows.resolution}"
+            f"logprobs[{i}] is {logprobs[i]}, too far from its count, "
+            f"{rows.counts[i]} of {rows.resolution}"
         )
     return steps.astype(np.int16)
 
 
 def of_steps(rows: SparseRows, steps: NDArray[np.int16]) -> NDArray[np.float32]:
-    """Return the logarithms of `in_steps`."""
+    """Return the logprobs of the steps of `in_steps`."""
     found = -(steps + _first_step(rows)) * step_of(rows)
     return found.astype(np.float32)
 
@@ -263,32 +266,32 @@ def _first_step(rows: SparseRows) -> NDArray[np.float64]:
 
 
 def read_metadata(file: pq.FileMetaData) -> dict[str, Any]:
-    """Return what a `Writer` wrote into a file's metadata."""
+    """Return the metadata that a `Writer` wrote."""
     text = (file.metadata or {}).get(KEY)
     try:
         found = json.loads(text) if text is not None else None
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise ValueError("it lacks the metadata that sqs_codec.distill writes")
+        raise ValueError("the file has no metadata of sqs_codec.distill")
     return found
 
 
 def value_of(cell: pa.Scalar) -> Any:
-    """Return what is in a cell: an array or bytes."""
+    """Return a cell's array or bytes."""
     return cell.values.to_numpy() if isinstance(cell, pa.ListScalar) else cell.as_py()
 
 
 @contextmanager
 def damage(name: object) -> Iterator[None]:
-    """Say of which file an error is; those of pyarrow mean that it is damaged."""
+    """Name the file in errors. Errors of pyarrow mean that the file is damaged."""
     try:
         yield
     except (pa.ArrowException, OSError, TypeError, ValueError) as error:
         said = shown(" ".join(str(error).split()))  # it may quote the file
         if isinstance(error, pa.ArrowException | OSError):
             if getattr(error, "errno", None) is not None:
-                raise  # of the system
-            said = f"cut, damaged or no Parquet file: {said}"
+                raise  # from the system, with a file name
+            said = f"truncated, damaged or not a Parquet file: {said}"
         kind = PacketError if isinstance(error, PacketError) else ValueError
         raise kind(f"{name}: {said}") from error

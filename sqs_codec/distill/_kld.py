@@ -1,4 +1,4 @@
-"""Comparing models with a reference (docs/distill/kld.md)."""
+"""Comparison of models with a reference (docs/distill/kld.md)."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,19 +12,19 @@ from sqs_codec.distill._tasks import Comparing, Reader, read_all
 
 
 def kld(data: Dataset, logits: Iterable[Any]) -> KLD:
-    """Compare a model of any framework with a reference.
+    """Compare the logits of any model with a reference.
 
     Parameters
     ----------
     data : Dataset
-        A reference, with all that `Writer.write` names as extras.
+        A reference, with all extras of `Writer.write`.
     logits : iterable of array_like or torch.Tensor of floats [N, V]
-        Of each sequence of the data, in order, the model's rows at its places.
+        For each sequence in order, the model's logits at its places.
 
     Raises
     ------
     ValueError
-        The file is no reference, or the logits aren't as many or of another shape.
+        The file is not a reference, or the logits have the wrong number or shape.
 
     Examples
     --------
@@ -50,13 +50,13 @@ def kld(data: Dataset, logits: Iterable[Any]) -> KLD:
     found: list[NDArray[Any]] = []
     for i, own in enumerate(logits):
         if i == len(data):
-            raise ValueError(f"the logits are of more than {i} sequences")
+            raise ValueError(f"got logits for more than {i} sequences")
         sequence = data[i]
         task = Comparing(i, sequence)
         task.tell(own)
         found.append(estimate_rows(sequence, task.answer.told))
     if len(found) < len(data):
-        raise ValueError(f"the logits are of {len(found)} sequences of {len(data)}")
+        raise ValueError(f"got logits for {len(found)} of {len(data)} sequences")
     return summarize(found)
 
 
@@ -66,16 +66,16 @@ def measure(
     *,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> KLD:
-    """Let a model read a reference's texts, and compare it.
+    """Run a model on a reference's texts and compare it.
 
     Parameters
     ----------
     data : Dataset
         As for `kld`.
     reader : Reader
-        Of the same tokenizer.
+        The model, with the reference's tokenizer.
     progress : callable, optional
-        Put around the texts.
+        Wraps the texts, for example in a progress bar.
     """
     require_reference(data)
     _require_same_tokens(data, reader)
@@ -84,24 +84,26 @@ def measure(
 
 
 def require_reference(data: Dataset) -> None:
-    """Refuse a file that no model can be compared with."""
+    """Reject a file that isn't a reference."""
     header = data.header
     if header.extras != (*EXTRAS,) or header.tail or header.temperature != 1:
         raise ValueError(
-            f"{data.path}: it is no reference, which is of temperature 1, without a "
-            f"tail and with {', '.join(EXTRAS)}: sqs kld make makes one"
+            f"{data.path} is not a reference: a reference has temperature 1, no tail, "
+            f"and {', '.join(EXTRAS)}. Make one with sqs kld make"
         )
     if not len(data):
-        raise ValueError(f"{data.path}: it has no text")
+        raise ValueError(f"{data.path} has no texts")
 
 
 def _require_same_tokens(data: Dataset, reader: Reader) -> None:
     own, given = data.header.tokenizer_fingerprint, reader.tokenizer.fingerprint
     if own and given and own != given:
         raise ValueError(
-            "the reader has another tokenizer than the reference: its fingerprint is "
-            f"{given.hex()}, and {own.hex()} was expected"
+            f"the reference's tokenizer has the fingerprint {own.hex()}, but the "
+            f"reader's has {given.hex()}"
         )
     size, expected = reader.tokenizer.vocab_size, data.header.codec.vocab_size
     if size != expected:
-        raise ValueError(f"the reader has {size} tokens, and the reference {expected}")
+        raise ValueError(
+            f"the reference has a vocabulary of {expected}, but the reader has {size}"
+        )

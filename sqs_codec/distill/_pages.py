@@ -1,4 +1,4 @@
-"""What the pages of a file ask for, before Arrow takes the memory."""
+"""Checks of a Parquet file's pages before Arrow allocates memory for them."""
 
 import io
 import os
@@ -12,16 +12,16 @@ import pyarrow.parquet as pq
 NUMBER = rb"\x15([\x80-\xff]{0,4}[\0-\x7f])"
 
 HEADER = re.compile(
-    rb"\x15\0"  # of values, not of a dictionary
-    + NUMBER  # its bytes
-    + NUMBER  # those in the file
+    rb"\x15\0"  # a page of data, not a dictionary
+    + NUMBER  # uncompressed bytes
+    + NUMBER  # compressed bytes
     + rb"(?:\x15[\x80-\xff]{0,4}[\0-\x7f]\x1c|\x2c)"  # a checksum or none
-    + NUMBER  # how many values
-    + rb"\x15[\0\x12]"  # which stand there as they are, or byte by byte
-    + rb"\x15.\x15.(?:\x1c\0)?\0\0",  # how levels are coded, and no statistics
+    + NUMBER  # the number of values
+    + rb"\x15[\0\x12]"  # PLAIN or BYTE_STREAM_SPLIT
+    + rb"\x15.\x15.(?:\x1c\0)?\0\0",  # the coding of levels, and no statistics
     re.DOTALL,
 )
-"""Of a page: ``PageHeader`` of https://github.com/apache/parquet-format."""
+"""``PageHeader`` of https://github.com/apache/parquet-format."""
 
 
 class _Unread(io.FileIO):
@@ -30,7 +30,7 @@ class _Unread(io.FileIO):
 
 
 def check_columns(path: str | os.PathLike[str], file: pq.FileMetaData, i: int) -> None:
-    """Refuse columns that the file's end describes wrongly: Arrow ends the process."""
+    """Reject a wrong footer here: in Arrow it would end the process."""
     with _Unread(path) as source:
         reader = pq.ParquetFile(source, metadata=file).reader
         for place in range(file.row_group(i).num_columns):
@@ -39,7 +39,7 @@ def check_columns(path: str | os.PathLike[str], file: pq.FileMetaData, i: int) -
 
 
 def check_pages(path: str | os.PathLike[str], group: Any, most: int) -> None:
-    """Refuse pages that no `Writer` makes: 4 kB of them can take Arrow 3 GB."""
+    """Reject pages that a `Writer` doesn't write: 4 kB can take 3 GB in Arrow."""
     with Path(path).open("rb") as file:
         for chunk in map(group.column, range(group.num_columns)):
             at, size, values = chunk.data_page_offset, 0, 0
@@ -48,23 +48,23 @@ def check_pages(path: str | os.PathLike[str], group: Any, most: int) -> None:
                 file.seek(at)
                 header = HEADER.match(file.read(64))
                 if header is None or chunk.has_dictionary_page:
-                    raise ValueError("no Writer made its pages: write the file again")
+                    raise ValueError("a Writer didn't make it: write the file again")
                 in_memory, in_file, count = map(_number, header.groups())
                 at += header.end() + in_file
                 size += in_memory
                 values += count
             if max(values, size / 8, group.num_rows) > most:
                 raise ValueError(
-                    f"{chunk.path_in_schema} of {group.num_rows} rows has {values} "
-                    f"values of {size} bytes, and may have {most} of eight bytes each"
+                    f"{chunk.path_in_schema} has {group.num_rows} rows with {values} "
+                    f"values in {size} bytes; at most {most} of eight bytes are allowed"
                 )
             if at != end or values != chunk.num_values or values < group.num_rows:
-                raise ValueError("its pages aren't what its end says")
+                raise ValueError("its pages contradict its footer")
 
 
 def _number(data: bytes) -> int:
-    """Return a number of seven bits a byte, the lowest first; the last is its sign."""
+    """Return a number in zigzag VLQ: seven bits per byte, the lowest first."""
     number = sum((byte & 127) << 7 * i for i, byte in enumerate(data))
     if number & 1:
-        raise ValueError("a page's header has a number below 0")
+        raise ValueError("a page header has a negative number")
     return number >> 1

@@ -1,4 +1,4 @@
-"""Tasks: the results wanted from a model's logits for a text, on any device."""
+"""Tasks: computations on a model's logits for a text, on any device."""
 
 from __future__ import annotations
 
@@ -22,24 +22,23 @@ from sqs_codec.distill._dataset import Text
 from sqs_codec.distill._header import LEAST_LOG, Header
 
 AT_ONCE = 1 << 18
-"""Logits that are looked at together: what a core has near it."""
-
+"""Logits per step, so that they fit a core's cache."""
 
 Asked = TypeVar("Asked", bound="Task")
 
 
 class Answer(NamedTuple):
-    """What logits tell: the counts that a `Counting` asks for, and more by its name."""
+    """A task's result: the counts of a `Counting`, and other arrays by name."""
 
     rows: SparseRows | None
     told: dict[str, NDArray[Any]]
 
 
 class Task(ABC):
-    """A text, and what is asked of its logits [vocab_size] at each of its places.
+    """A text, and a computation on its logits at some places.
 
-    Those at place i are of what follows ``tokens[: i + 1]``. Tasks with the same
-    `batch` are to be read together. After the last token, -1 follows.
+    The logits at place i predict the token after ``tokens[: i + 1]``; after the last
+    token, `following` is -1. Run tasks with the same `batch` together.
     """
 
     def __init__(
@@ -60,12 +59,12 @@ class Task(ABC):
         return f"<{type(self).__name__} of {len(self.places)} rows>"
 
     def tell(self, part: Any) -> None:
-        """Take the logits [n, vocab_size] at the next n places, or what they tell."""
+        """Take the logits [n, vocab_size] at the next n places, or their answer."""
         if not isinstance(part, Answer):
             shape, left = tuple(np.shape(part)), len(self.places) - self._told
             if len(shape) != 2 or shape[0] > left or shape[1] != self.vocab_size:
                 raise ValueError(
-                    f"logits must have shape [n, {self.vocab_size}] with n up to "
+                    f"logits must have shape [n, {self.vocab_size}] with n at most "
                     f"{left}, the rows that are left, got {[*shape]}"
                 )
             part = self._look(part, slice(self._told, self._told + shape[0]))
@@ -75,7 +74,7 @@ class Task(ABC):
 
     @property
     def is_told(self) -> bool:
-        """Whether the logits at all places have come."""
+        """Whether the logits at all places have arrived."""
         return self._told == len(self.places)
 
     @property
@@ -83,7 +82,7 @@ class Task(ABC):
         """The results, once all rows have arrived."""
         if not self.is_told or not self._parts:
             raise ValueError(
-                f"text {self.index}: {self._told} rows of {len(self.places)} were told"
+                f"text {self.index}: got {self._told} of {len(self.places)} rows"
             )
         every, told = zip(*self._parts, strict=True)
         rows = None if every[0] is None else SparseRows.concatenate(every)
@@ -92,11 +91,11 @@ class Task(ABC):
 
     @abstractmethod
     def _look(self, logits: Any, rows: slice) -> Answer:
-        """Return what some logits tell."""
+        """Return the answer for some of the rows."""
 
 
 class Counting(Task):
-    """Asks for counts and for a header's extras, rounded by a generator."""
+    """Computes counts, rounded with a generator, and a header's extras."""
 
     def __init__(
         self,
@@ -120,10 +119,10 @@ class Counting(Task):
         return round_rows(codec, logits, t, partial(random_numbers, self.rng))
 
     def extras_of(self, told: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Return what the header wants of what is told."""
+        """Return the header's extras."""
         found: dict[str, NDArray[Any]] = {n: told[n] for n in self.header.extras}
         for name in found.keys() - {"likeliest"}:
-            # Which rounding, or a mask, may take beyond.
+            # Rounding or a mask may exceed these limits.
             found[name] = np.clip(found[name], LEAST_LOG, 0)
         return found
 
@@ -136,7 +135,7 @@ class Counting(Task):
 
 
 class Comparing(Task):
-    """Asks for the probabilities of the tokens of a reference's text."""
+    """Computes the probabilities of the tokens of a reference's text."""
 
     def __init__(self, index: int, text: Text, batch: int = 0) -> None:
         tokens, size = text.tokens.tolist(), text.rows.vocab_size
@@ -152,41 +151,41 @@ class Tokenizer(Protocol):
 
     @property
     def vocab_size(self) -> int:
-        """How many logits there are at a place."""
+        """The number of logits at a place."""
 
     @property
     def fingerprint(self) -> bytes:
-        """As `sqs.vocabulary_fingerprint` gives it, or none if it isn't known."""
+        """The result of `sqs.vocabulary_fingerprint`; empty if unknown."""
 
     @property
     def bos(self) -> int | None:
-        """The token that the model wants at a text's beginning."""
+        """The token with which the model's texts begin, if any."""
 
     def encode(self, text: str, *, special: bool = True) -> Sequence[int]:
-        """Return tokens: what spells a special one is this token, or, if not, text."""
+        """Tokenize a text; without `special`, special tokens in it are plain text."""
 
 
 class Reader(Protocol):
-    """What reads texts, and yields logits."""
+    """A model that returns logits for texts."""
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """It has `vocab_size`, `fingerprint` and `bos`, and encodes texts."""
+        """The model's tokenizer."""
 
     @property
     def max_tokens(self) -> int:
-        """The longest text that it can read."""
+        """The length of the longest text."""
 
     @property
     def at_once(self) -> int:
-        """Tokens of texts that it reads together. An interruption loses as many."""
+        """Tokens per batch of texts; also the most that an interruption loses."""
 
     def read(self, texts: Iterable[Task]) -> Iterator[tuple[Task, Any]]:
         """Yield texts with their logits, an array_like or tensor [n, V].
 
-        Logits are wanted at ``text.places`` of ``text.tokens``: those at place i are of
-        what follows ``tokens[: i + 1]``. A text may come several times, each time with
-        the logits at its next n places, and texts may come in any order.
+        Logits are needed at ``text.places`` of ``text.tokens``; those at place i
+        predict the token after ``tokens[: i + 1]``. A text may be yielded several
+        times, each time with the logits at its next n places. Any order is allowed.
         """
 
 
@@ -196,7 +195,7 @@ def read_all(
     task_of: Callable[[int, Any, int], Asked],
     done: int = 0,
 ) -> Iterator[Asked]:
-    """Let a reader read texts; yield a task of each, told and in order.
+    """Run a reader on texts; yield a finished task for each, in order.
 
     `done` is the number of texts to skip, and `task_of` takes the index, the text and
     its batch. Batches don't depend on `done`, because the last bits of logits depend
@@ -208,8 +207,8 @@ def read_all(
         for first, window in windows(texts, reader.at_once):
             for i, text in enumerate(window, first):
                 if (n := len(text.tokens)) > reader.max_tokens:
-                    most = f"the reader reads {reader.max_tokens} at most"
-                    raise ValueError(f"text {i} has {n} tokens, and {most}")
+                    most = f"the reader takes at most {reader.max_tokens}"
+                    raise ValueError(f"text {i} has {n} tokens, but {most}")
                 if first + len(window) > done:
                     waiting.append(task_of(i, text, first))
                     yield waiting[-1]
@@ -219,14 +218,16 @@ def read_all(
             case (Task() as task, part):
                 task.tell(part)
             case _:
-                raise TypeError("a reader must yield texts that it got with logits")
+                raise TypeError(
+                    "a reader must yield the tasks that it got, with logits"
+                )
         while waiting and waiting[0].is_told:
             yield waiting.popleft()
-    yield from waiting  # none, or one whose answer is an error
+    yield from waiting  # the answer of an unfinished task is an error
 
 
 def windows(texts: Iterable[Any], size: int) -> Iterator[tuple[int, list[Any]]]:
-    """Yield the texts that begin in each `size` tokens, and how many are before."""
+    """Yield the texts that begin in each `size` tokens, with their first index."""
     texts, others = tee(texts)
     starts = accumulate((len(text.tokens) for text in others), initial=0)
     first = 0
@@ -244,8 +245,10 @@ def look_up(
     *,
     temperature: float = 1.0,
 ) -> dict[str, NDArray[Any]]:
-    """Return what rows of logits [N, V] say of the tokens of as many rows of counts."""
-    # Where no token follows, -1, its logarithm is 0. A row with NaN has NaN for all.
+    """Look up, in N rows of logits, the log-probabilities of N rows of counts.
+
+    If no token follows (-1), its log-probability is 0. A row with NaN gives NaN.
+    """
     if not checks.temperature(temperature):
         raise ValueError("logarithms of probabilities need a temperature above 0")
     part_of: Any = _look_up_part
@@ -266,7 +269,7 @@ def look_up(
         return found
 
     starts = range(0, max(n, 1), step)
-    if is_far:  # in this thread, whose stream the logits are on
+    if is_far:  # only this thread uses the logits' stream
         parts = [*map(told, starts)]
     else:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -304,7 +307,7 @@ def _look_up_part(
 
 
 def _is_far(logits: Any) -> bool:
-    """Whether logits are on an accelerator, which looks up there."""
+    """Return whether logits are on an accelerator, which then does the look-up."""
     return _is_tensor(logits) and logits.device.type not in ("cpu", "mps")
 
 

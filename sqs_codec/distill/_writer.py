@@ -1,4 +1,4 @@
-"""Writing a file of sequences, which an end of the process doesn't undo."""
+"""Writing a file of sequences; interrupted writers can be resumed."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from sqs_codec.distill import _header
 from sqs_codec.distill._header import Header
 
 ROW_GROUP = 1 << 18
-"""Bytes that end a row group: what is read for a sequence."""
+"""Bytes after which a row group ends. Reading a sequence reads its row group."""
 
 MINUTE = 60.0
-"""Seconds after which one that isn't full is kept, too."""
+"""Seconds after which an incomplete row group is saved, too."""
 
 IDENTITY = b"sqs_codec.identity"
 """The key of a part's identity, in its metadata; the finished file has none."""
@@ -38,54 +38,53 @@ PARQUET: dict[str, Any] = {
     "column_encoding": {"logprobs.list.element": "BYTE_STREAM_SPLIT"},
     "use_dictionary": False,
     "data_page_version": "1.0",
-    "write_statistics": False,  # the least and the greatest packet say nothing
+    "write_statistics": False,  # useless for packets
     "write_page_checksum": True,
 }
-"""Packets can't be made smaller. The high bytes of logarithms can, where they stand by
-themselves."""
+"""Packets don't compress. Log-probabilities do if their high bytes are contiguous."""
 
 
 @dataclass
 class _Group:
-    """A row group in the making: the sequences in it, and how many are before it."""
+    """An incomplete row group: the sequences in it, and how many precede it."""
 
     place: int = 0
     before: int = 0
     rows: list[tuple[Any, ...]] = field(default_factory=list)
-    size: int = 0  # bytes of all that
-    kept: float = field(default_factory=time.monotonic)  # or begun
+    size: int = 0  # bytes of the rows
+    kept: float = field(default_factory=time.monotonic)  # when saved last, or begun
 
 
 class Writer:
-    """A file in the making: one row a sequence, tokens and the packet of their rows.
+    """Writes a file with one row per sequence: its tokens and its packet.
 
-    Each row group, of some 250 kB, is kept by itself in the folder
-    ``path + ".parts"`` as soon as it is full, and each minute until then, and `close`
-    makes the file of them. So a writer that is made again after an end of any kind goes
-    on after the last sequence that was kept: its ``len`` says how many there are.
+    Row groups of about 250 kB are saved in the folder ``path + ".parts"`` when they are
+    full, and every minute before that; `close` joins them. After any interruption, a
+    new writer for the same path resumes after the last saved sequence; its ``len`` is
+    the number of saved sequences.
 
-    As a context manager it closes the file at the end, but not after an exception: then
-    all sequences written are kept for a writer that goes on.
+    As a context manager, it closes the file at the end. After an exception it only
+    saves all sequences written, for resuming.
 
     Parameters
     ----------
     path : path-like
-        The file, which isn't there until it is whole.
+        The file; it appears when it is complete.
     header : Header
-        What the file says of all its sequences.
+        The file's metadata.
     identity : str, optional
         A string that differs between models of the same name, such as a digest. Only a
-        writer with the same identity continues the file, which doesn't keep it.
+        writer with the same identity resumes. The finished file doesn't contain it.
 
     Raises
     ------
     FileExistsError
-        The file is there: it is finished, or another one.
+        The file exists: it is finished, or unrelated.
     BlockingIOError
-        Another writer is at it.
+        Another writer is writing it.
     ValueError
-        What is kept of it is of another codec, model, temperature or so, which the
-        message names, or of another identity; or the folder may be another user's work.
+        The saved part has another header, which the message shows, or another identity;
+        or the folder is another user's.
 
     Examples
     --------
@@ -119,19 +118,18 @@ class Writer:
             raise
 
     def _resume(self) -> None:
-        """Go on after the row groups that are there."""
         parts, before = self._parts(), 0
         for i, part in enumerate(parts):
             with _header.damage(part):
                 if part != self._part(i):
-                    raise ValueError(f"{self._part(i).name} is missing before it")
+                    raise ValueError(f"{self._part(i).name}, before it, is missing")
                 before += self._count(part)
         if os.path.lexists(self._path):
             own = files.is_own(self._path)
             with _header.damage(self._path):
                 if own and self._count(self._path) >= before:
-                    self._forget()  # which was interrupted
-            reason = "it is finished" if own else "it is another's"
+                    self._forget()  # an interruption came before it
+            reason = "the file is finished" if own else "the file is another user's"
             raise FileExistsError(errno.EEXIST, reason, str(self._path))
         self._group = _Group(len(parts), before)
         if not parts:
@@ -139,20 +137,20 @@ class Writer:
         cells = zip(*_read(parts[-1]).columns, strict=True)
         rows = [tuple(map(_header.value_of, row)) for row in cells]
         size = sum(map(_size, rows))
-        if size < ROW_GROUP:  # it isn't full; its file stays meanwhile
+        if size < ROW_GROUP:  # continue the group; its file stays until replaced
             self._group = _Group(len(parts) - 1, before - len(rows), rows, size)
 
     def _count(self, path: Path) -> int:
-        """Return how many sequences a file has; refuse another header or identity."""
+        """Return a file's number of sequences; reject another header or identity."""
         file = pq.read_metadata(path)
         self.header.require(_header.read_metadata(file))
         began = file.metadata.get(IDENTITY, self._identity)
         if began != self._identity:
             one, other = (x.decode(errors="replace") for x in (began, self._identity))
             raise ValueError(
-                f"it was begun with another model: its identity is {one!r}, and this "
-                f"one's is {other!r}. Go on with the model that began it, or remove "
-                f"{self._folder} to begin again"
+                f"it was begun with another model: its identity is {one!r}, but this "
+                f"one's is {other!r}. Continue with the first model, or remove "
+                f"{self._folder} to start again"
             )
         return int(file.num_rows)
 
@@ -163,7 +161,6 @@ class Writer:
         return self._folder / f"{i:06}.parquet"
 
     def __len__(self) -> int:
-        """How many sequences there are, those of earlier writers counted."""
         return self._group.before + len(self._group.rows)
 
     def __repr__(self) -> str:
@@ -182,22 +179,20 @@ class Writer:
         Parameters
         ----------
         tokens : array_like of int [n]
-            Up to 4 194 304.
+            At most 4 194 304 tokens.
         rows : SparseRows [N]
-            1 to n.
+            1 to n distributions.
         places : array_like of int [N], optional
-            Ascending, below n: row i is the distribution of what follows
-            ``tokens[: places[i] + 1]``, which after the last token isn't there. So they
-            count as a model's logits do, and are 0 to N - 1 by default; of a chat they
-            are those of its answers.
+            Ascending and below n: row i is the distribution of the token after
+            ``tokens[: places[i] + 1]``. Places count like a model's logits; 0 to N - 1
+            by default. In a chat, they are those of the answers.
         extras : mapping of str to array_like, optional
-            Those that the writer was made with, no others:
+            Exactly the extras of the header:
 
-            - ``"logprobs"``: of each of ``rows.token_ids`` the logarithm of its
-              probability, -2047 to 0, kept in steps of 1/16 over its count, rounded
-              at random;
-            - ``"token_logprobs"`` [N]: that of the token that follows in the text, in
-              float16; 0 where none does;
+            - ``"logprobs"``: the log-probability of each of ``rows.token_ids``, -2047
+              to 0; stored in steps of 1/16 over its count, rounded at random;
+            - ``"token_logprobs"`` [N]: the log-probability of the text's next token,
+              stored as float16; 0 after the last token;
             - ``"likeliest"`` [N]: the most probable token.
         """
         if self._lock.closed:
@@ -209,7 +204,7 @@ class Writer:
         own = self.header.check_extras(extras or {}, rows)
         packet = self.header.codec.encode_sequence(rows)
         if "logprobs" in own:
-            # Of what is written, so that a resumed run draws the same.
+            # Seeded with the content, so that a resumed run draws the same numbers.
             rng = np.random.default_rng([len(self), zlib.crc32(packet)])
             up = rng.random(rows.counts.size)
             own["logprobs"] = _header.in_steps(rows, own["logprobs"], up)
@@ -226,7 +221,7 @@ class Writer:
             self._keep()
 
     def _keep(self) -> None:
-        """Write the row group to a file of its own, which a fuller one may replace."""
+        """Save the row group as a file, which a later save may replace."""
         group = self._group
         if not group.rows:
             return
@@ -240,9 +235,9 @@ class Writer:
         group.kept = time.monotonic()
 
     def close(self) -> None:
-        """Finish the file: make it of the row groups, and put it in its place.
+        """Join the row groups and move the file to its path.
 
-        A FileExistsError says that there is a file by now. The row groups are kept.
+        If the path exists, this raises FileExistsError and keeps the row groups.
         """
         if self._lock.closed:
             return
@@ -256,18 +251,19 @@ class Writer:
             file.flush()
             os.fsync(file.fileno())
         if os.path.lexists(self._path):
-            raise FileExistsError(errno.EEXIST, "it came to be", str(self._path))
+            reason = "another file appeared at this path"
+            raise FileExistsError(errno.EEXIST, reason, str(self._path))
         os.replace(whole, self._path)
         self._forget()
         self._leave()
 
     def _forget(self) -> None:
-        """Remove the row groups, the first one last: so those left are the first."""
+        """Remove the row groups from the last to the first, as resuming needs."""
         for part in reversed(self._parts()):
             part.unlink()
 
     def _leave(self) -> None:
-        """Let another writer go on, if there is anything to go on from."""
+        """Release the lock, and the folder if nothing is saved in it."""
         self._lock.close()
         if not self._parts():
             files.leave_folder(self._folder, "whole", "lock", ".*.parquet.*")

@@ -26,10 +26,11 @@ from sqs_codec.testing._toy import (
 Decode = Callable[[Sequence[int], Toy, Toy, Any], Sequence[int]]
 
 CUTS = (
-    "Nothing was seen to be cut from the draft. What cuts this toy: top-k below "
-    f"{VOCAB}, top-p below {1 - DRAFT.rows[0].min():.4f}, min-p above "
+    "No truncation of the draft was seen, so this check says nothing about one. These "
+    f"settings truncate this toy: top-k below {VOCAB}, top-p below "
+    f"{1 - DRAFT.rows[0].min():.4f}, min-p above "
     f"{DRAFT.rows[0].min() / DRAFT.rows[0].max():.4f}, an epsilon above "
-    f"{DRAFT.rows[0].min():.4f}; with other settings this says nothing of a truncation."
+    f"{DRAFT.rows[0].min():.4f}."
 )
 
 REPEATS = 50
@@ -149,7 +150,9 @@ def _count(
     decode: Decode, trials: int, seed: int, differs: Unrepeatable | None
 ) -> Report:
     if (least := _noticeable(trials)) > 0.5:
-        raise ValueError(f"{trials} trials miss a distance of {least:.2f}: give more")
+        raise ValueError(
+            f"{trials} trials miss a total variation of {least:.2f}: use more"
+        )
 
     def text(trial: int) -> list[int]:
         return _text(decode, np.random.default_rng([seed, 0, trial]))
@@ -172,13 +175,14 @@ def _count(
 
 
 def _limit(k: float) -> float:
-    """Bound chi-square in all but a millionth (Laurent and Massart 2000, lemma 1)."""
-    x = math.log(1e6 * LENGTH * (LENGTH + 1) / 2)  # of all tables
+    """Return a bound that chi-square, in any table of a check, exceeds once in 10^6."""
+    # Laurent and Massart 2000, lemma 1.
+    x = math.log(1e6 * LENGTH * (LENGTH + 1) / 2)
     return k + 2 * math.sqrt(k * x) + 2 * x
 
 
 def _noticeable(trials: int) -> float:
-    """Return the total variation of first tokens that 99 of 100 checks notice."""
+    """Return the total variation of first tokens that 99 % of checks detect."""
     # It adds 4 d^2 per text; twice the distance from mean to limit is 2.5 deviations.
     few = trials * TARGET.rows[0] < FEW
     k = VOCAB - few.sum() - (not few.any())
@@ -232,7 +236,7 @@ def _report(
     if rate in (0, 1):  # no text shows where a token was rejected
         rate = None
     elif accepted.sum() < both.sum() - 0.03:
-        note += f"All of q and min(1, p/q) would accept {both.sum():.2f}. "
+        note += f"With all of q, min(1, p/q) would accept {both.sum():.2f}. "
     n = len(texts)
     least, rare = (_noticeable(n), 20 / n) if method == "chi2" else (LEAST, 0)
     if rate is None or accepted[both > rare].all():
@@ -241,7 +245,7 @@ def _report(
 
 
 def _text(decode: Decode, rng: Any) -> list[int]:
-    """Return the beginning of a text that a loop writes, filled up with -1."""
+    """Return the first tokens of a loop's text, padded with -1."""
     written = decode(PROMPT, DRAFT, TARGET, rng)
     tokens = np.asarray(written)
     right = tokens.ndim == 1 and tokens.size and tokens.dtype.kind in "iu"
@@ -252,7 +256,6 @@ def _text(decode: Decode, rng: Any) -> list[int]:
 
 
 def _words(worst: Table, basis: str, name: str | None, differs: Any = None) -> str:
-    """Return the message of a LossyError."""
     off = np.abs(worst.seen - worst.expected)
     at = begun, token = np.unravel_index(off.argmax(), off.shape)
     seen, expected = (x[at] / worst.seen[begun].sum() for x in worst[:2])

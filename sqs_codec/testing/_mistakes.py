@@ -1,4 +1,4 @@
-"""Mistakes of loops in public code: their distributions, and what to do about them."""
+"""Mistakes of loops in public code: their distributions, and the advice."""
 
 from __future__ import annotations
 
@@ -54,23 +54,23 @@ def ratio(a: P, b: P) -> P:
 
 
 def normalized(p: P) -> P:
-    """Return distributions, or zeros where there is nothing."""
+    """Return normalized distributions; rows of zeros stay zeros."""
     return ratio(p, p.sum(-1, keepdims=True))
 
 
 def residual(p: P, q: P) -> P:
-    """Return what is to replace a rejected token."""
+    """Return the distribution that replaces a rejected token."""
     return normalized(np.maximum(p - q, 0))
 
 
 def kept(q: P) -> P:
-    """Return distributions of the k most probable tokens, as truncations keep them."""
+    """Return q truncated to the k most probable tokens, for each k."""
     above = np.argsort(np.argsort(-q))
     return np.array([normalized(q * (above < k)) for k in range(1, VOCAB + 1)])
 
 
 def quantized(q: P, resolution: int) -> P:
-    """Return the nearest distributions of counts with this sum."""
+    """Return the nearest distributions of counts with the sum `resolution`."""
     counts = np.floor(resolution * q)
     missing = resolution - counts.sum(-1, keepdims=True)
     order = np.argsort(np.argsort(counts - resolution * q))
@@ -79,7 +79,7 @@ def quantized(q: P, resolution: int) -> P:
 
 
 def shifted(q: P, place: int) -> P:
-    """Return distributions if the row after a token verifies it, [N, ROWS, VOCAB]."""
+    """Return distributions of loops that verify a token with the row after it."""
     p, tokens = TARGET.rows, np.arange(VOCAB)
     after = row_after(tokens, len(PROMPT) + place + 1)
     kept = np.minimum(q, p[after, tokens])
@@ -110,8 +110,8 @@ def verified(q: P, drawn: Any = None, accepted: Any = None, rest: Any = None) ->
     return probs[:, None]
 
 
-def beside(whole: P) -> dict[str, list[P]]:
-    """Return distributions of loops that truncate rightly, and make one mistake."""
+def single_mistakes(whole: P) -> dict[str, list[P]]:
+    """Return distributions of loops that truncate correctly and make one mistake."""
     q, p = kept(whole), TARGET.rows
     right, rest, of = np.minimum(1, ratio(p, q)), residual(p, q), partial(verified, q)
     ends, u = np.cumsum(q, -1), right[..., None]
@@ -145,11 +145,11 @@ def beside(whole: P) -> dict[str, list[P]]:
 
 @cache
 def ways() -> dict[str, P]:
-    """Return what mistakes add, in N degrees, [1 or LENGTH, ROWS, N, VOCAB]."""
+    """Return what each mistake adds, in N degrees, [1 or LENGTH, ROWS, N, VOCAB]."""
     found: dict[str, list[P]] = defaultdict(list)
     p, q = TARGET.rows, DRAFT.rows
     for t in (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.5, 2):  # usual temperatures
-        for name, each in beside(normalized(q ** (1 / t))).items():
+        for name, each in single_mistakes(normalized(q ** (1 / t))).items():
             found[name] += each
         found["target temperature"] += [kept(normalized(p ** (1 / t)))[1:, None]]
     cut, half = kept(q), q.astype(np.float16).astype(float)
@@ -165,7 +165,7 @@ def ways() -> dict[str, P]:
 
 
 def name_of(texts: NDArray[Any], weights: NDArray[Any], *, counted: bool) -> str | None:
-    """Return the only mistake that fits texts [N, LENGTH], if there is one."""
+    """Return the mistake that fits texts [N, LENGTH], if exactly one does."""
     for end in (PROMPT, PROMPT[-1:]):
         if (texts[:, : len(end)] == end).all():
             return "prompt returned"

@@ -70,7 +70,7 @@ class Source(np.random.Generator):
         """Return one of several values."""
         things = range(a) if isinstance(a, (int, np.integer)) else a
         chances = [1.0] * len(things) if p is None else p
-        NUMPY.choice(len(things), p=p)  # which may refuse p
+        NUMPY.choice(len(things), p=p)  # raises an error if p is invalid
         return things[self.decide([float(x) for x in chances])]
 
 
@@ -102,12 +102,12 @@ class Number:
         self._low, self._high = 0.0, 1.0
 
     def __float__(self) -> float:
-        raise CannotSum("it takes a number for more than comparisons")
+        raise CannotSum("it uses a random number in more than comparisons")
 
     def __lt__(self, other: Any) -> Any:
         if getattr(other, "ndim", 0):
-            return NotImplemented  # so that NumPy compares with each
-        if other is self:  # as searchsorted asks
+            return NotImplemented  # NumPy then compares each element
+        if other is self:  # searchsorted does this
             return False
         other = float(other)
         if self._low + ROUNDING < other < self._high - ROUNDING:
@@ -119,7 +119,7 @@ class Number:
         below = other is self or self.__lt__(other)
         return below if below is NotImplemented else other == other and not below
 
-    __le__, __ge__ = __lt__, __gt__  # as no single number has a probability
+    __le__, __ge__ = __lt__, __gt__  # equality has probability 0
 
 
 def walks(
@@ -142,4 +142,4 @@ def walks(
         else:
             return
         source = kind(taken)
-    raise CannotSum(f"its numbers decide in more than {most} ways")
+    raise CannotSum(f"its random numbers have more than {most} outcomes")

@@ -51,10 +51,10 @@ class Toy:
             return np.log(self(text))
 
 
-# No row has ties, and each has a long tail. They are the random ones that show mistakes
-# best. A top-k of 50 or a min-p of 0.05 cuts the first row, a top-k of 5, a top-p of
-# 0.95 or a min-p of 0.1 each of them. They sum to primes, 4099 and 67, so that float16
-# and bfloat16 round every probability.
+# No row has ties, and each has a long tail; of random rows, these show mistakes best. A
+# top-k of 50 or a min-p of 0.05 cuts the first row; a top-k of 5, a top-p of 0.95 or a
+# min-p of 0.1 cuts all. The rows sum to primes, 4099 and 67, so that float16 and
+# bfloat16 round every probability.
 DRAFT = Toy(
     "56 18 15 8 41 31 54 59 30 55 35 52 20 25 49 39 33 48 26 21 9 46 53 38 6 51 83 "
     "185 57 22 45 13 60 37 17 58 592 36 11 28 5 34 19 29 42 44 40 7 27 16 50 43 61 "

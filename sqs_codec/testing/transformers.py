@@ -26,7 +26,7 @@ class ToyModel(PreTrainedModel, GenerationMixin):
     def __init__(self, toy: Toy) -> None:
         config: Any = {"vocab_size": VOCAB, "num_hidden_layers": 1}
         super().__init__(PretrainedConfig(**config))
-        self.embedding = torch.nn.Embedding(VOCAB, 1)  # whose device is the model's
+        self.embedding = torch.nn.Embedding(VOCAB, 1)  # has the model's device
         self.rows = torch.tensor(toy.rows, dtype=torch.float32).log()
         self.generation_config = GenerationConfig(top_k=0, pad_token_id=VOCAB - 1)  # type: ignore[no-untyped-call]
 
@@ -42,8 +42,8 @@ class ToyModel(PreTrainedModel, GenerationMixin):
         self,
         input_ids: torch.Tensor,
         past_key_values: Any = None,
-        cache: Any = None,  # as transformers 5.20 and later say
-        logits_to_keep: int = 0,  # of the last, or all
+        cache: Any = None,  # the name in transformers 5.20 and later
+        logits_to_keep: int = 0,  # from the end; 0 keeps all
         **_: Any,
     ) -> CausalLMOutputWithPast:
         """Return the logits after each token."""

@@ -269,7 +269,6 @@ def _chunks(
 
 
 def _dtype(logits: torch.Tensor) -> torch.dtype:
-    """Return the dtype of the computation."""
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 

@@ -157,8 +157,7 @@ def _draw_on_host(rows: torch.Tensor, places: Sequence[_Place]) -> list[int]:
     return drawn
 
 
-# The rest repeats the core's operations one by one, in float64 and on words in int64;
-# see docs/theory.md.
+# The rest repeats the core's operations in float64 and int64; see docs/theory.md.
 
 
 def _draw_on_device(rows: torch.Tensor, places: Sequence[_Place]) -> list[int]:
@@ -268,7 +267,7 @@ def _words(
 
 
 def _exponential(high: torch.Tensor, low: torch.Tensor, bits: int) -> torch.Tensor:
-    """Return -ln(1 - v) for v from 32 bits and so many more."""
+    """Return -ln(1 - v), where v has 32 high bits and `bits` low ones."""
     unit = 2.0 ** (-32 - bits)  # int64 * float would be float32
     v = high.double() * 2.0**-32 + (low.double() + 0.5) * unit
     u = (LOW - high).double() * 2.0**-32 + ((2**bits - 1 - low).double() + 0.5) * unit
@@ -276,7 +275,7 @@ def _exponential(high: torch.Tensor, low: torch.Tensor, bits: int) -> torch.Tens
 
 
 def _minus_log(v: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-    """Return -ln(1 - v) = -ln(u) by 2 artanh of what keeps its digits."""
+    """Return -ln(1 - v) = -ln(u), as 2 artanh of the more precise argument."""
     bits = u.view(torch.int64)
     exponent = (bits + 0x95F6FD21FF2E5 >> 52) - 1023  # 0.7071 <= z < 2 * 0.7071
     z = (bits - (exponent << 52)).view(torch.float64)

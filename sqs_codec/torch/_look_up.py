@@ -1,4 +1,4 @@
-"""Probabilities of ids in rows of logits, on their device."""
+"""Look-up of log-probabilities on the logits' device."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def look_up_part(
     following: NDArray[np.int64],
     temperature: float,
 ) -> tuple[NDArray[Any], ...]:
-    """Look up log-probabilities of ids in rows [n, V], and the likeliest ids."""
+    """Return log-probabilities of ids in rows [n, V], and the most probable ids."""
     values = detached("logits", logits)
     where, asked = values.device, (rows, ids, following)
     at, given, next_ = (torch.from_numpy(x).to(where) for x in asked)

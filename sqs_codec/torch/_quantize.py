@@ -1,4 +1,4 @@
-"""From logits to distributions, and from distributions to rows."""
+"""Conversion of logits to distributions, and of distributions to dense rows."""
 
 from collections.abc import Sequence
 
@@ -104,7 +104,7 @@ def quantize_row(
 
 
 def row_of(codec: Codec, logits: torch.Tensor) -> torch.Tensor:
-    """Return logits [V], as they are."""
+    """Check logits [V]."""
     checks.instance("codec", codec, Codec, "a Codec")
     row = _tensors.detached("logits", logits)
     if row.shape != (codec.vocab_size,):
@@ -115,7 +115,7 @@ def row_of(codec: Codec, logits: torch.Tensor) -> torch.Tensor:
 
 
 def rows_of(codec: Codec, logits: torch.Tensor) -> tuple[torch.Tensor, Sequence[int]]:
-    """Return logits as rows [B, V], and the shape that these had."""
+    """Return logits as rows [B, V], and their leading dimensions."""
     checks.instance("codec", codec, Codec, "a Codec")
     values = _tensors.detached("logits", logits)
     if values.ndim == 0 or values.shape[-1] != codec.vocab_size:
@@ -139,7 +139,7 @@ def _quantize_on_device(
     kept, dropped = _select(rows, limits, temperature)
     places = kept.nonzero(as_tuple=True)
     floats = torch.cat([rows.amax(-1).double(), dropped, rows[places].double()])
-    # As the bits of floats, everything can move at once.
+    # One transfer moves everything, floats as their bits.
     moved = torch.cat([kept.sum(-1), places[1], floats.view(torch.int64)])
     n, m = len(rows), len(places[0])
     sizes, ids, bits = np.split(moved.cpu().numpy(), [n, n + m])
@@ -159,18 +159,18 @@ def _quantize_on_device(
 def _select(
     rows: torch.Tensor, limits: tuple[int, float], temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return which tokens are kept, ties by id, and the dropped masses."""
+    """Return a mask of the kept tokens (ties by id), and the dropped masses."""
     logits, token_ids = rows.sort(dim=-1, descending=True, stable=True)
     scale = _tensors.scale_of(temperature, torch.float64)
-    unnormalised = _tensors.exponentials(logits, scale, torch.float64)
+    unnormalized = _tensors.exponentials(logits, scale, torch.float64)
     if temperature == 0:
-        unnormalised[:, 1:] = 0
+        unnormalized[:, 1:] = 0
     unmasked = (logits > -torch.inf).sum(-1)
     most, least = limits if temperature else (1, 0.0)
-    count = count_kept(most, least, unnormalised, unmasked)
+    count = count_kept(most, least, unnormalized, unmasked)
     ranks = torch.arange(rows.shape[-1], device=rows.device)
     kept = ranks < count[:, None]
-    dropped = unnormalised.masked_fill(kept, 0).sum(-1) / unnormalised.sum(-1)
+    dropped = unnormalized.masked_fill(kept, 0).sum(-1) / unnormalized.sum(-1)
     return torch.empty_like(kept).scatter_(-1, token_ids, kept), dropped
 
 

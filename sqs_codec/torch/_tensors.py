@@ -1,4 +1,4 @@
-"""Tensors, as both ends take them."""
+"""Checks and conversions of tensors."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def is_on_host(rows: torch.Tensor) -> bool:
-    """Say whether the C core can read the rows."""
+    """Return whether the C core can read the rows."""
     return rows.device.type == "cpu"
 
 
 def as_array(rows: torch.Tensor) -> NDArray[Any]:
-    """Return rows as cores take them, without a copy if they can be seen so."""
-    if rows.dtype == torch.bfloat16:  # numpy lacks it, and cores take it so
+    """Return rows as arrays for a core, without a copy if possible."""
+    if rows.dtype == torch.bfloat16:  # NumPy lacks bfloat16; cores take uint16
         return checks.contiguous_rows(rows.view(torch.int16).numpy().view(np.uint16))
     return checks.contiguous_rows(rows.numpy())
 
@@ -36,13 +36,13 @@ def as_array(rows: torch.Tensor) -> NDArray[Any]:
 def exponentials(
     rows: torch.Tensor, scale: torch.Tensor | float, dtype: torch.dtype
 ) -> torch.Tensor:
-    """Return softmax(rows * scale) up to a factor: the largest is 1."""
+    """Return softmax(rows * scale), scaled so that the largest value is 1."""
     x = rows.to(dtype)
     return (x - x.amax(-1, keepdim=True)).mul_(scale).exp_()
 
 
 def exp2(t: torch.Tensor) -> torch.Tensor:
-    """Overwrite t, from -126 to 127, by 2**t, bit for bit as the core computes it."""
+    """Overwrite t, in [-126, 127], with 2**t, bit-exact with the core."""
     is_single = t.dtype == torch.float32
     n = t.round()
     f = t.sub_(n)
@@ -55,7 +55,7 @@ def exp2(t: torch.Tensor) -> torch.Tensor:
 
 
 def scale_of(temperature: float, dtype: torch.dtype) -> float:
-    """Return 1 / temperature, where neither 0 nor -inf times it is NaN; 1 for 0."""
+    """Return 1 / temperature, or 1 for 0; times 0 or -inf, it is never NaN."""
     limits = torch.finfo(dtype)
     return min(max(1 / (temperature or 1.0), limits.tiny), limits.max)
 
@@ -63,25 +63,24 @@ def scale_of(temperature: float, dtype: torch.dtype) -> float:
 def of_rows(
     counts: Sequence[int], value: Any, name: str, check: Callable[[Any], T]
 ) -> list[T]:
-    """Return a value for each row, of rounds that have so many; one may serve all."""
+    """Return a value for each row; rounds have `counts` rows and share their value."""
     values = value if isinstance(value, Sequence) else [value] * len(counts)
     if len(values) != len(counts):
         raise ValueError(
-            f"{name} must be one for all {len(counts)} rounds or one for each, "
-            f"got {len(values)}"
+            f"{name} must be one value, or one for each of {len(counts)} rounds, got "
+            f"{len(values)}"
         )
     pairs = zip(counts, map(check, values), strict=True)
     return [value for count, value in pairs for _ in range(count)]
 
 
 def truncated(rows: torch.Tensor, samplings: Sequence[Sampling]) -> torch.Tensor:
-    """Return logits [n, V] with -inf where `gumbel_draw` draws none, tie for tie.
+    """Return logits [n, V] with -inf for the tokens that each row's sampling excludes.
 
-    Each row has its sampling.
+    Ties are those of `gumbel_draw`. Sums are added in another order: within about 1e-13
+    of a limit, one token more or less may stay.
     """
 
-    # Sums are added in another order: within some 1e-13 of a limit a token more or less
-    # may stay.
     def largest(rows: torch.Tensor, k: int) -> torch.Tensor:
         return rows.topk(k, 1).values
 
@@ -91,7 +90,7 @@ def truncated(rows: torch.Tensor, samplings: Sequence[Sampling]) -> torch.Tensor
             truncating[sampling].append(row)
     if not truncating:
         return rows
-    no_probabilities(rows)  # which -inf would hide
+    no_probabilities(rows)  # -inf would hide them
     kept = rows.clone()
     for sampling, having in truncating.items():
         index = torch.tensor(having).to(rows.device, non_blocking=True)
@@ -102,7 +101,7 @@ def truncated(rows: torch.Tensor, samplings: Sequence[Sampling]) -> torch.Tensor
 
 
 def detached(name: str, logits: torch.Tensor) -> torch.Tensor:
-    """Return logits without gradients, where float64 can be computed with."""
+    """Return logits without gradients, on a device with float64."""
     if not isinstance(logits, torch.Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(logits).__name__}")
     if logits.dtype not in DTYPES:
@@ -117,7 +116,7 @@ def detached(name: str, logits: torch.Tensor) -> torch.Tensor:
 
 
 def device_of(generator: torch.Generator | None) -> torch.device:
-    """Return where a generator draws; None is the CPU's default one."""
+    """Return a generator's device; None is the CPU's default generator."""
     if generator is None:
         return torch.device("cpu")
     checks.instance("generator", generator, torch.Generator, "a torch.Generator")
@@ -127,7 +126,7 @@ def device_of(generator: torch.Generator | None) -> torch.device:
 def no_probabilities(rows: torch.Tensor) -> None:
     """Warn if the first row is on the host and looks like probabilities."""
     if is_on_host(rows) and len(rows):
-        ends = rows[0, :: rows.shape[1] - 1].tolist()  # an array takes twice as long
+        ends = rows[0, :: rows.shape[1] - 1].tolist()  # twice as fast as an array
         if min(ends) >= 0 and max(ends) < 1:
             checks.no_probabilities(as_array(rows[:1])[0])
 
@@ -135,7 +134,7 @@ def no_probabilities(rows: torch.Tensor) -> None:
 def check_maxima(
     rows: torch.Tensor, maxima: NDArray[np.floating], name_row: Callable[[int], str]
 ) -> None:
-    """Find the first bad row by its largest value, without a wait for the device."""
+    """Raise an error for the first row with a bad maximum, without waiting again."""
     bad = np.flatnonzero(~np.isfinite(maxima))
     if bad.size == 0:
         if len(rows) and 0 < maxima[0] < 1:
@@ -144,4 +143,4 @@ def check_maxima(
     name, largest = name_row(int(bad[0])), maxima[bad[0]]
     if largest == -np.inf:
         raise ValueError(f"{name}: every token is masked (-inf)")
-    raise ValueError(f"{name}: holds {largest}; values must be finite or -inf")
+    raise ValueError(f"{name}: contains {largest}; values must be finite or -inf")

@@ -73,7 +73,6 @@ def quantize_unbiased_rows(
 
 
 def _draw(generator: torch.Generator | None, n: int) -> NDArray[np.uint64]:
-    """Return n random 64-bit numbers."""
     words = torch.empty(n, dtype=torch.int64, device=device_of(generator))
     return words.random_(-(1 << 63), None, generator=generator).cpu().numpy().view("u8")
 
@@ -105,7 +104,7 @@ def _marked(
     numbers: Sequence[int],
     names: Sequence[str],
 ) -> torch.Tensor:
-    """Return the tokens that each row's marks are on, int32 [n, resolution]."""
+    """Return the tokens under each row's marks, int32 [n, resolution]."""
     maxima = rows.amax(1, keepdim=True)
     ends = _weights(rows, maxima, temperature).cumsum(1)
     moved = torch.stack([maxima[:, 0].double().view(torch.int64), ends[:, -1]])
@@ -124,7 +123,7 @@ def _marked(
 def _weights(
     rows: torch.Tensor, maxima: torch.Tensor, temperature: float
 ) -> torch.Tensor:
-    """Return unnormalised probabilities in whole units, int64, as the core does."""
+    """Return unnormalized probabilities as int64, bit-exact with the core."""
     scale = min(LOG2_E / (temperature or 1.0), float(np.finfo(np.float32).max))
     wide = torch.promote_types(rows.dtype, torch.float32)
     t = (rows.to(wide) - maxima.to(wide)).float().mul_(float(np.float32(scale)))
@@ -134,7 +133,7 @@ def _weights(
 
 
 def _count(ids: NDArray[np.int32], vocab_size: int) -> SparseRows:
-    """Return how often each id is in each row, where equal ones are neighbors."""
+    """Count each id in each row; equal ids are neighbors."""
     is_first = np.ones(ids.shape, np.bool_)
     is_first[:, 1:] = ids[:, 1:] != ids[:, :-1]
     places = np.flatnonzero(is_first)

@@ -15,8 +15,8 @@ from sqs_codec.torch import _tensors
 from sqs_codec.torch._tensors import is_on_host
 
 LEAST_SUM = 2.0**-900
-"""Of a residual, whose row has 1 as its largest value. Less is a rounding error, and
-would not scale to integers."""
+"""The smallest sum of a residual if its row's largest value is 1. A smaller sum is a
+rounding error, and can't be scaled to integers."""
 
 
 def verify(
@@ -121,20 +121,20 @@ def _verify(
     temperatures: Sequence[float],
     name_row: Callable[[int], str],
 ) -> list[Verdict]:
-    """Verify rounds that are checked, each row at its temperature."""
+    """Verify checked rounds, each row at its temperature."""
     if is_on_host(rows) and rows.dtype != torch.float64 and backend() == "native":
         return _verify_by_core(rounds, rows, draws, temperatures, name_row)
     dtype = torch.promote_types(rows.dtype, torch.float32)
     scale = {t: _tensors.scale_of(t, dtype) for t in set(temperatures)}
-    by_row = temperatures if len(scale) > 1 else [*scale]  # one serves all rows
+    by_row = temperatures if len(scale) > 1 else [*scale]
     scales = _move([[scale[t]] for t in by_row], rows, dtype)
     greedy = [row for row, t in enumerate(temperatures) if t == 0]
-    unnormalised = _tensors.exponentials(rows, scales, dtype)
-    if greedy:  # whose first of the largest has all probability
+    unnormalized = _tensors.exponentials(rows, scales, dtype)
+    if greedy:  # the first of the largest logits gets all probability
         index = _move(greedy, rows, torch.int64)
-        unnormalised[index] = 0
-        unnormalised[index, rows[index].argmax(-1)] = 1
-    maxima, totals, weights = _sum_up(rounds, rows, unnormalised)
+        unnormalized[index] = 0
+        unnormalized[index, rows[index].argmax(-1)] = 1
+    maxima, totals, weights = _sum_up(rounds, rows, unnormalized)
     _tensors.check_maxima(rows, maxima, name_row)
     accepted = _count_accepted(rounds, totals, weights, draws)
     following = [
@@ -143,7 +143,7 @@ def _verify(
             rounds, target.spans(rounds), accepted, strict=True
         )
     ]
-    return [*map(Verdict, accepted, _draw(unnormalised, following))]
+    return [*map(Verdict, accepted, _draw(unnormalized, following))]
 
 
 def _verify_by_core(
@@ -153,7 +153,7 @@ def _verify_by_core(
     temperatures: Sequence[float],
     name_row: Callable[[int], str],
 ) -> list[Verdict]:
-    from sqs_codec._backend.native import Core  # may be missing where it isn't called
+    from sqs_codec._backend.native import Core  # missing without the C core
 
     array, verdicts = _tensors.as_array(rows), []
     checks.no_probabilities(array[0])
@@ -169,15 +169,15 @@ def _verify_by_core(
 
 
 def _move(values: ArrayLike, like: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return numbers on the device of a tensor, without a wait for it."""
+    """Move numbers to a tensor's device without waiting."""
     moved = torch.tensor(values, dtype=dtype, device="cpu")
     return moved.to(like.device, non_blocking=True)
 
 
 def _sum_up(
-    rounds: Sequence[Round | None], rows: torch.Tensor, unnormalised: torch.Tensor
+    rounds: Sequence[Round | None], rows: torch.Tensor, unnormalized: torch.Tensor
 ) -> list[NDArray[np.float64]]:
-    """Move to the host the largest logits, the sums, and drafted tokens' values."""
+    """Move rows' maxima and sums, and drafted tokens' values, to the host."""
     drafted = [
         (row, token)
         for round_, span in zip(rounds, target.spans(rounds), strict=True)
@@ -185,8 +185,8 @@ def _sum_up(
         for row, token in enumerate(round_.tokens, span.start)
     ]
     places, tokens = _move(np.reshape(drafted, (-1, 2)).T, rows, torch.int64)
-    maxima, totals = rows.amax(-1).double(), unnormalised.sum(-1, dtype=torch.float64)
-    moved = torch.cat([maxima, totals, unnormalised[places, tokens].double()])
+    maxima, totals = rows.amax(-1).double(), unnormalized.sum(-1, dtype=torch.float64)
+    moved = torch.cat([maxima, totals, unnormalized[places, tokens].double()])
     return np.split(moved.cpu().numpy(), [len(rows), 2 * len(rows)])
 
 
@@ -196,7 +196,6 @@ def _count_accepted(
     weights: NDArray[np.float64],
     draws: NDArray[np.float64],
 ) -> list[int]:
-    """Return how many of each round are accepted, with chance min(1, p / q)."""
     accepted = []
     for round_, span in zip(rounds, target.spans(rounds), strict=True):
         if round_ is None:
@@ -212,7 +211,7 @@ def _count_accepted(
 
 
 Following = tuple[int, float, NDArray[np.uint32], NDArray[np.float64]]
-"""A row, the number that draws from it, and ids with what is taken from them before."""
+"""A row, the random number to sample with, ids, and amounts to subtract at the ids."""
 
 
 def _following(
@@ -222,29 +221,29 @@ def _following(
     totals: NDArray[np.float64],
     draws: NDArray[np.float64],
 ) -> Following:
-    """Return what the next token of a round is drawn from."""
+    """Return the distribution from which the round's next token is sampled."""
     row = span.start + accepted
     if round_ is None or accepted == len(round_):
         return row, draws[row], np.empty(0, np.uint32), np.empty(0)
     q = round_.distributions[accepted]
-    # The rejected token's number is spent; the next token takes the one after.
+    # The rejection used one number; the next token takes the following one.
     return row, draws[row + 1], q.token_ids, q.probs * totals[row]
 
 
-def _draw(unnormalised: torch.Tensor, following: Sequence[Following]) -> list[int]:
-    """Draw from each row less its distribution; from the row if nothing is left."""
+def _draw(unnormalized: torch.Tensor, following: Sequence[Following]) -> list[int]:
+    """Sample from each residual, or from the row if its residual is 0."""
     rows, draws, token_ids, amounts = zip(*following, strict=True)
     owners = np.repeat(np.arange(len(rows)), [*map(len, token_ids)])
-    owner = _move(owners, unnormalised, torch.int64)
-    taken_at = owner, _move(np.concatenate(token_ids), unnormalised, torch.int64)
-    weights = unnormalised[_move(rows, unnormalised, torch.int64)].double()
-    most = _move(np.concatenate(amounts), unnormalised, torch.float64)
+    owner = _move(owners, unnormalized, torch.int64)
+    taken_at = owner, _move(np.concatenate(token_ids), unnormalized, torch.int64)
+    weights = unnormalized[_move(rows, unnormalized, torch.int64)].double()
+    most = _move(np.concatenate(amounts), unnormalized, torch.float64)
     taken = torch.minimum(weights[taken_at], most)
     weights[taken_at] -= taken
     weights[taken_at] += taken * (weights.sum(-1) < LEAST_SUM)[owner]
     sums = (weights * (2.0**62 / weights.sum(-1, keepdim=True))).long().cumsum(-1)
     totals = sums[:, -1:]
-    goals = _move(draws, unnormalised, torch.float64)[:, None] * totals.double()
+    goals = _move(draws, unnormalized, torch.float64)[:, None] * totals.double()
     goals = torch.minimum(goals.long(), totals - 1)
     found = torch.searchsorted(sums, goals, right=True).flatten()
     tokens: list[int] = found.cpu().tolist()

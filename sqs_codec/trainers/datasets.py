@@ -50,7 +50,7 @@ def as_dataset(
             gen_kwargs={"data": data, "top_k": top_k},
             fingerprint=f"{content.hexdigest()}-{top_k}",
         )
-    except DatasetGenerationError as error:  # which only says that there was one
+    except DatasetGenerationError as error:  # its message doesn't name the cause
         raise error.__cause__ or error from None
 
 

@@ -22,18 +22,19 @@ class StoredCompressor:
     def __init__(self, data: distill.Dataset) -> None:
         if data.header.tail:
             raise ValueError(
-                f"{data.path} has a tail, which DistillKit would leave out or share "
-                "evenly: make the file from a model's logits"
+                f"{data.path} has a tail, which DistillKit can't represent: make the "
+                "file from a model's logits"
             )
         self._lookup = distill.Lookup(data)
-        self._width = data.header.codec.max_survivors  # that a row may have
+        self._width = data.header.codec.max_survivors
 
     def decompress_to_sparse(
         self, batch: Mapping[str, Any]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return ids and log-probabilities [B, T, K]; a text that isn't there raises.
+        """Return ids and log-probabilities [B, T, K].
 
-        Labels of rows without a distribution are a ValueError, other texts a MissError.
+        A text that isn't in the file is a MissError; a label without a distribution is
+        a ValueError.
         """
         tokens, wanted = batch["input_ids"], batch["labels"].cpu() >= 0
         filled = batch.get("attention_mask", torch.ones_like(tokens)).cpu().bool()
@@ -51,7 +52,7 @@ class StoredCompressor:
         if (missing := wanted & ~has).any():
             b, t = missing.nonzero()[0].tolist()
             raise ValueError(
-                f"text {b} of a batch has no distribution at position {t}: labels of "
-                "as_dataset fit, and aren't to be shifted"
+                f"text {b} of a batch has a label but no distribution at position {t}: "
+                "use the labels of as_dataset, and don't shift them"
             )
         return ids.to(tokens.device), logprobs.to(tokens.device)

@@ -23,21 +23,20 @@ class DistillationTrainer(Trainer):
     Parameters
     ----------
     *args, **kwargs
-        Of a ``Trainer``. Data sets are files, as `sqs_codec.distill.load` gives them,
-        or parts of them; ``data_collator`` is `sqs_codec.distill.collate` if none is
-        given.
+        Arguments of ``Trainer``. Data sets are results of `sqs_codec.distill.load`, or
+        parts of them; the default ``data_collator`` is `sqs_codec.distill.collate`.
     temperature : float
-        The student's, as in `sqs_codec.torch.distillation_loss`.
+        The student's temperature in `sqs_codec.torch.distillation_loss`.
     """
 
     def __init__(self, *args: Any, temperature: float = 1.0, **kwargs: Any) -> None:
         super().__init__(*args, **{"data_collator": distill.collate, **kwargs})
         self.temperature = temperature
-        # How a Trainer is told not to divide by the number of batches again.
+        # Otherwise, a Trainer would divide by the number of batches again.
         self.model_accepts_loss_kwargs = True
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
-        """Return the batches of a step, and how many distributions they have."""
+        """Return the batches of a step, and their number of distributions."""
         batches, _ = super().get_batch_samples(*args, **kwargs)
         found = sum(len(batch.places) for batch in batches)
         rows = torch.tensor(found, device=self.args.device)
@@ -52,27 +51,27 @@ class DistillationTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Return a batch's part of the loss of a step; without one, its mean."""
+        """Return a batch's share of a step's loss; outside a step, the batch's mean."""
         tokens: int = inputs.vocab_size - inputs.tail
         student: Any = self.model
         own = student.get_input_embeddings().num_embeddings
-        if own < tokens:  # which a model on an accelerator wouldn't explain
+        if own < tokens:  # a model on an accelerator wouldn't explain its error
             raise ValueError(
-                f"the student has {own} tokens and the file has {tokens}: if both are "
-                f"of one tokenizer, model.resize_token_embeddings({tokens}) makes room"
+                f"the student has {own} tokens, but the file has {tokens}: if both use "
+                f"the same tokenizer, call model.resize_token_embeddings({tokens})"
             )
         outputs = model(**inputs)
         loss = distillation_loss(outputs.logits, inputs, temperature=self.temperature)
         if num_items_in_batch is not None:
             loss = loss * len(inputs.places) / num_items_in_batch
-            if self.args.average_tokens_across_devices:  # of which gradients are means
+            if self.args.average_tokens_across_devices:  # gradients are averaged
                 loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
     def prediction_step(
         self, model: Any, inputs: Any, prediction_loss_only: bool, *_: Any, **__: Any
     ) -> tuple[Any, Any, None]:
-        """Return loss and logits of a batch."""
+        """Return a batch's loss and logits."""
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
         rows = len(inputs.places)
@@ -82,8 +81,8 @@ class DistillationTrainer(Trainer):
     def evaluation_loop(
         self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
     ) -> Any:
-        """Evaluate; a Trainer alone would take the mean of the batches' losses."""
-        self._evaluated = torch.zeros(2, dtype=torch.float64)  # of rows, and how many
+        """Evaluate with the mean over rows instead of over batches."""
+        self._evaluated = torch.zeros(2, dtype=torch.float64)  # sum, number of rows
         kwargs["metric_key_prefix"] = metric_key_prefix
         output: Any = super().evaluation_loop(*args, **kwargs)
         sums = self.accelerator.reduce(self._evaluated.float().to(self.args.device))

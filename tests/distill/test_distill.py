@@ -169,17 +169,17 @@ NUMBERS = (*numbers_of(ROWS),)
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (([1, 2, V - 1], ROWS), r"tokens\[2\] is 999, and must be below 999"),
+        (([1, 2, V - 1], ROWS), r"tokens\[2\] must be below 999, got 999"),
         (([1, -2, 3], ROWS), "tokens must fit 32 bits"),
         (([[1, 2, 3]], ROWS), "one dimension"),
         (([1.0, 2, 3], ROWS), "tokens must be integers"),
         (([1, 2, 3], ROWS, [-1, 2]), "places must fit 32 bits"),
-        (([1, 2, 3], ROWS, [2, 3]), r"3 tokens and 2 dist.* are below 3, got \[2 3\]"),
-        (([1, 2, 3], ROWS, [1, 1]), r"which ascend .*, got \[1 1\]"),
-        (([1, 2, 3], ROWS, [1]), r"need as many places, .*, got \[1\]"),
-        ((np.zeros(0, int), ROWS), "0 tokens and 2 distributions"),
-        (([1], ROWS), r"1 tokens and 2 distributions, .*, got \[0 1\]"),
-        (([1, 2, 3], ROWS[:0]), "0 distributions, one at least"),
+        (([1, 2, 3], ROWS, [2, 3]), r"3 tokens and the places \[2 3\]"),
+        (([1, 2, 3], ROWS, [1, 1]), r"ascending .* the places \[1 1\]"),
+        (([1, 2, 3], ROWS, [1]), r"one place for each, .* the places \[1\]"),
+        ((np.zeros(0, int), ROWS), "got 2 distributions, 0 tokens"),
+        (([1], ROWS), r"2 distributions, 1 tokens and the places \[0 1\]"),
+        (([1, 2, 3], ROWS[:0]), "one distribution or more, .* got 0 distributions"),
         (([1, 2, 3], list(ROWS)), "rows must be SparseRows, got list"),
         (([1, 2], WIDER), "fit the codec"),
         (([1, 2], FINER), "fit the codec"),
@@ -189,8 +189,8 @@ NUMBERS = (*numbers_of(ROWS),)
         ({"logprobs": np.ma.array([-1, -2, -3])}, "logprobs must be .* a MaskedArray"),
         ({"token_logprobs": [-1, -3000]}, r"token_logprobs must be in .*, got -3000"),
         ({"token_logprobs": [[-1, -1]]}, r"must have shape \(2,\), got \(1, 2\)"),
-        ({"likeliest": [1, V]}, r"likeliest\[1\] is 1000, and must be below 999"),
-        ({"entropy": [1, 2]}, r"those of the file, \('logprobs', .*'entropy'\)"),
+        ({"likeliest": [1, V]}, r"likeliest\[1\] must be below 999, got 1000"),
+        ({"entropy": [1, 2]}, r"be the file's, \('logprobs', .*'entropy'\)"),
     ],
 )
 def test_what_does_not_go_together_is_refused_and_nothing_lost(given, words, tmp_path):
@@ -287,20 +287,20 @@ def test_a_kept_part_that_is_missing_or_another_s_is_named(tmp_path):
     path = tmp_path / "teacher.parquet"
     begin(path, 20)
     for other, words in [
-        ({"temperature": 1}, "its temperature is 0.7, and 1.0 was expected"),
-        ({"source": "seed 1"}, "its source is 'seed 0', and 'seed 1' was"),
-        ({"codec": sqs.Codec(V, 49)}, "its codec is .*, and .* was expected"),
-        ({"tail": True}, "its tail is False, and True was"),
+        ({"temperature": 1}, "its temperature is 0.7, but 1.0 was expected"),
+        ({"source": "seed 1"}, "its source is 'seed 0', but 'seed 1' was"),
+        ({"codec": sqs.Codec(V, 49)}, "its codec is .*, but .* was expected"),
+        ({"tail": True}, "its tail is False, but True was"),
     ]:
         refuses(f"000000.parquet: {words}", write, path, **other)
     part = tmp_path / "teacher.parquet.parts" / "000001.parquet"
     data = part.read_bytes()
     part.write_bytes(data[:-1])
-    refuses(r"000001\.parquet: cut, damaged", write, path)
+    refuses(r"000001\.parquet: truncated, damaged", write, path)
     part.write_bytes(data[:50] + b"x" + data[51:])
-    refuses(r"000001\.parquet: cut, damaged", write, path)
+    refuses(r"000001\.parquet: truncated, damaged", write, path)
     part.unlink()
-    refuses(r"000001\.parquet is missing", write, path)
+    refuses(r"000001\.parquet, before it, is missing", write, path)
     part.write_bytes(data)
     write(path)
     assert all(same(s, i) for i, s in enumerate(distill.load(path)))
@@ -310,7 +310,7 @@ def test_only_the_model_that_began_a_file_continues_it(path, tmp_path):
     begun = tmp_path / "begun"
     begin(begun, 20, identity="one")
     said = (
-        r"000000\.parquet: .* its identity is 'one', and this one's is '{}'.*remove .*"
+        r"000000\.parquet: .* its identity is 'one', but this one's is '{}'.*remove .*"
     )
     for other in "another", "":
         refuses(said.format(other) + r"begun\.parts", write, begun, identity=other)
@@ -332,9 +332,9 @@ def test_one_writer_at_a_time(tmp_path):
             writer.write(*text(i))
     assert os.listdir(folder) == ["mine"]
     refuses("finished", write, path, error=FileExistsError)
-    refuses("its model is 'a teacher', and 'b' was", write, path, model="b")
+    refuses("its model is 'a teacher', but 'b' was", write, path, model="b")
     path.write_text("mine")
-    refuses("no Parquet file", write, path)
+    refuses("not a Parquet file", write, path)
     assert path.read_text() == "mine"
 
 
@@ -393,7 +393,7 @@ def test_what_is_in_the_file_s_place_is_not_read(kind, tmp_path):
         path.hardlink_to(other)
     else:
         path.symlink_to(other if kind == "link" else "nowhere")
-    refuses("another's", write, path, error=FileExistsError)
+    refuses("another user's", write, path, error=FileExistsError)
     path.unlink()
     with new(path, **SETTING) as writer:
         assert len(writer) == 1
@@ -416,7 +416,7 @@ def test_a_file_that_came_to_be_stays(tmp_path):
     writer = new(path, **SETTING)
     writer.write(*text(0))
     path.write_text("mine")
-    refuses("came to be", writer.close, error=FileExistsError)
+    refuses("file appeared", writer.close, error=FileExistsError)
     assert path.read_text() == "mine"
     path.unlink()
     writer.close()
@@ -453,7 +453,7 @@ def test_a_file_that_is_cut_is_refused(path):
     rng = np.random.default_rng(1)
     for size in sorted(rng.integers(0, path.stat().st_size, 20), reverse=True):
         os.truncate(path, size)
-        refuses("parquet: cut, damaged or no Parquet", distill.load, path)
+        refuses("parquet: truncated, damaged or not a Parquet", distill.load, path)
 
 
 def foot(data):
@@ -500,14 +500,14 @@ def test_columns_for_which_arrow_would_end_the_process_are_refused(path):
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"version": 2}, "a file of version 2, and this release"),
+        ({"version": 2}, "has version 2, but this release"),
         ({"codec": {}}, "config must have the keys"),
         ({"codec": 5}, "config must be a mapping"),
-        ({"fingerprint": "00"}, "its fingerprint is '00', and"),
+        ({"fingerprint": "00"}, "its fingerprint is '00', but"),
         ({"temperature": 1.0}, "its check is"),
         ({"tail": 1}, "tail must be a bool"),
-        ({"more": 1}, "its more is 1, and None was expected"),
-        (None, "lacks the metadata that sqs_codec.distill writes"),
+        ({"more": 1}, "its more is 1, but None was expected"),
+        (None, "has no metadata of sqs_codec.distill"),
     ],
 )
 def test_a_file_of_something_else_is_refused(changed, words, path):
@@ -518,7 +518,7 @@ def test_a_file_of_something_else_is_refused(changed, words, path):
     refuses(f"{path}: .*{words}", distill.load, path)
 
 
-OTHER_PAGES = "no Writer made its pages"
+OTHER_PAGES = "a Writer didn't make it"
 DELTA = {"tokens.list.element": "DELTA_BINARY_PACKED"}
 
 
@@ -543,7 +543,7 @@ def write_20_000_tokens(path, kind, lies):
         ({"use_dictionary": True, "column_encoding": None}, OTHER_PAGES),
         ({"data_page_version": "2.0"}, OTHER_PAGES),
         ({"column_encoding": DELTA}, OTHER_PAGES),
-        ({}, "tokens.list.element of 1 rows has 20000 values of 8.* may have 9999 of"),
+        ({}, "tokens.list.element has 1 rows with 20000 values in 8.* most 9999 of"),
     ],
 )
 def test_a_file_of_few_bytes_and_many_tokens_is_refused(
@@ -561,7 +561,7 @@ def test_a_file_of_few_bytes_and_many_tokens_is_refused(
 
 def test_pages_are_what_the_file_s_end_says(path):
     write_20_000_tokens(path, {}, lies=True)
-    with pytest.raises(ValueError, match="sequence 0: its pages aren't what its end"):
+    with pytest.raises(ValueError, match="sequence 0: its pages contradict"):
         distill.load(path)[0]
 
 
@@ -569,20 +569,20 @@ def test_a_sequence_has_so_many_tokens(tmp_path, monkeypatch):
     monkeypatch.setattr(_header, "MOST_TOKENS", 3)
     with new(tmp_path / "teacher.parquet") as writer:
         writer.write([1, 2, 7], ROWS)
-        refuses("4 tokens are more than 3", writer.write, [1, 2, 7, 7], ROWS)
+        refuses("may have 3 tokens, but has 4", writer.write, [1, 2, 7, 7], ROWS)
 
 
 @pytest.mark.parametrize(
     ("column", "value", "words"),
     [
         ("starts", [1, 1], "2 starts and 1 lengths of .* are no runs of"),
-        ("starts", [60_000], "places, which ascend and are below"),
+        ("starts", [60_000], "place for each, ascending and below"),
         ("lengths", [0], "of 0 distributions are no runs"),
         ("lengths", [], "1 starts and 0 lengths of 0 distributions are no"),
         ("lengths", [2**32 - 1], "1 lengths of 4294967295 distributions are no"),
-        ("tokens", [V] * 29, r"tokens\[0\] is 1000, and must be below 1000"),
+        ("tokens", [V] * 29, r"tokens\[0\] must be below 1000, got 1000"),
         ("logprobs", [3], r"logprobs must have shape \(\d+,\), got \(1,\)"),
-        ("likeliest", [V] * 27, r"likeliest\[0\] is 1000, and must be below 1000"),
+        ("likeliest", [V] * 27, r"likeliest\[0\] must be below 1000, got 1000"),
         ("packet", b"", "packet of 0 bytes: "),
         ("packet", "longer", r"bytes: it has more survivors|its packet has"),
     ],
@@ -619,11 +619,11 @@ def test_a_tokenizer_is_compared(tmp_path, path):
     file = tmp_path / "words.parquet"
     write(file, 1, tokenizer_fingerprint=sqs.vocabulary_fingerprint(mine))
     assert len(distill.load(file, tokenizer=mine)) == 1
-    refuses("another tokenizer: of fingerprint ", distill.load, file, tokenizer=other)
+    refuses("tokenizer has the fing", distill.load, file, tokenizer=other)
     with pytest.raises(TypeError, match=r"^tokenizer .* with get_vocab\(\), got str"):
         distill.load(file, tokenizer="gpt2")
     write(tmp_path / "none.parquet", 1, tokenizer_fingerprint=b"")
-    with pytest.raises(ValueError, match="doesn't say which tokenizer"):
+    with pytest.raises(ValueError, match="doesn't name its tokenizer"):
         distill.load(tmp_path / "none.parquet", tokenizer=mine)
 
 
@@ -879,7 +879,7 @@ def test_a_file_of_another_rule_of_cutting_is_not_continued(tmp_path):
     with contextlib.suppress(Crash), distill.Writer(path, header) as writer:
         writer.write([1, 2], rows)
         raise Crash
-    with pytest.raises(ValueError, match=r"40 tokens', and .*rule 2' was expected"):
+    with pytest.raises(ValueError, match=r"40 tokens', but .*rule 2' was expected"):
         distill.make(path, TOY, Toy(), ["ab"], model="toy")
 
 
@@ -1006,7 +1006,7 @@ def test_a_terminal_obeys_no_file(tmp_path, capsys):
 
 def test_check_says_what_is_wrong_first(path, teacher, capsys):
     assert sqs_distill("check", path, "--tokenizer", teacher) == 1
-    assert "another tokenizer" in capsys.readouterr().err
+    assert "but this tokenizer has" in capsys.readouterr().err
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)

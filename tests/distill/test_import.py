@@ -160,27 +160,27 @@ ID = "token_id:5"
     [
         ("{", "line 1: Expecting property name"),
         (json.dumps(python_output()) + "\n{", "line 2: Expecting property name"),
-        ("[" * 100_000, "line 1: it is nested too deep"),
+        ("[" * 100_000, "line 1: the JSON is nested too deep"),
         ("\xff", "line 1: 'utf-8' codec can't decode"),
         ("3", "record 1: it must be a dict, got int"),
-        ("{}", "record 1: it has no choices and no outputs"),
-        ('{"error": {"code": 400}}', "record 1: it has no choices"),
+        ("{}", "record 1: it is not a response"),
+        ('{"error": {"code": 400}}', "record 1: it is .*: it has no choices"),
         ('{"choices": [3]}', "record 1: choice 0: it must be a dict"),
         ('{"choices": [{"logprobs": null}]}', "it has no logprobs and no prompt_logpr"),
-        (python_output(token_ids=None), "it has 0 token_ids and 1 logprobs"),
-        (python_output(token_ids=[True]), r"token_ids\[0\] must be an integer of 0 to"),
+        (python_output(token_ids=None), "it has 0 token_ids but 1 logprobs"),
+        (python_output(token_ids=[True]), r"token_ids\[0\] must be an integer from"),
         (listed({"5": -1.0}, None), "token 3 has no list"),
-        (listed({"-5": -1.0}), r"choice 0: logprobs\[0\]: '-5' is no id"),
+        (listed({"-5": -1.0}), r"choice 0: logprobs\[0\]: '-5' is not a token id"),
         (listed({"5": "-1"}), "a logprob must be a number, got '-1'"),
         (listed({"5": 1e400}), "log-prob.* got inf"),
         (listed({"5": 0.5}), "row 0: the log-prob"),
         (listed({"5": 0, "6": -0.5}), "row 0: the probabilities sum to 1.6"),
         (listed({"90": -1.0}), "row 0: token 90 must be"),
-        (formed(start_indices=[0], logprobs=[-1]), "0 token_ids and 1 logprobs"),
+        (formed(start_indices=[0], logprobs=[-1]), "0 token_ids but 1 logprobs"),
         (formed(tokens=[ID], top_logprobs=None), "top_.* must be a list, got None"),
-        (formed(content=[entry(ID, -1)]), r"content\[0\]: it has no top_logprobs: ask"),
+        (formed(content=[entry(ID, -1)]), r"content\[0\]: it has no top_logprobs: req"),
         (top("token_id:6"), "its token_ids are not the tokens of its logprobs"),
-        (top(" a"), r"top_logprobs\[0\]: the token ' a' has no id: give its token"),
+        (top(" a"), r"top_logprobs\[0\]: the token ' a' has no id: pass the token"),
     ],
 )
 def test_json_that_is_wrong(tmp_path, capsys, text, message):
@@ -206,7 +206,7 @@ def test_the_command(tmp_path, capsys):
     options = ["--tokenizer", tmp_path, "--model", "SmolLM2"]
     assert run("import", RECORDED, other, *options, "-o", output) == 0
     out, err = capsys.readouterr()
-    assert "have no prompt_token_ids: a student is to go on from nothing, where" in err
+    assert "have no prompt_token_ids: the student will see them without" in err
     for said in ("rounding: lattice", "tail: True", "6 sequences of 43 tokens"):
         assert said in out
     dataset = distill.load(output, tokenizer=tokenizer)

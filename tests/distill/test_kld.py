@@ -175,7 +175,7 @@ def test_a_confident_model_is_near_itself(rounding):
 def test_a_file_says_how_its_logarithms_were_rounded(data):
     said = data.header.to_json()
     assert said.pop("log_rounding") == "random"
-    with pytest.raises(ValueError, match="log_rounding is None, and 'random' was exp"):
+    with pytest.raises(ValueError, match="log_rounding is None, but 'random' was exp"):
         distill.Header.from_json(said)
     plain = distill.Header(sqs.Codec(V, L))
     assert "log_rounding" not in plain.to_json()
@@ -249,24 +249,24 @@ def test_tensors_are_looked_up_as_arrays_are(dtype, far, monkeypatch):
 def test_what_cannot_be_compared_is_refused(data, tmp_path):
     toy = Toy()
     toy.tokenizer.fingerprint = b"87654321"
-    refuses("the reader has another tokenizer than", distill.measure, data, toy)
+    refuses("the reference's tokenizer has", distill.measure, data, toy)
     toy.tokenizer.fingerprint, toy.tokenizer.vocab_size = b"", V + 1
-    refuses("has 301 tokens, and the reference 300", distill.measure, data, toy)
+    refuses("vocabulary of 300, but the reader has 301", distill.measure, data, toy)
     toy.tokenizer.vocab_size, toy.max_tokens = V, N - 1
-    refuses("text 0 has 40 tokens, .* reads 39 at most", distill.measure, data, toy)
+    refuses("text 0 has 40 tokens, .* at most 39", distill.measure, data, toy)
     toy = Toy()
     toy.read = lambda texts: ((text, np.zeros((1, V))) for text in texts)
-    refuses("text 0: 1 rows of 40 were told", distill.measure, data, toy)
+    refuses("text 0: got 1 of 40 rows", distill.measure, data, toy)
     path = tmp_path / "plain.parquet"
     distill.make(path, sqs.Codec(V, L), Toy(), TEXTS[:1])
-    with pytest.raises(ValueError, match="it is no reference, which is of temp"):
+    with pytest.raises(ValueError, match="is not a reference: a reference has temp"):
         distill.measure(distill.load(path), Toy())
     with pytest.raises(ValueError, match=r"shape \[n, 300\] .*got \[41, 300\]"):
         distill.kld(data, [np.zeros((N + 1, V))])
     whole = [logits_of(one.tokens.tolist()) for one in data]
-    refuses("are of 39 sequences of 40", distill.kld, data, whole[:-1])
-    refuses("are of more than 40 sequences", distill.kld, data, itertools.cycle(whole))
-    with pytest.raises(ValueError, match="text 0: 39 rows of 40 were told"):
+    refuses("got logits for 39 of 40", distill.kld, data, whole[:-1])
+    refuses("for more than 40 sequences", distill.kld, data, itertools.cycle(whole))
+    with pytest.raises(ValueError, match="text 0: got 39 of 40 rows"):
         distill.kld(data, [np.zeros((N - 1, V))])
 
 

@@ -38,7 +38,7 @@ def test_a_right_loop_passes(decode, method, goes_on):
     assert 0 <= report.distance < 0.1
     rate = np.minimum(DRAFT.rows[0], TARGET.rows[0]).sum()
     assert report.acceptance == (pytest.approx(rate, abs=0.04) if goes_on else None)
-    assert "Nothing was seen to be cut" in report.note
+    assert "No truncation of the draft was seen" in report.note
 
 
 def test_two_tokens_are_summed():
@@ -94,7 +94,7 @@ def test_what_is_no_fault():
 
 def test_cuts_are_seen_in_sums():
     report = check_lossless(loops.Loop(1, "top-k", 5).each, exact=True)
-    assert "Nothing was seen to be cut" not in report.note
+    assert "No truncation of the draft was seen" not in report.note
 
 
 def test_chances_that_numpy_refuses():
@@ -256,7 +256,7 @@ def test_errors_of_the_loop_are_its_own():
 
 
 def test_too_few_texts_are_refused():
-    with pytest.raises(ValueError, match="300 trials miss a distance of"):
+    with pytest.raises(ValueError, match="300 trials miss a total variation of"):
         check_lossless(loops.Loop(ends=loops.same).each, trials=300)
 
 

@@ -156,8 +156,8 @@ def test_nothing_of_the_callers_changes(path):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (torch.nan, r"(\[7\] is|: holds) nan; values must be finite or -inf"),
-        (torch.inf, r"(\[7\] is|: holds) inf; values must be finite or -inf"),
+        (torch.nan, r"(\[7\] is|: contains) nan; values must be finite or -inf"),
+        (torch.inf, r"(\[7\] is|: contains) inf; values must be finite or -inf"),
         (-torch.inf, r": every token is masked \(-inf\)"),
     ],
 )
@@ -338,8 +338,8 @@ def test_impossible_tokens_are_never_taken(monkeypatch, path):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (torch.nan, "holds nan; values must be finite or -inf"),
-        (torch.inf, "holds inf; values must be finite or -inf"),
+        (torch.nan, "contains nan; values must be finite or -inf"),
+        (torch.inf, "contains inf; values must be finite or -inf"),
         (-torch.inf, "every token is masked (-inf)"),
     ],
 )

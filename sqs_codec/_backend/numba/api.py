@@ -150,7 +150,7 @@ class Core(core.Core):
         logits: NDArray[Any], temperature: float, key: Ids, position: int, most: int
     ) -> tuple[int, int, Best]:
         found: Best = []
-        for given in np.atleast_2d(logits):  # of which one is copied at a time
+        for given in np.atleast_2d(logits):  # copies one row at a time
             (row,) = _rows(given)
             at = position + len(found)
             low, high = np.uint64(at & 0xFFFFFFFF), np.uint64(at >> 32)
@@ -165,7 +165,6 @@ class Core(core.Core):
 
 
 def _round(found: tuple[Any, ...]) -> tuple[int, Ids, Ids, Ids, Ids]:
-    """Return the status and the frozen arrays of distributions that were decoded."""
     status, *arrays = found
     if status != Status.OK:
         return status, NONE, NONE, NONE, NONE
@@ -173,8 +172,8 @@ def _round(found: tuple[Any, ...]) -> tuple[int, Ids, Ids, Ids, Ids]:
     return status, ids, counts, survivors, positions
 
 
-# Numba compiles a function once more for arrays that can't be written. So all rows
-# can be, and no ids and counts can.
+# Numba compiles a function again for read-only arrays. Therefore all rows are writable,
+# and all ids and counts are read-only.
 
 
 def _writable(array: NDArray[Any]) -> NDArray[Any]:
@@ -182,7 +181,7 @@ def _writable(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _rows(values: NDArray[Any]) -> Iterator[NDArray[np.floating]]:
-    """Return rows of float32 or float64 that can be written."""
+    """Return writable rows of float32 or float64."""
     values = _writable(np.atleast_2d(values))
     if values.dtype.itemsize == 2:
         is_half = values.dtype == np.float16

@@ -1,7 +1,7 @@
 """Big integers, as in ``csrc/rank/big.c``.
 
-A big integer is an array of int64: the number of limbs, and then the limbs, the
-lowest first. A limb has 30 bits, so that a product of two limbs and a carry fit.
+A big integer is an array of int64: the number of limbs, then the limbs, the lowest
+first. Limbs have 30 bits, so that the product of two and a carry fit into int64.
 """
 
 import numpy as np
@@ -11,12 +11,11 @@ from sqs_codec._backend.numba.jit import jit
 
 LIMB_BITS = 30
 LIMB_MASK = (1 << LIMB_BITS) - 1
-BIG_LIMBS = 28160 // LIMB_BITS + 1  # as many bits as index.c needs
+BIG_LIMBS = 28160 // LIMB_BITS + 1  # index.c explains the 28160 bits
 
 
 @jit
 def big(value):
-    """Return a new big integer."""
     a = np.zeros(BIG_LIMBS + 1, np.int64)
     big_set(a, value)
     return a
@@ -30,7 +29,6 @@ def big_set(a, value):
 
 @jit
 def big_trim(a):
-    """Drop leading limbs that are 0."""
     while a[0] > 0 and a[a[0]] == 0:
         a[0] -= 1
 

@@ -7,7 +7,7 @@ from sqs_codec._backend.numba.jit import entry, jit
 
 @jit
 def width_of(most):
-    """Return how many bits the values 0 .. most take."""
+    """Return the number of bits that hold 0 .. most."""
     width = 0
     while most:
         width += 1
@@ -17,7 +17,6 @@ def width_of(most):
 
 @jit
 def put(packet, at, value, width):
-    """Write a field at bit `at` of a zeroed packet; return where it ends."""
     for shift in range(width - 1, -1, -1):
         packet[at // 8] |= np.uint8((value >> shift & 1) << (7 - at % 8))
         at += 1
@@ -26,7 +25,6 @@ def put(packet, at, value, width):
 
 @entry
 def get(packet, at, width):
-    """Return the field of that width at bit `at`; it has to be there."""
     value = 0
     for i in range(at, at + width):
         value = value << 1 | (np.int64(packet[i // 8]) >> (7 - i % 8) & 1)

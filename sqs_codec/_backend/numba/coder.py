@@ -8,23 +8,22 @@ from sqs_codec._backend.numba.model import CODER_BITS, CODER_LEAST_BITS
 from sqs_codec._base.errors import Status
 from sqs_codec._base.format import MAX_ENTROPY_SURVIVORS
 
-# An integer literal has a type of its own, for which Numba compiles a function once
-# more. So arguments are given as numbers of int64.
+# Numba gives each integer literal its own type and compiles the called function again
+# for it. Arguments are therefore int64.
 ZERO, WEIGHT_ONE = np.int64(0), np.int64(1)
-EVEN = np.int64(128)  # the chance of a bit, in 256ths
+EVEN = np.int64(128)  # even odds, in 256ths
 
 WRITE, READ, METER = np.arange(3)
 
-# What is where in the array: ALLOWED is how many more survivors the format allows in
-# the packet, ROOM how many more the receiver takes. CODE is for reading, LOW for
-# writing.
+# Indices in the array. ALLOWED is the number of further survivors that the format
+# allows in the packet, ROOM the number that the receiver accepts. CODE is for reading,
+# LOW for writing.
 MODE, STATUS, SHIFTS, RANGE, LOW, COST, ALLOWED, ROOM = range(8)
 CODE = LOW
 
 
 @jit
 def new_coder(mode):
-    """Return a coder at the beginning of a packet."""
     coder = np.zeros(8, np.int64)
     coder[MODE] = mode
     coder[RANGE] = 1 << CODER_BITS
@@ -35,13 +34,13 @@ def new_coder(mode):
 
 @leaf
 def byte_at(packet, at):
-    """Return a byte of the packet, after whose end come zeros."""
+    """Return a byte of the packet, or 0 after its end."""
     return np.int64(packet[at]) if at < packet.size else 0
 
 
 @jit
 def new_reader(packet, most):
-    """Return a coder that reads; the receiver takes `most` survivors."""
+    """Return a coder that reads at most `most` survivors."""
     coder = new_coder(READ)
     coder[ROOM] = most
     for i in range(CODER_BITS // 8):
@@ -51,7 +50,7 @@ def new_reader(packet, most):
 
 @leaf
 def carry(coder, packet):
-    """Add one to the number that has moved on to the packet."""
+    """Add one to the number in the packet."""
     at = coder[SHIFTS] - 1
     while packet[at] == 255:
         packet[at] = 0
@@ -61,7 +60,6 @@ def carry(coder, packet):
 
 @leaf
 def narrow(coder, packet, start, width):
-    """Narrow the interval to `width` from `start` on."""
     if coder[MODE] == READ:
         coder[CODE] -= start
         while width <= 1 << CODER_LEAST_BITS:
@@ -84,21 +82,21 @@ def narrow(coder, packet, start, width):
 
 @leaf
 def narrow_to_value(coder, packet, unit, below, weight, last):
-    """Narrow to a value's share; the last value takes what rounding leaves."""
+    """Narrow to a value's share; the last value also gets the rounding remainder."""
     start = unit * below
     narrow(coder, packet, start, coder[RANGE] - start if last else unit * weight)
 
 
 @leaf
 def going(coder, packet):
-    """Return whether another symbol can be coded: not after the end of a packet."""
+    """Return whether another symbol can be coded: the packet hasn't ended."""
     ended = coder[MODE] == READ and coder[SHIFTS] >= packet.size
     if ended and coder[STATUS] == Status.OK:
         coder[STATUS] = Status.TRUNCATED
     return coder[STATUS] == Status.OK
 
 
-# What a bit costs, by its chance in 256ths.
+# The cost of a bit for each chance in 256ths.
 BIT_COSTS = np.array([0] + [8 * BIT - log2_small(x) for x in range(1, 257)])
 
 
@@ -132,7 +130,7 @@ def code_uniform(coder, packet, n, value):
 
 @leaf
 def code_weighted(coder, packet, weights, total, last, value):
-    """Code one of the values up to the last; their weights sum to the total."""
+    """Code one of the values 0 .. last, whose weights sum to the total."""
     if not going(coder, packet):
         return ZERO
     unit = coder[RANGE] // total
@@ -149,7 +147,7 @@ def code_weighted(coder, packet, weights, total, last, value):
 
 @leaf
 def admit(coder, k):
-    """Count a distribution's survivors; return whether they aren't too many."""
+    """Count a distribution's survivors; return whether the limits allow them."""
     if coder[STATUS] == Status.OK and k > min(coder[ALLOWED], coder[ROOM]):
         of_format = coder[ALLOWED] <= coder[ROOM]
         coder[STATUS] = Status.ROUND_SUPPORT if of_format else Status.OVER_LIMIT
@@ -161,7 +159,7 @@ def admit(coder, k):
 @leaf
 def bits_spent(coder):
     """Return the bits spent, rounded up."""
-    # The lowest bits don't count in log2, whose argument is below 2^53.
+    # log2 takes arguments below 2^53; the lowest bits don't matter.
     range_ = coder[RANGE] >> (CODER_BITS - CODER_LEAST_BITS)
     narrowed = CODER_LEAST_BITS * BIT - log2(range_)
     return 8 * coder[SHIFTS] + (narrowed + BIT - 1) // BIT
@@ -169,7 +167,7 @@ def bits_spent(coder):
 
 @jit
 def finish_writing(coder, packet):
-    """Return the packet; the array that it was written to is longer."""
+    """Return the packet, cut from the longer array that it was written to."""
     last = coder[LOW] + (1 << CODER_LEAST_BITS) - 1
     if last >> CODER_BITS:
         carry(coder, packet)
@@ -179,7 +177,6 @@ def finish_writing(coder, packet):
 
 @leaf
 def check_end(coder, packet):
-    """Return the status of a packet that has been read."""
     if coder[STATUS] != Status.OK:
         return coder[STATUS]
     if packet.size <= coder[SHIFTS]:

@@ -17,7 +17,7 @@ def code_count(coder, packet, low, high, left, count):
         return low
     size = floor_log2(high)
     ratio = floor_log2(left) - size
-    ratio -= high << ratio > left  # so that it is that of left // high
+    ratio -= high << ratio > left  # now floor_log2(left // high)
     chances = CHANCES[
         (min(size, model.SIZE_CLASSES) - 1) * model.RATIO_CLASSES
         + min(ratio, model.RATIO_CLASSES - 1)
@@ -45,7 +45,6 @@ def code_count(coder, packet, low, high, left, count):
 
 @leaf
 def code_partition(coder, packet, vocab_size, resolution, parts):
-    """Code counts in descending order; return how many there are."""
     # When reading, `parts` has room for as many as the codec allows.
     most = min(coder[coding.ALLOWED], coder[coding.ROOM])
     n = 0
@@ -57,7 +56,7 @@ def code_partition(coder, packet, vocab_size, resolution, parts):
         parts[n] = last
         left -= last
         n += 1
-    k = n + left  # if the last part is 1, so are all others; otherwise k is too large
+    k = n + left  # if the last part is 1, so are the rest; otherwise k is too large
     if coding.admit(coder, k):
         for i in range(n, k):
             parts[i] = 1
@@ -92,7 +91,7 @@ def code_group(coder, packet, groups, last, total, count):
 def code_arrangement(coder, packet, parts, counts):
     groups = make_groups(parts)
     sizes = groups[1]
-    alive = sizes.size  # groups that have tokens left
+    alive = sizes.size  # groups with tokens left
     last = alive - 1
     for i in range(parts.size):
         g = last
@@ -110,7 +109,7 @@ def code_arrangement(coder, packet, parts, counts):
 
 @leaf
 def sort_descending(values):
-    """Sort as Shell does, which is quick on few values and on many."""
+    """Shellsort: fast for few values and for many."""
     gap = 1
     while 3 * gap < values.size:
         gap = 3 * gap + 1
@@ -127,7 +126,6 @@ def sort_descending(values):
 
 @jit
 def descending(counts):
-    """Return the partition that counts are."""
     parts = counts.astype(np.int64)
     sort_descending(parts)
     return parts

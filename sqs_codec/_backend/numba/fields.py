@@ -14,7 +14,7 @@ from sqs_codec._base.format import (
     Coding,
 )
 
-# A codec is a tuple: the vocabulary's size, the resolution and the coding.
+# A codec is a tuple (vocab_size, resolution, coding).
 
 
 @entry
@@ -29,14 +29,12 @@ def max_survivors(codec):
 
 @jit
 def rank_width(size):
-    """Return the width of a rank below `size`, which becomes the largest rank."""
     bigint.big_subtract(size, bigint.big(1))
     return bigint.big_length(size)
 
 
 @entry
 def distribution_bits(codec, k):
-    """Return the bits of a distribution with k tokens."""
     vocab_size, resolution, coding = codec
     bits = width_of(max_survivors(codec) - 1)
     if coding == Coding.ENUMERATIVE:
@@ -47,7 +45,7 @@ def distribution_bits(codec, k):
 
 @jit
 def put_distribution(packet, at, codec, ids, counts):
-    """Write a distribution at bit `at`; return where it ends."""
+    """Write a distribution at bit `at`; return its end."""
     vocab_size, resolution, coding = codec
     k = ids.size
     at = put(packet, at, k - 1, width_of(max_survivors(codec) - 1))
@@ -66,7 +64,6 @@ def put_distribution(packet, at, codec, ids, counts):
 
 @entry
 def encode(codec, ids, counts):
-    """Return the packet of a distribution."""
     bits = distribution_bits(codec, ids.size)
     packet = np.zeros((bits + 7) // 8, np.uint8)
     put_distribution(packet, 0, codec, ids, counts)
@@ -75,7 +72,6 @@ def encode(codec, ids, counts):
 
 @entry
 def round_bits(codec, survivors):
-    """Return the bits of a round."""
     bits = ROUND_LENGTH_BITS
     for size in survivors:
         k = np.int64(size)
@@ -86,7 +82,6 @@ def round_bits(codec, survivors):
 
 @entry
 def encode_round(codec, ids, counts, survivors, positions):
-    """Return the packet of a round."""
     bits = round_bits(codec, survivors)
     packet = np.zeros((bits + 7) // 8, np.uint8)
     at = put(packet, 0, survivors.size - 1, ROUND_LENGTH_BITS)
@@ -102,7 +97,6 @@ def encode_round(codec, ids, counts, survivors, positions):
 
 @jit
 def get_rank(packet, at, codec, k, room, ids, counts):
-    """Return a status and where the rank ends."""
     vocab_size, resolution, _ = codec
     if k > room:
         return Status.OVER_LIMIT, at
@@ -121,7 +115,6 @@ def get_rank(packet, at, codec, k, room, ids, counts):
 
 @jit
 def get_fields(packet, at, codec, k, room, ids, counts):
-    """Return a status and where the fields end."""
     vocab_size, resolution, _ = codec
     id_width = width_of(vocab_size - 1)
     count_width = width_of(resolution - k)
@@ -149,9 +142,11 @@ def get_fields(packet, at, codec, k, room, ids, counts):
 
 @entry
 def get_distribution(packet, at, codec, squares, room, ids, counts):
-    """Return a status, where the distribution ends, and its survivors."""
-    # `squares` is the sum over the round's earlier distributions, `room` how many
-    # survivors the receiver still takes.
+    """Return a status, the end of the distribution, and its number of survivors.
+
+    `squares` is the sum over the round's earlier distributions, `room` the number of
+    survivors that the receiver still accepts.
+    """
     coding = codec[2]
     most = max_survivors(codec)
     size_width = width_of(most - 1)
@@ -172,7 +167,7 @@ def get_distribution(packet, at, codec, squares, room, ids, counts):
 
 @entry
 def get_position(packet, at, k):
-    """Return a status, where the position ends, and the position."""
+    """Return a status, the end of the position, and the position."""
     width = width_of(k - 1)
     if at + width > 8 * packet.size:
         return Status.TRUNCATED, at, 0
@@ -182,7 +177,7 @@ def get_position(packet, at, k):
 
 @entry
 def get_padding(packet, at):
-    """Return a status; the fields end at bit `at`."""
+    """Return the status of the bits from `at`, where the fields end."""
     left = 8 * packet.size - at
     if left >= 8:
         return Status.TRAILING_BYTES
@@ -190,7 +185,7 @@ def get_padding(packet, at):
 
 
 def decode(packet, codec, most):
-    """Return a status, ids and counts; the receiver takes `most` survivors."""
+    """Return a status, ids and counts of at most `most` survivors."""
     ids, counts = room_for_one(codec)
     status, at, k = get_distribution(packet, 0, codec, 0, most, ids, counts)
     if status == Status.OK:
@@ -199,13 +194,13 @@ def decode(packet, codec, most):
 
 
 def room_for_one(codec):
-    """Return room for the ids and counts of a distribution."""
+    """Return arrays for the ids and counts of any distribution."""
     room = min(codec[:2])
     return np.empty(room, np.uint32), np.empty(room, np.uint32)
 
 
 def decode_round(packet, codec, most):
-    """Return a status and ids, counts, survivors (`most` in all) and positions."""
+    """Return a status, ids, counts, survivors (at most `most`) and positions."""
     if not packet.size:
         return (Status.TRUNCATED,)
     ids, counts = room_for_one(codec)

@@ -16,8 +16,8 @@ POWER_KNOTS = 1 << model.POWER_KNOT_BITS
 LOG_STEP_BITS = model.LOG_UNIT - model.LOG_KNOT_BITS
 POWER_STEP_BITS = model.LOG_UNIT - model.POWER_KNOT_BITS
 
-# These are the same integers on every platform: no value is closer than 2^-11 to the
-# middle between two integers, and np.log2 and np.exp2 err by less than 2^-17 of one.
+# These integers are the same on every platform: no value is within 2^-11 of the middle
+# of two integers, and the error of np.log2 and np.exp2 is below 2^-17.
 _LOGS = np.log2(1 + np.arange(LOG_KNOTS + 1) / LOG_KNOTS)
 _POWERS = np.exp2(-np.arange(POWER_KNOTS + 1) / POWER_KNOTS)
 LOG2_TABLE = np.rint(_LOGS * BIT).astype(np.int64)
@@ -40,7 +40,6 @@ def floor_log2(x):
 
 @entry
 def log2(x):
-    """Return log2(x) for 0 < x < 2^53."""
     bits = float_bits(x)
     whole = (bits >> MANTISSA_BITS) - EXPONENT_BIAS
     fraction = bits >> (MANTISSA_BITS - model.LOG_UNIT) & BIT - 1
@@ -51,7 +50,6 @@ def log2(x):
 
 
 def log2_small(x):
-    """Return what `log2` does for x below 2 * LOG_KNOTS, without compiling it."""
     whole = x.bit_length() - 1
     knot = (x << model.LOG_KNOT_BITS >> whole) - LOG_KNOTS
     return (whole << model.LOG_UNIT) + int(LOG2_TABLE[knot])

@@ -1,7 +1,7 @@
-"""Which tokens win a race of exponential numbers, as in ``csrc/gumbel.c``.
+"""The smallest of exponential random numbers, as in ``csrc/gumbel.c``.
 
-Bounds of blocks are computed in double precision, and all tokens of the most promising
-blocks have their numbers made; otherwise as there.
+Unlike there, the bounds of blocks have double precision, and the numbers of all tokens
+in the most promising blocks are computed.
 """
 
 import numpy as np
@@ -27,7 +27,7 @@ THREE, FOUR, FIFTEEN, SIX = map(np.uint64, (3, 4, 15, 6))
 
 @leaf
 def philox(c0, c1, c2, c3, k0, k1):
-    """Return the four words of a counter under a key; all are uint64 below 2^32."""
+    """Return the four words of a counter and a key; all are uint64 below 2^32."""
     for _ in range(ROUNDS):
         p = M0 * c0
         q = M1 * c2
@@ -39,7 +39,7 @@ def philox(c0, c1, c2, c3, k0, k1):
 
 @leaf
 def word(numbers, stream, i):
-    """Return word i of one of the streams that a position has."""
+    """Return word i of a position's stream."""
     k = np.uint64(i)
     k0, k1, high0, high1 = numbers
     counter = k >> SIX << FOUR | k & FIFTEEN
@@ -68,7 +68,6 @@ def minus_log(v, u):
 
 @leaf
 def exponential(high, low, most):
-    """Return the number of two words, the lower of which is at most `most`."""
     unit = 2.0**-32 / (most + 1.0)
     h = np.float64(high)
     v = h * 2.0**-32 + (low + 0.5) * unit
@@ -78,7 +77,7 @@ def exponential(high, low, most):
 
 @jit
 def fill_blocks(row, maxima):
-    """Set the maxima of blocks; return whether the row is free of NaN and +inf."""
+    """Set each block's maximum; return whether the row is free of NaN and +inf."""
     lanes = np.empty(LANES, row.dtype)
     bad = False
     full = row.size // BLOCK
@@ -119,7 +118,7 @@ def offer(score, token, scores, ids):
 
 @leaf
 def enter_block(row, b, top, scale, numbers, high, scores, ids):
-    """Let the tokens of a block run that pass the bar."""
+    """Offer the scores of a block's tokens, except those that are clearly too large."""
     low = word(numbers, PLACES, b)
     place = np.int64(low) % BLOCK
     number = exponential(high, np.float64(low >> SIX), 2.0**26 - 1) / BLOCK
@@ -142,7 +141,6 @@ def enter_block(row, b, top, scale, numbers, high, scores, ids):
 
 @leaf
 def bound_blocks(maxima, top, scale, numbers, words, lows):
-    """Set a word for each block, and a bound below which it has no score."""
     k0, k1, high0, high1 = numbers
     for b in range(0, maxima.size, BLOCK):
         for j in range(LANES):
@@ -154,13 +152,12 @@ def bound_blocks(maxima, top, scale, numbers, words, lows):
         t = (np.float64(maxima[b]) - top) * scale
         lows[b] = np.inf
         if t >= LEAST_EXPONENT:
-            # Lowered by more than roundings take.
+            # Lowered by more than the rounding error.
             lows[b] = np.float64(words[b]) * (2.0**-38 * (1 - 1e-9)) * exp2_f64(-t)
 
 
 @jit
 def run(row, maxima, top, scale, numbers, scores, ids):
-    """Let the most promising blocks run, and then in order those that still may."""
     words = np.empty(-(-maxima.size // BLOCK) * BLOCK, np.uint64)
     lows = np.empty(maxima.size)
     bound_blocks(maxima, top, scale, numbers, words, lows)
@@ -186,7 +183,7 @@ def choose(row, maxima, scores, ids):
 
 @entry
 def race(row, temperature, words, scores, ids):
-    """Return a status; set the least scores, or infinity, and their tokens' ids."""
+    """Return a status; set the smallest scores (or infinity) and their ids."""
     scores[:] = np.inf
     maxima = np.empty(-(-row.size // BLOCK), row.dtype)
     if not fill_blocks(row, maxima):

@@ -30,7 +30,6 @@ def heap_replace_root(keys, ids, n, key, id_):
 
 @leaf
 def heap_offer(keys, ids, n, capacity, key, id_):
-    """Add an item, in place of the worst if the heap is full; return the new size."""
     if n == capacity:
         if ahead(key, id_, keys[0], ids[0]):
             heap_replace_root(keys, ids, n, key, id_)

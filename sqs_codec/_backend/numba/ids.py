@@ -1,8 +1,8 @@
-"""What ids weigh, as in ``csrc/entropy/ids.c``.
+"""The weights of ids, as in ``csrc/entropy/ids.c``.
 
-Without a prior ids of a low rank weigh more, by buckets of half an octave; with one
-ids weigh what they do in a class, see `prior`. Those of recent supports weigh more on
-top of that, see `memory`.
+Without a prior, low ids weigh more, in buckets of half an octave; a prior has weights
+for each class (see `prior`). Ids of recent supports get additional weight (see
+`memory`).
 """
 
 import numpy as np
@@ -14,8 +14,8 @@ from sqs_codec._backend.numba.fixed import EXPONENT_BIAS, MANTISSA_BITS, float_b
 from sqs_codec._backend.numba.jit import jit, leaf
 from sqs_codec._backend.numba.memory import HEAD, SEEN, SIZE
 
-# Where the buckets begin: at 0, at 2 and 3 times each power of two from 2^4 on, and
-# one more at the end, 2^20.
+# The buckets begin at 0, at 2 and 3 times each power of two from 2^4, and the last one
+# at 2^20.
 BUCKET_STARTS = np.array(
     [0]
     + [
@@ -28,12 +28,11 @@ BUCKET_STARTS = np.array(
 )
 BUCKET_WEIGHTS = np.array([*models.ID_WEIGHTS, 1], np.int64)
 WEIGHTS_BELOW = np.cumsum(np.append(0, np.diff(BUCKET_STARTS) * models.ID_WEIGHTS))
-"""What all ids before a bucket weigh."""
+"""The sum of the weights of all ids before each bucket."""
 
 
 @leaf
 def count_below(ascending, n, x):
-    """Return how many of the first n values are below x."""
     low = 0
     high = n
     while low < high:
@@ -47,8 +46,7 @@ def count_below(ascending, n, x):
 
 @jit
 def bucket_of(id_):
-    """Return the number of an id's bucket."""
-    # A float's exponent and the highest bit of its mantissa count half octaves.
+    # A float's exponent and highest mantissa bit count half octaves.
     halves = float_bits(max(id_, 1)) >> MANTISSA_BITS - 1
     return max(halves - 2 * (EXPONENT_BIAS + models.FIRST_BUCKET_BITS) + 1, 0)
 
@@ -68,16 +66,17 @@ def static_id(below):
     return BUCKET_STARTS[bucket] + past
 
 
-# A model of a set is a tuple: an array of the ids of the memory, ascending, and then of
-# what those before each, and all, weigh on top of what they do without the memory; what
-# all ids weigh; a prior, and where the row of a class is in it. The latter is 0 without
-# a prior, and UNIFORM for the uniform sets that sets.py makes.
+# A model of a set is a tuple:
+# - an array with the memory's ids, ascending, then the sums of the weights that the
+#   memory adds to the ids before each, and to all;
+# - the weight of all ids;
+# - a prior, and the index of a class's row in it: 0 without a prior, UNIFORM for the
+#   uniform sets of sets.py.
 UNIFORM = np.int64(-1)
 
 
 @jit
 def make_ids(vocab_size, prior, c, memory):
-    """Return the model of the ids of a vocabulary, in a class if there is a prior."""
     size = memory[SIZE]
     row = priors.row_of(prior, c)
     whole = priors.whole_weight(prior, row) if row else static_weight_below(vocab_size)
@@ -101,7 +100,6 @@ def make_ids(vocab_size, prior, c, memory):
 
 @jit
 def weight_below(prior, row, id_):
-    """Return what all ids below one weigh without a memory."""
     return (
         priors.prior_weight_below(prior, row, id_) if row else static_weight_below(id_)
     )
@@ -125,7 +123,7 @@ def ids_at(model, rest):
     while low < high:
         middle = low + high >> 1
         id_ = recent[middle]
-        # With a prior, what is before the id's block is near enough.
+        # With a prior, the weight before the id's block is close enough.
         below = priors.block_below(prior, row, id_) if row else static_weight_below(id_)
         if below + recent[size + middle] <= most:
             low = middle + 1

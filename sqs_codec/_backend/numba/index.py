@@ -1,7 +1,7 @@
 """The exact rank of a support and of its counts, as in ``csrc/rank/index.c``.
 
-Falling factorials [x]_i are built again for each element, where C moves from one to
-the next; the numbers are the same.
+Falling factorials [x]_i are computed from scratch for each element, while C updates
+them; the numbers are the same.
 """
 
 import math
@@ -55,15 +55,13 @@ def binomial(n, k):
 
 @jit
 def log_factorial(n):
-    """Return ln(n!), by Stirling's series."""
     x = n + 1
     return (x - 0.5) * math.log(x) - x + 0.9189385332046727 + 1 / (12 * x)
 
 
 @jit
 def log_big(a):
-    """Return about ln(a)."""
-    rest = max(a[0] - 3, 0)  # limbs that a double doesn't notice
+    rest = max(a[0] - 3, 0)  # limbs below a double's precision
     mantissa = 0.0
     for i in range(a[0], rest, -1):
         mantissa = mantissa * 2.0**bigint.LIMB_BITS + a[i]
@@ -87,7 +85,6 @@ def guess(r, i, upper):
 
 @jit
 def search(f, following, r, i, upper):
-    """Return the largest x < upper with [x]_i <= r, and set f to that [x]_i."""
     x = guess(r, i, upper)
     falling(f, x, i)
     while bigint.big_compare(f, r) > 0:

@@ -19,13 +19,13 @@ def lattice(weights, resolution):
         counts[i] = np.int64(exact[i] + 0.5)
         excess += counts[i]
     if excess:
-        mend(exact, counts, excess)
+        correct(exact, counts, excess)
     return counts
 
 
 @jit
-def mend(exact, counts, excess):
-    """Take the excess from the largest errors, or give to the smallest."""
+def correct(exact, counts, excess):
+    """Lower the counts with the largest errors, or raise those with the smallest."""
     n = exact.size
     units = abs(excess)
     keys = np.empty(units)

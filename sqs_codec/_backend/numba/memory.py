@@ -1,8 +1,8 @@
 """The tokens of recent supports, as in ``csrc/entropy/memory.c``.
 
-A memory is an array of int64: how many tokens it has, how many supports it has seen,
-one more than the last class that a prior's ids were in or 0, and then the tokens' ids,
-ascending, and their weights.
+A memory is an array of int64: its number of tokens, the number of supports seen, the
+last class of the prior plus one (0 at the start), the tokens' ids in ascending order,
+and their weights.
 """
 
 import numpy as np
@@ -15,19 +15,18 @@ SIZE, SEEN, LAST, HEAD = range(4)
 
 @jit
 def no_memory():
-    """Return an empty memory that has no room to learn."""
+    """Return an empty memory that can't learn."""
     return np.zeros(HEAD, np.int64)
 
 
 @jit
 def new_memory():
-    """Return an empty memory."""
     return np.zeros(HEAD + 2 * model.MEMORY_TOKENS, np.int64)
 
 
 @leaf
 def merge(memory, ids, new_ids, new_weights):
-    """Let a memory fade and add a support; return how many tokens that makes."""
+    """Fade the weights and add a support; return the number of tokens."""
     size = memory[SIZE]
     n = 0
     i = 0

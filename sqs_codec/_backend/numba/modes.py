@@ -1,4 +1,4 @@
-"""Counts and ids by the model or uniformly, as in ``csrc/entropy/modes.c``."""
+"""Coding counts and ids with the model or uniformly, as in ``csrc/entropy/modes.c``."""
 
 import numpy as np
 
@@ -18,18 +18,18 @@ from sqs_codec._backend.numba.prior import choose_class, class_cost, code_class
 from sqs_codec._backend.numba.sets import code_set, code_uniform_set, cost_of_members
 from sqs_codec._base.errors import Status
 
-# A literal has a type of its own.
+# int64, for the reason in coder.py.
 UNIFORM = np.int64(UNIFORM_CHANCE)
 UNIFORM_COST = int(coding.BIT_COSTS[UNIFORM_CHANCE])
 MODEL_COST = int(coding.BIT_COSTS[256 - UNIFORM_CHANCE])
 
 
 def stirling(n, log):
-    """Return log2 of n! by Stirling's series: log2(e), log2(2 pi) / 2, log2(e) / 12."""
+    """Return log2(n!), Stirling's series with log2(e), log2(2 pi) / 2, log2(e) / 12."""
     return ((2 * n + 1) * log >> 1) - n * 6196328019 + 5694044581 + 516360668 // n
 
 
-# For what most supports and resolutions ask.
+# Enough for most supports and resolutions.
 LOG2_FACTORIALS = np.array(
     [0, 0] + [stirling(n, log2_small(n)) for n in range(2, 257)], np.int64
 )
@@ -46,16 +46,15 @@ def log2_factorial(n):
 
 @jit
 def log2_binomial(n, k):
-    """Return log2 of n over k."""
     return log2_factorial(n) - log2_factorial(k) - log2_factorial(n - k)
 
 
-# A codec is a tuple: the vocabulary's size, the resolution and the prior.
+# A codec is a tuple (vocab_size, resolution, prior).
 
 
 @jit
 def counts_costs(codec, parts):
-    """Return what counts cost by the model and uniformly."""
+    """Return the costs of counts with the model and uniformly."""
     vocab_size, resolution, _ = codec
     coder = coding.new_coder(coding.METER)
     code_partition(coder, np.empty(0, np.uint8), vocab_size, resolution, parts)
@@ -69,7 +68,7 @@ def counts_costs(codec, parts):
 
 @jit
 def ids_costs(vocab_size, model, ids):
-    """Return what ids cost by the model and uniformly, and if the former is rough."""
+    """Return the costs of ids, by model and uniform, and if the first is rough."""
     cost, rough = cost_of_members(model, vocab_size, ids)
     uniform = log2_binomial(vocab_size, ids.size)
     return MODEL_COST + cost, UNIFORM_COST + uniform, rough
@@ -77,7 +76,7 @@ def ids_costs(vocab_size, model, ids):
 
 @jit
 def distribution_cost(codec, ids, counts):
-    """Return what a distribution costs, and whether both models' costs hold."""
+    """Return a distribution's cost, and whether it is that of both models."""
     vocab_size, _, prior = codec
     ids = ids.astype(np.int64)
     c = choose_class(prior, coding.ZERO, ids)
@@ -91,7 +90,6 @@ def distribution_cost(codec, ids, counts):
 
 @jit
 def code_composition(coder, packet, codec, counts):
-    """Code counts by their size and a set of places; return them."""
     vocab_size, resolution, _ = codec
     k = (
         coding.code_uniform(coder, packet, min(vocab_size, resolution), counts.size - 1)
@@ -118,8 +116,9 @@ def code_composition(coder, packet, codec, counts):
 
 @jit
 def code_counts(coder, packet, codec, counts, parts, uniform):
-    """Code the counts, by ascending id, and return them."""
-    # When writing, `parts` has the counts in descending order; when reading, room.
+    """Code the counts, in the order of ids, and return them."""
+    # When writing, `parts` holds the counts in descending order; when reading, it is
+    # scratch memory.
     if coding.code_bit(coder, packet, UNIFORM, uniform):
         return code_composition(coder, packet, codec, counts)
     vocab_size, resolution, _ = codec
@@ -134,7 +133,6 @@ def code_counts(coder, packet, codec, counts, parts, uniform):
 
 @jit
 def code_ids(coder, packet, codec, memory, ids):
-    """Code the ids; when reading, set them."""
     vocab_size, _, prior = codec
     writing = coder[coding.MODE] == coding.WRITE
     uniform = False
@@ -160,6 +158,5 @@ def code_ids(coder, packet, codec, memory, ids):
 
 @leaf
 def code_position(coder, packet, counts, position):
-    """Code which token was drawn from a distribution."""
     last = counts.size - 1
     return coding.code_weighted(coder, packet, counts, counts.sum(), last, position)

@@ -1,7 +1,7 @@
 """Packets of the entropy coding, as in ``csrc/entropy/packet.c``.
 
-Integers are int64 throughout, as Numba turns a uint64 and an int64 into a float64;
-none of them needs the 64th bit.
+All integers are int64, because Numba combines a uint64 and an int64 to a float64. None
+needs the 64th bit.
 """
 
 import numpy as np
@@ -16,33 +16,33 @@ from sqs_codec._backend.numba.model import MORE_CHANCE
 from sqs_codec._base.errors import Status
 from sqs_codec._base.format import MAX_ROUND, MAX_SEQUENCE
 
-# A literal has a type of its own.
+# int64, for the reason in coder.py.
 MORE = np.int64(MORE_CHANCE)
 LENGTHS = np.int64(MAX_SEQUENCE)
 FIRST_ROOM = 1024  # for survivors
 
-# How many members a support may have whose bits are estimated, which csrc derives
-# from the error of each, and how sparse it has to be. Others are encoded to be counted.
+# The bits of larger supports are counted by encoding them; csrc derives the limit from
+# the error per member.
 MOST_ESTIMATED = 128
+# The bits of supports with more than vocab_size / SPARSE tokens are counted, too.
 SPARSE = 4
 
 
 @jit
 def encode_bound(length, survivors):
-    """Return a size in bytes that no packet exceeds.
+    """Return an upper bound of a packet's bytes.
 
-    A distribution takes at most 4 bits for each of two modes, 13 for a class, 16 for a
-    size, 16 for a position and 2 for whether another follows; in place of those two,
-    a sequence has a length. A survivor takes at most 31 for its id, 8 for each of 16
-    splits of its count and 16 for its group. The coder buffers 7 bytes. The rest of
-    the bound is for rounding.
+    Bits per distribution, at most: 4 for each of two modes, 13 for a class, 16 for a
+    size, 16 for a position and 2 for whether another follows (a sequence has a length
+    instead of the last two). Bits per survivor: 31 for its id, 8 for each of 16 splits
+    of its count, 16 for its group. The coder buffers 7 bytes. The rest is for rounding.
     """
     return 16 + 16 * length + 24 * survivors
 
 
 @jit
 def code_distribution(coder, packet, codec, memory, ids, counts):
-    """Code a distribution; return its ids and counts, which writing is given."""
+    """Code a distribution; return its ids and counts. Reading ignores the arguments."""
     uniform_counts = False
     writing = coder[coding.MODE] == coding.WRITE
     if writing:
@@ -60,7 +60,7 @@ def code_distribution(coder, packet, codec, memory, ids, counts):
 
 @entry
 def encode(codec, ids, counts):
-    """Return the packet and its bits before padding."""
+    """Return the packet and its number of bits before padding."""
     coder = coding.new_coder(coding.WRITE)
     packet = np.empty(encode_bound(1, ids.size), np.uint8)
     given = ids.astype(np.int64), counts.astype(np.int64)
@@ -71,7 +71,6 @@ def encode(codec, ids, counts):
 
 @entry
 def bits(codec, ids, counts):
-    """Return the bits of a packet before padding."""
     if ids.size <= min(MOST_ESTIMATED, codec[0] // SPARSE):
         cost, modeled = modes.distribution_cost(codec, ids, counts)
         if modeled:
@@ -81,8 +80,8 @@ def bits(codec, ids, counts):
 
 @entry
 def decode(packet, codec, most):
-    """Return a status, ids and counts; the receiver takes `most` survivors."""
-    packet = packet.copy()  # as coders are compiled for a packet that can be written
+    """Return a status, ids and counts of at most `most` survivors."""
+    packet = packet.copy()  # coders are compiled for writable packets only
     coder = coding.new_reader(packet, most)
     none = np.empty(0, np.int64)
     ids, counts = code_distribution(coder, packet, codec, no_memory(), none, none)
@@ -90,7 +89,7 @@ def decode(packet, codec, most):
     return status, ids.astype(np.uint32), counts.astype(np.uint32)
 
 
-# Rounds, and sequences: those have a length and no positions.
+# Rounds and sequences. Sequences have a length instead of positions.
 
 
 @leaf
@@ -100,7 +99,7 @@ def code_more(coder, packet, length, more):
 
 @entry
 def encode_round(codec, ids, counts, survivors, positions):
-    """Return the packet, of a sequence if there are no positions."""
+    """Return the packet of a round, or of a sequence if there are no positions."""
     coder = coding.new_coder(coding.WRITE)
     packet = np.empty(encode_bound(survivors.size, ids.size), np.uint8)
     memory = new_memory()
@@ -123,14 +122,14 @@ def encode_round(codec, ids, counts, survivors, positions):
 
 @leaf
 def copy_values(values, to, at):
-    """Set part of an array, which compiles much sooner than to assign to a slice."""
+    """Set part of an array; this compiles much faster than assigning to a slice."""
     for i in range(values.size):
         to[at + i] = values[i]
 
 
 @jit
 def with_room(values, used, n):
-    """Return the array or a larger copy, so that n values more have room."""
+    """Return the array, or a larger copy, with room for n more values."""
     if used + n <= values.size:
         return values
     larger = np.empty(max(2 * values.size, used + n), np.uint32)
@@ -140,8 +139,10 @@ def with_room(values, used, n):
 
 @entry
 def decode_round(packet, codec, most, sequence):
-    """Return a status, ids, counts, survivors and positions."""
-    # It reads `sequence` distributions, or a round if that is 0.
+    """Return a status, ids, counts, survivors and positions.
+
+    Reads the first `sequence` distributions of a sequence, or a round if that is 0.
+    """
     drafted = sequence == 0
     packet = packet.copy()
     coder = coding.new_reader(packet, most)

@@ -1,14 +1,14 @@
 """The classes of a prior, as in ``csrc/entropy/prior.c``.
 
-A prior is an array of int64, as are memories and coders. It begins with how many
-classes there are, none if there is no prior, and where its parts begin:
+A prior is an array of int64, like memories and coders. It begins with the number of
+classes (0 without a prior) and the indices of its parts:
 
 - the chances of the classes, a row for the start and one for each last class,
-- what each class costs instead, laid out alike,
-- what ids of each kind cost in each class, a row for each kind,
-- the kinds of the ids, eight to a number, the first in its lowest bits,
-- a row for each class: what the memory's weights of each kind are multiplied with, in
-  16ths; what an id of each kind weighs; and what all ids before each block weigh.
+- the costs of the classes, in the same layout,
+- the costs of ids, a row for each kind with a column for each class,
+- the kinds of the ids, eight per number, the first in the lowest bits,
+- a row for each class: factors of the memory's weights for each kind, in 16ths; the
+  weight of each kind; and the weight of all ids before each block.
 """
 
 from functools import lru_cache
@@ -26,22 +26,22 @@ from sqs_codec._base.prior_file import KINDS as N_KINDS
 CLASSES, CHANCES, CLASS_COSTS, COSTS, KINDS, ROWS, ROW_SIZE = range(7)
 HEAD = 7
 
-# What is where in the row of a class.
+# Indices in the row of a class.
 RATIOS, WEIGHTS, SUMS = 0, N_KINDS, 2 * N_KINDS
 
 BLOCK_BITS = 4
 BLOCK = 1 << BLOCK_BITS
-"""So many ids are looked through one by one."""
+"""Ids that are searched one by one."""
 
 COST_BITS = 16
-"""What classes are compared by counts in 2^-16 of a bit: 2^20 costs fit 64 bits."""
+"""Costs of classes are compared in units of 2^-16 bits: 2^20 of them fit 64 bits."""
 
 MOST_RATIO, LEAST_RATIO = 64, 4
 
 
 @lru_cache(maxsize=4)
 def pack_prior(data: bytes | None) -> NDArray[np.int64]:
-    """Return the array of a prior's file, which codecs share."""
+    """Return the array of a prior's file; codecs share it."""
     if data is None:
         return np.zeros(HEAD, np.int64)
     tables = Tables.view(data)
@@ -68,7 +68,7 @@ def _logs(values: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _costs(weights: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return what ids cost by class [C] and kind [256]."""
+    """Return the cost of an id for each class and kind, [C, 256]."""
     costs: NDArray[np.int64] = _logs(whole)[:, None] - _logs(weights)
     return np.maximum(costs, 0) >> COST_BITS
 
@@ -76,7 +76,7 @@ def _costs(weights: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.i
 def _rows(
     kinds: NDArray[np.uint8], weights: NDArray[np.int64], whole: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    ratios = np.full(weights.shape, 16)  # as they are, if there is but one class
+    ratios = np.full(weights.shape, 16)  # a factor of 1 if there is only one class
     if len(weights) > 1:
         expected = weights[0] * whole[:, None] // 16
         ratios = weights * whole[0] // np.maximum(expected, 1)
@@ -90,37 +90,33 @@ def _rows(
 
 @leaf
 def row_of(prior, c):
-    """Return where the row of a class is; 0 without a prior."""
     return prior[ROWS] + c * prior[ROW_SIZE] if prior[CLASSES] else ZERO
 
 
 @leaf
 def kind_of(prior, id_):
-    """Return the kind of an id."""
     return prior[prior[KINDS] + (id_ >> 3)] >> 8 * (id_ & 7) & 255
 
 
 @leaf
 def ratio_of(prior, row, id_):
-    """Return what an id's weight in the memory is multiplied with, in 16ths."""
+    """Return the factor of an id's weight in the memory, in 16ths."""
     return prior[row + RATIOS + kind_of(prior, id_)]
 
 
 @leaf
 def whole_weight(prior, row):
-    """Return what all ids weigh in a class."""
     return prior[row + prior[ROW_SIZE] - 1]
 
 
 @leaf
 def block_below(prior, row, id_):
-    """Return what all ids before an id's block weigh in a class."""
+    """Return the weight of all ids before an id's block in a class."""
     return prior[row + SUMS + (id_ >> BLOCK_BITS)]
 
 
 @leaf
 def prior_weight_below(prior, row, id_):
-    """Return what all ids below one weigh in a class."""
     below = block_below(prior, row, id_)
     for x in range(id_ & -BLOCK, id_):
         below += prior[row + WEIGHTS + kind_of(prior, x)]
@@ -129,7 +125,7 @@ def prior_weight_below(prior, row, id_):
 
 @leaf
 def prior_id(prior, row, below):
-    low = ZERO  # this block or one that is before `high`
+    low = ZERO  # the block is in [low, high)
     high = prior[ROW_SIZE] - SUMS - 1
     while high - low > 1:
         middle = low + high >> 1
@@ -149,7 +145,7 @@ def prior_id(prior, row, below):
 
 @jit
 def choose_class(prior, last, ids):
-    """Return the class in which ids cost the least after `last`, without a memory."""
+    """Return the class with the lowest cost of ids after `last`, without a memory."""
     classes = prior[CLASSES]
     if classes < 2:
         return ZERO
@@ -170,7 +166,6 @@ def choose_class(prior, last, ids):
 
 @leaf
 def class_cost(prior, last, c):
-    """Return what it costs to say which class."""
     classes = prior[CLASSES]
     return prior[prior[CLASS_COSTS] + last * classes + c] if classes > 1 else ZERO
 

@@ -12,7 +12,7 @@ from sqs_codec._base.exp2 import LOG2_E
 from sqs_codec._base.format import SUM_TOLERANCE
 
 MAX_F32 = np.finfo(np.float32).max
-LEAST_PROB = np.nextafter(0.0, 1.0)  # that isn't masked
+LEAST_PROB = np.nextafter(0.0, 1.0)  # the smallest unmasked probability
 
 
 @part
@@ -22,7 +22,6 @@ def exponent_scale(temperature):
 
 @part
 def softmax_weights(values, ids, top, temperature):
-    """Return the probabilities of ids, up to a factor, in double precision."""
     weights = np.empty(ids.size)
     for i in range(ids.size):
         difference = np.float64(values[ids[i]]) - np.float64(top)
@@ -32,7 +31,7 @@ def softmax_weights(values, ids, top, temperature):
 
 @part
 def weigh_logits(values, temperature, most, least, mass):
-    """Return a status, the tokens kept, their weights and, if `mass`, dropped mass."""
+    """Return a status, the kept tokens, their weights and, if `mass`, dropped mass."""
     none = np.empty(0, np.int64), np.empty(0)
     finite, maxima = scan(values)
     if not finite:
@@ -54,7 +53,7 @@ def weigh_logits(values, temperature, most, least, mass):
 
 @jit
 def survivors(ids, counts):
-    """Return the ids whose count isn't 0, and their counts, as uint32."""
+    """Return the ids with nonzero counts, and these counts, as uint32."""
     n = 0
     for count in counts:
         n += count > 0
@@ -70,7 +69,6 @@ def survivors(ids, counts):
 
 @leaf
 def check_probs(values, finite):
-    """Return what is wrong with probabilities, but for their sum."""
     if not finite:
         return Status.NOT_FINITE
     least = 0.0
@@ -83,7 +81,7 @@ def check_probs(values, finite):
 
 @entry
 def quantize_logits(values, temperature, most, least, mass, resolution):
-    """Return a status, ids, counts and the dropped mass, which is 0 unless `mass`."""
+    """Return a status, ids, counts and the dropped mass (0 unless `mass`)."""
     status, kept, weights, dropped = weigh_logits(
         values, temperature, most, least, mass
     )
@@ -94,7 +92,6 @@ def quantize_logits(values, temperature, most, least, mass, resolution):
 
 @entry
 def quantize_probs(values, most, least, resolution):
-    """Return a status, ids, counts and the dropped mass."""
     finite, maxima = scan(values)
     status = check_probs(values, finite)
     total = striped_sum(values) if status == Status.OK else 1.0

@@ -1,4 +1,4 @@
-"""Passes over a row, as ``csrc/rows/kernels.h`` describes them."""
+"""Passes over a row, described in ``csrc/rows/kernels.h``."""
 
 import numpy as np
 
@@ -11,13 +11,12 @@ U32 = np.uint32
 
 @entry
 def widen(row, is_half):
-    """Return uint16 values, which hold binary16 or bfloat16, as float32."""
     wide = np.empty(row.size, np.float32)
     if is_half:
         for i in range(row.size):
             bits = U32(row[i])
             magnitude = U32(U32(bits & U32(0x7FFF)) << U32(13))
-            # This product is exact, and normalizes what is subnormal.
+            # This product is exact, and normalizes subnormals.
             scaled = np.float32(magnitude.view(np.float32) * HALF_TO_FLOAT)
             special = U32(bits & U32(0x7C00)) == U32(0x7C00)
             found = U32(scaled.view(U32) | U32(0x7F800000 if special else 0))
@@ -29,8 +28,8 @@ def widen(row, is_half):
     return wide
 
 
-# A group has a maximum for each lane: the largest of GROUP_VECTORS values, which
-# are LANES apart. Maximum m of a row is that of lane m mod LANES of group m // LANES.
+# A group has a maximum for each lane: the largest of GROUP_VECTORS values, LANES apart.
+# Maximum m of a row belongs to lane m mod LANES of group m // LANES.
 
 
 @leaf
@@ -84,8 +83,7 @@ def sum_exp2(row, top, scale):
 
 @leaf
 def count_reaching(values, level):
-    """Return how many values are at or above a level."""
-    n = np.int32(0)  # as wide as a float, for as many lanes
+    n = np.int32(0)  # 32 bits like a float, for the same number of lanes
     for i in range(values.size):
         n = np.int32(n + np.int32(values[i] >= level))
     return np.int64(n)
@@ -95,7 +93,7 @@ def count_reaching(values, level):
 def select_from(row, maxima, level):
     """Return the ids of the values at or above a level, ascending."""
     ids = np.empty(row.size, np.int64)  # enough even if the row changes meanwhile
-    found = np.int64(0)  # a literal has a type of its own
+    found = np.int64(0)
     for g in range(maxima.size // softmax.LANES):
         hit = False
         for j in range(softmax.LANES):
@@ -111,7 +109,7 @@ def select_from(row, maxima, level):
 
 @leaf
 def select_from_vector(row, start, level, ids, found):
-    """Add the ids of one vector's values; return how many ids there are."""
+    """Add the ids of one vector's values; return the number of ids."""
     if start + softmax.LANES <= row.size:
         hit = False
         for j in range(softmax.LANES):
@@ -131,7 +129,7 @@ LARGEST_INT = np.iinfo(np.int64).max
 
 @leaf
 def order(bits):
-    """Turn the bits of doubles into integers in the order of the doubles, or back."""
+    """Map a double's bits to an integer with the same order, or back."""
     return bits ^ (bits >> 63 & LARGEST_INT)
 
 
@@ -139,9 +137,9 @@ def order(bits):
 def between(low, high, step):
     """Return a number between two others.
 
-    At first it is their mean, which soon leads to the level if the values are spread
-    as logits are. After a few steps every other number halves how many doubles there
-    are between, which bounds the steps for any values.
+    In the first steps it is their mean, which soon finds the level among usual logits.
+    Later, every other step halves the number of doubles between them, which bounds the
+    number of steps for any values.
     """
     if step >= PLAIN_STEPS and step % 2:
         below = order(np.float64(low).view(np.int64))
@@ -152,7 +150,7 @@ def between(low, high, step):
 
 @part
 def smallest(values, least, most):
-    """Return the smallest value at or above `least`, or `most` if it is smaller."""
+    """Return the smallest value at or above `least`, at most `most`."""
     lanes = np.full(softmax.LANES, most)
     whole = values.size - values.size % softmax.GROUP
     for start in range(0, whole, softmax.GROUP):
@@ -174,15 +172,17 @@ def smallest(values, least, most):
 
 @jit
 def find_level(values, k, most, least, high):
-    """Return a level that at least k values reach, and at most `most` if possible."""
-    # That is `least` if fewer than k reach it, and the k-th largest value if ties leave
-    # nothing between k and `most`.
+    """Return a level that k to `most` values reach.
+
+    If fewer than k reach `least`, the level is `least`. If ties exclude k to `most`, it
+    is the k-th largest value.
+    """
     n = count_reaching(values, least)
     if n < k:
         return least
     if count_reaching(values, high) >= k:
         return high
-    level = np.full(1, smallest(values, least, high))  # of the type of the values
+    level = np.full(1, smallest(values, least, high))  # in the dtype of the values
     low = np.float64(level[0])
     high = np.float64(high)
     step = np.int64(0)
@@ -196,25 +196,24 @@ def find_level(values, k, most, least, high):
             else:
                 high = np.float64(level[0])
         elif step % 2 == 0:
-            break  # no value of this type lies between
+            break  # there is no value of this dtype between them
         step += 1
     level[0] = low
     return level[0]
 
 
-# A row is a tuple: its values, their maxima, the maxima of these, the lowest value
-# that isn't masked, the largest value, the scale of a logit in the
-# exponent of its unnormalised probability, and whether the values are probabilities.
+# A row is a tuple: its values, their maxima, the maxima of the maxima, the lowest
+# unmasked value, the largest value, the factor from a logit to the exponent of its
+# unnormalized probability, and whether the values are probabilities.
 
 
 @part
 def new_row(values, maxima, lowest, scale, probs):
-    """Return the tuple of a row that has been scanned."""
     coarse = scan(maxima)[1]
     top = coarse[0]
     for x in scan(coarse)[1]:
         top = x if x > top else top
-    rounded = np.full(1, top)  # of the type of the values
+    rounded = np.full(1, top)  # in the dtype of the values
     rounded[0] = lowest
     return values, maxima, coarse, rounded[0], top, scale, probs
 

@@ -1,8 +1,8 @@
 """Sets as order statistics, as in ``csrc/entropy/sets.c``.
 
-The names are those of ``docs/format.md``: the next member of a set is a symbol with
-the values a .. e - 1 and the cumulative weights c(x) out of 2^31, which follow from
-R(x), what x and all above it weigh.
+The names are those of ``docs/format.md``. The next member of a set is a symbol with the
+values a .. e - 1 and cumulative weights c(x) out of 2^31. They follow from R(x), the
+weight of x and all ids above it.
 """
 
 import numpy as np
@@ -15,8 +15,8 @@ from sqs_codec._backend.numba.model import LOG_UNIT, POWER_UNIT
 from sqs_codec._base.errors import Status
 from sqs_codec._base.prior_file import MOST_WEIGHT
 
-# Logarithms of R(x) are below this: the ids of a memory together weigh no more than
-# all ids do by their buckets or a prior, and a uniform set has R(x) <= 2 size.
+# A limit of log2(R(x)): a memory adds at most the weight that all ids have in their
+# buckets or the prior, and a uniform set has R(x) <= 2 size.
 MOST_LOG = 33
 assert 2 * max(WEIGHTS_BELOW[-1], MOST_WEIGHT) < 1 << MOST_LOG
 
@@ -30,7 +30,7 @@ def uniform_model(size):
 
 @leaf
 def rest(model, x, n):
-    """Return R(x), when n members are to come."""
+    """Return R(x) if n members are left."""
     _, whole, _, row = model
     if row == UNIFORM:
         return whole - 2 * x - (n - 1)
@@ -61,7 +61,6 @@ def power(log):
 
 @leaf
 def guess_member(model, log_a, n, a, e, scale, target):
-    """Return about the last x with c(x) <= target: c(x) = target, solved for R(x)."""
     log_scale = log2(scale)
     x = a
     for _ in range(2):
@@ -73,7 +72,6 @@ def guess_member(model, log_a, n, a, e, scale, target):
 
 @leaf
 def find_member(model, log_a, n, a, e, scale, target):
-    """Return the last x with c(x) <= target, c(x) and c(x + 1), of no use at e."""
     low = a
     high = e
     c_low = 0
@@ -99,7 +97,7 @@ def find_member(model, log_a, n, a, e, scale, target):
 
 @leaf
 def code_member(coder, packet, model, n, a, e, x):
-    """Code the least of the members to come, which is one of a .. e - 1."""
+    """Code the smallest of the members left, one of a .. e - 1."""
     if not coding.going(coder, packet):
         return a
     unit = coder[coding.RANGE] >> POWER_UNIT
@@ -121,7 +119,6 @@ def code_member(coder, packet, model, n, a, e, x):
 
 @leaf
 def code_set(coder, packet, model, size, members):
-    """Code members below `size`, which ascend."""
     a = coding.ZERO
     for i in range(members.size):
         n = members.size - i
@@ -137,7 +134,6 @@ def code_set(coder, packet, model, size, members):
 
 @leaf
 def fill_complement(others, members):
-    """Set members to what isn't in others."""
     x = 0
     at = 0
     for i in range(members.size):
@@ -175,15 +171,15 @@ def member_cost(fall, step, values):
         cost = fall + POWER_UNIT * BIT - log2(ONE - exp2(step))
     if cost < RARE:
         return cost
-    # Here roundings matter, and that every value has a weight of 1 at least.
+    # Here, rounding and the minimum weight of 1 matter.
     scale = ONE - values
     above = exp2(fall) * scale >> POWER_UNIT
     above_next = exp2(fall + step) * scale >> POWER_UNIT
     return POWER_UNIT * BIT - log2(above - above_next + 1)
 
 
-# The last value of a symbol takes what rounding leaves of the range. Where its weight
-# is below 2^-10 of all, that can make it much cheaper than the weight says.
+# The last value of a symbol also gets the rounding remainder of the range. If its share
+# of the weight is below 2^-10, it can be much cheaper than this share.
 RARE_LAST = 10 * BIT
 
 

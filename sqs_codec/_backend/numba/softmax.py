@@ -16,9 +16,8 @@ C7, C6, C5, C4, C3, C2, C1, C0 = (np.float32(c) for c in TAYLOR[-8:])
 
 @leaf
 def exp2_f32(t):
-    """Return 2^t for t <= 0, in single precision."""
     inside = t >= MIN_EXPONENT_F32
-    # Selected rather than skipped, so that all lanes do the same.
+    # A selection, not a branch, so that the loop vectorizes.
     t = t if inside else MIN_EXPONENT_F32
     shifted = t + ROUND_F32
     f = t - (shifted - ROUND_F32)
@@ -29,7 +28,7 @@ def exp2_f32(t):
     p = p * f + C2
     p = p * f + C1
     p = p * f + C0
-    # The low bits of `shifted` are the rounded t; the shift drops those above.
+    # The low bits of `shifted` are the rounded t; the shift removes the others.
     n = np.float32(shifted).view(np.int32) << 23
     bits = np.int32(np.float32(p).view(np.int32) + n)
     return bits.view(np.float32) if inside else ZERO_F32
@@ -37,7 +36,6 @@ def exp2_f32(t):
 
 @leaf
 def exp2_f64(t):
-    """Return 2^t for t <= 100, in double precision."""
     if not t >= MIN_EXPONENT_F64:
         return 0.0
     shifted = t + ROUND_F64
@@ -49,8 +47,8 @@ def exp2_f64(t):
     return np.int64(np.float64(p).view(np.int64) + n).view(np.float64)
 
 
-# A compiler uses vector instructions where a pass over a row goes by groups, as
-# many values as a few vectors hold, in loops over the lanes whose bodies are alike.
+# Compilers vectorize passes over groups of a few vectors, in loops over the lanes with
+# identical bodies.
 GROUP_VECTORS = 8
 GROUP = GROUP_VECTORS * LANES
 
@@ -72,7 +70,7 @@ def add_striped(values, lanes):
 
 @leaf
 def fold_lanes(lanes):
-    """Return the sum of the lanes, added in halves."""
+    """Return the sum of the lanes, added pairwise."""
     half = LANES // 2
     while half > 0:
         for i in range(half):
@@ -83,7 +81,6 @@ def fold_lanes(lanes):
 
 @jit
 def striped_sum(values):
-    """Return the sum of values, by lanes."""
     lanes = np.zeros(LANES)
     add_striped(values, lanes)
     return fold_lanes(lanes)

@@ -1,4 +1,4 @@
-"""Which tokens of a row are kept, as in ``csrc/quantize/sparsify.c``."""
+"""Choice of the kept tokens of a row, as in ``csrc/quantize/sparsify.c``."""
 
 import numpy as np
 
@@ -8,35 +8,33 @@ from sqs_codec._backend.numba.rows import select_from, select_top
 
 
 @leaf
-def unnormalised(row, id_):
+def unnormalized(row, id_):
     values, _, _, _, top, scale, probs = row
     if probs:
         return np.float64(values[id_])
     return np.float64(softmax.exp2_f32(np.float32(values[id_] - top) * scale))
 
 
-# An unnormalised probability is within 2^-20 of 2^exponent, relatively, and the
-# exponent, which is above -100, has been rounded twice. So where the probability
-# reaches a level, the exponent is less than this below the level's logarithm.
+# An unnormalized probability is 2^exponent with a relative error below 2^-20, and the
+# exponent, above -100, was rounded twice. If the probability reaches a level, the
+# exponent is therefore less than this below the level's logarithm.
 EXPONENT_SLACK = 2.0**-10
-# By how much a value is wrong that is computed from an exponent: relatively, and where
-# floats are subnormal.
+# The relative error of a value computed from an exponent.
 VALUE_SLACK = 2.0**-22
+# Its absolute error for subnormal floats.
 VALUE_SLACK_TINY = 2.0**-147
 
 
 @part
 def low_log2(x):
-    """Return what is at most log2(x), and less than 0.09 below, for 0 < x <= 1."""
     bits = np.float64(x).view(np.int64)
     return (bits >> 52) - 1023 + (bits & (1 << 52) - 1) / 2.0**52
 
 
 @part
 def value_bound(row, level):
-    """Return a value below which no unnormalized probability reaches a level."""
     _, _, _, lowest, top, scale, probs = row
-    bound = np.full(1, top)  # of the type of the values
+    bound = np.full(1, top)  # in the dtype of the values
     if probs:
         bound[0] = max(level, np.float64(lowest))
     elif level <= 1:
@@ -54,7 +52,7 @@ def keep_level(row, level):
     found = 0
     found_max = False
     for id_ in ids:
-        p = unnormalised(row, id_)
+        p = unnormalized(row, id_)
         first_max = values[id_] == top and not found_max
         found_max |= first_max
         if first_max or (p >= level and p > 0):
@@ -65,7 +63,6 @@ def keep_level(row, level):
 
 @jit
 def sparsify(row, total, most, least):
-    """Return the ids kept, ascending."""
     if least > 0:
         kept = keep_level(row, least * total)
         if kept.size <= most:
@@ -77,6 +74,6 @@ def sparsify(row, total, most, least):
 def dropped_mass(row, total, kept):
     lanes = np.zeros(softmax.LANES)
     for id_ in kept:
-        lanes[id_ % softmax.LANES] += unnormalised(row, id_)
+        lanes[id_ % softmax.LANES] += unnormalized(row, id_)
     dropped = total - softmax.fold_lanes(lanes)
     return dropped / total if dropped > 0 else 0.0

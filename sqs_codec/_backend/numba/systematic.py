@@ -22,7 +22,6 @@ def multiply_high(a, b):
 
 @jit
 def weigh(row, top, scale):
-    """Return the unnormalised probabilities of a row in whole units."""
     weights = np.empty(row.size, np.int64)
     for i in range(row.size):
         power = np.float64(exp2_f32(np.float32(row[i] - top) * scale))
@@ -32,7 +31,6 @@ def weigh(row, top, scale):
 
 @leaf
 def count_marks(weights, resolution, number, ids, counts):
-    """Set the tokens that have marks on them, and how many; return how many tokens."""
     length = weights.sum()
     apart = length // resolution
     rest = length % resolution
@@ -59,7 +57,6 @@ def count_marks(weights, resolution, number, ids, counts):
 
 @entry
 def quantize_unbiased(row, number, temperature, resolution):
-    """Return a status, token ids and counts."""
     ids = np.zeros(min(row.size, resolution), np.uint32)
     counts = np.zeros(ids.size, np.uint32)
     finite, maxima = scan(row)

@@ -1,7 +1,7 @@
-"""Which of a round's tokens are accepted, and what follows, as in ``csrc/verify.c``.
+"""Verification of a round's tokens and sampling of the next, as in ``csrc/verify.c``.
 
-The rows of a target are summed by blocks. A token is drawn by walking over the sums
-of the blocks, and then over the values of one block.
+A target's rows are summed in blocks. A token is found by adding up the sums of blocks,
+then the values of one block.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ BLOCK = 256
 
 @leaf
 def block_sum(values, lanes):
-    """Return the sum of values, by lanes, for which there is room."""
+    """Return the sum of values, added in the given lanes."""
     lanes[:] = 0
     softmax.add_striped(values, lanes)
     return softmax.fold_lanes(lanes)
@@ -25,7 +25,6 @@ def block_sum(values, lanes):
 
 @leaf
 def all_finite(values):
-    """Return whether no value is infinite or NaN."""
     finite = True
     for value in values:
         finite &= np.isfinite(value)
@@ -34,13 +33,13 @@ def all_finite(values):
 
 @entry
 def check_row(values, sums):
-    """Return a status and the total of a row; set the sums of its blocks."""
+    """Return a row's status and total; set the sums of its blocks."""
     lanes = np.zeros(softmax.LANES)
     negative = 0
     for b in range(sums.size):
         block = values[b * BLOCK : (b + 1) * BLOCK]
         sums[b] = block_sum(block, lanes)
-        # A NaN counts here, too, but is found first.
+        # A NaN counts as negative, but NOT_FINITE is checked first.
         negative += block.size - count_reaching(block, softmax.ZERO_F32)
     total = softmax.striped_sum(sums)
     if not np.isfinite(total) and not all_finite(values):
@@ -52,13 +51,11 @@ def check_row(values, sums):
 
 @leaf
 def accepts(draw, count, resolution, p, total):
-    """Accept with probability min(1, p / q): q = count / resolution, p = p / total."""
     return draw * count * total < p * resolution
 
 
 @entry
 def count_accepted(totals, probs, counts, survivors, positions, draws):
-    """Return how many tokens are accepted before the first rejection."""
     start = 0
     for i in range(survivors.size):
         end = start + np.int64(survivors[i])
@@ -79,8 +76,10 @@ def residual(p, q):
 
 @leaf
 def fill_residuals(values, ids, probs, at, start, block):
-    """Set the residuals of a row's block that begins at `start`; return its end."""
-    # `at` is the place in the support of the first id in the block or above.
+    """Set the residuals of a row's block that begins at `start`; return its end.
+
+    `at` is the index in the support of the first id in the block or after it.
+    """
     end = min(start + BLOCK, values.size)
     for i in range(start, end):
         block[i - start] = values[i]
@@ -104,7 +103,7 @@ def sum_residuals(values, ids, probs, block, lanes, sums):
 
 @leaf
 def sum_in_order(sums):
-    """Return the sum of sums, in the order in which `find_drawn` passes them."""
+    """Return the sum of sums, added in the order of `find_drawn`."""
     total = 0.0
     for x in sums:
         total += x
@@ -113,8 +112,8 @@ def sum_in_order(sums):
 
 @leaf
 def find_drawn(weights, n, before, goal):
-    """Return where a running sum of weights exceeds the goal, and the sum before it."""
-    # If rounding keeps the sum from the goal, that is the last place with a weight.
+    """Return the place where a running sum exceeds the goal, and the sum before it."""
+    # If rounding keeps the sum below the goal, return the last place with a weight.
     found = 0
     below = before
     for i in range(n):
@@ -129,13 +128,12 @@ def find_drawn(weights, n, before, goal):
 
 @entry
 def draw_token(values, sums, total, ids, counts, draw):
-    """Draw a token from a row, or from its residual; `sums`, per block, are used up."""
     block = np.empty(BLOCK)
     probs = counts / counts.sum() * total
     plain = sums.copy()
     sum_residuals(values, ids, probs, block, np.empty(softmax.LANES), sums)
     whole = sum_in_order(sums)
-    if whole == 0:  # p exceeds q by less than rounding shows, and p serves as well
+    if whole == 0:  # p exceeds q by less than the rounding error: sample from p
         ids = ids[:0]
         sums = plain
         whole = sum_in_order(sums)

@@ -1,1 +1,1 @@
-"""Lists of the likeliest tokens, out of what servers answered."""
+"""Top-k lists from the responses of other servers."""

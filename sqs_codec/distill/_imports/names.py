@@ -1,4 +1,4 @@
-"""Which tokens are meant by their names in a response."""
+"""The ids of tokens that a response names."""
 
 import json
 import re
@@ -7,24 +7,24 @@ from typing import Any
 from sqs_codec._base.lazy import lazy
 
 NUMBERED = re.compile(r"token_id:(\d{1,10})")
-"""How vLLM names a token, if asked to ``return_tokens_as_token_ids``."""
+"""The name of a token in vLLM with ``return_tokens_as_token_ids``."""
 
 PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
-"""Bytes that byte-level tokenizers spell as the characters of these numbers; the others
-are spelled as those from 256 on, in their order."""
+"""Bytes that byte-level tokenizers show as the character with this number. Other bytes
+are shown as characters from 256 on, in ascending order."""
 
 BYTES = {chr(byte): byte for byte in PRINTABLE} | {
     chr(256 + i): byte for i, byte in enumerate(sorted({*range(256)} - {*PRINTABLE}))
 }
 
 FALLBACK = re.compile(r"<0x([0-9A-F]{2})>")
-"""The name of a byte in the vocabulary of a tokenizer of the SentencePiece kind."""
+"""The name of a byte in a SentencePiece vocabulary."""
 
 
 class Names:
-    """Finds the ids of tokens that a response names by what they stand for.
+    """Finds the ids of tokens that a response names with their text.
 
-    Without a ``tokenizers.Tokenizer`` only names such as "token_id:17" are known.
+    Without a ``tokenizers.Tokenizer``, it knows only names such as "token_id:17".
     """
 
     def __init__(self, tokenizer: Any = None) -> None:
@@ -35,23 +35,22 @@ class Names:
         return _ids_by_bytes(self._tokenizer)
 
     def find(self, name: str, data: list[int] | None = None) -> int:
-        """Return the id of a token, by the bytes that it stands for if they are given.
+        """Return the id of a token, found by its bytes if they are given.
 
-        A ValueError says that there is none, or that the name may be that of others,
-        too, as all names may be with this tokenizer.
+        Raises ValueError if there is no such token, or if the name is ambiguous.
         """
         numbered = NUMBERED.fullmatch(name)
         if numbered:
             return int(numbered[1])
         if self._tokenizer is None:
-            raise ValueError(f"the token {name!r} has no id: give its tokenizer")
+            raise ValueError(f"the token {name!r} has no id: pass the tokenizer")
         spelled = name.encode(errors="surrogatepass") if data is None else bytes(data)
-        # What can't be shown is shown as this, whichever bytes it is.
+        # All bytes that aren't text are shown as this character.
         is_lost = spelled == "\N{REPLACEMENT CHARACTER}".encode()
         if is_lost or spelled not in self._ids:
             raise ValueError(
-                f"{name!r} is not one token of the tokenizer; vLLM gives ids instead "
-                "of text if asked to return_tokens_as_token_ids"
+                f"{name!r} is not one token of the tokenizer; vLLM returns ids instead "
+                "of text with return_tokens_as_token_ids"
             )
         return self._ids[spelled]
 
@@ -65,12 +64,12 @@ def _ids_by_bytes(tokenizer: Any) -> dict[bytes, int]:
         spell = _of_pieces
     else:
         raise ValueError(
-            "tokens of this tokenizer can't be told apart by their text, as its "
+            "this tokenizer's tokens can't be identified by their text, because its "
             f"decoder is {' and '.join(sorted(map(str, kinds)))}"
         )
     added = tokenizer.get_added_tokens_decoder()
     plain = tokenizer.get_vocab(with_added_tokens=False)
-    # Of several tokens for the same bytes a text has the last of these.
+    # Texts contain the last of several tokens with the same bytes.
     by_rank = sorted(plain.items(), key=lambda item: not FALLBACK.fullmatch(item[0]))
     ids = {spell(token): id_ for token, id_ in by_rank}
     return ids | {token.content.encode(): id_ for id_, token in added.items()}

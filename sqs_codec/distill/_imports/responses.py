@@ -1,4 +1,4 @@
-"""Responses of vLLM and of what speaks OpenAI's API, as JSON."""
+"""JSON responses of vLLM and of servers with OpenAI's API."""
 
 import json
 import os
@@ -20,32 +20,31 @@ Listed = dict[int, float]
 
 MAX_ID = 2**32 - 1
 
-ALONE = (
-    "answers have no prompt_token_ids: a student is to go on from nothing, where the "
-    "teacher had read a prompt"
+NO_PROMPT = (
+    "answers have no prompt_token_ids: the student will see them without the prompt "
+    "that the teacher saw"
 )
 
 
 class ListedText(NamedTuple):
-    """The listed part of a text's distributions, and what to know of the text."""
+    """A text, its top-k lists, and how often each note applies to it."""
 
     tokens: list[int]
-    first: int  # list i is of ``tokens[first + i]`` given those before it
+    first: int  # list i belongs to ``tokens[first + i]``
     token_ids: list[list[int]]
     logprobs: list[list[float]]
     notes: dict[str, int]
 
 
 Place = tuple[str, Iterator[ListedText]]
-"""Where in a file something stands, in words, and the texts that it is, read when asked
-for: then a ValueError says what is wrong with it, and not where."""
+"""A place in a file, for messages, and its texts. They are parsed during iteration,
+whose ValueErrors don't name the place."""
 
 
 def import_lists(places: Iterable[Place], writer: Writer) -> Counter[str]:
-    """Write texts with their lists; return what is to know of them, and how often.
+    """Write texts with their lists; return the notes on them, counted.
 
-    A ValueError names the place. What came before is written, and a writer that goes on
-    leaves it out.
+    A ValueError names the place. Earlier texts are written, and skipped on resuming.
     """
     notes: Counter[str] = Counter()
     done = len(writer)
@@ -55,7 +54,7 @@ def import_lists(places: Iterable[Place], writer: Writer) -> Counter[str]:
             for text in texts:
                 notes.update(text.notes)
                 if not len(text.token_ids):
-                    notes["answers without a list that can be kept were left out"] += 1
+                    notes["answers without a usable list were left out"] += 1
                 elif done:
                     done -= 1
                 else:
@@ -66,12 +65,12 @@ def import_lists(places: Iterable[Place], writer: Writer) -> Counter[str]:
 
 
 def read_responses(path: str | os.PathLike[str], names: Names) -> Iterator[Place]:
-    """Read a file of JSON lines, of one array of records, or of one record.
+    """Read a file with JSON lines, one array of records, or one record.
 
-    A record is a response to ``/v1/completions`` or ``/v1/chat/completions``, a line of
+    A record is a response of ``/v1/completions`` or ``/v1/chat/completions``, a line of
     a batch of these, or a RequestOutput of vLLM's Python API. A record, or a choice in
-    it, may say by ``prompt_token_ids`` what the answer is to. Without that an answer
-    is a text by itself, and its first list is left out, as nothing comes before it.
+    it, may have ``prompt_token_ids``. Otherwise the answer is a text without a prompt,
+    and its first list is left out, because no token precedes it.
     """
     for number, record in enumerate(_records(path), 1):
         yield f"{path}: record {number}", _texts(record, names)
@@ -90,7 +89,7 @@ def _records(path: str | os.PathLike[str]) -> Iterator[Any]:
                 except ValueError:
                     if not is_first:
                         raise
-                    record = _load(line + file.read())  # it has more than one line
+                    record = _load(line + file.read())  # a record of several lines
             yield from record if isinstance(record, list) else [record]
             is_first = False
 
@@ -99,17 +98,16 @@ def _load(text: bytes) -> Any:
     try:
         return json.loads(text)
     except RecursionError as error:
-        raise ValueError("it is nested too deep") from error
+        raise ValueError("the JSON is nested too deeply") from error
 
 
 def _texts(record: Any, names: Names) -> Iterator[ListedText]:
-    """Return the texts of a record, one for each choice."""
     record = _expect(dict, "it", record)
     response = _expect(dict, "response", record.get("response", record))
     body = _expect(dict, "body", response.get("body", response))
     choices = body.get("choices", body.get("outputs"))
     if choices is None:
-        raise ValueError("it has no choices and no outputs, so it is no response")
+        raise ValueError("it is not a response: it has no choices and no outputs")
     for i, choice in enumerate(_expect(list, "choices", choices)):
         with damage(f"choice {i}"):
             choice = _expect(dict, "it", choice)
@@ -120,7 +118,7 @@ def _texts(record: Any, names: Names) -> Iterator[ListedText]:
 def _text(
     choice: dict[str, Any], places: tuple[dict[str, Any], ...], names: Names
 ) -> ListedText:
-    """Return the text of a choice; what is of its prompt is in one of the places."""
+    """Return the text of a choice; any of the places may have its prompt."""
     prompt, of_prompt = (
         next((place[name] for place in places if place.get(name)), None)
         for name in ("prompt_token_ids", "prompt_logprobs")
@@ -128,7 +126,7 @@ def _text(
     if choice.get("logprobs") is None and of_prompt is None:
         raise ValueError("it has no logprobs and no prompt_logprobs")
     tokens, lists = _answer(choice, names)
-    # Else it begins with an echo of the prompt.
+    # Otherwise, it begins with an echo of the prompt.
     is_answer = not lists or lists[0] is not None
     if is_answer:
         ids = _ids("prompt_token_ids", prompt)
@@ -142,14 +140,13 @@ def _text(
     if first + len(found) < len(lists):
         raise ValueError(f"token {lists.index(None, first)} has no list")
     ids_, logprobs = [list(one) for one in found], [list(one.values()) for one in found]
-    notes = {ALONE: 1} if is_answer and not prompt else {}
+    notes = {NO_PROMPT: 1} if is_answer and not prompt else {}
     return ListedText(tokens, first, ids_, logprobs, notes)
 
 
 def _answer(
     choice: dict[str, Any], names: Names
 ) -> tuple[list[int], list[Listed | None]]:
-    """Return the tokens of an answer and their lists."""
     found, ids = choice.get("logprobs"), choice.get("token_ids")
     if found is None:
         return [], []
@@ -173,8 +170,8 @@ def _of_chat(content: Any, names: Names) -> tuple[list[int], list[Listed | None]
         with damage(f"content[{i}]"):
             top = _expect(dict, "it", entry).get("top_logprobs")
             if not top:
-                raise ValueError("it has no top_logprobs: ask for some")
-            # The token may be none of the top ones.
+                raise ValueError("it has no top_logprobs: request some")
+            # The sampled token may not be one of the top ones.
             entries = [entry, *_expect(list, "top_logprobs", top)]
             ids = [_entry_id(one, names) for one in entries]
             tokens.append(ids[0])
@@ -198,7 +195,7 @@ def _of_completion(
 
 
 def _by_id(name: str, found: Any) -> list[Listed | None]:
-    """Return lists as vLLM's Python API has them: a dictionary each, or flat."""
+    """Return lists in one of the forms of vLLM's Python API: dictionaries, or flat."""
     if not isinstance(found, dict):
         return _lists(name, found, _id)
     ids, starts, ends = (
@@ -213,7 +210,7 @@ def _by_id(name: str, found: Any) -> list[Listed | None]:
 
 
 def _lists(name: str, found: Any, find: Callable[[str], int]) -> list[Listed | None]:
-    """Return lists that are dictionaries; None where there is none."""
+    """Return lists given as dictionaries; None for missing ones."""
     lists: list[Listed | None] = []
     for i, one in enumerate(_expect(list, name, found)):
         with damage(f"{name}[{i}]"):
@@ -223,7 +220,7 @@ def _lists(name: str, found: Any, find: Callable[[str], int]) -> list[Listed | N
 
 
 def _listed(pairs: Iterable[tuple[int, float]]) -> Listed | None:
-    """Return a list; of tokens that names don't tell apart it has the likeliest."""
+    """Return a list with the most probable of several tokens with the same id."""
     found: Listed = {}
     for id_, logprob in pairs:
         found[id_] = max(found.get(id_, logprob), logprob)
@@ -231,7 +228,7 @@ def _listed(pairs: Iterable[tuple[int, float]]) -> Listed | None:
 
 
 def _logprob(value: Any) -> float:
-    """Return a log-probability, which may stand in an entry."""
+    """Return a log-probability, given as a number or in an entry."""
     if isinstance(value, dict):
         value = value.get("logprob")
     if type(value) is float or (type(value) is int and abs(value) < 1 << 53):
@@ -241,27 +238,25 @@ def _logprob(value: Any) -> float:
 
 def _id(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 10):
-        raise ValueError(f"{text!r} is no id")
+        raise ValueError(f"{text!r} is not a token id")
     return int(text)
 
 
 def _ids(name: str, value: Any, most: int = MAX_ID) -> list[int]:
-    """Return whole numbers; null is none of them."""
+    """Return a list of integers; empty for null."""
     ids = _expect(list, name, value or [])
     for i, id_ in enumerate(ids):
         if type(id_) is not int or not 0 <= id_ <= most:
-            raise ValueError(f"{name}[{i}] must be an integer of 0 to {most}")
+            raise ValueError(f"{name}[{i}] must be an integer from 0 to {most}")
     return ids
 
 
 def _pair(one: str, a: list[Any], other: str, b: list[Any]) -> None:
-    """Refuse what should go together and doesn't."""
     if len(a) != len(b):
-        raise ValueError(f"it has {len(a)} {one} and {len(b)} {other}")
+        raise ValueError(f"it has {len(a)} {one} but {len(b)} {other}")
 
 
 def _expect(kind: type[T], name: str, value: Any) -> T:
-    """Return a value of a kind."""
     if not isinstance(value, kind):
         raise ValueError(
             f"{name} must be a {kind.__name__}, got {type(value).__name__}"
