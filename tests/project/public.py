@@ -156,9 +156,7 @@ def commands() -> Lines:
                 what = "/".join(action.option_strings) or action.dest
                 more = action.choices or action.metavar or ""
                 many = f" {action.nargs}" if action.nargs else ""
-                # Before Python 3.13, argparse calls even "*" required.
-                required = action.required and action.nargs != "*"
-                must = " (required)" if required else ""
+                must = " (required)" if action.required and action.nargs != "*" else ""
                 yield f"{parser.prog} {what} {more}{many}{must}".rstrip()
 
     for name, *_ in COMMANDS:
