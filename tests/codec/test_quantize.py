@@ -242,7 +242,7 @@ def test_rules_of_a_users_own():
     class Bare(sqs.Keep):
         pass
 
-    refuses(r"abstract class Bare.* limits", Bare, error=TypeError)
+    refuses(r"abstract class Bare.*\blimits", Bare, error=TypeError)
 
 
 def test_probabilities_in_place_of_logits_are_noticed():
