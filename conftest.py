@@ -1,8 +1,8 @@
 """Selection and order of tests.
 
-`--quick` runs the codec's tests, with fewer random cases. `--all` also runs slow builds.
-Tests of packages that aren't installed are left out; `make test-llama`, `-ray`, `-vllm`,
-`-web`, `-clients` and `-trainers` install them.
+`--quick` runs the codec's tests, with fewer random cases. `--all` also runs slow
+builds. Tests of packages that aren't installed are left out; `make test-llama`, `-ray`,
+`-vllm`, `-web`, `-clients` and `-trainers` install them.
 """
 
 from __future__ import annotations

@@ -118,8 +118,9 @@ def test_source_tree_that_hides_the_installed_package(tmp_path):
     assert f'pip install -e "{clone}"' in message
     assert output(ROUND_TRIP, installed) == "native"
     shutil.rmtree(installed)
-    message = import_error(NO_NUMBA + IMPORT, both)
-    assert f"the C core of the source tree in {clone} isn't built" in message
+    if not any(ROOT.glob("sqs_codec-*.dist-info")):  # which the clone would hide, too
+        message = import_error(NO_NUMBA + IMPORT, both)
+        assert f"the C core of the source tree in {clone} isn't built" in message
 
 
 def test_version_is_looked_up_only_when_asked_for():
