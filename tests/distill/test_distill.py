@@ -792,12 +792,12 @@ NEVER = yields(lambda text: pytest.fail(f"{text} is read"))
     [
         ("texts must be several, got one string", NEVER, "ab", {}),
         ("of 300, the codec 99", NEVER, ["ab"], {"codec": sqs.Codec(99, L)}),
-        ("must yield te", yields(lambda text: np.zeros((2, V))), ["ab"], {}),
-        ("must yield te", yields(lambda text: (text.tokens, np.zeros(V))), ["ab"], {}),
+        ("must yield the tasks", yields(lambda text: np.zeros((2, V))), ["ab"], {}),
+        ("must yield the tasks", yields(lambda text: (text.tokens, np.zeros(V))), ["ab"], {}),
         (r"in \[2, 40\], got 1", Toy(bos=5), ["ab"], {"max_length": 1}),
         # As a writer refuses them, but before they are read
-        ("which ascend and are below 2", NEVER, [([1, 2], [2])], {}),
-        (r"tokens\[1\] is 300, and must be below", NEVER, [([1, 300], [0])], {}),
+        ("ascending and below", NEVER, [([1, 2], [2])], {}),
+        (r"tokens\[1\] must be below 300", NEVER, [([1, 300], [0])], {}),
     ],
 )
 def test_make_says_what_it_expected(said, reader, texts, options, tmp_path):

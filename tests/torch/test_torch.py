@@ -170,7 +170,7 @@ def test_bad_rows_are_named(dtype, value, message, keep, path):
             adapter.quantize_rows(CODEC, logits, keep, temperature=temperature)
         with pytest.raises(ValueError, match=f"^logits{message}$"):
             adapter.quantize(CODEC, logits[1, 3], keep, temperature=temperature)
-        with pytest.raises(ValueError, match=r"^logits\[1, 3\].*(holds|is|every)"):
+        with pytest.raises(ValueError, match=r"^logits\[1, 3\].*(contains|is|every)"):
             adapter.quantize_unbiased_rows(CODEC, logits, temperature=temperature)
 
 
@@ -659,7 +659,7 @@ VALUES = [
     (r"got \(3, 1\)", lambda: verify_rounds(target_logits=ROWS[:, :1])),
     (r"draws must have shape \(3,\)", lambda: verify_rounds(draws=[0.5] * 2)),
     (r"draws\[1\] must be in \[0, 1\)", lambda: verify_rounds(draws=[0.5, 1.0, 0.5])),
-    ("2 rounds or one for each, got 1", lambda: verify_rounds(temperature=[1.0])),
+    ("one for each of 2 rounds, got 1", lambda: verify_rounds(temperature=[1.0])),
     ("must be finite", lambda: verify_rounds(temperature=[1.0, -1.0])),
     (r"shape \(1, 2\).*, got \(2, 2\)", lambda: race(drafted=[])),
     (r"^drafted\[0\] must be in \[0, 1\], got 2", lambda: race(drafted=[2])),
@@ -672,7 +672,7 @@ VALUES = [
     ("keys must be one for each of 2 texts, go", lambda: races(keys=KEYS[:1])),
     (r"keys\[1\] must have 16 bytes, got", lambda: races(keys=[*KEYS[:1], b"k"])),
     (r"positions\[1\] must be in \[0, ", lambda: races(positions=[0, -1])),
-    ("one for each, got 1", lambda: races(sampling=[sqs.Sampling()])),
+    ("one for each of 2 rounds, got 1", lambda: races(sampling=[sqs.Sampling()])),
 ]
 
 TYPES = [
