@@ -77,7 +77,7 @@ test-llama: $(VENV)/llama ## compile llama.cpp into .venv, then test what runs b
 test-ray: .venv-ray/packages ## test replicas on Ray, in an environment of their own
 	.venv-ray/bin/python -m pytest $(ENGINE_TESTS) tests/system/ray
 
-test-vllm: .venv-vllm/packages ## test vLLM's build for the CPU, likewise
+test-vllm: .venv-vllm/packages ## test vLLM's build for the CPU
 	.venv-vllm/bin/python -m pytest $(ENGINE_TESTS) tests/system/vllm
 
 test-web: .venv-web/packages docs ## test the pages in Chromium, which CHROMIUM may name

@@ -19,8 +19,8 @@ from sqs_codec.distill._header import ExtraName, Header
 from sqs_codec.distill._pages import check_columns, check_pages
 
 MOST_VALUES = _header.MOST_TOKENS + (1 << 16)
-"""Of a column of a row group, eight bytes each: the 256 kB after which it ends, and the
-tokens, or the 8.3 MiB at most of a packet, of the sequence that ends it."""
+"""Maximum values of a column in a row group, of eight bytes each. A group ends after
+256 kB, with a sequence that adds its tokens, or a packet of at most 8.3 MiB."""
 
 
 class Text(NamedTuple):

@@ -1,10 +1,9 @@
-"""How the Numba backend compiles its functions, and what its cache is keyed by.
+"""How the Numba backend compiles and caches its functions.
 
-Numba takes a function from its cache as long as the function's own file is
-unchanged. But what is compiled into a function comes from other files as well: the
-functions that it calls, the tables and the limits. So the name of each function,
-which names its files in the cache, is made to end with a digest of the modules that
-any of these can come from.
+Numba takes a function from its cache as long as the function's own file is unchanged.
+The compiled code also depends on other files: functions that it calls, tables and
+limits. So each function's name, which names its files in the cache, ends with a digest
+of these modules.
 """
 
 from __future__ import annotations

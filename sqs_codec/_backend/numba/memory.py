@@ -1,8 +1,8 @@
 """The tokens of recent supports, as in ``csrc/entropy/memory.c``.
 
-A memory is an array of int64: its number of tokens, the number of supports seen, the
-last class of the prior plus one (0 at the start), the tokens' ids in ascending order,
-and their weights.
+A memory is an array of int64. It begins with its number of tokens, the number of
+supports seen, and the last class of the prior plus one (0 at the start). The tokens'
+ids follow in ascending order, then their weights.
 """
 
 import numpy as np

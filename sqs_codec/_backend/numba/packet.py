@@ -32,10 +32,10 @@ SPARSE = 4
 def encode_bound(length, survivors):
     """Return an upper bound of a packet's bytes.
 
-    Bits per distribution, at most: 4 for each of two modes, 13 for a class, 16 for a
-    size, 16 for a position and 2 for whether another follows (a sequence has a length
-    instead of the last two). Bits per survivor: 31 for its id, 8 for each of 16 splits
-    of its count, 16 for its group. The coder buffers 7 bytes. The rest is for rounding.
+    A distribution takes at most 4 bits for each of two modes, 13 for a class, and 16
+    for a size. A position takes 16 and whether another follows 2; a sequence has a
+    length instead. A survivor takes 31 bits for its id, 8 for each of 16 splits of its
+    count, and 16 for its group. The coder buffers 7 bytes. The rest is for rounding.
     """
     return 16 + 16 * length + 24 * survivors
 
