@@ -793,7 +793,12 @@ NEVER = yields(lambda text: pytest.fail(f"{text} is read"))
         ("texts must be several, got one string", NEVER, "ab", {}),
         ("of 300, the codec 99", NEVER, ["ab"], {"codec": sqs.Codec(99, L)}),
         ("yield the tasks", yields(lambda text: np.zeros((2, V))), ["ab"], {}),
-        ("yield the tasks", yields(lambda text: (text.tokens, np.zeros(V))), ["ab"], {}),
+        (
+            "yield the tasks",
+            yields(lambda text: (text.tokens, np.zeros(V))),
+            ["ab"],
+            {},
+        ),
         (r"in \[2, 40\], got 1", Toy(bos=5), ["ab"], {"max_length": 1}),
         # As a writer refuses them, but before they are read
         ("ascending and below", NEVER, [([1, 2], [2])], {}),
