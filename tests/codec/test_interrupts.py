@@ -68,6 +68,7 @@ def at_every_instruction(call, handle):
                 left -= 1
             return trace
 
+        sys._getframe().f_trace_opcodes = True  # without it 3.12 traces none at first
         sys.settrace(trace)
         try:
             call()
