@@ -350,7 +350,7 @@ class Planner:
         """Return the cheapest mode; the present one unless it is clearly dearer."""
         present = self._best, self._tried
         # The round-trip time of the handshake is too long on a slow link.
-        if "rounds" in present and self.reason and not self._rounds.weight:
+        if present == ("rounds", None) and self.reason and not self._rounds.weight:
             return "rounds"
 
         def cost(mode: Mode) -> float:

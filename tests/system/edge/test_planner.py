@@ -127,7 +127,7 @@ def test_a_mode_that_is_little_slower_stays():
 def test_rounds_last_until_one_was_measured():
     planner, cloud = make(modes=["alone", "rounds"]), Cloud()
     planner.begin(Handshake(TARGET, MORE, 0.57))
-    for _ in range(9):
+    for _ in range(3):
         planner.learn(replace(cloud.step(planner.plan()), seconds=None))
     assert planner.plan().mode == "rounds"
 
