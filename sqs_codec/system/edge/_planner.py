@@ -277,10 +277,12 @@ class Planner:
         self._costs = {mode: _Mean() for mode in MODES}  # per token
         # Per round: its cost, and its drafted tokens.
         self._rounds, self._lengths = _Mean(), _Mean()
-        # Each completion adds HOPE to the acceptance rate. It adds less of it where
-        # hints can measure the rate without a trial.
-        self._accepted = _Mean()
+        # The measured acceptance rate, which begins at 1 of 2 tokens; and the expected
+        # one, to which each completion adds HOPE. It adds less of it where hints can
+        # measure the rate without a trial.
+        self._seen, self._hope = _Mean(), _Mean()
         self._hopes = MEMORY / (12 if "hints" in self._modes else 3)
+        self._seen.add(1, 2)
         self._drafting = _Mean()
         self._best: Mode = self._modes[0]
         self._tried: Mode | None = None
@@ -297,7 +299,7 @@ class Planner:
         checks.instance("handshake", handshake, Handshake, "a Handshake")
         self._told = handshake
         self._end_trial()
-        self._accepted.add(HOPE * self._hopes, self._hopes)
+        self._hope.add(HOPE * self._hopes, self._hopes)
 
     def learn(self, step: Step) -> None:
         """Learn from a step that has ended."""
@@ -309,7 +311,8 @@ class Planner:
         else:
             self._waited += tokens
         if verified:
-            self._accepted.add(step.accepted, verified)
+            self._seen.add(step.accepted, verified)
+            self._hope.add(step.accepted, verified)
         if step.draft_seconds:
             self._drafting.add(step.draft_seconds, 1)
         if step.seconds is None:
@@ -330,7 +333,7 @@ class Planner:
             elif self._waited >= self._pause and self._spent <= TRIALS - MEMORY / 2:
                 self._try()
                 best = self._cheapest()
-        length = self._length()[0] if best == "rounds" else 0
+        length = self._length(self._seen)[0] if best == "rounds" else 0
         hints = Hints() if best == "hints" else None
         named = self._named if length else ""
         self.reason = f"{_words(length, hints)}{named}: {self._why(best)}"
@@ -347,7 +350,7 @@ class Planner:
         """Return the cheapest mode; the present one unless it is clearly dearer."""
         present = self._best, self._tried
         # The round-trip time of the handshake is too long on a slow link.
-        if "rounds" in present and self.reason and not self._rounds.weight:
+        if present == ("rounds", None) and self.reason and not self._rounds.weight:
             return "rounds"
 
         def cost(mode: Mode) -> float:
@@ -357,8 +360,8 @@ class Planner:
 
     def _try(self) -> None:
         """Begin a trial of the mode that may be better than the best one."""
-        self._accepted.fade()
-        self._accepted.add(HOPE * self._hopes, self._hopes)
+        self._hope.fade()
+        self._hope.add(HOPE * self._hopes, self._hopes)
         others = [mode for mode in self._modes if mode != self._best]
         other = min(others, key=self._expected, default=self._best)
         self._waited, self._pause = 0.0, min(2 * self._pause, 1000.0)
@@ -387,11 +390,11 @@ class Planner:
         """Return the cost per token, computed from timings and the acceptance rate."""
         told = self._told
         if mode == "rounds":
-            return self._length()[1]
+            return self._length(self._hope)[1]
         if mode == "alone":
             return told.target_seconds
         # The first hinted token follows one that the edge has to guess, too.
-        rate = self._accepted.rate
+        rate = self._hope.rate
         passes = (
             (told.target_seconds + n * told.more_seconds)
             / (1 + rate * (_tokens(n, rate) - 1))
@@ -399,9 +402,9 @@ class Planner:
         )
         return max(self._drafting.mean, min(passes))
 
-    def _length(self) -> tuple[int, float]:
+    def _length(self, accepted: "_Mean") -> tuple[int, float]:
         """Return the best length of rounds, and its cost per token."""
-        told, rate = self._told, self._accepted.rate
+        told, rate = self._told, accepted.rate
         each = self._drafting.mean + told.more_seconds
         first = told.trip_seconds + told.target_seconds
         if self._rounds.weight:
