@@ -173,7 +173,7 @@ def report(
     else:
         lines = [f"No setting has a mean TV of at most {most}. The smallest:", head]
         lines.append(_point(min(points, key=lambda point: point.tv)))
-    lines += ["", "Presets for links of different speed, with any TV:", head]
+    lines += ["", "Settings for links of different speed, with any TV:", head]
     lines += [_point(p, f"{name}: ") for name, p in of_settings(points).items()]
     for rule in (sqs.TopK, sqs.Threshold):
         swept = [point for point in points if isinstance(point.keep, rule)]
