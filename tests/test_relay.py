@@ -17,7 +17,7 @@ def passed(way, times, size=100):
     return [each for now in times for each in way.pass_on(bytes(size), now)]
 
 
-def test_datagrams_queue_for_a_thin_link():
+def test_datagrams_queue_on_a_low_bandwidth_link():
     """100 bytes take 0.1 s at 8 kbit/s; a later one finds the link free again."""
     thin = way(rate=8000, trip=0.04)
     arrivals = [due for due, _ in passed(thin, (10, 10, 10.05, 20), 72)]
@@ -33,7 +33,7 @@ def test_a_full_queue_drops_datagrams():
     assert (thin.dropped, thin.bytes) == (1, 300)
 
 
-def test_no_datagram_overtakes_another_for_jitter():
+def test_jitter_does_not_reorder_datagrams():
     """Trips vary by as much as is said, about what they are."""
     sent = np.arange(1000) * 0.2
     arrivals = np.array(passed(way(trip=0.1, jitter=0.3), sent), object)
@@ -44,7 +44,7 @@ def test_no_datagram_overtakes_another_for_jitter():
     assert crowded == sorted(crowded)
 
 
-def test_datagrams_are_lost_doubled_and_cut_as_often_as_is_said():
+def test_loss_repeat_and_cut_rates_are_as_configured():
     assert len(passed(way(loss=0.2), CROWD)) == pytest.approx(1600, rel=0.05)
     assert len(passed(way(duplicate=0.2), CROWD)) == pytest.approx(2400, rel=0.05)
     sizes = np.array([len(data) for _, data in passed(way(truncate=0.2), CROWD)])

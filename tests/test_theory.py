@@ -80,9 +80,7 @@ def test_formulas_meet_their_definitions(vocab, size, resolution):
 
 
 @given(st.integers(2, 2**20), st.integers(1, 128), st.integers(1, 2**16), st.data())
-def test_survivors_only_is_never_longer_than_the_paper(
-    vocab, support, resolution, data
-):
+def test_survivors_only_never_exceeds_the_paper(vocab, support, resolution, data):
     support = min(support, vocab)
     survivors = data.draw(st.integers(1, min(support, resolution)))
     ours = theory.enumerative_bits(vocab, survivors, resolution)

@@ -88,7 +88,7 @@ def test_rules_at_the_very_limit(seed):
 
 
 @pytest.mark.parametrize("temperature", [0.3, 0.7, 1.0])
-def test_logits_about_those_of_a_power_of_two(temperature):
+def test_logits_near_powers_of_two(temperature):
     """What rounding makes of an exponent decides, not what the exponent is."""
     for exponent in range(1, 60):
         row = np.zeros(33, np.float32)

@@ -112,7 +112,7 @@ FURTHER = [
     ],
     ids=["function", "limit", "table", "layout"],
 )
-def test_cache_does_not_outlive_what_is_compiled_in(copy, code, module, old, new):
+def test_changed_constants_invalidate_the_cache(copy, code, module, old, new):
     before = output(code, copy)
     change(copy, module, old, new)
     after = output(code, copy)
@@ -120,7 +120,7 @@ def test_cache_does_not_outlive_what_is_compiled_in(copy, code, module, old, new
     assert after == output(code, copy, NUMBA_DISABLE_JIT="1")
 
 
-def test_installation_that_cannot_be_written(copy):
+def test_a_read_only_installation(copy):
     file = copy / "sqs_codec" / "_backend" / "numba" / "__pycache__"
     file.touch()  # where Numba would make a folder
     home = copy / "home"

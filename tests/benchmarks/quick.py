@@ -87,7 +87,7 @@ def _few_loads() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("command", sorted(commands(), key=rank))
-def test_a_program_ends_well_and_prints_figures(
+def test_a_program_succeeds_and_prints_figures(
     command: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

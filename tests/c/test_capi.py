@@ -50,7 +50,7 @@ def core(library):
     return Core(ffi, ffi.dlopen(str(library)))
 
 
-def test_exports_what_the_header_declares_and_nothing_else(library):
+def test_exports_exactly_the_declared_functions(library):
     said = run("nm", "-D", "--defined-only", library)
     text = (CSRC / "sqs.h").read_text()
     public = re.findall(r"^SQS_API\n(?:[^;(]|\n)*?(sqs_\w+)\(", text, re.M)
@@ -72,7 +72,7 @@ def pointer(core, kind, array):
 
 
 @given(SEEDS, st.integers(1, 300), st.data())
-def test_draws_the_token_that_python_draws(core, seed, resolution, data):
+def test_draws_the_same_token_as_python(core, seed, resolution, data):
     rng = np.random.default_rng(seed)
     k = int(rng.integers(1, min(resolution, 40) + 1))
     q = random_distribution(rng, 50, resolution, k)
@@ -86,7 +86,7 @@ SHARES = st.floats(0, 1)
 
 
 @given(SHARES, st.floats(0, 1, exclude_min=True), st.floats(-9, 1), st.lists(SHARES))
-def test_learns_what_python_learns(core, alpha, eta, beta, masses):
+def test_learns_the_same_threshold_as_python(core, alpha, eta, beta, masses):
     """To the bit; and it returns to where it was."""
     rule = sqs.Conformal(alpha, eta, beta)
     theirs = rule.start()

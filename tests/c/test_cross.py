@@ -168,7 +168,7 @@ def test_best_is_not_scalar_on_aarch64(machine, there):
 # without it glibc itself does not run there.
 @pytest.mark.skipif(not IS_X86, reason="needs x86-64")
 @pytest.mark.parametrize("lacks", ["", "avx2", "fma", "f16c", "xsave", "popcnt", "all"])
-def test_what_a_processor_lacks_is_not_used(other_x86, here, lacks):
+def test_missing_instructions_are_not_used(other_x86, here, lacks):
     best = "scalar" if lacks else "avx2"
     processor = {"": "max", "all": "Nehalem"}.get(lacks, f"max,{lacks}=off")
     arguments = here / "identity-static", "best", "20", str(SEED)

@@ -68,7 +68,7 @@ def test_mutated_packets(coding, backend, pytestconfig):
 
 
 @pytest.mark.parametrize("name", kit.CODECS)
-def test_megabytes_of_anything(name):
+def test_megabytes_of_random_bytes(name):
     codec = kit.make_codec(name, 1 << 20, 1 << 16)
     rng = np.random.default_rng(0)
     for data in (bytes(1 << 20), b"\xff" * (1 << 20), rng.bytes(1 << 20)):
@@ -98,7 +98,7 @@ def test_slowest_packet_is_bounded():
 
 
 @pytest.mark.parametrize("spare", [1, 2, 50])
-def test_nearly_dense_supports_are_found_as_fast(spare):
+def test_nearly_dense_supports_decode_as_fast(spare):
     """Supports and cuts that leave few places out, at the largest size."""
     codec = sqs.Codec(1024 + spare, 1024 + spare, "enumerative")
     q = kit.random_distribution(

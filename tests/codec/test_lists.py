@@ -48,7 +48,7 @@ def test_counts_are_those_of_the_reference(resolution):
         assert codec.decode(codec.encode(q)) == q
 
 
-def test_a_row_depends_on_what_it_lists_alone():
+def test_a_row_depends_only_on_its_own_list():
     rng = np.random.default_rng(2)
     ids, logprobs = random_lists(rng)
     rows = CODEC.quantize_top_logprobs_rows(ids, logprobs)
@@ -65,7 +65,7 @@ def test_a_row_depends_on_what_it_lists_alone():
     assert CODEC.quantize_top_logprobs_rows(padded_ids[:0], padded[:0]) == rows[:0]
 
 
-def test_the_tail_is_what_the_list_leaves():
+def test_the_tail_is_the_rest_of_the_mass():
     ids = [[4, 2], [4, 2], [4], [4], [4]]
     logprobs = [np.log([0.25, 0.5]), np.log([0.5, 0.51]), [-9999.0], [0.0], [0.015]]
     rows = CODEC.quantize_top_logprobs_rows(ids, logprobs)

@@ -26,7 +26,7 @@ MUTATIONS = 10_000 * kit.TIMES
 
 @pytest.mark.parametrize("style", range(3))
 @pytest.mark.parametrize(("vocab_size", "classes"), SHAPES)
-def test_files_come_back(tmp_path, vocab_size, classes, style):
+def test_files_round_trip(tmp_path, vocab_size, classes, style):
     prior = kit.make_prior(vocab_size, classes, style)
     assert (prior.vocab_size, prior.classes) == (vocab_size, classes)
     path = tmp_path / "a.sqsprior"
@@ -58,7 +58,7 @@ def test_weights_of_codes():
 
 
 @pytest.mark.parametrize(("vocab_size", "classes"), SHAPES)
-def test_a_tail_weighs_as_much_as_the_heaviest_id(vocab_size, classes):
+def test_a_tail_has_the_weight_of_the_heaviest_id(vocab_size, classes):
     for style in range(3):
         prior = kit.make_prior(vocab_size, classes, style)
         tailed = prior.with_tail()
@@ -76,7 +76,7 @@ def test_a_tail_weighs_as_much_as_the_heaviest_id(vocab_size, classes):
         assert again.decode(codec.encode(q)) == q
 
 
-def test_a_tail_beside_256_kinds_and_in_a_full_class():
+def test_a_tail_fits_256_kinds_and_a_full_class():
     kinds = np.arange(256)
     codes = np.full((2, 256), 40, np.uint8)
     codes[0, 7], codes[1, 9] = 247, 247  # nearly all of what a class may weigh
@@ -97,7 +97,7 @@ def test_a_full_vocabulary_has_no_room_for_a_tail():
     refuses("already has 1048576 ids", kit.make_prior(1 << 20, 1).with_tail)
 
 
-def test_a_prior_as_a_value():
+def test_priors_are_values():
     prior, other = kit.make_prior(17, 5), kit.make_prior(17, 5, 1)
     assert prior != other
     assert prior != prior.to_bytes()
@@ -173,7 +173,7 @@ def test_mutated_files(seed):
     assert legal > MUTATIONS // 40
 
 
-def test_what_is_no_file_or_no_bytes(tmp_path):
+def test_bad_files_and_bytes_are_refused(tmp_path):
     refuses("missing", sqs.Prior.load, tmp_path / "missing", error=FileNotFoundError)
     for wrong in (1, None, b"bytes"):
         with pytest.raises(TypeError):
@@ -246,7 +246,7 @@ def rounds(codec, seed, n):
 
 
 @pytest.mark.parametrize("other", [None, (5, 1), (1, 0), (32, 0)])
-def test_another_prior_at_the_other_end(codec, other):
+def test_a_different_prior_at_the_other_end(codec, other):
     """Which the fingerprint tells: packets mean another round, or nothing."""
     other = sqs.Codec(1000, 50, prior=other and kit.make_prior(1000, *other))
     assert other.fingerprint != codec.fingerprint

@@ -50,7 +50,7 @@ def test_bits_of_real_drafts(unseen, temperature, resolution):
 
 
 @pytest.mark.parametrize("seed", range(100))
-def test_bits_of_anything(seed):
+def test_bits_of_random_distributions(seed):
     """Sparse and dense, likely and not."""
     rng = np.random.default_rng(seed)
     vocab_size = int(rng.choice([*VOCABS, 3, 50, 257, 1 << 20]))
@@ -137,7 +137,7 @@ def hardly_more(q, prior=None):
 
 @pytest.mark.parametrize("style", range(3))
 @pytest.mark.parametrize("classes", [1, 2, 32])
-def test_priors_that_are_wrong(classes, style):
+def test_bits_with_wrong_priors(classes, style):
     """Whatever they say: for random supports, and for likely ones of permuted ids."""
     rng = np.random.default_rng(classes + style)
     for vocab_size in VOCABS[: 4 if classes < 32 else 2]:
@@ -233,7 +233,7 @@ def log2_binomial(n, k):
     return math.log2(math.comb(n, k))
 
 
-def test_a_power_of_the_mean_exceeds_the_falling_factorial_by_little():
+def test_the_mean_s_power_barely_exceeds_the_falling_factorial():
     """The second lemma for n up to 1000, of which its proof has only those above."""
     found = []
     for n in range(1, 1001):
@@ -247,7 +247,7 @@ def test_a_power_of_the_mean_exceeds_the_falling_factorial_by_little():
     ("size", "members", "percent"),
     [(49_153, [49_151, 49_152], 2.75), (2050, [2047, 2048, 2049], 1.92)],
 )
-def test_the_dearest_sets_known(size, members, percent):
+def test_the_most_expensive_known_sets(size, members, percent):
     """Of N up to 65 536 with 2 members, and up to 5000; they keep the bound."""
     coder, k = entropy.Writer(), len(members)
     entropy.code_uniform_set(coder, "", k, size, members)
@@ -299,7 +299,7 @@ def test_a_sequence_takes_less_than_its_distributions(unseen):
     assert together < 0.95 * alone
 
 
-def test_a_round_takes_what_its_parts_do(unseen):
+def test_a_round_takes_the_bits_of_its_parts(unseen):
     """One coder for a round: no padding and no length between distributions."""
     codec, rng = sqs.Codec(VOCAB_SIZE), np.random.default_rng(1)
     found = quantized(unseen, 0.7, 4)

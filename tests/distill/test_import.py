@@ -125,7 +125,7 @@ def test_names_of_pieces():
 
 
 @pytest.mark.parametrize("name", ["\N{REPLACEMENT CHARACTER}", "", "skyblue"])
-def test_names_that_say_too_little(name):
+def test_names_with_too_little_information(name):
     with pytest.raises(ValueError, match=r"not one token .*return_tokens_as_token_i"):
         Names(byte_level()).find(name)
 
@@ -183,7 +183,7 @@ ID = "token_id:5"
         (top(" a"), r"top_logprobs\[0\]: the token ' a' has no id: pass the token"),
     ],
 )
-def test_json_that_is_wrong(tmp_path, capsys, text, message):
+def test_wrong_json_is_refused(tmp_path, capsys, text, message):
     """It is an error that says where, and never half a file."""
     path, output = tmp_path / "lists.jsonl", tmp_path / "out.parquet"
     path.write_bytes(

@@ -33,7 +33,7 @@ def test_files_of_every_version_are_read(folder: Path):
     require(make.contents(folder), expected, folder.name)
 
 
-def test_what_is_frozen_is_not_written_again(tmp_path, monkeypatch):
+def test_frozen_files_are_not_overwritten(tmp_path, monkeypatch):
     monkeypatch.setattr(make, "FROZEN", tmp_path)
     (tmp_path / sqs.__version__).mkdir()
     with pytest.raises(SystemExit, match="is frozen: every later version has to read"):

@@ -43,7 +43,7 @@ def test_links_lead_to_files_and_headings(name):
 
 
 @pytest.mark.parametrize("name", PAGES + METADATA.split())
-def test_addresses_are_those_of_others(name):
+def test_addresses_are_of_other_sites(name):
     found = {a or b for a, b in HOST.findall((ROOT / name).read_text("utf-8"))}
     assert found <= OTHERS | (OWN if name == "pyproject.toml" else set())
 
@@ -100,7 +100,7 @@ def test_page_is_within_its_budget(name):
     assert words <= BUDGETS[name], f"{name} has {words} words"
 
 
-def test_budgets_are_those_of_all_pages():
+def test_every_page_has_a_budget():
     docs = {name for name in BUDGETS if name.startswith("docs/")}
     assert sum(BUDGETS[name] for name in docs) <= 40_000
     found = {name for name in PAGES if re.match(r"docs/|[A-Z]+\.md$", name)}

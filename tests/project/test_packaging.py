@@ -84,7 +84,7 @@ def pure(pure_wheel, tmp_path):
 
 
 @pytest.mark.all
-def test_sdist_has_what_a_build_needs_and_nothing_built(sdist):
+def test_sdist_has_all_sources_and_nothing_built(sdist):
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     for folder in ("csrc", "bindings", "sqs_codec"):
@@ -154,7 +154,7 @@ runpy.run_path("setup.py")
     ],
     ids=["no compiler", "no success", "no headers"],
 )
-def test_build_that_fails_ends_with_what_to_do(
+def test_a_failed_build_ends_with_instructions(
     code, compiler, reason, source, tmp_path
 ):
     options = [code] if code == "setup.py" else ["-c", code]
@@ -233,7 +233,7 @@ def test_pure_wheel_without_numba_names_both_ways_out(pure):
         ("system.teacher", "uvicorn", "distill,proxy"),
     ],
 )
-def test_what_an_extra_would_install_is_said(name, lacks, extra):
+def test_a_missing_package_names_its_extra(name, lacks, extra):
     room, _, member = f"sqs_codec.{name}".rpartition(".")
     code = f"sys.modules[{lacks!r}] = None; from {room} import {member}"
     message = import_error(f"import sys; {code}")
@@ -281,7 +281,7 @@ def test_only_a_model_of_transformers_needs_torch():
         ("demo", "cli", {"gguf"}),
     ],
 )
-def test_an_extra_holds_what_is_imported(extra, folder, others):
+def test_an_extra_lists_the_imported_packages(extra, folder, others):
     lines = project()["optional-dependencies"][extra]
     needed = {re.split(r"[\[<>=]", line)[0].lower() for line in lines} - {"sqs-codec"}
     package = ROOT / "sqs_codec" / folder

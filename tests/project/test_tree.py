@@ -83,14 +83,14 @@ def folders(names):
 
 
 @pytest.mark.parametrize("graph", [python_graph, c_graph])
-def test_has_no_circle(graph):
+def test_there_is_no_import_cycle(graph):
     try:
         TopologicalSorter(graph()).prepare()
     except CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
 
 
-def test_c_folders_know_what_they_may():
+def test_c_folders_include_only_allowed_folders():
     allowed = {"rows": {"rows"}, "quantize": {"quantize", "rows"}}
     allowed |= {"rank": {"rank"}, "entropy": {"entropy"}}
     graph = c_graph()
@@ -100,7 +100,7 @@ def test_c_folders_know_what_they_may():
             assert folders(reached(graph, name)) <= allowed[folder], name
 
 
-def test_only_the_api_knows_all_codings():
+def test_only_the_api_imports_all_codings():
     graph = c_graph()
     both = {"rank", "entropy"}
     assert [n for n in graph if both <= folders(reached(graph, n))] == ["api.c"]
@@ -140,7 +140,7 @@ def room(module):
     return f"system.{inner[0]}" if name == "system" else name
 
 
-def test_no_import_runs_up_or_sideways():
+def test_imports_go_only_downwards():
     floor = {name: i for i, names in enumerate(FLOORS) for name in names}
     for name, used in python_graph().items():
         if name.split(".")[0] != "sqs_codec":
@@ -164,7 +164,7 @@ PRIVATE = {
 """What rooms of the system use of others in addition to public names."""
 
 
-def test_rooms_of_the_system_use_public_names_of_others():
+def test_system_packages_use_public_names_of_others():
     shared = [f"sqs_codec.system.{name}" for name in ("_base", "_caching", "_endpoint")]
     for name, used in python_graph().items():
         if name.startswith("sqs_codec.system."):
@@ -174,12 +174,12 @@ def test_rooms_of_the_system_use_public_names_of_others():
             assert {n for n in others if "._" in n} <= PRIVATE, name
 
 
-def test_distributions_know_no_codec():
+def test_distributions_do_not_import_the_codec():
     used = reached(python_graph(), "sqs_codec._codec.distribution")
     assert {n for n in used if room(n) != "_base"} <= {"sqs_codec._backend.core"}
 
 
-def test_sessions_have_no_clock_socket_or_thread():
+def test_sessions_import_no_clock_socket_or_thread():
     """They turn bytes into bytes; the loop of an edge has all of these."""
     unwanted = {"asyncio", "select", "socket", "threading", "time", "torch"}
     for name, path in python_files().items():
@@ -206,19 +206,19 @@ def test_no_command_imports_another():
     assert not graph["sqs_codec.cli.main"] & commands
 
 
-def test_the_package_knows_neither_tests_nor_benchmarks():
+def test_the_package_imports_no_tests_or_benchmarks():
     for name, used in python_graph().items():
         if name.startswith("sqs_codec"):
             assert {n.split(".")[0] for n in used} <= {"sqs_codec"}, name
 
 
-def test_only_their_own_tests_know_benchmarks():
+def test_only_their_own_tests_import_benchmarks():
     for name, used in python_graph().items():
         if name.startswith("tests.") and not name.startswith("tests.benchmarks"):
             assert not [other for other in used if other.startswith("benchmarks")], name
 
 
-def test_nobody_changes_where_python_looks():
+def test_nothing_changes_sys_path():
     """Nor does code in a string, for another process."""
     for name, path in python_files().items():
         found = re.search(r"sys\.path(\.\w|\[| \+?= )", path.read_text())

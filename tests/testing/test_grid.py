@@ -37,7 +37,7 @@ def tried(decode):
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_a_loop_of_others(name):
+def test_a_third_party_loop(name):
     said, mistake = tried(ALL[name])[2], name.split(":")[0]
     assert (said == "passes") == (name in RIGHT)
     assert name in RIGHT or said in {mistake, "none"}

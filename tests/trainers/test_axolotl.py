@@ -76,7 +76,7 @@ def test_gradients_are_those_of_our_loss(hundred, labeled):
 
 
 @pytest.mark.parametrize("fill", [["--fill"], []])
-def test_what_it_normalizes_or_pads_is_loud(hundred, labeled, fill):
+def test_normalized_or_padded_lists_give_nan(hundred, labeled, fill):
     texts = labeled[:TEXTS]
     with serving(hundred.path, *fill) as url:
         losses, _ = by_parts(axolotl_loss, texts, url=url, normalize=bool(fill))

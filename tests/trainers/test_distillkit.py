@@ -96,7 +96,7 @@ def test_texts_of_one_length_need_no_mask(train, data):
     assert gap(gradients[0], our_gradient([data[0]])[1]) < 1e-5
 
 
-def test_settings_that_are_wrong(train, data, tmp_path):
+def test_wrong_settings_are_noticed(train, data, tmp_path):
     _, gradients = train(loss={"temperature": 2.0})
     assert gap(gradients[0], our_gradient(data)[1]) > 0.9
     uniform = {"missing_probability_handling": "symmetric_uniform"}

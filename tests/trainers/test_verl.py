@@ -38,6 +38,6 @@ def test_without_clamps_gradients_are_those_of_our_loss(labeled):
     assert_ours(*by_parts(packed_loss, labeled, **no_clamps), labeled)
 
 
-def test_its_clamps_teach_something_else(labeled):
+def test_clamps_change_the_gradients(labeled):
     _, gradients = by_parts(packed_loss, labeled)
     assert gaps(gradients, labeled).mean() == pytest.approx(0.04, abs=0.01)

@@ -58,7 +58,7 @@ class Toy(Draft):
         return self.ahead.follow(Emitted(tokens, 0, 0))
 
 
-def test_likely_guesses_open_branches_and_one_goes_on_where_the_chain_broke():
+def test_likely_guesses_open_branches_that_outlive_a_mismatch():
     toy = Toy(0.8, 0.1, 0.03)
     toy.draft(6)
     likely = [102, 103, 104], [102, 203, 104], [102, 303, 104], [102, 103, 204]
@@ -72,7 +72,7 @@ def test_likely_guesses_open_branches_and_one_goes_on_where_the_chain_broke():
 
 
 @pytest.mark.parametrize("late", [{"seconds": SLOW + 0.1}, {"messages": LATE + 1}])
-def test_where_hints_come_late_only_the_next_token_has_alternatives(late):
+def test_late_hints_have_alternatives_for_one_token_only(late):
     toys = Toy(0.8, 0.1, 0.05, **late), Toy(0.8, 0.1, 0.05, messages=LATE)
     for toy in toys:
         toy.draft(4)
@@ -80,7 +80,7 @@ def test_where_hints_come_late_only_the_next_token_has_alternatives(late):
     assert rows == [[1, 3, 3, 3], [1, 3, 5, WIDTH]]
 
 
-def test_no_step_and_no_hint_has_more_than_so_many_branches():
+def test_the_number_of_branches_is_limited():
     toy = Toy(0.4, 0.3, 0.3)
     toy.draft(8)
     assert max(map(len, toy.steps)) == max(map(len, toy.hints)) == WIDTH

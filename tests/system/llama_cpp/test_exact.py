@@ -81,7 +81,7 @@ def local(files):
     return lambda: LocalLink(cloud, tokenizer=cloud.fingerprint)
 
 
-def test_seeded_texts_are_the_same_over_any_link_and_after_sigkill(files):
+def test_seeded_completions_survive_any_link_and_sigkill(files):
     cloud, edges = local(files), [make_edge(files, HINTS) for _ in SEEDS]
     own = [last(write(make_edge(files, ALONE), cloud, seed=seed)) for seed in SEEDS]
     assert len({*map(tuple, own)}) == len(SEEDS)
@@ -105,7 +105,7 @@ def test_seeded_texts_are_the_same_over_any_link_and_after_sigkill(files):
 
 
 @pytest.mark.smoke
-def test_greedy_texts_are_llama_cpps_own(files):
+def test_greedy_completions_match_llama_cpp(files):
     with closing(llama.Llama(str(files[0]), n_ctx=256, verbose=False)) as model:
         own = [*itertools.islice(model.generate(PROMPT, temp=0.0), LENGTH)]
     cloud = local(files)
@@ -161,7 +161,7 @@ def verify(tmp_path_factory):
 
 
 @pytest.mark.parametrize("cut", CUTS)
-def test_rounds_have_the_law_of_the_file(verify, cut):
+def test_rounds_keep_the_files_output_distribution(verify, cut):
     """All drafts of two tokens, and all eighths of the numbers that judge them."""
     jobs, weights, own = [], [], Sampling(2.0, **cut)
     for tokens in itertools.product(range(4), repeat=2):

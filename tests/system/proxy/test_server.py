@@ -125,7 +125,7 @@ evil.example@localhost localhost:99999 localhost:8:0 localhost: localhost. ::1 1
 [127.0.0.1] [fe80::1%evil.example] [::1%25evil] evil.example ["""
 
 
-def test_authorities(endpoint):
+def test_only_known_hosts_are_served(endpoint):
     expected = dict.fromkeys(OURS.split(), 200) | dict.fromkeys(STRANGE.split(), 403)
     for host, status in (
         expected | {"": 403, "localhost\r\nHost: localhost": 400}
@@ -135,7 +135,7 @@ def test_authorities(endpoint):
         assert (b"<html" in answer) == (status == 200)
 
 
-def test_headers_that_come_again(endpoint):
+def test_repeated_headers(endpoint):
     assert endpoint.status("/metrics", f"authorization: bEaReR {KEY}\r\n") == 200
     assert endpoint.status("/metrics", f"Authorization: Basic {KEY}\r\n") == 401
     assert endpoint.status("/metrics", "Authorization: Bearer \xe9\r\n") == 401
@@ -226,7 +226,7 @@ def test_a_client_that_does_not_read_makes_room(monkeypatch):
         assert [answer.gone.done() for answer in answers] == [True] * 4 + [False] * 4
 
 
-def test_a_client_that_waits_for_a_seat_is_answered(monkeypatch):
+def test_a_queued_client_is_answered(monkeypatch):
     monkeypatch.setattr("sqs_codec.system._endpoint.server.CONNECTIONS", 4)
 
     all_came = threading.Event()
@@ -291,7 +291,7 @@ def test_streams_end_with_an_error_at_shutdown():
     assert rest.endswith(b"0\r\n\r\n")
 
 
-def test_a_command_that_was_interrupted_is_gone_at_once():
+def test_an_interrupted_command_exits_at_once():
     said = "import atexit, _sqs_command; from sqs_codec.cli import main\n"
     said += "main.main = lambda: 130; atexit.register(print, 'later')\n"
     command = [sys.executable, "-c", said + "_sqs_command.main()"]
@@ -299,7 +299,7 @@ def test_a_command_that_was_interrupted_is_gone_at_once():
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
-def test_a_link_for_a_client_that_left():
+def test_a_link_opened_for_a_lost_client_is_reused():
     """Who hangs up while the cloud is silent leaves the link to the next one."""
     comes, made = threading.Event(), list[Any]()
 

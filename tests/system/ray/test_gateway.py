@@ -40,7 +40,7 @@ def gateway(*options):
         server.communicate()
 
 
-def test_smollm2_writes_its_own_text_and_leaves_nothing():
+def test_smollm2_completion_is_unchanged_and_no_process_remains():
     target = load_model(None)
     prompt = target.tokenizer.encode("Tell me of a fox.")
     with gateway() as server:
@@ -84,7 +84,7 @@ def test_stop_while_ray_starts():
         wait_until(lambda: not any(map(psutil.pid_exists, below)))
 
 
-def test_no_such_cluster():
+def test_a_missing_cluster_is_reported():
     command = [SQS, "serve", "--ray", "127.0.0.1:1", "--insecure", "--port", "0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
