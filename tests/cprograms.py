@@ -1,4 +1,4 @@
-"""Build and run the C programs of ``tests/c``, and what two test files ask of them."""
+"""Build and run the C programs of ``tests/c``, for two test files."""
 
 import base64
 import itertools
@@ -55,7 +55,7 @@ def make(build: Path, *targets: str | Path, compiler: str = "cc") -> None:
 
 
 def checksum(said: str) -> str:
-    """The checksum that a program says it came to."""
+    """The checksum that a program prints."""
     found = re.search(r"checksum (\w+)$", said.strip())
     assert found, said
     return found[1]

@@ -21,7 +21,7 @@ from tests.reference import sqs_reference as reference
 
 CODINGS = ["bitpack", "enumerative", "entropy"]
 CODECS = [*CODINGS, "prior"]
-"""What `make_codec` makes."""
+"""The codecs of `make_codec`."""
 KEEPS = {"top_k": sqs.TopK, "threshold": sqs.Threshold}
 
 
@@ -50,9 +50,9 @@ T = TypeVar("T")
 
 
 def timed(call: Callable[..., T], *given: Any, **options: Any) -> tuple[T, float]:
-    """Return what a call returns, and the processor's seconds that it takes.
+    """Return a call's result, and the processor seconds that it takes.
 
-    Of this thread alone, so that a busy machine changes little.
+    Only of this thread, so that a busy machine changes little.
     """
     began = time.thread_time()
     found = call(*given, **options)
@@ -148,7 +148,7 @@ def any_distribution(
     most: int = 40,
     makers: Sequence[Make] = MAKERS,
 ) -> sqs.SparseDistribution:
-    """Return a distribution of at most so many tokens that a codec can hold."""
+    """Return a distribution of at most `most` tokens that a codec can hold."""
     k = int(rng.integers(1, min(most, codec.max_survivors) + 1))
     make = makers[rng.integers(len(makers))]
     return make(rng, codec.vocab_size, codec.resolution, k)

@@ -12,7 +12,7 @@ from tests.system.hf.test_edge import PROMPT, VOCAB_SIZE, plain, tiny
 
 
 def assisted(target, assistant, processor, **options):
-    """The text of transformers' own assisted generation, and this processor alone."""
+    """Output of transformers' assisted generation, and of this processor on its own."""
     alone = LogitsProcessorList([processor])
     assistant._get_logits_processor = lambda *_, **__: alone
     text = target.generate(
@@ -40,7 +40,7 @@ def test_transformers_samples_and_verifies_the_sent_q(keep, monkeypatch):
     monkeypatch.setattr(generation, "_speculative_sampling", lambda *a, **_: spy(*a))
     target, assistant = tiny(0), tiny(1)
     torch.manual_seed(0)
-    # Truncations of the target's own, which the assistant mustn't apply again.
+    # The target's own truncations; the assistant mustn't apply them again.
     options = {"temperature": 0.7, "top_k": 5, "top_p": 0.9}
     assisted(target, assistant, processor, do_sample=True, **options)
     assert len(rows) == processor.drafted >= 24

@@ -1,4 +1,4 @@
-"""Links in user space, what they do to what they carry, and the virtual clock."""
+"""Links in user space, their effects on datagrams, and the virtual clock."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ def way(**link):
 
 
 def passed(way, times, size=100):
-    """What arrives of datagrams that come at some times."""
+    """The datagrams that arrive, for given times of sending."""
     return [each for now in times for each in way.pass_on(bytes(size), now)]
 
 
@@ -34,7 +34,7 @@ def test_a_full_queue_drops_datagrams():
 
 
 def test_jitter_does_not_reorder_datagrams():
-    """Trips vary by as much as is said, about what they are."""
+    """Delays vary around the configured one, with the configured deviation."""
     sent = np.arange(1000) * 0.2
     arrivals = np.array(passed(way(trip=0.1, jitter=0.3), sent), object)
     delays = (arrivals[:, 0] - sent).astype(float)

@@ -31,7 +31,7 @@ def reznik(probs, resolution):
 
 @st.composite
 def distributions(draw, max_size=6):
-    """Rational distributions whose small weights make ties frequent."""
+    """Rational distributions with small weights, so that ties are frequent."""
     weights = draw(st.lists(st.integers(0, 6), min_size=1, max_size=max_size))
     assume(sum(weights) > 0)
     return [Fraction(w, sum(weights)) for w in weights]

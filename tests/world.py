@@ -30,7 +30,7 @@ RECORD = 29
 MAX_MESSAGE = 1200 - RECORD
 
 SLICE = 0.001
-"""Seconds after which a forward pass that shares its cores looks whether it does."""
+"""Seconds after which a forward pass checks whether it still shares its cores."""
 
 
 class Steps(NamedTuple):
@@ -50,7 +50,7 @@ class Steps(NamedTuple):
 
     @property
     def told(self) -> dict[int, float]:
-        """What a server says of them."""
+        """The times that a server reports."""
         return {n: self.verify(n) for n in (1, 6)}
 
 
@@ -157,7 +157,7 @@ class Cloud:
     def _run(
         self, taken: Sequence[tuple[WorldLink, CloudSession, Job]], left: float
     ) -> None:
-        """Compute for so many seconds more, of a machine that does nothing else."""
+        """Compute for so many more seconds of an idle machine."""
         busy = self._steps.busy if self._steps else 0.0
         if busy and left:
             slower = 1 + busy * self._world.drafting
@@ -196,14 +196,14 @@ class WorldLink:
         self._up, self._down = up, down
         self._inbox: deque[bytes] = deque()
         self.reliable = reliable
-        """Whether nobody asks again; datagrams aren't."""
+        """Whether messages need no repetition; datagrams aren't reliable."""
         self.session: CloudSession | None = None
         """The cloud's."""
         self.sent = self.received = 0
         self.closed = False
 
     def send(self, message: bytes) -> None:
-        """Send a message; what becomes of it depends on the link."""
+        """Send a message; its fate depends on the link."""
         self._check()
         assert len(message) <= self.max_message
         self.sent += len(message) + self.overhead
@@ -232,7 +232,7 @@ class WorldLink:
         return message
 
     def wake(self) -> None:
-        """Do nothing: in a world nobody is woken but by what happens."""
+        """Do nothing: in a world only events wake anybody."""
 
     def snap(self) -> None:
         self.closed = True

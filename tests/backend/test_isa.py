@@ -58,7 +58,7 @@ def test_real_rows(name, real_rows):
 
 @pytest.mark.parametrize("name", HERE)
 def test_top_k_is_the_head_of_a_stable_sort(name):
-    """Whatever the ties, and for every k, also where the bound is found otherwise."""
+    """For any ties and every k, also where the bound is found in another way."""
     rng = np.random.default_rng(1)
     vocab_size = 9000
     for spread in (0, 2, 30, 1e6):

@@ -1,4 +1,4 @@
-"""Files: what is none is refused at once, and a write that fails leaves the old one."""
+"""Files: others are refused at once, and a failed write leaves the old file."""
 
 import os
 import resource

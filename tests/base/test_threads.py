@@ -13,7 +13,7 @@ SECONDS = 60
 
 
 def meet(count):
-    """Return work of which so many parts have to be under way at once."""
+    """Return work that ends only if this many parts run at the same time."""
     barrier = threading.Barrier(count)
 
     def work(start, end):
@@ -48,7 +48,7 @@ def test_no_more_threads_than_parts():
 
 @pytest.mark.parametrize("culprit", ["caller", "helper"])
 def test_an_error_ends_the_work(culprit):
-    """What is left isn't begun, and what was asked for isn't awaited in vain."""
+    """Remaining parts aren't started, and nobody waits for them."""
     caller = threading.get_ident()
     both = threading.Barrier(2)
     raised = threading.Event()

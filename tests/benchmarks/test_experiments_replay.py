@@ -1,4 +1,4 @@
-"""Replayed texts: the law of what is accepted.
+"""Replayed texts: the distribution of accepted tokens.
 
 No model is loaded: rows are random, and texts are drawn from the target's.
 """

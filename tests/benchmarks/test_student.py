@@ -1,4 +1,4 @@
-"""What is trained for `sqs_codec.system.small` is what that computes."""
+"""The trained student computes the same as `sqs_codec.system.small`."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""What a round costs on the wire, by counting packets."""
+"""The cost of a round on the wire, with counted packets."""
 
 import pytest
 

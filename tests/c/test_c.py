@@ -1,6 +1,6 @@
 """The C core without Python: its warnings, its symbols, its C programs.
 
-tests/c/Makefile says how they are built, and each program's head what it asserts;
+tests/c/Makefile builds them, and each program's head lists what it asserts;
 attack.h does for hostile.c.
 """
 
@@ -42,7 +42,7 @@ PACKETS = 100_000
 CASES = 300
 SEED = 1
 SUM = "3995591b4fe6641e"
-"""What identity.c comes to with these; it changes with the cases alone."""
+"""The checksum of identity.c for these; it changes only with the cases."""
 
 
 def slow(name):
@@ -202,7 +202,7 @@ def test_safe_in_any_floating_point_environment(programs, control):
 @pytest.mark.all
 @pytest.mark.parametrize("compiler", C_COMPILERS)
 def test_no_compiler_flags_are_needed(compiler, tmp_path):
-    """Nothing is contracted even where the machine could and nobody forbids it."""
+    """Without flags that forbid it, the compiler still contracts nothing."""
     core, program = tmp_path / "core.so", tmp_path / "identity"
     flags = "-O2", "-march=native", "-I", CSRC
     run(compiler, *flags, "-shared", "-fPIC", *sorted(CSRC.rglob("*.c")), "-o", core)

@@ -1,6 +1,6 @@
-"""The C core as a shared library, and what it has for callers without Python.
+"""The C core as a shared library, and its functions for callers without Python.
 
-What C does on its own has to agree with what Python does: tokens drawn, thresholds
+The C functions have to agree with Python: tokens drawn, thresholds
 learnt, heads of streams, and verdicts on logits.
 """
 
@@ -166,7 +166,7 @@ def isas(core):
 def test_verdicts_on_logits_are_those_on_their_probabilities(
     core, seed, vocab_size, length, dtype, temperature
 ):
-    """By every instruction set: what `verify_rounds` makes of the same softmax."""
+    """With every instruction set, as `verify_rounds` on the same softmax."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, rng.choice([0.5, 3, 30]), (length + 1, vocab_size))
     if rng.random() < 0.5:

@@ -48,7 +48,7 @@ class Machine(NamedTuple):
 
     @property
     def emulator(self):
-        """What runs its programs."""
+        """The command that runs its programs."""
         return f"qemu-{self.name}"
 
 
@@ -108,7 +108,7 @@ def there(machine, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sum_of_cases(here):
-    """What this machine comes to."""
+    """The checksum of this machine."""
     return checksum(run(here / "identity-static", "best", str(CASES), str(SEED)))
 
 
@@ -164,7 +164,7 @@ def test_best_is_not_scalar_on_aarch64(machine, there):
     assert said.startswith("neon:" if machine.name == "aarch64" else "scalar:")
 
 
-# QEMU emulates AVX2 but not AVX-512. Of what AVX2 code looks for, BMI is left out:
+# QEMU emulates AVX2 but not AVX-512. AVX2 code also looks for BMI, left out here:
 # without it glibc itself does not run there.
 @pytest.mark.skipif(not IS_X86, reason="needs x86-64")
 @pytest.mark.parametrize("lacks", ["", "avx2", "fma", "f16c", "xsave", "popcnt", "all"])

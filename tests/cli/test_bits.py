@@ -1,4 +1,4 @@
-"""What ``sqs bits`` says of logits, against the same computed by other means."""
+"""Figures of ``sqs bits``, against an independent computation."""
 
 import io
 import json

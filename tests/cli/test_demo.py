@@ -1,4 +1,4 @@
-"""The demo: which pairs it takes, what it shows, and what becomes of its server."""
+"""The demo: its pairs of models, its output, and the end of its server."""
 
 import io
 import re

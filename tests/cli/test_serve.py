@@ -36,7 +36,7 @@ LOAD = module._load
 
 @pytest.fixture(autouse=True)
 def no_token(monkeypatch):
-    """Tests say themselves which token there is, and serve a toy model."""
+    """Tests set the access token themselves, and serve a toy model."""
     monkeypatch.delenv("SQS_TOKEN", raising=False)
 
     def load(args):
@@ -383,7 +383,7 @@ def test_a_draft_that_fits_is_named(model, draft):
     assert f' --draft {draft} "Why' in said
 
 
-if __name__ == "__main__":  # for a test of what happens to a process
+if __name__ == "__main__":  # for a test on a process
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_load", lambda _: Slow(lambda: time.sleep(kit.PATIENCE)))

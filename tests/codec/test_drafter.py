@@ -51,7 +51,7 @@ def test_packets_stay_within_the_budget(budget, seed, max_tokens, name):
 @settings(max_examples=30)
 @given(SEEDS, st.sampled_from(CODECS), st.sampled_from([2, 50, 400]))
 def test_the_bound_holds_without_encoding_the_packet(seed, name, resolution):
-    """It is what `push` relies on: no packet takes more, whatever is drawn."""
+    """`push` relies on it: no packet takes more bits, for any sampled token."""
     codec = make_codec(name, V, resolution)
     edge = drafter(sqs.TopK(V), codec, budget_bits=1 << 20, max_tokens=20)
     rng = np.random.default_rng(seed)
@@ -96,7 +96,7 @@ def test_a_round_stays_within_the_support_limit():
 @pytest.mark.parametrize("name", CODECS)
 @pytest.mark.parametrize("budget", [200, 250, 300, 350])
 def test_whether_to_draft_never_depends_on_the_token(name, budget):
-    """All tokens of a distribution are drawn or none, and each of them fits."""
+    """Either every token of a distribution fits the budget, or none is drawn."""
     codec = make_codec(name, V)
     prefix = []
     for n, row in enumerate(rows(3, 8), 1):
@@ -151,7 +151,7 @@ def test_rollback(accepted):
 @pytest.mark.parametrize("pushes", [0, 1, 3])
 @pytest.mark.parametrize("finish", [False, True])
 def test_an_aborted_round(pushes, finish):
-    """What was learned from it is taken back, and the next round is like any."""
+    """Its updates are rolled back, and the next round is like any other."""
     keep = sqs.Conformal(alpha=0.01, eta=0.1, beta=0.02)
     edge = drafter(keep, max_tokens=3, budget_bits=2000)
     edge.push(rows(0, 1)[0])
@@ -234,7 +234,7 @@ def test_bad_logits_or_rules_change_nothing():
 
 
 def test_a_full_round_of_large_supports_ends_the_draft():
-    """Whose squares sum to 2^23 or, in the entropy coding, who sum to 2^20."""
+    """Their squares sum to 2^23 or, with entropy coding, they sum to 2^20."""
     for vocab_size, coding, k, most in [
         (2000, "enumerative", 1024, 8),
         (65536, "entropy", 65536, 16),
@@ -258,7 +258,7 @@ def test_a_full_round_of_large_supports_ends_the_draft():
     st.sampled_from(["flat", "peaked", "mixed"]),
 )
 def test_mean_dropped_mass_is_within_the_bound(alpha, eta, beta, seed, kind):
-    """Whatever the distributions, with the real selection in the loop."""
+    """For any distributions, with the real selection in the loop."""
     keep = sqs.Conformal(alpha, eta, beta)
     threshold = keep.start()
     codec = sqs.Codec(50)

@@ -24,14 +24,14 @@ def mean_bits(prior, qs):
 
 
 def zipf_text(rng, vocab_size, tokens):
-    """Tokens whose ids say nothing about how frequent they are."""
+    """Tokens with ids independent of their frequency."""
     chances = 1 / np.arange(1, vocab_size + 1)
     rng.shuffle(chances)
     return rng.choice(vocab_size, tokens, p=chances / chances.sum())
 
 
 def drafts(rng, vocab_size, n, parts):
-    """Distributions each of which lies in one of some parts of a vocabulary."""
+    """Distributions, each within one of several parts of a vocabulary."""
     codec = sqs.Codec(vocab_size, 50)
     part = np.arange(vocab_size) % parts
     found = []

@@ -1,4 +1,4 @@
-"""Lists of the likeliest tokens, whose tail is a count."""
+"""Lists of the likeliest tokens, with the tail as a count."""
 
 import numpy as np
 import pytest

@@ -71,7 +71,7 @@ def test_zero_target_probability_is_never_accepted():
 
 
 def test_residual_that_rounds_to_zero():
-    """The target equals the draft but for rounding, and still one was rejected."""
+    """The target equals the draft up to rounding, and yet one token was rejected."""
     q = sqs.SparseDistribution([0, 1], [1, 2], 3)
     p = np.array([1 / 3 + 1e-12, 2 / 3 - 1e-12, 0])
     target = np.array([p, p])
@@ -101,7 +101,7 @@ P = np.array([[0.5, 0.25, 0.25], [0.25, 0.25, 0.5]])
 
 
 def test_bad_rounds_and_targets_are_refused():
-    """What else is refused is in test_verify.py."""
+    """For other refused arguments, see test_verify.py."""
     q, rng = sqs.SparseDistribution([0, 2], [2, 2], 3), np.random.default_rng(0)
     with pytest.raises(TypeError, match="round_ must be a Round, got Sparse"):
         sqs.verify(q, P, rng)
@@ -124,7 +124,7 @@ def whole_weights(rng, vocab_size):
 
 
 def first_beyond(weights, numerator, denominator):
-    """Return the first token to which the share of the draw doesn't reach."""
+    """Return the first token beyond the share of the draw."""
     reached = np.cumsum(weights) * denominator
     return int(np.searchsorted(reached, numerator * int(weights.sum()), "right"))
 

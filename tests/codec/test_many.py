@@ -57,7 +57,7 @@ def test_hundreds_of_rows(name, threads):
 
 @pytest.mark.parametrize("name", ["entropy", "prior"])
 def test_the_slowest_sequence_is_bounded(name):
-    """As many rows as can be, a full memory, and as many tokens as it may learn."""
+    """The most rows, a full memory, and the most tokens that it may learn."""
     codec = make_codec(name, 1 << 15, 16)
     rng = np.random.default_rng(0)
     ids = np.sort(rng.permuted(np.tile(np.arange(1 << 15), (64, 1)), axis=1)[:, :16])

@@ -1,4 +1,4 @@
-"""What quantizing promises, against an independent float64 computation."""
+"""The promises of quantizing, against an independent float64 computation."""
 
 import numpy as np
 import pytest
@@ -147,7 +147,7 @@ def test_input_is_not_changed():
 
 
 def test_custom_keep_rules():
-    """Every function takes both of a rule's limits, or says what is wrong with them."""
+    """Every function accepts both limits of a rule, or explains why not."""
     row = np.log(np.array([0.4, 0.3, 0.2, 0.1]))
     codec = sqs.Codec(4, 1 << 16)
     rng = np.random.default_rng(0)

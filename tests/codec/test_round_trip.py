@@ -1,4 +1,4 @@
-"""What is encoded comes back, for every backend and coding."""
+"""Decoding returns what was encoded, for every backend and coding."""
 
 import contextlib
 import copy
@@ -212,7 +212,7 @@ def test_every_difference_changes_the_fingerprint(monkeypatch):
 
 
 def test_a_fingerprint_is_the_same_everywhere():
-    """Whatever machine, Python or way the codec was made."""
+    """On any machine and Python, however the codec was made."""
     assert sqs.Codec(49152).fingerprint.hex() == "d88741473eb87d3b"
     other = sqs.Codec(np.int64(49152), np.uint8(100), np.str_("entropy"))
     assert other.fingerprint.hex() == "d88741473eb87d3b"

@@ -102,7 +102,7 @@ def test_every_core_counts_as_the_reference_does(name, vocab_size):
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_largest_rows(name):
-    """Weights that sum to as much as they can, and one token alone."""
+    """Weights with the largest possible sum, and a single token."""
     size = 1 << 20
     rows = np.zeros((2, size), np.float16)
     rows[1] = -np.inf
@@ -123,7 +123,7 @@ def test_every_core_takes_the_same_rows(name):
 
 
 def test_a_batch_equals_its_single_rows():
-    """Whatever the threads: one number is drawn for each row, all at once."""
+    """With any number of threads, all rows' random numbers are drawn at once."""
     codec = sqs.Codec(300, 40)
     rows = np.random.default_rng(4).normal(0, 2, (600, 300))[:, ::-1]
     numbers = np.random.default_rng(9).integers(0, FULL, size=600, dtype=np.uint64)

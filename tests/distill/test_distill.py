@@ -73,7 +73,7 @@ def numbers_of(rows):
 
 
 def new(path, codec=None, identity="", **said):
-    """Return a writer of a file that says so."""
+    """Return a writer of a file with these header fields."""
     header = distill.Header(codec or sqs.Codec(V, L), **said)
     return distill.Writer(path, header, identity=identity)
 
@@ -83,7 +83,7 @@ class Crash(BaseException):
 
 
 def begin(path, n, **other):
-    """Write so many sequences, and crash."""
+    """Write n sequences, and crash."""
     with contextlib.suppress(Crash):
         write(path, n, crashes=True, **other)
 
@@ -457,7 +457,7 @@ def test_a_file_that_is_cut_is_refused(path):
 
 
 def foot(data):
-    """Return where the end of a file begins, which says what is in it."""
+    """Return the position of a file's footer."""
     return len(data) - 8 - int.from_bytes(data[-8:-4], "little")
 
 
@@ -523,7 +523,7 @@ DELTA = {"tokens.list.element": "DELTA_BINARY_PACKED"}
 
 
 def write_20_000_tokens(path, kind, lies):
-    """Write a file of one sequence; if it lies, its end says that they are one."""
+    """Write a file of one sequence; if `lies`, the footer claims a single value."""
     table = pq.read_table(path)[:1]
     field = table.schema.field(0)
     table = table.set_column(0, field, pa.array([[7] * 20_000], field.type))
@@ -822,7 +822,7 @@ def test_a_seed_with_the_random_numbers_of_another_is_refused(seed, tmp_path):
 
 
 def own_rows(model, codec, seed, text, places=slice(None)):
-    """Return the distributions of a text that is read alone."""
+    """Return the distributions of a single text."""
     logits = CachedModel(model.model, model.vocab_size).logits(text, len(text))
     rng = np.random.default_rng(seed)
     return codec.quantize_unbiased_rows(logits[places], rng=rng)
@@ -841,7 +841,7 @@ def add_bos(teacher, folder):
 
 
 def test_rows_of_a_split_text_are_those_of_its_pieces(teacher, tmp_path, monkeypatch):
-    monkeypatch.setattr(_reader, "CHUNK", 16)  # so that each piece is read alone
+    monkeypatch.setattr(_reader, "CHUNK", 16)  # so that each piece is read on its own
     model, text = load_model(add_bos(teacher, tmp_path / "bos")), "the fox and " * 39
     codec = sqs.Codec(model.vocab_size, L)
     path, reader = tmp_path / "made", _reader.ModelReader(model)
@@ -918,7 +918,7 @@ def test_a_reader_without_templates_reads_no_chat():
 
 
 def sqs_distill_interrupted(when, *arguments):
-    """Run ``make``, which an interrupt ends after so many sequences."""
+    """Run ``make`` and interrupt it after some sequences."""
     with pytest.MonkeyPatch.context() as patch:
         write, calls = distill.Writer.write, itertools.count()
 

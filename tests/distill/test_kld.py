@@ -1,4 +1,4 @@
-"""Estimates of a divergence, beside exact sums."""
+"""Estimates of a divergence, compared with exact sums."""
 
 import itertools
 import math
@@ -44,7 +44,7 @@ class Letters:
 
 
 class Toy:
-    """A reader whose logits come in parts, of an array or a tensor."""
+    """A reader that gives logits in parts, as arrays or tensors."""
 
     max_tokens = N
 

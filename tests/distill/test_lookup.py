@@ -76,7 +76,7 @@ def test_lookup_takes_tokens(tmp_path):
 
 
 def test_rows_of_a_different_file_are_not_found(tmp_path):
-    """It has as many bytes at the same places, so that no checksum tells it."""
+    """It has the same size and layout, so that no checksum tells them apart."""
     rows, lookups = sqs.SparseRows([5, 5], [8, 8], [0, 1, 2], V, 8), []
     for texts in ([1, 2], [3, 4]), ([3, 4], [1, 2]):
         with distill.Writer(tmp_path / "new", distill.Header(CODEC)) as writer:

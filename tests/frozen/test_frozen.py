@@ -1,4 +1,4 @@
-"""What every released version wrote is read as it was meant."""
+"""Files of every released version are read correctly."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from tests.frozen import make
 
 
 def require(found, expected, where):
-    """Compare, but for what later versions say in addition."""
+    """Compare, except for fields that later versions added."""
     if isinstance(expected, dict):
         for name, value in expected.items():
             require(found[name], value, f"{where}.{name}")

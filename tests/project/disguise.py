@@ -31,14 +31,14 @@ def take_ports() -> None:
     for port in PORTS:
         for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
             taken = socket.socket(socket.AF_INET, kind)
-            with suppress(OSError):  # another process has it, which will do
+            with suppress(OSError):  # taken by another process already
                 taken.bind(("127.0.0.1", port))
             taken.set_inheritable(True)
             taken.detach()  # it stays open
 
 
 def elsewhere() -> dict[str, str]:
-    """Return the variables by which libraries take this machine for another."""
+    """Return the variables that make libraries take this machine for another."""
     used = np.show_config("dicts")["SIMD Extensions"].get("found", [])
     unused = os.environ.get("NPY_DISABLE_CPU_FEATURES", "").split()
     return {

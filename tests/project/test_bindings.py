@@ -1,4 +1,4 @@
-"""What other languages use of the core; `make bindings` tries it by every compiler."""
+"""The core's files for other languages; `make bindings` tries every compiler."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""What docs/deploy starts is what `sqs serve` takes."""
+"""The commands of docs/deploy are valid for `sqs serve`."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""Tests in a disguise: what a command takes this machine for."""
+"""A command in disguise takes this machine for another."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What the pages for readers promise: links that lead somewhere, words, lengths."""
+"""The pages for readers: links that work, plain words, lengths."""
 
 import re
 from collections import Counter
@@ -26,7 +26,7 @@ LINK = re.compile(r"\]\(([^)\s:#]*)(?:#([^)\s]*))?\)")
 
 
 def anchors(page):
-    """What GitHub names the headings of a page."""
+    """GitHub's anchors of a page's headings."""
     headings = re.findall(r"^#+ +(.+)$", FENCED.sub("", page.read_text("utf-8")), re.M)
     words = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
     return {word.replace(" ", "-") for word in words}
@@ -86,7 +86,7 @@ TERMS = "KV cache", "forward pass", "throughput", "bandwidth"
 MODE = re.compile(
     r"\*alone|alone\*|\balone\b.*\b(rounds|hints)\b|\b(rounds|hints)\b.*alone"
 )
-"""How the mode *alone* is told from the adverb: in italics, or with another mode."""
+"""The mode *alone*, not the adverb: in italics, or with another mode."""
 
 
 def prose(name):

@@ -38,7 +38,7 @@ def read(path):
 
 
 def digest(path):
-    """Return what `sha256sum` says, whatever git made of the ends of lines."""
+    """Return the SHA-256 digest, for any line endings that git wrote."""
     data = path.read_bytes()
     if path.suffix == ".json":
         data = data.replace(b"\r\n", b"\n")

@@ -1,4 +1,4 @@
-"""What `pip install` gets: an sdist, a native wheel made from it, a pure one."""
+"""The files for `pip install`: an sdist, a native wheel made from it, a pure one."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What a release promises changes only where `public.txt` does; its words are all."""
+"""Promises change only together with `public.txt`; type aliases list all words."""
 
 from importlib.resources import files
 from typing import get_args

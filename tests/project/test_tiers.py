@@ -1,4 +1,4 @@
-"""Which files `make quick` tests, and that they need none of the heavy packages."""
+"""The files that `make quick` tests; they need none of the heavy packages."""
 
 import re
 import subprocess

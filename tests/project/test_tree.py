@@ -29,7 +29,7 @@ def python_files():
 
 
 def imported_names(path):
-    """What a file imports anywhere in it, also lazily or for type checks alone."""
+    """All imports of a file, also lazy ones and those only for type checks."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -41,7 +41,7 @@ def imported_names(path):
 
 @cache
 def python_graph():
-    """Which modules of the project each module names."""
+    """The modules of the project that each module names."""
     files = python_files()
     graph = {name: set() for name in files}
     for name, path in files.items():
@@ -56,7 +56,7 @@ def python_graph():
 
 
 def c_graph():
-    """Which files of ``csrc`` each file includes, by their paths in it."""
+    """The files of ``csrc`` that each file includes, as paths."""
     graph = {}
     for path in CSRC.rglob("*.[ch]"):
         name = path.relative_to(CSRC).as_posix()
@@ -116,7 +116,7 @@ CODEC = (
     {"distill", "hf"},
     {"trainers"},
 )
-"""The codec's rooms from the ground up; who has no folder is a file."""
+"""The codec's layers from the bottom up; names without a folder are files."""
 
 SYSTEM = (
     {"_base", "__init__"},
@@ -128,7 +128,7 @@ SYSTEM = (
     {"serve"},
     {"proxy", "teacher"},
 )
-"""The system's rooms, which stand on the codec."""
+"""The system's layers, above the codec."""
 
 FLOORS = (*CODEC, *({f"system.{name}" for name in names} for names in SYSTEM))
 FLOORS += ({"cli"}, {"__main__"})
@@ -161,7 +161,7 @@ PRIVATE = {
     "sqs_codec.system.edge._metrics",
     *(f"sqs_codec.system.hf._{name}" for name in ("models", "reader", "sampling")),
 }
-"""What rooms of the system use of others in addition to public names."""
+"""Private names that packages of the system use of others."""
 
 
 def test_system_packages_use_public_names_of_others():

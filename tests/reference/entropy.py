@@ -54,7 +54,7 @@ MAX_ROUND_SUPPORT = 1 << 20
 MAX_VOCAB_BITS = 20
 
 BIT = 1 << LOG_UNIT
-EVEN = 128  # the chance of a bit that says nothing
+EVEN = 128  # the probability of a bit without information
 ONE = 1 << POWER_UNIT
 LEAST_RANGE = 1 << CODER_LEAST_BITS
 
@@ -202,7 +202,7 @@ def code_uniform(coder, label, n, value=None):
 
 
 def code_partition(coder, vocab_size, resolution, allowed, counts=None):
-    """The counts in descending order, of which `allowed` there may be."""
+    """The counts in descending order, at most `allowed` of them."""
     parts, left, last = [], resolution, resolution
     while left > 0 and last > 1:
         check_survivors(len(parts) + 1, allowed)
@@ -237,7 +237,7 @@ def code_part(coder, a, z, r, count=None):
 
 
 def code_arrangement(coder, parts, counts=None):
-    """Which token, by ascending id, has which of the counts."""
+    """The assignment of the counts to the tokens, by ascending id."""
     left = Counter(parts)  # how many tokens are still to get each count
     arranged = []
     for i in range(len(parts)):
@@ -257,7 +257,7 @@ def code_arrangement(coder, parts, counts=None):
 
 
 def code_counts(coder, vocab_size, resolution, allowed, counts=None, uniform=None):
-    """The counts of the tokens by ascending id, of which `allowed` there may be."""
+    """The counts of the tokens by ascending id, at most `allowed` of them."""
     if not code_bit(coder, "modes", UNIFORM_CHANCE, uniform):
         descending = None if counts is None else sorted(counts, reverse=True)
         parts = code_partition(coder, vocab_size, resolution, allowed, descending)
@@ -328,7 +328,7 @@ ID_EDGES = [
 
 
 def id_position(x, prior=None, c=0):
-    """What the ids below x weigh in the prior's class, or in the buckets."""
+    """The weight of the ids below x in the prior's class, or in the buckets."""
     if prior is not None:
         return prior.below[c][x]
     return sum(
@@ -386,7 +386,7 @@ def code_class(coder, memory, prior, ids=None):
 
 
 def id_rest(vocab_size, memory, prior=None, c=0):
-    """The function that says what an id and all above it weigh."""
+    """The function that gives the weight of an id and all above it."""
     recent = memory.weights  # r of each id
     if has_classes(prior):
         recent = {
@@ -448,7 +448,7 @@ MODEL_COST = log2(256) - log2(256 - UNIFORM_CHANCE)
 
 
 def counts_costs(vocab_size, resolution, counts):
-    """What the counts cost by the model and, about, what uniformly."""
+    """The cost of the counts with the model and, roughly, with uniform coding."""
     k, meter = len(counts), Meter()
     code_partition(meter, vocab_size, resolution, k, sorted(counts, reverse=True))
     model = MODEL_COST + meter.costs.total() + log2_factorial(k)
@@ -516,7 +516,7 @@ def code_distribution(
 
 
 def code_position(coder, counts, position=None):
-    """Which token was drafted, with the chances that it was drawn with."""
+    """The drafted token, with the probabilities that it was sampled with."""
     below = [0, *accumulate(counts)]
     return coder.pick("token", below[-1], 0, len(counts), lambda x: below[x], position)
 

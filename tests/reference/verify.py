@@ -1,4 +1,4 @@
-"""What the cloud does with a round, once more.
+"""A second implementation of the cloud's verification of a round.
 
 Accept drafted tokens while draw < p / q; after a rejection draw from the residual
 max(0, p - q), and after the last token from p. Which draws lead to which token is part
@@ -49,7 +49,7 @@ def draw_token(row, sums, draw):
 
 
 def residual(row, total, ids, counts):
-    """What p leaves of each token when q is taken off."""
+    """The residual max(0, p - q) of each token."""
     resolution, rest = sum(counts), list(row)
     for x, b in zip(ids, counts, strict=True):
         rest[x] = max(0.0, row[x] - b / resolution * total)

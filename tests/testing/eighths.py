@@ -1,7 +1,7 @@
-"""Exact laws of loops in compiled code, which takes numbers as floats.
+"""Exact output distributions of compiled loops, which take floats.
 
 All that a right loop compares a number with lies on eighths, by models of four tokens,
-so one float in each eighth gives the law.
+so one float in each eighth gives the distribution.
 """
 
 from collections import defaultdict
@@ -53,6 +53,6 @@ def assert_lossless(decode: Callable[..., Sequence[int]]) -> int:
         for i, token in enumerate(text):
             found[tuple(text[:i])][token] += Fraction(way.weight)
     for begun, row in found.items():
-        law = [Fraction(p) * sum(row) for p in TARGET((0, *begun))]
-        assert row == law, f"after {begun}"
+        expected = [Fraction(p) * sum(row) for p in TARGET((0, *begun))]
+        assert row == expected, f"after {begun}"
     return len(ways)

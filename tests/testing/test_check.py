@@ -1,4 +1,4 @@
-"""Loops that are right pass the check, and those with a mistake are told which."""
+"""Right loops pass the check, and mistakes of wrong ones are named."""
 
 import re
 import sys
@@ -86,7 +86,7 @@ def test_public_faults(decode, words):
 
 
 def test_sampling_from_the_target_is_no_fault():
-    """Who writes the target's own sample keeps the law: mlx-swift-lm does."""
+    """Writing the target's own sample keeps its distribution, as in mlx-swift-lm."""
     report = check_lossless(loops.equal, exact=True)
     assert report.acceptance == pytest.approx(DRAFT.rows[0] @ TARGET.rows[0], abs=1e-4)
     assert "min(1, p/q) would accept" in report.note
@@ -102,7 +102,7 @@ def test_probabilities_refused_by_numpy():
         check_lossless(lambda p, _, t, rng: [rng.choice(V, p=t(p) / 2)])
 
 
-# Loops whose calls depend on earlier ones.
+# Loops with calls that depend on earlier ones.
 
 
 def right_only_once():
@@ -179,7 +179,7 @@ def test_outputs_that_depend_on_earlier_calls():
 
 @pytest.mark.parametrize("trials", [1000, 20_000])
 def test_a_deviation_above_noticeable_is_noticed(trials):
-    """Half of the probability gives to the other half, which shows least."""
+    """Half of the probability moves to the other half, which is hardest to notice."""
     rng, said, p = np.random.default_rng(1), _noticeable(trials), TARGET.rows[0]
     few = p * trials < 5
     half = p[order := rng.permutation(V)].cumsum() < 0.5

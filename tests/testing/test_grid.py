@@ -23,7 +23,7 @@ QUICK = [n for n in ALL if getattr(ALL[n], "__self__", Loop(2)).drafts == 1]
 
 
 def tried(decode):
-    """What it's found by, the total variation, and what it's said to be."""
+    """The method, the total variation, and the name of the mistake."""
     try:
         report = check_lossless(decode)
     except LossyError as error:

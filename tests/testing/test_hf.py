@@ -1,4 +1,4 @@
-"""What the check says of transformers' assisted generation, by toys as models."""
+"""The check on transformers' assisted generation, with toy models."""
 
 import json
 from dataclasses import replace

@@ -194,7 +194,7 @@ def test_batches_move_and_load():
 
 
 def test_a_batch_unpacks_to_the_inputs_of_a_model():
-    """By name; what rebuilds mappings of their items would leave the rest out."""
+    """By name; code that rebuilds mappings from their items would lose the rest."""
     batch = teacher()
     found = {**batch}
     assert [*found] == [*batch] == ["input_ids", "attention_mask"]

@@ -33,12 +33,12 @@ def arguments(folder, **change):
 
 
 class InOrder(DistillationTrainer, toys.InOrder):
-    """DistillKit's, which takes texts as they come."""
+    """DistillKit's, which takes texts in order."""
 
 
 @pytest.fixture
 def train(data, tmp_path):
-    """What DistillKit computes in its steps: losses and gradients."""
+    """DistillKit's losses and gradients in its steps."""
 
     def run(file=data, loss=(), change=None, collator=None, **args):
         dataset = as_dataset(file, cache_dir=str(tmp_path))

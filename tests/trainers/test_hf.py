@@ -58,7 +58,7 @@ def test_a_hundred_roundings_have_our_gradients(trainer, data, hundred, monkeypa
 def test_evaluation_weighs_distributions(trainer, data, temperature):
     student = toy_student()
     forward = student.forward
-    # Which takes no num_items_in_batch, by which a Trainer tells who weighs by it.
+    # No num_items_in_batch: a Trainer concludes that the model doesn't weigh.
     student.forward = lambda input_ids, attention_mask: forward(
         input_ids, attention_mask
     )

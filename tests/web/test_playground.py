@@ -71,7 +71,7 @@ def dense(row):
 
 
 def settings(rng):
-    """Draw what the controls may say."""
+    """Draw settings of the controls."""
     rule = str(rng.choice([*KEEPS]))
     return {
         "keep": [rule, rng.choice(VALUES[rule]).item()],
@@ -82,7 +82,7 @@ def settings(rng):
 
 
 def priced(codec, q, known):
-    """What the reference's meter says of a packet, by label, in bits."""
+    """The bits of a packet by label, from the reference's meter."""
     meter = Meter()
     given = q.token_ids.tolist(), q.counts.tolist()
     code_distribution(

@@ -1,4 +1,4 @@
-"""What an edge drafts while the cloud decodes, and which branches it tells of."""
+"""Drafting while the cloud decodes, and the branches sent as hints."""
 
 import numpy as np
 import pytest
@@ -87,7 +87,7 @@ def test_the_number_of_branches_is_limited():
 
 
 def test_a_branch_ends_with_a_guessed_stop_token():
-    """And is told, however few tokens it has; without the stop token it has three."""
+    """It is sent even if it is short; without the stop token it has three tokens."""
     toys = Toy(0.8, 0.1, 0.05, stop=[103]), Toy(0.8, 0.1, 0.05)
     for toy in toys:
         toy.draft(6)

@@ -127,7 +127,7 @@ class Chat:
     def _count(self, jobs):
         for job in jobs:
             known = common_length(self._known.get(job.session, []), job.text)
-            if known < len(job.text):  # or it is a part of what is cached
+            if known < len(job.text):  # or it is a part of the cached text
                 self.read += len(job.text) - known
                 self._known[job.session] = job.text
 
@@ -246,7 +246,7 @@ def test_a_completion_stopped_early_can_be_continued(chat, plan):
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_a_completion_has_its_own_figures(chat, keep):
-    """Their sum is the edge's, with the end of what it kept."""
+    """Their sum is the edge's, including the end of the kept session."""
     chat = chat()
     chat.edge, found = Edge(chat.draft, planner=ALONE, keep_session=keep), EdgeMetrics()
     for count in (5, 10):

@@ -1,4 +1,4 @@
-"""The loop of an edge: whatever the plan is and the link does, the text is right."""
+"""The loop of an edge: for any plan and link, the completion is right."""
 
 import itertools
 import math
@@ -64,7 +64,7 @@ def local():
 
 
 def linked(world, seed=0, *, kind=WorldLink, steps=None, reliable=None, **like):
-    """A link of 100 ms to a cloud that knows nothing; what may lose also repeats."""
+    """A link of 100 ms to a new cloud; a lossy link also repeats messages."""
     cloud = Cloud(world, kit.Toy(), steps)
     if like.get("loss"):
         like |= {"duplicate": 0.5, "reorder": 0.5}
@@ -85,7 +85,7 @@ class Links(list):
 
 
 def write(world, connect, plan, session=None, **given):
-    """Write 60 tokens on the world's clock, unless told otherwise."""
+    """Write 60 tokens by default, on the world's clock."""
     session = edge() if session is None else session
     given = {"max_tokens": 60, "clock": world, "sleep": world.sleep, **given}
     return generate(session, kit.Draft(), connect, plan, **given)
@@ -152,7 +152,7 @@ def test_a_slow_link_is_given_time():
 
 
 class Script:
-    """A planner that says one thing after the other, and listens."""
+    """A planner with a script of plans, which records the steps."""
 
     def __init__(self, lengths, ahead=16):
         plans = [Plan(n, 0, f"draft {n}", ahead=ahead) for n in lengths]
@@ -239,7 +239,7 @@ def test_completion_ends_at_the_clouds_maximum_length(name):
 @pytest.mark.parametrize("name", ["alone", "drafts"])
 @pytest.mark.parametrize("reliable", [True, False])
 def test_a_slow_caller_does_not_exhaust_the_patience(name, *, reliable):
-    """What the cloud has sent meanwhile is there; it isn't silent."""
+    """The cloud isn't silent: its messages have arrived meanwhile."""
 
     def sent(pause):
         world = World()
@@ -391,7 +391,7 @@ def test_a_silently_dead_path_is_replaced(name, patience):
 
 @pytest.mark.parametrize("name", PLANS)
 def test_a_busy_cloud_keeps_its_connection(name):
-    """Each pass of its target takes 20 s; it says that it is there."""
+    """Each forward pass of its target takes 20 s; it sends signs of life."""
     world = World()
     links = Links(world, steps=Steps(0.0, 20.0, 0.0))
     assert tokens(write(world, links, PLANS[name], max_tokens=6)) == greedy(6)
@@ -457,7 +457,7 @@ def test_a_long_prompt_does_not_fill_the_queue(queue, sent, dropped, seconds):
 
 
 class ReadingCloud(Cloud):
-    """A cloud of one session, whose target takes so long to read a token."""
+    """A cloud of one session, with a slow prefill."""
 
     seconds = 0.0
     _known = 0
@@ -570,7 +570,7 @@ def test_hints_are_measured_after_the_draft_has_prefilled():
 
 
 class TellingCloud(ReadingCloud):
-    """Says every five seconds how far it has read; `lies` makes something of that."""
+    """Reports its progress every five seconds; `lies` changes the report."""
 
     lies = None
     _began = None
@@ -605,7 +605,7 @@ LIES = {
     "lacks the text": lambda session, *_: wire.Need(session._instance),
     "lacks the session": lambda *_: wire.Need(None),
 }
-"""What a cloud may say instead of how far it has read of a text."""
+"""False reports of a cloud on its prefill."""
 
 
 def reads_for_long(lies, name, *, reliable, loss=0.0):

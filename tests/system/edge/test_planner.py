@@ -1,4 +1,4 @@
-"""The planner: what it chooses by which measurements, and what it says."""
+"""The planner: its choices by measurements, and its reasons."""
 
 import math
 from dataclasses import replace
@@ -28,7 +28,7 @@ def make(**given):
 
 
 class Cloud:
-    """What comes of plans: seconds per token alone and with hints, and of rounds.
+    """Results of plans: seconds per token alone and with hints, and per round.
 
     Of rounds and hints each token is accepted with the same probability.
     """
@@ -53,7 +53,7 @@ class Cloud:
 
 
 def write(planner, cloud, tokens=200, handshake=FAR):
-    """Write a text, and say by which mode each token came."""
+    """Write a completion, and return the mode of each token."""
     planner.begin(handshake)
     modes = []
     while len(modes) < tokens:
@@ -70,7 +70,7 @@ def write(planner, cloud, tokens=200, handshake=FAR):
     ("cloud", "best"),
     [
         (Cloud(hints=0.08), "hints"),
-        # Though the draft helps: it slows passes down.
+        # Though the draft helps: it slows forward passes down.
         (Cloud(hints=0.18, acceptance=0.5), "alone"),
         (Cloud(hints=0.11, trip=0.003), "rounds"),
     ],

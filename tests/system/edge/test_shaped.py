@@ -1,4 +1,4 @@
-"""A thin link over another one: when messages arrive, and what becomes of errors."""
+"""A simulated low-bandwidth link: times of messages, and errors."""
 
 import threading
 from collections import deque
@@ -61,7 +61,7 @@ def wire():
 
 @pytest.fixture
 def link(wire):
-    """A link of 1000 bits a second, on which a trip takes 4 seconds."""
+    """A link of 1000 bits per second with an RTT of 4 seconds."""
     shaped = ShapedLink(wire, 1000.0, 4.0, clock=lambda: wire.now)
     wire.settle()
     yield shaped
@@ -80,7 +80,7 @@ def send(link, wire, message):
 
 def test_messages_take_bandwidth_and_half_an_rtt(link, wire):
     one, two, three = b"1" * 100, b"2" * 225, b"3" * 100
-    send(link, wire, one)  # a second with what the transport adds
+    send(link, wire, one)  # a second, including the transport's overhead
     send(link, wire, two)  # two seconds, behind it
     assert (wire.at(2.99), link.sent) == ([], 0)
     assert wire.at(3.0) == [(3.0, one)]

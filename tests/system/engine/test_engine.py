@@ -85,7 +85,7 @@ def test_sessions_that_decode_steadily_share_batches(monkeypatch):
 
 
 class Moody(BatchEngine):
-    """An engine that is unwell when it is told so."""
+    """An engine with a switch that makes it unwell."""
 
     reason: str | None = None
 
@@ -259,7 +259,7 @@ def test_sessions_outlive_an_unwell_engine():
 
 
 class Canceling(Moody):
-    """An engine whose second job is cancelled by itself, as by a scheduler's end."""
+    """An engine that cancels its second job, as when a scheduler ends."""
 
     jobs = 0
 
@@ -671,7 +671,7 @@ def test_sessions_beyond_the_memory_take_turns(memory, speed, gap, monkeypatch):
 
 @pytest.fixture
 def hanging(monkeypatch):
-    """A model that hangs, which is soon noticed, and an event that lets it continue."""
+    """A hanging model, soon noticed, and an event that lets it continue."""
     monkeypatch.setattr(_batch, "STUCK_SECONDS", 0.2)
     monkeypatch.setattr(_batch, "WATCH_SECONDS", 0.05)
     goes_on = threading.Event()

@@ -64,7 +64,7 @@ def text_of(rng, n):
 
 
 def probs_of(model, tokens, rows):
-    """What transformers gives for one text by itself, without a cache."""
+    """The result of transformers for a single text, without a KV cache."""
     with torch.inference_mode():
         logits = model(torch.tensor([list(tokens)])).logits[0, -rows:, :V]
     return logits.double().softmax(-1).numpy()
@@ -90,7 +90,7 @@ def job_of(rng, session, text):
 
 
 def jobs_of(rng, lengths):
-    """A round for each of so many sessions, with texts of these lengths."""
+    """A round for each session, with texts of these lengths."""
     jobs = []
     for i, length in enumerate(lengths):
         round_ = draft(rng, i % 5) if i % 5 else None
@@ -100,7 +100,7 @@ def jobs_of(rng, lengths):
 
 
 def rows_of(model, job):
-    """Transformers' own probabilities of what a job wants."""
+    """Transformers' probabilities for a job."""
     return probs_of(model, [*job.text, *job.drafted], job.wanted)
 
 
@@ -112,7 +112,7 @@ def expected(model, job):
 
 
 class Watch:
-    """What a cloud reads and what it gets.
+    """The input and output of a cloud.
 
     Attributes
     ----------
@@ -177,7 +177,7 @@ def test_a_session_gets_the_logits_of_a_single_session(kind, options, monkeypatc
     jobs = jobs_of(rng, [1, 40, 3, 17, 9, 2])
     assert cloud.verify(jobs) == [expected(model, job) for job in jobs]
     assert watch.error(model, jobs) < CLOSE
-    # Once more, on what is cached now.
+    # Once more, with the KV cache of now.
     jobs = [replace(job, text=[*job.text, *text_of(rng, 3)]) for job in jobs]
     assert cloud.verify(jobs) == [expected(model, job) for job in jobs]
     assert watch.error(model, jobs) < CLOSE
@@ -217,7 +217,7 @@ def test_any_job_is_self_contained(model, monkeypatch, rng):
 
 
 def bytes_of_token(model):
-    """What a token takes: keys and values of all layers, and of one more to grow."""
+    """The KV cache per token: all layers, and one more to grow."""
     config = model.config
     values = 2 * config.num_key_value_heads * config.head_dim
     return (config.num_hidden_layers + 1) * values * 4
@@ -290,7 +290,7 @@ def test_a_round_longer_than_a_batch_takes_one_pass(model, rng):
 
 
 def test_forget_from_another_thread(model, monkeypatch, rng):
-    """What is in use stays until it isn't, and is read again when needed again."""
+    """A cache in use is kept until then, and computed again when needed."""
     cloud = hf.Cloud(model)
     watch = Watch(cloud, monkeypatch)
     jobs = jobs_of(rng, [20, 30])
@@ -316,7 +316,7 @@ def test_an_exception_leaves_correct_kv_caches(model, rng):
     cloud = hf.Cloud(model)
     jobs = jobs_of(rng, [20, 30, 4])
     cloud.verify(jobs)
-    # In the last layer: keys and values of others are written by then.
+    # In the last layer: the KV caches of others are written by then.
     layer = cloud._model._model.model.layers[2]
 
     def fail(*_):
@@ -577,7 +577,7 @@ def four_threads():
     [
         ({4: 9.0, 2: 5.0, 1: 6.0}, 2),
         ({4: 9.0, 2: 5.0, 1: 4.0}, 1),
-        ({4: 3.0, 2: 5.0}, 4),  # one alone isn't waited for with a large model
+        ({4: 3.0, 2: 5.0}, 4),  # with a large model, a single one isn't waited for
     ],
 )
 @pytest.mark.usefixtures("four_threads")

@@ -150,7 +150,7 @@ def tiny_edge(model):
 
 
 def written(draft, edge, target, **options):
-    """What the draft model's generate writes with a cloud."""
+    """The completion of the draft model's generate with a cloud."""
     text = draft.generate(
         PROMPT,
         attention_mask=torch.ones_like(PROMPT),
@@ -314,7 +314,7 @@ WINDOW = {"sliding_window": 4, "num_hidden_layers": 6}
     [
         ("Llama", {}, True),
         ("Gemma3Text", WINDOW, True),
-        ("Mistral", WINDOW, False),  # it doesn't say which of its layers look how far
+        ("Mistral", WINDOW, False),  # it doesn't state the window of each layer
     ],
 )
 def test_branches_share_a_forward_pass(kind, options, at_once):

@@ -1,4 +1,4 @@
-"""Texts of a float32 file never change, and have the file's own law."""
+"""Completions of a float32 file never change, and have its output distribution."""
 
 import itertools
 import math
@@ -162,7 +162,7 @@ def verify(tmp_path_factory):
 
 @pytest.mark.parametrize("cut", CUTS)
 def test_rounds_keep_the_files_output_distribution(verify, cut):
-    """All drafts of two tokens, and all eighths of the numbers that judge them."""
+    """All drafts of two tokens, and all eighths of the numbers that verify them."""
     jobs, weights, own = [], [], Sampling(2.0, **cut)
     for tokens in itertools.product(range(4), repeat=2):
         rows = [DRAFT[last % 2] for last in (STARTS[0][-1], tokens[0])]

@@ -22,7 +22,7 @@ ALIKE = 0.1
 
 
 class Keeping(Task):
-    """Keeps all that it is told."""
+    """Keeps all rows that it gets."""
 
     def _look(self, logits: Any, rows: slice) -> Answer:
         return Answer(None, {"likeliest": logits.copy()})

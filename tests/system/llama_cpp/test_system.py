@@ -42,7 +42,7 @@ def generate(address, *arguments):
 
 @contextmanager
 def running(*arguments):
-    """Run another command also; give what it says at the start, and its address."""
+    """Also run another command; return its first output and its address."""
     command = [sys.executable, "-c", WITHOUT_FRAMEWORKS, *arguments, "--insecure"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:

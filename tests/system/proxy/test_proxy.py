@@ -125,7 +125,7 @@ def test_a_client_may_choose_mode_and_link(proxy):
         answer = ask(client, **seed, **ours(mode=mode, link=link))
         texts[mode] = answer.choices[0].message.content
         took = answer.usage.sqs
-        assert took["seconds"] > 0.1  # a trip for the hello, and one for the text
+        assert took["seconds"] > 0.1  # a round trip for the hello, and one for the text
         assert (took["mode"], took["plan"].split(":")[1]) == (mode, " as asked")
         if mode != "hints":  # which may come too late
             assert bool(took["drafted"]) is (mode == "rounds")
@@ -298,7 +298,7 @@ def test_refusals_raise_the_clients_exceptions(proxy, options, said):
 
 
 def test_any_request_gets_an_answer():
-    """Requests that are wrong in ways that nobody thought of."""
+    """Randomly damaged requests."""
     rng = random.Random(0)
     values = [None, True, -1, 1.5, 1e400, "x", "\ud800", [], [3], [[]], {}, {"a": []}]
     values += [{"type": "text"}, [{"role": "user", "content": "the"}], "sqs", 10**30]

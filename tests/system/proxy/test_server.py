@@ -269,7 +269,7 @@ def test_handshakes_that_stop_half_way(tmp_path, monkeypatch):
 
 
 def test_clients_without_the_key_have_a_share_of_time(endpoint):
-    """Who has the key has answers at once, beside a flood from his own host."""
+    """A client with the key is answered at once during a flood from the same host."""
     said = b"GET /%s HTTP/1.1\r\nHost: localhost\r\n%s\r\n"
     with endpoint.open("127.0.0.3") as stranger, endpoint.open("127.0.0.3") as known:
         stranger.sendall(said % (b"health", b"") * 400)
@@ -300,7 +300,7 @@ def test_an_interrupted_command_exits_at_once():
 
 
 def test_a_link_opened_for_a_lost_client_is_reused():
-    """Who hangs up while the cloud is silent leaves the link to the next one."""
+    """The link of a client that disconnected early serves the next client."""
     comes, made = threading.Event(), list[Any]()
 
     def make():
@@ -321,7 +321,7 @@ def test_a_link_opened_for_a_lost_client_is_reused():
 
 
 def test_a_waiting_thread_is_woken_when_the_client_leaves():
-    """Once, when nobody waits for the text any more."""
+    """Once, when no client waits for the completion any more."""
     bell, asked = threading.Event(), list[float]()
     before, gone = Future[None](), Future[None]()
 

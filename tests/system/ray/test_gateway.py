@@ -26,7 +26,7 @@ ADDRESS = re.compile(r" at (127\.0\.0\.1:\d+)")
 
 @contextmanager
 def gateway(*options):
-    """Run `sqs serve --ray`; whatever is left of it afterwards is killed."""
+    """Run `sqs serve --ray`; kill all remaining processes afterwards."""
     command = [SQS, "serve", "--ray", "--insecure", "--port", "0", *options]
     server = subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -1,4 +1,4 @@
-"""Replicas on one machine: the same verdicts, whatever dies."""
+"""Replicas on one machine: the same verdicts, whichever process dies."""
 
 import asyncio
 import dataclasses

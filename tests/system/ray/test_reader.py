@@ -1,4 +1,4 @@
-"""Replicas that read texts: the file of one alone, whatever dies."""
+"""Replicas that compute logits: the file of a single one, whichever process dies."""
 
 import functools
 import os

@@ -18,7 +18,7 @@ from tests.system.serve.kit import (
     edge_session,
 )
 
-PASS = 8  # steps of the event loop, in each of which an edge drafts one
+PASS = 8  # steps of the event loop; an edge drafts one token in each
 
 
 class Slow:

@@ -1,4 +1,4 @@
-"""A server on real sockets: exact text, whatever peers and models do."""
+"""A server on real sockets: exact completions, whatever peers and models do."""
 
 import asyncio
 import json
@@ -234,7 +234,7 @@ def test_an_expensive_message_delays_the_next(monkeypatch):
 
     def nothing(*_): ...
 
-    # 0.06 s at a share of 0.05, or at the 19th part of what all may take, 0.5.
+    # 0.06 s at a share of 0.05, or at a 19th of the share of all, 0.5.
     for crowded, waits in (False, (0.2, 1.4, 2.0)), (True, (1.28, 2.0)):
         owner = Owner("")
         for _ in range(19):
@@ -279,7 +279,7 @@ def test_too_many_sessions():
 
 @pytest.mark.parametrize("plan", [FixedPlan(0), FixedPlan(4), FixedPlan(hints=Hints())])
 def test_a_broken_link_keeps_the_sessions_place(plan):
-    """A newcomer to the full server is told to come again, and gets the place after."""
+    """A full server refuses a newcomer for now, and gives it the place later."""
 
     def come():
         send(late, link := server.link())
@@ -300,7 +300,7 @@ def test_a_broken_link_keeps_the_sessions_place(plan):
         links[-1].close()
         for step in steps:
             if len(links) == 2 and len(text) < 60:
-                come()  # it's told again, although the edge has come back
+                come()  # it's refused again, although the edge has come back
             text += step.tokens
         assert (text, len(links)) == (greedy([0, 1], 80), 2)
         assert converse(late, server.link(), 20) == greedy([3, 1], 18)
@@ -327,7 +327,7 @@ def test_the_order_in_which_sessions_make_room(monkeypatch):
 
 
 def test_a_vanished_edge_makes_room(monkeypatch):
-    """Without a word, as phones do. Who waits for an answer isn't silent."""
+    """Silently, as phones do. An edge that waits for an answer isn't silent."""
 
     def is_refused(server):
         edge, link = edge_session([3, 1]), server.link()
@@ -490,7 +490,7 @@ def test_metrics(monkeypatch):
         place = page.sockets[0].getsockname()
         threads = threading.active_count()
         with ExitStack() as stack:
-            for _ in range(8):  # who say nothing cost no threads, and don't stay
+            for _ in range(8):  # silent clients cost no threads, and don't stay
                 idle = stack.enter_context(socket.create_connection(place))
             idle.settimeout(PATIENCE)
             assert not idle.recv(1)
@@ -790,7 +790,7 @@ def test_the_threshold_is_bounded_and_forgets():
     busy = HintThreshold({1: 0.1, 6: 0.15})
     busy.count(1000, 0.0)
     assert busy.at(0.0) == 0.95
-    assert busy.at(60.0) == pytest.approx(0.1)  # one token a pass, whoever is served
+    assert busy.at(60.0) == pytest.approx(0.1)  # one token per forward pass
 
 
 def test_an_invalid_hello_frees_its_place(caplog):

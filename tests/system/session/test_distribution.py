@@ -1,4 +1,4 @@
-"""Text that goes through sessions has the target's law: all outcomes are summed."""
+"""Sessions keep the target's output distribution: all outcomes are summed."""
 
 from contextlib import nullcontext
 from dataclasses import replace
@@ -21,7 +21,7 @@ LIMITS = [Limits(max_text=n, max_message=m) for n, m in ((90, 9000), (99, 4096))
 
 @pytest.fixture
 def ends_of_session(monkeypatch):
-    """Return what opens a session whose numbers are those of a generator."""
+    """Return a function that opens a session with a generator's random numbers."""
 
     def opened(prompt, target, rng, key=lambda number: number):
         drawn = {}
@@ -74,7 +74,7 @@ def test_a_round_keeps_the_output_distribution(ends_of_session):
 def test_a_cloud_lost_with_its_verdict_keeps_the_distribution(
     ends_of_session, same_numbers, exact
 ):
-    """The next comes to the same by the same numbers, so the law stays.
+    """The next has the same random numbers and result, so the distribution stays.
 
     Each cloud is lost with its answer if that rejects something or ends with an odd
     token, up to twice; and each takes something else, but no shorter texts. A draft
@@ -177,7 +177,7 @@ def hints_of(edge, cloud, draft, target, liar):
     if liar:
         tokens = [(token + 1) % target.vocab_size for token in tokens]
     edge.hint(len(edge.text), [([], tokens, [1.0, 1.0])])
-    for message in edge.data_to_send():  # all of them before the cloud begins
+    for message in edge.data_to_send():  # all of these before the cloud begins
         cloud.receive(message)
 
 
@@ -208,7 +208,7 @@ def test_an_edge_that_knows_all_random_numbers_keeps_the_distribution(
 
 
 def test_selectively_lost_tokens_come_again(ends_of_session):
-    """From another cloud, and in passes of other lengths; by the same numbers."""
+    """From another cloud, in other forward passes, with the same random numbers."""
 
     def decode(prompt, draft, target, rng):
         edge, cloud, target = ends_of_session(prompt, target, rng)
@@ -226,7 +226,7 @@ def test_selectively_lost_tokens_come_again(ends_of_session):
 
 @pytest.mark.parametrize("patient", [True, False])
 def test_rounds_begin_at_unused_random_numbers(ends_of_session, patient):
-    """Who drafts a round where the numbers say what he doesn't like breaks the law."""
+    """Drafting where the random numbers are known would change the distribution."""
 
     def decode(prompt, draft, target, rng):
         edge, cloud, target = ends_of_session(prompt, target, rng)

@@ -1,4 +1,4 @@
-"""Sessions: handshake, rounds, what is lost, late or doubled, limits, misuse."""
+"""Sessions: handshake, rounds, lost, late or doubled messages, limits, misuse."""
 
 import json
 
@@ -465,7 +465,7 @@ def test_a_reconnect_does_not_resend_a_known_text():
 
 
 def test_reconnecting_to_a_cloud_with_an_older_text():
-    """What the edge knows of one cloud's text says nothing of another's."""
+    """The edge's knowledge of one cloud's text doesn't apply to another's."""
     edge, first, target = start()
     edge.reconnect()
     second = make_cloud()
@@ -502,7 +502,7 @@ def test_lost_parts_of_a_text_are_sent_again_once(lost):
 
 
 def test_early_parts_take_little_memory():
-    """Whatever a hostile edge sends: at most 8, and no more tokens than 3 texts."""
+    """For any hostile edge: at most 8, and no more tokens than 3 texts."""
     _, cloud, _ = start()
     rng = np.random.default_rng(0)
     for _ in range(300):
@@ -728,7 +728,7 @@ def test_only_likely_hints_are_verified():
 
 
 class Learning:
-    """What NumPy makes no array of, as of a tensor with a gradient."""
+    """An object that NumPy can't convert, such as a tensor with a gradient."""
 
     shape = (V,)
 
@@ -1029,7 +1029,7 @@ def test_the_edge_respects_the_clouds_limits():
 @pytest.mark.parametrize("coding", ["entropy", "enumerative", "bitpack"])
 @pytest.mark.parametrize("k", [4, 120, 160])
 def test_a_round_is_drafted_as_long_as_it_fits(max_message, coding, k):
-    """Whatever is drawn: its message, its survivors, and what a cloud takes of it."""
+    """For any sampled token: its message, its support, and the cloud's limits."""
     codec = sqs.Codec(2000, 1000, coding)
     edge = make_edge(settings=[Setting(codec, sqs.TopK(k))], max_message=max_message)
     cloud, target = make_cloud(vocab_size=2000), Target(vocab_size=2000)
@@ -1073,7 +1073,7 @@ def test_an_unreadable_text_gets_a_clear_refusal():
 
 @pytest.mark.parametrize("how", ["draft", "generate", "idle"])
 def test_a_cloud_that_takes_shorter_texts_is_refused(how):
-    """By its limit alone: what was drafted has no part in it. The text stays."""
+    """Only because of its limit, not because of the draft. The text stays."""
     edge, cloud, target = start()
     if how == "draft":
         lost_answer(edge, cloud, target)

@@ -66,7 +66,7 @@ def test_earlier_calls_do_not_change_logits(path, text, monkeypatch):
     monkeypatch.setattr(_draft, "RECENT", 16)
     check_draft(Draft(path), 150)
     draft = Draft(path)
-    for other in (text, text[:50], text[:1], text):  # longer than what is kept
+    for other in (text, text[:50], text[:1], text):  # longer than the kept context
         fresh = Draft(path).logits(other)
         np.testing.assert_array_equal(draft.logits(other), fresh)
 

@@ -401,7 +401,7 @@ def test_only_one_text_per_request_is_in_memory(tmp_path):
     data = store(tmp_path / "f", [[1] * 3000])
     with teaching(data) as endpoint:
         taken = []
-        for n in 1, 1, 30:  # once for what stays
+        for n in 1, 1, 30:  # once for lasting allocations
             tracemalloc.start()
             assert read_on(post(endpoint, [[1] * 3000] * n)) > n * 3000
             taken.append(tracemalloc.get_traced_memory()[1])

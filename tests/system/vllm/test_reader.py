@@ -19,7 +19,7 @@ CHUNK = 64
 """Tokens that vLLM reads in a step."""
 
 KEPT = 768
-"""Bytes of keys and values of a token: 3 layers, a head of 32."""
+"""Bytes of KV cache per token: 3 layers, a head of 32."""
 
 OPTIONS = {"max_num_batched_tokens": CHUNK, "kv_cache_memory_bytes": 1 << 20}
 HEADER = distill.Header(Codec(V, 32), temperature=0.8, extras=(*EXTRAS,))
@@ -64,7 +64,7 @@ def read(reader, tasks):
 
 
 def check(reader, path, sizes):
-    """Compare what it tells of texts with what transformers tells."""
+    """Compare its rows for texts with those of transformers."""
     ours, theirs = tasks_of(sizes), tasks_of(sizes)
     read(reader, ours)
     read(hf.ModelReader(hf.load_model(path)), theirs)
@@ -86,7 +86,7 @@ def check(reader, path, sizes):
 
 
 def refuse(reader):
-    """Have it do a task of another vocabulary, which fails where the logits are."""
+    """Have it do a task of another vocabulary, which fails in the worker."""
     rows = SparseRows([1] * 300, [9] * 300, range(301), 7, 9)
     bad = Comparing(300, text_of([1] * 300, range(300), rows))
     with pytest.raises(ValueError, match=r"text 300: logits must have shape \[n, 7\]"):

@@ -1,4 +1,4 @@
-"""Verdicts by vLLM: those of transformers, whatever its scheduler does."""
+"""vLLM gives the verdicts of transformers, whatever its scheduler does."""
 
 import asyncio
 import os
@@ -253,7 +253,7 @@ def check_death(it):
 
 
 def test_vllm_ends_with_the_serving_process():
-    """Otherwise it would keep the memory from whoever takes its place."""
+    """Otherwise its memory would be missing for its successor."""
     program = (
         "import asyncio, sys; from sqs_codec.system.vllm import VllmEngine\n"
         "async def main():\n"
