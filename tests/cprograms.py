@@ -69,7 +69,7 @@ def write_vectors(path: Path) -> int:
 
 
 def _flat(values: Iterable[Any]) -> Iterator[str]:
-    """The words of a line; floats hexadecimal, which no rounding can change."""
+    """The words of a line; floats are hexadecimal, and so never rounded."""
     for value in values:
         if isinstance(value, (str, int)):
             yield str(value)

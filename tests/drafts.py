@@ -40,8 +40,7 @@ class Rows:
     ids: NDArray[np.unsignedinteger]
     """[N, 384]: the model's most probable tokens in descending order."""
     logits: NDArray[np.float32]
-    """[N, 384]: their logits at temperature 1, relative to the row's largest, which is
-    0."""
+    """[N, 384]: their logits at temperature 1, minus the row's largest."""
     tail: NDArray[np.float32]
     """[N]: log of the sum of exp(logit) over all other tokens, on the same scale."""
     vocab_size: int = field(default=VOCAB_SIZE, kw_only=True)
@@ -125,8 +124,8 @@ def load_languages(path: Path = LANGUAGES) -> Languages:
 def held_out(drafts: Drafts) -> NDArray[np.bool_]:
     """Return which rows are held out, bool [N].
 
-    They are those of every second category. Whatever is reported about the entropy
-    coding is reported on them, because its tables were fitted to the others.
+    They are those of every second category. All figures of the entropy coding are
+    measured on them, because its tables were fitted to the others.
     """
     return np.isin(drafts.category, held_out_categories(drafts.category.tolist()))
 

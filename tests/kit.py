@@ -40,7 +40,7 @@ class Both(sqs.Keep):
 
 
 TIMES = int(os.environ.get("TIMES", "1"))
-"""How many times as many random cases some tests take, before a release."""
+"""Multiplies the random cases of some tests, before a release."""
 
 VOCABS = st.sampled_from([2, 3, 256, 257, 49152, 1 << 20]) | st.integers(2, 1 << 20)
 RESOLUTIONS = st.sampled_from([1, 2, 100, 1 << 16]) | st.integers(1, 1 << 16)
@@ -63,9 +63,9 @@ def timed(call: Callable[..., T], *given: Any, **options: Any) -> tuple[T, float
 def make_prior(vocab_size: int, classes: int, style: int = 0) -> sqs.Prior:
     """Return a prior by a formula, of one of three styles.
 
-    0: what ids weigh falls with them, and each class has others that it prefers; 1: of
-    no sense, up to the largest weights that are allowed; 2: a range of ids for each
-    class, outside of which ids weigh hardly anything.
+    0: weights fall with the id, and each class prefers other ids; 1: random weights,
+    up to the largest allowed; 2: a range of ids for each class, and tiny weights
+    outside this range.
     """
     rng = np.random.default_rng([vocab_size, classes, style])
     top = 8 * int(math.log2((1 << 31) // vocab_size))  # if all ids weigh that
@@ -325,7 +325,7 @@ def mutate_prior(rng: np.random.Generator, data: bytes) -> bytes:
 def check_round_trip(codec: sqs.Codec, q: sqs.SparseDistribution) -> bytes:
     """Check that q survives the codec, and its size; return its packet.
 
-    What `bits` says of the entropy coding is an estimate, if a good one; see
+    For entropy coding, `bits` is an estimate, if a good one; see
     test_size.py.
     """
     data = codec.encode(q)

@@ -123,9 +123,9 @@ class Way:
 
 
 class _Thread:
-    """What waits for sockets, and for the time to pass things on.
+    """Waits for sockets, and for the time to forward messages.
 
-    The server is on this machine; the seed is of all that happens by chance.
+    The server is on this machine; the seed determines all random events.
     """
 
     port: int

@@ -26,7 +26,7 @@ def test_datagrams_queue_on_a_low_bandwidth_link():
 
 
 def test_a_full_queue_drops_datagrams():
-    """One of 0.1 s leaves while another waits; the third finds 0.2 s of them."""
+    """One of 0.1 s leaves while another waits; the third finds a queue of 0.2 s."""
     thin = way(rate=8000, queue=0.15)
     arrivals = [due for due, _ in passed(thin, (10, 10, 10, 10.05), 72)]
     assert arrivals == pytest.approx([10.1, 10.2, 10.3])

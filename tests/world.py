@@ -3,8 +3,8 @@
 Edges are those of `sqs_codec.system.edge.generate`, which takes a clock and a sleep:
 here a `World`. Clouds are `CloudSession`s, whose jobs a `Cloud` does as the server and
 its engine do: all that wait in one call, hints by the server's threshold. Between them
-are the directions of a link as `tests.relay` has them, for datagrams. Whatever is
-computed takes no time but what is stated.
+are the directions of a link as `tests.relay` has them, for datagrams. Computation
+takes only the stated times.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Steps(NamedTuple):
 
 
 class World:
-    """A clock, and what happens while somebody lets time pass."""
+    """A clock, and the events while time passes."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -136,7 +136,7 @@ class Cloud:
         return made
 
     def _go_on(self, link: WorldLink, session: CloudSession) -> None:
-        """Send what a session has to say, and take its next job."""
+        """Send a session's messages, and take its next job."""
         for message in session.data_to_send():
             link.answer(message)
         job = session.next_job(self._threshold.at(self._world.now))

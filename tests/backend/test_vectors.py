@@ -248,7 +248,7 @@ def test_the_readme_counts_the_packets():
     assert counts == found
 
 
-def test_statuses_are_those_of_the_c_core():
+def test_statuses_match_the_c_core():
     for status, text in BROKEN_RULES.items():
         assert ffi.string(lib.sqs_status_text(status)).decode() == text
 

@@ -148,7 +148,7 @@ def test_the_header_compiles_as_cxx(tmp_path):
         run(compiler, *flags, *more, "-I", CSRC, "-fsyntax-only", path)
 
 
-def test_example_meets_every_status(programs):
+def test_example_covers_every_status(programs):
     assert "every status met" in run(programs / "example")
 
 

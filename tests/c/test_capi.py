@@ -26,7 +26,7 @@ DTYPES = {"f16": 0, "f32": 1, "f64": 2, "bf16": 3}
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
-    """Give the core as a shared library, as sqs.h says how to make one."""
+    """Build the core as a shared library, as sqs.h describes."""
     path = tmp_path_factory.mktemp("shared") / "libsqs.so"
     flags = "-std=c11", "-O0", "-shared", "-fPIC", "-fvisibility=hidden"
     defined = "-DSQS_SHARED", "-DSQS_BUILD"
@@ -163,7 +163,7 @@ def isas(core):
     st.sampled_from([*DTYPES]),
     st.sampled_from([0, 1e-300, 0.3, 0.7, 1.0, 2.0, 1e40]),
 )
-def test_verdicts_on_logits_are_those_on_their_probabilities(
+def test_logits_and_probabilities_get_the_same_verdicts(
     core, seed, vocab_size, length, dtype, temperature
 ):
     """With every instruction set, as `verify_rounds` on the same softmax."""

@@ -2,9 +2,9 @@
 
 AArch64 has an instruction set of its own for rows, s390x puts the most significant
 byte first, and 32-bit ARM has limbs of 32 bits and vectors that flush subnormals, which
-clang must not make of loops. All must come to what this machine comes to, bit for bit;
-so must an x86-64 that lacks what others have. ``SQS_REQUIRE_CROSS=1`` makes a
-failure of what is skipped where compilers or emulators are missing.
+clang must not make of loops. All must give this machine's results, bit for bit;
+so must an x86-64 without newer instructions. ``SQS_REQUIRE_CROSS=1`` makes a
+failure of a test that is otherwise skipped without its compiler or emulator.
 """
 
 import os
@@ -92,7 +92,7 @@ def here(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=MACHINES, ids=lambda machine: machine.name)
 def machine(request):
-    """Give a machine whose programs can be built and run."""
+    """Return a machine with programs that can be built and run."""
     machine = request.param
     require(machine.packages, machine.compiler, machine.emulator)
     return machine

@@ -187,4 +187,4 @@ def test_the_hub_s_refusal_is_shown(monkeypatch):
         raise Refused
 
     monkeypatch.setattr(huggingface_hub, "file_exists", refuse)
-    ask_hub("no-such-name", "config.json")  # raises nothing: what loads will say it
+    ask_hub("no-such-name", "config.json")  # raises nothing: loading will report it

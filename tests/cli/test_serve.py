@@ -1,4 +1,4 @@
-"""The command ``sqs serve``: what it refuses, what it prints, how it stops."""
+"""The command ``sqs serve``: refused options, output, and shutdown."""
 
 import asyncio
 import dataclasses
@@ -167,9 +167,9 @@ def test_a_second_signal_stops_at_once():
 
 
 def run_while(arguments, use, end):
-    """Run a command until a thread has used it; return its status and what it said.
+    """Run a command until a thread has used it; return its status and its output.
 
-    Once it listens, `use` is called with what it has said; then a signal ends it.
+    Once it listens, `use` is called with its output; then a signal ends it.
     """
     said, ended, results = io.StringIO(), threading.Event(), []
 

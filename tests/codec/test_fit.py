@@ -184,7 +184,7 @@ def test_fitting_twice_gives_the_same():
     assert sqs.Prior.fit(qs, classes=4) == sqs.Prior.fit(iter(qs), classes=4)
 
 
-def test_real_drafts_save_on_other_prompts():
+def test_real_drafts_save_bits_on_other_prompts():
     rows = load_drafts()
     codec = sqs.Codec(rows.vocab_size, 100)
     out = held_out(rows)
@@ -199,7 +199,7 @@ def test_real_drafts_save_on_other_prompts():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_built_in_prior_is_small_and_weighs_all_ids(name):
+def test_a_built_in_prior_is_small_and_covers_all_ids(name):
     prior = sqs.Prior.builtin(name)
     assert prior.vocab_size == NAMES[name]
     assert len(prior.to_bytes()) < 300_000
@@ -207,7 +207,7 @@ def test_a_built_in_prior_is_small_and_weighs_all_ids(name):
         assert 1 << 30 < prior._tables.weigh(c).sum() <= 1 << 31
 
 
-def test_gemma3_saves_in_every_language():
+def test_gemma3_saves_bits_in_every_language():
     rows = load_languages()
     with_prior = sqs.Codec(rows.vocab_size, prior=sqs.Prior.builtin("gemma3"))
     without = sqs.Codec(rows.vocab_size)

@@ -79,7 +79,7 @@ def rows_alike():
 
 
 @pytest.mark.parametrize("name", [*CORES, "numba"])
-def test_every_core_takes_the_same_rows(name):
+def test_every_core_accepts_the_same_rows(name):
     words, ours = np.arange(4, dtype=np.uint32), race(name)
     rows, same, wide, brain = rows_alike()
     expected = ours(rows, 0.7, words, 5, 3)

@@ -33,7 +33,7 @@ KINDS = ["distribution", "round", "sequence"]
 
 @pytest.mark.parametrize("coding", kit.CODINGS)
 def test_mutated_packets(coding, backend, pytestconfig):
-    """50 000 packets of several codecs; what decodes is encoded the same.
+    """50 000 packets of several codecs; each that decodes is encoded to the same bytes.
 
     Except with entropy coding, where two packets may mean the same. Numba,
     which takes longer, tries a tenth.

@@ -38,7 +38,7 @@ def by_hand(ids, logprobs, codec):
 
 
 @pytest.mark.parametrize("resolution", [1, 50, 4096, 65536])
-def test_counts_are_those_of_the_reference(resolution):
+def test_counts_match_the_reference(resolution):
     codec = sqs.Codec(V + 1, resolution)
     ids, logprobs = random_lists(np.random.default_rng(resolution))
     rows = codec.quantize_top_logprobs_rows(ids, logprobs)

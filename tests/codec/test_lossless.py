@@ -1,6 +1,6 @@
 """Drafting and verifying give the target's distribution, exactly.
 
-Not by a histogram alone: `verify` is driven through every outcome. Its random
+Not only with a histogram: `verify` is driven through every outcome. Its random
 numbers come from a script that walks a grid of equally likely values, fine
 enough for every decision on the probabilities at hand to be exact, and the
 outcomes are added up as fractions.
@@ -114,7 +114,7 @@ def test_bad_rounds_and_targets_are_refused():
 
 
 def whole_weights(rng, vocab_size):
-    """Return weights that sum to about 2^20, most of them 0 for long stretches."""
+    """Return weights that sum to about 2^20, with long runs of zeros."""
     weights = np.zeros(vocab_size, np.int64)
     few = rng.permutation(vocab_size)[: rng.integers(2, 40)]
     cuts = np.sort(rng.integers(0, 1 << 20, few.size - 1))
@@ -140,7 +140,7 @@ def test_tokens_are_drawn_with_integers(seed, dtype):
     counts[rng.integers(kept.size)] += 64 - kept.size
     weights = whole_weights(rng, vocab_size)
     drafted = int(rng.integers(kept.size))
-    weights[kept[drafted]] = 0  # so it is rejected, whatever is drawn
+    weights[kept[drafted]] = 0  # so it is rejected, for any random number
     if not weights.any() or abs(weights.sum() - (1 << 20)) > 900:
         weights[[0, 1]] = 0
         weights[1 if kept[drafted] == 0 else 0] = (1 << 20) - weights.sum()

@@ -27,7 +27,7 @@ def even_rows(codec, k, n):
 
 
 @given(codec=codecs(), n=st.integers(1, 12), seed=SEEDS, threads=st.integers(1, 3))
-def test_packets_are_those_of_single_rows(codec, n, seed, threads):
+def test_packets_match_single_rows(codec, n, seed, threads):
     rows = some_rows(codec, n, seed)
     packets = codec.encode_rows(rows, threads=threads)
     assert packets == [codec.encode(q) for q in rows]

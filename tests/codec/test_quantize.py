@@ -10,7 +10,7 @@ from tests.refusals import refuses
 
 
 @pytest.mark.parametrize("temperature", [0.3, 0.7, 1.0])
-def test_lattice_point_is_the_independent_one(real_rows, temperature):
+def test_lattice_points_match_a_float64_computation(real_rows, temperature):
     codec = sqs.Codec(49152)
     for row in real_rows:
         keep = sqs.TopK(64)
@@ -48,10 +48,10 @@ def test_a_token_equal_to_the_bound_is_kept(keep, kept):
 def test_ties_go_to_the_lower_id():
     flat = np.zeros(10, np.float32)
     codec = sqs.Codec(10, 3)
-    # Each of eight tokens is worth 3/8 and rounds to 0; three of them get a unit.
+    # Each of eight tokens is worth 3/8 and rounds to 0; three tokens get a unit.
     q = codec.quantize(flat, sqs.TopK(8))
     assert (q.token_ids.tolist(), q.counts.tolist()) == ([0, 1, 2], [1, 1, 1])
-    # Each of six is worth 1/2 and rounds to 1; three of them lose it again.
+    # Each of six is worth 1/2 and rounds to 1; three tokens lose it again.
     q = codec.quantize(flat, sqs.TopK(6))
     assert (q.token_ids.tolist(), q.counts.tolist()) == ([0, 1, 2], [1, 1, 1])
     # Of four tokens for three units the last is left out; of two, the first gains.
@@ -82,7 +82,7 @@ def test_masked_tokens_are_never_kept():
 def test_a_million_tiny_probabilities_are_summed():
     """A million tokens, each of 2^-62: single precision goes far enough for them.
 
-    Those in the lane of the token kept are lost beside its 1: one in sixteen.
+    Tokens in the lane of the kept one are lost next to its 1: one in sixteen.
     """
     row = np.full(1 << 20, -43, np.float32)
     row[7] = 0

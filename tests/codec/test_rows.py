@@ -33,7 +33,7 @@ def test_parts_are_concatenated():
     assert list(whole) == [q for part in parts for q in part]
     assert sqs.SparseRows.concatenate([rows[:0]]) == rows[:0]
     one = sqs.SparseRows.concatenate([rows])
-    assert np.shares_memory(one.token_ids, rows.token_ids)  # as nobody can write it
+    assert np.shares_memory(one.token_ids, rows.token_ids)  # as it is read-only
 
 
 def test_dense_rows_equal_single_dense_rows():

@@ -127,9 +127,9 @@ def rank_bits(q):
 
 
 def hardly_more(q, prior=None):
-    """Say whether q takes at most 3 % and 8 bits more than a rank does.
+    """Return whether q takes at most 3 % and 8 bits more than a rank.
 
-    What q takes is more than `bits` less 1, as that is rounded up.
+    q takes more than `bits` - 1, as `bits` is rounded up.
     """
     codec = sqs.Codec(q.vocab_size, q.resolution, prior=prior)
     return codec.bits(q) - 1 < 1.03 * rank_bits(q) + 8
@@ -258,7 +258,7 @@ def test_the_most_expensive_known_sets(size, members, percent):
 
 
 def test_the_field_for_k_of_large_resolutions():
-    """It has 6 bits more than the enumerative coding's, which 3 % don't cover here."""
+    """It has 6 bits more than in enumerative coding; 3 % don't cover these here."""
     counts = [4533, 4598, 6072, 10089, 13345, 13398, 13501]
     ids = [2685, 4930, 17680, 20173, 33497, 41743, 55746]
     q = sqs.SparseDistribution(ids, counts, 65536)

@@ -113,7 +113,7 @@ def test_the_largest_rows(name):
 
 
 @pytest.mark.parametrize("name", [*CORES, "numba"])
-def test_every_core_takes_the_same_rows(name):
+def test_every_core_accepts_the_same_rows(name):
     numbers = [5, FULL // 3, FULL - 7]
     rows, same, wide, brain = rows_alike()
     expected = count(name, rows, numbers, 100, 0.7)

@@ -243,7 +243,7 @@ def test_a_refused_writer_leaves_no_file(other, words, tmp_path):
 
 
 def interrupted(path, monkeypatch, name, when, after):
-    """Write, and end at a call of a function of `os`; say if it was called so often."""
+    """Write, and end at a call of a function of `os`; return whether it was reached."""
     calls, call = itertools.count(), getattr(os, name)
 
     def crash(*args, **options):
@@ -449,7 +449,7 @@ def test_a_row_group_is_kept_each_minute(path, tmp_path, monkeypatch):
     assert other.read_bytes() == path.read_bytes()
 
 
-def test_a_file_that_is_cut_is_refused(path):
+def test_a_truncated_file_is_refused(path):
     rng = np.random.default_rng(1)
     for size in sorted(rng.integers(0, path.stat().st_size, 20), reverse=True):
         os.truncate(path, size)
@@ -840,7 +840,7 @@ def add_bos(teacher, folder):
     return str(folder)
 
 
-def test_rows_of_a_split_text_are_those_of_its_pieces(teacher, tmp_path, monkeypatch):
+def test_rows_of_a_split_text_match_its_pieces(teacher, tmp_path, monkeypatch):
     monkeypatch.setattr(_reader, "CHUNK", 16)  # so that each piece is read on its own
     model, text = load_model(add_bos(teacher, tmp_path / "bos")), "the fox and " * 39
     codec = sqs.Codec(model.vocab_size, L)

@@ -1,4 +1,4 @@
-"""Test what each extra is for, with the oldest packages that pyproject.toml admits.
+"""Test each extra with the oldest packages that pyproject.toml admits.
 
     python -m tests.project.bounds                 all of them
     python -m tests.project.bounds proxy distill   these

@@ -1,7 +1,7 @@
 """Run a command as if elsewhere: ``python -m tests.project.disguise COMMAND...``.
 
-NumPy, OpenBLAS, torch and the C core take this machine for one that lacks what they
-have faster code for, so that their sums round otherwise. Each has one thread; and until
+NumPy, OpenBLAS, torch and the C core take this machine for one without the fast
+instructions, so that their sums round differently. Each has one thread; and until
 the command ends, a process for each core wants all of it, and the ports on which the
 commands of `sqs` listen by default are taken. ``--alone`` before the command leaves the
 cores to it.

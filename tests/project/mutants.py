@@ -8,9 +8,9 @@ built again if the file is C, and the test files that should notice are run ther
 the first failure. A mutant that none of them notices survives: either a test is
 missing, or the line can go. `test_mutants.py` checks that all still apply.
 
-They stand in `mutants.txt`: after the file a name, with the tests that should notice,
-then what stands there, once, and what takes its place. A name that ends with (--all)
-says that `make test` doesn't notice, but `make test-all` does.
+`mutants.txt` lists them: after the file a name, with the tests that should notice,
+then the line, which occurs once, and its replacement. A name ends with (--all) if
+`make test` doesn't notice the mutant, but `make test-all` does.
 
 With `--killers FILE` it prints all tests that notice a mutant of a Python file, also of
 104 random ones. FILE has the tests that run each line, from coverage.py:

@@ -108,7 +108,7 @@ CODE = (
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="git says what is shipped")
-def test_each_data_file_says_where_it_came_from():
+def test_each_data_file_names_its_source():
     files = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).split()
     code = {"", *CODE.split()}
     data = [f for f in files if not {Path(f).suffix, Path(f).name} & code]
@@ -215,7 +215,7 @@ def test_pure_wheel_runs_on_numba(pure_wheel, pure):
 
 
 @pytest.mark.all
-def test_pure_wheel_without_numba_names_both_ways_out(pure):
+def test_pure_wheel_without_numba_names_both_solutions(pure):
     message = import_error(NO_NUMBA + IMPORT, pure)
     assert REBUILD in message
     assert ADD_NUMBA in message

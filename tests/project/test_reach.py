@@ -24,7 +24,7 @@ ENGINES = {"test-llama", "test-ray", "test-vllm"}
         ("tests/project/mutants.txt", set(), reach.STEPS),
     ],
 )
-def test_a_change_reaches_what_uses_it(changed, within, without):
+def test_a_change_reaches_its_users(changed, within, without):
     found = {*reach.steps([changed])}
     assert within <= found
     assert not found & without

@@ -49,10 +49,10 @@ MEMORY = 8 << 30
 
 @dataclass(frozen=True)
 class Proof:
-    """A function of a harness, in which no assertion and no check may fail."""
+    """A function of a harness; no assertion and no check in it may fail."""
 
     name: str
-    """The harness, a colon, the function; docs/proofs.md says what it proves."""
+    """The harness, a colon, the function; docs/proofs.md describes its proof."""
     unwind: int
     """One more than any loop's most rounds; that it is enough is proved too."""
     quick: bool = False

@@ -125,7 +125,7 @@ class Writer:
         return CODER_BITS + 8 * self.shifts - math.log2(self.range)
 
     def finish(self):
-        """The one packet whose last byte is the first to lie in the interval."""
+        """The packet with the first last byte that lies in the interval."""
         last = -(-self.low >> CODER_LEAST_BITS)
         return last.to_bytes(self.shifts + 1, "big")
 
@@ -284,7 +284,7 @@ def check_survivors(k, allowed):
 def code_set(coder, label, k, size, rest, members=None):
     """Code k of the integers 0 .. size - 1, ascending.
 
-    ``rest(x, n)`` is R(x), what x and all above it weigh, when n members are to come.
+    ``rest(x, n)`` is R(x), the weight of x and all above, with n members to come.
     Each member is the least of those to come, had they been drawn independently.
     """
     found, a = [], 0
@@ -305,7 +305,7 @@ def code_set(coder, label, k, size, rest, members=None):
 
 
 def code_uniform_set(coder, label, n, size, members=None):
-    """A set where all are equally likely; of more than half, what isn't in it."""
+    """A set where all are equally likely; for more than half, its complement."""
     if 2 * n > size:
         others = None
         if members is not None:
@@ -374,7 +374,7 @@ def has_classes(prior):
 
 
 def code_class(coder, memory, prior, ids=None):
-    """The class of the ids, which the next one depends on."""
+    """The class of the ids; the next class depends on it."""
     if not has_classes(prior):
         return 0
     row = prior.chances[memory.last]
@@ -409,7 +409,7 @@ def id_rest(vocab_size, memory, prior=None, c=0):
 
 
 def choose_class(last, prior, ids):
-    """The first of the classes that are cheapest by their weights alone."""
+    """The first of the classes with the lowest cost of weights."""
     kinds = Counter(prior.kinds[y] for y in ids)
     row = prior.chances[last]
 
@@ -503,7 +503,7 @@ def code_distribution(
     allowed=MAX_ROUND_SUPPORT,
     prior=None,
 ):
-    """Counts first, which say how many ids there are; return (ids, counts)."""
+    """The counts first, so that k is known; return (ids, counts)."""
     uniform_counts = uniform_ids = None
     if counts is not None:
         model, uniform = counts_costs(vocab_size, resolution, counts)
@@ -524,7 +524,7 @@ def code_position(coder, counts, position=None):
 def code_next(
     coder, vocab_size, resolution, memory, survivors, ids=None, counts=None, prior=None
 ):
-    """A distribution, which is learnt; those before it have so many survivors."""
+    """A distribution, which is learnt; earlier ones have `survivors` tokens."""
     allowed = MAX_ROUND_SUPPORT - survivors
     ids, counts = code_distribution(
         coder, vocab_size, resolution, memory, ids, counts, allowed, prior

@@ -1,7 +1,7 @@
 """Check the golden vectors in ``tests/vectors`` against the reference.
 
     python -m tests.reference.make_vectors          check the files (the default)
-    python -m tests.reference.make_vectors --write  write what the reference gives
+    python -m tests.reference.make_vectors --write  write the reference's results
 
 The inputs of a case stand in its file, and the reference makes the rest. Vectors change
 only when the format does: then write them, read the diff, and commit them with the

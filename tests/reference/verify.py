@@ -71,5 +71,5 @@ def verify(distributions, tokens, target, draws):
             rest_sums = block_sums(rest)
             if plain_sum(rest_sums) > 0:
                 return i, draw_token(rest, rest_sums, draws[i + 1])
-            return i, draw_token(row, sums, draws[i + 1])  # q is p, but for rounding
+            return i, draw_token(row, sums, draws[i + 1])  # q is p, up to rounding
     return len(tokens), draw_token(target[-1], block_sums(target[-1]), draws[-1])

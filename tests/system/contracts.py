@@ -43,7 +43,7 @@ def branching(vocab_size, steps):
 def check_draft(draft, steps, *, error=0.0, fed=None):
     """Check that logits are those of a draft without other input before.
 
-    `fed` lists the tokens and rows of each pass: texts that grow together take one.
+    `fed` lists the tokens and rows of each forward pass: parallel texts share one.
     """
     for step, texts in branching(draft.vocab_size, steps):
         if fed is not None:

@@ -1,6 +1,6 @@
 """Exact output distributions of compiled loops, which take floats.
 
-All that a right loop compares a number with lies on eighths, by models of four tokens,
+With models of four tokens, a right loop compares numbers only with eighths,
 so one float in each eighth gives the distribution.
 """
 
@@ -16,7 +16,7 @@ from sqs_codec.testing._source import Source, walks
 
 
 class Eighths(Source):
-    """Gives floats, at places in their eighths that depend on the way alone."""
+    """Gives floats; their place in an eighth depends only on the path."""
 
     def random(self, size: Any = None) -> Any:
         """Return one number or several."""

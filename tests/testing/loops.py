@@ -39,7 +39,7 @@ def gumbel(p, rng):
 
 
 def until(mass, q, order):
-    """Keep tokens in this order, up to the one with which they have the mass."""
+    """Keep tokens in this order until their sum reaches the mass."""
     return q * np.isin(np.arange(len(q)), order[np.cumsum(q[order]) - q[order] < mass])
 
 

@@ -53,7 +53,7 @@ def test_each_mistake_is_found_and_named(mistake):
     assert [m for m, it in MISTAKES.items() if it in str(caught.value)] == [mistake]
 
 
-# Faults of others, as their threads say.
+# Faults of other projects, as in their issue threads.
 
 
 def rounded(bits):
@@ -255,7 +255,7 @@ def test_errors_of_the_loop_are_passed_on():
         check_lossless(lambda *_: 1 // 0)
 
 
-def test_too_few_texts_are_refused():
+def test_too_few_trials_are_refused():
     with pytest.raises(ValueError, match="300 trials miss a total variation of"):
         check_lossless(loops.Loop(ends=loops.same).each, trials=300)
 

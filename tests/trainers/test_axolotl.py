@@ -70,7 +70,7 @@ def axolotl_loss(student, texts, *, url, normalize=False):
     return trainer.compute_loss(student, batch, num_items_in_batch=count)
 
 
-def test_gradients_are_those_of_our_loss(hundred, labeled):
+def test_gradients_match_our_loss(hundred, labeled):
     with serving(hundred.path, "--fill") as url:
         assert_ours(*by_parts(axolotl_loss, labeled, url=url), labeled)
 

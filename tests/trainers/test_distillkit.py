@@ -73,7 +73,7 @@ def test_the_how_to_runs(tmp_path, monkeypatch):
     assert gap(gradients[0], 4 * our_gradient(data, 2.0)[1]) < 1e-5
 
 
-def test_texts_may_be_cut(train, data):
+def test_texts_may_be_truncated(train, data):
     _, gradients = train(max_length=7)
     cut = [
         text._replace(

@@ -43,7 +43,7 @@ def trainer(data, tmp_path):
 
 
 def test_a_hundred_roundings_have_our_gradients(trainer, data, hundred, monkeypatch):
-    """Of steps of three batches, whose texts have 4 to 10 distributions each."""
+    """For steps of three batches, with 4 to 10 distributions per text."""
     args = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": TEXTS}
     _, gradients = toys.train(trainer(train=hundred, **args))
     assert toys.gaps(gradients, hundred).max() < 1e-5

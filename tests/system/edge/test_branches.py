@@ -13,7 +13,7 @@ from sqs_codec.system.session import Emitted
 class Toy(Draft):
     """A draft and a session, whose guesses at position i are 100 + i, 200 + i, 300 + i.
 
-    They are as sure everywhere. The cloud hears of a first hint so late.
+    They have the same probabilities everywhere. The first hint arrives late.
     """
 
     finished = False
@@ -99,7 +99,7 @@ def test_a_branch_ends_with_a_guessed_stop_token():
     assert any(203 in branch[:-1] for branch in ended)
 
 
-def test_nothing_is_drafted_beyond_a_sure_stop_token():
+def test_nothing_is_drafted_after_a_certain_stop_token():
     toy = Toy(1.0, stop=[103])
     toy.draft(6)
     assert len(toy.steps) == 2

@@ -256,9 +256,9 @@ def test_a_slow_caller_does_not_exhaust_the_patience(name, *, reliable):
 
 @pytest.mark.parametrize("breaks", [8, 1000])
 def test_a_cloud_that_fails_every_round_is_given_up(breaks, caplog):
-    """It is tried less and less often, and welcomes alone aren't a text.
+    """Attempts become rarer, and a welcome isn't progress.
 
-    The log says that it is gone, and that it is back, each once.
+    The log reports once that it is gone, and once that it is back.
     """
     world = World()
     pauses = []

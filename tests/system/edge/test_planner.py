@@ -30,7 +30,7 @@ def make(**given):
 class Cloud:
     """Results of plans: seconds per token alone and with hints, and per round.
 
-    Of rounds and hints each token is accepted with the same probability.
+    In rounds and hints, each token is accepted with the same probability.
     """
 
     def __init__(self, alone=TARGET, hints=TARGET, trip=0.1, acceptance=0.7):

@@ -124,7 +124,7 @@ def test_a_failed_job_does_not_affect_others(kind):
 @pytest.mark.parametrize(
     ("failing", "most"), [([0], 13), ([63], 13), ([0, 32, 63], 35), (range(64), 127)]
 )
-def test_a_batch_in_which_jobs_fail_is_halved(failing, most):
+def test_a_failing_batch_is_halved(failing, most):
     calls = []
 
     def fail(jobs):
@@ -280,7 +280,7 @@ class Wrong(Canceling):
 
 @pytest.mark.parametrize("kind", [Canceling, Wrong])
 def test_sessions_do_not_wait_for_lost_verdicts(kind, caplog):
-    """The job is done again; the log says so, without the text."""
+    """The job is done again; the log reports it, without the text."""
     with serving(kind(Toy(), tokenizer=b"tokenize")) as server:
         text = converse(edge_session(PROMPT), server.link(), 20)
         assert text == greedy(PROMPT, 17)

@@ -364,7 +364,7 @@ def test_a_cloud_frees_its_memory(model):
         Sampling(1e-320, top_k=2, top_p=0.5, min_p=0.5),
     ],
 )
-def test_sampling_is_that_of_transformers(sampling):
+def test_sampling_matches_transformers(sampling):
     rows = 3 * torch.randn(20, V, generator=torch.Generator().manual_seed(SEED))
     options = {k: v for k, v in sampling.config().items() if v != ALL.config()[k]}
     options["temperature"] = max(sampling.temperature, 1e-30)

@@ -110,7 +110,7 @@ def test_tutorial_and_session_by_hand_run(smollm2, monkeypatch, capsys):
     up = [int(line.split()[1]) for line in lines if line.startswith("up ")]
     assert up[1] == 83
     assert 20 < up[2] < 120
-    # Three tokens that the cloud decodes, in up to three passes.
+    # Three tokens that the cloud decodes, in up to three forward passes.
     assert 1 <= sum("accepted=0, drafted=0" in line for line in lines) <= 3
     start, text = names["prompt"], names["text"]  # over links that can be renewed
     assert text[: len(start)] == start != text

@@ -75,9 +75,9 @@ def open_cloud(path, **options):
     ],
 )
 def test_a_job_is_self_contained(tmp_path, monkeypatch, architecture, options, error):
-    """Its verdict and rows are those that it has alone, with nothing cached.
+    """Its verdict and logits are those without a KV cache and other sessions.
 
-    Whatever came before: other texts, shorter ones, repeats, prefills, and whoever was
+    Before it come other texts, shorter ones, repeats, prefills, and sessions that are
     forgotten or evicted.
     """
     rng, seen = np.random.default_rng(SEED), {}
@@ -116,7 +116,7 @@ def test_a_job_is_self_contained(tmp_path, monkeypatch, architecture, options, e
 
 def test_the_least_recent_session_is_evicted(path, fed):
     cloud = open_cloud(path, parallel=3, batch_size=512)
-    for name in "abcad":  # the last of which takes b's memory
+    for name in "abcad":  # the last one takes b's memory
         cloud.verify([reading(name.encode(), [3] * ord(name))])
     cloud.forget(b"d")
     cloud.verify([reading(b"e", [3] * ord("e"))])  # takes d's

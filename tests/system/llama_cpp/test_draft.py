@@ -40,7 +40,7 @@ def distance(one, other):
     )
 
 
-def test_logits_are_those_of_transformers(draft, text, smollm2):
+def test_logits_match_transformers(draft, text, smollm2):
     """Up to llama.cpp's rounding of activations, implied by the file's weights."""
     size = 30
     model = CachedModel(smollm2.target, smollm2.vocab_size)

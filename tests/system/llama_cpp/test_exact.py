@@ -123,7 +123,7 @@ CUTS = {}, {"top_k": 2}, {"top_p": 0.7}, {"min_p": 0.4}
 
 
 def factors(last, before):
-    """Logarithms of what a row is the product of."""
+    """Logarithms of the factors of a row."""
     first, second = FIRST[last % 2], SECOND[before]
     chances = [first, first, 1 - first, 1 - first, 0, 0], [second, 1 - second] * 3
     return np.log(np.maximum(chances, NEVER))

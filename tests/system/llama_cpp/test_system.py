@@ -87,7 +87,7 @@ def test_a_proxy_runs_without_a_framework(served):
         with urllib.request.urlopen(url, json.dumps(chat).encode(), PATIENCE) as answer:
             said = json.load(answer)
     assert said["usage"]["completion_tokens"] == 8
-    # In the file's template, which begins with a message of its own.
+    # The file's template begins with a message of its own.
     assert said["usage"]["prompt_tokens"] > 25
 
 

@@ -68,7 +68,7 @@ def test_model_that_cannot_be_loaded(options, said):
     with gateway(*options.split()) as server:
         _, err = server.communicate(timeout=300)
         assert server.returncode == 1
-        first, *slow, last = err.splitlines()  # on a busy machine Ray says it is slow
+        first, *slow, last = err.splitlines()  # with Ray's warnings on a busy machine
         assert (first, last) == ("Loading the model ...", f"sqs serve: {said}")
         assert all(each.startswith("sqs serve: 0 of 2 replicas") for each in slow)
 

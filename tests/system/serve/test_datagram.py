@@ -147,7 +147,7 @@ def test_the_certificates_host_is_checked(tmp_path, service, serve, connect):
             connect(server.port, "localhost")
         with pytest.raises(LinkError, match="no trusted issuer"):
             connect(server.port, "localhost", security=None)
-    assert len(service.connections) == 2  # nobody showed the others a token
+    assert len(service.connections) == 2  # the others got no token
 
 
 def test_insecure_stays_on_this_machine(serve, connect):
@@ -432,7 +432,7 @@ def test_silence_is_noticed(monkeypatch, server, connect):
     monkeypatch.setattr(edge_end, "_PROBE_SECONDS", 0.05)
     with Relay(server.port) as relay:
         link = connect(relay.port)
-        assert link.receive(0.6) is None  # the server says that it is there
+        assert link.receive(0.6) is None  # the server sends a sign of life
         relay.broken = True
         refuses("the server stopped answering", link.receive, None, error=LinkError)
 

@@ -81,7 +81,7 @@ def server():
 
 
 def refusal(link):
-    """The reason of the next refusal, which ends the link."""
+    """The reason of the next refusal; it ends the link."""
     while (message := link.receive(PATIENCE)) is not None and message[0] != REFUSED:
         pass
     reason = message[1:].decode()
@@ -269,7 +269,7 @@ def test_too_many_sessions():
             "the server is full (2 of 2 sessions); try again later"
         )
         links[0].close()
-        # One that nobody is connected to makes room, and may come back.
+        # A session without a connection makes room, and may come back.
         late, link = edge_session([3, 1]), server.link()
         assert converse(late, link, 20) == greedy([3, 1], 18)
         link.close()
@@ -767,7 +767,7 @@ def test_the_threshold_of_hints_rises_with_the_load():
 
 
 def test_edges_get_the_times_of_recent_forward_passes():
-    """A server that was started on a busy machine says so only for a while."""
+    """A server started on a busy machine reports the load only for a while."""
     with serving(steps={1: 100.0, 6: 150.0}) as server:
         for told in (True, False):
             edge, link = edge_session(PROMPT), server.link()

@@ -118,7 +118,7 @@ def draft_logits(edge: EdgeSession, salt: int = 1) -> np.ndarray:
 class World:
     """An edge, a cloud, and messages between them that get lost, doubled and late.
 
-    Whatever happens, in whatever order, `check` holds. Messages are as old as the
+    `check` holds after any events in any order. Messages are as old as the
     protocol allows at most: 63 numbers of rounds.
     """
 

@@ -136,9 +136,9 @@ def test_alone_keeps_the_output_distribution(ends_of_session):
 
 
 class Shared(Target):
-    """A target that draws by one number for each key and position.
+    """A target that samples with one number for each key and position.
 
-    Which an edge may know: `choice` says what comes of it by any distribution.
+    An edge may know it: `choice` gives its token for any distribution.
     """
 
     def __init__(self, probs, rng):

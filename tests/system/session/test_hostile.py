@@ -185,7 +185,7 @@ def attack_server(
 ) -> Counter[str]:
     """Send messages to a server that has another session; count reasons.
 
-    The last message of a link is one that the server refuses, whatever came before.
+    The server refuses the last message of a link, after any other messages.
     """
     found: Counter[str] = Counter()
     with (

@@ -16,7 +16,7 @@ def job_of(sampling, draw):
 
 
 def test_each_job_has_its_own_sampling():
-    """What is left of a row is the one before the last number that leaves it."""
+    """The tokens of the smallest and of the largest random number."""
     tokens = {
         GREEDY: (2, 2),
         Sampling(): (0, 4),

@@ -294,7 +294,7 @@ def test_a_hello_names_its_session():
 # Rounds
 
 
-def test_a_lost_answer_comes_again_without_another_verdict():
+def test_a_lost_answer_is_repeated_with_its_verdict():
     edge, cloud, target = start()
     verify(edge, cloud, target)
     (answer,) = [m for m in cloud.data_to_send() if m[0] & 0x80]  # and it is lost
@@ -352,7 +352,7 @@ def test_an_answer_is_not_mistaken_for_one_128_rounds_later(aborts):
 
 
 def test_a_round_on_a_different_text_is_not_verified():
-    """By its base alone: an edge of another make may count its rounds otherwise."""
+    """Only by its base: another implementation may count rounds differently."""
     edge, cloud, _ = start()
     draft(edge)
     (message,) = edge.data_to_send()[-1:]
@@ -598,7 +598,7 @@ def test_messages_during_prefill(then, length, cancels):
 
 
 def test_an_aborted_prompt_is_not_read_on():
-    """Neither while the next one comes, which takes several messages, nor after."""
+    """Neither while the next one arrives in several messages, nor after."""
     edge, cloud, _ = start(max_message=512)
     edge.abort([3, 4, 5] * 1000)
     read(edge, cloud)
@@ -923,7 +923,7 @@ def test_the_bound_holds_if_rounds_of_a_setting_are_aborted():
 
 
 def message(q=None, *, setting=0, length=1):
-    """Return a round, which follows what `start` leaves."""
+    """Return a round that follows after `start`."""
     q = q or sqs.SparseDistribution([0, 1], [8, 8], V)
     codec = sqs.Codec(q.vocab_size, q.resolution)
     packet = codec.encode_round([q] * length, [0] * length)
@@ -937,7 +937,7 @@ def refusal(content, cloud=None):
 
 
 def test_a_round_stays_within_the_protocol_limits():
-    """Which no cloud can lower."""
+    """No cloud can lower them."""
     assert refusal(message(length=32)) is None
     reason = "a round has 33 drafted tokens, the limit is 32"
     assert refusal(message(length=33)) == reason
@@ -1072,7 +1072,7 @@ def test_an_unreadable_text_gets_a_clear_refusal():
 
 
 @pytest.mark.parametrize("how", ["draft", "generate", "idle"])
-def test_a_cloud_that_takes_shorter_texts_is_refused(how):
+def test_a_cloud_with_a_lower_limit_is_refused(how):
     """Only because of its limit, not because of the draft. The text stays."""
     edge, cloud, target = start()
     if how == "draft":

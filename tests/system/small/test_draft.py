@@ -269,7 +269,7 @@ def test_a_small_file_takes_little_memory(path, tmp_path, change, said):
         tracemalloc.stop()
 
 
-def test_a_file_cut_anywhere_is_refused(path, tmp_path):
+def test_a_file_truncated_anywhere_is_refused(path, tmp_path):
     data, cut = path.read_bytes(), tmp_path / "cut.npz"
     for length in (0, 1, 100, len(data) // 2, len(data) - 1):
         cut.write_bytes(data[:length])

@@ -92,7 +92,7 @@ def check(answer, *texts):
 @pytest.mark.parametrize(
     ("tail", "places"), [(False, None), (True, None), (False, [0, 2, 3])]
 )
-def test_lists_are_those_of_the_file(fill, tail, places, tmp_path, monkeypatch):
+def test_lists_match_the_file(fill, tail, places, tmp_path, monkeypatch):
     monkeypatch.setattr("sqs_codec.system.teacher._lists.BLOCK", 200)
     texts = [text for text in TEXTS if len(text) > 3]
     data = store(tmp_path / "f", texts, places, tail=tail)
@@ -410,7 +410,7 @@ def test_only_one_text_per_request_is_in_memory(tmp_path):
 
 
 def test_a_body_takes_little_memory(data):
-    """Whatever it has most of."""
+    """For every kind of large content."""
     for part in b"[[]],", b'{"":{}},', b'"ab",', b"-9,":
         body = b'{"prompt": [' + part * (MOST_BYTES // 16 // len(part)) + b"1]}"
         tracemalloc.start()

@@ -1,4 +1,4 @@
-"""vLLM gives the verdicts of transformers, whatever its scheduler does."""
+"""vLLM gives the verdicts of transformers, for any decisions of its scheduler."""
 
 import asyncio
 import os
@@ -71,7 +71,7 @@ def wide(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def narrow():
-    """SmolLM2 with half the memory that the sessions need, which reads in chunks.
+    """SmolLM2 with half the memory that the sessions need, and chunked prefill.
 
     A block of 32 tokens takes 1.4 MiB.
     """

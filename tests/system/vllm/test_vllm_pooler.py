@@ -24,7 +24,7 @@ GREEDY = Sampling(temperature=0)
 
 
 def job(tokens):
-    """A job whose one drafted token after each of `tokens` is the one above it."""
+    """A job after the first of `tokens`, with the others as its draft."""
     round_ = None
     if tokens[1:]:
         sure = [SparseDistribution([token], [1], V) for token in tokens[1:]]
