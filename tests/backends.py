@@ -1,4 +1,4 @@
-"""Which backend tests run on, without what only some environments have."""
+"""The backends that tests run on, without optional packages."""
 
 import threading
 from collections.abc import Callable, Iterator

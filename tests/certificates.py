@@ -31,7 +31,7 @@ def issue(
 ) -> Issued:
     """Write a certificate for some hosts, signed by its own key or by an issuer.
 
-    Without hosts it is an authority's. It ends in so many minutes.
+    Without hosts it is an authority's. It expires after `minutes`.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     title = hosts[0] if hosts else "authority"

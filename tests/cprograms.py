@@ -1,4 +1,4 @@
-"""Build and run the C programs of ``tests/c``, and what two test files ask of them."""
+"""Build and run the C programs of ``tests/c``, for two test files."""
 
 import base64
 import itertools
@@ -55,7 +55,7 @@ def make(build: Path, *targets: str | Path, compiler: str = "cc") -> None:
 
 
 def checksum(said: str) -> str:
-    """The checksum that a program says it came to."""
+    """The checksum that a program prints."""
     found = re.search(r"checksum (\w+)$", said.strip())
     assert found, said
     return found[1]
@@ -69,7 +69,7 @@ def write_vectors(path: Path) -> int:
 
 
 def _flat(values: Iterable[Any]) -> Iterator[str]:
-    """The words of a line; floats hexadecimal, which no rounding can change."""
+    """The words of a line; floats are hexadecimal, and so never rounded."""
     for value in values:
         if isinstance(value, (str, int)):
             yield str(value)

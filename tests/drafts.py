@@ -24,7 +24,7 @@ GEMMA_VOCAB_SIZE = 262_144
 """V of Gemma 3 270M."""
 
 LOGIT_UNIT = 2.0**-10
-"""What an int16 logit of the file counts."""
+"""The unit of an int16 logit of the file."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,11 @@ class Rows:
     position: NDArray[np.uint16]
     """[N]: place in the answer, from 0."""
     token: NDArray[np.unsignedinteger]
-    """[N]: what the target model wrote at that place."""
+    """[N]: the target's token at that position."""
     ids: NDArray[np.unsignedinteger]
     """[N, 384]: the model's most probable tokens in descending order."""
     logits: NDArray[np.float32]
-    """[N, 384]: their logits at temperature 1, relative to the row's largest, which is
-    0."""
+    """[N, 384]: their logits at temperature 1, minus the row's largest."""
     tail: NDArray[np.float32]
     """[N]: log of the sum of exp(logit) over all other tokens, on the same scale."""
     vocab_size: int = field(default=VOCAB_SIZE, kw_only=True)
@@ -76,12 +75,12 @@ class Drafts(Rows):
     dense: NDArray[np.float16]
     """[6, V]: whole rows as the model gave them."""
     dense_row: NDArray[np.uint16]
-    """[6]: which of the N rows these are."""
+    """[6]: the indices of these rows among the N."""
 
 
 @dataclass(frozen=True)
 class Languages(Rows):
-    """Gemma's rows, of texts in ten languages to which nothing was fitted.
+    """Gemma's rows, of held-out texts in ten languages.
 
     Of each row there are 256 tokens and the tail.
     """
@@ -123,10 +122,10 @@ def load_languages(path: Path = LANGUAGES) -> Languages:
 
 
 def held_out(drafts: Drafts) -> NDArray[np.bool_]:
-    """Say which rows nothing was fitted to, bool [N].
+    """Return which rows are held out, bool [N].
 
-    They are those of every second category. Whatever is reported about the entropy
-    coding is reported on them, because its tables were fitted to the others.
+    They are those of every second category. All figures of the entropy coding are
+    measured on them, because its tables were fitted to the others.
     """
     return np.isin(drafts.category, held_out_categories(drafts.category.tolist()))
 

@@ -87,7 +87,7 @@ class EchoConnection:
 
 
 class Server(Protocol):
-    """What a transport has started."""
+    """A started server of a transport."""
 
     @property
     def port(self) -> int: ...

@@ -21,7 +21,7 @@ from tests.reference import sqs_reference as reference
 
 CODINGS = ["bitpack", "enumerative", "entropy"]
 CODECS = [*CODINGS, "prior"]
-"""What `make_codec` makes."""
+"""The codecs of `make_codec`."""
 KEEPS = {"top_k": sqs.TopK, "threshold": sqs.Threshold}
 
 
@@ -40,7 +40,7 @@ class Both(sqs.Keep):
 
 
 TIMES = int(os.environ.get("TIMES", "1"))
-"""How many times as many random cases some tests take, before a release."""
+"""Multiplies the random cases of some tests, before a release."""
 
 VOCABS = st.sampled_from([2, 3, 256, 257, 49152, 1 << 20]) | st.integers(2, 1 << 20)
 RESOLUTIONS = st.sampled_from([1, 2, 100, 1 << 16]) | st.integers(1, 1 << 16)
@@ -50,9 +50,9 @@ T = TypeVar("T")
 
 
 def timed(call: Callable[..., T], *given: Any, **options: Any) -> tuple[T, float]:
-    """Return what a call returns, and the processor's seconds that it takes.
+    """Return a call's result, and the processor seconds that it takes.
 
-    Of this thread alone, so that a busy machine changes little.
+    Only of this thread, so that a busy machine changes little.
     """
     began = time.thread_time()
     found = call(*given, **options)
@@ -63,9 +63,9 @@ def timed(call: Callable[..., T], *given: Any, **options: Any) -> tuple[T, float
 def make_prior(vocab_size: int, classes: int, style: int = 0) -> sqs.Prior:
     """Return a prior by a formula, of one of three styles.
 
-    0: what ids weigh falls with them, and each class has others that it prefers; 1: of
-    no sense, up to the largest weights that are allowed; 2: a range of ids for each
-    class, outside of which ids weigh hardly anything.
+    0: weights fall with the id, and each class prefers other ids; 1: random weights,
+    up to the largest allowed; 2: a range of ids for each class, and tiny weights
+    outside this range.
     """
     rng = np.random.default_rng([vocab_size, classes, style])
     top = 8 * int(math.log2((1 << 31) // vocab_size))  # if all ids weigh that
@@ -148,7 +148,7 @@ def any_distribution(
     most: int = 40,
     makers: Sequence[Make] = MAKERS,
 ) -> sqs.SparseDistribution:
-    """Return a distribution of at most so many tokens that a codec can hold."""
+    """Return a distribution of at most `most` tokens that a codec can hold."""
     k = int(rng.integers(1, min(most, codec.max_survivors) + 1))
     make = makers[rng.integers(len(makers))]
     return make(rng, codec.vocab_size, codec.resolution, k)
@@ -325,7 +325,7 @@ def mutate_prior(rng: np.random.Generator, data: bytes) -> bytes:
 def check_round_trip(codec: sqs.Codec, q: sqs.SparseDistribution) -> bytes:
     """Check that q survives the codec, and its size; return its packet.
 
-    What `bits` says of the entropy coding is an estimate, if a good one; see
+    For entropy coding, `bits` is an estimate, if a good one; see
     test_size.py.
     """
     data = codec.encode(q)

@@ -1,4 +1,4 @@
-"""Ports for programs that can't say which one they were given."""
+"""Ports for programs that can't report their own."""
 
 import socket
 from collections.abc import Iterator

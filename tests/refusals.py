@@ -1,4 +1,4 @@
-"""What a call or a command refuses, in a line."""
+"""Checks of refused calls and commands, in a line each."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -16,7 +16,7 @@ def refuses(
     error: Errors = ValueError,
     **options: Any,
 ) -> None:
-    """Check that a call raises an error whose message has the words."""
+    """Check that a call raises an error with these words in its message."""
     with pytest.raises(error, match=words):
         call(*given, **options)
 

@@ -34,7 +34,7 @@ HEADERS = 28
 """Bytes of IPv4 and UDP around a datagram."""
 
 OVERTAKEN_SECONDS = 0.02
-"""What is overtaken comes so much later at most."""
+"""The largest delay of an overtaken datagram."""
 
 POLL_SECONDS = 0.1
 """How often an idle relay looks whether it is to stop."""
@@ -45,12 +45,12 @@ BUFFER = 1 << 20
 
 @dataclass(frozen=True)
 class Link:
-    """What a link is like."""
+    """The properties of a link."""
 
     rate: float = math.inf
     """Bits per second to the server."""
     trip: float = 0.0
-    """Seconds of a round trip, of which each way takes half."""
+    """Seconds of a round trip; each direction takes half."""
     down: float = math.inf
     """Bits per second from the server."""
     jitter: float = 0.0
@@ -67,7 +67,7 @@ class Link:
 
 
 GOOD = Link()
-"""One that passes on all that comes at once."""
+"""A relay that forwards everything at once."""
 
 
 class Way:
@@ -123,9 +123,9 @@ class Way:
 
 
 class _Thread:
-    """What waits for sockets, and for the time to pass things on.
+    """Waits for sockets, and for the time to forward messages.
 
-    The server is on this machine; the seed is of all that happens by chance.
+    The server is on this machine; the seed determines all random events.
     """
 
     port: int
@@ -136,7 +136,7 @@ class _Thread:
         self.server_port = server_port
         """May be changed at any time."""
         self.late = 0.0
-        """Seconds by which datagrams so far were handed on later than the link says,
+        """Seconds by which datagrams so far were forwarded later than the link says,
         because this machine had no time; their sum."""
         self._up, self._down = Way(link, True, ups), Way(link, False, downs)
         self._sources: dict[socket.socket, Callable[[], None]] = {}
@@ -158,7 +158,7 @@ class _Thread:
 
     @property
     def link(self) -> Link:
-        """What it is like; may be set at any time."""
+        """Its properties; may be set at any time."""
         return self._up.link
 
     @link.setter
@@ -199,17 +199,17 @@ class _Thread:
 class Relay(_Thread):
     """A link for datagrams: ``with Relay(server_port, Link(1e5, 0.05)) as relay:``.
 
-    Clients connect to `port`. A thread passes on what they and the server send.
+    Clients connect to `port`. A thread forwards the messages of both sides.
     """
 
     def __init__(self, server_port: int, link: Link = GOOD, seed: int = 0) -> None:
         super().__init__(server_port, link, seed)
         self.broken = False
-        """While it is true nothing passes."""
+        """While true, nothing is forwarded."""
         self.seen: list[tuple[bool, bytes]] = []
         """All that came: whether it was for the server, and the datagram."""
         self.doomed: Collection[int] = ()
-        """What is lost: indices in `seen`."""
+        """Lost datagrams: indices in `seen`."""
         self._front = udp()
         self.port = self._front.getsockname()[1]
         self._sources[self._front] = self._take_from_client
@@ -263,7 +263,7 @@ class Relay(_Thread):
 
 
 class StreamRelay(_Thread):
-    """A link for TCP that passes on all that comes at once."""
+    """A link for TCP that forwards everything at once."""
 
     def __init__(self, server_port: int) -> None:
         super().__init__(server_port)
@@ -282,7 +282,7 @@ class StreamRelay(_Thread):
         self._sources[server] = lambda: self._take(server, client)
 
     def _take(self, source: socket.socket, to: socket.socket) -> None:
-        """Pass on a piece; a reader that doesn't read holds up the link."""
+        """Forward a piece; a receiver that doesn't read holds up the link."""
         try:
             data = source.recv(BUFFER)
             to.sendall(data)

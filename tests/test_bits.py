@@ -10,7 +10,7 @@ import sqs_codec as sqs
 from sqs_codec import bits
 
 
-def test_settings_and_rows_are_those_asked_for():
+def test_requested_settings_and_rows_are_measured():
     logits = np.random.default_rng(3).normal(0, 3, (9, 60))
     steered = sqs.Conformal(alpha=0.2, eta=0.5, beta=0.01)
     rules = (rule for rule in (steered, sqs.TopK(9)))
@@ -23,7 +23,7 @@ def test_settings_and_rows_are_those_asked_for():
     assert same == dataclasses.replace(high, keep=same.keep)
 
 
-def test_probabilities_are_warned_of_once():
+def test_probabilities_cause_one_warning():
     probs = np.random.default_rng(5).dirichlet(np.ones(20), 3)
     with pytest.warns(UserWarning, match="these logits look like prob") as caught:
         bits.measure(probs, [sqs.TopK(4), sqs.TopK(8)], [10, 20])
@@ -39,7 +39,7 @@ def test_any_temperature_above_0_is_measured():
         assert point.tv == pytest.approx(0, abs=1e-9)
 
 
-def test_what_cannot_be_measured_is_said():
+def test_unmeasurable_points_are_reported():
     for logits, options, said in (
         (np.zeros(9), {}, "logits must have shape [N, V], got [9]"),
         (np.zeros((0, 9)), {}, "logits must have shape [N, V], got [0, 9]"),
@@ -52,7 +52,7 @@ def test_what_cannot_be_measured_is_said():
         bits.measure(np.zeros((2, 9)), [4])
 
 
-def test_a_prior_is_measured_on_what_it_was_not_fitted_to():
+def test_a_prior_is_measured_on_held_out_rows():
     rng, codec = np.random.default_rng(4), sqs.Codec(400, 50)
     logits = rng.normal(np.arange(400) % 9, 2, (43, 400))
     rows = [codec.quantize(row, sqs.TopK(9)) for row in logits]

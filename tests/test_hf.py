@@ -12,7 +12,7 @@ from tests.system.hf.test_edge import PROMPT, VOCAB_SIZE, plain, tiny
 
 
 def assisted(target, assistant, processor, **options):
-    """The text of transformers' own assisted generation, and this processor alone."""
+    """Output of transformers' assisted generation, and of this processor on its own."""
     alone = LogitsProcessorList([processor])
     assistant._get_logits_processor = lambda *_, **__: alone
     text = target.generate(
@@ -26,7 +26,7 @@ def assisted(target, assistant, processor, **options):
 
 
 @pytest.mark.parametrize("keep", [sqs.TopK(3), sqs.Conformal(alpha=0.1, eta=0.1)])
-def test_transformers_draws_from_and_verifies_what_was_sent(keep, monkeypatch):
+def test_transformers_samples_and_verifies_the_sent_q(keep, monkeypatch):
     codec = sqs.Codec(VOCAB_SIZE, resolution=20)
     processor = SparseLogitsProcessor(codec, keep, temperature=0.7)
     rows = []
@@ -40,7 +40,7 @@ def test_transformers_draws_from_and_verifies_what_was_sent(keep, monkeypatch):
     monkeypatch.setattr(generation, "_speculative_sampling", lambda *a, **_: spy(*a))
     target, assistant = tiny(0), tiny(1)
     torch.manual_seed(0)
-    # Truncations of the target's own, which the assistant mustn't apply again.
+    # The target's own truncations; the assistant mustn't apply them again.
     options = {"temperature": 0.7, "top_k": 5, "top_p": 0.9}
     assisted(target, assistant, processor, do_sample=True, **options)
     assert len(rows) == processor.drafted >= 24
@@ -51,7 +51,7 @@ def test_transformers_draws_from_and_verifies_what_was_sent(keep, monkeypatch):
         assert np.count_nonzero(row) < VOCAB_SIZE
 
 
-def test_greedy_text_is_the_targets_own_and_costs_few_bits():
+def test_greedy_output_is_the_targets_and_costs_few_bits():
     target, assistant = tiny(0), tiny(1)
     processor = SparseLogitsProcessor(sqs.Codec(VOCAB_SIZE), sqs.TopK(8), temperature=0)
     text = assisted(target, assistant, processor, do_sample=False)
@@ -59,7 +59,7 @@ def test_greedy_text_is_the_targets_own_and_costs_few_bits():
     assert processor.bits <= 8 * processor.drafted
 
 
-def test_a_rule_that_learns_forgets_what_was_void():
+def test_a_learning_rule_forgets_voided_steps():
     codec = sqs.Codec(VOCAB_SIZE, resolution=20)
     keep = sqs.Conformal(alpha=0.3, eta=0.1)
     processor = SparseLogitsProcessor(codec, keep)

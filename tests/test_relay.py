@@ -1,4 +1,4 @@
-"""Links in user space, what they do to what they carry, and the virtual clock."""
+"""Links in user space, their effects on datagrams, and the virtual clock."""
 
 import numpy as np
 import pytest
@@ -13,11 +13,11 @@ def way(**link):
 
 
 def passed(way, times, size=100):
-    """What arrives of datagrams that come at some times."""
+    """The datagrams that arrive, for given times of sending."""
     return [each for now in times for each in way.pass_on(bytes(size), now)]
 
 
-def test_datagrams_queue_for_a_thin_link():
+def test_datagrams_queue_on_a_low_bandwidth_link():
     """100 bytes take 0.1 s at 8 kbit/s; a later one finds the link free again."""
     thin = way(rate=8000, trip=0.04)
     arrivals = [due for due, _ in passed(thin, (10, 10, 10.05, 20), 72)]
@@ -26,15 +26,15 @@ def test_datagrams_queue_for_a_thin_link():
 
 
 def test_a_full_queue_drops_datagrams():
-    """One of 0.1 s leaves while another waits; the third finds 0.2 s of them."""
+    """One of 0.1 s leaves while another waits; the third finds a queue of 0.2 s."""
     thin = way(rate=8000, queue=0.15)
     arrivals = [due for due, _ in passed(thin, (10, 10, 10, 10.05), 72)]
     assert arrivals == pytest.approx([10.1, 10.2, 10.3])
     assert (thin.dropped, thin.bytes) == (1, 300)
 
 
-def test_no_datagram_overtakes_another_for_jitter():
-    """Trips vary by as much as is said, about what they are."""
+def test_jitter_does_not_reorder_datagrams():
+    """Delays vary around the configured one, with the configured deviation."""
     sent = np.arange(1000) * 0.2
     arrivals = np.array(passed(way(trip=0.1, jitter=0.3), sent), object)
     delays = (arrivals[:, 0] - sent).astype(float)
@@ -44,7 +44,7 @@ def test_no_datagram_overtakes_another_for_jitter():
     assert crowded == sorted(crowded)
 
 
-def test_datagrams_are_lost_doubled_and_cut_as_often_as_is_said():
+def test_loss_repeat_and_cut_rates_are_as_configured():
     assert len(passed(way(loss=0.2), CROWD)) == pytest.approx(1600, rel=0.05)
     assert len(passed(way(duplicate=0.2), CROWD)) == pytest.approx(2400, rel=0.05)
     sizes = np.array([len(data) for _, data in passed(way(truncate=0.2), CROWD)])

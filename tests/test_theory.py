@@ -31,7 +31,7 @@ def reznik(probs, resolution):
 
 @st.composite
 def distributions(draw, max_size=6):
-    """Rational distributions whose small weights make ties frequent."""
+    """Rational distributions with small weights, so that ties are frequent."""
     weights = draw(st.lists(st.integers(0, 6), min_size=1, max_size=max_size))
     assume(sum(weights) > 0)
     return [Fraction(w, sum(weights)) for w in weights]
@@ -80,9 +80,7 @@ def test_formulas_meet_their_definitions(vocab, size, resolution):
 
 
 @given(st.integers(2, 2**20), st.integers(1, 128), st.integers(1, 2**16), st.data())
-def test_survivors_only_is_never_longer_than_the_paper(
-    vocab, support, resolution, data
-):
+def test_survivors_only_never_exceeds_the_paper(vocab, support, resolution, data):
     support = min(support, vocab)
     survivors = data.draw(st.integers(1, min(support, resolution)))
     ours = theory.enumerative_bits(vocab, survivors, resolution)

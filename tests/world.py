@@ -3,8 +3,8 @@
 Edges are those of `sqs_codec.system.edge.generate`, which takes a clock and a sleep:
 here a `World`. Clouds are `CloudSession`s, whose jobs a `Cloud` does as the server and
 its engine do: all that wait in one call, hints by the server's threshold. Between them
-are the directions of a link as `tests.relay` has them, for datagrams. Whatever is
-computed takes no time but what is stated.
+are the directions of a link as `tests.relay` has them, for datagrams. Computation
+takes only the stated times.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RECORD = 29
 MAX_MESSAGE = 1200 - RECORD
 
 SLICE = 0.001
-"""Seconds after which a forward pass that shares its cores looks whether it does."""
+"""Seconds after which a forward pass checks whether it still shares its cores."""
 
 
 class Steps(NamedTuple):
@@ -50,12 +50,12 @@ class Steps(NamedTuple):
 
     @property
     def told(self) -> dict[int, float]:
-        """What a server says of them."""
+        """The times that a server reports."""
         return {n: self.verify(n) for n in (1, 6)}
 
 
 class World:
-    """A clock, and what happens while somebody lets time pass."""
+    """A clock, and the events while time passes."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -136,7 +136,7 @@ class Cloud:
         return made
 
     def _go_on(self, link: WorldLink, session: CloudSession) -> None:
-        """Send what a session has to say, and take its next job."""
+        """Send a session's messages, and take its next job."""
         for message in session.data_to_send():
             link.answer(message)
         job = session.next_job(self._threshold.at(self._world.now))
@@ -157,7 +157,7 @@ class Cloud:
     def _run(
         self, taken: Sequence[tuple[WorldLink, CloudSession, Job]], left: float
     ) -> None:
-        """Compute for so many seconds more, of a machine that does nothing else."""
+        """Compute for so many more seconds of an idle machine."""
         busy = self._steps.busy if self._steps else 0.0
         if busy and left:
             slower = 1 + busy * self._world.drafting
@@ -196,14 +196,14 @@ class WorldLink:
         self._up, self._down = up, down
         self._inbox: deque[bytes] = deque()
         self.reliable = reliable
-        """Whether nobody asks again; datagrams aren't."""
+        """Whether messages need no repetition; datagrams aren't reliable."""
         self.session: CloudSession | None = None
         """The cloud's."""
         self.sent = self.received = 0
         self.closed = False
 
     def send(self, message: bytes) -> None:
-        """Send a message; what becomes of it depends on the link."""
+        """Send a message; its fate depends on the link."""
         self._check()
         assert len(message) <= self.max_message
         self.sent += len(message) + self.overhead
@@ -232,7 +232,7 @@ class WorldLink:
         return message
 
     def wake(self) -> None:
-        """Do nothing: in a world nobody is woken but by what happens."""
+        """Do nothing: in a world only events wake anybody."""
 
     def snap(self) -> None:
         self.closed = True

@@ -1,4 +1,4 @@
-"""Which backend runs, and what is said when none can."""
+"""The choice of a backend, and the message if none can run."""
 
 import os
 import shutil

@@ -32,7 +32,7 @@ TEMPERATURES = [0, 1e-40, 0.3, 0.7, 1.0, 5.0]
 
 
 def on_each(*given):
-    """Yield a codec of each backend. The reference, which is slow, is asked once."""
+    """Yield a codec of each backend. The slow reference is called once."""
     for name in BACKENDS:
         with using(name):
             codec = sqs.Codec(*given)
@@ -71,7 +71,7 @@ def test_awkward_logits(seed):
 
 @pytest.mark.parametrize("seed", range(60))
 def test_rules_at_the_very_limit(seed):
-    """Parameters that are a token's own probability, or beside it by rounding."""
+    """Parameters that equal a token's probability, or differ from it by rounding."""
     rng = np.random.default_rng(seed)
     vocab_size = int(rng.choice([2, 17, 300, 1200]))
     row, temperature = random_logits(rng, vocab_size), float(rng.choice([0.3, 0.7, 5]))
@@ -88,8 +88,8 @@ def test_rules_at_the_very_limit(seed):
 
 
 @pytest.mark.parametrize("temperature", [0.3, 0.7, 1.0])
-def test_logits_about_those_of_a_power_of_two(temperature):
-    """What rounding makes of an exponent decides, not what the exponent is."""
+def test_logits_near_powers_of_two(temperature):
+    """The rounded exponent decides, not the exact one."""
     for exponent in range(1, 60):
         row = np.zeros(33, np.float32)
         row[1:] = -exponent * temperature * math.log(2)
@@ -248,7 +248,7 @@ def test_mutated_packets_mean_the_same(name):
 
 
 def test_numba_overruns_nothing_if_a_row_changes_meanwhile():
-    """What C does is seen by AddressSanitizer, in tests/c/changing.c."""
+    """AddressSanitizer checks the C core, in tests/c/changing.c."""
     select = numba.njit(lambda row, maxima: rows.select_from(row, maxima, 1.0))
     leave = numba.njit(lambda ids, counts: quantize.survivors(ids, counts))
     maxima = np.full(rows.softmax.LANES, -np.inf)

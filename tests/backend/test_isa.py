@@ -38,7 +38,7 @@ NEEDS = {
     platform.machine() != "x86_64" or not CPUINFO.exists(),
     reason="needs Linux on x86-64",
 )
-def test_what_linux_says_that_the_processor_has_is_here():
+def test_instruction_sets_match_those_of_linux():
     """Linux leaves out what it doesn't save for each thread, as the core does."""
     flags = set(re.search(r"^flags\s*:(.*)$", CPUINFO.read_text(), re.M)[1].split())
     print("here:", HERE)
@@ -58,7 +58,7 @@ def test_real_rows(name, real_rows):
 
 @pytest.mark.parametrize("name", HERE)
 def test_top_k_is_the_head_of_a_stable_sort(name):
-    """Whatever the ties, and for every k, also where the bound is found otherwise."""
+    """For any ties and every k, also where the bound is found in another way."""
     rng = np.random.default_rng(1)
     vocab_size = 9000
     for spread in (0, 2, 30, 1e6):
@@ -78,11 +78,11 @@ def test_environment_chooses(name):
     assert output(code, SQS_ISA=name, SQS_BACKEND="native") == name
 
 
-def test_environment_names_what_is_not_here():
+def test_a_missing_instruction_set_is_named():
     message = import_error("import sqs_codec", SQS_ISA="mmx")
     assert f"SQS_ISA must be one of {HERE} here, not 'mmx'" in message
 
 
-def test_numba_has_none():
+def test_numba_has_no_instruction_set():
     code = "import sqs_codec as sqs; print(sqs.isa())"
     assert output(code, SQS_BACKEND="numba") == "None"

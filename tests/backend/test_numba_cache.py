@@ -1,4 +1,4 @@
-"""What Numba keeps of its work, and that it can do without compiling at all."""
+"""Numba's cache, and runs without any compilation."""
 
 import os
 import shutil
@@ -47,7 +47,7 @@ print(numba.njit(lambda array: prior.block_below(array, 0, 0))(np.arange(600)))
 
 @pytest.fixture
 def copy(tmp_path):
-    """A copy of the package, which no other process uses, and without a cache."""
+    """A copy of the package without a cache, used by no other process."""
     source = Path(sqs_codec.__file__).parent
     ignored = shutil.ignore_patterns("__pycache__", "*.so", "*.pyd")
     shutil.copytree(source, tmp_path / "sqs_codec", ignore=ignored)
@@ -71,7 +71,7 @@ def output(code, where=None, **environ):
 
 
 def change(where, module, old, new):
-    """Replace a piece of a module's text, which has to occur in it once."""
+    """Replace a piece of a module's text that occurs exactly once."""
     file = where / "sqs_codec" / module
     text = file.read_text()
     assert text.count(old) == 1
@@ -112,7 +112,7 @@ FURTHER = [
     ],
     ids=["function", "limit", "table", "layout"],
 )
-def test_cache_does_not_outlive_what_is_compiled_in(copy, code, module, old, new):
+def test_changed_constants_invalidate_the_cache(copy, code, module, old, new):
     before = output(code, copy)
     change(copy, module, old, new)
     after = output(code, copy)
@@ -120,7 +120,7 @@ def test_cache_does_not_outlive_what_is_compiled_in(copy, code, module, old, new
     assert after == output(code, copy, NUMBA_DISABLE_JIT="1")
 
 
-def test_installation_that_cannot_be_written(copy):
+def test_a_read_only_installation(copy):
     file = copy / "sqs_codec" / "_backend" / "numba" / "__pycache__"
     file.touch()  # where Numba would make a folder
     home = copy / "home"

@@ -10,16 +10,16 @@ from tests.reference import entropy, make_vectors
 
 @pytest.mark.all
 @pytest.mark.parametrize("name", make_vectors.FILES)
-def test_it_still_makes_the_vectors(name):
+def test_the_reference_still_makes_the_vectors(name):
     assert (make_vectors.VECTORS / name).read_text() == make_vectors.render(name)
 
 
-def test_it_witnesses_the_scalars_of_the_model():
+def test_the_reference_has_the_scalars_of_the_model():
     own = {name: getattr(entropy, name.upper()) for name in entropy.MODEL["scalars"]}
     assert own == entropy.MODEL["scalars"]
 
 
-def test_the_format_page_shows_the_coder_as_it_is():
+def test_the_format_page_shows_the_real_coder():
     """The example's low, range and code are those after each symbol."""
     codec, memory = (8, 10), entropy.Memory()
     states = []

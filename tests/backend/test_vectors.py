@@ -59,7 +59,7 @@ def check_packets(case, q):
         assert decode() == q
         check_limit(decode, q.token_ids.size)
         assert codec.token_bits(q) == case["token_bits"][coding]
-        # What `bits` says of the entropy coding is an estimate, rounded up.
+        # For entropy coding, `bits` is an estimate, rounded up.
         excess = codec.bits(q) - case["bits"][coding]
         assert abs(excess) <= 1.02 if coding == "entropy" else excess == 0
 
@@ -248,7 +248,7 @@ def test_the_readme_counts_the_packets():
     assert counts == found
 
 
-def test_statuses_are_those_of_the_c_core():
+def test_statuses_match_the_c_core():
     for status, text in BROKEN_RULES.items():
         assert ffi.string(lib.sqs_status_text(status)).decode() == text
 

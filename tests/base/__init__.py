@@ -1,1 +1,1 @@
-"""Tests of what every room stands on."""
+"""Tests of the modules that every package uses."""

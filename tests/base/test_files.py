@@ -1,4 +1,4 @@
-"""Files: what is none is refused at once, and a write that fails leaves the old one."""
+"""Files: others are refused at once, and a failed write leaves the old file."""
 
 import os
 import resource
@@ -37,7 +37,7 @@ def no_file(request, tmp_path):
     return path, f"{path} must be a file, but is a {request.param}"
 
 
-def test_what_is_no_file_is_refused(no_file):
+def test_anything_but_a_file_is_refused(no_file):
     path, words = no_file
     refuses(words, require_file, path)
     refuses(words, write_file, path, b"")
@@ -46,7 +46,7 @@ def test_what_is_no_file_is_refused(no_file):
     refuses(words, sqs.Prior.load, path)
 
 
-def test_a_lock_is_no_link_and_waits_for_nobody(tmp_path):
+def test_links_and_fifos_are_refused_as_locks(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "link").symlink_to("file")
     for name in ("fifo", "link"):
@@ -74,7 +74,7 @@ def full_disk():
     signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_full_disk_leaves_the_prior_that_is_there(tmp_path, request):
+def test_a_full_disk_keeps_the_old_prior(tmp_path, request):
     path = tmp_path / "my.sqsprior"
     prior = sqs.Prior.from_counts(np.arange(50_000))
     prior.save(path)
@@ -85,7 +85,7 @@ def test_a_full_disk_leaves_the_prior_that_is_there(tmp_path, request):
     assert os.listdir(tmp_path) == [path.name]
 
 
-def test_a_file_written_over_keeps_its_mode_and_its_link(tmp_path):
+def test_an_overwritten_file_keeps_its_mode_and_link(tmp_path):
     path, link = tmp_path / "file", tmp_path / "link"
     write_file(path, b"1")
     assert not stat.S_IMODE(path.stat().st_mode) & 0o111

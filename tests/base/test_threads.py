@@ -13,7 +13,7 @@ SECONDS = 60
 
 
 def meet(count):
-    """Return work of which so many parts have to be under way at once."""
+    """Return work that ends only if this many parts run at the same time."""
     barrier = threading.Barrier(count)
 
     def work(start, end):
@@ -25,7 +25,7 @@ def meet(count):
 
 
 @pytest.mark.parametrize("threads", [2, 5, 3])
-def test_so_many_threads_work_at_once(threads):
+def test_all_threads_work_at_once(threads):
     n = threads * pool.LEAST
     parts = pool.share(meet(threads), n, threads)
     assert [i for part in parts for i in part] == list(range(n))
@@ -48,7 +48,7 @@ def test_no_more_threads_than_parts():
 
 @pytest.mark.parametrize("culprit", ["caller", "helper"])
 def test_an_error_ends_the_work(culprit):
-    """What is left isn't begun, and what was asked for isn't awaited in vain."""
+    """Remaining parts aren't started, and nobody waits for them."""
     caller = threading.get_ident()
     both = threading.Barrier(2)
     raised = threading.Event()
@@ -69,7 +69,7 @@ def test_an_error_ends_the_work(culprit):
     assert pool.share(lambda *part: part, 4, 2) == [(0, 4)]
 
 
-def test_an_error_is_raised_while_other_threads_are_at_work():
+def test_an_error_is_raised_while_other_threads_work():
     """They complete the parts that they have, and begin no others."""
     caller = threading.get_ident()
     begun, go_on, again = (threading.Event() for _ in range(3))
@@ -89,7 +89,7 @@ def test_an_error_is_raised_while_other_threads_are_at_work():
     assert not again.wait(0.1)
 
 
-def test_threads_that_cannot_be_started_are_done_without(monkeypatch):
+def test_work_goes_on_without_threads_that_fail_to_start(monkeypatch):
     def refuse(*_):
         raise RuntimeError("can't start new thread")
 

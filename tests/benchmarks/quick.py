@@ -1,6 +1,6 @@
 """Each program of benchmarks/ in miniature: ``make bench-test`` runs this file.
 
-A program is a module that can be run, but for those that make files of the tree.
+Programs are the runnable modules, except those that make files of the tree.
 """
 
 import os
@@ -40,7 +40,7 @@ FIRST = (
     "engines equal",
     "wire",
 )
-"""What takes longest comes first, so that all cores are done at about the same time."""
+"""The slowest come first, so that all cores end at about the same time."""
 
 
 def commands() -> Iterator[str]:
@@ -55,7 +55,7 @@ def commands() -> Iterator[str]:
 
 
 def needs(name: str) -> str | None:
-    """Say what a program lacks here."""
+    """Return the missing requirement of a program."""
     if name.endswith("instructions") and not shutil.which("valgrind"):
         return "needs valgrind"
     if name.endswith("wire") and os.geteuid():
@@ -87,7 +87,7 @@ def _few_loads() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("command", sorted(commands(), key=rank))
-def test_a_program_ends_well_and_prints_figures(
+def test_a_program_succeeds_and_prints_figures(
     command: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

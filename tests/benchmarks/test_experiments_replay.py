@@ -1,4 +1,4 @@
-"""Replayed texts: the law of what is accepted.
+"""Replayed texts: the distribution of accepted tokens.
 
 No model is loaded: rows are random, and texts are drawn from the target's.
 """
@@ -22,7 +22,7 @@ def rows(count, vocab, seed=0):
 
 @pytest.mark.parametrize("keep", [sqs.TopK(3), sqs.Threshold(0.1), sqs.TopK(5)])
 @pytest.mark.parametrize("seed", range(5))
-def test_judge_has_the_law_of_speculative_decoding(keep, seed):
+def test_replayed_verdicts_match_speculative_decoding(keep, seed):
     # Summed over the token that the text has, and over the cells into which its numbers
     # in [0, 1) fall: the middle of each small cell stands for all of it.
     row, steps = rows(1, 5, seed)[0], 400

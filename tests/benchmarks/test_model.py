@@ -3,5 +3,5 @@
 from benchmarks.data import fit_model
 
 
-def test_the_generated_files_hold_the_model():
+def test_generated_files_match_the_model():
     assert fit_model.stale() == []

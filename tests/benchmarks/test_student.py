@@ -1,4 +1,4 @@
-"""What is trained for `sqs_codec.system.small` is what that computes."""
+"""The trained student computes the same as `sqs_codec.system.small`."""
 
 from types import SimpleNamespace
 
@@ -11,7 +11,7 @@ from sqs_codec.system.small import Draft
 V, C = 49_152, 64
 
 
-def test_logits_are_those_that_were_trained(tmp_path):
+def test_logits_match_the_trained_student(tmp_path):
     """Except for weights in eight bits, and biases in sixteen."""
     rng, own = np.random.default_rng(0), Draft().tokenizer
     inputs, columns = rng.integers(0, C, V), np.sort(rng.choice(V, C, replace=False))

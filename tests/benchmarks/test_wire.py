@@ -1,4 +1,4 @@
-"""What a round costs on the wire, by counting packets."""
+"""The cost of a round on the wire, with counted packets."""
 
 import pytest
 
@@ -11,7 +11,7 @@ TRIES = 10
 
 
 @pytest.mark.parametrize("name", TRANSPORTS)
-def test_a_message_has_the_bytes_around_it_that_links_count(name):
+def test_links_count_the_overhead_of_a_message(name):
     plain = name == PLAIN
     # gRPC's bytes are estimated with these where no kernel counts them.
     each = DatagramLink.overhead if name == "datagram" else MESSAGE[plain] + ACK

@@ -1,6 +1,6 @@
 """The C core without Python: its warnings, its symbols, its C programs.
 
-tests/c/Makefile says how they are built, and each program's head what it asserts;
+tests/c/Makefile builds them, and each program's head lists what it asserts;
 attack.h does for hostile.c.
 """
 
@@ -42,7 +42,7 @@ PACKETS = 100_000
 CASES = 300
 SEED = 1
 SUM = "3995591b4fe6641e"
-"""What identity.c comes to with these; it changes with the cases alone."""
+"""The checksum of identity.c for these; it changes only with the cases."""
 
 
 def slow(name):
@@ -92,7 +92,7 @@ def test_a_c_compiler_is_found():
     assert C_COMPILERS
 
 
-def test_exports_only_its_prefix_and_needs_nothing(objects):
+def test_exports_only_its_prefix_and_has_no_dependency(objects):
     exported = symbols("-jg --defined-only", objects)
     needed = symbols("-ju", objects)
     assert "sqs_decode" in exported
@@ -101,7 +101,7 @@ def test_exports_only_its_prefix_and_needs_nothing(objects):
 
 
 @pytest.mark.skipif(not IS_X86, reason="needs x86-64")
-def test_runs_on_every_x86_64(objects):
+def test_runs_on_any_x86_64(objects):
     """Instructions that some lack are in files which only those reach that don't."""
     for path in objects:
         listing = run("objdump", "-d", "--no-show-raw-insn", path, quiet=True)
@@ -138,7 +138,7 @@ int main() {
 """
 
 
-def test_header_is_cxx_too(tmp_path):
+def test_the_header_compiles_as_cxx(tmp_path):
     """Without a warning, however many a caller asks for."""
     flags = ("-std=c++11", "-Wall", "-Wextra", "-Wpedantic", "-Werror")
     more = ("-Wconversion", "-Wsign-conversion", "-Wold-style-cast", "-Wshadow")
@@ -148,7 +148,7 @@ def test_header_is_cxx_too(tmp_path):
         run(compiler, *flags, *more, "-I", CSRC, "-fsyntax-only", path)
 
 
-def test_example_meets_every_status(programs):
+def test_example_covers_every_status(programs):
     assert "every status met" in run(programs / "example")
 
 
@@ -190,7 +190,7 @@ def test_instruction_sets_agree(programs, isa):
 
 @pytest.mark.skipif(not IS_X86, reason="needs x86-64 and its MXCSR")
 @pytest.mark.parametrize("control", CONTROLS.values(), ids=CONTROLS)
-def test_safe_in_every_floating_point_environment(programs, control):
+def test_safe_in_any_floating_point_environment(programs, control):
     """Nothing is overrun, and instruction sets agree, even if on other bytes."""
     sums = set()
     for isa in ("scalar", "best"):
@@ -201,8 +201,8 @@ def test_safe_in_every_floating_point_environment(programs, control):
 
 @pytest.mark.all
 @pytest.mark.parametrize("compiler", C_COMPILERS)
-def test_needs_no_flags(compiler, tmp_path):
-    """Nothing is contracted even where the machine could and nobody forbids it."""
+def test_no_compiler_flags_are_needed(compiler, tmp_path):
+    """Without flags that forbid it, the compiler still contracts nothing."""
     core, program = tmp_path / "core.so", tmp_path / "identity"
     flags = "-O2", "-march=native", "-I", CSRC
     run(compiler, *flags, "-shared", "-fPIC", *sorted(CSRC.rglob("*.c")), "-o", core)

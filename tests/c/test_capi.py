@@ -1,6 +1,6 @@
-"""The C core as a shared library, and what it has for callers without Python.
+"""The C core as a shared library, and its functions for callers without Python.
 
-What C does on its own has to agree with what Python does: tokens drawn, thresholds
+The C functions have to agree with Python: tokens drawn, thresholds
 learnt, heads of streams, and verdicts on logits.
 """
 
@@ -26,7 +26,7 @@ DTYPES = {"f16": 0, "f32": 1, "f64": 2, "bf16": 3}
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
-    """Give the core as a shared library, as sqs.h says how to make one."""
+    """Build the core as a shared library, as sqs.h describes."""
     path = tmp_path_factory.mktemp("shared") / "libsqs.so"
     flags = "-std=c11", "-O0", "-shared", "-fPIC", "-fvisibility=hidden"
     defined = "-DSQS_SHARED", "-DSQS_BUILD"
@@ -50,7 +50,7 @@ def core(library):
     return Core(ffi, ffi.dlopen(str(library)))
 
 
-def test_exports_what_the_header_declares_and_nothing_else(library):
+def test_exports_exactly_the_declared_functions(library):
     said = run("nm", "-D", "--defined-only", library)
     text = (CSRC / "sqs.h").read_text()
     public = re.findall(r"^SQS_API\n(?:[^;(]|\n)*?(sqs_\w+)\(", text, re.M)
@@ -72,7 +72,7 @@ def pointer(core, kind, array):
 
 
 @given(SEEDS, st.integers(1, 300), st.data())
-def test_draws_the_token_that_python_draws(core, seed, resolution, data):
+def test_draws_the_same_token_as_python(core, seed, resolution, data):
     rng = np.random.default_rng(seed)
     k = int(rng.integers(1, min(resolution, 40) + 1))
     q = random_distribution(rng, 50, resolution, k)
@@ -86,7 +86,7 @@ SHARES = st.floats(0, 1)
 
 
 @given(SHARES, st.floats(0, 1, exclude_min=True), st.floats(-9, 1), st.lists(SHARES))
-def test_learns_what_python_learns(core, alpha, eta, beta, masses):
+def test_learns_the_same_threshold_as_python(core, alpha, eta, beta, masses):
     """To the bit; and it returns to where it was."""
     rule = sqs.Conformal(alpha, eta, beta)
     theirs = rule.start()
@@ -163,10 +163,10 @@ def isas(core):
     st.sampled_from([*DTYPES]),
     st.sampled_from([0, 1e-300, 0.3, 0.7, 1.0, 2.0, 1e40]),
 )
-def test_verdicts_on_logits_are_those_on_their_probabilities(
+def test_logits_and_probabilities_get_the_same_verdicts(
     core, seed, vocab_size, length, dtype, temperature
 ):
-    """By every instruction set: what `verify_rounds` makes of the same softmax."""
+    """With every instruction set, as `verify_rounds` on the same softmax."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, rng.choice([0.5, 3, 30]), (length + 1, vocab_size))
     if rng.random() < 0.5:

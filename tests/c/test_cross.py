@@ -2,9 +2,9 @@
 
 AArch64 has an instruction set of its own for rows, s390x puts the most significant
 byte first, and 32-bit ARM has limbs of 32 bits and vectors that flush subnormals, which
-clang must not make of loops. All must come to what this machine comes to, bit for bit;
-so must an x86-64 that lacks what others have. ``SQS_REQUIRE_CROSS=1`` makes a
-failure of what is skipped where compilers or emulators are missing.
+clang must not make of loops. All must give this machine's results, bit for bit;
+so must an x86-64 without newer instructions. ``SQS_REQUIRE_CROSS=1`` makes a
+failure of a test that is otherwise skipped without its compiler or emulator.
 """
 
 import os
@@ -48,7 +48,7 @@ class Machine(NamedTuple):
 
     @property
     def emulator(self):
-        """What runs its programs."""
+        """The command that runs its programs."""
         return f"qemu-{self.name}"
 
 
@@ -92,7 +92,7 @@ def here(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=MACHINES, ids=lambda machine: machine.name)
 def machine(request):
-    """Give a machine whose programs can be built and run."""
+    """Return a machine with programs that can be built and run."""
     machine = request.param
     require(machine.packages, machine.compiler, machine.emulator)
     return machine
@@ -108,7 +108,7 @@ def there(machine, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sum_of_cases(here):
-    """What this machine comes to."""
+    """The checksum of this machine."""
     return checksum(run(here / "identity-static", "best", str(CASES), str(SEED)))
 
 
@@ -164,11 +164,11 @@ def test_best_is_not_scalar_on_aarch64(machine, there):
     assert said.startswith("neon:" if machine.name == "aarch64" else "scalar:")
 
 
-# QEMU emulates AVX2 but not AVX-512. Of what AVX2 code looks for, BMI is left out:
+# QEMU emulates AVX2 but not AVX-512. AVX2 code also looks for BMI, left out here:
 # without it glibc itself does not run there.
 @pytest.mark.skipif(not IS_X86, reason="needs x86-64")
 @pytest.mark.parametrize("lacks", ["", "avx2", "fma", "f16c", "xsave", "popcnt", "all"])
-def test_what_a_processor_lacks_is_not_used(other_x86, here, lacks):
+def test_missing_instructions_are_not_used(other_x86, here, lacks):
     best = "scalar" if lacks else "avx2"
     processor = {"": "max", "all": "Nehalem"}.get(lacks, f"max,{lacks}=off")
     arguments = here / "identity-static", "best", "20", str(SEED)

@@ -1,4 +1,4 @@
-"""What ``sqs bits`` says of logits, against the same computed by other means."""
+"""Figures of ``sqs bits``, against an independent computation."""
 
 import io
 import json
@@ -67,7 +67,7 @@ def test_json_has_every_setting(costs):
 
 @pytest.mark.parametrize("k", [1, 8, 64])
 @pytest.mark.parametrize("resolution", [10, 100, 1000])
-def test_points_are_means_of_what_numpy_computes(costs, logits, k, resolution):
+def test_points_are_means_computed_with_numpy(costs, logits, k, resolution):
     (point,) = (
         p for p in costs["points"] if p.get("k") == k and p["resolution"] == resolution
     )
@@ -95,7 +95,7 @@ def test_points_are_means_of_what_numpy_computes(costs, logits, k, resolution):
     assert point["bits"]["bitpack"] == pytest.approx(np.mean(packed))
 
 
-def test_recommendation_is_the_cheapest_that_is_close_enough(costs):
+def test_recommendation_is_the_cheapest_close_enough(costs):
     top_k, threshold, conformal = costs["best"]
     for best in (top_k, threshold):
         assert costs["most_tv"] == 0.05
@@ -188,11 +188,11 @@ def bad_row(value):
         ),
     ],
 )
-def test_arrays_that_do_not_do_are_explained(array, said, tmp_path, capsys):
+def test_bad_arrays_are_explained(array, said, tmp_path, capsys):
     fails(capsys, said, "bits", save(tmp_path / "a.npy", array))
 
 
-def test_files_that_are_none_are_explained(tmp_path, capsys):
+def test_bad_files_are_explained(tmp_path, capsys):
     (tmp_path / "text.npy").write_text("no logits")
     (tmp_path / "empty.npy").write_bytes(b"")
     np.savez(tmp_path / "two.npz", a=np.zeros((2, 9)))
@@ -214,7 +214,7 @@ def test_files_that_are_none_are_explained(tmp_path, capsys):
         assert name in fails(capsys, said, "bits", tmp_path / name)
 
 
-def test_what_does_not_fit_the_file_is_explained(tmp_path, capsys):
+def test_options_that_do_not_fit_the_file_are_explained(tmp_path, capsys):
     file = save(tmp_path / "a.npy", np.zeros((2, 30), np.float32))
     nowhere = str(tmp_path / "no" / "b.json")
     for option, value, said in [
@@ -224,7 +224,7 @@ def test_what_does_not_fit_the_file_is_explained(tmp_path, capsys):
         fails(capsys, said, "bits", file, option, value)
 
 
-def test_plot_names_what_it_lacks(tmp_path, monkeypatch, capsys):
+def test_plot_names_a_missing_package(tmp_path, monkeypatch, capsys):
     file = save(tmp_path / "a.npy", np.zeros((2, 30), np.float32))
     monkeypatch.setattr(install, "is_installed", lambda name: name != "matplotlib")
     assert cli.main(["bits", file]) == 0
@@ -246,7 +246,7 @@ def test_logits_come_from_standard_input(logits, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr() == (out, said)
 
 
-def test_pareto_front_is_what_nothing_beats():
+def test_pareto_front_has_only_unbeaten_points():
     rng = np.random.default_rng(2)
     spent, loss = rng.integers(1, 20, 60).astype(float), rng.integers(0, 20, 60) / 20
     spent[7] = math.inf

@@ -68,7 +68,7 @@ def test_inspect_accounts_for_every_bit(coding, kind, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("resolution", [100, 5000])
-def test_inspect_shows_what_an_entropy_packet_holds(resolution, tmp_path, capsys):
+def test_inspect_shows_the_content_of_entropy_packets(resolution, tmp_path, capsys):
     codec = sqs.Codec(VOCAB_SIZE, resolution)
     q = sqs.SparseDistribution([3, 40, 999], [resolution - 30, 20, 10], VOCAB_SIZE)
     held = f"tokens 3 token:count 3:{resolution - 30}, 40:20, 999:10"
@@ -94,7 +94,7 @@ def test_inspect_shows_what_an_entropy_packet_holds(resolution, tmp_path, capsys
         assert "padding" not in words
 
 
-def test_inspect_says_when_a_packet_can_be_either(tmp_path, capsys):
+def test_inspect_reports_ambiguous_packets(tmp_path, capsys):
     file = tmp_path / "packet.bin"
     q = sqs.SparseDistribution([0, 999], [60, 40], VOCAB_SIZE)
     file.write_bytes(sqs.Codec(VOCAB_SIZE).encode_round([q], [0]))
@@ -107,7 +107,7 @@ def test_inspect_says_when_a_packet_can_be_either(tmp_path, capsys):
     assert "Both" not in capsys.readouterr().out
 
 
-def test_inspect_says_what_is_wrong_with_a_packet(tmp_path, capsys):
+def test_inspect_explains_a_broken_packet(tmp_path, capsys):
     file = tmp_path / "packet.bin"
     file.write_bytes(sqs.Codec(VOCAB_SIZE).encode(Q)[:-1])
     assert inspect(str(file), "--kind", "distribution") == 1
@@ -127,7 +127,7 @@ def test_inspect_reads_standard_input(monkeypatch, capsys):
     assert "3:70" in capsys.readouterr().out
 
 
-def test_inspect_reads_no_more_than_a_packet_can_hold(monkeypatch, capsys):
+def test_inspect_reads_at_most_the_largest_packet(monkeypatch, capsys):
     assert inspect("/dev/zero") == 1
     assert "/dev/zero is longer than any packet" in capsys.readouterr().err
     monkeypatch.setattr(inspect_module, "MOST_BYTES", 1 << 60)
@@ -135,7 +135,7 @@ def test_inspect_reads_no_more_than_a_packet_can_hold(monkeypatch, capsys):
     assert capsys.readouterr().err == "sqs inspect: not enough memory\n"
 
 
-def test_inspect_names_a_file_that_is_not_there(tmp_path, capsys):
+def test_inspect_names_a_missing_file(tmp_path, capsys):
     assert inspect(str(tmp_path / "nothing.bin")) == 1
     assert "nothing.bin" in capsys.readouterr().err
 
@@ -217,7 +217,7 @@ def test_bad_usage_is_explained(arguments, said, monkeypatch, capsys):
     ("command", "lacks"),
     [([], "COMMAND"), (["distill"], "COMMAND"), (["prior"], "-o/--output")],
 )
-def test_what_needs_something_and_got_nothing_shows_its_help(command, lacks, capsys):
+def test_a_command_without_arguments_shows_its_help(command, lacks, capsys):
     with pytest.raises(SystemExit):
         cli.main([*command, "--help"])
     said = capsys.readouterr().out
@@ -247,7 +247,7 @@ def test_what_needs_something_and_got_nothing_shows_its_help(command, lacks, cap
         ("llama-cpp-python", "serve --model a.GGUF", "serve,llama-cpp"),
     ],
 )
-def test_a_command_names_those_that_install_what_it_lacks(
+def test_a_missing_package_names_the_install_command(
     package, command, extra, monkeypatch, capsys
 ):
     monkeypatch.setattr(install, "is_installed", lambda name: name != package)
@@ -262,7 +262,7 @@ def test_a_command_names_those_that_install_what_it_lacks(
     assert (model in err) == ("demo" in extra)
 
 
-def test_version_says_what_runs(capsys):
+def test_version_names_the_backend(capsys):
     begin = f"sqs-codec {sqs.__version__}, format version {sqs.__format_version__}, "
     for name, isa in ("native", sqs.isa()), ("numba", None):
         with using(name), pytest.raises(SystemExit) as end:
@@ -280,7 +280,7 @@ if "MOMENTS" in os.environ:  # for a longer campaign: these import torch
 
 
 @pytest.mark.parametrize(("most_imports", "arguments"), COMMANDS)
-def test_interrupt_at_any_moment_ends_it_in_silence(most_imports, arguments, tmp_path):
+def test_interrupt_at_any_moment_ends_silently(most_imports, arguments, tmp_path):
     """From the script's first line on, while modules are imported, and after that."""
     logits = tmp_path / "logits.npy"
     np.save(logits, np.zeros((400, 40_000), np.float16))
@@ -299,7 +299,7 @@ def test_interrupt_at_any_moment_ends_it_in_silence(most_imports, arguments, tmp
         assert all(line.startswith("import time:") for line in said), (imports, said)
 
 
-def test_a_command_imports_what_it_needs(tmp_path):
+def test_a_command_imports_only_its_dependencies(tmp_path):
     packet, logits = tmp_path / "packet.bin", tmp_path / "logits.npy"
     packet.write_bytes(sqs.Codec(VOCAB_SIZE).encode(Q))
     np.save(logits, np.zeros((2, 9), np.float32))
@@ -323,7 +323,7 @@ print({{*sys.modules}} - before)
     assert done.stdout.endswith("\n[]\n{'sqs_codec.system'}\n")
 
 
-def test_reader_that_leaves_is_no_crash(tmp_path):
+def test_a_closed_pipe_is_no_crash(tmp_path):
     file = tmp_path / "packet.bin"
     codec = sqs.Codec(VOCAB_SIZE)
     file.write_bytes(codec.encode_round([Q] * 256, [3] * 256))
@@ -339,7 +339,7 @@ def test_reader_that_leaves_is_no_crash(tmp_path):
         assert process.wait() == 1
 
 
-def test_a_full_disk_is_told():
+def test_a_full_disk_is_reported():
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "sqs_codec", "--version"]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
@@ -347,7 +347,7 @@ def test_a_full_disk_is_told():
     assert done.stderr == "sqs: [Errno 28] No space left on device\n"
 
 
-def test_streams_that_are_closed_are_empty(tmp_path):
+def test_closed_streams_count_as_empty(tmp_path):
     closed = ["sh", "-c", 'exec "$@" <&- >&-', "sh", sys.executable, "-m", "sqs_codec"]
     for arguments, said in (
         (["--version"], ""),
@@ -359,7 +359,7 @@ def test_streams_that_are_closed_are_empty(tmp_path):
         assert "Traceback" not in done.stderr
 
 
-def test_a_terminal_obeys_no_name(tmp_path, capsys):
+def test_names_cannot_control_the_terminal(tmp_path, capsys):
     file = tmp_path / "\x1b[2J"
     file.write_bytes(b"no packet")
     assert inspect(str(file)) == 1
@@ -368,7 +368,7 @@ def test_a_terminal_obeys_no_name(tmp_path, capsys):
     assert capsys.readouterr().err.replace("\n", "").isprintable()
 
 
-def test_a_terminal_obeys_no_log(monkeypatch, capsys):
+def test_logs_cannot_control_the_terminal(monkeypatch, capsys):
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     options.log_warnings("sqs x")
     try:
@@ -383,7 +383,7 @@ def test_a_terminal_obeys_no_log(monkeypatch, capsys):
     assert told.replace("\n", "").isprintable()
 
 
-def test_what_a_terminal_obeys_is_spelled():
+def test_control_characters_are_spelled_out():
     said = "a\n\tb\r\x7f\x85\u2028\u2066\ud800"
     assert words.shown(said) == "a<0a><09>b<0d><7f><85><2028><2066><d800>"
     assert words.shown(said, lines=True).startswith("a\n\tb<0d>")
@@ -416,7 +416,7 @@ with suppress(ImportError):
 """
 
 
-def test_torch_is_told_that_its_threads_are_to_sleep(tmp_path):
+def test_torch_gets_a_passive_wait_policy(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(LOADS_TORCH)
     (tmp_path / "torch.py").write_text(IN_PLACE_OF_TORCH)

@@ -1,4 +1,4 @@
-"""The demo: which pairs it takes, what it shows, and what becomes of its server."""
+"""The demo: its pairs of models, its output, and the end of its server."""
 
 import io
 import re
@@ -55,7 +55,7 @@ def save_model(folder, vocab_size, words, seed=0):
     return str(folder)
 
 
-def test_bits_reads_texts_with_a_model(tmp_path, capsys):
+def test_bits_runs_a_model_on_texts(tmp_path, capsys):
     model = save_model(tmp_path / "model", 24, WORDS)
     texts = [tmp_path / "one.txt", tmp_path / "other.txt", tmp_path / "empty.txt"]
     for text, words in zip(texts, (700, 100, 0), strict=True):
@@ -84,7 +84,7 @@ def _environment(monkeypatch):
     monkeypatch.delenv("PYTHONSAFEPATH")
 
 
-def test_a_race_of_any_pair_with_one_tokenizer(tmp_path, capsys, monkeypatch):
+def test_any_pair_with_one_tokenizer_can_race(tmp_path, capsys, monkeypatch):
     draft = save_model(tmp_path / "draft", 16, WORDS)
     target = save_model(tmp_path / "target", 24, WORDS, seed=1)
     other = save_model(tmp_path / "other", 16, [*WORDS[:-2], WORDS[-1], WORDS[-2]])
@@ -117,7 +117,7 @@ def test_a_race_of_any_pair_with_one_tokenizer(tmp_path, capsys, monkeypatch):
     assert f"sqs demo: the server didn't start: cannot load {tmp_path / 'none'}" in err
 
 
-def test_a_server_that_ends_is_told(tmp_path):
+def test_a_server_that_exits_is_reported(tmp_path):
     def use():
         with demo.beside(EngineConfig(target=str(tmp_path))) as pipe:
             assert "didn't start" in pipe.recv()
@@ -156,7 +156,7 @@ def figures(**seconds):
     return {way: EdgeMetrics(seconds=s, **each) for way, s in seconds.items()}
 
 
-def test_what_a_person_is_told():
+def test_the_conclusion_in_words():
     fast = demo.conclusion(figures(alone=10.0, rounds=12.5, hints=8.0), same=True)
     assert "Hints were 1.25 times as fast as the cloud alone, rounds 0.80" in fast
     assert "the text is the same as alone" in fast
@@ -165,7 +165,7 @@ def test_what_a_person_is_told():
     assert "the text differs from alone" in slow
 
 
-def test_a_text_is_shown_as_it_comes():
+def test_tokens_are_shown_as_they_arrive():
     text = "A caf\u00e9 by the sea, where \u65e5\u672c\u8a9e is spoken.\n\nThe end."
     own = Draft().tokenizer
     ids = [*own.encode(text), *own.encode("\U0001f98a")[:1]]
@@ -178,7 +178,7 @@ def test_a_text_is_shown_as_it_comes():
         assert re.sub("\x1b.*?m", "", out) == f"{text}\ufffd\n"
 
 
-def test_a_hub_that_refuses_has_the_last_word(monkeypatch):
+def test_the_hub_s_refusal_is_shown(monkeypatch):
     class Refused(huggingface_hub.errors.HfHubHTTPError):
         def __init__(self):
             Exception.__init__(self, "403")
@@ -187,4 +187,4 @@ def test_a_hub_that_refuses_has_the_last_word(monkeypatch):
         raise Refused
 
     monkeypatch.setattr(huggingface_hub, "file_exists", refuse)
-    ask_hub("no-such-name", "config.json")  # raises nothing: what loads will say it
+    ask_hub("no-such-name", "config.json")  # raises nothing: loading will report it

@@ -54,7 +54,7 @@ def generate(server, *arguments):
     [("float32", "float32"), ("bfloat16", "bfloat16"), ("float16", "bfloat16")],
     indirect=["server"],
 )
-def test_text_goes_out_and_the_rest_to_standard_error(
+def test_only_the_completion_goes_to_standard_output(
     server, dtype, models, monkeypatch, capsys
 ):
     monkeypatch.setenv("SQS_TOKEN", "a-token-of-the-tests")
@@ -78,7 +78,7 @@ def test_text_goes_out_and_the_rest_to_standard_error(
     assert capsys.readouterr().out == out
 
 
-def test_what_goes_wrong_is_said_in_a_line(server, models, capsys):
+def test_errors_take_one_line(server, models, capsys):
     draft = ["--draft", models["draft"]]
     token = ["--token", "a-token-of-the-tests"]
     for arguments, said in (
@@ -105,15 +105,13 @@ def test_what_goes_wrong_is_said_in_a_line(server, models, capsys):
         ("--server localhost:1 --insecure --draft .", "nothing listens on this port"),
     ],
 )
-def test_what_can_be_known_is_said_before_a_model_is_loaded(
-    arguments, said, monkeypatch, capsys
-):
+def test_errors_come_before_a_model_is_loaded(arguments, said, monkeypatch, capsys):
     monkeypatch.setattr(_models, "_load_model", None)
     err = fails(capsys, said, "generate", *arguments.split(), "a prompt")
     assert len(err.splitlines()) == 1
 
 
-def test_modes_are_kept_to_and_a_seed_gives_one_text(server, models, capsys):
+def test_modes_are_obeyed_and_a_seed_fixes_the_output(server, models, capsys):
     token = ["--token", "a-token-of-the-tests", "--max-tokens", "30"]
     texts = {}
     for way, plan in (
@@ -144,7 +142,7 @@ def test_modes_are_kept_to_and_a_seed_gives_one_text(server, models, capsys):
         ("gpt2", SMOLLM2, "gpt2"),
     ],
 )
-def test_prior_is_the_vocabularys(asked, fingerprint, prior):
+def test_the_prior_fits_the_vocabulary(asked, fingerprint, prior):
     args = argparse.Namespace(prior=asked, kept=None, alpha=None)
     size = 50_257 if asked == "gpt2" else 49_152
     tokenizer = argparse.Namespace(fingerprint=fingerprint)
@@ -153,7 +151,7 @@ def test_prior_is_the_vocabularys(asked, fingerprint, prior):
         assert setting.codec.prior == expected
 
 
-def test_a_llama_cpp_that_lacks_a_library(tmp_path, monkeypatch, capsys):
+def test_llama_cpp_without_a_library(tmp_path, monkeypatch, capsys):
     """As where it was built for a GPU that isn't there."""
     (tmp_path / "llama_cpp.py").write_text("raise RuntimeError('no libcudart.so')")
     monkeypatch.syspath_prepend(tmp_path)

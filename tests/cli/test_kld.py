@@ -63,7 +63,7 @@ def folder(tmp_path_factory):
         yield folder
 
 
-def test_a_model_is_itself_and_no_other(folder, capsys):
+def test_a_model_differs_from_another_and_not_itself(folder, capsys):
     data = distill.load(folder / "ref")
     assert [s.places.tolist() for s in data] == 6 * [[*range(CTX // 2, CTX - 1)]]
     assert data.header.source.endswith("; up to 32 tokens, cut by rule 2")
@@ -191,7 +191,7 @@ def test_a_commit_identifies_a_model_of_the_hub(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "model", ["an/other", "s3://bucket/model", "gs://model", "one/two/three"]
 )
-def test_a_model_of_which_no_file_is_found_goes_by_its_name(model, tmp_path):
+def test_a_model_without_files_is_identified_by_name(model, tmp_path):
     given = "--engine-option", f"download-dir={tmp_path}"
     assert identity(model, *given) == model
     assert identity(model, *given, "--revision", "tag") == f"{model}, tag"
@@ -238,7 +238,7 @@ def test_a_base_file_is_a_reference(folder, capsys):
     assert "\n6 rows of 3 contexts\n" in capsys.readouterr().out
 
 
-def test_what_is_not_known_is_said(folder, capsys, monkeypatch):
+def test_unknown_figures_are_reported(folder, capsys, monkeypatch):
     measure, model = ["measure", folder / "one"], folder / "other"
     assert sqs_kld(*measure, "--model", model) == 0
     assert re.search(r"KLD: +\S+ ± +unknown text ± +\d", capsys.readouterr().out)
@@ -271,13 +271,13 @@ def test_what_is_not_known_is_said(folder, capsys, monkeypatch):
         (math.nan, 0.0, False, "the model gives the reference's tokens too little"),
     ],
 )
-def test_the_control_says_whether_the_estimate_is_trusted(value, error, trusted, said):
+def test_the_control_decides_whether_to_trust_the_estimate(value, error, trusted, said):
     control = distill.Estimate(value, 0.0, error)
     found = SimpleNamespace(control=control, is_trusted=trusted)
     assert command.trust(found).startswith(said)
 
 
-def test_what_reads_is_what_was_asked_for(folder, monkeypatch):
+def test_the_requested_reader_is_used(folder, monkeypatch):
     asked = []
 
     def reader(*arguments, **options):

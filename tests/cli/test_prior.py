@@ -84,9 +84,7 @@ def test_drafts_make_a_prior(logits, tmp_path, capsys):
     assert sqs.Prior.load(output).classes == 3
 
 
-def test_a_folder_is_a_tokenizer_and_text_goes_with_drafts(
-    tokenizer, logits, tmp_path, capsys
-):
+def test_a_folder_tokenizes_text_added_to_drafts(tokenizer, logits, tmp_path, capsys):
     output = tmp_path / "my.sqsprior"
     text = tmp_path / "text.txt"
     text.write_text("to be or not to be " * 40, "utf-8")
@@ -118,7 +116,7 @@ def test_a_folder_is_a_tokenizer_and_text_goes_with_drafts(
         (["--drafts", "LOGITS", "--vocab-size", "50"], f"logits of {V} tokens, not 50"),
     ],
 )
-def test_what_is_wrong_is_said(
+def test_bad_input_is_explained(
     arguments, message, tokenizer, logits, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(LICENSE.parent)
@@ -136,7 +134,7 @@ def test_what_is_wrong_is_said(
     assert not output.exists()
 
 
-def test_a_hub_that_cannot_be_reached_is_told_at_once(unreachable_hub, capsys):
+def test_an_unreachable_hub_is_reported_at_once(unreachable_hub, capsys):
     begin = f"sqs prior: cannot load the tokenizer no-such-name: {unreachable_hub}"
     command = "prior", "--tokenizer", "no-such-name", LICENSE, "-o", "x"
     assert fails(capsys, begin, *command).count("\n") == 1

@@ -1,4 +1,4 @@
-"""The command ``sqs serve``: what it refuses, what it prints, how it stops."""
+"""The command ``sqs serve``: refused options, output, and shutdown."""
 
 import asyncio
 import dataclasses
@@ -36,7 +36,7 @@ LOAD = module._load
 
 @pytest.fixture(autouse=True)
 def no_token(monkeypatch):
-    """Tests say themselves which token there is, and serve a toy model."""
+    """Tests set the access token themselves, and serve a toy model."""
     monkeypatch.delenv("SQS_TOKEN", raising=False)
 
     def load(args):
@@ -57,7 +57,7 @@ def no_token(monkeypatch):
         ("--engine vllm --model a.gguf", "a GGUF file, which vllm can't run"),
     ],
 )
-def test_what_no_engine_can_do_is_said_before_a_model_is_loaded(
+def test_bad_options_are_refused_before_a_model_is_loaded(
     options, words, monkeypatch, capsys
 ):
     monkeypatch.setattr(module, "_load", LOAD)
@@ -154,7 +154,7 @@ def test_stop_while_the_engine_opens(monkeypatch, capsys):
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
-def test_a_second_signal_waits_for_nothing():
+def test_a_second_signal_stops_at_once():
     command = [sys.executable, "-m", "tests.cli.test_serve"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -167,9 +167,9 @@ def test_a_second_signal_waits_for_nothing():
 
 
 def run_while(arguments, use, end):
-    """Run a command until a thread has used it; return its status and what it said.
+    """Run a command until a thread has used it; return its status and its output.
 
-    Once it listens, `use` is called with what it has said; then a signal ends it.
+    Once it listens, `use` is called with its output; then a signal ends it.
     """
     said, ended, results = io.StringIO(), threading.Event(), []
 
@@ -217,7 +217,7 @@ def write(port, **how):
     ("places", "given", "most"),
     [(0, "", 64), (3, "", 3), (100, "", 64), (3, "--max-sessions 5", 5)],
 )
-def test_by_default_there_are_as_many_sessions_as_memory_is_for(
+def test_the_default_number_of_sessions_fits_the_memory(
     monkeypatch, places, given, most
 ):
     found = []
@@ -234,7 +234,7 @@ def test_by_default_there_are_as_many_sessions_as_memory_is_for(
     assert found == [most]
 
 
-def test_insecure(capsys):
+def test_insecure_serves_plain_http(capsys):
     def use(port):
         write(port, security=INSECURE)
         url = re.search(r"http://\S+/metrics", sys.stderr.getvalue())[0]
@@ -266,7 +266,7 @@ def test_certificate_and_token(tmp_path, monkeypatch):
     assert TOKEN not in said
 
 
-def test_a_closed_terminal_ends_nothing(monkeypatch):
+def test_a_closed_terminal_does_not_end_the_server(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Mock(write=Mock(side_effect=BrokenPipeError)))
     module._say("it is renewed")
 
@@ -368,7 +368,7 @@ def test_command_names_the_certificates_host(tmp_path, monkeypatch):
     assert f"--server cloud.example.org:{ports[0]} " in said
 
 
-def test_a_package_that_an_engine_lacks_is_named(monkeypatch, capsys):
+def test_a_missing_package_of_an_engine_is_named(monkeypatch, capsys):
     def load(_):
         raise ImportError("the engine needs jinja2")
 
@@ -383,7 +383,7 @@ def test_a_draft_that_fits_is_named(model, draft):
     assert f' --draft {draft} "Why' in said
 
 
-if __name__ == "__main__":  # for a test of what happens to a process
+if __name__ == "__main__":  # for a test on a process
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_load", lambda _: Slow(lambda: time.sleep(kit.PATIENCE)))

@@ -1,1 +1,1 @@
-"""Clients that others made, which `make test-clients` has chat with `sqs proxy`."""
+"""Third-party clients; `make test-clients` lets them chat with `sqs proxy`."""

@@ -25,7 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @contextmanager
 def running(log: Path, *command: str | Path, **environ: str) -> Iterator[str]:
-    """Run a server at a free PORT, which the command names; yield the address."""
+    """Run a server at a free port, for PORT in the command; yield the address."""
     with reserved_port() as port, log.open("w") as said:
         filled = [str(word).replace("PORT", str(port)) for word in command]
         process = subprocess.Popen(

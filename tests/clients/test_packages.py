@@ -59,7 +59,7 @@ def test_langchain(proxy):
 
 
 def evaluate(folder, kind, model, url, *more):
-    """Run a task of two questions by lm-eval's command; return what it says."""
+    """Run a task of two questions with lm-eval's command; return its output."""
     data, metric = folder / "data.jsonl", "exact_match"
     if kind == "loglikelihood":
         metric = "perplexity"

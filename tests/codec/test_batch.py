@@ -29,7 +29,7 @@ def codec(backend):
 @pytest.mark.parametrize("keep", RULES, ids=repr)
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_rows_are_as_they_are_alone(codec, keep, dtype, threads):
+def test_batch_rows_equal_single_rows(codec, keep, dtype, threads):
     logits = rows(7, dtype)
     alone = [codec.quantize(row, keep, temperature=0.7) for row in logits]
     found = codec.quantize_rows(logits, keep, temperature=0.7, threads=threads)
@@ -147,7 +147,7 @@ def test_packets_of_a_batch_may_be_large(backend):
     assert packets == [codec.encode(codec.quantize(logits[0], sqs.TopK(V)))] * 64
 
 
-def test_distributions_can_not_be_written(codec):
+def test_distributions_are_read_only(codec):
     q = codec.quantize(rows(1)[0], sqs.TopK(8))
     assert pickle.loads(pickle.dumps(q)).dropped_mass == q.dropped_mass
     packet = codec.encode_round([q], [int(q.token_ids[0])])

@@ -27,7 +27,7 @@ def drafter(keep=None, codec=None, **options):
     st.sampled_from([1, 3, 8]),
     st.sampled_from(CODECS),
 )
-def test_budget_is_kept_by_the_bytes(budget, seed, max_tokens, name):
+def test_packets_stay_within_the_budget(budget, seed, max_tokens, name):
     codec = make_codec(name, V)
     edge = drafter(codec=codec, budget_bits=budget, max_tokens=max_tokens)
     drafted = [edge.push(row) for row in rows(seed, max_tokens + 1)]
@@ -50,8 +50,8 @@ def test_budget_is_kept_by_the_bytes(budget, seed, max_tokens, name):
 
 @settings(max_examples=30)
 @given(SEEDS, st.sampled_from(CODECS), st.sampled_from([2, 50, 400]))
-def test_bound_holds_where_the_packet_is_not_made(seed, name, resolution):
-    """It is what `push` relies on: no packet takes more, whatever is drawn."""
+def test_the_bound_holds_without_encoding_the_packet(seed, name, resolution):
+    """`push` relies on it: no packet takes more bits, for any sampled token."""
     codec = make_codec(name, V, resolution)
     edge = drafter(sqs.TopK(V), codec, budget_bits=1 << 20, max_tokens=20)
     rng = np.random.default_rng(seed)
@@ -64,7 +64,7 @@ def test_bound_holds_where_the_packet_is_not_made(seed, name, resolution):
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_near_the_budget_the_packet_of_the_rarest_token_decides(name):
+def test_near_the_budget_the_rarest_token_decides(name):
     codec, keep = make_codec(name, V, 1000), sqs.TopK(16)
     unequal = 0
     for seed in range(10):
@@ -84,7 +84,7 @@ def test_near_the_budget_the_packet_of_the_rarest_token_decides(name):
     assert name not in ("entropy", "prior") or unequal > 0
 
 
-def test_a_round_has_no_more_survivors_than_it_may():
+def test_a_round_stays_within_the_support_limit():
     edge = drafter(sqs.TopK(10), sqs.Codec(V, 1000), max_survivors=35)
     drafted = [edge.push(row) for row in rows(0, 5)]
     assert [x is not None for x in drafted] == [True] * 3 + [False] * 2
@@ -96,7 +96,7 @@ def test_a_round_has_no_more_survivors_than_it_may():
 @pytest.mark.parametrize("name", CODECS)
 @pytest.mark.parametrize("budget", [200, 250, 300, 350])
 def test_whether_to_draft_never_depends_on_the_token(name, budget):
-    """All tokens of a distribution are drawn or none, and each of them fits."""
+    """Either every token of a distribution fits the budget, or none is drawn."""
     codec = make_codec(name, V)
     prefix = []
     for n, row in enumerate(rows(3, 8), 1):
@@ -150,8 +150,8 @@ def test_rollback(accepted):
 
 @pytest.mark.parametrize("pushes", [0, 1, 3])
 @pytest.mark.parametrize("finish", [False, True])
-def test_a_round_that_is_given_up(pushes, finish):
-    """What was learned from it is taken back, and the next round is like any."""
+def test_an_aborted_round(pushes, finish):
+    """Its updates are rolled back, and the next round is like any other."""
     keep = sqs.Conformal(alpha=0.01, eta=0.1, beta=0.02)
     edge = drafter(keep, max_tokens=3, budget_bits=2000)
     edge.push(rows(0, 1)[0])
@@ -192,7 +192,7 @@ def conformal():
     return sqs.Conformal(alpha=0.01, eta=0.1, beta=0.02)
 
 
-def test_ready_distributions_are_drafted_as_their_logits():
+def test_ready_distributions_draft_like_their_logits():
     """Budget, draws and what the rule learns are the same."""
     ours, theirs = (drafter(conformal(), budget_bits=500) for _ in range(2))
     for row in rows(3, 8):
@@ -205,7 +205,7 @@ def test_ready_distributions_are_drafted_as_their_logits():
     assert theirs.finish() == ours.finish()
 
 
-def test_what_does_not_fit_changes_nothing():
+def test_bad_logits_or_rules_change_nothing():
     """Ready distributions, bad logits, and a rule that fails."""
     codec = sqs.Codec(V)
     q = codec.quantize(rows(0, 1)[0], sqs.TopK(5))
@@ -234,7 +234,7 @@ def test_what_does_not_fit_changes_nothing():
 
 
 def test_a_full_round_of_large_supports_ends_the_draft():
-    """Whose squares sum to 2^23 or, in the entropy coding, who sum to 2^20."""
+    """Their squares sum to 2^23 or, with entropy coding, they sum to 2^20."""
     for vocab_size, coding, k, most in [
         (2000, "enumerative", 1024, 8),
         (65536, "entropy", 65536, 16),
@@ -258,7 +258,7 @@ def test_a_full_round_of_large_supports_ends_the_draft():
     st.sampled_from(["flat", "peaked", "mixed"]),
 )
 def test_mean_dropped_mass_is_within_the_bound(alpha, eta, beta, seed, kind):
-    """Whatever the distributions, with the real selection in the loop."""
+    """For any distributions, with the real selection in the loop."""
     keep = sqs.Conformal(alpha, eta, beta)
     threshold = keep.start()
     codec = sqs.Codec(50)
@@ -296,7 +296,7 @@ def test_certain_drafts_do_not_wind_the_threshold_up():
     assert keep.next(threshold, 1.0) == pytest.approx(0.55)
 
 
-def test_rules_are_values_that_nobody_changes():
+def test_keep_rules_are_immutable_values():
     assert sqs.Threshold(np.float32(0.5)) == sqs.Threshold(0.5)
     fixed = (sqs.TopK(3), "k"), (sqs.Threshold(0.5), "beta")
     learned = ((sqs.Conformal(), name) for name in ("alpha", "eta", "beta"))
@@ -307,7 +307,7 @@ def test_rules_are_values_that_nobody_changes():
 
 
 @pytest.mark.parametrize("number", [-1, 4, 2**40])
-def test_a_generator_must_give_what_it_is_asked_for(number):
+def test_bad_numbers_from_the_generator_are_refused(number):
     class Other(np.random.Generator):
         def integers(self, _):
             return number
@@ -319,7 +319,7 @@ def test_a_generator_must_give_what_it_is_asked_for(number):
         refuses(r"rng.integers must be in \[0, 3\], got", draw)
 
 
-def test_what_cannot_be_sent_is_refused_before_anything_has_changed():
+def test_an_unsendable_row_is_refused_before_any_change():
     codec = sqs.Codec(4000, 1 << 16, "enumerative")
     edge = sqs.Drafter(
         codec, sqs.Conformal(beta=-1), rng=np.random.default_rng(0), max_tokens=3

@@ -24,14 +24,14 @@ def mean_bits(prior, qs):
 
 
 def zipf_text(rng, vocab_size, tokens):
-    """Tokens whose ids say nothing about how frequent they are."""
+    """Tokens with ids independent of their frequency."""
     chances = 1 / np.arange(1, vocab_size + 1)
     rng.shuffle(chances)
     return rng.choice(vocab_size, tokens, p=chances / chances.sum())
 
 
 def drafts(rng, vocab_size, n, parts):
-    """Distributions each of which lies in one of some parts of a vocabulary."""
+    """Distributions, each within one of several parts of a vocabulary."""
     codec = sqs.Codec(vocab_size, 50)
     part = np.arange(vocab_size) % parts
     found = []
@@ -48,7 +48,7 @@ def drafts(rng, vocab_size, n, parts):
 # Counts
 
 
-def test_frequent_ids_weigh_as_often_as_they_come():
+def test_weights_of_frequent_ids_match_frequencies():
     rng = np.random.default_rng(1)
     counts = np.bincount(zipf_text(rng, 1000, 100_000), minlength=1000)
     prior = sqs.Prior.from_counts(counts)
@@ -59,7 +59,7 @@ def test_frequent_ids_weigh_as_often_as_they_come():
 
 
 @pytest.mark.parametrize("tokens", [30, 1000, 30_000])
-def test_the_tokens_choose_how_much_is_smoothed(tokens):
+def test_smoothing_is_chosen_from_the_tokens(tokens):
     """No amount of smoothing does much better on other text of the same kind."""
     rng = np.random.default_rng(tokens)
     text = zipf_text(rng, 500, 2 * tokens + 20_000)
@@ -94,7 +94,7 @@ def test_any_counts_make_a_prior(counts):
 # Drafts
 
 
-def test_classes_are_found_where_there_are_some():
+def test_existing_classes_are_found():
     rng = np.random.default_rng(2)
     qs = drafts(rng, 400, 3000, 4)
     fitted, others = qs[:2500], qs[2500:]
@@ -106,7 +106,7 @@ def test_classes_are_found_where_there_are_some():
     assert mean_bits(prior, others) < plain - 15
 
 
-def test_no_classes_are_made_up_where_there_are_none():
+def test_no_classes_are_invented():
     rng = np.random.default_rng(3)
     qs = drafts(rng, 300, 1500, 1)
     prior = sqs.Prior.fit(qs[:1000])
@@ -114,7 +114,7 @@ def test_no_classes_are_made_up_where_there_are_none():
     assert mean_bits(prior, qs[1000:]) <= mean_bits(with_classes, qs[1000:]) + 0.5
 
 
-def test_class_0_is_what_ids_weigh_on_the_whole():
+def test_class_0_has_the_overall_weights():
     rng = np.random.default_rng(7)
     qs = drafts(rng, 400, 2000, 4)
     counts = np.bincount(np.concatenate([q.token_ids for q in qs]), minlength=400)
@@ -128,7 +128,7 @@ def test_class_0_is_what_ids_weigh_on_the_whole():
         assert np.array_equal(found.tables[0], whole)
 
 
-def test_the_chances_say_what_follows_what():
+def test_transition_chances_match_the_drafts():
     rng = np.random.default_rng(4)
     qs = drafts(rng, 400, 3000, 4)
     prior = sqs.Prior.fit(qs, classes=8)
@@ -140,7 +140,7 @@ def test_the_chances_say_what_follows_what():
 
 @pytest.mark.parametrize("is_foreign", [False, True])
 @pytest.mark.parametrize(("n", "most"), [(1, 1.03), (4, 1.03), (10, 1.01), (25, 1.01)])
-def test_few_drafts_and_a_text_are_as_good_as_the_better(n, most, is_foreign):
+def test_drafts_plus_text_match_the_better_of_the_two(n, most, is_foreign):
     rng = np.random.default_rng(n)
 
     def draft():
@@ -162,7 +162,7 @@ def test_few_drafts_and_a_text_are_as_good_as_the_better(n, most, is_foreign):
 
 
 @pytest.mark.parametrize("vocab_size", [48, 49, 49_152, 49_153])
-def test_an_id_that_never_came_is_as_likely_as_those_beside_it(vocab_size):
+def test_unseen_ids_are_as_likely_as_their_neighbors(vocab_size):
     text = np.bincount([0] * 100, minlength=vocab_size)
     near = prior_fit.neighbors(text.astype(float))
     assert near[-1] == near[-2]
@@ -184,7 +184,7 @@ def test_fitting_twice_gives_the_same():
     assert sqs.Prior.fit(qs, classes=4) == sqs.Prior.fit(iter(qs), classes=4)
 
 
-def test_real_drafts_save_on_other_prompts():
+def test_real_drafts_save_bits_on_other_prompts():
     rows = load_drafts()
     codec = sqs.Codec(rows.vocab_size, 100)
     out = held_out(rows)
@@ -199,7 +199,7 @@ def test_real_drafts_save_on_other_prompts():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_built_in_prior_is_small_and_weighs_all_ids(name):
+def test_a_built_in_prior_is_small_and_covers_all_ids(name):
     prior = sqs.Prior.builtin(name)
     assert prior.vocab_size == NAMES[name]
     assert len(prior.to_bytes()) < 300_000
@@ -207,7 +207,7 @@ def test_a_built_in_prior_is_small_and_weighs_all_ids(name):
         assert 1 << 30 < prior._tables.weigh(c).sum() <= 1 << 31
 
 
-def test_gemma3_saves_in_every_language():
+def test_gemma3_saves_bits_in_every_language():
     rows = load_languages()
     with_prior = sqs.Codec(rows.vocab_size, prior=sqs.Prior.builtin("gemma3"))
     without = sqs.Codec(rows.vocab_size)

@@ -47,7 +47,7 @@ def random_row(rng, vocab_size):
 
 @pytest.mark.parametrize("vocab_size", SIZES)
 @pytest.mark.parametrize("name", [*CORES, "numba"])
-def test_every_core_finds_what_the_reference_finds(name, vocab_size):
+def test_every_core_agrees_with_the_reference(name, vocab_size):
     rng = np.random.default_rng(vocab_size)
     ours = race(name)
     for _ in range(40 if vocab_size < 10_000 else 6):
@@ -79,7 +79,7 @@ def rows_alike():
 
 
 @pytest.mark.parametrize("name", [*CORES, "numba"])
-def test_every_core_takes_the_same_rows(name):
+def test_every_core_accepts_the_same_rows(name):
     words, ours = np.arange(4, dtype=np.uint32), race(name)
     rows, same, wide, brain = rows_alike()
     expected = ours(rows, 0.7, words, 5, 3)
@@ -92,7 +92,7 @@ def test_every_core_takes_the_same_rows(name):
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("name", [*CORES, "numba"])
-def test_a_bad_value_is_found_wherever_it_is(name, dtype):
+def test_a_bad_value_is_found_at_any_position(name, dtype):
     ours, words = race(name), np.zeros(4, np.uint32)
     rows = np.full((2, 300), -np.inf, dtype)
     rows[0, 7] = 0
@@ -124,7 +124,7 @@ def test_the_first_guess_is_the_draw(temperature):
 
 
 @pytest.mark.parametrize("temperature", [0, 0.7])
-def test_verifies_what_it_draws(temperature):
+def test_its_own_draws_are_verified(temperature):
     rows = np.random.default_rng(2).normal(0, 2, (6, 50))
     options = {"sampling": Sampling(temperature, top_k=20)}
     own = [sqs.gumbel_draw(row, KEY, 9 + i, **options) for i, row in enumerate(rows)]
@@ -157,7 +157,7 @@ CUTS = [
 
 
 @pytest.mark.parametrize(("sampling", "tokens"), CUTS)
-def test_of_ties_at_a_cut_the_lower_ids_stay(sampling, tokens):
+def test_ties_at_a_cut_keep_the_lower_ids(sampling, tokens):
     """With p of 1/8, 1/4, 1/8, 1/4, 1/8, 0, 1/8."""
     row = np.log(np.array([1, 2, 1, 2, 1, 0.5, 1]) / 8)
     row[5] = -np.inf
@@ -180,7 +180,7 @@ def test_a_wide_nucleus_is_found():
 
 
 @pytest.mark.parametrize("kind", [np.float16, Decimal])
-def test_a_temperature_may_be_any_number(kind):
+def test_any_positive_temperature_works(kind):
     rows = random_row(np.random.default_rng(3), 80)[None]
     for call, given in (
         (sqs.gumbel_draw, (rows[0], KEY, 0)),
@@ -224,7 +224,7 @@ def chi_squared(expected, counts):
     [zipf(65, 0.5), zipf(100, 2.0), zipf(40, 12.0), rare()],
     ids=["odd sizes", "skewed", "steep", "rare"],
 )
-def test_the_law_is_the_softmax(logits):
+def test_draws_follow_the_softmax(logits):
     draws, batch = 30_000, 1000
     key = np.random.default_rng(1).integers(2**32, size=4, dtype=np.uint32)
     rows = np.broadcast_to(logits.astype(np.float32), (batch, logits.size))

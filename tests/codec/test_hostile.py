@@ -1,4 +1,4 @@
-"""Whatever the bytes, decoding ends in what it is for or in PacketError."""
+"""Decoding any bytes gives a distribution or raises PacketError."""
 
 from functools import partial
 
@@ -33,9 +33,9 @@ KINDS = ["distribution", "round", "sequence"]
 
 @pytest.mark.parametrize("coding", kit.CODINGS)
 def test_mutated_packets(coding, backend, pytestconfig):
-    """50 000 packets of several codecs; what decodes is encoded the same.
+    """50 000 packets of several codecs; each that decodes is encoded to the same bytes.
 
-    But for the entropy coding, where there may be two ways to say the same. Numba,
+    Except with entropy coding, where two packets may mean the same. Numba,
     which takes longer, tries a tenth.
     """
     rng = np.random.default_rng(0)
@@ -68,7 +68,7 @@ def test_mutated_packets(coding, backend, pytestconfig):
 
 
 @pytest.mark.parametrize("name", kit.CODECS)
-def test_megabytes_of_anything(name):
+def test_megabytes_of_random_bytes(name):
     codec = kit.make_codec(name, 1 << 20, 1 << 16)
     rng = np.random.default_rng(0)
     for data in (bytes(1 << 20), b"\xff" * (1 << 20), rng.bytes(1 << 20)):
@@ -98,7 +98,7 @@ def test_slowest_packet_is_bounded():
 
 
 @pytest.mark.parametrize("spare", [1, 2, 50])
-def test_nearly_dense_supports_are_found_as_fast(spare):
+def test_nearly_dense_supports_decode_as_fast(spare):
     """Supports and cuts that leave few places out, at the largest size."""
     codec = sqs.Codec(1024 + spare, 1024 + spare, "enumerative")
     q = kit.random_distribution(
@@ -111,7 +111,7 @@ def test_nearly_dense_supports_are_found_as_fast(spare):
 
 
 def staircase(rng, vocab_size, different):
-    """Return a distribution with counts of 1, 2, ... and as many more of 1."""
+    """Return a distribution with counts of 1, 2, ... and equally many more of 1."""
     steps = np.arange(1, different + 1)
     left = (1 << 16) - steps.sum()
     counts = rng.permutation(np.concatenate([steps, np.ones(left, int)]))
@@ -123,7 +123,7 @@ def staircase(rng, vocab_size, different):
 @pytest.mark.parametrize("different", [0, 2, 250, 360])
 @pytest.mark.parametrize("name", ["entropy", "prior"])
 def test_slowest_entropy_packet_is_bounded(name, different, vocab_size):
-    """As many tokens as a round may hold, in all ways that could take long."""
+    """The most tokens of a round, in every way that could be slow."""
     codec = kit.make_codec(name, vocab_size, 1 << 16)
     rng = np.random.default_rng(0)
     q = staircase(rng, vocab_size, different)
@@ -183,7 +183,7 @@ def test_the_receivers_limit_does_not_excuse_broken_packets(coding, pytestconfig
 
 
 def test_a_packet_over_the_limit_is_refused_before_the_work_is_done():
-    """A packet of a few bytes may hold a million survivors, and takes long then."""
+    """A few bytes may hold a support of a million tokens, and are slow then."""
     codec = sqs.Codec(1 << 16, 1 << 16)
     q = sqs.SparseDistribution(np.arange(1 << 16), np.ones(1 << 16, int), 1 << 16)
     data = codec.encode_round([q] * 16, [0] * 16)

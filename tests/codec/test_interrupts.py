@@ -28,7 +28,7 @@ PACKETS = CODEC.encode_rows(CODEC.quantize_rows(ROWS, KEEP))
 
 @pytest.fixture(autouse=True)
 def _no_garbage_is_collected():
-    """Collection calls what others have asked for, which isn't ours to interrupt."""
+    """Garbage collection runs callbacks of others, which aren't ours to interrupt."""
     gc.disable()
     yield
     gc.enable()

@@ -1,4 +1,4 @@
-"""Lists of the likeliest tokens, whose tail is a count."""
+"""Lists of the likeliest tokens, with the tail as a count."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def by_hand(ids, logprobs, codec):
 
 
 @pytest.mark.parametrize("resolution", [1, 50, 4096, 65536])
-def test_counts_are_those_of_the_reference(resolution):
+def test_counts_match_the_reference(resolution):
     codec = sqs.Codec(V + 1, resolution)
     ids, logprobs = random_lists(np.random.default_rng(resolution))
     rows = codec.quantize_top_logprobs_rows(ids, logprobs)
@@ -48,7 +48,7 @@ def test_counts_are_those_of_the_reference(resolution):
         assert codec.decode(codec.encode(q)) == q
 
 
-def test_a_row_depends_on_what_it_lists_alone():
+def test_a_row_depends_only_on_its_own_list():
     rng = np.random.default_rng(2)
     ids, logprobs = random_lists(rng)
     rows = CODEC.quantize_top_logprobs_rows(ids, logprobs)
@@ -65,7 +65,7 @@ def test_a_row_depends_on_what_it_lists_alone():
     assert CODEC.quantize_top_logprobs_rows(padded_ids[:0], padded[:0]) == rows[:0]
 
 
-def test_the_tail_is_what_the_list_leaves():
+def test_the_tail_is_the_rest_of_the_mass():
     ids = [[4, 2], [4, 2], [4], [4], [4]]
     logprobs = [np.log([0.25, 0.5]), np.log([0.5, 0.51]), [-9999.0], [0.0], [0.015]]
     rows = CODEC.quantize_top_logprobs_rows(ids, logprobs)

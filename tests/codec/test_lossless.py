@@ -1,6 +1,6 @@
 """Drafting and verifying give the target's distribution, exactly.
 
-Not by a histogram alone: `verify` is driven through every outcome. Its random
+Not only with a histogram: `verify` is driven through every outcome. Its random
 numbers come from a script that walks a grid of equally likely values, fine
 enough for every decision on the probabilities at hand to be exact, and the
 outcomes are added up as fractions.
@@ -34,7 +34,7 @@ def grid():
     ],
     ids=["all", "budget", "prior"],
 )
-def test_whatever_the_edge_sends(name, resolution, options):
+def test_any_draft_gives_the_target_distribution(name, resolution, options):
     """Drafted, encoded, decoded, verified: the text is the target's.
 
     Exactly so where all is drafted; a budget needs distributions that differ.
@@ -71,7 +71,7 @@ def test_zero_target_probability_is_never_accepted():
 
 
 def test_residual_that_rounds_to_zero():
-    """The target equals the draft but for rounding, and still one was rejected."""
+    """The target equals the draft up to rounding, and yet one token was rejected."""
     q = sqs.SparseDistribution([0, 1], [1, 2], 3)
     p = np.array([1 / 3 + 1e-12, 2 / 3 - 1e-12, 0])
     target = np.array([p, p])
@@ -100,8 +100,8 @@ def test_float32_targets_that_do_not_sum_to_one():
 P = np.array([[0.5, 0.25, 0.25], [0.25, 0.25, 0.5]])
 
 
-def test_what_is_no_round_or_target():
-    """What else is refused is in test_verify.py."""
+def test_bad_rounds_and_targets_are_refused():
+    """For other refused arguments, see test_verify.py."""
     q, rng = sqs.SparseDistribution([0, 2], [2, 2], 3), np.random.default_rng(0)
     with pytest.raises(TypeError, match="round_ must be a Round, got Sparse"):
         sqs.verify(q, P, rng)
@@ -114,7 +114,7 @@ def test_what_is_no_round_or_target():
 
 
 def whole_weights(rng, vocab_size):
-    """Return weights that sum to about 2^20, most of them 0 for long stretches."""
+    """Return weights that sum to about 2^20, with long runs of zeros."""
     weights = np.zeros(vocab_size, np.int64)
     few = rng.permutation(vocab_size)[: rng.integers(2, 40)]
     cuts = np.sort(rng.integers(0, 1 << 20, few.size - 1))
@@ -124,14 +124,14 @@ def whole_weights(rng, vocab_size):
 
 
 def first_beyond(weights, numerator, denominator):
-    """Return the first token to which the share of the draw doesn't reach."""
+    """Return the first token beyond the share of the draw."""
     reached = np.cumsum(weights) * denominator
     return int(np.searchsorted(reached, numerator * int(weights.sum()), "right"))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("seed", range(30))
-def test_tokens_are_drawn_by_whole_numbers(seed, dtype):
+def test_tokens_are_drawn_with_integers(seed, dtype):
     """Where all sums are exact, the token is the one that integers give."""
     rng = np.random.default_rng(seed)
     vocab_size = int(rng.choice([2, 255, 256, 257, 1000, 5000]))
@@ -140,7 +140,7 @@ def test_tokens_are_drawn_by_whole_numbers(seed, dtype):
     counts[rng.integers(kept.size)] += 64 - kept.size
     weights = whole_weights(rng, vocab_size)
     drafted = int(rng.integers(kept.size))
-    weights[kept[drafted]] = 0  # so it is rejected, whatever is drawn
+    weights[kept[drafted]] = 0  # so it is rejected, for any random number
     if not weights.any() or abs(weights.sum() - (1 << 20)) > 900:
         weights[[0, 1]] = 0
         weights[1 if kept[drafted] == 0 else 0] = (1 << 20) - weights.sum()
@@ -164,7 +164,7 @@ def test_tokens_are_drawn_by_whole_numbers(seed, dtype):
 
 
 @pytest.mark.parametrize("seed", range(50))
-def test_what_is_impossible_is_not_drawn_by_rounding(seed):
+def test_rounding_never_draws_an_impossible_token(seed):
     p = np.zeros((2, 256))
     p[0, 0] = 1
     p[1, :200] = np.random.default_rng(seed).random(200)
@@ -175,7 +175,7 @@ def test_what_is_impossible_is_not_drawn_by_rounding(seed):
         assert p[1, verdict.token] > 0
 
 
-def test_a_number_for_each_row_is_drawn():
+def test_verify_draws_one_number_per_row():
     q = sqs.SparseDistribution([0], [1], 2)
     ours, theirs = np.random.default_rng(0), np.random.default_rng(0)
     sqs.verify(sqs.Round([q] * 3, [0] * 3), np.tile([0.0, 1.0], (4, 1)), ours)
@@ -184,7 +184,7 @@ def test_a_number_for_each_row_is_drawn():
 
 
 @pytest.mark.parametrize("given", [[], [0.0], [0.0] * 3, [0.5, 1.0], [np.nan, 0.0]])
-def test_a_generator_must_give_what_it_is_asked_for(given):
+def test_bad_numbers_from_the_generator_are_refused(given):
     class Other(Given):
         def random(self, _):
             return np.array(given)
@@ -208,7 +208,7 @@ class Generator:
         (Generator(), "tests.codec.test_lossless.Generator"),
     ],
 )
-def test_what_is_no_generator(wrong, name):
+def test_bad_generators_are_refused(wrong, name):
     codec, row = sqs.Codec(2), np.zeros(2)
     round_ = sqs.Round([sqs.SparseDistribution([0], [1], 2)], [0])
     expected = f"rng must be a numpy.random.Generator, got {name}; numpy.random.default"

@@ -27,7 +27,7 @@ def even_rows(codec, k, n):
 
 
 @given(codec=codecs(), n=st.integers(1, 12), seed=SEEDS, threads=st.integers(1, 3))
-def test_packets_are_those_of_each(codec, n, seed, threads):
+def test_packets_match_single_rows(codec, n, seed, threads):
     rows = some_rows(codec, n, seed)
     packets = codec.encode_rows(rows, threads=threads)
     assert packets == [codec.encode(q) for q in rows]
@@ -57,7 +57,7 @@ def test_hundreds_of_rows(name, threads):
 
 @pytest.mark.parametrize("name", ["entropy", "prior"])
 def test_the_slowest_sequence_is_bounded(name):
-    """As many rows as can be, a full memory, and as many tokens as it may learn."""
+    """The most rows, a full memory, and the most tokens that it may learn."""
     codec = make_codec(name, 1 << 15, 16)
     rng = np.random.default_rng(0)
     ids = np.sort(rng.permuted(np.tile(np.arange(1 << 15), (64, 1)), axis=1)[:, :16])
@@ -72,7 +72,7 @@ def test_the_slowest_sequence_is_bounded(name):
     assert seconds < 10
 
 
-def test_nothing_is_no_sequence():
+def test_an_empty_sequence_is_refused():
     codec = sqs.Codec(8, 4)
     refuses("1 to 65536 distributions", codec.encode_sequence, even_rows(codec, 1, 0))
     refuses("must not be empty", codec.encode_sequence, [])
@@ -125,7 +125,7 @@ def test_limits_of_the_receiver(name):
         codec.decode_rows(packets, max_survivors=most - 1)
 
 
-def test_the_first_of_a_sequence_need_not_be_read_with_the_rest():
+def test_the_first_rows_can_be_decoded_without_the_rest():
     codec = make_codec("entropy", 1000)
     rows = some_rows(codec, 9)
     data = codec.encode_sequence(rows)
@@ -144,7 +144,7 @@ def test_the_first_of_a_sequence_need_not_be_read_with_the_rest():
     refuses("length must be at least 1, got 0", codec.decode_sequence, data, length=0)
 
 
-def test_a_few_bytes_that_say_much_are_refused_at_once():
+def test_a_short_packet_of_huge_supports_is_refused_fast():
     """A sequence of all tokens over and over."""
     codec = sqs.Codec(1 << 16, 1 << 16)
     for most, reason in (65_535, "max_survivors = 65535"), (None, "ends inside"):

@@ -26,7 +26,7 @@ MUTATIONS = 10_000 * kit.TIMES
 
 @pytest.mark.parametrize("style", range(3))
 @pytest.mark.parametrize(("vocab_size", "classes"), SHAPES)
-def test_files_come_back(tmp_path, vocab_size, classes, style):
+def test_files_round_trip(tmp_path, vocab_size, classes, style):
     prior = kit.make_prior(vocab_size, classes, style)
     assert (prior.vocab_size, prior.classes) == (vocab_size, classes)
     path = tmp_path / "a.sqsprior"
@@ -58,7 +58,7 @@ def test_weights_of_codes():
 
 
 @pytest.mark.parametrize(("vocab_size", "classes"), SHAPES)
-def test_a_tail_weighs_as_much_as_the_heaviest_id(vocab_size, classes):
+def test_a_tail_has_the_weight_of_the_heaviest_id(vocab_size, classes):
     for style in range(3):
         prior = kit.make_prior(vocab_size, classes, style)
         tailed = prior.with_tail()
@@ -76,10 +76,10 @@ def test_a_tail_weighs_as_much_as_the_heaviest_id(vocab_size, classes):
         assert again.decode(codec.encode(q)) == q
 
 
-def test_a_tail_beside_256_kinds_and_in_a_full_class():
+def test_a_tail_fits_256_kinds_and_a_full_class():
     kinds = np.arange(256)
     codes = np.full((2, 256), 40, np.uint8)
-    codes[0, 7], codes[1, 9] = 247, 247  # nearly all of what a class may weigh
+    codes[0, 7], codes[1, 9] = 247, 247  # nearly the largest weight of a class
     codes[:, 200], codes[:, 100] = 32, [33, 31]  # the lightest, and one like it
     tables = kit.as_prior(np.ones((3, 2)), codes, kinds).with_tail()._tables
     assert tables.kinds.tolist() == [*kinds[:200], 100, *kinds[201:], 200]
@@ -97,7 +97,7 @@ def test_a_full_vocabulary_has_no_room_for_a_tail():
     refuses("already has 1048576 ids", kit.make_prior(1 << 20, 1).with_tail)
 
 
-def test_a_prior_as_a_value():
+def test_priors_are_values():
     prior, other = kit.make_prior(17, 5), kit.make_prior(17, 5, 1)
     assert prior != other
     assert prior != prior.to_bytes()
@@ -115,7 +115,7 @@ def test_a_prior_as_a_value():
 
 
 def small():
-    """Return a file of 3 ids and 2 classes whose ids weigh what is allowed."""
+    """Return a file of 3 ids and 2 classes with allowed weights."""
     weights = np.zeros((2, 256), np.uint8)
     weights[:, 0] = 8 * 30  # 2^30
     weights[:, 1] = 8 * 29
@@ -146,7 +146,7 @@ def test_a_broken_file_is_named(tmp_path):
 
 
 def test_the_limits_of_each_rule():
-    """What is just allowed: weights of 2^31, and codes of kinds that no id has."""
+    """Limits that are just allowed: weights of 2^31, and codes of kinds without ids."""
     assert sqs.Prior.from_bytes(small()).vocab_size == 3
     assert sqs.Prior.from_bytes(changed(WEIGHTS_AT + 2, 255)).classes == 2
     largest = kit.make_prior(1 << 20, 1)
@@ -173,7 +173,7 @@ def test_mutated_files(seed):
     assert legal > MUTATIONS // 40
 
 
-def test_what_is_no_file_or_no_bytes(tmp_path):
+def test_bad_files_and_bytes_are_refused(tmp_path):
     refuses("missing", sqs.Prior.load, tmp_path / "missing", error=FileNotFoundError)
     for wrong in (1, None, b"bytes"):
         with pytest.raises(TypeError):
@@ -246,8 +246,8 @@ def rounds(codec, seed, n):
 
 
 @pytest.mark.parametrize("other", [None, (5, 1), (1, 0), (32, 0)])
-def test_another_prior_at_the_other_end(codec, other):
-    """Which the fingerprint tells: packets mean another round, or nothing."""
+def test_a_different_prior_at_the_other_end(codec, other):
+    """The fingerprint differs: packets mean another round, or nothing."""
     other = sqs.Codec(1000, 50, prior=other and kit.make_prior(1000, *other))
     assert other.fingerprint != codec.fingerprint
     right = 0
@@ -258,7 +258,7 @@ def test_another_prior_at_the_other_end(codec, other):
 
 
 def test_one_class_of_equal_weights_is_as_good_as_none():
-    """No symbol says which class."""
+    """No symbol selects the class."""
     prior = kit.as_prior([[9], [9]], np.full((1, 256), 100), np.zeros(1000))
     codec = sqs.Codec(1000, 50, prior=prior)
     for round_ in rounds(codec, 9, 20):

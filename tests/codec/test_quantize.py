@@ -1,4 +1,4 @@
-"""What quantizing promises, against an independent float64 computation."""
+"""The promises of quantizing, against an independent float64 computation."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from tests.refusals import refuses
 
 
 @pytest.mark.parametrize("temperature", [0.3, 0.7, 1.0])
-def test_lattice_point_is_the_independent_one(real_rows, temperature):
+def test_lattice_points_match_a_float64_computation(real_rows, temperature):
     codec = sqs.Codec(49152)
     for row in real_rows:
         keep = sqs.TopK(64)
@@ -22,7 +22,7 @@ def test_lattice_point_is_the_independent_one(real_rows, temperature):
         assert q.dropped_mass == pytest.approx(dropped, rel=1e-4, abs=1e-9)
 
 
-def test_a_threshold_keeps_what_it_says(real_rows):
+def test_a_threshold_keeps_tokens_above_it(real_rows):
     # At this resolution every token kept has a count, so supports can be compared.
     codec = sqs.Codec(49152, 1 << 16)
     for row in real_rows:
@@ -38,7 +38,7 @@ def test_a_threshold_keeps_what_it_says(real_rows):
         (sqs.Threshold(0.2500001), [1]),
     ],
 )
-def test_what_equals_a_bound_is_kept(keep, kept):
+def test_a_token_equal_to_the_bound_is_kept(keep, kept):
     """Powers of two, so that nothing is rounded."""
     codec = sqs.Codec(5, 1000)
     probs = np.array([0.25, 0.5, 0, 0.25, 0])
@@ -48,10 +48,10 @@ def test_what_equals_a_bound_is_kept(keep, kept):
 def test_ties_go_to_the_lower_id():
     flat = np.zeros(10, np.float32)
     codec = sqs.Codec(10, 3)
-    # Each of eight tokens is worth 3/8 and rounds to 0; three of them get a unit.
+    # Each of eight tokens is worth 3/8 and rounds to 0; three tokens get a unit.
     q = codec.quantize(flat, sqs.TopK(8))
     assert (q.token_ids.tolist(), q.counts.tolist()) == ([0, 1, 2], [1, 1, 1])
-    # Each of six is worth 1/2 and rounds to 1; three of them lose it again.
+    # Each of six is worth 1/2 and rounds to 1; three tokens lose it again.
     q = codec.quantize(flat, sqs.TopK(6))
     assert (q.token_ids.tolist(), q.counts.tolist()) == ([0, 1, 2], [1, 1, 1])
     # Of four tokens for three units the last is left out; of two, the first gains.
@@ -79,10 +79,10 @@ def test_masked_tokens_are_never_kept():
         assert codec.quantize(row, keep).token_ids.tolist() == [1, 3]
 
 
-def test_much_of_next_to_nothing_is_dropped():
+def test_a_million_tiny_probabilities_are_summed():
     """A million tokens, each of 2^-62: single precision goes far enough for them.
 
-    Those in the lane of the token kept are lost beside its 1: one in sixteen.
+    Tokens in the lane of the kept one are lost next to its 1: one in sixteen.
     """
     row = np.full(1 << 20, -43, np.float32)
     row[7] = 0
@@ -102,7 +102,7 @@ def test_nothing_dropped_is_zero():
             assert codec.quantize(row, keep, dropped_mass=True).dropped_mass == 0
 
 
-def test_the_dropped_mass_is_there_for_rules_that_learn_and_who_asks():
+def test_dropped_mass_is_set_for_learning_rules_or_on_request():
     codec, row = sqs.Codec(4), np.log([0.5, 0.25, 0.125, 0.125])
 
     class Learning(sqs.TopK):
@@ -133,7 +133,7 @@ def test_layout_of_the_input_does_not_matter(dtype):
         assert codec.quantize(row.tolist(), keep) == expected
 
 
-def test_input_is_left_alone():
+def test_input_is_not_changed():
     codec = sqs.Codec(50)
     row = np.random.default_rng(0).normal(0, 3, 50).astype(np.float32)
     before = row.copy()
@@ -146,8 +146,8 @@ def test_input_is_left_alone():
     assert np.array_equal(q.counts, counts)
 
 
-def test_rules_of_a_users_own():
-    """Every function takes both of a rule's limits, or says what is wrong with them."""
+def test_custom_keep_rules():
+    """Every function accepts both limits of a rule, or explains why not."""
     row = np.log(np.array([0.4, 0.3, 0.2, 0.1]))
     codec = sqs.Codec(4, 1 << 16)
     rng = np.random.default_rng(0)
@@ -207,7 +207,7 @@ def test_probabilities_in_place_of_logits_are_noticed():
     ],
     ids=["log", "double", "one", "zero", "equal", "huge"],
 )
-def test_logits_are_not_taken_for_probabilities(logits):
+def test_logits_are_not_mistaken_for_probabilities(logits):
     sqs.Codec(8).quantize(logits, sqs.TopK(3))  # a warning would be an error
 
 
@@ -223,7 +223,7 @@ def test_logits_in_place_of_probabilities_are_noticed():
             )
 
 
-def test_distribution_as_a_value():
+def test_distributions_are_values():
     q = sqs.SparseDistribution(np.array([1, 5]), np.array([3, 1]), 8)
     same = sqs.SparseDistribution([1, 5], [3, 1], 8, dropped_mass=0.1)
     assert q == same

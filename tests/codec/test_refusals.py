@@ -1,4 +1,4 @@
-"""The arguments that the codec's calls refuse, each with the words that say why."""
+"""The arguments that the codec's calls refuse, each with its message."""
 
 from functools import partial
 
@@ -227,7 +227,7 @@ VALUES = [
     (r"shape \[3\], got \[2\]", lambda: fit([Q], [1, 2])),
     ("classes must be", lambda: fit([Q], classes=0)),
     ("classes must be", lambda: fit([Q], classes=33)),
-    ("classes must be", lambda: fit([], [3, 1], classes=2)),  # of a text alone
+    ("classes must be", lambda: fit([], [3, 1], classes=2)),  # of a single text
     ("name must be one of .*smollm2", lambda: sqs.Prior.builtin("../priors/smollm2")),
 ]
 

@@ -1,4 +1,4 @@
-"""What is encoded comes back, for every backend and coding."""
+"""Decoding returns what was encoded, for every backend and coding."""
 
 import contextlib
 import copy
@@ -125,7 +125,7 @@ def test_a_round_is_a_value():
     assert sqs.Round([twin], [4]) != sqs.Round([wider], [4])
 
 
-def test_a_decoded_round_is_verified_as_it_came(monkeypatch):
+def test_a_decoded_round_gets_the_same_verdict(monkeypatch):
     """Distributions are made when they are asked for, and no sooner."""
     monkeypatch.delattr("sqs_codec._codec.round.as_distribution")
     codec = sqs.Codec(3, 4)
@@ -182,7 +182,7 @@ CODEC = sqs.Codec(1000, 50, "bitpack")
 
 
 @pytest.mark.parametrize("prior", [None, kit.make_prior(1000, 5)])
-def test_a_config_goes_through_json(prior):
+def test_a_config_survives_json(prior):
     given = sqs.Codec(1000, 50, prior=prior) if prior else CODEC
     config = json.loads(json.dumps(given.config()))
     assert config == {
@@ -199,7 +199,7 @@ def test_a_config_goes_through_json(prior):
         assert same.fingerprint == given.fingerprint
 
 
-def test_a_fingerprint_tells_every_difference(monkeypatch):
+def test_every_difference_changes_the_fingerprint(monkeypatch):
     found = {CODEC.fingerprint}
     others = (1001, 50, "bitpack"), (1000, 51, "bitpack"), (1000, 50, "entropy")
     found |= {sqs.Codec(*other).fingerprint for other in others}
@@ -212,7 +212,7 @@ def test_a_fingerprint_tells_every_difference(monkeypatch):
 
 
 def test_a_fingerprint_is_the_same_everywhere():
-    """Whatever machine, Python or way the codec was made."""
+    """On any machine and Python, however the codec was made."""
     assert sqs.Codec(49152).fingerprint.hex() == "d88741473eb87d3b"
     other = sqs.Codec(np.int64(49152), np.uint8(100), np.str_("entropy"))
     assert other.fingerprint.hex() == "d88741473eb87d3b"

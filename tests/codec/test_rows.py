@@ -11,7 +11,7 @@ GOOD = {"token_ids": [2, 7, 5, 0, 1, 2], "counts": [3, 1, 4, 1, 1, 2]}
 GOOD |= {"offsets": [0, 2, 3, 6], "vocab_size": 8, "resolution": 4}
 
 
-def test_is_a_sequence_of_distributions():
+def test_rows_are_a_sequence_of_distributions():
     rows = sqs.SparseRows(**GOOD)
     singles = list(rows)
     assert rows[-1] == singles[2] == sqs.SparseDistribution([0, 1, 2], [1, 1, 2], 8)
@@ -26,23 +26,23 @@ def test_is_a_sequence_of_distributions():
         rows[3]
 
 
-def test_parts_become_one():
+def test_parts_are_concatenated():
     rows = sqs.SparseRows(**GOOD)
     parts = [rows[1:], rows[:0], rows[::-2], rows]
     whole = sqs.SparseRows.concatenate(iter(parts))
     assert list(whole) == [q for part in parts for q in part]
     assert sqs.SparseRows.concatenate([rows[:0]]) == rows[:0]
     one = sqs.SparseRows.concatenate([rows])
-    assert np.shares_memory(one.token_ids, rows.token_ids)  # as nobody can write it
+    assert np.shares_memory(one.token_ids, rows.token_ids)  # as it is read-only
 
 
-def test_dense_rows_are_those_of_each():
+def test_dense_rows_equal_single_dense_rows():
     rows = sqs.SparseRows(**GOOD)
     dense = rows.to_dense(np.float64)
     assert np.array_equal(dense, [q.to_dense(np.float64) for q in rows])
 
 
-def test_there_may_be_no_rows():
+def test_zero_rows_are_allowed():
     rows = sqs.SparseRows(**GOOD)[:0]
     assert len(rows) == 0
     assert rows.to_dense().shape == (0, 8)
@@ -51,7 +51,7 @@ def test_there_may_be_no_rows():
     assert codec.encode_rows([]) == codec.encode_rows(rows) == []
 
 
-def test_nothing_returned_can_be_written():
+def test_returned_arrays_are_read_only():
     given = np.array(GOOD["token_ids"], np.uint32)
     rows = sqs.SparseRows(**{**GOOD, "token_ids": given})
     given[:] = 7

@@ -1,4 +1,4 @@
-"""How many bits packets take: what is promised of the entropy coding."""
+"""The number of bits of packets, as promised for the entropy coding."""
 
 import itertools
 import math
@@ -35,7 +35,7 @@ def quantized(unseen, temperature, step=1, codec=None):
 
 
 def within_a_bit(codec, q, slack=0.01):
-    """Say whether `bits`, which rounds up, is what is spent."""
+    """Return whether `bits` equals the bits spent, rounded up."""
     spent = kit.entropy_bits(codec, q)
     assert len(codec.encode(q)) == spent // 8 + 1
     return abs(codec.bits(q) - spent) <= 1 + slack
@@ -50,7 +50,7 @@ def test_bits_of_real_drafts(unseen, temperature, resolution):
 
 
 @pytest.mark.parametrize("seed", range(100))
-def test_bits_of_anything(seed):
+def test_bits_of_random_distributions(seed):
     """Sparse and dense, likely and not."""
     rng = np.random.default_rng(seed)
     vocab_size = int(rng.choice([*VOCABS, 3, 50, 257, 1 << 20]))
@@ -80,7 +80,7 @@ def test_bits_of_large_likely_supports(k):
 @pytest.mark.parametrize("last", [1, 2, 3])
 @pytest.mark.parametrize("vocab_size", [50, 1000, VOCAB_SIZE, 152_064, 1 << 20])
 def test_bits_of_supports_that_end_at_the_last_ids(vocab_size, last):
-    """There the last symbol takes all that is left, often more than its chance says.
+    """There the last symbol takes all that is left, often more than its probability.
 
     By a rest of 2^31 where the range is 2^48. It is estimated where the chance is
     2^-10 or more: of 2^48 that is 2^38, and 2^31 more saves 0.011 bits.
@@ -113,7 +113,7 @@ def test_bits_of_rare_ids(k, classes):
 def rank_bits(q):
     """Return what a rank takes, and a field for any size of support.
 
-    That is what the enumerative coding takes, but for its limit of 1024 survivors,
+    That is what enumerative coding takes, except for its limit of 1024 tokens,
     which spares its field up to 6 bits where the resolution is larger.
     """
     k, most = q.token_ids.size, min(q.vocab_size, q.resolution)
@@ -127,9 +127,9 @@ def rank_bits(q):
 
 
 def hardly_more(q, prior=None):
-    """Say whether q takes at most 3 % and 8 bits more than a rank does.
+    """Return whether q takes at most 3 % and 8 bits more than a rank.
 
-    What q takes is more than `bits` less 1, as that is rounded up.
+    q takes more than `bits` - 1, as `bits` is rounded up.
     """
     codec = sqs.Codec(q.vocab_size, q.resolution, prior=prior)
     return codec.bits(q) - 1 < 1.03 * rank_bits(q) + 8
@@ -137,8 +137,8 @@ def hardly_more(q, prior=None):
 
 @pytest.mark.parametrize("style", range(3))
 @pytest.mark.parametrize("classes", [1, 2, 32])
-def test_priors_that_are_wrong(classes, style):
-    """Whatever they say: for random supports, and for likely ones of permuted ids."""
+def test_bits_with_wrong_priors(classes, style):
+    """For random supports, and for likely supports with permuted ids."""
     rng = np.random.default_rng(classes + style)
     for vocab_size in VOCABS[: 4 if classes < 32 else 2]:
         prior = kit.make_prior(vocab_size, classes, style)
@@ -233,8 +233,8 @@ def log2_binomial(n, k):
     return math.log2(math.comb(n, k))
 
 
-def test_a_power_of_the_mean_exceeds_the_falling_factorial_by_little():
-    """The second lemma for n up to 1000, of which its proof has only those above."""
+def test_the_mean_s_power_barely_exceeds_the_falling_factorial():
+    """The second lemma for n up to 1000; its proof covers only larger n."""
     found = []
     for n in range(1, 1001):
         factors = math.log2(math.perm(2 * n, n))
@@ -247,7 +247,7 @@ def test_a_power_of_the_mean_exceeds_the_falling_factorial_by_little():
     ("size", "members", "percent"),
     [(49_153, [49_151, 49_152], 2.75), (2050, [2047, 2048, 2049], 1.92)],
 )
-def test_the_dearest_sets_known(size, members, percent):
+def test_the_most_expensive_known_sets(size, members, percent):
     """Of N up to 65 536 with 2 members, and up to 5000; they keep the bound."""
     coder, k = entropy.Writer(), len(members)
     entropy.code_uniform_set(coder, "", k, size, members)
@@ -258,7 +258,7 @@ def test_the_dearest_sets_known(size, members, percent):
 
 
 def test_the_field_for_k_of_large_resolutions():
-    """It has 6 bits more than the enumerative coding's, which 3 % don't cover here."""
+    """It has 6 bits more than in enumerative coding; 3 % don't cover these here."""
     counts = [4533, 4598, 6072, 10089, 13345, 13398, 13501]
     ids = [2685, 4930, 17680, 20173, 33497, 41743, 55746]
     q = sqs.SparseDistribution(ids, counts, 65536)
@@ -275,7 +275,7 @@ def test_the_field_for_k_of_large_resolutions():
     ],
 )
 def test_real_drafts_against_the_papers_formula(unseen, prior, temperature, ratio):
-    """K-SQS with K = 64 and l = 100, whose bits the paper counts as 855."""
+    """K-SQS with K = 64 and l = 100: 855 bits with the paper's formula."""
     formula = theory.paper_bits(VOCAB_SIZE, 64, 100)
     assert formula == 855
     codec = sqs.Codec(VOCAB_SIZE, prior=prior and sqs.Prior.builtin(prior))
@@ -299,7 +299,7 @@ def test_a_sequence_takes_less_than_its_distributions(unseen):
     assert together < 0.95 * alone
 
 
-def test_a_round_takes_what_its_parts_do(unseen):
+def test_a_round_takes_the_bits_of_its_parts(unseen):
     """One coder for a round: no padding and no length between distributions."""
     codec, rng = sqs.Codec(VOCAB_SIZE), np.random.default_rng(1)
     found = quantized(unseen, 0.7, 4)
@@ -320,7 +320,7 @@ def test_bits_of_a_large_support_take_no_longer_than_its_packet():
     rng = np.random.default_rng(6)
     codec = sqs.Codec(1 << 20, 1 << 16)
     q = kit.random_distribution(rng, 1 << 20, 1 << 16, 60_000)
-    # The first of each is the one for which Numba compiles.
+    # Numba compiles at the first call of each.
     works = codec.encode, codec.bits
     times = [min(kit.timed(work, q)[1] for _ in range(4)) for work in works]
     assert times[1] < 8 * times[0]

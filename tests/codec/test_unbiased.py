@@ -53,7 +53,7 @@ def count(name, rows, numbers, resolution, t):
 
 @pytest.mark.parametrize("resolution", [1, 3, 50, 65536])
 @pytest.mark.parametrize("name", ALL)
-def test_the_mean_over_all_numbers_is_the_distribution(name, resolution):
+def test_the_mean_over_all_draws_is_the_distribution(name, resolution):
     """Up to any token: exactly, but that it is rounded down to a multiple of 2^-64.
 
     What tokens up to one count together grows with the number. So where it is the
@@ -81,7 +81,7 @@ def test_the_mean_over_all_numbers_is_the_distribution(name, resolution):
 
 @pytest.mark.parametrize("vocab_size", [2, 3, 16, 17, 255, 256, 257, 1000, 5000])
 @pytest.mark.parametrize("name", ALL)
-def test_every_core_counts_what_the_reference_counts(name, vocab_size):
+def test_every_core_counts_as_the_reference_does(name, vocab_size):
     """And each count is its share of the resolution, rounded down or up."""
     rng = np.random.default_rng(vocab_size)
     for i in range(30):
@@ -102,7 +102,7 @@ def test_every_core_counts_what_the_reference_counts(name, vocab_size):
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_largest_rows(name):
-    """Weights that sum to as much as they can, and one token alone."""
+    """Weights with the largest possible sum, and a single token."""
     size = 1 << 20
     rows = np.zeros((2, size), np.float16)
     rows[1] = -np.inf
@@ -113,7 +113,7 @@ def test_the_largest_rows(name):
 
 
 @pytest.mark.parametrize("name", [*CORES, "numba"])
-def test_every_core_takes_the_same_rows(name):
+def test_every_core_accepts_the_same_rows(name):
     numbers = [5, FULL // 3, FULL - 7]
     rows, same, wide, brain = rows_alike()
     expected = count(name, rows, numbers, 100, 0.7)
@@ -122,8 +122,8 @@ def test_every_core_takes_the_same_rows(name):
     assert count(name, brain, numbers, 100, 0.7) == expected
 
 
-def test_a_batch_is_its_rows():
-    """Whatever the threads: one number is drawn for each row, all at once."""
+def test_a_batch_equals_its_single_rows():
+    """With any number of threads, all rows' random numbers are drawn at once."""
     codec = sqs.Codec(300, 40)
     rows = np.random.default_rng(4).normal(0, 2, (600, 300))[:, ::-1]
     numbers = np.random.default_rng(9).integers(0, FULL, size=600, dtype=np.uint64)
@@ -144,7 +144,7 @@ def test_a_batch_is_its_rows():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_names_the_row(value):
+def test_a_bad_row_is_named(value):
     codec, rng = sqs.Codec(300, 9), np.random.default_rng(0)
     for place in 0, 255, 299:
         rows = np.zeros((6, 300))
@@ -159,7 +159,7 @@ def test_names_the_row(value):
 
 
 @pytest.mark.parametrize("given", [[], [1], [[1, 2]], [1] * 3])
-def test_a_generator_must_give_what_it_is_asked_for(given):
+def test_bad_numbers_from_the_generator_are_refused(given):
     codec, rows = sqs.Codec(30, 9), np.zeros((2, 30), np.float32)
 
     class Other(np.random.Generator):
@@ -174,7 +174,7 @@ def test_a_generator_must_give_what_it_is_asked_for(given):
             codec.quantize_unbiased(rows[0], rng=rng)
 
 
-def test_takes_few_bytes_and_errs_little():
+def test_few_bytes_and_a_small_error():
     """On real rows that nothing was fitted to; 50 draws err by 0.11."""
     drafts, rng = load_drafts(), np.random.default_rng(1)
     codec = sqs.Codec(VOCAB_SIZE, 50, prior=sqs.Prior.builtin("smollm2"))

@@ -65,7 +65,7 @@ def one_by_one(rounds, rows, draws):
 
 
 @given(SEEDS)
-def test_a_batch_is_verified_as_its_rounds_are(seed):
+def test_a_batch_gives_the_verdicts_of_its_rounds(seed):
     rounds, rows, draws = random_batch(seed)
     expected = one_by_one(rounds, rows, draws)
     assert sqs.verify_rounds(rounds, rows, draws) == expected
@@ -87,7 +87,7 @@ def test_rows_and_numbers_of_any_layout(dtype):
     assert sqs.verify_rounds(rounds, rows, draws.tolist()) == expected
 
 
-def test_batches_of_nothing():
+def test_empty_batches():
     assert sqs.verify_rounds([], np.empty((0, 7)), []) == []
     rows = np.eye(3)[[2, 0]]
     found = sqs.verify_rounds([None, None], rows, [0.0, 0.99])
@@ -159,7 +159,7 @@ def test_arguments_are_checked(change, message):
 
 
 @given(st.integers(2, 1 << 20), st.integers(0, 256), st.data())
-def test_verdicts_survive_bytes(vocab_size, accepted, data):
+def test_verdicts_survive_serialization(vocab_size, accepted, data):
     verdict = sqs.Verdict(accepted, data.draw(st.integers(0, vocab_size - 1)))
     packet = verdict.to_bytes(vocab_size)
     assert len(packet) == (3 if accepted * vocab_size + verdict.token < 1 << 24 else 4)
@@ -168,7 +168,7 @@ def test_verdicts_survive_bytes(vocab_size, accepted, data):
 
 
 @given(st.binary(max_size=6) | st.binary(min_size=3, max_size=4), SEEDS)
-def test_other_bytes_are_no_verdict(data, seed):
+def test_bytes_of_no_verdict_are_refused(data, seed):
     vocab_size = int(np.random.default_rng(seed).choice([2, 3, 49152, 1 << 20]))
     fits = len(data) == 3 or (len(data) == 4 and data[0] > 0)
     if fits and int.from_bytes(data, "big") < 257 * vocab_size:

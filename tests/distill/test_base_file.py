@@ -59,7 +59,7 @@ def draw(size, spread):
 
 @pytest.mark.parametrize("size", [40, 41])
 @pytest.mark.parametrize("spread", [0, 1, 9])
-def test_a_reference_has_what_the_file_has(tmp_path, size, spread, monkeypatch):
+def test_a_reference_has_the_values_of_the_file(tmp_path, size, spread, monkeypatch):
     monkeypatch.setattr(_base_file, "AT_ONCE", size)  # a row at a time
     logits = draw(size, spread)
     tokens, logs = write_base(tmp_path / "base.kld", logits)
@@ -85,7 +85,7 @@ def test_a_reference_has_what_the_file_has(tmp_path, size, spread, monkeypatch):
         assert told["likeliest"].tolist() == logits[i].argmax(1).tolist()
 
 
-def test_a_model_says_what_the_file_does_not(tmp_path):
+def test_a_model_adds_the_missing_metadata(tmp_path):
     tokens, _ = write_base(tmp_path / "base.kld", draw(41, 1))
     own = SimpleNamespace(vocab_size=38, fingerprint=b"12345678", bos=7)
     tokens[:] = np.minimum(tokens, 37)
@@ -102,7 +102,7 @@ def test_a_model_says_what_the_file_does_not(tmp_path):
     refuses(said, BaseFile, tmp_path / "base.kld", tokenizer(42))
 
 
-def test_files_that_are_none_are_refused(tmp_path):
+def test_bad_files_are_refused(tmp_path):
     path = tmp_path / "base.kld"
     write_base(path, draw(40, 1))
     whole = path.read_bytes()
@@ -147,7 +147,7 @@ def test_damaged_rows_are_named(tmp_path, scale, least):
     refuses(said, make_reference, tmp_path / "ref.parquet", base)
 
 
-def test_what_the_file_cant_tell_is_refused(tmp_path):
+def test_requests_beyond_the_file_are_refused(tmp_path):
     write_base(tmp_path / "base.kld", draw(40, 1))
     base = BaseFile(tmp_path / "base.kld", tokenizer(40))
     codec = sqs.Codec(40, RESOLUTION)

@@ -73,7 +73,7 @@ def numbers_of(rows):
 
 
 def new(path, codec=None, identity="", **said):
-    """Return a writer of a file that says so."""
+    """Return a writer of a file with these header fields."""
     header = distill.Header(codec or sqs.Codec(V, L), **said)
     return distill.Writer(path, header, identity=identity)
 
@@ -83,7 +83,7 @@ class Crash(BaseException):
 
 
 def begin(path, n, **other):
-    """Write so many sequences, and crash."""
+    """Write n sequences, and crash."""
     with contextlib.suppress(Crash):
         write(path, n, crashes=True, **other)
 
@@ -123,7 +123,7 @@ def same(sequence, i):
     )
 
 
-def test_what_is_written_is_read(path):
+def test_written_sequences_are_read_back(path):
     assert os.listdir(path.parent) == [path.name]
     dataset = distill.load(path)
     assert [same(sequence, i) for i, sequence in enumerate(dataset)] == [True] * 40
@@ -145,7 +145,7 @@ def test_what_is_written_is_read(path):
     assert sizes.column_bytes["packet"] < sizes.file_bytes == path.stat().st_size
 
 
-def test_a_file_may_be_empty_and_need_a_prior(tmp_path):
+def test_an_empty_file_may_need_a_prior(tmp_path):
     prior = make_prior(V, 2)
     path = tmp_path / "teacher.parquet"
     write(path, 0, sqs.Codec(V, L, prior=prior))
@@ -193,7 +193,7 @@ NUMBERS = (*numbers_of(ROWS),)
         ({"entropy": [1, 2]}, r"be the file's, \('logprobs', .*'entropy'\)"),
     ],
 )
-def test_what_does_not_go_together_is_refused_and_nothing_lost(given, words, tmp_path):
+def test_mismatched_input_is_refused_and_nothing_is_lost(given, words, tmp_path):
     path, numbers = tmp_path / "teacher.parquet", numbers_of(ROWS)
     more = given if isinstance(given, dict) else {}
     given = ([1, 2, 3], ROWS) if more else given
@@ -210,7 +210,7 @@ def test_what_does_not_go_together_is_refused_and_nothing_lost(given, words, tmp
 
 
 @pytest.mark.parametrize("names", [NUMBERS, NUMBERS[1:], NUMBERS[:1]])
-def test_a_file_has_the_numbers_that_it_was_made_for(names, tmp_path, monkeypatch):
+def test_a_file_has_the_requested_extras(names, tmp_path, monkeypatch):
     path, parted = tmp_path / "teacher.parquet", tmp_path / "parted.parquet"
     write(path, 12, extras=names)
     monkeypatch.setattr(_writer, "MINUTE", 0)
@@ -235,7 +235,7 @@ def test_a_file_has_the_numbers_that_it_was_made_for(names, tmp_path, monkeypatc
         ({"tokenizer_fingerprint": "12"}, "tokenizer_fingerprint must be bytes"),
     ],
 )
-def test_a_writer_is_refused_before_anything_is_there(other, words, tmp_path):
+def test_a_refused_writer_leaves_no_file(other, words, tmp_path):
     codec = sqs.Codec(V, L, other.pop("coding", "entropy"))
     with pytest.raises((TypeError, ValueError), match=words):
         write(tmp_path / "teacher.parquet", codec=codec, **other)
@@ -243,7 +243,7 @@ def test_a_writer_is_refused_before_anything_is_there(other, words, tmp_path):
 
 
 def interrupted(path, monkeypatch, name, when, after):
-    """Write, and end at a call of a function of `os`; say if it was called so often."""
+    """Write, and end at a call of a function of `os`; return whether it was reached."""
     calls, call = itertools.count(), getattr(os, name)
 
     def crash(*args, **options):
@@ -265,7 +265,7 @@ def interrupted(path, monkeypatch, name, when, after):
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("name", ["open", "fsync", "replace", "unlink", "rmdir"])
-def test_what_was_interrupted_goes_on(name, after, tmp_path, monkeypatch):
+def test_interrupted_writing_resumes(name, after, tmp_path, monkeypatch):
     for when in itertools.count():
         path = tmp_path / f"{when}.parquet"
         crashed = interrupted(path, monkeypatch, name, when, after)
@@ -283,7 +283,7 @@ def test_what_was_interrupted_goes_on(name, after, tmp_path, monkeypatch):
     assert when >= (1 if name == "rmdir" else 2)
 
 
-def test_a_kept_part_that_is_missing_or_another_s_is_named(tmp_path):
+def test_a_missing_or_foreign_part_is_named(tmp_path):
     path = tmp_path / "teacher.parquet"
     begin(path, 20)
     for other, words in [
@@ -371,7 +371,7 @@ def test_a_planted_folder_is_refused_before_anything_is_written(
     assert (tmp_path / "mine").read_text() == "mine"
 
 
-def test_where_others_may_replace_the_folder_its_mode_says_nothing(tmp_path):
+def test_the_mode_of_a_replaceable_folder_is_ignored(tmp_path):
     """As on a file system without modes, or in a folder of a group."""
     folder = tmp_path / "teacher.parquet.parts"
     folder.mkdir()
@@ -383,7 +383,7 @@ def test_where_others_may_replace_the_folder_its_mode_says_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["link", "FIFO", "second name", "no end"])
-def test_what_is_in_the_file_s_place_is_not_read(kind, tmp_path):
+def test_another_file_at_the_path_is_not_read(kind, tmp_path):
     path, other = tmp_path / "teacher.parquet", tmp_path / "other.parquet"
     begin(path, 1)
     write(other, 1)
@@ -411,7 +411,7 @@ with Writer(sys.argv[1], Header(sqs.Codec(1000, 50))) as writer:
 """
 
 
-def test_a_file_that_came_to_be_stays(tmp_path):
+def test_a_file_that_appeared_meanwhile_is_kept(tmp_path):
     path = tmp_path / "teacher.parquet"
     writer = new(path, **SETTING)
     writer.write(*text(0))
@@ -423,7 +423,7 @@ def test_a_file_that_came_to_be_stays(tmp_path):
     assert same(distill.load(path)[0], 0)
 
 
-def test_a_process_that_is_killed_loses_a_row_group_at_most(tmp_path):
+def test_a_killed_process_loses_at_most_a_row_group(tmp_path):
     path = tmp_path / "teacher.parquet"
     with subprocess.Popen([sys.executable, "-c", KILLED, str(path)]) as process:
         kept = tmp_path / "teacher.parquet.parts" / "000003.parquet"
@@ -449,7 +449,7 @@ def test_a_row_group_is_kept_each_minute(path, tmp_path, monkeypatch):
     assert other.read_bytes() == path.read_bytes()
 
 
-def test_a_file_that_is_cut_is_refused(path):
+def test_a_truncated_file_is_refused(path):
     rng = np.random.default_rng(1)
     for size in sorted(rng.integers(0, path.stat().st_size, 20), reverse=True):
         os.truncate(path, size)
@@ -457,11 +457,11 @@ def test_a_file_that_is_cut_is_refused(path):
 
 
 def foot(data):
-    """Return where the end of a file begins, which says what is in it."""
+    """Return the position of a file's footer."""
     return len(data) - 8 - int.from_bytes(data[-8:-4], "little")
 
 
-def test_a_bit_that_flips_anywhere_is_noticed_or_changes_nothing(path):
+def test_any_flipped_bit_is_noticed_or_harmless(path):
     data, rng = path.read_bytes(), np.random.default_rng(2)
     start = foot(data) - 4
     header = distill.load(path).header
@@ -483,7 +483,7 @@ def test_a_bit_that_flips_anywhere_is_noticed_or_changes_nothing(path):
     assert all(error.startswith(f"{path}: ") for error in errors)
 
 
-def test_columns_for_which_arrow_would_end_the_process_are_refused(path):
+def test_columns_that_would_crash_arrow_are_refused(path):
     data, errors = path.read_bytes(), []
     for place in range(foot(data), foot(data) + 400):
         if data[place] & 15 == 6:  # of a list of numbers, how many there are
@@ -523,7 +523,7 @@ DELTA = {"tokens.list.element": "DELTA_BINARY_PACKED"}
 
 
 def write_20_000_tokens(path, kind, lies):
-    """Write a file of one sequence; if it lies, its end says that they are one."""
+    """Write a file of one sequence; if `lies`, the footer claims a single value."""
     table = pq.read_table(path)[:1]
     field = table.schema.field(0)
     table = table.set_column(0, field, pa.array([[7] * 20_000], field.type))
@@ -559,13 +559,13 @@ def test_a_file_of_few_bytes_and_many_tokens_is_refused(
         dataset[0]
 
 
-def test_pages_are_what_the_file_s_end_says(path):
+def test_pages_that_contradict_the_footer_are_refused(path):
     write_20_000_tokens(path, {}, lies=True)
     with pytest.raises(ValueError, match="sequence 0: its pages contradict"):
         distill.load(path)[0]
 
 
-def test_a_sequence_has_so_many_tokens(tmp_path, monkeypatch):
+def test_the_length_of_a_sequence_is_limited(tmp_path, monkeypatch):
     monkeypatch.setattr(_header, "MOST_TOKENS", 3)
     with new(tmp_path / "teacher.parquet") as writer:
         writer.write([1, 2, 7], ROWS)
@@ -587,7 +587,7 @@ def test_a_sequence_has_so_many_tokens(tmp_path, monkeypatch):
         ("packet", "longer", r"bytes: it has more survivors|its packet has"),
     ],
 )
-def test_a_sequence_that_cannot_be_is_named(column, value, words, tmp_path):
+def test_an_impossible_sequence_is_named(column, value, words, tmp_path):
     path = tmp_path / "teacher.parquet"
     write(path, extras=NUMBERS)
     table = pq.read_table(path)
@@ -655,7 +655,7 @@ def test_a_loader_gives_batches_in_order(path, workers):
     assert seen == 40
 
 
-def test_a_batch_is_of_one_kind(path, tmp_path):
+def test_a_batch_of_mixed_sequences_is_refused(path, tmp_path):
     other = tmp_path / "other.parquet"
     write(other, 1, temperature=1)
     for items in ([], [distill.load(path)[0], distill.load(other)[0]]):
@@ -678,7 +678,7 @@ def sqs_distill(command, *arguments):
     return cli.main(["distill", command, *map(str, arguments)])
 
 
-def test_make_goes_on_where_it_was_interrupted(teacher, tmp_path, monkeypatch, capsys):
+def test_make_resumes_after_an_interrupt(teacher, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(_writer, "ROW_GROUP", 60)
     monkeypatch.setattr(_reader, "CHUNK", 12)  # the texts of 16 tokens are longer
     monkeypatch.setattr(_reader, "WINDOW", 2)
@@ -710,7 +710,7 @@ def test_make_goes_on_where_it_was_interrupted(teacher, tmp_path, monkeypatch, c
     assert "its source is 'texts.jsonl (" in capsys.readouterr().err
 
 
-def test_answers_of_chats_teach_alone(teacher, tmp_path, caplog, monkeypatch):
+def test_only_answers_of_chats_teach(teacher, tmp_path, caplog, monkeypatch):
     kind, filled = transformers.PreTrainedTokenizerFast, []
     fill = kind.apply_chat_template
     monkeypatch.setattr(
@@ -749,7 +749,7 @@ def test_answers_of_chats_teach_alone(teacher, tmp_path, caplog, monkeypatch):
 TOY = sqs.Codec(Letters().vocab_size, L)
 
 
-def test_a_reader_tells_the_numbers_that_are_asked_for(tmp_path):
+def test_a_reader_gives_the_requested_extras(tmp_path):
     path, names = tmp_path / "told", ("likeliest",)
     distill.make(path, TOY, Toy(), ["ab", "cd"], extras=names)
     dataset = distill.load(path)
@@ -805,7 +805,7 @@ NEVER = yields(lambda text: pytest.fail(f"{text} is read"))
         (r"tokens\[1\] must be below 300", NEVER, [([1, 300], [0])], {}),
     ],
 )
-def test_make_says_what_it_expected(said, reader, texts, options, tmp_path):
+def test_make_names_the_expected_input(said, reader, texts, options, tmp_path):
     given = {"path": tmp_path / "a", "codec": TOY, "reader": reader, "texts": texts}
     both = TypeError, ValueError
     refuses(said, distill.make, error=both, **given | options)
@@ -822,7 +822,7 @@ def test_a_seed_with_the_random_numbers_of_another_is_refused(seed, tmp_path):
 
 
 def own_rows(model, codec, seed, text, places=slice(None)):
-    """Return the distributions of a text that is read alone."""
+    """Return the distributions of a single text."""
     logits = CachedModel(model.model, model.vocab_size).logits(text, len(text))
     rng = np.random.default_rng(seed)
     return codec.quantize_unbiased_rows(logits[places], rng=rng)
@@ -840,8 +840,8 @@ def add_bos(teacher, folder):
     return str(folder)
 
 
-def test_rows_of_a_cut_text_are_those_of_its_pieces(teacher, tmp_path, monkeypatch):
-    monkeypatch.setattr(_reader, "CHUNK", 16)  # so that each piece is read alone
+def test_rows_of_a_split_text_match_its_pieces(teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr(_reader, "CHUNK", 16)  # so that each piece is read on its own
     model, text = load_model(add_bos(teacher, tmp_path / "bos")), "the fox and " * 39
     codec = sqs.Codec(model.vocab_size, L)
     path, reader = tmp_path / "made", _reader.ModelReader(model)
@@ -855,7 +855,7 @@ def test_rows_of_a_cut_text_are_those_of_its_pieces(teacher, tmp_path, monkeypat
         assert sequence.rows == own_rows(model, codec, [3, i], found[i])
 
 
-def test_a_text_spells_special_tokens_if_asked(teacher, tmp_path, monkeypatch):
+def test_special_tokens_in_texts_are_parsed_on_request(teacher, tmp_path, monkeypatch):
     model = load_model(add_bos(teacher, tmp_path / "bos"))
     tokenizer = _reader.ModelReader(model).tokenizer
     the, fox, unknown = map(WORDS.index, ("the", "fox", "<unk>"))
@@ -874,7 +874,7 @@ def test_a_text_spells_special_tokens_if_asked(teacher, tmp_path, monkeypatch):
     assert tokenizer.encode("the</s>fox", special=False) == plain
 
 
-def test_a_file_of_another_rule_of_cutting_is_not_continued(tmp_path):
+def test_a_file_with_another_split_rule_is_not_continued(tmp_path):
     path, rows = (
         tmp_path / "made",
         sqs.SparseRows([2], [L], [0, 1], Letters().vocab_size, L),
@@ -899,7 +899,7 @@ class Backwards(Toy):
             yield from super().read(reversed(three))
 
 
-def test_texts_are_written_in_order_whatever_the_order_of_logits(tmp_path):
+def test_texts_are_written_in_order_for_any_order_of_logits(tmp_path):
     texts = [f"{i:02}" for i in range(9)]
     for path, reader in (tmp_path / "one", Toy()), (tmp_path / "three", Backwards()):
         distill.make(path, TOY, reader, texts)
@@ -918,7 +918,7 @@ def test_a_reader_without_templates_reads_no_chat():
 
 
 def sqs_distill_interrupted(when, *arguments):
-    """Run ``make``, which an interrupt ends after so many sequences."""
+    """Run ``make`` and interrupt it after some sequences."""
     with pytest.MonkeyPatch.context() as patch:
         write, calls = distill.Writer.write, itertools.count()
 
@@ -931,7 +931,7 @@ def sqs_distill_interrupted(when, *arguments):
         return sqs_distill("make", *arguments)
 
 
-def test_batches_are_of_like_lengths_and_bounded():
+def test_batches_have_similar_lengths_and_a_limit():
     assert [*_reader.batches([200, 100, 1000, 90, 256], 512)] == [[3, 1], [0, 4], [2]]
     texts = [_make.Piece([0] * n, ()) for n in (3000, 1095, 1, 9000, 5)]
     assert [*_tasks.windows(texts, 2048)] == [
@@ -943,7 +943,7 @@ def test_batches_are_of_like_lengths_and_bounded():
 
 
 @pytest.mark.parametrize("is_called", [True, False])
-def test_the_last_layer_reads_the_wanted_places_alone(teacher, is_called, monkeypatch):
+def test_the_last_layer_runs_only_at_wanted_positions(teacher, is_called, monkeypatch):
     model, rng = load_model(teacher), np.random.default_rng(0)
     head, seen = model.model.get_output_embeddings(), []
     if is_called:
@@ -984,9 +984,7 @@ def test_the_last_layer_reads_the_wanted_places_alone(teacher, is_called, monkey
         ("a.txt", b"\xff", "line 2, is not UTF-8"),
     ],
 )
-def test_make_names_a_line_that_is_no_text(
-    name, line, words, teacher, tmp_path, capsys
-):
+def test_make_names_a_bad_line(name, line, words, teacher, tmp_path, capsys):
     (tmp_path / name).write_bytes(b"\n" + line)
     options = ["--texts", tmp_path / name, "-o", tmp_path / "o", "--model", teacher]
     assert sqs_distill("make", *options) == 1
@@ -999,7 +997,7 @@ def test_make_names_a_line_that_is_no_text(
     assert "max_length must be in [1, 256], got 257" in capsys.readouterr().err
 
 
-def test_a_terminal_obeys_no_file(tmp_path, capsys):
+def test_files_cannot_control_the_terminal(tmp_path, capsys):
     path = tmp_path / "teacher.parquet"
     write(path, 1, model="a\nmodel: another\x1b[2J", source="x" * 10**5)
     assert sqs_distill("info", path) == 0
@@ -1009,7 +1007,7 @@ def test_a_terminal_obeys_no_file(tmp_path, capsys):
     assert sqs_distill("check", path, "--prior", "none") == 0
 
 
-def test_check_says_what_is_wrong_first(path, teacher, capsys):
+def test_check_prints_only_the_error(path, teacher, capsys):
     assert sqs_distill("check", path, "--tokenizer", teacher) == 1
     assert "but this tokenizer has" in capsys.readouterr().err
     data = bytearray(path.read_bytes())

@@ -1,4 +1,4 @@
-"""``sqs distill import``: what others' files say, and what is wrong with them."""
+"""``sqs distill import``: files of other programs, and their errors."""
 
 import json
 import re
@@ -125,29 +125,29 @@ def test_names_of_pieces():
 
 
 @pytest.mark.parametrize("name", ["\N{REPLACEMENT CHARACTER}", "", "skyblue"])
-def test_names_that_say_too_little(name):
+def test_names_with_too_little_information(name):
     with pytest.raises(ValueError, match=r"not one token .*return_tokens_as_token_i"):
         Names(byte_level()).find(name)
 
 
 def python_output(**change):
-    """What the Python API gives, with something else in its one output."""
+    """The Python API's result, with changes to its one output."""
     output = {"token_ids": [5], "logprobs": [{"5": {"logprob": -1.0}}]} | change
     return {"prompt_token_ids": [1, 2], "outputs": [output]}
 
 
 def formed(**logprobs):
-    """What it gives with lists of another form."""
+    """Its result with lists of another form."""
     return python_output(logprobs=logprobs)
 
 
 def top(name):
-    """What it gives of one token that has this name."""
+    """Its result for one token with this name."""
     return formed(tokens=[name], top_logprobs=[{name: -1.0}])
 
 
 def listed(*lists):
-    """What it gives with these log-probabilities of ids."""
+    """Its result with these log-probabilities of ids."""
     given = [one and {k: {"logprob": v} for k, v in one.items()} for one in lists]
     return python_output(token_ids=[*range(5, 5 + len(lists))], logprobs=given)
 
@@ -183,8 +183,8 @@ ID = "token_id:5"
         (top(" a"), r"top_logprobs\[0\]: the token ' a' has no id: pass the token"),
     ],
 )
-def test_json_that_is_wrong(tmp_path, capsys, text, message):
-    """It is an error that says where, and never half a file."""
+def test_wrong_json_is_refused(tmp_path, capsys, text, message):
+    """The error names the place, and no partial file is left."""
     path, output = tmp_path / "lists.jsonl", tmp_path / "out.parquet"
     path.write_bytes(
         (text if isinstance(text, str) else json.dumps(text)).encode("latin-1")
@@ -198,7 +198,7 @@ def test_json_that_is_wrong(tmp_path, capsys, text, message):
 
 
 def test_the_command(tmp_path, capsys):
-    """Files become one, which says what it is."""
+    """Several files become one, with a description in its header."""
     tokenizer, output = byte_level(), tmp_path / "out.parquet"
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     other = tmp_path / "other.jsonl"
@@ -234,5 +234,5 @@ def test_the_prior_of_a_tokenizer(tmp_path):
         assert run("check", output, "--prior", name) == 0
     header = distill.load(tmp_path / "49152.parquet").header
     assert header.codec.prior == prior.with_tail()
-    with pytest.raises(SystemExit, match="2"):  # as nothing says how many ids there are
+    with pytest.raises(SystemExit, match="2"):  # as the number of ids is unknown
         run("import", path, "-o", tmp_path / "new.parquet")

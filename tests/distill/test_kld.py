@@ -1,4 +1,4 @@
-"""Estimates of a divergence, beside exact sums."""
+"""Estimates of a divergence, compared with exact sums."""
 
 import itertools
 import math
@@ -44,7 +44,7 @@ class Letters:
 
 
 class Toy:
-    """A reader whose logits come in parts, of an array or a tensor."""
+    """A reader that gives logits in parts, as arrays or tensors."""
 
     max_tokens = N
 
@@ -121,7 +121,7 @@ def test_both_estimators_are_exact_on_average(p, q, resolution, monkeypatch):
     assert every["plain_variance"].mean() > least * every["plain"].var()
 
 
-def test_what_the_table_says_of_the_text_is_exact(data):
+def test_figures_on_the_observed_text_are_exact(data):
     found = distill.measure(data, Toy(0.5))
     own, other, differ, same = [], [], [], []
     for one in data:
@@ -146,7 +146,7 @@ def test_what_the_table_says_of_the_text_is_exact(data):
 
 
 @pytest.mark.parametrize("contexts", [2, 3, 5, 9])
-def test_two_errors_of_the_text_cover_95_percent(contexts):
+def test_two_standard_errors_cover_95_percent(contexts):
     rng, at = np.random.default_rng(contexts), np.arange(contexts)
     found = [_divergence._mean(rng.normal(0, 1, contexts), at) for _ in range(3000)]
     covered = np.mean([abs(mean) <= 2 * text for mean, text, _ in found])
@@ -154,7 +154,7 @@ def test_two_errors_of_the_text_cover_95_percent(contexts):
 
 
 @pytest.mark.parametrize("rounding", ["random", "nearest"])
-def test_a_confident_model_is_near_itself(rounding):
+def test_divergence_of_a_confident_model_from_itself_is_small(rounding):
     """Next to p = 1 the nearest step is always 0, and the estimate is no divergence."""
     n, rng, miss = 20_000, np.random.default_rng(0), np.geomspace(1e-7, 1e-1, 20_000)
     p = np.stack([1 - miss, miss / 2, miss / 2], 1)
@@ -172,7 +172,7 @@ def test_a_confident_model_is_near_itself(rounding):
     assert far == 2 * [rounding == "nearest"]
 
 
-def test_a_file_says_how_its_logarithms_were_rounded(data):
+def test_a_file_records_the_rounding_of_logprobs(data):
     said = data.header.to_json()
     assert said.pop("log_rounding") == "random"
     with pytest.raises(ValueError, match="log_rounding is None, but 'random' was exp"):
@@ -182,7 +182,7 @@ def test_a_file_says_how_its_logarithms_were_rounded(data):
     assert distill.Header.from_json(plain.to_json()) == plain
 
 
-def test_a_reference_is_rounded_the_same_again(data, tmp_path):
+def test_rounding_a_reference_is_repeatable(data, tmp_path):
     for name in "a", "b":
         distill.make(tmp_path / name, sqs.Codec(V, L), Toy(), TEXTS[:9], extras=NAMES)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -197,7 +197,7 @@ def test_a_reference_is_rounded_the_same_again(data, tmp_path):
     assert 0.9 < abs(every).max() < 1.001
 
 
-def test_a_model_that_is_far_off_is_said_to_be(data):
+def test_a_very_different_model_is_reported(data):
     found = distill.kld(data, (logits_of([*s.tokens, 1])[:-1] for s in data))
     assert not found.is_trusted
     assert not found.is_controlled
@@ -220,7 +220,7 @@ def test_infinite_rows_are_counted(data):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("far", [True, False])
-def test_tensors_are_looked_up_as_arrays_are(dtype, far, monkeypatch):
+def test_tensors_give_the_lookups_of_arrays(dtype, far, monkeypatch):
     monkeypatch.setattr(_tasks, "AT_ONCE", 2 * V)
     monkeypatch.setattr(_tasks, "_is_far", lambda x: far and _tasks._is_tensor(x))
     rows = torch.tensor(logits_of(range(9))).to(dtype)
@@ -246,7 +246,7 @@ def test_tensors_are_looked_up_as_arrays_are(dtype, far, monkeypatch):
         _tasks.look_up(np.ma.array(rows.double().numpy()), counts, following)
 
 
-def test_what_cannot_be_compared_is_refused(data, tmp_path):
+def test_incomparable_models_are_refused(data, tmp_path):
     toy = Toy()
     toy.tokenizer.fingerprint = b"87654321"
     refuses("the reference's tokenizer has", distill.measure, data, toy)
@@ -270,7 +270,7 @@ def test_what_cannot_be_compared_is_refused(data, tmp_path):
         distill.kld(data, [np.zeros((N - 1, V))])
 
 
-def test_contexts_are_those_of_llama_perplexity():
+def test_contexts_match_llama_perplexity():
     pieces = _make.contexts(Toy(), "abcdefghijk", 4)
     assert [bytes(piece.tokens) for piece in pieces] == [b"abcd", b"efgh"]
     assert [*pieces[0].places] == [2]
@@ -282,7 +282,7 @@ def test_contexts_are_those_of_llama_perplexity():
     refuses("it has 3 tokens, and a context has 4", _make.contexts, Toy(), "abc", 4)
 
 
-def test_a_logarithm_must_be_of_its_count(tmp_path):
+def test_a_logprob_must_match_its_count(tmp_path):
     header = distill.Header(sqs.Codec(V, L), extras=("logprobs",))
     rows = sqs.SparseRows([2, 7], [L, L], [0, 1, 2], V, L)
     with distill.Writer(tmp_path / "a", header) as writer:
@@ -292,7 +292,7 @@ def test_a_logarithm_must_be_of_its_count(tmp_path):
     assert distill.load(tmp_path / "a")[0].extras["logprobs"].tolist() == [0, -60]
 
 
-def test_an_accelerator_is_asked_in_the_thread_whose_stream_it_is(monkeypatch):
+def test_accelerators_are_used_from_the_calling_thread(monkeypatch):
     monkeypatch.setattr(_tasks, "_is_far", lambda x: True)
     own, threads = _look_up.look_up_part, set()
 

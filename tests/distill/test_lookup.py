@@ -30,7 +30,7 @@ TEXTS = st.lists(st.integers(0, V - 1), min_size=1, max_size=6)
 
 @settings(max_examples=50)
 @given(st.lists(TEXTS, min_size=1, max_size=8), TEXTS)
-def test_finds_what_begins_so_or_says_where_it_ends(tmp_path_factory, texts, asked):
+def test_lookup_finds_a_prefix_or_the_first_mismatch(tmp_path_factory, texts, asked):
     data = store(tmp_path_factory.mktemp("x") / "teacher.parquet", texts)
     lookup = distill.Lookup(data)
     there = [i for i, text in enumerate(texts) if text[: len(asked)] == asked]
@@ -52,7 +52,7 @@ def test_finds_what_begins_so_or_says_where_it_ends(tmp_path_factory, texts, ask
         assert str(info.value).endswith(f"token {asked[n]} at position {n}")
 
 
-def test_no_more_is_decoded_than_is_asked_for(tmp_path, monkeypatch):
+def test_only_requested_rows_are_decoded(tmp_path, monkeypatch):
     asked, decode = [], sqs.Codec.decode_sequence
 
     def counted(*given, **limits):
@@ -69,14 +69,14 @@ def test_no_more_is_decoded_than_is_asked_for(tmp_path, monkeypatch):
     refuses("length must be at least 0, got -1", data.start, 0, -1)
 
 
-def test_a_search_takes_tokens(tmp_path):
+def test_lookup_takes_tokens(tmp_path):
     lookup = distill.Lookup(store(tmp_path / "teacher.parquet", [[1, 2]]))
     refuses("one token at least", lookup.find, [])
     refuses("tokens", lookup.find, [0.5], error=(TypeError, ValueError))
 
 
-def test_rows_of_another_file_are_not_found(tmp_path):
-    """It has as many bytes at the same places, so that no checksum tells it."""
+def test_rows_of_a_different_file_are_not_found(tmp_path):
+    """It has the same size and layout, so that no checksum tells them apart."""
     rows, lookups = sqs.SparseRows([5, 5], [8, 8], [0, 1, 2], V, 8), []
     for texts in ([1, 2], [3, 4]), ([3, 4], [1, 2]):
         with distill.Writer(tmp_path / "new", distill.Header(CODEC)) as writer:
@@ -87,7 +87,7 @@ def test_rows_of_another_file_are_not_found(tmp_path):
     refuses("isn't the file that it was", lookups[0].find, [1, 2])
 
 
-def test_lists_have_all_of_a_row():
+def test_lists_cover_the_whole_row():
     rng = np.random.default_rng(1)
     rows = CODEC.quantize_unbiased_rows(rng.normal(0, 1, (50, V)), rng=rng)
     ids, logprobs = distill.top_lists(rows, 8)

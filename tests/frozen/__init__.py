@@ -1,1 +1,1 @@
-"""What a released version wrote, which every later one has to read."""
+"""Files of released versions, which every later version has to read."""

@@ -3,7 +3,7 @@
     python -m tests.frozen.make     before a release
 
 They stay as they are, and `test_frozen.py` reads them with every later version. Packets
-of every kind are in `tests/vectors`, which a digest beside this file holds.
+of every kind are in `tests/vectors`, with a digest next to this file.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What every released version wrote is read as it was meant."""
+"""Files of every released version are read correctly."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from tests.frozen import make
 
 
 def require(found, expected, where):
-    """Compare, but for what later versions say in addition."""
+    """Compare, except for fields that later versions added."""
     if isinstance(expected, dict):
         for name, value in expected.items():
             require(found[name], value, f"{where}.{name}")
@@ -33,7 +33,7 @@ def test_files_of_every_version_are_read(folder: Path):
     require(make.contents(folder), expected, folder.name)
 
 
-def test_what_is_frozen_is_not_written_again(tmp_path, monkeypatch):
+def test_frozen_files_are_not_overwritten(tmp_path, monkeypatch):
     monkeypatch.setattr(make, "FROZEN", tmp_path)
     (tmp_path / sqs.__version__).mkdir()
     with pytest.raises(SystemExit, match="is frozen: every later version has to read"):

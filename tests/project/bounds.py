@@ -1,4 +1,4 @@
-"""Test what each extra is for, with the oldest packages that pyproject.toml admits.
+"""Test each extra with the oldest packages that pyproject.toml admits.
 
     python -m tests.project.bounds                 all of them
     python -m tests.project.bounds proxy distill   these
@@ -33,17 +33,17 @@ EXTRAS = {
     "prior": "cli/test_prior.py",
     "plot": "cli/test_bits.py",
 }
-"""What shows that an extra's packages do what they are for. That of vLLM admits few
+"""The tests that use an extra's packages. The extra of vLLM admits few
 versions, and its tests name theirs; `dev` and the like are for a clone."""
 
 BESIDE = "serve,demo"
-"""What the kits of tests need, but that of `prior`, which are beside older packages."""
+"""Requirements of the tests' kits, except `prior`, installed with older packages."""
 
 TOOLS = ["hypothesis>=6.100", "openai>=1.56", "pytest>=8"]
 
 
 def check(extra: str) -> bool:
-    """Say whether an extra's oldest packages will do."""
+    """Return whether the tests pass with an extra's oldest packages."""
     place = ROOT / "build" / "bounds" / extra
     torch = place.with_name("torch.txt")
     shutil.rmtree(place, ignore_errors=True)

@@ -1,7 +1,7 @@
 """Run a command as if elsewhere: ``python -m tests.project.disguise COMMAND...``.
 
-NumPy, OpenBLAS, torch and the C core take this machine for one that lacks what they
-have faster code for, so that their sums round otherwise. Each has one thread; and until
+NumPy, OpenBLAS, torch and the C core take this machine for one without the fast
+instructions, so that their sums round differently. Each has one thread; and until
 the command ends, a process for each core wants all of it, and the ports on which the
 commands of `sqs` listen by default are taken. ``--alone`` before the command leaves the
 cores to it.
@@ -31,14 +31,14 @@ def take_ports() -> None:
     for port in PORTS:
         for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
             taken = socket.socket(socket.AF_INET, kind)
-            with suppress(OSError):  # another process has it, which will do
+            with suppress(OSError):  # taken by another process already
                 taken.bind(("127.0.0.1", port))
             taken.set_inheritable(True)
             taken.detach()  # it stays open
 
 
 def elsewhere() -> dict[str, str]:
-    """Return the variables by which libraries take this machine for another."""
+    """Return the variables that make libraries take this machine for another."""
     used = np.show_config("dicts")["SIMD Extensions"].get("found", [])
     unused = os.environ.get("NPY_DISABLE_CPU_FEATURES", "").split()
     return {

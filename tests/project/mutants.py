@@ -1,4 +1,4 @@
-"""Break the code on purpose, one line at a time, and list what no test notices.
+"""Break the code on purpose, one line at a time, and list unnoticed changes.
 
     .venv/bin/python -m tests.project.mutants                # all: a quarter of an hour
     .venv/bin/python -m tests.project.mutants verify memory  # those whose names say so
@@ -6,11 +6,11 @@
 Each mutant is a replacement in one file. It is made in a copy of the tree, which is
 built again if the file is C, and the test files that should notice are run there until
 the first failure. A mutant that none of them notices survives: either a test is
-missing, or the line can go. `test_mutants.py` sees to it that all still apply.
+missing, or the line can go. `test_mutants.py` checks that all still apply.
 
-They stand in `mutants.txt`: after the file a name, with the tests that should notice,
-then what stands there, once, and what takes its place. A name that ends with (--all)
-says that `make test` doesn't notice, but `make test-all` does.
+`mutants.txt` lists them: after the file a name, with the tests that should notice,
+then the line, which occurs once, and its replacement. A name ends with (--all) if
+`make test` doesn't notice the mutant, but `make test-all` does.
 
 With `--killers FILE` it prints all tests that notice a mutant of a Python file, also of
 104 random ones. FILE has the tests that run each line, from coverage.py:
@@ -101,7 +101,7 @@ def run_tests(mutant: Mutant, tree: Path, *options: str) -> int:
 
 
 def is_noticed(mutant: Mutant, tree: Path) -> bool:
-    """Say whether a mutant's tests fail."""
+    """Return whether a mutant's tests fail."""
     every = ["--all"] if mutant.name.endswith("(--all)") else []
     status = run_tests(mutant, tree, "-x", *every)
     # A crash is noticed; usage errors and files without tests are mistakes here.

@@ -1,8 +1,8 @@
-"""What a release promises, as text: names, layouts, options, fields and columns.
+"""The promises of a release, as text: names, layouts, options, fields and columns.
 
     python -m tests.project.public --write   after a change that is meant
 
-`public.txt` is what the last commit promised. Its diff is what a change means to users.
+`public.txt` has the promises of the last commit. Its diff shows users what changed.
 """
 
 import argparse

@@ -1,9 +1,9 @@
 """Print which steps of .ci/run a difference can reach: one name per line.
 
-    python -m tests.project.reach BASE    what differs from the commit BASE in this tree
+    python -m tests.project.reach BASE    changes of this tree since the commit BASE
 
 A Python file reaches the steps whose modules import it, directly or through others. For
-other files, patterns say which steps they reach. A file that neither knows reaches all.
+other files, patterns list the steps. A file that matches neither reaches all steps.
 After `test-slow` stand the test files that have slow tests within reach.
 """
 

@@ -119,7 +119,7 @@ def build(work: Path, *_: str) -> None:
 
 
 def contents(*_: str | Path) -> None:
-    """Check what each file says of itself and holds, and the licenses of that."""
+    """Check each file's metadata, content and licenses."""
     import trove_classifiers
     import ziglang
 
@@ -197,7 +197,7 @@ def sdist(work: Path, *_: str) -> None:
 
 
 def test(python: Path, *options: str) -> None:
-    """Run tests from beside the installed package, which they take for the tree."""
+    """Run tests next to the installed package, as if it were the tree."""
     readme(python, "native")
     (to,) = python.parents[1].glob("lib/python3*/site-packages")
     run("git", "archive", f"--output={to}/tests.tar", "HEAD", *BESIDE.split())
@@ -257,7 +257,7 @@ CHECKS = {each.__name__: each for each in (build, contents, sdist, pythons, emul
 
 
 def main(check: str = "", *versions: str) -> str | None:
-    """Run all checks, or one; say what failed."""
+    """Run all checks, or one; report failures."""
     with line("in all"), tempfile.TemporaryDirectory() as folder:
         for name in [check] if check else CHECKS:
             CHECKS[name](Path(folder), *versions)

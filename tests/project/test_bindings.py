@@ -1,4 +1,4 @@
-"""What other languages use of the core; `make bindings` tries it by every compiler."""
+"""The core's files for other languages; `make bindings` tries every compiler."""
 
 import re
 import shutil
@@ -22,7 +22,7 @@ def amalgamation(tmp_path_factory):
 
 
 @pytest.mark.all
-def test_one_file_is_all_that_the_example_needs(amalgamation):
+def test_the_example_needs_one_file(amalgamation):
     files = BINDINGS / "c" / "example.c", amalgamation / "sqs.o"
     where = "-I", amalgamation, "-o", amalgamation / "example"
     run("cc", "-std=c11", *files, *where)
@@ -46,7 +46,7 @@ def test_cmake_package(tmp_path):
         ("CITATION.cff", r"^version: (.+)$"),
     ],
 )
-def test_the_version_is_the_header_s(name, line):
+def test_the_version_matches_the_header(name, line):
     version = re.findall(r"^#define SQS_VERSION_[A-Z]+ (\d+)$", HEADER, re.MULTILINE)
     text = (ROOT / name).read_text("utf-8")
     assert re.search(line, text, re.MULTILINE)[1] == ".".join(version)

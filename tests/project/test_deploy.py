@@ -1,4 +1,4 @@
-"""What docs/deploy starts is what `sqs serve` takes."""
+"""The commands of docs/deploy are valid for `sqs serve`."""
 
 import argparse
 import json
@@ -25,7 +25,7 @@ UNIT = shlex.split(after("sqs-serve.service", "ExecStart="))
 
 
 @pytest.mark.parametrize("words", [IMAGE, POD, UNIT])
-def test_what_is_started(words):
+def test_deployments_start_with_the_right_options(words):
     parser = argparse.ArgumentParser()
     serve.fill(parser)
     args = parser.parse_args(words[2:])

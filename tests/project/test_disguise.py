@@ -1,4 +1,4 @@
-"""Tests in a disguise: what a command takes this machine for."""
+"""A command in disguise takes this machine for another."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ print([*filter(can_listen, PORTS)])
 """
 
 
-def test_a_command_finds_another_machine():
+def test_a_command_sees_another_machine():
     """Its neighbors end with it, or what they could write wouldn't end."""
     python = sys.executable
     command = [python, "-m", "tests.project.disguise", python, "-c", CODE]

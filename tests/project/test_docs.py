@@ -1,4 +1,4 @@
-"""What the pages for readers promise: links that lead somewhere, words, lengths."""
+"""The pages for readers: links that work, plain words, lengths."""
 
 import re
 from collections import Counter
@@ -26,7 +26,7 @@ LINK = re.compile(r"\]\(([^)\s:#]*)(?:#([^)\s]*))?\)")
 
 
 def anchors(page):
-    """What GitHub names the headings of a page."""
+    """GitHub's anchors of a page's headings."""
     headings = re.findall(r"^#+ +(.+)$", FENCED.sub("", page.read_text("utf-8")), re.M)
     words = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
     return {word.replace(" ", "-") for word in words}
@@ -43,7 +43,7 @@ def test_links_lead_to_files_and_headings(name):
 
 
 @pytest.mark.parametrize("name", PAGES + METADATA.split())
-def test_addresses_are_those_of_others(name):
+def test_addresses_are_of_other_sites(name):
     found = {a or b for a, b in HOST.findall((ROOT / name).read_text("utf-8"))}
     assert found <= OTHERS | (OWN if name == "pyproject.toml" else set())
 
@@ -86,7 +86,7 @@ TERMS = "KV cache", "forward pass", "throughput", "bandwidth"
 MODE = re.compile(
     r"\*alone|alone\*|\balone\b.*\b(rounds|hints)\b|\b(rounds|hints)\b.*alone"
 )
-"""How the mode *alone* is told from the adverb: in italics, or with another mode."""
+"""The mode *alone*, not the adverb: in italics, or with another mode."""
 
 
 def prose(name):
@@ -100,7 +100,7 @@ def test_page_is_within_its_budget(name):
     assert words <= BUDGETS[name], f"{name} has {words} words"
 
 
-def test_budgets_are_those_of_all_pages():
+def test_every_page_has_a_budget():
     docs = {name for name in BUDGETS if name.startswith("docs/")}
     assert sum(BUDGETS[name] for name in docs) <= 40_000
     found = {name for name in PAGES if re.match(r"docs/|[A-Z]+\.md$", name)}

@@ -1,4 +1,4 @@
-"""A decoder in another language, written from ``docs/format.md`` alone."""
+"""A decoder in another language, written only from ``docs/format.md``."""
 
 import shutil
 import subprocess

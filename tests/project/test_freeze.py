@@ -38,7 +38,7 @@ def read(path):
 
 
 def digest(path):
-    """Return what `sha256sum` says, whatever git made of the ends of lines."""
+    """Return the SHA-256 digest, for any line endings that git wrote."""
     data = path.read_bytes()
     if path.suffix == ".json":
         data = data.replace(b"\r\n", b"\n")
@@ -46,7 +46,7 @@ def digest(path):
 
 
 @pytest.mark.parametrize("path", [FORMAT, PRIORS], ids=lambda path: path.stem)
-def test_what_is_frozen_stays(path):
+def test_frozen_files_are_unchanged(path):
     assert (ROOT / path).exists(), f"{path} is missing: {ADVICE[path]}"
     frozen = read(path)
     changed = " ".join(n for n, d in frozen.items() if digest(ROOT / n) != d)
@@ -61,7 +61,7 @@ def test_what_is_frozen_stays(path):
     [(FORMAT, "tests/vectors/*.json"), (PRIORS, "sqs_codec/priors/*.sqsprior")],
     ids=["vectors", "priors"],
 )
-def test_nothing_is_left_out(path, pattern):
+def test_every_file_is_frozen(path, pattern):
     found = {file.relative_to(ROOT).as_posix() for file in ROOT.glob(pattern)}
     assert found
     assert found <= read(path).keys()

@@ -6,11 +6,11 @@ from tests.project.mutants import MUTANTS, ROOT
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.name)
-def test_applies(mutant):
+def test_each_mutant_applies_once(mutant):
     assert (ROOT / mutant.path).read_text().count(mutant.old) == 1
     assert mutant.old != mutant.new
     assert all((ROOT / test).exists() for test in mutant.tests)
 
 
-def test_names_differ():
+def test_names_of_mutants_differ():
     assert len({m.name for m in MUTANTS}) == len(MUTANTS) > 0

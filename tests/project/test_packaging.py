@@ -1,4 +1,4 @@
-"""What `pip install` gets: an sdist, a native wheel made from it, a pure one."""
+"""The files for `pip install`: an sdist, a native wheel made from it, a pure one."""
 
 import os
 import re
@@ -84,7 +84,7 @@ def pure(pure_wheel, tmp_path):
 
 
 @pytest.mark.all
-def test_sdist_has_what_a_build_needs_and_nothing_built(sdist):
+def test_sdist_has_all_sources_and_nothing_built(sdist):
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     for folder in ("csrc", "bindings", "sqs_codec"):
@@ -108,7 +108,7 @@ CODE = (
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="git says what is shipped")
-def test_each_data_file_says_where_it_came_from():
+def test_each_data_file_names_its_source():
     files = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).split()
     code = {"", *CODE.split()}
     data = [f for f in files if not {Path(f).suffix, Path(f).name} & code]
@@ -154,7 +154,7 @@ runpy.run_path("setup.py")
     ],
     ids=["no compiler", "no success", "no headers"],
 )
-def test_build_that_fails_ends_with_what_to_do(
+def test_a_failed_build_ends_with_instructions(
     code, compiler, reason, source, tmp_path
 ):
     options = [code] if code == "setup.py" else ["-c", code]
@@ -215,7 +215,7 @@ def test_pure_wheel_runs_on_numba(pure_wheel, pure):
 
 
 @pytest.mark.all
-def test_pure_wheel_without_numba_names_both_ways_out(pure):
+def test_pure_wheel_without_numba_names_both_solutions(pure):
     message = import_error(NO_NUMBA + IMPORT, pure)
     assert REBUILD in message
     assert ADD_NUMBA in message
@@ -233,7 +233,7 @@ def test_pure_wheel_without_numba_names_both_ways_out(pure):
         ("system.teacher", "uvicorn", "distill,proxy"),
     ],
 )
-def test_what_an_extra_would_install_is_said(name, lacks, extra):
+def test_a_missing_package_names_its_extra(name, lacks, extra):
     room, _, member = f"sqs_codec.{name}".rpartition(".")
     code = f"sys.modules[{lacks!r}] = None; from {room} import {member}"
     message = import_error(f"import sys; {code}")
@@ -281,7 +281,7 @@ def test_only_a_model_of_transformers_needs_torch():
         ("demo", "cli", {"gguf"}),
     ],
 )
-def test_an_extra_holds_what_is_imported(extra, folder, others):
+def test_an_extra_lists_the_imported_packages(extra, folder, others):
     lines = project()["optional-dependencies"][extra]
     needed = {re.split(r"[\[<>=]", line)[0].lower() for line in lines} - {"sqs-codec"}
     package = ROOT / "sqs_codec" / folder

@@ -1,4 +1,4 @@
-"""What a release promises changes only where `public.txt` does; its words are all."""
+"""Promises change only together with `public.txt`; type aliases list all words."""
 
 from importlib.resources import files
 from typing import get_args
@@ -11,12 +11,12 @@ from sqs_codec.system.engine._registry import ENGINES
 from tests.project.public import SNAPSHOT, snapshot
 
 
-def test_promises_change_only_with_their_snapshot():
+def test_public_names_match_their_snapshot():
     advice = "is the change meant? Then: python -m tests.project.public --write"
     assert snapshot().splitlines() == SNAPSHOT.read_text("utf-8").splitlines(), advice
 
 
-def test_tables_have_all_words():
+def test_type_aliases_list_all_words():
     priors = {one.stem for one in files("sqs_codec").joinpath("priors").iterdir()}
     assert {one.name.lower() for one in Coding} == {*get_args(sqs.CodingName)}
     assert priors == {*get_args(sqs.PriorName)}

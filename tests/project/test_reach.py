@@ -24,18 +24,18 @@ ENGINES = {"test-llama", "test-ray", "test-vllm"}
         ("tests/project/mutants.txt", set(), reach.STEPS),
     ],
 )
-def test_a_change_reaches_what_uses_it(changed, within, without):
+def test_a_change_reaches_its_users(changed, within, without):
     found = {*reach.steps([changed])}
     assert within <= found
     assert not found & without
 
 
 @pytest.mark.parametrize("name", ["Makefile", "tests/conftest.py", "new/file"])
-def test_what_no_step_names_reaches_all(name):
+def test_unlisted_files_reach_all_steps(name):
     assert {*reach.steps([name])} >= reach.STEPS
 
 
-def test_slow_tests_are_in_reach_of_what_they_import(monkeypatch):
+def test_slow_tests_are_reached_from_their_imports(monkeypatch):
     files = {"tests.codec.test_quantize": "a", "tests.system.edge.test_loop": "b"}
     monkeypatch.setattr(reach, "slow_files", lambda: files)
     assert reach.steps(["sqs_codec/system/edge/_loop.py"])["test-slow"] == ["b"]

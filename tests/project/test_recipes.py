@@ -73,7 +73,7 @@ def has_name(node):
     return isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
 
 
-def test_the_way_of_a_token_leads_through_functions_that_exist():
+def test_functions_on_the_path_of_a_token_exist():
     way = re.search(r"^## One token's way.+?(?=^To try)", PAGE, re.M | re.S)[0]
     core = (ROOT / "csrc/sqs.h").read_text("utf-8")
     names = {name for name in quoted(way) if "/" not in name}

@@ -1,4 +1,4 @@
-"""Which files `make quick` tests, and that they need none of the heavy packages."""
+"""The files that `make quick` tests; they need none of the heavy packages."""
 
 import re
 import subprocess
@@ -25,7 +25,7 @@ sys.exit(pytest.main([*options, "tests", "sqs_codec"]))
 """
 
 
-def test_quick_tests_are_those_of_the_codec():
+def test_quick_tests_are_the_tests_of_the_codec():
     command = [sys.executable, "-c", COLLECT]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

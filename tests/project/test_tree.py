@@ -29,7 +29,7 @@ def python_files():
 
 
 def imported_names(path):
-    """What a file imports anywhere in it, also lazily or for type checks alone."""
+    """All imports of a file, also lazy ones and those only for type checks."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -41,7 +41,7 @@ def imported_names(path):
 
 @cache
 def python_graph():
-    """Which modules of the project each module names."""
+    """The modules of the project that each module names."""
     files = python_files()
     graph = {name: set() for name in files}
     for name, path in files.items():
@@ -56,7 +56,7 @@ def python_graph():
 
 
 def c_graph():
-    """Which files of ``csrc`` each file includes, by their paths in it."""
+    """The files of ``csrc`` that each file includes, as paths."""
     graph = {}
     for path in CSRC.rglob("*.[ch]"):
         name = path.relative_to(CSRC).as_posix()
@@ -83,14 +83,14 @@ def folders(names):
 
 
 @pytest.mark.parametrize("graph", [python_graph, c_graph])
-def test_has_no_circle(graph):
+def test_there_is_no_import_cycle(graph):
     try:
         TopologicalSorter(graph()).prepare()
     except CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
 
 
-def test_c_folders_know_what_they_may():
+def test_c_folders_include_only_allowed_folders():
     allowed = {"rows": {"rows"}, "quantize": {"quantize", "rows"}}
     allowed |= {"rank": {"rank"}, "entropy": {"entropy"}}
     graph = c_graph()
@@ -100,7 +100,7 @@ def test_c_folders_know_what_they_may():
             assert folders(reached(graph, name)) <= allowed[folder], name
 
 
-def test_only_the_api_knows_all_codings():
+def test_only_the_api_imports_all_codings():
     graph = c_graph()
     both = {"rank", "entropy"}
     assert [n for n in graph if both <= folders(reached(graph, n))] == ["api.c"]
@@ -116,7 +116,7 @@ CODEC = (
     {"distill", "hf"},
     {"trainers"},
 )
-"""The codec's rooms from the ground up; who has no folder is a file."""
+"""The codec's layers from the bottom up; names without a folder are files."""
 
 SYSTEM = (
     {"_base", "__init__"},
@@ -128,7 +128,7 @@ SYSTEM = (
     {"serve"},
     {"proxy", "teacher"},
 )
-"""The system's rooms, which stand on the codec."""
+"""The system's layers, above the codec."""
 
 FLOORS = (*CODEC, *({f"system.{name}" for name in names} for names in SYSTEM))
 FLOORS += ({"cli"}, {"__main__"})
@@ -140,7 +140,7 @@ def room(module):
     return f"system.{inner[0]}" if name == "system" else name
 
 
-def test_no_import_runs_up_or_sideways():
+def test_imports_go_only_downwards():
     floor = {name: i for i, names in enumerate(FLOORS) for name in names}
     for name, used in python_graph().items():
         if name.split(".")[0] != "sqs_codec":
@@ -161,10 +161,10 @@ PRIVATE = {
     "sqs_codec.system.edge._metrics",
     *(f"sqs_codec.system.hf._{name}" for name in ("models", "reader", "sampling")),
 }
-"""What rooms of the system use of others in addition to public names."""
+"""Private names that packages of the system use of others."""
 
 
-def test_rooms_of_the_system_use_public_names_of_others():
+def test_system_packages_use_public_names_of_others():
     shared = [f"sqs_codec.system.{name}" for name in ("_base", "_caching", "_endpoint")]
     for name, used in python_graph().items():
         if name.startswith("sqs_codec.system."):
@@ -174,12 +174,12 @@ def test_rooms_of_the_system_use_public_names_of_others():
             assert {n for n in others if "._" in n} <= PRIVATE, name
 
 
-def test_distributions_know_no_codec():
+def test_distributions_do_not_import_the_codec():
     used = reached(python_graph(), "sqs_codec._codec.distribution")
     assert {n for n in used if room(n) != "_base"} <= {"sqs_codec._backend.core"}
 
 
-def test_sessions_have_no_clock_socket_or_thread():
+def test_sessions_import_no_clock_socket_or_thread():
     """They turn bytes into bytes; the loop of an edge has all of these."""
     unwanted = {"asyncio", "select", "socket", "threading", "time", "torch"}
     for name, path in python_files().items():
@@ -206,19 +206,19 @@ def test_no_command_imports_another():
     assert not graph["sqs_codec.cli.main"] & commands
 
 
-def test_the_package_knows_neither_tests_nor_benchmarks():
+def test_the_package_imports_no_tests_or_benchmarks():
     for name, used in python_graph().items():
         if name.startswith("sqs_codec"):
             assert {n.split(".")[0] for n in used} <= {"sqs_codec"}, name
 
 
-def test_only_their_own_tests_know_benchmarks():
+def test_only_their_own_tests_import_benchmarks():
     for name, used in python_graph().items():
         if name.startswith("tests.") and not name.startswith("tests.benchmarks"):
             assert not [other for other in used if other.startswith("benchmarks")], name
 
 
-def test_nobody_changes_where_python_looks():
+def test_nothing_changes_sys_path():
     """Nor does code in a string, for another process."""
     for name, path in python_files().items():
         found = re.search(r"sys\.path(\.\w|\[| \+?= )", path.read_text())

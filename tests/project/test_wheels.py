@@ -1,4 +1,4 @@
-"""What an extension module shows to others; `make wheels` builds and audits wheels."""
+"""The symbols of an extension module; `make wheels` builds and audits wheels."""
 
 import shutil
 import subprocess

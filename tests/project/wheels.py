@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 TOOLS = ["colorama", "hypothesis", "pytest", "exceptiongroup", "tomli"]
 WINE = ["numpy<2.2"]  # later ones call what the C library of wine 10 lacks
 
-# The wheels of others that a platform takes beside those of its own name.
+# Further tags of wheels that a platform accepts.
 ALSO = {
     "manylinux": ["manylinux_2_28", "manylinux2014"],
     "musllinux": ["musllinux_1_1"],

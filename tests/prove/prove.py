@@ -22,13 +22,13 @@ HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "csrc"
 
 Change = tuple[str, str, str]
-"""A file of csrc, what stands there once, and what takes its place."""
+"""A file of csrc, a piece that occurs there once, and its replacement."""
 
 OPTIONS = (
     *("--unwinding-assertions", "--unsigned-overflow-check", "--conversion-check"),
     *("--pointer-overflow-check", "--no-malloc-may-fail", "--drop-unused-functions"),
 )
-"""Beside what CBMC 6 checks by itself: bounds, pointers, signed overflow, shifts and
+"""In addition to CBMC 6's own checks: bounds, pointers, signed overflow, shifts and
 divisions."""
 
 WRAPS = {
@@ -49,10 +49,10 @@ MEMORY = 8 << 30
 
 @dataclass(frozen=True)
 class Proof:
-    """A function of a harness, in which no assertion and no check may fail."""
+    """A function of a harness; no assertion and no check in it may fail."""
 
     name: str
-    """The harness, a colon, the function; docs/proofs.md says what it proves."""
+    """The harness, a colon, the function; docs/proofs.md describes its proof."""
     unwind: int
     """One more than any loop's most rounds; that it is enough is proved too."""
     quick: bool = False
@@ -164,14 +164,14 @@ def changed(changes: tuple[Change, ...], folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What CBMC refutes, or why it didn't come to an end, and its processor time."""
+    """CBMC's refutations, or the reason why it didn't end, and its processor time."""
 
     seconds: float
     refuted: list[str]
 
 
 def check(proof: Proof, changes: tuple[Change, ...], limit: float) -> Outcome:
-    """Run CBMC; what is `meant` may fail."""
+    """Run CBMC; checks in `meant` may fail."""
     harness, function = proof.name.split(":")
     with tempfile.TemporaryDirectory() as work:
         tests = Path(work, "tests", "prove")
@@ -199,7 +199,7 @@ def refuted(output: str) -> list[str]:
     try:
         said = json.loads(output)
         (results,) = (part["result"] for part in said if "result" in part)
-    except ValueError:  # what CBMC says of its own mistakes or ours isn't JSON
+    except ValueError:  # CBMC doesn't report its own or our mistakes as JSON
         raise SystemExit(output) from None
     failed = [
         (one["status"] != "FAILURE", f"{one['property']}: {one['description']}")

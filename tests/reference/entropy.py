@@ -54,7 +54,7 @@ MAX_ROUND_SUPPORT = 1 << 20
 MAX_VOCAB_BITS = 20
 
 BIT = 1 << LOG_UNIT
-EVEN = 128  # the chance of a bit that says nothing
+EVEN = 128  # the probability of a bit without information
 ONE = 1 << POWER_UNIT
 LEAST_RANGE = 1 << CODER_LEAST_BITS
 
@@ -125,7 +125,7 @@ class Writer:
         return CODER_BITS + 8 * self.shifts - math.log2(self.range)
 
     def finish(self):
-        """The one packet whose last byte is the first to lie in the interval."""
+        """The packet with the first last byte that lies in the interval."""
         last = -(-self.low >> CODER_LEAST_BITS)
         return last.to_bytes(self.shifts + 1, "big")
 
@@ -202,7 +202,7 @@ def code_uniform(coder, label, n, value=None):
 
 
 def code_partition(coder, vocab_size, resolution, allowed, counts=None):
-    """The counts in descending order, of which `allowed` there may be."""
+    """The counts in descending order, at most `allowed` of them."""
     parts, left, last = [], resolution, resolution
     while left > 0 and last > 1:
         check_survivors(len(parts) + 1, allowed)
@@ -237,7 +237,7 @@ def code_part(coder, a, z, r, count=None):
 
 
 def code_arrangement(coder, parts, counts=None):
-    """Which token, by ascending id, has which of the counts."""
+    """The assignment of the counts to the tokens, by ascending id."""
     left = Counter(parts)  # how many tokens are still to get each count
     arranged = []
     for i in range(len(parts)):
@@ -257,7 +257,7 @@ def code_arrangement(coder, parts, counts=None):
 
 
 def code_counts(coder, vocab_size, resolution, allowed, counts=None, uniform=None):
-    """The counts of the tokens by ascending id, of which `allowed` there may be."""
+    """The counts of the tokens by ascending id, at most `allowed` of them."""
     if not code_bit(coder, "modes", UNIFORM_CHANCE, uniform):
         descending = None if counts is None else sorted(counts, reverse=True)
         parts = code_partition(coder, vocab_size, resolution, allowed, descending)
@@ -284,7 +284,7 @@ def check_survivors(k, allowed):
 def code_set(coder, label, k, size, rest, members=None):
     """Code k of the integers 0 .. size - 1, ascending.
 
-    ``rest(x, n)`` is R(x), what x and all above it weigh, when n members are to come.
+    ``rest(x, n)`` is R(x), the weight of x and all above, with n members to come.
     Each member is the least of those to come, had they been drawn independently.
     """
     found, a = [], 0
@@ -305,7 +305,7 @@ def code_set(coder, label, k, size, rest, members=None):
 
 
 def code_uniform_set(coder, label, n, size, members=None):
-    """A set where all are equally likely; of more than half, what isn't in it."""
+    """A set where all are equally likely; for more than half, its complement."""
     if 2 * n > size:
         others = None
         if members is not None:
@@ -328,7 +328,7 @@ ID_EDGES = [
 
 
 def id_position(x, prior=None, c=0):
-    """What the ids below x weigh in the prior's class, or in the buckets."""
+    """The weight of the ids below x in the prior's class, or in the buckets."""
     if prior is not None:
         return prior.below[c][x]
     return sum(
@@ -374,7 +374,7 @@ def has_classes(prior):
 
 
 def code_class(coder, memory, prior, ids=None):
-    """The class of the ids, which the next one depends on."""
+    """The class of the ids; the next class depends on it."""
     if not has_classes(prior):
         return 0
     row = prior.chances[memory.last]
@@ -386,7 +386,7 @@ def code_class(coder, memory, prior, ids=None):
 
 
 def id_rest(vocab_size, memory, prior=None, c=0):
-    """The function that says what an id and all above it weigh."""
+    """The function that gives the weight of an id and all above it."""
     recent = memory.weights  # r of each id
     if has_classes(prior):
         recent = {
@@ -409,7 +409,7 @@ def id_rest(vocab_size, memory, prior=None, c=0):
 
 
 def choose_class(last, prior, ids):
-    """The first of the classes that are cheapest by their weights alone."""
+    """The first of the classes with the lowest cost of weights."""
     kinds = Counter(prior.kinds[y] for y in ids)
     row = prior.chances[last]
 
@@ -448,7 +448,7 @@ MODEL_COST = log2(256) - log2(256 - UNIFORM_CHANCE)
 
 
 def counts_costs(vocab_size, resolution, counts):
-    """What the counts cost by the model and, about, what uniformly."""
+    """The cost of the counts with the model and, roughly, with uniform coding."""
     k, meter = len(counts), Meter()
     code_partition(meter, vocab_size, resolution, k, sorted(counts, reverse=True))
     model = MODEL_COST + meter.costs.total() + log2_factorial(k)
@@ -503,7 +503,7 @@ def code_distribution(
     allowed=MAX_ROUND_SUPPORT,
     prior=None,
 ):
-    """Counts first, which say how many ids there are; return (ids, counts)."""
+    """The counts first, so that k is known; return (ids, counts)."""
     uniform_counts = uniform_ids = None
     if counts is not None:
         model, uniform = counts_costs(vocab_size, resolution, counts)
@@ -516,7 +516,7 @@ def code_distribution(
 
 
 def code_position(coder, counts, position=None):
-    """Which token was drafted, with the chances that it was drawn with."""
+    """The drafted token, with the probabilities that it was sampled with."""
     below = [0, *accumulate(counts)]
     return coder.pick("token", below[-1], 0, len(counts), lambda x: below[x], position)
 
@@ -524,7 +524,7 @@ def code_position(coder, counts, position=None):
 def code_next(
     coder, vocab_size, resolution, memory, survivors, ids=None, counts=None, prior=None
 ):
-    """A distribution, which is learnt; those before it have so many survivors."""
+    """A distribution, which is learnt; earlier ones have `survivors` tokens."""
     allowed = MAX_ROUND_SUPPORT - survivors
     ids, counts = code_distribution(
         coder, vocab_size, resolution, memory, ids, counts, allowed, prior

@@ -1,7 +1,7 @@
 """Check the golden vectors in ``tests/vectors`` against the reference.
 
     python -m tests.reference.make_vectors          check the files (the default)
-    python -m tests.reference.make_vectors --write  write what the reference gives
+    python -m tests.reference.make_vectors --write  write the reference's results
 
 The inputs of a case stand in its file, and the reference makes the rest. Vectors change
 only when the format does: then write them, read the diff, and commit them with the
@@ -88,7 +88,7 @@ def packet_of(ids: list[int], counts: list[int], *codec: Any) -> str:
 def bits_of(
     ids: list[int], counts: list[int], *codec: Any, prior: Prior | None = None
 ) -> float:
-    """Bits before padding; what the entropy coding spends is no whole number."""
+    """Bits before padding; for entropy coding, not an integer."""
     if codec[-1] != "entropy":
         return len(ref.distribution_bits(ids, counts, *codec))
     coder, memory = entropy.Writer(), entropy.Memory()
@@ -150,7 +150,7 @@ def sequences(case: Case) -> Case:
 
 
 def limits(case: Case) -> Case:
-    """Rounds with as many survivors as the format allows, and not one more."""
+    """Rounds with the largest supports that the format allows."""
     drafted, tokens = formula_round(case["supports"], case["resolution"])
     codec = *codec_of(case), case["coding"]
     packet = ref.encode_round(drafted, tokens, *codec)
@@ -248,7 +248,7 @@ FILES: dict[str, Callable[[Case], Case]] = {
     "gumbel.json": races,
     "unbiased.json": unbiased,
 }
-"""What the reference makes of a case of each."""
+"""The reference's result for a case of each kind."""
 
 
 def render(name: str) -> str:
@@ -261,7 +261,7 @@ def render(name: str) -> str:
 
 
 def main() -> int:
-    """Check or write the files; the exit status says whether they agree."""
+    """Check or write the files; the exit status is 0 if they agree."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--write", action="store_true", help="write what differs")
     write = parser.parse_args().write

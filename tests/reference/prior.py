@@ -1,4 +1,4 @@
-"""The prior file once more: what it holds, and which rule a bad one breaks.
+"""A second reader of prior files: their content, and the rule that a bad one breaks.
 
 Names are those of the section "Priors" of ``docs/format.md``.
 """
@@ -30,7 +30,7 @@ def weight_of_code(code):
 
 @dataclass(frozen=True, eq=False)
 class Prior:
-    """What a file holds; `weights` are those of its codes."""
+    """The content of a file; `weights` are those of its codes."""
 
     chances: list[bytes]  # a row for `last` of 0 .. C
     weights: list[list[int]]  # of each class, by kind
@@ -48,7 +48,7 @@ class Prior:
 
     @cached_property
     def below(self):
-        """What the ids below 0 .. V weigh in each class."""
+        """The weight of the ids below 0 .. V in each class."""
         return [[0, *accumulate(row[k] for k in self.kinds)] for row in self.weights]
 
     @cached_property

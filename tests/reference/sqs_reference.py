@@ -173,7 +173,7 @@ def quantize_unbiased(row, temperature, resolution, number):
 
 
 def survivors(kept, counts):
-    """Return the ids and counts of the tokens whose count isn't 0."""
+    """Return the ids and counts of the tokens with a nonzero count."""
     pairs = [(i, b) for i, b in zip(kept, counts, strict=True) if b > 0]
     return [i for i, _ in pairs], [b for _, b in pairs]
 
@@ -303,7 +303,7 @@ class Reader:
         self.bits = "".join(format(byte, "08b") for byte in packet)
 
     def need(self, width):
-        """Insist on so many bits being left."""
+        """Raise an error unless this many bits are left."""
         if width > len(self.bits):
             raise BrokenRuleError("TRUNCATED")
 

@@ -1,4 +1,4 @@
-"""What the cloud does with a round, once more.
+"""A second implementation of the cloud's verification of a round.
 
 Accept drafted tokens while draw < p / q; after a rejection draw from the residual
 max(0, p - q), and after the last token from p. Which draws lead to which token is part
@@ -49,7 +49,7 @@ def draw_token(row, sums, draw):
 
 
 def residual(row, total, ids, counts):
-    """What p leaves of each token when q is taken off."""
+    """The residual max(0, p - q) of each token."""
     resolution, rest = sum(counts), list(row)
     for x, b in zip(ids, counts, strict=True):
         rest[x] = max(0.0, row[x] - b / resolution * total)
@@ -71,5 +71,5 @@ def verify(distributions, tokens, target, draws):
             rest_sums = block_sums(rest)
             if plain_sum(rest_sums) > 0:
                 return i, draw_token(rest, rest_sums, draws[i + 1])
-            return i, draw_token(row, sums, draws[i + 1])  # q is p, but for rounding
+            return i, draw_token(row, sums, draws[i + 1])  # q is p, up to rounding
     return len(tokens), draw_token(target[-1], block_sums(target[-1]), draws[-1])

@@ -1,4 +1,4 @@
-"""What holds of any draft model, whatever runs it."""
+"""Checks for the draft models of all engines."""
 
 import numpy as np
 import pytest
@@ -41,9 +41,9 @@ def branching(vocab_size, steps):
 
 
 def check_draft(draft, steps, *, error=0.0, fed=None):
-    """Check that rows are those of a draft that has read nothing else.
+    """Check that logits are those of a draft without other input before.
 
-    `fed` lists the tokens and rows of each pass: texts that grow together take one.
+    `fed` lists the tokens and rows of each forward pass: parallel texts share one.
     """
     for step, texts in branching(draft.vocab_size, steps):
         if fed is not None:

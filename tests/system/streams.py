@@ -69,7 +69,7 @@ TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
 
 
 def behind(first: str, text: str) -> str:
-    """Return what follows in a text on what it has in common with another."""
+    """Return the rest of a text after its common prefix with another."""
     same = takewhile(lambda pair: pair[0] == pair[1], zip(first, text, strict=False))
     return text[len([*same]) :]
 
@@ -106,7 +106,7 @@ class Streams:
         return tokens
 
     def expected(self, prompt: list[int], completion: list[int]) -> str:
-        """Return what a completion says: prompt and completion, less the prompt."""
+        """Return a completion's text: prompt and completion, less the prompt."""
         return behind(self.decode(prompt), self.decode(prompt + completion))
 
     def check(self) -> None:
@@ -128,7 +128,7 @@ class Streams:
         assert shown + stream.rest() == whole, (prompt, tokens)
 
     def check_shown(self, prompt: list[int], tokens: list[int], shown: str) -> None:
-        """Nothing is held back but a run of bytes and what isn't a character yet."""
+        """Only a run of bytes and an incomplete character are held back."""
         said = [i for i in tokens if self.decode([i] * 4)]
         if said and not str(self.spell(said[-1])).startswith("<0x"):
             whole = self.expected(prompt, tokens)

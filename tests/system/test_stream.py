@@ -12,13 +12,13 @@ from tests.system.streams import TOKENIZERS, Streams
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_a_stream_says_what_the_whole_text_does(name):
+def test_a_stream_matches_decoding_the_whole_text(name):
     streams = Streams(TOKENIZERS[name](), seed=0)
     for _ in range(int(os.environ.get("STREAMS", 500))):
         streams.check()
 
 
-def test_no_tokens_are_no_text():
+def test_no_tokens_decode_to_an_empty_string():
     """Where the tokenizer's decoder panics at none."""
     tokenizer = Tokenizer(models.BPE({"a": 0}, []))
     tokenizer.decoder = decoders.Sequence([decoders.Fuse(), decoders.Strip(" ", 0, 1)])
@@ -28,7 +28,7 @@ def test_no_tokens_are_no_text():
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_a_token_costs_as_much_at_the_end_of_a_long_text(name):
+def test_decoding_time_per_token_is_constant(name):
     streams, decoded = Streams(TOKENIZERS[name](), seed=0), list[int]()
 
     def decode(ids, **options):

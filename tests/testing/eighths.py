@@ -1,7 +1,7 @@
-"""Exact laws of loops in compiled code, which takes numbers as floats.
+"""Exact output distributions of compiled loops, which take floats.
 
-All that a right loop compares a number with lies on eighths, by models of four tokens,
-so one float in each eighth gives the law.
+With models of four tokens, a right loop compares numbers only with eighths,
+so one float in each eighth gives the distribution.
 """
 
 from collections import defaultdict
@@ -16,7 +16,7 @@ from sqs_codec.testing._source import Source, walks
 
 
 class Eighths(Source):
-    """Gives floats, at places in their eighths that depend on the way alone."""
+    """Gives floats; their place in an eighth depends only on the path."""
 
     def random(self, size: Any = None) -> Any:
         """Return one number or several."""
@@ -53,6 +53,6 @@ def assert_lossless(decode: Callable[..., Sequence[int]]) -> int:
         for i, token in enumerate(text):
             found[tuple(text[:i])][token] += Fraction(way.weight)
     for begun, row in found.items():
-        law = [Fraction(p) * sum(row) for p in TARGET((0, *begun))]
-        assert row == law, f"after {begun}"
+        expected = [Fraction(p) * sum(row) for p in TARGET((0, *begun))]
+        assert row == expected, f"after {begun}"
     return len(ways)

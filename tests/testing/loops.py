@@ -39,7 +39,7 @@ def gumbel(p, rng):
 
 
 def until(mass, q, order):
-    """Keep tokens in this order, up to the one with which they have the mass."""
+    """Keep tokens in this order until their sum reaches the mass."""
     return q * np.isin(np.arange(len(q)), order[np.cumsum(q[order]) - q[order] < mass])
 
 
@@ -92,10 +92,10 @@ class Loop:
     ends: Callable = lambda rng: (rng, rng)  # generators of drafts and of verdicts
     sent: Callable = lambda raw, q, cut: (cut, cut)  # to draw from, and to accept by
     chance: Callable = lambda px, qx, p: px / qx
-    rest: Callable = residual  # of p and q: what a rejected token is replaced from
-    replace: Callable | None = None  # of p, q, what rejected, and a generator
+    rest: Callable = residual  # of p and q: replaces a rejected token
+    replace: Callable | None = None  # of p, q, the rejecting number, and a generator
     bonus: Callable | None = None
-    shift: int = 0  # of the row that judges a token
+    shift: int = 0  # of the row that verifies a token
     last: int = 0  # of the row of the bonus token
 
     def _propose(self, text, draft, rng):
@@ -114,7 +114,7 @@ class Loop:
         return self.draw(self.rest(p, q), rng)
 
     def each(self, prompt, draft, target, rng):
-        """Judge token by token."""
+        """Verify token by token."""
         edge, cloud = self.ends(rng)
         text, qs = self._propose(prompt, draft, edge)
         for i, q in enumerate(qs, len(prompt)):
@@ -125,7 +125,7 @@ class Loop:
         return [*text[len(prompt) :], (self.bonus or self.draw)(row, cloud)]
 
     def batch(self, prompt, draft, target, rng):
-        """Judge all tokens at once."""
+        """Verify all tokens at once."""
         (edge, cloud), n = self.ends(rng), len(prompt)
         text, qs = self._propose(prompt, draft, edge)
         ps = np.array([target(text[:i]) for i in range(n, len(text) + 1)])
@@ -165,7 +165,7 @@ def equal(prompt, draft, target, rng):
 
 
 def one_noise(judges, prompt, draft, target, rng):
-    """The noise that drew the draft judges it, or draws what replaces it."""
+    """The draft's noise also verifies it, or draws its replacement."""
     q, p = draft(prompt), target(prompt)
     noise = rng.standard_exponential(draft.vocab_size)
     x = int(np.argmax(q / noise))
@@ -244,7 +244,7 @@ def drafts_as_accepted():
 
 
 def cooling_draft():
-    """Cool the draft from call to call, and verify with what was sampled from."""
+    """Cool the draft from call to call, and verify with the sampled distribution."""
     calls = 0
 
     def decode(prompt, draft, target, rng):
@@ -312,8 +312,8 @@ UNNOTICED = {dense_sample_of_a_packet: 0.0058, integers_up_to: 0.002}
 """Wrong loops that aren't summed, by a total variation that 20,000 texts don't show."""
 
 STATE = [partial(cached, len), lenience_that_grows]
-"""What makes wrong ones that keep state between calls."""
+"""Makers of wrong loops that keep state between calls."""
 
 RIGHT_STATE = {partial(cached, tuple): "sum"}
 RIGHT_STATE |= {drafts_as_accepted: "chi2", cooling_draft: "chi2"}
-"""What makes right ones, and how the checker can find that they are."""
+"""Makers of right loops, and the method that can confirm them."""

@@ -1,4 +1,4 @@
-"""Loops that are right pass the check, and those with a mistake are told which."""
+"""Right loops pass the check, and mistakes of wrong ones are named."""
 
 import re
 import sys
@@ -53,7 +53,7 @@ def test_each_mistake_is_found_and_named(mistake):
     assert [m for m, it in MISTAKES.items() if it in str(caught.value)] == [mistake]
 
 
-# Faults of others, as their threads say.
+# Faults of other projects, as in their issue threads.
 
 
 def rounded(bits):
@@ -85,24 +85,24 @@ def test_public_faults(decode, words):
     refuses(re.escape(words), check_lossless, decode, error=LossyError)
 
 
-def test_what_is_no_fault():
-    """Who writes the target's own sample keeps the law: mlx-swift-lm does."""
+def test_sampling_from_the_target_is_no_fault():
+    """Writing the target's own sample keeps its distribution, as in mlx-swift-lm."""
     report = check_lossless(loops.equal, exact=True)
     assert report.acceptance == pytest.approx(DRAFT.rows[0] @ TARGET.rows[0], abs=1e-4)
     assert "min(1, p/q) would accept" in report.note
 
 
-def test_cuts_are_seen_in_sums():
+def test_exact_sums_detect_truncation():
     report = check_lossless(loops.Loop(1, "top-k", 5).each, exact=True)
     assert "No truncation of the draft was seen" not in report.note
 
 
-def test_chances_that_numpy_refuses():
+def test_probabilities_refused_by_numpy():
     with pytest.raises(ValueError, match="do not sum to 1"):
         check_lossless(lambda p, _, t, rng: [rng.choice(V, p=t(p) / 2)])
 
 
-# Loops whose calls depend on earlier ones.
+# Loops with calls that depend on earlier ones.
 
 
 def right_only_once():
@@ -125,13 +125,13 @@ def right_only_once():
         (loops.lenience_that_grows, False),
     ],
 )
-def test_a_loop_that_is_wrong_from_its_second_call_on(make, exact):
+def test_a_loop_that_fails_from_its_second_call(make, exact):
     with pytest.raises(LossyError, match="keeps state between calls") as caught:
         check_lossless(make(), exact=exact)
     assert not any(advice in str(caught.value) for advice in MISTAKES.values())
 
 
-def test_where_calls_differ():
+def test_the_first_differing_call_is_named():
     words = (
         r"can't be summed over: the loop keeps state .* first probability 0\.\d{4} of "
         r"\d+ in 64, then probability 0\.\d{4} of \d+ in 64 \(.*loops.py:\d+\)"
@@ -145,7 +145,7 @@ def test_where_calls_differ():
     refuses("first 2 random decisions, then 1", check_lossless, decode, exact=True)
 
 
-def test_a_first_call_that_loads_models_is_no_state():
+def test_loading_models_in_the_first_call_is_no_state():
     models = []
 
     def decode(prompt, draft, target, rng):
@@ -165,7 +165,7 @@ def test_a_right_loop_that_learns_is_counted(make, exact):
     assert "since the loop keeps state between calls" in report.note
 
 
-def test_texts_that_depend_on_earlier_calls():
+def test_outputs_that_depend_on_earlier_calls():
     """Only what a call returns shows it: its random decisions are the same."""
     calls = iter(range(100_000))
 
@@ -178,8 +178,8 @@ def test_texts_that_depend_on_earlier_calls():
 
 
 @pytest.mark.parametrize("trials", [1000, 20_000])
-def test_what_is_said_to_be_noticeable_is_noticed(trials):
-    """Half of the probability gives to the other half, which shows least."""
+def test_a_deviation_above_noticeable_is_noticed(trials):
+    """Half of the probability moves to the other half, which is hardest to notice."""
     rng, said, p = np.random.default_rng(1), _noticeable(trials), TARGET.rows[0]
     few = p * trials < 5
     half = p[order := rng.permutation(V)].cumsum() < 0.5
@@ -192,14 +192,14 @@ def test_what_is_said_to_be_noticeable_is_noticed(trials):
     assert np.abs(wrong - p).sum() / 2 == pytest.approx(said - p[few].sum())
 
 
-def test_what_a_report_says_is_noticeable():
+def test_a_report_states_the_noticeable_deviation():
     assert check_lossless(loops.Loop().each).noticeable == 1e-6
     texts = check_lossless(loops.Loop(ends=loops.own).each, trials=1000)
     assert texts.noticeable == _noticeable(1000)
 
 
 @pytest.mark.parametrize("loop", loops.UNNOTICED)
-def test_mistakes_that_texts_do_not_show_are_below_what_is_noticeable(loop):
+def test_undetected_mistakes_are_below_noticeable(loop):
     assert loops.UNNOTICED[loop] < check_lossless(loop, trials=2000).noticeable
 
 
@@ -225,11 +225,11 @@ def in_float32(prompt, draft, target, rng):
         (lambda p, _, t, rng: [loops.choose(t(p), loops.same(rng)[0])], "chi2"),
     ],
 )
-def test_what_can_be_summed_and_what_is_counted(decode, method):
+def test_each_loop_is_summed_or_counted(decode, method):
     assert check_lossless(decode, trials=2000).method == method
 
 
-def test_no_numbers_at_all():
+def test_a_loop_without_random_numbers():
     with pytest.raises(LossyError, match="summed over 1 ways"):
         check_lossless(lambda p, _, t, rng: [t(p).argmax()])
 
@@ -246,16 +246,16 @@ def test_a_loop_without_end_is_counted():
 
 
 @pytest.mark.parametrize("written", [[], [V], [-1], [0.5], [[1, 2]], None])
-def test_what_are_no_tokens(written):
+def test_bad_tokens_are_refused(written):
     refuses(r"must return tokens of \[0, 64\), not", check_lossless, lambda *_: written)
 
 
-def test_errors_of_the_loop_are_its_own():
+def test_errors_of_the_loop_are_passed_on():
     with pytest.raises(ZeroDivisionError):
         check_lossless(lambda *_: 1 // 0)
 
 
-def test_too_few_texts_are_refused():
+def test_too_few_trials_are_refused():
     with pytest.raises(ValueError, match="300 trials miss a total variation of"):
         check_lossless(loops.Loop(ends=loops.same).each, trials=300)
 

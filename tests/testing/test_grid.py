@@ -23,7 +23,7 @@ QUICK = [n for n in ALL if getattr(ALL[n], "__self__", Loop(2)).drafts == 1]
 
 
 def tried(decode):
-    """What it's found by, the total variation, and what it's said to be."""
+    """The method, the total variation, and the name of the mistake."""
     try:
         report = check_lossless(decode)
     except LossyError as error:
@@ -37,7 +37,7 @@ def tried(decode):
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_a_loop_of_others(name):
+def test_a_third_party_loop(name):
     said, mistake = tried(ALL[name])[2], name.split(":")[0]
     assert (said == "passes") == (name in RIGHT)
     assert name in RIGHT or said in {mistake, "none"}

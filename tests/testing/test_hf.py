@@ -1,4 +1,4 @@
-"""What the check says of transformers' assisted generation, by toys as models."""
+"""The check on transformers' assisted generation, with toy models."""
 
 import json
 from dataclasses import replace
@@ -38,7 +38,7 @@ def assisted(prompt, draft, target, rng):
         *(("top-p 0.95", False), ("top-k 50", False)),  # which texts show least
     ],
 )
-def test_a_draft_that_is_warped_and_accepted_by_all_of_q(cut, exact):
+def test_a_warped_draft_accepted_with_the_full_q(cut, exact):
     warper, setting = cut.split()
     loop = Loop(1, f"hf {warper}", json.loads(setting))
     with pytest.raises(LossyError) as caught:
@@ -52,7 +52,7 @@ def test_a_toy_drafts_for_an_edge():
     assert Draft(as_model(DRAFT)).vocab_size == DRAFT.vocab_size
 
 
-def test_an_assistant_is_right():
+def test_assisted_generation_is_lossless():
     read = []
     hook = as_model(DRAFT).register_forward_hook(lambda *_: read.append(1))
     assert check_lossless(assisted, trials=1000).method == "chi2"

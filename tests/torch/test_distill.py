@@ -193,8 +193,8 @@ def test_batches_move_and_load():
         assert batch.pin_memory().counts.is_pinned()
 
 
-def test_a_batch_has_what_a_model_reads():
-    """By name; what rebuilds mappings of their items would leave the rest out."""
+def test_a_batch_unpacks_to_the_inputs_of_a_model():
+    """By name; code that rebuilds mappings from their items would lose the rest."""
     batch = teacher()
     found = {**batch}
     assert [*found] == [*batch] == ["input_ids", "attention_mask"]
@@ -221,7 +221,7 @@ def test_bad_batches_are_refused(change, words):
         teacher(**change)
 
 
-def test_the_loss_says_what_it_expected():
+def test_the_loss_names_the_expected_shape():
     batch = teacher()
     for shape in [(2, 3, V - 1), (3, 2, V), (6, V), ()]:
         with pytest.raises(ValueError, match=r"shape \[2, 3\] of the tokens and then"):

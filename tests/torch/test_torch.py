@@ -75,7 +75,7 @@ def assert_same(ours, core):
 
 @pytest.mark.parametrize("keep", RULES, ids=repr)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_quantizes_as_the_core(dtype, keep, path):
+def test_quantize_agrees_with_the_core(dtype, keep, path):
     """Ties too, signed zeros, a token that is all there is, strides and gradients."""
     logits = tensor_with_ties(3, 3, VOCAB, dtype=dtype)
     logits[0] = 0
@@ -95,7 +95,7 @@ def test_quantizes_as_the_core(dtype, keep, path):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 1, 2)])
-def test_rows_come_one_after_the_other(shape, dtype, path):
+def test_rows_are_quantized_in_order(shape, dtype, path):
     logits = tensor_with_ties(*shape, VOCAB, dtype=dtype)
     keep = sqs.TopK(9)
     rows = adapter.quantize_rows(CODEC, logits, keep, temperature=0.7)
@@ -106,7 +106,7 @@ def test_rows_come_one_after_the_other(shape, dtype, path):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_the_core_reads_tensors_where_they_are(dtype, monkeypatch):
+def test_the_core_reads_tensors_without_a_copy(dtype, monkeypatch):
     seen = []
     quantize_rows = type(CODEC._core).quantize_rows
 
@@ -145,7 +145,7 @@ def test_probabilities_in_place_of_logits_are_noticed(dtype, path):
         assert caught[0].filename == __file__
 
 
-def test_nothing_of_the_callers_changes(path):
+def test_the_callers_tensors_do_not_change(path):
     logits = tensor_with_ties(2, VOCAB)
     before = logits.clone()
     adapter.quantize_rows(CODEC, logits, sqs.Conformal())
@@ -214,7 +214,7 @@ def test_a_drafter_takes_tensors(dtype, keep, path):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(), (0,), (7,), (2, 1, 2)])
-def test_rounds_without_bias_as_the_core(shape, dtype, path, monkeypatch):
+def test_unbiased_rounding_agrees_with_the_core(shape, dtype, path, monkeypatch):
     monkeypatch.setattr(rounding, "AT_ONCE", 3 * VOCAB)
     logits = tensor_with_ties(*shape, VOCAB, dtype=dtype).requires_grad_()
     rows = core_row(logits.detach()).reshape(-1, VOCAB)
@@ -231,7 +231,7 @@ def test_rounds_without_bias_as_the_core(shape, dtype, path, monkeypatch):
             assert [*([found] if call is not calls[0] else found)] == [*expected]
 
 
-def test_numbers_of_rounding_have_64_bits():
+def test_random_numbers_for_rounding_have_64_bits():
     numbers = rounding._draw(torch.Generator().manual_seed(SEED), 10_000)
     assert numbers.dtype == np.uint64
     bits = np.unpackbits(numbers[:, None].view(np.uint8), axis=1)
@@ -287,7 +287,7 @@ def test_verify_agrees_with_the_core(temperature, path):
     assert set(outcomes) == set(range(5))
 
 
-def test_verify_takes_the_same_from_the_generator_whatever_comes():
+def test_verify_always_draws_equally_many_numbers():
     rng = np.random.default_rng(SEED)
     generator = torch.Generator()
     for seed in range(20):
@@ -299,7 +299,7 @@ def test_verify_takes_the_same_from_the_generator_whatever_comes():
         assert torch.equal(after, generator.get_state())
 
 
-def test_the_default_generator_is_used_otherwise():
+def test_the_default_generator_is_torchs():
     round_ = random_round(rng := np.random.default_rng(SEED), 4)
     target, rows, found = likely_target(round_, rng), tensor_with_ties(5, VOCAB), []
     for own in None, torch.Generator().manual_seed(7):
@@ -325,7 +325,7 @@ def test_a_residual_that_rounds_to_zero_falls_back_to_the_target(monkeypatch, pa
     assert verdict == sqs.Verdict(0, 1)
 
 
-def test_impossible_tokens_are_never_taken(monkeypatch, path):
+def test_impossible_tokens_are_never_drawn(monkeypatch, path):
     for u in (0.0, 1 - 2**-53):
         monkeypatch.setattr(verifying, "_uniforms", lambda n, _, u=u: [u] * n)
         logits = torch.tensor([[-torch.inf, 0.0, -torch.inf]] * 2)
@@ -386,7 +386,7 @@ def target_probs(rows, batch, temperatures):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_batch_is_verified_as_by_the_core(dtype, path):
+def test_a_batch_verifies_as_in_the_core(dtype, path):
     for seed in range(40):
         batch, rows, draws, temperatures = random_batch(seed, 1 + seed % 7)
         rows = rows.to(dtype).masked_fill(torch.rand(rows.shape) < 0.05, -torch.inf)
@@ -406,7 +406,7 @@ def test_a_batch_of_no_rounds(path):
     assert adapter.verify_rounds([], rows, [], temperature=[]) == []
 
 
-def test_the_device_is_waited_for_twice_however_many_rounds(monkeypatch):
+def test_any_number_of_rounds_waits_twice_for_the_device(monkeypatch):
     for module in (quantizing, verifying):
         monkeypatch.setattr(module, "is_on_host", lambda rows: False)
     waits = []
@@ -429,7 +429,7 @@ def test_the_device_is_waited_for_twice_however_many_rounds(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", DTYPES[:3], ids=str)
-def test_the_core_verifies_logits_where_they_are(dtype, monkeypatch):
+def test_the_core_verifies_logits_without_a_copy(dtype, monkeypatch):
     seen = []
     verify = Core.verify_logits
 
@@ -485,7 +485,7 @@ def test_verify_at_the_lowest_and_highest_temperatures(dtype, temperature, path)
     assert [verdict.token for verdict in found] == [0, 1, 1, 3]
 
 
-def test_a_device_draws_from_minute_residuals():
+def test_a_device_samples_from_minute_residuals():
     """And from the row itself where nothing but a rounding error is left."""
     half = np.array([1.0, 1.0])
     for tail, tokens in [(1e-22, [3, 3]), (1e-260, [3, 3]), (1e-300, [0, 1])]:
@@ -524,7 +524,7 @@ def random_drafts(rng, rows):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("size", [2, 64, 203, 64 * 70 + 1])
-def test_races_as_the_core(size, dtype, path):
+def test_gumbel_verify_agrees_with_the_core(size, dtype, path):
     rng = np.random.default_rng(SEED)
     rows = tensor_with_ties(40, size, dtype=dtype)
     rows[:, 1] = 0.0
@@ -542,7 +542,7 @@ def test_races_as_the_core(size, dtype, path):
 
 
 @pytest.mark.parametrize("cuts", CUTS)
-def test_one_draft_is_verified_as_by_the_core(cuts, path):
+def test_one_draft_verifies_as_in_the_core(cuts, path):
     rows = tensor_with_ties(4, VOCAB)
     given = [3, 1, 4], bytes(16), 7
     for temperature in (0, 0.7, Decimal("0.5")):
@@ -552,7 +552,7 @@ def test_one_draft_is_verified_as_by_the_core(cuts, path):
         assert own == theirs
 
 
-def test_a_row_of_which_all_blocks_are_opened(monkeypatch):
+def test_all_blocks_of_a_row_may_be_opened(monkeypatch):
     """Where few are looked at first, and the winner may be in another."""
     monkeypatch.setattr(racing, "OPENED", 1)
     monkeypatch.setattr(racing, "is_on_host", lambda rows: False)
@@ -585,7 +585,7 @@ print(*(m for m in set(sys.modules) - before if not m.startswith(others)))
     assert not output(code)
 
 
-def test_a_device_waits_no_more_for_more_rows(monkeypatch):
+def test_more_rows_need_no_more_waits_for_the_device(monkeypatch):
     """However many they are, each call takes the same operations."""
     for module in (quantizing, racing):
         monkeypatch.setattr(module, "is_on_host", lambda rows: False)

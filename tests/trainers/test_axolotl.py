@@ -70,13 +70,13 @@ def axolotl_loss(student, texts, *, url, normalize=False):
     return trainer.compute_loss(student, batch, num_items_in_batch=count)
 
 
-def test_gradients_are_those_of_our_loss(hundred, labeled):
+def test_gradients_match_our_loss(hundred, labeled):
     with serving(hundred.path, "--fill") as url:
         assert_ours(*by_parts(axolotl_loss, labeled, url=url), labeled)
 
 
 @pytest.mark.parametrize("fill", [["--fill"], []])
-def test_what_it_normalizes_or_pads_is_loud(hundred, labeled, fill):
+def test_normalized_or_padded_lists_give_nan(hundred, labeled, fill):
     texts = labeled[:TEXTS]
     with serving(hundred.path, *fill) as url:
         losses, _ = by_parts(axolotl_loss, texts, url=url, normalize=bool(fill))

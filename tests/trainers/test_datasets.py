@@ -12,7 +12,7 @@ from sqs_codec.trainers import datasets
 from tests.trainers import toys
 
 
-def test_columns_are_the_loss_by_rows(data, tmp_path):
+def test_columns_give_the_loss_of_rows(data, tmp_path):
     student, losses = toys.toy_student(), []
     found = datasets.as_dataset(data, toys.L, cache_dir=tmp_path).with_format("torch")
     for row in found:
@@ -25,7 +25,7 @@ def test_columns_are_the_loss_by_rows(data, tmp_path):
     assert toys.gap(toys.flat_gradient(student), toys.our_gradient(data)[1]) < 1e-5
 
 
-def test_a_cache_is_of_the_files_content(tmp_path, monkeypatch):
+def test_a_cache_depends_on_the_file_content(tmp_path, monkeypatch):
     path, rows = tmp_path / "teacher.parquet", []
     for seed in (0, 1, 0):
         data = toys.toy_file(path, seed)

@@ -33,12 +33,12 @@ def arguments(folder, **change):
 
 
 class InOrder(DistillationTrainer, toys.InOrder):
-    """DistillKit's, which takes texts as they come."""
+    """DistillKit's, which takes texts in order."""
 
 
 @pytest.fixture
 def train(data, tmp_path):
-    """What DistillKit computes in its steps: losses and gradients."""
+    """DistillKit's losses and gradients in its steps."""
 
     def run(file=data, loss=(), change=None, collator=None, **args):
         dataset = as_dataset(file, cache_dir=str(tmp_path))
@@ -73,7 +73,7 @@ def test_the_how_to_runs(tmp_path, monkeypatch):
     assert gap(gradients[0], 4 * our_gradient(data, 2.0)[1]) < 1e-5
 
 
-def test_texts_may_be_cut(train, data):
+def test_texts_may_be_truncated(train, data):
     _, gradients = train(max_length=7)
     cut = [
         text._replace(
@@ -96,7 +96,7 @@ def test_texts_of_one_length_need_no_mask(train, data):
     assert gap(gradients[0], our_gradient([data[0]])[1]) < 1e-5
 
 
-def test_settings_that_are_wrong(train, data, tmp_path):
+def test_wrong_settings_are_noticed(train, data, tmp_path):
     _, gradients = train(loss={"temperature": 2.0})
     assert gap(gradients[0], our_gradient(data)[1]) > 0.9
     uniform = {"missing_probability_handling": "symmetric_uniform"}

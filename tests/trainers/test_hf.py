@@ -42,8 +42,8 @@ def trainer(data, tmp_path):
     return make
 
 
-def test_hundred_roundings_have_our_gradients(trainer, data, hundred, monkeypatch):
-    """Of steps of three batches, whose texts have 4 to 10 distributions each."""
+def test_a_hundred_roundings_have_our_gradients(trainer, data, hundred, monkeypatch):
+    """For steps of three batches, with 4 to 10 distributions per text."""
     args = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": TEXTS}
     _, gradients = toys.train(trainer(train=hundred, **args))
     assert toys.gaps(gradients, hundred).max() < 1e-5
@@ -58,7 +58,7 @@ def test_hundred_roundings_have_our_gradients(trainer, data, hundred, monkeypatc
 def test_evaluation_weighs_distributions(trainer, data, temperature):
     student = toy_student()
     forward = student.forward
-    # Which takes no num_items_in_batch, by which a Trainer tells who weighs by it.
+    # No num_items_in_batch: a Trainer concludes that the model doesn't weigh.
     student.forward = lambda input_ids, attention_mask: forward(
         input_ids, attention_mask
     )
@@ -73,7 +73,7 @@ def test_evaluation_weighs_distributions(trainer, data, temperature):
     assert made.predict(data).predictions.shape == (6, longest, V)
 
 
-def test_goes_on_in_the_middle_of_an_epoch(trainer, tmp_path):
+def test_training_resumes_inside_an_epoch(trainer, tmp_path):
     args = {
         "kind": DistillationTrainer,
         "per_device_train_batch_size": 1,
@@ -91,7 +91,7 @@ def test_goes_on_in_the_middle_of_an_epoch(trainer, tmp_path):
         assert torch.equal(ours, theirs)
 
 
-def test_computes_in_bfloat16_if_asked(trainer, data):
+def test_bfloat16_on_request(trainer, data):
     _, gradients = toys.train(trainer(bf16=True))
     assert 1e-4 < gap(gradients[0], our_gradient(data)[1]) < 0.1
 
@@ -135,7 +135,7 @@ def test_two_processes_share_a_mean(trainer, data, tmp_path):
     torch.multiprocessing.start_processes(work, nprocs=2, start_method="fork")
 
 
-def test_errors_say_what_is_needed(trainer):
+def test_errors_name_the_requirement(trainer):
     with pytest.raises(TypeError, match="must be a Text of a file of load"):
         trainer(train=[{"input_ids": [1]}]).train()
     with pytest.raises(ValueError, match=r"student has 40 tok.* 64: .*_embeddings"):

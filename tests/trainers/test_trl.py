@@ -39,7 +39,7 @@ def made(tmp_path, monkeypatch):
 
 
 @pytest.mark.smoke
-def test_gradients_are_those_of_our_loss(made, hundred):
+def test_gradients_match_our_loss(made, hundred):
     args = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": TEXTS}
     losses, gradients = toys.train(made(hundred, **args, max_steps=STEPS))
     assert toys.gaps(gradients, hundred).max() < 1e-5

@@ -33,11 +33,11 @@ def packed_loss(student, texts, **settings):
     return losses.clamp(0, config.loss_max_clamp or torch.inf).mean()  # as a caller
 
 
-def test_without_clamps_gradients_are_those_of_our_loss(labeled):
+def test_gradients_without_clamps_match_our_loss(labeled):
     no_clamps = {"loss_max_clamp": None, "log_prob_min_clamp": None}
     assert_ours(*by_parts(packed_loss, labeled, **no_clamps), labeled)
 
 
-def test_its_clamps_teach_something_else(labeled):
+def test_clamps_change_the_gradients(labeled):
     _, gradients = by_parts(packed_loss, labeled)
     assert gaps(gradients, labeled).mean() == pytest.approx(0.04, abs=0.01)

@@ -29,7 +29,7 @@ ARGUMENTS = {
     "use_cpu": True,
     "bf16": False,
 }
-"""Of trainers whose steps are looked at, and change nothing."""
+"""For trainers whose steps are recorded and change nothing."""
 
 
 def two_runs(n):
@@ -153,7 +153,7 @@ class Kept(transformers.TrainerCallback):
         self.gradients.append(flat_gradient(model))
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        """Keep a step's loss; what is said of all steps has another name."""
+        """Keep a step's loss; figures of all steps have another name."""
         self.losses += [logs["loss"]] if "loss" in logs else []
 
 

@@ -1,1 +1,1 @@
-"""What type checkers say of programs that use this package."""
+"""Type checks of programs that use this package."""

@@ -1,4 +1,4 @@
-"""A program that uses every room; type checkers have nothing to say of it."""
+"""A program that uses every public module, free of type errors."""
 
 # ruff: noqa: D101  # it isn't to be explained
 

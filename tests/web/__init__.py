@@ -1,1 +1,1 @@
-"""Pages in Chromium, which `make test-web` opens them with."""
+"""Pages in Chromium, as `make test-web` opens them."""

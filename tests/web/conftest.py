@@ -28,7 +28,7 @@ def browser() -> Iterator[Browser]:
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """Serves the site, and says nothing of it."""
+    """Serves the site silently."""
 
     def log_message(self, *_: Any) -> None: ...
 

@@ -22,12 +22,12 @@ GRAYS = """async (png) => {
     const greens = data.filter((_, i) => i % 4 === 1).sort();
     return [0, 0.5, 1].map((part) => greens[Math.round(part * (greens.length - 1))]);
 }"""
-"""The darkest, the median and the lightest pixel, by what is green of them."""
+"""The darkest, the median and the lightest pixel, by their green value."""
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_phone_shows_a_chart_in_both_schemes(browser, address, name):
-    """By the site's own toggle, whatever the system has."""
+    """With the site's own toggle, for any system setting."""
     phone = {"width": 360, "height": 800}
     with browser.new_context(viewport=phone) as context:
         blank, page = context.new_page(), context.new_page()

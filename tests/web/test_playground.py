@@ -71,7 +71,7 @@ def dense(row):
 
 
 def settings(rng):
-    """Draw what the controls may say."""
+    """Draw settings of the controls."""
     rule = str(rng.choice([*KEEPS]))
     return {
         "keep": [rule, rng.choice(VALUES[rule]).item()],
@@ -82,7 +82,7 @@ def settings(rng):
 
 
 def priced(codec, q, known):
-    """What the reference's meter says of a packet, by label, in bits."""
+    """The bits of a packet by label, from the reference's meter."""
     meter = Meter()
     given = q.token_ids.tolist(), q.counts.tolist()
     code_distribution(
@@ -91,7 +91,7 @@ def priced(codec, q, known):
     return {label: cost / 2**32 for label, cost in meter.costs.items()}
 
 
-def test_numbers_are_those_of_python_on_200_rows(page):
+def test_figures_match_python_on_200_rows(page):
     rng = np.random.default_rng(25)
     given = [(row, settings(rng)) for row in shipped()]
     priors = {model: sqs.Prior.builtin(model) for model in ("smollm2", "gemma3")}
@@ -123,7 +123,7 @@ def test_numbers_are_those_of_python_on_200_rows(page):
         ]
 
 
-def test_parts_are_what_the_reference_s_meter_says(page):
+def test_parts_have_the_bits_of_the_reference(page):
     rng = np.random.default_rng(26)
     given = [(row, settings(rng)) for row in shipped()[: ROWS // 2 : 10]]
     prior = sqs.Prior.builtin("smollm2")
@@ -167,7 +167,7 @@ def test_a_keyboard_is_enough(page):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 390, 1440])
-def test_it_fits(page, width, scheme):
+def test_the_page_fits_the_screen(page, width, scheme):
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 900})
     page.get_by_label("Distribution").select_option("16")
@@ -181,7 +181,7 @@ def test_it_fits(page, width, scheme):
     assert max(edges) <= max(width, code)
 
 
-def test_the_start_page_has_it_in_short(browser, address):
+def test_the_start_page_has_a_short_playground(browser, address):
     with browser.new_context() as context:
         page = context.new_page()
         page.goto(address)

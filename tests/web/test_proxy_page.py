@@ -17,11 +17,11 @@ from tests.system.proxy.test_server import Endpoint, Played
 TEXT = "The sea is salty as rivers carry salt \N{WATER WAVE} from <rocks> into it."
 PLAN = "hints of 3 positions, 3 branches: 80 ms measured per token, alone 120 ms"
 SECONDS = {None: 0.08, "alone": 0.12, "rounds": 0.15, "hints": 0.1}
-"""What a token takes."""
+"""Seconds per token."""
 
 
 class Pages(Played):
-    """What takes the place of a `Completer`. Every third token is the cloud's own."""
+    """Replaces a `Completer`. Every third token is the cloud's own."""
 
     def __init__(self):
         super().__init__()
@@ -59,7 +59,7 @@ class Pages(Played):
 
 @pytest.fixture(params=[None, "a-key-of-the-tests"], ids=["open", "keyed"])
 def played(request):
-    """What is played, and where the page is."""
+    """The played completer, and the address of the page."""
     completer = Pages()
     app = make_app(completer, sampling=Sampling(0.6, 20), api_key=request.param)
     with closing(Endpoint(app, clients=1)) as endpoint:
@@ -148,7 +148,7 @@ def test_three_modes_over_a_slow_link(browser, played, scheme, width):
     assert (seeds[0], seeds[1]) == (seeds[2], None)
     assert seeds[0] is not None
     expect(page.locator("#plan")).to_have_text("hints of 3 positions: as asked")
-    assert page.locator("#ticks .tick-draft").count() == 9  # of hints' text alone
+    assert page.locator("#ticks .tick-draft").count() == 9  # only of hints
     bottom = result.evaluate("result => result.getBoundingClientRect().bottom")
     top = page.locator("#ask").evaluate("form => form.getBoundingClientRect().top")
     assert bottom <= top + 1  # in sight

@@ -1,4 +1,4 @@
-"""What an edge drafts while the cloud decodes, and which branches it tells of."""
+"""Drafting while the cloud decodes, and the branches sent as hints."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from sqs_codec.system.session import Emitted
 class Toy(Draft):
     """A draft and a session, whose guesses at position i are 100 + i, 200 + i, 300 + i.
 
-    They are as sure everywhere. The cloud hears of a first hint so late.
+    They have the same probabilities everywhere. The first hint arrives late.
     """
 
     finished = False
@@ -58,7 +58,7 @@ class Toy(Draft):
         return self.ahead.follow(Emitted(tokens, 0, 0))
 
 
-def test_likely_guesses_open_branches_and_one_goes_on_where_the_chain_broke():
+def test_likely_guesses_open_branches_that_outlive_a_mismatch():
     toy = Toy(0.8, 0.1, 0.03)
     toy.draft(6)
     likely = [102, 103, 104], [102, 203, 104], [102, 303, 104], [102, 103, 204]
@@ -72,7 +72,7 @@ def test_likely_guesses_open_branches_and_one_goes_on_where_the_chain_broke():
 
 
 @pytest.mark.parametrize("late", [{"seconds": SLOW + 0.1}, {"messages": LATE + 1}])
-def test_where_hints_come_late_only_the_next_token_has_alternatives(late):
+def test_late_hints_have_alternatives_for_one_token_only(late):
     toys = Toy(0.8, 0.1, 0.05, **late), Toy(0.8, 0.1, 0.05, messages=LATE)
     for toy in toys:
         toy.draft(4)
@@ -80,14 +80,14 @@ def test_where_hints_come_late_only_the_next_token_has_alternatives(late):
     assert rows == [[1, 3, 3, 3], [1, 3, 5, WIDTH]]
 
 
-def test_no_step_and_no_hint_has_more_than_so_many_branches():
+def test_the_number_of_branches_is_limited():
     toy = Toy(0.4, 0.3, 0.3)
     toy.draft(8)
     assert max(map(len, toy.steps)) == max(map(len, toy.hints)) == WIDTH
 
 
 def test_a_branch_ends_with_a_guessed_stop_token():
-    """And is told, however few tokens it has; without the stop token it has three."""
+    """It is sent even if it is short; without the stop token it has three tokens."""
     toys = Toy(0.8, 0.1, 0.05, stop=[103]), Toy(0.8, 0.1, 0.05)
     for toy in toys:
         toy.draft(6)
@@ -99,7 +99,7 @@ def test_a_branch_ends_with_a_guessed_stop_token():
     assert any(203 in branch[:-1] for branch in ended)
 
 
-def test_nothing_is_drafted_beyond_a_sure_stop_token():
+def test_nothing_is_drafted_after_a_certain_stop_token():
     toy = Toy(1.0, stop=[103])
     toy.draft(6)
     assert len(toy.steps) == 2

@@ -67,7 +67,7 @@ class ToyDraft(Draft):
 
 
 @pytest.mark.parametrize("draft", [ToyDraft(), Draft(), Draft().twin()])
-def test_text_is_the_targets_own(draft):
+def test_completion_is_the_targets(draft):
     """Also if the draft has nothing but logits."""
     edge = Edge(draft, planner=FixedPlan(4))
     link = LocalLink(Toy(), tokenizer=TOKENIZER if draft.tokenizer else b"")
@@ -77,7 +77,7 @@ def test_text_is_the_targets_own(draft):
     assert edge.metrics.resampled > 0
 
 
-def test_stop_tokens_are_the_drafts():
+def test_default_stop_tokens_come_from_the_draft():
     text = greedy([1, 2], 30)
     draft = ToyDraft()
     draft.tokenizer = Words(fingerprint=TOKENIZER, stop=frozenset(text[9:10]))
@@ -88,7 +88,7 @@ def test_stop_tokens_are_the_drafts():
     assert found == text[: text.index(text[9], 2) + 1]
 
 
-def test_a_text_that_goes_on_keeps_what_the_draft_has_cached():
+def test_a_continued_text_keeps_the_drafts_kv_cache():
     """A part of a long prompt never ends before what the last text was read to."""
     lengths = []
 
@@ -127,7 +127,7 @@ class Chat:
     def _count(self, jobs):
         for job in jobs:
             known = common_length(self._known.get(job.session, []), job.text)
-            if known < len(job.text):  # or it is a part of what is cached
+            if known < len(job.text):  # or it is a part of the cached text
                 self.read += len(job.text) - known
                 self._known[job.session] = job.text
 
@@ -155,7 +155,7 @@ def chat():
 
 
 @pytest.mark.parametrize("plan", PLANS)
-def test_a_chat_goes_on_with_one_session(chat, plan):
+def test_a_chat_uses_one_session(chat, plan):
     """Of its sixth turn, with 250 new tokens, no others are sent and read again."""
     chat, text = chat(plan), [1]
     for _ in range(6):
@@ -172,7 +172,7 @@ def test_a_chat_goes_on_with_one_session(chat, plan):
     wait_until(lambda: not chat.ids)
 
 
-def test_only_such_texts_go_on_with_a_session(chat):
+def test_only_continuations_reuse_a_session(chat):
     """All go on over the same link, and what no longer goes on is ended."""
     chat = chat()
     chat.turn([1, 2])
@@ -227,7 +227,7 @@ def test_random_numbers_are_used_once(chat, plan):
 
 
 @pytest.mark.parametrize("plan", PLANS)
-def test_a_text_that_is_left_early_goes_on(chat, plan):
+def test_a_completion_stopped_early_can_be_continued(chat, plan):
     """Nothing more is computed of it, and its place is free at once."""
     chat = chat(plan, max_sessions=1)
     steps = chat.edge.generate([1, 2], chat.link, max_tokens=3000, sampling=GREEDY)
@@ -246,7 +246,7 @@ def test_a_text_that_is_left_early_goes_on(chat, plan):
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_a_completion_has_its_own_figures(chat, keep):
-    """Their sum is the edge's, with the end of what it kept."""
+    """Their sum is the edge's, including the end of the kept session."""
     chat = chat()
     chat.edge, found = Edge(chat.draft, planner=ALONE, keep_session=keep), EdgeMetrics()
     for count in (5, 10):
@@ -261,7 +261,7 @@ def test_a_completion_has_its_own_figures(chat, keep):
     assert (asdict(chat.edge.metrics) == all_) == (not keep)
 
 
-def test_a_text_may_have_a_planner_of_its_own(chat):
+def test_a_completion_may_have_its_own_planner(chat):
     chat, how = chat(), {"max_tokens": 20, "sampling": GREEDY}
     steps = chat.edge.generate([1, 2], chat.link, planner=PLANS[1], **how)
     assert {step.mode for step in steps} == {"rounds"}
@@ -269,7 +269,7 @@ def test_a_text_may_have_a_planner_of_its_own(chat):
     assert {step.mode for step in steps} == {"alone"}
 
 
-def test_a_second_text_by_grpc_takes_few_bytes(chat, tmp_path):
+def test_a_second_completion_over_grpc_takes_few_bytes(chat, tmp_path):
     cert, key = certificate(tmp_path)
     chat = chat(security=Certificate(cert, key))
     how, links = {"security": Certificate(cert)}, []
@@ -284,7 +284,7 @@ def test_a_second_text_by_grpc_takes_few_bytes(chat, tmp_path):
     assert (metrics.bytes_up, metrics.bytes_down) == (link.sent, link.received)
 
 
-def test_a_second_text_by_datagrams_takes_no_handshake(chat):
+def test_a_second_completion_over_datagrams_has_no_handshake(chat):
     chat = chat()
     with both_transports(chat.server) as ports, Relay(ports["datagram"]) as relay:
         where = {"port": relay.port, "transport": "datagram"}
@@ -301,7 +301,7 @@ def test_a_second_text_by_datagrams_takes_no_handshake(chat):
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_a_link_that_has_died_is_replaced_without_a_word(chat, caplog, known):
+def test_a_dead_link_is_replaced_silently(chat, caplog, known):
     """Whether the edge has heard of it or finds out by its first message."""
     chat = chat()
     text = chat.turn([1, 2])
@@ -320,7 +320,7 @@ def test_a_link_that_has_died_is_replaced_without_a_word(chat, caplog, known):
     assert [r for r in caplog.records if r.name == "sqs_codec.system.edge._line"] == []
 
 
-def test_resting_links_lock_nobody_out(chat):
+def test_idle_links_do_not_block_others(chat):
     """A full server has room for others, and for the edge again, in turn."""
     chat = chat(max_sessions=1)
     for i in range(3):
@@ -330,7 +330,7 @@ def test_resting_links_lock_nobody_out(chat):
         link.close()
 
 
-def test_threads_and_a_close_leave_one_link_or_none(chat):
+def test_at_most_one_link_remains_after_threads_and_close(chat):
     """Each thread that writes at the same time as another has a link of its own."""
     chat = chat()
     how = {"max_tokens": 20, "sampling": GREEDY}
@@ -349,7 +349,7 @@ def test_threads_and_a_close_leave_one_link_or_none(chat):
     assert kept(chat.edge) == []
 
 
-def test_an_edge_that_is_dropped_closes_its_link(chat):
+def test_a_deleted_edge_closes_its_link(chat):
     chat = chat()
     chat.turn([1, 2])
     assert chat.server.service._connections
@@ -357,7 +357,7 @@ def test_an_edge_that_is_dropped_closes_its_link(chat):
     wait_until(lambda: not chat.server.service._connections)
 
 
-def test_a_session_that_is_refused_is_replaced(chat):
+def test_a_refused_session_is_replaced(chat):
     """Here by a cloud that takes shorter texts than the one before."""
     chat, port = chat(), None
     chat.link = lambda: chat.server.link(port=port)
@@ -371,7 +371,7 @@ def test_a_session_that_is_refused_is_replaced(chat):
             chat.turn([1] * 1000)
 
 
-def test_a_prompt_that_cannot_be_is_refused_as_ever(chat):
+def test_a_bad_prompt_in_a_chat_is_refused(chat):
     chat = chat()
     chat.turn([1, 2])
     with pytest.raises(ValueError, match=r"text\[0\]"):
@@ -392,7 +392,7 @@ def test_logits_of_a_draft_have_two_dimensions():
         list(steps)
 
 
-def test_closing_waits_for_no_cloud_that_is_gone(chat):
+def test_closing_does_not_wait_for_a_lost_cloud(chat):
     chat = chat()
     chat.turn([1, 2])
     chat.server.stop()
@@ -401,7 +401,7 @@ def test_closing_waits_for_no_cloud_that_is_gone(chat):
     chat.edge.close()
 
 
-def test_what_was_learned_for_other_samplings_is_forgotten():
+def test_planners_of_old_samplings_are_dropped():
     """Or whoever asks for many temperatures would fill the memory."""
     edge, link = Edge(ToyDraft()), LocalLink(Toy(), tokenizer=TOKENIZER)
     for i in range(MOST_PLANNERS + 3):
@@ -420,7 +420,7 @@ print({"torch", "transformers", "numba", "prometheus_client"} & {*sys.modules})
     assert output(code).strip() == "set()"
 
 
-def test_the_cloud_alone_has_a_figure_once_it_was_measured():
+def test_the_figure_of_alone_needs_a_measurement():
     metrics = EdgeMetrics()
     for mode, seconds in (("hints", 0.5), ("alone", None)):
         metrics.add(Step((1,), 0, 0, 0, 0, 0, "", mode, seconds), 1.0)

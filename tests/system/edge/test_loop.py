@@ -1,4 +1,4 @@
-"""The loop of an edge: whatever the plan is and the link does, the text is right."""
+"""The loop of an edge: for any plan and link, the completion is right."""
 
 import itertools
 import math
@@ -64,7 +64,7 @@ def local():
 
 
 def linked(world, seed=0, *, kind=WorldLink, steps=None, reliable=None, **like):
-    """A link of 100 ms to a cloud that knows nothing; what may lose also repeats."""
+    """A link of 100 ms to a new cloud; a lossy link also repeats messages."""
     cloud = Cloud(world, kit.Toy(), steps)
     if like.get("loss"):
         like |= {"duplicate": 0.5, "reorder": 0.5}
@@ -85,7 +85,7 @@ class Links(list):
 
 
 def write(world, connect, plan, session=None, **given):
-    """Write 60 tokens on the world's clock, unless told otherwise."""
+    """Write 60 tokens by default, on the world's clock."""
     session = edge() if session is None else session
     given = {"max_tokens": 60, "clock": world, "sleep": world.sleep, **given}
     return generate(session, kit.Draft(), connect, plan, **given)
@@ -112,7 +112,7 @@ def tokens(steps):
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_text_is_the_targets_own_and_as_long_as_asked(name):
+def test_completion_is_the_targets_and_has_the_requested_length(name):
     for length in (1, 2, 7, 60):
         session = edge()
         made = iter([local()])
@@ -127,7 +127,7 @@ def test_text_is_the_targets_own_and_as_long_as_asked(name):
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_text_survives_loss_repetition_and_breaks(name):
+def test_completion_survives_loss_repetition_and_breaks(name):
     made = 0
     for seed in range(3):
         world = World()
@@ -152,7 +152,7 @@ def test_a_slow_link_is_given_time():
 
 
 class Script:
-    """A planner that says one thing after the other, and listens."""
+    """A planner with a script of plans, which records the steps."""
 
     def __init__(self, lengths, ahead=16):
         plans = [Plan(n, 0, f"draft {n}", ahead=ahead) for n in lengths]
@@ -169,7 +169,7 @@ class Script:
         self.heard.append(step)
 
 
-def test_planner_may_switch_and_hears_of_every_token():
+def test_the_planner_may_switch_and_learns_of_every_token():
     planner = Script([3, 0, 0, 5])
     steps = list(generate(edge(), kit.Draft(), local, planner, max_tokens=200))
     assert [token for step in steps for token in step.tokens] == greedy(200)
@@ -180,7 +180,7 @@ def test_planner_may_switch_and_hears_of_every_token():
 
 
 @pytest.mark.parametrize("more", [0.004, -0.004])  # two measurements may differ so
-def test_planner_hears_what_trips_and_the_target_take(more):
+def test_the_planner_learns_rtt_and_target_times(more):
     world, planner = World(), Script([3])
     steps = Steps(0.0, 0.1, more)
     list(write(world, linked(world, steps=steps, trip=0.02), planner))
@@ -190,7 +190,7 @@ def test_planner_hears_what_trips_and_the_target_take(more):
 
 
 @pytest.mark.parametrize(("name", "first"), [("alone", 2), ("hints", 2), ("drafts", 1)])
-def test_a_step_has_its_seconds_once_they_say_something_of_the_mode(name, first):
+def test_steps_have_seconds_once_the_mode_has_started(name, first):
     world, planner = World(), Script([0])
     planner.plan = PLANS[name].plan
     link = linked(world, steps=Steps(0.0, 0.1, 0.0), trip=0.02)
@@ -204,7 +204,7 @@ def test_a_step_has_its_seconds_once_they_say_something_of_the_mode(name, first)
         assert took == pytest.approx([0.1 + 0.02 * (name == "drafts")] * len(took), 0.2)
 
 
-def test_steps_that_the_caller_had_for_long_have_no_seconds():
+def test_steps_delayed_by_the_caller_have_no_seconds():
     world, planner = World(), Script([0])
     link = linked(world, steps=Steps(0.0, 0.1, 0.0), trip=0.02)
     for _ in write(world, link, planner, max_tokens=12):
@@ -214,7 +214,7 @@ def test_steps_that_the_caller_had_for_long_have_no_seconds():
     assert planner.heard[-1].seconds == pytest.approx(0.1, 0.2)
 
 
-def test_closing_the_text_ends_the_session_and_the_link():
+def test_closing_the_generator_ends_session_and_link():
     world = World()
     link = linked(world)
     steps = write(world, link, FixedPlan(4))
@@ -227,7 +227,7 @@ def test_closing_the_text_ends_the_session_and_the_link():
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_text_fills_what_the_cloud_reads(name):
+def test_completion_ends_at_the_clouds_maximum_length(name):
     for max_text in range(len(PROMPT) + 1, len(PROMPT) + 9):
         session = edge()
         link = LocalLink(kit.Toy(), limits=Limits(max_text=max_text))
@@ -238,8 +238,8 @@ def test_text_fills_what_the_cloud_reads(name):
 
 @pytest.mark.parametrize("name", ["alone", "drafts"])
 @pytest.mark.parametrize("reliable", [True, False])
-def test_a_reader_may_take_longer_than_patience_lasts(name, *, reliable):
-    """What the cloud has sent meanwhile is there; it isn't silent."""
+def test_a_slow_caller_does_not_exhaust_the_patience(name, *, reliable):
+    """The cloud isn't silent: its messages have arrived meanwhile."""
 
     def sent(pause):
         world = World()
@@ -255,10 +255,10 @@ def test_a_reader_may_take_longer_than_patience_lasts(name, *, reliable):
 
 
 @pytest.mark.parametrize("breaks", [8, 1000])
-def test_a_cloud_that_breaks_on_every_round_is_given_up(breaks, caplog):
-    """It is tried less and less often, and welcomes alone aren't a text.
+def test_a_cloud_that_fails_every_round_is_given_up(breaks, caplog):
+    """Attempts become rarer, and a welcome isn't progress.
 
-    The log says that it is gone, and that it is back, each once.
+    The log reports once that it is gone, and once that it is back.
     """
     world = World()
     pauses = []
@@ -288,7 +288,7 @@ def test_a_cloud_that_breaks_on_every_round_is_given_up(breaks, caplog):
     assert 30 <= world.now < 40
 
 
-def test_a_pass_that_takes_longer_now_and_then_is_no_loss():
+def test_an_occasional_slow_forward_pass_is_no_loss():
     timeout, late = Timeout(), 0
     for i in range(66):
         took = 0.2 if i % 10 == 9 else 0.15
@@ -297,7 +297,7 @@ def test_a_pass_that_takes_longer_now_and_then_is_no_loss():
     assert late == 0
 
 
-def test_the_longer_waits_have_an_end():
+def test_longer_waits_are_bounded():
     timeout = Timeout()
     for _ in range(2000):
         timeout.double()
@@ -305,7 +305,7 @@ def test_the_longer_waits_have_an_end():
 
 
 @pytest.mark.parametrize("where", ["plan", "begin", "learn", "logits", "end"])
-def test_whatever_raises_the_link_is_closed(where):
+def test_any_exception_closes_the_link(where):
     link, planner, draft = linked(World()), Script([4]), kit.Draft()
 
     def fail(*_):
@@ -333,7 +333,7 @@ def failing(reason):
     return connect
 
 
-def test_no_first_link_is_told_at_once():
+def test_a_failed_first_link_is_reported_at_once():
     world = World()
     with pytest.raises(LinkError, match=r"^connection refused$"):
         next(write(world, failing("connection refused"), FixedPlan(4)))
@@ -361,7 +361,7 @@ def test_a_cloud_that_stays_away_is_given_up(loss):
 
 
 @pytest.mark.parametrize("reliable", [True, False])
-def test_silence_is_not_waited_for_without_end(reliable):
+def test_waiting_for_a_silent_cloud_ends(reliable):
     world = World()
     links = Links(world, loss=1.0, reliable=reliable)
     with pytest.raises(LinkError, match="answer"):
@@ -372,7 +372,7 @@ def test_silence_is_not_waited_for_without_end(reliable):
 
 @pytest.mark.parametrize("name", PLANS)
 @pytest.mark.parametrize("patience", [30, 60])
-def test_a_path_that_dies_in_silence_is_left(name, patience):
+def test_a_silently_dead_path_is_replaced(name, patience):
     """As when a phone changes networks; a drawn text is the one of a good link."""
     texts = []
     for dies in (False, True):
@@ -390,8 +390,8 @@ def test_a_path_that_dies_in_silence_is_left(name, patience):
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_a_busy_cloud_is_not_left(name):
-    """Each pass of its target takes 20 s; it says that it is there."""
+def test_a_busy_cloud_keeps_its_connection(name):
+    """Each forward pass of its target takes 20 s; it sends signs of life."""
     world = World()
     links = Links(world, steps=Steps(0.0, 20.0, 0.0))
     assert tokens(write(world, links, PLANS[name], max_tokens=6)) == greedy(6)
@@ -399,7 +399,7 @@ def test_a_busy_cloud_is_not_left(name):
 
 
 @pytest.mark.parametrize("length", [3, 1000, 3000])
-def test_a_thin_link_is_not_left(length):
+def test_a_low_bandwidth_link_is_kept(length):
     """Of 2 kbit/s, where answers wait behind a long prompt."""
     world, session = World(), edge(prompt=[3, 1, 4] * (length // 3))
     links = Links(world, rate=2e3, down=2e3, trip=0.6)
@@ -412,7 +412,7 @@ def test_max_tokens_is_checked():
         next(generate(edge(), kit.Draft(), local, FixedPlan(4), max_tokens=0))
 
 
-def test_a_link_that_takes_less_is_refused_whatever_was_drafted():
+def test_a_new_link_with_smaller_messages_is_refused():
     world = World()
     links = [linked(world) for _ in range(3)]
     links[1].max_message = MAX_MESSAGE - 1
@@ -433,7 +433,7 @@ def test_a_link_that_takes_less_is_refused_whatever_was_drafted():
 @pytest.mark.parametrize(
     ("queue", "sent", "dropped", "seconds"), [(math.inf, 81, 0, 7.7), (0.3, 85, 8, 7.6)]
 )
-def test_a_long_prompt_fills_a_link_and_not_its_queue(queue, sent, dropped, seconds):
+def test_a_long_prompt_does_not_fill_the_queue(queue, sent, dropped, seconds):
     """It takes 76 datagrams of 98 ms. The queue holds three and the one that leaves."""
     parts = []
 
@@ -457,7 +457,7 @@ def test_a_long_prompt_fills_a_link_and_not_its_queue(queue, sent, dropped, seco
 
 
 class ReadingCloud(Cloud):
-    """A cloud of one session, whose target takes so long to read a token."""
+    """A cloud of one session, with a slow prefill."""
 
     seconds = 0.0
     _known = 0
@@ -513,7 +513,7 @@ def read(plan, prompt, *, step, draft, target, cloud, count=40, kind=WorldLink):
     return times, model, text
 
 
-def test_both_models_read_a_long_prompt_at_the_same_time():
+def test_both_models_prefill_a_long_prompt_in_parallel():
     """A round's first token takes two round trips, a prefill and a round."""
     times, model, _ = read(
         PLANS["drafts"], 1500, step=0.005, draft=1e-3, target=0.02, cloud=1e-3, count=8
@@ -541,7 +541,7 @@ def test_a_lost_round_after_a_long_prompt_is_soon_sent_again():
 
 
 @pytest.mark.parametrize("name", ["hints", "planner"])
-def test_tokens_come_while_the_draft_reads_a_long_prompt(name):
+def test_tokens_arrive_while_the_draft_prefills(name):
     costs = {"step": 0.005, "draft": 2e-3, "target": 0.02, "cloud": 1e-4}
     settings = [Setting(kit.CODEC, kit.KEEP)]
     plans = {"hints": PLANS["hints"]}
@@ -556,7 +556,7 @@ def test_tokens_come_while_the_draft_reads_a_long_prompt(name):
     assert statistics.median(model.parts[:40]) < FIRST / 2
 
 
-def test_hints_are_measured_once_the_draft_has_read_the_prompt():
+def test_hints_are_measured_after_the_draft_has_prefilled():
     learned = []
 
     class Plan(FixedPlan):
@@ -570,7 +570,7 @@ def test_hints_are_measured_once_the_draft_has_read_the_prompt():
 
 
 class TellingCloud(ReadingCloud):
-    """Says every five seconds how far it has read; `lies` makes something of that."""
+    """Reports its progress every five seconds; `lies` changes the report."""
 
     lies = None
     _began = None
@@ -605,7 +605,7 @@ LIES = {
     "lacks the text": lambda session, *_: wire.Need(session._instance),
     "lacks the session": lambda *_: wire.Need(None),
 }
-"""What a cloud may say instead of how far it has read of a text."""
+"""False reports of a cloud on its prefill."""
 
 
 def reads_for_long(lies, name, *, reliable, loss=0.0):
@@ -626,7 +626,7 @@ def reads_for_long(lies, name, *, reliable, loss=0.0):
 
 @pytest.mark.parametrize("name", PLANS)
 @pytest.mark.parametrize(("reliable", "loss"), [(True, 0), (False, 0), (False, 0.3)])
-def test_a_cloud_that_says_how_far_it_reads_is_waited_for(name, reliable, loss):
+def test_the_edge_waits_while_prefill_makes_progress(name, reliable, loss):
     links, world, steps = reads_for_long(None, name, reliable=reliable, loss=loss)
     assert len(tokens(steps)) == 8
     assert len(links) == 1
@@ -635,7 +635,7 @@ def test_a_cloud_that_says_how_far_it_reads_is_waited_for(name, reliable, loss):
 
 @pytest.mark.parametrize("reliable", [True, False])
 @pytest.mark.parametrize("lies", LIES)
-def test_a_cloud_that_gets_no_further_holds_no_edge(lies, *, reliable):
+def test_the_edge_leaves_a_cloud_without_progress(lies, *, reliable):
     links, world, steps = reads_for_long(lies, "alone", reliable=reliable)
     with pytest.raises(LinkError, match="didn't answer within 60 s"):
         list(steps)
@@ -644,7 +644,7 @@ def test_a_cloud_that_gets_no_further_holds_no_edge(lies, *, reliable):
 
 
 @pytest.mark.parametrize(("ahead", "most"), [(8, 70), (64, 7)])
-def test_the_plan_says_how_many_tokens_are_asked_for_at_once(ahead, most):
+def test_the_plan_sets_the_number_of_requested_tokens(ahead, most):
     """Rounds have to wait for all tokens that were asked for."""
     world, asked = World(), []
 

@@ -1,4 +1,4 @@
-"""The planner: what it chooses by which measurements, and what it says."""
+"""The planner: its choices by measurements, and its reasons."""
 
 import math
 from dataclasses import replace
@@ -28,9 +28,9 @@ def make(**given):
 
 
 class Cloud:
-    """What comes of plans: seconds per token alone and with hints, and of rounds.
+    """Results of plans: seconds per token alone and with hints, and per round.
 
-    Of rounds and hints each token is accepted with the same probability.
+    In rounds and hints, each token is accepted with the same probability.
     """
 
     def __init__(self, alone=TARGET, hints=TARGET, trip=0.1, acceptance=0.7):
@@ -53,7 +53,7 @@ class Cloud:
 
 
 def write(planner, cloud, tokens=200, handshake=FAR):
-    """Write a text, and say by which mode each token came."""
+    """Write a completion, and return the mode of each token."""
     planner.begin(handshake)
     modes = []
     while len(modes) < tokens:
@@ -70,12 +70,12 @@ def write(planner, cloud, tokens=200, handshake=FAR):
     ("cloud", "best"),
     [
         (Cloud(hints=0.08), "hints"),
-        # Though the draft helps: it slows passes down.
+        # Though the draft helps: it slows forward passes down.
         (Cloud(hints=0.18, acceptance=0.5), "alone"),
         (Cloud(hints=0.11, trip=0.003), "rounds"),
     ],
 )
-def test_the_fastest_mode_is_found_in_a_text_and_known_in_the_next(cloud, best):
+def test_the_fastest_mode_is_found_and_remembered(cloud, best):
     planner = make()
     told = Handshake(TARGET, MORE, cloud.trip)
     last = write(planner, cloud, handshake=told)[-80:]
@@ -87,7 +87,7 @@ def test_the_fastest_mode_is_found_in_a_text_and_known_in_the_next(cloud, best):
     assert planner.reason.count("measured") >= (best != "rounds")
 
 
-def test_a_mode_that_becomes_slower_is_left():
+def test_the_planner_leaves_a_mode_that_slows_down():
     planner, cloud = make(), Cloud(hints=0.06)
     assert set(write(planner, cloud)) == {"hints"}
     cloud.seconds["hints"] = 0.2
@@ -99,7 +99,7 @@ def test_a_mode_that_becomes_slower_is_left():
 
 
 @pytest.mark.parametrize("modes", [MODES, ("alone", "hints"), ("alone", "rounds")])
-def test_few_tokens_come_by_a_mode_that_is_only_tried(modes):
+def test_trying_a_mode_takes_few_tokens(modes):
     planner, cloud = make(modes=modes), Cloud(hints=0.15, acceptance=0.5, trip=0.3)
     told = Handshake(TARGET, MORE, cloud.trip)
     write(planner, cloud, 1000, told)
@@ -108,7 +108,7 @@ def test_few_tokens_come_by_a_mode_that_is_only_tried(modes):
         assert sum(tried) <= 40  # 30 of the last 1,000, wherever these begin
 
 
-def test_what_cannot_be_faster_by_what_is_known_is_not_tried():
+def test_a_mode_that_cannot_be_faster_is_not_tried():
     """A draft slower than the target gives no hints of use, and rounds of none."""
     planner, cloud = make(), Cloud(alone=0.01, hints=0.02)
     told = Handshake(0.01, 0.001, 0.1)
@@ -116,14 +116,14 @@ def test_what_cannot_be_faster_by_what_is_known_is_not_tried():
     assert set(write(planner, cloud, 1000, told)) == {"alone"}
 
 
-def test_a_mode_that_is_little_slower_stays():
+def test_a_slightly_slower_mode_is_kept():
     planner, cloud = make(modes=["alone", "hints"]), Cloud(hints=0.11)
     write(planner, cloud)
     cloud.seconds["hints"] = 1.05 * TARGET
     assert set(write(planner, cloud)) == {"hints"}
 
 
-def test_rounds_last_until_one_was_measured():
+def test_rounds_continue_until_one_is_measured():
     planner, cloud = make(modes=["alone", "rounds"]), Cloud()
     planner.begin(Handshake(TARGET, MORE, 0.57))
     for _ in range(3):
@@ -131,7 +131,7 @@ def test_rounds_last_until_one_was_measured():
     assert planner.plan().mode == "rounds"
 
 
-def test_a_cloud_that_says_nothing_is_measured():
+def test_a_cloud_without_reported_times_is_measured():
     for hints, best in ((0.08, "hints"), (0.2, "alone")):
         planner, cloud = make(), Cloud(hints=hints)
         assert write(planner, cloud, handshake=Handshake())[-1] == best
@@ -139,7 +139,7 @@ def test_a_cloud_that_says_nothing_is_measured():
 
 @pytest.mark.parametrize("prefer", ["speed", "bytes"])
 @pytest.mark.parametrize("mode", MODES)
-def test_one_mode_is_always_the_plan(mode, prefer):
+def test_a_single_mode_is_always_the_plan(mode, prefer):
     planner = make(modes=[mode], prefer=prefer)
     assert set(write(planner, Cloud(hints=0.5))) == {mode}
     assert planner.reason.endswith(": as asked")
@@ -161,7 +161,7 @@ def test_better_drafts_and_longer_round_trips_make_rounds_longer():
     assert 14 <= drafts[-1] <= 16
 
 
-def test_settings_are_coarse_for_few_bytes_and_in_the_middle_for_speed():
+def test_the_preference_selects_the_setting():
     for prefer, chosen in (("bytes", 0), ("speed", 1)):
         planner = make(modes=["rounds"], prefer=prefer)
         planner.begin(FAR)
@@ -171,7 +171,7 @@ def test_settings_are_coarse_for_few_bytes_and_in_the_middle_for_speed():
     assert "TopK" not in alike.plan().reason
 
 
-def test_for_few_bytes_the_cloud_decodes_alone_and_sends_tokens_together():
+def test_to_save_bytes_the_cloud_sends_tokens_together():
     planner = make(prefer="bytes")
     assert set(write(planner, Cloud(hints=0.01, acceptance=0.97))) == {"alone"}
     assert planner.plan().together == 8

@@ -1,4 +1,4 @@
-"""A thin link over another one: when messages arrive, and what becomes of errors."""
+"""A simulated low-bandwidth link: times of messages, and errors."""
 
 import threading
 from collections import deque
@@ -61,7 +61,7 @@ def wire():
 
 @pytest.fixture
 def link(wire):
-    """A link of 1000 bits a second, on which a trip takes 4 seconds."""
+    """A link of 1000 bits per second with an RTT of 4 seconds."""
     shaped = ShapedLink(wire, 1000.0, 4.0, clock=lambda: wire.now)
     wire.settle()
     yield shaped
@@ -78,9 +78,9 @@ def send(link, wire, message):
     wire.settle()
 
 
-def test_messages_drip_through_and_take_half_a_trip(link, wire):
+def test_messages_take_bandwidth_and_half_an_rtt(link, wire):
     one, two, three = b"1" * 100, b"2" * 225, b"3" * 100
-    send(link, wire, one)  # a second with what the transport adds
+    send(link, wire, one)  # a second, including the transport's overhead
     send(link, wire, two)  # two seconds, behind it
     assert (wire.at(2.99), link.sent) == ([], 0)
     assert wire.at(3.0) == [(3.0, one)]
@@ -94,7 +94,7 @@ def test_messages_drip_through_and_take_half_a_trip(link, wire):
     assert wire.log[3:] == [(8.0, b"the end")]
 
 
-def test_answers_take_the_other_half_at_any_rate(link, wire):
+def test_answers_take_half_an_rtt_at_any_rate(link, wire):
     wire.inbox += [b"a" * 1000, b"b"]
     wire.at(10.0)
     wire.now = 11.9
@@ -104,7 +104,7 @@ def test_answers_take_the_other_half_at_any_rate(link, wire):
     assert link.receive(0) is None
 
 
-def test_who_waits_is_woken(link):
+def test_a_waiting_receiver_is_woken(link):
     link.wake()
     assert link.receive(None) is None
     timer = threading.Timer(0.01, link.wake)
@@ -113,7 +113,7 @@ def test_who_waits_is_woken(link):
     timer.join()
 
 
-def test_what_came_is_told_before_that_the_link_broke(link, wire):
+def test_received_messages_come_before_a_link_error(link, wire):
     wire.inbox.append(b"the last word")
     wire.at(1.0)
     wire.broken = True

@@ -63,7 +63,7 @@ def with_engine(toy, run):
     asyncio.run(whole())
 
 
-def test_sessions_that_decode_without_a_pause_go_together(monkeypatch):
+def test_sessions_that_decode_steadily_share_batches(monkeypatch):
     """Though the second comes while the first one's job is under way."""
     monkeypatch.setattr(_batch, "PATIENCE", 1e6)  # however late the loop has its turns
     sizes, begun = [], threading.Event()
@@ -85,7 +85,7 @@ def test_sessions_that_decode_without_a_pause_go_together(monkeypatch):
 
 
 class Moody(BatchEngine):
-    """An engine that is unwell when it is told so."""
+    """An engine with a switch that makes it unwell."""
 
     reason: str | None = None
 
@@ -101,7 +101,7 @@ class Moody(BatchEngine):
 @pytest.mark.parametrize(
     "kind", [MemoryError, StopIteration, SystemExit, asyncio.CancelledError]
 )
-def test_a_job_that_fails_takes_no_other_with_it(kind):
+def test_a_failed_job_does_not_affect_others(kind):
     """A future takes no StopIteration, and Rust's panics are no exceptions of ours."""
 
     def fail(jobs):
@@ -124,7 +124,7 @@ def test_a_job_that_fails_takes_no_other_with_it(kind):
 @pytest.mark.parametrize(
     ("failing", "most"), [([0], 13), ([63], 13), ([0, 32, 63], 35), (range(64), 127)]
 )
-def test_a_batch_in_which_jobs_fail_is_halved(failing, most):
+def test_a_failing_batch_is_halved(failing, most):
     calls = []
 
     def fail(jobs):
@@ -161,7 +161,7 @@ def test_jobs_that_fail_only_together_all_succeed():
     with_engine(Toy(fail), run)
 
 
-def test_what_is_cancelled_is_not_verified():
+def test_cancelled_jobs_are_not_verified():
     begun, go_on = threading.Event(), threading.Event()
     sessions = []
 
@@ -188,7 +188,7 @@ def test_what_is_cancelled_is_not_verified():
     assert sessions == [b"first", b"third"]
 
 
-def test_an_engine_that_closes_fails_what_is_under_way():
+def test_a_closing_engine_fails_running_jobs():
     go_on = threading.Event()
 
     async def run():
@@ -225,7 +225,7 @@ def test_an_engine_measures_its_forward_passes():
     assert len(toy.forgotten) == 1
 
 
-def test_an_engine_is_held_to_a_pace_that_edges_hear_of():
+def test_target_ms_slows_the_engine_and_is_reported():
     async def run():
         engine = BatchEngine(Toy(), target_ms=20.0)
         steps = await measure_steps(engine, await engine.open())
@@ -242,7 +242,7 @@ def test_an_engine_is_held_to_a_pace_that_edges_hear_of():
     refuses("target_ms must be finite and in", EngineConfig, target_ms=-1.0)
 
 
-def test_sessions_outlive_an_engine_that_is_unwell():
+def test_sessions_outlive_an_unwell_engine():
     """An edge is sent away, not refused, and comes back to the text that it had."""
     engine = Moody(Toy(), tokenizer=b"tokenize")
     with serving(engine) as server:
@@ -259,7 +259,7 @@ def test_sessions_outlive_an_engine_that_is_unwell():
 
 
 class Canceling(Moody):
-    """An engine whose second job is cancelled by itself, as by a scheduler's end."""
+    """An engine that cancels its second job, as when a scheduler ends."""
 
     jobs = 0
 
@@ -279,8 +279,8 @@ class Wrong(Canceling):
 
 
 @pytest.mark.parametrize("kind", [Canceling, Wrong])
-def test_no_session_waits_for_a_verdict_that_never_comes(kind, caplog):
-    """The job is done again; the log says so, without the text."""
+def test_sessions_do_not_wait_for_lost_verdicts(kind, caplog):
+    """The job is done again; the log reports it, without the text."""
     with serving(kind(Toy(), tokenizer=b"tokenize")) as server:
         text = converse(edge_session(PROMPT), server.link(), 20)
         assert text == greedy(PROMPT, 17)
@@ -310,7 +310,7 @@ def test_health_checks_report_an_unwell_engine():
         assert health(server) == statuses.SERVING
 
 
-def test_the_command_gives_up_on_an_engine_that_stays_unwell(monkeypatch):
+def test_the_command_ends_if_the_engine_stays_unwell(monkeypatch):
     monkeypatch.setattr(command, "UNWELL_SECONDS", 2)
     engine = Moody(Toy(), tokenizer=b"tokenize")
     with serving(engine) as server:
@@ -329,7 +329,7 @@ def test_unknown_engines_devices_and_types_are_refused():
         refuses(r"must be one of .*, got 'abacus'", EngineConfig, **{name: "abacus"})
 
 
-def test_a_call_reads_one_part_however_many_texts_wait():
+def test_a_call_prefills_one_part_of_all_waiting_texts():
     calls = []
     read = {}
     most = 0
@@ -360,7 +360,7 @@ def test_a_call_reads_one_part_however_many_texts_wait():
     assert sum(read.values()) == 20 * 1300
 
 
-def test_texts_take_half_of_the_time_where_there_are_rounds(monkeypatch):
+def test_prefill_takes_half_of_the_time_next_to_rounds(monkeypatch):
     times = []  # when calls that read began and ended
     now = 0.0
     monkeypatch.setattr(_batch, "time", SimpleNamespace(monotonic=lambda: now))
@@ -382,7 +382,7 @@ def test_texts_take_half_of_the_time_where_there_are_rounds(monkeypatch):
     assert read <= 0.6 * (times[-1] - times[0])
 
 
-def test_an_engine_says_how_far_it_has_read_long_texts():
+def test_an_engine_reports_prefill_progress():
     heard = []
 
     async def run(engine):
@@ -395,7 +395,7 @@ def test_an_engine_says_how_far_it_has_read_long_texts():
     assert heard == [{}, {b"long": PART}, {b"long": 2 * PART}, {}]
 
 
-def test_the_text_with_the_least_left_is_read_first():
+def test_the_shortest_remaining_prefill_comes_first():
     ended = {}  # in which call
     calls = []
 
@@ -413,7 +413,7 @@ def test_the_text_with_the_least_left_is_read_first():
     assert [*ended.values()] == [4 * i for i in range(1, 13)]
 
 
-def test_a_long_text_is_read_among_short_ones_without_end(monkeypatch):
+def test_a_long_prefill_is_not_starved_by_short_ones(monkeypatch):
     monkeypatch.setattr(_batch, "PATIENCE", 1e6)  # so that short ones always wait
     calls = []
 
@@ -455,7 +455,7 @@ class Clocked(Toy):
         self.now += self.base + self.row * fresh
 
 
-def test_a_part_takes_no_longer_than_others_should_wait(monkeypatch):
+def test_a_prefill_part_is_limited_in_time(monkeypatch):
     toy = Clocked(monkeypatch, 0.021, 0.0013)
 
     async def run(engine):
@@ -471,13 +471,13 @@ def test_a_part_takes_no_longer_than_others_should_wait(monkeypatch):
     assert max(toy.parts[ends.index(3000) + 1 :]) == PART
 
 
-def test_a_fast_model_reads_large_parts_beside_others(monkeypatch):
+def test_a_fast_model_prefills_large_parts_next_to_rounds(monkeypatch):
     toy = Clocked(monkeypatch, 0.01, 2e-5)
     with_engine(toy, lambda engine: read_beside_rounds(engine, 4000))
     assert toy.parts[:3] == [_batch.LEAST_PART, PART - 1, PART - 1]
 
 
-def test_no_text_waits_for_rounds_of_its_own_session(monkeypatch):
+def test_prefill_does_not_wait_for_its_own_session(monkeypatch):
     toy = Clocked(monkeypatch, 0.06, 1e-4)
 
     async def run(engine):
@@ -544,7 +544,7 @@ class Caching(CachingVerifier, Toy):
         return [Toy._verify(self, job) for job in jobs]
 
 
-def test_what_is_cached_is_not_read_again():
+def test_cached_tokens_are_not_prefilled_again():
     toy = Caching()
 
     async def run(engine):
@@ -567,7 +567,7 @@ def test_what_is_cached_is_not_read_again():
     with_engine(toy, run)
 
 
-def test_a_part_and_the_rounds_beside_it_take_one_pass():
+def test_a_prefill_part_and_rounds_share_a_forward_pass():
     toy = Caching()
     with_engine(toy, lambda engine: read_beside_rounds(engine, 3000))
     assert max(sum(call.values()) for call in toy.calls) == PART
@@ -575,7 +575,7 @@ def test_a_part_and_the_rounds_beside_it_take_one_pass():
 
 
 @pytest.mark.parametrize("wanted", [0, 1, 6])
-def test_a_text_that_was_evicted_is_read_in_parts(wanted):
+def test_an_evicted_text_is_prefilled_in_parts(wanted):
     toy = Caching()
     text = [1] * 4000
     again = Read(b"a", text)
@@ -597,7 +597,7 @@ def test_a_text_that_was_evicted_is_read_in_parts(wanted):
 
 
 @pytest.mark.parametrize("toy", [Toy, Caching])
-def test_an_engine_says_how_many_sessions_memory_is_for(toy):
+def test_an_engine_reports_its_number_of_sessions(toy):
     async def places(verifier):
         engine = BatchEngine(verifier)
         info = await engine.open()
@@ -609,7 +609,7 @@ def test_an_engine_says_how_many_sessions_memory_is_for(toy):
     assert asyncio.run(places(verifier)) == (5 if toy is Caching else 0)
 
 
-def test_a_text_is_read_though_its_cache_is_always_lost():
+def test_prefill_ends_even_if_its_kv_cache_is_always_lost():
     toy = Caching()
     text = [1] * 4000
 
@@ -631,9 +631,7 @@ def test_a_text_is_read_though_its_cache_is_always_lost():
 @pytest.mark.parametrize(
     ("memory", "speed", "gap"), [(16, 1500, 0.02), (12, 740, 0.5), (8, 565, 0.8)]
 )
-def test_sessions_that_memory_is_too_small_for_take_turns(
-    memory, speed, gap, monkeypatch
-):
+def test_sessions_beyond_the_memory_take_turns(memory, speed, gap, monkeypatch):
     """Each keeps its cache for a while: half of the time no text may be read."""
     monkeypatch.setattr(_batch, "PATIENCE", 1e6)  # however late the loop has its turns
     toy = Caching(600 * memory)
@@ -673,14 +671,14 @@ def test_sessions_that_memory_is_too_small_for_take_turns(
 
 @pytest.fixture
 def hanging(monkeypatch):
-    """A model that hangs, which is soon noticed, and an event that lets it continue."""
+    """A hanging model, soon noticed, and an event that lets it continue."""
     monkeypatch.setattr(_batch, "STUCK_SECONDS", 0.2)
     monkeypatch.setattr(_batch, "WATCH_SECONDS", 0.05)
     goes_on = threading.Event()
     return Toy(lambda _: goes_on.wait(PATIENCE)), goes_on
 
 
-def test_a_model_that_hangs_is_noticed(hanging, monkeypatch):
+def test_a_hanging_model_is_noticed(hanging, monkeypatch):
     toy, goes_on = hanging
 
     async def run(engine):
@@ -700,7 +698,7 @@ def test_a_model_that_hangs_is_noticed(hanging, monkeypatch):
     with_engine(toy, run)
 
 
-def test_a_call_of_many_passes_may_be_long(hanging):
+def test_a_call_of_many_forward_passes_may_be_long(hanging):
     toy, goes_on = hanging
 
     class Passing(type(toy), CachingVerifier):

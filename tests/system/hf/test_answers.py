@@ -66,7 +66,7 @@ def tokenizer():
         (LAST, "  Hé, you! Yes"),
     ],
 )
-def test_answers_are_what_an_assistant_says(tokenizer, template, answers):
+def test_answers_are_the_assistants_messages(tokenizer, template, answers):
     tokenizer.chat_template = template
     tokens, places = encode_answers(tokenizer, CHAT)
     assert tokens == tokenizer.apply_chat_template(CHAT)["input_ids"]
@@ -99,7 +99,7 @@ def test_answers_are_what_an_assistant_says(tokenizer, template, answers):
         (SAYS.replace("assist", "bot"), CHAT, "it has no answer"),
     ],
 )
-def test_what_is_no_chat_is_said(tokenizer, template, chat, words):
+def test_a_bad_chat_is_explained(tokenizer, template, chat, words):
     tokenizer.chat_template = template
     with pytest.raises(ValueError, match=words):
         encode_answers(tokenizer, chat)

@@ -64,7 +64,7 @@ def text_of(rng, n):
 
 
 def probs_of(model, tokens, rows):
-    """What transformers gives for one text by itself, without a cache."""
+    """The result of transformers for a single text, without a KV cache."""
     with torch.inference_mode():
         logits = model(torch.tensor([list(tokens)])).logits[0, -rows:, :V]
     return logits.double().softmax(-1).numpy()
@@ -90,7 +90,7 @@ def job_of(rng, session, text):
 
 
 def jobs_of(rng, lengths):
-    """A round for each of so many sessions, with texts of these lengths."""
+    """A round for each session, with texts of these lengths."""
     jobs = []
     for i, length in enumerate(lengths):
         round_ = draft(rng, i % 5) if i % 5 else None
@@ -100,7 +100,7 @@ def jobs_of(rng, lengths):
 
 
 def rows_of(model, job):
-    """Transformers' own probabilities of what a job wants."""
+    """Transformers' probabilities for a job."""
     return probs_of(model, [*job.text, *job.drafted], job.wanted)
 
 
@@ -112,7 +112,7 @@ def expected(model, job):
 
 
 class Watch:
-    """What a cloud reads and what it gets.
+    """The input and output of a cloud.
 
     Attributes
     ----------
@@ -149,7 +149,7 @@ WINDOW = {"sliding_window": 4}
 GPT2 = {"n_embd": 32, "n_head": 4, "n_layer": 2, "n_positions": 512}
 
 
-def test_layers_left_out_leave_the_others_as_they_are():
+def test_skipped_layers_do_not_change_the_others():
     kinds = ["sliding_attention", "full_attention"] * 2
     options = {"num_hidden_layers": 4, "layer_types": kinds}
     model, text = tiny("Gemma3Text", **WINDOW, **options), [*range(20)]
@@ -170,14 +170,14 @@ def test_layers_left_out_leave_the_others_as_they_are():
         ("GPT2", GPT2),
     ],
 )
-def test_rows_are_those_of_one_session_alone(kind, options, monkeypatch):
+def test_a_session_gets_the_logits_of_a_single_session(kind, options, monkeypatch):
     model, rng = tiny(kind, **options), np.random.default_rng(SEED)
     cloud = hf.Cloud(model)
     watch = Watch(cloud, monkeypatch)
     jobs = jobs_of(rng, [1, 40, 3, 17, 9, 2])
     assert cloud.verify(jobs) == [expected(model, job) for job in jobs]
     assert watch.error(model, jobs) < CLOSE
-    # Once more, on what is cached now.
+    # Once more, with the KV cache of now.
     jobs = [replace(job, text=[*job.text, *text_of(rng, 3)]) for job in jobs]
     assert cloud.verify(jobs) == [expected(model, job) for job in jobs]
     assert watch.error(model, jobs) < CLOSE
@@ -193,7 +193,7 @@ def test_half_precision(monkeypatch):
     assert watch.error(model, jobs) < 0.01
 
 
-def test_whatever_comes_a_job_says_everything(model, monkeypatch, rng):
+def test_any_job_is_self_contained(model, monkeypatch, rng):
     """Other texts, shorter ones, repeats, prefills, sessions forgotten or evicted."""
     room = 5 * BLOCK  # of 8 sessions
     cloud = hf.Cloud(model, max_memory=room * bytes_of_token(model), batch_tokens=16)
@@ -217,13 +217,13 @@ def test_whatever_comes_a_job_says_everything(model, monkeypatch, rng):
 
 
 def bytes_of_token(model):
-    """What a token takes: keys and values of all layers, and of one more to grow."""
+    """The KV cache per token: all layers, and one more to grow."""
     config = model.config
     values = 2 * config.num_key_value_heads * config.head_dim
     return (config.num_hidden_layers + 1) * values * 4
 
 
-def test_keys_and_values_stay_within_their_memory(model, monkeypatch, rng):
+def test_kv_caches_stay_within_their_memory(model, monkeypatch, rng):
     alive = []
     most = 0
     own = torch.empty
@@ -246,7 +246,7 @@ def test_keys_and_values_stay_within_their_memory(model, monkeypatch, rng):
     assert bound / 2 < most <= bound
 
 
-def test_half_the_memory_keeps_half_of_the_caches(model, monkeypatch, rng):
+def test_half_the_memory_keeps_half_of_the_kv_caches(model, monkeypatch, rng):
     """Sessions in turn don't evict each other just before they are needed."""
     cloud = hf.Cloud(model, max_memory=4 * BLOCK * bytes_of_token(model))
     jobs = [Read(b"%d" % i, text_of(rng, 50)) for i in range(8)]
@@ -257,7 +257,7 @@ def test_half_the_memory_keeps_half_of_the_caches(model, monkeypatch, rng):
     assert sum(watch.tokens) <= 3 * 4 * 55
 
 
-def test_long_texts_are_read_in_chunks_after_the_rounds(model, monkeypatch, rng):
+def test_long_prefills_run_in_chunks_after_rounds(model, monkeypatch, rng):
     cloud = hf.Cloud(model, batch_tokens=16)
     watch = Watch(cloud, monkeypatch)
     reading = Read(b"long", text_of(rng, 70))
@@ -283,14 +283,14 @@ def test_long_texts_are_read_in_chunks_after_the_rounds(model, monkeypatch, rng)
     assert watch.tokens[6:] == [1]
 
 
-def test_a_round_longer_than_a_batch_is_read_at_once(model, rng):
+def test_a_round_longer_than_a_batch_takes_one_pass(model, rng):
     cloud = hf.Cloud(model, batch_tokens=4)
     job = VerifyRound(b"s", text_of(rng, 30), draft(rng, 9), rng.random(10), ALL)
     assert cloud.verify([job]) == [expected(model, job)]
 
 
 def test_forget_from_another_thread(model, monkeypatch, rng):
-    """What is in use stays until it isn't, and is read again when needed again."""
+    """A cache in use is kept until then, and computed again when needed."""
     cloud = hf.Cloud(model)
     watch = Watch(cloud, monkeypatch)
     jobs = jobs_of(rng, [20, 30])
@@ -312,11 +312,11 @@ def test_forget_from_another_thread(model, monkeypatch, rng):
     assert watch.tokens[2:] == [31]
 
 
-def test_an_exception_leaves_the_caches_right(model, rng):
+def test_an_exception_leaves_correct_kv_caches(model, rng):
     cloud = hf.Cloud(model)
     jobs = jobs_of(rng, [20, 30, 4])
     cloud.verify(jobs)
-    # In the last layer: keys and values of others are written by then.
+    # In the last layer: the KV caches of others are written by then.
     layer = cloud._model._model.model.layers[2]
 
     def fail(*_):
@@ -330,7 +330,7 @@ def test_an_exception_leaves_the_caches_right(model, rng):
     assert cloud.verify(others) == [expected(model, job) for job in others]
 
 
-def test_two_clouds_of_a_model_that_goes_on_as_it_was(model, rng):
+def test_two_clouds_leave_their_model_unchanged(model, rng):
     before = model.config._attn_implementation, probs_of(model, [1, 2, 3], 1)
     clouds = [hf.Cloud(model), hf.Cloud(model)]
     for _ in range(2):
@@ -343,7 +343,7 @@ def test_two_clouds_of_a_model_that_goes_on_as_it_was(model, rng):
     assert {p.data_ptr() for p in clouds[0]._model._model.parameters()} == own
 
 
-def test_a_cloud_is_freed(model):
+def test_a_cloud_frees_its_memory(model):
     cloud = hf.Cloud(model)
     cloud.verify(jobs_of(np.random.default_rng(SEED), [4]))
     ref = weakref.ref(cloud._model._model)
@@ -364,7 +364,7 @@ def test_a_cloud_is_freed(model):
         Sampling(1e-320, top_k=2, top_p=0.5, min_p=0.5),
     ],
 )
-def test_sampling_is_that_of_transformers(sampling):
+def test_sampling_matches_transformers(sampling):
     rows = 3 * torch.randn(20, V, generator=torch.Generator().manual_seed(SEED))
     options = {k: v for k, v in sampling.config().items() if v != ALL.config()[k]}
     options["temperature"] = max(sampling.temperature, 1e-30)
@@ -377,7 +377,7 @@ def test_sampling_is_that_of_transformers(sampling):
     assert torch.equal(ours == -torch.inf, wanted == 0)
 
 
-def test_ties_at_a_cut_are_those_that_numbers_are_drawn_by(monkeypatch, rng):
+def test_ties_at_a_cut_agree_with_the_core(monkeypatch, rng):
     """In every type, for few and for many tokens left; sorted only where needed."""
     monkeypatch.setattr(truncation, "FIRST_LOOK", 8)
     for i in range(160):
@@ -397,7 +397,7 @@ def test_ties_at_a_cut_are_those_that_numbers_are_drawn_by(monkeypatch, rng):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_verdicts_are_those_on_arrays(dtype, rng):
+def test_verdicts_match_those_on_arrays(dtype, rng):
     """Of rounds, hints and texts that are only read, each by a sampling of its own."""
     jobs = []
     for _ in range(400):
@@ -460,7 +460,7 @@ def test_a_round_of_another_vocabulary_is_refused(model):
     refuses(message, hf.Cloud(model).verify, [job])
 
 
-def test_memory_limits_the_text(model):
+def test_memory_limits_the_length(model):
     token = bytes_of_token(model)
     cloud = hf.Cloud(model, max_memory=100 * token)
     assert cloud.max_text == 100
@@ -520,7 +520,7 @@ class Picky(transformers.LlamaForCausalLM):
         ("position_ids", "gives other logits once its attention is replaced"),
     ],
 )
-def test_models_that_would_be_read_wrong(model, ignored, message):
+def test_models_that_ignore_arguments_are_refused(model, ignored, message):
     class Deaf(transformers.LlamaForCausalLM):
         def forward(self, *given, **options):
             options.pop(ignored, None)
@@ -531,7 +531,7 @@ def test_models_that_would_be_read_wrong(model, ignored, message):
     refuses("unexpected keyword argument", hf.Cloud, picky, error=hf.ModelError)
 
 
-def test_texts_end_where_rotary_angles_would_change():
+def test_texts_end_before_rotary_angles_change():
     rope = {
         "rope_type": "longrope",
         "rope_theta": 10000.0,
@@ -577,13 +577,11 @@ def four_threads():
     [
         ({4: 9.0, 2: 5.0, 1: 6.0}, 2),
         ({4: 9.0, 2: 5.0, 1: 4.0}, 1),
-        ({4: 3.0, 2: 5.0}, 4),  # one alone isn't waited for with a large model
+        ({4: 3.0, 2: 5.0}, 4),  # with a large model, a single one isn't waited for
     ],
 )
 @pytest.mark.usefixtures("four_threads")
-def test_short_passes_take_the_threads_by_which_they_are_the_fastest(
-    times, few, monkeypatch
-):
+def test_short_passes_use_the_fastest_number_of_threads(times, few, monkeypatch):
     tried = []
 
     def threads(cloud, tokens):

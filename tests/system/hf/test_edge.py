@@ -64,7 +64,7 @@ def greedy(model, prompt, length):
     [FixedPlan(4), FixedPlan(0), None],
     ids=["drafts", "alone", "the planner's choice"],
 )
-def test_text_is_smollm2s_own(smollm2, plan):
+def test_completion_is_smollm2s(smollm2, plan):
     prompt = smollm2.encode(PLEA)
     edge = Edge(Draft(smollm2.draft, smollm2.tokenizer), planner=plan)
     link = link_to(smollm2.target, 49_152, smollm2.tokenizer)
@@ -110,7 +110,7 @@ def test_tutorial_and_session_by_hand_run(smollm2, monkeypatch, capsys):
     up = [int(line.split()[1]) for line in lines if line.startswith("up ")]
     assert up[1] == 83
     assert 20 < up[2] < 120
-    # Three tokens that the cloud decodes, in up to three passes.
+    # Three tokens that the cloud decodes, in up to three forward passes.
     assert 1 <= sum("accepted=0, drafted=0" in line for line in lines) <= 3
     start, text = names["prompt"], names["text"]  # over links that can be renewed
     assert text[: len(start)] == start != text
@@ -131,7 +131,7 @@ def test_how_tos_run(smollm2, monkeypatch, capsys):
     assert printed.endswith(" bits per drafted token\n")
 
 
-def test_a_link_without_a_function_to_renew_it_ends_the_text():
+def test_a_broken_link_without_renewal_ends_the_completion():
     model = tiny(0)
     link = link_to(model, VOCAB_SIZE)
     edge = tiny_edge(model)
@@ -150,7 +150,7 @@ def tiny_edge(model):
 
 
 def written(draft, edge, target, **options):
-    """What the draft model's generate writes with a cloud."""
+    """The completion of the draft model's generate with a cloud."""
     text = draft.generate(
         PROMPT,
         attention_mask=torch.ones_like(PROMPT),
@@ -169,7 +169,7 @@ def plain(target, **options):
     return [int(token) for token in text[0, 3:]]
 
 
-def test_generate_writes_the_targets_greedy_text_and_stops_where_it_is_told():
+def test_generate_writes_the_greedy_completion_and_stops():
     draft, target = tiny(1), tiny(0)
     edge = tiny_edge(draft)
     expected = plain(target, max_new_tokens=20)
@@ -203,7 +203,7 @@ def test_generate_samples_within_the_targets_top_k():
         ({"num_return_sequences": 2, "do_sample": True}, "expected one text, got 2"),
     ],
 )
-def test_generate_refuses_what_a_cloud_cant_do(options, said):
+def test_generate_refuses_unsupported_options(options, said):
     draft = tiny(1)
     refuses(said, written, draft, tiny_edge(draft), tiny(0), **options)
     refuses("another model", written, draft, tiny_edge(tiny(2)), tiny(0))
@@ -227,7 +227,7 @@ CPU, CUDA, MPS = {"cpu"}, {"cpu", "cuda"}, {"cpu", "mps"}
         ("cpu float16", CUDA, "cpu float16"),
     ],
 )
-def test_where_a_model_goes(asked, found, chosen):
+def test_a_model_gets_a_device_and_type(asked, found, chosen):
     assert place(*asked.split(), found=found) == tuple(chosen.split())
 
 
@@ -239,7 +239,7 @@ def test_where_a_model_goes(asked, found, chosen):
         ("cpu int8", r"dtype must be one of \['auto', 'float32', 'bfloat16', "),
     ],
 )
-def test_where_no_model_goes(asked, words):
+def test_impossible_devices_and_types_are_refused(asked, words):
     refuses(words, place, *asked.split(), found=MPS)
 
 
@@ -296,7 +296,7 @@ def test_draft_shares_the_targets_weights(smollm2):
     assert smollm2.target.config.num_hidden_layers == len(smollm2.target.model.layers)
 
 
-def test_logits_of_the_last_places_are_those_of_each(smollm2):
+def test_logits_of_several_positions_match_single_calls(smollm2):
     draft, text = Draft(smollm2.draft, smollm2.tokenizer), [1, 5, 3, 7]
     assert (draft.vocab_size, draft.tokenizer.fingerprint) == (49_152, SMOLLM2)
     rows = [draft.logits(text[:n])[0] for n in (3, 4)]
@@ -314,10 +314,10 @@ WINDOW = {"sliding_window": 4, "num_hidden_layers": 6}
     [
         ("Llama", {}, True),
         ("Gemma3Text", WINDOW, True),
-        ("Mistral", WINDOW, False),  # it doesn't say which of its layers look how far
+        ("Mistral", WINDOW, False),  # it doesn't state the window of each layer
     ],
 )
-def test_branches_are_read_side_by_side(kind, options, at_once):
+def test_branches_share_a_forward_pass(kind, options, at_once):
     model, fed = tiny_of(kind, **options), list[tuple[int, int]]()
     draft = Draft(model)
     assert draft._reads_trees == at_once
@@ -329,7 +329,7 @@ def test_branches_are_read_side_by_side(kind, options, at_once):
 
 
 @pytest.mark.parametrize("name", ["position_ids", "attention_mask", None])
-def test_a_model_that_would_read_branches_wrong(name):
+def test_a_model_that_cannot_share_branches(name):
     model = tiny_of()
 
     def forget(_, args, given):
@@ -345,7 +345,7 @@ def test_a_model_that_would_read_branches_wrong(name):
 
 
 @pytest.mark.parametrize("layer", [0, 1])
-def test_a_cache_is_right_after_an_interrupt(layer):
+def test_the_kv_cache_is_right_after_an_interrupt(layer):
     model = tiny_of()
 
     def interrupt(*_):

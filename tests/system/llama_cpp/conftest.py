@@ -1,4 +1,4 @@
-"""What llama.cpp is asked to compute."""
+"""Record the inputs of llama.cpp."""
 
 from typing import Any
 

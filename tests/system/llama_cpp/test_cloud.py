@@ -74,10 +74,10 @@ def open_cloud(path, **options):
         ("llama", REPEATABLE | {"flash_attn": "off"}, 0),
     ],
 )
-def test_a_job_says_everything(tmp_path, monkeypatch, architecture, options, error):
-    """Its verdict and rows are those that it has alone, with nothing cached.
+def test_a_job_is_self_contained(tmp_path, monkeypatch, architecture, options, error):
+    """Its verdict and logits are those without a KV cache and other sessions.
 
-    Whatever came before: other texts, shorter ones, repeats, prefills, and whoever was
+    Before it come other texts, shorter ones, repeats, prefills, and sessions that are
     forgotten or evicted.
     """
     rng, seen = np.random.default_rng(SEED), {}
@@ -114,9 +114,9 @@ def test_a_job_says_everything(tmp_path, monkeypatch, architecture, options, err
                 np.testing.assert_allclose(rows[job.session], expected, 0, error)
 
 
-def test_who_waited_longest_is_read_again(path, fed):
+def test_the_least_recent_session_is_evicted(path, fed):
     cloud = open_cloud(path, parallel=3, batch_size=512)
-    for name in "abcad":  # the last of which takes b's memory
+    for name in "abcad":  # the last one takes b's memory
         cloud.verify([reading(name.encode(), [3] * ord(name))])
     cloud.forget(b"d")
     cloud.verify([reading(b"e", [3] * ord("e"))])  # takes d's
@@ -140,7 +140,7 @@ def test_a_failure_leaves_nothing_cached(path, fed, monkeypatch):
     assert sum(size for size, _ in fed) == 3 * 50
 
 
-def test_what_gives_nan_spoils_nobody_elses_text(tmp_path):
+def test_nan_logits_affect_only_their_session(tmp_path):
     words = np.ones((8, 32), np.float32)
     words[4] = np.nan
     spoiled = {"token_embd.weight": words}
@@ -154,7 +154,7 @@ def test_what_gives_nan_spoils_nobody_elses_text(tmp_path):
         assert cloud.verify([replace(good, session=name)]) == expected
 
 
-def test_files_that_are_no_targets(tmp_path, monkeypatch):
+def test_files_that_are_not_targets_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"recurrent state, .* roll back by 32"):
         Cloud(write_model(tmp_path / "mamba.gguf", "mamba"))
     with pytest.raises(ValueError, match="state: run it without repeatable"):
@@ -209,14 +209,14 @@ def test_memory(path):
         ({"tensor_split": 1}, "need a GPU, and llama.cpp finds none"),
     ],
 )
-def test_options_that_wont_do(path, options, said, monkeypatch):
+def test_bad_options_are_refused(path, options, said, monkeypatch):
     monkeypatch.setattr(llama, "llama_supports_gpu_offload", lambda: False)
     with pytest.raises((ValueError, TypeError), match=said):
         make_engine(EngineConfig(target=str(path), options=options))
 
 
 @pytest.mark.parametrize("change", [1.0, np.nan])
-def test_rows_that_arent_repeatable_are_refused(path, monkeypatch, change):
+def test_unrepeatable_logits_are_refused(path, monkeypatch, change):
     own, add = Context.decode, {2: np.float32(change)}
     monkeypatch.setattr(
         Context, "decode", lambda self, p: own(self, p) + add.get(len(p), 0)
@@ -236,7 +236,7 @@ def test_a_context_is_freed_before_its_model(path, monkeypatch):
     assert freed == ["llama_free", "llama_model_free"]
 
 
-def test_a_signal_ends_what_loads(path, monkeypatch):
+def test_a_signal_ends_loading(path, monkeypatch):
     ended = threading.Event()
 
     def load(_):
@@ -263,5 +263,5 @@ busy.wait()
 """
 
 
-def test_a_process_ends_in_the_midst_of_a_pass(path):
+def test_a_process_can_end_during_a_forward_pass(path):
     assert not subprocess.run([sys.executable, "-c", END, path], timeout=60).returncode

@@ -40,8 +40,8 @@ def distance(one, other):
     )
 
 
-def test_logits_are_those_of_transformers(draft, text, smollm2):
-    """But for llama.cpp's rounding of activations, which the file's weights imply."""
+def test_logits_match_transformers(draft, text, smollm2):
+    """Up to llama.cpp's rounding of activations, implied by the file's weights."""
     size = 30
     model = CachedModel(smollm2.target, smollm2.vocab_size)
     expected = model.logits(text, last=size)
@@ -59,7 +59,7 @@ def test_logits_are_those_of_transformers(draft, text, smollm2):
 
 
 @pytest.mark.parametrize("architecture", ["llama", "mamba"])
-def test_whatever_is_asked_rows_are_those_of_a_new_draft(tmp_path, architecture, fed):
+def test_logits_do_not_depend_on_earlier_calls(tmp_path, architecture, fed):
     draft = Draft(write_model(tmp_path / "model.gguf", architecture))
     together = architecture == "llama"
     check_draft(draft, 80, error=0.03, fed=fed if together else None)
@@ -67,7 +67,7 @@ def test_whatever_is_asked_rows_are_those_of_a_new_draft(tmp_path, architecture,
     assert len(draft) == 3
 
 
-def test_branches_that_have_no_room_are_read_one_by_one(tmp_path):
+def test_branches_without_room_are_computed_one_by_one(tmp_path):
     draft = Draft(write_model(tmp_path / "model.gguf", "llama"))
     long = [1, 3, 4, 5] * 15
     many = [[1, 3, 4, i, j] for i in range(3) for j in range(3)]
@@ -82,9 +82,7 @@ def test_branches_that_have_no_room_are_read_one_by_one(tmp_path):
         refuses(said, draft.branches, texts)
 
 
-def test_branches_are_read_one_by_one_if_a_part_cant_be_forgotten(
-    tmp_path, monkeypatch
-):
+def test_branches_without_partial_removal_run_one_by_one(tmp_path, monkeypatch):
     draft = Draft(write_model(tmp_path / "model.gguf", "llama"))
     shared = [1, 3, 4, 5] * 10
     draft.logits(shared)
@@ -96,7 +94,7 @@ def test_branches_are_read_one_by_one_if_a_part_cant_be_forgotten(
         np.testing.assert_allclose(row, expected, atol=0.03)
 
 
-def test_long_texts_are_read_in_parts(text, draft, monkeypatch):
+def test_long_prompts_are_prefilled_in_parts(text, draft, monkeypatch):
     whole = draft.logits(text).copy()
     few = SimpleNamespace(**{**vars(draft._model.options), "batch_size": 7})
     monkeypatch.setattr(draft._model, "options", few)
@@ -118,7 +116,7 @@ def test_a_row_and_a_twin_outlive_a_draft(tmp_path):
     np.testing.assert_array_equal(twin.twin().logits([1, 3]), copy)
 
 
-def test_what_a_model_cant_read_is_refused(tmp_path):
+def test_unreadable_input_is_refused(tmp_path):
     path = write_model(tmp_path / "model.gguf", "llama")
     assert Draft(path).n_ctx == 64  # it was trained for no more
     draft = Draft(path, n_ctx=5, threads=1)
@@ -132,7 +130,7 @@ def test_what_a_model_cant_read_is_refused(tmp_path):
         refuses(r"must be (at least 1|in \[1, 512\])", Draft, path, **options)
 
 
-def test_files_that_cant_be_loaded(tmp_path, capfd):
+def test_unloadable_files_are_explained(tmp_path, capfd):
     whole = write_model(tmp_path / "whole.gguf", "llama").read_bytes()
     path = tmp_path / "model.gguf"
     refuses(r"there is no file .*model\.gguf", Draft, path, error=FileNotFoundError)
@@ -148,7 +146,7 @@ def test_files_that_cant_be_loaded(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_words_are_those_of_transformers(draft, smollm2):
+def test_tokenization_matches_transformers(draft, smollm2):
     assert draft.vocab_size == smollm2.vocab_size
     own, theirs = draft.tokenizer, Tokenizer(smollm2.tokenizer)
     assert own.fingerprint == theirs.fingerprint == SMOLLM2
@@ -171,7 +169,7 @@ def test_a_template_may_fail(tmp_path, template):
     refuses("the chat template fails: ", encode, "the")
 
 
-def test_what_a_converter_changed_is_undone(tmp_path):
+def test_changes_of_a_converter_are_undone(tmp_path):
     draft = Draft(write_model(tmp_path / "model.gguf", "llama"))
     words = [*WORDS[:5], "\u2581\u2581"]
     assert draft.vocab_size == 6
@@ -182,7 +180,7 @@ def test_what_a_converter_changed_is_undone(tmp_path):
     assert draft.tokenizer.stop == {2}
 
 
-def test_a_completion_is_what_llama_cpp_decodes_after_the_prompt(tmp_path):
+def test_a_completion_decodes_as_in_llama_cpp(tmp_path):
     words = [*WORDS[:5], "\u2581", *(f"<0x{i:02X}>" for i in range(256))]
     draft = Draft(write_model(tmp_path / "model.gguf", "llama", words))
     rng, fox = random.Random(0), [6 + byte for byte in "\U0001f98a".encode()]
@@ -205,7 +203,7 @@ def decoded(draft, ids):
     return buffer.raw[:n].decode(errors="replace")
 
 
-def test_a_message_spells_no_token_that_the_template_writes(tmp_path):
+def test_messages_cannot_spell_template_tokens(tmp_path):
     words = [*WORDS[:3], *(f"<0x{i:02X}>" for i in range(256)), "<a>", "<b>"]
     template = "{% for m in messages %}<a>{{ m.content }}{% endfor %}"
     path = write_model(tmp_path / "m.gguf", "llama", words, template=template)
@@ -214,7 +212,7 @@ def test_a_message_spells_no_token_that_the_template_writes(tmp_path):
     assert tiny.encode_prompt("x <b>").count(words.index("<b>")) == 1
 
 
-def test_a_file_says_how_it_is_drawn_from(tmp_path):
+def test_a_file_gives_its_default_sampling(tmp_path):
     path = write_model(tmp_path / "one.gguf", "llama")
     assert Draft(path).tokenizer.sampling == {}
     sampling = {"temp": 0.5, "top_k": 20, "top_p": 0.75}

@@ -1,4 +1,4 @@
-"""Texts of a float32 file never change, and have the file's own law."""
+"""Completions of a float32 file never change, and have its output distribution."""
 
 import itertools
 import math
@@ -81,7 +81,7 @@ def local(files):
     return lambda: LocalLink(cloud, tokenizer=cloud.fingerprint)
 
 
-def test_seeded_texts_are_the_same_over_any_link_and_after_sigkill(files):
+def test_seeded_completions_survive_any_link_and_sigkill(files):
     cloud, edges = local(files), [make_edge(files, HINTS) for _ in SEEDS]
     own = [last(write(make_edge(files, ALONE), cloud, seed=seed)) for seed in SEEDS]
     assert len({*map(tuple, own)}) == len(SEEDS)
@@ -105,7 +105,7 @@ def test_seeded_texts_are_the_same_over_any_link_and_after_sigkill(files):
 
 
 @pytest.mark.smoke
-def test_greedy_texts_are_llama_cpps_own(files):
+def test_greedy_completions_match_llama_cpp(files):
     with closing(llama.Llama(str(files[0]), n_ctx=256, verbose=False)) as model:
         own = [*itertools.islice(model.generate(PROMPT, temp=0.0), LENGTH)]
     cloud = local(files)
@@ -123,7 +123,7 @@ CUTS = {}, {"top_k": 2}, {"top_p": 0.7}, {"min_p": 0.4}
 
 
 def factors(last, before):
-    """Logarithms of what a row is the product of."""
+    """Logarithms of the factors of a row."""
     first, second = FIRST[last % 2], SECOND[before]
     chances = [first, first, 1 - first, 1 - first, 0, 0], [second, 1 - second] * 3
     return np.log(np.maximum(chances, NEVER))
@@ -161,8 +161,8 @@ def verify(tmp_path_factory):
 
 
 @pytest.mark.parametrize("cut", CUTS)
-def test_rounds_have_the_law_of_the_file(verify, cut):
-    """All drafts of two tokens, and all eighths of the numbers that judge them."""
+def test_rounds_keep_the_files_output_distribution(verify, cut):
+    """All drafts of two tokens, and all eighths of the numbers that verify them."""
     jobs, weights, own = [], [], Sampling(2.0, **cut)
     for tokens in itertools.product(range(4), repeat=2):
         rows = [DRAFT[last % 2] for last in (STARTS[0][-1], tokens[0])]

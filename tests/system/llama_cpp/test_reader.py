@@ -22,7 +22,7 @@ ALIKE = 0.1
 
 
 class Keeping(Task):
-    """Keeps all that it is told."""
+    """Keeps all rows that it gets."""
 
     def _look(self, logits: Any, rows: slice) -> Answer:
         return Answer(None, {"likeliest": logits.copy()})
@@ -55,7 +55,7 @@ def require_drafts_rows(path: Path, tasks: Sequence[Keeping]) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["llama", "mamba"])
-def test_short_texts_are_read_side_by_side(
+def test_short_texts_share_a_forward_pass(
     tmp_path: Path, architecture: str, fed: list[tuple[int, int]]
 ) -> None:
     path = write_model(tmp_path / "model.gguf", architecture)
@@ -66,7 +66,7 @@ def test_short_texts_are_read_side_by_side(
     require_drafts_rows(path, tasks)
 
 
-def test_texts_are_read_as_many_at_once_as_there_is_room(
+def test_texts_are_batched_up_to_the_room(
     tmp_path: Path, fed: list[tuple[int, int]]
 ) -> None:
     path = write_model(tmp_path / "model.gguf", "llama", context=600)
@@ -76,7 +76,7 @@ def test_texts_are_read_as_many_at_once_as_there_is_room(
     require_drafts_rows(path, [*tasks[1:3], *tasks[-3:-1]])
 
 
-def test_long_texts_are_read_by_parts(
+def test_long_texts_are_computed_in_parts(
     tmp_path: Path, fed: list[tuple[int, int]]
 ) -> None:
     path = write_model(tmp_path / "model.gguf", "llama", context=2048)
@@ -88,7 +88,7 @@ def test_long_texts_are_read_by_parts(
     require_drafts_rows(path, tasks)
 
 
-def test_a_reader_says_what_it_is() -> None:
+def test_a_reader_describes_itself() -> None:
     path = _smollm2_gguf()
     reader, draft = ModelReader(path, threads=1), Draft(path)
     assert reader.name.startswith(Path(path).name + " (llama ")
@@ -108,7 +108,7 @@ def test_a_reader_says_what_it_is() -> None:
         assert token not in tokenizer.encode(f"One.{text}Two.", special=False)
 
 
-def test_what_cant_be_read_is_refused(tmp_path: Path) -> None:
+def test_unreadable_texts_are_refused(tmp_path: Path) -> None:
     path = write_model(tmp_path / "model.gguf", "llama")
     reader = ModelReader(path)
     assert (reader.tokenizer.bos, reader.max_tokens) == (1, 64)

@@ -42,7 +42,7 @@ def generate(address, *arguments):
 
 @contextmanager
 def running(*arguments):
-    """Run another command also; give what it says at the start, and its address."""
+    """Also run another command; return its first output and its address."""
     command = [sys.executable, "-c", WITHOUT_FRAMEWORKS, *arguments, "--insecure"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -65,7 +65,7 @@ def served():
 
 
 @pytest.mark.smoke
-def test_both_ends_without_a_framework(served):
+def test_both_ends_run_without_a_framework(served):
     said, address = served
     assert re.search(
         r" by llama\.cpp, on .*CPU \d.*; 11 sessions of 4,096 tokens at", said
@@ -77,7 +77,7 @@ def test_both_ends_without_a_framework(served):
     assert int(accepted) > 70  # of the same file
 
 
-def test_a_proxy_without_a_framework(served):
+def test_a_proxy_runs_without_a_framework(served):
     pytest.importorskip("uvicorn")
     own = ["--draft", str(_smollm2_gguf()), "--threads", "1"]
     own += ["--listen", "127.0.0.1:0"]
@@ -87,7 +87,7 @@ def test_a_proxy_without_a_framework(served):
         with urllib.request.urlopen(url, json.dumps(chat).encode(), PATIENCE) as answer:
             said = json.load(answer)
     assert said["usage"]["completion_tokens"] == 8
-    # In the file's template, which begins with a message of its own.
+    # The file's template begins with a message of its own.
     assert said["usage"]["prompt_tokens"] > 25
 
 
@@ -103,6 +103,6 @@ def test_a_proxy_without_a_framework(served):
         ({"target": "a.gguf", "options": {"threads": "x"}}, "threads must be an int"),
     ],
 )
-def test_what_the_engine_refuses(config, words):
+def test_a_bad_configuration_is_refused(config, words):
     with pytest.raises((ValueError, OSError), match=words):
         make_engine(EngineConfig(**config))

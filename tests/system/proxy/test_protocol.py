@@ -63,7 +63,7 @@ def chat(*contents):
 
 
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
-def test_a_message_opens_no_role(template):
+def test_messages_cannot_open_a_role(template):
     tokenizer = make_tokenizer(template)
     roles = tokenizer.convert_tokens_to_ids(ROLES)
     for contents in (
@@ -89,7 +89,7 @@ def test_a_message_opens_no_role(template):
 
 
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
-def test_any_other_chat_has_the_ids_of_the_template(template):
+def test_harmless_chats_have_the_ids_of_the_template(template):
     bytewise = make_tokenizer(template)
     spaced = make_tokenizer(template)  # by marks for spaces, also in front
     spaced.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -145,7 +145,7 @@ def test_unsupported_fields_are_refused(name):
             read(**{name: value})
 
 
-def test_tokens_that_a_template_may_compose_are_its_own():
+def test_composed_tokens_count_as_the_templates():
     composed = "{{ '<|' + message['role'] + '|>' }}"
     assert writes(composed, "<|system|>")
     assert not writes(composed, "<table>")
@@ -163,7 +163,7 @@ def test_deep_nesting_is_an_error():
                     parse(data, chat=True, models=["sqs"], sampling=Sampling())
 
 
-def test_calls_in_a_history_are_text():
+def test_tool_calls_in_a_history_become_text():
     function = {"name": "now", "arguments": '{"zone": "CET"}'}
     calls = [{"id": "1", "type": "function", "function": function}]
     made = {"role": "assistant", "content": None, "tool_calls": calls}
@@ -247,7 +247,7 @@ def test_unknown_paths_list_the_known_ones(proxy):
     assert headers["allow"] == "POST"
 
 
-def test_defaults_are_the_models_own_or_the_options(folder):
+def test_defaults_come_from_the_model_or_options(folder):
     model = load_model(str(folder / "draft"))
     for config, options, expected in (
         ({}, "", Sampling(0.7)),

@@ -125,7 +125,7 @@ def test_a_client_may_choose_mode_and_link(proxy):
         answer = ask(client, **seed, **ours(mode=mode, link=link))
         texts[mode] = answer.choices[0].message.content
         took = answer.usage.sqs
-        assert took["seconds"] > 0.1  # a trip for the hello, and one for the text
+        assert took["seconds"] > 0.1  # a round trip for the hello, and one for the text
         assert (took["mode"], took["plan"].split(":")[1]) == (mode, " as asked")
         if mode != "hints":  # which may come too late
             assert bool(took["drafted"]) is (mode == "rounds")
@@ -135,9 +135,7 @@ def test_a_client_may_choose_mode_and_link(proxy):
     assert not any("as asked" in repr(planner) for planner in planners)
 
 
-def test_a_tokenizer_that_panics_is_an_error_and_keeps_no_seat(
-    folder, server, monkeypatch
-):
+def test_a_tokenizer_panic_is_an_error_and_frees_its_seat(folder, server, monkeypatch):
     """The panic of tokenizers isn't an Exception."""
 
     class Panic(BaseException):
@@ -174,7 +172,7 @@ def test_a_simulated_link_is_only_for_this_machine():
     assert "on the endpoint's own machine" in answer.json()["error"]["message"]
 
 
-def test_texts_are_those_of_sqs_generate(proxy, server, folder, capsys):
+def test_completions_match_sqs_generate(proxy, server, folder, capsys):
     given = ["--server", server.address, "--insecure", "--draft", str(folder / "draft")]
     capsys.readouterr()
     command = ["generate", "the fox", *given, "--seed", "7", "--max-tokens", "30"]
@@ -214,7 +212,7 @@ def test_texts_are_those_of_sqs_generate(proxy, server, folder, capsys):
     assert client.models.retrieve("sqs").owned_by == "sqs"
 
 
-def test_eight_clients_at_once_get_their_own_texts(proxy):
+def test_eight_concurrent_clients_get_their_completions(proxy):
     client, prompts = proxy.client(), ["the fox " * n for n in range(1, 9)]
 
     def write(prompt):
@@ -242,7 +240,7 @@ def test_stop_strings(proxy):
     assert answer.choices[0].message.content == text
 
 
-def test_the_rest_of_a_text_comes_at_its_end(proxy, monkeypatch):
+def test_held_back_text_comes_at_the_end(proxy, monkeypatch):
     class Late:
         def add(self, tokens):
             return ""
@@ -291,7 +289,7 @@ def test_templates(proxy, monkeypatch):
         ({"seed": 1, **ours(mode="rounds")}, "seed can't be used with rounds"),
     ],
 )
-def test_refusals_are_the_clients_own_errors(proxy, options, said):
+def test_refusals_raise_the_clients_exceptions(proxy, options, said):
     no_model = "model" in options
     kind = openai.NotFoundError if no_model else openai.BadRequestError
     with pytest.raises(kind, match=said) as caught:
@@ -300,7 +298,7 @@ def test_refusals_are_the_clients_own_errors(proxy, options, said):
 
 
 def test_any_request_gets_an_answer():
-    """Requests that are wrong in ways that nobody thought of."""
+    """Randomly damaged requests."""
     rng = random.Random(0)
     values = [None, True, -1, 1.5, 1e400, "x", "\ud800", [], [3], [[]], {}, {"a": []}]
     values += [{"type": "text"}, [{"role": "user", "content": "the"}], "sqs", 10**30]
@@ -374,7 +372,7 @@ def slow_down(server, seconds, monkeypatch):
     return calls
 
 
-def test_a_client_that_hangs_up_ends_its_session(proxy, server, monkeypatch):
+def test_disconnecting_ends_the_session(proxy, server, monkeypatch):
     calls = slow_down(server, 0.05, monkeypatch)  # so that a text takes ten seconds
     wait_until(lambda: not proxy.completer._answers)
     for _, own in proxy.completer._free:
@@ -406,7 +404,7 @@ def test_too_many_clients_get_retry_after(folder, server):
         assert ask(proxy.client()).choices
 
 
-def test_a_key_and_a_site_that_may_call():
+def test_api_key_and_allowed_origins():
     site = "https://chat.example.org"
     client = TestClient(
         make_app(Played(), api_key="key", origins=[site]), "http://127.0.0.1"
@@ -438,7 +436,7 @@ def test_page_and_metrics(proxy):
         assert "default-src 'none'" in headers["content-security-policy"]
 
 
-def test_a_cloud_that_goes_away(folder, port, monkeypatch):
+def test_a_cloud_that_disappears(folder, port, monkeypatch):
     """It comes back in time, or it doesn't, before a text or in its midst."""
     config = EngineConfig(target=str(folder / "target"))
     options = {"seed": 5, "temperature": 1.5, "max_tokens": 200}
@@ -534,7 +532,7 @@ async def turn(completer, prompt):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_chat_goes_on_with_its_session_until_the_proxy_ends(mode):
+def test_a_chat_keeps_its_session_until_the_proxy_ends(mode):
     """Two chats that once overlapped have one each, also where no draft reads them.
 
     And where drafts read them, each reads only the new tokens.

@@ -125,7 +125,7 @@ evil.example@localhost localhost:99999 localhost:8:0 localhost: localhost. ::1 1
 [127.0.0.1] [fe80::1%evil.example] [::1%25evil] evil.example ["""
 
 
-def test_authorities(endpoint):
+def test_only_known_hosts_are_served(endpoint):
     expected = dict.fromkeys(OURS.split(), 200) | dict.fromkeys(STRANGE.split(), 403)
     for host, status in (
         expected | {"": 403, "localhost\r\nHost: localhost": 400}
@@ -135,7 +135,7 @@ def test_authorities(endpoint):
         assert (b"<html" in answer) == (status == 200)
 
 
-def test_headers_that_come_again(endpoint):
+def test_repeated_headers(endpoint):
     assert endpoint.status("/metrics", f"authorization: bEaReR {KEY}\r\n") == 200
     assert endpoint.status("/metrics", f"Authorization: Basic {KEY}\r\n") == 401
     assert endpoint.status("/metrics", "Authorization: Bearer \xe9\r\n") == 401
@@ -226,7 +226,7 @@ def test_a_client_that_does_not_read_makes_room(monkeypatch):
         assert [answer.gone.done() for answer in answers] == [True] * 4 + [False] * 4
 
 
-def test_a_client_that_waits_for_a_seat_is_answered(monkeypatch):
+def test_a_queued_client_is_answered(monkeypatch):
     monkeypatch.setattr("sqs_codec.system._endpoint.server.CONNECTIONS", 4)
 
     all_came = threading.Event()
@@ -269,7 +269,7 @@ def test_handshakes_that_stop_half_way(tmp_path, monkeypatch):
 
 
 def test_clients_without_the_key_have_a_share_of_time(endpoint):
-    """Who has the key has answers at once, beside a flood from his own host."""
+    """A client with the key is answered at once during a flood from the same host."""
     said = b"GET /%s HTTP/1.1\r\nHost: localhost\r\n%s\r\n"
     with endpoint.open("127.0.0.3") as stranger, endpoint.open("127.0.0.3") as known:
         stranger.sendall(said % (b"health", b"") * 400)
@@ -291,7 +291,7 @@ def test_streams_end_with_an_error_at_shutdown():
     assert rest.endswith(b"0\r\n\r\n")
 
 
-def test_a_command_that_was_interrupted_is_gone_at_once():
+def test_an_interrupted_command_exits_at_once():
     said = "import atexit, _sqs_command; from sqs_codec.cli import main\n"
     said += "main.main = lambda: 130; atexit.register(print, 'later')\n"
     command = [sys.executable, "-c", said + "_sqs_command.main()"]
@@ -299,8 +299,8 @@ def test_a_command_that_was_interrupted_is_gone_at_once():
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
-def test_a_link_for_a_client_that_left():
-    """Who hangs up while the cloud is silent leaves the link to the next one."""
+def test_a_link_opened_for_a_lost_client_is_reused():
+    """The link of a client that disconnected early serves the next client."""
     comes, made = threading.Event(), list[Any]()
 
     def make():
@@ -321,7 +321,7 @@ def test_a_link_for_a_client_that_left():
 
 
 def test_a_waiting_thread_is_woken_when_the_client_leaves():
-    """Once, when nobody waits for the text any more."""
+    """Once, when no client waits for the completion any more."""
     bell, asked = threading.Event(), list[float]()
     before, gone = Future[None](), Future[None]()
 

@@ -44,7 +44,7 @@ def listeners(pids: set[int]) -> list[tuple[int, str, int]]:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 180) -> float:
-    """Wait for what other processes do; return the seconds it took."""
+    """Wait for a condition in other processes; return the seconds it took."""
     began = time.monotonic()
     while not condition():
         assert time.monotonic() < began + seconds

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 @nothing_left()
-def test_jobs_under_way_fail(monkeypatch):
+def test_running_jobs_fail_at_close(monkeypatch):
     monkeypatch.setattr(_engine, "make_engine", make)
 
     async def run():
@@ -34,7 +34,7 @@ def test_jobs_under_way_fail(monkeypatch):
 
 
 @nothing_left()
-def test_ray_is_not_started_any_more(monkeypatch):
+def test_ray_does_not_start_after_close(monkeypatch):
     begun = []
 
     def init(replicas):

@@ -72,7 +72,7 @@ class Cluster:
         return self.run("serve", *arguments, "-a", self.dashboard)
 
     def gateway(self, **environment):
-        """Connect a `RayEngine` and ask at which replicas sessions are."""
+        """Connect a `RayEngine` and find the replicas of sessions."""
         return self.run("python", "-c", GATEWAY, self.address, **environment)
 
     def stop(self):
@@ -98,7 +98,7 @@ def test_cluster(cluster, tmp_path):
     assert missing.returncode == 1
     assert "no application named sqs" in missing.stderr
 
-    # The file of the documentation, with what a small machine has.
+    # The file of the documentation, with the resources of a small machine.
     config = yaml.safe_load((ROOT / "docs/serving/ray-serve.yaml").read_text())
     (application,) = config["applications"]
     application["import_path"] = "tests.system.ray.tricks:app"

@@ -26,7 +26,7 @@ ADDRESS = re.compile(r" at (127\.0\.0\.1:\d+)")
 
 @contextmanager
 def gateway(*options):
-    """Run `sqs serve --ray`; whatever is left of it afterwards is killed."""
+    """Run `sqs serve --ray`; kill all remaining processes afterwards."""
     command = [SQS, "serve", "--ray", "--insecure", "--port", "0", *options]
     server = subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -40,7 +40,7 @@ def gateway(*options):
         server.communicate()
 
 
-def test_smollm2_writes_its_own_text_and_leaves_nothing():
+def test_smollm2_completion_is_unchanged_and_no_process_remains():
     target = load_model(None)
     prompt = target.tokenizer.encode("Tell me of a fox.")
     with gateway() as server:
@@ -68,7 +68,7 @@ def test_model_that_cannot_be_loaded(options, said):
     with gateway(*options.split()) as server:
         _, err = server.communicate(timeout=300)
         assert server.returncode == 1
-        first, *slow, last = err.splitlines()  # on a busy machine Ray says it is slow
+        first, *slow, last = err.splitlines()  # with Ray's warnings on a busy machine
         assert (first, last) == ("Loading the model ...", f"sqs serve: {said}")
         assert all(each.startswith("sqs serve: 0 of 2 replicas") for each in slow)
 
@@ -84,7 +84,7 @@ def test_stop_while_ray_starts():
         wait_until(lambda: not any(map(psutil.pid_exists, below)))
 
 
-def test_no_such_cluster():
+def test_a_missing_cluster_is_reported():
     command = [SQS, "serve", "--ray", "127.0.0.1:1", "--insecure", "--port", "0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""Replicas on one machine: the same verdicts, whatever dies."""
+"""Replicas on one machine: the same verdicts, whichever process dies."""
 
 import asyncio
 import dataclasses
@@ -74,7 +74,7 @@ def rounds(number):
 
 
 @pytest.mark.smoke
-def test_verdicts_are_those_of_the_engine(two):
+def test_verdicts_match_the_engine(two):
     jobs = [*rounds(300)]
 
     async def verify():
@@ -92,7 +92,7 @@ def test_a_session_stays_at_one_replica(two):
     assert {*homes} == replicas()
 
 
-def test_what_the_engine_raises_is_raised_at_once(two):
+def test_engine_exceptions_are_raised_at_once(two):
     before = replicas()
     began = time.monotonic()
     with pytest.raises(RuntimeError, match=r"KeyError\('a text that nobody likes"):
@@ -101,7 +101,7 @@ def test_what_the_engine_raises_is_raised_at_once(two):
     assert replicas() == before
 
 
-def test_cancelled_job_is_cancelled_at_the_replica(two, caplog):
+def test_a_cancelled_job_is_cancelled_at_the_replica(two, caplog):
     async def cancel():
         work = asyncio.ensure_future(two.engine.verify(job(b"wait")))
         await asyncio.sleep(0.5)
@@ -128,7 +128,7 @@ def test_a_dropped_session_is_forgotten(two):
     assert max(two.run(answers(two.engine, *asked))) == 1
 
 
-def test_nobody_else_gets_in(two):
+def test_ports_of_ray_require_a_token(two):
     everywhere = []
     for pid, address, port in listeners({os.getpid(), *descendants()}):
         if not address.endswith("127.0.0.1"):
@@ -168,7 +168,7 @@ def write_all(server, length):
 
 
 @pytest.mark.parametrize("again", ["the new one", "the other one"])
-def test_killed_replicas_change_no_text(two, again):
+def test_killed_replicas_do_not_change_completions(two, again):
     undisturbed, wait = write_all(two, 300)
     print(f"\nundisturbed, the longest wait is {wait:.2f} s")
     failed = two.metric("sqs_failed_jobs_total")
@@ -194,7 +194,7 @@ def test_killed_replicas_change_no_text(two, again):
     print(f"two replicas again {recovery.result():.1f} s after the second SIGKILL")
 
 
-def test_killed_controller_changes_no_text(two):
+def test_a_killed_controller_does_not_change_completions(two):
     undisturbed, _ = write_all(two, 100)
     found, name = descendants().items(), "ray::ServeController"
     (controller,) = (pid for pid, command in found if command.startswith(name))
@@ -206,7 +206,7 @@ def test_killed_controller_changes_no_text(two):
     wait_until(lambda: len(replicas()) == 2)
 
 
-def test_sick_engine_is_replaced(two):
+def test_an_unwell_engine_is_replaced(two):
     sick, *_ = before = replicas()
 
     # Some of these sessions are at the one that is to become sick.
@@ -215,13 +215,13 @@ def test_sick_engine_is_replaced(two):
     wait_until(lambda: sick not in replicas() and len(replicas() - before) == 1)
 
 
-def test_job_that_kills_is_given_up(two):
+def test_a_job_that_kills_replicas_is_given_up(two):
     with pytest.raises(RuntimeError, match="3 replicas died during a job"):
         two.run(two.engine.verify(job(b"die")))
     assert two.run(two.engine.verify(job(b"pid"))).token in replicas()
 
 
-def test_no_replica_for_long(two, monkeypatch):
+def test_a_long_time_without_replicas(two, monkeypatch):
     monkeypatch.setattr(_engine, "PATIENCE", 0.5)
     assert two.service.health() is None
     stop = threading.Event()
@@ -242,7 +242,7 @@ def test_no_replica_for_long(two, monkeypatch):
     assert two.run(two.engine.verify(job(b"pid"))).token in replicas()
 
 
-def test_no_replica_will_come(two, monkeypatch):
+def test_replicas_that_can_never_start(two, monkeypatch):
     """Replicas have died, and the model that was deployed since can't be loaded."""
 
     def status():

@@ -1,4 +1,4 @@
-"""Replicas that read texts: the file of one alone, whatever dies."""
+"""Replicas that compute logits: the file of a single one, whichever process dies."""
 
 import functools
 import os
@@ -43,14 +43,14 @@ def fail():
     raise ValueError("no model there")
 
 
-def test_a_model_that_is_not_there_is_said():
+def test_a_missing_model_is_reported():
     with pytest.raises(ValueError, match="no model there"):
         RayReader(fail, 1)
 
 
 @pytest.mark.smoke
 @nothing_left()
-def test_the_file_is_that_of_one_alone(tmp_path):
+def test_many_replicas_write_the_file_of_one(tmp_path):
     path = save_model(tmp_path, len(WORDS), WORDS)
     rng, alone = np.random.default_rng(0), Dying(path)
     texts = [rng.integers(0, len(WORDS), n).tolist() for n in rng.integers(2, 30, 60)]

@@ -24,13 +24,13 @@ def job(session: bytes) -> Job:
 
 
 async def answers(engine: Engine, *sessions: bytes) -> list[int]:
-    """Return what an engine answers to jobs of so many sessions at once."""
+    """Return an engine's answers to simultaneous jobs of n sessions."""
     verdicts = await asyncio.gather(*(engine.verify(job(each)) for each in sessions))
     return [verdict.token for verdict in verdicts if verdict]
 
 
 class Tricks(BatchEngine):
-    """An engine over a toy, in which a session's name says what to do."""
+    """A toy engine that obeys a command in a session's name."""
 
     def __init__(self) -> None:
         super().__init__(toy := Toy(), summary="a toy", tokenizer=b"tokenize")
@@ -85,7 +85,7 @@ class Tricks(BatchEngine):
 
 
 def make(config: object = None) -> Tricks:
-    """Make the engine, whatever the configuration."""
+    """Make the engine for any configuration."""
     return Tricks()
 
 

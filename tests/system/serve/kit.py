@@ -170,7 +170,7 @@ def edge_session(text: Sequence[int], **options: Any) -> EdgeSession:
 
 @contextmanager
 def both_transports(server: Server) -> Iterator[dict[Transport, int]]:
-    """Serve by datagrams as well, and say at which ports; all connections must end."""
+    """Also serve over datagrams; yield the ports; all connections must end."""
     start = start_datagrams(server.service, "127.0.0.1", 0, security=INSECURE)
     datagrams = server.run(start)
     yield {"grpc": server.grpc.port, "datagram": datagrams.port}

@@ -147,7 +147,7 @@ def test_the_certificates_host_is_checked(tmp_path, service, serve, connect):
             connect(server.port, "localhost")
         with pytest.raises(LinkError, match="no trusted issuer"):
             connect(server.port, "localhost", security=None)
-    assert len(service.connections) == 2  # nobody showed the others a token
+    assert len(service.connections) == 2  # the others got no token
 
 
 def test_insecure_stays_on_this_machine(serve, connect):
@@ -185,7 +185,7 @@ def test_invalid_certificate_files(tmp_path, issued, serve, connect):
         connect(1, security=Certificate(empty))
 
 
-def test_no_server_answers(connect):
+def test_a_missing_server_is_reported(connect):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind((HOST, 0))
         with pytest.raises(LinkError, match=r"no answer over UDP within 0\.1 seconds"):
@@ -321,7 +321,7 @@ def test_a_broken_hello_leaves_no_error_for_the_next_client():
     assert _util.lib.ERR_peek_error() == 0  # which not every OpenSSL looks at
 
 
-def test_nothing_is_kept_without_a_cookie(issued, service, serve, connect):
+def test_no_state_is_kept_without_a_cookie(issued, service, serve, connect):
     with Relay(1) as relay, pytest.raises(LinkError, match="no answer"):
         connect(relay.port, timeout=1.0)
     hello = relay.seen[0][1]
@@ -395,7 +395,7 @@ def test_idle_clients_are_forgotten(monkeypatch, service, serve, connect):
         assert echoes(busy, b"hi")
 
 
-def test_a_server_that_stops_says_so(serve, connect):
+def test_a_stopping_server_tells_its_clients(serve, connect):
     with serve() as server:
         link = connect(server.port)
     with pytest.raises(LinkError, match="closed the association; connect again"):
@@ -418,7 +418,7 @@ def test_a_changed_address_is_noticed(server, connect):
         assert echoes(connect(relay.port), b"hi")
 
 
-def test_nobody_else_can_say_that_the_server_has_forgotten(server, connect):
+def test_only_the_server_can_reset_a_connection(server, connect):
     draw = random.Random(0)
     with Relay(server.port) as relay:
         link = connect(relay.port)
@@ -432,7 +432,7 @@ def test_silence_is_noticed(monkeypatch, server, connect):
     monkeypatch.setattr(edge_end, "_PROBE_SECONDS", 0.05)
     with Relay(server.port) as relay:
         link = connect(relay.port)
-        assert link.receive(0.6) is None  # the server says that it is there
+        assert link.receive(0.6) is None  # the server sends a sign of life
         relay.broken = True
         refuses("the server stopped answering", link.receive, None, error=LinkError)
 
@@ -474,7 +474,7 @@ def test_a_path_with_a_smaller_mtu_loses_one_datagram(
     assert echoes(link, bytes(1171))
 
 
-def test_a_new_client_of_an_old_address(service, server, connect):
+def test_a_new_client_at_an_old_address(service, server, connect):
     """As if a program was killed and restarted on the same port."""
     link = connect(server.port)
     assert echoes(link, b"old")
@@ -501,7 +501,7 @@ def test_the_service_ends_a_connection(service, server, connect):
         link.receive(PATIENCE)
 
 
-def test_junk_delays_no_deadline(monkeypatch, server, connect):
+def test_junk_does_not_delay_deadlines(monkeypatch, server, connect):
     stop = threading.Event()
 
     def send_junk():

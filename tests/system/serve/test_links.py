@@ -50,7 +50,7 @@ def write(server, number, relay, link=relays.GOOD):
     return generate(edge, Draft(), connect, PLANS[number], max_tokens=20)
 
 
-def test_a_bad_link_changes_no_seeded_text(server):
+def test_a_bad_link_does_not_change_seeded_completions(server):
     def run(number, link):
         with Relay(server.port, seed=number) as relay:
             steps = write(server, number, relay, link)

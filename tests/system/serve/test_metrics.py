@@ -18,7 +18,7 @@ from tests.system.serve.kit import (
     edge_session,
 )
 
-PASS = 8  # steps of the event loop, in each of which an edge drafts one
+PASS = 8  # steps of the event loop; an edge drafts one token in each
 
 
 class Slow:
@@ -85,7 +85,7 @@ def link():
 
 @pytest.mark.parametrize("ends", [False, True])
 @pytest.mark.parametrize("plan", [FixedPlan(4), FixedPlan(hints=Hints()), FixedPlan(0)])
-def test_edge_and_server_count_alike(link, plan, ends):
+def test_edge_and_server_count_the_same(link, plan, ends):
     options = {"sampling": Sampling(), "seed": bytes(16), "stop": [60] * ends}
     session, limits = edge_session([1, 2], **options), {"max_tokens": 100}
     steps = generate(session, Draft(), link, plan, clock=lambda: 0.0, **limits)
@@ -109,7 +109,7 @@ def test_edge_and_server_count_alike(link, plan, ends):
         assert 0 < rejected < drafts
 
 
-def test_a_late_verdict_counts_nothing(link):
+def test_a_late_verdict_is_not_counted(link):
     session = edge_session([1, 2])
 
     def swap():

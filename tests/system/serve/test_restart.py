@@ -13,7 +13,7 @@ from tests.system.edge.test_edge import TOKENIZER, ToyDraft
 from tests.system.serve.kit import PATIENCE, Toy, both_transports, serving, wait_until
 
 
-def test_a_rolling_restart_changes_no_seeded_text():
+def test_a_rolling_restart_keeps_seeded_completions():
     """Eight at once, by a balancer of each transport; two servers, one by one."""
     lengths, rolled = [0] * 8, threading.Event()
 

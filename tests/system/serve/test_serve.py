@@ -1,4 +1,4 @@
-"""A server on real sockets: exact text, whatever peers and models do."""
+"""A server on real sockets: exact completions, whatever peers and models do."""
 
 import asyncio
 import json
@@ -81,7 +81,7 @@ def server():
 
 
 def refusal(link):
-    """The reason of the next refusal, which ends the link."""
+    """The reason of the next refusal; it ends the link."""
     while (message := link.receive(PATIENCE)) is not None and message[0] != REFUSED:
         pass
     reason = message[1:].decode()
@@ -109,7 +109,7 @@ def send_round(edge, link):
     ("token", "words"),
     [("wrong", "refused the access token"), (None, "needs an access token")],
 )
-def test_nobody_gets_in_without_a_token(server, token, words):
+def test_access_requires_a_token(server, token, words):
     with both_transports(server) as ports:
         for transport, port in ports.items():
             before = server.metric("sqs_refusals_total", reason="token")
@@ -119,7 +119,7 @@ def test_nobody_gets_in_without_a_token(server, token, words):
             assert after == before + 1
 
 
-def test_garbage_on_the_socket_harms_nobody(server):
+def test_garbage_on_the_socket_does_no_harm(server):
     rng = np.random.default_rng(2)
     edge, link = edge_session(PROMPT), server.link(token=TOKENS[0])
     for trial in range(20):
@@ -182,7 +182,7 @@ def test_a_client_that_reads_no_answers_is_disconnected(monkeypatch):
                 list(opened)
 
 
-def test_messages_of_one_datagram_are_a_flood_as_well(monkeypatch):
+def test_many_messages_in_one_datagram_count_as_a_flood(monkeypatch):
     monkeypatch.setattr(_connection, "MESSAGE_SECONDS", 0.01)
     with serving() as server, both_transports(server) as ports:
         link = server.link(port=ports["datagram"], transport="datagram")
@@ -202,7 +202,7 @@ def taken_at_most(server, before, began):
     return taken <= 6 + 5 * (time.monotonic() - began)
 
 
-def test_flood_is_slowed_down(monkeypatch):
+def test_a_flood_is_slowed_down(monkeypatch):
     monkeypatch.setattr(_connection, "MESSAGE_SECONDS", 0.01)
     with serving() as server, both_transports(server) as ports:
         for transport, port in ports.items():
@@ -234,7 +234,7 @@ def test_an_expensive_message_delays_the_next(monkeypatch):
 
     def nothing(*_): ...
 
-    # 0.06 s at a share of 0.05, or at the 19th part of what all may take, 0.5.
+    # 0.06 s at a share of 0.05, or at a 19th of the share of all, 0.5.
     for crowded, waits in (False, (0.2, 1.4, 2.0)), (True, (1.28, 2.0)):
         owner = Owner("")
         for _ in range(19):
@@ -248,7 +248,7 @@ def test_an_expensive_message_delays_the_next(monkeypatch):
             assert connection.wait_seconds == pytest.approx(wait)
 
 
-def test_new_connection_takes_the_session_over(server):
+def test_a_new_connection_takes_over_the_session(server):
     edge = edge_session(PROMPT)
     old = server.link(token=TOKENS[0])
     converse(edge, old, 10)
@@ -269,7 +269,7 @@ def test_too_many_sessions():
             "the server is full (2 of 2 sessions); try again later"
         )
         links[0].close()
-        # One that nobody is connected to makes room, and may come back.
+        # A session without a connection makes room, and may come back.
         late, link = edge_session([3, 1]), server.link()
         assert converse(late, link, 20) == greedy([3, 1], 18)
         link.close()
@@ -278,8 +278,8 @@ def test_too_many_sessions():
 
 
 @pytest.mark.parametrize("plan", [FixedPlan(0), FixedPlan(4), FixedPlan(hints=Hints())])
-def test_a_link_that_breaks_in_the_middle_of_a_text_keeps_the_place(plan):
-    """A newcomer to the full server is told to come again, and gets the place after."""
+def test_a_broken_link_keeps_the_sessions_place(plan):
+    """A full server refuses a newcomer for now, and gives it the place later."""
 
     def come():
         send(late, link := server.link())
@@ -300,13 +300,13 @@ def test_a_link_that_breaks_in_the_middle_of_a_text_keeps_the_place(plan):
         links[-1].close()
         for step in steps:
             if len(links) == 2 and len(text) < 60:
-                come()  # it's told again, although the edge has come back
+                come()  # it's refused again, although the edge has come back
             text += step.tokens
         assert (text, len(links)) == (greedy([0, 1], 80), 2)
         assert converse(late, server.link(), 20) == greedy([3, 1], 18)
 
 
-def test_which_sessions_make_room_first(monkeypatch):
+def test_the_order_in_which_sessions_make_room(monkeypatch):
     """A session with a complete text, then one with a link broken for 30 seconds."""
     with serving(max_sessions=2) as server:
         edges = [edge_session([i, 1]) for i in range(4)]
@@ -327,7 +327,7 @@ def test_which_sessions_make_room_first(monkeypatch):
 
 
 def test_a_vanished_edge_makes_room(monkeypatch):
-    """Without a word, as phones do. Who waits for an answer isn't silent."""
+    """Silently, as phones do. An edge that waits for an answer isn't silent."""
 
     def is_refused(server):
         edge, link = edge_session([3, 1]), server.link()
@@ -357,7 +357,7 @@ def test_a_vanished_edge_makes_room(monkeypatch):
 
 
 @pytest.mark.parametrize("transport", ["grpc", "datagram"])
-def test_a_short_text_waits_for_its_request(monkeypatch, transport):
+def test_a_short_prompt_waits_for_its_request(monkeypatch, transport):
     """However long after the text it comes."""
     monkeypatch.setattr(_service, "TOGETHER_SECONDS", PATIENCE)
     calls = []
@@ -470,7 +470,7 @@ def test_shutdown_finishes_running_jobs():
     link.close()
 
 
-def test_shutdown_waits_no_longer_than_the_grace_period():
+def test_shutdown_waits_at_most_the_grace_period():
     server, _, link, go_on = verifying()
     began = time.monotonic()
     server.stop(0.1)
@@ -490,7 +490,7 @@ def test_metrics(monkeypatch):
         place = page.sockets[0].getsockname()
         threads = threading.active_count()
         with ExitStack() as stack:
-            for _ in range(8):  # who say nothing cost no threads, and don't stay
+            for _ in range(8):  # silent clients cost no threads, and don't stay
                 idle = stack.enter_context(socket.create_connection(place))
             idle.settimeout(PATIENCE)
             assert not idle.recv(1)
@@ -634,7 +634,7 @@ def test_tls(tmp_path, monkeypatch):
         ({"minutes": -30}, "certificate has expired"),
     ],
 )
-def test_tls_certificates_that_do_not_fit(tmp_path, options, words):
+def test_mismatched_tls_certificates(tmp_path, options, words):
     cert, key = certificate(tmp_path, **options)
     with serving(security=Certificate(cert, key)) as server:
         address = f"localhost:{server.grpc.port}"
@@ -663,7 +663,7 @@ def test_no_server():
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\n\u009b31m \u202e"
 
 
-def test_a_terminal_obeys_no_server():
+def test_server_messages_cannot_control_the_terminal():
     def refuse(messages, context):
         context.send_initial_metadata((grpc_link.READY,))
         next(messages)
@@ -701,7 +701,7 @@ def test_silent_server():
 
 
 @pytest.mark.parametrize("transport", ["grpc", "datagram"])
-def test_a_link_that_waits_is_woken(server, transport):
+def test_a_waiting_link_is_woken(server, transport):
     with both_transports(server) as ports, ThreadPoolExecutor(1) as other:
         link = server.link(port=ports[transport], transport=transport, token=TOKENS[0])
         with closing(link):
@@ -734,7 +734,7 @@ def test_bad_options(options, words):
     refuses(words, Service, batch(Toy()), INFO, **{"tokens": None} | options)
 
 
-def test_the_first_session_waits_for_no_prior(monkeypatch):
+def test_the_first_session_does_not_wait_for_priors(monkeypatch):
     prior, info = sqs.Prior.builtin("smollm2"), EngineInfo("a toy", 49152, 4096)
     codec = sqs.Codec(49152, 37, prior=prior)  # of no other test
     service = Service(batch(Toy()), info, tokens=None)
@@ -766,8 +766,8 @@ def test_the_threshold_of_hints_rises_with_the_load():
             hinted.clear()
 
 
-def test_edges_get_the_times_of_recent_passes():
-    """A server that was started on a busy machine says so only for a while."""
+def test_edges_get_the_times_of_recent_forward_passes():
+    """A server started on a busy machine reports the load only for a while."""
     with serving(steps={1: 100.0, 6: 150.0}) as server:
         for told in (True, False):
             edge, link = edge_session(PROMPT), server.link()
@@ -790,7 +790,7 @@ def test_the_threshold_is_bounded_and_forgets():
     busy = HintThreshold({1: 0.1, 6: 0.15})
     busy.count(1000, 0.0)
     assert busy.at(0.0) == 0.95
-    assert busy.at(60.0) == pytest.approx(0.1)  # one token a pass, whoever is served
+    assert busy.at(60.0) == pytest.approx(0.1)  # one token per forward pass
 
 
 def test_an_invalid_hello_frees_its_place(caplog):
@@ -847,7 +847,7 @@ def call_of(stream, path, token, message):
     ("path", "token"),
     [("/grpc.health.v1.Health/Check", "none"), ("/sqs.Sessions/Open", TOKENS[0])],
 )
-def test_a_client_that_does_not_read_holds_no_place(monkeypatch, path, token):
+def test_a_client_that_does_not_read_loses_its_place(monkeypatch, path, token):
     """By itself gRPC keeps a call as long as its peer's window is shut."""
     for name in ("STRANGER_SECONDS", "CLOSING_SECONDS"):
         monkeypatch.setattr(grpc_server, name, 0.2)

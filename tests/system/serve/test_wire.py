@@ -34,7 +34,7 @@ def carry(link, messages):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere bytes are reckoned")
-def test_links_of_one_process_are_told_apart(address):
+def test_links_of_one_process_are_distinguished(address):
     links = [connect(address, security=INSECURE) for _ in range(3)]
     assert all(300 < link.sent < 1500 for link in links)
     idle = [link.sent for link in (links[0], links[2])]
@@ -51,7 +51,7 @@ def test_links_of_one_process_are_told_apart(address):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="nothing is looked for")
-def test_looking_for_a_connection_leaves_nothing_open():
+def test_a_connection_search_leaves_nothing_open():
     before = os.listdir(wire.OPEN)
     assert wire._marked(1) is None
     assert os.listdir(wire.OPEN) == before

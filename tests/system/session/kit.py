@@ -28,7 +28,7 @@ SEED = bytes(range(0xE0, 0xF0))
 
 
 def weights(text: Sequence[int], salt: int, vocab_size: int = V) -> np.ndarray:
-    """Return what a toy model says after a text: a function of its last two tokens."""
+    """Return a toy model's logits after a text, a function of its last two tokens."""
     seed = zlib.crc32(bytes([salt, *(x % 251 for x in text[-2:])]))
     return np.random.default_rng(seed).dirichlet(np.full(vocab_size, 0.5))
 
@@ -118,7 +118,7 @@ def draft_logits(edge: EdgeSession, salt: int = 1) -> np.ndarray:
 class World:
     """An edge, a cloud, and messages between them that get lost, doubled and late.
 
-    Whatever happens, in whatever order, `check` holds. Messages are as old as the
+    `check` holds after any events in any order. Messages are as old as the
     protocol allows at most: 63 numbers of rounds.
     """
 
@@ -264,7 +264,7 @@ class World:
         self.cloud = self.job = None
 
     def idle(self) -> bool:
-        """Say whether nothing is due of either end."""
+        """Return whether neither end has anything left to do."""
         due = self.up or self.down or self.job or self.edge.waiting
         return (
             not due and self.edge._round is None and self.edge._sync._outgoing is None

@@ -29,7 +29,7 @@ from tests.system.session import kit
 LIMITS = session.Limits(max_text=200, max_message=4096)
 MESSAGES = int(os.environ.get("MESSAGES", 1500))
 MOST_BYTES = 1 << 20
-"""What a session of the default limits may hold."""
+"""The most bytes that a session of the default limits may hold."""
 
 
 def edge_of(rng: np.random.Generator) -> session.EdgeSession:
@@ -185,7 +185,7 @@ def attack_server(
 ) -> Counter[str]:
     """Send messages to a server that has another session; count reasons.
 
-    The last message of a link is one that the server refuses, whatever came before.
+    The server refuses the last message of a link, after any other messages.
     """
     found: Counter[str] = Counter()
     with (
@@ -225,7 +225,7 @@ def talk(link: session.Link, messages: list[bytes], mine: Sequence[bool]) -> NoR
         if i == 0:  # which is always answered, a hello with the cloud's name
             down = wire.parse_down(answer_of(link), kit.V)
             instance = getattr(down, "instance", None) or instance
-    link.send(bytes([wire.HELLO]))  # without what a hello has to say
+    link.send(bytes([wire.HELLO]))  # without the fields of a hello
     while True:
         wire.parse_down(answer_of(link), kit.V)
 
@@ -237,7 +237,7 @@ def answer_of(link: session.Link) -> bytes:
 
 
 def go_on(edge: session.EdgeSession, link: session.Link) -> None:
-    """Bring an edge's text a round further, whatever is lost."""
+    """Advance an edge by a round, even if messages are lost."""
     length = len(edge.text)
     while len(edge.text) == length:
         if not edge.waiting:
@@ -272,7 +272,7 @@ def context(cloud: session.CloudSession, start: int, total: int, n: int) -> byte
 
 
 def heavy(_: session.CloudSession, codec: sqs.Codec) -> Iterator[bytes]:
-    """Yield a round with nearly all the survivors that one may have."""
+    """Yield a round with nearly the largest supports allowed."""
     sure = sqs.SparseDistribution(range(250), [1] * 249 + [751], 5000)
     packet = codec.encode_round([sure] * 16, [0] * 16)
     yield wire.RoundMessage(2, 2, 0, packet).to_bytes()
@@ -321,6 +321,6 @@ def test_hostile_messages_to_a_server(transport: Transport) -> None:
     assert len(attack_server(rng, MESSAGES // 3, transport)) > 5
 
 
-def test_memory_is_bounded_whatever_is_announced() -> None:
+def test_announced_sizes_do_not_raise_memory() -> None:
     for name, size in heaviest().items():
         assert size < MOST_BYTES, name

@@ -16,7 +16,7 @@ def job_of(sampling, draw):
 
 
 def test_each_job_has_its_own_sampling():
-    """What is left of a row is the one before the last number that leaves it."""
+    """The tokens of the smallest and of the largest random number."""
     tokens = {
         GREEDY: (2, 2),
         Sampling(): (0, 4),
@@ -35,14 +35,14 @@ def test_each_job_has_its_own_sampling():
     assert [v.token for v in found] == [x for pair in tokens.values() for x in pair]
 
 
-def test_the_hottest_draws_evenly_from_what_is_left():
+def test_the_highest_temperature_draws_evenly():
     jobs = [job_of(sampling, 0.7) for sampling in (GREEDY, Sampling(1e46, top_k=3))]
     masked = np.where(ROW == 4, -np.inf, ROW)
     found = verify_jobs(jobs, np.stack([ROW, masked]))
     assert [verdict.token for verdict in found] == [2, 4]
 
 
-def test_hints_are_verified_beside_rounds():
+def test_hints_are_verified_together_with_rounds():
     key, position = bytes(range(16)), 3
     rows = np.tile(ROW, (3, 1))
     for sampling in GREEDY, Sampling(2.0, top_k=3, top_p=0.9, min_p=0.1):
@@ -87,7 +87,7 @@ def test_probabilities_in_place_of_logits_are_noticed():
 
 
 @pytest.mark.parametrize("drafted", [0, 1])
-def test_a_round_takes_a_draw_per_token_and_one_more(drafted):
+def test_a_round_of_n_tokens_takes_n_plus_1_draws(drafted):
     q = sqs.SparseDistribution([2], [1], 5)
     round_ = sqs.Round([q], [2]) if drafted else None
     for draws in np.zeros(drafted), np.zeros(drafted + 2):
@@ -96,6 +96,6 @@ def test_a_round_takes_a_draw_per_token_and_one_more(drafted):
             VerifyRound(b"s", [0], round_, draws, GREEDY)
 
 
-def test_rows_are_as_many_as_jobs_want():
+def test_the_number_of_rows_must_match_the_jobs():
     with pytest.raises(ValueError, match="the jobs need 1 rows of logits, got 2"):
         verify_jobs([job_of(GREEDY, 0.5)], np.tile(ROW, (2, 1)))

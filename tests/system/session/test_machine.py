@@ -69,7 +69,7 @@ def play(seed, steps=300, *, reliable=False):
 
 @pytest.mark.parametrize("reliable", [False, True])
 @pytest.mark.parametrize("seed", range(0, 100, 10))
-def test_likely_troubles(seed, reliable):
+def test_sessions_recover_from_likely_faults(seed, reliable):
     """A reliable link needs no timer."""
     for n in range(seed, seed + 10):
         play(n, reliable=reliable).settle(reliable=reliable)
@@ -79,7 +79,7 @@ KINDS = {1: "HELLO WELCOME", 2: "CONTEXT", 3: "GENERATE TOKENS", 4: "END NEED"}
 """Messages up and down that may change a state, by their first bytes."""
 
 
-def test_sessions_go_the_ways_of_the_pictures_and_all_of_them(monkeypatch):
+def test_sessions_take_exactly_the_documented_transitions(monkeypatch):
     seen = {EdgeSession: set(), CloudSession: set()}
 
     def watch(kind, name):

@@ -1,4 +1,4 @@
-"""Sessions: handshake, rounds, what is lost, late or doubled, limits, misuse."""
+"""Sessions: handshake, rounds, lost, late or doubled messages, limits, misuse."""
 
 import json
 
@@ -92,7 +92,7 @@ def kinds(messages):
 # The handshake
 
 
-def test_a_welcome_says_what_the_cloud_takes():
+def test_a_welcome_states_the_clouds_limits():
     limits = Limits(max_text=90, max_message=5000)
     cloud = make_cloud(limits=limits, max_text=50, steps={1: 0.02, 6: 0.025})
     edge = make_edge()
@@ -123,7 +123,7 @@ def test_an_answer_of_three_bytes_counts_the_longest_draft(vocab_size, most):
     assert [*parsed.tokens] == text.tokens
 
 
-def test_a_cloud_knows_the_priors_that_it_is_given():
+def test_a_cloud_knows_its_given_priors():
     own, other = make_prior(V, 2), make_prior(V, 2, style=2)
     setting = Setting(sqs.Codec(V, 16, prior=own), sqs.TopK(4))
     for given, known in (([other, own], True), ([other], False), ([], False)):
@@ -181,7 +181,7 @@ CONFIG = sqs.Codec(V, 16).config() | {"fingerprint": sqs.Codec(V, 16).fingerprin
         ({"more": 1}, "hello must have the keys"),
     ],
 )
-def test_a_mismatch_is_refused_in_words_that_name_both_sides(content, reason):
+def test_a_mismatch_message_names_both_sides(content, reason):
     edge, cloud = make_edge(), make_cloud()
     edge.data_to_send()
     cloud.receive(changed(**content))
@@ -236,13 +236,13 @@ def welcome(**content):
         ([1], "steps: expected a dict"),
     ],
 )
-def test_steps_that_make_no_sense_are_refused(steps, reason):
+def test_invalid_steps_are_refused(steps, reason):
     edge = make_edge()
     edge.receive(welcome(steps=steps))
     assert reason in edge.refused
 
 
-def test_numbers_stay_within_what_a_message_holds():
+def test_counters_stay_within_their_message_fields():
     """A hostile cloud's would make the edge send what an honest one must refuse."""
     for number, refused in ((1 << 62, False), ((1 << 62) + 1, True)):
         edge, cloud = make_edge(), make_cloud()
@@ -294,7 +294,7 @@ def test_a_hello_names_its_session():
 # Rounds
 
 
-def test_a_lost_answer_comes_again_without_another_verdict():
+def test_a_lost_answer_is_repeated_with_its_verdict():
     edge, cloud, target = start()
     verify(edge, cloud, target)
     (answer,) = [m for m in cloud.data_to_send() if m[0] & 0x80]  # and it is lost
@@ -331,7 +331,7 @@ def test_the_same_number_with_other_bytes_is_refused():
 
 
 @pytest.mark.parametrize("aborts", [1, 31, 32, 64, 128])
-def test_an_answer_isnt_taken_for_that_to_a_round_128_numbers_later(aborts):
+def test_an_answer_is_not_mistaken_for_one_128_rounds_later(aborts):
     edge, cloud, target = start(sampling=Sampling(0.0))
     verify(edge, cloud, target)
     late = cloud.data_to_send()
@@ -351,8 +351,8 @@ def test_an_answer_isnt_taken_for_that_to_a_round_128_numbers_later(aborts):
     assert len(edge.text) > 2
 
 
-def test_a_round_on_another_text_is_not_verified():
-    """By its base alone: an edge of another make may count its rounds otherwise."""
+def test_a_round_on_a_different_text_is_not_verified():
+    """Only by its base: another implementation may count rounds differently."""
     edge, cloud, _ = start()
     draft(edge)
     (message,) = edge.data_to_send()[-1:]
@@ -376,7 +376,7 @@ def test_many_rounds_and_bases_wrap():
     assert edge._sync.number > 128
 
 
-def test_another_text_for_the_same_round_is_refused():
+def test_a_different_text_for_the_same_round_is_refused():
     _, cloud, _ = start()
     message = wire.Context(cloud._instance, 2, 2, 0, 0, 0, 2, [7, 7])
     cloud.receive(message.to_bytes(V))
@@ -390,7 +390,7 @@ def test_another_text_for_the_same_round_is_refused():
         )
 
 
-def test_a_cloud_knows_whether_a_text_is_in_the_middle():
+def test_a_session_holds_its_place_during_a_completion():
     edge, cloud, target = start(max_message=512)
     assert not cloud.holds_place
     draft(edge, 3)
@@ -427,7 +427,7 @@ def test_a_cloud_knows_whether_a_text_is_in_the_middle():
     assert not cloud.freed_place
 
 
-def test_a_session_whose_text_is_full_or_over_does_not_rest():
+def test_a_full_or_ended_session_does_not_free_its_place():
     edge, _, _ = start()
     assert edge.free_place()
     edge._text = [1] * edge.limits.max_text
@@ -448,7 +448,7 @@ def lost_answer(edge, cloud, target):
     return answer
 
 
-def test_a_reconnect_to_a_cloud_that_knows_sends_no_text_again():
+def test_a_reconnect_does_not_resend_a_known_text():
     edge, cloud, target = start()
     verify(edge, cloud, target)
     cloud.data_to_send()  # lost with the link
@@ -464,8 +464,8 @@ def test_a_reconnect_to_a_cloud_that_knows_sends_no_text_again():
     assert edge.text == cloud._text
 
 
-def test_back_to_a_cloud_that_has_an_older_text():
-    """What the edge knows of one cloud's text says nothing of another's."""
+def test_reconnecting_to_a_cloud_with_an_older_text():
+    """The edge's knowledge of one cloud's text doesn't apply to another's."""
     edge, first, target = start()
     edge.reconnect()
     second = make_cloud()
@@ -501,8 +501,8 @@ def test_lost_parts_of_a_text_are_sent_again_once(lost):
     assert len(sent) == 10 + len(lost)
 
 
-def test_parts_that_come_early_take_little_room():
-    """Whatever a hostile edge sends: at most 8, and no more tokens than 3 texts."""
+def test_early_parts_take_little_memory():
+    """For any hostile edge: at most 8, and no more tokens than 3 texts."""
     _, cloud, _ = start()
     rng = np.random.default_rng(0)
     for _ in range(300):
@@ -521,7 +521,7 @@ def test_parts_that_come_early_take_little_room():
     assert not cloud._early
 
 
-def test_progress_ends_at_the_texts_length_and_triggers_nothing():
+def test_progress_is_capped_at_the_text_length():
     edge, cloud, target = start(text=[1] * 300)
     edge.generate(1)
     send(edge, cloud)
@@ -550,7 +550,7 @@ def follow(edge, then):
 
 @pytest.mark.parametrize("then", [None, "round", "generation"])
 @pytest.mark.parametrize("length", [3, PART, PART + 1])
-def test_a_short_text_is_read_together_with_what_follows_it(then, length):
+def test_a_short_prompt_is_read_with_the_next_job(then, length):
     edge, cloud, target = start()
     text = [3, 4, 5] * length
     text = text[:length]
@@ -570,7 +570,7 @@ def test_a_short_text_is_read_together_with_what_follows_it(then, length):
 @pytest.mark.parametrize("then", ["round", "generation"])
 @pytest.mark.parametrize("length", [PART, PART + 1])
 @pytest.mark.parametrize("cancels", [True, False])
-def test_what_follows_a_text_that_is_being_read(then, length, cancels):
+def test_messages_during_prefill(then, length, cancels):
     """A short one may be cancelled, and read with it; that is no failure."""
     edge, cloud, target = start(sampling=Sampling(0.0))
     edge.abort([3] * length)
@@ -597,8 +597,8 @@ def test_what_follows_a_text_that_is_being_read(then, length, cancels):
     assert edge.text == cloud._text == greedy([3] * length, len(edge.text) - length)
 
 
-def test_a_text_that_was_given_up_is_read_no_more():
-    """Neither while the next one comes, which takes several messages, nor after."""
+def test_an_aborted_prompt_is_not_read_on():
+    """Neither while the next one arrives in several messages, nor after."""
     edge, cloud, _ = start(max_message=512)
     edge.abort([3, 4, 5] * 1000)
     read(edge, cloud)
@@ -642,7 +642,7 @@ def test_a_cloud_that_decodes_may_be_asked_for_more_tokens():
     assert edge.text == cloud._text
 
 
-def test_the_cloud_sends_as_many_tokens_together_as_the_edge_asks_for():
+def test_the_edge_sets_how_many_tokens_come_together():
     edge, cloud, target = start(sampling=Sampling(0.0))
     edge.generate(10, together=4)
     send(edge, cloud)
@@ -698,7 +698,7 @@ def hinted(edge, cloud, position, path, tokens, chance=0.9, number=None):
     cloud.receive(message)
 
 
-def test_hints_are_read_as_far_as_they_are_likely():
+def test_only_likely_hints_are_verified():
     whole = greedy([1, 2], 12)[2:]
     right = whole[:6]
 
@@ -728,7 +728,7 @@ def test_hints_are_read_as_far_as_they_are_likely():
 
 
 class Learning:
-    """What NumPy makes no array of, as of a tensor with a gradient."""
+    """An object that NumPy can't convert, such as a tensor with a gradient."""
 
     shape = (V,)
 
@@ -736,7 +736,7 @@ class Learning:
         raise RuntimeError("it's learning")
 
 
-def test_guesses_and_hints_that_make_no_sense():
+def test_invalid_guesses_and_hints():
     edge, _, _ = start()
     row = np.zeros(V)
     refuses(r"logits must have shape \(8,\), got \(9,\)", edge.guess, np.zeros(9), 2)
@@ -761,7 +761,7 @@ def test_guesses_and_hints_that_make_no_sense():
     refuses("guess: a round is in the works", edge.guess, row, 2, error=RuntimeError)
 
 
-def test_an_edge_that_overstates_its_chances_is_believed_less():
+def test_overstated_probabilities_are_trusted_less():
     edge, cloud, target = start(sampling=Sampling(0.0))
     lengths = []
     for _ in range(40):
@@ -779,7 +779,7 @@ def test_an_edge_that_overstates_its_chances_is_believed_less():
 
 
 @pytest.mark.parametrize("chance", [0.5, 1.0])
-def test_a_chain_ends_where_no_hint_goes_on(chance):
+def test_a_chain_ends_without_a_matching_hint(chance):
     """Also if the edge is modest, so that the cloud takes it to be right more often."""
     edge, cloud, target = start(sampling=Sampling(0.0))
     for _ in range(40):
@@ -796,7 +796,7 @@ def test_a_chain_ends_where_no_hint_goes_on(chance):
 
 
 @pytest.mark.parametrize("how", ["draft", "generate"])
-def test_a_stop_token_ends_the_text_at_both_ends(how):
+def test_a_stop_token_ends_the_completion_at_both_ends(how):
     text = greedy([1, 2], 30)
     stop = text[6]
     edge, cloud, target = start(sampling=Sampling(0.0), stop=[stop])
@@ -844,7 +844,7 @@ SAMPLINGS = [
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 @pytest.mark.parametrize("ties", [False, True])
-def test_a_draft_is_truncated_as_the_target_is(sampling, ties):
+def test_draft_and_target_are_truncated_alike(sampling, ties):
     """Before it is quantized, and the cloud gets what the token was drawn from."""
     edge, cloud, _ = start(settings=ALL, sampling=sampling)
     row = np.float32([0.5, 2, 1, -np.inf, 1.5, 3, 2.5, 0])
@@ -863,7 +863,7 @@ def test_a_draft_is_truncated_as_the_target_is(sampling, ties):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-def test_tensors_are_truncated_as_arrays_are(sampling, dtype):
+def test_tensors_and_arrays_are_truncated_alike(sampling, dtype):
     torch = pytest.importorskip("torch")
     import sqs_codec.torch  # noqa: F401 : it makes tensors known
 
@@ -879,7 +879,7 @@ def test_tensors_are_truncated_as_arrays_are(sampling, dtype):
     assert a == b
 
 
-def test_a_ready_distribution_is_drawn_from_as_it_is():
+def test_a_ready_distribution_is_sampled_unchanged():
     edge, cloud, _ = start(sampling=Sampling(1.0, top_k=1, top_p=0.1, min_p=1.0))
     q = sqs.SparseDistribution(range(V), [2] * V, V)
     for _ in range(4):
@@ -890,7 +890,7 @@ def test_a_ready_distribution_is_drawn_from_as_it_is():
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
-def test_truncating_hides_no_row_that_is_wrong(wrong):
+def test_truncation_does_not_hide_bad_logits(wrong):
     edge, _, _ = start(sampling=Sampling(1.0, top_k=1))
     row = np.zeros(V)
     row[3 if wrong != -np.inf else slice(None)] = wrong
@@ -901,7 +901,7 @@ def test_truncating_hides_no_row_that_is_wrong(wrong):
 # What the edge learns
 
 
-def test_the_bound_holds_where_rounds_of_another_setting_are_given_up():
+def test_the_bound_holds_if_rounds_of_a_setting_are_aborted():
     alpha, eta, beta = 0.01, 0.5, 1.0
     keep = sqs.Conformal(alpha, eta, beta)
     both = [Setting(sqs.Codec(V, resolution), keep) for resolution in (16, 32)]
@@ -923,7 +923,7 @@ def test_the_bound_holds_where_rounds_of_another_setting_are_given_up():
 
 
 def message(q=None, *, setting=0, length=1):
-    """Return a round, which follows what `start` leaves."""
+    """Return a round that follows after `start`."""
     q = q or sqs.SparseDistribution([0, 1], [8, 8], V)
     codec = sqs.Codec(q.vocab_size, q.resolution)
     packet = codec.encode_round([q] * length, [0] * length)
@@ -936,8 +936,8 @@ def refusal(content, cloud=None):
     return cloud.refused
 
 
-def test_a_round_keeps_to_the_protocols_limits():
-    """Which no cloud can lower."""
+def test_a_round_stays_within_the_protocol_limits():
+    """No cloud can lower them."""
     assert refusal(message(length=32)) is None
     reason = "a round has 33 drafted tokens, the limit is 32"
     assert refusal(message(length=33)) == reason
@@ -953,7 +953,7 @@ def test_a_round_keeps_to_the_protocols_limits():
     assert refusal(long) == "a round's message must have 5 to 4096 bytes, got 4097"
 
 
-def test_the_cloud_keeps_its_limits():
+def test_the_cloud_enforces_its_limits():
     def limited():
         cloud = make_cloud(limits=Limits(max_text=30, max_message=5000))
         exchange(make_edge(), cloud, Target())
@@ -1001,13 +1001,13 @@ def test_the_cloud_keeps_its_limits():
         ([b"\x02abcd\x05\x05\x00\x00\x00\x02\x00\x08"], "token 8 is outside"),
     ],
 )
-def test_what_breaks_the_protocol_is_refused_with_its_reason(messages, reason):
+def test_protocol_errors_are_refused_with_a_reason(messages, reason):
     _, cloud, _ = start()
     receive(cloud, messages)
     assert reason in (cloud.refused or "")
 
 
-def test_the_edge_keeps_the_clouds_limits():
+def test_the_edge_respects_the_clouds_limits():
     edge, cloud = make_edge(), make_cloud(limits=Limits(max_text=12))
     target = Target(lambda text: np.eye(V)[0])
     exchange(edge, cloud, target)
@@ -1029,7 +1029,7 @@ def test_the_edge_keeps_the_clouds_limits():
 @pytest.mark.parametrize("coding", ["entropy", "enumerative", "bitpack"])
 @pytest.mark.parametrize("k", [4, 120, 160])
 def test_a_round_is_drafted_as_long_as_it_fits(max_message, coding, k):
-    """Whatever is drawn: its message, its survivors, and what a cloud takes of it."""
+    """For any sampled token: its message, its support, and the cloud's limits."""
     codec = sqs.Codec(2000, 1000, coding)
     edge = make_edge(settings=[Setting(codec, sqs.TopK(k))], max_message=max_message)
     cloud, target = make_cloud(vocab_size=2000), Target(vocab_size=2000)
@@ -1063,7 +1063,7 @@ def test_a_distribution_that_fits_no_round_changes_nothing():
         assert (edge._drafters[0].state, edge.drafted) == (-1, ())
 
 
-def test_a_text_that_the_cloud_cannot_read_is_refused_in_words():
+def test_an_unreadable_text_gets_a_clear_refusal():
     edge = make_edge([1] * 20)
     assert exchange(edge, make_cloud(max_text=20), Target()) == []
     assert edge.refused == (
@@ -1072,8 +1072,8 @@ def test_a_text_that_the_cloud_cannot_read_is_refused_in_words():
 
 
 @pytest.mark.parametrize("how", ["draft", "generate", "idle"])
-def test_a_cloud_that_takes_shorter_texts_is_refused(how):
-    """By its limit alone: what was drafted has no part in it. The text stays."""
+def test_a_cloud_with_a_lower_limit_is_refused(how):
+    """Only because of its limit, not because of the draft. The text stays."""
     edge, cloud, target = start()
     if how == "draft":
         lost_answer(edge, cloud, target)
@@ -1093,7 +1093,7 @@ def test_a_cloud_that_takes_shorter_texts_is_refused(how):
 # Verifiers
 
 
-def test_a_verifier_that_fails_is_asked_again_then_the_session_is_refused():
+def test_a_failing_verifier_is_retried_then_the_session_refused():
     edge, cloud, _ = start()
     draft(edge)
     send(edge, cloud)
@@ -1220,7 +1220,7 @@ def of(vocab_size):
         ),
     ],
 )
-def test_bad_edges(options, message):
+def test_bad_edge_arguments_are_refused(options, message):
     options = {"settings": [of(V)], "text": [1]} | options
     given = {"rng": np.random.default_rng(0)} | options
     refuses(message, EdgeSession, error=(ValueError, TypeError), **given)
@@ -1235,13 +1235,13 @@ def test_bad_edges(options, message):
         ({"tokenizer": b"1"}, "tokenizer must have 8 bytes or none, got 1"),
     ],
 )
-def test_bad_clouds(options, message):
+def test_bad_cloud_arguments_are_refused(options, message):
     refuses(message, make_cloud, error=(ValueError, TypeError), **options)
     for name, wrong in [("max_text", 1), ("max_message", 4095)]:
         refuses(f"{name} must be ", Limits, **{name: wrong})
 
 
-def test_a_link_in_this_process():
+def test_a_local_link():
     link = LocalLink(Target(), limits=Limits(max_message=5000))
     assert (link.reliable, link.max_message, link.overhead) == (True, 5000, 0)
     assert link.receive(0) is None
@@ -1259,7 +1259,7 @@ def test_a_link_in_this_process():
         refuses("the link is closed", use, error=LinkError)
 
 
-def test_a_verifier_that_fails_in_this_process():
+def test_a_failing_verifier_of_a_local_link():
     class Failing(Target):
         def decide(self, job):
             raise MemoryError("out of memory")

@@ -61,17 +61,17 @@ def text(path):
     return [int(t) for t in np.random.default_rng(1).choice(columns, 80)]
 
 
-def test_what_was_read_before_changes_nothing(path, text, monkeypatch):
+def test_earlier_calls_do_not_change_logits(path, text, monkeypatch):
     monkeypatch.setattr(_draft, "SEEN", 8)
     monkeypatch.setattr(_draft, "RECENT", 16)
     check_draft(Draft(path), 150)
     draft = Draft(path)
-    for other in (text, text[:50], text[:1], text):  # longer than what is kept
+    for other in (text, text[:50], text[:1], text):  # longer than the kept context
         fresh = Draft(path).logits(other)
         np.testing.assert_array_equal(draft.logits(other), fresh)
 
 
-def test_a_twin_takes_nothing_from_a_draft(path, text, monkeypatch):
+def test_a_twin_does_not_affect_its_draft(path, text, monkeypatch):
     draft = Draft(path)
     row = draft.logits(text)
     draft.twin().logits(text[:30])
@@ -79,7 +79,7 @@ def test_a_twin_takes_nothing_from_a_draft(path, text, monkeypatch):
     np.testing.assert_array_equal(draft.logits(text), row)
 
 
-def test_a_branch_that_comes_back_is_not_read_again(path, text, monkeypatch):
+def test_a_repeated_branch_is_not_computed_again(path, text, monkeypatch):
     draft, read, step = Draft(path), [], Network.step
 
     def count(network, token, state):
@@ -93,7 +93,7 @@ def test_a_branch_that_comes_back_is_not_read_again(path, text, monkeypatch):
     assert read == [3, 4, 5, 6, 7, 8]
 
 
-def test_a_step_does_no_more_after_a_long_text(path, text):
+def test_a_step_costs_the_same_after_a_long_text(path, text):
     lines = {}
     for length in (256, 4096):
         draft, long = Draft(path), (text * length)[:length]
@@ -121,7 +121,7 @@ def count_lines(call, *given):
     return len(lines)
 
 
-def test_a_long_text_points_at_its_end(path, text, monkeypatch):
+def test_a_long_text_uses_its_last_tokens(path, text, monkeypatch):
     monkeypatch.setattr(_draft, "SEEN", 8)
     other = [text[1], *text[1:]]
     near = [Draft(path).logits(each) for each in (text, other)]
@@ -130,13 +130,13 @@ def test_a_long_text_points_at_its_end(path, text, monkeypatch):
     refuses(r"a token must be .*49151", Draft(path).logits, [V])
 
 
-def test_words_are_those_of_transformers(path, smollm2_tokenizer):
+def test_tokenization_matches_transformers(path, smollm2_tokenizer):
     draft = Draft(path)
     assert (draft.vocab_size, draft.tokenizer.fingerprint) == (V, SMOLLM2)
     check_words(draft.tokenizer, smollm2_tokenizer)
 
 
-def test_a_template_that_fails_is_said(path, tmp_path):
+def test_a_failing_template_is_reported(path, tmp_path):
     for template, said in (
         ("{{ ''.__class__.__mro__ }}", "fails"),
         ("{{ raise }}{{ 1 / 0 }}", "fails: division by zero"),
@@ -230,7 +230,7 @@ STRIP = {"type": "Strip", "content": " ", "start": 0, "stop": 1}
     ],
     ids=lambda given: next(iter(given)) if isinstance(given, dict) else None,
 )
-def test_a_file_that_is_none_is_refused(path, tmp_path, change, said):
+def test_a_bad_file_is_refused(path, tmp_path, change, said):
     read_or_refuse(changed(path, tmp_path, **change), said)
 
 
@@ -269,7 +269,7 @@ def test_a_small_file_takes_little_memory(path, tmp_path, change, said):
         tracemalloc.stop()
 
 
-def test_a_file_cut_anywhere_is_refused(path, tmp_path):
+def test_a_file_truncated_anywhere_is_refused(path, tmp_path):
     data, cut = path.read_bytes(), tmp_path / "cut.npz"
     for length in (0, 1, 100, len(data) // 2, len(data) - 1):
         cut.write_bytes(data[:length])
@@ -284,7 +284,7 @@ def test_a_file_cut_anywhere_is_refused(path, tmp_path):
             Draft(cut)
 
 
-def test_a_file_that_would_fill_the_memory_is_refused(path, tmp_path):
+def test_a_file_that_needs_too_much_memory_is_refused(path, tmp_path):
     bomb = tmp_path / "bomb.npz"
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("about.npy", bytes(1 << 29))
@@ -303,7 +303,7 @@ def test_a_file_that_would_fill_the_memory_is_refused(path, tmp_path):
 # The one that comes with the package.
 
 
-def test_smollm2s_is_of_its_tokenizer_and_knows_it(smollm2):
+def test_the_built_in_draft_fits_smollm2(smollm2):
     from sqs_codec.system.hf import CachedModel
 
     draft, accepted = Draft(), []
@@ -322,7 +322,7 @@ def test_smollm2s_is_of_its_tokenizer_and_knows_it(smollm2):
     assert np.mean(accepted) > 0.25
 
 
-def test_a_first_try_has_it_and_no_transformers(smollm2, monkeypatch, capsys):
+def test_the_built_in_draft_needs_no_transformers(smollm2, monkeypatch, capsys):
     from sqs_codec.system.hf import Cloud
 
     cloud = Cloud(smollm2.model, vocab_size=V, tokenizer=smollm2.tokenizer)

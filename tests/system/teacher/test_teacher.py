@@ -92,7 +92,7 @@ def check(answer, *texts):
 @pytest.mark.parametrize(
     ("tail", "places"), [(False, None), (True, None), (False, [0, 2, 3])]
 )
-def test_lists_are_those_of_the_file(fill, tail, places, tmp_path, monkeypatch):
+def test_lists_match_the_file(fill, tail, places, tmp_path, monkeypatch):
     monkeypatch.setattr("sqs_codec.system.teacher._lists.BLOCK", 200)
     texts = [text for text in TEXTS if len(text) > 3]
     data = store(tmp_path / "f", texts, places, tail=tail)
@@ -106,7 +106,7 @@ def test_lists_are_those_of_the_file(fill, tail, places, tmp_path, monkeypatch):
     assert answer.json()["model"] == "a/teacher"
 
 
-def test_the_beginning_of_a_text_is_found(client, data):
+def test_a_prefix_of_a_text_is_found(client, data):
     check(ask(client, [7, 3, 9, 2]), lists(data[1], TEXTS[1]))
     check(ask(client, [[31, 0], [31]], 10**30), lists(data[3], [31, 0]), [{}])
 
@@ -123,7 +123,7 @@ def test_long_lists_are_written_in_pieces():
     assert max(piece.count(b"rank") for piece in pieces) <= BLOCK
 
 
-def test_lists_are_filled_up_to_a_bound(data, monkeypatch):
+def test_lists_are_filled_up_to_a_limit(data, monkeypatch):
     monkeypatch.setattr(_app, "BLOCK", 20)
     client = TestClient(make_app(data, fill=True), base_url="http://localhost")
     assert ask(client, [7, 3], 20).status_code == 200
@@ -327,7 +327,7 @@ def test_unfinished_bodies_make_room(data, monkeypatch):
     assert max(most) == 3
 
 
-def test_requests_of_disconnected_clients_are_not_parsed(data, held, monkeypatch):
+def test_requests_of_lost_clients_are_not_parsed(data, held, monkeypatch):
     """Bodies are read one by one, as a long one takes the interpreter."""
     monkeypatch.setattr(_app, "LIGHT", 100)  # so that some have no place
     lanes, lane = [], _app._Lane
@@ -346,7 +346,7 @@ def test_requests_of_disconnected_clients_are_not_parsed(data, held, monkeypatch
     assert len(found) == 2
 
 
-def test_to_stop_no_request_is_parsed(data, held):
+def test_no_request_is_parsed_during_shutdown(data, held):
     found, goes_on = held(_app, "parse")
     with teaching(data) as endpoint:
         asked = [post(endpoint, TEXTS[3]) for _ in range(20)]
@@ -380,7 +380,7 @@ def test_light_requests_do_not_wait_for_heavy_ones(data, held, monkeypatch):
         assert [status(one) for one in heavy] == [200] * 12
 
 
-def test_who_does_not_read_keeps_nobody_waiting(tmp_path, monkeypatch):
+def test_a_slow_reader_does_not_delay_others(tmp_path, monkeypatch):
     monkeypatch.setattr("sqs_codec.system._endpoint.server.READING_SECONDS", 1e9)
     data = store(tmp_path / "f", [[1] * 30_000, HERE])
     with teaching(data) as endpoint:
@@ -397,11 +397,11 @@ def test_who_does_not_read_keeps_nobody_waiting(tmp_path, monkeypatch):
             one.close()
 
 
-def test_one_text_of_a_request_is_in_memory(tmp_path):
+def test_only_one_text_per_request_is_in_memory(tmp_path):
     data = store(tmp_path / "f", [[1] * 3000])
     with teaching(data) as endpoint:
         taken = []
-        for n in 1, 1, 30:  # once for what stays
+        for n in 1, 1, 30:  # once for lasting allocations
             tracemalloc.start()
             assert read_on(post(endpoint, [[1] * 3000] * n)) > n * 3000
             taken.append(tracemalloc.get_traced_memory()[1])
@@ -410,7 +410,7 @@ def test_one_text_of_a_request_is_in_memory(tmp_path):
 
 
 def test_a_body_takes_little_memory(data):
-    """Whatever it has most of."""
+    """For every kind of large content."""
     for part in b"[[]],", b'{"":{}},', b'"ab",', b"-9,":
         body = b'{"prompt": [' + part * (MOST_BYTES // 16 // len(part)) + b"1]}"
         tracemalloc.start()
@@ -421,13 +421,13 @@ def test_a_body_takes_little_memory(data):
         assert most * 16 < 80e6, part
 
 
-def test_an_error_is_told_before_the_answer_begins(client):
+def test_errors_come_before_the_answer_begins(client):
     """Of a second text: that it isn't there, and that its lists are longer."""
     assert ask(client, [HERE, [8]]).status_code == 404
     assert ask(client, [[7, 3], TEXTS[3]], 2).status_code == 400
 
 
-def test_no_text_is_sought_for_who_has_left(data, held):
+def test_no_lookup_for_disconnected_clients(data, held):
     sought, goes_on = held(distill.Lookup, "start")
     with teaching(data) as endpoint:
         one = post(endpoint, [HERE] * 9)

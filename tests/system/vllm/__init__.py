@@ -1,1 +1,1 @@
-"""What needs vLLM: `make test-vllm`."""
+"""Tests that need vLLM: `make test-vllm`."""

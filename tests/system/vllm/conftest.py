@@ -1,4 +1,4 @@
-"""vLLM, imported once with the warnings of what it imports."""
+"""vLLM, imported once with the warnings of its imports."""
 
 import warnings
 

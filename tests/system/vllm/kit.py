@@ -114,7 +114,7 @@ def save_tiny(folder: Path, kind: str, **options: Any) -> str:
 
 
 class Writer:
-    """Makes jobs of what a model finds likely.
+    """Makes jobs of tokens that a model finds likely.
 
     A draft is drawn from the model's distributions, disturbed, as they would be if
     the text went on as it does. So much of it is accepted, and much isn't.
@@ -124,7 +124,7 @@ class Writer:
     model : transformers.PreTrainedModel
     vocab_size : int
     tokens : sequence of int
-        What the texts consist of.
+        The tokens that texts consist of.
     """
 
     def __init__(self, model: Any, vocab_size: int, tokens: Sequence[int]) -> None:

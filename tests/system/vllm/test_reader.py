@@ -19,7 +19,7 @@ CHUNK = 64
 """Tokens that vLLM reads in a step."""
 
 KEPT = 768
-"""Bytes of keys and values of a token: 3 layers, a head of 32."""
+"""Bytes of KV cache per token: 3 layers, a head of 32."""
 
 OPTIONS = {"max_num_batched_tokens": CHUNK, "kv_cache_memory_bytes": 1 << 20}
 HEADER = distill.Header(Codec(V, 32), temperature=0.8, extras=(*EXTRAS,))
@@ -64,7 +64,7 @@ def read(reader, tasks):
 
 
 def check(reader, path, sizes):
-    """Compare what it tells of texts with what transformers tells."""
+    """Compare its rows for texts with those of transformers."""
     ours, theirs = tasks_of(sizes), tasks_of(sizes)
     read(reader, ours)
     read(hf.ModelReader(hf.load_model(path)), theirs)
@@ -86,14 +86,14 @@ def check(reader, path, sizes):
 
 
 def refuse(reader):
-    """Have it do a task of another vocabulary, which fails where the logits are."""
+    """Have it do a task of another vocabulary, which fails in the worker."""
     rows = SparseRows([1] * 300, [9] * 300, range(301), 7, 9)
     bad = Comparing(300, text_of([1] * 300, range(300), rows))
     with pytest.raises(ValueError, match=r"text 300: logits must have shape \[n, 7\]"):
         read(reader, [*tasks_of([9]), bad, *tasks_of([300] * 4)])
 
 
-def test_what_it_says_of_its_model(reader, path):
+def test_a_reader_describes_its_model(reader, path):
     other = hf.ModelReader(hf.load_model(path))
     for name in ("name", "max_tokens"):
         assert getattr(reader, name) == getattr(other, name)
@@ -103,14 +103,14 @@ def test_what_it_says_of_its_model(reader, path):
     assert one.encode("w5") == two.encode("w5") == [5]
 
 
-def test_it_tells_what_transformers_tells(reader, path):
+def test_rows_match_transformers(reader, path):
     """Also of texts longer than a step, and of more than memory has room for."""
     sizes = [512, *range(1, 40), 400, 65, 64, 63, *[500] * 6]
     assert sum(sizes) * KEPT > OPTIONS["kv_cache_memory_bytes"]
     check(reader, path, sizes)
 
 
-def test_what_fails_does_not_end_vllm(reader, path, monkeypatch):
+def test_a_failing_text_does_not_end_vllm(reader, path, monkeypatch):
     with monkeypatch.context() as patch:
         junk = {"task": b"junk", "wanted": 2}
         patch.setattr("sqs_codec.system.vllm._reader.pack_task", lambda task: junk)
@@ -124,7 +124,7 @@ def test_what_fails_does_not_end_vllm(reader, path, monkeypatch):
     check(reader, path, [30, 20])
 
 
-def test_two_workers_and_their_end(tmp_path):
+def test_two_workers_run_and_end(tmp_path):
     path = save_tiny(tmp_path, "Qwen3")
     it = ModelReader(path, options={"tensor_parallel_size": 2})
     [core] = it._llm.engine_core.resources.engine_manager.processes
@@ -147,7 +147,7 @@ def told(task, logits):
 
 
 @pytest.mark.parametrize("kind", [np.random.PCG64, np.random.Philox, np.random.MT19937])
-def test_generators_cross_whole(kind):
+def test_generators_survive_serialization(kind):
     logits = torch.tensor(np.random.default_rng(SEED).normal(0, 3, (3, V)))
     here, there = (
         Counting(0, [1, 2, 3], range(3), HEADER, np.random.Generator(kind(7)))

@@ -1,4 +1,4 @@
-"""Verdicts by vLLM: those of transformers, whatever its scheduler does."""
+"""vLLM gives the verdicts of transformers, for any decisions of its scheduler."""
 
 import asyncio
 import os
@@ -71,7 +71,7 @@ def wide(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def narrow():
-    """SmolLM2 with half the memory that the sessions need, which reads in chunks.
+    """SmolLM2 with half the memory that the sessions need, and chunked prefill.
 
     A block of 32 tokens takes 1.4 MiB.
     """
@@ -80,7 +80,7 @@ def narrow():
         yield it
 
 
-def test_what_it_serves(wide, cloud):
+def test_the_engine_describes_its_model(wide, cloud):
     assert wide.info.vocab_size == cloud.vocab_size
     assert wide.info.tokenizer == cloud.fingerprint
     assert wide.info.max_text == 8192
@@ -104,7 +104,7 @@ def check_turns(it, cloud, writer, turns, end):
 @pytest.mark.parametrize(
     "name", [pytest.param("wide", marks=pytest.mark.smoke), "narrow"]
 )
-def test_sessions_at_once_and_everything_again(name, cloud, writer, request):
+def test_sessions_in_parallel_and_all_recomputed(name, cloud, writer, request):
     it = request.getfixturevalue(name)
     before = len(it.asked)
     check_turns(it, cloud, writer, 3, lambda i, turn: LENGTH - 40 + 7 * i + 5 * turn)
@@ -124,7 +124,7 @@ def test_texts_of_any_length(narrow, cloud, writer):
         assert [narrow.one(job)] == by_transformers(cloud, [job])
 
 
-def test_a_text_to_be_read_is_cached_for_its_session_alone(wide, writer):
+def test_a_prefill_is_cached_only_for_its_session(wide, writer):
     cached = []
     own = wide.engine._llm.encode
 
@@ -144,7 +144,7 @@ def test_a_text_to_be_read_is_cached_for_its_session_alone(wide, writer):
     assert cached == [0, 288, 0]
 
 
-def test_what_a_configuration_says(tmp_path):
+def test_configuration_options_are_applied(tmp_path):
     target = save_tiny(tmp_path, "Llama")
     options = {"max_model_len": 256}
     it = Served(
@@ -183,7 +183,7 @@ def test_cancelled_jobs_leave_nothing(narrow, cloud, writer):
         ({"draws": np.zeros(2)}, "0 drafted tokens take 1 draws"),
     ],
 )
-def test_jobs_that_cannot_be_done(wide, change, message):
+def test_impossible_jobs_are_refused(wide, change, message):
     job = VerifyRound(session(9), [1, 2], None, np.array([0.5]), Sampling())
     with pytest.raises(ValueError, match=message):
         wide.one(replace(job, **change))
@@ -206,7 +206,7 @@ WINDOW = {"sliding_window": 40}
         ),
     ],
 )
-def test_other_models(kind, workers, options, tmp_path):
+def test_other_architectures(kind, workers, options, tmp_path):
     path = save_tiny(tmp_path, kind, **options)
     target = load_model(path)
     size = target.vocab_size
@@ -252,8 +252,8 @@ def check_death(it):
     assert not left
 
 
-def test_vllm_ends_with_the_process_that_serves():
-    """Otherwise it would keep the memory from whoever takes its place."""
+def test_vllm_ends_with_the_serving_process():
+    """Otherwise its memory would be missing for its successor."""
     program = (
         "import asyncio, sys; from sqs_codec.system.vllm import VllmEngine\n"
         "async def main():\n"
@@ -288,7 +288,7 @@ def check_closing(it, job):
     assert it.engine.health() == "vLLM isn't running"
 
 
-def test_an_engine_that_is_closed_before_it_is_open(monkeypatch):
+def test_an_engine_closed_before_it_is_open(monkeypatch):
     ended = []
     llm = SimpleNamespace(output_handler=None, shutdown=ended.append)
 

@@ -24,7 +24,7 @@ GREEDY = Sampling(temperature=0)
 
 
 def job(tokens):
-    """A job whose one drafted token after each of `tokens` is the one above it."""
+    """A job after the first of `tokens`, with the others as its draft."""
     round_ = None
     if tokens[1:]:
         sure = [SparseDistribution([token], [1], V) for token in tokens[1:]]
@@ -92,7 +92,7 @@ def test_one_matrix_for_all_requests_of_a_step():
     assert sizes == [4 + 1]
 
 
-def test_hints_beside_rounds():
+def test_hints_together_with_rounds():
     hints = VerifyHints(b"", TEXT[:6], TEXT[6:], bytes(16), GREEDY)
     hinted = pack_job(hints), TEXT, 0, 9
     assert step(RoundPooler(successors, V), WHOLE, hinted) == [(2, 3)] * 2
@@ -120,14 +120,14 @@ def test_chunks_gaps_and_preemptions():
     assert found == {(2, 3), SHORT}
 
 
-def test_nothing_is_kept_of_what_is_not_wanted():
+def test_unwanted_rows_are_not_kept():
     kept = []
     assert len(_collect(kept, torch.zeros(7, 1), 7, 9)) == 0
     assert [len(rows) for rows in kept] == [0]
     assert kept[0].untyped_storage().nbytes() == 0
 
 
-def test_other_processes_of_tensor_parallelism_answer_nothing():
+def test_other_tensor_parallel_ranks_do_not_answer():
     pooler = RoundPooler(lambda hidden: None, V)
     assert step(pooler, WHOLE, (FIELDS, TEXT, 6, 9)) == [READ, SHORT]
 
@@ -141,12 +141,12 @@ def test_other_processes_of_tensor_parallelism_answer_nothing():
         (FIELDS, [*TEXT[:7], -1, 5]),  # the model gives NaN
     ],
 )
-def test_what_fails_does_not_take_others_with_it(bad):
+def test_a_failing_request_does_not_affect_others(bad):
     found = step(RoundPooler(successors, V), WHOLE, (*bad, 0, 9), WHOLE)
     assert found == [(2, 3), FAILED, (2, 3)]
 
 
-def test_jobs_cross_whole():
+def test_jobs_survive_serialization():
     rng = np.random.default_rng(4)
     key = bytes(range(16))
     for sampling in SAMPLINGS:

@@ -1,4 +1,4 @@
-"""Text that goes through sessions has the target's law: all outcomes are summed."""
+"""Sessions keep the target's output distribution: all outcomes are summed."""
 
 from contextlib import nullcontext
 from dataclasses import replace
@@ -21,7 +21,7 @@ LIMITS = [Limits(max_text=n, max_message=m) for n, m in ((90, 9000), (99, 4096))
 
 @pytest.fixture
 def ends_of_session(monkeypatch):
-    """Return what opens a session whose numbers are those of a generator."""
+    """Return a function that opens a session with a generator's random numbers."""
 
     def opened(prompt, target, rng, key=lambda number: number):
         drawn = {}
@@ -58,7 +58,7 @@ def outcome(edge, cloud, events):
     return event.tokens
 
 
-def test_a_round_gives_the_targets_law(ends_of_session):
+def test_a_round_keeps_the_output_distribution(ends_of_session):
     def decode(prompt, draft, target, rng):
         edge, cloud, target = ends_of_session(prompt, target, rng)
         draft_two(edge, draft)
@@ -71,10 +71,10 @@ def test_a_round_gives_the_targets_law(ends_of_session):
     ("same_numbers", "exact"),
     [(False, False), (True, False), pytest.param(True, True, marks=pytest.mark.all)],
 )
-def test_clouds_that_are_lost_because_of_what_they_found(
+def test_a_cloud_lost_with_its_verdict_keeps_the_distribution(
     ends_of_session, same_numbers, exact
 ):
-    """The next comes to the same by the same numbers, so the law stays.
+    """The next has the same random numbers and result, so the distribution stays.
 
     Each cloud is lost with its answer if that rejects something or ends with an odd
     token, up to twice; and each takes something else, but no shorter texts. A draft
@@ -125,7 +125,7 @@ def answers_of(edge, cloud, target):
     raise AssertionError("there is no answer to the round")
 
 
-def test_what_the_cloud_decodes_alone_has_the_targets_law(ends_of_session):
+def test_alone_keeps_the_output_distribution(ends_of_session):
     def decode(prompt, draft, target, rng):
         edge, cloud, target = ends_of_session(prompt, target, rng)
         edge.generate(2)
@@ -136,9 +136,9 @@ def test_what_the_cloud_decodes_alone_has_the_targets_law(ends_of_session):
 
 
 class Shared(Target):
-    """A target that draws by one number for each key and position.
+    """A target that samples with one number for each key and position.
 
-    Which an edge may know: `choice` says what comes of it by any distribution.
+    An edge may know it: `choice` gives its token for any distribution.
     """
 
     def __init__(self, probs, rng):
@@ -177,7 +177,7 @@ def hints_of(edge, cloud, draft, target, liar):
     if liar:
         tokens = [(token + 1) % target.vocab_size for token in tokens]
     edge.hint(len(edge.text), [([], tokens, [1.0, 1.0])])
-    for message in edge.data_to_send():  # all of them before the cloud begins
+    for message in edge.data_to_send():  # all of these before the cloud begins
         cloud.receive(message)
 
 
@@ -189,7 +189,9 @@ def finish(edge, cloud, target):
 
 
 @pytest.mark.parametrize("liar", [False, True])
-def test_hints_of_who_knows_all_numbers_leave_the_law(ends_of_session, liar):
+def test_an_edge_that_knows_all_random_numbers_keeps_the_distribution(
+    ends_of_session, liar
+):
     passes = 0
 
     def decode(prompt, draft, target, rng):
@@ -205,8 +207,8 @@ def test_hints_of_who_knows_all_numbers_leave_the_law(ends_of_session, liar):
     assert (passes == 3 * ways) == liar
 
 
-def test_tokens_that_are_lost_because_of_what_they_say_come_again(ends_of_session):
-    """From another cloud, and in passes of other lengths; by the same numbers."""
+def test_selectively_lost_tokens_come_again(ends_of_session):
+    """From another cloud, in other forward passes, with the same random numbers."""
 
     def decode(prompt, draft, target, rng):
         edge, cloud, target = ends_of_session(prompt, target, rng)
@@ -223,8 +225,8 @@ def test_tokens_that_are_lost_because_of_what_they_say_come_again(ends_of_sessio
 
 
 @pytest.mark.parametrize("patient", [True, False])
-def test_rounds_begin_where_no_number_is_known(ends_of_session, patient):
-    """Who drafts a round where the numbers say what he doesn't like breaks the law."""
+def test_rounds_begin_at_unused_random_numbers(ends_of_session, patient):
+    """Drafting where the random numbers are known would change the distribution."""
 
     def decode(prompt, draft, target, rng):
         edge, cloud, target = ends_of_session(prompt, target, rng)
@@ -251,7 +253,7 @@ def test_rounds_begin_where_no_number_is_known(ends_of_session, patient):
             check_lossless(decode, exact=False, trials=2000)
 
 
-def test_a_text_that_is_replaced_has_other_numbers():
+def test_a_replaced_text_has_new_random_numbers():
     edge = make_edge()
     keys = {shared_key(edge._seed, edge._epoch)}
     for text in ([1, 2], [1, 2], [1, 2, 3]):
@@ -262,7 +264,7 @@ def test_a_text_that_is_replaced_has_other_numbers():
     assert len({seed_of(n, text) for n in (7, 8) for text in ([1], [1, 2], [2])}) == 6
 
 
-def test_a_round_and_the_next_use_different_numbers():
+def test_consecutive_rounds_use_different_random_numbers():
     a, b = (draws(b"s", n, 5) for n in (1, 2))
     assert not {*a} & {*b}
     assert [*draws(b"s", 1, 3)] == [*a[:3]]
