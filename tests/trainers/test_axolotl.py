@@ -23,7 +23,7 @@ from tests.trainers.toys import (
 )
 
 SQS = [sys.executable, "-c", "from _sqs_command import main; raise SystemExit(main())"]
-ADDRESS = re.compile(r" at (http://127\.0\.0\.1:\d+): ")
+ADDRESS = re.compile(r" at (http://127\.0\.0\.1:\d+), ")
 
 
 @contextmanager

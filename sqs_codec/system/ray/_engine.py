@@ -227,9 +227,8 @@ class RayEngine:
                 return
             if self._loop.time() > told + TELL_SECONDS:
                 told = self._loop.time()
-                log.warning(
-                    "%d of %d replicas are running: %s", self._count, enough, message
-                )
+                why = f": {message}" if message else ""
+                log.warning("%d of %d replicas are running%s", self._count, enough, why)
             await asyncio.sleep(POLL_SECONDS / 4)
 
     async def _count_forever(self) -> None:
