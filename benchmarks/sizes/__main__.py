@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--size", choices=SIZES, default="1.3M")
     said = "maximum training time (default: %(default)g)"
     add("--minutes", **number(float, 0), default=20.0, help=said)
+    said = "maximum passes over the data (default: %(default)g)"
     add("--epochs", **number(float, 0), default=8.0, help=said)
     for name in ("texts", "train"):
         add = parts.choices[name].add_argument
