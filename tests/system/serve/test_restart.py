@@ -2,7 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 
 from sqs_codec.system.edge import Edge
@@ -28,13 +28,14 @@ def test_a_rolling_restart_keeps_seeded_completions():
         address = f"127.0.0.1:{balancers[transport].port}"
         text = []
         make = partial(connect, address, transport=transport, security=INSECURE)
-        for step in Edge(ToyDraft()).generate(
-            [1, seed], make, max_tokens=80, seed=seed, stop=[]
-        ):
-            text += step.tokens
-            lengths[seed] = len(text)
-            if len(text) >= 60:  # no text ends before both are restarted
-                assert rolled.wait(PATIENCE)
+        with closing(Edge(ToyDraft())) as edge:
+            for step in edge.generate(
+                [1, seed], make, max_tokens=80, seed=seed, stop=[]
+            ):
+                text += step.tokens
+                lengths[seed] = len(text)
+                if len(text) >= 60:  # no text ends before both are restarted
+                    assert rolled.wait(PATIENCE)
         return text
 
     def balance(ports):
