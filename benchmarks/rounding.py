@@ -3,9 +3,9 @@
     python -m benchmarks.rounding                     # a minute
 
 Three texts of random tokens are prefilled in one batch, in chunks. One forward pass
-then takes six more tokens of each, like a round. The logits are compared with those of
-single texts, with and without a KV cache. The difference of these two is the baseline
-for the effect of rounding.
+then takes six more tokens of each, like a round. The logits are compared with the
+logits of single texts, with and without a KV cache. The difference of these two is the
+baseline for the effect of rounding.
 """
 
 import sys

@@ -148,7 +148,7 @@ def descending(logits: NDArray[np.floating]) -> NDArray[np.uint32]:
     if x.dtype.itemsize > 4:
         return np.argsort(-x, kind="stable").astype(np.uint32)
     # Sorting integers of a logit's bits and the id is five times as fast as argsort.
-    # The bits of positive floats ascend, those of negative ones descend.
+    # The bits of positive floats ascend, and of negative floats descend.
     bits = (x.astype(np.float32) + 0.0).view(np.uint32)  # -0 + 0 is 0
     rank = np.where(bits >> 31, bits, ~bits & 0x7FFFFFFF).astype(np.uint64)
     rank <<= 32

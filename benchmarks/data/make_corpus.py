@@ -73,7 +73,7 @@ class Writer:
     target: Any
     """The model that samples tokens."""
     draft: Any
-    """The model whose logits are stored; may be the target."""
+    """The model that gives the stored logits; may be the target."""
     prompts: list[tuple[str, list[int]]]
     """Languages and tokens."""
     stop: frozenset[int]

@@ -164,4 +164,4 @@ UNBIASED: dict[str, Scheme] = {
     DRAWS: draws,
     **{f"counts, l = {size}": partial(counts, resolution=size) for size in RESOLUTIONS},
 }
-"""Schemes with random rounding, whose mean is the distribution."""
+"""Schemes that round at random, with the distribution as their mean."""

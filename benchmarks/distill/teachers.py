@@ -108,7 +108,7 @@ def teach(options: Options, name: str, size: Size) -> Lessons:
 
 
 def _prompts(file: Path | None) -> Iterator[str]:
-    """Yield prompts: those of a file, or texts to which no prior was fitted."""
+    """Yield the prompts of a file, or texts that no prior was fitted to."""
     if file:
         texts = read_prompts(file)
         order = np.random.default_rng(0).permutation(len(texts))

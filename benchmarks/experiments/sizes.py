@@ -77,7 +77,7 @@ class Sized(NamedTuple):
     embeddings: int
     """The parameters in embeddings."""
     model: Draft | None
-    """None for the pair's own draft, whose logits are in the trace."""
+    """None for the pair's own draft: the trace has its logits."""
 
     def read(self, text: list[int], trace: Trace) -> tuple[NDArray[np.float32], float]:
         """Return its logits for a completion [n, V], and the seconds per step."""
@@ -274,7 +274,7 @@ def _link(records: Records, place: int) -> dict[str, Any]:
 
 
 def pays(records: Records, uplink: Uplink) -> dict[str, float]:
-    """Return tokens per second of the fastest target for which rounds pay; 0 if none.
+    """Return tokens per second of the fastest target that rounds speed up; 0 if none.
 
     Alone and with rounds, a completion's seconds are linear in the target's.
     """

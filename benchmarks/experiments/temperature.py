@@ -250,7 +250,7 @@ def _compare(k: Ratio, c: Ratio, seed: int) -> dict[str, Any]:
 
 
 def _mark(difference: dict[str, float]) -> str:
-    """Mark a difference whose interval excludes 0, if it has a width."""
+    """Mark a difference if its interval has a width and excludes 0."""
     low, high = difference["low"], difference["high"]
     return "*" if low < high and not low <= 0 <= high else " "
 

@@ -109,7 +109,7 @@ def write(models: Models, temperature: float, options: Options) -> list[list[int
 
 
 def _check_lengths(models: Models, most: int) -> None:
-    """Reject prompts whose completion would be too long for the models."""
+    """Reject prompts if the completion would be too long for the models."""
     limit = min(
         getattr(model.config, "max_position_embeddings", math.inf)
         for model in (models.pair.draft, models.pair.target)

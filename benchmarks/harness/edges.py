@@ -73,7 +73,7 @@ async def run(
     seconds: float,
     steps: Mapping[int, float] | None = None,
 ) -> Came:
-    """Serve a crowd with an engine, and close it; `steps` are those of `Service`."""
+    """Serve a crowd with an engine, and close it; `steps` as for `Service`."""
     loop = asyncio.get_running_loop()
     async with serving(engine, crowd.transport, steps=steps) as (port,):
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:

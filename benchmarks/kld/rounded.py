@@ -84,7 +84,7 @@ def changed(model: Any, change: Any) -> Any:
 
 
 def rounded(w: torch.Tensor, bits: int) -> torch.Tensor:
-    """Return a matrix whose weights are quantized relative to their group's largest."""
+    """Return a matrix with weights quantized relative to the largest of their group."""
     groups = w.view(-1, GROUP)
     step = groups.abs().amax(1, keepdim=True) / (2 ** (bits - 1) - 1)
     return ((groups / step.clamp(min=1e-12)).round() * step).view_as(w)
