@@ -405,8 +405,8 @@ class Planner:
     def _length(self, accepted: "_Mean") -> tuple[int, float]:
         """Return the best length of rounds, and its cost per token."""
         told, rate = self._told, accepted.rate
-        each = self._drafting.mean + told.more_seconds
         first = told.trip_seconds + told.target_seconds
+        each = self._drafting.mean + told.more_seconds
         if self._rounds.weight:
             first = max(self._rounds.mean - self._lengths.mean * each, 0.0)
         costs = [(first + n * each) / _tokens(n, rate) for n in range(1, LONGEST + 1)]
