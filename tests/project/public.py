@@ -156,6 +156,7 @@ def commands() -> Lines:
                 what = "/".join(action.option_strings) or action.dest
                 more = action.choices or action.metavar or ""
                 many = f" {action.nargs}" if action.nargs else ""
+                # A positional argument with * is required before Python 3.13.
                 must = " (required)" if action.required and action.nargs != "*" else ""
                 yield f"{parser.prog} {what} {more}{many}{must}".rstrip()
 

@@ -23,21 +23,10 @@ from tests.backend.test_backend import (
     output,
     python,
 )
+from tests.project.release import run
 from tests.project.test_tree import imported_names
 
 ROOT = Path(__file__).parents[2]
-
-
-def run(*command, **env):
-    inherited = {k: v for k, v in os.environ.items() if k != "SQS_NO_NATIVE"}
-    done = subprocess.run(
-        command,
-        env=inherited | env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout
 
 
 def build(kind, source, to, **env):
@@ -131,8 +120,10 @@ def test_readme_on_pypi_has_no_link_to_a_file(sdist):
     assert kept
     assert re.findall(r"\]\((.+?)\)", text) == kept
     assert "\nTutorial · concepts" in text
-    own = re.search('^Repository = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.M)
-    assert f"\nProject-URL: Repository, {own[1]}\n" in text if own else True
+    metadata = (ROOT / "pyproject.toml").read_text("utf-8")
+    own = re.findall('^Repository = "(.+)"', metadata, re.M)
+    urls = re.findall("^Project-URL: (.+)$", text, re.M)
+    assert urls == [f"Repository, {url}" for url in own]
 
 
 NO_HEADERS = """
