@@ -434,14 +434,22 @@ def test_a_long_prompt_does_not_fill_the_queue(queue, sent, dropped, seconds):
 
 
 class ReadingCloud(Cloud):
-    """A cloud of one session, with a slow prefill."""
+    """A cloud of one session, with a slow prefill.
+
+    It reports its progress every five seconds; `lies` changes the report.
+    """
 
     seconds = 0.0
+    lies = None
     _known = 0
+    _began = None
 
     def _call(self):
         if self._busy or not self._waiting:
             return
+        if self._began is None:
+            self._began = self._world.now
+            self._tell(*self._waiting[0])
         text = len(self._waiting[0][2].text)
         fresh, self._known = max(text - self._known, 0), text
         self._busy = True
@@ -450,6 +458,17 @@ class ReadingCloud(Cloud):
     def _read(self):
         self._busy = False
         super()._call()
+
+    def _tell(self, link, session, job):
+        read = int((self._world.now - self._began) / self.seconds)
+        if read < len(job.text):
+            if self.lies is None:
+                session.tell_progress(read)
+            else:
+                session._queue(self.lies(session, read, len(job.text)))
+            for message in session.data_to_send():
+                link.answer(message)
+            self._world.at(self._world.now + 5, partial(self._tell, link, session, job))
 
 
 class ReadingDraft(kit.Draft):
@@ -545,30 +564,6 @@ def test_hints_are_measured_after_the_draft_has_prefilled():
     assert learned[-1] is not None
 
 
-class TellingCloud(ReadingCloud):
-    """Reports its progress every five seconds; `lies` changes the report."""
-
-    lies = None
-    _began = None
-
-    def _call(self):
-        if self._waiting and not self._busy and self._began is None:
-            self._began = self._world.now
-            self._tell(*self._waiting[0])
-        super()._call()
-
-    def _tell(self, link, session, job):
-        read = int((self._world.now - self._began) / self.seconds)
-        if read < len(job.text):
-            if self.lies is None:
-                session.tell_progress(read)
-            else:
-                session._queue(self.lies(session, read, len(job.text)))
-            for message in session.data_to_send():
-                link.answer(message)
-            self._world.at(self._world.now + 5, partial(self._tell, link, session, job))
-
-
 def counting(count):
     return lambda s, *of: wire.Have(s._instance, s._number, count(*of))
 
@@ -587,7 +582,7 @@ LIES = {
 def reads_for_long(lies, name, *, reliable, loss=0.0):
     """Write after a prompt that the cloud reads for 120 s; return links and clock."""
     world = World()
-    cloud = TellingCloud(world, kit.Toy(), Steps(0.0, 0.02, 0.0))
+    cloud = ReadingCloud(world, kit.Toy(), Steps(0.0, 0.02, 0.0))
     cloud.seconds, cloud.lies = 0.06, LIES.get(lies)
     links = Links(world, cloud=cloud, trip=0.05, loss=loss, reliable=reliable)
     session = edge(prompt=[i % kit.VOCAB for i in range(2000)])

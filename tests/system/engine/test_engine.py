@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -357,21 +356,15 @@ def test_an_engine_reports_prefill_progress():
 
 
 def test_the_shortest_remaining_prefill_comes_first():
-    ended = {}  # in which call
     calls = []
-
-    def note(jobs):
-        calls.append(jobs)
-        for each in jobs:
-            if len(each.text) == 2048:
-                ended[each.session] = len(calls)
 
     async def run(engine):
         texts = [reading(b"%d" % i, 2048) for i in range(12)]
         await asyncio.gather(*map(engine.verify, texts))
 
-    with_engine(Toy(note), run)
-    assert [*ended.values()] == [4 * i for i in range(1, 13)]
+    with_engine(Toy(calls.append), run)
+    ended = [any(len(each.text) == 2048 for each in jobs) for jobs in calls]
+    assert ended == [False, False, False, True] * 12
 
 
 def test_a_long_prefill_is_not_starved_by_short_ones(monkeypatch):
@@ -432,11 +425,11 @@ def test_prefill_does_not_wait_for_its_own_session(clock):
     assert toy.parts == [PART] * 6
 
 
-@dataclasses.dataclass(eq=False)
 class Cache:
     """The cache of a session in a `Caching` toy."""
 
-    tokens: list[int] = dataclasses.field(default_factory=list)
+    def __init__(self):
+        self.tokens = []
 
 
 class Caching(CachingVerifier, Toy):
