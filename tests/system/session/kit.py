@@ -160,15 +160,10 @@ class World:
         if self.can_draft() and self.edge.drafted:
             self.edge.flush()
 
-    def can_decode(self) -> bool:
-        edge = self.edge
-        drafts = isinstance(edge._round, EdgeRound)
-        return not (edge.limits is None or edge.finished or drafts)
-
     def generate(self, n: int, together: int = 1) -> None:
         """Have the cloud decode, or raise how many tokens it is to decode."""
         edge, generation = self.edge, self.edge._round
-        if not self.can_decode():
+        if edge.limits is None or edge.finished or isinstance(generation, EdgeRound):
             return
         room = edge.limits.max_text - len(edge.text)
         if generation is not None:
@@ -180,7 +175,7 @@ class World:
     def hint(self, ahead: int, right: bool, length: int, branches: int) -> None:
         """Guess a position, and hint tokens that are right, as a rule, or random."""
         edge = self.edge
-        if not self.can_decode():
+        if edge.limits is None or edge.finished or isinstance(edge._round, EdgeRound):
             return
         found: list[Any] = []
         for i in range(branches):
@@ -204,17 +199,13 @@ class World:
     def send(self) -> None:
         self.up += [(self.edge._sync.number, m) for m in self.edge.data_to_send()]
 
-    def take(self, way: list[tuple[int, bytes]], i: int, again: bool) -> bytes | None:
-        """Take one message off its way, or a copy of it; none if it is too old."""
-        if not way:
-            return None
-        i %= len(way)
-        sent, message = way[i] if again else way.pop(i)
-        return message if self.edge._sync.number - sent < 64 else None
-
     def deliver_up(self, i: int, again: bool) -> None:
         """Hand one message to the cloud, and perhaps keep a copy on its way."""
-        if (message := self.take(self.up, i, again)) is None:
+        if not self.up:
+            return
+        i %= len(self.up)
+        sent, message = self.up[i] if again else self.up.pop(i)
+        if self.edge._sync.number - sent >= 64:
             return
         if self.cloud is None and session_of(message) is not None:
             self.cloud = make_cloud()
@@ -231,7 +222,11 @@ class World:
 
     def deliver_down(self, i: int, again: bool) -> None:
         """Hand one message to the edge, and perhaps keep a copy on its way."""
-        if (message := self.take(self.down, i, again)) is None:
+        if not self.down:
+            return
+        i %= len(self.down)
+        sent, message = self.down[i] if again else self.down.pop(i)
+        if self.edge._sync.number - sent >= 64:
             return
         before = self.edge.text
         if (emitted := self.edge.receive(message)) is not None:
