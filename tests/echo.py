@@ -42,7 +42,7 @@ class EchoService:
         send: Callable[[bytes], None],
         close: Callable[[str], None] | None = None,
     ) -> EchoConnection:
-        self.connections.append(EchoConnection(self, owner, send, close))
+        self.connections.append(EchoConnection(self, send, close))
         return self.connections[-1]
 
 
@@ -55,12 +55,10 @@ class EchoConnection:
     def __init__(
         self,
         service: EchoService,
-        owner: str,
         send: Callable[[bytes], None],
         close: Callable[[str], None] | None,
     ) -> None:
         self.service = service
-        self.owner = owner
         self.messages: list[bytes] = []
         self.closed = False
         self._send = send
@@ -69,14 +67,9 @@ class EchoConnection:
     def receive(self, message: bytes) -> None:
         self.messages.append(message)
         answer = self.service.answer(message)
-        if answer is None:
-            return
-        if self.service.seconds:
-            asyncio.get_running_loop().call_later(
-                self.service.seconds, self._send, answer
-            )
-        else:
-            self._send(answer)
+        if answer is not None:
+            later = asyncio.get_running_loop().call_later
+            later(self.service.seconds, self._send, answer)
 
     def end(self, kind: str, reason: str) -> None:
         if self._close is not None:

@@ -26,8 +26,6 @@ import numpy as np
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["GOOD", "HEADERS", "HOST", "Link", "Relay", "StreamRelay", "Way", "udp"]
-
 HOST = "127.0.0.1"
 
 HEADERS = 28

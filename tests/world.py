@@ -71,16 +71,13 @@ class World:
     def at(self, due: float, action: Callable[[], object]) -> None:
         heapq.heappush(self._events, (due, next(self._order), action))
 
-    def sleep(self, seconds: float) -> None:
-        self.wait(seconds)
-
     def compute(self, seconds: float) -> None:
         """Let time pass in which a draft model computes."""
         self.drafting = True
         self.sleep(seconds)
         self.drafting = False
 
-    def wait(self, seconds: float, link: WorldLink | None = None) -> None:
+    def sleep(self, seconds: float, link: WorldLink | None = None) -> None:
         """Let time pass until something comes over a link, if one is given."""
         over: list[bool] = []
         self.at(self.now + seconds, lambda: over.append(True))
@@ -223,7 +220,7 @@ class WorldLink:
         self._check()
         assert timeout is not None
         if not self._inbox:
-            self._world.wait(timeout, self)
+            self._world.sleep(timeout, self)
             self._check()
         if not self._inbox:
             return None
@@ -233,9 +230,6 @@ class WorldLink:
 
     def wake(self) -> None:
         """Do nothing: in a world only events wake anybody."""
-
-    def snap(self) -> None:
-        self.closed = True
 
     def close(self) -> None:
         self.closed = True

@@ -112,11 +112,8 @@ class Streams:
     def check(self) -> None:
         """Decode a random completion in both ways."""
         prompt, tokens = self.tokens(), self.tokens()
-        stream, shown, cut = (
-            TextStream(self.tokenizer.decode, self.spell, prompt),
-            "",
-            0,
-        )
+        stream = TextStream(self.tokenizer.decode, self.spell, prompt)
+        shown, cut = "", 0
         while cut < len(tokens):
             step = self.random.choice([1, 1, 1, 2, 5])
             shown += stream.add(tokens[cut : cut + step])

@@ -8,8 +8,6 @@ from tokenizers import Tokenizer, decoders, models
 from sqs_codec.system._base.chat import TextStream
 from tests.system.streams import TOKENIZERS, Streams
 
-"""How tokens of bytes spell the four of a fox, U+1F98A."""
-
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_a_stream_matches_decoding_the_whole_text(name):

@@ -44,17 +44,14 @@ def greedy(n):
     return kit.greedy(PROMPT, n)[len(PROMPT) :]
 
 
-def edge(*, temperature=0.0, stop=(), tokenizer=b"", prompt=PROMPT, rounds=True):
+def edge(*, temperature=0.0, prompt=PROMPT):
     return EdgeSession(
         [Setting(kit.CODEC, kit.KEEP)],
         prompt,
         rng=np.random.default_rng(5),
         sampling=Sampling(temperature),
-        tokenizer=tokenizer,
-        stop=stop,
         session_id=bytes(16),
         seed=bytes(16),
-        rounds=rounds,
         max_message=MAX_MESSAGE,
     )
 
@@ -63,21 +60,29 @@ def local():
     return LocalLink(kit.Toy())
 
 
-def linked(world, seed=0, *, kind=WorldLink, steps=None, reliable=None, **like):
-    """A link of 100 ms to a new cloud; a lossy link also repeats messages."""
-    cloud = Cloud(world, kit.Toy(), steps)
+def linked(
+    world, seed=0, *, cloud=None, steps=None, reliable=None, on_send=len, **like
+):
+    """A link of 100 ms to a new cloud; a lossy link also repeats messages.
+
+    `on_send` gets all messages, and may fail or lose them: it returns "lost" then.
+    """
     if like.get("loss"):
         like |= {"duplicate": 0.5, "reorder": 0.5}
     way = ways(Like(**{"trip": 0.1, **like}), seed)
     reliable = not like.get("loss") if reliable is None else reliable
-    return kind(world, cloud, *way, reliable=reliable)
+    cloud = cloud or Cloud(world, kit.Toy(), steps)
+    link = WorldLink(world, cloud, *way, reliable=reliable)
+    send = link.send
+    link.send = lambda message: on_send(message) == "lost" or send(message)
+    return link
 
 
 class Links(list):
     """All links that were made by calling it."""
 
-    def __init__(self, world, **given):
-        self._make = partial(linked, world, **given)
+    def __init__(self, world, seed=0, **given):
+        self._make = lambda: linked(world, [seed, len(self)], **given)
 
     def __call__(self):
         self.append(self._make())
@@ -89,22 +94,6 @@ def write(world, connect, plan, session=None, **given):
     session = edge() if session is None else session
     given = {"max_tokens": 60, "clock": world, "sleep": world.sleep, **given}
     return generate(session, kit.Draft(), connect, plan, **given)
-
-
-class Flaky:
-    """Makes links that lose, and break after a while; each has another cloud."""
-
-    def __init__(self, world, loss, seed):
-        self._world, self._loss = world, loss
-        self._rng = np.random.default_rng(seed)
-        self.links = []
-
-    def __call__(self):
-        seed = int(self._rng.integers(1 << 32))
-        link = linked(self._world, seed, loss=self._loss)
-        self._world.at(self._world.now + self._rng.exponential(3.0), link.snap)
-        self.links.append(link)
-        return link
 
 
 def tokens(steps):
@@ -128,13 +117,19 @@ def test_completion_is_the_targets_and_has_the_requested_length(name):
 
 @pytest.mark.parametrize("name", PLANS)
 def test_completion_survives_loss_repetition_and_breaks(name):
+    """Links break after a while; each has another cloud."""
     made = 0
     for seed in range(3):
-        world = World()
-        flaky = Flaky(world, 0.2, seed)
-        assert tokens(write(world, flaky, PLANS[name])) == greedy(60)
-        assert all(link.closed for link in flaky.links)
-        made += len(flaky.links)
+        world, rng = World(), np.random.default_rng(seed)
+        links = Links(world, seed, loss=0.2)
+
+        def connect(world=world, rng=rng, links=links):
+            world.at(world.now + rng.exponential(2.0), links().close)
+            return links[-1]
+
+        assert tokens(write(world, connect, PLANS[name])) == greedy(60)
+        assert all(link.closed for link in links)
+        made += len(links)
     assert made > 3
 
 
@@ -263,18 +258,16 @@ def test_a_cloud_that_fails_every_round_is_given_up(breaks, caplog):
     world = World()
     pauses = []
 
-    class Breaking(WorldLink):
-        def send(self, message):
-            if message[0] >= 0x80 and len(pauses) < breaks:
-                raise LinkError("the link broke")
-            super().send(message)
+    def fail(message):
+        if message[0] >= 0x80 and len(pauses) < breaks:
+            raise LinkError("the link broke")
 
     def sleep(seconds):
         pauses.append(seconds)
         world.sleep(seconds)
 
-    links, how = partial(linked, world, kind=Breaking), {"patience": 30, "sleep": sleep}
-    steps = write(world, links, FixedPlan(4), max_tokens=8, **how)
+    how = {"max_tokens": 8, "patience": 30, "sleep": sleep}
+    steps = write(world, Links(world, on_send=fail), FixedPlan(4), **how)
     if breaks == 8:
         assert tokens(steps) == greedy(8)
         assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
@@ -306,19 +299,14 @@ def test_longer_waits_are_bounded():
 
 @pytest.mark.parametrize("where", ["plan", "begin", "learn", "logits", "end"])
 def test_any_exception_closes_the_link(where):
-    link, planner, draft = linked(World()), Script([4]), kit.Draft()
-
     def fail(*_):
         raise ZeroDivisionError
 
-    inner = link.send
-
-    def send(message):
+    def ends(message):
         if where == "end" and message == b"\x04":
             fail()
-        inner(message)
 
-    link.send = send
+    link, planner, draft = linked(World(), on_send=ends), Script([4]), kit.Draft()
     if where != "end":
         setattr(draft if where == "logits" else planner, where, fail)
     with pytest.raises(ZeroDivisionError):
@@ -326,34 +314,29 @@ def test_any_exception_closes_the_link(where):
     assert link.closed
 
 
-def failing(reason):
-    def connect():
-        raise LinkError(reason)
-
-    return connect
-
-
 def test_a_failed_first_link_is_reported_at_once():
+    def connect():
+        raise LinkError("connection refused")
+
     world = World()
     with pytest.raises(LinkError, match=r"^connection refused$"):
-        next(write(world, failing("connection refused"), FixedPlan(4)))
+        next(write(world, connect, FixedPlan(4)))
     assert world.now == 0
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.3])
 def test_a_cloud_that_stays_away_is_given_up(loss):
     world = World()
-    links = []
+    links = Links(world, loss=loss)
 
     def connect():
         if links:
             raise LinkError("connection refused")
-        links.append(linked(world, loss=loss))
-        return links[0]
+        return links()
 
     steps = write(world, connect, FixedPlan(4), max_tokens=400, patience=20)
     next(steps)
-    links[0].snap()
+    links[0].close()
     began = world.now
     with pytest.raises(LinkError, match=r"no answer from the cloud .* refused"):
         list(steps)
@@ -419,7 +402,7 @@ def test_a_new_link_with_smaller_messages_is_refused():
     made = iter(links)
     steps = write(world, lambda: next(made), FixedPlan(2), max_tokens=40)
     text = tokens(itertools.islice(steps, 3))
-    links[0].snap()
+    links[0].close()
     text += tokens(steps)
     assert text == greedy(40)
     assert links[1].closed
@@ -435,36 +418,38 @@ def test_a_new_link_with_smaller_messages_is_refused():
 )
 def test_a_long_prompt_does_not_fill_the_queue(queue, sent, dropped, seconds):
     """It takes 76 datagrams of 98 ms. The queue holds three and the one that leaves."""
-    parts = []
+    parts, world = [], World()
 
     class Long(kit.Toy):
         max_text = 50_000
 
-    class Counting(WorldLink):
-        def send(self, message):
-            parts.append(message)
-            super().send(message)
-
-    world = World()
-    cloud = Cloud(world, Long(), limits=Limits(max_text=50_000))
-    up, down = ways(Like(1e5, trip=0.1, queue=queue))
     session = edge(prompt=[i % kit.VOCAB for i in range(40_000)])
-    link = Counting(world, cloud, up, down)
+    like = {"rate": 1e5, "queue": queue, "reliable": False, "on_send": parts.append}
+    cloud = Cloud(world, Long(), limits=Limits(max_text=50_000))
+    link = linked(world, cloud=cloud, **like)
     next(write(world, link, PLANS["alone"], session, max_tokens=1))
     assert len(parts) <= sent
-    assert up.dropped <= dropped
-    assert world.now <= seconds
+    assert link._up.dropped <= dropped
+    assert 7.2 < world.now <= seconds
 
 
 class ReadingCloud(Cloud):
-    """A cloud of one session, with a slow prefill."""
+    """A cloud of one session, with a slow prefill.
+
+    It reports its progress every five seconds; `lies` changes the report.
+    """
 
     seconds = 0.0
+    lies = None
     _known = 0
+    _began = None
 
     def _call(self):
         if self._busy or not self._waiting:
             return
+        if self._began is None:
+            self._began = self._world.now
+            self._tell(*self._waiting[0])
         text = len(self._waiting[0][2].text)
         fresh, self._known = max(text - self._known, 0), text
         self._busy = True
@@ -473,6 +458,17 @@ class ReadingCloud(Cloud):
     def _read(self):
         self._busy = False
         super()._call()
+
+    def _tell(self, link, session, job):
+        read = int((self._world.now - self._began) / self.seconds)
+        if read < len(job.text):
+            if self.lies is None:
+                session.tell_progress(read)
+            else:
+                session._queue(self.lies(session, read, len(job.text)))
+            for message in session.data_to_send():
+                link.answer(message)
+            self._world.at(self._world.now + 5, partial(self._tell, link, session, job))
 
 
 class ReadingDraft(kit.Draft):
@@ -495,12 +491,12 @@ class ReadingDraft(kit.Draft):
         return np.array([kit.toy_logits(text) for text in texts])
 
 
-def read(plan, prompt, *, step, draft, target, cloud, count=40, kind=WorldLink):
+def read(plan, prompt, *, step, draft, target, cloud, count=40, on_send=len):
     """Write a text after a long prompt; return times of tokens, draft, and text."""
     world = World()
     made = ReadingCloud(world, kit.Toy(), Steps(0.0, target, 0.0))
     made.seconds = cloud
-    link = kind(world, made, *ways(Like(trip=0.05), 0))
+    link = linked(world, cloud=made, trip=0.05, reliable=False, on_send=on_send)
     model = ReadingDraft(world, step, draft)
     session = edge(prompt=[i % kit.VOCAB for i in range(prompt)])
     times, text = [], []
@@ -527,15 +523,14 @@ def test_a_lost_round_after_a_long_prompt_is_soon_sent_again():
     """The time that the draft takes to read isn't taken for the link's."""
     lost = []
 
-    class Losing(WorldLink):
-        def send(self, message):
-            if message[0] >= 0x80 and not lost:
-                lost.append(message)
-            else:
-                super().send(message)
+    def lose(message):
+        if message[0] >= 0x80 and not lost:
+            lost.append(message)
+            return "lost"
+        return None
 
     costs = {"step": 0.005, "draft": 1e-3, "target": 0.02, "cloud": 1e-4}
-    times, _, _ = read(PLANS["drafts"], 1500, **costs, count=8, kind=Losing)
+    times, _, _ = read(PLANS["drafts"], 1500, **costs, count=8, on_send=lose)
     assert lost
     assert times[0] < 1.5 + 2 * 0.05 + 0.1 + 0.5
 
@@ -569,30 +564,6 @@ def test_hints_are_measured_after_the_draft_has_prefilled():
     assert learned[-1] is not None
 
 
-class TellingCloud(ReadingCloud):
-    """Reports its progress every five seconds; `lies` changes the report."""
-
-    lies = None
-    _began = None
-
-    def _call(self):
-        if self._waiting and not self._busy and self._began is None:
-            self._began = self._world.now
-            self._tell(*self._waiting[0])
-        super()._call()
-
-    def _tell(self, link, session, job):
-        read = int((self._world.now - self._began) / self.seconds)
-        if read < len(job.text):
-            if self.lies is None:
-                session.tell_progress(read)
-            else:
-                session._queue(self.lies(session, read, len(job.text)))
-            for message in session.data_to_send():
-                link.answer(message)
-            self._world.at(self._world.now + 5, partial(self._tell, link, session, job))
-
-
 def counting(count):
     return lambda s, *of: wire.Have(s._instance, s._number, count(*of))
 
@@ -610,17 +581,12 @@ LIES = {
 
 def reads_for_long(lies, name, *, reliable, loss=0.0):
     """Write after a prompt that the cloud reads for 120 s; return links and clock."""
-    world, links = World(), []
-    cloud = TellingCloud(world, kit.Toy(), Steps(0.0, 0.02, 0.0))
+    world = World()
+    cloud = ReadingCloud(world, kit.Toy(), Steps(0.0, 0.02, 0.0))
     cloud.seconds, cloud.lies = 0.06, LIES.get(lies)
-
-    def connect():
-        way = ways(Like(trip=0.05, loss=loss), len(links))
-        links.append(WorldLink(world, cloud, *way, reliable=reliable))
-        return links[-1]
-
+    links = Links(world, cloud=cloud, trip=0.05, loss=loss, reliable=reliable)
     session = edge(prompt=[i % kit.VOCAB for i in range(2000)])
-    steps = write(world, connect, PLANS[name], session, max_tokens=8)
+    steps = write(world, links, PLANS[name], session, max_tokens=8)
     return links, world, steps
 
 
@@ -646,15 +612,9 @@ def test_the_edge_leaves_a_cloud_without_progress(lies, *, reliable):
 @pytest.mark.parametrize(("ahead", "most"), [(8, 70), (64, 7)])
 def test_the_plan_sets_the_number_of_requested_tokens(ahead, most):
     """Rounds have to wait for all tokens that were asked for."""
-    world, asked = World(), []
-
-    class Counting(WorldLink):
-        def send(self, message):
-            if message[0] == 3:  # GENERATE
-                asked.append(message)
-            super().send(message)
-
-    link = linked(world, kind=Counting, steps=Steps(0.0, 0.1, 0.0))
+    world, sent = World(), []
+    steps = Steps(0.0, 0.1, 0.0)
+    link = linked(world, steps=steps, on_send=sent.append)
     steps = write(world, link, Script([0], ahead), max_tokens=200)
     assert tokens(steps) == greedy(200)
-    assert most / 2 < len(asked) <= most
+    assert most / 2 < sum(message[0] == 3 for message in sent) <= most  # GENERATE

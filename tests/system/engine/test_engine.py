@@ -2,12 +2,10 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
-from unittest.mock import Mock
 
 import grpc
 import numpy as np
@@ -54,13 +52,24 @@ async def read_beside_rounds(engine, length):
 
 
 def with_engine(toy, run):
+    """Run with an engine of a toy; return the engine's facts."""
+
     async def whole():
         engine = batch(toy)
-        await engine.open()
+        info = await engine.open()
         await run(engine)
         await engine.close()
+        return info
 
-    asyncio.run(whole())
+    return asyncio.run(whole())
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The engine's clock, which goes on only if a test or toy says so."""
+    made = SimpleNamespace(now=0.0, monotonic=lambda: made.now)
+    monkeypatch.setattr(_batch, "time", made)
+    return made
 
 
 def test_sessions_that_decode_steadily_share_batches(monkeypatch):
@@ -122,41 +131,31 @@ def test_a_failed_job_does_not_affect_others(kind):
 
 
 @pytest.mark.parametrize(
-    ("failing", "most"), [([0], 13), ([63], 13), ([0, 32, 63], 35), (range(64), 127)]
+    ("failing", "most"),
+    [
+        ([{0}], 13),
+        ([{63}], 13),
+        ([{0}, {32}, {63}], 35),
+        ([{i} for i in range(64)], 127),
+        ([{3, 40}], 3),
+    ],
 )
 def test_a_failing_batch_is_halved(failing, most):
+    """Also if some jobs fail only together: then all succeed."""
     calls = []
 
     def fail(jobs):
         calls.append(len(jobs))
-        if any(int(job.session) in failing for job in jobs):
-            raise ValueError("NaN")
+        if any(some <= {int(job.session) for job in jobs} for some in failing):
+            raise MemoryError("too much")
 
     async def run(engine):
         jobs = [job(b"%d" % i) for i in range(64)]
         found = await asyncio.gather(*map(engine.verify, jobs), return_exceptions=True)
         for i, outcome in enumerate(found):
-            assert isinstance(outcome, RuntimeError if i in failing else Verdict)
+            assert isinstance(outcome, RuntimeError if {i} in failing else Verdict)
         assert calls[0] == 64
         assert len(calls) <= most
-
-    with_engine(Toy(fail), run)
-
-
-def test_jobs_that_fail_only_together_all_succeed():
-    calls = []
-
-    def fail(jobs):
-        calls.append(len(jobs))
-        if {b"3", b"40"} <= {job.session for job in jobs}:
-            raise MemoryError("too much together")
-
-    async def run(engine):
-        verdicts = await asyncio.gather(
-            *(engine.verify(job(b"%d" % i)) for i in range(64))
-        )
-        assert all(isinstance(verdict, Verdict) for verdict in verdicts)
-        assert calls == [64, 32, 32]
 
     with_engine(Toy(fail), run)
 
@@ -210,84 +209,29 @@ def test_a_closing_engine_fails_running_jobs():
     asyncio.run(run())
 
 
-def test_an_engine_measures_its_forward_passes():
+@pytest.mark.parametrize("target_ms", [0.0, 20.0])
+def test_an_engine_measures_its_forward_passes(target_ms):
+    """As long as it has been told to take, if it was."""
     toy = Toy(lambda jobs: time.sleep(0.01))
 
     async def run():
-        engine = batch(toy)
-        steps = await measure_steps(engine, await engine.open())
-        await engine.close()
-        return steps
-
-    steps = asyncio.run(run())
-    assert list(steps) == [1, 6]
-    assert all(0.01 < seconds < PATIENCE for seconds in steps.values())
-    assert len(toy.forgotten) == 1
-
-
-def test_target_ms_slows_the_engine_and_is_reported():
-    async def run():
-        engine = BatchEngine(Toy(), target_ms=20.0)
-        steps = await measure_steps(engine, await engine.open())
-        assert min(steps.values()) >= 0.02
+        engine = BatchEngine(toy, target_ms=target_ms)
+        info = await engine.open()
+        steps = await measure_steps(engine, info)
         engine._pace = 60.0  # which doesn't hold up the end
         waiting = asyncio.create_task(engine.verify(job(b"waits")))
         await asyncio.sleep(0.01)
         await engine.close()
         assert not engine._thread.is_alive()
         await asyncio.wait([waiting])
+        return info, steps
 
-    asyncio.run(run())
-    refuses("target_ms can't be used with vllm", EngineConfig, "vllm", target_ms=120.0)
-    refuses("target_ms must be finite and in", EngineConfig, target_ms=-1.0)
-
-
-def test_sessions_outlive_an_unwell_engine():
-    """An edge is sent away, not refused, and comes back to the text that it had."""
-    engine = Moody(Toy(), tokenizer=b"tokenize")
-    with serving(engine) as server:
-        edge, link = edge_session(PROMPT), server.link()
-        converse(edge, link, 10)
-        engine.reason = "the model has a cold"
-        with pytest.raises(LinkError, match="the server can't verify: the model"):
-            converse(edge, link, 40)
-        assert edge.refused is None
-        assert server.metric("sqs_refusals_total", reason="engine") == 1
-        engine.reason = None
-        edge.reconnect()
-        assert converse(edge, server.link(), 40) == greedy(PROMPT, 37)
-
-
-class Canceling(Moody):
-    """An engine that cancels its second job, as when a scheduler ends."""
-
-    jobs = 0
-
-    async def verify(self, job):
-        self.jobs += 1
-        if self.jobs == 2:
-            raise asyncio.CancelledError
-        return await super().verify(job)
-
-
-class Wrong(Canceling):
-    """An engine that forgets to answer its second job."""
-
-    async def verify(self, job):
-        self.jobs += 1
-        return None if self.jobs == 2 else await Moody.verify(self, job)
-
-
-@pytest.mark.parametrize("kind", [Canceling, Wrong])
-def test_sessions_do_not_wait_for_lost_verdicts(kind, caplog):
-    """The job is done again; the log reports it, without the text."""
-    with serving(kind(Toy(), tokenizer=b"tokenize")) as server:
-        text = converse(edge_session(PROMPT), server.link(), 20)
-        assert text == greedy(PROMPT, 17)
-        assert server.metric("sqs_failed_jobs_total") == 1
-    [record] = caplog.records
-    assert "the engine failed on a job" in record.getMessage()
-    assert str(PROMPT)[1:-1] not in record.getMessage()
+    info, steps = asyncio.run(run())
+    assert info.places == 0  # it isn't known
+    assert list(steps) == [1, 6]
+    least = max(0.01, target_ms / 1e3)
+    assert all(least < seconds < PATIENCE for seconds in steps.values())
+    assert toy.forgotten.count(b"sqs_codec.measure_steps") == 1
 
 
 def health(server):
@@ -296,90 +240,106 @@ def health(server):
         names = "", "sqs.Sessions"
         asked = (health_pb2.HealthCheckRequest(service=name) for name in names)
         [status] = {check(request).status for request in asked}
-        return int(status)
+        return health_pb2.HealthCheckResponse.ServingStatus.Name(status)
 
 
-def test_health_checks_report_an_unwell_engine():
-    statuses = health_pb2.HealthCheckResponse
-    engine = Moody(Toy(), tokenizer=b"tokenize")
-    with serving(engine) as server:
-        assert health(server) == statuses.SERVING
-        engine.reason = "the model has a cold"
-        assert health(server) == statuses.NOT_SERVING
-        engine.reason = None
-        assert health(server) == statuses.SERVING
+def test_sessions_outlive_an_unwell_engine(monkeypatch):
+    """An edge is sent away, not refused, and comes back to the text that it had.
 
-
-def test_the_command_ends_if_the_engine_stays_unwell(monkeypatch):
+    Health checks report it, and the command ends if the engine stays unwell.
+    """
     monkeypatch.setattr(command, "UNWELL_SECONDS", 2)
     engine = Moody(Toy(), tokenizer=b"tokenize")
     with serving(engine) as server:
-        waiting = asyncio.run_coroutine_threadsafe(
-            command._unwell(server.service), server._loop
-        )
-        time.sleep(0.1)
-        assert not waiting.done()
+        ends = command._unwell(server.service)
+        ending = asyncio.run_coroutine_threadsafe(ends, server._loop)
+        edge, link = edge_session(PROMPT), server.link()
+        converse(edge, link, 10)
+        assert (health(server), ending.done()) == ("SERVING", False)
         engine.reason = "the model has a cold"
-        assert waiting.result(PATIENCE) == "the model has a cold"
+        assert health(server) == "NOT_SERVING"
+        with pytest.raises(LinkError, match="the server can't verify: the model"):
+            converse(edge, link, 40)
+        assert edge.refused is None
+        assert server.metric("sqs_refusals_total", reason="engine") == 1
+        assert ending.result(PATIENCE) == "the model has a cold"
+        engine.reason = None
+        assert health(server) == "SERVING"
+        edge.reconnect()
+        assert converse(edge, server.link(), 40) == greedy(PROMPT, 37)
 
 
-def test_unknown_engines_devices_and_types_are_refused():
+class Losing(BatchEngine):
+    """An engine that loses its second job: it cancels it or returns nothing."""
+
+    jobs = 0
+    cancels = False
+
+    async def verify(self, job):
+        self.jobs += 1
+        if self.jobs != 2:
+            return await super().verify(job)
+        if self.cancels:
+            raise asyncio.CancelledError
+        return None
+
+
+@pytest.mark.parametrize("cancels", [False, True])
+def test_sessions_do_not_wait_for_lost_verdicts(cancels, caplog):
+    """The job is done again; the log reports it, without the text."""
+    engine = Losing(Toy(), tokenizer=b"tokenize")
+    engine.cancels = cancels
+    with serving(engine) as server:
+        text = converse(edge_session(PROMPT), server.link(), 20)
+        assert text == greedy(PROMPT, 17)
+        assert server.metric("sqs_failed_jobs_total") == 1
+    [record] = caplog.records
+    assert "the engine failed on a job" in record.getMessage()
+    assert str(PROMPT)[1:-1] not in record.getMessage()
+
+
+def test_bad_configurations_are_refused():
     refuses(r"one of .*'vllm'.*, got 'abacus'", EngineConfig, "abacus")
     for name in "device", "dtype":
         refuses(r"must be one of .*, got 'abacus'", EngineConfig, **{name: "abacus"})
+    refuses("target_ms can't be used with vllm", EngineConfig, "vllm", target_ms=120.0)
+    refuses("target_ms must be finite and in", EngineConfig, target_ms=-1.0)
 
 
-def test_a_call_prefills_one_part_of_all_waiting_texts():
-    calls = []
-    read = {}
-    most = 0
+class Clocked(Toy):
+    """A toy whose calls take time. `parts` are the tokens of text in each call."""
 
-    async def run(engine):
-        texts = [engine.verify(reading(b"%d" % i, 1300)) for i in range(20)]
-        waiting = asyncio.gather(*texts)
-        await asyncio.sleep(0.05)
-        before = len(calls)
-        await engine.verify(job(b"a round"))
-        waited = next(
-            i
-            for i, jobs in enumerate(calls[before:])
-            if any(each.session == b"a round" for each in jobs)
-        )
-        assert waited <= 1
-        assert await waiting == [None] * 20
+    def __init__(self, clock, base=0.0, row=0.0):
+        super().__init__(self.work)
+        self.clock, self.base, self.row = clock, base, row
+        self.read, self.parts, self.calls = {}, [], []
 
-    with_engine(Toy(calls.append), run)
-    for jobs in calls:
+    def work(self, jobs):
+        self.calls.append(jobs)
         fresh = 0
         for each in jobs:
             if not each.wanted:
-                fresh += len(each.text) - read.get(each.session, 0)
-                read[each.session] = len(each.text)
-        most = max(most, fresh)
-    assert most <= PART
-    assert sum(read.values()) == 20 * 1300
+                fresh += len(each.text) - self.read.get(each.session, 0)
+                self.read[each.session] = len(each.text)
+        if fresh:
+            self.parts.append(fresh)
+        self.clock.now += self.base + self.row * fresh
 
 
-def test_prefill_takes_half_of_the_time_next_to_rounds(monkeypatch):
-    times = []  # when calls that read began and ended
-    now = 0.0
-    monkeypatch.setattr(_batch, "time", SimpleNamespace(monotonic=lambda: now))
-
-    def work(jobs):
-        nonlocal now
-        reads = not all(job.wanted for job in jobs)
-        times.extend([now, now + 0.02] if reads else [])
-        now += 0.02 if reads else 0.002
+def test_a_call_prefills_one_part_of_all_waiting_texts(clock):
+    """And no round waits for it."""
+    toy = Clocked(clock)
 
     async def run(engine):
-        text = asyncio.ensure_future(engine.verify(reading(b"text", 8000)))
-        while not text.done():
-            await engine.verify(job(b"a round"))
+        jobs = [*(reading(b"%d" % i, 1300) for i in range(20)), job(b"a round")]
+        *texts, verdict = await asyncio.gather(*map(engine.verify, jobs))
+        assert texts == [None] * 20
+        assert verdict is not None
 
-    with_engine(Toy(work), run)
-    read = sum(end - began for began, end in zip(times[::2], times[1::2], strict=True))
-    assert len(times) == 2 * 16
-    assert read <= 0.6 * (times[-1] - times[0])
+    with_engine(toy, run)
+    assert max(toy.parts) <= PART
+    assert sum(toy.parts) == 20 * 1300
+    assert b"a round" in {each.session for each in toy.calls[0]}
 
 
 def test_an_engine_reports_prefill_progress():
@@ -396,21 +356,15 @@ def test_an_engine_reports_prefill_progress():
 
 
 def test_the_shortest_remaining_prefill_comes_first():
-    ended = {}  # in which call
     calls = []
-
-    def note(jobs):
-        calls.append(jobs)
-        for each in jobs:
-            if len(each.text) == 2048:
-                ended[each.session] = len(calls)
 
     async def run(engine):
         texts = [reading(b"%d" % i, 2048) for i in range(12)]
         await asyncio.gather(*map(engine.verify, texts))
 
-    with_engine(Toy(note), run)
-    assert [*ended.values()] == [4 * i for i in range(1, 13)]
+    with_engine(Toy(calls.append), run)
+    ended = [any(len(each.text) == 2048 for each in jobs) for jobs in calls]
+    assert ended == [False, False, False, True] * 12
 
 
 def test_a_long_prefill_is_not_starved_by_short_ones(monkeypatch):
@@ -434,33 +388,12 @@ def test_a_long_prefill_is_not_starved_by_short_ones(monkeypatch):
     assert 2 * parts < last <= (parts + 8) * _batch.OLDEST_EVERY
 
 
-class Clocked(Toy):
-    """A toy with a clock of its own. `parts` are the tokens of text in each call."""
-
-    def __init__(self, monkeypatch, base, row):
-        super().__init__(self.work)
-        self.now, self.base, self.row = 0.0, base, row
-        self.read, self.parts = {}, []
-        clock = SimpleNamespace(monotonic=lambda: self.now)
-        monkeypatch.setattr(_batch, "time", clock)
-
-    def work(self, jobs):
-        fresh = 0
-        for each in jobs:
-            if not each.wanted:
-                fresh += len(each.text) - self.read.get(each.session, 0)
-                self.read[each.session] = len(each.text)
-        if fresh:
-            self.parts.append(fresh)
-        self.now += self.base + self.row * fresh
-
-
-def test_a_prefill_part_is_limited_in_time(monkeypatch):
-    toy = Clocked(monkeypatch, 0.021, 0.0013)
+def test_a_prefill_part_is_limited_in_time(clock):
+    toy = Clocked(clock, 0.021, 0.0013)
 
     async def run(engine):
         await read_beside_rounds(engine, 3000)
-        toy.now += _batch.RECENT_SECONDS  # and nobody waits
+        clock.now += _batch.RECENT_SECONDS  # and nobody waits
         await engine.verify(reading(b"another", 3000))
 
     with_engine(toy, run)
@@ -471,14 +404,17 @@ def test_a_prefill_part_is_limited_in_time(monkeypatch):
     assert max(toy.parts[ends.index(3000) + 1 :]) == PART
 
 
-def test_a_fast_model_prefills_large_parts_next_to_rounds(monkeypatch):
-    toy = Clocked(monkeypatch, 0.01, 2e-5)
-    with_engine(toy, lambda engine: read_beside_rounds(engine, 4000))
+def test_a_fast_model_prefills_large_parts_half_of_the_time(clock):
+    """Next to rounds."""
+    toy = Clocked(clock, 0.01, 2e-5)
+    with_engine(toy, lambda engine: read_beside_rounds(engine, 8000))
     assert toy.parts[:3] == [_batch.LEAST_PART, PART - 1, PART - 1]
+    assert len(toy.parts) == 17
+    assert clock.now >= (17 * 0.01 + 8000 * 2e-5) / 0.6
 
 
-def test_prefill_does_not_wait_for_its_own_session(monkeypatch):
-    toy = Clocked(monkeypatch, 0.06, 1e-4)
+def test_prefill_does_not_wait_for_its_own_session(clock):
+    toy = Clocked(clock, 0.06, 1e-4)
 
     async def run(engine):
         await engine.verify(job(b"one"))
@@ -489,21 +425,25 @@ def test_prefill_does_not_wait_for_its_own_session(monkeypatch):
     assert toy.parts == [PART] * 6
 
 
-@dataclasses.dataclass(eq=False)
 class Cache:
     """The cache of a session in a `Caching` toy."""
 
-    tokens: list[int] = dataclasses.field(default_factory=list)
+    def __init__(self):
+        self.tokens = []
 
 
 class Caching(CachingVerifier, Toy):
-    """A toy with caches. `calls` are the tokens that each call reads, by session."""
+    """A toy with caches. `calls` are the tokens that each call reads, by session.
+
+    A call takes 10 ms and 20 µs for a token.
+    """
 
     _pass_tokens = _piece_tokens = 512
     _because = "a toy's"
 
-    def __init__(self, memory=10**9):
-        self.caches, self.calls, self.memory = {}, [], memory
+    def __init__(self, clock, memory=10**9):
+        self.clock, self.memory = clock, memory
+        self.caches, self.calls = {}, []
         self._caches = self
 
     def __contains__(self, session):
@@ -532,7 +472,9 @@ class Caching(CachingVerifier, Toy):
 
     def verify(self, jobs):
         self.calls.append({})
-        return CachingVerifier.verify(self, jobs)
+        verdicts = CachingVerifier.verify(self, jobs)
+        self.clock.now += 0.01 + 2e-5 * sum(self.calls[-1].values())
+        return verdicts
 
     def _verify(self, pieces, jobs):
         sessions = {id(cache): session for session, cache in self.caches.items()}
@@ -544,8 +486,8 @@ class Caching(CachingVerifier, Toy):
         return [Toy._verify(self, job) for job in jobs]
 
 
-def test_cached_tokens_are_not_prefilled_again():
-    toy = Caching()
+def test_cached_tokens_are_not_prefilled_again(clock):
+    toy = Caching(clock)
 
     async def run(engine):
         text = [1] * 4000
@@ -567,16 +509,18 @@ def test_cached_tokens_are_not_prefilled_again():
     with_engine(toy, run)
 
 
-def test_a_prefill_part_and_rounds_share_a_forward_pass():
-    toy = Caching()
-    with_engine(toy, lambda engine: read_beside_rounds(engine, 3000))
+def test_a_prefill_part_and_rounds_share_a_forward_pass(clock):
+    toy = Caching(clock)
+    toy.places = 5
+    info = with_engine(toy, lambda engine: read_beside_rounds(engine, 3000))
+    assert info.places == 5
     assert max(sum(call.values()) for call in toy.calls) == PART
     assert toy.passes == len(toy.calls)
 
 
 @pytest.mark.parametrize("wanted", [0, 1, 6])
-def test_an_evicted_text_is_prefilled_in_parts(wanted):
-    toy = Caching()
+def test_an_evicted_text_is_prefilled_in_parts(wanted, clock):
+    toy = Caching(clock)
     text = [1] * 4000
     again = Read(b"a", text)
     if wanted:
@@ -596,21 +540,8 @@ def test_an_evicted_text_is_prefilled_in_parts(wanted):
     with_engine(toy, run)
 
 
-@pytest.mark.parametrize("toy", [Toy, Caching])
-def test_an_engine_reports_its_number_of_sessions(toy):
-    async def places(verifier):
-        engine = BatchEngine(verifier)
-        info = await engine.open()
-        await engine.close()
-        return info.places
-
-    verifier = toy()
-    verifier.places = 5
-    assert asyncio.run(places(verifier)) == (5 if toy is Caching else 0)
-
-
-def test_prefill_ends_even_if_its_kv_cache_is_always_lost():
-    toy = Caching()
+def test_prefill_ends_even_if_its_kv_cache_is_always_lost(clock):
+    toy = Caching(clock)
     text = [1] * 4000
 
     async def run(engine):
@@ -631,29 +562,18 @@ def test_prefill_ends_even_if_its_kv_cache_is_always_lost():
 @pytest.mark.parametrize(
     ("memory", "speed", "gap"), [(16, 1500, 0.02), (12, 740, 0.5), (8, 565, 0.8)]
 )
-def test_sessions_beyond_the_memory_take_turns(memory, speed, gap, monkeypatch):
+def test_sessions_beyond_the_memory_take_turns(memory, speed, gap, clock, monkeypatch):
     """Each keeps its cache for a while: half of the time no text may be read."""
     monkeypatch.setattr(_batch, "PATIENCE", 1e6)  # however late the loop has its turns
-    toy = Caching(600 * memory)
-    now = 0.0
-    monkeypatch.setattr(_batch, "time", SimpleNamespace(monotonic=lambda: now))
-    verify = toy.verify
-
-    def work(jobs):
-        nonlocal now
-        verdicts = verify(jobs)
-        now += 0.01 + 2e-5 * sum(toy.calls[-1].values())
-        return verdicts
-
-    toy.verify = work
+    toy = Caching(clock, 600 * memory)
     times = [[] for _ in range(16)]
 
     async def run(engine):
         async def write(i):
             text = [i] * 500
-            while now < 4:
+            while clock.now < 4:
                 verdict = await engine.verify(job(b"%d" % i, text))
-                times[i].append(now)
+                times[i].append(clock.now)
                 text = [*text, verdict.token] if len(text) < 580 else text[:500]
 
         tasks = [asyncio.ensure_future(write(i)) for i in range(16)]
@@ -669,49 +589,37 @@ def test_sessions_beyond_the_memory_take_turns(memory, speed, gap, monkeypatch):
     assert max(np.diff([at for at in each if at > 1]).max() for each in times) <= gap
 
 
-@pytest.fixture
-def hanging(monkeypatch):
-    """A hanging model, soon noticed, and an event that lets it continue."""
-    monkeypatch.setattr(_batch, "STUCK_SECONDS", 0.2)
-    monkeypatch.setattr(_batch, "WATCH_SECONDS", 0.05)
-    goes_on = threading.Event()
-    return Toy(lambda _: goes_on.wait(PATIENCE)), goes_on
+@pytest.mark.parametrize(("kind", "passes"), [(Clocked, 0), (Caching, 3)])
+def test_a_hanging_model_is_noticed(kind, passes, clock, monkeypatch):
+    """A call of many forward passes may be long, unless one of them is."""
+    monkeypatch.setattr(_batch, "WATCH_SECONDS", 0.01)
+    toy = kind(clock)
+    begun, goes_on = threading.Event(), threading.Event()
+    verify = toy.verify
 
+    def hang(jobs):
+        begun.set()
+        assert goes_on.wait(PATIENCE)
+        return verify(jobs)
 
-def test_a_hanging_model_is_noticed(hanging, monkeypatch):
-    toy, goes_on = hanging
+    toy.verify = hang
 
     async def run(engine):
         first = asyncio.ensure_future(engine.verify(job(b"1")))
-        await asyncio.sleep(0.05)
+        await asyncio.to_thread(begun.wait, PATIENCE)
         second = asyncio.ensure_future(engine.verify(job(b"2")))
+        for _ in range(passes):
+            clock.now += _batch.STUCK_SECONDS
+            toy.passes += 1
+            assert engine.health() is None
+        clock.now += _batch.STUCK_SECONDS + 1
         for waiting in first, second:
-            with pytest.raises(RuntimeError, match=r"from a call for \d+ s"):
+            with pytest.raises(RuntimeError, match="from a call for 121 s"):
                 await asyncio.wait_for(waiting, PATIENCE)
         assert "from a call" in str(engine.health())
-        monkeypatch.setattr(_batch, "STUCK_SECONDS", PATIENCE)
         goes_on.set()
         verdict = await asyncio.wait_for(engine.verify(job(b"3")), PATIENCE)
         assert verdict == Verdict(0, greedy(PROMPT, 1)[-1])
         assert engine.health() is None
-
-    with_engine(toy, run)
-
-
-def test_a_call_of_many_forward_passes_may_be_long(hanging):
-    toy, goes_on = hanging
-
-    class Passing(type(toy), CachingVerifier):
-        passes = property(lambda _: time.monotonic())
-        unread = Mock(return_value=0)
-
-    toy.__class__ = Passing
-
-    async def run(engine):
-        waiting = asyncio.ensure_future(engine.verify(job(b"1")))
-        await asyncio.sleep(3 * _batch.STUCK_SECONDS)
-        assert engine.health() is None
-        goes_on.set()
-        assert await asyncio.wait_for(waiting, PATIENCE)
 
     with_engine(toy, run)

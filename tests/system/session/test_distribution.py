@@ -125,16 +125,6 @@ def answers_of(edge, cloud, target):
     raise AssertionError("there is no answer to the round")
 
 
-def test_alone_keeps_the_output_distribution(ends_of_session):
-    def decode(prompt, draft, target, rng):
-        edge, cloud, target = ends_of_session(prompt, target, rng)
-        edge.generate(2)
-        exchange(edge, cloud, target)
-        return edge.text[len(prompt) :]
-
-    assert_lossless(decode)
-
-
 class Shared(Target):
     """A target that samples with one number for each key and position.
 

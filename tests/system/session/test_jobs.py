@@ -87,15 +87,15 @@ def test_probabilities_in_place_of_logits_are_noticed():
 
 
 @pytest.mark.parametrize("drafted", [0, 1])
-def test_a_round_of_n_tokens_takes_n_plus_1_draws(drafted):
+def test_a_round_of_n_tokens_takes_n_plus_1_draws_and_rows(drafted):
     q = sqs.SparseDistribution([2], [1], 5)
     round_ = sqs.Round([q], [2]) if drafted else None
     for draws in np.zeros(drafted), np.zeros(drafted + 2):
         said = f"{drafted + 1} numbers for {drafted} drafted tokens, got {len(draws)}$"
         with pytest.raises(ValueError, match=said):
             VerifyRound(b"s", [0], round_, draws, GREEDY)
-
-
-def test_the_number_of_rows_must_match_the_jobs():
-    with pytest.raises(ValueError, match="the jobs need 1 rows of logits, got 2"):
-        verify_jobs([job_of(GREEDY, 0.5)], np.tile(ROW, (2, 1)))
+    job = VerifyRound(b"s", [0], round_, np.zeros(drafted + 1), GREEDY)
+    for rows in drafted, drafted + 2:
+        said = f"the jobs need {drafted + 1} rows of logits, got {rows}"
+        with pytest.raises(ValueError, match=said):
+            verify_jobs([job], np.tile(ROW, (rows, 1)))

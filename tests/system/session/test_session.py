@@ -1,7 +1,8 @@
 """Sessions: handshake, rounds, lost, late or doubled messages, limits, misuse."""
 
 import json
-import sys
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -21,7 +22,6 @@ from sqs_codec.system.session import (
 from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._cloud import MAX_FAILURES
 from sqs_codec.system.session.transport import session_of, unknown_session
-from sqs_codec.theory import conformal_bound
 from tests.kit import make_prior
 from tests.refusals import refuses
 from tests.system.session.kit import (
@@ -34,7 +34,6 @@ from tests.system.session.kit import (
     make_cloud,
     make_edge,
     take,
-    weights,
     work,
 )
 
@@ -72,12 +71,6 @@ def verify(edge, cloud, target):
     draft(edge)
     send(edge, cloud)
     work(cloud, target)
-
-
-def decode(cloud, target):
-    """Do one job."""
-    job = cloud.next_job()
-    cloud.complete(job, target.decide(job))
 
 
 def read(edge, cloud):
@@ -257,26 +250,6 @@ def test_counters_stay_within_their_message_fields():
             assert cloud.refused is None
 
 
-def test_a_refused_session_stays_refused():
-    edge, cloud, _target = start()
-    cloud.receive(b"\x77")
-    cloud.data_to_send()
-    for message in [*make_edge().data_to_send(), b"\x04", b"", unknown_session()]:
-        cloud.receive(message)
-        (refusal,) = cloud.data_to_send()
-        assert refusal == wire.Refusal(cloud.refused).to_bytes()
-        assert cloud.next_job() is None
-    assert take(edge, [refusal] * 2) == []
-    assert edge.refused == "no message begins with byte 0x77"
-    assert edge.data_to_send() == []
-
-
-def test_another_hello_of_the_same_session_is_refused():
-    _, cloud, _ = start()
-    cloud.receive(make_edge(stop=[3]).data_to_send()[0])
-    assert "differs from the session's first" in cloud.refused
-
-
 def test_a_reason_is_cut_to_500_bytes():
     refusal = wire.Refusal("ä" * 400).to_bytes()
     assert len(refusal) <= 501
@@ -394,38 +367,32 @@ def test_a_different_text_for_the_same_round_is_refused():
 def test_a_session_holds_its_place_during_a_completion():
     edge, cloud, target = start(max_message=512)
     assert not cloud.holds_place
-    draft(edge, 3)
-    send(edge, cloud)
-    assert cloud.holds_place
-    work(cloud, target)
-    read(edge, cloud)
-    assert not cloud.holds_place
-    edge.generate(2)
-    send(edge, cloud)
-    assert cloud.holds_place
-    work(cloud, target)
-    read(edge, cloud)
-    assert not cloud.holds_place
-    edge.abort([1] * 4000)
-    send(edge, cloud)
-    assert cloud.holds_place  # as the text isn't whole
+    for begin in (lambda: draft(edge, 3), lambda: edge.generate(2)):
+        begin()
+        send(edge, cloud)
+        assert cloud.holds_place
+        work(cloud, target)
+        read(edge, cloud)
+        assert not cloud.holds_place
+
+    def places(text):
+        """Let half of a long text arrive, or all of a short one."""
+        edge.abort(text)
+        send(edge, cloud)
+        return cloud.holds_place, cloud.freed_place
+
+    assert places([1] * 4000) == (True, False)
     edge.hold_place()
-    edge.abort([1] * 5)
-    exchange(edge, cloud, target)
-    assert cloud.holds_place
-    assert not cloud.freed_place
+    assert places([1] * 5) == (True, False)
+    read(edge, cloud)
     assert edge.free_place()
     [message] = edge.data_to_send()
     assert len(message) < 16
     cloud.receive(message)
-    assert cloud.freed_place
-    assert not cloud.holds_place
+    assert (cloud.holds_place, cloud.freed_place) == (False, True)
     assert edge.text == cloud._text == [1] * 5
     edge.hold_place()
-    edge.abort([1] * 4000)
-    send(edge, cloud)
-    assert cloud.holds_place
-    assert not cloud.freed_place
+    assert places([1] * 4000) == (True, False)
 
 
 def test_a_full_or_ended_session_does_not_free_its_place():
@@ -439,14 +406,6 @@ def test_a_full_or_ended_session_does_not_free_its_place():
 
 
 # Clouds that forget
-
-
-def lost_answer(edge, cloud, target):
-    """Draft a round, and lose the answer to it with its cloud; return it."""
-    verify(edge, cloud, target)
-    answers = [wire.parse_down(m, V) for m in cloud.data_to_send()]
-    (answer,) = [m for m in answers if isinstance(m, wire.Answer)]
-    return answer
 
 
 def test_a_reconnect_does_not_resend_a_known_text():
@@ -728,21 +687,14 @@ def test_only_likely_hints_are_verified():
     assert chain((2, [], whole)) == whole[:8]  # the ninth is the target's own
 
 
-class Learning:
-    """An object that NumPy can't convert, such as a tensor with a gradient."""
-
-    shape = (V,)
-
-    def __array__(self, *_args, **_kwargs):
-        raise RuntimeError("it's learning")
-
-
 def test_invalid_guesses_and_hints():
     edge, _, _ = start()
     row = np.zeros(V)
     refuses(r"logits must have shape \(8,\), got \(9,\)", edge.guess, np.zeros(9), 2)
-    with pytest.raises(TypeError, match="an array: it's learning; convert a tensor"):
-        edge.guess(Learning(), 2)
+    fails = Mock(side_effect=RuntimeError("it's learning"))
+    tensor = SimpleNamespace(shape=(V,), __array__=fails)
+    said = "an array: it's learning; convert a tensor"
+    refuses(said, edge.guess, tensor, 2, error=TypeError)
     refuses("position must be at least 2, got 1", edge.guess, row, 1)
     assert not edge.hint(2, [([], [1], [0.5])])  # nothing is decoded
     edge.generate(9)
@@ -762,38 +714,31 @@ def test_invalid_guesses_and_hints():
     refuses("guess: a round is in the works", edge.guess, row, 2, error=RuntimeError)
 
 
-def test_overstated_probabilities_are_trusted_less():
+@pytest.mark.parametrize(("chance", "right"), [(1.0, False), (1.0, True), (0.5, True)])
+def test_the_cloud_learns_how_often_hints_are_right(chance, right):
+    """Overstated probabilities are trusted less, and modest ones more.
+
+    A chain ends without a matching hint.
+    """
     edge, cloud, target = start(sampling=Sampling(0.0))
     lengths = []
     for _ in range(40):
         edge.generate(9)
         send(edge, cloud)
-        wrong = (int(weights(edge.text, 0).argmax()) + 1) % V
-        hinted(edge, cloud, len(edge.text), [], [wrong] * 8, 1.0)
-        job = cloud.next_job(0.3)
+        tokens = greedy(edge.text, 3)[len(edge.text) :]
+        hints = tokens if right else [(tokens[0] + 1) % V] * 8
+        hinted(edge, cloud, len(edge.text), [], hints, chance)
+        job = cloud.next_job(0.02 if right else 0.3)
+        assert list(job.drafted) == hints[: len(job.drafted)]
         lengths.append(len(job.drafted))
         cloud.complete(job, target.decide(job))
         work(cloud, target)
         read(edge, cloud)
-    assert lengths[0] == 8
-    assert lengths[-1] <= 2
-
-
-@pytest.mark.parametrize("chance", [0.5, 1.0])
-def test_a_chain_ends_without_a_matching_hint(chance):
-    """Also if the edge is modest, so that the cloud takes it to be right more often."""
-    edge, cloud, target = start(sampling=Sampling(0.0))
-    for _ in range(40):
-        edge.generate(9)
-        send(edge, cloud)
-        right = greedy(edge.text, 3)[len(edge.text) :]
-        hinted(edge, cloud, len(edge.text), [], right, chance)
-        job = cloud.next_job(0.02)
-        assert list(job.drafted) == right[: len(job.drafted)]
-        cloud.complete(job, target.decide(job))
-        work(cloud, target)
-        read(edge, cloud)
-    assert len(job.drafted) == 3  # it learned that all of them are read
+    if right:
+        assert lengths[-1] == 3  # it learned that all of them are read
+    else:
+        assert lengths[0] == 8
+        assert lengths[-1] <= 2
 
 
 @pytest.mark.parametrize("how", ["draft", "generate"])
@@ -815,19 +760,12 @@ def test_a_stop_token_ends_the_completion_at_both_ends(how):
         exchange(edge, cloud, target)
     assert edge.text == cloud._text == text[:end]
     refuses("push: the text is whole", edge.push, np.zeros(V), error=RuntimeError)
-    edge.abort([*edge.text, 1])
+    edge.abort(edge.text)  # which is no end as a prompt
     assert not edge.finished
     draft(edge)
     exchange(edge, cloud, target)
     assert edge.text == cloud._text
-
-
-def test_a_stop_token_in_the_prompt_ends_nothing():
-    edge, cloud, target = start(stop=[2])
-    assert not edge.finished
-    draft(edge, 1)
-    exchange(edge, cloud, target)
-    assert len(edge.text) > 2
+    assert len(edge.text) > end
 
 
 # Sampling
@@ -844,40 +782,29 @@ SAMPLINGS = [
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-@pytest.mark.parametrize("ties", [False, True])
-def test_draft_and_target_are_truncated_alike(sampling, ties):
+def test_draft_and_target_are_truncated_alike(sampling):
     """Before it is quantized, and the cloud gets what the token was drawn from."""
-    edge, cloud, _ = start(settings=ALL, sampling=sampling)
-    row = np.float32([0.5, 2, 1, -np.inf, 1.5, 3, 2.5, 0])
-    row = row.round() if ties else row
-    kept = truncate(row[None], sampling)[0]
-    codec = edge._drafters[0].codec
-    wanted = codec.quantize(kept, sqs.TopK(V), temperature=sampling.temperature)
-    whole = codec.quantize(row, sqs.TopK(V), temperature=sampling.temperature)
-    assert (wanted == whole) == (not sampling.temperature)
-    for logits in (row, row.astype(np.float64), np.float16(row), [*map(float, row)]):
-        assert edge.push(logits) in wanted.token_ids
-    edge.flush()
-    send(edge, cloud)
-    assert [*cloud._draft.round.distributions] == [wanted] * 4
-
-
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
-@pytest.mark.parametrize("sampling", SAMPLINGS)
-def test_tensors_and_arrays_are_truncated_alike(sampling, dtype):
     torch = pytest.importorskip("torch")
     import sqs_codec.torch  # noqa: F401 : it makes tensors known
 
-    edges = [start(settings=ALL, sampling=sampling)[0] for _ in range(2)]
-    for seed in range(20):
-        row = np.random.default_rng(seed).integers(-8, 9, V).astype(np.float32) / 4
-        tensor = torch.tensor(row, dtype=getattr(torch, dtype))
-        tokens = [
-            edge.push(logits) for edge, logits in zip(edges, (row, tensor), strict=True)
-        ]
-        assert tokens[0] == tokens[1]
-    a, b = (edge._round.drafter.distributions for edge in edges)
-    assert a == b
+    codec, keep, rng = ALL[0].codec, sqs.TopK(V), np.random.default_rng(0)
+    differ = 0
+    for i in range(20):
+        row = rng.integers(-8, 9, V).astype(np.float32) / 4
+        row[i % 3] = -np.inf
+        given = {"temperature": sampling.temperature}
+        wanted = codec.quantize(truncate(row[None], sampling)[0], keep, **given)
+        differ += wanted != codec.quantize(row, keep, **given)
+        kinds = torch.float16, torch.bfloat16, torch.float32, torch.float64
+        rows = [row, row.astype(np.float64), np.float16(row), [*map(float, row)]]
+        rows += [torch.tensor(row, dtype=kind) for kind in kinds]
+        edge, cloud, _ = start(settings=ALL, sampling=sampling)
+        for logits in rows:
+            assert edge.push(logits) in wanted.token_ids
+        edge.flush()
+        send(edge, cloud)
+        assert [*cloud._draft.round.distributions] == [wanted] * len(rows)
+    assert (differ > 0) == (sampling.temperature > 0)
 
 
 def test_a_ready_distribution_is_sampled_unchanged():
@@ -899,79 +826,31 @@ def test_truncation_does_not_hide_bad_logits(wrong):
     assert edge.drafted == ()
 
 
-# What the edge learns
-
-
-def test_the_bound_holds_if_rounds_of_a_setting_are_aborted():
-    alpha, eta, beta = 0.01, 0.5, 1.0
-    keep = sqs.Conformal(alpha, eta, beta)
-    both = [Setting(sqs.Codec(V, resolution), keep) for resolution in (16, 32)]
-    edge, cloud, target = start(settings=both)
-    dropped = []
-    for _ in range(100):
-        edge.push(np.zeros(V))
-        dropped.append(edge._round.drafter.distributions[0].dropped_mass)
-        edge.flush()
-        exchange(edge, cloud, target)
-        edge.push(np.zeros(V), setting=1)
-        edge.abort()
-        exchange(edge, cloud, target)
-        bound = conformal_bound(alpha, eta, beta, len(dropped))
-        assert np.mean(dropped) <= bound
-
-
 # Limits
 
 
-def message(q=None, *, setting=0, length=1):
-    """Return a round that follows after `start`."""
+def message(q=None, *, number=2, base=2, setting=0, length=1):
+    """Return a round, which follows after `start` by default."""
     q = q or sqs.SparseDistribution([0, 1], [8, 8], V)
     codec = sqs.Codec(q.vocab_size, q.resolution)
     packet = codec.encode_round([q] * length, [0] * length)
-    return wire.RoundMessage(2, 2, setting, packet).to_bytes()
+    return wire.RoundMessage(number, base, setting, packet).to_bytes()
 
 
-def refusal(content, cloud=None):
-    cloud = cloud or start()[1]
-    cloud.receive(content)
-    return cloud.refused
+def text(total, tokens):
+    return wire.Context(b"abcd", 4, 4, 0, 0, 0, total, tokens).to_bytes(V)
 
 
 def test_a_round_stays_within_the_protocol_limits():
     """No cloud can lower them."""
-    assert refusal(message(length=32)) is None
-    reason = "a round has 33 drafted tokens, the limit is 32"
-    assert refusal(message(length=33)) == reason
     for length in (4, 5):
         setting = Setting(sqs.Codec(2000, 1000), sqs.TopK(4))
         cloud = make_cloud(vocab_size=2000)
         exchange(make_edge(settings=[setting]), cloud, Target(vocab_size=2000))
         q = sqs.SparseDistribution(range(1000), [1] * 1000, 2000)
-        reason = refusal(message(q, length=length), cloud)
-        assert (reason is None) == (length == 4)
-    assert "more survivors than max_survivors = 4096" in reason
-    long = message() + bytes(4093 - len(message()) + 4)
-    assert refusal(long) == "a round's message must have 5 to 4096 bytes, got 4097"
-
-
-def test_the_cloud_enforces_its_limits():
-    def limited():
-        cloud = make_cloud(limits=Limits(max_text=30, max_message=5000))
-        exchange(make_edge(), cloud, Target())
-        return cloud
-
-    assert "5001 bytes, the cloud takes at most 5000" in refusal(bytes(5001), limited())
-    assert refusal(message(length=27), limited()) is None
-    assert "a draft of 28 and one more token" in refusal(message(length=28), limited())
-    for total in (30, 1 << 40):
-        cloud = limited()
-        context = wire.Context(cloud._instance, 9, 9, 0, 0, 0, total, [1])
-        assert f"text has {total} tokens, the cloud takes 1 to 29" in refusal(
-            context.to_bytes(V), cloud
-        )
-    assert "2 tokens and 29 more exceed the cloud's limit of 30" in refusal(
-        wire.Generate(2, 2, 29, 0).to_bytes(), limited()
-    )
+        cloud.receive(message(q, length=length))
+        assert (cloud.refused is None) == (length == 4)
+    assert "more survivors than max_survivors = 4096" in cloud.refused
 
 
 @pytest.mark.parametrize(
@@ -980,6 +859,15 @@ def test_the_cloud_enforces_its_limits():
         ([message(setting=3)], "setting 3 is unknown; the hello has 1"),
         ([message(setting=4)], "a setting must be below 4, got 4"),
         ([b"\x82\x00\x02\x00"], "a round's message must have 5 to 4096 bytes, got 4"),
+        ([message() + bytes(4097 - len(message()))], "5 to 4096 bytes, got 4097"),
+        ([message(length=33)], "a round has 33 drafted tokens, the limit is 32"),
+        ([message(length=32)], ""),
+        ([text(68, [1] * 68), message(number=4, base=68, length=32)], ""),
+        ([text(69, [1] * 69), message(number=4, base=69, length=32)], "a draft of 32"),
+        ([text(101, [1])], "text has 101 tokens, the cloud takes 1 to 100"),
+        ([text(1 << 40, [1])], f"text has {1 << 40} tokens, the cloud takes 1 to 100"),
+        ([wire.Generate(2, 2, 100, 0).to_bytes()], "and 100 more exceed the cloud's"),
+        ([bytes(5001)], "5001 bytes, the cloud takes at most 5000"),
         ([b"\x82\x00\x02\x00" + b"\xff" * 9], "a round's packet of 9 bytes"),
         ([wire.Generate(2, 2, 1, 2).to_bytes()], "the edge has 2 tokens of 1"),
         ([wire.Generate(2, 2, 65, 0).to_bytes()], "65 ahead of the edge, the"),
@@ -991,6 +879,8 @@ def test_the_cloud_enforces_its_limits():
         ([b"\x06\x02\x01\x02\x01" + bytes(5)], "branches of 4 bytes, got 5 bytes"),
         ([b"\x06\x02\x01\x02\x01" + bytes(68)], "branches of 4 bytes, got 68 bytes"),
         ([b"\x06\x02\x01\x02\x01\x00\x00\x00\x08"], "token 8 is outside the voc"),
+        ([make_edge(stop=[3]).data_to_send()[0]], "differs from the session's first"),
+        ([b"\x77"], "no message begins with byte 0x77"),
         ([b""], "a message of 0 bytes ends inside a field"),
         ([b"\x04\x00"], "a message ends after 1 bytes"),
         ([b"\x03" + b"\xff" * 10], "a varint has too many bytes"),
@@ -1003,8 +893,12 @@ def test_the_cloud_enforces_its_limits():
     ],
 )
 def test_protocol_errors_are_refused_with_a_reason(messages, reason):
-    _, cloud, _ = start()
+    """By a cloud that takes texts of 101 tokens and messages of 5000 bytes."""
+    cloud = make_cloud(limits=Limits(max_text=101, max_message=5000))
+    cloud._instance = b"abcd"
+    exchange(make_edge(), cloud, Target())
     receive(cloud, messages)
+    assert (cloud.refused is None) == (not reason)
     assert reason in (cloud.refused or "")
 
 
@@ -1064,20 +958,12 @@ def test_a_distribution_that_fits_no_round_changes_nothing():
         assert (edge._drafters[0].state, edge.drafted) == (-1, ())
 
 
-def test_an_unreadable_text_gets_a_clear_refusal():
-    edge = make_edge([1] * 20)
-    assert exchange(edge, make_cloud(max_text=20), Target()) == []
-    assert edge.refused == (
-        "the edge's text has 20 tokens, the cloud reads at most 19 and adds one more"
-    )
-
-
 @pytest.mark.parametrize("how", ["draft", "generate", "idle"])
 def test_a_cloud_with_a_lower_limit_is_refused(how):
     """Only because of its limit, not because of the draft. The text stays."""
     edge, cloud, target = start()
     if how == "draft":
-        lost_answer(edge, cloud, target)
+        verify(edge, cloud, target)
     elif how == "generate":
         edge.generate(5)
         send(edge, cloud)
@@ -1270,35 +1156,3 @@ def test_a_failing_verifier_of_a_local_link():
     edge.receive(link.receive(0))
     (context,) = edge.data_to_send()
     refuses("out of memory", link.send, context, error=MemoryError)
-
-
-def calls(step, *given):
-    """Return how many Python functions a step calls."""
-    events = []
-    sys.setprofile(lambda _, event, __: events.append(event))
-    try:
-        step(*given)
-    finally:
-        sys.setprofile(None)
-    return events.count("call")
-
-
-@pytest.mark.skipif(sqs.backend() != "native", reason="counts the native backend's")
-def test_steps_of_a_round_make_few_calls():
-    """Each distribution is checked where it enters and encoded once."""
-    edge, cloud, target = start()
-    row = np.linspace(-1, 1, V)
-    for _ in range(2):  # the first one also fills caches
-        assert np.median([calls(edge.push, row) for _ in range(5)]) <= 25
-        assert calls(edge.flush) <= 25
-        *others, message = edge.data_to_send()
-        receive(cloud, others)
-        work(cloud, target)
-        assert calls(cloud.receive, message) + calls(cloud.next_job) <= 65
-        cloud.complete(cloud._job, target.decide(cloud._job))
-        read(edge, cloud)
-    edge.generate(1)
-    position = len(edge.text)
-    assert calls(edge.guess, row, position, 3) <= 40
-    branches = [([], [token] * 3, [0.5] * 3) for token in range(3)]
-    assert calls(edge.hint, position, branches) <= 60
