@@ -162,15 +162,18 @@ def test_bad_rows_are_named(dtype, value, message, keep, path):
 
 
 class Operations(TorchDispatchMode):
-    """Counts the operations that tensors meet."""
+    """Counts the operations that tensors meet, and keeps the bytes that they make."""
 
     def __init__(self):
         super().__init__()
-        self.counts = Counter()
+        self.counts, self.sizes = Counter(), []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         self.counts[func.overloadpacket.__name__] += 1
-        return func(*args, **(kwargs or {}))
+        out = func(*args, **(kwargs or {}))
+        is_old = func.is_view or func._schema.is_mutable
+        self.sizes += [] if is_old else [getattr(out, "nbytes", 0)]
+        return out
 
 
 @pytest.mark.parametrize("keep", RULES, ids=repr)
