@@ -38,8 +38,7 @@ def costs(logits, tmp_path_factory):
     assert cli.main(command) == 0
     assert (folder / "bits.png").read_bytes().startswith(b"\x89PNG")
     text = (folder / "bits.json").read_text("utf-8")
-    read = json.loads(text, parse_constant=pytest.fail)
-    return read
+    return json.loads(text, parse_constant=pytest.fail)
 
 
 def save(path, array):
@@ -163,16 +162,11 @@ def bad_row(value):
 @pytest.mark.parametrize(
     ("array", "said"),
     [
-        (
-            np.zeros(30, np.float32),
-            "float64, got float32 of shape [30]",
-        ),
         (np.zeros((2, 3, 4)), "got float64 of shape [2, 3, 4]"),
         (np.zeros((2, 30), np.int32), "got int32 of shape [2, 30]"),
         (np.zeros((2, 30), np.longdouble), "a dtype of float16, float32, float64"),
         (np.zeros((0, 30), np.float32), "got float32 of shape [0, 30]"),
         (np.zeros((2, 1), np.float32), "got float32 of shape [2, 1]"),
-        (np.zeros((2, 0), np.float32), "got float32 of shape [2, 0]"),
         (bad_row(np.nan), "a.npy: row 5: logits[7] is nan; values must be finite"),
         (bad_row(np.inf), "a.npy: row 5: logits[7] is inf; values must be finite"),
         (np.full((3, 30), -np.inf, np.float16), "row 0: logits: every token is masked"),

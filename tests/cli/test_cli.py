@@ -69,8 +69,6 @@ def test_inspect_reports_ambiguous_packets(tmp_path, capsys):
     assert "\nBoth kinds fit, as packets don't name their kind" in out
     assert "As a distribution:" in out
     assert "As a round:" in out
-    assert inspect(file, "--kind", "round") == 0
-    assert "Both" not in capsys.readouterr().out
 
 
 def test_inspect_explains_errors(tmp_path, monkeypatch, capsys):
@@ -168,21 +166,15 @@ def test_bad_usage_is_explained(arguments, said, monkeypatch, capsys):
     assert said in err
 
 
-@pytest.mark.parametrize(
-    ("command", "lacks"),
-    [([], "COMMAND"), (["distill"], "COMMAND"), (["prior"], "-o/--output")],
-)
-def test_a_command_without_arguments_shows_its_help(command, lacks, capsys):
-    with pytest.raises(SystemExit):
-        cli.main([*command, "--help"])
-    said = capsys.readouterr().out
-    with pytest.raises(SystemExit) as end:
-        cli.main(command)
-    assert end.value.code == 2
-    out, err = capsys.readouterr()
-    assert not out
-    assert err.startswith(said)
-    assert err.endswith(f"error: the following arguments are required: {lacks}\n")
+@pytest.mark.parametrize("command", [[], ["distill"], ["prior"]])
+def test_a_command_without_arguments_shows_its_help(command, capsys):
+    said = []
+    for given, code in ([*command, "--help"], 0), (command, 2):
+        with pytest.raises(SystemExit, match=str(code)):
+            cli.main(given)
+        said.append("".join(capsys.readouterr()))
+    assert said[1].startswith(said[0])
+    assert "error: the following arguments are required: " in said[1]
 
 
 @pytest.mark.parametrize(

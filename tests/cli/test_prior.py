@@ -74,7 +74,8 @@ def test_text_makes_a_prior(tokenizer, tmp_path, capsys):
     assert np.median(abs(made._tables.kinds.astype(int) - likely._tables.kinds)) <= 1
 
 
-def test_drafts_make_a_prior(logits, tmp_path, capsys):
+def test_drafts_make_a_prior(tokenizer, logits, tmp_path, capsys):
+    """With text, too, which a folder's tokenizer reads."""
     output = tmp_path / "my.sqsprior"
     arguments = "--drafts", logits, "-o", output, "--top-k", 12, "--resolution", 50
     assert prior(*arguments, "--classes", 3) == 0
@@ -82,19 +83,12 @@ def test_drafts_make_a_prior(logits, tmp_path, capsys):
     assert "mean of 60 held-out rows (TopK(12), resolution 50, temperature 0.7)" in out
     assert saved(out) < 0.98
     assert sqs.Prior.load(output).classes == 3
+    assert prior(*arguments, "--tokenizer", tokenizer.parent, LICENSE) == 0
+    assert "tokens of text\n300 rows of drafts" in capsys.readouterr().out
     assert cli.main(["bits", str(logits), "--rows", "20"]) == 0
     without = capsys.readouterr().out
     assert cli.main(["bits", str(logits), "--rows", "20", "--prior", str(output)]) == 0
     assert capsys.readouterr().out != without
-
-
-def test_a_folder_tokenizes_text_added_to_drafts(tokenizer, logits, tmp_path, capsys):
-    output = tmp_path / "my.sqsprior"
-    text = tmp_path / "text.txt"
-    text.write_text("to be or not to be " * 40, "utf-8")
-    arguments = "--tokenizer", tokenizer.parent, text, "--drafts", logits
-    assert prior(*arguments, "-o", output, "--classes", 2) == 0
-    assert "tokens of text\n300 rows of drafts" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

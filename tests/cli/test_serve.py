@@ -91,8 +91,8 @@ def test_options_of_an_engine(monkeypatch):
     assert found == [config]
 
 
-def test_port_in_use_by_the_other_transport(capsys, monkeypatch):
-    """Only what is to be listened on has to be free; a model isn't loaded before."""
+def test_only_what_is_listened_on_must_be_free(capsys, monkeypatch):
+    """And a model isn't loaded before."""
 
     def load(*_):
         raise ValueError("loads a model")
@@ -101,22 +101,17 @@ def test_port_in_use_by_the_other_transport(capsys, monkeypatch):
     for kind, taken in ((socket.SOCK_STREAM, "grpc"), (socket.SOCK_DGRAM, "datagram")):
         with socket.socket(socket.AF_INET, kind) as other:
             other.bind(("127.0.0.1", 0))
+            port = str(other.getsockname()[1])
             if kind == socket.SOCK_STREAM:
                 other.listen()
-            port = str(other.getsockname()[1])
+                options = "--insecure", "--port", 0, "--metrics-port", port
+                words = f"127.0.0.1:{port}: Address already in use"
+                fails(capsys, words, "serve", *options)
             for transport in ("grpc", "datagram", "both"):
                 options = ["--insecure", "--port", port, "--transport", transport]
                 assert main(["serve", *options]) == 1
                 in_use = "already in use" in capsys.readouterr().err
                 assert in_use == (transport in (taken, "both"))
-
-
-def test_metrics_port_in_use(capsys):
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        words = f"127.0.0.1:{port}: Address already in use"
-        command = "serve", "--insecure", "--port", 0, "--metrics-port", port
-        assert "Serving" not in fails(capsys, words, *command)
 
 
 class Slow(BatchEngine):

@@ -261,6 +261,7 @@ def test_incomparable_models_are_refused(data, tmp_path):
     whole = [logits_of(one.tokens.tolist()) for one in data]
     refuses("got logits for 39 of 40", distill.kld, data, whole[:-1])
     refuses("for more than 40 sequences", distill.kld, data, itertools.cycle(whole))
+    refuses("text 0: got 39 of 40 rows", distill.kld, data, [np.zeros((N - 1, V))])
 
 
 def test_contexts_match_llama_perplexity():
