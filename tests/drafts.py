@@ -5,7 +5,7 @@ The first two were written by a program that left (docs/decisions.md), the third
 ``DATA.md`` has the sources of all data here, and their licenses.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,10 +61,6 @@ class Rows:
         row[ids] = self.logits[index]
         return row
 
-    def rows(self) -> Iterator[NDArray[np.float32]]:
-        """Every `row` in order, each made when it is asked for."""
-        return (self.row(index) for index in range(len(self)))
-
 
 @dataclass(frozen=True)
 class Drafts(Rows):
@@ -89,34 +85,24 @@ class Languages(Rows):
     """[N]: an ISO 639 code, or "code"."""
 
 
-def load_drafts(path: Path = DRAFTS) -> Drafts:
+def load_drafts() -> Drafts:
     """Load the draft model's rows.
 
     >>> drafts = load_drafts()
     >>> drafts.row(0).shape, float(drafts.row(0).max())
     ((49152,), 0.0)
     """
-    return Drafts(**_arrays(path))
+    return Drafts(**_arrays(DRAFTS))
 
 
-def load_targets(path: Path = TARGETS) -> Rows:
-    """Load the target model's rows, of the same positions as the draft's.
-
-    >>> drafts, targets = load_drafts(), load_targets()
-    >>> np.array_equal(drafts.token, targets.token)
-    True
-    """
-    return Rows(**_arrays(path))
+def load_targets() -> Rows:
+    """Load the target model's rows, of the same positions as the draft's."""
+    return Rows(**_arrays(TARGETS))
 
 
-def load_languages(path: Path = LANGUAGES) -> Languages:
-    """Load Gemma's rows.
-
-    >>> languages = load_languages()
-    >>> languages.row(0).shape, sorted(set(languages.language.tolist()))
-    ((262144,), ['ar', 'code', 'de', 'en', 'es', 'fr', 'hi', 'ja', 'ru', 'zh'])
-    """
-    arrays = _arrays(path)
+def load_languages() -> Languages:
+    """Load Gemma's rows."""
+    arrays = _arrays(LANGUAGES)
     arrays["prompt"] = arrays.pop("text")
     return Languages(**arrays, vocab_size=GEMMA_VOCAB_SIZE)
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from sqs_codec._base import install
 from sqs_codec.bits import CODINGS, RESOLUTIONS, RULES, measure
 from sqs_codec.cli import main as cli
 from sqs_codec.cli.bits import pareto
@@ -39,8 +38,7 @@ def costs(logits, tmp_path_factory):
     assert cli.main(command) == 0
     assert (folder / "bits.png").read_bytes().startswith(b"\x89PNG")
     text = (folder / "bits.json").read_text("utf-8")
-    read = json.loads(text, parse_constant=pytest.fail)
-    return read
+    return json.loads(text, parse_constant=pytest.fail)
 
 
 def save(path, array):
@@ -115,23 +113,18 @@ def test_report_names_the_best_settings(logits, tmp_path, capsys):
     file = save(tmp_path / "logits.npy", logits)
     assert cli.main(["bits", file, "--tv", "0.2", "--rows", "4"]) == 0
     out = capsys.readouterr().out
-    first, second, *_ = out.splitlines()
+    first, *lines = out.splitlines()
     assert first == "Fewest bits with entropy coding, at a mean TV of at most 0.2:"
-    assert second.split() == ["rule", "l", "tokens", "dropped", "TV", *CODINGS]
-    said = "Temperature 1 (set your draft's with --temperature).\n"
-    assert f"\n4 of 6 rows of 700 logits, float32.\n{said}" in out
-    assert all(len(line) <= 80 for line in out.splitlines())
-    for name in ("thin", "balanced", "fat"):
-        k, resolution = sqs.SETTINGS[name]
+    assert "4 of 6 rows of 700 logits, float32." in lines
+    assert all(len(line) <= 80 for line in lines)
+    for name, (k, resolution) in sqs.SETTINGS.items():
         row = rf"^{name}: TopK\({k}\) +{resolution} "
         assert re.search(row, out, re.MULTILINE)
-    assert out.count("TopK(64) ") >= 1
-    assert out.count("Threshold(0.001) ") >= 1
-    assert "\nConformal(alpha=" in out
+    for rule in "TopK(64) ", "Threshold(0.001) ", "\nConformal(alpha=":
+        assert rule in out
     assert cli.main(["bits", file, "--tv", "0.0001", "--temperature", "0.7"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("No setting has a mean TV of at most 0.0001. The smallest:")
-    assert out.count(" (smallest TV):\n") == 2
     assert "ewest bits" not in out
     assert "\nTemperature 0.7.\n" in out
 
@@ -169,16 +162,11 @@ def bad_row(value):
 @pytest.mark.parametrize(
     ("array", "said"),
     [
-        (
-            np.zeros(30, np.float32),
-            "float64, got float32 of shape [30]",
-        ),
         (np.zeros((2, 3, 4)), "got float64 of shape [2, 3, 4]"),
         (np.zeros((2, 30), np.int32), "got int32 of shape [2, 30]"),
         (np.zeros((2, 30), np.longdouble), "a dtype of float16, float32, float64"),
         (np.zeros((0, 30), np.float32), "got float32 of shape [0, 30]"),
         (np.zeros((2, 1), np.float32), "got float32 of shape [2, 1]"),
-        (np.zeros((2, 0), np.float32), "got float32 of shape [2, 0]"),
         (bad_row(np.nan), "a.npy: row 5: logits[7] is nan; values must be finite"),
         (bad_row(np.inf), "a.npy: row 5: logits[7] is inf; values must be finite"),
         (np.full((3, 30), -np.inf, np.float16), "row 0: logits: every token is masked"),
@@ -216,23 +204,11 @@ def test_bad_files_are_explained(tmp_path, capsys):
 
 def test_options_that_do_not_fit_the_file_are_explained(tmp_path, capsys):
     file = save(tmp_path / "a.npy", np.zeros((2, 30), np.float32))
-    nowhere = str(tmp_path / "no" / "b.json")
-    for option, value, said in [
-        ("--prior", "gpt2", "a.npy: the prior has a vocabulary of 50257"),
-        ("--json", nowhere, f"no folder {tmp_path / 'no'} to write to"),
-    ]:
-        fails(capsys, said, "bits", file, option, value)
-
-
-def test_plot_names_a_missing_package(tmp_path, monkeypatch, capsys):
-    file = save(tmp_path / "a.npy", np.zeros((2, 30), np.float32))
-    monkeypatch.setattr(install, "is_installed", lambda name: name != "matplotlib")
-    assert cli.main(["bits", file]) == 0
-    capsys.readouterr()
-    assert cli.main(["bits", file, "--plot", str(tmp_path / "a.png")]) == 1
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert "needs matplotlib" in err
+    said = "a.npy: the prior has a vocabulary of 50257"
+    fails(capsys, said, "bits", file, "--prior", "gpt2")
+    nowhere = tmp_path / "no" / "b.json"
+    said = f"no folder {nowhere.parent} to write to"
+    fails(capsys, said, "bits", file, "--json", nowhere)
 
 
 def test_logits_come_from_standard_input(logits, tmp_path, monkeypatch, capsys):

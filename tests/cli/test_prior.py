@@ -74,7 +74,8 @@ def test_text_makes_a_prior(tokenizer, tmp_path, capsys):
     assert np.median(abs(made._tables.kinds.astype(int) - likely._tables.kinds)) <= 1
 
 
-def test_drafts_make_a_prior(logits, tmp_path, capsys):
+def test_drafts_make_a_prior(tokenizer, logits, tmp_path, capsys):
+    """With text, too, which a folder's tokenizer reads."""
     output = tmp_path / "my.sqsprior"
     arguments = "--drafts", logits, "-o", output, "--top-k", 12, "--resolution", 50
     assert prior(*arguments, "--classes", 3) == 0
@@ -82,15 +83,12 @@ def test_drafts_make_a_prior(logits, tmp_path, capsys):
     assert "mean of 60 held-out rows (TopK(12), resolution 50, temperature 0.7)" in out
     assert saved(out) < 0.98
     assert sqs.Prior.load(output).classes == 3
-
-
-def test_a_folder_tokenizes_text_added_to_drafts(tokenizer, logits, tmp_path, capsys):
-    output = tmp_path / "my.sqsprior"
-    text = tmp_path / "text.txt"
-    text.write_text("to be or not to be " * 40, "utf-8")
-    arguments = "--tokenizer", tokenizer.parent, text, "--drafts", logits
-    assert prior(*arguments, "-o", output, "--classes", 2) == 0
+    assert prior(*arguments, "--tokenizer", tokenizer.parent, LICENSE) == 0
     assert "tokens of text\n300 rows of drafts" in capsys.readouterr().out
+    assert cli.main(["bits", str(logits), "--rows", "20"]) == 0
+    without = capsys.readouterr().out
+    assert cli.main(["bits", str(logits), "--rows", "20", "--prior", str(output)]) == 0
+    assert capsys.readouterr().out != without
 
 
 @pytest.mark.parametrize(
@@ -141,17 +139,14 @@ def test_an_unreachable_hub_is_reported_at_once(unreachable_hub, capsys):
 
 
 def test_inspect_reads_with_a_prior(tmp_path, capsys):
-    codec = sqs.Codec(49_152, prior=sqs.Prior.builtin("smollm2"))
-    packet = tmp_path / "packet.bin"
+    packet, built_in = tmp_path / "packet.bin", sqs.Prior.builtin("smollm2")
     q = sqs.SparseDistribution([3, 40, 40_000], [70, 20, 10], 49_152)
-    packet.write_bytes(codec.encode(q))
-    arguments = ["inspect", str(packet), "--vocab-size", "49152"]
-    arguments += ["--kind", "distribution"]
-    assert cli.main([*arguments, "--prior", "smollm2"]) == 0
-    assert "40000" in capsys.readouterr().out
-    sqs.Prior.builtin("smollm2").save(tmp_path / "copy")
-    assert cli.main([*arguments, "--prior", str(tmp_path / "copy")]) == 0
-    assert "40000" in capsys.readouterr().out
+    packet.write_bytes(sqs.Codec(49_152, prior=built_in).encode(q))
+    built_in.save(tmp_path / "copy")
+    arguments = "inspect", str(packet), "--vocab-size", "49152", "--kind=distribution"
+    for own in "smollm2", str(tmp_path / "copy"):
+        assert cli.main([*arguments, "--prior", own]) == 0
+        assert "40000" in capsys.readouterr().out
     said = "no file smollm3, and no built-in prior: name must be"
     fails(capsys, said, *arguments, "--prior", "smollm3")
     fails(capsys, "262144", *arguments, "--prior", "gemma3")
@@ -169,13 +164,3 @@ def test_a_text_is_tokenized_in_parts(tokenizer, monkeypatch):
     tokens = read_tokens(loaded, LICENSE, V)
     monkeypatch.setattr(command, "LINES", 7)
     assert read_tokens(loaded, LICENSE, V).tolist() == tokens.tolist()
-
-
-def test_bits_takes_a_prior(logits, tmp_path, capsys):
-    made = tmp_path / "my.sqsprior"
-    assert prior("--drafts", logits, "-o", made) == 0
-    capsys.readouterr()
-    assert cli.main(["bits", str(logits), "--rows", "20"]) == 0
-    without = capsys.readouterr().out
-    assert cli.main(["bits", str(logits), "--rows", "20", "--prior", str(made)]) == 0
-    assert capsys.readouterr().out != without

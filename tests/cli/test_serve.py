@@ -91,8 +91,8 @@ def test_options_of_an_engine(monkeypatch):
     assert found == [config]
 
 
-def test_port_in_use_by_the_other_transport(capsys, monkeypatch):
-    """Only what is to be listened on has to be free; a model isn't loaded before."""
+def test_only_what_is_listened_on_must_be_free(capsys, monkeypatch):
+    """And a model isn't loaded before."""
 
     def load(*_):
         raise ValueError("loads a model")
@@ -101,22 +101,17 @@ def test_port_in_use_by_the_other_transport(capsys, monkeypatch):
     for kind, taken in ((socket.SOCK_STREAM, "grpc"), (socket.SOCK_DGRAM, "datagram")):
         with socket.socket(socket.AF_INET, kind) as other:
             other.bind(("127.0.0.1", 0))
+            port = str(other.getsockname()[1])
             if kind == socket.SOCK_STREAM:
                 other.listen()
-            port = str(other.getsockname()[1])
+                options = "--insecure", "--port", 0, "--metrics-port", port
+                words = f"127.0.0.1:{port}: Address already in use"
+                fails(capsys, words, "serve", *options)
             for transport in ("grpc", "datagram", "both"):
                 options = ["--insecure", "--port", port, "--transport", transport]
                 assert main(["serve", *options]) == 1
                 in_use = "already in use" in capsys.readouterr().err
                 assert in_use == (transport in (taken, "both"))
-
-
-def test_metrics_port_in_use(capsys):
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        words = f"127.0.0.1:{port}: Address already in use"
-        command = "serve", "--insecure", "--port", 0, "--metrics-port", port
-        assert "Serving" not in fails(capsys, words, *command)
 
 
 class Slow(BatchEngine):
@@ -251,8 +246,16 @@ def test_insecure_serves_plain_http(capsys):
     assert "Stopping" in said
 
 
-def test_certificate_and_token(tmp_path, monkeypatch):
-    cert, key = kit.certificate(tmp_path)
+@pytest.mark.parametrize(
+    ("hosts", "named"),
+    [
+        (["localhost", "127.0.0.1"], r"127\.0\.0\.1"),
+        (["cloud.example.org", "localhost"], r"cloud\.example\.org"),
+    ],
+)
+def test_certificate_and_token(hosts, named, tmp_path, monkeypatch):
+    issued = issue(tmp_path, *hosts)
+    cert, key = issued.cert, issued.key
     monkeypatch.setenv("SQS_TOKEN", f"{TOKEN} {TOKEN}-of-another")
 
     def use(port):
@@ -260,7 +263,7 @@ def test_certificate_and_token(tmp_path, monkeypatch):
             write(port, security=Certificate(cert), token=token)
 
     said = serve_while(["--cert", str(cert), "--key", str(key)], use)
-    command = rf"SQS_TOKEN=\.\.\. sqs generate --server 127\.0\.0\.1:\d+ --cert {cert}"
+    command = rf"SQS_TOKEN=\.\.\. sqs generate --server {named}:\d+ --cert {cert}"
     assert re.search(command, said)
     assert "gRPC and datagrams" in said
     assert TOKEN not in said
@@ -358,14 +361,6 @@ def test_sighup_renews_all_or_nothing(tmp_path, monkeypatch):
     serve_while(files, use)
     signal.signal(signal.SIGHUP, before)
     assert "not ignored" not in said
-
-
-def test_command_names_the_certificates_host(tmp_path, monkeypatch):
-    cert, key = kit.certificate(tmp_path, "cloud.example.org")
-    monkeypatch.setenv("SQS_TOKEN", TOKEN)
-    ports = []
-    said = serve_while(["--cert", str(cert), "--key", str(key)], ports.append)
-    assert f"--server cloud.example.org:{ports[0]} " in said
 
 
 def test_a_missing_package_of_an_engine_is_named(monkeypatch, capsys):

@@ -161,5 +161,5 @@ def test_requests_beyond_the_file_are_refused(tmp_path):
         refuses(said, distill.make, tmp_path / said, codec, base, texts, **options)
     data = make_reference(tmp_path / "other.parquet", base)
     refuses("for a reference of temperature 1", distill.measure, data, base)
-    with pytest.raises(ValueError, match="vocabulary of 40, the codec 41"):
-        distill.make(tmp_path / "v.parquet", sqs.Codec(41, 9), base, base.contexts())
+    given = tmp_path / "v.parquet", sqs.Codec(41, 9), base, base.contexts()
+    refuses("vocabulary of 40, the codec 41", distill.make, *given)

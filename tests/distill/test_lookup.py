@@ -67,10 +67,6 @@ def test_only_requested_rows_are_decoded(tmp_path, monkeypatch):
     most = CODEC.max_survivors
     assert asked == [{"length": n, "max_survivors": n * most} for n in (1, 2, 98)]
     refuses("length must be at least 0, got -1", data.start, 0, -1)
-
-
-def test_lookup_takes_tokens(tmp_path):
-    lookup = distill.Lookup(store(tmp_path / "teacher.parquet", [[1, 2]]))
     refuses("one token at least", lookup.find, [])
     refuses("tokens", lookup.find, [0.5], error=(TypeError, ValueError))
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
+from tests.refusals import refuses
 
 torch = pytest.importorskip("torch")
 adapter = pytest.importorskip("sqs_codec.torch")
 
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402 (see above)
-
-from sqs_codec.torch import _distill  # noqa: E402
+from sqs_codec.torch import _distill  # noqa: E402 (see above)
+from tests.torch.test_torch import Operations  # noqa: E402
 
 V, L = 6, 8
 ROWS = sqs.SparseRows(
@@ -89,38 +89,6 @@ def test_loss_and_gradient_are_the_dense_ones(columns, tail, temperature):
     )
 
 
-def test_roundings_average_to_the_whole_softmax():
-    q = torch.tensor([13, 1, 0, 20, 27, 3], dtype=torch.float64) / 64
-    ends = np.concatenate([[0], np.cumsum(q.numpy() * L)])
-    logits = student(1, 1, V)
-    sums = torch.zeros(V + 1, dtype=torch.float64)
-    for u in (np.arange(8) + 0.5) / 8:  # the ends are multiples of 1/8
-        counts = np.diff(np.floor(ends - u)).astype(int)
-        ids = counts.nonzero()[0]
-        rows = sqs.SparseRows.stack([sqs.SparseDistribution(ids, counts[ids], V)])
-        loss = adapter.distillation_loss(logits, teacher(rows, [0], (1, 1)))
-        (grad,) = torch.autograd.grad(loss, logits)
-        sums += torch.cat([grad.flatten(), loss.detach()[None]]) / 8
-    dense = torch.nn.functional.cross_entropy(logits[0], q[None])
-    (grad,) = torch.autograd.grad(dense, logits)
-    torch.testing.assert_close(sums[:V], grad.flatten())
-    assert sums[V].item() == pytest.approx(dense.item())
-
-
-class Allocations(TorchDispatchMode):
-    """Keeps the bytes of the tensors that operations make; views aren't made."""
-
-    def __init__(self):
-        super().__init__()
-        self.sizes = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        if not func.is_view and not func._schema.is_mutable:
-            self.sizes.append(out.nbytes)
-        return out
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("tail", [False, True])
 def test_no_copy_of_all_logits_is_made(dtype, tail, monkeypatch):
@@ -130,7 +98,7 @@ def test_no_copy_of_all_logits_is_made(dtype, tail, monkeypatch):
     # All rows but the last of each text: a view that isn't contiguous.
     places = [b * 39 + t for b in range(2) for t in range(36)]
     batch = teacher(rows, places, (2, 39), tail=tail)
-    with Allocations() as made, torch.autocast("cpu", torch.bfloat16):
+    with Operations() as made, torch.autocast("cpu", torch.bfloat16):
         logits = states[:, :-1]
         loss = adapter.distillation_loss(logits, batch)
         assert max(made.sizes) <= 4 * 3 * 51
@@ -174,13 +142,6 @@ def test_a_batch_without_distributions_teaches_nothing():
     assert not grad.any()
 
 
-def test_a_gradient_of_the_gradient_is_refused():
-    logits = student(2, 3, V)
-    loss = adapter.distillation_loss(logits, teacher())
-    with pytest.raises(RuntimeError, match="only a first derivative"):
-        torch.autograd.grad(loss, logits, create_graph=True)
-
-
 def test_batches_move_and_load():
     batch = teacher(tail=True)
     moved = batch.to("meta", non_blocking=True)
@@ -221,15 +182,14 @@ def test_bad_batches_are_refused(change, words):
         teacher(**change)
 
 
-def test_the_loss_names_the_expected_shape():
-    batch = teacher()
+def test_the_loss_names_what_it_needs():
+    batch, logits, loss = teacher(), student(2, 3, V), adapter.distillation_loss
     for shape in [(2, 3, V - 1), (3, 2, V), (6, V), ()]:
-        with pytest.raises(ValueError, match=r"shape \[2, 3\] of the tokens and then"):
-            adapter.distillation_loss(torch.zeros(shape), batch)
-    with pytest.raises(TypeError, match="float64, got"):
-        adapter.distillation_loss(torch.zeros(2, 3, V, dtype=torch.int64), batch)
-    with pytest.raises(ValueError, match="on cpu and the batch is on meta"):
-        adapter.distillation_loss(torch.zeros(2, 3, V), batch.to("meta"))
+        said = r"shape \[2, 3\] of the tokens and then"
+        refuses(said, loss, torch.zeros(shape), batch)
+    refuses("float64, got", loss, logits.long(), batch, error=TypeError)
+    refuses("on cpu and the batch is on meta", loss, logits, batch.to("meta"))
     for temperature in (0, -1, np.nan):
-        with pytest.raises(ValueError, match="temperature must be"):
-            adapter.distillation_loss(student(2, 3, V), batch, temperature=temperature)
+        refuses("temperature must be", loss, logits, batch, temperature=temperature)
+    with pytest.raises(RuntimeError, match="only a first derivative"):
+        torch.autograd.grad(loss(logits, batch), logits, create_graph=True)

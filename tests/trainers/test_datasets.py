@@ -34,8 +34,3 @@ def test_a_cache_depends_on_the_file_content(tmp_path, monkeypatch):
         if seed:  # what is there isn't made again
             monkeypatch.setattr(datasets, "_rows", pytest.fail)
     assert rows[0] == rows[2] != rows[1]
-
-
-def test_too_short_lists_are_refused(data, tmp_path):
-    with pytest.raises(ValueError, match="lists were to have 2: 16 are enough"):
-        datasets.as_dataset(data, 2, cache_dir=tmp_path)
