@@ -1,6 +1,7 @@
 """Sessions: handshake, rounds, lost, late or doubled messages, limits, misuse."""
 
 import json
+import sys
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -1156,3 +1157,35 @@ def test_a_failing_verifier_of_a_local_link():
     edge.receive(link.receive(0))
     (context,) = edge.data_to_send()
     refuses("out of memory", link.send, context, error=MemoryError)
+
+
+def calls(step, *given):
+    """Return how many Python functions a step calls."""
+    events = []
+    sys.setprofile(lambda _, event, __: events.append(event))
+    try:
+        step(*given)
+    finally:
+        sys.setprofile(None)
+    return events.count("call")
+
+
+@pytest.mark.skipif(sqs.backend() != "native", reason="counts the native backend's")
+def test_steps_of_a_round_make_few_calls():
+    """Each distribution is checked where it enters and encoded once."""
+    edge, cloud, target = start()
+    row = np.linspace(-1, 1, V)
+    for _ in range(2):  # the first one also fills caches
+        assert np.median([calls(edge.push, row) for _ in range(5)]) <= 25
+        assert calls(edge.flush) <= 25
+        *others, message = edge.data_to_send()
+        receive(cloud, others)
+        work(cloud, target)
+        assert calls(cloud.receive, message) + calls(cloud.next_job) <= 65
+        cloud.complete(cloud._job, target.decide(cloud._job))
+        read(edge, cloud)
+    edge.generate(1)
+    position = len(edge.text)
+    assert calls(edge.guess, row, position, 3) <= 40
+    branches = [([], [token] * 3, [0.5] * 3) for token in range(3)]
+    assert calls(edge.hint, position, branches) <= 60
