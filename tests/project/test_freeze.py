@@ -31,12 +31,6 @@ built-in priors are frozen: an edge and a cloud of two releases would no longer 
 }
 
 
-def read(path):
-    """Return the digests of a file that `sha256sum` has written, by name."""
-    lines = (ROOT / path).read_text().splitlines()
-    return {name: digest for digest, name in (line.split() for line in lines)}
-
-
 def digest(path):
     """Return the SHA-256 digest, for any line endings that git wrote."""
     data = path.read_bytes()
@@ -45,23 +39,20 @@ def digest(path):
     return hashlib.sha256(data).hexdigest()
 
 
-@pytest.mark.parametrize("path", [FORMAT, PRIORS], ids=lambda path: path.stem)
-def test_frozen_files_are_unchanged(path):
-    assert (ROOT / path).exists(), f"{path} is missing: {ADVICE[path]}"
-    frozen = read(path)
-    changed = " ".join(n for n, d in frozen.items() if digest(ROOT / n) != d)
-    assert not changed, (
-        f"{changed} changed, but {ADVICE[path]}\n"
-        f"Write {path} by: sha256sum {' '.join(frozen)} > {path}"
-    )
-
-
 @pytest.mark.parametrize(
     ("path", "pattern"),
     [(FORMAT, "tests/vectors/*.json"), (PRIORS, "sqs_codec/priors/*.sqsprior")],
     ids=["vectors", "priors"],
 )
-def test_every_file_is_frozen(path, pattern):
+def test_every_file_is_frozen_and_unchanged(path, pattern):
+    assert (ROOT / path).exists(), f"{path} is missing: {ADVICE[path]}"
+    lines = (ROOT / path).read_text().splitlines()  # as `sha256sum` writes them
+    frozen = {name: digest for digest, name in map(str.split, lines)}
+    changed = " ".join(n for n, d in frozen.items() if digest(ROOT / n) != d)
+    assert not changed, (
+        f"{changed} changed, but {ADVICE[path]}\n"
+        f"Write {path} by: sha256sum {' '.join(frozen)} > {path}"
+    )
     found = {file.relative_to(ROOT).as_posix() for file in ROOT.glob(pattern)}
     assert found
-    assert found <= read(path).keys()
+    assert found <= frozen.keys()
