@@ -10,11 +10,12 @@ import shutil
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 from unittest import mock
 
 import pytest
+
+from tests.conftest import reading_gguf_once
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,18 +72,11 @@ def rank(command: str) -> int:
 
 @pytest.fixture(autouse=True)
 def _few_loads() -> Iterator[None]:
-    """Load models fast, and once for all experiments.
-
-    What transformers asks gguf for again and again takes longer than all else.
-    """
-    import gguf
-
+    """Load models fast, and once for all experiments."""
     from benchmarks.experiments import run
 
-    names = "GGUFReader", "get_tensor_name_map"
-    asked = mock.patch.dict(vars(gguf), {n: cache(getattr(gguf, n)) for n in names})
     one_process = mock.patch.object(run, "_pool", return_value=ThreadPoolExecutor(1))
-    with asked, one_process:
+    with reading_gguf_once(), one_process:
         yield
 
 
