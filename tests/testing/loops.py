@@ -283,6 +283,8 @@ WRONG = {
     "another q: T 0.5": Loop(1, temperature=0.5, draw=invert, **RAW).each,
     "another q: 8 bits": Loop(1, "bits", 8, 1.1, **ROUNDED).each,
     "q/p: typical 0.8, T 0.8": Loop(1, "typical", 0.8, 0.8, **Q_OVER_P).each,
+    "q/p": Loop(1, draw=invert, **Q_OVER_P).batch,
+    "draft's own": lambda prompt, draft, _, rng: [choose(draft(prompt), rng)],
     "residual of logits: difference": Loop(**LOGS).each,
     "one seed": Loop(ends=same).each,
     "dense q: counts of 8": Loop(1, "counts", 8, **OFF).batch,
