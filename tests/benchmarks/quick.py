@@ -20,39 +20,33 @@ from tests.conftest import reading_gguf_once
 ROOT = Path(__file__).parents[2]
 
 ARGUMENTS = {
+    "benchmarks.experiments": ["all --quick"],
     "benchmarks.distill": ["bytes students --quick"],
+    "benchmarks.sizes": ["quick"],
+    "benchmarks.speed": ["--quick"],
+    "benchmarks.planner": ["--quick"],
     "benchmarks.engines": [
         f"equal --quick{engine}"
         for engine in ("", " --engine smollm2-F32", " --engine vllm")
     ],
-    "benchmarks.experiments": ["all --quick"],
+    "benchmarks.wire": ["--quick"],
     "benchmarks.kld.llama": [],  # of a program that has to be built
-    "benchmarks.sizes": ["quick"],
     "benchmarks.speed.instructions": [""],  # in seconds as it is
 }
-"""Those that ``--quick`` isn't enough for."""
-
-FIRST = (
-    "experiments",
-    "distill",
-    "sizes",
-    "speed ",
-    "planner",
-    "engines equal",
-    "wire",
-)
-"""The slowest come first, so that all cores end at about the same time."""
+"""Those that take more than ``--quick``, after the slowest: cores end together."""
 
 
 def commands() -> Iterator[str]:
     """Yield each program and its arguments."""
+    found = []
     for path in sorted((ROOT / "benchmarks").rglob("*.py")):
         makes = path.stem.startswith(("make_", "fit_"))
         if not makes and 'if __name__ == "__main__"' in path.read_text("utf-8"):
             name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-            name = name.removesuffix(".__main__")
-            for given in ARGUMENTS.get(name, ["--quick"]):
-                yield f"{name} {given}".strip()
+            found.append(name.removesuffix(".__main__"))
+    for name in sorted(found, key=[*ARGUMENTS, *found].index):
+        for given in ARGUMENTS.get(name, ["--quick"]):
+            yield f"{name} {given}".strip()
 
 
 def needs(name: str) -> str | None:
@@ -62,12 +56,6 @@ def needs(name: str) -> str | None:
     if name.endswith("wire") and os.geteuid():
         return "needs a raw socket, so root"
     return None
-
-
-def rank(command: str) -> int:
-    """Return how early a program begins."""
-    found = (i for i, part in enumerate(FIRST) if part in command)
-    return next(found, len(FIRST))
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +68,7 @@ def _few_loads() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("command", sorted(commands(), key=rank))
+@pytest.mark.parametrize("command", [*commands()])
 def test_a_program_succeeds_and_prints_figures(
     command: str,
     tmp_path: Path,

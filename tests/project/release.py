@@ -123,7 +123,7 @@ def contents(*_: str | Path) -> None:
     import trove_classifiers
     import ziglang
 
-    with line("metadata: twine check --strict, classifiers"):
+    with line("metadata: twine check --strict, classifiers, links"):
         run(sys.executable, "-m", "twine", "check", "--strict", *DIST.glob("*.*"))
         with tarfile.open(one("*.tar.gz")) as archive:
             names = {m.name for m in archive if m.isfile()}
@@ -133,6 +133,13 @@ def contents(*_: str | Path) -> None:
         assert {*found} <= trove_classifiers.classifiers
         tried = [f"Programming Language :: Python :: {v}" for v in VERSIONS[:-1]]
         assert [each for each in found if re.search(r":: 3\.\d+$", each)] == tried
+        text, links = run("git", "show", "HEAD:README.md"), r"\]\((.+?)\)"
+        kept = [x for x in re.findall(links, text) if x.startswith(("https:", "#"))]
+        assert re.findall(links, said) == kept  # there are no files on PyPI
+        project = run("git", "show", "HEAD:pyproject.toml")
+        own = re.findall('^Repository = "(.+)"', project, re.M)
+        urls = re.findall("^Project-URL: (.+)$", said, re.M)
+        assert urls == [f"Repository, {url}" for url in own]
     with line("sdist: the source, and no test, benchmark or stray file"):
         rest = {n.split("/", 1)[1] for n in names if ".egg-info/" not in n}
         assert rest ^ tracked(*SOURCE.split()) == {"PKG-INFO", "setup.cfg"}

@@ -1,7 +1,16 @@
-"""`make quick` needs none of the heavy packages."""
+"""The files that `make quick` tests; they need none of the heavy packages."""
 
+import re
 import subprocess
 import sys
+
+QUICK = """
+backend/backend backend/identity backend/isa backend/reference backend/vectors
+base/files base/threads codec/batch codec/drafter codec/fit codec/gumbel codec/hostile
+codec/interrupts codec/lists codec/lossless codec/many codec/prior codec/quantize
+codec/refusals codec/round_trip codec/rows codec/size codec/unbiased codec/verify
+project/freeze bits theory
+"""
 
 COLLECT = """
 import sys
@@ -16,7 +25,11 @@ sys.exit(pytest.main([*options, "tests", "sqs_codec"]))
 """
 
 
-def test_quick_tests_need_no_heavy_package():
+def test_quick_tests_are_the_tests_of_the_codec():
     command = [sys.executable, "-c", COLLECT]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+    found = re.findall(r"^tests/(?:(\w+)/)?test_(\w+)\.py: ", done.stdout, re.MULTILINE)
+    assert sorted("/".join(filter(None, name)) for name in found) == sorted(
+        QUICK.split()
+    )

@@ -13,11 +13,7 @@ import torch
 from transformers.generation import logits_process
 
 import sqs_codec as sqs
-
-
-def softmax(logits):
-    weights = np.exp(logits - np.max(logits))
-    return weights / weights.sum()
+from tests.kit import softmax
 
 
 def residual(p, q):
@@ -101,7 +97,7 @@ class Loop:
     def _propose(self, text, draft, rng):
         text, qs = list(text), []
         for _ in range(self.drafts):
-            q = softmax(draft.logits(text) / self.temperature)
+            q = softmax(draft.logits(text), self.temperature)
             cut = CUTS[self.cut](q, self.at)
             drawn, judged = self.sent(draft(text), q, cut / cut.sum())
             text.append(self.draw(drawn, rng))
@@ -178,7 +174,7 @@ def one_noise(judges, prompt, draft, target, rng):
 def cooled(prompt, draft, target, rng):
     """Draft and verify at 0.8, while the target is meant to decode at 1."""
     cool = Loop(2, temperature=0.8).each
-    return cool(prompt, draft, lambda text: softmax(target.logits(text) / 0.8), rng)
+    return cool(prompt, draft, lambda text: softmax(target.logits(text), 0.8), rng)
 
 
 def dense_sample_of_a_packet(prompt, draft, target, rng):
