@@ -69,12 +69,7 @@ def _few_loads() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("command", [*commands()])
-def test_a_program_succeeds_and_prints_figures(
-    command: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_program_prints_figures(command, tmp_path, monkeypatch, capsys):
     name, *arguments = command.split()
     if re.search("smollm2-", command):
         pytest.importorskip("llama_cpp")

@@ -55,13 +55,16 @@ def test_each_data_file_names_its_source():
     assert [f for f in data if f.startswith("sqs_codec/") and f not in notice] == []
 
 
-NO_HEADERS = """
-import runpy, sys
-from setuptools._distutils import sysconfig
-sysconfig.get_python_inc = lambda *_, **__: "nowhere"
+SETUP = """
+import runpy, sys, sysconfig
+from setuptools._distutils import sysconfig as of_headers
+known = sysconfig.get_config_var
+{}
 sys.argv[0] = "setup.py"
 runpy.run_path("setup.py")
 """
+NO_HEADERS = SETUP.format('of_headers.get_python_inc = lambda *_, **__: "nowhere"')
+FREE = 'sysconfig.get_config_var = lambda x: x == "Py_GIL_DISABLED" or known(x)'
 
 
 @pytest.mark.all
@@ -89,19 +92,10 @@ def test_a_failed_build_ends_with_instructions(
     assert done.stderr.endswith("SQS_NO_NATIVE=1 pip install '.[numba]'\n")
 
 
-FREE_THREADED = """
-import runpy, sys, sysconfig
-known = sysconfig.get_config_var
-sysconfig.get_config_var = lambda name: name == "Py_GIL_DISABLED" or known(name)
-sys.argv[0] = "setup.py"
-runpy.run_path("setup.py")
-"""
-
-
 @pytest.mark.all
 def test_free_threaded_python_gets_a_wheel_without_the_stable_abi(source, tmp_path):
     copy = shutil.copytree(source, tmp_path / "source")
-    command = [sys.executable, "-c", FREE_THREADED, "bdist_wheel"]
+    command = [sys.executable, "-c", SETUP.format(FREE), "bdist_wheel"]
     subprocess.run(command, cwd=copy, check=True, capture_output=True)
     (wheel,) = copy.glob("dist/*.whl")
     (core,) = (n for n in zipfile.ZipFile(wheel).namelist() if "/_sqs." in n)
