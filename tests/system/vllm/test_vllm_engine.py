@@ -38,7 +38,6 @@ from tests.system.vllm.kit import (
 ROOT = Path(__file__).parents[3]
 SESSIONS = 8
 LENGTH = 130
-NOTHING = np.zeros(0)
 
 
 @pytest.fixture(scope="module")
