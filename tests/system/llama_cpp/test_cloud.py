@@ -176,6 +176,7 @@ def test_memory(path):
         ({"tensor_split": "1,2"}, "need a GPU, and llama.cpp finds none"),
         ({"flash_attn": "no"}, "flash-attn must be one of"),
         ({"cache_type_k": "q9"}, "cache-type-k must be one of"),
+        ({"tensor_split": 1}, "need a GPU, and llama.cpp finds none"),
     ],
 )
 def test_bad_options_are_refused(path, options, said, monkeypatch):
