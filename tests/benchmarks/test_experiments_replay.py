@@ -12,20 +12,14 @@ from benchmarks.schemes import Row
 from sqs_codec import theory
 
 
-def rows(count, vocab, seed=0):
-    rng = np.random.default_rng(seed)
-    target = 3 * rng.standard_normal((count, vocab))
-    draft = target + rng.standard_normal((count, vocab))
-    pairs = zip(draft.astype(np.float32), target.astype(np.float32), strict=True)
-    return [Row(d, p, 1.0) for d, p in pairs]
-
-
 @pytest.mark.parametrize("keep", [sqs.TopK(3), sqs.Threshold(0.1), sqs.TopK(5)])
 @pytest.mark.parametrize("seed", range(5))
 def test_replayed_verdicts_match_speculative_decoding(keep, seed):
     # Summed over the token that the text has, and over the cells into which its numbers
     # in [0, 1) fall: the middle of each small cell stands for all of it.
-    row, steps = rows(1, 5, seed)[0], 400
+    rng, steps = np.random.default_rng(seed), 400
+    target = 3 * rng.standard_normal(5, np.float32)
+    row = Row(target + rng.standard_normal(5, np.float32), target, 1.0)
     q = row.send(keep, 7).q
     accepted, drafted = 0.0, np.zeros(5)
     middles = (np.arange(steps) + 0.5) / steps

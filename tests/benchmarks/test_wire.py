@@ -25,13 +25,9 @@ def test_links_count_the_overhead_of_a_message(name):
         fits = name == "datagram" or wire.setup == pytest.approx(
             SETUP[plain], abs=3 * ACK
         )
-        if fits and overhead(wire) == (each, each):
+        sent = wire.without_header[0], wire.with_header[0] - HEADER
+        if fits and sent == (PACKET + each, PACKET + each):
             break
     else:
         around = f"a message has {each} bytes around it"
         pytest.fail(f"{wire}, where {around}, and a connection {SETUP[plain]}")
-
-
-def overhead(wire):
-    """The bytes around each round's message going up."""
-    return wire.without_header[0] - PACKET, wire.with_header[0] - PACKET - HEADER

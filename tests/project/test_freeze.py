@@ -13,28 +13,10 @@ import pytest
 import sqs_codec as sqs
 
 ROOT = Path(__file__).parents[2]
-FORMAT = Path("tests", "frozen", f"format-{sqs.__format_version__}.sha256")
-PRIORS = Path("tests", "frozen", "priors.sha256")
-
-ADVICE = {
-    FORMAT: f"""\
-format version {sqs.__format_version__} is frozen once a release has it.
-- Has none yet, and is the change meant? Then renew its file, and say why in the commit.
-- Do packets that exist mean something else now, or not decode any more? Undo that. Or
-  raise SQS_FORMAT_VERSION in csrc/sqs.h and sqs_codec/_base/format.py, say in
-  docs/format.md and CHANGELOG.md what changed, and give the new version a file in
-  tests/frozen.
-- Were cases only added, and shows `git diff` none removed? Then renew its file.""",
-    PRIORS: """\
-built-in priors are frozen: an edge and a cloud of two releases would no longer agree.
-- Give the new prior a name of its own, and add it.""",
-}
-
-
-def read(path):
-    """Return the digests of a file that `sha256sum` has written, by name."""
-    lines = (ROOT / path).read_text().splitlines()
-    return {name: digest for digest, name in (line.split() for line in lines)}
+ADVICE = """\
+CONTRIBUTING.md says what a change of the format takes. A prior never changes: give the
+new one a name of its own, or an edge and a cloud of two releases no longer agree.
+Write {0} by: sha256sum {1} > {0}"""
 
 
 def digest(path):
@@ -45,23 +27,19 @@ def digest(path):
     return hashlib.sha256(data).hexdigest()
 
 
-@pytest.mark.parametrize("path", [FORMAT, PRIORS], ids=lambda path: path.stem)
-def test_frozen_files_are_unchanged(path):
-    assert (ROOT / path).exists(), f"{path} is missing: {ADVICE[path]}"
-    frozen = read(path)
-    changed = " ".join(n for n, d in frozen.items() if digest(ROOT / n) != d)
-    assert not changed, (
-        f"{changed} changed, but {ADVICE[path]}\n"
-        f"Write {path} by: sha256sum {' '.join(frozen)} > {path}"
-    )
-
-
 @pytest.mark.parametrize(
-    ("path", "pattern"),
-    [(FORMAT, "tests/vectors/*.json"), (PRIORS, "sqs_codec/priors/*.sqsprior")],
-    ids=["vectors", "priors"],
+    ("name", "pattern"),
+    [
+        (f"format-{sqs.__format_version__}", "tests/vectors/*.json"),
+        ("priors", "sqs_codec/priors/*.sqsprior"),
+    ],
 )
-def test_every_file_is_frozen(path, pattern):
+def test_every_file_is_frozen_and_unchanged(name, pattern):
+    path = f"tests/frozen/{name}.sha256"
+    lines = (ROOT / path).read_text().splitlines()  # as `sha256sum` writes them
+    frozen = {name: digest for digest, name in map(str.split, lines)}
+    changed = " ".join(n for n, d in frozen.items() if digest(ROOT / n) != d)
+    assert not changed, f"{changed}: {ADVICE.format(path, ' '.join(frozen))}"
     found = {file.relative_to(ROOT).as_posix() for file in ROOT.glob(pattern)}
     assert found
-    assert found <= read(path).keys()
+    assert found <= frozen.keys()

@@ -1,8 +1,9 @@
 """The files that `make quick` tests; they need none of the heavy packages."""
 
 import re
-import subprocess
 import sys
+
+from tests.project.release import run
 
 QUICK = """
 backend/backend backend/identity backend/isa backend/reference backend/vectors
@@ -26,10 +27,8 @@ sys.exit(pytest.main([*options, "tests", "sqs_codec"]))
 
 
 def test_quick_tests_are_the_tests_of_the_codec():
-    command = [sys.executable, "-c", COLLECT]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = re.findall(r"^tests/(?:(\w+)/)?test_(\w+)\.py: ", done.stdout, re.MULTILINE)
+    said = run(sys.executable, "-c", COLLECT)
+    found = re.findall(r"^tests/(?:(\w+)/)?test_(\w+)\.py: ", said, re.MULTILINE)
     assert sorted("/".join(filter(None, name)) for name in found) == sorted(
         QUICK.split()
     )

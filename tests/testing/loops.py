@@ -13,11 +13,7 @@ import torch
 from transformers.generation import logits_process
 
 import sqs_codec as sqs
-
-
-def softmax(logits):
-    weights = np.exp(logits - np.max(logits))
-    return weights / weights.sum()
+from tests.kit import softmax
 
 
 def residual(p, q):
@@ -101,7 +97,7 @@ class Loop:
     def _propose(self, text, draft, rng):
         text, qs = list(text), []
         for _ in range(self.drafts):
-            q = softmax(draft.logits(text) / self.temperature)
+            q = softmax(draft.logits(text), self.temperature)
             cut = CUTS[self.cut](q, self.at)
             drawn, judged = self.sent(draft(text), q, cut / cut.sum())
             text.append(self.draw(drawn, rng))
@@ -178,7 +174,7 @@ def one_noise(judges, prompt, draft, target, rng):
 def cooled(prompt, draft, target, rng):
     """Draft and verify at 0.8, while the target is meant to decode at 1."""
     cool = Loop(2, temperature=0.8).each
-    return cool(prompt, draft, lambda text: softmax(target.logits(text) / 0.8), rng)
+    return cool(prompt, draft, lambda text: softmax(target.logits(text), 0.8), rng)
 
 
 def dense_sample_of_a_packet(prompt, draft, target, rng):
@@ -283,6 +279,8 @@ WRONG = {
     "another q: T 0.5": Loop(1, temperature=0.5, draw=invert, **RAW).each,
     "another q: 8 bits": Loop(1, "bits", 8, 1.1, **ROUNDED).each,
     "q/p: typical 0.8, T 0.8": Loop(1, "typical", 0.8, 0.8, **Q_OVER_P).each,
+    "q/p": Loop(1, draw=invert, **Q_OVER_P).batch,
+    "draft's own": lambda prompt, draft, _, rng: [choose(draft(prompt), rng)],
     "residual of logits: difference": Loop(**LOGS).each,
     "one seed": Loop(ends=same).each,
     "dense q: counts of 8": Loop(1, "counts", 8, **OFF).batch,

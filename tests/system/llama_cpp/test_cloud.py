@@ -12,7 +12,6 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-import sqs_codec as sqs
 from sqs_codec import Sampling
 from sqs_codec.system.engine import EngineConfig, make_engine
 from sqs_codec.system.llama_cpp import (
@@ -24,7 +23,8 @@ from sqs_codec.system.llama_cpp import (
     _engine,
 )
 from sqs_codec.system.llama_cpp._model import Context, llama
-from sqs_codec.system.session import Read, VerifyHints, VerifyRound, verify_jobs
+from sqs_codec.system.session import Read, VerifyHints, verify_jobs
+from tests.system.hf.test_cloud import changing_jobs
 from tests.system.llama_cpp.files import write_model
 
 V = 6
@@ -33,27 +33,12 @@ FLOAT32 = {"flash_attn": "off", "cache_type_k": "f32", "cache_type_v": "f32"}
 REPEATABLE = {"repeatable": True, "batch_size": 101}
 
 
-def text_of(rng, n):
-    return rng.integers(3, V, n).tolist()
-
-
 def reading(session, text):
     return Read(session, [*text])
 
 
 def asking(session, text, hints=()):
     return VerifyHints(session, [*text], hints, bytes(16), Sampling())
-
-
-def job_of(rng, session, text):
-    """A round, hints, or a text that is only to be read."""
-    drafted = text_of(rng, int(rng.choice([0, 1, 4, 32])))
-    qs = [sqs.SparseDistribution([3, 4, 5], [4, 3, 3], V) for _ in drafted]
-    round_ = sqs.Round(qs, drafted) if drafted else None
-    draws = rng.random(len(drafted) + 1)
-    a_round = VerifyRound(session, [*text], round_, draws, Sampling())
-    jobs = reading(session, text), a_round, asking(session, text, drafted)
-    return jobs[rng.integers(3)]
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +60,7 @@ def open_cloud(path, **options):
     ],
 )
 def test_a_job_is_self_contained(tmp_path, monkeypatch, architecture, options, error):
-    """Its verdict and logits are those without a KV cache and other sessions.
-
-    Before it come other texts, shorter ones, repeats, prefills, and sessions that are
-    forgotten or evicted.
-    """
+    """Its verdict and logits are those without a KV cache and other sessions."""
     rng, seen = np.random.default_rng(SEED), {}
 
     def judge(jobs, logits):
@@ -93,18 +74,7 @@ def test_a_job_is_self_contained(tmp_path, monkeypatch, architecture, options, e
     path = write_model(tmp_path / "model.gguf", architecture, context=512)
     cloud = open_cloud(path, ctx_size=3 * 512, parallel=3, **options)
     alone = open_cloud(path, ctx_size=512, parallel=1, **{"batch_size": 512} | options)
-    texts = [text_of(rng, n) for n in (1, 5, 20, 60, 100, 150, 9, 400)]
-    for _ in range(50):
-        jobs = []
-        for i in rng.permutation(8)[: rng.integers(1, 6)]:
-            change = rng.integers(5)
-            if change == 0:
-                texts[i] = text_of(rng, int(rng.integers(1, 200)))
-            elif change == 1:
-                texts[i] = texts[i][: max(1, len(texts[i]) - int(rng.integers(40)))]
-            elif change == 2:
-                texts[i] = [*texts[i], *text_of(rng, int(rng.integers(1, 4)))][:460]
-            jobs.append(job_of(rng, b"%d" % i, texts[i]))
+    for jobs in changing_jobs(rng, 460, V):
         verdicts, rows = cloud.verify(jobs), dict(seen)
         for job, verdict in zip(jobs, verdicts, strict=True):
             alone.forget(job.session)

@@ -45,13 +45,8 @@ def test_logits_match_transformers(draft, text, smollm2):
     size = 30
     model = CachedModel(smollm2.target, smollm2.vocab_size)
     expected = model.logits(text, last=size)
-    found = [draft.logits(text[: len(text) - i]) for i in reversed(range(size))]
-    assert all(row.shape == (1, 49_152) for row in found)
-    # `found` is one row, seen thirty times: it changed under our hands.
-    assert all(np.array_equal(row, found[-1]) for row in found)
-    found = [
-        draft.logits(text[: len(text) - i])[0].copy() for i in reversed(range(size))
-    ]
+    ends = range(len(text) - size + 1, len(text) + 1)
+    found = [draft.logits(text[:end])[0].copy() for end in ends]
     distances = [distance(*rows) for rows in zip(found, expected, strict=True)]
     assert np.mean(distances) < 0.06
     same = [a.argmax() == b.argmax() for a, b in zip(found, expected, strict=True)]
@@ -75,11 +70,6 @@ def test_branches_without_room_are_computed_one_by_one(tmp_path):
         rows = draft.branches(texts)
         for row, text in zip(rows, texts, strict=True):
             np.testing.assert_allclose(row, draft.logits(text)[0], atol=0.03)
-    for texts, said in (
-        ([], "expected one or more texts, got none"),
-        ([[1], []], "1 to 64 tokens .* got 0"),
-    ):
-        refuses(said, draft.branches, texts)
 
 
 def test_branches_without_partial_removal_run_one_by_one(tmp_path, monkeypatch):

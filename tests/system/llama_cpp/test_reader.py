@@ -1,14 +1,11 @@
 """A GGUF file as a reader: all rows of many texts, and what is measured by them."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from sqs_codec.distill._tasks import Answer, Task
-from sqs_codec.distill._tasks import Reader as AnyReader
 from sqs_codec.system.hf._models import _smollm2_gguf
 from sqs_codec.system.llama_cpp import Draft, ModelReader
 from tests.refusals import refuses
@@ -24,27 +21,27 @@ ALIKE = 0.1
 class Keeping(Task):
     """Keeps all rows that it gets."""
 
-    def _look(self, logits: Any, rows: slice) -> Answer:
+    def _look(self, logits, rows):
         return Answer(None, {"likeliest": logits.copy()})
 
 
-def read(reader: AnyReader, tasks: Sequence[Task]) -> None:
+def read(reader, tasks):
     for task, logits in reader.read(tasks):
         task.tell(logits)
 
 
-def draw(*lengths: int) -> list[list[int]]:
+def draw(*lengths):
     rng = np.random.default_rng(0)
     return [rng.integers(3, SIZE, n).tolist() for n in lengths]
 
 
-def keeping(texts: Sequence[Sequence[int]]) -> list[Keeping]:
+def keeping(texts):
     """Return a task of the second half of each text."""
     halves = (range(len(text) // 2, len(text)) for text in texts)
     return [Keeping(0, *pair, SIZE) for pair in zip(texts, halves, strict=True)]
 
 
-def require_drafts_rows(path: Path, tasks: Sequence[Keeping]) -> None:
+def require_drafts_rows(path, tasks):
     draft = Draft(path, n_ctx=2048)
     for task in tasks:
         rows = task.answer.told["likeliest"]
@@ -55,9 +52,7 @@ def require_drafts_rows(path: Path, tasks: Sequence[Keeping]) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["llama", "mamba"])
-def test_short_texts_share_a_forward_pass(
-    tmp_path: Path, architecture: str, fed: list[tuple[int, int]]
-) -> None:
+def test_short_texts_share_a_forward_pass(tmp_path, architecture, fed):
     path = write_model(tmp_path / "model.gguf", architecture)
     tasks = keeping(draw(5, 1, 20, 9))
     read(ModelReader(path), tasks)
@@ -66,9 +61,7 @@ def test_short_texts_share_a_forward_pass(
     require_drafts_rows(path, tasks)
 
 
-def test_texts_are_batched_up_to_the_room(
-    tmp_path: Path, fed: list[tuple[int, int]]
-) -> None:
+def test_texts_are_batched_up_to_the_room(tmp_path, fed):
     path = write_model(tmp_path / "model.gguf", "llama", context=600)
     tasks = keeping(draw(500, 12, 1, 511, *[2] * 66, 513))
     read(ModelReader(path), tasks)
@@ -76,9 +69,7 @@ def test_texts_are_batched_up_to_the_room(
     require_drafts_rows(path, [*tasks[1:3], *tasks[-3:-1]])
 
 
-def test_long_texts_are_computed_in_parts(
-    tmp_path: Path, fed: list[tuple[int, int]]
-) -> None:
+def test_long_texts_are_computed_in_parts(tmp_path, fed):
     path = write_model(tmp_path / "model.gguf", "llama", context=2048)
     text, short = draw(1100, 9)
     long = Keeping(0, text, [5, 6, 510, 511, 512, 1030], SIZE)
@@ -88,7 +79,7 @@ def test_long_texts_are_computed_in_parts(
     require_drafts_rows(path, tasks)
 
 
-def test_a_reader_describes_itself() -> None:
+def test_a_reader_describes_itself():
     path = _smollm2_gguf()
     reader, draft = ModelReader(path, threads=1), Draft(path)
     assert reader.name.startswith(Path(path).name + " (llama ")
@@ -108,7 +99,7 @@ def test_a_reader_describes_itself() -> None:
         assert token not in tokenizer.encode(f"One.{text}Two.", special=False)
 
 
-def test_unreadable_texts_are_refused(tmp_path: Path) -> None:
+def test_unreadable_texts_are_refused(tmp_path):
     path = write_model(tmp_path / "model.gguf", "llama")
     reader = ModelReader(path)
     assert (reader.tokenizer.bos, reader.max_tokens) == (1, 64)

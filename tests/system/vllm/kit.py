@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import psutil
 import tokenizers
 import torch
 import transformers
@@ -97,6 +98,16 @@ def served(*args: Any, **options: Any) -> Iterator[Served]:
         yield it
     finally:
         it.close()
+
+
+@contextmanager
+def all_end(pid: int) -> Iterator[None]:
+    """Check that a block ends a process, and all that it has started."""
+    processes = [psutil.Process(pid)]
+    processes += processes[0].children(recursive=True)
+    yield
+    _, left = psutil.wait_procs(processes, timeout=30)
+    assert not left
 
 
 def save_tiny(folder: Path, kind: str, **options: Any) -> str:

@@ -3,7 +3,6 @@
 from types import SimpleNamespace
 
 import numpy as np
-import psutil
 import pytest
 import torch
 
@@ -13,7 +12,7 @@ from sqs_codec.distill._tasks import Comparing, Counting
 from sqs_codec.system import hf
 from sqs_codec.system.vllm import ModelReader
 from sqs_codec.system.vllm._tasks import do_task, pack_task, unpack_answer
-from tests.system.vllm.kit import SEED, V, save_tiny
+from tests.system.vllm.kit import SEED, V, all_end, save_tiny
 
 CHUNK = 64
 """Tokens that vLLM reads in a step."""
@@ -128,16 +127,13 @@ def test_two_workers_run_and_end(tmp_path):
     path = save_tiny(tmp_path, "Qwen3")
     it = ModelReader(path, options={"tensor_parallel_size": 2})
     [core] = it._llm.engine_core.resources.engine_manager.processes
-    processes = [psutil.Process(core.pid)]
-    processes += processes[0].children(recursive=True)
-    refuse(it)
-    check(it, path, [300, 300, 20, 300])
-    it.close()
-    it.close()
-    with pytest.raises(RuntimeError, match="is closed"):
-        read(it, tasks_of([5]))
-    _, left = psutil.wait_procs(processes, timeout=30)
-    assert not left
+    with all_end(core.pid):
+        refuse(it)
+        check(it, path, [300, 300, 20, 300])
+        it.close()
+        it.close()
+        with pytest.raises(RuntimeError, match="is closed"):
+            read(it, tasks_of([5]))
 
 
 def told(task, logits):

@@ -79,23 +79,19 @@ def test_one_matrix_for_all_requests_of_a_step():
     pooler = RoundPooler(logits, V)
     one = pack_job(job(TEXT[8:]))
     reading = {"draws": []}
+    hinted = pack_job(VerifyHints(b"", TEXT[:6], TEXT[6:], bytes(16), GREEDY))
     answers = step(
         pooler,
         WHOLE,
+        (hinted, TEXT, 0, 9),
         (one, TEXT, 3, 9),
         (reading, TEXT, 0, 9),
         (None, TEXT, 0, 9),  # vLLM's own, to warm up
         (FIELDS, TEXT, 0, 8),  # to be gone on with
         (FIELDS, TEXT, 6, 9),  # the rest is cached
     )
-    assert answers == [(2, 3), (0, 0), READ, READ, None, SHORT]
-    assert sizes == [4 + 1]
-
-
-def test_hints_together_with_rounds():
-    hints = VerifyHints(b"", TEXT[:6], TEXT[6:], bytes(16), GREEDY)
-    hinted = pack_job(hints), TEXT, 0, 9
-    assert step(RoundPooler(successors, V), WHOLE, hinted) == [(2, 3)] * 2
+    assert answers == [(2, 3), (2, 3), (0, 0), READ, READ, None, SHORT]
+    assert sizes == [4 + 4 + 1]
 
 
 def test_chunks_gaps_and_preemptions():
