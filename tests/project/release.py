@@ -151,8 +151,10 @@ def contents(*_: str | Path) -> None:
             core = {"_sqs.pyd" if "-win" in wheel.name else "_sqs.abi3.so"}
             assert rest == {*INFO.split()} | core, (wheel.name, rest)
             assert wheel.stat().st_size <= MOST, wheel.name
-    with line("NOTICE: files that exist, and what Zig links into wheels"):
+    with line("NOTICE: all data, and what Zig links into wheels"):
         notice = " ".join((ROOT / "NOTICE").read_text("utf-8").split())
+        code = (".css", ".html", ".js", ".py", ".typed")
+        assert all(n.endswith(code) or f" {n} " in notice for n in package)
         assert {*re.findall(r" ((?:sqs_codec|csrc)/\S+)", notice)} <= tracked()
         zig = Path(ziglang.__file__).parent
         for text in zig / "LICENSE", zig / "lib/libc/mingw/COPYING":
@@ -164,14 +166,14 @@ def contents(*_: str | Path) -> None:
         assert found == {f"HEAD:{name}" for name in own}, found
 
 
-def install(place: Path, python: str, *arguments: str | Path) -> Path:
+def install(place: Path, python: str, *arguments: str | Path, **variables: str) -> Path:
     """Make an environment, and return its interpreter."""
-    run(ROOT / ".ci" / "install", place, *arguments, PYTHON=python)
+    run(ROOT / ".ci" / "install", place, *arguments, PYTHON=python, **variables)
     return place / "bin" / "python"
 
 
-def test(python: Path, *options: str) -> None:
-    """Run the README's code, then tests next to the package, as if it were the tree."""
+def readme(python: Path, backend: str) -> None:
+    """Run the README's code on the installed package, away from the source."""
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
         (here / "README.md").write_text(run("git", "show", "HEAD:README.md"))
@@ -180,7 +182,30 @@ def test(python: Path, *options: str) -> None:
         asked = "import sqs_codec as s; print(s.__file__, s.backend())"
         where, found = run(python, "-c", asked, cwd=here).split()
         assert Path(where).is_relative_to(python.parents[1]), where
-        assert found == "native", found
+        assert found == backend, found
+
+
+def sdist(work: Path, *_: str) -> None:
+    """Install the sdist by pip, as users do, with a compiler and without."""
+    file, none = one("*.tar.gz"), {"UV": "", "CC": "/nowhere/cc"}
+    with line("sdist with a compiler: README's code"):
+        readme(install(work / "cc", sys.executable, file, UV=""), "native")
+    with line("sdist without a compiler: pip says what to do"):
+        said = ""
+        try:
+            install(work / "none", sys.executable, file, **none)
+        except SystemExit as error:
+            said = str(error)
+        assert "there is no C compiler '/nowhere/cc' here" in said, said
+    with line("sdist without a compiler, SQS_NO_NATIVE=1: README's code on Numba"):
+        pure = {"SQS_NO_NATIVE": "1", **none}
+        place = work / "numba"
+        readme(install(place, sys.executable, f"{file}[numba]", **pure), "numba")
+
+
+def test(python: Path, *options: str) -> None:
+    """Run tests next to the installed package, as if it were the tree."""
+    readme(python, "native")
     (to,) = python.parents[1].glob("lib/python3*/site-packages")
     run("git", "archive", f"--output={to}/tests.tar", "HEAD", *BESIDE.split())
     run("tar", "-xf", "tests.tar", cwd=to)
@@ -235,7 +260,7 @@ def emulated(work: Path, *_: str) -> None:
         print(f"             {said.splitlines()[-1]}")
 
 
-CHECKS = {each.__name__: each for each in (build, contents, pythons, emulated)}
+CHECKS = {each.__name__: each for each in (build, contents, sdist, pythons, emulated)}
 
 
 def main(check: str = "", *versions: str) -> str | None:
