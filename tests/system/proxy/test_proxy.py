@@ -126,15 +126,8 @@ def test_a_client_may_choose_mode_and_link(proxy):
 
 def test_a_tokenizer_panic_is_an_error_and_frees_its_seat(folder, server, monkeypatch):
     """The panic of tokenizers isn't an Exception."""
-
-    class Panic(BaseException):
-        pass
-
-    def panic(*_):
-        raise Panic
-
     with closing(Proxy(folder, server.address, clients=1)) as proxy:
-        monkeypatch.setattr(Tokenizer, "encode", panic)
+        monkeypatch.setattr(Tokenizer, "encode", Mock(side_effect=BaseException))
         for _ in range(2):
             with pytest.raises(openai.InternalServerError, match="completion failed;"):
                 ask(proxy.client())
@@ -229,14 +222,8 @@ def test_stop_strings(proxy):
 
 
 def test_held_back_text_comes_at_the_end(proxy, monkeypatch):
-    class Late:
-        def add(self, tokens):
-            return ""
-
-        def rest(self):
-            return "late END of it"
-
-    monkeypatch.setattr(proxy.completer._tokenizer, "stream", lambda prompt: Late())
+    late = Mock(**{"add.return_value": "", "rest.return_value": "late END of it"})
+    monkeypatch.setattr(proxy.completer._tokenizer, "stream", lambda prompt: late)
     [choice] = ask(proxy.client(), max_tokens=4).choices
     assert choice.message.content == "late END of it"
     [choice] = ask(proxy.client(), max_tokens=4, stop="END").choices
