@@ -49,7 +49,6 @@ from tests.system.serve.kit import (
     PATIENCE,
     VOCAB,
     Draft,
-    Server,
     Toy,
     batch,
     both_transports,
@@ -391,13 +390,12 @@ def test_a_connection_without_a_session_is_closed(monkeypatch):
 @pytest.mark.parametrize("grace", [PATIENCE, 0.1])
 def test_shutdown_waits_for_running_jobs_for_a_time(grace):
     toy, begun, go_on = Toy(), threading.Event(), threading.Event()
-    server, edge = Server(toy), edge_session(PROMPT)
-    link = server.link()
-    converse(edge, link, 10)
-    toy.on_call = lambda jobs: begun.set() or go_on.wait(PATIENCE)
-    send_round(edge, link)
-    assert begun.wait(PATIENCE)
-    with ThreadPoolExecutor(1) as pool:
+    with serving(toy) as server, ThreadPoolExecutor(1) as pool:
+        edge, link = edge_session(PROMPT), server.link()
+        converse(edge, link, 10)
+        toy.on_call = lambda jobs: begun.set() or go_on.wait(PATIENCE)
+        send_round(edge, link)
+        assert begun.wait(PATIENCE)
         stopping, length = pool.submit(server.stop, grace), len(edge.text)
         if grace == PATIENCE:
             go_on.set()
@@ -406,7 +404,6 @@ def test_shutdown_waits_for_running_jobs_for_a_time(grace):
         assert "the server is shutting down" in last_words(link)
         go_on.set()
         stopping.result(PATIENCE)
-    link.close()
 
 
 def test_metrics(monkeypatch):
