@@ -10,8 +10,6 @@ from typing import Any
 import litellm
 import openai
 import pytest
-import tokenizers
-import transformers
 from langchain_openai import ChatOpenAI
 
 from tests.clients.conftest import KEY, ROOT
@@ -21,15 +19,15 @@ MESSAGES: Any = [{"role": "user", "content": "Why is the sea salty?"}]
 CLOCK: Any = {"type": "function", "function": {"name": "clock", "parameters": {}}}
 SHORT: Any = {"max_tokens": 12, "seed": 7}
 TASK = """\
-task: {kind}
-output_type: {kind}
+task: asked
+output_type: generate_until
 dataset_path: json
 dataset_kwargs: {{data_files: {{test: {data}}}}}
 test_split: test
 generation_kwargs: {{max_gen_toks: 12}}
 doc_to_text: "{{{{ask}}}}"
 doc_to_target: "{{{{answer}}}}"
-metric_list: [{{metric: {metric}}}]
+metric_list: [{{metric: exact_match}}]
 """
 
 
@@ -58,46 +56,36 @@ def test_langchain(proxy):
         model.with_structured_output(form).invoke(MESSAGES)
 
 
-def evaluate(folder, kind, model, url, *more):
-    """Run a task of two questions with lm-eval's command; return its output."""
-    data, metric = folder / "data.jsonl", "exact_match"
-    if kind == "loglikelihood":
-        metric = "perplexity"
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("local-chat-completions", ["/chat/completions", "--apply_chat_template"]),
+        (
+            "local-completions",
+            [
+                "/completions,tokenizer_backend=None,tokenized_requests=False",
+                *("--batch_size", "2"),
+            ],
+        ),
+    ],
+)
+def test_lm_eval(proxy, tmp_path, model, options):
+    """With a task of two questions."""
+    data = tmp_path / "data.jsonl"
     asked = [{"ask": ask, "answer": "salty"} for ask in ("The sea is", "Salt is")]
     data.write_text("\n".join(map(json.dumps, asked)))
-    task = TASK.format(kind=kind, data=data, metric=metric)
-    (folder / "task.yaml").write_text(task)
-    command = [sys.executable, "-m", "lm_eval", "--model", model, "--tasks", kind]
-    command += ["--model_args", f"model=sqs,base_url={url},max_retries=1"]
+    (tmp_path / "task.yaml").write_text(TASK.format(data=data))
+    path, *more = options
+    command = [sys.executable, "-m", "lm_eval", "--model", model, "--tasks", "asked"]
+    command += ["--model_args", f"model=sqs,max_retries=1,base_url={proxy}{path}"]
     done = subprocess.run(
-        [*command, "--include_path", str(folder), *more],
-        env=os.environ | {"OPENAI_API_KEY": KEY, "HF_HOME": str(folder)},
+        [*command, "--include_path", str(tmp_path), *more],
+        env=os.environ | {"OPENAI_API_KEY": KEY, "HF_HOME": str(tmp_path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-    return done.stdout
-
-
-def test_lm_eval(proxy, tmp_path):
-    chat, texts = f"{proxy}/chat/completions", f"{proxy}/completions"
-    for asked in (
-        ("local-chat-completions", chat, "--apply_chat_template"),
-        (
-            "local-completions",
-            f"{texts},tokenizer_backend=None,tokenized_requests=False",
-            *("--batch_size", "2"),
-        ),
-    ):
-        said = evaluate(tmp_path, "generate_until", *asked)
-        assert "|exact_match|" in said, said
-    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"w": 0}, "w"))
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=words, unk_token="w", eos_token="w"
-    ).save_pretrained(tmp_path)
-    asked = "local-completions", f"{texts},tokenizer={tmp_path}"
-    said = evaluate(tmp_path, "loglikelihood", *asked)
-    assert "logprobs isn't supported" in said, said
+    assert "|exact_match|" in done.stdout, done.stdout
 
 
 def test_javascript(proxy):

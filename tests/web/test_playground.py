@@ -96,7 +96,8 @@ def test_figures_match_python_on_200_rows(page):
     given = [(row, settings(rng)) for row in shipped()]
     priors = {model: sqs.Prior.builtin(model) for model in ("smollm2", "gemma3")}
     answers = page.evaluate(MEASURE, given)
-    for (row, setting), found in zip(given, answers, strict=True):
+    parsed = parse(priors["smollm2"].to_bytes())
+    for i, ((row, setting), found) in enumerate(zip(given, answers, strict=True)):
         logits, prior = dense(row), priors[row["model"]]
         size, resolution = logits.size, setting["resolution"]
         known, other = (prior, None) if setting["withPrior"] else (None, prior)
@@ -121,26 +122,17 @@ def test_figures_match_python_on_200_rows(page):
             theory.paper_bits(size, kept, resolution, conformal=steered),
             kept * (32 if size <= 1 << 16 else 48),  # fp16, and an id of 16 or 32 bits
         ]
-
-
-def test_parts_have_the_bits_of_the_reference(page):
-    rng = np.random.default_rng(26)
-    given = [(row, settings(rng)) for row in shipped()[: ROWS // 2 : 10]]
-    prior = sqs.Prior.builtin("smollm2")
-    parsed = parse(prior.to_bytes())
-    for (row, setting), found in zip(given, page.evaluate(MEASURE, given), strict=True):
-        codec = sqs.Codec(49_152, setting["resolution"])
-        rule, value = setting["keep"]
-        temperature = setting["temperature"]
-        q = codec.quantize(dense(row), KEEPS[rule](value), temperature=temperature)
-        known = parsed if setting["withPrior"] else None
-        bits, parts = priced(codec, q, known), found["parts"]
-        for name in ("arrangement", "class"):
-            assert parts[name] == pytest.approx(bits.get(name, 0), abs=0.01), setting
-        assert 0 < parts["padding"] < 16
-        padding = parts.pop("padding")
-        assert sum(parts.values()) == pytest.approx(sum(bits.values()), abs=0.01)
-        assert sum(parts.values()) + padding == 8 * len(found["packet"])
+        if i % 10 == 0 and row["model"] == "smollm2":  # the reference takes its time
+            bits = priced(codec, q, parsed if setting["withPrior"] else None)
+            parts = found["parts"]
+            for name in ("arrangement", "class"):
+                assert parts[name] == pytest.approx(bits.get(name, 0), abs=0.01), (
+                    setting
+                )
+            padding = parts.pop("padding")
+            assert 0 < padding < 16
+            assert sum(parts.values()) == pytest.approx(sum(bits.values()), abs=0.01)
+            assert sum(parts.values()) + padding == 8 * len(found["packet"])
 
 
 def test_a_keyboard_is_enough(page):

@@ -57,11 +57,12 @@ class Pages(Played):
         answer.put(Chunk("", "cloud", figures, "stop", last=True))
 
 
-@pytest.fixture(params=[None, "a-key-of-the-tests"], ids=["open", "keyed"])
+@pytest.fixture
 def played(request):
     """The played completer, and the address of the page."""
     completer = Pages()
-    app = make_app(completer, sampling=Sampling(0.6, 20), api_key=request.param)
+    key = getattr(request, "param", None)
+    app = make_app(completer, sampling=Sampling(0.6, 20), api_key=key)
     with closing(Endpoint(app, clients=1)) as endpoint:
         yield completer, f"http://127.0.0.1:{endpoint.port}/"
 
@@ -81,7 +82,6 @@ def say(page, message):
     page.keyboard.press("Enter")
 
 
-@pytest.mark.parametrize("played", [None], indirect=True, ids=["open"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [(1280, 800), (390, 844)], ids=["desktop", "phone"])
 def test_a_chat(browser, played, scheme, size):
@@ -126,7 +126,6 @@ def test_a_chat(browser, played, scheme, size):
     page.close()
 
 
-@pytest.mark.parametrize("played", [None], indirect=True, ids=["open"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 360])
 def test_three_modes_over_a_slow_link(browser, played, scheme, width):
@@ -162,7 +161,7 @@ def test_three_modes_over_a_slow_link(browser, played, scheme, width):
     page.close()
 
 
-@pytest.mark.parametrize("played", ["a-key-of-the-tests"], indirect=True, ids=["keyed"])
+@pytest.mark.parametrize("played", ["a-key-of-the-tests"], indirect=True)
 def test_the_page_asks_for_the_api_key(browser, played):
     page, _ = opened(browser, played[1])
     page.get_by_label("API key").fill("a-key-of-the-tests")

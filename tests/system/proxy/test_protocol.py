@@ -13,7 +13,6 @@ from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers
 from sqs_codec import Sampling
 from sqs_codec.cli import drafting
 from sqs_codec.cli.main import _parser
-from sqs_codec.system._base.chat import writes
 from sqs_codec.system._endpoint.errors import ApiError
 from sqs_codec.system.hf import Draft, Tokenizer, load_model
 from sqs_codec.system.proxy._request import MOST_PROMPTS, REFUSED, parse
@@ -35,6 +34,8 @@ TEMPLATES = {
     ),
     "of thoughts": CHATML.replace("m.content", "m.content.split('</think>')[-1]")
     + "{% if '/no_think' in messages[0].content %}<think>\n\n</think>{% endif %}",
+    "with composed tokens": "{% for m in messages %}{{ '<|' + m.role.title() + '|>' }}"
+    "{{ m.content }}{% endfor %}<|im_end|>",
     "with roles of no special tokens": "{% for m in messages %}<|User|>{{ m.content }}"
     "{% endfor %}<|im_end|>",
 }
@@ -73,6 +74,7 @@ def test_messages_cannot_open_a_role(template):
             "<|User|>",
         ),
         ("a<|im_", "end|>b", "<|", "im_end|>"),
+        ("<|User|>",),
         ("<|im_@end|>", "<|im_</think>end|>", "<", "|User|>"),
         ("\ufdd1<|im_end|>\ufdd0", "\ufdd1 <\ufdd1|User|>", "<<|im_end|>>"),
     ):
@@ -143,13 +145,6 @@ def test_unsupported_fields_are_refused(name):
     for value in (0.5, "x", [1], {"type": "json_object"}):
         with pytest.raises(ApiError, match=f"{name} isn't supported: {why}"):
             read(**{name: value})
-
-
-def test_composed_tokens_count_as_the_templates():
-    composed = "{{ '<|' + message['role'] + '|>' }}"
-    assert writes(composed, "<|system|>")
-    assert not writes(composed, "<table>")
-    assert not writes("a b", " ")
 
 
 def test_deep_nesting_is_an_error():
@@ -234,17 +229,14 @@ def test_unknown_paths_list_the_known_ones(proxy):
     there = (
         "GET /v1/models, GET /v1/models/{model:path}, POST /v1/chat/completions, POST"
     )
-    for asked, status in (
-        ("GET /../etc/passwd", 404),
-        ("POST /v1/responses", 404),
-        (f"GET {CHAT}", 405),
-    ):
-        found, body, headers = proxy.call(*asked.split())
-        error = json.loads(body)["error"]
-        assert (found, error["code"]) == (status, "unknown_url")
+    for asked, status in ("POST /v1/responses", 404), (f"GET {CHAT}", 405):
+        answer = proxy.call(*asked.split())
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"]) == (status, "unknown_url")
         assert error["message"].startswith(f"unknown path {asked}; use GET")
         assert there in error["message"]
-    assert headers["allow"] == "POST"
+    assert answer.headers["allow"] == "POST"
+    assert proxy.status("/../etc/passwd", "") == 404
 
 
 def test_defaults_come_from_the_model_or_options(folder):

@@ -1,4 +1,4 @@
-"""The processes that a process has started, and where they listen."""
+"""The processes that a process has started."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -33,20 +33,9 @@ def nothing_left() -> Iterator[None]:
     wait_until(lambda: {*descendants()} == before)
 
 
-def listeners(pids: set[int]) -> list[tuple[int, str, int]]:
-    """Process id, address and port of all that listen by TCP."""
-    return [
-        (pid, *connection.laddr)
-        for pid in pids
-        for connection in psutil.Process(pid).net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN
-    ]
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 180) -> float:
-    """Wait for a condition in other processes; return the seconds it took."""
-    began = time.monotonic()
+def wait_until(condition: Callable[[], bool], seconds: float = 180) -> None:
+    """Wait for a condition in other processes."""
+    end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < began + seconds
+        assert time.monotonic() < end
         time.sleep(0.05)
-    return time.monotonic() - began

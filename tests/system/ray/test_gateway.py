@@ -9,7 +9,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psutil
-import pytest
 
 from sqs_codec import Sampling
 from sqs_codec.system.edge import Edge, FixedPlan
@@ -57,19 +56,13 @@ def test_smollm2_completion_is_unchanged_and_no_process_remains():
         wait_until(lambda: not any(map(psutil.pid_exists, below)))
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ("--target /nowhere", "cannot load /nowhere: there is no such directory"),
-        ("--engine-option a=1", "the engine transformers takes no options, not a"),
-    ],
-)
-def test_model_that_cannot_be_loaded(options, said):
-    with gateway(*options.split()) as server:
+def test_model_that_cannot_be_loaded():
+    with gateway("--target", "/nowhere") as server:
         _, err = server.communicate(timeout=300)
         assert server.returncode == 1
         first, *slow, last = err.splitlines()  # with Ray's warnings on a busy machine
-        assert (first, last) == ("Loading the model ...", f"sqs serve: {said}")
+        assert first == "Loading the model ..."
+        assert last == "sqs serve: cannot load /nowhere: there is no such directory"
         assert all(each.startswith("sqs serve: 0 of 2 replicas") for each in slow)
 
 

@@ -10,23 +10,19 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 
-import sqs_codec as sqs
 from sqs_codec import Sampling
+from sqs_codec.system.edge import FixedPlan, Hints, generate
 from sqs_codec.system.engine import EngineConfig
 from sqs_codec.system.ray import RayEngine, _engine
-from sqs_codec.system.session import Read, VerifyHints, VerifyRound
-from tests.system.ray.processes import (
-    descendants,
-    listeners,
-    nothing_left,
-    replicas,
-    wait_until,
-)
+from sqs_codec.system.session import LocalLink, Read, VerifyHints, VerifyRound
+from tests.system.ray.processes import descendants, nothing_left, replicas, wait_until
 from tests.system.ray.tricks import answers, job, make
 from tests.system.serve import kit
 
@@ -39,12 +35,11 @@ SESSIONS = 16
 @pytest.fixture(scope="module")
 def server():
     """A gateway on gRPC sockets over two replicas of a toy."""
-    with nothing_left():
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(_engine, "make_engine", make)
-            started = kit.Server(RayEngine(EngineConfig()))
-        yield started
-        started.stop()
+    with nothing_left(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kit, "PATIENCE", 300.0)
+        patch.setattr(_engine, "make_engine", make)
+        with kit.serving(RayEngine(EngineConfig())) as started:
+            yield started
 
 
 @pytest.fixture
@@ -54,35 +49,30 @@ def two(server):
     return server
 
 
-def rounds(number):
+def jobs():
     """Jobs of all kinds."""
-    rng = np.random.default_rng(3)
-    for i in range(number):
-        text = rng.integers(0, 64, rng.integers(1, 200)).tolist()
-        rows = [kit.toy_logits(text, noise=1 + n) for n in range(i % 5)]
-        qs = [kit.CODEC.quantize(row, kit.KEEP) for row in rows]
-        tokens = [q.sample(rng) for q in qs]
-        sampling = Sampling(temperature=float(rng.choice([0, 0.7, 1])))
-        begin = b"session %d" % (i % 9), text
-        if i % 7 == 0:
-            yield Read(*begin)
-        elif i % 7 == 1:
-            yield VerifyHints(*begin, tokens, rng.bytes(16), sampling)
-        else:
-            round_ = sqs.Round(qs, tokens) if qs else None
-            yield VerifyRound(*begin, round_, rng.random(len(qs) + 1), sampling)
+    found = []
+    for number, plan in enumerate([FixedPlan(4), FixedPlan(hints=Hints())] * 4):
+        link = LocalLink(kit.Toy(found.extend), tokenizer=b"tokenize")
+        edge = session(number, temperature=number % 3 / 2)
+        [*generate(edge, kit.Draft(), link, plan, max_tokens=40)]
+    return found
+
+
+def session(number, temperature=1.0):
+    """A session with a seed of its own."""
+    how = {"seed": bytes([number] * 16), "rng": np.random.default_rng(number)}
+    return kit.edge_session([number, 9], sampling=Sampling(temperature), **how)
 
 
 @pytest.mark.smoke
 def test_verdicts_match_the_engine(two):
-    jobs = [*rounds(300)]
-
     async def verify():
-        return await asyncio.gather(*map(two.engine.verify, jobs))
+        return await asyncio.gather(*map(two.engine.verify, given))
 
-    verdicts = two.run(verify())
-    assert verdicts == kit.Toy().verify(jobs)
-    assert {type(verdict) for verdict in verdicts} == {sqs.Verdict, type(None)}
+    given = jobs()
+    assert {*map(type, given)} == {Read, VerifyRound, VerifyHints}
+    assert two.run(verify()) == kit.Toy().verify(given)
 
 
 def test_a_session_stays_at_one_replica(two):
@@ -129,10 +119,13 @@ def test_a_dropped_session_is_forgotten(two):
 
 
 def test_ports_of_ray_require_a_token(two):
-    everywhere = []
-    for pid, address, port in listeners({os.getpid(), *descendants()}):
-        if not address.endswith("127.0.0.1"):
-            everywhere.append((pid, port))
+    everywhere = [
+        (pid, port.laddr.port)
+        for pid in (os.getpid(), *descendants())
+        for port in psutil.Process(pid).net_connections("tcp")
+        if port.status == psutil.CONN_LISTEN
+        if not port.laddr.ip.endswith("127.0.0.1")
+    ]
     # One server of each replica listens everywhere; it is Ray's, and wants a token.
     assert {pid for pid, _ in everywhere} == replicas()
     for _, port in everywhere:
@@ -143,34 +136,22 @@ def test_ports_of_ray_require_a_token(two):
         assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
-def write(server, number, length):
-    """A text of a session that has its own seed, and the longest wait for an answer."""
-    how = {"seed": bytes([number] * 16), "rng": np.random.default_rng(number)}
-    edge = kit.edge_session([number, 9], sampling=Sampling(temperature=1.0), **how)
-    longest = 0.0
+def write(server, length, number):
     with closing(server.link()) as link:
-        while len(edge.text) < length and edge.refused is None:
-            if not edge.waiting:
-                kit.draft_round(edge)
-            began = time.monotonic()
-            assert kit.try_exchange(edge, link, 300.0), "the cloud is silent"
-            longest = max(longest, time.monotonic() - began)
-    assert edge.refused is None
-    return list(edge.text)[:length], longest
+        text = kit.converse(session(number), link, length)
+    assert len(text) == length
+    return text
 
 
 def write_all(server, length):
-    """The texts of many sessions at once, and the longest wait of all."""
+    """The texts of many sessions at once."""
     with ThreadPoolExecutor(SESSIONS) as pool:
-        each = pool.map(lambda number: write(server, number, length), range(SESSIONS))
-        texts, waits = zip(*each, strict=True)
-    return texts, max(waits)
+        return [*pool.map(partial(write, server, length), range(SESSIONS))]
 
 
 @pytest.mark.parametrize("again", ["the new one", "the other one"])
 def test_killed_replicas_do_not_change_completions(two, again):
-    undisturbed, wait = write_all(two, 300)
-    print(f"\nundisturbed, the longest wait is {wait:.2f} s")
+    undisturbed = write_all(two, 300)
     failed = two.metric("sqs_failed_jobs_total")
     old = replicas()
 
@@ -182,27 +163,25 @@ def test_killed_replicas_do_not_change_completions(two, again):
         killed |= replicas() - old if again == "the new one" else old - killed
         for pid in killed & replicas():
             os.kill(pid, signal.SIGKILL)
-        return wait_until(lambda: len(replicas() - killed) == 2 == two.engine._count)
+        wait_until(lambda: len(replicas() - killed) == 2 == two.engine._count)
 
     with ThreadPoolExecutor() as pool:
         recovery = pool.submit(kill)
         while not recovery.done():
-            texts, wait = write_all(two, 300)
-            print(f"with replicas killed, the longest wait is {wait:.2f} s")
-            assert texts == undisturbed
+            assert write_all(two, 300) == undisturbed
+        recovery.result()
     assert two.metric("sqs_failed_jobs_total") == failed
-    print(f"two replicas again {recovery.result():.1f} s after the second SIGKILL")
 
 
 def test_a_killed_controller_does_not_change_completions(two):
-    undisturbed, _ = write_all(two, 100)
+    undisturbed = write_all(two, 100)
     found, name = descendants().items(), "ray::ServeController"
     (controller,) = (pid for pid, command in found if command.startswith(name))
     os.kill(controller, signal.SIGKILL)
     before = replicas()
-    assert write_all(two, 100)[0] == undisturbed
+    assert write_all(two, 100) == undisturbed
     os.kill(before.pop(), signal.SIGKILL)
-    assert write_all(two, 100)[0] == undisturbed
+    assert write_all(two, 100) == undisturbed
     wait_until(lambda: len(replicas()) == 2)
 
 

@@ -8,33 +8,20 @@ import pytest
 
 from sqs_codec import Sampling
 from sqs_codec.system.edge import FixedPlan, Hints, generate
-from sqs_codec.system.engine import EngineInfo
+from sqs_codec.system.engine import BatchEngine, EngineInfo
 from sqs_codec.system.serve import Service
-from tests.system.serve.kit import (
-    VOCAB,
-    Draft,
-    Toy,
-    draft_round,
-    edge_session,
-)
+from tests.system.serve.kit import VOCAB, Draft, Toy, draft_round, edge_session, send
 
 PASS = 8  # steps of the event loop; an edge drafts one token in each
 
 
-class Slow:
+class Slow(BatchEngine):
     """An engine whose forward pass takes some steps of the event loop."""
 
     async def verify(self, job):
         for _ in range(PASS):
             await asyncio.sleep(0)
-        return Toy().verify([job])[0] if job.wanted else None
-
-    def drop(self, session): ...
-
-    def progress(self):
-        return {}
-
-    def health(self): ...
+        return self.verifier.verify([job])[0] if job.wanted else None
 
 
 class Stepped:
@@ -45,7 +32,7 @@ class Stepped:
     def __init__(self, loop):
         self._loop, self._inbox = loop, deque()
         info = EngineInfo("", VOCAB, 4096, b"tokenize")
-        self._service = Service(Slow(), info, tokens=None)
+        self._service = Service(Slow(Toy()), info, tokens=None)
         loop.run_until_complete(self._service.start())
         given = self._inbox.append, lambda _: None
         self._connection = self._service.connect("", *given)
@@ -113,8 +100,7 @@ def test_a_late_verdict_is_not_counted(link):
     session = edge_session([1, 2])
 
     def swap():
-        for message in session.data_to_send():
-            link.send(message)
+        send(session, link)
         while (message := link.receive(1)) is not None:
             session.receive(message)
 
@@ -123,8 +109,7 @@ def test_a_late_verdict_is_not_counted(link):
     swap()
     before = link.counts
     draft_round(session)
-    for message in session.data_to_send():
-        link.send(message)
+    send(session, link)
     session.abort()
     swap()
     assert link.counts == before

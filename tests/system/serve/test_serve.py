@@ -2,15 +2,15 @@
 
 import asyncio
 import json
+import logging
 import socket
-import subprocess
-import sys
 import threading
 import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -33,23 +33,22 @@ from sqs_codec.system.serve import (
     _metrics,
     _service,
     connect,
+    start_datagrams,
+    start_grpc,
 )
 from sqs_codec.system.serve._connection import Connection, Owner
 from sqs_codec.system.serve._datagram import server as datagram_server
-from sqs_codec.system.serve._datagram.dtls import TOKEN, client_context
-from sqs_codec.system.serve._datagram.link import DatagramLink
-from sqs_codec.system.serve._grpc import link as grpc_link
 from sqs_codec.system.serve._grpc import server as grpc_server
 from sqs_codec.system.serve._threshold import HintThreshold
 from sqs_codec.system.session import EdgeSession, LinkError, Setting
 from sqs_codec.system.session._wire import Refusal
 from sqs_codec.system.session.transport import session_of
+from tests.echo import EchoService, running
 from tests.refusals import refuses
 from tests.system.serve.kit import (
     PATIENCE,
     VOCAB,
     Draft,
-    Server,
     Toy,
     batch,
     both_transports,
@@ -140,7 +139,7 @@ def test_oversize_message(server, size):
     assert "65536" in words or "131072" in words
 
 
-def test_a_session_belongs_to_its_access_token(server):
+def test_a_session_belongs_to_an_access_token_and_a_connection(server):
     edge = edge_session(PROMPT, session_id=bytes(range(16)))
     owner = server.link(token=TOKENS[0])
     converse(edge, owner, 10)
@@ -148,38 +147,12 @@ def test_a_session_belongs_to_its_access_token(server):
     send(edge_session(PROMPT, session_id=bytes(range(16))), thief)
     assert refusal(thief) == "the session belongs to another access token"
     assert converse(edge, owner, 30) == greedy(PROMPT, 27)
-
-
-def test_second_hello_on_a_connection(server):
-    link = server.link(token=TOKENS[0])
-    converse(edge_session(PROMPT), link, 10)
-    link.send(edge_session(PROMPT).data_to_send()[0])
-    assert refusal(link) == "a connection has one session at a time"
-
-
-def test_a_client_that_reads_no_answers_is_disconnected(monkeypatch):
-    for name in ("SHARE", "OWNER_SHARE"):
-        monkeypatch.setattr(_connection, name, 100.0)
-    begun = threading.Event()
-    with serving(steps=dict.fromkeys(range(1, 1000), 0.1)) as server:
-
-        def is_closed():
-            return server.metric("sqs_refusals_total", reason="slow") > 0
-
-        def questions():
-            """Say hello again and again, and read none of the long welcomes."""
-            hello = edge_session(PROMPT).data_to_send()[0]
-            yield hello
-            begun.wait()  # gRPC asks for messages before it returns
-            while not is_closed():
-                yield hello
-
-        with grpc.insecure_channel(server.address) as channel:
-            opened = channel.stream_stream("/sqs.Sessions/Open")(questions())
-            begun.set()
-            wait_until(is_closed)
-            with pytest.raises(grpc.RpcError, match="hasn't read 256 messages"):
-                list(opened)
+    new = server.link(token=TOKENS[0])
+    edge.reconnect()
+    assert converse(edge, new, 50) == greedy(PROMPT, 47)
+    assert "a new connection" in last_words(owner)
+    send(edge_session(PROMPT), new)
+    assert refusal(new) == "a connection has one session at a time"
 
 
 def test_many_messages_in_one_datagram_count_as_a_flood(monkeypatch):
@@ -248,35 +221,6 @@ def test_an_expensive_message_delays_the_next(monkeypatch):
             assert connection.wait_seconds == pytest.approx(wait)
 
 
-def test_a_new_connection_takes_over_the_session(server):
-    edge = edge_session(PROMPT)
-    old = server.link(token=TOKENS[0])
-    converse(edge, old, 10)
-    new = server.link(token=TOKENS[0])
-    edge.reconnect()
-    assert converse(edge, new, 30) == greedy(PROMPT, 27)
-    assert "a new connection" in last_words(old)
-
-
-def test_too_many_sessions():
-    with serving(max_sessions=2) as server:
-        links = [server.link() for _ in range(3)]
-        edges = [edge_session([i, 1]) for i in range(3)]
-        for edge, link in zip(edges[:2], links[:2], strict=True):
-            converse(edge, link, 10)
-        exchange(edges[2], links[2])
-        assert edges[2].refused == (
-            "the server is full (2 of 2 sessions); try again later"
-        )
-        links[0].close()
-        # A session without a connection makes room, and may come back.
-        late, link = edge_session([3, 1]), server.link()
-        assert converse(late, link, 20) == greedy([3, 1], 18)
-        link.close()
-        edges[0].reconnect()
-        assert converse(edges[0], server.link(), 30) == greedy([0, 1], 28)
-
-
 @pytest.mark.parametrize("plan", [FixedPlan(0), FixedPlan(4), FixedPlan(hints=Hints())])
 def test_a_broken_link_keeps_the_sessions_place(plan):
     """A full server refuses a newcomer for now, and gives it the place later."""
@@ -307,13 +251,16 @@ def test_a_broken_link_keeps_the_sessions_place(plan):
 
 
 def test_the_order_in_which_sessions_make_room(monkeypatch):
-    """A session with a complete text, then one with a link broken for 30 seconds."""
+    """Idle ones, whose edges may come back, then one with a link broken for long."""
     with serving(max_sessions=2) as server:
-        edges = [edge_session([i, 1]) for i in range(4)]
+        edges = [edge_session([i, 1]) for i in range(5)]
         links = [server.link() for _ in edges]
         for edge, link in zip(edges[:2], links[:2], strict=True):
             edge.hold_place()
             converse(edge, link, 10)
+        exchange(edges[4], links[4])
+        full = "the server is full (2 of 2 sessions); try again later"
+        assert edges[4].refused == full
         links[0].close()
         wait_until(lambda: len(server.service._connections) == 3)
         assert edges[1].free_place()
@@ -322,8 +269,12 @@ def test_the_order_in_which_sessions_make_room(monkeypatch):
         assert "another took its place" in last_words(links[1])
         monkeypatch.setattr(_service, "SILENT_SECONDS", 0.0)
         converse(edges[3], links[3], 10)
-        for edge, link in zip(edges[2:], links[2:], strict=True):
-            assert converse(edge, link, 20) == greedy(edge.text[:2], 18)
+        monkeypatch.undo()
+        links[3].close()  # without a connection or a place to hold
+        edges[1].reconnect()
+        links[1] = server.link()
+        for i in 1, 2:
+            assert converse(edges[i], links[i], 20) == greedy([i, 1], 18)
 
 
 def test_a_vanished_edge_makes_room(monkeypatch):
@@ -381,15 +332,7 @@ def test_edges_get_the_progress_of_a_prefill(monkeypatch, transport):
         calls.append(jobs)
         assert len(calls) < 3 or gate.wait(PATIENCE)
 
-    own = batch(Toy(wait))
-
-    class Engine:
-        """One of another's."""
-
-        def __getattr__(self, name):
-            return getattr(own, name)
-
-    with serving(Engine()) as server, both_transports(server) as ports:
+    with serving(Toy(wait)) as server, both_transports(server) as ports:
         link = server.link(port=ports[transport], transport=transport)
         max_message = link.max_message
         edge = edge_session([1] * 2000, max_message=max_message)
@@ -444,87 +387,56 @@ def test_a_connection_without_a_session_is_closed(monkeypatch):
         assert "no session was opened within 0.1 seconds" in last_words(link)
 
 
-def verifying():
-    """A server, an edge, its link, and an event that ends the verification."""
+@pytest.mark.parametrize("grace", [PATIENCE, 0.1])
+def test_shutdown_waits_for_running_jobs_for_a_time(grace):
     toy, begun, go_on = Toy(), threading.Event(), threading.Event()
-    server = Server(toy)
-    edge, link = edge_session(PROMPT), server.link()
-    converse(edge, link, 10)
-    toy.on_call = lambda jobs: begun.set() or go_on.wait(PATIENCE)
-    send_round(edge, link)
-    assert begun.wait(PATIENCE)
-    return server, edge, link, go_on
-
-
-def test_shutdown_finishes_running_jobs():
-    server, edge, link, go_on = verifying()
-    length = len(edge.text)
-    stopping = threading.Thread(target=server.stop, args=(5.0,))
-    stopping.start()
-    time.sleep(0.05)
-    go_on.set()
-    exchange(edge, link)
-    assert len(edge.text) > length
-    assert "the server is shutting down" in last_words(link)
-    stopping.join()
-    link.close()
-
-
-def test_shutdown_waits_at_most_the_grace_period():
-    server, _, link, go_on = verifying()
-    began = time.monotonic()
-    server.stop(0.1)
-    assert time.monotonic() - began < PATIENCE / 2
-    assert "the server is shutting down" in last_words(link)
-    go_on.set()
-    link.close()
+    with serving(toy) as server, ThreadPoolExecutor(1) as pool:
+        edge, link = edge_session(PROMPT), server.link()
+        converse(edge, link, 10)
+        toy.on_call = lambda jobs: begun.set() or go_on.wait(PATIENCE)
+        send_round(edge, link)
+        assert begun.wait(PATIENCE)
+        stopping, length = pool.submit(server.stop, grace), len(edge.text)
+        if grace == PATIENCE:
+            go_on.set()
+            exchange(edge, link)
+            assert len(edge.text) > length
+        assert "the server is shutting down" in last_words(link)
+        go_on.set()
+        stopping.result(PATIENCE)
 
 
 def test_metrics(monkeypatch):
-    with serving() as server:
+    with serving() as server, ExitStack() as stack:
         edge, link = edge_session(PROMPT), server.link()
         converse(edge, link, 60)
         link.close()
         monkeypatch.setattr(_metrics, "READING_SECONDS", 0.2)
         page = server.run(server.service.metrics.serve("127.0.0.1", 0))
+        stack.callback(server._loop.call_soon_threadsafe, page.close)
         place = page.sockets[0].getsockname()
-        threads = threading.active_count()
-        with ExitStack() as stack:
-            for _ in range(8):  # silent clients cost no threads, and don't stay
-                idle = stack.enter_context(socket.create_connection(place))
-            idle.settimeout(PATIENCE)
+        with socket.create_connection(place, PATIENCE) as idle:
             assert not idle.recv(1)
-            assert threading.active_count() == threads
-            wait_until(lambda: not server.service.metrics._readers)
         monkeypatch.setattr(_metrics, "READING_SECONDS", PATIENCE)
         url = f"http://127.0.0.1:{place[1]}"
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(url, timeout=PATIENCE)
-        assert urllib.request.urlopen(f"{url}/health", timeout=PATIENCE).status == 200
         monkeypatch.setattr(server.engine, "health", lambda: "it has lost \x1b a GPU")
         with pytest.raises(urllib.error.HTTPError, match="503") as unwell:
             urllib.request.urlopen(f"{url}/health", timeout=PATIENCE)
         assert unwell.value.read() == b"it has lost <1b> a GPU\n"
         answer = urllib.request.urlopen(f"{url}/metrics", timeout=PATIENCE)
         lines = answer.read().decode().splitlines()
-        server._loop.call_soon_threadsafe(page.close)
-        pairs = (line.rsplit(" ", 1) for line in lines if line[0] != "#")
-        values = {name: float(value) for name, value in pairs}
+        values = dict(line.rsplit(" ", 1) for line in lines)
         labels = 'engine="0",model_name="a toy"'  # vLLM's, for dashboards
-        accepted, drafted, drafts = (
-            values[f"vllm:spec_decode_num_{name}_total{{{labels}}}"]
-            for name in ("accepted_tokens", "draft_tokens", "drafts")
-        )
-        at = "vllm:spec_decode_num_accepted_tokens_per_pos_total{" + labels
-        accepted_at = [value for name, value in values.items() if name.startswith(at)]
-        assert sum(accepted_at) == accepted <= drafted
-        assert max(accepted_at) == values[f'{at},position="0"}}'] <= drafts
-        tokens = values["sqs_text_tokens_total"]
-        assert tokens == len(edge.text) - len(PROMPT) == accepted + drafts
+        accepted = "vllm:spec_decode_num_accepted_tokens%s_total{%s}"
+        at = [f'{labels},position="{position}"' for position in range(4)]
+        counts = [float(values[accepted % ("_per_pos", each)]) for each in at]
+        assert counts == sorted(counts, reverse=True)
+        assert sum(counts) == float(values[accepted % ("", labels)])
         # Of messages, without what the transport adds.
-        assert 0 < values["sqs_received_bytes_total"] < link.sent
-        assert 0 < values["sqs_sent_bytes_total"] < link.received
-        assert values["sqs_sessions"] == 1
+        assert 0 < server.metric(RECEIVED) < link.sent
+        assert 0 < server.metric("sqs_sent_bytes_total") < link.received
 
 
 @pytest.mark.parametrize("said", [b"", b"GET /health HTTP/1.1\r\nHost: "])
@@ -558,55 +470,29 @@ def test_silent_readers_make_room(said, monkeypatch):
         server._loop.call_soon_threadsafe(page.close)
 
 
-SMALL = """
-import resource, sys
-resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-from sqs_codec.system.serve._grpc import server as grpc_server
-from sqs_codec.system.serve._threshold import HintThreshold
-from tests.system.serve.kit import Server, Toy, both_transports
-grpc_server.IDLE_SECONDS = 2.0
-with both_transports(Server(Toy())) as ports:
-    print(*ports.values(), flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_idle_connections_are_limited():
+def test_idle_connections_are_limited(monkeypatch):
     """A further one gets an error; connections without a stream are closed."""
-    with (
-        subprocess.Popen(
-            [sys.executable, "-c", SMALL],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=ROOT,
-        ) as process,
-        ExitStack() as stack,
-    ):
-        stack.callback(process.kill)
-        port, udp = map(int, process.stdout.readline().split())
-        edge = edge_session(PROMPT)
-        early = connect(f"127.0.0.1:{port}", security=INSECURE)
+    monkeypatch.setattr(grpc_server, "IDLE_SECONDS", 2.0)
+    monkeypatch.setattr(crowd, "os", SimpleNamespace(sysconf={"SC_OPEN_MAX": 64}.get))
+    with serving() as server, both_transports(server) as ports, ExitStack() as stack:
+        edge, early = edge_session(PROMPT), server.link()
         converse(edge, early, 10)
-        place = ("127.0.0.1", port)
+        place = ("127.0.0.1", server.grpc.port)
         strangers = [
-            stack.enter_context(socket.create_connection(place)) for _ in range(80)
+            stack.enter_context(socket.create_connection(place)) for _ in range(40)
         ]
-        strangers[0].sendall(PREFACE + b"\0\0\0\4\0\0\0\0\0")
+        strangers[0].sendall(PREFACE + frame(4, 0, 0, b""))
         with pytest.raises(LinkError, match="that it isn't full"):
             # Of another timeout, or gRPC would share the connection of `early`.
-            connect(f"127.0.0.1:{port}", security=INSECURE, timeout=9.0)
+            server.link(timeout=9.0)
         assert converse(edge, early, 30) == greedy(PROMPT, 27)
         strangers[0].settimeout(PATIENCE)
         while strangers[0].recv(1000):
             pass
-        late = connect(f"127.0.0.1:{port}", security=INSECURE, timeout=8.0)
-        address = f"127.0.0.1:{udp}"
-        datagrams = connect(address, transport="datagram", security=INSECURE)
-        for link in (late, datagrams):
+        datagrams = server.link(port=ports["datagram"], transport="datagram")
+        for link in (server.link(timeout=8.0), datagrams):
             edge = edge_session(PROMPT, max_message=link.max_message)
             assert converse(edge, link, 30) == greedy(PROMPT, 27)
-        for link in (early, late, datagrams):
-            link.close()
 
 
 def test_tls(tmp_path, monkeypatch):
@@ -627,24 +513,16 @@ def test_tls(tmp_path, monkeypatch):
             connect(f"localhost:{port}", token=TOKENS[0], security=INSECURE)
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
+def test_mismatched_certificates(server, tmp_path):
+    for options, words in (
         ({"name": "example.org"}, "for another name"),
         ({"minutes": -30}, "certificate has expired"),
-    ],
-)
-def test_mismatched_tls_certificates(tmp_path, options, words):
-    cert, key = certificate(tmp_path, **options)
-    with serving(security=Certificate(cert, key)) as server:
-        address = f"localhost:{server.grpc.port}"
-        refuses(words, connect, address, error=LinkError, security=Certificate(cert))
-
-
-def test_tls_to_a_plain_server(server, tmp_path):
-    cert, _ = certificate(tmp_path)
-    with pytest.raises(LinkError, match="plain text"):
-        connect(server.address, security=Certificate(cert))
+    ):
+        cert, key = certificate(tmp_path, **options)
+        trusted = {"security": Certificate(cert), "error": LinkError}
+        with serving(security=Certificate(cert, key)) as other:
+            refuses(words, connect, f"localhost:{other.grpc.port}", **trusted)
+    refuses("plain text", connect, server.address, **trusted)
 
 
 def test_no_server():
@@ -658,46 +536,34 @@ def test_no_server():
         refuses("must be HOST:PORT", connect, address, security=INSECURE)
     refuses("isn't this machine", connect, "192.0.2.1:1", security=INSECURE)
     refuses("transport must be one of", connect, "localhost:1", transport="pigeon")
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        silent = f"127.0.0.1:{deaf.getsockname()[1]}"
+        with pytest.raises(LinkError, match=r"didn't answer within 0\.3 seconds"):
+            connect(silent, security=INSECURE, timeout=0.3)
 
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\n\u009b31m \u202e"
 
 
-def test_server_messages_cannot_control_the_terminal():
-    def refuse(messages, context):
-        context.send_initial_metadata((grpc_link.READY,))
-        next(messages)
-        context.abort(grpc.StatusCode.ABORTED, HOSTILE)
-        yield b""
+@pytest.mark.parametrize(
+    ("transport", "start"), [("grpc", start_grpc), ("datagram", start_datagrams)]
+)
+def test_server_messages_cannot_control_the_terminal(transport, start):
+    def refuse(message):
+        service.connections[0].end("", HOSTILE)
 
-    method = {grpc_link.METHOD: grpc.stream_stream_rpc_method_handler(refuse)}
-    handler = grpc.method_handlers_generic_handler(grpc_link.SERVICE, method)
-    with ThreadPoolExecutor(1) as pool:
-        server = grpc.server(pool, handlers=[handler])
-        port = server.add_insecure_port("127.0.0.1:0")
-        server.start()
-        link = connect(f"127.0.0.1:{port}", security=INSECURE)
-        link.send(b"hello")
-        with pytest.raises(LinkError, match=r"closed the conn.*owned<07>") as by_grpc:
-            link.receive(PATIENCE)
-        link.close()
-        server.stop(None).wait()
-    context = client_context(INSECURE)
-    datagrams = DatagramLink("there", context, socket.AF_INET)
-    with pytest.raises(LinkError, match=r"closed the conn.*owned<07>") as by_datagram:
-        datagrams._on_message(TOKEN + HOSTILE.encode())
+    service = EchoService(refuse, tokens=None)
+    how = {"security": INSECURE}
+    with running(partial(start, service, "127.0.0.1", 0, **how)) as server:
+        address = f"127.0.0.1:{server.port}"
+        with closing(connect(address, transport=transport, **how)) as link:
+            link.send(b"hello")
+            with pytest.raises(LinkError, match=r"closed the conn.*owned<07>") as error:
+                link.receive(PATIENCE)
+    assert str(error.value).isprintable()
     edge = edge_session(PROMPT)
     edge.receive(Refusal(HOSTILE).to_bytes())
     assert edge.refused == "<1b>]0;owned<07><1b>[2J<0a><9b>31m <202e>"
-    for error in by_grpc, by_datagram:
-        assert str(error.value).isprintable()
-
-
-def test_silent_server():
-    with socket.create_server(("127.0.0.1", 0)) as deaf:
-        address = f"127.0.0.1:{deaf.getsockname()[1]}"
-        with pytest.raises(LinkError, match=r"didn't answer within 0\.3 seconds"):
-            connect(address, security=INSECURE, timeout=0.3)
 
 
 @pytest.mark.parametrize("transport", ["grpc", "datagram"])
@@ -778,12 +644,9 @@ def test_edges_get_the_times_of_recent_forward_passes():
         assert edge.target_steps[1] < 10
 
 
-@pytest.mark.parametrize("steps", [None, {}, {1: 0.1}])
-def test_the_threshold_without_measurements(steps):
-    assert HintThreshold(steps).at(0.0) == HINT_THRESHOLD
-
-
 def test_the_threshold_is_bounded_and_forgets():
+    for steps in (None, {}, {1: 0.1}):
+        assert HintThreshold(steps).at(0.0) == HINT_THRESHOLD
     noisy = HintThreshold({1: 0.1, 6: 0.09})
     noisy.count(100, 0.0)
     assert noisy.at(0.0) == 0.02
@@ -829,8 +692,8 @@ def frame(kind, flags, stream, data):
     return head + stream.to_bytes(4, "big") + data
 
 
-def call_of(stream, path, token, message):
-    """A call of gRPC that sends one message."""
+def call_of(stream, path, token, *messages):
+    """A call of gRPC that sends messages."""
     fields = {
         **{":method": "POST", ":scheme": "http", ":path": path, ":authority": "x"},
         **{"content-type": "application/grpc", "te": "trailers"},
@@ -839,20 +702,34 @@ def call_of(stream, path, token, message):
     texts = [text.encode() for pair in fields.items() for text in pair]
     strings = [bytes([len(text)]) + text for text in texts]
     head = b"".join(b"\0" + k + v for k, v in zip(*[iter(strings)] * 2, strict=True))
-    data = b"\0" + len(message).to_bytes(4, "big") + message
-    return frame(1, 4, stream, head) + frame(0, 0, stream, data)
+    sent = (b"\0" + len(each).to_bytes(4, "big") + each for each in messages)
+    return frame(1, 4, stream, head) + frame(0, 0, stream, b"".join(sent))
+
+
+OPEN = "/sqs.Sessions/Open"
+UNREAD = PREFACE + frame(4, 0, 0, b"\0\4\0\0\0\0")  # a window of no bytes
+
+
+def test_a_client_that_reads_no_answers_is_disconnected(monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    for name in ("SHARE", "OWNER_SHARE"):
+        monkeypatch.setattr(_connection, name, 100.0)
+    with serving(tokens=TOKENS) as server:
+        place = ("127.0.0.1", server.grpc.port)
+        with socket.create_connection(place) as peer:
+            peer.sendall(UNREAD + call_of(1, OPEN, TOKENS[0], *[b"\2"] * 300))
+            wait_until(lambda: server.metric("sqs_refusals_total", reason="slow") > 0)
+    assert "(slow): the client hasn't read 256 messages" in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("path", "token"),
-    [("/grpc.health.v1.Health/Check", "none"), ("/sqs.Sessions/Open", TOKENS[0])],
+    ("path", "token"), [("/grpc.health.v1.Health/Check", "none"), (OPEN, TOKENS[0])]
 )
 def test_a_client_that_does_not_read_loses_its_place(monkeypatch, path, token):
     """By itself gRPC keeps a call as long as its peer's window is shut."""
     for name in ("STRANGER_SECONDS", "CLOSING_SECONDS"):
         monkeypatch.setattr(grpc_server, name, 0.2)
     monkeypatch.setattr(_service, "HANDSHAKE_SECONDS", 0.2)
-    window = frame(4, 0, 0, b"\0\4\0\0\0\0")  # of no bytes
     with serving(tokens=TOKENS, max_sessions=2) as server, ExitStack() as stack:
 
         async def calls():
@@ -862,7 +739,7 @@ def test_a_client_that_does_not_read_loses_its_place(monkeypatch, path, token):
         for _ in range(3):
             place = ("127.0.0.1", server.grpc.port)
             peer = stack.enter_context(socket.create_connection(place))
-            peer.sendall(PREFACE + window)
+            peer.sendall(UNREAD)
             for i in range(20):
                 peer.sendall(call_of(2 * i + 1, path, token, b"\2" * (path[1] == "s")))
         link = server.link(token=TOKENS[1])
