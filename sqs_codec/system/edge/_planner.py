@@ -286,7 +286,6 @@ class Planner:
         self._drafting = _Mean()
         self._best: Mode = self._modes[0]
         self._tried: Mode | None = None
-        self._before = _Mean()  # its costs before the trial
         self._waited, self._pause = 0.0, MEMORY / 2  # tokens since the last trial; goal
         self._spent = 0.0  # tokens spent on trials, of the last 1,000
         self.reason = ""
@@ -298,7 +297,7 @@ class Planner:
         """Begin a completion, with the timings that the cloud states."""
         checks.instance("handshake", handshake, Handshake, "a Handshake")
         self._told = handshake
-        self._end_trial()
+        self._tried = None
         self._hope.add(HOPE * self._hopes, self._hopes)
 
     def learn(self, step: Step) -> None:
@@ -326,7 +325,7 @@ class Planner:
         """Return what to do next."""
         best = self._cheapest()
         if best != self._tried or self._costs[best].share == 1:
-            self._end_trial()
+            self._tried = None
         if self._tried is None:
             if best != self._best:
                 self._best, self._waited, self._pause = best, 0.0, MEMORY / 2
@@ -367,16 +366,7 @@ class Planner:
         self._waited, self._pause = 0.0, min(2 * self._pause, 1000.0)
         dear = self._cost(self._best) > CLEARLY * self._expected(other)
         if other != self._best and dear:
-            self._tried, self._before = other, self._costs[other]
-            self._costs[other] = _Mean()
-
-    def _end_trial(self) -> None:
-        """End a trial. If it was short, earlier measurements complete it."""
-        if self._tried:
-            cost, known = self._costs[self._tried], self._before
-            missing = min(known.weight, (1 - cost.share) * MEMORY / 2)
-            cost.add(known.mean * missing, missing)
-        self._tried = None
+            self._tried, self._costs[other] = other, _Mean()
 
     def _cost(self, mode: Mode) -> float:
         """Return the cost per token: measured, expected, or a mixture of both."""

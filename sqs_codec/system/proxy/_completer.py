@@ -161,7 +161,7 @@ class Completer:
             await asyncio.wait([*map(asyncio.wrap_future, ends)], timeout=LEAVING)
 
     def _run(self, request: Request, answer: Completion) -> None:
-        seat = None
+        seat = end = None
         try:
             prompts = self._encode(request)
             seat = self._take(prompts[0])
@@ -170,7 +170,10 @@ class Completer:
             make = partial(self._connect_as, request)
             draft.connect = partial(link, self._links, make, answer.gone)
             for chunk in self._chunks(request, prompts, answer, edge):
-                answer.put(chunk)
+                if chunk.last:
+                    end = chunk
+                else:
+                    answer.put(chunk)
         except GoneError:
             pass
         except ApiError as error:
@@ -184,6 +187,8 @@ class Completer:
             answer.put(ApiError(said, status=500))
         finally:
             answer.call(self._leave, answer, seat)
+            if end is not None:  # the client's next request finds the seat free
+                answer.put(end)
 
     def _take(self, prompt: Sequence[int]) -> Seat:
         """Take the free seat with the longest common prefix, or make one."""

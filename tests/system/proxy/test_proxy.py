@@ -496,7 +496,7 @@ async def turn(completer, prompt):
     answer = await completer.write(parse(asked.encode(), **options))
     while not (await answer.next()).last:
         pass
-    await answer.left
+    assert answer.left.done()  # the next completion finds the seat free
     return Counting.read - before
 
 
