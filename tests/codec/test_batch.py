@@ -89,26 +89,11 @@ def test_the_first_bad_row_is_named(codec, value, message, threads):
     refuses(message, codec.quantize_rows, logits, sqs.TopK(3), threads=threads)
 
 
-def test_arguments(codec):
-    logits = rows(3)
-    with pytest.raises(ValueError, match=r"shape \(B, 3000\), got \(3000,\)"):
-        codec.quantize_rows(logits[0], sqs.TopK(3))
-    refuses(r"got \(3, 2999\)", codec.quantize_rows, logits[:, :-1], sqs.TopK(3))
-    with pytest.raises(TypeError, match="got int64"):
-        codec.quantize_rows(np.zeros((3, V), np.int64), sqs.TopK(3))
-    with pytest.raises(ValueError, match="threads must be at least 1, got 0"):
-        codec.quantize_rows(logits, sqs.TopK(3), threads=0)
-    with pytest.raises(TypeError, match="threads must be an integer"):
-        codec.quantize_rows(logits, sqs.TopK(3), threads=1.5)
-    refuses("keep must be a rule", codec.quantize_rows, logits, 3, error=TypeError)
-    with pytest.raises(ValueError, match="temperature must be finite"):
-        codec.quantize_rows(logits, sqs.TopK(3), temperature=-1)
-    given = [np.zeros(V), np.where(np.arange(V) == 7, np.nan, 0)]
-    refuses(r"^logits\[1\]\[7\] is nan", codec.quantize_rows, given, sqs.TopK(20))
-    small, keep = sqs.Codec(V, 1 << 16, "enumerative"), sqs.TopK(2000)
-    large = small.quantize_rows([np.eye(1, V)[0] * 99, np.zeros(V)], keep)
-    refuses(r"1024 tokens, got 2000 in row 1; keep fewer", small.encode_rows, large)
-    refuses("1024 tokens, got 2000; keep fewer", small.encode, large[1])
+def test_a_support_that_does_not_fit_is_named():
+    codec, keep = sqs.Codec(V, 1 << 16, "enumerative"), sqs.TopK(2000)
+    large = codec.quantize_rows([np.eye(1, V)[0] * 99, np.zeros(V)], keep)
+    refuses(r"1024 tokens, got 2000 in row 1; keep fewer", codec.encode_rows, large)
+    refuses("1024 tokens, got 2000; keep fewer", codec.encode, large[1])
 
 
 @pytest.mark.parametrize("classes", [0, 5])

@@ -213,13 +213,3 @@ def test_the_receivers_limit_in_packets_that_end_early(coding):
         for most, match in (1023, reason), (1024, "ends inside a field"):
             with pytest.raises(sqs.PacketError, match=match):
                 decode(data[:9], max_survivors=most)
-
-
-def test_the_receivers_limit_is_checked():
-    codec = sqs.Codec(1000)
-    data = codec.encode(kit.random_distribution(np.random.default_rng(0), 1000, 100, 1))
-    for decode in (codec.decode, codec.decode_round, codec.decode_sequence):
-        with pytest.raises(ValueError, match="max_survivors must be at least 1, got 0"):
-            decode(data, max_survivors=0)
-        with pytest.raises(TypeError, match="max_survivors must be an integer"):
-            decode(data, max_survivors=1.5)

@@ -155,14 +155,6 @@ def test_every_small_distribution_has_its_own_packet(coding):
     assert len(found) == math.comb(4 + 5 - 1, 4)
 
 
-def test_enumerative_refuses_large_supports():
-    codec = sqs.Codec(5000, 5000, "enumerative")
-    rng = np.random.default_rng(0)
-    kit.check_round_trip(codec, kit.random_distribution(rng, 5000, 5000, 1024))
-    with pytest.raises(ValueError, match="at most 1024 tokens, got 1025"):
-        codec.encode(kit.random_distribution(rng, 5000, 5000, 1025))
-
-
 @pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview, np.frombuffer])
 def test_bytes_of_any_kind(wrap):
     codec = sqs.Codec(100, 10)
