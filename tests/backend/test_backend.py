@@ -33,13 +33,14 @@ ADD_NUMBA = "pip install numba"
 
 
 def python(code, installed=None, **env):
-    """Run code in an interpreter of its own, with SQS_BACKEND as given or unset.
+    """Run code in an interpreter of its own; a backend and Numba's options are given.
 
     With `installed`, sqs_codec comes from that folder and from nowhere else: -S
     keeps out the finder of an editable install, which would add what is missing.
     """
     options = ["-W", "error", "-c", code]
-    inherited = {k: v for k, v in os.environ.items() if k != "SQS_BACKEND"}
+    ours = "SQS_BACKEND", "NUMBA_"
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
     if installed:
         options.insert(0, "-S")
         packages = sysconfig.get_path("platlib")
