@@ -13,12 +13,11 @@ import sqs_codec as sqs
 from sqs_codec._backend import native, numba
 from sqs_codec._base.errors import Status
 from sqs_codec._codec.rows import as_rows
-from tests.codec.test_gumbel import random_row, rows_alike
+from tests.codec.test_gumbel import CORES, random_row, rows_alike
 from tests.drafts import VOCAB_SIZE, held_out, load_drafts
 from tests.kit import Given, softmax
 from tests.reference import sqs_reference as reference
 
-CORES = [*(name for name, isa in native.ISAS.items() if native.lib.sqs_find_isa(isa))]
 ALL = [*CORES, "numba", pytest.param("torch", marks=pytest.mark.torch)]
 TEMPERATURES = [0, 1e-40, 0.3, 1, 3, 1e40]
 FULL = 2**64
