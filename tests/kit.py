@@ -14,10 +14,8 @@ from numpy.typing import ArrayLike
 
 import sqs_codec as sqs
 from sqs_codec._base.prior_file import Tables
-from sqs_codec._codec.keep import limits_of
 from tests.reference import entropy
 from tests.reference import prior as reference_priors
-from tests.reference import sqs_reference as reference
 
 CODINGS = ["bitpack", "enumerative", "entropy"]
 CODECS = [*CODINGS, "prior"]
@@ -354,15 +352,6 @@ def entropy_bits(codec: sqs.Codec, q: sqs.SparseDistribution) -> float:
         prior=parsed(codec.prior),
     )
     return coder.bits()
-
-
-def reference_quantize(
-    row: np.ndarray, keep: sqs.Keep, temperature: float, codec: sqs.Codec
-) -> tuple[list[int], list[int], float]:
-    """Ask the reference for (ids, counts, dropped mass)."""
-    return reference.quantize_logits(
-        row, temperature, *limits_of(keep), codec.resolution
-    )
 
 
 def as_lists(q: sqs.SparseDistribution) -> tuple[list[int], list[int], float | None]:
