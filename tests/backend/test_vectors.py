@@ -96,12 +96,7 @@ def test_distributions(case):
 
 @pytest.mark.parametrize("case", load("shapes.json")["cases"])
 def test_shapes(case):
-    seed, vocab_size, k = case["seed"], case["vocab_size"], case["k"]
-    ids = make_vectors.formula_set(k, vocab_size, seed)
-    if case["last_ids"]:
-        ids = np.arange(vocab_size)[-k:]
-    counts = make_vectors.formula_counts(k, case["resolution"], seed)
-    check_packets(case, sqs.SparseDistribution(ids, counts, vocab_size))
+    check_packets(case, content(case, "distribution", [make_vectors.shape_of(case)]))
 
 
 @pytest.mark.parametrize("case", load("rounds.json")["cases"])

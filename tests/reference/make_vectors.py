@@ -61,6 +61,13 @@ def formula_counts(k: int, resolution: int, seed: int) -> list[int]:
     return [end - start for start, end in pairwise([0, *cuts, resolution])]
 
 
+def shape_of(case: Case) -> Distribution:
+    """A distribution such as no language model has."""
+    v, k, seed = case["vocab_size"], case["k"], case["seed"]
+    ids = [*range(v)][-k:] if case["last_ids"] else formula_set(k, v, seed)
+    return ids, formula_counts(k, case["resolution"], seed)
+
+
 def formula_round(
     supports: list[int], resolution: int
 ) -> tuple[list[Distribution], list[int]]:
@@ -132,9 +139,7 @@ def distributions(case: Case) -> Case:
 
 def shapes(case: Case) -> Case:
     """Distributions such as no language model has."""
-    v, k, seed = case["vocab_size"], case["k"], case["seed"]
-    ids = [*range(v)][-k:] if case["last_ids"] else formula_set(k, v, seed)
-    return packets(case, ids, formula_counts(k, case["resolution"], seed))
+    return packets(case, *shape_of(case))
 
 
 def rounds(case: Case) -> Case:
