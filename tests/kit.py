@@ -339,19 +339,8 @@ def check_round_trip(codec: sqs.Codec, q: sqs.SparseDistribution) -> bytes:
 
 def entropy_bits(codec: sqs.Codec, q: sqs.SparseDistribution) -> float:
     """Return what the entropy coding spends on a packet, by the reference."""
-    coder = entropy.Writer()
-    ids, counts, _ = as_lists(q)
-    memory = entropy.Memory()
-    entropy.code_distribution(
-        coder,
-        codec.vocab_size,
-        codec.resolution,
-        memory,
-        ids,
-        counts,
-        prior=parsed(codec.prior),
-    )
-    return coder.bits()
+    shape = codec.vocab_size, codec.resolution
+    return entropy.bits(*as_lists(q)[:2], *shape, parsed(codec.prior))
 
 
 def as_lists(q: sqs.SparseDistribution) -> tuple[list[int], list[int], float | None]:
