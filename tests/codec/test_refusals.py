@@ -274,6 +274,7 @@ VALUES = [
     ("distributions or counts, got neither", lambda: fit([])),
     ("one vocabulary, got 3 and 4", lambda: fit([Q, sparse([1], [4], 4)])),
     (r"shape \[3\], got \[2\]", lambda: fit([Q], [1, 2])),
+    ("already has 1048576 ids", lambda: counted(np.ones(1 << 20, int)).with_tail()),
     ("classes must be", lambda: fit([Q], classes=0)),
     ("classes must be", lambda: fit([Q], classes=33)),
     ("classes must be", lambda: fit([], [3, 1], classes=2)),  # of a single text

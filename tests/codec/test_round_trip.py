@@ -125,21 +125,6 @@ def test_a_round_is_a_value():
     assert sqs.Round([twin], [4]) != sqs.Round([wider], [4])
 
 
-def test_a_decoded_round_gets_the_same_verdict(monkeypatch):
-    """Distributions are made when they are asked for, and no sooner."""
-    monkeypatch.delattr("sqs_codec._codec.round.as_distribution")
-    codec = sqs.Codec(3, 4)
-    q = sqs.SparseDistribution([0, 2], [3, 1], 3)
-    data = codec.encode_round([q, q], [0, 2])
-    round_ = codec.decode_round(data)
-    assert codec.encode_round(round_) == data
-    verdict = sqs.verify(round_, np.eye(3)[[0, 2, 1]], np.random.default_rng(0))
-    assert verdict == sqs.Verdict(2, 1)
-    assert round_.tokens == (0, 2)
-    with pytest.raises(NameError):
-        _ = round_.distributions
-
-
 @pytest.mark.parametrize("coding", kit.CODECS)
 def test_every_small_distribution_has_its_own_packet(coding):
     """All 70 distributions of V = 5, l = 4."""
