@@ -92,6 +92,7 @@ def test_priors_are_values():
     assert prior != other
     assert prior != prior.to_bytes()
     assert len({prior, other, sqs.Prior.from_bytes(prior.to_bytes())}) == 2
+    assert repr(prior) == f"<Prior {prior.digest.hex()}: vocab_size=17, classes=5>"
     assert len(prior.digest) == 8
     for name in ("vocab_size", "classes", "digest", "_data", "other"):
         refuses("can't change", setattr, prior, name, 1, error=AttributeError)
