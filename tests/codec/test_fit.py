@@ -128,9 +128,10 @@ def test_class_0_has_the_overall_weights():
     ratio = whole / (counts / counts.sum())
     assert 0.6 < np.quantile(ratio, 0.05) <= np.quantile(ratio, 0.95) < 1.6
     supports = prior_fit.Supports(q.token_ids for q in qs)
-    second_half = (np.arange(2000) >= 1000).astype(int)
-    found = prior_fit.count_classes(supports, second_half, 2, whole, 10)
-    assert np.array_equal(found.tables[0], whole)
+    for of_class_0 in (0, 1000, 2000):
+        assigned = np.arange(2000) >= of_class_0
+        found = prior_fit.count_classes(supports, assigned.astype(int), 2, whole, 10)
+        assert np.array_equal(found.tables[0], whole)
 
 
 @pytest.mark.parametrize("is_foreign", [False, True])
