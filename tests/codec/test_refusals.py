@@ -85,13 +85,9 @@ VALUES = [
     ("resolution", lambda: sqs.Codec(3, 65537)),
     ("coding must be one of .*'enumerative'", lambda: sqs.Codec(3, 100, "zip")),
     ("3 ids, but the codec's vocab_size is 9", lambda: prior_codec(9)),
-    (
-        "needs coding 'entropy', got 'bitpack'",
-        lambda: prior_codec(3, coding="bitpack"),
-    ),
-    (
-        "needs coding 'entropy', got 'enumerative'",
-        lambda: prior_codec(3, coding="enumerative"),
+    *(
+        (f"needs coding 'entropy', got '{x}'", partial(prior_codec, 3, coding=x))
+        for x in ("bitpack", "enumerative")
     ),
     (r"format version 2, .* writes version 1$", lambda: config(format_version=2)),
     (r"must have the keys .*, got .*'priors'", lambda: config(priors=None)),
@@ -113,15 +109,9 @@ VALUES = [
     ("must be finite and at least", lambda: quantize(np.zeros(3), temperature=-1)),
     ("must be finite and at least", lambda: quantize(np.zeros(3), temperature=NAN)),
     ("must be finite and at least", lambda: quantize(np.zeros(3), temperature=INF)),
-    (
-        r"probs must sum to 1 within 0.001, got 1.1",
-        lambda: quantize_probs([0.5, 0.6, 0.0]),
-    ),
+    ("must sum to 1 within 0.001, got 1.1", lambda: quantize_probs([0.5, 0.6, 0.0])),
     ("got 0", lambda: quantize_probs([0.0, 0.0, 0.0])),
-    (
-        r"probs\[1\] is -0.5; .* finite and not negative",
-        lambda: quantize_probs([1.5, -0.5, 0.0]),
-    ),
+    (r"\[1\] is -0.5; .* not negative", lambda: quantize_probs([1.5, -0.5, 0.0])),
     (r"\[1\] is nan.*not negative$", lambda: quantize_probs([0.5, NAN, 0.5])),
     (r"probs\[1\] is inf", lambda: quantize_probs([0.5, INF, 0.5])),
     (r"probs\[2\] is -inf", lambda: quantize_probs([0.5, 0.5, -INF])),
@@ -143,10 +133,7 @@ VALUES = [
     ("at most 65536", lambda: sparse([0], [65537], 3)),
     ("without sign", lambda: sparse([-1], [1], 3)),
     ("vocab_size", lambda: sparse([0], [1], 1)),
-    (
-        "dropped_mass must be finite and in",
-        lambda: sparse([1], [1], 8, dropped_mass=1.5),
-    ),
+    ("dropped_mass must be finite", lambda: sparse([1], [1], 8, dropped_mass=1.5)),
     ("outside the vocabulary of 3", lambda: Q.prob(-1)),
     ("outside the vocabulary of 3", lambda: Q.prob(3)),
     (r"\[0\] = 1 is not in the support", lambda: sqs.Round([Q], [1])),
@@ -154,10 +141,7 @@ VALUES = [
     (r"and resolution, got \[\(", lambda: sqs.Round([Q, sparse([1], [1], 3)], [0, 1])),
     (r"and resolution, got \[\(", lambda: sqs.Round([Q, sparse([1], [4], 4)], [0, 1])),
     ("1 to 256 distributions", lambda: CODEC.encode_round([], [])),
-    (
-        "1 to 256 distributions",
-        lambda: sqs.Codec(3, 4).encode_round([Q] * 257, [0] * 257),
-    ),
+    ("1 to 256 distributions", lambda: sqs.Round([Q] * 257, [0] * 257)),
     ("expected vocabulary", lambda: sqs.Codec(4, 4).encode(Q)),
     ("expected vocabulary", lambda: sqs.Codec(3, 5).bits(Q)),
     ("expected vocabulary", lambda: sqs.Codec(3, 5).encode_round([Q], [0])),
@@ -233,22 +217,10 @@ VALUES = [
     ("token is masked", lambda: guess([-INF] * 2, sampling=Sampling(top_p=0.5))),
     (r"vocabulary of logits must be in \[2, .*\], got 1", lambda: guess([1.0])),
     (r"logits must have shape \(vocabulary,\)", lambda: guess([[1.0, 2.0]])),
-    (
-        r"logits must have shape \(2, 10\).* got \(3, 10\)",
-        lambda: verify_two([1], np.zeros((3, 10))),
-    ),
-    (
-        r"drafted\[1\] must be in \[0, 9\], got 10",
-        lambda: verify_two([1, 10], np.zeros((3, 10))),
-    ),
-    (
-        "must be at most 256 tokens, got 257",
-        lambda: verify_two([0] * 257, np.zeros((258, 10))),
-    ),
-    (
-        "position must be in",
-        lambda: verify_two([1, 1], np.zeros((3, 10)), position=2**64 - 2),
-    ),
+    (r"must have shape \(2, 3\).* got \(3, 3\)", lambda: verify_two([1], np.eye(3))),
+    (r"drafted\[1\] must be in \[0, 2\], got 3", lambda: verify_two([1, 3], np.eye(3))),
+    ("at most 256 tokens, got 257", lambda: verify_two([0] * 257, np.ones((258, 2)))),
+    ("position must be in", lambda: verify_two([1, 1], np.eye(3), position=2**64 - 2)),
     (r"logits\[1\]\[0\] is nan", lambda: verify_two([1], [[0.0, 1.0], [NAN, 0.0]])),
     # Lists of log-probabilities
     ("row 1 has 2 token_ids and 1 l", lambda: lists([[1], [2, 3]], [[-1], [-2]])),
@@ -256,10 +228,7 @@ VALUES = [
     ("row 1 lists no token", lambda: lists([[1], []], [[-1], []])),
     ("row 1 lists no token", lambda: lists([[1], [2]], [[-1], [-INF]])),
     ("row 0 lists token 2 twice", lambda: lists([[2, 3, 2]], [[-2, -3, -4]])),
-    (
-        r"row 1: token 1000 must be in \[0, 1000\); the co",
-        lambda: lists([[1], [1000]], [[-1], [-1]]),
-    ),
+    (r"row 1: token 1000 must be in \[0,", lambda: lists([[1], [1000]], [[-1], [-1]])),
     ("row 0: token -1 must be in", lambda: lists([[-1]], [[-1]])),
     ("row 1: .* of token 2 .*got nan", lambda: lists([[1], [2]], [[-1], [NAN]])),
     ("row 0: the log-.* at most 1/64, got inf", lambda: lists([[2]], [[INF]])),
@@ -347,17 +316,11 @@ TYPES = [
     ("MaskedArray, whose", lambda: quantize_rows(masked([[0.1, 0.9]]))),
     ("MaskedArray, whose mask would be", lambda: sparse(masked([1]), [10], 8)),
     ("MaskedArray, whose mask would be", lambda: verify(masked(P))),
-    (
-        "MaskedArray, whose mask would be",
-        lambda: sqs.verify_rounds([None], np.eye(3)[:1], masked([0.5])),
-    ),
+    ("MaskedArray, whose", lambda: sqs.verify_rounds([None], P[:1], masked([0.5]))),
     ("MaskedArray, whose mask would be", lambda: counted(masked([5, 1]))),
     ("MaskedArray, whose", lambda: theory.acceptance_rate(masked(np.eye(3)[0]), Q)),
     ("MaskedArray, whose mask would be", lambda: bits.measure(masked([[0.1, 0.9]]))),
-    (
-        "MaskedArray, whose mask would be",
-        lambda: theory.rejection_bound([0], masked([0.5]), [1], 1),
-    ),
+    ("MaskedArray", lambda: theory.rejection_bound([0], masked([0.5]), [1], 1)),
 ]
 
 
