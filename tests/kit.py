@@ -369,16 +369,12 @@ def independent_counts(
     counts = np.floor(exact + 0.5)
     errors = counts - exact
     margin = np.abs(np.abs(errors) - 0.5).min()
-    order = np.lexsort((-np.arange(k), errors))
     excess = int(counts.sum() - resolution)
-    if excess > 0:
-        counts[order[-excess:]] -= 1
-    elif excess < 0:
-        order = np.lexsort((np.arange(k), errors))
-        counts[order[:-excess]] += 1
     if excess:
-        cut = len(order) - excess if excess > 0 else -excess
-        margin = min(margin, errors[order[cut]] - errors[order[cut - 1]])
+        step = -1 if excess > 0 else 1
+        n, order = abs(excess), np.lexsort((step * np.arange(k), step * errors))
+        counts[order[:n]] += step
+        margin = min(margin, step * (errors[order[n]] - errors[order[n - 1]]))
     dense = np.zeros(logits.size)
     dense[kept] = counts
     return dense, float(margin)
