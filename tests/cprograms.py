@@ -1,12 +1,11 @@
 """Build and run the C programs of ``tests/c``, for two test files."""
 
 import base64
-import itertools
 import json
 import platform
 import re
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,99 +93,82 @@ def _prior(case: Any) -> str:
     return base64.b64decode(case["prior"]).hex()
 
 
-def _distribution(q: Any) -> tuple[int, list[int], list[int]]:
-    return len(q["token_ids"]), q["token_ids"], q["counts"]
+def _drafts(pairs: list[Any], tokens: Sequence[int] = ()) -> list[Any]:
+    return [len(pairs), *((len(ids), ids, counts) for ids, counts in pairs), *tokens]
 
 
-def _packets(kind: str, case: Any, *parts: Any) -> Iterator[list[Any]]:
+def _packets(
+    kind: str, case: Any, pairs: list[Any], tokens: Sequence[int] = ()
+) -> Iterator[list[Any]]:
     """One case for each of the packets that the codings make of the same parts."""
     for coding, packet in case["packets"].items():
-        bits = [case["bits"][coding]] if kind == "packet" else []
-        yield [kind, _codec(case, coding), *parts, *bits, "." + packet]
-
-
-def _drafts(distributions: list[Any], tokens: list[int]) -> tuple[Any, ...]:
-    return len(distributions), [_distribution(q) for q in distributions], tokens
-
-
-def _sequence(case: Any, rows: list[int], packet: str) -> list[Any]:
-    drafts = _drafts([case["distributions"][i] for i in rows], [])
-    return ["sequence", _codec(case, "entropy"), *drafts, "." + packet]
+        parts = _drafts(pairs, tokens)
+        if kind == "packet":
+            parts = [parts[1], case["bits"][coding]]
+        yield [kind, _codec(case, coding), *parts, "." + packet]
 
 
 def _vectors() -> Iterator[list[Any]]:
     for case in _load("distributions"):
+        pairs = [(case["token_ids"], case["counts"])]
         yield [
             *("logits", case["seed"], case["slope"]),
             *(case["vocab_size"], case["resolution"]),
             *(*limits(*case["keep"]), case["temperature"]),
-            *(case["dropped_mass"], _distribution(case)),
+            *(case["dropped_mass"], _drafts(pairs)[1]),
         ]
-        yield from _packets("packet", case, _distribution(case))
+        yield from _packets("packet", case, pairs)
     for case in _load("shapes"):
-        yield from _packets("packet", case, _shape(**case))
+        yield from _packets("packet", case, [make_vectors.shape_of(case)])
     for case in _load("rounds"):
-        drafts = _drafts(case["distributions"], case["tokens"])
-        yield from _packets("round", case, drafts)
+        yield from _packets("round", case, make_vectors.pairs(case), case["tokens"])
     for case in _load("sequences"):
-        yield _sequence(case, case["rows"], case["packet"])
+        drafts = _drafts([make_vectors.pairs(case)[i] for i in case["rows"]])
+        yield ["sequence", _codec(case, "entropy"), *drafts, "." + case["packet"]]
     for case in _load("priors"):
         yield from _with_prior(case)
         yield ["prior", int(Status.OK), "." + _prior(case)]
     for case in _load("bad_priors"):
         yield ["prior", int(Status.BAD_PRIOR), "." + _prior(case)]
     for case in _load("limits"):
-        pairs, tokens = make_vectors.formula_round(case["supports"], case["resolution"])
-        drafts = len(pairs), [(len(q[0]), q) for q in pairs], tokens
+        given = make_vectors.formula_round(case["supports"], case["resolution"])
         codec = _codec(case, case["coding"])
-        yield ["round", codec, drafts, "." + case["packet"]]
+        yield ["round", codec, *_drafts(*given), "." + case["packet"]]
         if "sequence" in case:
-            yield ["sequence", codec, *drafts[:2], "." + case["sequence"]]
+            yield ["sequence", codec, *_drafts(given[0]), "." + case["sequence"]]
     for case in _load("malformed"):
-        codec, kind = _codec(case, case["coding"]), KINDS.index(case["kind"])
-        status = int(Status[case["rule"]])
-        yield ["malformed", codec, kind, status, "." + case["packet"]]
+        yield _malformed(_codec(case, case["coding"]), case)
     for case in _load("unbiased"):
         number = int(case["number"], 16)
         yield [
             *("unbiased", case["seed"], case["slope"]),
             *(case["vocab_size"], case["resolution"], case["temperature"]),
-            *(number >> 32, number & 0xFFFFFFFF, _distribution(case)),
+            *(number >> 32, number & 0xFFFFFFFF),
+            _drafts([(case["token_ids"], case["counts"])])[1],
         ]
     for case in _load("verify"):
         yield [
             *("verify", case["vocab_size"]),
-            _drafts(case["distributions"], case["tokens"]),
+            _drafts(make_vectors.pairs(case), case["tokens"]),
             *(case["target"], case["draws"]),
             *(case["accepted"], case["token"]),
         ]
 
 
+def _malformed(codec: Any, case: Any) -> list[Any]:
+    status = int(Status[case["rule"]])
+    return ["malformed", codec, KINDS.index(case["kind"]), status, "." + case["packet"]]
+
+
 def _with_prior(case: Any) -> Iterator[list[Any]]:
     codec = _codec(case, "entropy")
     for sent in case["packets"]:
-        kind, packet = sent["kind"], sent["packet"]
-        numbers = sent.get("distributions", [])
-        distributions = [case["distributions"][i] for i in numbers]
         if "rule" in sent:
-            status = int(Status[sent["rule"]])
-            yield ["malformed", codec, KINDS.index(kind), status, "." + packet]
-        elif kind == "distribution":
-            drafted = _distribution(distributions[0])
-            yield ["packet", codec, drafted, sent["bits"], "." + packet]
-        elif kind == "sequence":
-            yield _sequence(case, numbers, packet)
-        else:
-            drafts = _drafts(distributions, sent["tokens"])
-            yield ["round", codec, drafts, "." + packet]
-
-
-def _shape(
-    seed: int, vocab_size: int, resolution: int, k: int, last_ids: bool, **_: Any
-) -> tuple[int, list[int], list[int]]:
-    cuts = make_vectors.formula_set(k - 1, resolution - 1, seed)
-    ends = [0, *(cut + 1 for cut in cuts), resolution]
-    counts = [end - start for start, end in itertools.pairwise(ends)]
-    if last_ids:
-        return k, [*range(vocab_size - k, vocab_size)], counts
-    return k, make_vectors.formula_set(k, vocab_size, seed), counts
+            yield _malformed(codec, sent)
+            continue
+        kind, known = sent["kind"], make_vectors.pairs(case)
+        pairs = [known[i] for i in sent["distributions"]]
+        parts = _drafts(pairs, sent.get("tokens", ()))
+        if kind == "distribution":
+            kind, parts = "packet", [parts[1], sent["bits"]]
+        yield [kind, codec, *parts, "." + sent["packet"]]

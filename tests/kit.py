@@ -14,10 +14,8 @@ from numpy.typing import ArrayLike
 
 import sqs_codec as sqs
 from sqs_codec._base.prior_file import Tables
-from sqs_codec._codec.keep import limits_of
 from tests.reference import entropy
 from tests.reference import prior as reference_priors
-from tests.reference import sqs_reference as reference
 
 CODINGS = ["bitpack", "enumerative", "entropy"]
 CODECS = [*CODINGS, "prior"]
@@ -341,28 +339,8 @@ def check_round_trip(codec: sqs.Codec, q: sqs.SparseDistribution) -> bytes:
 
 def entropy_bits(codec: sqs.Codec, q: sqs.SparseDistribution) -> float:
     """Return what the entropy coding spends on a packet, by the reference."""
-    coder = entropy.Writer()
-    ids, counts, _ = as_lists(q)
-    memory = entropy.Memory()
-    entropy.code_distribution(
-        coder,
-        codec.vocab_size,
-        codec.resolution,
-        memory,
-        ids,
-        counts,
-        prior=parsed(codec.prior),
-    )
-    return coder.bits()
-
-
-def reference_quantize(
-    row: np.ndarray, keep: sqs.Keep, temperature: float, codec: sqs.Codec
-) -> tuple[list[int], list[int], float]:
-    """Ask the reference for (ids, counts, dropped mass)."""
-    return reference.quantize_logits(
-        row, temperature, *limits_of(keep), codec.resolution
-    )
+    shape = codec.vocab_size, codec.resolution
+    return entropy.bits(*as_lists(q)[:2], *shape, parsed(codec.prior))
 
 
 def as_lists(q: sqs.SparseDistribution) -> tuple[list[int], list[int], float | None]:
@@ -391,16 +369,12 @@ def independent_counts(
     counts = np.floor(exact + 0.5)
     errors = counts - exact
     margin = np.abs(np.abs(errors) - 0.5).min()
-    order = np.lexsort((-np.arange(k), errors))
     excess = int(counts.sum() - resolution)
-    if excess > 0:
-        counts[order[-excess:]] -= 1
-    elif excess < 0:
-        order = np.lexsort((np.arange(k), errors))
-        counts[order[:-excess]] += 1
     if excess:
-        cut = len(order) - excess if excess > 0 else -excess
-        margin = min(margin, errors[order[cut]] - errors[order[cut - 1]])
+        step = -1 if excess > 0 else 1
+        n, order = abs(excess), np.lexsort((step * np.arange(k), step * errors))
+        counts[order[:n]] += step
+        margin = min(margin, step * (errors[order[n]] - errors[order[n - 1]]))
     dense = np.zeros(logits.size)
     dense[kept] = counts
     return dense, float(margin)

@@ -33,13 +33,14 @@ ADD_NUMBA = "pip install numba"
 
 
 def python(code, installed=None, **env):
-    """Run code in an interpreter of its own, with SQS_BACKEND as given or unset.
+    """Run code in an interpreter of its own; a backend and Numba's options are given.
 
     With `installed`, sqs_codec comes from that folder and from nowhere else: -S
     keeps out the finder of an editable install, which would add what is missing.
     """
     options = ["-W", "error", "-c", code]
-    inherited = {k: v for k, v in os.environ.items() if k != "SQS_BACKEND"}
+    ours = "SQS_BACKEND", "NUMBA_"
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
     if installed:
         options.insert(0, "-S")
         packages = sysconfig.get_path("platlib")
@@ -126,9 +127,7 @@ def test_source_tree_that_hides_the_installed_package(tmp_path):
 def test_version_is_looked_up_only_when_asked_for():
     code = "import sys, sqs_codec as sqs; print('importlib.metadata' in sys.modules)"
     assert output(code).split() == ["False"]
-    assert output("import sqs_codec; print(sqs_codec.__version__)").strip() == version(
-        "sqs-codec"
-    )
+    assert sqs_codec.__version__ == version("sqs-codec")
     with pytest.raises(AttributeError, match="has no attribute 'codec'"):
         _ = sqs_codec.codec
 

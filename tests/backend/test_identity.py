@@ -23,7 +23,6 @@ from tests.kit import (
     random_keep,
     random_logits,
     random_probs,
-    reference_quantize,
 )
 from tests.reference import BrokenRuleError, entropy
 from tests.reference import sqs_reference as reference
@@ -40,12 +39,20 @@ def on_each(*given):
         yield codec
 
 
-def check_quantized(expected, shape, row, keep, temperature):
-    """Check the counts of a row of logits; return its distribution."""
+def check_quantized(shape, row, keep, temperature, codings=()):
+    """Check the counts of a row of logits, and their packets of some codings."""
+    given = temperature, *limits_of(keep), shape[1]
+    ids, counts, mass = reference.quantize_logits(row, *given)
     for codec in on_each(*shape):
         q = codec.quantize(row, keep, temperature=temperature, dropped_mass=True)
-        assert as_lists(q) == expected
-    return q
+        assert as_lists(q) == (ids, counts, mass)
+        assert codec.quantize(row, keep, temperature=temperature) == q
+    for coding in codings:
+        if len(ids) <= sqs.Codec(*shape, coding).max_survivors:
+            packet = reference.encode(ids, counts, *shape, coding)
+            for codec in on_each(*shape, coding):
+                assert codec.encode(q) == packet
+                assert as_lists(codec.decode(packet)) == (ids, counts, None)
 
 
 @pytest.mark.parametrize("seed", range(400 * TIMES))
@@ -55,18 +62,7 @@ def test_awkward_logits(seed):
     resolution = int(rng.choice([1, 2, 3, 100, 1000, 1 << 16]))
     row, keep = random_logits(rng, vocab_size), random_keep(rng)
     temperature = float(rng.choice(TEMPERATURES))
-    shape = vocab_size, resolution
-    made = reference_quantize(row, keep, temperature, sqs.Codec(*shape))
-    q = check_quantized(made, shape, row, keep, temperature)
-    ids, counts, _ = made
-    for codec in on_each(*shape):
-        assert codec.quantize(row, keep, temperature=temperature) == q
-    for coding in CODINGS:
-        if len(ids) <= sqs.Codec(*shape, coding).max_survivors:
-            packet = reference.encode(ids, counts, *shape, coding)
-            for codec in on_each(*shape, coding):
-                assert codec.encode(q) == packet
-                assert as_lists(codec.decode(packet)) == (ids, counts, None)
+    check_quantized((vocab_size, resolution), row, keep, temperature, CODINGS)
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -82,9 +78,7 @@ def test_rules_at_the_very_limit(seed):
         p = unnormalised[ranked[at]]
         exact = p / total
         for value in (exact, np.nextafter(exact, 0), np.nextafter(exact, 1)):
-            keep = sqs.Threshold(value)
-            made = reference_quantize(row, keep, temperature, sqs.Codec(vocab_size))
-            check_quantized(made, [vocab_size], row, keep, temperature)
+            check_quantized((vocab_size, 100), row, sqs.Threshold(value), temperature)
 
 
 @pytest.mark.parametrize("temperature", [0.3, 0.7, 1.0])
@@ -95,8 +89,7 @@ def test_logits_near_powers_of_two(temperature):
         row[1:] = -exponent * temperature * math.log(2)
         row[1:].view(np.uint32)[:] += np.arange(-16, 16, dtype=np.int32).view(np.uint32)
         keep = sqs.Threshold(2.0**-exponent / (1 + 32 * 2.0**-exponent))
-        made = reference_quantize(row, keep, temperature, sqs.Codec(33))
-        check_quantized(made, [33], row, keep, temperature)
+        check_quantized((33, 100), row, keep, temperature)
 
 
 @pytest.mark.parametrize("seed", range(100))
@@ -114,12 +107,7 @@ def test_probabilities(seed):
 @pytest.mark.parametrize("temperature", [0.3, 1.0])
 def test_real_drafts(real_rows, keep, temperature):
     for row in real_rows:
-        made = reference_quantize(row, keep, temperature, sqs.Codec(49152))
-        q = check_quantized(made, [49152], row, keep, temperature)
-        for coding in CODINGS[1:]:
-            packet = reference.encode(*made[:2], 49152, 100, coding)
-            for codec in on_each(49152, 100, coding):
-                assert codec.encode(q) == packet
+        check_quantized((49152, 100), row, keep, temperature, CODINGS[1:])
 
 
 @pytest.mark.filterwarnings("ignore:these logits look like")  # as 0.9995 and 0 do
@@ -138,13 +126,10 @@ def test_every_float16_widens_exactly(pytestconfig):
 # The entropy coding
 
 
-def random_codec(rng, coding="entropy"):
+def random_codec(rng):
     vocab_size = int(rng.choice([2, 3, 17, 40, 256, 1000, 49152, 262144, 1 << 20]))
-    prior = None
-    if coding == "entropy" and rng.random() < 0.6:
-        prior = any_prior(rng, vocab_size)
-    resolution = int(rng.choice([1, 7, 100, 1000, 1 << 16]))
-    return vocab_size, resolution, coding, prior
+    prior = any_prior(rng, vocab_size) if rng.random() < 0.6 else None
+    return vocab_size, int(rng.choice([1, 7, 100, 1000, 1 << 16])), "entropy", prior
 
 
 def as_pairs(distributions):

@@ -33,31 +33,48 @@ def codec_of(case, coding="entropy", prior=None):
     return sqs.Codec(case["vocab_size"], case["resolution"], coding, prior)
 
 
-def distribution(case, vocab_size):
-    return sqs.SparseDistribution(case["token_ids"], case["counts"], vocab_size)
+def content(case, kind, pairs, tokens=()):
+    """Return what a packet of a kind means."""
+    drafted = [sqs.SparseDistribution(*q, case["vocab_size"]) for q in pairs]
+    if kind == "distribution":
+        return drafted[0]
+    if kind == "round":
+        return sqs.Round(tuple(drafted), tuple(tokens))
+    return sqs.SparseRows.stack(drafted)
 
 
-def round_of(case, distributions, tokens):
-    drafted = [distribution(q, case["vocab_size"]) for q in distributions]
-    return sqs.Round(tuple(drafted), tuple(tokens))
+def coder(codec, kind):
+    """Return the functions to a packet of a kind, and back."""
+    end = {"distribution": "", "round": "_round", "sequence": "_sequence"}[kind]
+    return getattr(codec, f"encode{end}"), getattr(codec, f"decode{end}")
 
 
-def check_limit(decode, survivors):
-    """A receiver with just room for them takes a packet, one with less refuses it."""
-    decode(max_survivors=survivors)
-    if survivors > 1:
+def check_packet(codec, kind, given, packet):
+    """A receiver with just room for its tokens takes it, one with less refuses it."""
+    encode, decode = coder(codec, kind)
+    assert encode(given).hex() == packet
+    decode = partial(decode, bytes.fromhex(packet))
+    assert decode() == given
+    most = sum(q.token_ids.size for q in getattr(given, "distributions", [given]))
+    decode(max_survivors=most)
+    if most > 1:
         with pytest.raises(sqs.PacketError, match="more survivors than max_survivors"):
-            decode(max_survivors=survivors - 1)
+            decode(max_survivors=most - 1)
+
+
+def check_refusal(codec, case):
+    decode = coder(codec, case["kind"])[1]
+    with pytest.raises(
+        sqs.PacketError, match=f": {BROKEN_RULES[Status[case['rule']]]}$"
+    ):
+        decode(bytes.fromhex(case["packet"]))
 
 
 def check_packets(case, q):
     assert set(case["packets"]) == set(CODINGS)
     for coding, packet in case["packets"].items():
         codec = codec_of(case, coding)
-        assert codec.encode(q).hex() == packet
-        decode = partial(codec.decode, bytes.fromhex(packet))
-        assert decode() == q
-        check_limit(decode, q.token_ids.size)
+        check_packet(codec, "distribution", q, packet)
         assert codec.token_bits(q) == case["token_bits"][coding]
         # For entropy coding, `bits` is an estimate, rounded up.
         excess = codec.bits(q) - case["bits"][coding]
@@ -79,69 +96,38 @@ def test_distributions(case):
 
 @pytest.mark.parametrize("case", load("shapes.json")["cases"])
 def test_shapes(case):
-    seed, vocab_size, k = case["seed"], case["vocab_size"], case["k"]
-    ids = make_vectors.formula_set(k, vocab_size, seed)
-    if case["last_ids"]:
-        ids = np.arange(vocab_size)[-k:]
-    counts = make_vectors.formula_counts(k, case["resolution"], seed)
-    check_packets(case, sqs.SparseDistribution(ids, counts, vocab_size))
+    check_packets(case, content(case, "distribution", [make_vectors.shape_of(case)]))
 
 
 @pytest.mark.parametrize("case", load("rounds.json")["cases"])
 def test_rounds(case):
-    round_ = round_of(case, case["distributions"], case["tokens"])
+    round_ = content(case, "round", make_vectors.pairs(case), case["tokens"])
     assert set(case["packets"]) == set(CODINGS)
     for coding, packet in case["packets"].items():
-        codec = codec_of(case, coding)
-        assert codec.encode_round(round_.distributions, round_.tokens).hex() == packet
-        decode = partial(codec.decode_round, bytes.fromhex(packet))
-        assert decode() == round_
-        check_limit(decode, sum(q.token_ids.size for q in round_.distributions))
-
-
-def check_sequence(codec, packet, rows):
-    assert codec.encode_sequence(rows) == packet
-    decode = partial(codec.decode_sequence, packet)
-    assert decode() == rows
-    check_limit(decode, rows.token_ids.size)
-
-
-def rows_of(case, distributions):
-    drafted = [distribution(q, case["vocab_size"]) for q in distributions]
-    return sqs.SparseRows.stack(drafted)
+        check_packet(codec_of(case, coding), "round", round_, packet)
 
 
 @pytest.mark.parametrize("case", load("sequences.json")["cases"])
 def test_sequences(case):
-    rows = rows_of(case, [case["distributions"][i] for i in case["rows"]])
-    check_sequence(codec_of(case), bytes.fromhex(case["packet"]), rows)
+    known = make_vectors.pairs(case)
+    rows = content(case, "sequence", [known[i] for i in case["rows"]])
+    check_packet(codec_of(case), "sequence", rows, case["packet"])
 
 
 @pytest.mark.parametrize("case", load("priors.json")["cases"])
 def test_priors(case):
     prior = sqs.Prior.from_bytes(base64.b64decode(case["prior"]))
     assert (prior.vocab_size, prior.classes) == (case["vocab_size"], case["classes"])
-    codec = codec_of(case, prior=prior)
+    codec, known = codec_of(case, prior=prior), make_vectors.pairs(case)
     for packet in case["packets"]:
-        data = bytes.fromhex(packet["packet"])
-        decode = decoder(codec, packet["kind"])
         if "rule" in packet:
-            check_refusal(decode, data, packet["rule"])
+            check_refusal(codec, packet)
             continue
-        drafted = [case["distributions"][i] for i in packet["distributions"]]
+        pairs = [known[i] for i in packet["distributions"]]
+        found = content(case, packet["kind"], pairs, packet.get("tokens", ()))
+        check_packet(codec, packet["kind"], found, packet["packet"])
         if packet["kind"] == "distribution":
-            q = distribution(drafted[0], case["vocab_size"])
-            assert codec.encode(q) == data
-            assert abs(codec.bits(q) - packet["bits"]) <= 1.02
-            assert decode(data) == q
-            check_limit(partial(decode, data), q.token_ids.size)
-            continue
-        if packet["kind"] == "sequence":
-            check_sequence(codec, data, rows_of(case, drafted))
-            continue
-        round_ = round_of(case, drafted, packet["tokens"])
-        assert codec.encode_round(round_) == data
-        assert decode(data) == round_
+            assert abs(codec.bits(found) - packet["bits"]) <= 1.02
 
 
 BAD_PRIORS = {"SIZE": "bytes", "MAGIC": "sqsprior", "WEIGHTS": "weigh", "CHECK": "CRC"}
@@ -158,7 +144,7 @@ def test_bad_priors(case):
 
 @pytest.mark.parametrize("case", load("verify.json")["cases"])
 def test_verdicts(case):
-    round_ = round_of(case, case["distributions"], case["tokens"])
+    round_ = content(case, "round", make_vectors.pairs(case), case["tokens"])
     verdict = sqs.Verdict(case["accepted"], case["token"])
     target = np.array(case["target"])
     assert sqs.verify(round_, target, Given(case["draws"])) == verdict
@@ -195,38 +181,17 @@ def test_the_generator_is_philox(case):
 
 @pytest.mark.parametrize("case", load("limits.json")["cases"])
 def test_limits(case):
-    pairs, tokens = make_vectors.formula_round(case["supports"], case["resolution"])
-    distributions = [dict(zip(("token_ids", "counts"), q, strict=True)) for q in pairs]
-    round_ = round_of(case, distributions, tokens)
-    codec, packet = codec_of(case, case["coding"]), bytes.fromhex(case["packet"])
-    assert codec.encode_round(round_) == packet
-    decode = partial(codec.decode_round, packet)
-    assert decode() == round_
-    check_limit(decode, sum(case["supports"]))
+    given = make_vectors.formula_round(case["supports"], case["resolution"])
+    codec = codec_of(case, case["coding"])
+    check_packet(codec, "round", content(case, "round", *given), case["packet"])
     if "sequence" in case:
-        packet = bytes.fromhex(case["sequence"])
-        check_sequence(codec, packet, rows_of(case, distributions))
+        rows = content(case, "sequence", given[0])
+        check_packet(codec, "sequence", rows, case["sequence"])
 
 
 @pytest.mark.parametrize("case", load("malformed.json")["cases"])
 def test_each_rule_has_its_error(case):
-    codec = codec_of(case, case["coding"])
-    packet = bytes.fromhex(case["packet"])
-    decode = decoder(codec, case["kind"])
-    check_refusal(decode, packet, case["rule"])
-
-
-def decoder(codec, kind):
-    return {
-        "distribution": codec.decode,
-        "round": codec.decode_round,
-        "sequence": codec.decode_sequence,
-    }[kind]
-
-
-def check_refusal(decode, packet, rule):
-    with pytest.raises(sqs.PacketError, match=f": {BROKEN_RULES[Status[rule]]}$"):
-        decode(packet)
+    check_refusal(codec_of(case, case["coding"]), case)
 
 
 def test_every_rule_is_covered():

@@ -39,13 +39,6 @@ def test_parts_are_in_order_and_not_too_large(n, threads):
     assert all(len(part) <= pool.MOST for part in parts)
 
 
-def test_no_more_threads_than_parts():
-    assert pool.useful(1000, 5 * pool.LEAST) == 5
-    assert pool.useful(1000, 1) == 1
-    assert pool.useful(3, 0) == 1
-    assert pool.useful(3, 10**6) == 3
-
-
 @pytest.mark.parametrize("culprit", ["caller", "helper"])
 def test_an_error_ends_the_work(culprit):
     """Remaining parts aren't started, and nobody waits for them."""
@@ -98,24 +91,21 @@ def test_work_goes_on_without_threads_that_fail_to_start(monkeypatch):
     assert [i for part in parts for i in part] == [*range(1000)]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_has_threads_of_its_own():
-    """Even if it is forked while this process shares work."""
+def check_in_child(work, check):
+    """Fork while a thread waits in its work, and check something in the child."""
     started, go_on = threading.Event(), threading.Event()
 
     def wait(*_):
         started.set()
         assert go_on.wait(SECONDS)
 
-    other = threading.Thread(target=pool.share, args=(wait, 100, 2))
+    other = threading.Thread(target=work, args=[wait])
     other.start()
     assert started.wait(SECONDS)
     child = os.fork()
     if child == 0:
         threading.Timer(SECONDS, os._exit, (2,)).start()
-        parts = pool.share(meet(2), 8, 2)
-        os._exit(0 if parts == [[0, 1, 2, 3], [4, 5, 6, 7]] else 1)
+        os._exit(0 if check() else 1)
     go_on.set()
     other.join()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -123,24 +113,26 @@ def test_a_forked_child_has_threads_of_its_own():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_has_threads_of_its_own():
+    """Even if it is forked while this process shares work."""
+    check_in_child(
+        lambda wait: pool.share(wait, 100, 2),
+        lambda: pool.share(meet(2), 8, 2) == [[0, 1, 2, 3], [4, 5, 6, 7]],
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_makes_codecs_while_a_thread_does(monkeypatch):
     """As a server does that loads a prior in a thread when it forks a worker."""
-    started, go_on, find = threading.Event(), threading.Event(), module.core_class
+    find = module.core_class
 
-    def slow():
-        started.set()
-        assert go_on.wait(SECONDS)
-        return find()
+    def make(wait):
+        monkeypatch.setattr(module, "core_class", lambda: wait() or find())
+        assert sqs.Codec(1000)._core
 
-    monkeypatch.setattr(module, "core_class", slow)
-    other = threading.Thread(target=lambda: sqs.Codec(1000)._core)
-    other.start()
-    assert started.wait(SECONDS)
-    child = os.fork()
-    if child == 0:
-        threading.Timer(SECONDS, os._exit, (2,)).start()
+    def make_in_child():
         monkeypatch.setattr(module, "core_class", find)
-        os._exit(0 if sqs.Codec(1000)._core else 1)
-    go_on.set()
-    other.join()
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        return sqs.Codec(1000)._core
+
+    check_in_child(make, make_in_child)

@@ -9,6 +9,7 @@ failure of a test that is otherwise skipped without its compiler or emulator.
 
 import os
 import shutil
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -32,146 +33,110 @@ SEED = 2
 
 PROGRAMS = "identity-static", "hostile-static", "vectors-static"
 
-
-class Machine(NamedTuple):
-    """An architecture that isn't this one."""
-
-    name: str
-    isas: set[str]
-    packages: str  # Debian's
-    system: str = "linux-gnu"
-
-    @property
-    def compiler(self):
-        """The cross compiler."""
-        return f"{self.name}-{self.system}-gcc"
-
-    @property
-    def emulator(self):
-        """The command that runs its programs."""
-        return f"qemu-{self.name}"
+MACHINES = {"aarch64": "linux-gnu", "s390x": "linux-gnu", "arm": "linux-gnueabihf"}
+"""Architectures that aren't this one, and their systems."""
 
 
-MACHINES = [
-    Machine(
-        "aarch64",
-        {"scalar", "neon"},
-        "gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user",
-    ),
-    Machine("s390x", {"scalar"}, "gcc-s390x-linux-gnu libc6-dev-s390x-cross qemu-user"),
-    Machine(
-        "arm",
-        {"scalar"},
-        "gcc-arm-linux-gnueabihf libc6-dev-armhf-cross qemu-user",
-        "linux-gnueabihf",
-    ),
-]
-
-
-def require(packages, *commands):
+def require(*commands, package=""):
     missing = [name for name in commands if shutil.which(name) is None]
     if missing:
-        reason = f"no {' and no '.join(missing)}: apt-get install {packages}"
+        reason = f"no {' and no '.join(missing)}: apt-get install qemu-user {package}"
         if os.environ.get("SQS_REQUIRE_CROSS"):
             pytest.fail(reason)
         pytest.skip(reason)
 
 
-@pytest.fixture(scope="module")
-def other_x86():
-    """Emulate processors of this kind."""
-    require("qemu-user", "qemu-x86_64")
+def tools(name):
+    """Return the cross compiler and the emulator for a machine."""
+    found = f"{name}-{MACHINES[name]}-gcc", f"qemu-{name}"
+    require(*found, package=f"gcc-{name}-{MACHINES[name]}")
+    return found
+
+
+class Machine(NamedTuple):
+    """A machine, where its programs are, and the command that runs them."""
+
+    name: str
+    folder: Path
+    emulator: tuple[str, ...] = ()
+
+    def run(self, program, *arguments, **how):
+        """Run a program, and return what it said."""
+        path = self.folder / f"{program}-static"
+        return run(*self.emulator, path, *map(str, arguments), **how)
+
+
+def build(folder, compiler="cc"):
+    make(folder, *(folder / program for program in PROGRAMS), compiler=compiler)
+    return folder
 
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory):
-    build = tmp_path_factory.mktemp("here")
-    make(build, *(build / name for name in PROGRAMS))
-    return build
+    return Machine("here", build(tmp_path_factory.mktemp("here")))
 
 
-@pytest.fixture(scope="module", params=MACHINES, ids=lambda machine: machine.name)
-def machine(request):
-    """Return a machine with programs that can be built and run."""
-    machine = request.param
-    require(machine.packages, machine.compiler, machine.emulator)
-    return machine
-
-
-@pytest.fixture(scope="module")
-def there(machine, tmp_path_factory):
-    build = tmp_path_factory.mktemp(machine.name)
-    programs = [build / name for name in PROGRAMS]
-    make(build, *programs, compiler=machine.compiler)
-    return build
+@pytest.fixture(scope="module", params=MACHINES)
+def there(request, tmp_path_factory):
+    compiler, emulator = tools(request.param)
+    folder = build(tmp_path_factory.mktemp(request.param), compiler)
+    return Machine(request.param, folder, (emulator,))
 
 
 @pytest.fixture(scope="module")
 def sum_of_cases(here):
     """The checksum of this machine."""
-    return checksum(run(here / "identity-static", "best", str(CASES), str(SEED)))
-
-
-@pytest.mark.skipif(shutil.which("clang") is None, reason="needs clang")
-def test_compilers_agree(sum_of_cases, tmp_path):
-    program = tmp_path / "identity-static"
-    make(tmp_path, program, compiler="clang")
-    assert checksum(run(program, "best", str(CASES), str(SEED))) == sum_of_cases
+    return checksum(here.run("identity", "best", CASES, SEED))
 
 
 @pytest.mark.skipif(shutil.which("clang") is None, reason="needs clang")
 def test_clang_keeps_subnormals_on_arm(sum_of_cases, tmp_path):
-    [arm] = [machine for machine in MACHINES if machine.name == "arm"]
-    require(arm.packages, arm.compiler, arm.emulator)
-    system = f"arm-{arm.system}"
+    compiler, emulator = tools("arm")
+    system = f"arm-{MACHINES['arm']}"
     target = f"clang --target={system} -mfpu=neon -isystem /usr/{system}/include"
     # clang compiles, and gcc links, as it knows where the libraries are.
     objects = (tmp_path / name for name in ("identity.static.o", "static.a"))
     make(tmp_path, *objects, compiler=target)
     program = tmp_path / "identity-static"
-    make(tmp_path, program, compiler=arm.compiler)
-    said = run(arm.emulator, program, "best", str(CASES), str(SEED))
+    make(tmp_path, program, compiler=compiler)
+    said = run(emulator, program, "best", str(CASES), str(SEED))
     assert checksum(said) == sum_of_cases
 
 
-def test_golden_vectors(machine, there, tmp_path):
+def test_golden_vectors(there, tmp_path):
     count = write_vectors(tmp_path / "vectors")
-    said = run(machine.emulator, there / "vectors-static", tmp_path / "vectors")
-    assert f"{count} cases right" in said
+    assert f"{count} cases right" in there.run("vectors", tmp_path / "vectors")
 
 
 @pytest.mark.parametrize("arsenal", ARSENALS)
-def test_hostile_packets(machine, here, there, arsenal):
-    arguments = "hostile-static", arsenal, str(PACKETS), str(SEED)
-
-    def come_to(where, *emulator):
-        return checksum(run(*emulator, where / arguments[0], *arguments[1:]))
-
-    assert come_to(there, machine.emulator) == come_to(here)
+def test_hostile_packets(here, there, arsenal):
+    arguments = "hostile", arsenal, PACKETS, SEED
+    assert checksum(there.run(*arguments)) == checksum(here.run(*arguments))
 
 
 @pytest.mark.parametrize("isa", ISAS)
-def test_rows(machine, there, sum_of_cases, isa):
-    command = machine.emulator, there / "identity-static", isa
-    if isa in machine.isas:
-        assert checksum(run(*command, str(CASES), str(SEED))) == sum_of_cases
+def test_rows(there, sum_of_cases, isa):
+    if isa == "scalar" or (isa == "neon" and there.name == "aarch64"):
+        assert checksum(there.run("identity", isa, CASES, SEED)) == sum_of_cases
     else:
-        run(*command, "0", "0", status=LACKING)
+        there.run("identity", isa, 0, 0, status=LACKING)
 
 
-def test_best_is_not_scalar_on_aarch64(machine, there):
-    said = run(machine.emulator, there / "identity-static", "best", "0", "0")
-    assert said.startswith("neon:" if machine.name == "aarch64" else "scalar:")
+def test_best_is_not_scalar_on_aarch64(there):
+    said = there.run("identity", "best", 0, 0)
+    assert said.startswith("neon:" if there.name == "aarch64" else "scalar:")
 
 
 # QEMU emulates AVX2 but not AVX-512. AVX2 code also looks for BMI, left out here:
 # without it glibc itself does not run there.
 @pytest.mark.skipif(not IS_X86, reason="needs x86-64")
 @pytest.mark.parametrize("lacks", ["", "avx2", "fma", "f16c", "xsave", "popcnt", "all"])
-def test_missing_instructions_are_not_used(other_x86, here, lacks):
+def test_missing_instructions_are_not_used(here, lacks):
+    require("qemu-x86_64")
     best = "scalar" if lacks else "avx2"
     processor = {"": "max", "all": "Nehalem"}.get(lacks, f"max,{lacks}=off")
-    arguments = here / "identity-static", "best", "20", str(SEED)
-    said = run("qemu-x86_64", "-cpu", processor, *arguments)
+    other = here._replace(emulator=("qemu-x86_64", "-cpu", processor))
+    arguments = "identity", "best", 20, SEED
+    said = other.run(*arguments)
     assert said.startswith(f"{best}:")
-    assert checksum(said) == checksum(run(*arguments))
+    assert checksum(said) == checksum(here.run(*arguments))

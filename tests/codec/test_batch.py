@@ -44,36 +44,19 @@ def test_no_rows_and_one(codec, threads):
     assert q == codec.quantize(rows(1)[0], sqs.TopK(3))
 
 
-def test_layouts(codec):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_layouts(codec, threads):
+    """NumPy keeps a negative stride that no second row makes use of."""
     logits, keep = rows(6), sqs.TopK(8)
-    expected = list(codec.quantize_rows(logits, keep))
-    for same in (*layouts(logits), logits.astype(">f4")):
-        assert list(codec.quantize_rows(same, keep)) == expected
-    assert list(codec.quantize_rows(logits[::-1], keep)) == expected[::-1]
-    assert list(codec.quantize_rows(logits[::2], keep, threads=2)) == expected[::2]
-    same = np.broadcast_to(logits[0], (5, V))
-    assert list(codec.quantize_rows(same, keep)) == [expected[0]] * 5
-
-
-@pytest.mark.parametrize(
-    "one",
-    [
-        lambda rows: rows[::-1][5:],
-        lambda rows: rows[::-2][:1],
-        lambda rows: rows[::-1].T[:, :1].T,
-        lambda rows: np.repeat(rows, 2, axis=1)[::-1][:1, ::2],
-    ],
-)
-def test_one_row_of_a_reversed_view(codec, one):
-    """NumPy keeps the negative stride that no second row makes use of."""
-    row = one(rows(6))
-    assert row.shape == (1, V)
-    keep = sqs.TopK(8)
-    expected = codec.quantize(row[0].copy(), keep)
-    for threads in (1, 2):
-        (q,) = codec.quantize_rows(row, keep, threads=threads)
-        assert q == expected
-    assert len(codec.quantize_rows(rows(6)[::-1][:0], keep)) == 0
+    apart = np.repeat(logits, 2, axis=1)[:, ::2]
+    for same in (
+        *(*layouts(logits), logits.astype(">f4"), logits[::-1], logits[::2]),
+        *(np.broadcast_to(logits[0], (5, V)), logits[::-1][5:], logits[::-2][:1]),
+        *(logits[::-1].T[:, :1].T, apart[::-1][:1], logits[::-1][:0]),
+    ):
+        expected = [codec.quantize(row.copy(), keep) for row in same]
+        found = codec.quantize_rows(same, keep, threads=threads)
+        assert list(found) == expected
 
 
 @pytest.mark.parametrize("threads", [1, 2, 7])
@@ -89,26 +72,11 @@ def test_the_first_bad_row_is_named(codec, value, message, threads):
     refuses(message, codec.quantize_rows, logits, sqs.TopK(3), threads=threads)
 
 
-def test_arguments(codec):
-    logits = rows(3)
-    with pytest.raises(ValueError, match=r"shape \(B, 3000\), got \(3000,\)"):
-        codec.quantize_rows(logits[0], sqs.TopK(3))
-    refuses(r"got \(3, 2999\)", codec.quantize_rows, logits[:, :-1], sqs.TopK(3))
-    with pytest.raises(TypeError, match="got int64"):
-        codec.quantize_rows(np.zeros((3, V), np.int64), sqs.TopK(3))
-    with pytest.raises(ValueError, match="threads must be at least 1, got 0"):
-        codec.quantize_rows(logits, sqs.TopK(3), threads=0)
-    with pytest.raises(TypeError, match="threads must be an integer"):
-        codec.quantize_rows(logits, sqs.TopK(3), threads=1.5)
-    refuses("keep must be a rule", codec.quantize_rows, logits, 3, error=TypeError)
-    with pytest.raises(ValueError, match="temperature must be finite"):
-        codec.quantize_rows(logits, sqs.TopK(3), temperature=-1)
-    given = [np.zeros(V), np.where(np.arange(V) == 7, np.nan, 0)]
-    refuses(r"^logits\[1\]\[7\] is nan", codec.quantize_rows, given, sqs.TopK(20))
-    small, keep = sqs.Codec(V, 1 << 16, "enumerative"), sqs.TopK(2000)
-    large = small.quantize_rows([np.eye(1, V)[0] * 99, np.zeros(V)], keep)
-    refuses(r"1024 tokens, got 2000 in row 1; keep fewer", small.encode_rows, large)
-    refuses("1024 tokens, got 2000; keep fewer", small.encode, large[1])
+def test_a_support_that_does_not_fit_is_named():
+    codec, keep = sqs.Codec(V, 1 << 16, "enumerative"), sqs.TopK(2000)
+    large = codec.quantize_rows([np.eye(1, V)[0] * 99, np.zeros(V)], keep)
+    refuses(r"1024 tokens, got 2000 in row 1; keep fewer", codec.encode_rows, large)
+    refuses("1024 tokens, got 2000; keep fewer", codec.encode, large[1])
 
 
 @pytest.mark.parametrize("classes", [0, 5])

@@ -94,16 +94,22 @@ def test_any_counts_make_a_prior(counts):
 # Drafts
 
 
-def test_existing_classes_are_found():
+@pytest.mark.parametrize("classes", [None, 8])
+def test_existing_classes_are_found(classes):
+    """And how likely each is to follow itself."""
     rng = np.random.default_rng(2)
     qs = drafts(rng, 400, 3000, 4)
     fitted, others = qs[:2500], qs[2500:]
     counts = np.bincount(np.concatenate([q.token_ids for q in fitted]), minlength=400)
     plain = mean_bits(sqs.Prior.from_counts(counts), others)
-    prior = sqs.Prior.fit(fitted)
+    prior = sqs.Prior.fit(fitted, classes=classes)
     assert prior.classes > 1
     # 12 ids of 100 in place of 400: nearly two bits each; the class takes one.
     assert mean_bits(prior, others) < plain - 15
+    chances = prior._tables.chances[1:].astype(float)
+    stays = np.diag(chances / chances.sum(1, keepdims=True))
+    frequent = np.argsort(-prior._tables.chances[0].astype(int))[:4]
+    assert stays[frequent].mean() > 0.5
 
 
 def test_no_classes_are_invented():
@@ -126,16 +132,6 @@ def test_class_0_has_the_overall_weights():
         assigned = np.arange(2000) >= of_class_0
         found = prior_fit.count_classes(supports, assigned.astype(int), 2, whole, 10)
         assert np.array_equal(found.tables[0], whole)
-
-
-def test_transition_chances_match_the_drafts():
-    rng = np.random.default_rng(4)
-    qs = drafts(rng, 400, 3000, 4)
-    prior = sqs.Prior.fit(qs, classes=8)
-    chances = prior._tables.chances[1:].astype(float)
-    stays = np.diag(chances / chances.sum(1, keepdims=True))
-    frequent = np.argsort(-prior._tables.chances[0].astype(int))[:4]
-    assert stays[frequent].mean() > 0.5
 
 
 @pytest.mark.parametrize("is_foreign", [False, True])

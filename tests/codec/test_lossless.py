@@ -1,12 +1,7 @@
 """Drafting and verifying give the target's distribution, exactly.
 
-Not only with a histogram: `verify` is driven through every outcome. Its random
-numbers come from a script that walks a grid of equally likely values, fine
-enough for every decision on the probabilities at hand to be exact, and the
-outcomes are added up as fractions.
+Not only with a histogram: the first test sums over every outcome of the random numbers.
 """
-
-import itertools
 
 import numpy as np
 import pytest
@@ -17,12 +12,6 @@ from tests.kit import Given, make_codec
 from tests.testing.eighths import assert_lossless
 
 pytestmark = pytest.mark.usefixtures("backend")
-
-GRID = 48  # a multiple of all the denominators below
-
-
-def grid():
-    return [i / GRID for i in range(GRID)]
 
 
 @pytest.mark.parametrize(
@@ -62,14 +51,6 @@ def test_any_draft_gives_the_target_distribution(name, resolution, options):
     assert lengths == ({1, 2} if options else {2})
 
 
-def test_zero_target_probability_is_never_accepted():
-    q = sqs.SparseDistribution([0, 2], [2, 2], 3)
-    target = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-    for numbers in itertools.product(grid(), grid()):
-        verdict = sqs.verify(sqs.Round([q], [2]), target, Given(numbers))
-        assert verdict == sqs.Verdict(0, 1)
-
-
 def test_residual_that_rounds_to_zero():
     """The target equals the draft up to rounding, and yet one token was rejected."""
     q = sqs.SparseDistribution([0, 1], [1, 2], 3)
@@ -90,39 +71,6 @@ def test_residual_that_rounds_to_zero():
     assert sqs.verify(sqs.Round([q], [2]), target, Given([0.5, high])).token == 1
 
 
-def test_float32_targets_that_do_not_sum_to_one():
-    rng = np.random.default_rng(0)
-    q = sqs.SparseDistribution([0, 1], [1, 3], 1000)
-    p = rng.dirichlet(np.ones(1000), 2).astype(np.float32) * np.float32(1.0005)
-    assert 0 <= sqs.verify(sqs.Round([q], [1]), p, rng).token < 1000
-
-
-P = np.array([[0.5, 0.25, 0.25], [0.25, 0.25, 0.5]])
-
-
-def test_bad_rounds_and_targets_are_refused():
-    """For other refused arguments, see test_verify.py."""
-    q, rng = sqs.SparseDistribution([0, 2], [2, 2], 3), np.random.default_rng(0)
-    with pytest.raises(TypeError, match="round_ must be a Round, got Sparse"):
-        sqs.verify(q, P, rng)
-    for rows, got in (P.astype(np.float16), "float16"), (P.tolist(), "list"):
-        with pytest.raises(TypeError, match=f"got {got}"):
-            sqs.verify(sqs.Round([q], [0]), rows, rng)
-    for rows, got in (P[:1], r"\(1, 3\)"), (P[:, :2], r"\(2, 2\)"):
-        with pytest.raises(ValueError, match=rf"must have shape \(2, 3\).*got {got}"):
-            sqs.verify(sqs.Round([q], [0]), rows, rng)
-
-
-def whole_weights(rng, vocab_size):
-    """Return weights that sum to about 2^20, with long runs of zeros."""
-    weights = np.zeros(vocab_size, np.int64)
-    few = rng.permutation(vocab_size)[: rng.integers(2, 40)]
-    cuts = np.sort(rng.integers(0, 1 << 20, few.size - 1))
-    weights[few] = np.diff(cuts, prepend=0, append=1 << 20)
-    weights[few[0]] += rng.integers(-500, 500)
-    return np.maximum(weights, 0)
-
-
 def first_beyond(weights, numerator, denominator):
     """Return the first token beyond the share of the draw."""
     reached = np.cumsum(weights) * denominator
@@ -138,17 +86,16 @@ def test_tokens_are_drawn_with_integers(seed, dtype):
     kept = np.sort(rng.permutation(vocab_size)[: rng.integers(1, 8)])
     counts = np.ones(kept.size, np.int64)
     counts[rng.integers(kept.size)] += 64 - kept.size
-    weights = whole_weights(rng, vocab_size)
-    drafted = int(rng.integers(kept.size))
-    weights[kept[drafted]] = 0  # so it is rejected, for any random number
-    if not weights.any() or abs(weights.sum() - (1 << 20)) > 900:
-        weights[[0, 1]] = 0
-        weights[1 if kept[drafted] == 0 else 0] = (1 << 20) - weights.sum()
+    drafted = rng.choice(kept)  # and rejected, for any random number
+    others = np.setdiff1d(np.arange(vocab_size), drafted)
+    few = rng.permutation(others)[: rng.integers(1, 40)]
+    weights = np.zeros(vocab_size, np.int64)  # with long runs of zeros
+    total = (1 << 20) + rng.integers(-500, 500)
+    weights[few] = rng.multinomial(total, rng.dirichlet(np.ones(few.size)))
     rest = weights * 64
-    rest[kept] -= counts * weights.sum()
-    rest = np.maximum(rest, 0)
+    rest[kept] = np.maximum(rest[kept] - counts * total, 0)
     q = sqs.SparseDistribution(kept, counts, vocab_size)
-    after_one = sqs.Round([q], [kept[drafted]])
+    after_one = sqs.Round([q], [drafted])
     target = np.stack([weights, weights]).astype(dtype) / dtype(1 << 20)
     sure = sqs.SparseDistribution([kept[0]], [1], vocab_size)
     after_all = sqs.Round([sure], [kept[0]])
@@ -181,43 +128,3 @@ def test_verify_draws_one_number_per_row():
     sqs.verify(sqs.Round([q] * 3, [0] * 3), np.tile([0.0, 1.0], (4, 1)), ours)
     theirs.random(4)
     assert ours.random() == theirs.random()
-
-
-@pytest.mark.parametrize("given", [[], [0.0], [0.0] * 3, [0.5, 1.0], [np.nan, 0.0]])
-def test_bad_numbers_from_the_generator_are_refused(given):
-    class Other(Given):
-        def random(self, _):
-            return np.array(given)
-
-    q = sqs.SparseDistribution([0], [1], 2)
-    with pytest.raises(ValueError, match=r"rng.random\(2\)(\[.\])? must (have|be in)"):
-        sqs.verify(sqs.Round([q], [0]), np.full((2, 2), 0.5), Other([]))
-
-
-class Generator:
-    """Another library's."""
-
-
-@pytest.mark.parametrize(
-    ("wrong", "name"),
-    [
-        (0, "int"),
-        (None, "NoneType"),
-        (np.random.PCG64(0), "PCG64"),
-        (np.random.RandomState(0), "RandomState"),
-        (Generator(), "tests.codec.test_lossless.Generator"),
-    ],
-)
-def test_bad_generators_are_refused(wrong, name):
-    codec, row = sqs.Codec(2), np.zeros(2)
-    round_ = sqs.Round([sqs.SparseDistribution([0], [1], 2)], [0])
-    expected = f"rng must be a numpy.random.Generator, got {name}; numpy.random.default"
-    for call in (
-        lambda: sqs.verify(round_, np.full((2, 2), 0.5), rng=wrong),
-        lambda: sqs.Drafter(codec, sqs.TopK(2), rng=wrong),
-        lambda: round_.distributions[0].sample(wrong),
-        lambda: codec.quantize_unbiased(row, rng=wrong),
-        lambda: codec.quantize_unbiased_rows(row[None], rng=wrong),
-    ):
-        with pytest.raises(TypeError, match=expected):
-            call()

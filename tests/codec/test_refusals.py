@@ -14,15 +14,20 @@ CODEC, TOP = sqs.Codec(3), sqs.TopK(2)
 RNG = np.random.default_rng(0)
 Q = sqs.SparseDistribution([0, 2], [1, 3], 3)
 KEY = bytes(16)
+ROUND = sqs.Round([Q], [0])
+P = np.array([[0.5, 0.25, 0.25], [0.25, 0.25, 0.5]])
 
 quantize = partial(CODEC.quantize, keep=TOP)
 quantize_probs = partial(CODEC.quantize_probs, keep=TOP)
+quantize_rows = partial(CODEC.quantize_rows, keep=TOP)
 sparse = sqs.SparseDistribution
 draw, guess = sqs.gumbel_draw, partial(sqs.gumbel_guess, key=KEY, position=0, count=1)
 verify_two = partial(sqs.gumbel_verify, key=KEY, position=0)
 drafter = partial(sqs.Drafter, CODEC, TOP, rng=RNG)
 lists = sqs.Codec(1001, resolution=4096).quantize_top_logprobs_rows
 fit, counted = sqs.Prior.fit, sqs.Prior.from_counts
+unbiased = partial(CODEC.quantize_unbiased, np.zeros(3))
+unbiased_rows = partial(CODEC.quantize_unbiased_rows, np.zeros((2, 3)))
 prior_codec = partial(sqs.Codec, prior=sqs.Prior.from_counts([1, 1, 2]))
 masked = partial(np.ma.masked_array, mask=True)
 
@@ -34,6 +39,33 @@ def config(**change):
     return sqs.Codec.from_config(found)
 
 
+class Generator:
+    """Another library's."""
+
+
+class Wrong(np.random.Generator):
+    """Gives wrong numbers."""
+
+    def __init__(self, numbers):
+        super().__init__(np.random.PCG64(0))
+        self.numbers = numbers
+
+    def integers(self, *_, dtype=None, **_options):
+        return np.array(self.numbers, dtype)
+
+    def random(self, _):
+        return np.array(self.numbers)
+
+
+def gives(words, call, *numbers):
+    """Return a row for each of some wrong random numbers."""
+    return [(words, partial(call, rng=Wrong(some))) for some in numbers]
+
+
+def verify(target=P, round_=ROUND, rng=RNG):
+    return sqs.verify(round_, target, rng)
+
+
 GOOD = {"token_ids": [2, 7, 5, 0, 1, 2], "counts": [3, 1, 4, 1, 1, 2]}
 GOOD |= {"offsets": [0, 2, 3, 6], "vocab_size": 8, "resolution": 4}
 
@@ -41,6 +73,9 @@ GOOD |= {"offsets": [0, 2, 3, 6], "vocab_size": 8, "resolution": 4}
 def rows(**change):
     return sqs.SparseRows(**GOOD | change)
 
+
+DECODERS = CODEC.decode, CODEC.decode_round, CODEC.decode_sequence
+LEAST = "max_survivors must be at least 1, got 0"
 
 VALUES = [
     # Codecs and their configs
@@ -50,13 +85,9 @@ VALUES = [
     ("resolution", lambda: sqs.Codec(3, 65537)),
     ("coding must be one of .*'enumerative'", lambda: sqs.Codec(3, 100, "zip")),
     ("3 ids, but the codec's vocab_size is 9", lambda: prior_codec(9)),
-    (
-        "needs coding 'entropy', got 'bitpack'",
-        lambda: prior_codec(3, coding="bitpack"),
-    ),
-    (
-        "needs coding 'entropy', got 'enumerative'",
-        lambda: prior_codec(3, coding="enumerative"),
+    *(
+        (f"needs coding 'entropy', got '{x}'", partial(prior_codec, 3, coding=x))
+        for x in ("bitpack", "enumerative")
     ),
     (r"format version 2, .* writes version 1$", lambda: config(format_version=2)),
     (r"must have the keys .*, got .*'priors'", lambda: config(priors=None)),
@@ -78,20 +109,19 @@ VALUES = [
     ("must be finite and at least", lambda: quantize(np.zeros(3), temperature=-1)),
     ("must be finite and at least", lambda: quantize(np.zeros(3), temperature=NAN)),
     ("must be finite and at least", lambda: quantize(np.zeros(3), temperature=INF)),
-    (
-        r"probs must sum to 1 within 0.001, got 1.1",
-        lambda: quantize_probs([0.5, 0.6, 0.0]),
-    ),
+    ("must sum to 1 within 0.001, got 1.1", lambda: quantize_probs([0.5, 0.6, 0.0])),
     ("got 0", lambda: quantize_probs([0.0, 0.0, 0.0])),
-    (
-        r"probs\[1\] is -0.5; .* finite and not negative",
-        lambda: quantize_probs([1.5, -0.5, 0.0]),
-    ),
+    (r"\[1\] is -0.5; .* not negative", lambda: quantize_probs([1.5, -0.5, 0.0])),
     (r"\[1\] is nan.*not negative$", lambda: quantize_probs([0.5, NAN, 0.5])),
     (r"probs\[1\] is inf", lambda: quantize_probs([0.5, INF, 0.5])),
     (r"probs\[2\] is -inf", lambda: quantize_probs([0.5, 0.5, -INF])),
     (r"probs\[2\] is -5e-324; .*", lambda: quantize_probs([0.5, 0.5, -5e-324])),
     (r"probs\[2\] is -inf", lambda: quantize_probs([1.5, -0.5, -INF])),
+    (r"shape \(B, 3\), got \(3,\)", lambda: quantize_rows(np.zeros(3))),
+    (r"shape \(B, 3\), got \(3, 2\)", lambda: quantize_rows(np.zeros((3, 2)))),
+    ("threads must be at least 1, got 0", lambda: quantize_rows(P, threads=0)),
+    ("temperature must be finite", lambda: quantize_rows(P, temperature=-1)),
+    (r"^logits\[1\]\[2\] is nan", lambda: quantize_rows([[0.0] * 3, [0.0, 0.0, NAN]])),
     # Distributions and rows of them
     ("strictly ascending", lambda: sparse([2, 1], [1, 1], 3)),
     ("strictly ascending", lambda: sparse([1, 1], [1, 1], 3)),
@@ -103,10 +133,7 @@ VALUES = [
     ("at most 65536", lambda: sparse([0], [65537], 3)),
     ("without sign", lambda: sparse([-1], [1], 3)),
     ("vocab_size", lambda: sparse([0], [1], 1)),
-    (
-        "dropped_mass must be finite and in",
-        lambda: sparse([1], [1], 8, dropped_mass=1.5),
-    ),
+    ("dropped_mass must be finite", lambda: sparse([1], [1], 8, dropped_mass=1.5)),
     ("outside the vocabulary of 3", lambda: Q.prob(-1)),
     ("outside the vocabulary of 3", lambda: Q.prob(3)),
     (r"\[0\] = 1 is not in the support", lambda: sqs.Round([Q], [1])),
@@ -114,10 +141,7 @@ VALUES = [
     (r"and resolution, got \[\(", lambda: sqs.Round([Q, sparse([1], [1], 3)], [0, 1])),
     (r"and resolution, got \[\(", lambda: sqs.Round([Q, sparse([1], [4], 4)], [0, 1])),
     ("1 to 256 distributions", lambda: CODEC.encode_round([], [])),
-    (
-        "1 to 256 distributions",
-        lambda: sqs.Codec(3, 4).encode_round([Q] * 257, [0] * 257),
-    ),
+    ("1 to 256 distributions", lambda: sqs.Round([Q] * 257, [0] * 257)),
     ("expected vocabulary", lambda: sqs.Codec(4, 4).encode(Q)),
     ("expected vocabulary", lambda: sqs.Codec(3, 5).bits(Q)),
     ("expected vocabulary", lambda: sqs.Codec(3, 5).encode_round([Q], [0])),
@@ -166,6 +190,15 @@ VALUES = [
     (r"accepted must be in .*, got 257", lambda: sqs.Verdict(257, 0).to_bytes(50)),
     (r"accepted must be in .*, got -1", lambda: sqs.Verdict(-1, 0).to_bytes(50)),
     (r"vocab_size must be in .*, got 1", lambda: sqs.Verdict(0, 0).to_bytes(1)),
+    (r"must have shape \(2, 3\).*got \(1, 3\)", lambda: verify(P[:1])),
+    (r"must have shape \(2, 3\).*got \(2, 2\)", lambda: verify(P[:, :2])),
+    *((LEAST, partial(call, b"", max_survivors=0)) for call in DECODERS),
+    # Generators of wrong numbers
+    *gives(r"rng.integers must be in \[0, 3\], got", Q.sample, -1, 4, 2**40),
+    *gives(r"rng.random\(2\) must have", verify, [], [0.0], [0.0] * 3),
+    *gives(r"rng.random\(2\)\[.\] must be in", verify, [0.5, 1.0], [NAN, 0.0]),
+    *gives(r"rng.integers\(size=2\) must have shape", unbiased_rows, [], [1], [[1, 2]]),
+    *gives(r"rng.integers\(size=1\) must have shape", unbiased, [], [[1]], [1] * 3),
     # Shared random numbers
     ("^temperature must be finite and at least 0", lambda: Sampling(-1)),
     (r"^top_k must be in \[0, 2147483647\], got -1", lambda: Sampling(top_k=-1)),
@@ -184,22 +217,10 @@ VALUES = [
     ("token is masked", lambda: guess([-INF] * 2, sampling=Sampling(top_p=0.5))),
     (r"vocabulary of logits must be in \[2, .*\], got 1", lambda: guess([1.0])),
     (r"logits must have shape \(vocabulary,\)", lambda: guess([[1.0, 2.0]])),
-    (
-        r"logits must have shape \(2, 10\).* got \(3, 10\)",
-        lambda: verify_two([1], np.zeros((3, 10))),
-    ),
-    (
-        r"drafted\[1\] must be in \[0, 9\], got 10",
-        lambda: verify_two([1, 10], np.zeros((3, 10))),
-    ),
-    (
-        "must be at most 256 tokens, got 257",
-        lambda: verify_two([0] * 257, np.zeros((258, 10))),
-    ),
-    (
-        "position must be in",
-        lambda: verify_two([1, 1], np.zeros((3, 10)), position=2**64 - 2),
-    ),
+    (r"must have shape \(2, 3\).* got \(3, 3\)", lambda: verify_two([1], np.eye(3))),
+    (r"drafted\[1\] must be in \[0, 2\], got 3", lambda: verify_two([1, 3], np.eye(3))),
+    ("at most 256 tokens, got 257", lambda: verify_two([0] * 257, np.ones((258, 2)))),
+    ("position must be in", lambda: verify_two([1, 1], np.eye(3), position=2**64 - 2)),
     (r"logits\[1\]\[0\] is nan", lambda: verify_two([1], [[0.0, 1.0], [NAN, 0.0]])),
     # Lists of log-probabilities
     ("row 1 has 2 token_ids and 1 l", lambda: lists([[1], [2, 3]], [[-1], [-2]])),
@@ -207,10 +228,7 @@ VALUES = [
     ("row 1 lists no token", lambda: lists([[1], []], [[-1], []])),
     ("row 1 lists no token", lambda: lists([[1], [2]], [[-1], [-INF]])),
     ("row 0 lists token 2 twice", lambda: lists([[2, 3, 2]], [[-2, -3, -4]])),
-    (
-        r"row 1: token 1000 must be in \[0, 1000\); the co",
-        lambda: lists([[1], [1000]], [[-1], [-1]]),
-    ),
+    (r"row 1: token 1000 must be in \[0,", lambda: lists([[1], [1000]], [[-1], [-1]])),
     ("row 0: token -1 must be in", lambda: lists([[-1]], [[-1]])),
     ("row 1: .* of token 2 .*got nan", lambda: lists([[1], [2]], [[-1], [NAN]])),
     ("row 0: the log-.* at most 1/64, got inf", lambda: lists([[2]], [[INF]])),
@@ -225,19 +243,36 @@ VALUES = [
     ("distributions or counts, got neither", lambda: fit([])),
     ("one vocabulary, got 3 and 4", lambda: fit([Q, sparse([1], [4], 4)])),
     (r"shape \[3\], got \[2\]", lambda: fit([Q], [1, 2])),
+    ("already has 1048576 ids", lambda: counted(np.ones(1 << 20, int)).with_tail()),
     ("classes must be", lambda: fit([Q], classes=0)),
     ("classes must be", lambda: fit([Q], classes=33)),
     ("classes must be", lambda: fit([], [3, 1], classes=2)),  # of a single text
     ("name must be one of .*smollm2", lambda: sqs.Prior.builtin("../priors/smollm2")),
 ]
 
+NO_RNG = {0: "int", None: "NoneType", np.random.PCG64(0): "PCG64"}
+NO_RNG |= {np.random.RandomState(0): "RandomState"}
+NO_RNG |= {Generator(): "tests.codec.test_refusals.Generator"}
+TAKE_RNG = [verify, Q.sample, unbiased, unbiased_rows, drafter]
+
 TYPES = [
+    *(
+        (f"must be a numpy.random.Generator, got {name}; numpy", partial(call, rng=it))
+        for it, name in NO_RNG.items()
+        for call in TAKE_RNG
+    ),
+    ("round_ must be a Round, got Sparse", lambda: verify(round_=Q)),
+    ("got float16", lambda: verify(P.astype(np.float16))),
+    ("got list", lambda: verify(P.tolist())),
     ("integer", lambda: sqs.Codec(3.5)),
     ("prior must be a Prior", lambda: sqs.Codec(3, prior="smollm2")),
     ("prior must be a Prior", lambda: sqs.Codec(3, prior=b"prior")),
     ("resolution must be an integer, got '100'", lambda: config(resolution="100")),
     ("config must be a mapping, got list", lambda: sqs.Codec.from_config(["prior"])),
     ("float16, float32 or float64, got int64", lambda: quantize([1, 2, 3])),
+    ("got int64", lambda: quantize_rows(np.zeros((3, 3), int))),
+    ("threads must be an integer", lambda: quantize_rows(P, threads=1.5)),
+    ("keep must be a rule", lambda: quantize_rows(P, keep=3)),
     ("got complex128", lambda: quantize([1j, 0, 0])),
     ("got object", lambda: quantize(None)),
     ("must be a number", lambda: quantize(np.zeros(3), temperature=None)),
@@ -247,12 +282,16 @@ TYPES = [
     ("expected a SparseDistribution, got bytes", lambda: CODEC.encode(b"")),
     ("must be integers, got float64", lambda: sparse([0.5], [1], 3)),
     ("integer", lambda: Q.prob(1.5)),
+    *(
+        ("max_survivors must be an integer", partial(call, b"", max_survivors=1.5))
+        for call in DECODERS
+    ),
     ("floating-point type, got int64", lambda: Q.to_dense(np.int64)),
     ("floating-point", lambda: rows().to_dense(int)),
     (r"distributions\[1\]", lambda: sqs.SparseRows.stack([Q, [1]])),
     (r"parts\[0\] must be a SparseRows", lambda: sqs.SparseRows.concatenate([Q])),
     ("distributions and tokens, or only", lambda: CODEC.encode_round([Q])),
-    ("or only", lambda: CODEC.encode_round(sqs.Round([Q], [0]), (0,))),
+    ("or only", lambda: CODEC.encode_round(ROUND, (0,))),
     ("integer", lambda: sqs.TopK(2.5)),
     (r"beta must be a number, got '0\.5'", lambda: sqs.Threshold("0.5")),
     ("abstract", sqs.Keep),
@@ -274,23 +313,14 @@ TYPES = [
     # A mask would be lost.
     ("MaskedArray, whose mask would be", lambda: quantize(masked([0.1, 0.9]))),
     ("MaskedArray, whose mask would be", lambda: quantize_probs(masked([0.1, 0.9]))),
-    ("MaskedArray, whose", lambda: CODEC.quantize_rows(masked([[0.1, 0.9]]), TOP)),
+    ("MaskedArray, whose", lambda: quantize_rows(masked([[0.1, 0.9]]))),
     ("MaskedArray, whose mask would be", lambda: sparse(masked([1]), [10], 8)),
-    (
-        "MaskedArray, whose mask would be",
-        lambda: sqs.verify(sqs.Round([Q], [0]), masked(np.eye(3)[:2]), RNG),
-    ),
-    (
-        "MaskedArray, whose mask would be",
-        lambda: sqs.verify_rounds([None], np.eye(3)[:1], masked([0.5])),
-    ),
+    ("MaskedArray, whose mask would be", lambda: verify(masked(P))),
+    ("MaskedArray, whose", lambda: sqs.verify_rounds([None], P[:1], masked([0.5]))),
     ("MaskedArray, whose mask would be", lambda: counted(masked([5, 1]))),
     ("MaskedArray, whose", lambda: theory.acceptance_rate(masked(np.eye(3)[0]), Q)),
     ("MaskedArray, whose mask would be", lambda: bits.measure(masked([[0.1, 0.9]]))),
-    (
-        "MaskedArray, whose mask would be",
-        lambda: theory.rejection_bound([0], masked([0.5]), [1], 1),
-    ),
+    ("MaskedArray", lambda: theory.rejection_bound([0], masked([0.5]), [1], 1)),
 ]
 
 

@@ -1,6 +1,6 @@
 """Let CBMC prove what docs/proofs.md lists: `make prove`, or `make prove QUICK=1`.
 
-    python tests/prove/prove.py [--quick] [--mutants] [--time-out SECONDS] [WORD ...]
+    python tests/prove/prove.py [--quick] [--mutants] [WORD ...]
 
 Words choose proofs by their names. With `--mutants` each proof must fail that a defect,
 put into a copy of the sources, should break. Needs CBMC 6 (`apt-get install cbmc`).
@@ -43,6 +43,7 @@ WRAPS = {
 
 
 TIME_OUT = "no time or memory left"
+SECONDS = 600
 MEMORY = 8 << 30
 """Bytes that a run of CBMC may take; it has taken a whole machine's."""
 
@@ -162,16 +163,8 @@ def changed(changes: tuple[Change, ...], folder: Path) -> None:
         (folder / name).write_text(text.replace(old, new))
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """CBMC's refutations, or the reason why it didn't end, and its processor time."""
-
-    seconds: float
-    refuted: list[str]
-
-
-def check(proof: Proof, changes: tuple[Change, ...], limit: float) -> Outcome:
-    """Run CBMC; checks in `meant` may fail."""
+def check(proof: Proof, changes: tuple[Change, ...]) -> tuple[float, list[str]]:
+    """Run CBMC; return its processor time, and what it refutes, or else TIME_OUT."""
     harness, function = proof.name.split(":")
     with tempfile.TemporaryDirectory() as work:
         tests = Path(work, "tests", "prove")
@@ -184,14 +177,14 @@ def check(proof: Proof, changes: tuple[Change, ...], limit: float) -> Outcome:
             *(*OPTIONS, *proof.options),
         )
         run = subprocess.Popen(command, cwd=tests, stdout=subprocess.PIPE, text=True)
-        kill = Timer(limit, run.kill)
+        kill = Timer(SECONDS, run.kill)
         kill.start()
         output = run.stdout.read()
         _, status, used = os.wait4(run.pid, 0)
         kill.cancel()
     run.returncode = os.waitstatus_to_exitcode(status)
-    seconds = used.ru_utime + used.ru_stime
-    return Outcome(seconds, [TIME_OUT] if run.returncode < 0 else refuted(output))
+    found = [TIME_OUT] if run.returncode < 0 else refuted(output)
+    return used.ru_utime + used.ru_stime, found
 
 
 def refuted(output: str) -> list[str]:
@@ -215,34 +208,23 @@ def meant(name: str) -> bool:
     return check == "overflow" and function in WRAPS
 
 
-def prove(proof: Proof, limit: float) -> bool:
-    """Print a line: the seconds, the result, the name."""
-    outcome = check(proof, (), limit)
-    result = "FAILED" if outcome.refuted else "proved"
-    print(
-        f"{outcome.seconds:6.1f} s  {result}  {proof.name}",
-        *(f"    {line}" for line in outcome.refuted),
-        sep="\n",
-        flush=True,
-    )
-    return not outcome.refuted
-
-
-def refute(mutant: Mutant, limit: float) -> bool:
-    """Print whether the proof notices the defect."""
-    (proof,) = (proof for proof in PROOFS if proof.name == mutant.proof)
-    found = check(proof, (mutant.change,), limit).refuted
-    noticed = bool(found) and found != [TIME_OUT]
-    result = "found" if noticed else "MISSED"
-    print(f"{result}  {proof.name:21} {mutant.what}: {(found or ['proved'])[0]}")
-    return noticed
+def prove(proof: Proof, mutant: Mutant | None = None) -> bool:
+    """Print the seconds, the result and the name; return whether it is as wanted."""
+    seconds, found = check(proof, (mutant.change,) if mutant else ())
+    if mutant is None:
+        right, result = not found, "FAILED" if found else "proved"
+    else:
+        right, found = bool(found) and found != [TIME_OUT], [mutant.what, *found[:1]]
+        result = "found" if right else "MISSED"
+    line = f"{seconds:6.1f} s  {result}  {proof.name}"
+    print(line, *(f"    {each}" for each in found), sep="\n", flush=True)
+    return right
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Let CBMC prove what it can.")
     parser.add_argument("--quick", action="store_true", help="only what is soon done")
     parser.add_argument("--mutants", action="store_true", help="defects must be found")
-    parser.add_argument("--time-out", type=float, default=600, help="for each, seconds")
     parser.add_argument("words", nargs="*", help="parts of the names of proofs")
     args = parser.parse_args()
     proofs = [
@@ -251,13 +233,11 @@ def main() -> int:
         if (proof.quick or not args.quick)
         and (not args.words or any(word in proof.name for word in args.words))
     ]
-    names = {proof.name for proof in proofs}
+    jobs: list[tuple[Proof, Mutant | None]] = [(proof, None) for proof in proofs]
+    if args.mutants:
+        jobs = [(p, m) for p in proofs for m in MUTANTS if m.proof == p.name]
     with ThreadPoolExecutor(max_workers=2) as pool:
-        if args.mutants:
-            mutants = [mutant for mutant in MUTANTS if mutant.proof in names]
-            done = list(pool.map(lambda m: refute(m, args.time_out), mutants))
-        else:
-            done = list(pool.map(lambda p: prove(p, args.time_out), proofs))
+        done = list(pool.map(lambda job: prove(*job), jobs))
     if not done:
         raise SystemExit("there is no such proof")
     return 0 if all(done) else 1

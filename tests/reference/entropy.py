@@ -266,10 +266,20 @@ def code_counts(coder, vocab_size, resolution, allowed, counts=None, uniform=Non
     size = None if counts is None else len(counts) - 1
     k = 1 + code_uniform(coder, "size", most, size)
     check_survivors(k, allowed)
-    places = None if counts is None else [end - 1 for end in accumulate(counts[:-1])]
+    places = None if counts is None else cuts(counts)
     places = code_uniform_set(coder, "composition", k - 1, resolution - 1, places)
-    ends = [place + 1 for place in places] + [resolution]
-    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    return uncut(places, resolution)
+
+
+def cuts(counts):
+    """Where a composition cuts a row of units: its (k-1)-subset."""
+    return [end - 1 for end in accumulate(counts[:-1])]
+
+
+def uncut(places, resolution):
+    """The composition that `cuts` came from."""
+    ends = [*(place + 1 for place in places), resolution]
+    return [end - start for start, end in pairwise([0, *ends])]
 
 
 def check_survivors(k, allowed):
@@ -521,10 +531,9 @@ def code_position(coder, counts, position=None):
     return coder.pick("token", below[-1], 0, len(counts), lambda x: below[x], position)
 
 
-def code_next(
-    coder, vocab_size, resolution, memory, survivors, ids=None, counts=None, prior=None
-):
+def code_next(coder, codec, memory, survivors, ids=None, counts=None):
     """A distribution, which is learnt; earlier ones have `survivors` tokens."""
+    vocab_size, resolution, prior = codec
     allowed = MAX_ROUND_SUPPORT - survivors
     ids, counts = code_distribution(
         coder, vocab_size, resolution, memory, ids, counts, allowed, prior
@@ -533,44 +542,34 @@ def code_next(
     return ids, counts
 
 
-def code_drafted(
-    coder, vocab_size, resolution, memory, survivors, item=None, prior=None
-):
-    """A distribution and its token; return (ids, counts, token)."""
-    ids = counts = position = None
-    if item is not None:
-        ids, counts, token = item
-        position = ids.index(token)
-    ids, counts = code_next(
-        coder, vocab_size, resolution, memory, survivors, ids, counts, prior
-    )
-    position = code_position(coder, counts, position)
-    return ids, counts, ids[position]
-
-
-def code_round(coder, vocab_size, resolution, given=None, prior=None):
-    """Distributions with their tokens; return a list of (ids, counts, token)."""
-    codec, memory = (vocab_size, resolution), Memory()
-    items, survivors = [], 0
+def code_round(coder, codec, given=None, drawn=None):
+    """Distributions and their tokens; return both."""
+    memory, found, tokens, survivors = Memory(), [], [], 0
     while True:
-        item = given and given[len(items)]
-        items.append(code_drafted(coder, *codec, memory, survivors, item, prior))
-        survivors += len(items[-1][0])
-        if not code_more(coder, len(items), given and len(items) < len(given)):
-            return items
+        i = len(found)
+        ids, counts = code_next(coder, codec, memory, survivors, *at(given, i))
+        position = code_position(coder, counts, drawn and ids.index(drawn[i]))
+        found.append((ids, counts))
+        tokens.append(ids[position])
+        survivors += len(ids)
+        if not code_more(coder, i + 1, given and i + 1 < len(given)):
+            return found, tokens
 
 
-def code_sequence(coder, vocab_size, resolution, given=None, prior=None):
+def code_sequence(coder, codec, given=None):
     """Distributions without tokens, after how many there are; return them."""
-    codec, memory = (vocab_size, resolution), Memory()
     more = None if given is None else len(given) - 1
     length = 1 + code_uniform(coder, "length", MAX_SEQUENCE, more)
-    found, survivors = [], 0
+    memory, found, survivors = Memory(), [], 0
     for i in range(length):
-        q = (None, None) if given is None else given[i]
-        found.append(code_next(coder, *codec, memory, survivors, *q, prior))
+        found.append(code_next(coder, codec, memory, survivors, *at(given, i)))
         survivors += len(found[-1][0])
     return found
+
+
+def at(given, i):
+    """A distribution to write, or none to read."""
+    return given[i] if given else (None, None)
 
 
 def code_more(coder, items, more=None):
@@ -585,6 +584,13 @@ def encode(ids, counts, vocab_size, resolution, prior=None):
     return coder.finish()
 
 
+def bits(ids, counts, vocab_size, resolution, prior=None):
+    """What a packet of one distribution spends; no integer."""
+    coder = Writer()
+    code_distribution(coder, vocab_size, resolution, Memory(), ids, counts, prior=prior)
+    return coder.bits()
+
+
 def decode(packet, vocab_size, resolution, prior=None):
     """Return (ids, counts) of the packet of one distribution."""
     coder, codec = Reader(packet), (vocab_size, resolution)
@@ -593,38 +599,31 @@ def decode(packet, vocab_size, resolution, prior=None):
     return distribution
 
 
-def as_items(distributions, tokens):
-    return [
-        (ids, counts, token)
-        for (ids, counts), token in zip(distributions, tokens, strict=True)
-    ]
-
-
 def encode_round(distributions, tokens, vocab_size, resolution, prior=None):
     """The packet of a round; distributions are pairs (ids, counts)."""
-    coder, items = Writer(), as_items(distributions, tokens)
-    code_round(coder, vocab_size, resolution, items, prior)
+    coder = Writer()
+    code_round(coder, (vocab_size, resolution, prior), distributions, tokens)
     return coder.finish()
 
 
 def decode_round(packet, vocab_size, resolution, prior=None):
     """Return ([(ids, counts), ...], tokens)."""
     coder = Reader(packet)
-    items = code_round(coder, vocab_size, resolution, prior=prior)
+    found = code_round(coder, (vocab_size, resolution, prior))
     coder.finish()
-    return [item[:2] for item in items], [item[2] for item in items]
+    return found
 
 
 def encode_sequence(distributions, vocab_size, resolution, prior=None):
     """The packet of a sequence; distributions are pairs (ids, counts)."""
     coder = Writer()
-    code_sequence(coder, vocab_size, resolution, distributions, prior)
+    code_sequence(coder, (vocab_size, resolution, prior), distributions)
     return coder.finish()
 
 
 def decode_sequence(packet, vocab_size, resolution, prior=None):
     """Return [(ids, counts), ...]."""
     coder = Reader(packet)
-    found = code_sequence(coder, vocab_size, resolution, prior=prior)
+    found = code_sequence(coder, (vocab_size, resolution, prior))
     coder.finish()
     return found

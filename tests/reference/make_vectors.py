@@ -16,7 +16,6 @@ import re
 import sys
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +56,14 @@ def formula_set(k: int, n: int, seed: int) -> list[int]:
 
 def formula_counts(k: int, resolution: int, seed: int) -> list[int]:
     """A composition of the resolution in no obvious order."""
-    cuts = [cut + 1 for cut in formula_set(k - 1, resolution - 1, seed)]
-    return [end - start for start, end in pairwise([0, *cuts, resolution])]
+    return entropy.uncut(formula_set(k - 1, resolution - 1, seed), resolution)
+
+
+def shape_of(case: Case) -> Distribution:
+    """A distribution such as no language model has."""
+    v, k, seed = case["vocab_size"], case["k"], case["seed"]
+    ids = [*range(v)][-k:] if case["last_ids"] else formula_set(k, v, seed)
+    return ids, formula_counts(k, case["resolution"], seed)
 
 
 def formula_round(
@@ -91,9 +96,7 @@ def bits_of(
     """Bits before padding; for entropy coding, not an integer."""
     if codec[-1] != "entropy":
         return len(ref.distribution_bits(ids, counts, *codec))
-    coder, memory = entropy.Writer(), entropy.Memory()
-    entropy.code_distribution(coder, *codec[:-1], memory, ids, counts, prior=prior)
-    return round(coder.bits(), 2)
+    return round(entropy.bits(ids, counts, *codec[:-1], prior), 2)
 
 
 def token_bits_of(ids: list[int], counts: list[int], *codec: Any) -> int:
@@ -132,9 +135,7 @@ def distributions(case: Case) -> Case:
 
 def shapes(case: Case) -> Case:
     """Distributions such as no language model has."""
-    v, k, seed = case["vocab_size"], case["k"], case["seed"]
-    ids = [*range(v)][-k:] if case["last_ids"] else formula_set(k, v, seed)
-    return packets(case, ids, formula_counts(k, case["resolution"], seed))
+    return packets(case, *shape_of(case))
 
 
 def rounds(case: Case) -> Case:

@@ -64,13 +64,6 @@ class Prior:
         return min(RATIO_MOST, max(RATIO_LEAST, here // max(1, whole)))
 
 
-def pack(chances, codes, kinds):
-    """The file of C + 1 rows of C chances, C rows of 256 codes, and V kinds."""
-    head = struct.pack("<8sBBI", MAGIC, VERSION, len(codes), len(kinds))
-    body = b"".join([head, *map(bytes, chances), *map(bytes, codes), bytes(kinds)])
-    return body + struct.pack("<I", zlib.crc32(body))
-
-
 def parse(data):
     """Return the Prior of a file; of several broken rules, name the first."""
     check_header(data)

@@ -213,21 +213,6 @@ def unrank_set(rank, n, k):
     return elements[::-1]
 
 
-def cuts(counts):
-    """Where a composition cuts a row of units: its (k-1)-subset."""
-    at, places = 0, []
-    for b in counts[:-1]:
-        at += b
-        places.append(at - 1)
-    return places
-
-
-def uncut(places, resolution):
-    """The composition that `cuts` came from."""
-    ends = [place + 1 for place in places] + [resolution]
-    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
-
-
 # Packets
 
 
@@ -253,7 +238,7 @@ def distribution_bits(ids, counts, vocab_size, resolution, coding):
         width = (resolution - k).bit_length()
         return bits + "".join(field(b - 1, width) for b in counts[:-1])
     compositions = math.comb(resolution - 1, k - 1)
-    rank = rank_set(ids) * compositions + rank_set(cuts(counts))
+    rank = rank_set(ids) * compositions + rank_set(entropy.cuts(counts))
     size = math.comb(vocab_size, k) * compositions
     return bits + field(rank, (size - 1).bit_length())
 
@@ -286,14 +271,9 @@ def encode_round(distributions, tokens, vocab_size, resolution, coding, prior=No
         )
     bits = field(len(tokens) - 1, 8)
     for (ids, counts), token in zip(distributions, tokens, strict=True):
-        bits += drafted_bits(ids, counts, token, vocab_size, resolution, coding)
+        bits += distribution_bits(ids, counts, vocab_size, resolution, coding)
+        bits += field(ids.index(token), (len(ids) - 1).bit_length())
     return pack(bits)
-
-
-def drafted_bits(ids, counts, token, vocab_size, resolution, coding):
-    """The fields of a distribution and its drafted token."""
-    bits = distribution_bits(ids, counts, vocab_size, resolution, coding)
-    return bits + field(ids.index(token), (len(ids) - 1).bit_length())
 
 
 class Reader:
@@ -337,7 +317,7 @@ def read_distribution(reader, vocab_size, resolution, coding, squares=0):
             raise BrokenRuleError("RANK")
         ids = unrank_set(rank // compositions, vocab_size, k)
         places = unrank_set(rank % compositions, resolution - 1, k - 1)
-        return ids, uncut(places, resolution)
+        return ids, entropy.uncut(places, resolution)
     id_width = (vocab_size - 1).bit_length()
     count_width = (resolution - k).bit_length()
     reader.need(k * id_width + (k - 1) * count_width)
@@ -367,15 +347,6 @@ def decode(packet, vocab_size, resolution, coding, prior=None):
     return distribution
 
 
-def read_drafted(reader, vocab_size, resolution, coding, squares):
-    """Return (ids, counts, token) of a distribution and its drafted token."""
-    ids, counts = read_distribution(reader, vocab_size, resolution, coding, squares)
-    position = reader.take((len(ids) - 1).bit_length())
-    if position >= len(ids):
-        raise BrokenRuleError("TOKEN_POSITION")
-    return ids, counts, ids[position]
-
-
 def decode_round(packet, vocab_size, resolution, coding, prior=None):
     """Return ([(ids, counts), ...], tokens)."""
     if coding == "entropy":
@@ -383,9 +354,12 @@ def decode_round(packet, vocab_size, resolution, coding, prior=None):
     reader = Reader(packet)
     distributions, tokens, squares = [], [], 0
     for _ in range(reader.take(8) + 1):
-        ids, counts, x = read_drafted(reader, vocab_size, resolution, coding, squares)
+        ids, counts = read_distribution(reader, vocab_size, resolution, coding, squares)
+        position = reader.take((len(ids) - 1).bit_length())
+        if position >= len(ids):
+            raise BrokenRuleError("TOKEN_POSITION")
         squares += len(ids) ** 2
         distributions.append((ids, counts))
-        tokens.append(x)
+        tokens.append(ids[position])
     reader.end()
     return distributions, tokens
