@@ -102,7 +102,6 @@ def thin(text: str) -> tuple[float, float] | None:
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """Add the options."""
     add = parser.add_argument_group("simulation").add_argument
     said = "uplink rate and round-trip time, or none (default: %(default)s)"
     add("--link", type=thin, default="100kbit/s,100ms", metavar="RATE,RTT", help=said)
@@ -126,7 +125,6 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command; return the exit status."""
     options.check_models(args)
     if not options.has_packages("demo", "demo"):
         return 1

@@ -70,7 +70,6 @@ To serve other machines, it needs a certificate and an API key, with SQS_API_KEY
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """Add the commands."""
     options.add_commands(
         parser,
         ("make", "run a teacher over texts", fill_make, make, MAKE),
@@ -82,7 +81,6 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def fill_make(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``sqs distill make``."""
     add = parser.add_argument
     said = (
         "file with one text per line; in a .jsonl file, one object per line with a "
@@ -110,7 +108,6 @@ def fill_make(parser: argparse.ArgumentParser) -> None:
 
 
 def make(args: argparse.Namespace) -> int:
-    """Run a teacher over texts, and write the file."""
     if not reading.can_read(args, [args.model]):
         return 1
     options.check_folder(args.output)
@@ -200,7 +197,6 @@ def _own_tokenizer(args: argparse.Namespace, reader: Any) -> Any:
 
 
 def fill_import(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``sqs distill import``."""
     add = parser.add_argument
     add("lists", **options.FILE, nargs="+", help="file of JSON or JSON lines")
     add("-o", "--output", **options.FILE, required=True, help="file to write")
@@ -215,7 +211,6 @@ def fill_import(parser: argparse.ArgumentParser) -> None:
 
 
 def import_(args: argparse.Namespace) -> int:
-    """Write a file from lists of logprobs."""
     if not options.has_packages("distill import", "distill", "prior"):
         return 1
     options.check_folder(args.output)
@@ -266,14 +261,12 @@ def places(paths: Sequence[Path], tokenizer: object) -> Iterator[Place]:
 
 
 def fill_info(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a file and its prior."""
     add = parser.add_argument
     add("output", **options.FILE, help="file from sqs distill make")
     add("--prior", metavar="FILE", help="prior of the file's codec, unless built-in")
 
 
 def info(args: argparse.Namespace) -> int:
-    """Print the contents and the size of a file."""
     dataset = open_file(args)
     if dataset is None:
         return 1
@@ -295,13 +288,11 @@ def open_file(args: argparse.Namespace, *extras: str) -> Dataset | None:
 
 
 def fill_check(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``sqs distill check``."""
     fill_info(parser)
     options.add_tokenizer(parser.add_argument, "tokenizer that the file must have: {}")
 
 
 def check(args: argparse.Namespace) -> int:
-    """Read all of a file; raise at the first error."""
     dataset = open_file(args, *["prior"] * bool(args.tokenizer))
     if dataset is None:
         return 1
@@ -311,7 +302,6 @@ def check(args: argparse.Namespace) -> int:
 
 
 def fill_serve(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``sqs distill serve``."""
     fill_info(parser)
     add = parser.add_argument
     listening.add_clients(add, "127.0.0.1:8000", "the teacher's name in the file")
@@ -323,7 +313,6 @@ def fill_serve(parser: argparse.ArgumentParser) -> None:
 
 
 def serve(args: argparse.Namespace) -> int:
-    """Answer trainers until interrupted."""
     listening.check(args)
     dataset = open_file(args, "proxy")
     if dataset is None:

@@ -30,7 +30,6 @@ LONGEST_RANK = 34
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """Add the options."""
     add = parser.add_argument
     add("file", help="file of the packet; - reads standard input")
     add(
@@ -49,7 +48,6 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command; return the exit status."""
     prior = find_prior(args.prior)
     codec = sqs.Codec(args.vocab_size, args.resolution, args.coding, prior)
     with sys.stdin.buffer if args.file == "-" else Path(args.file).open("rb") as file:

@@ -97,7 +97,6 @@ def number(
 
 
 def add_models(add: Add) -> None:
-    """Add the options that name two models."""
     add_drop_layers(add, 1, f"{DROP_LAYERS}")
     add("--draft", metavar="MODEL", help=f"draft model: {MODEL}")
     said = "target model; needs --draft, and both must share a tokenizer"
@@ -125,7 +124,6 @@ def add_loading(add: Add) -> None:
 
 
 def add_engine_option(add: Add) -> None:
-    """Add the option that passes arguments to an engine."""
     add(
         "--engine-option",
         type=_option,
@@ -167,7 +165,6 @@ def check_models(args: argparse.Namespace) -> None:
 def add_prior(
     add: Add, default: str = "smollm2 with its vocabulary, else none"
 ) -> None:
-    """Add the option that names a prior."""
     add(
         "--prior",
         metavar="NAME_OR_FILE",
@@ -179,7 +176,6 @@ def add_prior(
 def add_temperature(
     add: Add, of: str, *, default: float = TEMPERATURE, least: float = 0
 ) -> None:
-    """Add the option that sets a temperature."""
     kind = number(float, least, metavar="T")
     add("--temperature", **kind, default=default, help=of)
 
@@ -204,7 +200,6 @@ def add_tokenizer(add: Add, what: str) -> None:
 
 
 def add_resolution(add: Add, default: int | None = None) -> None:
-    """Add the option that sets a codec's resolution."""
     add(
         "--resolution",
         **number(int, 1, MAX_RESOLUTION, "L"),

@@ -89,7 +89,6 @@ without an access token, anyone who reaches the server could use it. Set one:
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``sqs serve``."""
     _fill_model(parser.add_argument_group("model").add_argument)
     _fill_address(parser.add_argument_group("network"))
     add = parser.add_argument_group("limits").add_argument
@@ -168,7 +167,6 @@ def _handlers_restored() -> Iterator[None]:
 
 @_handlers_restored()
 def run(args: argparse.Namespace) -> int:
-    """Serve until interrupted; return the exit status."""
     # The first process of a container has no default handler for SIGTERM.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     if args.cert or args.token_file:
