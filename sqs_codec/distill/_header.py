@@ -266,7 +266,6 @@ def _first_step(rows: SparseRows) -> NDArray[np.float64]:
 
 
 def read_metadata(file: pq.FileMetaData) -> dict[str, Any]:
-    """Return the metadata that a `Writer` wrote."""
     text = (file.metadata or {}).get(KEY)
     try:
         found = json.loads(text) if text is not None else None

@@ -84,7 +84,6 @@ def measure(
 
 
 def require_reference(data: Dataset) -> None:
-    """Reject a file that isn't a reference."""
     header = data.header
     if header.extras != (*EXTRAS,) or header.tail or header.temperature != 1:
         raise ValueError(

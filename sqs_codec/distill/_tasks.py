@@ -110,7 +110,6 @@ class Counting(Task):
         self.header, self.rng = header, rng
 
     def quantize(self, logits: Any) -> SparseRows:
-        """Return the counts of rows of logits."""
         codec, t = self.header.codec, self.header.temperature
         if not _is_tensor(logits):
             return codec.quantize_unbiased_rows(logits, temperature=t, rng=self.rng)
@@ -119,7 +118,6 @@ class Counting(Task):
         return round_rows(codec, logits, t, partial(random_numbers, self.rng))
 
     def extras_of(self, told: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Return the header's extras."""
         found: dict[str, NDArray[Any]] = {n: told[n] for n in self.header.extras}
         for name in found.keys() - {"likeliest"}:
             # Rounding or a mask may exceed these limits.

@@ -96,8 +96,6 @@ def gumbel_verify_rounds(
 
 
 class _Place(NamedTuple):
-    """A row's key, position and sampling."""
-
     key: NDArray[np.uint32]
     position: int
     temperature: float

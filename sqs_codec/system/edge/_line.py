@@ -80,7 +80,6 @@ class Timeout:
             self.mean += (seconds - self.mean) / 8
 
     def double(self) -> None:
-        """Double the wait after a time-out."""
         if self.seconds(0) < self.MOST:
             self._backoff *= 2
 
@@ -171,7 +170,6 @@ class Line:
             self.wait()
 
     def transmit(self) -> None:
-        """Send the session's messages."""
         while True:
             try:
                 if self._link is None:

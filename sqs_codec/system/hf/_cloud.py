@@ -132,7 +132,6 @@ class _Caches:
     def opened(
         self, waiting: Sequence[Reading[Cache]]
     ) -> Iterator[list[Reading[Cache]]]:
-        """Open the caches of as many of the first jobs as fit in memory."""
         group, room = [], self.max_tokens
         with self._lock:
             for task in waiting:
@@ -173,7 +172,6 @@ class _Caches:
             cache.grow(self._layout, capacity)
 
     def _evict(self, tokens: int) -> None:
-        """Make room for this number of tokens."""
         room = self.max_tokens - sum(c.capacity for c in self._caches.values())
         for session in list(self._caches):
             if room >= tokens:

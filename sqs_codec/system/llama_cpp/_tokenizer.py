@@ -45,7 +45,6 @@ class Tokenizer(chat.Tokenizer):
         }
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
-        """Tokenize a text without a template; with `special`, parse special tokens."""
         return self._model.tokenize(text, ends=True, spells=special)
 
     def _tokenize(self, text: str, *, ends: bool) -> list[int]:

@@ -350,11 +350,9 @@ class Completion:
             self._loop.call_soon_threadsafe(function, *given)
 
     def put(self, found: Chunk | ApiError) -> None:
-        """Queue the next chunk, or an error."""
         self.call(self._queue.put_nowait, found)
 
     async def next(self) -> Chunk:
-        """Return the next chunk, or raise an `ApiError`."""
         found = await self._queue.get()
         if isinstance(found, ApiError):
             raise found

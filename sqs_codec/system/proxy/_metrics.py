@@ -44,10 +44,8 @@ class ProxyMetrics:
         }
 
     def count(self, figures: EdgeMetrics) -> None:
-        """Add the metrics of a request."""
         for name, counter in self._sums.items():
             counter.inc(getattr(figures, name))
 
     def page(self) -> bytes:
-        """Return the page for Prometheus."""
         return prometheus.generate_latest(self._registry)

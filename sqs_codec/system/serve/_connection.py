@@ -42,7 +42,6 @@ class Owner:
         return self._left.pop() if self._left else Share()
 
     def close(self, share: Share) -> None:
-        """Remove a connection."""
         self._connections -= 1
         self._left = [share for share in self._left if not share.full]
         self._left.append(share)  # the next connection inherits what is owed
@@ -58,8 +57,6 @@ class Owner:
 
 @dataclass(eq=False)
 class Session:
-    """A session with its owner and its present connection."""
-
     cloud: CloudSession
     id: bytes
     owner: Owner

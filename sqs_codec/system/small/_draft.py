@@ -117,7 +117,6 @@ class _Text:
         return self._network.logits(last.state, *given, last.query, last.pointed)
 
     def _next(self, place: _Place, token: int) -> _Place:
-        """Return the place after one more token."""
         after = self._recent.get((place, token))
         if after is None:
             checks.in_range("a token", token, 0, self._network.inputs.size - 1)

@@ -151,7 +151,6 @@ def _unpack(data: bytes) -> bytes:
 
 
 def read_network(array: Callable[[str], NDArray[Any]]) -> Network:
-    """Make a network from a file's arrays."""
     weights: dict[str, Array] = {}
     sizes: dict[str, int] = {}
     for name, shape in SHAPES.items():

@@ -220,7 +220,6 @@ class Endpoint:
         return messages
 
     def send(self, message: bytes) -> None:
-        """Encrypt a message."""
         self._tls.send(message)
 
     def close(self) -> None:
@@ -237,7 +236,6 @@ class Endpoint:
         self._tls.DTLSv1_handle_timeout()
 
     def certificate(self) -> x509.Certificate | None:
-        """Return the certificate of the other end."""
         return self._tls.get_peer_certificate(as_cryptography=True)
 
     def datagrams(self) -> list[bytes]:
@@ -258,7 +256,6 @@ class Endpoint:
 
 
 def reason(error: SSL.Error) -> str:
-    """Return OpenSSL's description of an error."""
     if not error.args or not isinstance(error.args[0], list):
         return "no reason given"
     return ", ".join(str(part[-1]) for part in error.args[0])
