@@ -9,8 +9,7 @@ return the KL divergence of another model from such a file.
 from sqs_codec._base.install import needing
 
 with needing("sqs_codec.distill", "distill"):
-    from sqs_codec.distill._batch import collate
-    from sqs_codec.distill._dataset import Dataset, Text, load
+    from sqs_codec.distill._dataset import Dataset, Text, collate, load
     from sqs_codec.distill._divergence import KLD, Estimate
     from sqs_codec.distill._header import Header
     from sqs_codec.distill._kld import kld, measure
