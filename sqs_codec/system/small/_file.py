@@ -114,12 +114,10 @@ def read(path: str | os.PathLike[str]) -> tuple[Network, Tokenizer, str]:
         raise
     # tokenizers raises only Exception, and its panics are BaseExceptions.
     except BaseException as error:
-        why = "cut or damaged" if isinstance(error, DAMAGE) else str(error)
+        damage = zipfile.BadZipFile, zlib.error, EOFError, KeyError
+        why = "cut or damaged" if isinstance(error, damage) else str(error)
         raise ValueError(f"{path} isn't a small draft: {why}") from error
     return network, own, summary
-
-
-DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, KeyError)
 
 
 def _limit(said: str, found: int, most: int) -> None:

@@ -204,7 +204,10 @@ class Endpoint:
         messages: list[bytes] = []
         if self.open:
             # OpenSSL before 4.0.3 fails on an encrypted record without a full tag.
-            datagram = b"".join(r for r in _records(datagram) if _may_be_genuine(r))
+            # Records of epoch 0 aren't encrypted.
+            datagram = b"".join(
+                r for r in _records(datagram) if r[3:5] == bytes(2) or len(r) >= RECORD
+            )
         if not datagram:
             return messages
         self._tls.bio_write(datagram)
@@ -269,8 +272,3 @@ def _records(data: bytes) -> list[bytes]:
         records.append(data[start:end])
         start = end
     return records
-
-
-def _may_be_genuine(record: bytes) -> bool:
-    """Tell whether a record is unencrypted (epoch 0) or has room for a tag."""
-    return record[3:5] == bytes(2) or len(record) >= RECORD
