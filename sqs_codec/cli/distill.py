@@ -217,8 +217,13 @@ def import_(args: argparse.Namespace) -> int:
 
     ids = tokenizer.get_vocab() if tokenizer else {}
     known = sqs.vocabulary_fingerprint(ids) if ids else b""
+    vocab_size = args.vocab_size or max(ids.values(), default=-1) + 1
+    if not vocab_size:
+        args.usage_error("the vocabulary is unknown: give --tokenizer or --vocab-size")
+    prior = options.find_prior(args.prior, known)
+    tailed = prior.with_tail() if prior else None
     header = Header(
-        tail_codec(args, known, max(ids.values(), default=-1) + 1),
+        sqs.Codec(vocab_size + 1, args.resolution, prior=tailed),
         model=args.model,
         rounding="lattice",
         tail=True,
@@ -232,16 +237,6 @@ def import_(args: argparse.Namespace) -> int:
         if not len(writer):
             raise ValueError(f"{writer.header.source} has no usable list")
     return info(args)
-
-
-def tail_codec(args: argparse.Namespace, fingerprint: bytes, size: int) -> sqs.Codec:
-    """Return the codec for a vocabulary of `size` tokens and the tail."""
-    vocab_size = args.vocab_size or size
-    if not vocab_size:
-        args.usage_error("the vocabulary is unknown: give --tokenizer or --vocab-size")
-    prior = options.find_prior(args.prior, fingerprint)
-    tailed = prior.with_tail() if prior else None
-    return sqs.Codec(vocab_size + 1, args.resolution, prior=tailed)
 
 
 def places(paths: Sequence[Path], tokenizer: object) -> Iterator[Place]:

@@ -79,29 +79,24 @@ def inspect(
     """Return a table for each kind that fits, and a line for each other kind."""
     found, refused = [], []
     for kind in kinds:
+        table = _Table(codec, packet)
         try:
-            found.append(f"As {KINDS[kind]}:\n\n{describe(codec, packet, kind)}")
+            if kind == "distribution":
+                table.add_distribution(codec.decode(packet))
+            else:
+                table.add_round(codec.decode_round(packet))
+            found.append("\n".join([f"As {KINDS[kind]}:\n", *table.lines]))
         except sqs.PacketError as error:
             refused.append(f"Not {KINDS[kind]}: {error}.")
     return found, refused
 
 
-def describe(codec: sqs.Codec, packet: bytes, kind: str) -> str:
-    """Return a table of a packet's fields.
+class _Table:
+    """The rows of a packet's table, and the position in the packet.
 
     The symbols of an ``"entropy"`` packet share bits, so their rows have no position
     and no cost.
     """
-    table = _Table(codec, packet)
-    if kind == "distribution":
-        table.add_distribution(codec.decode(packet))
-    else:
-        table.add_round(codec.decode_round(packet))
-    return "\n".join(table.lines)
-
-
-class _Table:
-    """The rows of a packet's table, and the position in the packet."""
 
     def __init__(self, codec: sqs.Codec, packet: bytes) -> None:
         self._codec = codec

@@ -89,10 +89,8 @@ class BatchEngine:
 
     Parameters
     ----------
-    summary : str, optional
-        Description for people.
-    tokenizer : bytes, optional
-        Fingerprint of the tokenizer, 8 bytes; empty for none.
+    summary, tokenizer
+        As in `EngineInfo`.
     target_ms : float, optional
         Minimum time per call in milliseconds, to imitate a larger model.
     """

@@ -35,16 +35,13 @@ class ModelError(ValueError):
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A causal language model with its tokenizer and stop tokens.
-
-    `summary` is a short description for people.
-    """
+    """A causal language model with its tokenizer and stop tokens."""
 
     model: HFModel
     tokenizer: HFTokenizer
     vocab_size: int
     stop: frozenset[int]
-    summary: str
+    summary: str  # for people
 
     @property
     def placement(self) -> str:
