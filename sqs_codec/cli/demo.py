@@ -60,7 +60,6 @@ TITLES: dict[Mode, str] = {
     "rounds": "rounds: drafted here, verified by the cloud",
     "hints": "hints: the cloud decodes, predictions save forward passes",
 }
-"""Headings of the modes."""
 
 FROM_CLOUD = "bold cyan"
 """Style of tokens that the draft didn't predict; its own are plain."""

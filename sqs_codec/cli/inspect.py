@@ -18,7 +18,6 @@ give its parameters here, including --prior. Without --kind it tries both kinds.
 """
 
 KINDS = {"distribution": "a distribution", "round": "a round"}
-"""The kinds of packets, with their articles."""
 
 MOST_BYTES = 1 << 27
 """More bytes than any packet has. The longest is a round of 256 distributions with

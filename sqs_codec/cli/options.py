@@ -25,7 +25,6 @@ Add = Callable[..., argparse.Action]
 
 DROP_LAYERS, TEMPERATURE = 2, 0.7
 LOADING = ("device", "dtype", "revision")
-"""The options of `add_loading`."""
 
 DEFAULT = "(default: %(default)s)"
 """The end of an option's help, if it has a default."""

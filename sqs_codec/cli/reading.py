@@ -26,7 +26,6 @@ READ = f"{options.MODEL}, or a GGUF file"
 """The forms of a model's name, for help."""
 
 OPTIONS = ("engine", "engine_option", "threads", "ray", *options.LOADING)
-"""The options of `add_reading`."""
 
 OWN = {
     TRANSFORMERS: ("engine", "ray", *options.LOADING),
@@ -154,7 +153,6 @@ def progress(*around: Any, **how: Any) -> Any:
 
 
 def say(dataset: Dataset) -> None:
-    """Print the contents and the size of a file."""
     said = dataset.header.to_json()
     del said["check"]
     for name, value in said.items():

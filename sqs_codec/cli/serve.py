@@ -35,7 +35,6 @@ MAX_PORT = 65535
 LOCAL = "127.0.0.1"
 
 SOCKETS = {"grpc": socket.SOCK_STREAM, "datagram": socket.SOCK_DGRAM}
-"""The kind of socket of each transport."""
 
 GRACE = 10.0
 """Seconds for running jobs to finish after the server was told to stop."""
@@ -172,7 +171,11 @@ def run(args: argparse.Namespace) -> int:
     if args.cert or args.token_file:
         for which in RENEW:  # the files are read after the model is loaded anyway
             signal.signal(which, signal.SIG_IGN)
-    if not _has_packages(args):
+    extras = ["serve"]
+    if not args.ray:  # a cluster has its own packages
+        extras += EngineConfig(args.engine, args.target).kind.extras(args.target)
+    extras += [] if args.ray is None else ["ray"]
+    if not options.has_packages("serve", *extras):
         return 1
     # Report errors before loading the model, which takes long.
     try:
@@ -189,14 +192,6 @@ def run(args: argparse.Namespace) -> int:
         access.check_free(args.metrics_host, args.metrics_port)
     priors = [Prior.load(path) for path in args.prior]
     return asyncio.run(_serve(args, _load(args), tokens, priors))
-
-
-def _has_packages(args: argparse.Namespace) -> bool:
-    extras = ["serve"]
-    if not args.ray:  # a cluster has its own packages
-        extras += EngineConfig(args.engine, args.target).kind.extras(args.target)
-    extras += [] if args.ray is None else ["ray"]
-    return options.has_packages("serve", *extras)
 
 
 def _check(args: argparse.Namespace) -> list[str] | None:

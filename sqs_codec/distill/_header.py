@@ -44,7 +44,6 @@ EXTRAS: dict[ExtraName, type[np.generic]] = {
     "token_logprobs": np.float16,
     "likeliest": np.uint32,
 }
-"""The optional columns and their dtypes."""
 
 
 def _lists(name: str, kind: type[np.generic]) -> pa.Field:

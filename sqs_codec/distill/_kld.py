@@ -78,7 +78,17 @@ def measure(
         Wraps the texts, for example in a progress bar.
     """
     require_reference(data)
-    _require_same_tokens(data, reader)
+    own, given = data.header.tokenizer_fingerprint, reader.tokenizer.fingerprint
+    if own and given and own != given:
+        raise ValueError(
+            f"the reference's tokenizer has the fingerprint {own.hex()}, but the "
+            f"reader's has {given.hex()}"
+        )
+    size, expected = reader.tokenizer.vocab_size, data.header.codec.vocab_size
+    if size != expected:
+        raise ValueError(
+            f"the reference has a vocabulary of {expected}, but the reader has {size}"
+        )
     tasks = read_all(reader, progress(data), Comparing)
     return summarize([estimate_rows(t.text, t.answer.told) for t in tasks])
 
@@ -92,17 +102,3 @@ def require_reference(data: Dataset) -> None:
         )
     if not len(data):
         raise ValueError(f"{data.path} has no texts")
-
-
-def _require_same_tokens(data: Dataset, reader: Reader) -> None:
-    own, given = data.header.tokenizer_fingerprint, reader.tokenizer.fingerprint
-    if own and given and own != given:
-        raise ValueError(
-            f"the reference's tokenizer has the fingerprint {own.hex()}, but the "
-            f"reader's has {given.hex()}"
-        )
-    size, expected = reader.tokenizer.vocab_size, data.header.codec.vocab_size
-    if size != expected:
-        raise ValueError(
-            f"the reference has a vocabulary of {expected}, but the reader has {size}"
-        )

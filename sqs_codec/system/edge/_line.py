@@ -164,7 +164,6 @@ class Line:
         return up, down
 
     def greet(self) -> None:
-        """Send, and wait until the cloud has accepted the session."""
         self.transmit()
         while self.session.state == "greeting":
             self.wait()
@@ -198,7 +197,6 @@ class Line:
         return link
 
     def poll(self) -> list[Emitted]:
-        """Send, and return new events without waiting."""
         self.transmit()
         return self._receive(0)
 

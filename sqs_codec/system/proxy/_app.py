@@ -39,7 +39,6 @@ SAFETY = {
     "cache-control": "no-cache",
     "connection": "close",  # a client without the key gets one answer
 }
-"""Headers of the page."""
 
 log = logging.getLogger(__name__)
 

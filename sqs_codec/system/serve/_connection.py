@@ -36,7 +36,6 @@ class Owner:
         self._left: list[Share] = []
 
     def open(self) -> Share:
-        """Add a connection and return its share."""
         self._connections += 1
         self._left.sort(key=lambda share: share.until)
         return self._left.pop() if self._left else Share()

@@ -325,7 +325,6 @@ def _first_answered(links: list[DatagramLink], seconds: float) -> DatagramLink |
 
 
 def _explain(error: SSL.Error) -> str:
-    """Return why the handshake failed, and what to do."""
     said = dtls.reason(error)
     if "certificate verify failed" in said:
         return (
