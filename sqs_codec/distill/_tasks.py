@@ -251,7 +251,7 @@ def look_up(
         raise ValueError("logarithms of probabilities need a temperature above 0")
     part_of: Any = _look_up_part
     if is_far := _is_far(logits):
-        from sqs_codec.torch._look_up import look_up_part as part_of
+        from sqs_codec.torch._distill import look_up_part as part_of
     elif not _is_tensor(logits):
         logits = checks.rows("logits", logits, np.shape(logits)[1]).values
     step = max(1, (AT_ONCE << 5 * is_far) // logits.shape[1])  # each part is a wait
@@ -289,7 +289,7 @@ def _look_up_part(
     temperature: float,
 ) -> tuple[NDArray[Any], ...]:
     if _is_tensor(logits):
-        from sqs_codec.torch._look_up import on_host
+        from sqs_codec.torch._distill import on_host
 
         logits = on_host(logits)
     x = logits.astype(np.promote_types(logits.dtype, np.float32), copy=False)
