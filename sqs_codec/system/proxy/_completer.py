@@ -293,7 +293,7 @@ class Completer:
                         break
                 if stops.found:
                     break
-        rest = "" if stops.found else stops.add(text.rest()) + stops.rest()
+        rest = "" if stops.found else stops.add(text.rest()) + stops.held
         stopped = stops.found or token in self._tokenizer.stop
         # These metrics include the end of the session.
         yield Chunk(rest, "cloud", figures(), "stop" if stopped else "length")
