@@ -27,7 +27,7 @@ from sqs_codec._base.format import (
     CodingName,
 )
 from sqs_codec._base.lazy import lazy
-from sqs_codec._base.threads import share, useful
+from sqs_codec._base.threads import share
 from sqs_codec._codec.distribution import SparseDistribution, as_distribution
 from sqs_codec._codec.keep import Keep, limits_of
 from sqs_codec._codec.lists import quantize_lists
@@ -437,7 +437,6 @@ class Codec:
         given = [rows]
         if draw is not None:
             given.append(draw(len(rows)))
-        threads = useful(checks.in_range("threads", threads, 1), len(rows))
         if len(rows):
             checks.no_probabilities(rows[0])
         parts = share(
@@ -567,7 +566,6 @@ class Codec:
             cut = slice(ends[start], ends[end])
             return self._core.encode_rows(ids[cut], counts[cut], sizes[start:end])
 
-        threads = useful(checks.in_range("threads", threads, 1), len(rows))
         parts = share(encode, len(rows), threads)
         return [packet for part in parts for packet in part]
 
@@ -588,7 +586,6 @@ class Codec:
             for i, one in enumerate(packets)
         ]
         most = _survivors_limit(max_survivors)
-        threads = useful(checks.in_range("threads", threads, 1), len(data))
         parts = share(
             lambda start, end: self._core.decode_rows(data[start:end], most),
             len(data),
