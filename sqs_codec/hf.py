@@ -1,12 +1,10 @@
 """The codec as a logits processor of transformers (the extra ``[hf]``)."""
 
-try:
+from sqs_codec._base.install import needing
+
+with needing("sqs_codec.hf", "hf"):
     import torch
     import transformers
-except ModuleNotFoundError as error:
-    from sqs_codec._base.install import needs
-
-    raise needs("sqs_codec.hf", error, "hf") from error
 
 import sqs_codec as sqs
 from sqs_codec._base import checks

@@ -146,7 +146,7 @@ def main(args: argparse.Namespace) -> int:
     pair = smollm2_pair(DROP_LAYERS)
     pair.target.to(args.device)  # and the draft, which shares its weights
     sessions = play_all(pair, args)
-    token_bytes = Cloud(pair.target)._model.layout.token_bytes
+    token_bytes = Cloud(pair.target)._model.token_bytes
     found = asyncio.run(run(make, sessions, modes(args.sessions), token_bytes))
     console = Console()
     ran = f"{args.engine}, {args.threads} threads, seed {args.seed}\n"

@@ -111,7 +111,6 @@ def _rounder(name: str, width: int, resolution: int) -> Core:
 
 
 def core_class() -> type[Core]:
-    """Return the chosen backend's ``Core``."""
     return _core_class(_name)
 
 

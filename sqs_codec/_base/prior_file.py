@@ -72,7 +72,6 @@ class Tables(NamedTuple):
         return cls(chances, weights.reshape(classes, KINDS), kinds)
 
     def write(self) -> bytes:
-        """Return the bytes of the file."""
         header = MAGIC + bytes([VERSION, len(self.weights)])
         parts = header, len(self.kinds).to_bytes(4, "little"), *map(bytes, self)
         data = b"".join(parts)

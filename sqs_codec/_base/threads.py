@@ -13,6 +13,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import TypeVar
 
+from sqs_codec._base import checks
+
 T = TypeVar("T")
 
 LEAST = 4
@@ -28,6 +30,7 @@ def share(work: Callable[[int, int], T], n: int, threads: int) -> list[T]:
     The calling thread works, too. Parts get smaller, so that all threads end at about
     the same time. An exception in any thread ends the work: no other part begins.
     """
+    threads = useful(threads, n)
     if threads == 1:
         return [work(*part) for part in _parts(n, 1)]
     parts = deque(_parts(n, threads))
@@ -63,7 +66,7 @@ def share(work: Callable[[int, int], T], n: int, threads: int) -> list[T]:
 
 def useful(threads: int, n: int) -> int:
     """Return how many of `threads` would get a part of range(n)."""
-    return max(1, min(threads, -(-n // LEAST)))
+    return max(1, min(checks.in_range("threads", threads, 1), -(-n // LEAST)))
 
 
 def _parts(n: int, threads: int) -> list[tuple[int, int]]:

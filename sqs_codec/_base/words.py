@@ -13,8 +13,6 @@ def shown(text: str, most: int | None = MOST, *, lines: bool = False) -> str:
 
     With `lines`, newlines and tabs stay.
 
-    Examples
-    --------
     >>> print(shown(f"2 lines,{chr(10)}and {chr(27)}[2J"))
     2 lines,<0a>and <1b>[2J
     """

@@ -27,7 +27,7 @@ from sqs_codec._base.format import (
     CodingName,
 )
 from sqs_codec._base.lazy import lazy
-from sqs_codec._base.threads import share, useful
+from sqs_codec._base.threads import share
 from sqs_codec._codec.distribution import SparseDistribution, as_distribution
 from sqs_codec._codec.keep import Keep, limits_of
 from sqs_codec._codec.lists import quantize_lists
@@ -437,7 +437,6 @@ class Codec:
         given = [rows]
         if draw is not None:
             given.append(draw(len(rows)))
-        threads = useful(checks.in_range("threads", threads, 1), len(rows))
         if len(rows):
             checks.no_probabilities(rows[0])
         parts = share(
@@ -515,7 +514,6 @@ class Codec:
         return as_distribution(ids, counts, self.vocab_size, self.resolution)
 
     def _check(self, q: SparseDistribution) -> None:
-        """Check that this codec can encode a distribution."""
         if not isinstance(q, SparseDistribution):
             raise TypeError(f"expected a SparseDistribution, got {type(q).__name__}")
         self._check_fit("the distribution", q.vocab_size, q.resolution)
@@ -568,7 +566,6 @@ class Codec:
             cut = slice(ends[start], ends[end])
             return self._core.encode_rows(ids[cut], counts[cut], sizes[start:end])
 
-        threads = useful(checks.in_range("threads", threads, 1), len(rows))
         parts = share(encode, len(rows), threads)
         return [packet for part in parts for packet in part]
 
@@ -589,7 +586,6 @@ class Codec:
             for i, one in enumerate(packets)
         ]
         most = _survivors_limit(max_survivors)
-        threads = useful(checks.in_range("threads", threads, 1), len(data))
         parts = share(
             lambda start, end: self._core.decode_rows(data[start:end], most),
             len(data),
@@ -760,7 +756,6 @@ def row_name(row: int, shape: Sequence[int]) -> str:
 
 
 def random_numbers(rng: np.random.Generator, n: int) -> NDArray[np.uint64]:
-    """Return n random 64-bit numbers."""
     checks.generator(rng)
     given = rng.integers(0, 2**64, size=n, dtype=np.uint64)
     return checks.numbers(f"rng.integers(size={n})", given, n, np.uint64)

@@ -193,7 +193,6 @@ def _best(
 
 
 def check_draft(name: str, tokens: Sequence[int], vocab_size: int) -> None:
-    """Check drafted tokens."""
     if (size := len(tokens)) > MAX_ROUND:
         raise ValueError(f"{name} must be at most {MAX_ROUND} tokens, got {size}")
     for i, token in enumerate(tokens):

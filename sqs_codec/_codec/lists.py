@@ -44,7 +44,13 @@ def quantize_lists(
         raise ValueError(f"row {i}: the probabilities sum to {sums[i]:.6g}, above 1")
     probs /= np.maximum(sums, 1)[row]
     ids, probs = _with_tail(ids, probs, sizes, vocab_size - 1, 1.0 - sums)
-    return _round(ids, probs, vocab_size, resolution)
+    width = probs.shape[1]
+    core = rounder(width, resolution)
+    found = [core.quantize_probs(row, (width, 0.0), False)[1:3] for row in probs]
+    kept = [own[places] for own, (places, _) in zip(ids, found, strict=True)]
+    counts = [one for _, one in found]
+    survivors = [one.size for one in counts]
+    return as_rows(joined(kept), joined(counts), survivors, vocab_size, resolution)
 
 
 def _join(
@@ -131,16 +137,3 @@ def _with_tail(
     all_probs[filled] = probs
     all_probs[np.arange(len(sizes)), sizes] = np.maximum(tails, 0)
     return all_ids, all_probs
-
-
-def _round(
-    ids: Ids, probs: NDArray[np.float64], vocab_size: int, resolution: int
-) -> SparseRows:
-    """Return the nearest points of the lattice."""
-    width = probs.shape[1]
-    core = rounder(width, resolution)
-    found = [core.quantize_probs(row, (width, 0.0), False)[1:3] for row in probs]
-    kept = [row[places] for row, (places, _) in zip(ids, found, strict=True)]
-    counts = [one for _, one in found]
-    sizes = [one.size for one in counts]
-    return as_rows(joined(kept), joined(counts), sizes, vocab_size, resolution)

@@ -145,8 +145,6 @@ class Supports:
 
 @dataclass
 class Classes:
-    """Classes of contexts."""
-
     tables: Floats  # [C, V], probabilities of ids; the first row is the overall table
     shares: Floats  # [C], the share of contexts in each class
 

@@ -57,7 +57,6 @@ def check_rounds(rounds: Sequence[Round | None]) -> tuple[int | None, int]:
 def check_shape(
     name: str, shape: Sequence[int], n: int, vocab_size: int | None
 ) -> None:
-    """Check the shape of a target's rows."""
     if len(shape) == 2 and vocab_size is None:
         vocab_size = shape[1] if MIN_VOCAB <= shape[1] <= MAX_VOCAB else None
     if tuple(shape) != (n, vocab_size):

@@ -41,7 +41,6 @@ MOST_WINDOWS = 8
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """Add the options."""
     add = parser.add_argument
     said = ".npy file of float logits with shape [N, V]; - reads standard input"
     add("file", nargs="?", help=said)
@@ -61,7 +60,6 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command; return the exit status."""
     if bool(args.file) == bool(args.texts):
         args.usage_error("give either a file of logits or --texts")
     if args.model and not args.texts:

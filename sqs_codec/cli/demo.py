@@ -60,18 +60,11 @@ TITLES: dict[Mode, str] = {
     "rounds": "rounds: drafted here, verified by the cloud",
     "hints": "hints: the cloud decodes, predictions save forward passes",
 }
-"""Headings of the modes."""
 
 FROM_CLOUD = "bold cyan"
 """Style of tokens that the draft didn't predict; its own are plain."""
 
 COLUMNS = ("tokens/s", "accepted", "bytes up", "down", "/token", "passes")
-
-BAR = 18
-"""Columns of the longest bar, so that the table fits into 80."""
-
-GAIN = 1.1
-"""Speed-up of hints below which the conclusion explains it."""
 
 NOTE = (
     "accepted: share of the drafted tokens. bytes up, down: of the whole text. "
@@ -102,7 +95,6 @@ def thin(text: str) -> tuple[float, float] | None:
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """Add the options."""
     add = parser.add_argument_group("simulation").add_argument
     said = "uplink rate and round-trip time, or none (default: %(default)s)"
     add("--link", type=thin, default="100kbit/s,100ms", metavar="RATE,RTT", help=said)
@@ -126,7 +118,6 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command; return the exit status."""
     options.check_models(args)
     if not options.has_packages("demo", "demo"):
         return 1
@@ -292,7 +283,7 @@ def bars(figures: Mapping[Mode, EdgeMetrics]) -> Table:
         n = max(1, f.tokens)
         table.add_row(
             way,
-            "█" * round(BAR * f.tokens_per_second / most),
+            "█" * round(18 * f.tokens_per_second / most),  # the table fits into 80
             f"{f.tokens_per_second:.1f}",
             f"{f.acceptance_rate:.0%}" if f.drafted else "",
             f"{f.bytes_up:,}",
@@ -312,7 +303,7 @@ def conclusion(figures: Mapping[Mode, EdgeMetrics], *, same: bool) -> str:
         f"Hints were {hints / alone:.2f} times as fast as the cloud alone, rounds "
         f"{rounds / alone:.2f} times. "
     )
-    if hints < GAIN * alone:
+    if hints < 1.1 * alone:
         said += "A draft needs to be much faster than the target, on its own core. "
     if same:
         return f"{said}With hints the text is the same as alone, token for token."

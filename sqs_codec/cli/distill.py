@@ -70,7 +70,6 @@ To serve other machines, it needs a certificate and an API key, with SQS_API_KEY
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """Add the commands."""
     options.add_commands(
         parser,
         ("make", "run a teacher over texts", fill_make, make, MAKE),
@@ -82,7 +81,6 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def fill_make(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``sqs distill make``."""
     add = parser.add_argument
     said = (
         "file with one text per line; in a .jsonl file, one object per line with a "
@@ -110,7 +108,6 @@ def fill_make(parser: argparse.ArgumentParser) -> None:
 
 
 def make(args: argparse.Namespace) -> int:
-    """Run a teacher over texts, and write the file."""
     if not reading.can_read(args, [args.model]):
         return 1
     options.check_folder(args.output)
@@ -164,9 +161,6 @@ def texts(paths: Sequence[Path], encode: Encode) -> Iterator[str | Places]:
                     bar.update(len(line))
 
 
-NO_TEXT = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
-
-
 def text_of(line: bytes, path: Path, i: int, encode: Encode) -> str | Places:
     """Return the text or chat of a line; errors name the line."""
     where = f"{path}, line {i},"
@@ -181,7 +175,7 @@ def text_of(line: bytes, path: Path, i: int, encode: Encode) -> str | Places:
             return str(text)
     except UnicodeDecodeError as error:
         raise ValueError(f"{where} is not UTF-8: {error}") from error
-    except NO_TEXT as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         said = 'must be an object with a "text" of valid Unicode or with "messages"'
         raise ValueError(f"{where} {said}") from error
     try:
@@ -200,7 +194,6 @@ def _own_tokenizer(args: argparse.Namespace, reader: Any) -> Any:
 
 
 def fill_import(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``sqs distill import``."""
     add = parser.add_argument
     add("lists", **options.FILE, nargs="+", help="file of JSON or JSON lines")
     add("-o", "--output", **options.FILE, required=True, help="file to write")
@@ -215,7 +208,6 @@ def fill_import(parser: argparse.ArgumentParser) -> None:
 
 
 def import_(args: argparse.Namespace) -> int:
-    """Write a file from lists of logprobs."""
     if not options.has_packages("distill import", "distill", "prior"):
         return 1
     options.check_folder(args.output)
@@ -225,8 +217,13 @@ def import_(args: argparse.Namespace) -> int:
 
     ids = tokenizer.get_vocab() if tokenizer else {}
     known = sqs.vocabulary_fingerprint(ids) if ids else b""
+    vocab_size = args.vocab_size or max(ids.values(), default=-1) + 1
+    if not vocab_size:
+        args.usage_error("the vocabulary is unknown: give --tokenizer or --vocab-size")
+    prior = options.find_prior(args.prior, known)
+    tailed = prior.with_tail() if prior else None
     header = Header(
-        tail_codec(args, known, max(ids.values(), default=-1) + 1),
+        sqs.Codec(vocab_size + 1, args.resolution, prior=tailed),
         model=args.model,
         rounding="lattice",
         tail=True,
@@ -240,16 +237,6 @@ def import_(args: argparse.Namespace) -> int:
         if not len(writer):
             raise ValueError(f"{writer.header.source} has no usable list")
     return info(args)
-
-
-def tail_codec(args: argparse.Namespace, fingerprint: bytes, size: int) -> sqs.Codec:
-    """Return the codec for a vocabulary of `size` tokens and the tail."""
-    vocab_size = args.vocab_size or size
-    if not vocab_size:
-        args.usage_error("the vocabulary is unknown: give --tokenizer or --vocab-size")
-    prior = options.find_prior(args.prior, fingerprint)
-    tailed = prior.with_tail() if prior else None
-    return sqs.Codec(vocab_size + 1, args.resolution, prior=tailed)
 
 
 def places(paths: Sequence[Path], tokenizer: object) -> Iterator[Place]:
@@ -266,14 +253,12 @@ def places(paths: Sequence[Path], tokenizer: object) -> Iterator[Place]:
 
 
 def fill_info(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a file and its prior."""
     add = parser.add_argument
     add("output", **options.FILE, help="file from sqs distill make")
     add("--prior", metavar="FILE", help="prior of the file's codec, unless built-in")
 
 
 def info(args: argparse.Namespace) -> int:
-    """Print the contents and the size of a file."""
     dataset = open_file(args)
     if dataset is None:
         return 1
@@ -295,13 +280,11 @@ def open_file(args: argparse.Namespace, *extras: str) -> Dataset | None:
 
 
 def fill_check(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``sqs distill check``."""
     fill_info(parser)
     options.add_tokenizer(parser.add_argument, "tokenizer that the file must have: {}")
 
 
 def check(args: argparse.Namespace) -> int:
-    """Read all of a file; raise at the first error."""
     dataset = open_file(args, *["prior"] * bool(args.tokenizer))
     if dataset is None:
         return 1
@@ -311,7 +294,6 @@ def check(args: argparse.Namespace) -> int:
 
 
 def fill_serve(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``sqs distill serve``."""
     fill_info(parser)
     add = parser.add_argument
     listening.add_clients(add, "127.0.0.1:8000", "the teacher's name in the file")
@@ -323,7 +305,6 @@ def fill_serve(parser: argparse.ArgumentParser) -> None:
 
 
 def serve(args: argparse.Namespace) -> int:
-    """Answer trainers until interrupted."""
     listening.check(args)
     dataset = open_file(args, "proxy")
     if dataset is None:

@@ -27,7 +27,6 @@ TEMPLATE = 1024
 
 
 def add_mode(add: options.Add) -> None:
-    """Add the options of the planner: the mode, and what to minimize."""
     said = "mode of decoding (default: the planner chooses)"
     add("--mode", choices=["auto", *get_args(Mode)], default="auto", help=said)
     said = (
@@ -38,7 +37,6 @@ def add_mode(add: options.Add) -> None:
 
 
 def add_model(add: options.Add) -> None:
-    """Add the options of the draft model."""
     draft = f"draft model: {options.MODEL}, or a file that ends in .gguf or .npz"
     add("--draft", metavar="MODEL", help=draft)
     options.add_drop_layers(add, 0, "a small draft model instead of SmolLM2")
@@ -48,7 +46,6 @@ def add_model(add: options.Add) -> None:
 
 
 def add_server(add: options.Add) -> None:
-    """Add the options of the server's address."""
     add("--server", required=True, metavar="HOST:PORT", help="address of sqs serve")
     said = "datagram takes fewer bytes, but some networks block it"
     add("--transport", choices=["grpc", "datagram"], default="grpc", help=said)
@@ -88,8 +85,6 @@ def carry_out(
     if not options.has_packages(args.called.removeprefix("sqs "), *own, *extras):
         return 1
 
-    # gRPC would also print what the errors say.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     options.log_warnings(args.called)
     try:
         # Errors that need no model come before one is loaded.
@@ -106,7 +101,6 @@ def carry_out(
 
 
 def modes(args: argparse.Namespace) -> Sequence[Mode]:
-    """Return the modes that a planner may choose from."""
     return get_args(Mode) if args.mode == "auto" else [args.mode]
 
 
@@ -166,7 +160,6 @@ def sampling(args: argparse.Namespace, tokenizer: Tokenizer) -> Sampling:
 
 
 def connect(args: argparse.Namespace) -> Link:
-    """Make a link to the server."""
     from sqs_codec.system.serve import INSECURE, Certificate, connect
 
     trusted = Certificate(args.cert) if args.cert else None

@@ -47,7 +47,6 @@ PATIENCE = 15.0
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """Add the options."""
     parser.add_argument("prompt", help="prompt; - reads standard input")
     drafting.add_server(parser.add_argument_group("server").add_argument)
     add = parser.add_argument_group("text").add_argument
@@ -78,7 +77,6 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Generate text to standard output; return the exit status."""
     if args.kept is not None and args.alpha is not None:
         args.usage_error("--top-k and --alpha exclude each other")
     if args.draft_length is not None and args.mode not in ("auto", "rounds"):

@@ -18,7 +18,6 @@ give its parameters here, including --prior. Without --kind it tries both kinds.
 """
 
 KINDS = {"distribution": "a distribution", "round": "a round"}
-"""The kinds of packets, with their articles."""
 
 MOST_BYTES = 1 << 27
 """More bytes than any packet has. The longest is a round of 256 distributions with
@@ -30,7 +29,6 @@ LONGEST_RANK = 34
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """Add the options."""
     add = parser.add_argument
     add("file", help="file of the packet; - reads standard input")
     add(
@@ -49,7 +47,6 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command; return the exit status."""
     prior = find_prior(args.prior)
     codec = sqs.Codec(args.vocab_size, args.resolution, args.coding, prior)
     with sys.stdin.buffer if args.file == "-" else Path(args.file).open("rb") as file:
@@ -81,29 +78,24 @@ def inspect(
     """Return a table for each kind that fits, and a line for each other kind."""
     found, refused = [], []
     for kind in kinds:
+        table = _Table(codec, packet)
         try:
-            found.append(f"As {KINDS[kind]}:\n\n{describe(codec, packet, kind)}")
+            if kind == "distribution":
+                table.add_distribution(codec.decode(packet))
+            else:
+                table.add_round(codec.decode_round(packet))
+            found.append("\n".join([f"As {KINDS[kind]}:\n", *table.lines]))
         except sqs.PacketError as error:
             refused.append(f"Not {KINDS[kind]}: {error}.")
     return found, refused
 
 
-def describe(codec: sqs.Codec, packet: bytes, kind: str) -> str:
-    """Return a table of a packet's fields.
+class _Table:
+    """The rows of a packet's table, and the position in the packet.
 
     The symbols of an ``"entropy"`` packet share bits, so their rows have no position
     and no cost.
     """
-    table = _Table(codec, packet)
-    if kind == "distribution":
-        table.add_distribution(codec.decode(packet))
-    else:
-        table.add_round(codec.decode_round(packet))
-    return "\n".join(table.lines)
-
-
-class _Table:
-    """The rows of a packet's table, and the position in the packet."""
 
     def __init__(self, codec: sqs.Codec, packet: bytes) -> None:
         self._codec = codec

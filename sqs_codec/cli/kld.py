@@ -58,7 +58,6 @@ shown_contexts = partial(reading.progress, unit=" contexts")
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """Add the commands."""
     options.add_commands(
         parser,
         ("make", "make a reference from the original", fill_make, make, MAKE),
@@ -67,7 +66,6 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def fill_make(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``sqs kld make``."""
     add = parser.add_argument
     source = parser.add_mutually_exclusive_group(required=True).add_argument
     source("--texts", **options.FILE, nargs="+", help="text files, one text each")
@@ -91,7 +89,6 @@ def fill_make(parser: argparse.ArgumentParser) -> None:
 
 
 def make(args: argparse.Namespace) -> int:
-    """Run a model over texts, or read its base file; write the reference."""
     for name in options.given(args, "ctx", "chunks") if args.base else ():
         args.usage_error(f"--{name} needs --texts: a base file has its own contexts")
     if args.resolution < LEAST:
@@ -132,7 +129,6 @@ def make(args: argparse.Namespace) -> int:
 
 
 def contexts(args: argparse.Namespace, reader: Any) -> list[Piece]:
-    """Return the contexts of the texts."""
     from sqs_codec.distill import _make
 
     size = args.ctx or CTX
@@ -153,7 +149,6 @@ def contexts(args: argparse.Namespace, reader: Any) -> list[Piece]:
 
 
 def fill_measure(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``sqs kld measure``."""
     add = parser.add_argument
     add("reference", metavar="REF", type=Path, help="file from sqs kld make")
     said = f"models to measure: {reading.READ}"
@@ -164,7 +159,6 @@ def fill_measure(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(args: argparse.Namespace) -> int:
-    """Measure models against the reference; print a table for each."""
     if not reading.can_read(args, args.model):
         return 1
     from sqs_codec import distill

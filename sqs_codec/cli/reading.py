@@ -26,7 +26,6 @@ READ = f"{options.MODEL}, or a GGUF file"
 """The forms of a model's name, for help."""
 
 OPTIONS = ("engine", "engine_option", "threads", "ray", *options.LOADING)
-"""The options of `add_reading`."""
 
 OWN = {
     TRANSFORMERS: ("engine", "ray", *options.LOADING),
@@ -37,9 +36,6 @@ OWN = {
 
 FILES = "safetensors|bin|pt|gguf|json|model|txt|tiktoken|jinja|py"
 """Endings of files that affect a model's output: no README, log or `.parts`."""
-
-LARGE = 2 * 10**9
-"""Bytes above which reading files is announced; it takes 1 s per GB."""
 
 
 def add_reading(add: options.Add) -> None:
@@ -135,7 +131,7 @@ def digest(paths: Sequence[Path]) -> str:
 
 def _contents(paths: Sequence[Path]) -> str:
     state, size = blake2b(digest_size=8), sum(path.stat().st_size for path in paths)
-    if size > LARGE:
+    if size > 2e9:  # it takes 1 s per GB
         print(f"Reading {size / 1e9:.1f} GB to identify the files", file=sys.stderr)
     for path in paths:
         require_file(path)  # a pipe can be read only once
@@ -157,7 +153,6 @@ def progress(*around: Any, **how: Any) -> Any:
 
 
 def say(dataset: Dataset) -> None:
-    """Print the contents and the size of a file."""
     said = dataset.header.to_json()
     del said["check"]
     for name, value in said.items():

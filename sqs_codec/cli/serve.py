@@ -35,7 +35,6 @@ MAX_PORT = 65535
 LOCAL = "127.0.0.1"
 
 SOCKETS = {"grpc": socket.SOCK_STREAM, "datagram": socket.SOCK_DGRAM}
-"""The kind of socket of each transport."""
 
 GRACE = 10.0
 """Seconds for running jobs to finish after the server was told to stop."""
@@ -89,7 +88,6 @@ without an access token, anyone who reaches the server could use it. Set one:
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``sqs serve``."""
     _fill_model(parser.add_argument_group("model").add_argument)
     _fill_address(parser.add_argument_group("network"))
     add = parser.add_argument_group("limits").add_argument
@@ -168,21 +166,22 @@ def _handlers_restored() -> Iterator[None]:
 
 @_handlers_restored()
 def run(args: argparse.Namespace) -> int:
-    """Serve until interrupted; return the exit status."""
     # The first process of a container has no default handler for SIGTERM.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     if args.cert or args.token_file:
         for which in RENEW:  # the files are read after the model is loaded anyway
             signal.signal(which, signal.SIG_IGN)
-    if not _has_packages(args):
+    extras = ["serve"]
+    if not args.ray:  # a cluster has its own packages
+        extras += EngineConfig(args.engine, args.target).kind.extras(args.target)
+    extras += [] if args.ray is None else ["ray"]
+    if not options.has_packages("serve", *extras):
         return 1
     # Report errors before loading the model, which takes long.
     try:
         tokens = _check(args)
     except ValueError as error:
         args.usage_error(str(error))
-    # gRPC would also print what the errors say.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     options.log_warnings("sqs serve")
     for name, kind in SOCKETS.items():
         if args.transport in (name, "both"):
@@ -191,14 +190,6 @@ def run(args: argparse.Namespace) -> int:
         access.check_free(args.metrics_host, args.metrics_port)
     priors = [Prior.load(path) for path in args.prior]
     return asyncio.run(_serve(args, _load(args), tokens, priors))
-
-
-def _has_packages(args: argparse.Namespace) -> bool:
-    extras = ["serve"]
-    if not args.ray:  # a cluster has its own packages
-        extras += EngineConfig(args.engine, args.target).kind.extras(args.target)
-    extras += [] if args.ray is None else ["ray"]
-    return options.has_packages("serve", *extras)
 
 
 def _check(args: argparse.Namespace) -> list[str] | None:

@@ -6,9 +6,10 @@
 return the KL divergence of another model from such a file.
 """
 
-try:
-    from sqs_codec.distill._batch import collate
-    from sqs_codec.distill._dataset import Dataset, Text, load
+from sqs_codec._base.install import needing
+
+with needing("sqs_codec.distill", "distill"):
+    from sqs_codec.distill._dataset import Dataset, Text, collate, load
     from sqs_codec.distill._divergence import KLD, Estimate
     from sqs_codec.distill._header import Header
     from sqs_codec.distill._kld import kld, measure
@@ -17,10 +18,6 @@ try:
     from sqs_codec.distill._make import make
     from sqs_codec.distill._tasks import Reader
     from sqs_codec.distill._writer import Writer
-except ModuleNotFoundError as error:
-    from sqs_codec._base.install import needs
-
-    raise needs("sqs_codec.distill", error, "distill") from error
 
 __all__ = [
     "KLD",

@@ -1,9 +1,11 @@
-"""Reading a file of sequences."""
+"""Reading a file of sequences, one by one or as batches."""
+
+from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +19,9 @@ from sqs_codec._codec.rows import SparseRows
 from sqs_codec.distill import _header
 from sqs_codec.distill._header import ExtraName, Header
 from sqs_codec.distill._pages import check_columns, check_pages
+
+if TYPE_CHECKING:
+    from sqs_codec.torch import TeacherBatch
 
 MOST_VALUES = _header.MOST_TOKENS + (1 << 16)
 """Maximum values of a column in a row group, of eight bytes each. A group ends after
@@ -49,8 +54,6 @@ class Text(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """Numbers of sequences, tokens and distributions, and bytes per column."""
-
     sequences: int
     tokens: int
     distributions: int
@@ -232,3 +235,33 @@ def load(
         The file can't be read.
     """
     return Dataset(path, prior, tokenizer)
+
+
+def collate(items: Sequence[Text]) -> TeacherBatch:
+    """Return sequences as a batch, as the ``collate_fn`` of a ``DataLoader`` does.
+
+    Takes at least one sequence, of files with the same vocabulary, resolution,
+    temperature and tail. Pads shorter texts on the right with token 0. Needs the extra
+    ``[torch]``.
+    """
+    from sqs_codec.torch._distill import as_batch
+
+    for item in items:
+        checks.instance("an item", item, Text, "a Text of a file of load()")
+    kinds = {
+        (item.rows.resolution, item.rows.vocab_size, item.temperature, item.tail)
+        for item in items
+    }
+    if len(kinds) != 1:
+        raise ValueError(
+            "expected sequences, one at least, of one resolution, vocabulary, "
+            f"temperature and tail, got {sorted(kinds) or 'none'}"
+        )
+    lengths = np.array([len(item.tokens) for item in items])
+    filled = np.arange(lengths.max()) < lengths[:, None]
+    tokens = np.zeros(filled.shape, np.int64)
+    tokens[filled] = np.concatenate([item.tokens for item in items])
+    places = [b * filled.shape[1] + item.places for b, item in enumerate(items)]
+    rows = SparseRows.concatenate(item.rows for item in items)
+    arrays = rows.token_ids, rows.counts, rows.offsets
+    return as_batch((tokens, filled, np.concatenate(places), *arrays), *kinds.pop())

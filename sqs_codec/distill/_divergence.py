@@ -116,7 +116,6 @@ class KLD:
 
 
 def estimate_rows(sequence: Text, answer: dict[str, NDArray[Any]]) -> NDArray[Any]:
-    """Return the estimates of a sequence's rows."""
     rows, extras = sequence.rows, sequence.extras
     starts = rows.offsets[:-1]
     found = np.zeros(len(rows), ROW)
@@ -169,7 +168,6 @@ def estimate_rows(sequence: Text, answer: dict[str, NDArray[Any]]) -> NDArray[An
 
 
 def summarize(found: Sequence[NDArray[Any]]) -> KLD:
-    """Summarize the rows of several contexts."""
     rows = np.concatenate(found)
     context = np.repeat(np.arange(len(found)), [*map(len, found)])
     nans = int(np.isnan(rows["plain"]).sum())

@@ -44,7 +44,6 @@ EXTRAS: dict[ExtraName, type[np.generic]] = {
     "token_logprobs": np.float16,
     "likeliest": np.uint32,
 }
-"""The optional columns and their dtypes."""
 
 
 def _lists(name: str, kind: type[np.generic]) -> pa.Field:
@@ -266,7 +265,6 @@ def _first_step(rows: SparseRows) -> NDArray[np.float64]:
 
 
 def read_metadata(file: pq.FileMetaData) -> dict[str, Any]:
-    """Return the metadata that a `Writer` wrote."""
     text = (file.metadata or {}).get(KEY)
     try:
         found = json.loads(text) if text is not None else None

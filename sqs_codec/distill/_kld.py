@@ -78,24 +78,6 @@ def measure(
         Wraps the texts, for example in a progress bar.
     """
     require_reference(data)
-    _require_same_tokens(data, reader)
-    tasks = read_all(reader, progress(data), Comparing)
-    return summarize([estimate_rows(t.text, t.answer.told) for t in tasks])
-
-
-def require_reference(data: Dataset) -> None:
-    """Reject a file that isn't a reference."""
-    header = data.header
-    if header.extras != (*EXTRAS,) or header.tail or header.temperature != 1:
-        raise ValueError(
-            f"{data.path} is not a reference: a reference has temperature 1, no tail, "
-            f"and {', '.join(EXTRAS)}. Make one with sqs kld make"
-        )
-    if not len(data):
-        raise ValueError(f"{data.path} has no texts")
-
-
-def _require_same_tokens(data: Dataset, reader: Reader) -> None:
     own, given = data.header.tokenizer_fingerprint, reader.tokenizer.fingerprint
     if own and given and own != given:
         raise ValueError(
@@ -107,3 +89,16 @@ def _require_same_tokens(data: Dataset, reader: Reader) -> None:
         raise ValueError(
             f"the reference has a vocabulary of {expected}, but the reader has {size}"
         )
+    tasks = read_all(reader, progress(data), Comparing)
+    return summarize([estimate_rows(t.text, t.answer.told) for t in tasks])
+
+
+def require_reference(data: Dataset) -> None:
+    header = data.header
+    if header.extras != (*EXTRAS,) or header.tail or header.temperature != 1:
+        raise ValueError(
+            f"{data.path} is not a reference: a reference has temperature 1, no tail, "
+            f"and {', '.join(EXTRAS)}. Make one with sqs kld make"
+        )
+    if not len(data):
+        raise ValueError(f"{data.path} has no texts")

@@ -110,7 +110,6 @@ class Counting(Task):
         self.header, self.rng = header, rng
 
     def quantize(self, logits: Any) -> SparseRows:
-        """Return the counts of rows of logits."""
         codec, t = self.header.codec, self.header.temperature
         if not _is_tensor(logits):
             return codec.quantize_unbiased_rows(logits, temperature=t, rng=self.rng)
@@ -119,7 +118,6 @@ class Counting(Task):
         return round_rows(codec, logits, t, partial(random_numbers, self.rng))
 
     def extras_of(self, told: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Return the header's extras."""
         found: dict[str, NDArray[Any]] = {n: told[n] for n in self.header.extras}
         for name in found.keys() - {"likeliest"}:
             # Rounding or a mask may exceed these limits.
@@ -253,7 +251,7 @@ def look_up(
         raise ValueError("logarithms of probabilities need a temperature above 0")
     part_of: Any = _look_up_part
     if is_far := _is_far(logits):
-        from sqs_codec.torch._look_up import look_up_part as part_of
+        from sqs_codec.torch._distill import look_up_part as part_of
     elif not _is_tensor(logits):
         logits = checks.rows("logits", logits, np.shape(logits)[1]).values
     step = max(1, (AT_ONCE << 5 * is_far) // logits.shape[1])  # each part is a wait
@@ -291,7 +289,7 @@ def _look_up_part(
     temperature: float,
 ) -> tuple[NDArray[Any], ...]:
     if _is_tensor(logits):
-        from sqs_codec.torch._look_up import on_host
+        from sqs_codec.torch._distill import on_host
 
         logits = on_host(logits)
     x = logits.astype(np.promote_types(logits.dtype, np.float32), copy=False)

@@ -153,7 +153,6 @@ class CachingVerifier(ABC, Generic[C]):
         return WeakValueDictionary()
 
     def forget(self, session: bytes) -> None:
-        """Free the cache of a session, if there is one. From any thread."""
         self._opened.pop(session, None)
         self._caches.forget(session)
 

@@ -39,7 +39,6 @@ class Source(np.random.Generator):
         self.weight = 1.0
 
     def decide(self, weights: list[float]) -> int:
-        """Return an outcome."""
         if self.at == DEEPEST:
             raise CannotSum(f"its numbers decide more than {DEEPEST} times")
         total = sum(weights)
@@ -55,19 +54,16 @@ class Source(np.random.Generator):
         return outcome
 
     def random(self, size: Any = None) -> Any:  # type: ignore[override]
-        """Return a number of [0, 1), or an array of them."""
         numbers = [Number(self) for _ in range(int(np.prod(size or 1)))]
         return numbers[0] if size is None else np.array(numbers, object).reshape(size)
 
     def integers(self, low: int, high: int | None = None) -> int:  # type: ignore[override]
-        """Return an integer."""
         low, high = (0, low) if high is None else (low, high)
         if high - low > DEEPEST:
             raise CannotSum("it draws a seed")
         return low + self.decide([1.0] * (high - low))
 
     def choice(self, a: Any, *, p: Any = None) -> Any:  # type: ignore[override]
-        """Return one of several values."""
         things = range(a) if isinstance(a, (int, np.integer)) else a
         chances = [1.0] * len(things) if p is None else p
         NUMPY.choice(len(things), p=p)  # raises an error if p is invalid

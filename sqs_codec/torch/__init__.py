@@ -11,12 +11,10 @@ The device must support float64. Apple's MPS doesn't, so its tensors are copied 
 CPU first.
 """
 
-try:
-    import torch
-except ModuleNotFoundError as error:
-    from sqs_codec._base.install import needs
+from sqs_codec._base.install import needing
 
-    raise needs("sqs_codec.torch", error, "torch") from error
+with needing("sqs_codec.torch", "torch"):
+    import torch
 
 from sqs_codec._codec.drafter import ROW_TYPES
 from sqs_codec.torch._distill import TeacherBatch, distillation_loss

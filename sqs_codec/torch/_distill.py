@@ -1,4 +1,4 @@
-"""Batches of stored teacher distributions, and the distillation loss."""
+"""Batches of stored teacher distributions, the loss, and probabilities to store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sqs_codec._base import checks
 from sqs_codec._codec.rows import SparseRows
-from sqs_codec.torch._tensors import DTYPES, scale_of
+from sqs_codec.torch._tensors import DTYPES, detached, scale_of
 
 CHUNK = 1 << 23
 """Logits per chunk of the computation: 32 MiB in float32."""
@@ -325,3 +325,30 @@ class _CrossEntropy(torch.autograd.Function):
             x *= factor
             flat.index_add_(0, batch.places[chunk.rows], x[:, :width].to(flat.dtype))
         return found, None, None
+
+
+def on_host(logits: torch.Tensor) -> NDArray[Any]:
+    """Return logits as an array of float32 or float64."""
+    values = detached("logits", logits)
+    return values.to(torch.promote_types(values.dtype, torch.float32)).numpy()
+
+
+def look_up_part(
+    logits: torch.Tensor,
+    rows: NDArray[np.int64],
+    ids: NDArray[np.int64],
+    following: NDArray[np.int64],
+    temperature: float,
+) -> tuple[NDArray[Any], ...]:
+    """Return log-probabilities of ids in rows [n, V], and the most probable ids."""
+    values = detached("logits", logits)
+    where, asked = values.device, (rows, ids, following)
+    at, given, next_ = (torch.from_numpy(x).to(where) for x in asked)
+    with torch.inference_mode():
+        x = values.to(torch.promote_types(values.dtype, torch.float32))
+        largest, likeliest = x.max(1)
+        y = (x - largest[:, None]).div_(temperature)
+        own, follows = y[at, given], y.gather(1, next_.clamp(min=0)[:, None])[:, 0]
+        logs = y.exp_().sum(1, dtype=torch.float64).log()
+        found = (own - logs[at]).float(), (follows - logs).float(), likeliest
+    return tuple(part.cpu().numpy() for part in found)

@@ -96,8 +96,6 @@ def gumbel_verify_rounds(
 
 
 class _Place(NamedTuple):
-    """A row's key, position and sampling."""
-
     key: NDArray[np.uint32]
     position: int
     temperature: float
@@ -131,15 +129,10 @@ def _verify(
         places += [_Place(key, at, own.temperature) for at, own in each]
     if not drafts:
         return []
-    drawn = iter(_draw(_tensors.truncated(rows, samplings), places))
+    draw = _draw_on_host if is_on_host(rows) else _draw_on_device
+    drawn = iter(draw(_tensors.truncated(rows, samplings), places))
     pairs = zip(drafts, counts, strict=True)
     return [gumbel.settle(draft, [*islice(drawn, n)]) for draft, n in pairs]
-
-
-def _draw(rows: torch.Tensor, places: Sequence[_Place]) -> list[int]:
-    if is_on_host(rows):
-        return _draw_on_host(rows, places)
-    return _draw_on_device(rows, places)
 
 
 def _draw_on_host(rows: torch.Tensor, places: Sequence[_Place]) -> list[int]:

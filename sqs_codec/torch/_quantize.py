@@ -104,7 +104,6 @@ def quantize_row(
 
 
 def row_of(codec: Codec, logits: torch.Tensor) -> torch.Tensor:
-    """Check logits [V]."""
     checks.instance("codec", codec, Codec, "a Codec")
     row = _tensors.detached("logits", logits)
     if row.shape != (codec.vocab_size,):

@@ -11,7 +11,7 @@ import torch
 import sqs_codec as sqs
 from sqs_codec import distill
 from sqs_codec.distill import _divergence, _header, _make, _tasks
-from sqs_codec.torch import _look_up
+from sqs_codec.torch import _distill
 from tests.kit import Given
 from tests.refusals import refuses
 
@@ -278,13 +278,13 @@ def test_contexts_match_llama_perplexity():
 
 def test_accelerators_are_used_from_the_calling_thread(monkeypatch):
     monkeypatch.setattr(_tasks, "_is_far", lambda x: True)
-    own, threads = _look_up.look_up_part, set()
+    own, threads = _distill.look_up_part, set()
 
     def part(*given):
         threads.add(threading.get_ident())
         return own(*given)
 
-    monkeypatch.setattr(_look_up, "look_up_part", part)
+    monkeypatch.setattr(_distill, "look_up_part", part)
     counts = sqs.SparseRows([1, 2], [L, L], [0, 1, 2], V, L)
     _tasks.look_up(torch.zeros(2, V), counts, np.array([3, -1]))
     assert threads == {threading.get_ident()}

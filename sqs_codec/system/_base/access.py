@@ -76,7 +76,6 @@ def check_token(token: str) -> None:
 
 
 def bearer(header: str) -> str | None:
-    """Return the bearer token in a header, or None."""
     scheme, _, token = header.partition(" ")
     return token.strip(" ") if scheme.lower() == "bearer" else None
 

@@ -24,24 +24,12 @@ def writes(template: str, token: str) -> bool:
 
 
 class Tokenizer(ABC):
-    """A model's tokenizer, with its chat template and its stop tokens.
+    """A model's tokenizer, with its chat template and its stop tokens."""
 
-    Attributes
-    ----------
-    fingerprint : bytes
-        From `vocabulary_fingerprint`; empty if the vocabulary is unknown.
-    stop : frozenset of int
-        The model's stop tokens.
-    has_template : bool
-        Whether there is a chat template.
-    sampling : mapping
-        Arguments for `sqs_codec.Sampling` from the model's files.
-    """
-
-    fingerprint: bytes
+    fingerprint: bytes  # of the vocabulary; empty if that is unknown
     stop: frozenset[int]
     has_template: bool
-    sampling: Mapping[str, float]
+    sampling: Mapping[str, float]  # from the model's files
     _decode: Callable[..., str]  # arguments of `TextStream`
     _spell: Callable[[int], object]
 

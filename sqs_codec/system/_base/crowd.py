@@ -34,7 +34,6 @@ class Share:
     until: float = 0.0  # time at which the used seconds are paid back
 
     def use(self, seconds: float) -> None:
-        """Use some seconds of it."""
         now = time.monotonic()
         self.until = min(max(self.until, now - MOST_SAVED) + seconds, now + MOST_OWED)
 

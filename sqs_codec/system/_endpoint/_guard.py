@@ -42,7 +42,6 @@ class Guard:
         self._origins = set(origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass an allowed request to the application."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         # Our own server sets the visitor; other servers don't.

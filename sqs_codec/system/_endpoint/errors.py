@@ -33,12 +33,10 @@ class ApiError(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        """Headers of the response."""
         if self.retry_after is not None:
             return {"retry-after": str(self.retry_after)}
         return {"connection": "close"} if self.status in UNHEARD else {}
 
 
 def refusal(error: ApiError) -> Response:
-    """Return the response for an error."""
     return JSONResponse(error.body, error.status, error.headers)

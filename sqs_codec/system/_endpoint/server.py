@@ -56,7 +56,6 @@ class _Visitor(H11Protocol):
 
     @property
     def gone(self) -> bool:
-        """Whether the connection is closed or closing."""
         return self.transport.is_closing()
 
     async def stay(self) -> None:
@@ -77,7 +76,6 @@ class _Visitor(H11Protocol):
         self._lost.set_result(None)
 
     def charge(self, seconds: float) -> None:
-        """Charge the host for processor time."""
         self._paid += seconds
         self.host.use(seconds / HOST_SHARE)
 

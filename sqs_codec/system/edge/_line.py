@@ -80,7 +80,6 @@ class Timeout:
             self.mean += (seconds - self.mean) / 8
 
     def double(self) -> None:
-        """Double the wait after a time-out."""
         if self.seconds(0) < self.MOST:
             self._backoff *= 2
 
@@ -165,13 +164,11 @@ class Line:
         return up, down
 
     def greet(self) -> None:
-        """Send, and wait until the cloud has accepted the session."""
         self.transmit()
         while self.session.state == "greeting":
             self.wait()
 
     def transmit(self) -> None:
-        """Send the session's messages."""
         while True:
             try:
                 if self._link is None:
@@ -200,7 +197,6 @@ class Line:
         return link
 
     def poll(self) -> list[Emitted]:
-        """Send, and return new events without waiting."""
         self.transmit()
         return self._receive(0)
 

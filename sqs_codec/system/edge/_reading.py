@@ -32,7 +32,6 @@ class Reader:
         self._pace = math.inf  # seconds per token of the fastest part
 
     def logits(self, tokens: Sequence[int]) -> Any:
-        """Return the draft's logits [1, V] after a text."""
         self._known = tokens
         logits = self._draft.logits(tokens)
         if np.ndim(logits) != 2:
@@ -41,7 +40,6 @@ class Reader:
         return logits
 
     def branches(self, texts: Sequence[Sequence[int]]) -> Any:
-        """Return the draft's logits [w, V] after each of w texts."""
         self._known = texts[0]
         return self._draft.branches(texts)
 

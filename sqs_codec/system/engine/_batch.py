@@ -51,8 +51,6 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class _Task:
-    """A job, its future, and the progress of its prefill."""
-
     job: Job
     future: asyncio.Future[Verdict | None]
     number: int = field(default_factory=itertools.count().__next__)
@@ -91,10 +89,8 @@ class BatchEngine:
 
     Parameters
     ----------
-    summary : str, optional
-        Description for people.
-    tokenizer : bytes, optional
-        Fingerprint of the tokenizer, 8 bytes; empty for none.
+    summary, tokenizer
+        As in `EngineInfo`.
     target_ms : float, optional
         Minimum time per call in milliseconds, to imitate a larger model.
     """
@@ -290,7 +286,6 @@ class BatchEngine:
         return []
 
     def _unread(self, task: _Task) -> int:
-        """Return the number of tokens to prefill for a job."""
         if self._caching:
             return self._caching.unread(task.job)
         return 0 if task.job.wanted else len(task.job.text) - task.read

@@ -11,7 +11,7 @@ from sqs_codec import Verdict, vocabulary_fingerprint
 from sqs_codec._base import checks
 from sqs_codec.system._caching import CachingVerifier, Reading, TextPiece
 from sqs_codec.system.hf._models import HFModel, HFTokenizer, logits_size
-from sqs_codec.system.hf._ragged import Cache, Layout, RaggedModel
+from sqs_codec.system.hf._ragged import Cache, RaggedModel
 from sqs_codec.system.hf._sampling import verify_jobs
 from sqs_codec.system.session import Job
 
@@ -90,7 +90,7 @@ class Cloud(CachingVerifier[Cache]):
             self.fingerprint = vocabulary_fingerprint(vocabulary, self.vocab_size)
         self._model = RaggedModel(model, self.vocab_size)
         self._caches = _Caches(
-            self._model.layout, checks.in_range("max_memory", max_memory, 1)
+            self._model, checks.in_range("max_memory", max_memory, 1)
         )
         most = self._model.max_text, self._caches.max_tokens
         self.max_text = min(most)
@@ -112,16 +112,16 @@ class Cloud(CachingVerifier[Cache]):
 class _Caches:
     """The caches of all sessions, within a limit. `forget` is thread-safe."""
 
-    def __init__(self, layout: Layout, max_memory: int) -> None:
-        self._layout = layout
+    def __init__(self, model: RaggedModel, max_memory: int) -> None:
+        self._layout = model.layout
         self._caches: OrderedDict[bytes, Cache] = OrderedDict()  # the newest is last
         self._lock = threading.Lock()
         self._pinned: set[bytes] = set()  # sessions in use
         self._forgotten: set[bytes] = set()  # sessions to free after use
-        self.max_tokens = max_memory // layout.token_bytes
+        self.max_tokens = max_memory // model.token_bytes
         if self.max_tokens < BLOCK:
             raise ValueError(
-                f"max_memory must be at least {BLOCK * layout.token_bytes} for "
+                f"max_memory must be at least {BLOCK * model.token_bytes} for "
                 f"{BLOCK} tokens of this model, got {max_memory}"
             )
 
@@ -132,7 +132,6 @@ class _Caches:
     def opened(
         self, waiting: Sequence[Reading[Cache]]
     ) -> Iterator[list[Reading[Cache]]]:
-        """Open the caches of as many of the first jobs as fit in memory."""
         group, room = [], self.max_tokens
         with self._lock:
             for task in waiting:
@@ -173,7 +172,6 @@ class _Caches:
             cache.grow(self._layout, capacity)
 
     def _evict(self, tokens: int) -> None:
-        """Make room for this number of tokens."""
         room = self.max_tokens - sum(c.capacity for c in self._caches.values())
         for session in list(self._caches):
             if room >= tokens:

@@ -18,7 +18,6 @@ WORSE = 1.5  # the search for it stops if a time exceeds the best by this factor
 
 
 def make_engine(config: EngineConfig) -> BatchEngine:
-    """Load a configuration's model and make its engine."""
     if config.options:
         raise ModelError(
             f"the engine transformers takes no options, not {', '.join(config.options)}"

@@ -35,16 +35,13 @@ class ModelError(ValueError):
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A causal language model with its tokenizer and stop tokens.
-
-    `summary` is a short description for people.
-    """
+    """A causal language model with its tokenizer and stop tokens."""
 
     model: HFModel
     tokenizer: HFTokenizer
     vocab_size: int
     stop: frozenset[int]
-    summary: str
+    summary: str  # for people
 
     @property
     def placement(self) -> str:
@@ -78,7 +75,6 @@ def place(device: Device, dtype: Dtype, found: Collection[str]) -> tuple[str, st
 
 
 def devices() -> set[str]:
-    """Return the devices of this machine that PyTorch can use."""
     gpus = {"cuda": torch.cuda, "mps": torch.backends.mps}
     return {"cpu", *(name for name, gpu in gpus.items() if gpu.is_available())}
 
@@ -151,7 +147,6 @@ class HalfLinear(torch.nn.Module):
         self.register_buffer("weight", whole.to("meta", torch.float16), False)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Apply the layer with rounded weights."""
         out = torch.ops.quantized.linear_dynamic_fp16.default(inputs, self._packed)
         return cast(torch.Tensor, out)
 

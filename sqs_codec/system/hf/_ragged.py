@@ -32,6 +32,9 @@ LOOKS_AT_LENGTH = frozenset({"dynamic", "longrope"})
 KeysValues = tuple[torch.Tensor, torch.Tensor]
 """A layer's part of a KV cache: keys, values, each [heads, tokens, dim]."""
 
+Layout = dict[int, KeysValues]
+"""The shapes and dtypes of a cache, from samples of each layer."""
+
 Attend = Callable[..., torch.Tensor]
 _READING: ContextVar[Attend] = ContextVar("sqs_codec_row")
 """The attention of the current forward pass. A keyword wouldn't reach `_attend` in
@@ -49,7 +52,7 @@ class Cache:
     def grow(self, layout: Layout, capacity: int) -> None:
         """Enlarge the buffers layer by layer, so that only one has two copies."""
         length = len(self.tokens)
-        for layer, samples in layout.samples.items():
+        for layer, samples in layout.items():
             keys, values = (
                 torch.empty(
                     (len(like), capacity, like.shape[-1]),
@@ -66,21 +69,6 @@ class Cache:
         self.capacity = capacity
 
 
-@dataclass(frozen=True)
-class Layout:
-    """The shapes and dtypes of a cache, from samples of each layer."""
-
-    samples: dict[int, KeysValues]
-
-    @property
-    def token_bytes(self) -> int:
-        """Bytes per token, with the second copy of a layer that `grow` needs."""
-        layers = [
-            sum(like[:, 0].nbytes for like in both) for both in self.samples.values()
-        ]
-        return sum(layers) + max(layers)
-
-
 class RaggedModel:
     """A model that reads pieces of texts, with the parameters of a given model."""
 
@@ -93,6 +81,10 @@ class RaggedModel:
         self._model = share(model).eval()
         self._model.set_attn_implementation(ATTENTION)
         self.layout = self._probe(config.num_hidden_layers)
+        pairs = self.layout.values()
+        layers = [sum(like[:, 0].nbytes for like in pair) for pair in pairs]
+        # With the second copy of a layer that `Cache.grow` needs
+        self.token_bytes = sum(layers) + max(layers)
         self._compare(model)
 
     def read(self, pieces: Sequence[TextPiece[Cache]]) -> torch.Tensor:
@@ -136,7 +128,7 @@ class RaggedModel:
 
     def _probe(self, layers: int) -> Layout:
         """Run two tokens to find the layout of each layer's KV cache."""
-        samples: dict[int, KeysValues] = {}
+        samples: Layout = {}
 
         def note(layer: int, query: torch.Tensor, *given: Any) -> torch.Tensor:
             samples[layer] = given[:2]
@@ -156,13 +148,13 @@ class RaggedModel:
                 f"{_name(self._model)} has {layers} layers, and the attention of only "
                 f"{len(samples)} can be replaced, as `Cloud` has to"
             )
-        return Layout(samples)
+        return samples
 
     def _compare(self, model: HFModel) -> None:
         """Check this model's logits of two short texts against the given model's."""
         size = self._vocab_size
         texts = [[(7 * i + 1) * size // 61 % size for i in range(n)] for n in (6, 9)]
-        dtype = self.layout.samples[0][0].dtype
+        dtype = self.layout[0][0].dtype
         caches = [Cache() for _ in texts]
         for cache in caches:
             cache.grow(self.layout, 9)

@@ -5,14 +5,12 @@
 transformers, as GGUF files include the tokenizer.
 """
 
-try:
+from sqs_codec._base.install import needing
+
+with needing("sqs_codec.system.llama_cpp", "llama-cpp"):
     from sqs_codec.system.llama_cpp._cloud import Cloud
     from sqs_codec.system.llama_cpp._draft import Draft
     from sqs_codec.system.llama_cpp._options import Options
     from sqs_codec.system.llama_cpp._reader import ModelReader
-except ModuleNotFoundError as error:
-    from sqs_codec._base.install import needs
-
-    raise needs("sqs_codec.system.llama_cpp", error, "llama-cpp") from error
 
 __all__ = ["Cloud", "Draft", "ModelReader", "Options"]

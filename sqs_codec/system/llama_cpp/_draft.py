@@ -65,7 +65,6 @@ class Draft(edge.Draft):
         return twin
 
     def _open(self) -> None:
-        """Allocate the KV cache."""
         self._context = Context(self._model, self.n_ctx, BRANCHES, goes_back=True)
         # The cached tokens of each of llama.cpp's sequences.
         self._texts: list[list[int]] = [[] for _ in range(self._context.places)]

@@ -10,7 +10,6 @@ from sqs_codec.system.llama_cpp._options import Options
 
 
 def make_engine(config: EngineConfig) -> BatchEngine:
-    """Load a configuration's file and make its engine."""
     # In a thread, so that signals don't wait for llama.cpp to load.
     loaded: Future[BatchEngine] = Future()
 

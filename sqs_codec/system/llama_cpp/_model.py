@@ -97,7 +97,6 @@ class Model:
         return word.decode(errors="replace")
 
     def attributes(self, token: int) -> int:
-        """Return the attribute bits of a token."""
         return int(llama.llama_vocab_get_attr(self.vocab, token))
 
     def tokenize(self, text: str, *, ends: bool, spells: bool) -> list[int]:
@@ -164,7 +163,6 @@ class Context:
             self._batch.n_seq_id[i] = 1
 
     def clear(self) -> None:
-        """Drop all texts."""
         llama.llama_memory_clear(self.memory, True)
 
     def cut(self, place: int, length: int) -> bool:

@@ -45,7 +45,6 @@ class Tokenizer(chat.Tokenizer):
         }
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
-        """Tokenize a text without a template; with `special`, parse special tokens."""
         return self._model.tokenize(text, ends=True, spells=special)
 
     def _tokenize(self, text: str, *, ends: bool) -> list[int]:
@@ -70,10 +69,7 @@ class Tokenizer(chat.Tokenizer):
         return ""  # no token counts as a byte token: `_decode` handles bytes
 
     def _piece(self, token: int) -> bytes:
-        """Return the UTF-8 bytes of a token, which may be a part of a character.
-
-        Special tokens have none.
-        """
+        """Return a token's bytes, which may be part of a character; special: none."""
         size = 64
         while True:
             buffer = ctypes.create_string_buffer(size)

@@ -4,12 +4,10 @@
 * `make_app`: the ASGI application that answers clients
 """
 
-try:
-    from sqs_codec.system.proxy._app import make_app
-except ModuleNotFoundError as error:
-    from sqs_codec._base.install import needs
+from sqs_codec._base.install import needing
 
-    raise needs("sqs_codec.system.proxy", error, "proxy") from error
+with needing("sqs_codec.system.proxy", "proxy"):
+    from sqs_codec.system.proxy._app import make_app
 from sqs_codec.system.proxy._completer import Completer
 
 __all__ = ["Completer", "make_app"]

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -21,7 +22,7 @@ from sqs_codec.system._endpoint.errors import ApiError
 from sqs_codec.system._endpoint.fields import model_names
 from sqs_codec.system.proxy import _request
 from sqs_codec.system.proxy._completer import Completer
-from sqs_codec.system.proxy._metrics import CONTENT_TYPE_LATEST, ProxyMetrics
+from sqs_codec.system.proxy._metrics import ProxyMetrics
 from sqs_codec.system.proxy._reply import Reply, refusal
 
 MOST_BYTES = 1 << 20  # maximum size of a body
@@ -38,7 +39,6 @@ SAFETY = {
     "cache-control": "no-cache",
     "connection": "close",  # a client without the key gets one answer
 }
-"""Headers of the page."""
 
 log = logging.getLogger(__name__)
 

@@ -298,7 +298,7 @@ class Completer:
                         break
                 if stops.found:
                     break
-        rest = "" if stops.found else stops.add(text.rest()) + stops.rest()
+        rest = "" if stops.found else stops.add(text.rest()) + stops.held
         stopped = stops.found or token in self._tokenizer.stop
         # These metrics include the end of the session.
         yield Chunk(rest, "cloud", figures(), "stop" if stopped else "length")
@@ -355,11 +355,9 @@ class Completion:
             self._loop.call_soon_threadsafe(function, *given)
 
     def put(self, found: Chunk | ApiError) -> None:
-        """Queue the next chunk, or an error."""
         self.call(self._queue.put_nowait, found)
 
     async def next(self) -> Chunk:
-        """Return the next chunk, or raise an `ApiError`."""
         found = await self._queue.get()
         if isinstance(found, ApiError):
             raise found

@@ -76,7 +76,6 @@ class SharedDraft(Draft):
         return self._step(self._draft.logits, tokens)
 
     def branches(self, texts: Sequence[Sequence[int]]) -> Any:
-        """Logits after each of some texts with a common beginning."""
         self.seen = list(texts[0])
         return self._step(self._draft.branches, texts)
 
@@ -122,16 +121,13 @@ class Leash:
 
     @property
     def sent(self) -> int:
-        """Bytes sent."""
         return self._link.sent
 
     @property
     def received(self) -> int:
-        """Bytes received."""
         return self._link.received
 
     def receive(self, timeout: float | None) -> bytes | None:
-        """Return the next message, or None after `timeout` seconds."""
         message = None if self._gone.done() else self._link.receive(timeout)
         if self._gone.done():
             raise GoneError

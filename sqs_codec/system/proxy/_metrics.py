@@ -3,11 +3,8 @@
 import functools
 
 import prometheus_client as prometheus
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from sqs_codec.system.edge._metrics import EdgeMetrics
-
-__all__ = ["CONTENT_TYPE_LATEST", "ProxyMetrics"]
 
 SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0)
 
@@ -44,10 +41,8 @@ class ProxyMetrics:
         }
 
     def count(self, figures: EdgeMetrics) -> None:
-        """Add the metrics of a request."""
         for name, counter in self._sums.items():
             counter.inc(getattr(figures, name))
 
     def page(self) -> bytes:
-        """Return the page for Prometheus."""
         return prometheus.generate_latest(self._registry)

@@ -97,7 +97,6 @@ class Reply(Response):
         self._last: Chunk | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer while the client stays connected."""
         write = self._stream if self._asked.stream else self._send_whole
         work = asyncio.ensure_future(write(scope, receive, send))
         watch = asyncio.ensure_future(_hung_up(receive))

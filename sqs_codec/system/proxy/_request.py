@@ -71,8 +71,6 @@ null, false, 0 and empty ones."""
 
 @dataclass(frozen=True)
 class Request:
-    """A parsed request."""
-
     model: str  # the client's name of the model
     messages: Messages  # of a chat, each with role and content
     prompts: list[Prompt]  # texts or token ids, if there are no messages

@@ -15,25 +15,20 @@ class Stops:
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = stops
-        self._held = ""  # may be the beginning of a stop string
+        self.held = ""  # may be the beginning of a stop string
         self.found = False
 
     def add(self, text: str) -> str:
         """Return the text that can be shown now."""
-        text = self._held + text
+        text = self.held + text
         places = [at for stop in self._stops if (at := text.find(stop)) >= 0]
         if places:
-            self.found, self._held = True, ""
+            self.found, self.held = True, ""
             return text[: min(places)]
         held = max((_begun(text, stop) for stop in self._stops), default=0)
         shown = len(text) - held
-        self._held = text[shown:]
+        self.held = text[shown:]
         return text[:shown]
-
-    def rest(self) -> str:
-        """Return the text held back, at the end."""
-        held, self._held = self._held, ""
-        return held
 
 
 def _begun(text: str, stop: str) -> int:

@@ -208,10 +208,9 @@ class RayEngine:
                 socket.create_connection(split_address(address), timeout=5).close()
             except OSError as error:
                 raise OSError(f"no Ray at {address}: {error}") from error
-        _keep_quiet()
+        _init(address=address)
         from ray import serve
 
-        _init(address=address)
         if APP not in serve.status().applications:
             raise ValueError(
                 f"the Ray cluster has no application named {APP}; deploy one first "
@@ -272,33 +271,25 @@ def _status() -> tuple[int, str]:
 
 def start(replicas: int) -> dict[str, float]:
     """Start Ray for this process only; return the resources of each replica."""
-    _keep_to_this_machine()
-    _keep_quiet()
-    import ray
-
+    # Listen on loopback only, and require an access token.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # also on Linux
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & {*os.environ}:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     _init(
         address="local",
         num_cpus=max(replicas, os.cpu_count() or 1),
         object_store_memory=STORE_BYTES,
         include_dashboard=False,
     )
+    import ray
+
     return _share(ray.cluster_resources(), replicas)
 
 
-def _keep_to_this_machine() -> None:
-    """Make Ray listen on loopback only, and require an access token."""
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # also on Linux
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & {*os.environ}:
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-
-
-def _keep_quiet() -> None:
-    """Prevent Ray from printing a stack trace when SIGTERM ends a server."""
-    os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
-
-
 def _init(**options: Any) -> None:
+    # Otherwise Ray prints a stack trace when SIGTERM ends a server.
+    os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
     import ray.serve  # before `setLevel` below, as the import sets the level, too
 
     ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)

@@ -39,7 +39,6 @@ class RayReader(TextReader, AbstractContextManager["RayReader"]):
         super().__init__(*about)
 
     def __exit__(self, *error: object) -> None:
-        """End the replicas, and Ray."""
         import ray
 
         ray.shutdown()

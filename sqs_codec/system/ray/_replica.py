@@ -35,7 +35,6 @@ class Replica:
         self._info = await self._engine.open()
 
     async def info(self) -> EngineInfo:
-        """Return the engine's `EngineInfo`."""
         return self._info
 
     async def verify(self, job: Job, info: EngineInfo) -> Verdict | None:
@@ -52,7 +51,6 @@ class Replica:
             raise
 
     async def drop(self, session: bytes) -> None:
-        """Do as `Engine.drop`."""
         self._engine.drop(session)
 
     def check_health(self) -> None:

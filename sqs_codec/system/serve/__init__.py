@@ -9,6 +9,7 @@
 import importlib
 from typing import TYPE_CHECKING
 
+from sqs_codec._base.install import needing
 from sqs_codec.system._base.access import INSECURE, Certificate
 
 if TYPE_CHECKING:
@@ -40,10 +41,6 @@ if not TYPE_CHECKING:  # type checkers would take every misspelt name for an Any
         """Import a name at its first use: `sqs --help` needs none, nor its packages."""
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        try:
+        with needing(f"{__name__}.{name}", "serve"):
             module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
-        except ModuleNotFoundError as error:
-            from sqs_codec._base.install import needs
-
-            raise needs(f"{__name__}.{name}", error, "serve") from error
         return getattr(module, name)

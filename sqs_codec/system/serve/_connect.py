@@ -9,7 +9,6 @@ from sqs_codec.system._base.address import split_address
 from sqs_codec.system.session import Link, LinkError
 
 Transport = Literal["grpc", "datagram"]
-"""Name of a transport."""
 
 
 def connect(

@@ -36,13 +36,11 @@ class Owner:
         self._left: list[Share] = []
 
     def open(self) -> Share:
-        """Add a connection and return its share."""
         self._connections += 1
         self._left.sort(key=lambda share: share.until)
         return self._left.pop() if self._left else Share()
 
     def close(self, share: Share) -> None:
-        """Remove a connection."""
         self._connections -= 1
         self._left = [share for share in self._left if not share.full]
         self._left.append(share)  # the next connection inherits what is owed
@@ -58,8 +56,6 @@ class Owner:
 
 @dataclass(eq=False)
 class Session:
-    """A session with its owner and its present connection."""
-
     cloud: CloudSession
     id: bytes
     owner: Owner

@@ -180,18 +180,13 @@ class Service:
         )
         self._connections[connection] = None
         self._await_hello(connection)
-        self._bound_waiting()
+        waiting = [c for c in self._connections if c.session is None]
+        if len(waiting) > (most := self.max_sessions + SPARE):
+            oldest = first_of_crowd(waiting, lambda c: c.owner)
+            oldest.end("sessions", f"more than {most} connections have no session")
         if self._stopping:
             self._loop.call_soon(connection.end, "shutdown", SHUTDOWN)
         return connection
-
-    def _bound_waiting(self) -> None:
-        """Bound the connections without a session: end one of the largest owner."""
-        most = self.max_sessions + SPARE
-        waiting = [c for c in self._connections if c.session is None]
-        if len(waiting) > most:
-            oldest = first_of_crowd(waiting, lambda c: c.owner)
-            oldest.end("sessions", f"more than {most} connections have no session")
 
     def _await_hello(self, connection: Connection) -> None:
         why = "silent", f"no session was opened within {HANDSHAKE_SECONDS:g} seconds"

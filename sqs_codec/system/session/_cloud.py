@@ -372,7 +372,6 @@ class CloudSession:
         return generation if running else None
 
     def _decode(self, message: wire.RoundMessage) -> Round:
-        """Decode a round and check its limits."""
         codecs, setting = self._agreed.codecs, message.setting
         if setting >= (known := len(codecs)):
             raise WireError(f"setting {setting} is unknown; the hello has {known}")

@@ -47,14 +47,12 @@ class EdgeRound:
         self.due = self.packet is not None
 
     def to_bytes(self, number: int) -> bytes:
-        """Return the message. It counts as sent."""
         assert self.packet is not None
         self.due, self.sent = False, True
         message = wire.RoundMessage(number, self.base, self.setting, self.packet)
         return message.to_bytes()
 
     def drop(self) -> None:
-        """Drop the round."""
         self.drafter.abort()
 
     def move(self, _: int) -> None:

@@ -44,7 +44,6 @@ class Setting:
 
 
 def check_settings(settings: Sequence[Setting]) -> list[Setting]:
-    """Return the settings of a session after checking them."""
     found = list(settings)
     if not 1 <= (count := len(found)) <= MAX_SETTINGS:
         raise ValueError(f"there must be 1 to {MAX_SETTINGS} settings, got {count}")

@@ -56,8 +56,6 @@ def _level(chance: float) -> int:
 
 
 class _HeardBranch(NamedTuple):
-    """Predicted tokens with their probabilities, position and hash."""
-
     position: int
     hash: int
     tokens: tuple[int, ...]

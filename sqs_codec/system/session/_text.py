@@ -22,7 +22,6 @@ def check_tokens(name: str, tokens: Sequence[int], vocab_size: int) -> list[int]
 
 
 def check_text(text: Sequence[int], vocab_size: int) -> list[int]:
-    """Return a text after checking it; it has at least one token."""
     found = check_tokens("text", text, vocab_size)
     if not found:
         raise ValueError("text must have at least one token, got none")
@@ -167,11 +166,9 @@ class TextSync:
         self._outgoing = _Outgoing(text, self._vocab_size, most)
 
     def data_to_send(self) -> list[bytes]:
-        """Return the parts of the text to send now."""
         return [] if self._outgoing is None else self._outgoing.data_to_send()
 
     def go_back(self) -> None:
-        """Send all unconfirmed parts again."""
         if self._outgoing is not None:
             self._outgoing.go_back()
 

@@ -133,7 +133,6 @@ class Branch:
     tokens: tuple[int, ...]
 
     def chances(self) -> tuple[float, ...]:
-        """Return the probability of each token."""
         first, later = (self.first + 0.5) / LEVELS, (self.later + 0.5) / LEVELS
         return (first, *[later] * (len(self.tokens) - 1))
 

@@ -4,11 +4,9 @@
 tokens of the text. ``docs/serving/small-draft.md`` makes one for any target.
 """
 
-try:
-    from sqs_codec.system.small._draft import Draft
-except ModuleNotFoundError as error:
-    from sqs_codec._base.install import needs
+from sqs_codec._base.install import needing
 
-    raise needs("sqs_codec.system.small", error, "small") from error
+with needing("sqs_codec.system.small", "small"):
+    from sqs_codec.system.small._draft import Draft
 
 __all__ = ["Draft"]

@@ -13,7 +13,7 @@ from sqs_codec._base import checks
 from sqs_codec.system import edge
 from sqs_codec.system._base.kinds import SMALL
 from sqs_codec.system._base.tokens import common_length
-from sqs_codec.system.small._file import File, Tokenizer
+from sqs_codec.system.small._file import Tokenizer, read
 from sqs_codec.system.small._network import Array, Network
 
 SEEN = 1024  # the pointer covers this many last positions
@@ -39,10 +39,9 @@ class Draft(edge.Draft):
     """
 
     def __init__(self, path: str | os.PathLike[str] = SMALL) -> None:
-        file = File.read(path)
-        self._network, self.summary = file.network, file.summary
-        self.vocab_size = file.network.inputs.size
-        self.tokenizer: Tokenizer = file.tokenizer
+        self._network, tokenizer, self.summary = read(path)
+        self.vocab_size = self._network.inputs.size
+        self.tokenizer: Tokenizer = tokenizer
         self._text = _Text(self._network)
 
     def __repr__(self) -> str:
@@ -117,7 +116,6 @@ class _Text:
         return self._network.logits(last.state, *given, last.query, last.pointed)
 
     def _next(self, place: _Place, token: int) -> _Place:
-        """Return the place after one more token."""
         after = self._recent.get((place, token))
         if after is None:
             checks.in_range("a token", token, 0, self._network.inputs.size - 1)

@@ -8,7 +8,6 @@ import os
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -84,52 +83,41 @@ class Tokenizer(chat.Tokenizer):
         return chat.reserved(added, self._template, unknown)
 
 
-@dataclass(frozen=True)
-class File:
-    """The contents of a file."""
-
-    network: Network
-    tokenizer: Tokenizer
-    summary: str
-
-    @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> File:
-        """Read a file, which may be untrusted; ValueError if it isn't a small draft."""
-        require_file(path)
-        try:
-            _limit("it has {} bytes", os.path.getsize(path), MOST_BYTES)
-            with zipfile.ZipFile(path) as file:
-                size = sum(each.file_size for each in file.infolist())
-                _limit("it has {} bytes, unpacked", size, MOST_BYTES)
-            with np.load(path, allow_pickle=False) as arrays:
-                about_it = arrays["about"].tobytes()
-                _limit("it has {} bytes about itself", len(about_it), MOST_PARTS)
-                about = json.loads(about_it)
-                if about["version"] != VERSION:
-                    raise ValueError(
-                        f"it is of version {about['version']!r}, and this package "
-                        f"reads version {VERSION}"
-                    )
-                network = read_network(arrays.__getitem__)
-                text = _unpack(arrays["tokenizer"].tobytes()).decode()
-            tokenizer = tokenizers.Tokenizer.from_str(text)
-            tokenizer.no_padding()  # the file's padding may be of any length
-            tokenizer.no_truncation()
-            for ids in tokenizer.encode("A text").ids, []:  # [] if all are special
-                tokenizer.decode(ids)  # otherwise it might fail later
-            summary, template = str(about["summary"]), str(about["template"])
-            stop = frozenset(map(int, about["stop"]))
-            own = Tokenizer(tokenizer, template, stop, network.inputs.size)
-        except (OSError, KeyboardInterrupt, SystemExit):
-            raise
-        # tokenizers raises only Exception, and its panics are BaseExceptions.
-        except BaseException as error:
-            why = "cut or damaged" if isinstance(error, DAMAGE) else str(error)
-            raise ValueError(f"{path} isn't a small draft: {why}") from error
-        return cls(network, own, summary)
-
-
-DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, KeyError)
+def read(path: str | os.PathLike[str]) -> tuple[Network, Tokenizer, str]:
+    """Read a file, which may be untrusted; ValueError if it isn't a small draft."""
+    require_file(path)
+    try:
+        _limit("it has {} bytes", os.path.getsize(path), MOST_BYTES)
+        with zipfile.ZipFile(path) as file:
+            size = sum(each.file_size for each in file.infolist())
+            _limit("it has {} bytes, unpacked", size, MOST_BYTES)
+        with np.load(path, allow_pickle=False) as arrays:
+            about_it = arrays["about"].tobytes()
+            _limit("it has {} bytes about itself", len(about_it), MOST_PARTS)
+            about = json.loads(about_it)
+            if about["version"] != VERSION:
+                raise ValueError(
+                    f"it is of version {about['version']!r}, and this package "
+                    f"reads version {VERSION}"
+                )
+            network = read_network(arrays.__getitem__)
+            text = _unpack(arrays["tokenizer"].tobytes()).decode()
+        tokenizer = tokenizers.Tokenizer.from_str(text)
+        tokenizer.no_padding()  # the file's padding may be of any length
+        tokenizer.no_truncation()
+        for ids in tokenizer.encode("A text").ids, []:  # [] if all are special
+            tokenizer.decode(ids)  # otherwise it might fail later
+        summary, template = str(about["summary"]), str(about["template"])
+        stop = frozenset(map(int, about["stop"]))
+        own = Tokenizer(tokenizer, template, stop, network.inputs.size)
+    except (OSError, KeyboardInterrupt, SystemExit):
+        raise
+    # tokenizers raises only Exception, and its panics are BaseExceptions.
+    except BaseException as error:
+        damage = zipfile.BadZipFile, zlib.error, EOFError, KeyError
+        why = "cut or damaged" if isinstance(error, damage) else str(error)
+        raise ValueError(f"{path} isn't a small draft: {why}") from error
+    return network, own, summary
 
 
 def _limit(said: str, found: int, most: int) -> None:
@@ -151,7 +139,6 @@ def _unpack(data: bytes) -> bytes:
 
 
 def read_network(array: Callable[[str], NDArray[Any]]) -> Network:
-    """Make a network from a file's arrays."""
     weights: dict[str, Array] = {}
     sizes: dict[str, int] = {}
     for name, shape in SHAPES.items():

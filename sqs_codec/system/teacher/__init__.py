@@ -4,11 +4,9 @@
 needs the extras ``[distill]`` and ``[proxy]``.
 """
 
-try:
-    from sqs_codec.system.teacher._app import make_app
-except ModuleNotFoundError as error:
-    from sqs_codec._base.install import needs
+from sqs_codec._base.install import needing
 
-    raise needs("sqs_codec.system.teacher", error, "distill,proxy") from error
+with needing("sqs_codec.system.teacher", "distill,proxy"):
+    from sqs_codec.system.teacher._app import make_app
 
 __all__ = ["make_app"]

@@ -4,6 +4,7 @@ The first is a verifier, the second a reader for `sqs_codec.distill`. vLLM is im
 only when one of them is opened. ``docs/serving/vllm.md`` explains how they work.
 """
 
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,12 +18,7 @@ if not TYPE_CHECKING:  # type checkers would accept any misspelled name
 
     def __getattr__(name):
         """Import on demand, as vLLM loads this package in each of its processes."""
-        if name == "ModelReader":
-            from sqs_codec.system.vllm._reader import ModelReader
-
-            return ModelReader
-        if name != "VllmEngine":
+        rooms = {"ModelReader": "_reader", "VllmEngine": "_engine"}
+        if name not in rooms:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from sqs_codec.system.vllm._engine import VllmEngine
-
-        return VllmEngine
+        return getattr(importlib.import_module(f"{__name__}.{rooms[name]}"), name)

@@ -137,7 +137,6 @@ class VllmEngine:
     async def _ask(
         self, job: Job, tokens: Sequence[int], *, skip_cache: bool = False
     ) -> tuple[int, int]:
-        """Send a job to the worker and return its answer."""
         if (trouble := self.health()) is not None:
             raise RuntimeError(trouble)
         work = asyncio.ensure_future(
@@ -160,7 +159,6 @@ class VllmEngine:
 
 
 def make_engine(config: EngineConfig) -> VllmEngine:
-    """Make a configuration's engine."""
     if config.device != "auto":
         raise ModelError(
             f"vLLM uses the device that it was built for: leave out device "

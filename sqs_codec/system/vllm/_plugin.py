@@ -21,7 +21,6 @@ ARCHITECTURES = {
 
 
 def supported(version: str) -> bool:
-    """Return whether a version of vLLM is one of `VERSIONS`."""
     return ".".join(version.split(".")[:2]) in VERSIONS
 
 

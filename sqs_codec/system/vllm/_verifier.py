@@ -35,7 +35,6 @@ class RoundPooler(Pooler):  # type: ignore[misc]  # vLLM may not be installed
         self._vocab_size = vocab_size
 
     def get_supported_tasks(self) -> set[str]:
-        """Return the name of the only task."""
         return {_message.TASK}
 
     def forward(

@@ -204,7 +204,10 @@ class Endpoint:
         messages: list[bytes] = []
         if self.open:
             # OpenSSL before 4.0.3 fails on an encrypted record without a full tag.
-            datagram = b"".join(r for r in _records(datagram) if _may_be_genuine(r))
+            # Records of epoch 0 aren't encrypted.
+            datagram = b"".join(
+                r for r in _records(datagram) if r[3:5] == bytes(2) or len(r) >= RECORD
+            )
         if not datagram:
             return messages
         self._tls.bio_write(datagram)
@@ -220,7 +223,6 @@ class Endpoint:
         return messages
 
     def send(self, message: bytes) -> None:
-        """Encrypt a message."""
         self._tls.send(message)
 
     def close(self) -> None:
@@ -237,7 +239,6 @@ class Endpoint:
         self._tls.DTLSv1_handle_timeout()
 
     def certificate(self) -> x509.Certificate | None:
-        """Return the certificate of the other end."""
         return self._tls.get_peer_certificate(as_cryptography=True)
 
     def datagrams(self) -> list[bytes]:
@@ -258,7 +259,6 @@ class Endpoint:
 
 
 def reason(error: SSL.Error) -> str:
-    """Return OpenSSL's description of an error."""
     if not error.args or not isinstance(error.args[0], list):
         return "no reason given"
     return ", ".join(str(part[-1]) for part in error.args[0])
@@ -272,8 +272,3 @@ def _records(data: bytes) -> list[bytes]:
         records.append(data[start:end])
         start = end
     return records
-
-
-def _may_be_genuine(record: bytes) -> bool:
-    """Tell whether a record is unencrypted (epoch 0) or has room for a tag."""
-    return record[3:5] == bytes(2) or len(record) >= RECORD

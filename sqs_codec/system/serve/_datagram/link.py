@@ -134,7 +134,6 @@ class DatagramLink:
         self._log_in(request, end, timeout)
 
     def send(self, message: bytes) -> None:
-        """Send a message; it may be lost."""
         self._check()
         if not 0 < len(message) <= dtls.MAX_MESSAGE:
             raise ValueError(
@@ -171,7 +170,6 @@ class DatagramLink:
         return False
 
     def close(self) -> None:
-        """Close the link, and tell the server."""
         if not self._gone:
             self._gone = f"the link to {self._name} is closed"
             # Otherwise the server's idle time ends the association.
@@ -183,7 +181,6 @@ class DatagramLink:
                 each.close()
 
     def repeat(self, end: float, timeout: float) -> None:
-        """Send the last flight of the handshake again if it is due."""
         self._left(end, timeout)
         try:
             self._endpoint.repeat()
@@ -313,7 +310,6 @@ class DatagramLink:
         self._fail(f"unreachable: {error.strerror}")
 
     def _fail(self, problem: str) -> NoReturn:
-        """Close the link and raise the error."""
         self.close()
         self._gone = shown(f"{self._name}: {problem}")
         raise LinkError(self._gone)
@@ -329,7 +325,6 @@ def _first_answered(links: list[DatagramLink], seconds: float) -> DatagramLink |
 
 
 def _explain(error: SSL.Error) -> str:
-    """Return why the handshake failed, and what to do."""
     said = dtls.reason(error)
     if "certificate verify failed" in said:
         return (

@@ -108,12 +108,10 @@ class DatagramServer(asyncio.DatagramProtocol):
 
     @property
     def port(self) -> int:
-        """The UDP port."""
         port: int = self._transport.get_extra_info("sockname")[1]
         return port
 
     def renew(self, pair: Pair) -> Callable[[], None]:
-        """Prepare a new certificate; calling the result puts it into use."""
         context = dtls.server_context(pair, self._cookie, self._is_cookie)
         return lambda: setattr(self, "_context", context)
 
@@ -131,7 +129,6 @@ class DatagramServer(asyncio.DatagramProtocol):
     # Called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the socket, and start the timer."""
         self._transport = cast(asyncio.DatagramTransport, transport)
         # Without a large buffer, datagrams would be lost while it serves others.
         sock = transport.get_extra_info("socket")
@@ -139,7 +136,6 @@ class DatagramServer(asyncio.DatagramProtocol):
         self._tick()
 
     def datagram_received(self, data: bytes, address: dtls.Address) -> None:
-        """Pass a datagram to its association."""
         if _is_hello(data):
             self._on_hello(data, address)
             return
@@ -154,7 +150,6 @@ class DatagramServer(asyncio.DatagramProtocol):
         self._busy = True
 
     def resume_writing(self) -> None:
-        """Resume sending."""
         self._busy = False
 
     # Handshakes

@@ -171,7 +171,6 @@ class GrpcLink:
         return f"lost the server at {self._address}: {reason}"
 
     def _explain(self, error: Any) -> str:
-        """Return why the stream ended, and what to do."""
         code, details = error.code(), " ".join(str(error.details()).split())
         server = f"the server at {self._address}"
         if code is grpc.StatusCode.UNAUTHENTICATED:

@@ -76,7 +76,9 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]  # it has no typ
         await self._server.stop(grace)
 
     async def _open(self, requests: object, context: Any) -> Any:
-        owner = self._service.authorize(_token_of(context))
+        metadata = context.invocation_metadata() or ()
+        found = (access.bearer(v) for k, v in metadata if k == "authorization")
+        owner = self._service.authorize(next(found, None))
         if owner is None:
             _cancel_after(STRANGER_SECONDS)
             why = "the access token isn't valid"
@@ -235,10 +237,3 @@ def _cancel_after(seconds: float, call: asyncio.Task[Any] | None = None) -> None
     assert call is not None
     timer = asyncio.get_running_loop().call_later(seconds, call.cancel)
     call.add_done_callback(lambda _: timer.cancel())
-
-
-def _token_of(context: Any) -> str | None:
-    for name, value in context.invocation_metadata() or ():
-        if name == "authorization":
-            return access.bearer(value)
-    return None
