@@ -119,7 +119,7 @@ VALUES = [
     (r"probs\[2\] is -inf", lambda: quantize_probs([1.5, -0.5, -INF])),
     (r"shape \(B, 3\), got \(3,\)", lambda: quantize_rows(np.zeros(3))),
     (r"shape \(B, 3\), got \(3, 2\)", lambda: quantize_rows(np.zeros((3, 2)))),
-    ("threads must be at least 1, got 0", lambda: quantize_rows(P, threads=0)),
+    ("threads must be at least 1, got 0", lambda: quantize_rows(-P, threads=0)),
     ("temperature must be finite", lambda: quantize_rows(P, temperature=-1)),
     (r"^logits\[1\]\[2\] is nan", lambda: quantize_rows([[0.0] * 3, [0.0, 0.0, NAN]])),
     # Distributions and rows of them
@@ -271,7 +271,7 @@ TYPES = [
     ("config must be a mapping, got list", lambda: sqs.Codec.from_config(["prior"])),
     ("float16, float32 or float64, got int64", lambda: quantize([1, 2, 3])),
     ("got int64", lambda: quantize_rows(np.zeros((3, 3), int))),
-    ("threads must be an integer", lambda: quantize_rows(P, threads=1.5)),
+    ("threads must be an integer", lambda: quantize_rows(-P, threads=1.5)),
     ("keep must be a rule", lambda: quantize_rows(P, keep=3)),
     ("got complex128", lambda: quantize([1j, 0, 0])),
     ("got object", lambda: quantize(None)),
