@@ -29,8 +29,9 @@ def share(work: Callable[[int, int], T], n: int, threads: int) -> list[T]:
 
     The calling thread works, too. Parts get smaller, so that all threads end at about
     the same time. An exception in any thread ends the work: no other part begins.
+    ValueError if `threads` is below 1.
     """
-    threads = useful(threads, n)
+    threads = max(1, min(checks.in_range("threads", threads, 1), -(-n // LEAST)))
     if threads == 1:
         return [work(*part) for part in _parts(n, 1)]
     parts = deque(_parts(n, threads))
@@ -62,11 +63,6 @@ def share(work: Callable[[int, int], T], n: int, threads: int) -> list[T]:
     finally:
         parts.clear()
     return [found[start] for start in sorted(found)]
-
-
-def useful(threads: int, n: int) -> int:
-    """Return how many of `threads` would get a part of range(n)."""
-    return max(1, min(checks.in_range("threads", threads, 1), -(-n // LEAST)))
 
 
 def _parts(n: int, threads: int) -> list[tuple[int, int]]:

@@ -59,6 +59,7 @@ class TopK(Keep):
         object.__setattr__(self, "k", checks.in_range("k", self.k, 1))
 
     def limits(self, state: float) -> tuple[int, float]:
+        """See `Keep.limits`."""
         return self.k, 0.0
 
 
@@ -76,6 +77,7 @@ class Threshold(Keep):
         object.__setattr__(self, "beta", beta)
 
     def limits(self, state: float) -> tuple[int, float]:
+        """See `Keep.limits`."""
         return MAX_VOCAB, self.beta
 
 
@@ -136,6 +138,7 @@ class Conformal(Keep):
             raise ValueError("eta must be above 0")
 
     def limits(self, state: float) -> tuple[int, float]:
+        """See `Keep.limits`."""
         return MAX_VOCAB, state
 
     def start(self) -> float:

@@ -85,6 +85,8 @@ def carry_out(
     if not options.has_packages(args.called.removeprefix("sqs "), *own, *extras):
         return 1
 
+    # gRPC would also print what the errors say.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     options.log_warnings(args.called)
     try:
         # Errors that need no model come before one is loaded.

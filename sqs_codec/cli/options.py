@@ -240,8 +240,6 @@ class _Format(logging.Formatter):
 
 def log_warnings(command: str) -> None:
     """Write warnings to standard error, after a command's name."""
-    # gRPC would also print what the errors say.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     handler = logging.StreamHandler()
     handler.setFormatter(_Format(f"{command}: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)

@@ -182,6 +182,8 @@ def run(args: argparse.Namespace) -> int:
         tokens = _check(args)
     except ValueError as error:
         args.usage_error(str(error))
+    # gRPC would also print what the errors say.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     options.log_warnings("sqs serve")
     for name, kind in SOCKETS.items():
         if args.transport in (name, "both"):

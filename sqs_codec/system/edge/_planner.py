@@ -297,7 +297,6 @@ class Planner:
         """Begin a completion, with the timings that the cloud states."""
         checks.instance("handshake", handshake, Handshake, "a Handshake")
         self._told = handshake
-        self._tried = None
         self._hope.add(HOPE * self._hopes, self._hopes)
 
     def learn(self, step: Step) -> None:

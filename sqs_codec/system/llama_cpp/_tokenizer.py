@@ -45,6 +45,7 @@ class Tokenizer(chat.Tokenizer):
         }
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Tokenize a text without a template; with `special`, parse special tokens."""
         return self._model.tokenize(text, ends=True, spells=special)
 
     def _tokenize(self, text: str, *, ends: bool) -> list[int]:
@@ -69,7 +70,7 @@ class Tokenizer(chat.Tokenizer):
         return ""  # no token counts as a byte token: `_decode` handles bytes
 
     def _piece(self, token: int) -> bytes:
-        """Return a token's bytes, which may be part of a character; special: none."""
+        """Return a token's UTF-8 bytes, perhaps not whole; none if it is special."""
         size = 64
         while True:
             buffer = ctypes.create_string_buffer(size)

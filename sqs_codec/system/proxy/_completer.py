@@ -161,7 +161,8 @@ class Completer:
             await asyncio.wait([*map(asyncio.wrap_future, ends)], timeout=LEAVING)
 
     def _run(self, request: Request, answer: Completion) -> None:
-        seat = end = None
+        seat: Seat | None = None
+        end: Chunk | ApiError | None = None
         try:
             prompts = self._encode(request)
             seat = self._take(prompts[0])
@@ -177,14 +178,14 @@ class Completer:
         except GoneError:
             pass
         except ApiError as error:
-            answer.put(error)
+            end = error
         except (LinkError, RefusalError) as error:
             said = f"the cloud at {self._server}: {error}"
-            answer.put(ApiError(said, status=503, code="no_cloud", retry_after=5))
+            end = ApiError(said, status=503, code="no_cloud", retry_after=5)
         except BaseException:  # a tokenizer's panic isn't an Exception
             log.exception("a completion failed")
             said = "the completion failed; see the endpoint's log"
-            answer.put(ApiError(said, status=500))
+            end = ApiError(said, status=500)
         finally:
             answer.call(self._leave, answer, seat)
             if end is not None:  # the client's next request finds the seat free

@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 
 __all__ = ["ModelReader", "VllmEngine"]
 
+_MODULES = {"ModelReader": "_reader", "VllmEngine": "_engine"}
+
 
 if not TYPE_CHECKING:  # type checkers would accept any misspelled name
 
     def __getattr__(name):
         """Import on demand, as vLLM loads this package in each of its processes."""
-        rooms = {"ModelReader": "_reader", "VllmEngine": "_engine"}
-        if name not in rooms:
+        if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f"{__name__}.{rooms[name]}"), name)
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

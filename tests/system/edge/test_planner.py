@@ -108,6 +108,16 @@ def test_trying_a_mode_takes_few_tokens(modes):
         assert sum(tried) <= 40  # 30 of the last 1,000, wherever these begin
 
 
+@pytest.mark.parametrize("tokens", [8, 16])
+def test_trials_may_last_for_several_completions(tokens):
+    """The server says that alone is the fastest mode, and it isn't."""
+    planner, cloud = make(modes=["alone", "hints"]), Cloud(alone=0.06, hints=0.045)
+    told, modes = Handshake(0.03, MORE, 0.1), []
+    for _ in range(3200 // tokens):
+        modes += write(planner, cloud, tokens, told)
+    assert 24 <= modes[200:].count("alone") <= 50  # of 3,000
+
+
 def test_a_mode_that_cannot_be_faster_is_not_tried():
     """A draft slower than the target gives no hints of use, and rounds of none."""
     planner, cloud = make(), Cloud(alone=0.01, hints=0.02)
