@@ -136,3 +136,11 @@ def test_a_forked_child_makes_codecs_while_a_thread_does(monkeypatch):
         return sqs.Codec(1000)._core
 
     check_in_child(make, make_in_child)
+
+
+@pytest.mark.parametrize(("n", "started"), [(5 * pool.LEAST, 4), (1, 0), (0, 0)])
+def test_no_more_threads_than_parts(n, started, monkeypatch):
+    begun = []
+    monkeypatch.setattr(pool._thread, "start_new_thread", lambda *_: begun.append(1))
+    parts = pool.share(lambda start, end: end - start, n, 1000)
+    assert (sum(parts), len(begun)) == (n, started)

@@ -140,3 +140,9 @@ def test_missing_instructions_are_not_used(here, lacks):
     said = other.run(*arguments)
     assert said.startswith(f"{best}:")
     assert checksum(said) == checksum(here.run(*arguments))
+
+
+@pytest.mark.skipif(shutil.which("clang") is None, reason="needs clang")
+def test_compilers_agree(sum_of_cases, tmp_path):
+    by_clang = Machine("here", build(tmp_path, "clang"))
+    assert checksum(by_clang.run("identity", "best", CASES, SEED)) == sum_of_cases

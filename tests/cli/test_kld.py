@@ -319,6 +319,8 @@ def test_the_requested_reader_is_used(folder, monkeypatch):
         ("measure F/ref --model a.gguf", "needs llama-cpp-python.*'..distill,llama"),
         ("measure F/ref --engine vllm", r"needs vllm\. .*'.\[distill,hf,vllm\]'"),
         ("measure a --ray 2 --model a.gguf", "doesn't .* to a.gguf, which llama.cpp"),
+        ("measure F/ref --model a.gguf --device cpu", "--device doesn't .*, which lla"),
+        ("make --texts a -o b --model a.gguf --engine vllm", "--engine doesn't"),
         ("measure F/ref --ray 2", r"needs ray\. .*'.\[distill,hf,ray\]'"),
         ("make --texts a -o b --threads 2", "--threads doesn't .*, which transformers"),
         ("measure a --engine vllm --device cpu", "--device doesn't .*, which vLLM"),

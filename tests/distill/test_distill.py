@@ -283,6 +283,7 @@ def test_a_missing_or_foreign_part_is_named(tmp_path):
     for other, words in [
         ({"temperature": 1}, "its temperature is 0.7, but 1.0 was expected"),
         ({"codec": sqs.Codec(V, 49)}, "its codec is .*, but .* was expected"),
+        ({"tail": True}, "its tail is False, but True was expected"),
     ]:
         refuses(f"000000.parquet: {words}", write, path, **other)
     part = tmp_path / "teacher.parquet.parts" / "000001.parquet"

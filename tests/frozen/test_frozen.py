@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import sqs_codec as sqs
 from tests.frozen import make
 
 
@@ -30,3 +31,10 @@ def require(found, expected, where):
 def test_files_of_every_version_are_read(folder: Path):
     expected = json.loads((folder / "contents.json").read_text("utf-8"))
     require(make.contents(folder), expected, folder.name)
+
+
+def test_frozen_files_are_not_overwritten(tmp_path, monkeypatch):
+    monkeypatch.setattr(make, "FROZEN", tmp_path)
+    (tmp_path / sqs.__version__).mkdir()
+    with pytest.raises(SystemExit, match="is frozen: every later version has to read"):
+        make.main()

@@ -193,3 +193,21 @@ def test_the_loss_names_what_it_needs():
         refuses("temperature must be", loss, logits, batch, temperature=temperature)
     with pytest.raises(RuntimeError, match="only a first derivative"):
         torch.autograd.grad(loss(logits, batch), logits, create_graph=True)
+
+
+def test_roundings_average_to_the_whole_softmax():
+    q = torch.tensor([13, 1, 0, 20, 27, 3], dtype=torch.float64) / 64
+    ends = np.concatenate([[0], np.cumsum(q.numpy() * L)])
+    logits = student(1, 1, V)
+    sums = torch.zeros(V + 1, dtype=torch.float64)
+    for u in (np.arange(8) + 0.5) / 8:  # the ends are multiples of 1/8
+        counts = np.diff(np.floor(ends - u)).astype(int)
+        ids = counts.nonzero()[0]
+        rows = sqs.SparseRows.stack([sqs.SparseDistribution(ids, counts[ids], V)])
+        loss = adapter.distillation_loss(logits, teacher(rows, [0], (1, 1)))
+        (grad,) = torch.autograd.grad(loss, logits)
+        sums += torch.cat([grad.flatten(), loss.detach()[None]]) / 8
+    dense = torch.nn.functional.cross_entropy(logits[0], q[None])
+    (grad,) = torch.autograd.grad(dense, logits)
+    torch.testing.assert_close(sums[:V], grad.flatten())
+    assert sums[V].item() == pytest.approx(dense.item())

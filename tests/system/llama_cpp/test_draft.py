@@ -70,6 +70,8 @@ def test_branches_without_room_are_computed_one_by_one(tmp_path):
         rows = draft.branches(texts)
         for row, text in zip(rows, texts, strict=True):
             np.testing.assert_allclose(row, draft.logits(text)[0], atol=0.03)
+    refuses("expected one or more texts, got none", draft.branches, [])
+    refuses("1 to 64 tokens .* got 0", draft.branches, [[1], []])
 
 
 def test_branches_without_partial_removal_run_one_by_one(tmp_path, monkeypatch):

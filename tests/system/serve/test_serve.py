@@ -4,6 +4,8 @@ import asyncio
 import json
 import logging
 import socket
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -470,29 +472,55 @@ def test_silent_readers_make_room(said, monkeypatch):
         server._loop.call_soon_threadsafe(page.close)
 
 
-def test_idle_connections_are_limited(monkeypatch):
+SMALL = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+from sqs_codec.system.serve._grpc import server as grpc_server
+from sqs_codec.system.serve._threshold import HintThreshold
+from tests.system.serve.kit import Server, Toy, both_transports
+grpc_server.IDLE_SECONDS = 2.0
+with both_transports(Server(Toy())) as ports:
+    print(*ports.values(), flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_idle_connections_are_limited():
     """A further one gets an error; connections without a stream are closed."""
-    monkeypatch.setattr(grpc_server, "IDLE_SECONDS", 2.0)
-    monkeypatch.setattr(crowd, "os", SimpleNamespace(sysconf={"SC_OPEN_MAX": 64}.get))
-    with serving() as server, both_transports(server) as ports, ExitStack() as stack:
-        edge, early = edge_session(PROMPT), server.link()
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", SMALL],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+        ) as process,
+        ExitStack() as stack,
+    ):
+        stack.callback(process.kill)
+        port, udp = map(int, process.stdout.readline().split())
+        edge = edge_session(PROMPT)
+        early = connect(f"127.0.0.1:{port}", security=INSECURE)
         converse(edge, early, 10)
-        place = ("127.0.0.1", server.grpc.port)
+        place = ("127.0.0.1", port)
         strangers = [
-            stack.enter_context(socket.create_connection(place)) for _ in range(40)
+            stack.enter_context(socket.create_connection(place)) for _ in range(80)
         ]
-        strangers[0].sendall(PREFACE + frame(4, 0, 0, b""))
+        strangers[0].sendall(PREFACE + b"\0\0\0\4\0\0\0\0\0")
         with pytest.raises(LinkError, match="that it isn't full"):
             # Of another timeout, or gRPC would share the connection of `early`.
-            server.link(timeout=9.0)
+            connect(f"127.0.0.1:{port}", security=INSECURE, timeout=9.0)
         assert converse(edge, early, 30) == greedy(PROMPT, 27)
         strangers[0].settimeout(PATIENCE)
         while strangers[0].recv(1000):
             pass
-        datagrams = server.link(port=ports["datagram"], transport="datagram")
-        for link in (server.link(timeout=8.0), datagrams):
+        late = connect(f"127.0.0.1:{port}", security=INSECURE, timeout=8.0)
+        address = f"127.0.0.1:{udp}"
+        datagrams = connect(address, transport="datagram", security=INSECURE)
+        for link in (late, datagrams):
             edge = edge_session(PROMPT, max_message=link.max_message)
             assert converse(edge, link, 30) == greedy(PROMPT, 27)
+        for link in (early, late, datagrams):
+            link.close()
 
 
 def test_tls(tmp_path, monkeypatch):

@@ -23,6 +23,7 @@ from sqs_codec.system.session import (
 from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._cloud import MAX_FAILURES
 from sqs_codec.system.session.transport import session_of, unknown_session
+from sqs_codec.theory import conformal_bound
 from tests.kit import make_prior
 from tests.refusals import refuses
 from tests.system.session.kit import (
@@ -1189,3 +1190,27 @@ def test_steps_of_a_round_make_few_calls():
     assert calls(edge.guess, row, position, 3) <= 40
     branches = [([], [token] * 3, [0.5] * 3) for token in range(3)]
     assert calls(edge.hint, position, branches) <= 60
+
+
+def test_the_bound_holds_if_rounds_of_a_setting_are_aborted():
+    alpha, eta, dropped = 0.01, 0.5, []
+    keep = sqs.Conformal(alpha, eta, 1.0)
+    both = [Setting(sqs.Codec(V, resolution), keep) for resolution in (16, 32)]
+    edge, cloud, target = start(settings=both)
+    for _ in range(100):
+        edge.push(np.zeros(V))
+        dropped.append(edge._round.drafter.distributions[0].dropped_mass)
+        edge.flush()
+        exchange(edge, cloud, target)
+        edge.push(np.zeros(V), setting=1)
+        edge.abort()
+        exchange(edge, cloud, target)
+        assert np.mean(dropped) <= conformal_bound(alpha, eta, 1.0, len(dropped))
+
+
+def test_a_stop_token_in_the_prompt_ends_nothing():
+    edge, cloud, target = start(stop=[2])
+    assert not edge.finished
+    draft(edge, 1)
+    exchange(edge, cloud, target)
+    assert len(edge.text) > 2

@@ -433,3 +433,22 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         cli.main([*serve, "--listen", "0.0.0.0:80"])
     assert "machines can reach 0.0.0.0" in capsys.readouterr().err
+
+
+def test_only_known_hosts_are_served(data):
+    app = make_app(data, hosts=["teacher.example.org"])
+    for host, expected in ("teacher.example.org", 200), ("evil.example", 403):
+        assert ask(TestClient(app, f"http://{host}"), HERE).status_code == expected
+
+
+def test_no_request_is_parsed_during_shutdown(data, held):
+    found, goes_on = held(_app, "parse")
+    with teaching(data) as endpoint:
+        asked = [post(endpoint, TEXTS[3]) for _ in range(20)]
+        wait_until(lambda: found and len(endpoint.server._places) == 20)
+        endpoint.server.should_exit = True
+        wait_until(lambda: not endpoint.server._places)
+        goes_on.set()
+    assert len(found) == 1
+    for one in asked:
+        one.close()
