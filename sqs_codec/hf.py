@@ -1,6 +1,6 @@
 """The codec as a logits processor of transformers (the extra ``[hf]``)."""
 
-from sqs_codec._base.install import needing
+from sqs_codec._base.errors import needing
 
 with needing("sqs_codec.hf", "hf"):
     import torch

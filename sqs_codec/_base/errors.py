@@ -1,7 +1,9 @@
-"""Status codes of the core, and their exceptions."""
+"""Exceptions: for status codes of the core, and for missing packages."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import Any
 
@@ -102,3 +104,22 @@ def _if_logits(name: str) -> str:
     if name.startswith("target_probs"):
         return "; if they are logits, take their softmax"
     return "; if they are logits, Codec.quantize takes them"
+
+
+def install(extras: str) -> str:
+    """Return the command that installs extras. The package isn't on PyPI yet.
+
+    >>> install("serve,demo")
+    "pip install '.[serve,demo]'  # in a clone of sqs-codec"
+    """
+    return f"pip install '.[{extras}]'  # in a clone of sqs-codec"
+
+
+@contextmanager
+def needing(module: str, extras: str) -> Iterator[None]:
+    """Tell how to install a dependency of a module if its import fails."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        raise ImportError(f"{module} needs {package}: {install(extras)}") from error

@@ -1,29 +1,9 @@
-"""Installation commands for error messages. The package isn't on PyPI yet."""
+"""Which packages of extras are missing."""
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
-
-
-def install(extras: str) -> str:
-    """Return the command that installs extras.
-
-    >>> install("serve,demo")
-    "pip install '.[serve,demo]'  # in a clone of sqs-codec"
-    """
-    return f"pip install '.[{extras}]'  # in a clone of sqs-codec"
-
-
-@contextmanager
-def needing(module: str, extras: str) -> Iterator[None]:
-    """Tell how to install a dependency of a module if its import fails."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        raise ImportError(f"{module} needs {package}: {install(extras)}") from error
 
 
 def missing(extras: Sequence[str]) -> list[str]:

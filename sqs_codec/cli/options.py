@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from sqs_codec import Codec, Prior, PriorName
+from sqs_codec._base.errors import install
 from sqs_codec._base.format import MAX_RESOLUTION
-from sqs_codec._base.install import install, missing
+from sqs_codec._base.install import missing
 from sqs_codec._base.words import shown
 
 Add = Callable[..., argparse.Action]

@@ -6,7 +6,7 @@
 return the KL divergence of another model from such a file.
 """
 
-from sqs_codec._base.install import needing
+from sqs_codec._base.errors import needing
 
 with needing("sqs_codec.distill", "distill"):
     from sqs_codec.distill._dataset import Dataset, Text, collate, load

@@ -11,7 +11,7 @@ The device must support float64. Apple's MPS doesn't, so its tensors are copied 
 CPU first.
 """
 
-from sqs_codec._base.install import needing
+from sqs_codec._base.errors import needing
 
 with needing("sqs_codec.torch", "torch"):
     import torch

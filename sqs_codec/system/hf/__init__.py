@@ -4,7 +4,7 @@
 transformers' own ``generate`` decodes through an edge.
 """
 
-from sqs_codec._base.install import needing
+from sqs_codec._base.errors import needing
 
 with needing("sqs_codec.system.hf", "hf"):
     from sqs_codec.system.hf._cached import CachedModel

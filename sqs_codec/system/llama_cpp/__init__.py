@@ -5,7 +5,7 @@
 transformers, as GGUF files include the tokenizer.
 """
 
-from sqs_codec._base.install import needing
+from sqs_codec._base.errors import needing
 
 with needing("sqs_codec.system.llama_cpp", "llama-cpp"):
     from sqs_codec.system.llama_cpp._cloud import Cloud

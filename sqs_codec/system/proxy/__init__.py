@@ -4,7 +4,7 @@
 * `make_app`: the ASGI application that answers clients
 """
 
-from sqs_codec._base.install import needing
+from sqs_codec._base.errors import needing
 
 with needing("sqs_codec.system.proxy", "proxy"):
     from sqs_codec.system.proxy._app import make_app

@@ -9,7 +9,7 @@
 import importlib
 from typing import TYPE_CHECKING
 
-from sqs_codec._base.install import needing
+from sqs_codec._base.errors import needing
 from sqs_codec.system._base.access import INSECURE, Certificate
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@
 tokens of the text. ``docs/serving/small-draft.md`` makes one for any target.
 """
 
-from sqs_codec._base.install import needing
+from sqs_codec._base.errors import needing
 
 with needing("sqs_codec.system.small", "small"):
     from sqs_codec.system.small._draft import Draft

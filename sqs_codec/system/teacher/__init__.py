@@ -4,7 +4,7 @@
 needs the extras ``[distill]`` and ``[proxy]``.
 """
 
-from sqs_codec._base.install import needing
+from sqs_codec._base.errors import needing
 
 with needing("sqs_codec.system.teacher", "distill,proxy"):
     from sqs_codec.system.teacher._app import make_app

@@ -10,7 +10,7 @@ from typing import Any
 import transformers
 
 from sqs_codec import vocabulary_fingerprint
-from sqs_codec._base.install import install
+from sqs_codec._base.errors import install
 from sqs_codec.system import hf
 from sqs_codec.system.engine import EngineInfo
 from sqs_codec.system.hf._models import load_pretrained, placement, weights_of
