@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 STEPS = {"fast": Steps(0.015, 0.030, 0.0015), "slow": Steps(0.015, 0.120, 0.006)}
-"""Times with a fast target, where drafts hardly pay, and with a slow one."""
+"""Times with a fast and with a slow target. Drafts hardly pay with the fast one."""
 
 
 class RecordedDraft(Draft):

@@ -35,7 +35,7 @@ def inspect(*arguments):
 @pytest.mark.parametrize("coding", CODINGS)
 @pytest.mark.parametrize("kind", ["distribution", "round"])
 def test_inspect_accounts_for_every_bit(coding, kind, tmp_path, capsys):
-    """Except of the entropy coding, whose fields share bits."""
+    """Entropy packets are an exception: their fields share bits."""
     codec = sqs.Codec(VOCAB_SIZE, 5000, coding)
     data, shown = codec.encode(Q), ["3:4970, 40:20, 999:10"]
     if coding == "bitpack":

@@ -212,7 +212,7 @@ def test_a_closing_engine_fails_running_jobs():
 
 @pytest.mark.parametrize("target_ms", [0.0, 20.0])
 def test_an_engine_measures_its_forward_passes(target_ms):
-    """As long as it has been told to take, if it was, without other processes."""
+    """Delays by other processes don't count; `target_ms` does."""
     delays = itertools.cycle([0.06, 0.01, 0.06])
     toy = Toy(lambda jobs: time.sleep(next(delays)))
 
@@ -309,7 +309,7 @@ def test_bad_configurations_are_refused():
 
 
 class Clocked(Toy):
-    """A toy whose calls take time. `parts` are the tokens of text in each call."""
+    """A toy that takes time for each call; `parts` has the tokens of text per call."""
 
     def __init__(self, clock, base=0.0, row=0.0):
         super().__init__(self.work)

@@ -300,7 +300,7 @@ def shake_half_way(server, host):
 
 
 def test_handshakes_that_stop_half_way_make_room(monkeypatch, server, connect):
-    """First those of the host that has most."""
+    """Those of the host with the most end first."""
     monkeypatch.setattr(cloud_end, "_MAX_HANDSHAKES", 3)
     for host in (HOST, "127.0.0.2", "127.0.0.2", "127.0.0.2", "127.0.0.2"):
         shake_half_way(server, host)

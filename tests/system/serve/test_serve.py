@@ -253,7 +253,7 @@ def test_a_broken_link_keeps_the_sessions_place(plan):
 
 
 def test_the_order_in_which_sessions_make_room(monkeypatch):
-    """Idle ones, whose edges may come back, then one with a link broken for long."""
+    """First idle ones, as their edges may come back, then one with a broken link."""
     with serving(max_sessions=2) as server:
         edges = [edge_session([i, 1]) for i in range(5)]
         links = [server.link() for _ in edges]
